@@ -1,0 +1,188 @@
+"""Every setting of the platform, typed. Nothing else reads the environment.
+
+A value comes from the process environment, else from `.env` (yours), else from `.local/env` (written by `churn up`
+and naming where the embedded servers listen), else from the default here.
+"""
+
+import os
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(Exception):
+    """A setting that is needed here has no value, or one that cannot be used."""
+
+
+def _at_project_root(path: Path) -> Path:
+    return path if path.is_absolute() else PROJECT_ROOT / path
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
+UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
+
+
+class Settings(BaseSettings):
+    """One attribute per environment variable; the variable is the attribute's name in capitals."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    # Where things are
+    churn_local: ProjectPath = Field(
+        Path(".local"), description="Folder for the embedded servers' state, logs and Dagster's own files."
+    )
+    churn_raw_csv: ProjectPath = Field(
+        Path("data/raw/ChurnModelling.csv"), description="The customers file that raw_customers reads."
+    )
+    churn_artifacts: str = Field(
+        "", description="Folder or s3:// prefix for Parquet files and model bundles. Empty: CHURN_LOCAL/artifacts."
+    )
+
+    # Yours instead of the embedded ones: set one and `churn up` does not start that server
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL 14 or newer, postgresql://user:password@host:port/database. "
+        "A direct connection: the stream holds a session lock, which transaction poolers break.",
+    )
+    kafka_bootstrap_servers: str | None = Field(None, description="Kafka brokers, host:port, comma separated.")
+    mlflow_tracking_uri: str | None = Field(None, description="MLflow tracking server, http://host:port.")
+
+    # Kafka security, handed to the client as it stands
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How the Kafka client speaks to the brokers."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="SASL mechanism, with a SASL protocol."
+    )
+    kafka_sasl_username: str | None = Field(None, description="SASL user.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    kafka_ssl_ca_location: Path | None = Field(None, description="File of the CA that signed the brokers' certificate.")
+    kafka_ssl_certificate_location: Path | None = Field(None, description="Client certificate file, for mutual TLS.")
+    kafka_ssl_key_location: Path | None = Field(None, description="Client key file, for mutual TLS.")
+
+    # Topics
+    events_topic: str = Field("customer-events", description="Topic that customer events are read from.")
+    predictions_topic: str = Field("churn-predictions", description="Topic that predictions are published to.")
+    topic_partitions: int = Field(
+        3,
+        ge=1,
+        description="Kafka partitions of a topic that the platform creates; an existing topic is left as it is.",
+    )
+    topic_replication: int = Field(1, ge=1, description="Replicas of a topic that the platform creates.")
+    retention_days: int = Field(
+        14, ge=1, description="Days that events stay in Kafka and prediction partitions in Dagster."
+    )
+
+    # The stream
+    stream_group: str = Field(
+        "churn-platform", description="Consumer group of the published offsets: the lag that a Kafka UI shows."
+    )
+    stream_start: str = Field(
+        "earliest", description="Where a topic never seen before begins: earliest, latest or an ISO 8601 timestamp."
+    )
+    stream_epoch: UtcDatetime = Field(
+        datetime(2026, 1, 1, tzinfo=UTC),
+        description="First hour of the hourly and daily partitions (UTC); an event from before is a dead letter.",
+    )
+    commit_events: int = Field(10_000, ge=1, description="Most events in one commit.")
+    linger_ms: int = Field(25, ge=0, description="Least time that a commit gathers events, in milliseconds.")
+    batch_events: int = Field(1_000_000, ge=1, description="A batch closes at this many events.")
+    batch_seconds: float = Field(60, gt=0, description="A batch closes this long after its first event.")
+    idle_seconds: float = Field(300, gt=0, description="A streaming run ends after this long without an event.")
+    standby: bool = Field(True, description="Keep one warm run waiting to take over while events flow.")
+    scoring_threads: int = Field(1, ge=1, description="Threads of XGBoost when it scores a commit.")
+
+    # Metrics
+    high_risk_threshold: float = Field(0.7, ge=0, le=1, description="Risk score from which a customer is high risk.")
+    metrics_seconds: float = Field(
+        30, ge=0, description="An hour that keeps changing is recomputed at most this often, in seconds."
+    )
+
+    # MLflow names
+    mlflow_experiment: str = Field("churn", description="MLflow experiment of the training runs.")
+    mlflow_model: str = Field("churn_prediction", description="Name of the registered model.")
+
+    @property
+    def artifacts(self) -> str:
+        """Root of Parquet files and model bundles: an absolute folder or an s3:// prefix, without a trailing slash."""
+        if "://" in self.churn_artifacts:
+            return self.churn_artifacts.rstrip("/")
+        folder = Path(self.churn_artifacts) if self.churn_artifacts else self.churn_local / "artifacts"
+        return str(_at_project_root(folder))
+
+    @property
+    def postgres_dsn(self) -> str:
+        """Connection string of the platform's database.
+
+        Raises:
+            SettingsError: no database is configured and the embedded one is not up.
+        """
+        if self.database_url is None:
+            raise SettingsError(_missing("DATABASE_URL", "PostgreSQL", self.churn_local))
+        return self.database_url.get_secret_value()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Kafka brokers.
+
+        Raises:
+            SettingsError: no brokers are configured and the embedded one is not up.
+        """
+        if self.kafka_bootstrap_servers is None:
+            raise SettingsError(_missing("KAFKA_BOOTSTRAP_SERVERS", "Kafka", self.churn_local))
+        return self.kafka_bootstrap_servers
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow tracking server.
+
+        Raises:
+            SettingsError: no server is configured and the embedded one is not up.
+        """
+        if self.mlflow_tracking_uri is None:
+            raise SettingsError(_missing("MLFLOW_TRACKING_URI", "MLflow", self.churn_local))
+        return self.mlflow_tracking_uri
+
+    @property
+    def kafka_client(self) -> dict[str, str | int | float | bool]:
+        """librdkafka settings that every client of ours shares: brokers and security."""
+        given = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.kafka_security_protocol,
+            "sasl.mechanism": self.kafka_sasl_mechanism,
+            "sasl.username": self.kafka_sasl_username,
+            "sasl.password": self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None,
+            "ssl.ca.location": self.kafka_ssl_ca_location,
+            "ssl.certificate.location": self.kafka_ssl_certificate_location,
+            "ssl.key.location": self.kafka_ssl_key_location,
+        }
+        return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _missing(variable: str, server: str, local: Path) -> str:
+    return (
+        f"{variable} is not set and {local / 'env'} does not name a running {server}. "
+        f"Start the embedded servers with 'churn up --services-only', or set {variable} to your own {server}."
+    )
+
+
+def load_settings() -> Settings:
+    """Settings read anew: the environment, then `.env`, then `.local/env`."""
+    local = _at_project_root(Path(os.environ.get("CHURN_LOCAL", ".local")))
+    return Settings(_env_file=(local / "env", PROJECT_ROOT / ".env"))  # type: ignore[call-arg]  # its plugin for mypy would break others
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()

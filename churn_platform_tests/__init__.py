@@ -1,0 +1,1 @@
+"""Tests, in the order the data flows, on real servers."""
