@@ -1,0 +1,199 @@
+"""Reading customers files: what is accepted, and that an error says what, where, what was expected and what to do."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from churn_platform.customers.exceptions import (
+    CustomersFileError,
+    CustomersFileMissingError,
+    EmptyCustomersFileError,
+    HeaderError,
+    MalformedFileError,
+    WrongValueError,
+)
+from churn_platform.customers.reader import read_customers
+from churn_platform.customers.schema import COLUMN_NAMES, COLUMNS
+from churn_platform.settings import PROJECT_ROOT
+
+REAL_FILE = PROJECT_ROOT.parent / "shared" / "data" / "ChurnModelling.csv"
+HEADER = ",".join(COLUMN_NAMES)
+ROWS = (
+    "1,15600001,Ada,Weber,619,France,Female,42,2,0,1,1,1,101348.5,1",
+    "2,15600002,,,502,Germany,,,8,159660.8,3,1,0,113931,0",
+)
+TYPES = {column.name: column.dtype for column in COLUMNS}
+
+
+def customers_file(folder: Path, *lines: str) -> Path:
+    path = folder / "customers.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def with_value(column: str, value: str) -> str:
+    values = ROWS[0].split(",")
+    values[COLUMN_NAMES.index(column)] = value
+    return ",".join(values)
+
+
+def test_columns_are_typed_and_gaps_kept(tmp_path: Path) -> None:
+    customers = read_customers(customers_file(tmp_path, HEADER, *ROWS))
+
+    assert customers.dtypes.astype(str).to_dict() == TYPES
+    assert list(customers.columns) == list(COLUMN_NAMES)
+    assert customers["Age"].tolist() == [42.0, pytest.approx(np.nan, nan_ok=True)]
+    assert customers["Gender"].tolist() == ["Female", None]
+    assert customers["Lastname"].tolist() == ["Weber", None]
+    assert customers["Balance"].tolist() == [0.0, 159_660.8]
+
+
+def test_order_extra_columns_blank_lines_spaces_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
+    plain = read_customers(customers_file(tmp_path, HEADER, *ROWS))
+    lines = [HEADER, *ROWS]
+    turned = [",".join(f" {value}" for value in ["extra", *reversed(line.split(","))]) for line in lines]
+
+    pd.testing.assert_frame_equal(
+        read_customers(customers_file(tmp_path, f"\ufeff{turned[0]}", turned[1], "", turned[2])), plain
+    )
+
+
+def test_whole_numbers_with_zero_decimals_and_words_for_gaps_are_read(tmp_path: Path) -> None:
+    row = with_value("CreditScore", "619.0").replace(",42,", ",NaN,")
+    customers = read_customers(customers_file(tmp_path, HEADER, row))
+
+    assert customers["CreditScore"].tolist() == [619]
+    assert customers["Age"].isna().all()
+
+
+def test_names_may_hold_commas_line_breaks_and_words_for_gaps(tmp_path: Path) -> None:
+    row = with_value("Lastname", '"Null, de\nla"').replace("Ada", "None")
+    customers = read_customers(customers_file(tmp_path, HEADER, row, ROWS[1]))
+
+    assert customers["Lastname"].tolist() == ["Null, de\nla", None]
+    assert customers["Firstname"].tolist() == ["None", None]
+
+
+def test_the_public_file_with_surname_and_no_first_name_loads(tmp_path: Path) -> None:
+    lines = [HEADER.replace("Firstname,Lastname", "Surname"), ROWS[0].replace("Ada,Weber", "Weber")]
+    customers = read_customers(customers_file(tmp_path, *lines))
+
+    assert customers.dtypes.astype(str).to_dict() == TYPES
+    assert customers[["Firstname", "Lastname"]].iloc[0].tolist() == [None, "Weber"]
+
+
+@pytest.mark.skipif(not REAL_FILE.exists(), reason=f"the bank's own file is not at {REAL_FILE}")
+def test_the_banks_own_file_loads() -> None:
+    customers = read_customers(REAL_FILE)
+
+    assert customers.shape == (10_000, 15)
+    assert customers.dtypes.astype(str).to_dict() == TYPES
+    assert customers["Exited"].mean() == pytest.approx(0.2037)
+    assert customers["Gender"].isna().sum() == 108
+    assert customers["Age"].isna().sum() == 600
+
+
+def test_values_out_of_range_are_left_to_the_checks(tmp_path: Path) -> None:
+    customers = read_customers(
+        customers_file(tmp_path, HEADER, with_value("Age", "17"), with_value("Geography", "Italy"))
+    )
+
+    assert customers["Age"].tolist() == [17.0, 42.0]
+    assert customers["Geography"].tolist() == ["France", "Italy"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "found", "expected"),
+    [
+        ("Age", "forty", "'forty' is not a number", "Expected a number from 18 to 120 years, or empty"),
+        ("Age", "inf", "'inf' is not a number", "Expected a number from 18 to 120 years"),
+        ("Balance", "1.000,50", "'1.000,50' is not a number", "Expected a number from 0 to 1,000,000,000 euros"),
+        ("CreditScore", "619.5", "'619.5' is not a whole number", "Expected a whole number from 300 to 900 points"),
+        ("CreditScore", "0x10", "'0x10' is not a whole number", "Expected a whole number from 300 to 900 points"),
+        ("CustomerId", "9" * 30, "is not a whole number", "Expected a whole number from 0"),
+        ("Exited", "yes", "'yes' is not a whole number", "Expected 0 or 1"),
+        ("Tenure", "", "the value is missing", "Expected a whole number from 0 to 50 years"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named_with_its_place(
+    tmp_path: Path, column: str, value: str, found: str, expected: str
+) -> None:
+    wrong = with_value(column, f'"{value}"' if "," in value else value)
+    path = customers_file(tmp_path, HEADER, with_value("Lastname", '"two\nlines"'), "", ROWS[1], wrong, wrong)
+
+    with pytest.raises(WrongValueError) as raised:
+        read_customers(path)
+
+    message = str(raised.value)
+    assert message.startswith(f"{path}, line 6 (customer 3), column {column}: ")
+    assert found in message
+    assert "1 more in this column" in message
+    assert expected in message
+    assert "Correct the value or remove the line" in message
+
+
+def test_a_missing_file_is_named_with_the_ways_out(tmp_path: Path) -> None:
+    with pytest.raises(CustomersFileMissingError, match=r"absent\.csv.*churn data generate.*CHURN_RAW_CSV"):
+        read_customers(tmp_path / "absent.csv")
+
+
+def test_a_folder_is_no_customers_file(tmp_path: Path) -> None:
+    with pytest.raises(CustomersFileMissingError, match="cannot be opened"):
+        read_customers(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "found"), [("", "line 1 is empty"), (f"{HEADER}\n", "a header and no customers")])
+def test_an_empty_file_is_refused(tmp_path: Path, content: str, found: str) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(EmptyCustomersFileError, match=found):
+        read_customers(path)
+
+
+def test_missing_columns_are_named_and_a_misspelt_one_recognised(tmp_path: Path) -> None:
+    lines = [HEADER.replace("CreditScore", "credit_score").replace("Gender", "x"), *ROWS]
+
+    with pytest.raises(HeaderError) as raised:
+        read_customers(customers_file(tmp_path, *lines))
+
+    assert "line 1 lacks the columns CreditScore, Gender." in str(raised.value)
+    assert "Rename 'credit_score' to CreditScore" in str(raised.value)
+    assert "Expected RowNumber, CustomerId, CreditScore, Geography" in str(raised.value)
+
+
+def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
+    lines = [f"{HEADER},Age", *(f"{row},42" for row in ROWS)]
+
+    with pytest.raises(HeaderError, match="line 1 names column Age 2 times, as the columns 8, 16 of the file"):
+        read_customers(customers_file(tmp_path, *lines))
+
+
+def test_a_file_with_semicolons_is_told_to_use_commas(tmp_path: Path) -> None:
+    lines = [line.replace(",", ";") for line in (HEADER, *ROWS)]
+
+    with pytest.raises(HeaderError, match="must be comma-separated"):
+        read_customers(customers_file(tmp_path, *lines))
+
+
+@pytest.mark.parametrize(("row", "count"), [(f"{ROWS[0]},9", 16), (ROWS[0].rpartition(",")[0], 14)])
+def test_a_row_with_too_many_or_too_few_values_is_named(tmp_path: Path, row: str, count: int) -> None:
+    with pytest.raises(MalformedFileError, match=f"line 3 has {count} values, the header 15 names"):
+        read_customers(customers_file(tmp_path, HEADER, ROWS[1], row))
+
+
+@pytest.mark.parametrize("customers_before", [0, 20_000])
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path, customers_before: int) -> None:
+    path = customers_file(tmp_path, HEADER, *[ROWS[1]] * customers_before, with_value("Lastname", "Müller"))
+    path.write_bytes(path.read_text(encoding="utf-8").encode("latin-1"))
+
+    with pytest.raises(MalformedFileError, match=r"not UTF-8.*iconv"):
+        read_customers(path)
+
+
+def test_every_error_can_be_caught_as_one() -> None:
+    kinds = (CustomersFileMissingError, EmptyCustomersFileError, HeaderError, MalformedFileError, WrongValueError)
+
+    assert all(issubclass(kind, CustomersFileError) for kind in kinds)
