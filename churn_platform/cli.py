@@ -1,0 +1,22 @@
+"""`churn`: the platform's commands, assembled. Each lives in `commands/`."""
+
+import typer
+
+from churn_platform.commands import data, db, stack
+from churn_platform.commands.demo import demo
+from churn_platform.commands.produce import produce
+
+app = typer.Typer(
+    help="A bank's customer churn, trained and streamed by one Dagster asset graph.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,  # they could hold a password
+)
+
+for command in (demo, stack.up, stack.down, stack.status, stack.logs, produce):
+    app.command()(command)
+app.add_typer(data.app, name="data")
+app.add_typer(db.app, name="db")
+
+if __name__ == "__main__":
+    app()

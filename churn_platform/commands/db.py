@@ -1,0 +1,28 @@
+"""`churn db`: the database's schema."""
+
+import typer
+
+from churn_platform.commands.terminal import output, plain_errors
+from churn_platform.settings import settings
+from churn_platform.storage import migrations
+
+app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `upgrade` a command of its own, though it is the only one."""
+
+
+@app.command()
+def upgrade() -> None:
+    """Apply the migrations that the database does not have yet ('churn up' does the same).
+
+    Example: churn db upgrade
+    """
+    with plain_errors():
+        applied = migrations.upgrade(settings().postgres_dsn)
+    for name in applied:
+        output.print(f"Applied {name}", highlight=False)
+    if not applied:
+        output.print("Up to date.")

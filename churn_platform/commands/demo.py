@@ -1,0 +1,89 @@
+"""`churn demo`: the whole platform once, from the CSV to predictions in Postgres."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.status import Status
+
+from churn_platform.commands.terminal import complaints, output, plain_errors
+
+# Short batches, so that a minute shows several and the hand-over between their runs.
+DEMO_SETTINGS = {"BATCH_SECONDS": "10", "METRICS_SECONDS": "3"}
+
+
+def demo(
+    rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 500,
+    seconds: Annotated[float, typer.Option(min=1, help="How long events are produced.")] = 25,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything up afterwards.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what happened to this file, too.")] = None,
+) -> None:
+    """Start everything, train a model, stream events through it, and show what came of them.
+
+    Some events are bad, some come twice, some are late. Batches last 10 s here instead of 60, unless BATCH_SECONDS says
+    otherwise. The exit code is 0 only when every event is accounted for.
+
+    Example: churn demo --keep --json demo.json
+    """
+    from churn_platform.commands.stack import ProgressDisplay
+    from churn_platform.demo import report, scenario
+    from churn_platform.local.stack import Stack
+    from churn_platform.settings import load_settings
+    from churn_platform.streaming.producer import Mix
+
+    began, display = time.monotonic(), StepDisplay()
+    with plain_errors():
+        stack = Stack(load_settings().churn_local, given={**DEMO_SETTINGS, **os.environ})
+        with ProgressDisplay() as progress:
+            started = stack.start(progress)
+        try:
+            os.environ.update(stack.environment)
+            outcome = scenario.run(
+                load_settings(),
+                scenario.Plan(rate=rate, seconds=seconds, mix=Mix(bad=0.01, duplicates=0.01, late=0.01)),
+                dagster_url=stack.addresses["dagster"],
+                step=display.step,
+                progress=display.sent,
+            )
+        finally:
+            if started and not keep:
+                with ProgressDisplay() as progress:
+                    stack.stop(progress)
+    took = time.monotonic() - began
+    report.show(output, outcome)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_json(outcome, seconds=took), indent=2, default=str) + "\n")
+    if keep or not started:
+        output.print(f"\nOpen [bold]{stack.addresses['dagster']}[/bold] to browse it. Stop everything: churn down")
+    else:
+        output.print("\n'churn up' (make up) brings it back, with all it holds, and says where its UI is.")
+    output.print(f"Took {took:.0f} s.", highlight=False)
+    if not all(outcome.sums.values()):
+        complaints.print("The sums do not hold: some event is not accounted for. Please report this.", style="red")
+        raise typer.Exit(1)
+
+
+class StepDisplay:
+    """Shows a step while it lasts, and afterwards how long it took."""
+
+    def __init__(self) -> None:
+        self._status: Status | None = None
+        self._title = ""
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """One step, by its title."""
+        began, self._title = time.monotonic(), title
+        with output.status(title) as self._status:
+            yield
+        output.print(f"[green]✓[/green] {title} [dim]({time.monotonic() - began:.1f} s)[/dim]", highlight=False)
+
+    def sent(self, count: int) -> None:
+        """Events sent so far, beside the step's title."""
+        if self._status is not None:
+            self._status.update(f"{self._title}: {count:,}")

@@ -1,0 +1,72 @@
+"""`churn produce`: customer events into Kafka."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from churn_platform.commands.terminal import complaints, output, plain_errors
+
+Share = Annotated[float, typer.Option(min=0, max=1, help="Share of the events, 0 to 1.")]
+
+
+def produce(
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Events a second. Default: as fast as Kafka takes them.")
+    ] = None,
+    duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many events.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Customers file to make events from. Default: CHURN_RAW_CSV.")
+    ] = None,
+    bad: Share = 0.0,
+    duplicates: Share = 0.0,
+    late: Share = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Makes the choice of customers repeatable.")] = None,
+) -> None:
+    """Send customer events: rows of the customers file, each with a UUIDv7 and the time. --count or --duration ends it.
+
+    Rows without a Gender are left out. --bad, --duplicates and --late mix in events that are not as they should be.
+
+    Example: churn produce --rate 500 --duration 60 --bad 0.01
+    """
+    from churn_platform.customers.reader import read_customers
+    from churn_platform.settings import settings
+    from churn_platform.streaming import producer
+    from churn_platform.streaming.config import StreamConfig
+
+    if count is None and duration is None:
+        complaints.print("Say how many events, or for how long: --count 1000 or --duration 60.", style="red")
+        raise typer.Exit(2)
+    expected = min(count or float("inf"), rate * duration if rate and duration else float("inf"))
+    with (
+        plain_errors(),
+        Progress(
+            TextColumn("Events"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=complaints,
+            transient=True,
+        ) as progress,
+    ):
+        config = StreamConfig.from_settings(settings())
+        rows = producer.rows_of(read_customers(source or settings().churn_raw_csv))
+        bar = progress.add_task("events", total=None if expected == float("inf") else int(expected))
+        produced = producer.produce(
+            config,
+            rows,
+            count=count,
+            rate=rate,
+            duration=duration,
+            mix=producer.Mix(bad=bad, duplicates=duplicates, late=late),
+            seed=seed,
+            progress=lambda sent: progress.update(bar, completed=sent),
+        )
+    mixed = ", ".join(f"{number:,} {kind}" for kind, number in sorted(produced.kinds.items()))
+    output.print(
+        f"[green]{produced.sent:,}[/green] events to {config.events_topic} in {produced.seconds:.1f} s"
+        + (f", among them {mixed}." if mixed else "."),
+        highlight=False,
+    )

@@ -1,0 +1,208 @@
+"""`churn up`, `down`, `status` and `logs`: the embedded servers."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from churn_platform.commands.terminal import complaints, output, plain_errors
+from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Stack, Step
+from churn_platform.settings import load_settings
+
+FOLLOW_PAUSE = 0.2  # seconds between two looks at a log that is followed
+DETAIL_PAUSE = 2  # seconds between two lines about the same part, where lines stay
+
+
+class ProgressDisplay:
+    """What the parts are doing: a table that changes on a terminal, a line for each change elsewhere."""
+
+    def __init__(self, console: Console = output) -> None:
+        """Choose the form by what the console is."""
+        self._console = console
+        self._steps: dict[str, Step] = {}
+        self._spinner = Spinner("dots")
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=8, transient=False)
+
+    def __call__(self, step: Step) -> None:
+        """Take note of a step."""
+        before = self._steps.get(step.part)
+        if self._console.is_terminal or before is None or before.phase != step.phase or self._is_news(before, step):
+            self._steps[step.part] = step
+            if not self._console.is_terminal:
+                line = f"{step.title}: {step.phase}" + (f", {step.detail}" if step.detail else "")
+                self._console.print(f"{line} ({step.seconds:.1f} s)", highlight=False, soft_wrap=True)
+
+    @staticmethod
+    def _is_news(before: Step, step: Step) -> bool:
+        """Whether a detail is worth a line where lines stay."""
+        return step.detail != before.detail and step.seconds - before.seconds >= DETAIL_PAUSE
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for step in list(self._steps.values()):
+            settled = step.phase in (Phase.READY, Phase.STOPPED)
+            table.add_row(
+                Text("✓", style="green") if settled else self._spinner,
+                Text(step.title),
+                Text(step.phase, style="green" if step.phase is Phase.READY else "yellow" if not settled else "dim"),
+                Text(f"{step.seconds:.1f} s", style="dim") if settled else Text(""),
+                Text(step.detail, style="dim"),
+            )
+        return table
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the last state on the screen."""
+        if self._console.is_terminal:
+            self._live.stop()
+
+
+def the_stack(*, services_only: bool = False) -> Stack:
+    """The stack of this checkout."""
+    return Stack(load_settings().churn_local, services_only=services_only)
+
+
+def up(
+    services_only: Annotated[
+        bool, typer.Option("--services-only", help="Without Dagster: for a 'dg dev' by hand.")
+    ] = False,
+) -> None:
+    """Start Kafka, PostgreSQL, MLflow and Dagster, and wait until they answer.
+
+    A server that you name (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, MLFLOW_TRACKING_URI) is yours and is not started.
+
+    Example: churn up --services-only
+    """
+    begun = time.monotonic()
+    with plain_errors():
+        stack = the_stack(services_only=services_only)
+        with ProgressDisplay() as progress:
+            started = stack.start(progress)
+        if not started:
+            output.print("Already up.")
+        output.print(_status_table(stack.status()))
+    output.print(f"{'Up' if started else 'Checked'} after {time.monotonic() - begun:.1f} s.", highlight=False)
+    env_file = stack.local / "env"
+    if services_only:
+        output.print(f"Next: set -a; . {env_file}; set +a; dg dev", highlight=False, soft_wrap=True)
+    else:
+        output.print(f"Dagster: {stack.addresses['dagster']}   Stop: churn down", soft_wrap=True)
+
+
+def down() -> None:
+    """Stop what 'churn up' started, Dagster first and PostgreSQL last. Data stays.
+
+    Example: churn down
+    """
+    with plain_errors(), ProgressDisplay() as progress:
+        stopped = the_stack().stop(progress)
+    output.print("Down." if stopped else "Nothing was running.")
+
+
+def status(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: a list with one object for each part.")
+    ] = False,
+) -> None:
+    """Show each part: whether it answers, where, and its process. Exit code 1 when one that should answer does not.
+
+    Example: churn status --json
+    """
+    with plain_errors():
+        stack = the_stack()
+        parts, left_over = stack.status(), stack.left_over()
+    if as_json:
+        output.print_json(json.dumps([part.as_dict() for part in parts]))
+    elif not parts:
+        output.print("Never started. Run 'churn up'.")
+    else:
+        output.print(_status_table(parts))
+    if left_over:
+        complaints.print(f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red")
+    if left_over or any(part.state in ("failed", "not answering", "not answering (yours)") for part in parts):
+        raise typer.Exit(1)
+
+
+def _status_table(parts: list[PartStatus]) -> Table:
+    styles = {"ready": "green", "yours": "green", "stopped": "dim", "starting": "yellow"}
+    table = Table("Part", "State", "Address", "Process", "Up", "Memory", box=None, header_style="dim", pad_edge=False)
+    for part in parts:
+        table.add_row(
+            Text(part.title),
+            Text(part.state, style=styles.get(part.state, "red")),
+            Text(part.address),
+            Text(str(part.pid or "")),
+            Text(_duration(part.seconds_up)),
+            Text("" if part.memory_mb is None else f"{part.memory_mb:.0f} MB"),
+        )
+    return table
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{hours:.0f} h" if hours >= 2 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+
+
+def logs(
+    part: Annotated[
+        str | None, typer.Argument(help=f"One of {', '.join((*SERVICES, *DAGSTER))}; all of them if not given.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 20,
+) -> None:
+    """Show the end of a part's log.
+
+    Example: churn logs daemon --follow
+    """
+    with plain_errors():
+        stack = the_stack()
+        names = [part] if part else [*SERVICES, *DAGSTER]
+        files = {name: stack.log_file(name) for name in names}
+        prefixes = {name: f"{name:<9} | " if len(names) > 1 else "" for name in names}
+        for name in names:
+            for line in stack.logs(name, lines):
+                typer.echo(prefixes[name] + line)
+        if follow:
+            _follow(files, prefixes)
+
+
+def _follow(files: dict[str, Path], prefixes: dict[str, str]) -> None:
+    positions = {name: file.stat().st_size if file.exists() else 0 for name, file in files.items()}
+    try:
+        while True:
+            for name, file in files.items():
+                positions[name] = _echo_new(file, positions[name], prefixes[name])
+            time.sleep(FOLLOW_PAUSE)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None  # the way to end following
+
+
+def _echo_new(file: Path, position: int, prefix: str) -> int:
+    """Echo whole lines written since a position; the position after them. A shorter file was rotated: begin anew."""
+    if not file.exists():
+        return 0
+    with file.open("rb") as log:
+        log.seek(position if file.stat().st_size >= position else 0)
+        start = log.tell()
+        written = log.read()
+    whole = written[: written.rfind(b"\n") + 1]
+    for line in whole.decode(errors="replace").splitlines():
+        typer.echo(prefix + line)
+    return start + len(whole)

@@ -1,0 +1,116 @@
+"""What the processes of the stack, and a shell beside it, find in their environment."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from churn_platform.local.errors import StackError
+from churn_platform.local.postgres import in_schema
+from churn_platform.local.tracking import BACKEND_VARIABLE
+
+STACK_MARKER = "CHURN_STACK"
+"""In the environment of every process of a stack, and of nothing else: how left-over ones are found."""
+
+EMBEDDED_MARKER = "CHURN_EMBEDDED"
+"""Digests of the addresses that `churn up` wrote: how those are told from yours in a shell that read `.local/env`."""
+
+SERVERS: Mapping[str, str] = {
+    "kafka": "KAFKA_BOOTSTRAP_SERVERS",
+    "postgres": "DATABASE_URL",
+    "mlflow": "MLFLOW_TRACKING_URI",
+}
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
+
+
+def given_environment() -> dict[str, str]:
+    """This process' environment."""
+    return dict(os.environ)
+
+
+def without_earlier_stack(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment less what a shell took from the `.local/env` of an earlier `churn up`."""
+    ours = environment.get(EMBEDDED_MARKER, "").split()
+    stale = {name for name in SERVERS.values() if f"{name}:{_digest(environment.get(name, ''))}" in ours}
+    return {name: value for name, value in environment.items() if name not in stale | {EMBEDDED_MARKER, STACK_MARKER}}
+
+
+def your_servers(environment: Mapping[str, str], env_file: Path) -> dict[str, str]:
+    """Address of each server that the user runs himself, by part: from the environment, else from `.env`.
+
+    Args:
+        environment: without what an earlier stack left in it.
+        env_file: the user's own `.env`.
+    """
+    from_file = {name.upper(): value for name, value in dotenv_values(env_file).items()}
+    found = {part: environment.get(variable) or from_file.get(variable) for part, variable in SERVERS.items()}
+    return {part: address for part, address in found.items() if address}
+
+
+def shell_environment(*, local: Path, addresses: Mapping[str, str], embedded: set[str]) -> dict[str, str]:
+    """What a shell needs to work with the stack, such as for a `dg dev` by hand.
+
+    Args:
+        local: the stack's folder.
+        addresses: of Kafka, Postgres and MLflow, by part.
+        embedded: the parts among them that are ours.
+    """
+    return {
+        "CHURN_LOCAL": str(local),
+        "DAGSTER_HOME": str(local / "dagster"),
+        "DAGSTER_POSTGRES_URL": in_schema(addresses["postgres"], "dagster"),
+        **{variable: addresses[part] for part, variable in SERVERS.items()},
+        EMBEDDED_MARKER: " ".join(f"{SERVERS[part]}:{_digest(addresses[part])}" for part in sorted(embedded)),
+    }
+
+
+def process_environment(
+    given: Mapping[str, str], *, local: Path, addresses: Mapping[str, str], embedded: set[str]
+) -> dict[str, str]:
+    """What every process of the stack finds.
+
+    Args:
+        given: the environment to build on.
+        local: the stack's folder.
+        addresses: of Kafka, Postgres and MLflow, by part.
+        embedded: the parts among them that are ours.
+    """
+    ours = shell_environment(local=local, addresses=addresses, embedded=embedded)
+    environment = {
+        **given,
+        **ours,
+        STACK_MARKER: str(local),
+        BACKEND_VARIABLE: in_schema(addresses["postgres"], "mlflow"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONUNBUFFERED": "1",  # a log line is in the file when it happens
+    }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode every Dagster run starts seconds later
+    return environment
+
+
+def write_env_file(file: Path, variables: Mapping[str, str]) -> None:
+    """Write the variables so that a shell and python-dotenv read the same; for the owner's eyes only.
+
+    Raises:
+        StackError: a value holds characters that the two read differently.
+    """
+    for name, value in variables.items():
+        if "'" in value or "\\" in value or "${" in value or "\n" in value:
+            raise StackError(
+                f"{name} holds a quote, a backslash, a line break or '${{': shells and .env readers disagree on those.",
+                remedy="Percent-encode it if it is in a URL; move the checkout (or CHURN_LOCAL) if it is in a path.",
+            )
+    lines = [
+        "# Written by 'churn up'. For a shell: set -a; . .local/env; set +a",
+        *(f"{name}='{value}'" for name, value in variables.items()),
+    ]
+    draft = file.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writer:
+        writer.write("\n".join(lines) + "\n")
+    draft.replace(file)

@@ -1,0 +1,124 @@
+"""One Apache Kafka broker, its own controller (KRaft), on localhost."""
+
+import logging
+import os
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from pathlib import Path
+
+from churn_platform.local import jars
+from churn_platform.local.errors import StackError
+from churn_platform.local.java import find_java
+from churn_platform.local.part import Part, Report
+from churn_platform.local.ports import HOST
+
+_SILENT = logging.getLogger(f"{__name__}.probe")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+
+JVM_OPTIONS = (
+    "-Xmx384m",
+    "-XX:+UseSerialGC",  # one node on few cores: less memory and a quicker start than G1
+    "-XX:TieredStopAtLevel=1",
+    "-Djava.awt.headless=true",
+    f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.xml')}",
+)
+
+
+def _properties(folder: Path, port: int, controller_port: int) -> str:
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": folder / "data",
+        # one node cannot keep the usual three copies of its own topics
+        "offsets.topic.replication.factor": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        # each partition of these costs files and start-up time; the usual 50 serve clusters
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.num.partitions": 4,
+        "group.initial.rebalance.delay.ms": 0,
+        "auto.create.topics.enable": "false",  # a misspelt topic is an error, not a new topic
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the usual 128 MB is a third of this heap
+    }
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def part(*, folder: Path, port: int, controller_port: int) -> Part:
+    """The broker.
+
+    Args:
+        folder: for its configuration and data.
+        port: where clients connect.
+        controller_port: where it speaks to itself.
+    """
+    java = find_java()
+    configuration = folder / "server.properties"
+    java_command = (
+        str(java),
+        *JVM_OPTIONS,
+        "-cp",
+        os.pathsep.join(map(str, jars.class_path())),
+    )
+
+    def prepare(report: Report) -> None:
+        jars.fetch(report)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        configuration.write_text(_properties(folder, port, controller_port))
+        if not (folder / "data" / "meta.properties").exists():
+            report("formatting storage")
+            _format(java_command, configuration)
+
+    return Part(
+        name="kafka",
+        title="Kafka",
+        command=(*java_command, "kafka.Kafka", str(configuration)),
+        address=f"{HOST}:{port}",
+        folder=folder.parent,
+        prepare=prepare,
+        ready=lambda _: answers({"bootstrap.servers": f"{HOST}:{port}"}),
+        stop_seconds=20,
+        stop_stage=1,
+    )
+
+
+def _format(java_command: tuple[str, ...], configuration: Path) -> None:
+    cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    command = (*java_command, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(configuration))
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    if outcome.returncode != 0:
+        raise StackError(
+            f"Kafka's storage tool could not format {configuration.parent / 'data'} (exit code {outcome.returncode}).",
+            remedy=f"Free the folder's disk or remove {configuration.parent / 'data'}, then run the command again.",
+            details="\n".join((outcome.stdout + outcome.stderr).splitlines()[-10:]),
+        )
+
+
+def answers(client: Mapping[str, str | int | float | bool]) -> bool:
+    """Whether the brokers list their topics.
+
+    Args:
+        client: librdkafka settings.
+    """
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    # the client's own complaints while the broker is still starting would end up on the terminal
+    admin = AdminClient({**client, "log_level": 0, "reconnect.backoff.max.ms": 200}, logger=_SILENT)
+    try:
+        admin.list_topics(timeout=2)
+    except KafkaException:
+        return False
+    return True

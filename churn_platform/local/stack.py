@@ -1,0 +1,545 @@
+"""The stack as a whole: which servers there are, started in the order of what they need, stopped in reverse."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+from filelock import FileLock, Timeout
+
+from churn_platform.local import environment as env
+from churn_platform.local import kafka, orchestration, postgres, tracking, web
+from churn_platform.local.errors import StackError
+from churn_platform.local.part import Part
+from churn_platform.local.ports import HOST, USUAL_PORTS, Ports
+from churn_platform.local.supervision import (
+    FAILED,
+    RUNNING,
+    ProcessState,
+    Supervisor,
+    end,
+    is_supervisor,
+    left_over,
+)
+from churn_platform.settings import PROJECT_ROOT, load_settings
+from churn_platform.storage import migrations
+
+SERVICES = ("kafka", "postgres", "mlflow")
+DAGSTER = ("code", "webserver", "daemon")
+
+LOCK_SECONDS = 180  # how long to wait in silence for another command to finish
+PAUSE = 0.1  # seconds between two questions whether a server is well
+YOURS_DEADLINE = 15
+
+
+class Phase(StrEnum):
+    """How far a part is."""
+
+    PREPARING = "preparing"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happened to a part while the stack starts or stops."""
+
+    part: str
+    title: str
+    phase: Phase
+    detail: str
+    seconds: float
+
+
+Progress = Callable[[Step], None]
+
+
+def silent(step: Step) -> None:
+    """Tell nobody."""
+    del step
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """One line of `churn status`."""
+
+    name: str
+    title: str
+    state: str
+    """ready, starting, not answering, stopped, failed; or yours and not answering (yours) for a server of the user."""
+    address: str
+    pid: int | None
+    seconds_up: float | None
+    memory_mb: float | None
+    log: str | None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Stack:
+    """Kafka, Postgres, MLflow and Dagster in one folder.
+
+    As a context manager it is started on entry and stopped on exit.
+    """
+
+    def __init__(
+        self,
+        local: Path,
+        *,
+        services_only: bool = False,
+        usual_ports: Mapping[str, int] = USUAL_PORTS,
+        given: Mapping[str, str] | None = None,
+        env_file: Path = PROJECT_ROOT / ".env",
+    ) -> None:
+        """Find out what belongs to the stack; nothing is started.
+
+        Args:
+            local: folder of everything it keeps; made when it starts.
+            services_only: without Dagster.
+            usual_ports: ports to try first, 0 is any free one.
+            given: environment to build on, this process' own if not given. A server that it names is the user's and is
+                not started.
+            env_file: names servers of the user too.
+
+        Raises:
+            StackError: this platform has no way to supervise processes.
+        """
+        if sys.platform == "win32":
+            raise StackError(
+                "The embedded servers need a Unix: supervisord does not run on Windows.",
+                remedy="Run the command in WSL 2, or set KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL and MLFLOW_TRACKING_URI "
+                "to servers of your own and run 'dagster dev'.",
+            )
+        self.local = local.resolve()
+        self.services_only = services_only
+        self._given = env.without_earlier_stack(env.given_environment() if given is None else given)
+        self._yours = env.your_servers(self._given, env_file)
+        self._usual_ports = usual_ports
+
+    # What it consists of
+
+    @cached_property
+    def _ports(self) -> Ports:
+        return Ports(self.local / "ports.json", self._usual_ports)
+
+    @property
+    def embedded(self) -> set[str]:
+        """Services that are ours, not the user's."""
+        return set(SERVICES) - set(self._yours)
+
+    @property
+    def wanted(self) -> list[str]:
+        """Parts to start."""
+        return [*SERVICES, *(() if self.services_only else DAGSTER)]
+
+    @cached_property
+    def _supervisor(self) -> Supervisor:
+        return Supervisor(self.local)
+
+    @cached_property
+    def _password(self) -> str:
+        return postgres.password(self.local / "postgres.password")
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Address of each service, as settings name it, and of the Dagster UI. The database's holds its password."""
+        self._require_ports()
+        embedded = {
+            "kafka": f"{HOST}:{self._ports['kafka']}",
+            "postgres": postgres.dsn(port=self._ports["postgres"], password=self._password),
+            "mlflow": f"http://{HOST}:{self._ports['mlflow']}",
+        }
+        return {**embedded, **self._yours, "dagster": f"http://{HOST}:{self._ports['dagster']}"}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process beside the stack needs in its environment to work with it."""
+        return env.shell_environment(local=self.local, addresses=self.addresses, embedded=self.embedded)
+
+    def _require_ports(self) -> None:
+        if "dagster" not in self._ports:
+            raise StackError(f"The stack in {self.local} was never started.", remedy="Run 'churn up'.")
+
+    @property
+    def _parts(self) -> list[Part]:
+        """Every part, those of the user as parts without a command."""
+        servers = {
+            "kafka": lambda: kafka.part(
+                folder=self.local / "kafka",
+                port=self._ports["kafka"],
+                controller_port=self._ports["kafka-controller"],
+            ),
+            "postgres": lambda: postgres.part(
+                folder=self.local / "postgres", port=self._ports["postgres"], password=self._password
+            ),
+            "mlflow": lambda: tracking.part(
+                folder=self.local / "mlflow", port=self._ports["mlflow"], needs=("postgres",)
+            ),
+        }
+        services = [self._yours_part(name) if name in self._yours else servers[name]() for name in SERVICES]
+        dagster = orchestration.parts(
+            folder=self.local / "dagster",
+            socket=self._supervisor.runtime / "code.sock",
+            port=self._ports["dagster"],
+        )
+        return [*services, *dagster]
+
+    def _yours_part(self, name: str) -> Part:
+        address = self._yours[name]
+        titles = {"kafka": "Kafka", "postgres": "PostgreSQL", "mlflow": "MLflow"}
+        asks: dict[str, Callable[[float], bool]] = {
+            "kafka": lambda _: kafka.answers(load_settings().kafka_client | {"bootstrap.servers": address}),
+            "postgres": lambda _: postgres.answers(address),
+            "mlflow": lambda _: web.answers(f"{address.rstrip('/')}/health"),
+        }
+        return Part(
+            name=name,
+            title=titles[name],
+            command=(),
+            address=env.SERVERS[name],
+            folder=self.local,
+            ready=asks[name],
+            deadline=YOURS_DEADLINE,
+        )
+
+    # Starting
+
+    def start(self, progress: Progress = silent) -> bool:
+        """Start whatever is not running and wait until all of it answers.
+
+        Returns:
+            whether anything had to be started.
+
+        Raises:
+            StackError: a part cannot start; what this call started is stopped again.
+        """
+        # only root's Postgres, which runs as another user, has to pass through
+        self.local.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        with self._lock():
+            self._check_security()
+            launched = not self._supervisor.answers()
+            if launched:
+                self._end_left_over()
+                self._ports.choose()
+                orchestration.write_home(self.local / "dagster", self._supervisor.runtime / "code.sock")
+            parts = self._parts
+            ours = [part for part in parts if part.command]
+            if launched:
+                self._supervisor.launch(ours, self._process_environment())
+            else:
+                self._check_same({part.name for part in ours})
+            before = {name for name, state in self._supervisor.states().items() if state.state in RUNNING}
+            wanted = [part for part in parts if part.name in self.wanted]
+            to_start = {part.name for part in wanted if part.command} - before
+            try:
+                _Start(self._supervisor, wanted, self._complete, progress).run()
+            except BaseException:
+                if launched:
+                    self._stop(silent)
+                else:
+                    self._supervisor.stop(sorted(to_start), seconds=60)
+                raise
+            finally:
+                self._ports.release()
+            env.write_env_file(self.local / "env", self.environment)
+        return bool(to_start)
+
+    def _process_environment(self) -> dict[str, str]:
+        return env.process_environment(self._given, local=self.local, addresses=self.addresses, embedded=self.embedded)
+
+    def _complete(self, part: Part) -> None:
+        part.complete()
+        if part.name == "postgres":
+            address = self.addresses["postgres"]
+            postgres.create_schemas(address)
+            migrations.upgrade(address)
+
+    def _check_security(self) -> None:
+        protocol = load_settings().kafka_security_protocol
+        if "kafka" in self.embedded and protocol != "PLAINTEXT":
+            raise StackError(
+                f"KAFKA_SECURITY_PROTOCOL is {protocol}, but the embedded Kafka speaks PLAINTEXT (on localhost alone).",
+                remedy="Set KAFKA_BOOTSTRAP_SERVERS to your own Kafka, or unset KAFKA_SECURITY_PROTOCOL.",
+            )
+
+    def _check_same(self, ours: set[str]) -> None:
+        running = set(self._supervisor.states())
+        if running != ours:
+            changed = ", ".join(env.SERVERS[name] for name in sorted(running ^ ours))
+            raise StackError(
+                f"The stack is up, but {changed} changed since it was started.",
+                remedy="Run 'churn down', then 'churn up'.",
+            )
+
+    def _lock(self) -> AbstractContextManager[object]:
+        try:
+            return FileLock(self.local / "lock").acquire(timeout=LOCK_SECONDS)
+        except Timeout as error:
+            raise StackError(
+                f"Another 'churn up' or 'churn down' has been at work in {self.local} for {LOCK_SECONDS} s.",
+                remedy="Wait for it, or end it, and run the command again.",
+            ) from error
+
+    # Stopping
+
+    def stop(self, progress: Progress = silent) -> bool:
+        """Stop everything, Dagster first and Postgres last, whoever started it.
+
+        Returns:
+            whether anything was running.
+        """
+        if not self.local.exists():
+            return False
+        with self._lock():
+            return self._stop(progress)
+
+    def _stop(self, progress: Progress) -> bool:
+        (self.local / "env").unlink(missing_ok=True)  # it names servers that are about to be gone
+        found = self._supervisor.answers()
+        if found:
+            self._stop_in_order(progress)
+            self._supervisor.shut_down()
+        return self._end_left_over() or found
+
+    def _stop_in_order(self, progress: Progress) -> None:
+        states = self._supervisor.states()
+        parts = [part for part in self._parts if part.name in states]
+        for stage in sorted({part.stop_stage for part in parts}):
+            stopping = [part for part in parts if part.stop_stage == stage and states[part.name].pid is not None]
+            begun = time.monotonic()
+            for part in stopping:
+                progress(Step(part.name, part.title, Phase.STOPPING, "", 0))
+            self._supervisor.stop(
+                [part.name for part in parts if part.stop_stage == stage],
+                seconds=max(part.stop_seconds for part in parts) + 10,
+            )
+            for part in stopping:
+                progress(Step(part.name, part.title, Phase.STOPPED, "", time.monotonic() - begun))
+
+    def _end_left_over(self) -> bool:
+        """End what a supervisor that was killed, or a run that outlived its server, left behind."""
+        processes = left_over(self.local)
+        supervisors = [process for process in processes if is_supervisor(process)]
+        end(supervisors, [(signal.SIGTERM, 45), (signal.SIGKILL, 5)])  # told to end, it stops its children in order
+        end(processes, [(signal.SIGTERM, 20), (signal.SIGKILL, 5)])
+        database = postgres.left_over(self.local / "postgres")
+        if database is not None:
+            end([database], [(signal.SIGINT, 20), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)])
+        return bool(processes or database)
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    # Looking at it
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started and not stopped; its parts may be well or not."""
+        return self.local.exists() and self._supervisor.answers()
+
+    def status(self) -> list[PartStatus]:
+        """Every part, asked now."""
+        if not self.local.exists() or "dagster" not in self._ports:
+            return []
+        states = self._supervisor.states() if self._supervisor.answers() else {}
+        parts = self._parts
+        with ThreadPoolExecutor(len(parts)) as pool:
+            return list(pool.map(lambda part: self._status(part, states.get(part.name)), parts))
+
+    def _status(self, part: Part, state: ProcessState | None) -> PartStatus:
+        running = state is not None and state.state in RUNNING
+        return PartStatus(
+            name=part.name,
+            title=part.title,
+            state=_word(part, state),
+            address=part.address,
+            pid=state.pid if state is not None else None,
+            seconds_up=time.time() - state.since if state is not None and running else None,
+            memory_mb=_memory_mb(state.pid) if state is not None and state.pid is not None else None,
+            log=str(self._supervisor.log_file(part.name)) if part.command else None,
+        )
+
+    def left_over(self) -> int:
+        """How many processes an earlier stack left running without a supervisor."""
+        return 0 if self.is_up else len(left_over(self.local)) if self.local.exists() else 0
+
+    def log_file(self, name: str) -> Path:
+        """Log of a part.
+
+        Raises:
+            StackError: there is no such part.
+        """
+        if name not in (*SERVICES, *DAGSTER):
+            raise StackError(f"There is no part '{name}'.", remedy=f"Choose among {', '.join((*SERVICES, *DAGSTER))}.")
+        return self._supervisor.log_file(name)
+
+    def logs(self, name: str, lines: int = 50) -> list[str]:
+        """Last lines of a part's log."""
+        self.log_file(name)
+        return self._supervisor.last_lines(name, lines)
+
+    # One part at a time: for tests that break things
+
+    def pid(self, name: str) -> int:
+        """Process of a part.
+
+        Raises:
+            StackError: it is not running.
+        """
+        pid = self._supervisor.state(name).pid
+        if pid is None:
+            raise StackError(f"{name} is not running.", remedy="Run 'churn up'.")
+        return pid
+
+    def start_part(self, name: str) -> None:
+        """Start one part and wait until it answers."""
+        parts = [part for part in self._parts if part.name == name]
+        _Start(self._supervisor, parts, _already_complete, silent).run()
+
+    def stop_part(self, name: str) -> None:
+        """Stop one part in good order; it stays stopped."""
+        seconds = next(part.stop_seconds for part in self._parts if part.name == name)
+        self._supervisor.stop([name], seconds=seconds + 10)
+
+    def kill_part(self, name: str) -> None:
+        """Kill one part's process, as a crash would; it is started again."""
+        os.kill(self.pid(name), signal.SIGKILL)
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a part answers."""
+        since = self._supervisor.state(name).since if name not in self._yours else time.time()
+        return next(part for part in self._parts if part.name == name).ready(since)
+
+
+def _word(part: Part, state: ProcessState | None) -> str:
+    if not part.command:
+        return "yours" if part.ready(time.time()) else "not answering (yours)"
+    if state is None or state.state == "STOPPED":
+        return "stopped"
+    if state.state in FAILED:
+        return "failed"
+    if part.ready(state.since):
+        return "ready"
+    return "starting" if time.time() - state.since < part.deadline else "not answering"
+
+
+def _memory_mb(pid: int) -> float | None:
+    """Resident memory of a process and its children, in MB."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        return round(sum(member.memory_info().rss for member in family) / 1e6, 1)
+    except psutil.NoSuchProcess:
+        return None  # it ended while we looked
+
+
+def _already_complete(part: Part) -> None:
+    del part
+
+
+class _Start:
+    """One start of several parts, at the same time as far as what they need allows."""
+
+    def __init__(
+        self, supervisor: Supervisor, parts: list[Part], complete: Callable[[Part], None], progress: Progress
+    ) -> None:
+        self._supervisor = supervisor
+        self._parts = parts
+        self._complete = complete
+        self._progress = progress
+        self._begun = time.monotonic()
+        self._given_up = threading.Event()
+        self._done = {part.name: threading.Event() for part in parts}
+
+    def run(self) -> None:
+        """Start all and wait.
+
+        Raises:
+            StackError: the first failure.
+        """
+        with ThreadPoolExecutor(len(self._parts)) as pool:
+            starts: list[Future[None]] = [pool.submit(self._start, part) for part in self._parts]
+            try:
+                wait(starts, return_when=FIRST_EXCEPTION)
+            finally:
+                self._given_up.set()  # reached early only when one failed, or when we are interrupted
+        errors = [start.exception() for start in starts]
+        for error in errors:
+            if error is not None and not isinstance(error, _GivenUpError):
+                raise error
+
+    def _tell(self, part: Part, phase: Phase, detail: str = "") -> None:
+        self._progress(Step(part.name, part.title, phase, detail, time.monotonic() - self._begun))
+
+    def _start(self, part: Part) -> None:
+        self._tell(part, Phase.PREPARING)
+        part.prepare(lambda detail: self._tell(part, Phase.PREPARING, detail))
+        for name in part.needs:
+            if name in self._done:
+                self._wait_for(self._done[name].is_set)
+        self._tell(part, Phase.STARTING)
+        begun = self._supervisor.start(part.name) if part.command else time.time()
+        self._wait_until_ready(part, begun)
+        self._complete(part)
+        self._done[part.name].set()
+        self._tell(part, Phase.READY, part.address)
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            if self._given_up.wait(PAUSE):
+                raise _GivenUpError
+
+    def _wait_until_ready(self, part: Part, begun: float) -> None:
+        deadline = time.monotonic() + part.deadline
+        first_pid: int | None = None
+        while not part.ready(begun):
+            if self._given_up.wait(PAUSE):
+                raise _GivenUpError
+            if part.command:
+                state = self._supervisor.state(part.name)
+                first_pid = first_pid or state.pid
+                if state.state in FAILED or state.pid != first_pid:
+                    raise self._failure(part, f"{part.title} ended while it was starting.", state.problem)
+            if time.monotonic() > deadline:
+                raise self._failure(part, f"{part.title} did not answer within {part.deadline:.0f} s.", "")
+
+    def _failure(self, part: Part, problem: str, reason: str) -> StackError:
+        if not part.command:
+            return StackError(
+                f"Your own {part.title} does not answer.",
+                remedy=f"Check the server that {part.address} names, or unset {part.address} to use the embedded one.",
+            )
+        log = self._supervisor.log_file(part.name)
+        lines = self._supervisor.last_lines(part.name)
+        return StackError(
+            " ".join(filter(None, (problem, reason))),
+            remedy=f"See the end of its log below (all of it: {log}), mend the cause and run the command again.",
+            details="\n".join(lines) or "(the log is empty)",
+        )
+
+
+class _GivenUpError(Exception):
+    """Another part failed: this one need not go on."""

@@ -1,0 +1,287 @@
+"""Keeping the servers running: supervisord, told what to do over a socket that only its owner reaches."""
+
+import configparser
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
+
+from churn_platform.local.environment import STACK_MARKER
+from churn_platform.local.errors import StackError
+from churn_platform.local.part import Part
+
+SOCKET_PATH_LIMIT = 100  # bytes; the kernel's own limit is 104 on macOS, 108 on Linux
+LOG_BYTES = 5 * 1024 * 1024
+LOG_BACKUPS = 2
+
+RUNNING = frozenset({"RUNNING", "STARTING"})
+FAILED = frozenset({"BACKOFF", "FATAL", "EXITED", "UNKNOWN"})
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """What supervisord knows of one server."""
+
+    name: str
+    state: str
+    pid: int | None
+    since: float
+    """When it last started, in seconds since the epoch."""
+    problem: str
+
+
+def runtime_folder(local: Path) -> Path:
+    """Where the sockets are: in the stack's folder, or in a short place of its owner's when that path is too long.
+
+    Raises:
+        StackError: the short place exists and belongs to someone else.
+    """
+    near = local / "run"
+    if len(os.fsencode(near / "supervisor.sock.1234567")) <= SOCKET_PATH_LIMIT:
+        folder = near
+    else:
+        folder = Path(tempfile.gettempdir()) / f"churn-{hashlib.sha256(os.fsencode(local)).hexdigest()[:12]}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise StackError(
+            f"{folder} belongs to another user, and the stack's control socket would be in it.",
+            remedy=f"Remove {folder}, or set TMPDIR to a folder of your own.",
+        )
+    folder.chmod(0o700)
+    return folder
+
+
+class Supervisor:
+    """One supervisord and the servers it runs."""
+
+    def __init__(self, local: Path) -> None:
+        """Name its places.
+
+        Args:
+            local: the stack's folder.
+        """
+        self._local = local
+        self._runtime = runtime_folder(local)
+        self.logs = local / "logs"
+        self._configuration = self._runtime / "supervisord.conf"
+        self._socket = self._runtime / "supervisor.sock"
+
+    @property
+    def runtime(self) -> Path:
+        """Folder of the sockets."""
+        return self._runtime
+
+    def log_file(self, name: str) -> Path:
+        """Log of a server."""
+        return self.logs / f"{name}.log"
+
+    def _call(self, method: str, *arguments: object) -> object:
+        # a connection of its own each time: calls come from several threads
+        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        try:
+            proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
+            return getattr(proxy.supervisor, method)(*arguments)
+        finally:
+            transport.close()
+
+    def answers(self) -> bool:
+        """Whether supervisord is there."""
+        if not self._socket.exists():
+            return False
+        try:
+            self._call("getState")
+        except (OSError, HTTPException, xmlrpc.client.Error):
+            return False
+        return True
+
+    def launch(self, parts: Sequence[Part], environment: Mapping[str, str]) -> None:
+        """Start supervisord, with every server known to it and none started.
+
+        Args:
+            parts: the servers.
+            environment: of supervisord and all its children; secrets go here, not into a file or onto a command line.
+
+        Raises:
+            StackError: it does not start.
+        """
+        self.logs.mkdir(mode=0o700, exist_ok=True)
+        self._socket.unlink(missing_ok=True)
+        self._configuration.write_text(self._render(parts))
+        command = (sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration))
+        outcome = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+        if outcome.returncode != 0 or not _wait(self.answers, seconds=15):
+            raise StackError(
+                f"supervisord did not start (exit code {outcome.returncode}).",
+                remedy=f"See {self.logs / 'supervisord.log'}.",
+                details=(outcome.stdout + outcome.stderr).strip(),
+            )
+
+    def _render(self, parts: Sequence[Part]) -> str:
+        sections: dict[str, dict[str, object]] = {
+            "unix_http_server": {"file": self._socket, "chmod": "0700"},
+            "supervisord": {
+                "logfile": self.logs / "supervisord.log",
+                "logfile_maxbytes": LOG_BYTES,
+                "logfile_backups": 1,
+                "pidfile": self._runtime / "supervisord.pid",
+                "childlogdir": self.logs,
+                "umask": "077",
+            },
+            "rpcinterface:supervisor": {
+                "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+            },
+        }
+        if os.geteuid() == 0:
+            sections["supervisord"]["user"] = "root"  # it would warn otherwise
+        for part in parts:
+            sections[f"program:{part.name}"] = {
+                "command": shlex.join(part.command),
+                "directory": part.folder,
+                "autostart": "false",  # the stack starts them, each as soon as what it needs is there
+                "autorestart": "true",
+                "startsecs": 1,
+                "startretries": 30,
+                "stopsignal": part.stop_signal.name.removeprefix("SIG"),
+                "stopwaitsecs": part.stop_seconds,
+                "stopasgroup": str(part.stop_with_children).lower(),
+                "killasgroup": "true",
+                "redirect_stderr": "true",
+                "stdout_logfile": self.log_file(part.name),
+                "stdout_logfile_maxbytes": LOG_BYTES,
+                "stdout_logfile_backups": LOG_BACKUPS,
+            }
+            if part.user is not None:
+                sections[f"program:{part.name}"]["user"] = part.user
+            if part.environment:
+                sections[f"program:{part.name}"]["environment"] = ",".join(
+                    f'{name}="{value}"' for name, value in part.environment.items()
+                )
+        parser = configparser.RawConfigParser()
+        parser.read_dict(
+            {
+                section: {name: str(value).replace("%", "%%") for name, value in values.items()}
+                for section, values in sections.items()
+            }
+        )
+        with tempfile.SpooledTemporaryFile(mode="w+") as draft:
+            parser.write(draft)
+            draft.seek(0)
+            return draft.read()
+
+    def states(self) -> dict[str, ProcessState]:
+        """Every server that supervisord knows, by name."""
+        return {
+            info["name"]: ProcessState(
+                name=info["name"],
+                state=info["statename"],
+                pid=info["pid"] or None,
+                since=info["start"],
+                problem=info["spawnerr"],
+            )
+            for info in self._call("getAllProcessInfo")  # type: ignore[attr-defined]
+        }
+
+    def state(self, name: str) -> ProcessState:
+        """One server."""
+        return self.states()[name]
+
+    def start(self, name: str) -> float:
+        """Start a server if it is not running, without waiting for it; when it started, in seconds since the epoch."""
+        if self.state(name).state not in RUNNING:
+            self._call("startProcess", name, False)
+        return self.state(name).since
+
+    def stop(self, names: Sequence[str], *, seconds: float) -> None:
+        """Stop servers, at the same time, and wait until they are gone; supervisord kills what is too slow."""
+        for name in names:
+            if self.state(name).state in RUNNING | {"BACKOFF"}:
+                self._call("stopProcess", name, False)
+        if not _wait(lambda: all(self.state(name).pid is None for name in names), seconds=seconds):
+            alive = [name for name in names if self.state(name).pid is not None]
+            raise StackError(
+                f"Still running {seconds:.0f} s after they were told to stop: {', '.join(alive)}.",
+                remedy="Run 'churn down' again: it ends what is left.",
+            )
+
+    def shut_down(self) -> None:
+        """End supervisord itself."""
+        pid = self._call("getPID")
+        self._call("shutdown")
+        _wait(lambda: not _alive(pid), seconds=15)  # type: ignore[arg-type]  # what stays is ended as a left-over
+
+    def last_lines(self, name: str, count: int = 15) -> list[str]:
+        """End of a server's log."""
+        file = self.log_file(name)
+        if not file.exists():
+            return []
+        with file.open("rb") as log:
+            log.seek(max(0, file.stat().st_size - count * 400))
+            return log.read().decode(errors="replace").splitlines()[-count:]
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that ended but whose parent has not noticed does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait(condition: Callable[[], bool], *, seconds: float, pause: float = 0.05) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
+def left_over(local: Path) -> list[psutil.Process]:
+    """Processes of a stack in this folder, other than this one and those that started it."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    return [process for process in psutil.process_iter() if process.pid not in own and _belongs_to(process, local)]
+
+
+def _belongs_to(process: psutil.Process, local: Path) -> bool:
+    try:
+        return process.environ().get(STACK_MARKER) == str(local)
+    except (psutil.AccessDenied, psutil.NoSuchProcess, OSError):
+        return False  # another user's, or already gone: not ours to end
+
+
+def end(processes: Sequence[psutil.Process], signals: Sequence[tuple[int, float]]) -> None:
+    """End processes, each signal with its time to obey; the last one is a kill."""
+    for number, seconds in signals:
+        alive = [process for process in processes if _alive(process.pid)]
+        for process in alive:
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue  # it ended by itself, as wished
+        if _wait(lambda: not any(_alive(process.pid) for process in alive), seconds=seconds):  # noqa: B023
+            return
+    stubborn = [process for process in processes if _alive(process.pid)]
+    if stubborn:
+        raise StackError(
+            f"Processes {', '.join(str(process.pid) for process in stubborn)} of an earlier stack cannot be ended.",
+            remedy="End them by hand, then run the command again.",
+        )
+
+
+def is_supervisor(process: psutil.Process) -> bool:
+    """Whether the process is a supervisord."""
+    try:
+        return "supervisor.supervisord" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,209 @@
+"""The stack on real servers: started, broken, stopped."""
+
+import os
+import shutil
+import signal
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from confluent_kafka.admin import AdminClient
+from mlflow import MlflowClient
+
+from churn_platform.local import kafka
+from churn_platform.local.errors import StackError
+from churn_platform.local.ports import ANY_FREE_PORTS
+from churn_platform.local.stack import Phase, Stack, Step
+from churn_platform.local.supervision import left_over, runtime_folder
+from churn_platform_tests.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A folder for a stack of a test's own. MLflow is given, so that only Kafka and Postgres start."""
+
+    local: Path
+    given: dict[str, str]
+
+    def stack(self, **given: str) -> Stack:
+        """A stack in the folder."""
+        return Stack(
+            self.local,
+            services_only=True,
+            usual_ports=ANY_FREE_PORTS,
+            given=self.given | given,
+            env_file=Path(os.devnull),
+        )
+
+
+@pytest.fixture
+def sandbox(embedded_only: dict[str, str], stack: Stack) -> Iterator[Sandbox]:
+    """Emptied of processes and files afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="churn-tests-"))
+    sandbox = Sandbox(folder / "local", {**embedded_only, "MLFLOW_TRACKING_URI": stack.addresses["mlflow"]})
+    yield sandbox
+    sandbox.stack().stop()
+    shutil.rmtree(folder)
+
+
+def test_all_services_answer(stack: Stack) -> None:
+    assert {part.name: part.state for part in stack.status() if part.name in ("kafka", "postgres", "mlflow")} == {
+        "kafka": "ready",
+        "postgres": "ready",
+        "mlflow": "ready",
+    }
+
+
+def test_the_database_has_schemas_and_migrations(stack: Stack) -> None:
+    with psycopg.connect(stack.addresses["postgres"]) as connection:
+        schemas = {name for (name,) in connection.execute("SELECT nspname FROM pg_namespace")}
+        tables = {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'mlflow'")}
+        (applied,) = connection.execute("SELECT count(*) FROM public.schema_migrations").fetchone() or (0,)
+
+    assert {"dagster", "mlflow"} <= schemas
+    assert "experiments" in tables
+    assert applied > 0
+
+
+def test_the_database_wants_its_password(stack: Stack) -> None:
+    without = stack.addresses["postgres"].replace(stack.addresses["postgres"].split(":")[2].split("@")[0], "wrong")
+
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(without)
+
+
+def test_mlflow_keeps_artifacts_and_models(stack: Stack, tmp_path: Path) -> None:
+    client = MlflowClient(stack.addresses["mlflow"])
+    run = client.create_run(client.create_experiment("local"))
+
+    client.log_text(run.info.run_id, "kept", "note.txt")
+    client.create_registered_model("local")
+
+    downloaded = Path(client.download_artifacts(run.info.run_id, "note.txt", str(tmp_path)))
+    assert downloaded.read_text() == "kept"
+    assert (stack.local / "mlflow" / "artifacts").is_dir()
+    assert client.get_registered_model("local").name == "local"
+
+
+def test_a_misspelt_topic_is_not_created(stack: Stack) -> None:
+    admin = AdminClient({"bootstrap.servers": stack.addresses["kafka"]})
+
+    admin.list_topics("customer-evnets", timeout=10)
+
+    assert "customer-evnets" not in admin.list_topics(timeout=10).topics
+
+
+def test_secrets_are_for_the_owner_alone(stack: Stack) -> None:
+    password = (stack.local / "postgres.password").read_text()
+
+    for name in ("env", "postgres.password"):
+        assert stat.S_IMODE((stack.local / name).stat().st_mode) == 0o600
+    for process in left_over(stack.local):
+        assert password not in " ".join(process.cmdline())
+    for log in (stack.local / "logs").iterdir():
+        assert password not in log.read_text(errors="replace")
+    assert password not in (runtime_folder(stack.local) / "supervisord.conf").read_text()
+
+
+def test_starting_again_changes_nothing(stack: Stack) -> None:
+    before = {name: stack.pid(name) for name in ("kafka", "postgres", "mlflow")}
+
+    assert not stack.start()
+
+    assert {name: stack.pid(name) for name in before} == before
+
+
+def test_a_killed_part_is_started_again(stack: Stack) -> None:
+    before = stack.pid("postgres")
+
+    stack.kill_part("postgres")
+
+    wait_until(lambda: stack.is_ready("postgres") and stack.pid("postgres") != before, what="a new Postgres answers")
+
+
+def test_a_server_of_the_user_is_not_started(sandbox: Sandbox, stack: Stack) -> None:
+    mine = sandbox.stack(KAFKA_BOOTSTRAP_SERVERS=stack.addresses["kafka"], DATABASE_URL=stack.addresses["postgres"])
+
+    mine.start()
+
+    assert mine.embedded == set()
+    assert {part.state for part in mine.status()} == {"yours", "stopped"}
+    assert mine.environment["KAFKA_BOOTSTRAP_SERVERS"] == stack.addresses["kafka"]
+    assert left_over(mine.local)  # supervisord alone
+    assert len(left_over(mine.local)) == 1
+
+
+def test_a_server_of_the_user_that_is_down_is_named(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("churn_platform.local.stack.YOURS_DEADLINE", 1)
+    mine = sandbox.stack(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+
+    with pytest.raises(StackError, match="KAFKA_BOOTSTRAP_SERVERS"):
+        mine.start()
+
+    assert not mine.is_up
+
+
+def test_a_killed_supervisor_orphans_nothing_and_a_stop_leaves_no_trace(sandbox: Sandbox) -> None:
+    first = sandbox.stack()
+    assert first.start()
+    orphans = {name: first.pid(name) for name in ("kafka", "postgres")}
+    os.kill(int((runtime_folder(first.local) / "supervisord.pid").read_text()), signal.SIGKILL)
+    wait_until(lambda: not first.is_up)
+    assert first.left_over() > 0
+
+    second = sandbox.stack()
+    assert second.start()
+
+    assert not any(_runs(pid) for pid in orphans.values())
+    assert len([process for process in left_over(second.local) if "kafka.Kafka" in process.cmdline()]) == 1
+    assert second.addresses == first.addresses
+
+    started = {second.pid(name) for name in ("kafka", "postgres")}
+    steps: list[Step] = []
+    assert second.stop(steps.append)
+
+    assert not any(_runs(pid) for pid in started)
+    assert second.left_over() == 0
+    assert not (second.local / "env").exists()
+    stopped = [step.part for step in steps if step.phase is Phase.STOPPED]
+    assert stopped.index("kafka") < stopped.index("postgres")
+    assert not second.stop()
+
+
+def test_a_part_that_cannot_start_is_explained_and_nothing_stays_up(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "JVM_OPTIONS", (*kafka.JVM_OPTIONS, "-Xmx1k"))
+    (sandbox.local / "kafka" / "data").mkdir(parents=True)
+    (sandbox.local / "kafka" / "data" / "meta.properties").touch()  # as if formatted: it fails when it starts
+    broken = sandbox.stack()
+
+    with pytest.raises(StackError) as failure:
+        broken.start()
+
+    assert "Kafka ended while it was starting" in failure.value.problem
+    assert "Too small maximum heap" in failure.value.details
+    assert str(broken.log_file("kafka")) in failure.value.remedy
+    assert not broken.is_up
+    assert left_over(broken.local) == []
+
+
+def test_a_long_path_moves_the_sockets_to_a_short_one(tmp_path: Path) -> None:
+    deep = tmp_path / ("a" * 60) / ("b" * 60)
+
+    folder = runtime_folder(deep)
+
+    assert len(os.fsencode(folder)) < 60
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.rmdir()
+
+
+def _runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
