@@ -1,0 +1,125 @@
+"""Who is champion: the table model_versions. MLflow's alias follows it, the stream reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg import Connection
+from psycopg.rows import TupleRow, class_row
+from psycopg.types.json import Jsonb
+
+
+class ModelVersionError(Exception):
+    """A model version that is not in model_versions, or one that is there as something else."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A row of model_versions: a bundle under the version number that MLflow gave it.
+
+    Attributes:
+        version: MLflow's version of the registered model.
+        uri: folder of the bundle, an absolute path or s3://.
+        run_id: MLflow run that trained it.
+        metrics: name -> value; "oof_" names are out of fold on the training split, others on the test split.
+        registered_at: when the row was made.
+        promoted_at: when it last became champion, None if never.
+        retired_at: when it last ceased to be, None if it never was or is champion now.
+    """
+
+    version: int
+    uri: str
+    run_id: str
+    metrics: dict[str, float]
+    registered_at: datetime
+    promoted_at: datetime | None
+    retired_at: datetime | None
+
+
+def register(
+    connection: Connection[TupleRow], *, version: int, uri: str, run_id: str, metrics: Mapping[str, float]
+) -> None:
+    """Record a trained version, not yet champion. Recording the same version of the same run again changes nothing.
+
+    Raises:
+        ModelVersionError: the version is there already, from another run.
+    """
+    connection.execute(
+        "insert into model_versions (version, uri, run_id, metrics) values (%s, %s, %s, %s) "
+        "on conflict (version) do nothing",
+        (version, uri, run_id, Jsonb(dict(metrics))),
+    )
+    known = get(connection, version)
+    if known.run_id != run_id:
+        raise ModelVersionError(
+            f"Model version {version} of MLflow run {run_id} cannot be registered: model_versions has that version "
+            f"from run {known.run_id} already. MLflow counts anew, so its registry was replaced: restore it, or "
+            f"register under another name (MLFLOW_MODEL) with an empty model_versions."
+        )
+
+
+def record_metrics(connection: Connection[TupleRow], version: int, metrics: Mapping[str, float]) -> None:
+    """Add figures to a version's metrics, replacing those of the same name.
+
+    Raises:
+        ModelVersionError: there is no such version.
+    """
+    changed = connection.execute(
+        "update model_versions set metrics = metrics || %s where version = %s", (Jsonb(dict(metrics)), version)
+    )
+    if changed.rowcount == 0:
+        raise _unknown(version)
+
+
+def get(connection: Connection[TupleRow], version: int) -> ModelVersion:
+    """One version.
+
+    Raises:
+        ModelVersionError: there is no such version.
+    """
+    with connection.cursor(row_factory=class_row(ModelVersion)) as cursor:
+        found = cursor.execute("select * from model_versions where version = %s", (version,)).fetchone()
+    if found is None:
+        raise _unknown(version)
+    return found
+
+
+def champion(connection: Connection[TupleRow]) -> ModelVersion | None:
+    """The version that scores now, or None before the first promotion."""
+    with connection.cursor(row_factory=class_row(ModelVersion)) as cursor:
+        return cursor.execute(
+            "select * from model_versions where promoted_at is not null and retired_at is null"
+        ).fetchone()
+
+
+def promote(connection: Connection[TupleRow], version: int) -> ModelVersion:
+    """Make a version champion and retire the former one, in one transaction; a retired version may come back.
+
+    Returns:
+        The new champion. Promoting the champion changes nothing.
+
+    Raises:
+        ModelVersionError: there is no such version; the champion stays.
+    """
+    with connection.transaction():
+        # one promotion at a time: two at once would retire the same champion, and the unique index would refuse one
+        connection.execute("lock table model_versions in share row exclusive mode")
+        chosen = get(connection, version)
+        if chosen.promoted_at is not None and chosen.retired_at is None:
+            return chosen
+        connection.execute(
+            "update model_versions set retired_at = now() where promoted_at is not null and retired_at is null"
+        )
+        connection.execute(
+            "update model_versions set promoted_at = now(), retired_at = null where version = %s", (version,)
+        )
+        return get(connection, version)
+
+
+def _unknown(version: int) -> ModelVersionError:
+    return ModelVersionError(
+        f"Model version {version} is not in model_versions, so it has no bundle to score with. "
+        f"Materialize churn_model to train and register one, or name a version that is in the table."
+    )
