@@ -1,0 +1,368 @@
+"""The stream's ledger in PostgreSQL: topics, positions, batches, offset ranges. The truth about what was read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+# First key of the advisory lock that makes a stream live; the second is the hash of the topic's name.
+STREAM_LOCK: Final = 0x63687572  # "chur"
+SESSION_PREFIX: Final = "churn stream "
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A row of stream_batches. Counts are in events and obey events = predictions + dead_letters + duplicates."""
+
+    batch: str
+    planned: datetime
+    opened: datetime | None
+    accepts_from: datetime | None
+    accepts_until: datetime | None
+    last_commit: datetime | None
+    closed: datetime | None
+    run_id: str | None
+    model_version: int | None
+    events: int
+    predictions: int
+    dead_letters: int
+    duplicates: int
+    commits: int
+    replays: int
+
+
+@dataclass(frozen=True)
+class OffsetRange:
+    """Offsets [start, end) of one Kafka partition of the topic with this id."""
+
+    topic_id: str
+    kafka_partition: int
+    start_offset: int
+    end_offset: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HourSums:
+    """Sums over the predictions of one hour of the event; ages skip nulls, age_count says how many were known."""
+
+    hour_timestamp: datetime
+    total_predictions: int
+    churn_count: int
+    risk_sum: float
+    high_risk_count: int
+    age_count: int
+    age_sum: float
+    balance_sum: float
+    tenure_sum: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advance:
+    """What one commit records. `starts` and `ends` are the positions before and after, by Kafka partition."""
+
+    batch: str
+    topic_id: str
+    starts: Mapping[int, int]
+    ends: Mapping[int, int]
+    with_events: frozenset[int]
+    predictions: int
+    dead_letters: int
+    duplicates: int
+    opened: datetime | None
+    accepts_from: datetime | None
+    accepts_until: datetime | None
+    model_version: int | None
+    hours: Sequence[HourSums]
+
+    @property
+    def events(self) -> int:
+        """Events read by this commit."""
+        return self.predictions + self.dead_letters + self.duplicates
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """What the database did with an Advance, and who is champion now."""
+
+    positions: int
+    ranges: int
+    ranges_wanted: int
+    batches: int
+    champion: int | None
+
+
+_BATCH: Final = sql.SQL(
+    "batch, planned, opened, accepts_from, accepts_until, last_commit, closed, run_id, model_version, "
+    "events, predictions, dead_letters, duplicates, commits, replays"
+)
+_FIND_BATCH: Final = sql.SQL("select {} from stream_batches where batch = %s").format(_BATCH)
+_OPEN_BATCH: Final = sql.SQL("select {} from stream_batches where opened is not null and closed is null").format(_BATCH)
+_UNREPORTED: Final = sql.SQL(
+    "select {} from stream_batches where closed is not null and not reported order by planned"
+).format(_BATCH)
+_CLOSE_ORPHANS: Final = sql.SQL("""
+    update stream_batches set closed = now()
+    where opened is not null and closed is null and batch <> %s
+    returning {}
+""").format(_BATCH)
+
+# One round trip for the whole ledger. Each part touches its own table; the caller compares the counts with what it
+# expected, so a position moved by another run or a closed batch undoes the commit.
+_ADVANCE: Final = """
+    with moved as (
+        select * from unnest(
+            %(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[], %(with_events)s::boolean[]
+        ) as m (kafka_partition, start_offset, end_offset, with_events)
+    ), positions as (
+        update stream_positions p set next_offset = m.end_offset from moved m
+        where p.topic_id = %(topic_id)s and p.kafka_partition = m.kafka_partition and p.next_offset = m.start_offset
+        returning 1
+    ), ranged as (
+        select m.* from moved m
+        where m.with_events or exists (
+            select from stream_ranges r
+            where r.batch = %(batch)s and r.topic_id = %(topic_id)s and r.kafka_partition = m.kafka_partition
+        )
+    ), ranges as (
+        insert into stream_ranges as r (batch, topic_id, kafka_partition, start_offset, end_offset)
+        select %(batch)s, %(topic_id)s, kafka_partition, start_offset, end_offset from ranged
+        on conflict (batch, topic_id, kafka_partition) do update set end_offset = excluded.end_offset
+        where r.end_offset = excluded.start_offset
+        returning 1
+    ), batches as (
+        update stream_batches set
+            opened = coalesce(opened, %(opened)s::timestamptz),
+            accepts_from = coalesce(accepts_from, %(accepts_from)s::timestamptz),
+            accepts_until = coalesce(accepts_until, %(accepts_until)s::timestamptz),
+            last_commit = case when %(events)s > 0 then now() else last_commit end,
+            model_version = coalesce(%(model_version)s::integer, model_version),
+            events = events + %(events)s,
+            predictions = predictions + %(predictions)s,
+            dead_letters = dead_letters + %(dead_letters)s,
+            duplicates = duplicates + %(duplicates)s,
+            commits = commits + 1
+        where batch = %(batch)s and closed is null
+        returning 1
+    )
+    select
+        (select count(*) from positions) as positions,
+        (select count(*) from ranges) as ranges,
+        (select count(*) from ranged) as ranges_wanted,
+        (select count(*) from batches) as batches,
+        (select version from model_versions where promoted_at is not null and retired_at is null) as champion
+"""
+
+_ADD_HOURS: Final = """
+    insert into churn_batch_hours as h (
+        batch, hour_timestamp, total_predictions, churn_count, risk_sum, high_risk_count, age_count, age_sum,
+        balance_sum, tenure_sum
+    )
+    values (
+        %(batch)s, %(hour_timestamp)s, %(total_predictions)s, %(churn_count)s, %(risk_sum)s, %(high_risk_count)s,
+        %(age_count)s, %(age_sum)s, %(balance_sum)s, %(tenure_sum)s
+    )
+    on conflict (hour_timestamp, batch) do update set
+        total_predictions = h.total_predictions + excluded.total_predictions,
+        churn_count = h.churn_count + excluded.churn_count,
+        risk_sum = h.risk_sum + excluded.risk_sum,
+        high_risk_count = h.high_risk_count + excluded.high_risk_count,
+        age_count = h.age_count + excluded.age_count,
+        age_sum = h.age_sum + excluded.age_sum,
+        balance_sum = h.balance_sum + excluded.balance_sum,
+        tenure_sum = h.tenure_sum + excluded.tenure_sum
+"""
+
+# In the order of the hours, so that a commit and a replay never wait for each other in a circle.
+_MARK_DIRTY: Final = """
+    insert into dirty_hours as d (hour_timestamp, version)
+    select hour, 1 from unnest(%s::timestamptz[]) as u (hour) order by hour
+    on conflict (hour_timestamp) do update set version = d.version + 1
+"""
+
+
+def session_name(run_id: str) -> str:
+    """Name that the connection of a streaming run bears in pg_stat_activity."""
+    return f"{SESSION_PREFIX}{run_id}"
+
+
+def streaming_sessions(connection: psycopg.Connection) -> set[str]:
+    """Dagster run ids of the streaming runs that PostgreSQL has a session of: those that are really alive."""
+    names = connection.execute(
+        "select application_name from pg_stat_activity where starts_with(application_name, %s)", (SESSION_PREFIX,)
+    )
+    return {name.removeprefix(SESSION_PREFIX) for (name,) in names}
+
+
+def plan_batch(connection: psycopg.Connection, batch: str) -> None:
+    """Register a batch key, so that a run may stream into it. A key that is there already is left alone."""
+    connection.execute("insert into stream_batches (batch) values (%s) on conflict do nothing", (batch,))
+
+
+def unopened_batch(connection: psycopg.Connection, *, excluding: Sequence[str]) -> str | None:
+    """The oldest planned batch that was never opened, other than those given: its key can be used again."""
+    row = connection.execute(
+        """
+        select batch from stream_batches where opened is null and closed is null and not batch = any(%s)
+        order by planned limit 1
+        """,
+        (list(excluding),),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def find_batch(connection: psycopg.Connection, batch: str) -> Batch | None:
+    """The batch with this key, or None."""
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(_FIND_BATCH, (batch,)).fetchone()
+
+
+def open_batch(connection: psycopg.Connection) -> Batch | None:
+    """The batch that is open, or None."""
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(_OPEN_BATCH).fetchone()
+
+
+def ranges_of(connection: psycopg.Connection, batch: str) -> list[OffsetRange]:
+    """The offset ranges of a batch, by topic id and Kafka partition."""
+    with connection.cursor(row_factory=class_row(OffsetRange)) as cursor:
+        return cursor.execute(
+            """
+            select topic_id, kafka_partition, start_offset, end_offset from stream_ranges where batch = %s
+            order by topic_id, kafka_partition
+            """,
+            (batch,),
+        ).fetchall()
+
+
+def is_known_topic(connection: psycopg.Connection, topic: str) -> bool:
+    """Whether a topic of this name was ever read, under whichever topic id."""
+    return connection.execute("select from stream_topics where topic = %s", (topic,)).fetchone() is not None
+
+
+def add_positions(connection: psycopg.Connection, *, topic: str, topic_id: str, starts: Mapping[int, int]) -> None:
+    """Register a topic and where its partitions begin; what is registered already is left alone."""
+    connection.execute(
+        "insert into stream_topics (topic_id, topic) values (%s, %s) on conflict do nothing", (topic_id, topic)
+    )
+    connection.execute(
+        """
+        insert into stream_positions (topic_id, kafka_partition, next_offset)
+        select %s, * from unnest(%s::integer[], %s::bigint[]) on conflict do nothing
+        """,
+        (topic_id, list(starts), list(starts.values())),
+    )
+
+
+def positions_of(connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
+    """Next offset to read, by Kafka partition; empty for a topic never seen."""
+    rows = connection.execute(
+        "select kafka_partition, next_offset from stream_positions where topic_id = %s order by 1", (topic_id,)
+    )
+    return dict(rows.fetchall())
+
+
+def lock_stream(connection: psycopg.Connection, topic: str) -> None:
+    """Wait for the session lock that makes this connection's run the live one of the topic."""
+    connection.execute("select pg_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic))
+
+
+def stream_is_locked(connection: psycopg.Connection, topic: str) -> bool:
+    """Whether some run holds the lock of the topic's stream."""
+    row = connection.execute(
+        """
+        select exists (
+            select from pg_locks
+            where locktype = 'advisory' and classid = %s and objid = (hashtext(%s)::bigint & 4294967295)::oid
+              and objsubid = 2 and granted
+              and database = (select oid from pg_database where datname = current_database())
+        )
+        """,
+        (STREAM_LOCK, topic),
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def take_over(connection: psycopg.Connection, *, batch: str, run_id: str) -> list[Batch]:
+    """Make `batch` this run's and close whatever another run left open, so that no zombie can commit any more.
+
+    Returns:
+        The batches that were closed here.
+    """
+    connection.execute("update stream_batches set run_id = %s where batch = %s and closed is null", (run_id, batch))
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(_CLOSE_ORPHANS, (batch,)).fetchall()
+
+
+def close_batch(connection: psycopg.Connection, batch: str) -> None:
+    """Close an open batch; from now on it can only be replayed."""
+    connection.execute(
+        "update stream_batches set closed = now() where batch = %s and opened is not null and closed is null", (batch,)
+    )
+
+
+def advance(connection: psycopg.Connection, step: Advance) -> Advanced:
+    """Record a commit in the open transaction. The caller checks the counts that come back before it commits."""
+    partitions = sorted(step.ends)
+    with connection.cursor(row_factory=class_row(Advanced)) as cursor:
+        advanced = cursor.execute(
+            _ADVANCE,
+            {
+                "batch": step.batch,
+                "topic_id": step.topic_id,
+                "partitions": partitions,
+                "starts": [step.starts[partition] for partition in partitions],
+                "ends": [step.ends[partition] for partition in partitions],
+                "with_events": [partition in step.with_events for partition in partitions],
+                "opened": step.opened,
+                "accepts_from": step.accepts_from,
+                "accepts_until": step.accepts_until,
+                "model_version": step.model_version,
+                "events": step.events,
+                "predictions": step.predictions,
+                "dead_letters": step.dead_letters,
+                "duplicates": step.duplicates,
+            },
+            prepare=True,
+        ).fetchone()
+    if advanced is None:
+        raise RuntimeError("A select of counts returned no row; PostgreSQL always gives one.")
+    add_sums(connection, batch=step.batch, hours=step.hours)
+    mark_dirty(connection, [sums.hour_timestamp for sums in step.hours])
+    return advanced
+
+
+def add_sums(connection: psycopg.Connection, *, batch: str, hours: Sequence[HourSums]) -> None:
+    """Add to a batch's sums per hour."""
+    if hours:
+        with connection.cursor() as cursor:
+            cursor.executemany(_ADD_HOURS, [{"batch": batch, **vars(sums)} for sums in hours])
+
+
+def mark_dirty(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+    """Count one more change to each of these hours."""
+    if hours:
+        connection.execute(_MARK_DIRTY, (sorted(set(hours)),))
+
+
+def unreported_batches(connection: psycopg.Connection) -> list[Batch]:
+    """Closed batches whose materialization Dagster may not have seen."""
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(_UNREPORTED).fetchall()
+
+
+def mark_reported(connection: psycopg.Connection, batch: str) -> None:
+    """Dagster holds the materialization of this batch."""
+    connection.execute("update stream_batches set reported = true where batch = %s", (batch,))
+
+
+@contextmanager
+def replaying(connection: psycopg.Connection, batch: str) -> Iterator[None]:
+    """One transaction in which this run alone replays the batch."""
+    with connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (batch,))
+        yield

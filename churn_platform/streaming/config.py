@@ -1,0 +1,66 @@
+"""What the stream has to know to run. Made from the settings by its callers; the stream itself reads no environment."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from churn_platform.settings import Settings
+
+# Clocks of producers run ahead: an event may be this much later than the batch that holds it can last.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """One stream: a topic in, a topic out, a database.
+
+    Durations are in seconds, counts in events. `kafka` holds librdkafka settings shared by all clients.
+    """
+
+    kafka: dict[str, str | int | float | bool]
+    dsn: str
+    events_topic: str
+    predictions_topic: str
+    topic_partitions: int
+    topic_replication: int
+    retention: timedelta
+    group: str
+    start: str
+    epoch: datetime
+    commit_events: int
+    linger: float
+    batch_events: int
+    batch_seconds: float
+    idle_seconds: float
+    high_risk_threshold: float
+    scoring_threads: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "StreamConfig":
+        """The stream that the settings describe.
+
+        Raises:
+            SettingsError: Kafka or PostgreSQL is neither configured nor up.
+        """
+        return cls(
+            kafka=settings.kafka_client,
+            dsn=settings.postgres_dsn,
+            events_topic=settings.events_topic,
+            predictions_topic=settings.predictions_topic,
+            topic_partitions=settings.topic_partitions,
+            topic_replication=settings.topic_replication,
+            retention=timedelta(days=settings.retention_days),
+            group=settings.stream_group,
+            start=settings.stream_start,
+            epoch=settings.stream_epoch,
+            commit_events=settings.commit_events,
+            linger=settings.linger_ms / 1000,
+            batch_events=settings.batch_events,
+            batch_seconds=settings.batch_seconds,
+            idle_seconds=settings.idle_seconds,
+            high_risk_threshold=settings.high_risk_threshold,
+            scoring_threads=settings.scoring_threads,
+        )
+
+    def accepts_until(self, opened: datetime) -> datetime:
+        """Latest event time that a batch opened then takes: its longest life, plus CLOCK_TOLERANCE."""
+        return opened.astimezone(UTC) + timedelta(seconds=self.batch_seconds) + CLOCK_TOLERANCE

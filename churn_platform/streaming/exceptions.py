@@ -1,0 +1,41 @@
+"""What can go wrong with the stream and is worth a name."""
+
+
+class StreamError(Exception):
+    """Base of the stream's own errors."""
+
+
+class TopicMissingError(StreamError):
+    """The topic does not exist on these brokers."""
+
+
+class RangeLostError(StreamError):
+    """Kafka no longer holds offsets that have to be read."""
+
+
+class LedgerConflictError(StreamError):
+    """The ledger does not stand where this commit believed: another run has moved on, and nothing was written."""
+
+
+class LawBrokenError(StreamError):
+    """events = predictions + dead letters + duplicates does not hold; nothing was written."""
+
+
+class UnknownBatchError(StreamError):
+    """A batch key that the ledger does not know."""
+
+
+class ReplayError(StreamError):
+    """A batch that cannot be replayed; nothing was changed."""
+
+
+class NoChampionError(StreamError):
+    """No model version has been promoted, so nothing can be scored."""
+
+
+class PublishError(StreamError):
+    """Kafka did not take predictions that the table already holds; the next run publishes them first."""
+
+
+class ProducerError(StreamError):
+    """Events that Kafka did not acknowledge."""

@@ -1,0 +1,82 @@
+"""Whether a streaming run is asked for: a pure decision from what the sensor has looked up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+# A live run that had an event this recently is worth a standby.
+FLOWING_SECONDS: Final = 5.0
+# Without a standby its successor is asked for this long before the batch closes: a run needs 2-3 s to start.
+LEAD_SECONDS: Final = 6.0
+FIRST_WAIT_SECONDS: Final = 10.0
+LONGEST_WAIT_SECONDS: Final = 300.0
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the sensor saw. Seconds are ages; None where there is no such thing.
+
+    `active_runs` counts streaming runs that are queued, starting or running; `failures` says how many of the latest
+    runs failed in a row, and `since_failure` how long ago the last of them did.
+    """
+
+    waiting: int
+    active_runs: int
+    has_champion: bool
+    batch_open_seconds: float | None
+    last_commit_seconds: float | None
+    failures: int
+    since_failure: float | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Launch a run or not, and why, in words for the tick's page."""
+
+    launch: bool
+    reason: str
+
+
+def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
+    """One run when something waits and none is active; one more, a successor, while events flow."""
+    waiting = f"{seen.waiting} offsets waiting"
+    if seen.last_commit_seconds is not None:
+        waiting += f", last commit {seen.last_commit_seconds:.0f} s ago"
+    if not seen.has_champion:
+        return Decision(False, f"No champion model yet: materialize champion_model. {waiting}.")
+    if seen.active_runs == 0:
+        if seen.waiting == 0:
+            return Decision(False, f"{waiting}.")
+        wait = _backoff(seen.failures)
+        if seen.since_failure is not None and seen.since_failure < wait:
+            return Decision(
+                False,
+                f"The last {seen.failures} streaming runs failed; the next try comes in "
+                f"{wait - seen.since_failure:.0f} s. The latest run's page says why. {waiting}.",
+            )
+        return Decision(True, f"{waiting}, no run is live.")
+    if seen.active_runs > 1:
+        return Decision(False, f"Streaming, with a standby. {waiting}.")
+    if seen.batch_open_seconds is None:
+        return Decision(False, f"A run is starting, or waits for its first event. {waiting}.")
+    flowing = seen.last_commit_seconds is not None and seen.last_commit_seconds <= FLOWING_SECONDS
+    if standby and flowing:
+        return Decision(True, f"Streaming; a standby warms up. {waiting}.")
+    if not standby and seen.waiting > 0 and seen.batch_open_seconds >= batch_seconds - LEAD_SECONDS:
+        return Decision(True, f"Streaming; the batch closes soon. {waiting}.")
+    return Decision(False, f"Streaming. {waiting}.")
+
+
+def _backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: the first is retried at once, then 10, 20, 40, at most 300."""
+    if failures < 2:
+        return 0.0
+    return min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** (failures - 2))
+
+
+def failures_in_a_row(newest_first: Sequence[bool]) -> int:
+    """How many of the latest runs failed before one that did not. True is a failure."""
+    for count, failed in enumerate(newest_first):
+        if not failed:
+            return count
+    return len(newest_first)

@@ -1,0 +1,309 @@
+"""Publishing of predictions: one Kafka transaction per commit, which carries its own marker."""
+
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+import psycopg
+from confluent_kafka import KafkaException, Producer, TopicPartition
+
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.exceptions import PublishError
+from churn_platform.streaming.reader import make_consumer, read_all
+from churn_platform.streaming.scoring import ScoredEvents
+from churn_platform.streaming.topics import Topic
+
+KAFKA_SECONDS: Final = 60
+QUEUED_COMMITS: Final = 256
+# Commits that wait are published together, up to about this many predictions in one transaction.
+TRANSACTION_PREDICTIONS: Final = 50_000
+
+# The rows between a marker and the ledger, in the order that they were read. A row belongs to the topic of its
+# batch's range: the same offsets may exist in a topic that was deleted and made anew.
+_UNPUBLISHED: Final = """
+    select p.event_id::text, p.customer_id, p.prediction, p.probability, p.risk_score, p.model_version,
+        p.event_timestamp, p.predicted_at, p.geography, p.gender, p.age, p.balance, p.batch, p.kafka_partition,
+        p.kafka_offset
+    from stream_ranges r
+    join churn_predictions p
+      on p.batch = r.batch and p.kafka_partition = r.kafka_partition
+      and p.kafka_offset >= r.start_offset and p.kafka_offset < r.end_offset
+    where r.topic_id = %s and r.kafka_partition = %s and r.end_offset > %s
+      and p.kafka_offset >= %s and p.kafka_offset < %s
+    order by p.kafka_offset
+"""
+_OWN_BATCHES: Final = "select distinct batch from stream_ranges where topic_id = %s"
+
+SCHEMA: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "event_id": pl.String,
+    "customer_id": pl.Int64,
+    "prediction": pl.Int16,
+    "probability": pl.Float32,
+    "risk_score": pl.Float32,
+    "model_version": pl.Int32,
+    "event_timestamp": pl.Datetime("us", "UTC"),
+    "predicted_at": pl.Datetime("us", "UTC"),
+    "geography": pl.String,
+    "gender": pl.String,
+    "age": pl.Float32,
+    "balance": pl.Float64,
+    "batch": pl.String,
+    "kafka_partition": pl.Int32,
+    "kafka_offset": pl.Int64,
+}
+
+
+class _Published(msgspec.Struct):
+    """What a published prediction says of where it came from."""
+
+    batch: str
+    kafka_partition: int
+    kafka_offset: int
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a commit has for Kafka: its predictions, and the position after it, by partition of the events topic."""
+
+    predictions: pl.DataFrame
+    ends: Mapping[int, int]
+
+
+def prediction_frame(batch: str, scored: ScoredEvents) -> pl.DataFrame:
+    """Predictions as they are published, one row each, with the columns of SCHEMA."""
+    events = scored.events
+    hexadecimal = pl.Series("event_id", events.event_id.tolist(), pl.Binary).bin.encode("hex")
+    groups = [hexadecimal.str.slice(start, length) for start, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
+    frame = pl.DataFrame(
+        {
+            "event_id": groups[0] + "-" + groups[1] + "-" + groups[2] + "-" + groups[3] + "-" + groups[4],
+            "customer_id": events.customer_id,
+            "prediction": scored.prediction,
+            "probability": scored.risk_score,
+            "risk_score": scored.risk_score,
+            "model_version": pl.repeat(scored.model_version, len(scored), dtype=pl.Int32, eager=True),
+            "event_timestamp": pl.Series(events.event_timestamp).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
+            "predicted_at": pl.repeat(scored.predicted_at, len(scored), dtype=pl.Int64, eager=True)
+            .cast(pl.Datetime("us"))
+            .dt.replace_time_zone("UTC"),
+            "geography": pl.Series(events.customers["Geography"].tolist(), dtype=pl.String),
+            "gender": pl.Series(events.customers["Gender"].tolist(), dtype=pl.String),
+            "age": events.customers["Age"],
+            "balance": events.customers["Balance"],
+            "batch": pl.repeat(batch, len(scored), dtype=pl.String, eager=True),
+            "kafka_partition": events.kafka_partition,
+            "kafka_offset": events.kafka_offset,
+        },
+        schema=SCHEMA,
+    )
+    return frame.with_columns(pl.col("age").fill_nan(None))
+
+
+def messages_of(predictions: pl.DataFrame) -> list[dict[str, Any]]:
+    """The predictions as Producer.produce_batch() takes them: key CustomerId, value flat JSON, times in ISO 8601."""
+    times = pl.col("event_timestamp", "predicted_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    values = predictions.with_columns(times).select(pl.struct(*SCHEMA).struct.json_encode()).to_series().to_list()
+    keys = predictions["customer_id"].cast(pl.String).to_list()
+    return [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
+
+
+class Publisher(threading.Thread):
+    """Publishes commits in their order, each exactly once, from a thread of its own.
+
+    Started only by the run that holds the stream's lock: init_transactions() fences whoever published before.
+    """
+
+    def __init__(self, config: StreamConfig, topic: Topic) -> None:
+        super().__init__(name="publisher", daemon=True)
+        self._config = config
+        self._topic = topic
+        self._queue: queue.Queue[Publication | None] = queue.Queue(QUEUED_COMMITS)
+        self._positions: Mapping[int, int] = {}
+        self._consumer = make_consumer(config)
+        # Asked from this thread while the main thread polls, the group's metadata would come seconds late.
+        self._group = self._consumer.consumer_group_metadata()
+        self._producer = Producer(
+            {
+                **config.kafka,
+                "transactional.id": f"{config.group}-0",
+                "acks": "all",
+                "compression.type": "lz4",
+                "linger.ms": 0,
+                "retry.backoff.ms": 5,  # the default of 100 turns 7 ms of sending the marker into 98 ms
+                "batch.size": 1_000_000,
+                "batch.num.messages": 100_000,
+                "queue.buffering.max.messages": 1_000_000,
+                "partitioner": "murmur2_random",  # as Java clients do, so a customer's messages share a partition
+                "log_level": 3,  # a broker that still loads its transaction log makes harmless noise below error
+            }
+        )
+        self._producer.list_topics(config.predictions_topic, KAFKA_SECONDS)
+        self.error: BaseException | None = None
+        self.published = 0
+        self.recovered = 0
+        self.transactions = 0
+
+    def begin(self, positions: Mapping[int, int]) -> None:
+        """Start the thread. First it publishes what lies between the marker and these positions of the ledger."""
+        self._positions = dict(positions)
+        self.start()
+
+    def put(self, publication: Publication) -> None:
+        """Hand over a commit; waits while too many wait already.
+
+        Raises:
+            PublishError: the thread has failed.
+        """
+        while True:
+            self.check()
+            try:
+                return self._queue.put(publication, timeout=0.5)
+            except queue.Full:
+                continue
+
+    def check(self) -> None:
+        """Raise what stopped the thread, if it has stopped.
+
+        Raises:
+            PublishError: Kafka did not take a transaction.
+        """
+        if self.error is not None:
+            raise PublishError(
+                f"Predictions could not be published to {self._config.predictions_topic!r}: {self.error}. "
+                f"They are safe in churn_predictions; the next streaming run publishes them first."
+            ) from self.error
+
+    def finish(self) -> None:
+        """Wait until everything handed over is published, and end the thread.
+
+        Raises:
+            PublishError: something was not.
+        """
+        self._queue.put(None)
+        self.join()
+        self.check()
+
+    def release(self) -> None:
+        """Let the thread end as soon as it can, whatever is still queued."""
+        with suppress(queue.Full):
+            self._queue.put_nowait(None)
+
+    def run(self) -> None:
+        """The thread's work; see begin()."""
+        try:
+            self._producer.init_transactions(KAFKA_SECONDS)
+            self._recover()
+            while (publications := self._take()) is not None:
+                if publications:
+                    self._send_all(publications)
+        except BaseException as error:  # handed to the main thread, which raises it
+            self.error = error
+        finally:
+            self._consumer.close()
+
+    def _take(self) -> list[Publication] | None:
+        """What waits, at least one commit; None at the end."""
+        first = self._queue.get()
+        if first is None:
+            return None
+        taken = [first]
+        while sum(len(p.predictions) for p in taken) < TRANSACTION_PREDICTIONS:
+            try:
+                following = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if following is None:
+                self._queue.put(None)  # the end: seen again by the next call
+                break
+            taken.append(following)
+        return taken
+
+    def _send_all(self, publications: Sequence[Publication]) -> None:
+        ends: dict[int, int] = {}
+        for publication in publications:
+            ends.update(publication.ends)
+        self._send(pl.concat([publication.predictions for publication in publications]), ends)
+
+    def _send(self, predictions: pl.DataFrame, ends: Mapping[int, int]) -> None:
+        """One transaction: the predictions and, as their marker, the position that they reach."""
+        self._producer.begin_transaction()
+        if len(predictions):
+            messages = messages_of(predictions)
+            self._producer.produce_batch(self._config.predictions_topic, messages)
+            refused = [message["_error"] for message in messages if "_error" in message]  # set by produce_batch()
+            if refused:
+                raise KafkaException(refused[0])
+        # The topic's id goes along: under the same name there may be another topic tomorrow.
+        marker = [
+            TopicPartition(self._topic.name, partition, end, self._topic.topic_id) for partition, end in ends.items()
+        ]
+        self._producer.send_offsets_to_transaction(marker, self._group, KAFKA_SECONDS)
+        self._producer.commit_transaction(KAFKA_SECONDS)
+        self.published += len(predictions)
+        self.transactions += 1
+
+    def _recover(self) -> None:
+        """Publish what a former run committed to PostgreSQL and not to Kafka.
+
+        Only after init_transactions(), which settles the open transaction of a dead producer: the marker is final.
+        """
+        markers = self._markers()
+        behind = {
+            partition: position
+            for partition, position in self._positions.items()
+            if markers.get(partition, 0) < position
+        }
+        if not behind:
+            return
+        with psycopg.connect(self._config.dsn, application_name="churn publisher") as connection:
+            rows = [
+                row
+                for partition, position in behind.items()
+                for row in connection.execute(
+                    _UNPUBLISHED,
+                    (
+                        self._topic.topic_id,
+                        partition,
+                        markers.get(partition, 0),
+                        markers.get(partition, 0),
+                        position,
+                    ),
+                )
+            ]
+        self._send(pl.DataFrame(rows, schema=SCHEMA, orient="row"), behind)
+        self.recovered = len(rows)
+
+    def _markers(self) -> dict[int, int]:
+        """Position up to which everything is published, by Kafka partition; 0 where nothing is."""
+        asked = [TopicPartition(self._topic.name, partition) for partition in self._positions]
+        markers = {
+            found.partition: found.offset
+            for found in self._consumer.committed(asked, KAFKA_SECONDS)
+            if found.offset >= 0 and found.metadata == self._topic.topic_id
+        }
+        if len(markers) < len(self._positions):
+            # Markers expire after seven days without a commit. What the topic itself holds cannot be mistaken.
+            markers = {**self._published_positions(), **markers}
+        return markers
+
+    def _published_positions(self) -> dict[int, int]:
+        """The same, from the predictions topic."""
+        with psycopg.connect(self._config.dsn, application_name="churn publisher") as connection:
+            own = {batch for (batch,) in connection.execute(_OWN_BATCHES, (self._topic.topic_id,))}
+        if not own:
+            return {}
+        found: dict[int, int] = {}
+        decode = msgspec.json.Decoder(_Published).decode
+        for message in read_all(self._config, self._config.predictions_topic):
+            value = message.value()
+            if value is None:
+                continue
+            source = decode(value)
+            if source.batch in own:
+                found[source.kafka_partition] = max(found.get(source.kafka_partition, 0), source.kafka_offset + 1)
+        return found

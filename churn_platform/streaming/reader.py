@@ -1,0 +1,180 @@
+"""Reading of Kafka: the consumer's settings, its errors, and exact offset ranges."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from churn_platform.streaming import topics
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.exceptions import RangeLostError
+
+WATERMARK_SECONDS: Final = 10
+# Longest silence while a range is read that the brokers are known to hold.
+RANGE_SILENCE_SECONDS: Final = 60
+# consume() waits for all it is asked for or for this long: short, or the end of every range costs it.
+POLL_SECONDS: Final = 0.05
+SCANNED_AT_ONCE: Final = 10_000
+
+
+def make_consumer(config: StreamConfig) -> Consumer:
+    """A read_committed consumer that is assigned its offsets, stops at lost ones and reports the end of a partition.
+
+    The group is only looked up for the published offsets; no membership, no automatic commit.
+    """
+    return Consumer(
+        {
+            **config.kafka,
+            "group.id": config.group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.queue.backoff.ms": 2,  # the default of 1000 turns 0.3 s of reading into 2.2 s
+            "fetch.wait.max.ms": 10,
+            "fetch.max.bytes": 16 * 1024 * 1024,
+            "queued.min.messages": 20_000,
+            "queued.max.messages.kbytes": 64 * 1024,
+        }
+    )
+
+
+def sort_messages(polled: Sequence[Message], into: list[Message], ends: dict[int, int]) -> None:
+    """Put events into `into` and the offsets of partition ends into `ends`.
+
+    Raises:
+        RangeLostError: Kafka does not hold the next offset any more.
+        KafkaException: another error of the consumer.
+    """
+    for message in polled:
+        error = message.error()
+        if error is None:
+            into.append(message)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            ends[partition_of(message)] = offset_of(message)
+        elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise RangeLostError(f"Kafka no longer holds an offset that has to be read: {error.str()}")
+        else:
+            raise KafkaException(error)
+
+
+def partition_of(message: Message) -> int:
+    """Kafka partition of a message that was read."""
+    partition = message.partition()
+    if partition is None:
+        raise TypeError("A message that was read has a partition; this one has none.")
+    return partition
+
+
+def offset_of(message: Message) -> int:
+    """Offset of a message that was read."""
+    offset = message.offset()
+    if offset is None:
+        raise TypeError("A message that was read has an offset; this one has none.")
+    return offset
+
+
+def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]) -> None:
+    """Make sure that Kafka still holds what comes next.
+
+    Raises:
+        RangeLostError: events were deleted before they were read, or the topic ends before the position.
+    """
+    for partition, position in positions.items():
+        low, high = watermarks(consumer, topic, partition)
+        if low > position:
+            raise RangeLostError(
+                f"{topic}[{partition}] no longer holds offsets {position}..{low - 1}: the broker's oldest is {low}. "
+                f"They were deleted by retention before they were read. Restore the topic; the stream skips nothing by "
+                f"itself."
+            )
+        if high < position:
+            raise RangeLostError(
+                f"{topic}[{partition}] ends at offset {high}, but the ledger has read up to {position}: the topic was "
+                f"truncated. Restore it; the stream skips nothing by itself."
+            )
+
+
+def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """Oldest offset, and the one after the newest that a read_committed reader sees."""
+    low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), WATERMARK_SECONDS)
+    return low, high
+
+
+def read_ranges(
+    config: StreamConfig, topic: str, ranges: Mapping[int, tuple[int, int]], *, chunk: int
+) -> Iterator[list[Message]]:
+    """Exactly the events of offset ranges [start, end), by Kafka partition, in lists of about `chunk`.
+
+    Raises:
+        RangeLostError: Kafka does not hold all of a range any more, or stopped giving it.
+    """
+    consumer = make_consumer(config)
+    try:
+        for partition, (start, end) in ranges.items():
+            low, high = watermarks(consumer, topic, partition)
+            if low > start or high < end:
+                raise RangeLostError(
+                    f"{topic}[{partition}] holds offsets {low}..{high - 1}, but {start}..{end - 1} are needed. "
+                    f"Retention has deleted them, or the topic was truncated."
+                )
+        consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in ranges.items()])
+        yield from _read_assigned(consumer, topic, {partition: end for partition, (_, end) in ranges.items()}, chunk)
+    finally:
+        consumer.close()
+
+
+def _read_assigned(consumer: Consumer, topic: str, open_ends: dict[int, int], chunk: int) -> Iterator[list[Message]]:
+    buffer: list[Message] = []
+    last_heard = time.monotonic()
+    while open_ends:
+        polled = consumer.consume(chunk, POLL_SECONDS)
+        if polled:
+            last_heard = time.monotonic()
+        elif time.monotonic() - last_heard > RANGE_SILENCE_SECONDS:
+            raise RangeLostError(
+                f"{topic}: no event for {RANGE_SILENCE_SECONDS} s, while offsets up to {open_ends} were still to come. "
+                f"Are the brokers up?"
+            )
+        messages: list[Message] = []
+        reached: dict[int, int] = {}
+        sort_messages(polled, messages, reached)
+        for message in messages:
+            partition, offset = partition_of(message), offset_of(message)
+            if partition not in open_ends:
+                continue
+            if offset < open_ends[partition]:
+                buffer.append(message)
+            reached[partition] = max(reached.get(partition, 0), offset + 1)
+        for partition, offset in reached.items():
+            # A range may end in transaction markers, which are never delivered: then the partition's end tells.
+            if partition in open_ends and offset >= open_ends[partition]:
+                del open_ends[partition]
+        if len(buffer) >= chunk:
+            yield buffer
+            buffer = []
+    if buffer:
+        yield buffer
+
+
+def read_all(config: StreamConfig, topic: str, starts: Mapping[int, int] | None = None) -> Iterator[Message]:
+    """Every event that a topic holds now, transactions that were just committed included.
+
+    Args:
+        starts: offsets to begin at, by Kafka partition; None: all that there is.
+    """
+    admin = AdminClient(config.kafka)
+    described = topics.describe(admin, topic)
+    begin = topics.list_offsets(admin, described, topics.EARLIEST) if starts is None else starts
+    # What a read_committed reader sees may end earlier for a moment, until the markers of a commit are written.
+    ends = topics.list_offsets(admin, described, topics.LATEST, isolation=IsolationLevel.READ_UNCOMMITTED)
+    consumer = make_consumer(config)
+    try:
+        consumer.assign([TopicPartition(topic, partition, start) for partition, start in begin.items()])
+        for messages in _read_assigned(consumer, topic, {p: ends[p] for p in begin}, chunk=SCANNED_AT_ONCE):
+            yield from messages
+    finally:
+        consumer.close()

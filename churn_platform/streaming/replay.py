@@ -1,0 +1,156 @@
+"""Replay of a closed batch: the same events, today's champion, in one transaction. It publishes nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import psycopg
+from confluent_kafka import Message
+from confluent_kafka.admin import AdminClient
+
+from churn_platform.storage import ledger
+from churn_platform.streaming import topics
+from churn_platform.streaming.batch_loop import load_champion
+from churn_platform.streaming.commit import Source, Written, write_rows
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.events import decode
+from churn_platform.streaming.exceptions import RangeLostError, ReplayError, UnknownBatchError
+from churn_platform.streaming.reader import read_ranges
+from churn_platform.streaming.scoring import Champion, score
+
+_FORGET_SUMS: Final = """
+    delete from churn_batch_hours where batch = %s returning hour_timestamp
+"""
+# Alerts that went out are history: such a row stays, whatever today's champion thinks of the customer.
+_FORGET_HIGH_RISK: Final = """
+    delete from high_risk_customers h where h.batch = %s and not h.alert_sent
+"""
+_UPDATE_ALERTED: Final = """
+    update high_risk_customers h set risk_score = p.risk_score
+    from churn_predictions p where p.event_id = h.event_id and h.batch = %s and h.alert_sent
+"""
+_RECORD: Final = """
+    update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, model_version = %s,
+        replays = replays + 1
+    where batch = %s
+"""
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What a replay found and how many rows it replaced. Counts are in events."""
+
+    events: int
+    predictions: int
+    dead_letters: int
+    duplicates: int
+    replaced: int
+    model_version: int
+
+
+def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> ReplayResult:
+    """Read exactly the recorded ranges of a closed batch, score with the champion and replace the batch's rows.
+
+    Raises:
+        UnknownBatchError: the ledger does not know the batch.
+        ReplayError: the batch is not closed, or Kafka no longer gives its events. Nothing was changed.
+        NoChampionError: nothing to score with.
+    """
+    with psycopg.connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
+        champion = load_champion(connection)
+        with ledger.replaying(connection, batch):
+            recorded = ledger.find_batch(connection, batch)
+            if recorded is None:
+                raise UnknownBatchError(f"Batch {batch} is not in the ledger; there is nothing to replay.")
+            if recorded.closed is None or recorded.accepts_from is None or recorded.accepts_until is None:
+                raise ReplayError(f"Batch {batch} is not closed: it is still being streamed. Replay it afterwards.")
+            source, ranges = _source(connection, config, batch)
+            log(f"Replaying {batch} from {source.topic}, offsets {ranges}, with model version {champion.version}.")
+            try:
+                return _replace(connection, config, recorded, source, ranges, champion)
+            except RangeLostError as error:
+                raise ReplayError(f"Batch {batch} cannot be replayed, its rows stay as they are: {error}") from error
+
+
+def _source(
+    connection: psycopg.Connection, config: StreamConfig, batch: str
+) -> tuple[Source, dict[int, tuple[int, int]]]:
+    recorded = ledger.ranges_of(connection, batch)
+    topic = topics.describe(AdminClient(config.kafka), config.events_topic)
+    others = {each.topic_id for each in recorded} - {topic.topic_id}
+    if others:
+        raise ReplayError(
+            f"Batch {batch} was read from topic id {', '.join(sorted(others))}, but {topic.name!r} is {topic.topic_id} "
+            f"now: the topic was made anew and the events are gone. Its rows stay as they are."
+        )
+    source = Source(batch=batch, topic=topic.name, topic_id=topic.topic_id)
+    return source, {each.kafka_partition: (each.start_offset, each.end_offset) for each in recorded}
+
+
+def _replace(
+    connection: psycopg.Connection,
+    config: StreamConfig,
+    recorded: ledger.Batch,
+    source: Source,
+    ranges: dict[int, tuple[int, int]],
+    champion: Champion,
+) -> ReplayResult:
+    batch = recorded.batch
+    replaced = connection.execute("delete from churn_predictions where batch = %s", (batch,)).rowcount
+    connection.execute("delete from dead_letter_events where batch = %s", (batch,))
+    connection.execute(_FORGET_HIGH_RISK, (batch,))
+    hours = {hour for (hour,) in connection.execute(_FORGET_SUMS, (batch,))}
+    predictions = dead_letters = duplicates = 0
+    sums: list[ledger.HourSums] = []
+    for messages in read_ranges(config, source.topic, ranges, chunk=config.commit_events):
+        written = _write(connection, config, source, recorded, champion, messages)
+        predictions += len(written.predictions)
+        dead_letters += written.dead_letters
+        duplicates += written.duplicates
+        sums += written.hours
+    connection.execute(_UPDATE_ALERTED, (batch,))
+    ledger.add_sums(connection, batch=batch, hours=sums)
+    result = ReplayResult(
+        events=predictions + dead_letters + duplicates,
+        predictions=predictions,
+        dead_letters=dead_letters,
+        duplicates=duplicates,
+        replaced=replaced,
+        model_version=champion.version,
+    )
+    if result.events != recorded.events:
+        raise ReplayError(
+            f"Batch {batch} had {recorded.events} events, but Kafka gave {result.events} in its ranges {ranges}. "
+            f"Its rows stay as they are."
+        )
+    connection.execute(_RECORD, (result.events, predictions, dead_letters, duplicates, champion.version, batch))
+    # Last, because the stream's own commits wait for these rows from here on.
+    ledger.mark_dirty(connection, [*hours, *(each.hour_timestamp for each in sums)])
+    return result
+
+
+def _write(
+    connection: psycopg.Connection,
+    config: StreamConfig,
+    source: Source,
+    recorded: ledger.Batch,
+    champion: Champion,
+    messages: list[Message],
+) -> Written:
+    events, dead_letters = decode(
+        messages,
+        topic_id=source.topic_id,
+        accepts_from=_recorded(recorded.accepts_from, recorded),
+        accepts_until=_recorded(recorded.accepts_until, recorded),
+    )
+    scored = score(events, champion, threads=config.scoring_threads)
+    return write_rows(
+        connection, source, scored, dead_letters, messages, high_risk_threshold=config.high_risk_threshold
+    )
+
+
+def _recorded(moment: datetime | None, batch: ledger.Batch) -> datetime:
+    if moment is None:
+        raise ReplayError(f"Batch {batch.batch} does not say which event times it takes: it was never opened.")
+    return moment

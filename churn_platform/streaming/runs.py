@@ -1,0 +1,91 @@
+"""What a run does with its batch keys: stream into one, or replay those that are closed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+
+from churn_platform.storage import ledger
+from churn_platform.streaming.batch_loop import Ending, StreamingRun, StreamResult
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.exceptions import ReplayError, UnknownBatchError
+from churn_platform.streaming.replay import replay
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the keys. Without a materialization, `note` says why; `metadata` holds figures of this run."""
+
+    materialized: bool
+    note: str
+    metadata: dict[str, str | int | float] = field(default_factory=dict)
+
+
+def materialize(
+    config: StreamConfig,
+    keys: Sequence[str],
+    *,
+    run_id: str,
+    log: Callable[[str], None],
+    on_orphans: Callable[[list[ledger.Batch]], None],
+) -> Outcome:
+    """Stream into a planned or open batch, replay closed ones.
+
+    Args:
+        keys: one batch key, or several closed ones (a backfill).
+        run_id: Dagster's id of this run, by which PostgreSQL knows its session.
+        log: writes a line to the run's log.
+        on_orphans: called with batches that were closed for a run that died.
+
+    Raises:
+        UnknownBatchError: the ledger does not know a key.
+        ReplayError: several keys, of which one is not closed; or events that Kafka no longer gives.
+        StreamError: see StreamingRun.run().
+    """
+    with psycopg.connect(config.dsn, application_name="churn plan") as connection:
+        found = {key: ledger.find_batch(connection, key) for key in keys}
+    unknown = [key for key, batch in found.items() if batch is None]
+    if unknown:
+        raise UnknownBatchError(
+            f"Not in the ledger: {', '.join(unknown)}. Batch keys are planned by the sensor; a key typed by hand holds "
+            f"no offsets. Choose a partition that is listed."
+        )
+    unclosed = [key for key, batch in found.items() if batch is not None and batch.closed is None]
+    if not unclosed:
+        return _replay_all(config, keys, log)
+    if len(keys) > 1:
+        raise ReplayError(
+            f"Still open or never opened: {', '.join(unclosed)}. A run over several batches replays closed ones only; "
+            f"leave these out. Nothing was changed."
+        )
+    return _stream(StreamingRun(config, batch=keys[0], run_id=run_id, log=log).run(on_orphans), log)
+
+
+def _replay_all(config: StreamConfig, keys: Sequence[str], log: Callable[[str], None]) -> Outcome:
+    replaced = 0
+    for key in keys:
+        result = replay(config, key, log)
+        replaced += result.replaced
+        log(f"Replayed {key}: {result}.")
+    return Outcome(True, "replayed", {"mode": "replay", "rows_replaced": replaced})
+
+
+def _stream(result: StreamResult, log: Callable[[str], None]) -> Outcome:
+    log(
+        f"Ended by {result.ending}: {result.commits} commits, {result.published} predictions published, "
+        f"{result.recovered} published for a predecessor, waited {result.waited_seconds:.1f} s for the lock."
+    )
+    if result.commits == 0:
+        note = str(result.ending) if result.ending is Ending.NOTHING_TO_DO else "no event came"
+        return Outcome(False, note)
+    metadata: dict[str, str | int | float] = {
+        "mode": "stream",
+        "ended_by": str(result.ending),
+        "published": result.published,
+        "published_for_predecessor": result.recovered,
+    }
+    for percent in (50, 99):
+        seconds = result.latency(percent)
+        if seconds is not None:
+            metadata[f"event_to_row_p{percent}_ms"] = round(seconds * 1000, 1)
+    return Outcome(True, "streamed", metadata)

@@ -1,0 +1,166 @@
+"""Topics as the brokers describe them: ids, partitions, watermarks, and the creation of ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import psycopg
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # re-exported
+
+from churn_platform.storage import ledger
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.exceptions import StreamError, TopicMissingError
+
+REQUEST_SECONDS: Final = 10
+EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic by name and by Kafka's own id, with its partition numbers in order."""
+
+    name: str
+    topic_id: str
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits in a topic. Offsets by Kafka partition: where the stream stands, and the last stable offset."""
+
+    topic: Topic
+    positions: Mapping[int, int]
+    ends: Mapping[int, int]
+
+    @property
+    def lag(self) -> dict[int, int]:
+        """Offsets that wait, by Kafka partition. A transaction's marker is an offset too, though not an event."""
+        return {partition: max(0, end - self.positions[partition]) for partition, end in self.ends.items()}
+
+    @property
+    def waiting(self) -> int:
+        """Offsets that wait in all partitions together."""
+        return sum(self.lag.values())
+
+
+def describe(admin: AdminClient, name: str) -> Topic:
+    """The topic of this name.
+
+    Raises:
+        TopicMissingError: there is none.
+        KafkaException: the brokers did not answer.
+    """
+    future = admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_SECONDS)[name]
+    try:
+        described = future.result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicMissingError(
+                f"Topic {name!r} does not exist. The first 'churn produce' creates it; EVENTS_TOPIC names another."
+            ) from error
+        raise
+    return Topic(name, str(described.topic_id), tuple(sorted(p.id for p in described.partitions)))
+
+
+def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
+    """Create the events and predictions topics where they do not exist: no compaction, retention as configured.
+
+    Returns:
+        Names of the topics created.
+    """
+    new = [
+        NewTopic(
+            name,
+            num_partitions=config.topic_partitions,
+            replication_factor=config.topic_replication,
+            config={
+                "cleanup.policy": "delete",
+                "retention.ms": str(round(config.retention.total_seconds() * 1000)),
+            },
+        )
+        for name in (config.events_topic, config.predictions_topic)
+    ]
+    created = []
+    for name, future in admin.create_topics(new, request_timeout=REQUEST_SECONDS).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+        else:
+            created.append(name)
+    return created
+
+
+def list_offsets(
+    admin: AdminClient,
+    topic: Topic,
+    spec: OffsetSpec,
+    *,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+) -> dict[int, int]:
+    """One offset for each partition of the topic, as a reader of this isolation sees it; -1 where none fits."""
+    asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
+    futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_SECONDS)
+    return {where.partition: future.result().offset for where, future in futures.items()}
+
+
+def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, start: str) -> dict[int, int]:
+    """Positions of all partitions of the topic, registering those that the ledger does not know yet.
+
+    A topic never seen begins at `start`. A partition added to a known topic, and a topic made anew under a known
+    name, begin at their oldest offset: what they hold was never read.
+
+    Args:
+        start: earliest, latest, or an ISO 8601 timestamp (UTC unless it says otherwise).
+
+    Returns:
+        Next offset to read, by Kafka partition.
+    """
+    known = ledger.positions_of(connection, topic.topic_id)
+    if not set(topic.partitions) - known.keys():
+        return known
+    spec = EARLIEST if ledger.is_known_topic(connection, topic.name) else _start(start)
+    earliest = list_offsets(admin, topic, EARLIEST)
+    found = list_offsets(admin, topic, spec)
+    ends = list_offsets(admin, topic, LATEST)
+    starts = {
+        # A timestamp later than every event has no offset: such a partition begins at its end.
+        partition: max(earliest[partition], found[partition] if found[partition] >= 0 else ends[partition])
+        for partition in topic.partitions
+        if partition not in known
+    }
+    with connection.transaction():
+        ledger.add_positions(connection, topic=topic.name, topic_id=topic.topic_id, starts=starts)
+    return ledger.positions_of(connection, topic.topic_id)
+
+
+def backlog(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig) -> Backlog:
+    """What waits in the events topic.
+
+    Raises:
+        TopicMissingError: there is no such topic.
+    """
+    topic = describe(admin, config.events_topic)
+    positions = register(connection, admin, topic, config.start)
+    ends = list_offsets(admin, topic, LATEST)
+    return Backlog(topic, positions, ends)
+
+
+def _start(start: str) -> OffsetSpec:
+    if start == "earliest":
+        return EARLIEST
+    if start == "latest":
+        return LATEST
+    try:
+        moment = datetime.fromisoformat(start)
+    except ValueError as error:
+        raise StreamError(
+            f"STREAM_START is {start!r}: expected earliest, latest or an ISO 8601 timestamp, "
+            f"such as 2026-11-24T00:00:00Z."
+        ) from error
+    spec: OffsetSpec = OffsetSpec.for_timestamp(round(moment.timestamp() * 1000))
+    return spec

@@ -1,0 +1,130 @@
+"""A stream under test: sends events, runs batches, and counts on both ends."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, LiteralString, Self
+
+import psycopg
+import uuid_utils
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from churn_platform.partitions import batch_key
+from churn_platform.storage import ledger
+from churn_platform.streaming import runs, topics
+from churn_platform.streaming.batch_loop import StreamingRun
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.reader import read_all
+
+CUSTOMER = {
+    "CreditScore": 640,
+    "Geography": "Spain",
+    "Gender": "Female",
+    "Age": 41,
+    "Tenure": 3,
+    "Balance": 1234.5,
+    "NumOfProducts": 2,
+    "HasCrCard": 1,
+    "IsActiveMember": 0,
+    "EstimatedSalary": 90_000.25,
+}
+
+
+def event(number: int = 0, **changes: object) -> dict[str, object]:
+    """A valid event; `number` varies the customer."""
+    return {
+        **CUSTOMER,
+        "CustomerId": 15_600_000 + number,
+        "Age": 20 + number % 60,
+        "Geography": ("France", "Germany", "Spain")[number % 3],
+        "event_id": str(uuid_utils.uuid7()),
+        "event_timestamp": datetime.now(UTC).isoformat(),
+        **changes,
+    }
+
+
+@dataclass
+class Stream:
+    """One stream on the real servers. As a context manager it closes its connection."""
+
+    config: StreamConfig
+    connection: psycopg.Connection = field(init=False)
+    admin: AdminClient = field(init=False)
+    log: list[str] = field(default_factory=list)
+    orphans: list[ledger.Batch] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self.connection = psycopg.connect(self.config.dsn, autocommit=True)
+        self.admin = AdminClient(self.config.kafka)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def send(self, values: Sequence[Mapping[str, object] | bytes | None], *, partition: int | None = None) -> None:
+        """Send events, spread over the partitions, and wait until Kafka has them."""
+        producer = Producer({**self.config.kafka, "acks": "all"})
+        for number, value in enumerate(values):
+            payload = json.dumps(value).encode() if isinstance(value, Mapping) else value
+            producer.produce(
+                self.config.events_topic, payload, partition=number % 3 if partition is None else partition
+            )
+        assert producer.flush(30) == 0
+
+    def plan(self) -> str:
+        """A planned batch."""
+        key = batch_key(datetime.now(UTC))
+        ledger.plan_batch(self.connection, key)
+        return key
+
+    def materialize(self, *keys: str, **changes: Any) -> runs.Outcome:
+        """Run these batches here, to their end."""
+        return runs.materialize(
+            replace(self.config, **changes),
+            keys,
+            run_id=f"run of {keys[0]}",
+            log=self.log.append,
+            on_orphans=self.orphans.extend,
+        )
+
+    def stream(self, **changes: Any) -> ledger.Batch:
+        """Stream what waits into a new batch."""
+        key = self.plan()
+        self.materialize(key, **changes)
+        return self.batch(key)
+
+    def streaming_run(self, key: str) -> StreamingRun:
+        """A warmed up run that has not begun."""
+        return StreamingRun(self.config, batch=key, run_id=f"run of {key}", log=self.log.append)
+
+    def batch(self, key: str) -> ledger.Batch:
+        """A batch of the ledger."""
+        batch = ledger.find_batch(self.connection, key)
+        assert batch is not None
+        return batch
+
+    def waiting(self) -> int:
+        """Offsets that wait."""
+        return topics.backlog(self.connection, self.admin, self.config).waiting
+
+    def rows(self, query: LiteralString) -> list[tuple[object, ...]]:
+        """Rows of a query."""
+        return self.connection.execute(query).fetchall()
+
+    def value(self, query: LiteralString) -> object:
+        """The one value that a query gives."""
+        return self.rows(query)[0][0]
+
+    def table_ids(self) -> list[str]:
+        """Event ids in churn_predictions, in order."""
+        return sorted(str(event_id) for (event_id,) in self.rows("select event_id from churn_predictions"))
+
+    def published(self) -> list[dict[str, object]]:
+        """What a read_committed reader finds in the predictions topic."""
+        return [json.loads(message.value() or b"") for message in read_all(self.config, self.config.predictions_topic)]
+
+    def published_ids(self) -> list[str]:
+        """Event ids in the predictions topic, in order."""
+        return sorted(str(prediction["event_id"]) for prediction in self.published())

@@ -1,0 +1,170 @@
+"""From Kafka messages to columns and dead letters: every message becomes one or the other."""
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
+
+from churn_platform.streaming.events import EVENT_NAMESPACE, DeadLetter, EventColumns, decode
+
+OPENED = datetime(2026, 11, 24, 9, tzinfo=UTC)
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+CUSTOMER: dict[str, object] = {
+    "CustomerId": 15_700_001,
+    "CreditScore": 640,
+    "Geography": "Spain",
+    "Gender": "Female",
+    "Age": 41,
+    "Tenure": 3,
+    "Balance": 1234.5,
+    "NumOfProducts": 2,
+    "HasCrCard": 1,
+    "IsActiveMember": 0,
+    "EstimatedSalary": 90_000.25,
+}
+EVENT: dict[str, object] = {
+    **CUSTOMER,
+    "event_id": "01938f3e-0000-7000-8000-000000000001",
+    "event_timestamp": "2026-11-24T08:59:59.250000+00:00",
+}
+
+
+def message(value: bytes | dict[str, object] | None, offset: int = 7, partition: int = 2) -> Message:
+    """A message as the consumer gives it, sent at OPENED."""
+    return Message(
+        topic="customer-events",
+        partition=partition,
+        offset=offset,
+        value=json.dumps(value).encode() if isinstance(value, dict) else value,
+        timestamp=(TIMESTAMP_CREATE_TIME, round(OPENED.timestamp() * 1000)),
+    )
+
+
+def decoded(*messages: Message) -> tuple[EventColumns, list[DeadLetter]]:
+    return decode(messages, topic_id="topic-1", accepts_from=EPOCH, accepts_until=OPENED + timedelta(minutes=6))
+
+
+def reason(value: bytes | dict[str, object] | None) -> str:
+    """Why this value is a dead letter."""
+    events, letters = decoded(message(value))
+    assert len(events) == 0
+    assert len(letters) == 1
+    return letters[0].reason
+
+
+def test_an_event_becomes_one_entry_of_every_column() -> None:
+    events, letters = decoded(message({**EVENT, "true_churn_label": 1, "Surname": "ignored"}))
+
+    assert letters == []
+    assert events.event_id[0].tobytes() == uuid.UUID(str(EVENT["event_id"])).bytes
+    assert events.event_ref == [None]
+    assert datetime.fromtimestamp(events.event_timestamp[0] / 1e6, UTC) == datetime(
+        2026, 11, 24, 8, 59, 59, 250000, UTC
+    )
+    assert events.customer_id.tolist() == [15_700_001]
+    assert events.customers["Geography"].tolist() == ["Spain"]
+    assert events.customers["EstimatedSalary"].tolist() == [90_000.25]
+    assert events.true_churn_label.tolist() == [1]
+    assert (events.kafka_partition.tolist(), events.kafka_offset.tolist()) == ([2], [7])
+
+
+def test_a_time_with_another_offset_is_the_same_moment_in_utc() -> None:
+    events, _ = decoded(
+        message({**EVENT, "event_timestamp": "2026-11-24T09:59:59+01:00"}),
+        message({**EVENT, "event_timestamp": "2026-11-24T08:59:59Z"}),
+    )
+
+    assert events.event_timestamp[0] == events.event_timestamp[1]
+
+
+def test_a_null_age_is_kept_as_unknown() -> None:
+    events, _ = decoded(message({**EVENT, "Age": None}))
+
+    assert np.isnan(events.customers["Age"].astype(float)).all()
+
+
+def test_an_id_that_is_no_uuid_maps_to_the_same_uuid_each_time_and_is_kept() -> None:
+    events, _ = decoded(
+        message({**EVENT, "event_id": "evt_17"}, offset=1), message({**EVENT, "event_id": "evt_17"}, offset=2)
+    )
+
+    assert {event_id.tobytes() for event_id in events.event_id} == {uuid.uuid5(EVENT_NAMESPACE, "evt_17").bytes}
+    assert events.event_ref == ["evt_17", "evt_17"]
+
+
+def test_an_event_without_id_and_time_is_known_by_its_position_and_kafkas_time() -> None:
+    events, _ = decoded(message(CUSTOMER, offset=41))
+
+    assert events.event_id[0].tobytes() == uuid.uuid5(EVENT_NAMESPACE, "topic-1/2/41").bytes
+    assert events.event_timestamp[0] == round(OPENED.timestamp() * 1e6)
+    assert events.timestamp_given.tolist() == [False]
+
+
+def test_an_envelope_is_unwrapped() -> None:
+    events, letters = decoded(message({"timestamp": "2026-11-24T09:00:00", "data": EVENT}))
+
+    assert letters == []
+    assert events.customer_id.tolist() == [15_700_001]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"Gender": None}, "Gender"),
+        ({"Geography": "Italy"}, "Geography"),
+        ({"Age": 17}, "Age"),
+        ({"CreditScore": "640"}, "CreditScore"),
+        ({"CreditScore": 299}, "CreditScore"),
+        ({"Balance": -0.01}, "Balance"),
+        ({"HasCrCard": 2}, "HasCrCard"),
+        ({"event_id": ""}, "event_id"),
+        ({"event_id": "a\0b"}, "U+0000"),
+        ({"event_id": "x" * 201}, "event_id"),
+        ({"event_timestamp": "2026-11-24T09:00:00"}, "timezone"),
+        ({"event_timestamp": "2025-12-31T23:59:59Z"}, "STREAM_EPOCH"),
+        ({"event_timestamp": "2026-11-24T09:06:01Z"}, "latest that this batch takes"),
+        ({"true_churn_label": 3}, "true_churn_label"),
+    ],
+)
+def test_a_wrong_value_is_a_dead_letter_that_names_it(change: dict[str, object], expected: str) -> None:
+    assert expected in reason({**EVENT, **change})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "tombstone"),
+        (b"", "truncated"),
+        (b"{", "truncated"),
+        (b"not json", "invalid"),
+        (b"[1]", "object"),
+        (b'{"Balance": NaN}', "invalid"),
+        (b'"\xff\xfe"', "expected `object`"),
+        (b'{"Extra":' + b"[" * 5_000, "recursion"),
+    ],
+)
+def test_bytes_that_are_no_event_are_a_dead_letter_with_a_reason(value: bytes | None, expected: str) -> None:
+    assert expected in reason(value).lower()
+
+
+def test_a_missing_field_is_named_inside_an_envelope_too() -> None:
+    customer = {name: value for name, value in EVENT.items() if name != "Tenure"}
+
+    assert "Tenure" in reason(customer)
+    assert "Tenure" in reason({"timestamp": "2026-11-24T09:00:00Z", "data": customer})
+
+
+def test_good_and_bad_messages_are_told_apart_and_none_is_lost() -> None:
+    messages = [
+        message(EVENT if number % 3 else {**EVENT, "Age": 5} if number % 2 else b"\xff", offset=number)
+        for number in range(300)
+    ]
+
+    events, letters = decoded(*messages)
+
+    assert sorted([*events.kafka_offset.tolist(), *(letter.kafka_offset for letter in letters)]) == list(range(300))
+    assert len(letters) == 100
+    assert all(letter.payload is not None for letter in letters)

@@ -1,0 +1,430 @@
+"""The stream on real Kafka and PostgreSQL: every event once, whatever is sent and whoever dies."""
+
+import json
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import psycopg
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+
+from churn_platform.storage import ledger, model_versions
+from churn_platform.streaming import runs, topics
+from churn_platform.streaming.exceptions import (
+    LedgerConflictError,
+    NoChampionError,
+    ReplayError,
+    TopicMissingError,
+    UnknownBatchError,
+)
+from churn_platform.streaming.publisher import Publication, Publisher
+from churn_platform_tests.modeling.bundles import small_bundle
+from churn_platform_tests.streaming.stream import Stream, event
+from churn_platform_tests.waiting import wait_until
+
+SNAPSHOT = """
+    select event_id, risk_score, prediction, batch, kafka_partition, kafka_offset, event_timestamp, age
+    from churn_predictions order by event_id
+"""
+HOURS = """
+    select hour_timestamp, total_predictions, churn_count, high_risk_count, age_count from churn_batch_hours order by 1
+"""
+
+
+def test_every_event_becomes_a_row_and_a_published_prediction(stream: Stream) -> None:
+    sent = [event(number) for number in range(500)]
+    stream.send(sent)
+
+    batch = stream.stream()
+
+    assert (batch.events, batch.predictions, batch.dead_letters, batch.duplicates) == (500, 500, 0, 0)
+    assert stream.table_ids() == sorted(str(each["event_id"]) for each in sent) == stream.published_ids()
+    assert stream.waiting() == 0
+
+
+def test_a_row_holds_what_the_event_said_and_where_it_came_from(stream: Stream) -> None:
+    stream.send(
+        [event(1, Age=None, event_id="evt_1", true_churn_label=1, event_timestamp="2026-11-24T08:30:00Z")], partition=2
+    )
+
+    batch = stream.stream()
+
+    assert stream.rows(
+        "select event_ref, customer_id, age, true_churn_label, event_timestamp, geography, gender, balance, batch, "
+        "kafka_partition, kafka_offset, model_version, probability = risk_score from churn_predictions"
+    ) == [
+        ("evt_1", 15_600_001, None, 1, datetime(2026, 11, 24, 8, 30, tzinfo=UTC), "Germany", "Female", 1234.5,
+         batch.batch, 2, 0, 1, True)
+    ]  # fmt: skip
+    assert stream.rows("select kafka_partition, start_offset, end_offset from stream_ranges") == [(2, 0, 1)]
+
+
+def test_a_stored_score_is_the_bundles_own(stream: Stream) -> None:
+    sent = [event(number) for number in range(60)]
+    stream.send(sent)
+    stream.stream()
+
+    scores: dict[str, float] = dict(
+        stream.connection.execute("select event_id::text, risk_score from churn_predictions").fetchall()
+    )
+
+    columns = {name: np.array([each[name] for each in sent]) for name in sent[0] if name[0].isupper()}
+    expected = small_bundle().score(columns)
+    assert [scores[str(each["event_id"])] for each in sent] == pytest.approx(expected.tolist(), abs=1e-7)
+
+
+def test_bad_events_are_kept_with_their_reason_and_bytes(stream: Stream) -> None:
+    stream.send([event(1), b"no json", None, event(2, Gender=None)], partition=0)
+
+    batch = stream.stream()
+
+    assert (batch.events, batch.predictions, batch.dead_letters) == (4, 1, 3)
+    letters = stream.rows("select kafka_offset, reason, payload from dead_letter_events order by 1")
+    assert [offset for offset, _, _ in letters] == [1, 2, 3]
+    assert [bytes(payload) if isinstance(payload, bytes) else payload for _, _, payload in letters][:2] == [
+        b"no json",
+        None,
+    ]
+    assert "Gender" in str(letters[2][1])
+
+
+def test_an_event_sent_twice_counts_as_a_duplicate_within_a_commit_and_later(stream: Stream) -> None:
+    first = event(1)
+    stream.send([first, first, event(2)])
+    together = stream.stream()
+    stream.send([first, event(3)])
+    later = stream.stream()
+
+    assert (together.events, together.predictions, together.duplicates) == (3, 2, 1)
+    assert (later.events, later.predictions, later.duplicates) == (2, 1, 1)
+    assert len(stream.table_ids()) == 3
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_an_id_used_again_with_other_content_is_a_dead_letter(stream: Stream) -> None:
+    first = event(1)
+    stream.send([first])
+    stream.stream()
+    stream.send([{**first, "Balance": 99.0}, first])
+
+    batch = stream.stream()
+
+    assert (batch.predictions, batch.dead_letters, batch.duplicates) == (0, 1, 1)
+    assert "other content" in str(stream.value("select reason from dead_letter_events"))
+    assert stream.value("select balance from churn_predictions") == 1234.5
+
+
+def test_a_late_event_counts_in_its_own_hour(stream: Stream) -> None:
+    now = datetime.now(UTC)
+    stream.send([event(1), event(2, event_timestamp=(now - timedelta(hours=5)).isoformat())])
+
+    stream.stream()
+
+    hours = [hour for (hour,) in stream.rows("select hour_timestamp from churn_batch_hours order by 1")]
+    assert len(hours) == 2
+    assert stream.rows("select hour_timestamp from dirty_hours order by 1") == [(hour,) for hour in hours]
+
+
+def test_high_risk_customers_are_those_at_the_threshold(stream: Stream) -> None:
+    stream.send([event(number, NumOfProducts=4, Age=55, Geography="Germany") for number in range(20)])
+    stream.send([event(number) for number in range(200)])
+
+    stream.stream(high_risk_threshold=0.5)
+
+    assert int(str(stream.value("select count(*) from high_risk_customers"))) >= 20
+    assert (
+        stream.value(
+            "select count(*) from churn_predictions p full join high_risk_customers h using (event_id) "
+            "where (p.risk_score >= 0.5) is distinct from (h.event_id is not null)"
+        )
+        == 0
+    )
+
+
+def test_a_batch_closes_at_its_number_of_events_and_the_next_one_goes_on(stream: Stream) -> None:
+    stream.send([event(number) for number in range(250)])
+
+    sizes = [stream.stream(batch_events=100, commit_events=40).events for _ in range(3)]
+
+    assert sizes == [100, 100, 50]
+    assert len(stream.table_ids()) == 250
+    assert stream.value("select count(*) from stream_ranges a join stream_ranges b using (topic_id, kafka_partition) "
+                        "where a.batch < b.batch and a.end_offset > b.start_offset") == 0  # fmt: skip
+
+
+def test_replaying_a_batch_leaves_the_same_rows_sums_and_topic(stream: Stream) -> None:
+    first = event(0)
+    stream.send([first, *(event(number) for number in range(300)), first, b"bad"])
+    batch = stream.stream(commit_events=100)
+    before, hours, published = stream.rows(SNAPSHOT), stream.rows(HOURS), stream.published_ids()
+
+    outcome = stream.materialize(batch.batch)
+
+    assert outcome.metadata["mode"] == "replay"
+    assert stream.rows(SNAPSHOT) == before
+    assert stream.rows(HOURS) == hours
+    assert stream.published_ids() == published
+    assert stream.batch(batch.batch).replays == 1
+    assert stream.batch(batch.batch).duplicates == 1
+
+
+def test_a_replay_scores_with_todays_champion_and_never_touches_alerts(stream: Stream, bundle_uri: str) -> None:
+    stream.send([event(number) for number in range(50)])
+    batch = stream.stream(high_risk_threshold=0.0)
+    stream.connection.execute("update high_risk_customers set alert_sent = true, alert_sent_at = now()")
+    model_versions.register(stream.connection, version=2, uri=bundle_uri, run_id="another", metrics={})
+    model_versions.promote(stream.connection, 2)
+
+    stream.materialize(batch.batch, high_risk_threshold=2.0)
+
+    assert stream.rows("select distinct model_version from churn_predictions") == [(2,)]
+    assert stream.value("select count(*) from high_risk_customers where alert_sent") == 50
+
+
+def test_a_replay_whose_events_are_gone_changes_nothing(stream: Stream) -> None:
+    stream.send([event(number) for number in range(30)], partition=0)
+    batch = stream.stream()
+    before = stream.rows(SNAPSHOT)
+    deleted = stream.admin.delete_records([TopicPartition(stream.config.events_topic, 0, 10)])
+    for future in deleted.values():
+        future.result()
+
+    with pytest.raises(ReplayError, match="holds offsets"):
+        stream.materialize(batch.batch)
+
+    assert stream.rows(SNAPSHOT) == before
+
+
+def test_several_closed_batches_replay_in_one_run(stream: Stream) -> None:
+    keys = []
+    for _ in range(2):
+        stream.send([event(number) for number in range(10)])
+        keys.append(stream.stream().batch)
+    before = stream.rows(SNAPSHOT)
+
+    stream.materialize(*keys)
+
+    assert stream.rows(SNAPSHOT) == before
+    assert [stream.batch(key).replays for key in keys] == [1, 1]
+
+
+def test_a_run_over_several_batches_refuses_one_that_is_not_closed(stream: Stream) -> None:
+    stream.send([event(1)])
+    closed, planned = stream.stream().batch, stream.plan()
+
+    with pytest.raises(ReplayError, match=planned):
+        stream.materialize(closed, planned)
+
+    assert stream.batch(closed).replays == 0
+
+
+def test_a_run_that_sees_no_event_leaves_its_key_planned(stream: Stream) -> None:
+    key = stream.plan()
+
+    outcome = stream.materialize(key)
+
+    assert not outcome.materialized
+    assert stream.batch(key).opened is None
+    assert ledger.unopened_batch(stream.connection, excluding=[]) == key
+
+
+def test_a_key_that_nobody_planned_is_refused(stream: Stream) -> None:
+    with pytest.raises(UnknownBatchError, match="planned by the sensor"):
+        stream.materialize("20261124T000000000Z")
+
+
+def test_without_a_champion_nothing_is_read(stream: Stream) -> None:
+    stream.connection.execute("update model_versions set retired_at = now()")
+    stream.send([event(1)])
+
+    with pytest.raises(NoChampionError, match="champion_model"):
+        stream.stream()
+
+    assert stream.waiting() == 1
+
+
+def test_another_champion_scores_the_next_commit(stream: Stream, bundle_uri: str) -> None:
+    stream.send([event(number) for number in range(10)])
+    key = stream.plan()
+    running = threading.Thread(target=stream.materialize, args=(key,), kwargs={"idle_seconds": 10, "batch_events": 30})
+    running.start()
+    wait_until(lambda: stream.batch(key).events == 10)
+    model_versions.register(stream.connection, version=2, uri=bundle_uri, run_id="another", metrics={})
+    model_versions.promote(stream.connection, 2)
+    # The commit that learns of the new champion is still scored by the old one.
+    stream.send([event(number) for number in range(10, 20)])
+    wait_until(lambda: stream.batch(key).events == 20)
+    wait_until(lambda: any("Champion is now version 2" in line for line in stream.log))
+    stream.send([event(number) for number in range(20, 30)])
+    running.join()
+
+    versions: dict[int, int] = dict(
+        stream.connection.execute("select model_version, count(*) from churn_predictions group by 1").fetchall()
+    )
+    assert sum(versions.values()) == 30
+    assert versions[2] >= 10
+
+
+def test_an_open_batch_is_resumed_where_it_stopped(stream: Stream) -> None:
+    key = stream.plan()
+    _commit_and_die(stream, key, [event(number) for number in range(40)])
+    stream.send([event(number) for number in range(40, 60)])
+
+    stream.materialize(key)
+
+    assert (stream.batch(key).events, len(stream.table_ids())) == (60, 60)
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_a_successor_closes_what_was_left_open_and_publishes_its_rest(stream: Stream) -> None:
+    dead = stream.plan()
+    _commit_and_die(stream, dead, [event(number) for number in range(40)])
+    assert stream.published_ids() == []
+    stream.send([event(number) for number in range(40, 60)])
+
+    successor = stream.stream()
+
+    assert [orphan.batch for orphan in stream.orphans] == [dead]
+    assert stream.batch(dead).closed is not None
+    assert successor.events == 20
+    assert len(stream.table_ids()) == 60
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_what_was_published_is_not_published_again_when_the_marker_has_expired(stream: Stream) -> None:
+    stream.send([event(number) for number in range(30)])
+    stream.stream()
+    for future in stream.admin.delete_consumer_groups([stream.config.group]).values():
+        future.result()
+    dead = stream.plan()
+    _commit_and_die(stream, dead, [event(number) for number in range(30, 50)])
+
+    stream.stream()
+
+    assert len(stream.table_ids()) == 50
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_a_zombie_cannot_commit_after_its_successor_took_over(stream: Stream) -> None:
+    key = stream.plan()
+    zombie = stream.streaming_run(key)
+    stream.send([event(number) for number in range(10)])
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            zombie.run(lambda _: None)
+        except LedgerConflictError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: stream.batch(key).events == 10)
+    with stream.connection.transaction():
+        ledger.take_over(stream.connection, batch=stream.plan(), run_id="successor")
+    stream.send([event(number) for number in range(10, 20)])
+    thread.join()
+
+    assert len(failures) == 1
+    assert stream.batch(key).events == 10
+    assert stream.waiting() == 10
+
+
+def test_a_run_whose_batch_was_closed_while_it_waited_does_nothing(stream: Stream) -> None:
+    key = stream.plan()
+    outcomes: list[runs.Outcome] = []
+    stream.send([event(1)])
+    with psycopg.connect(stream.config.dsn, autocommit=True) as holder:
+        ledger.lock_stream(holder, stream.config.events_topic)
+        thread = threading.Thread(target=lambda: outcomes.append(stream.materialize(key)))
+        thread.start()
+        wait_until(lambda: f"run of {key}" in ledger.streaming_sessions(stream.connection))
+        stream.connection.execute("update stream_batches set opened = now(), closed = now() where batch = %s", (key,))
+    thread.join()
+
+    assert [outcome.materialized for outcome in outcomes] == [False]
+    assert stream.table_ids() == []
+
+
+def test_the_ledger_refuses_an_offset_in_two_batches(stream: Stream) -> None:
+    stream.send([event(number) for number in range(9)])
+    batch = stream.stream()
+    other = stream.plan()
+
+    with pytest.raises(psycopg.errors.ExclusionViolation):
+        stream.connection.execute(
+            "insert into stream_ranges select %s, topic_id, kafka_partition, end_offset - 1, end_offset + 5 "
+            "from stream_ranges where batch = %s",
+            (other, batch.batch),
+        )
+
+
+def test_aborted_transactions_and_markers_are_neither_events_nor_lag(stream: Stream) -> None:
+    producer = Producer({**stream.config.kafka, "transactional.id": "upstream"})
+    producer.init_transactions(30)
+    for number, commit in enumerate((True, False, True, False)):
+        producer.begin_transaction()
+        for each in range(5):
+            producer.produce(stream.config.events_topic, json.dumps(event(number * 5 + each)).encode(), partition=0)
+        producer.flush(30)
+        producer.commit_transaction(30) if commit else producer.abort_transaction(30)
+
+    batch = stream.stream(idle_seconds=2.5)
+
+    assert batch.events == 10
+    assert stream.waiting() == 0
+    stream.materialize(batch.batch)
+    assert stream.batch(batch.batch).events == 10
+
+
+def test_a_partition_added_to_the_topic_is_read_from_its_beginning(stream: Stream) -> None:
+    stream.send([event(1)])
+    stream.stream()
+    for future in stream.admin.create_partitions([NewPartitions(stream.config.events_topic, 4)]).values():
+        future.result()
+    wait_until(lambda: len(stream.admin.list_topics(timeout=10).topics[stream.config.events_topic].partitions) == 4)
+    stream.send([event(number) for number in range(5)], partition=3)
+
+    assert stream.stream(start="latest").events == 5
+
+
+def test_a_topic_made_anew_is_another_topic_and_is_read_from_its_beginning(stream: Stream) -> None:
+    stream.send([event(number) for number in range(20)])
+    first = stream.stream()
+    for future in stream.admin.delete_topics([stream.config.events_topic]).values():
+        future.result()
+    wait_until(lambda: stream.config.events_topic not in stream.admin.list_topics(timeout=10).topics)
+    topics.create_missing(stream.admin, stream.config)
+    stream.send([event(number) for number in range(50)])
+
+    assert stream.stream().events == 50
+    assert len(stream.table_ids()) == 70
+    assert stream.published_ids() == stream.table_ids()
+    with pytest.raises(ReplayError, match="made anew"):
+        stream.materialize(first.batch)
+
+
+def test_a_topic_that_does_not_exist_is_named(stream: Stream) -> None:
+    with pytest.raises(TopicMissingError, match="nowhere"):
+        topics.describe(stream.admin, "nowhere")
+
+
+def _commit_and_die(stream: Stream, key: str, events: list[dict[str, object]]) -> None:
+    """Let a run commit these events to PostgreSQL and end before it publishes them, as a kill between the two does."""
+
+    class Killed(Exception):  # noqa: N818  it is no error but the end of a process
+        pass
+
+    class DeadPublisher(Publisher):
+        def _send_all(self, publications: Sequence[Publication]) -> None:
+            raise Killed(publications)
+
+    stream.send(events)
+    run = stream.streaming_run(key)
+    run._publisher = DeadPublisher(stream.config, run._topic)
+    with pytest.raises(Exception, match="could not be published"):
+        run.run(lambda _: None)
+    wait_until(lambda: not ledger.streaming_sessions(stream.connection))
