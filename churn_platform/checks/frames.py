@@ -1,0 +1,125 @@
+"""Checks of frames, from one factory: schema, nulls, ranges, categories, column order. All block what comes after."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+import pandas as pd
+
+MOST_NAMED = 5  # unknown categories in one message: a wrong column may hold thousands
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a frame has to satisfy.
+
+    Attributes:
+        name: of the check, as the UI shows it.
+        expected: the rule in words.
+        violations: what a frame has instead, in words; one text for each thing that is wrong, none when all is well.
+    """
+
+    name: str
+    expected: str
+    violations: Callable[[pd.DataFrame], list[str]]
+
+
+def schema_rule(dtypes: Mapping[str, str]) -> Rule:
+    """Each of the columns is there, with its dtype; others may be there too."""
+
+    def violations(frame: pd.DataFrame) -> list[str]:
+        found = {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
+        return [
+            f"{name} is {found.get(name, 'missing')}, not {dtype}"
+            for name, dtype in dtypes.items()
+            if found.get(name) != dtype
+        ]
+
+    return Rule("schema", ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items()), violations)
+
+
+def nulls_rule(columns: Sequence[str]) -> Rule:
+    """None of the columns has a null; a column that is not there is all null."""
+
+    def violations(frame: pd.DataFrame) -> list[str]:
+        nulls = frame.reindex(columns=list(columns)).isna().sum()
+        return [f"{name} is null in {count} of {len(frame)} rows" for name, count in nulls.items() if count]
+
+    return Rule("nulls", f"no null in {', '.join(columns)}", violations)
+
+
+def ranges_rule(ranges: Mapping[str, tuple[float, float]]) -> Rule:
+    """Every value lies in its column's range, both bounds included; a null is not judged here."""
+
+    def violations(frame: pd.DataFrame) -> list[str]:
+        wrong = [f"{name} is missing" for name in ranges if name not in frame]
+        for name, (least, greatest) in ranges.items():
+            values = frame[name] if name in frame else pd.Series(dtype="float64")
+            outside = values[(values < least) | (values > greatest)]
+            if len(outside):
+                wrong.append(f"{name} is {outside.min():g}..{outside.max():g} in {len(outside)} of {len(frame)} rows")
+        return wrong
+
+    expected = ", ".join(f"{name} {least:g}..{greatest:g}" for name, (least, greatest) in ranges.items())
+    return Rule("ranges", expected, violations)
+
+
+def categories_rule(categories: Mapping[str, Sequence[str]]) -> Rule:
+    """Every value is one of its column's categories; a null is not judged here."""
+
+    def violations(frame: pd.DataFrame) -> list[str]:
+        wrong = [f"{name} is missing" for name in categories if name not in frame]
+        for name, known in categories.items():
+            values = frame[name].dropna() if name in frame else pd.Series(dtype="object")
+            unknown = values[~values.isin(list(known))]
+            if len(unknown):
+                kinds = ", ".join(map(repr, sorted(map(str, unknown.unique()))[:MOST_NAMED]))
+                wrong.append(f"{name} is {kinds} in {len(unknown)} of {len(frame)} rows")
+        return wrong
+
+    expected = "; ".join(f"{name} {' or '.join(known)}" for name, known in categories.items())
+    return Rule("categories", expected, violations)
+
+
+def column_order_rule(columns: Sequence[str]) -> Rule:
+    """The columns are these, in this order, and no others."""
+
+    def violations(frame: pd.DataFrame) -> list[str]:
+        found = [str(name) for name in frame.columns]
+        return [] if found == list(columns) else [f"the columns are {', '.join(found)}"]
+
+    return Rule("column_order", ", ".join(columns), violations)
+
+
+def frame_checks(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> dg.AssetChecksDefinition:
+    """Blocking checks of an asset whose value is a frame; it is loaded once for all of them."""
+    key = asset.key
+    specs = [
+        dg.AssetCheckSpec(rule.name, asset=key, blocking=True, description=f"Expected: {rule.expected}.")
+        for rule in rules
+    ]
+
+    @dg.multi_asset_check(
+        name=f"{key.to_python_identifier()}_checks", specs=specs, ins={"frame": dg.AssetIn(key)}, compute_kind="pandas"
+    )
+    def checks(frame: pd.DataFrame) -> Iterator[dg.AssetCheckResult]:
+        for rule in rules:
+            yield _result(key, rule, frame)
+
+    return checks
+
+
+def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckResult:
+    violations = rule.violations(frame)
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=rule.name,
+        passed=not violations,
+        description=f"Seen: {'; '.join(violations)}. Expected: {rule.expected}." if violations else None,
+        metadata={
+            "rows": len(frame),
+            "violations": len(violations),
+            "seen": "; ".join(violations) or "as expected",
+            "expected": rule.expected,
+        },
+    )

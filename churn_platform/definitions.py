@@ -1,0 +1,52 @@
+"""The code location: the only place where assets, checks, jobs, schedules, sensors and resources come together."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from churn_platform.assets import metrics, predictions, preparation, raw, training
+from churn_platform.checks.batch_side import BATCH_SIDE_CHECKS
+from churn_platform.jobs import (
+    IN_PROCESS,
+    daily_metrics_job,
+    data_preparation_job,
+    hourly_metrics_job,
+    prediction_stream_job,
+    training_job,
+)
+from churn_platform.resources.kafka import KafkaResource
+from churn_platform.resources.mlflow import MlflowRegistry, mlflow_run
+from churn_platform.resources.postgres import PostgresResource
+from churn_platform.schedules import data_preparation_schedule, training_schedule
+from churn_platform.sensors import customer_events_sensor, dirty_hours_sensor
+from churn_platform.storage.parquet_io_manager import ParquetIOManager
+from churn_platform.storage.postgres_io_manager import PostgresIOManager
+
+
+def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
+    """The code location.
+
+    Args:
+        resource_overrides: resources by key, in place of those that the settings describe.
+    """
+    resources = {
+        "io_manager": ParquetIOManager(),
+        "postgres_io_manager": PostgresIOManager(),
+        "postgres": PostgresResource(),
+        "kafka": KafkaResource(),
+        "mlflow": mlflow_run,
+        "mlflow_registry": MlflowRegistry(),
+        **(resource_overrides or {}),
+    }
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules([raw, preparation, training, predictions, metrics]),
+        asset_checks=BATCH_SIDE_CHECKS,
+        jobs=[data_preparation_job, training_job, prediction_stream_job, hourly_metrics_job, daily_metrics_job],
+        schedules=[data_preparation_schedule, training_schedule],
+        sensors=[customer_events_sensor, dirty_hours_sensor],
+        resources=resources,
+        executor=IN_PROCESS,
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,223 @@
+"""The sensors: one looks whether events wait, one whether hours or days are out of date. Neither reads an event."""
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import dagster as dg
+
+from churn_platform.assets.predictions import customer_events, orphan_materialization
+from churn_platform.jobs import daily_metrics_job, hourly_metrics_job, prediction_stream_job
+from churn_platform.partitions import batch_key, batches, day_key, hour_key
+from churn_platform.resources.kafka import KafkaResource
+from churn_platform.resources.postgres import PostgresResource
+from churn_platform.settings import settings
+
+if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it starts
+    import psycopg
+
+    from churn_platform.storage import ledger
+    from churn_platform.streaming import topics
+
+ACTIVE: Final = (
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+# Of runs that the sensor asked for. A replay started in the UI streams nothing and does not count.
+STREAM_TAG: Final = "churn/stream"
+# The loop of the daemon turns every 5 s; an interval of 5 would make that 10.
+TICK_SECONDS: Final = 4
+# A run that started this long ago and has no session in PostgreSQL is dead, whatever its record says.
+DEAD_SECONDS: Final = 20
+# Failed runs that the wait before the next try looks at.
+LATEST_RUNS: Final = 8
+OBSERVE_SECONDS: Final = 60
+RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
+RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
+
+
+@dataclass(frozen=True)
+class _StreamingRuns:
+    active: list[dg.DagsterRun]
+    failures: int
+    since_failure: float | None
+
+    @property
+    def keys(self) -> list[str]:
+        """Batch keys of the active runs."""
+        return [run.tags["dagster/partition"] for run in self.active if "dagster/partition" in run.tags]
+
+
+@dg.sensor(
+    job=prediction_stream_job,
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Compares the events topic with the ledger and launches a streaming run when events wait. "
+    "Its skip reason says what it saw.",
+)
+def customer_events_sensor(
+    context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for a streaming run when offsets wait and none is live, and for a standby while events flow."""
+    from churn_platform.storage import ledger, model_versions
+    from churn_platform.streaming import planning, topics
+    from churn_platform.streaming.exceptions import TopicMissingError
+
+    config, now = kafka.stream(), time.time()
+    with postgres.connect("churn sensor") as connection:
+        connection.autocommit = True
+        try:
+            backlog = topics.backlog(connection, kafka.admin(), config)
+        except TopicMissingError as error:
+            return dg.SkipReason(str(error))
+        runs = _streaming_runs(context.instance, ledger.streaming_sessions(connection), now)
+        events: list[dg.AssetMaterialization | dg.AssetObservation] = [
+            orphan_materialization(batch) for batch in _unreported(context.instance, connection)
+        ]
+        cursor, observation = _observe(context.cursor, backlog, now)
+        if observation is not None:
+            events.append(observation)
+        batch = ledger.open_batch(connection)
+        decision = planning.decide(
+            planning.Observed(
+                waiting=backlog.waiting,
+                active_runs=len(runs.active),
+                has_champion=model_versions.champion(connection) is not None,
+                batch_open_seconds=_age(batch.opened if batch else None, now),
+                last_commit_seconds=_age(batch.last_commit if batch else None, now),
+                failures=runs.failures,
+                since_failure=runs.since_failure,
+            ),
+            standby=settings().standby,
+            batch_seconds=config.batch_seconds,
+        )
+        if not decision.launch:
+            return dg.SensorResult(skip_reason=decision.reason, asset_events=events, cursor=cursor)
+        # A key that a former tick planned and no run opened is used again: a tick that died leaves nothing behind.
+        key = ledger.unopened_batch(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
+        ledger.plan_batch(connection, key)
+    context.log.info(decision.reason)
+    request = dg.RunRequest(
+        partition_key=key,
+        tags={STREAM_TAG: "live", "churn/topic": config.events_topic, "dagster/priority": "10"},
+    )
+    return dg.SensorResult(
+        run_requests=[request],
+        dynamic_partitions_requests=[batches.build_add_request([key])],
+        asset_events=events,
+        cursor=cursor,
+    )
+
+
+def _streaming_runs(instance: dg.DagsterInstance, sessions: set[str], now: float) -> _StreamingRuns:
+    """The streaming runs that live, after those whose process is gone have been failed.
+
+    A run whose code server died with it keeps its STARTED record for ever and would stall the stream.
+    """
+    records = instance.get_run_records(dg.RunsFilter(tags={STREAM_TAG: "live"}), limit=LATEST_RUNS)
+    active, finished = [], []
+    for record in records:
+        run = record.dagster_run
+        if run.status not in ACTIVE:
+            finished.append(record)
+        elif run.run_id in sessions or not _is_dead(record, now):
+            active.append(run)
+        else:
+            instance.report_run_failed(run, "Its process is gone: PostgreSQL has no session of this run.")
+    from churn_platform.streaming.planning import failures_in_a_row
+
+    count = failures_in_a_row([record.dagster_run.status == dg.DagsterRunStatus.FAILURE for record in finished])
+    ended = finished[0].end_time if count else None
+    return _StreamingRuns(active, count, None if ended is None else now - ended)
+
+
+def _is_dead(record: dg.RunRecord, now: float) -> bool:
+    started = record.start_time
+    return started is not None and now - started > DEAD_SECONDS
+
+
+def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> "list[ledger.Batch]":
+    """Closed batches that Dagster has no materialization of and no live run will give one; reported from now on."""
+    from churn_platform.storage import ledger
+
+    missing = []
+    for batch in ledger.unreported_batches(connection):
+        run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
+        if run is not None and not run.is_finished:
+            continue
+        known = instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey("churn_predictions"), asset_partitions=[batch.batch]), limit=1
+        )
+        if not known.records:
+            missing.append(batch)
+        ledger.mark_reported(connection, batch.batch)
+    return missing
+
+
+def _observe(cursor: str | None, backlog: "topics.Backlog", now: float) -> tuple[str, dg.AssetObservation | None]:
+    """The lag as an observation of the topic, once a minute and whenever it comes to rest or starts."""
+    last = json.loads(cursor) if cursor else {"observed": 0.0, "waiting": -1}
+    changed = (backlog.waiting == 0) != (last["waiting"] == 0)
+    if not changed and (now - last["observed"] < OBSERVE_SECONDS or backlog.waiting == last["waiting"] == 0):
+        return json.dumps(last), None
+    observation = dg.AssetObservation(
+        customer_events.key,
+        metadata={
+            "lag": backlog.waiting,
+            "topic": backlog.topic.name,
+            "topic_id": backlog.topic.topic_id,
+            **{f"lag_partition_{partition}": lag for partition, lag in backlog.lag.items()},
+        },
+    )
+    return json.dumps({"observed": now, "waiting": backlog.waiting}), observation
+
+
+def _age(moment: datetime | None, now: float) -> float | None:
+    return None if moment is None else now - moment.timestamp()
+
+
+@dg.sensor(
+    jobs=[hourly_metrics_job, daily_metrics_job],
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Launches hourly and daily metrics for the hours and days that commits and replays have changed.",
+)
+def dirty_hours_sensor(
+    context: dg.SensorEvaluationContext, postgres: PostgresResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for the figures that are out of date: level-triggered, so that nothing is missed by a run that failed."""
+    from churn_platform.storage import metrics
+
+    with postgres.connect("churn sensor") as connection:
+        hours = metrics.dirty_hours(connection, at_most_every=settings().metrics_seconds)
+        days = metrics.dirty_days(connection, at_most_every=settings().metrics_seconds)
+    requests: list[dg.RunRequest] = []
+    for job_name, starts, step, key in (
+        (hourly_metrics_job.name, hours, timedelta(hours=1), hour_key),
+        (daily_metrics_job.name, metrics.midnight(days), timedelta(days=1), day_key),
+    ):
+        if starts and not _is_active(context.instance, job_name):
+            requests += [
+                _window_request(job_name, key(first), key(last)) for first, last in metrics.windows(starts, step)
+            ]
+    if not requests:
+        if hours or days:
+            return dg.SkipReason(f"{len(hours)} hours and {len(days)} days are out of date; their runs are under way.")
+        return dg.SkipReason("Every hour and day is up to date.")
+    return dg.SensorResult(run_requests=requests)
+
+
+def _is_active(instance: dg.DagsterInstance, job_name: str) -> bool:
+    return instance.get_runs_count(dg.RunsFilter(job_name=job_name, statuses=list(ACTIVE))) > 0
+
+
+def _window_request(job_name: str, first: str, last: str) -> dg.RunRequest:
+    """One run for a window of partitions, from the first to the last key."""
+    if first == last:
+        return dg.RunRequest(job_name=job_name, partition_key=first)
+    return dg.RunRequest(job_name=job_name, tags={RANGE_START_TAG: first, RANGE_END_TAG: last})

@@ -1,0 +1,301 @@
+"""From the customers file to the champion, through Dagster, on a real PostgreSQL and a real MLflow server."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from churn_platform.assets import preparation, raw, training
+from churn_platform.checks.batch_side import BATCH_SIDE_CHECKS
+from churn_platform.customers.generator import generate_customers, write_customers
+from churn_platform.customers.reader import read_customers
+from churn_platform.features.columns import FEATURES, columns_of
+from churn_platform.jobs import data_preparation_job, training_job
+from churn_platform.local.stack import Stack
+from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.resources.mlflow import MlflowRegistry, mlflow_run
+from churn_platform.resources.postgres import PostgresResource
+from churn_platform.schedules import data_preparation_schedule, training_schedule
+from churn_platform.settings import settings
+from churn_platform.storage import model_versions
+from churn_platform.storage.migrations import upgrade
+from churn_platform.storage.parquet_io_manager import MissingAssetFileError, ParquetIOManager
+
+DEFINITIONS = dg.Definitions(
+    assets=dg.load_assets_from_modules([raw, preparation, training]),
+    asset_checks=BATCH_SIDE_CHECKS,
+    jobs=[data_preparation_job, training_job],
+    schedules=[data_preparation_schedule, training_schedule],
+    resources={
+        "io_manager": ParquetIOManager(),
+        "postgres": PostgresResource(),
+        "mlflow": mlflow_run,
+        "mlflow_registry": MlflowRegistry(),
+    },
+)
+MODEL = "batch_side_test"  # a registered model and a database of their own: other tests have champions too
+ROWS = 1_500
+
+
+@dataclass
+class BatchSide:
+    """The batch side over generated customers, and the last run of each job."""
+
+    instance: dg.DagsterInstance
+
+    def run(self, job: str, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+        """Run a job of the code location in this process."""
+        definition = DEFINITIONS.resolve_job_def(job)
+        return definition.execute_in_process(instance=self.instance, raise_on_error=raise_on_error)
+
+    def train(self) -> dict[str, object]:
+        """Run the training job; what champion_model said of it."""
+        return metadata(self.run("training_job"), "champion_model")
+
+    def champion(self) -> model_versions.ModelVersion:
+        """The champion by the table."""
+        with psycopg.connect(settings().postgres_dsn) as connection:
+            champion = model_versions.champion(connection)
+        assert champion is not None
+        return champion
+
+    def value(self, asset: str) -> pd.DataFrame:
+        """An asset's frame as it is stored."""
+        return pd.read_parquet(f"{settings().artifacts}/assets/{asset}.parquet")
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]:
+    """Metadata of an asset that a run materialized."""
+    events = [event for event in result.get_asset_materialization_events() if event.asset_key == dg.AssetKey(asset)]
+    return {name: entry.value for name, entry in events[-1].materialization.metadata.items()}
+
+
+@pytest.fixture(scope="module")
+def batch_side(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchSide]:
+    """Prepared data of generated customers and one trained model, in a database and a folder of their own."""
+    folder = tmp_path_factory.mktemp("batch_side")
+    write_customers(generate_customers(ROWS, seed=5), folder / "customers.csv")
+    with psycopg.connect(stack.addresses["postgres"], autocommit=True) as connection:
+        connection.execute(f"create database {MODEL}")
+    database = make_conninfo(stack.addresses["postgres"], dbname=MODEL)
+    upgrade(database)
+    with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.ephemeral() as instance:
+        environment.setenv("CHURN_RAW_CSV", str(folder / "customers.csv"))
+        environment.setenv("CHURN_ARTIFACTS", str(folder / "artifacts"))
+        environment.setenv("DATABASE_URL", database)
+        environment.setenv("MLFLOW_MODEL", MODEL)
+        environment.setenv("MLFLOW_EXPERIMENT", MODEL)
+        settings.cache_clear()
+        batch_side = BatchSide(instance)
+        batch_side.run("data_preparation_job")
+        batch_side.train()
+        yield batch_side
+    settings.cache_clear()
+
+
+def test_preparation_gives_fourteen_features_in_order_and_every_check_passes(batch_side: BatchSide) -> None:
+    result = batch_side.run("data_preparation_job")
+
+    cleaned, train, test = (batch_side.value(name) for name in ("cleaned_customers", "train_features", "test_features"))
+    known_gender = read_customers(settings().churn_raw_csv)["Gender"].notna()
+    assert len(cleaned) == known_gender.sum() < ROWS
+    assert len(train) + len(test) == len(cleaned)
+    assert tuple(train.columns) == tuple(test.columns) == (*FEATURES, "Exited")
+    evaluations = result.get_asset_check_evaluations()
+    assert len(evaluations) == 16
+    assert all(evaluation.passed for evaluation in evaluations)
+
+
+def test_stored_features_are_those_that_the_bundle_makes_of_raw_rows(batch_side: BatchSide) -> None:
+    split = batch_side.value("train_test_split")
+    rows = split[split["split"] == "test"]
+
+    made = ModelBundle.load(batch_side.champion().uri).transform.transform(columns_of(rows))
+
+    stored = batch_side.value("test_features")[[*FEATURES]].to_numpy(np.float32)
+    np.testing.assert_array_equal(made, stored)
+
+
+def test_mlflow_holds_parameters_figures_tags_rows_and_importances_of_the_run(batch_side: BatchSide) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(settings().tracking_uri)
+    run = mlflow.get_run(batch_side.champion().run_id)
+
+    assert run.info.status == "FINISHED"
+    assert run.data.params["max_depth"] == "4"
+    assert set(run.data.metrics) >= {"accuracy", "precision", "recall", "f1", "roc_auc", "brier", "oof_roc_auc"}
+    assert run.data.metrics["training_time_seconds"] > 0
+    assert set(run.data.tags) >= {"dagster_run_id", "git_commit", "data_hash"}
+    assert run.inputs is not None
+    assert run.inputs.dataset_inputs[0].dataset.name == "training_split"
+    importances = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/feature_importances.json")
+    assert set(importances) == set(FEATURES)
+
+
+def test_the_registered_model_scores_raw_rows_exactly_as_the_bundle(batch_side: BatchSide) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(settings().tracking_uri)
+    champion = batch_side.champion()
+    raw_rows = batch_side.value("cleaned_customers").head(200)
+
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{champion.version}")
+    scored = model.predict(raw_rows)
+
+    bundle = ModelBundle.load(champion.uri)
+    np.testing.assert_array_equal(scored["probability"].to_numpy(), bundle.score(columns_of(raw_rows)))
+    assert scored["prediction"].tolist() == (scored["probability"] >= bundle.threshold).astype(int).tolist()
+    assert model.metadata.get_input_schema().input_names()[:2] == ["CreditScore", "Age"]
+    assert model.input_example is not None
+
+
+def test_an_equally_good_model_becomes_champion_and_the_alias_follows(batch_side: BatchSide) -> None:
+    former = batch_side.champion()
+
+    said = batch_side.train()
+
+    champion = batch_side.champion()
+    assert champion.version == said["champion_version"] == former.version + 1
+    assert "is at least" in str(said["reason"])
+    assert said["promoted"] is True
+    assert alias() == champion.version
+    assert champion.metrics["roc_auc"] == former.metrics["roc_auc"], "the same rows train the same model"
+
+
+def test_a_worse_model_is_not_promoted_and_the_reason_is_given(
+    batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from churn_platform.modeling import training as fitting
+
+    former = batch_side.champion()
+    honest = fitting.train
+
+    def on_labels_by_chance(features, churned, hyperparameters):  # type: ignore[no-untyped-def]
+        return honest(features, np.random.default_rng(1).permutation(churned), hyperparameters)
+
+    monkeypatch.setattr(fitting, "train", on_labels_by_chance)
+    said = batch_side.train()
+
+    assert batch_side.champion() == former
+    assert said["promoted"] is False
+    assert f"Version {former.version} stays champion" in str(said["reason"])
+    assert alias() == former.version
+
+
+def test_an_alias_moved_by_hand_is_adopted_and_reported(batch_side: BatchSide) -> None:
+    batch_side.train()
+    chosen = batch_side.champion().version - 1
+    MlflowRegistry().client().set_registered_model_alias(MODEL, "champion", str(chosen))
+
+    said = batch_side.train()
+
+    assert said["alias_moved_by_hand"] is True
+    assert batch_side.champion().version == chosen
+    assert alias() == chosen
+    assert batch_side.train()["alias_moved_by_hand"] is False, "adopted once, it is like any other champion"
+
+
+def test_a_training_that_fails_ends_its_mlflow_run_as_failed(
+    batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    from churn_platform.modeling import training as fitting
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(fitting, "train", out_of_memory)
+    result = batch_side.run("training_job", raise_on_error=False)
+
+    assert not result.success
+    mlflow.set_tracking_uri(settings().tracking_uri)
+    (run,) = mlflow.search_runs(
+        experiment_names=[MODEL], filter_string=f"tags.dagster_run_id = '{result.run_id}'", output_format="list"
+    )
+    assert run.info.status == "FAILED"
+
+
+def test_a_value_out_of_range_blocks_what_comes_after(
+    batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    customers = generate_customers(100, seed=5)
+    customers.loc[3, "CreditScore"] = 9_999
+    write_customers(customers, tmp_path / "wrong.csv")
+    monkeypatch.setenv("CHURN_RAW_CSV", str(tmp_path / "wrong.csv"))
+    settings.cache_clear()
+
+    result = batch_side.run("data_preparation_job", raise_on_error=False)
+
+    monkeypatch.undo()
+    settings.cache_clear()
+    assert not result.success
+    (failed,) = [evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed]
+    assert (failed.check_name, failed.blocking) == ("ranges", True)
+    assert "CreditScore is 9999..9999 in 1 of 100 rows" in str(failed.description)
+    assert [event.asset_key for event in result.get_asset_materialization_events()] == [dg.AssetKey("raw_customers")]
+
+
+def test_a_file_that_is_not_there_names_what_to_materialize(tmp_path: Path) -> None:
+    manager = ParquetIOManager(root=str(tmp_path))
+    context = dg.build_input_context(
+        asset_key=dg.AssetKey("train_features"), dagster_type=dg.PythonObjectDagsterType(pd.DataFrame)
+    )
+
+    with pytest.raises(MissingAssetFileError, match=rf"no file at {tmp_path}.*Materialize train_features first"):
+        manager.load_input(context)
+
+
+def test_a_value_without_a_format_of_its_own_is_refused(tmp_path: Path) -> None:
+    context = dg.build_output_context(asset_key=dg.AssetKey("something"))
+
+    with pytest.raises(TypeError, match="returned a set, expected a DataFrame"):
+        ParquetIOManager(root=str(tmp_path)).handle_output(context, {1})  # type: ignore[arg-type]
+    assert not os.listdir(tmp_path)  # noqa: PTH208
+
+
+def test_every_asset_says_what_it_is() -> None:
+    graph = DEFINITIONS.resolve_asset_graph()
+
+    assert {key.to_user_string() for key in graph.materializable_asset_keys} == {
+        "raw_customers",
+        "cleaned_customers",
+        "train_test_split",
+        "feature_imputer",
+        "feature_encoder",
+        "feature_scaler",
+        "imputed_features",
+        "encoded_features",
+        "binned_features",
+        "scaled_features",
+        "train_features",
+        "test_features",
+        "churn_model",
+        "model_evaluation",
+        "champion_model",
+    }
+    for key in graph.materializable_asset_keys:
+        asset = graph.get(key)
+        assert asset.description, key
+        assert asset.kinds, key
+        assert asset.owners == ["team:ml-platform"], key
+        assert asset.group_name in {"raw", "preparation", "training"}, key
+
+
+def test_schedules_are_off_until_turned_on() -> None:
+    for schedule, cron in ((data_preparation_schedule, "*/20 * * * *"), (training_schedule, "0 * * * *")):
+        assert schedule.cron_schedule == cron
+        assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+
+
+def alias() -> int:
+    """The version that MLflow's alias points at."""
+    return int(MlflowRegistry().client().get_model_version_by_alias(MODEL, "champion").version)
