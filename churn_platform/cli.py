@@ -5,6 +5,7 @@ import typer
 from churn_platform.commands import data, db, stack
 from churn_platform.commands.demo import demo
 from churn_platform.commands.produce import produce
+from churn_platform.commands.settings import settings
 
 app = typer.Typer(
     help="A bank's customer churn, trained and streamed by one Dagster asset graph.",
@@ -13,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they could hold a password
 )
 
-for command in (demo, stack.up, stack.down, stack.status, stack.logs, produce):
+for command in (demo, stack.up, stack.down, stack.status, stack.logs, produce, settings):
     app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")

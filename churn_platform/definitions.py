@@ -39,7 +39,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         **(resource_overrides or {}),
     }
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([raw, preparation, training, predictions, metrics]),
+        assets=dg.load_assets_from_modules([raw, preparation, training, predictions, metrics], include_specs=True),
         asset_checks=BATCH_SIDE_CHECKS,
         jobs=[data_preparation_job, training_job, prediction_stream_job, hourly_metrics_job, daily_metrics_job],
         schedules=[data_preparation_schedule, training_schedule],

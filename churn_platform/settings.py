@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from dotenv import dotenv_values
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -66,9 +67,13 @@ class Settings(BaseSettings):
     )
     kafka_sasl_username: str | None = Field(None, description="SASL user.")
     kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
-    kafka_ssl_ca_location: Path | None = Field(None, description="File of the CA that signed the brokers' certificate.")
-    kafka_ssl_certificate_location: Path | None = Field(None, description="Client certificate file, for mutual TLS.")
-    kafka_ssl_key_location: Path | None = Field(None, description="Client key file, for mutual TLS.")
+    kafka_ssl_ca_location: ProjectPath | None = Field(
+        None, description="File of the CA that signed the brokers' certificate."
+    )
+    kafka_ssl_certificate_location: ProjectPath | None = Field(
+        None, description="Client certificate file, for mutual TLS."
+    )
+    kafka_ssl_key_location: ProjectPath | None = Field(None, description="Client key file, for mutual TLS.")
 
     # Topics
     events_topic: str = Field("customer-events", description="Topic that customer events are read from.")
@@ -80,7 +85,9 @@ class Settings(BaseSettings):
     )
     topic_replication: int = Field(1, ge=1, description="Replicas of a topic that the platform creates.")
     retention_days: int = Field(
-        14, ge=1, description="Days that events stay in Kafka and prediction partitions in Dagster."
+        14,
+        ge=1,
+        description="Days that events stay in a topic that the platform creates: how far back a replay can go.",
     )
 
     # The stream
@@ -103,10 +110,13 @@ class Settings(BaseSettings):
     scoring_threads: int = Field(1, ge=1, description="Threads of XGBoost when it scores a commit.")
 
     # Metrics
-    high_risk_threshold: float = Field(0.7, ge=0, le=1, description="Risk score from which a customer is high risk.")
     metrics_seconds: float = Field(
         30, ge=0, description="An hour that keeps changing is recomputed at most this often, in seconds."
     )
+
+    # Schedules; both are off until turned on in the UI
+    data_preparation_cron: str = Field("*/20 * * * *", description="When the data is prepared, cron syntax, UTC.")
+    training_cron: str = Field("0 * * * *", description="When a model is trained, cron syntax, UTC.")
 
     # MLflow names
     mlflow_experiment: str = Field("churn", description="MLflow experiment of the training runs.")
@@ -177,9 +187,20 @@ def _missing(variable: str, server: str, local: Path) -> str:
 
 
 def load_settings() -> Settings:
-    """Settings read anew: the environment, then `.env`, then `.local/env`."""
-    local = _at_project_root(Path(os.environ.get("CHURN_LOCAL", ".local")))
-    return Settings(_env_file=(local / "env", PROJECT_ROOT / ".env"))  # type: ignore[call-arg]  # its plugin for mypy would break others
+    """Settings read anew: the environment, then `.env`, then `.local/env`.
+
+    Raises:
+        SettingsError: a value cannot be used; it says which and why, and shows no value.
+    """
+    yours = PROJECT_ROOT / ".env"
+    local = os.environ.get("CHURN_LOCAL") or dotenv_values(yours).get("CHURN_LOCAL") or ".local"
+    try:
+        return Settings(_env_file=(_at_project_root(Path(local)) / "env", yours))  # type: ignore[call-arg]  # hidden
+    except ValidationError as error:
+        problems = [f"{str(each['loc'][0]).upper()}: {each['msg']}." for each in error.errors(include_input=False)]
+        raise SettingsError(
+            "\n".join([*problems, "What each setting may be: churn settings --format markdown"])
+        ) from error
 
 
 @cache

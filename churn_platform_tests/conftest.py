@@ -1,17 +1,23 @@
 """What the tests share: one set of real servers for the session, and a helper that waits."""
 
+import itertools
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from churn_platform.local.environment import SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
+from churn_platform.storage.migrations import upgrade
+from churn_platform_tests.modeling.bundles import small_bundle
 from churn_platform_tests.waiting import wait_until
 
 __all__ = ["wait_until"]
@@ -43,3 +49,49 @@ def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
         settings.cache_clear()
         yield stack
     settings.cache_clear()
+
+
+_number = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def template_database(stack: Stack) -> str:
+    """A migrated database that tests copy theirs from."""
+    assert stack.is_up
+    name = "template_of_tests"
+    with psycopg.connect(settings().postgres_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    upgrade(make_conninfo(settings().postgres_dsn, dbname=name))
+    return name
+
+
+@pytest.fixture
+def database(template_database: str) -> str:
+    """Connection string of a migrated database that nobody else uses."""
+    name = f"test_{next(_number)}"
+    with psycopg.connect(settings().postgres_dsn, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template_database))
+        )
+    return make_conninfo(settings().postgres_dsn, dbname=name)
+
+
+@pytest.fixture
+def platform(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The settings of this process, with that database and topics of its own; the connection string."""
+    number = next(_number)
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setenv("EVENTS_TOPIC", f"platform-events-{number}")
+    monkeypatch.setenv("PREDICTIONS_TOPIC", f"platform-predictions-{number}")
+    settings.cache_clear()
+    yield database
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def bundle_uri(local_folder: Path) -> str:
+    """A saved bundle."""
+    uri = str(local_folder / "bundle")
+    small_bundle().save(uri)
+    return uri

@@ -49,7 +49,7 @@ high_risk_customers = dg.AssetSpec(
     kinds={"postgres", "table"},
     owners=["team:retention"],
     metadata={"dagster/column_schema": HIGH_RISK_COLUMNS, "dagster/table_name": "high_risk_customers"},
-    description="Customers whose risk score reached HIGH_RISK_THRESHOLD, one row per event, for the retention team. "
+    description="Customers whose risk score reached 0.7, one row per event, for the retention team. "
     "Written in the same transaction as the predictions; a replay updates scores and never alert_sent.",
 )
 

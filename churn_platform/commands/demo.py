@@ -38,7 +38,9 @@ def demo(
 
     began, display = time.monotonic(), StepDisplay()
     with plain_errors():
-        stack = Stack(load_settings().churn_local, given={**DEMO_SETTINGS, **os.environ})
+        chosen = {name for name in DEMO_SETTINGS if name.lower() in load_settings().model_fields_set}
+        shorter = {name: value for name, value in DEMO_SETTINGS.items() if name not in chosen}
+        stack = Stack(load_settings().churn_local, given={**os.environ, **shorter})
         with ProgressDisplay() as progress:
             started = stack.start(progress)
         try:
@@ -60,6 +62,9 @@ def demo(
         json_file.write_text(json.dumps(report.as_json(outcome, seconds=took), indent=2, default=str) + "\n")
     if keep or not started:
         output.print(f"\nOpen [bold]{stack.addresses['dagster']}[/bold] to browse it. Stop everything: churn down")
+        if started and shorter:
+            settings = ", ".join(f"{name}={value}" for name, value in shorter.items())
+            output.print(f"Until then it runs with {settings}; 'churn up' uses your own settings.", highlight=False)
     else:
         output.print("\n'churn up' (make up) brings it back, with all it holds, and says where its UI is.")
     output.print(f"Took {took:.0f} s.", highlight=False)

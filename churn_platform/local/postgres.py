@@ -35,6 +35,7 @@ SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "128MB",
     "max_wal_size": "1GB",
+    "track_commit_timestamp": "on",  # says when a row became visible, which is what latency ends at
     "log_min_duration_statement": "-1",
     "logging_collector": "off",  # the supervisor keeps the log
     "log_line_prefix": "%m [%p] %q%u ",
@@ -174,27 +175,6 @@ def _create_database(address: str) -> None:
     with psycopg.connect(_maintenance(address), autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-
-
-def create_schemas(address: str) -> None:
-    """Make the schemas of Dagster's and MLflow's own tables, where they are missing.
-
-    Raises:
-        StackError: the user of the connection may not.
-    """
-    with psycopg.connect(address) as connection:
-        present = {name for (name,) in connection.execute("SELECT nspname FROM pg_namespace")}
-        for schema in SCHEMAS:
-            if schema in present:
-                continue
-            try:
-                connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
-            except psycopg.errors.InsufficientPrivilege as error:
-                user, database = connection.info.user, connection.info.dbname
-                raise StackError(
-                    f"{user} may not make the schema {schema} in the database {database}.",
-                    remedy=f"As the database's owner: GRANT CREATE ON DATABASE {database} TO {user};",
-                ) from error
 
 
 def in_schema(address: str, schema: str) -> str:

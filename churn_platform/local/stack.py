@@ -17,6 +17,7 @@ from typing import Self
 
 import psutil
 from filelock import FileLock, Timeout
+from pydantic import SecretStr
 
 from churn_platform.local import environment as env
 from churn_platform.local import kafka, orchestration, postgres, tracking, web
@@ -265,9 +266,23 @@ class Stack:
     def _complete(self, part: Part) -> None:
         part.complete()
         if part.name == "postgres":
-            address = self.addresses["postgres"]
-            postgres.create_schemas(address)
-            migrations.upgrade(address)
+            migrations.upgrade(self.addresses["postgres"])
+        if part.name == "kafka" and "kafka" in self.embedded:
+            self._create_topics()
+
+    def _create_topics(self) -> None:
+        """Make our topics, so that events can be sent by any client from the start."""
+        from confluent_kafka.admin import AdminClient
+
+        from churn_platform.streaming import topics
+        from churn_platform.streaming.config import StreamConfig
+
+        addresses = {
+            "kafka_bootstrap_servers": self.addresses["kafka"],
+            "database_url": SecretStr(self.addresses["postgres"]),
+        }
+        config = StreamConfig.from_settings(load_settings().model_copy(update=addresses))
+        topics.create_missing(AdminClient(config.kafka), config)
 
     def _check_security(self) -> None:
         protocol = load_settings().kafka_security_protocol

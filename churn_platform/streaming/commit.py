@@ -226,9 +226,14 @@ def _letter_row(source: Source, letter: DeadLetter) -> tuple[object, ...]:
 
 
 def _write_high_risk(connection: psycopg.Connection, scored: ScoredEvents, threshold: float) -> None:
-    risky = scored.risk_score >= threshold
+    risky = _at_least(scored.risk_score, threshold)
     if risky.any():
         connection.execute(_ADD_HIGH_RISK, (uuids(scored.events.event_id[risky]),))
+
+
+def _at_least(risk: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
+    """Compared as PostgreSQL does, in double precision: 0.7 itself is no single precision number."""
+    return risk.astype(np.float64) >= threshold
 
 
 def uuids(event_ids: NDArray[np.void]) -> list[str]:
@@ -254,7 +259,7 @@ def hour_sums(scored: ScoredEvents, high_risk_threshold: float) -> list[HourSums
         np.bincount(index, minlength=len(hour_numbers)).tolist(),
         total(scored.prediction),
         total(scored.risk_score),
-        total(scored.risk_score >= high_risk_threshold),
+        total(_at_least(scored.risk_score, high_risk_threshold)),
         total(age_known),
         total(np.where(age_known, age, 0)),
         total(customers["Balance"]),

@@ -7,6 +7,8 @@ from churn_platform.settings import Settings
 
 # Clocks of producers run ahead: an event may be this much later than the batch that holds it can last.
 CLOCK_TOLERANCE = timedelta(minutes=5)
+# Risk score from which a customer is high risk; the views and the partial index of churn_predictions hold it too.
+HIGH_RISK_THRESHOLD = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,8 @@ class StreamConfig:
     batch_events: int
     batch_seconds: float
     idle_seconds: float
-    high_risk_threshold: float
     scoring_threads: int
+    high_risk_threshold: float = HIGH_RISK_THRESHOLD
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "StreamConfig":
@@ -57,7 +59,6 @@ class StreamConfig:
             batch_events=settings.batch_events,
             batch_seconds=settings.batch_seconds,
             idle_seconds=settings.idle_seconds,
-            high_risk_threshold=settings.high_risk_threshold,
             scoring_threads=settings.scoring_threads,
         )
 

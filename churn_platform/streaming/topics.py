@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import psycopg
@@ -59,7 +59,7 @@ def describe(admin: AdminClient, name: str) -> Topic:
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMissingError(
-                f"Topic {name!r} does not exist. The first 'churn produce' creates it; EVENTS_TOPIC names another."
+                f"Topic {name!r} does not exist. Create it ('churn produce' does, too), or set EVENTS_TOPIC to another."
             ) from error
         raise
     return Topic(name, str(described.topic_id), tuple(sorted(p.id for p in described.partitions)))
@@ -68,9 +68,12 @@ def describe(admin: AdminClient, name: str) -> Topic:
 def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
     """Create the events and predictions topics where they do not exist: no compaction, retention as configured.
 
+    Topics that exist are left as they are, and no right to create any is needed then.
+
     Returns:
         Names of the topics created.
     """
+    existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
     new = [
         NewTopic(
             name,
@@ -82,7 +85,10 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
             },
         )
         for name in (config.events_topic, config.predictions_topic)
+        if name not in existing
     ]
+    if not new:
+        return []
     created = []
     for name, future in admin.create_topics(new, request_timeout=REQUEST_SECONDS).items():
         try:
@@ -162,5 +168,6 @@ def _start(start: str) -> OffsetSpec:
             f"STREAM_START is {start!r}: expected earliest, latest or an ISO 8601 timestamp, "
             f"such as 2026-11-24T00:00:00Z."
         ) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     spec: OffsetSpec = OffsetSpec.for_timestamp(round(moment.timestamp() * 1000))
     return spec

@@ -1,5 +1,9 @@
 -- migrate:up
 
+-- Dagster's and MLflow's own tables live beside the platform's.
+create schema if not exists dagster;
+create schema if not exists mlflow;
+
 -- Which model is champion is decided here; MLflow's alias follows.
 create table model_versions (
     version integer primary key,

@@ -1,0 +1,133 @@
+"""`churn settings`: the committed reference is what it prints, and no secret is ever shown."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from churn_platform.cli import app
+from churn_platform.commands.settings import GROUPS, as_env_file, as_markdown, reference
+from churn_platform.settings import PROJECT_ROOT, Settings
+
+SECRET = "s3cret"  # noqa: S105  of no server
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """Runs the command on a wide terminal, so that no value is broken over two lines; no server is named."""
+    for variable in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(variable, raising=False)
+    return CliRunner(env={"COLUMNS": "400"})
+
+
+@pytest.mark.parametrize(("form", "file"), [("markdown", "docs/settings.md"), ("env", ".env.example")])
+def test_the_committed_reference_is_what_the_command_prints(runner: CliRunner, form: str, file: str) -> None:
+    outcome = runner.invoke(app, ["settings", "--format", form])
+
+    assert outcome.exit_code == 0, outcome.output
+    committed = (PROJECT_ROOT / file).read_text()
+    assert outcome.stdout == committed, f"Write it anew: churn settings --format {form} > {file}"
+
+
+def test_the_readme_has_the_rows_of_the_reference_in_order() -> None:
+    printed = [line for line in as_markdown(reference()).splitlines() if line.startswith("| `")]
+    section = (PROJECT_ROOT / "README.md").read_text().partition("\n## Settings\n")[2].partition("\n## ")[0]
+
+    assert [line for line in section.splitlines() if line.startswith("| `")] == printed
+
+
+def test_a_copy_of_the_reference_with_every_line_uncommented_sets_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(re.sub(r"^#(?=[A-Z])", "", as_env_file(reference()), flags=re.MULTILINE))
+
+    assert Settings(_env_file=file) == Settings(_env_file=None)  # type: ignore[call-arg]  # pydantic-settings hides it
+
+
+def test_the_reference_is_the_same_whatever_is_set(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = runner.invoke(app, ["settings", "--format", "env"]).stdout
+    monkeypatch.setenv("BATCH_SECONDS", "7")
+
+    assert runner.invoke(app, ["settings", "--format", "env"]).stdout == before
+
+
+@pytest.mark.parametrize("form", ["markdown", "env"])
+def test_the_reference_names_no_path_of_this_machine(runner: CliRunner, form: str) -> None:
+    printed = runner.invoke(app, ["settings", "--format", form]).stdout
+
+    assert str(PROJECT_ROOT) not in printed
+    assert str(Path.home()) not in printed
+
+
+def test_every_setting_has_a_group_and_says_what_it_means() -> None:
+    assert GROUPS.keys() <= Settings.model_fields.keys()
+    assert next(iter(Settings.model_fields)) in GROUPS
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_json_has_value_and_default_of_every_setting(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCH_SECONDS", "7")
+
+    found = {each["variable"]: each for each in json.loads(runner.invoke(app, ["settings", "--json"]).stdout)}
+
+    assert found.keys() == {name.upper() for name in Settings.model_fields}
+    assert (found["BATCH_SECONDS"]["value"], found["BATCH_SECONDS"]["default"]) == (7, 60)
+
+
+@pytest.mark.parametrize("arguments", [["settings"], ["settings", "--json"]])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", f"postgresql://anna:{SECRET}@db.example:5432/churn"),
+        ("DATABASE_URL", f"postgresql://anna:a@{SECRET}@db.example:5432/churn"),
+        ("DATABASE_URL", f"postgresql://anna:a/{SECRET}@db.example:5432/churn"),
+        ("DATABASE_URL", f"postgresql://db.example/churn?user=anna&password={SECRET}"),
+        ("DATABASE_URL", f"host=db.example user=anna password={SECRET}"),
+        ("DATABASE_URL", SECRET),
+        ("KAFKA_SASL_PASSWORD", SECRET),
+        ("KAFKA_SASL_PASSWORD", f"user={SECRET}"),
+        ("MLFLOW_TRACKING_URI", f"https://anna:{SECRET}@mlflow.example"),
+        ("CHURN_ARTIFACTS", f"s3://key:{SECRET}@bucket/churn"),
+    ],
+)
+def test_no_secret_is_printed(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    outcome = runner.invoke(app, arguments)
+
+    assert outcome.exit_code == 0, outcome.output
+    assert "***" in outcome.output
+    assert SECRET not in outcome.output
+
+
+def test_a_database_is_shown_by_where_it_is(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://anna:{SECRET}@db.example:5433/churn")
+
+    outcome = runner.invoke(app, ["settings"])
+
+    assert "host=db.example port=5433 dbname=churn user=anna password=***" in outcome.stdout
+
+
+def test_a_value_that_cannot_be_used_is_named_with_the_way_out(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_SECONDS", "soon")
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "TLS")
+
+    outcome = runner.invoke(app, ["settings"])
+
+    assert outcome.exit_code == 1
+    assert "BATCH_SECONDS: Input should be a valid number" in outcome.stderr
+    assert "KAFKA_SECURITY_PROTOCOL: Input should be 'PLAINTEXT'" in outcome.stderr
+    assert "churn settings --format markdown" in outcome.stderr
+
+
+def test_json_and_another_format_exclude_each_other(runner: CliRunner) -> None:
+    assert runner.invoke(app, ["settings", "--json", "--format", "env"]).exit_code == 2
+
+
+def test_help_has_an_example(runner: CliRunner) -> None:
+    assert "Example: churn settings" in runner.invoke(app, ["settings", "--help"]).stdout

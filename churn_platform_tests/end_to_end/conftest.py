@@ -1,0 +1,52 @@
+"""The whole platform, Dagster's daemon included, over a small customers file."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from churn_platform.customers.generator import generate_customers, write_customers
+from churn_platform.local.ports import ANY_FREE_PORTS
+from churn_platform.local.stack import Stack
+from churn_platform_tests.end_to_end.running import Running
+
+# Short batches and figures that come at once: what lasts a minute in earnest lasts seconds here.
+SETTINGS = {
+    "BATCH_SECONDS": "4",
+    "IDLE_SECONDS": "20",
+    "METRICS_SECONDS": "0",
+    "DATA_PREPARATION_CRON": "* * * * *",
+    "TRAINING_CRON": "* * * * *",
+}
+
+
+@pytest.fixture(scope="session")
+def running(embedded_only: dict[str, str]) -> Iterator[Running]:
+    """A platform that is up, with a sensor and a daemon at work."""
+    folder = Path(tempfile.mkdtemp(prefix="churn-platform-"))
+    customers = folder / "customers.csv"
+    write_customers(generate_customers(1_500, seed=5), customers)
+    stack = Stack(
+        folder / "local",
+        usual_ports=ANY_FREE_PORTS,
+        given={**embedded_only, **SETTINGS, "CHURN_RAW_CSV": str(customers)},
+        env_file=Path(os.devnull),
+    )
+    with stack, Running(stack) as running:
+        yield running
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def trained(running: Running) -> Running:
+    """The same, after its schedules have prepared the data and trained a champion."""
+    running.start_schedule("data_preparation_schedule")
+    running.wait_for_success("data_preparation_job", timeout=150)
+    running.stop_schedule("data_preparation_schedule")
+    running.start_schedule("training_schedule")
+    running.wait_for_success("training_job", timeout=150)
+    running.stop_schedule("training_schedule")
+    return running

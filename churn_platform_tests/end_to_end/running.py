@@ -1,0 +1,148 @@
+"""A running platform under test: what a person does in the UI, and what stands in PostgreSQL and Kafka then."""
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any, LiteralString, Self
+
+import httpx
+import psutil
+import psycopg
+from confluent_kafka import Producer
+from dagster_graphql import DagsterGraphQLClient
+
+from churn_platform.local.stack import Stack
+from churn_platform.storage import ledger
+from churn_platform_tests.waiting import wait_until
+
+EVENTS_TOPIC = "customer-events"
+LOCATION = {"repositoryLocationName": "churn_platform", "repositoryName": "__repository__"}
+START = "mutation ($s: ScheduleSelector!) { startSchedule(scheduleSelector: $s) { __typename } }"
+STATES = """
+    query ($s: ScheduleSelector!) {
+        scheduleOrError(scheduleSelector: $s) { ... on Schedule { scheduleState { id selectorId } } }
+    }
+"""
+STOP = "mutation ($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
+RUNS = """
+    query ($filter: RunsFilter!) {
+        runsOrError(filter: $filter) { ... on Runs { results { runId status tags { key value } } } }
+    }
+"""
+
+
+class Running:
+    """The platform that a stack runs. As a context manager it closes its connections."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+
+    def __enter__(self) -> Self:
+        self.connection = psycopg.connect(self.stack.addresses["postgres"], autocommit=True)
+        host, _, port = self.stack.addresses["dagster"].removeprefix("http://").partition(":")
+        self.dagster = DagsterGraphQLClient(host, port_number=int(port))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    # Dagster
+
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        """What Dagster's GraphQL answers."""
+        url = f"{self.stack.addresses['dagster']}/graphql"
+        answer = httpx.post(url, json={"query": query, "variables": variables}, timeout=30, trust_env=False).json()
+        assert "errors" not in answer, answer
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def start_schedule(self, name: str) -> None:
+        """Turn a schedule on, as the switch in the UI does."""
+        answer = self.ask(START, s={**LOCATION, "scheduleName": name})
+        assert answer["startSchedule"]["__typename"] == "ScheduleStateResult"
+
+    def stop_schedule(self, name: str) -> None:
+        """Turn a schedule off."""
+        state = self.ask(STATES, s={**LOCATION, "scheduleName": name})["scheduleOrError"]["scheduleState"]
+        self.ask(STOP, id=state["id"])
+
+    def runs(self, job: str) -> list[dict[str, Any]]:
+        """Runs of a job, the newest first."""
+        results: list[dict[str, Any]] = self.ask(RUNS, filter={"pipelineName": job})["runsOrError"]["results"]
+        return results
+
+    def wait_for_success(self, job: str, *, timeout: float) -> None:
+        """Wait until a run of the job has succeeded; a failed one ends the waiting."""
+
+        def succeeded() -> bool:
+            states = [run["status"] for run in self.runs(job)]
+            assert "FAILURE" not in states, self.stack.logs("daemon")
+            return "SUCCESS" in states
+
+        wait_until(succeeded, timeout, f"{job} to succeed")
+
+    def materialize(self, job: str, partition: str) -> str:
+        """Materialize a partition, as the button in the UI does, and wait for the end; the run's status."""
+        run_id = self.dagster.submit_job_execution(job, tags={"dagster/partition": partition})
+        wait_until(lambda: self.dagster.get_run_status(run_id).value in ("SUCCESS", "FAILURE"), 120)
+        return str(self.dagster.get_run_status(run_id).value)
+
+    def materialized_batches(self) -> set[str]:
+        """Partitions of churn_predictions that the UI shows as materialized."""
+        query = """{ assetNodeOrError(assetKey: {path: ["churn_predictions"]}) { ... on AssetNode {
+            assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } } } } }"""
+        return set(self.ask(query)["assetNodeOrError"]["assetPartitionStatuses"]["materializedPartitions"])
+
+    # The stream
+
+    def send(self, events: Sequence[dict[str, object] | bytes]) -> None:
+        """Send events and wait until Kafka has them."""
+        producer = Producer({"bootstrap.servers": self.stack.addresses["kafka"], "acks": "all"})
+        for each in events:
+            producer.produce(EVENTS_TOPIC, each if isinstance(each, bytes) else json.dumps(each).encode())
+        assert producer.flush(30) == 0
+
+    def value(self, query: LiteralString) -> Any:
+        """The one value that a query gives."""
+        row = self.connection.execute(query).fetchone()
+        assert row is not None
+        return row[0]
+
+    def events_read(self) -> int:
+        """Events that the ledger has counted."""
+        return int(self.value("select coalesce(sum(events), 0) from stream_batches"))
+
+    def at_rest(self) -> bool:
+        """Whether every opened batch is closed and reported, and every hour and day up to date."""
+        return bool(
+            self.value(
+                """
+                select not exists (
+                    select from stream_batches where opened is not null and (closed is null or not reported)
+                ) and not exists (
+                    select from dirty_hours d left join churn_metrics_hourly h using (hour_timestamp)
+                    where h.version is distinct from d.version
+                ) and (select coalesce(sum(version), 0) from churn_metrics_hourly)
+                    = (select coalesce(sum(version), 0) from churn_metrics_daily)
+                """
+            )
+        )
+
+    def kill_streaming_runs(self) -> int:
+        """kill -9 every streaming run that PostgreSQL has a session of; how many there were."""
+        ports = {
+            port
+            for (port,) in self.connection.execute(
+                "select client_port from pg_stat_activity where starts_with(application_name, %s)",
+                (ledger.SESSION_PREFIX,),
+            )
+        }
+        pids = {
+            connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.laddr and connection.laddr.port in ports and connection.pid
+        } - {os.getpid()}
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return len(pids)

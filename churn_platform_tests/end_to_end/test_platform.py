@@ -1,0 +1,90 @@
+"""The whole way under the real daemon: from a schedule to a champion, from an event to its hour, through a kill."""
+
+from datetime import UTC, datetime, timedelta
+
+from churn_platform_tests.end_to_end.running import Running
+from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.waiting import wait_until
+
+FIGURES = (
+    "select json_agg(to_jsonb(h) - 'updated_at' - 'version' order by hour_timestamp)::text from churn_metrics_hourly h"
+)
+ROWS = """
+    select md5(string_agg(
+        concat(event_id, risk_score, prediction, batch, kafka_partition, kafka_offset), ',' order by event_id
+    ))
+    from churn_predictions
+"""
+
+
+def test_schedules_prepare_the_data_and_train_a_champion(trained: Running) -> None:
+    for job, schedule in (
+        ("data_preparation_job", "data_preparation_schedule"),
+        ("training_job", "training_schedule"),
+    ):
+        tags = {tag["key"]: tag["value"] for tag in trained.runs(job)[-1]["tags"]}
+        assert tags["dagster/schedule_name"] == schedule
+    assert (
+        trained.value("select count(*) from model_versions where promoted_at is not null and retired_at is null") == 1
+    )
+
+
+def test_an_event_becomes_a_prediction_and_a_figure_of_its_hour_and_day(trained: Running) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    before = trained.events_read()
+    first = event(1)
+    trained.send(
+        [first, first, event(2, event_timestamp=yesterday.isoformat()), b"bad", *(event(n) for n in range(100))]
+    )
+
+    wait_until(lambda: trained.events_read() == before + 104, 90, "the events to be read")
+    wait_until(trained.at_rest, 90, "batches, hours and days to be there")
+
+    assert trained.value("select count(*) = count(distinct event_id) from churn_predictions")
+    assert trained.value("select sum(total_predictions) from churn_metrics_hourly") == trained.value(
+        "select count(*) from churn_predictions"
+    )
+    assert trained.value("select sum(total_predictions) from churn_metrics_daily") == trained.value(
+        "select count(*) from churn_predictions"
+    )
+    assert trained.value("select count(*) from churn_metrics_daily") >= 2
+    assert trained.value("select sum(dead_letters) from stream_batches") == 1
+    assert trained.value("select sum(duplicates) from stream_batches") == 1
+    opened = {
+        batch for (batch,) in trained.connection.execute("select batch from stream_batches where opened is not null")
+    }
+    assert opened <= trained.materialized_batches()
+
+
+def test_a_replay_from_the_ui_leaves_the_same_rows_and_figures(trained: Running) -> None:
+    wait_until(trained.at_rest, 90)
+    batch = trained.value("select min(batch) from stream_batches where closed is not null")
+    rows, figures = trained.value(ROWS), trained.value(FIGURES)
+
+    assert trained.materialize("prediction_stream_job", batch) == "SUCCESS"
+    wait_until(trained.at_rest, 90, "the hours to be computed anew")
+
+    assert trained.value("select sum(replays) from stream_batches") == 1
+    assert trained.value(ROWS) == rows
+    assert trained.value(FIGURES) == figures
+
+
+def test_killed_runs_lose_nothing_and_count_nothing_twice(trained: Running) -> None:
+    before, kills = trained.events_read(), 0
+    sent = [event(number) for number in range(3_000)]
+    for third in range(3):
+        trained.send(sent[third * 1_000 : (third + 1) * 1_000])
+        wait_until(lambda third=third: trained.events_read() > before + third * 1_000, 90, "a commit to kill after")  # type: ignore[misc]
+        kills += trained.kill_streaming_runs()
+
+    wait_until(lambda: trained.events_read() >= before + 3_000, 120, "everything to be read")
+    wait_until(trained.at_rest, 120, "batches, hours and days to be there")
+
+    assert kills >= 3
+    assert trained.events_read() == before + 3_000
+    ids = {str(each["event_id"]) for each in sent}
+    stored = [str(row[0]) for row in trained.connection.execute("select event_id from churn_predictions")]
+    assert len(stored) == len(set(stored))
+    assert ids <= set(stored)
+    assert trained.value("select sum(predictions + dead_letters + duplicates) from stream_batches") == before + 3_000
+    assert trained.value("select sum(total_predictions) from churn_metrics_hourly") == len(stored)

@@ -1,0 +1,58 @@
+"""Binary COPY: what is encoded from columns is what PostgreSQL reads."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import psycopg
+
+from churn_platform.storage.bulk import Column, copy_columns
+
+TABLE = """
+    create table wide (
+        a smallint, b integer, c bigint, d real, e double precision, f timestamptz, g uuid, h text, i text, j smallint
+    )
+"""
+IDS = [f"0193{number:04d}-0000-7000-8000-00000000000{number}" for number in range(4)]
+
+
+def columns() -> dict[str, Column]:
+    """Four rows of every type, with texts of several lengths and nulls."""
+    moment = datetime(2026, 11, 24, 9, 30, 15, 123456, tzinfo=UTC)
+    return {
+        "a": Column("smallint", np.array([1, -2, 3, 4], np.int16)),
+        "b": Column("integer", np.array([1, 2, 3, 2**31 - 1])),
+        "c": Column("bigint", np.array([1, 2, 3, 2**62])),
+        "d": Column("real", np.array([0.5, 0.25, -1, 3], np.float32)),
+        "e": Column("double precision", np.array([0.1, 2.5, 1e300, -4])),
+        "f": Column("timestamptz", np.full(4, round(moment.timestamp() * 1e6))),
+        "g": Column("uuid", np.frombuffer(b"".join(bytes.fromhex(i.replace("-", "")) for i in IDS), "V16")),
+        "h": Column("text", np.char.encode(["", "ä", "Germany", "x" * 40], "utf-8")),
+        "i": Column("text", np.array([b"a", b"", b"ccc", b""]), null=np.array([False, True, False, False])),
+        "j": Column("smallint", np.array([0, -1, 1, -1], np.int16), null=np.array([False, True, False, True])),
+    }
+
+
+def test_rows_arrive_as_they_were_given(database: str) -> None:
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute(TABLE)
+        copy_columns(cursor, "wide", columns())
+        rows = cursor.execute("select a, b, c, d, e, f, g::text, h, i, j from wide order by g").fetchall()
+
+    moment = datetime(2026, 11, 24, 9, 30, 15, 123456, tzinfo=UTC)
+    assert rows == [
+        (1, 1, 1, 0.5, 0.1, moment, IDS[0], "", "a", 0),
+        (-2, 2, 2, 0.25, 2.5, moment, IDS[1], "ä", None, None),
+        (3, 3, 3, -1.0, 1e300, moment, IDS[2], "Germany", "ccc", 1),
+        (4, 2**31 - 1, 2**62, 3.0, -4.0, moment, IDS[3], "x" * 40, "", None),
+    ]
+
+
+def test_many_rows_cross_the_chunks(database: str) -> None:
+    count = 50_000
+    texts = np.array([f"{number:0{1 + number % 30}d}".encode() for number in range(count)])
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute("create table tall (number integer, text text)")
+        copy_columns(cursor, "tall", {"number": Column("integer", np.arange(count)), "text": Column("text", texts)})
+        found = cursor.execute("select count(*), count(*) filter (where text::bigint = number) from tall").fetchone()
+
+    assert found == (count, count)

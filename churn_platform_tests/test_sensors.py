@@ -1,0 +1,260 @@
+"""The sensors on a real Dagster instance, with real Kafka and PostgreSQL behind them."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import psycopg
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from churn_platform.definitions import defs
+from churn_platform.partitions import BATCH_KEY, batch_planned, batches, day_key, hour_key
+from churn_platform.resources.kafka import KafkaResource
+from churn_platform.resources.postgres import PostgresResource
+from churn_platform.sensors import (
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    STREAM_TAG,
+    customer_events_sensor,
+    dirty_hours_sensor,
+)
+from churn_platform.settings import settings
+from churn_platform.storage import ledger, model_versions
+from churn_platform.streaming import topics
+from churn_platform_tests.streaming.stream import event
+
+
+@dataclass
+class Ticks:
+    """A platform with topics and a champion, and the ticks of its sensors."""
+
+    instance: dg.DagsterInstance
+    database: str
+    cursor: str | None = None
+
+    def tick(self, sensor: dg.SensorDefinition = customer_events_sensor) -> dg.SensorResult:
+        """One tick, as the daemon would make it."""
+        with dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            definitions=defs,
+            resources={"postgres": PostgresResource(), "kafka": KafkaResource()},
+        ) as context:
+            result = sensor(context)
+        if isinstance(result, dg.SkipReason):
+            return dg.SensorResult(skip_reason=result)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor or self.cursor
+        for request in result.dynamic_partitions_requests or []:
+            self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+        return result
+
+    def reason(self, sensor: dg.SensorDefinition = customer_events_sensor) -> str:
+        """Why a tick asked for nothing."""
+        result = self.tick(sensor)
+        assert not result.run_requests
+        return str(result.skip_reason.skip_message if result.skip_reason else "")
+
+    def send(self, count: int) -> None:
+        """Send events."""
+        producer = Producer({**settings().kafka_client, "acks": "all"})
+        for number in range(count):
+            producer.produce(settings().events_topic, json.dumps(event(number)).encode())
+        assert producer.flush(30) == 0
+
+    def connect(self) -> psycopg.Connection:
+        """A connection whose statements commit at once."""
+        return psycopg.connect(self.database, autocommit=True)
+
+    def run_of(self, key: str, status: dg.DagsterRunStatus, *, started: float) -> dg.DagsterRun:
+        """A streaming run of the sensor's, in this state since so many seconds."""
+        run: dg.DagsterRun = self.instance.create_run_for_job(
+            defs.resolve_job_def("prediction_stream_job"),
+            tags={STREAM_TAG: "live", "dagster/partition": key},
+            status=status,
+        )
+        run_event = dg.DagsterEvent(
+            event_type_value="PIPELINE_START", job_name="prediction_stream_job", message="started"
+        )
+        self.instance.report_dagster_event(run_event, run.run_id, timestamp=time.time() - started)
+        return run
+
+
+@pytest.fixture
+def ticks(platform: str, bundle_uri: str) -> Iterator[Ticks]:
+    """Sensors over empty topics and a champion."""
+    topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    with psycopg.connect(platform) as connection:
+        model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
+        model_versions.promote(connection, 1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Ticks(instance, platform)
+
+
+@pytest.mark.usefixtures("platform")
+def test_a_topic_that_does_not_exist_yet_is_named() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert settings().events_topic in Ticks(instance, "").reason()
+
+
+def test_nothing_waiting_asks_for_nothing(ticks: Ticks) -> None:
+    assert "0 offsets waiting" in ticks.reason()
+
+
+def test_waiting_events_ask_for_one_run_with_a_planned_key(ticks: Ticks) -> None:
+    ticks.send(5)
+
+    result = ticks.tick()
+
+    assert result.run_requests is not None
+    [request] = result.run_requests
+    assert request.run_key is None
+    assert request.partition_key is not None
+    assert BATCH_KEY.match(request.partition_key)
+    assert abs(datetime.now(UTC) - batch_planned(request.partition_key)) < timedelta(minutes=1)
+    assert ticks.instance.get_dynamic_partitions(str(batches.name)) == [request.partition_key]
+    with ticks.connect() as connection:
+        planned = ledger.find_batch(connection, request.partition_key)
+    assert planned is not None
+    assert planned.opened is None
+
+
+def test_a_key_that_no_run_opened_is_used_again(ticks: Ticks) -> None:
+    ticks.send(5)
+
+    first, second = ticks.tick(), ticks.tick()
+
+    assert first.run_requests is not None
+    assert second.run_requests is not None
+    assert first.run_requests[0].partition_key == second.run_requests[0].partition_key
+
+
+def test_without_a_champion_it_says_what_to_materialize(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        connection.execute("update model_versions set retired_at = now()")
+    ticks.send(5)
+
+    assert "champion_model" in ticks.reason()
+
+
+def test_a_run_that_lives_in_postgres_is_left_alone_whatever_its_age(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
+
+    with psycopg.connect(ticks.database, application_name=ledger.session_name(run.run_id)):
+        assert "waits for its first event" in ticks.reason()
+
+    assert not _run(ticks, run).is_finished
+
+
+def test_a_run_whose_process_is_gone_is_failed_and_replaced(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
+
+    result = ticks.tick()
+
+    assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
+    assert len(result.run_requests or []) == 1
+
+
+def test_a_run_that_has_just_started_is_given_time(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=1)
+
+    assert "starting" in ticks.reason()
+    assert not _run(ticks, run).is_finished
+
+
+def test_a_standby_is_asked_for_while_events_flow(ticks: Ticks) -> None:
+    ticks.tick()  # registers the topic's positions
+    run = ticks.run_of("live", dg.DagsterRunStatus.STARTED, started=30)
+    with (
+        ticks.connect() as connection,
+        psycopg.connect(ticks.database, application_name=ledger.session_name(run.run_id)),
+    ):
+        ledger.plan_batch(connection, "live")
+        connection.execute("update stream_batches set opened = now(), last_commit = now() where batch = 'live'")
+
+        result = ticks.tick()
+
+    assert result.run_requests is not None
+    assert [request.partition_key != "live" for request in result.run_requests] == [True]
+
+
+def test_a_batch_that_a_dead_run_closed_over_is_reported_once(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.plan_batch(connection, "lost")
+        connection.execute(
+            "update stream_batches set opened = now(), closed = now(), run_id = 'gone' where batch = 'lost'"
+        )
+
+    first, second = ticks.tick(), ticks.tick()
+
+    assert [each.partition for each in first.asset_events if isinstance(each, dg.AssetMaterialization)] == ["lost"]
+    assert not any(isinstance(each, dg.AssetMaterialization) for each in second.asset_events)
+
+
+def test_the_lag_is_observed_when_events_begin_to_wait(ticks: Ticks) -> None:
+    ticks.tick()
+    ticks.send(7)
+
+    events = ticks.tick().asset_events
+
+    [observation] = [each for each in events if isinstance(each, dg.AssetObservation)]
+    assert observation.asset_key == dg.AssetKey("customer_events")
+    assert observation.metadata["lag"].value == 7
+
+
+def test_up_to_date_hours_ask_for_nothing(ticks: Ticks) -> None:
+    assert ticks.reason(dirty_hours_sensor) == "Every hour and day is up to date."
+
+
+def test_dirty_hours_in_a_row_are_one_run_and_a_late_one_another(ticks: Ticks) -> None:
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    hours = [now - timedelta(hours=30), now - timedelta(hours=1), now]
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, hours)
+
+    result = ticks.tick(dirty_hours_sensor)
+
+    assert result.run_requests is not None
+    late, recent = result.run_requests
+    assert late.partition_key == hour_key(hours[0])
+    assert recent.tags[RANGE_START_TAG] == hour_key(hours[1])
+    assert recent.tags[RANGE_END_TAG] == hour_key(hours[2])
+
+
+def test_an_hour_that_changed_makes_its_day_dirty(ticks: Ticks) -> None:
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    with ticks.connect() as connection:
+        connection.execute(
+            "insert into churn_metrics_hourly "
+            "(hour_timestamp, total_predictions, churn_count, high_risk_count, age_count, version) "
+            "values (%s, 1, 0, 0, 1, 1)",
+            (hour,),
+        )
+
+    result = ticks.tick(dirty_hours_sensor)
+
+    assert [(request.job_name, request.partition_key) for request in result.run_requests or []] == [
+        ("daily_metrics_job", day_key(hour))
+    ]
+
+
+def test_metrics_that_are_being_computed_are_not_asked_for_twice(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+    ticks.instance.create_run_for_job(defs.resolve_job_def("hourly_metrics_job"), status=dg.DagsterRunStatus.STARTED)
+
+    assert "under way" in ticks.reason(dirty_hours_sensor)
+
+
+def _run(ticks: Ticks, run: dg.DagsterRun) -> dg.DagsterRun:
+    found = ticks.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found
