@@ -98,8 +98,11 @@ def customer_events_sensor(
         )
         if not decision.launch:
             return dg.SensorResult(skip_reason=decision.reason, asset_events=events, cursor=cursor)
-        # A key that a former tick planned and no run opened is used again: a tick that died leaves nothing behind.
-        key = ledger.unopened_batch(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
+        if batch is not None and not runs.active:
+            key = batch.batch  # its run died: resumed, it is published to its end and closed, events or not
+        else:
+            # A key that a former tick planned and no run opened is used again: a tick that died leaves nothing behind.
+            key = ledger.unopened_batch(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
         ledger.plan_batch(connection, key)
     context.log.info(decision.reason)
     request = dg.RunRequest(

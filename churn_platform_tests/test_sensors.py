@@ -186,6 +186,16 @@ def test_a_standby_is_asked_for_while_events_flow(ticks: Ticks) -> None:
     assert [request.partition_key != "live" for request in result.run_requests] == [True]
 
 
+def test_a_batch_that_a_dead_run_left_open_is_resumed_though_nothing_waits(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.plan_batch(connection, "left-open")
+        connection.execute("update stream_batches set opened = now() where batch = 'left-open'")
+
+    result = ticks.tick()
+
+    assert [request.partition_key for request in result.run_requests or []] == ["left-open"]
+
+
 def test_a_batch_that_a_dead_run_closed_over_is_reported_once(ticks: Ticks) -> None:
     with ticks.connect() as connection:
         ledger.plan_batch(connection, "lost")

@@ -125,6 +125,7 @@ class StreamingRun:
         self._opened: datetime | None = None
         self._accepts_from = config.epoch
         self._accepts_until: datetime | None = None
+        self._read_before = 0
         self._result = StreamResult(Ending.IDLE)
 
     def run(self, on_lock: Callable[[list[ledger.Batch]], None]) -> StreamResult:
@@ -179,7 +180,7 @@ class StreamingRun:
             self._log(f"Closed batch {orphan.batch}, left open by run {orphan.run_id} with {orphan.events} events.")
         if batch.closed is not None:
             return False
-        self._opened, self._accepts_until = batch.opened, batch.accepts_until
+        self._opened, self._accepts_until, self._read_before = batch.opened, batch.accepts_until, batch.events
         self._accepts_from = batch.accepts_from or self._config.epoch
         self._positions = ledger.positions_of(self._connection, self._topic.topic_id)
         check_positions(self._consumer, self._topic.name, self._positions)
@@ -193,7 +194,7 @@ class StreamingRun:
             [TopicPartition(self._topic.name, partition, offset) for partition, offset in next_offsets.items()]
         )
         partition_ends: dict[int, int] = {}
-        read, first_event, last_event = 0, None, time.monotonic()
+        read, first_event, last_event = self._read_before, self._opened_on_this_clock(), time.monotonic()
         while True:
             self._check_threads()
             now = time.monotonic()
@@ -241,6 +242,12 @@ class StreamingRun:
         if self._opened is None:
             self._opened = datetime.now(UTC)
             self._accepts_until = self._config.accepts_until(self._opened)
+
+    def _opened_on_this_clock(self) -> float | None:
+        """When a batch that is resumed had its first event, on the clock of the loop; None for a new one."""
+        if self._opened is None:
+            return None
+        return time.monotonic() - (datetime.now(UTC) - self._opened).total_seconds()
 
     def _decode_and_score(self, messages: Sequence[Message], ends: Mapping[int, int]) -> _Work:
         if self._accepts_until is None:

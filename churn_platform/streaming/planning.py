@@ -45,7 +45,7 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
     if not seen.has_champion:
         return Decision(False, f"No champion model yet: materialize champion_model. {waiting}.")
     if seen.active_runs == 0:
-        if seen.waiting == 0:
+        if seen.waiting == 0 and seen.batch_open_seconds is None:
             return Decision(False, f"{waiting}.")
         wait = _backoff(seen.failures)
         if seen.since_failure is not None and seen.since_failure < wait:
@@ -54,6 +54,8 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
                 f"The last {seen.failures} streaming runs failed; the next try comes in "
                 f"{wait - seen.since_failure:.0f} s. The latest run's page says why. {waiting}.",
             )
+        if seen.batch_open_seconds is not None:
+            return Decision(True, f"{waiting}; a batch was left open and is resumed.")
         return Decision(True, f"{waiting}, no run is live.")
     if seen.active_runs > 1:
         return Decision(False, f"Streaming, with a standby. {waiting}.")

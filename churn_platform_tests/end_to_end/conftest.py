@@ -43,10 +43,11 @@ def running(embedded_only: dict[str, str]) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def trained(running: Running) -> Running:
     """The same, after its schedules have prepared the data and trained a champion."""
-    running.start_schedule("data_preparation_schedule")
-    running.wait_for_success("data_preparation_job", timeout=150)
-    running.stop_schedule("data_preparation_schedule")
-    running.start_schedule("training_schedule")
-    running.wait_for_success("training_job", timeout=150)
-    running.stop_schedule("training_schedule")
+    running.launch("data_preparation_job")  # what a training that starts in the same minute reads
+    for schedule in ("data_preparation_schedule", "training_schedule"):
+        running.start_schedule(schedule)
+    for job in ("data_preparation_job", "training_job"):
+        running.wait_for_scheduled(job, timeout=150)
+    for schedule in ("data_preparation_schedule", "training_schedule"):
+        running.stop_schedule(schedule)
     return running

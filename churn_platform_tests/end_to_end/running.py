@@ -72,21 +72,26 @@ class Running:
         results: list[dict[str, Any]] = self.ask(RUNS, filter={"pipelineName": job})["runsOrError"]["results"]
         return results
 
-    def wait_for_success(self, job: str, *, timeout: float) -> None:
-        """Wait until a run of the job has succeeded; a failed one ends the waiting."""
+    def scheduled_runs(self, job: str) -> list[dict[str, Any]]:
+        """Those runs of a job that a schedule has launched."""
+        return [run for run in self.runs(job) if any(tag["key"] == "dagster/schedule_name" for tag in run["tags"])]
+
+    def wait_for_scheduled(self, job: str, *, timeout: float) -> None:
+        """Wait until a run of the job that a schedule has launched has succeeded; a failed one ends the waiting."""
 
         def succeeded() -> bool:
-            states = [run["status"] for run in self.runs(job)]
-            assert "FAILURE" not in states, self.stack.logs("daemon")
+            states = [run["status"] for run in self.scheduled_runs(job)]
+            assert "FAILURE" not in states, self.stack.logs("code")
             return "SUCCESS" in states
 
-        wait_until(succeeded, timeout, f"{job} to succeed")
+        wait_until(succeeded, timeout, f"a scheduled {job} to succeed")
 
-    def materialize(self, job: str, partition: str) -> str:
-        """Materialize a partition, as the button in the UI does, and wait for the end; the run's status."""
-        run_id = self.dagster.submit_job_execution(job, tags={"dagster/partition": partition})
+    def launch(self, job: str, partition: str | None = None) -> None:
+        """Launch a job, or materialize a partition with it, as the button in the UI does, and wait for its success."""
+        tags = None if partition is None else {"dagster/partition": partition}
+        run_id = self.dagster.submit_job_execution(job, tags=tags)
         wait_until(lambda: self.dagster.get_run_status(run_id).value in ("SUCCESS", "FAILURE"), 120)
-        return str(self.dagster.get_run_status(run_id).value)
+        assert self.dagster.get_run_status(run_id).value == "SUCCESS", self.stack.logs("code")
 
     def materialized_batches(self) -> set[str]:
         """Partitions of churn_predictions that the UI shows as materialized."""

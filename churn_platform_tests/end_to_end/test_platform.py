@@ -22,7 +22,7 @@ def test_schedules_prepare_the_data_and_train_a_champion(trained: Running) -> No
         ("data_preparation_job", "data_preparation_schedule"),
         ("training_job", "training_schedule"),
     ):
-        tags = {tag["key"]: tag["value"] for tag in trained.runs(job)[-1]["tags"]}
+        tags = {tag["key"]: tag["value"] for tag in trained.scheduled_runs(job)[-1]["tags"]}
         assert tags["dagster/schedule_name"] == schedule
     assert (
         trained.value("select count(*) from model_versions where promoted_at is not null and retired_at is null") == 1
@@ -61,7 +61,7 @@ def test_a_replay_from_the_ui_leaves_the_same_rows_and_figures(trained: Running)
     batch = trained.value("select min(batch) from stream_batches where closed is not null")
     rows, figures = trained.value(ROWS), trained.value(FIGURES)
 
-    assert trained.materialize("prediction_stream_job", batch) == "SUCCESS"
+    trained.launch("prediction_stream_job", batch)
     wait_until(trained.at_rest, 90, "the hours to be computed anew")
 
     assert trained.value("select sum(replays) from stream_batches") == 1

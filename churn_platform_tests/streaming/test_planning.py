@@ -24,6 +24,7 @@ STREAMING = replace(QUIET, waiting=40, active_runs=1, batch_open_seconds=20.0, l
         (QUIET, False),
         (replace(QUIET, waiting=3), True),
         (replace(QUIET, waiting=3, has_champion=False), False),
+        (replace(QUIET, batch_open_seconds=9.0), True),
         (replace(QUIET, waiting=3, active_runs=1), False),
         (STREAMING, True),
         (replace(STREAMING, last_commit_seconds=60.0), False),

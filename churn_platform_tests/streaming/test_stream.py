@@ -279,6 +279,18 @@ def test_an_open_batch_is_resumed_where_it_stopped(stream: Stream) -> None:
     assert stream.published_ids() == stream.table_ids()
 
 
+def test_an_old_batch_that_is_resumed_is_published_and_closed_at_once(stream: Stream) -> None:
+    key = stream.plan()
+    _commit_and_die(stream, key, [event(number) for number in range(40)])
+    stream.connection.execute("update stream_batches set opened = opened - interval '1 hour'")
+
+    stream.materialize(key, idle_seconds=60)
+
+    assert stream.batch(key).closed is not None
+    assert stream.published_ids() == stream.table_ids()
+    assert len(stream.table_ids()) == 40
+
+
 def test_a_successor_closes_what_was_left_open_and_publishes_its_rest(stream: Stream) -> None:
     dead = stream.plan()
     _commit_and_die(stream, dead, [event(number) for number in range(40)])
