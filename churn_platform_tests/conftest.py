@@ -51,6 +51,30 @@ def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
     settings.cache_clear()
 
 
+# Tests run in the order that the data flows.
+FLOW = (
+    "customers",
+    "features",
+    "modeling",
+    "checks",
+    "local",
+    "storage",
+    "streaming",
+    "assets",
+    "test_sensors",
+    "test_definitions",
+    "commands",
+    "end_to_end",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests by FLOW; a folder that it does not name comes last."""
+    places = {name: place for place, name in enumerate(FLOW)}
+    root = Path(__file__).parent
+    items.sort(key=lambda item: places.get(item.path.relative_to(root).with_suffix("").parts[0], len(FLOW)))
+
+
 _number = itertools.count(1)
 
 

@@ -42,7 +42,6 @@ HIGH_RISK_COLUMNS = _columns(
     ("gender", "text", "Female or Male"),
     ("age", "real", "Years; null where unknown"),
     ("balance", "double precision", "Euros"),
-    ("reasons", "jsonb", "What pushed the score up most: feature, value, contribution in log-odds"),
     ("detected_at", "timestamptz", "When the event was scored"),
     ("alert_sent", "boolean", "Whether somebody was told"),
     ("alert_sent_at", "timestamptz", "When somebody was told"),

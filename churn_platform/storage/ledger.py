@@ -145,7 +145,7 @@ _ADVANCE: Final = """
             predictions = predictions + %(predictions)s,
             dead_letters = dead_letters + %(dead_letters)s,
             duplicates = duplicates + %(duplicates)s,
-            commits = commits + 1
+            commits = commits + (%(events)s > 0)::integer
         where batch = %(batch)s and closed is null
         returning 1
     )

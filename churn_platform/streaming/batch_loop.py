@@ -23,7 +23,12 @@ from churn_platform.streaming import topics
 from churn_platform.streaming.commit import Source, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import MICROSECONDS, DeadLetter, decode
-from churn_platform.streaming.exceptions import LedgerConflictError, NoChampionError, UnknownBatchError
+from churn_platform.streaming.exceptions import (
+    LedgerConflictError,
+    NoChampionError,
+    TopicMadeAnewError,
+    UnknownBatchError,
+)
 from churn_platform.streaming.publisher import SCHEMA, Publication, Publisher, prediction_frame
 from churn_platform.streaming.reader import (
     check_positions,
@@ -136,6 +141,7 @@ class StreamingRun:
 
         Raises:
             UnknownBatchError: the ledger does not know the batch.
+            TopicMadeAnewError: under the topic's name there is another one by now.
             RangeLostError: Kafka no longer holds what comes next.
             LedgerConflictError: another run has taken over; nothing of this commit was written.
             PublishError: Kafka did not take a transaction.
@@ -168,6 +174,7 @@ class StreamingRun:
 
     def _take_over(self) -> bool:
         """Close what others left open and read where to go on. False: the batch was closed while this run waited."""
+        self._check_what_may_have_changed()
         with self._connection.transaction():
             orphans = ledger.take_over(self._connection, batch=self._batch, run_id=self._run_id)
             batch = ledger.find_batch(self._connection, self._batch)
@@ -185,6 +192,17 @@ class StreamingRun:
         self._positions = ledger.positions_of(self._connection, self._topic.topic_id)
         check_positions(self._consumer, self._topic.name, self._positions)
         return True
+
+    def _check_what_may_have_changed(self) -> None:
+        """A standby may have waited for hours: for the topic of that time, with the champion of that time."""
+        topic = topics.describe(AdminClient(self._config.kafka), self._topic.name)
+        if topic.topic_id != self._topic.topic_id:
+            raise TopicMadeAnewError(
+                f"Topic {topic.name!r} was made anew while this run waited: it is {topic.topic_id} now and was "
+                f"{self._topic.topic_id}. The next run reads it from its beginning."
+            )
+        champion = model_versions.champion(self._connection)
+        self._follow_champion(None if champion is None else champion.version)
 
     def _loop(self) -> None:
         """Gather, decode and score commits until the batch ends."""

@@ -9,6 +9,10 @@ class TopicMissingError(StreamError):
     """The topic does not exist on these brokers."""
 
 
+class TopicMadeAnewError(StreamError):
+    """Under the topic's name there is another topic by now."""
+
+
 class RangeLostError(StreamError):
     """Kafka no longer holds offsets that have to be read."""
 

@@ -286,7 +286,7 @@ class Publisher(threading.Thread):
             for found in self._consumer.committed(asked, KAFKA_SECONDS)
             if found.offset >= 0 and found.metadata == self._topic.topic_id
         }
-        if len(markers) < len(self._positions):
+        if any(position > 0 and partition not in markers for partition, position in self._positions.items()):
             # Markers expire after seven days without a commit. What the topic itself holds cannot be mistaken.
             markers = {**self._published_positions(), **markers}
         return markers

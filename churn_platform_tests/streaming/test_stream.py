@@ -17,6 +17,7 @@ from churn_platform.streaming.exceptions import (
     LedgerConflictError,
     NoChampionError,
     ReplayError,
+    TopicMadeAnewError,
     TopicMissingError,
     UnknownBatchError,
 )
@@ -359,6 +360,32 @@ def test_a_run_whose_batch_was_closed_while_it_waited_does_nothing(stream: Strea
 
     assert [outcome.materialized for outcome in outcomes] == [False]
     assert stream.table_ids() == []
+
+
+def test_a_standby_whose_topic_was_made_anew_reads_nothing(stream: Stream) -> None:
+    standby = stream.streaming_run(stream.plan())
+    for future in stream.admin.delete_topics([stream.config.events_topic]).values():
+        future.result()
+    wait_until(lambda: stream.config.events_topic not in stream.admin.list_topics(timeout=10).topics)
+    topics.create_missing(stream.admin, stream.config)
+    stream.send([event(number) for number in range(20)])
+
+    with pytest.raises(TopicMadeAnewError, match="made anew"):
+        standby.run(lambda _: None)
+
+    assert stream.table_ids() == []
+    assert stream.stream().events == 20
+
+
+def test_a_standby_scores_with_the_champion_of_the_moment_it_takes_over(stream: Stream, bundle_uri: str) -> None:
+    standby = stream.streaming_run(stream.plan())
+    model_versions.register(stream.connection, version=2, uri=bundle_uri, run_id="another", metrics={})
+    model_versions.promote(stream.connection, 2)
+    stream.send([event(number) for number in range(20)])
+
+    standby.run(lambda _: None)
+
+    assert stream.rows("select model_version, count(*) from churn_predictions group by 1") == [(2, 20)]
 
 
 def test_the_ledger_refuses_an_offset_in_two_batches(stream: Stream) -> None:

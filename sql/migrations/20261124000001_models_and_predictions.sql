@@ -65,7 +65,6 @@ create table high_risk_customers (
     gender text not null,
     age real,
     balance double precision not null,
-    reasons jsonb,
     detected_at timestamptz not null,
     alert_sent boolean not null default false,
     alert_sent_at timestamptz
