@@ -200,13 +200,14 @@ def dirty_hours_sensor(
         hours = metrics.dirty_hours(connection, at_most_every=settings().metrics_seconds)
         days = metrics.dirty_days(connection, at_most_every=settings().metrics_seconds)
     requests: list[dg.RunRequest] = []
-    for job_name, starts, step, key in (
-        (hourly_metrics_job.name, hours, timedelta(hours=1), hour_key),
-        (daily_metrics_job.name, metrics.midnight(days), timedelta(days=1), day_key),
+    for job_name, starts, joined_within, key in (
+        (hourly_metrics_job.name, hours, timedelta(hours=12), hour_key),
+        (daily_metrics_job.name, metrics.midnight(days), timedelta(days=7), day_key),
     ):
         if starts and not _is_active(context.instance, job_name):
             requests += [
-                _window_request(job_name, key(first), key(last)) for first, last in metrics.windows(starts, step)
+                _window_request(job_name, key(first), key(last))
+                for first, last in metrics.windows(starts, joined_within=joined_within)
             ]
     if not requests:
         if hours or days:

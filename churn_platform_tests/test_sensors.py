@@ -224,7 +224,7 @@ def test_up_to_date_hours_ask_for_nothing(ticks: Ticks) -> None:
     assert ticks.reason(dirty_hours_sensor) == "Every hour and day is up to date."
 
 
-def test_dirty_hours_in_a_row_are_one_run_and_a_late_one_another(ticks: Ticks) -> None:
+def test_dirty_hours_close_together_are_one_run_and_a_late_one_another(ticks: Ticks) -> None:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     hours = [now - timedelta(hours=30), now - timedelta(hours=1), now]
     with ticks.connect() as connection:

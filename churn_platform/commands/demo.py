@@ -14,7 +14,7 @@ from rich.status import Status
 from churn_platform.commands.terminal import complaints, output, plain_errors
 
 # Short batches, so that a minute shows several and the hand-over between their runs.
-DEMO_SETTINGS = {"BATCH_SECONDS": "10", "METRICS_SECONDS": "3"}
+DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
 
 
 def demo(
@@ -25,7 +25,7 @@ def demo(
 ) -> None:
     """Start everything, train a model, stream events through it, and show what came of them.
 
-    Some events are bad, some come twice, some are late. Batches last 10 s here instead of 60, unless BATCH_SECONDS says
+    Some events are bad, some come twice, some are late. Batches last 15 s here instead of 60, unless BATCH_SECONDS says
     otherwise. The exit code is 0 only when every event is accounted for.
 
     Example: churn demo --keep --json demo.json
@@ -61,12 +61,21 @@ def demo(
     if json_file is not None:
         json_file.write_text(json.dumps(report.as_json(outcome, seconds=took), indent=2, default=str) + "\n")
     if keep or not started:
-        output.print(f"\nOpen [bold]{stack.addresses['dagster']}[/bold] to browse it. Stop everything: churn down")
+        output.print(
+            f"\nOpen [bold]{stack.addresses['dagster']}[/bold] to browse it. Stop everything: churn down",
+            soft_wrap=True,
+        )
         if started and shorter:
             settings = ", ".join(f"{name}={value}" for name, value in shorter.items())
-            output.print(f"Until then it runs with {settings}; 'churn up' uses your own settings.", highlight=False)
+            output.print(
+                f"Until then it runs with {settings}; 'churn up' uses your own settings.",
+                highlight=False,
+                soft_wrap=True,
+            )
     else:
-        output.print("\n'churn up' (make up) brings it back, with all it holds, and says where its UI is.")
+        output.print(
+            "\n'churn up' (make up) brings it back, with all it holds, and says where its UI is.", soft_wrap=True
+        )
     output.print(f"Took {took:.0f} s.", highlight=False)
     if not all(outcome.sums.values()):
         complaints.print("The sums do not hold: some event is not accounted for. Please report this.", style="red")
@@ -86,7 +95,9 @@ class StepDisplay:
         began, self._title = time.monotonic(), title
         with output.status(title) as self._status:
             yield
-        output.print(f"[green]✓[/green] {title} [dim]({time.monotonic() - began:.1f} s)[/dim]", highlight=False)
+        output.print(
+            f"[green]✓[/green] {title} [dim]({time.monotonic() - began:.1f} s)[/dim]", highlight=False, soft_wrap=True
+        )
 
     def sent(self, count: int) -> None:
         """Events sent so far, beside the step's title."""

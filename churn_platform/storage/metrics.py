@@ -101,11 +101,15 @@ def dirty_days(connection: psycopg.Connection, *, at_most_every: float) -> list[
     return [day for (day,) in connection.execute(_DIRTY_DAYS, (at_most_every,))]
 
 
-def windows(starts: Iterable[datetime], step: timedelta) -> list[tuple[datetime, datetime]]:
-    """Contiguous windows, as (first start, last start), of starts in order that lie one step apart."""
+def windows(starts: Iterable[datetime], *, joined_within: timedelta) -> list[tuple[datetime, datetime]]:
+    """Windows, as (first start, last start), that cover all of the starts, which are in order.
+
+    Starts no further apart than `joined_within` share a window: computing the few between them anew costs far less
+    than another run, while two that lie months apart are not worth everything between.
+    """
     found: list[tuple[datetime, datetime]] = []
     for start in starts:
-        if found and start - found[-1][1] == step:
+        if found and start - found[-1][1] <= joined_within:
             found[-1] = (found[-1][0], start)
         else:
             found.append((start, start))

@@ -115,6 +115,7 @@ def produce(
             "batch.size": 1_000_000,
             "partitioner": "murmur2_random",
             "queue.buffering.max.messages": 500_000,
+            "log_level": 3,  # a broker that has just started makes harmless noise below error
         }
     )
     produced, started = Produced(), time.monotonic()

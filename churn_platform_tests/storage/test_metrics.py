@@ -123,11 +123,11 @@ def test_a_day_is_the_sum_of_its_hours_weighted_by_what_they_average(database: s
     assert days["avg_age"].tolist() == pytest.approx([40.0, 40.0])
 
 
-def test_hours_in_a_row_make_one_window() -> None:
-    hours = [HOUR + timedelta(hours=number) for number in (0, 1, 2, 5, 7, 8)]
+def test_hours_that_lie_close_share_a_window() -> None:
+    hours = [HOUR + timedelta(hours=number) for number in (0, 1, 2, 5, 30, 500, 501)]
 
-    assert metrics.windows(hours, timedelta(hours=1)) == [
-        (hours[0], hours[2]),
-        (hours[3], hours[3]),
-        (hours[4], hours[5]),
+    assert metrics.windows(hours, joined_within=timedelta(hours=12)) == [
+        (hours[0], hours[3]),
+        (hours[4], hours[4]),
+        (hours[5], hours[6]),
     ]
