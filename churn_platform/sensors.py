@@ -2,13 +2,14 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
-from churn_platform.assets.predictions import customer_events, orphan_materialization
+from churn_platform.assets.predictions import churn_predictions_topic, customer_events, orphan_materialization
 from churn_platform.jobs import daily_metrics_job, hourly_metrics_job, prediction_stream_job
 from churn_platform.partitions import batch_key, batches, day_key, hour_key
 from churn_platform.resources.kafka import KafkaResource
@@ -79,9 +80,9 @@ def customer_events_sensor(
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
             orphan_materialization(batch) for batch in _unreported(context.instance, connection)
         ]
-        cursor, observation = _observe(context.cursor, backlog, now)
-        if observation is not None:
-            events.append(observation)
+        cursor, observe = _observe(context.cursor, backlog, now)
+        if observe:
+            events += _observations(backlog, topics.unpublished(kafka.admin(), backlog, config.group))
         batch = ledger.open_batch(connection)
         decision = planning.decide(
             planning.Observed(
@@ -162,22 +163,25 @@ def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") 
     return missing
 
 
-def _observe(cursor: str | None, backlog: "topics.Backlog", now: float) -> tuple[str, dg.AssetObservation | None]:
-    """The lag as an observation of the topic, once a minute and whenever it comes to rest or starts."""
+def _observe(cursor: str | None, backlog: "topics.Backlog", now: float) -> tuple[str, bool]:
+    """The cursor, and whether the lag is observed now: once a minute, and when it comes to rest or begins."""
     last = json.loads(cursor) if cursor else {"observed": 0.0, "waiting": -1}
     changed = (backlog.waiting == 0) != (last["waiting"] == 0)
-    if not changed and (now - last["observed"] < OBSERVE_SECONDS or backlog.waiting == last["waiting"] == 0):
-        return json.dumps(last), None
-    observation = dg.AssetObservation(
-        customer_events.key,
-        metadata={
-            "lag": backlog.waiting,
-            "topic": backlog.topic.name,
-            "topic_id": backlog.topic.topic_id,
-            **{f"lag_partition_{partition}": lag for partition, lag in backlog.lag.items()},
-        },
-    )
-    return json.dumps({"observed": now, "waiting": backlog.waiting}), observation
+    due = now - last["observed"] >= OBSERVE_SECONDS and not backlog.waiting == last["waiting"] == 0
+    if not (changed or due):
+        return json.dumps(last), False
+    return json.dumps({"observed": now, "waiting": backlog.waiting}), True
+
+
+def _observations(backlog: "topics.Backlog", unpublished: Mapping[int, int]) -> list[dg.AssetObservation]:
+    """Both topics' lags: offsets that wait to be scored, and those scored that wait to be published."""
+    return [
+        dg.AssetObservation(
+            asset.key,
+            metadata={"lag": sum(lag.values()), **{f"lag_partition_{number}": count for number, count in lag.items()}},
+        )
+        for asset, lag in ((customer_events, backlog.lag), (churn_predictions_topic, unpublished))
+    ]
 
 
 def _age(moment: datetime | None, now: float) -> float | None:

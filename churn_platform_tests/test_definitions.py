@@ -71,9 +71,9 @@ def test_a_table_says_what_its_columns_mean(name: str) -> None:
 def test_automation_is_there_and_schedules_are_off_until_turned_on() -> None:
     repository = defs.get_repository_def()
 
-    assert {schedule.name: schedule.default_status for schedule in repository.schedule_defs} == {
-        "data_preparation_schedule": dg.DefaultScheduleStatus.STOPPED,
-        "training_schedule": dg.DefaultScheduleStatus.STOPPED,
+    assert {(s.name, s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {
+        ("data_preparation_schedule", "*/20 * * * *", dg.DefaultScheduleStatus.STOPPED),
+        ("training_schedule", "0 * * * *", dg.DefaultScheduleStatus.STOPPED),
     }
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         "customer_events_sensor": dg.DefaultSensorStatus.RUNNING,

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.definitions import defs
-from churn_platform.partitions import BATCH_KEY, batch_planned, batches, day_key, hour_key
+from churn_platform.partitions import batches, day_key, hour_key
 from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.sensors import (
@@ -115,8 +115,8 @@ def test_waiting_events_ask_for_one_run_with_a_planned_key(ticks: Ticks) -> None
     [request] = result.run_requests
     assert request.run_key is None
     assert request.partition_key is not None
-    assert BATCH_KEY.match(request.partition_key)
-    assert abs(datetime.now(UTC) - batch_planned(request.partition_key)) < timedelta(minutes=1)
+    planned_at = datetime.strptime(request.partition_key, "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - planned_at) < timedelta(minutes=1)
     assert ticks.instance.get_dynamic_partitions(str(batches.name)) == [request.partition_key]
     with ticks.connect() as connection:
         planned = ledger.find_batch(connection, request.partition_key)
@@ -215,9 +215,12 @@ def test_the_lag_is_observed_when_events_begin_to_wait(ticks: Ticks) -> None:
 
     events = ticks.tick().asset_events
 
-    [observation] = [each for each in events if isinstance(each, dg.AssetObservation)]
-    assert observation.asset_key == dg.AssetKey("customer_events")
-    assert observation.metadata["lag"].value == 7
+    lags = {
+        each.asset_key.to_user_string(): each.metadata["lag"].value
+        for each in events
+        if isinstance(each, dg.AssetObservation)
+    }
+    assert lags == {"customer_events": 7, "churn_predictions_topic": 0}
 
 
 def test_up_to_date_hours_ask_for_nothing(ticks: Ticks) -> None:

@@ -29,7 +29,8 @@ churn_predictions_topic = dg.AssetSpec(
     group_name=GROUP,
     kinds={"kafka"},
     owners=OWNERS,
-    description="Topic of predictions (PREDICTIONS_TOPIC), each published exactly once: read it with read_committed.",
+    description="Topic of predictions (PREDICTIONS_TOPIC), each published exactly once: read it with read_committed. "
+    "Its observations show the lag: the offsets whose predictions wait to be published.",
 )
 
 dead_letter_events = dg.AssetSpec(

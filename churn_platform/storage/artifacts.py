@@ -63,13 +63,6 @@ def exists(uri: str) -> bool:
     return bool(filesystem.get_file_info(path).type == fs.FileType.File)
 
 
-def list_files(uri: str) -> list[str]:
-    """Names of the files directly in a folder, sorted; none when there is no such folder."""
-    filesystem, path = _locate(uri)
-    entries = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return sorted(entry.base_name for entry in entries if entry.type == fs.FileType.File)
-
-
 def _locate(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" in uri:
         filesystem, path = fs.FileSystem.from_uri(uri)

@@ -271,22 +271,6 @@ def lock_stream(connection: psycopg.Connection, topic: str) -> None:
     connection.execute("select pg_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic))
 
 
-def stream_is_locked(connection: psycopg.Connection, topic: str) -> bool:
-    """Whether some run holds the lock of the topic's stream."""
-    row = connection.execute(
-        """
-        select exists (
-            select from pg_locks
-            where locktype = 'advisory' and classid = %s and objid = (hashtext(%s)::bigint & 4294967295)::oid
-              and objsubid = 2 and granted
-              and database = (select oid from pg_database where datname = current_database())
-        )
-        """,
-        (STREAM_LOCK, topic),
-    ).fetchone()
-    return row is not None and bool(row[0])
-
-
 def take_over(connection: psycopg.Connection, *, batch: str, run_id: str) -> list[Batch]:
     """Make `batch` this run's and close whatever another run left open, so that no zombie can commit any more.
 

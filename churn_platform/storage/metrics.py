@@ -9,8 +9,6 @@ import psycopg
 if TYPE_CHECKING:
     import pandas as pd
 
-HOUR: Final = timedelta(hours=1)
-
 # One statement, one snapshot: the figures include exactly the changes that their version counts. An hour that lost
 # all its predictions in a replay has a version and no sums, and gets a row of zeros.
 _HOURLY: Final = """

@@ -13,6 +13,7 @@ import uuid_utils
 from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 
+from churn_platform.features.columns import INPUT_COLUMNS
 from churn_platform.streaming import topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import ProducerError
@@ -21,19 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Fields of an event that are rows of the customers file; Exited goes along as the label, names do not.
-CUSTOMER_FIELDS: Final = (
-    "CustomerId",
-    "CreditScore",
-    "Geography",
-    "Gender",
-    "Age",
-    "Tenure",
-    "Balance",
-    "NumOfProducts",
-    "HasCrCard",
-    "IsActiveMember",
-    "EstimatedSalary",
-)
+CUSTOMER_FIELDS: Final = ("CustomerId", *INPUT_COLUMNS)
 FLUSH_SECONDS: Final = 30
 # Events due within this long are sent together: a sleep is no finer than that anyway.
 SLICE_SECONDS: Final = 0.01

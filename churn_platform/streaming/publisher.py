@@ -146,7 +146,6 @@ class Publisher(threading.Thread):
         self.error: BaseException | None = None
         self.published = 0
         self.recovered = 0
-        self.transactions = 0
 
     def begin(self, positions: Mapping[int, int]) -> None:
         """Start the thread. First it publishes what lies between the marker and these positions of the ledger."""
@@ -245,7 +244,6 @@ class Publisher(threading.Thread):
         self._producer.send_offsets_to_transaction(marker, self._group, KAFKA_SECONDS)
         self._producer.commit_transaction(KAFKA_SECONDS)
         self.published += len(predictions)
-        self.transactions += 1
 
     def _recover(self) -> None:
         """Publish what a former run committed to PostgreSQL and not to Kafka.

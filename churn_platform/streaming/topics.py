@@ -6,7 +6,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 import psycopg
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.storage import ledger
@@ -154,6 +161,16 @@ def backlog(connection: psycopg.Connection, admin: AdminClient, config: StreamCo
     positions = register(connection, admin, topic, config.start)
     ends = list_offsets(admin, topic, LATEST)
     return Backlog(topic, positions, ends)
+
+
+def unpublished(admin: AdminClient, backlog: Backlog, group: str) -> dict[int, int]:
+    """Offsets read whose predictions are not yet published, by Kafka partition of the events topic."""
+    partitions = [TopicPartition(backlog.topic.name, partition) for partition in backlog.positions]
+    future = admin.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=REQUEST_SECONDS
+    )[group]
+    published = {found.partition: max(0, found.offset) for found in future.result().topic_partitions or []}
+    return {p: max(0, position - published.get(p, 0)) for p, position in backlog.positions.items()}
 
 
 def _start(start: str) -> OffsetSpec:

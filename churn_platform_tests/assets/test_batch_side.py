@@ -262,40 +262,6 @@ def test_a_value_without_a_format_of_its_own_is_refused(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)  # noqa: PTH208
 
 
-def test_every_asset_says_what_it_is() -> None:
-    graph = DEFINITIONS.resolve_asset_graph()
-
-    assert {key.to_user_string() for key in graph.materializable_asset_keys} == {
-        "raw_customers",
-        "cleaned_customers",
-        "train_test_split",
-        "feature_imputer",
-        "feature_encoder",
-        "feature_scaler",
-        "imputed_features",
-        "encoded_features",
-        "binned_features",
-        "scaled_features",
-        "train_features",
-        "test_features",
-        "churn_model",
-        "model_evaluation",
-        "champion_model",
-    }
-    for key in graph.materializable_asset_keys:
-        asset = graph.get(key)
-        assert asset.description, key
-        assert asset.kinds, key
-        assert asset.owners == ["team:ml-platform"], key
-        assert asset.group_name in {"raw", "preparation", "training"}, key
-
-
-def test_schedules_are_off_until_turned_on() -> None:
-    for schedule, cron in ((data_preparation_schedule, "*/20 * * * *"), (training_schedule, "0 * * * *")):
-        assert schedule.cron_schedule == cron
-        assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-
-
 def alias() -> int:
     """The version that MLflow's alias points at."""
     return int(MlflowRegistry().client().get_model_version_by_alias(MODEL, "champion").version)

@@ -128,6 +128,15 @@ def test_a_killed_part_is_started_again(stack: Stack) -> None:
     wait_until(lambda: stack.is_ready("postgres") and stack.pid("postgres") != before, what="a new Postgres answers")
 
 
+def test_a_part_that_is_stopped_stays_so_until_it_is_started(stack: Stack) -> None:
+    stack.stop_part("mlflow")
+    assert {part.name: part.state for part in stack.status()}["mlflow"] == "stopped"
+
+    stack.start_part("mlflow")
+
+    assert stack.is_ready("mlflow")
+
+
 def test_a_server_of_the_user_is_not_started(sandbox: Sandbox, stack: Stack) -> None:
     mine = sandbox.stack(KAFKA_BOOTSTRAP_SERVERS=stack.addresses["kafka"], DATABASE_URL=stack.addresses["postgres"])
 

@@ -9,24 +9,13 @@ import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
 from churn_platform.streaming.events import EVENT_NAMESPACE, DeadLetter, EventColumns, decode
+from churn_platform_tests.streaming.stream import CUSTOMER
 
 OPENED = datetime(2026, 11, 24, 9, tzinfo=UTC)
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-CUSTOMER: dict[str, object] = {
-    "CustomerId": 15_700_001,
-    "CreditScore": 640,
-    "Geography": "Spain",
-    "Gender": "Female",
-    "Age": 41,
-    "Tenure": 3,
-    "Balance": 1234.5,
-    "NumOfProducts": 2,
-    "HasCrCard": 1,
-    "IsActiveMember": 0,
-    "EstimatedSalary": 90_000.25,
-}
 EVENT: dict[str, object] = {
     **CUSTOMER,
+    "CustomerId": 15_700_001,
     "event_id": "01938f3e-0000-7000-8000-000000000001",
     "event_timestamp": "2026-11-24T08:59:59.250000+00:00",
 }
@@ -96,7 +85,7 @@ def test_an_id_that_is_no_uuid_maps_to_the_same_uuid_each_time_and_is_kept() -> 
 
 
 def test_an_event_without_id_and_time_is_known_by_its_position_and_kafkas_time() -> None:
-    events, _ = decoded(message(CUSTOMER, offset=41))
+    events, _ = decoded(message({**CUSTOMER, "CustomerId": 15_700_001}, offset=41))
 
     assert events.event_id[0].tobytes() == uuid.uuid5(EVENT_NAMESPACE, "topic-1/2/41").bytes
     assert events.event_timestamp[0] == round(OPENED.timestamp() * 1e6)
