@@ -82,7 +82,7 @@ def customer_events_sensor(
         ]
         cursor, observe = _observe(context.cursor, backlog, now)
         if observe:
-            events += _observations(backlog, topics.unpublished(kafka.admin(), backlog, config.group))
+            events += _observations(backlog, kafka.published(backlog.topic))
         batch = ledger.open_batch(connection)
         decision = planning.decide(
             planning.Observed(
@@ -173,8 +173,9 @@ def _observe(cursor: str | None, backlog: "topics.Backlog", now: float) -> tuple
     return json.dumps({"observed": now, "waiting": backlog.waiting}), True
 
 
-def _observations(backlog: "topics.Backlog", unpublished: Mapping[int, int]) -> list[dg.AssetObservation]:
+def _observations(backlog: "topics.Backlog", published: Mapping[int, int]) -> list[dg.AssetObservation]:
     """Both topics' lags: offsets that wait to be scored, and those scored that wait to be published."""
+    unpublished = {p: position - published.get(p, position) for p, position in backlog.positions.items()}
     return [
         dg.AssetObservation(
             asset.key,

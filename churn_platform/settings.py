@@ -165,7 +165,7 @@ class Settings(BaseSettings):
 
     @property
     def kafka_client(self) -> dict[str, str | int | float | bool]:
-        """librdkafka settings that every client of ours shares: brokers and security."""
+        """librdkafka settings that every client of ours shares: brokers, security, and a log of warnings and worse."""
         given = {
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.kafka_security_protocol,
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
             "ssl.certificate.location": self.kafka_ssl_certificate_location,
             "ssl.key.location": self.kafka_ssl_key_location,
         }
-        return {name: str(value) for name, value in given.items() if value is not None}
+        return {"log_level": 4, **{name: str(value) for name, value in given.items() if value is not None}}
 
 
 def _missing(variable: str, server: str, local: Path) -> str:

@@ -1,12 +1,17 @@
 """Kafka for sensors: one admin client for the life of the code server."""
 
 from functools import cache
+from typing import Final
 
 import dagster as dg
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.settings import settings
 from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.reader import make_consumer, markers
+from churn_platform.streaming.topics import Topic
+
+ANSWER_SECONDS: Final = 5
 
 
 @cache
@@ -20,6 +25,14 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
     def admin(self) -> AdminClient:
         """An admin client, connected once: a tick must not pay for a connection."""
         return _admin()
+
+    def published(self, topic: Topic) -> dict[int, int]:
+        """Position up to which the events topic's predictions are published, by Kafka partition, where one is known."""
+        consumer = make_consumer(self.stream())
+        try:
+            return markers(consumer, topic, seconds=ANSWER_SECONDS)
+        finally:
+            consumer.close()
 
     def stream(self) -> StreamConfig:
         """The stream that the settings describe."""

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import PublishError
-from churn_platform.streaming.reader import make_consumer, read_all
+from churn_platform.streaming.reader import make_consumer, markers, read_all
 from churn_platform.streaming.scoring import ScoredEvents
 from churn_platform.streaming.topics import Topic
 
@@ -250,11 +250,11 @@ class Publisher(threading.Thread):
 
         Only after init_transactions(), which settles the open transaction of a dead producer: the marker is final.
         """
-        markers = self._markers()
+        published = self._markers()
         behind = {
             partition: position
             for partition, position in self._positions.items()
-            if markers.get(partition, 0) < position
+            if published.get(partition, 0) < position
         }
         if not behind:
             return
@@ -267,8 +267,8 @@ class Publisher(threading.Thread):
                     (
                         self._topic.topic_id,
                         partition,
-                        markers.get(partition, 0),
-                        markers.get(partition, 0),
+                        published.get(partition, 0),
+                        published.get(partition, 0),
                         position,
                     ),
                 )
@@ -278,16 +278,11 @@ class Publisher(threading.Thread):
 
     def _markers(self) -> dict[int, int]:
         """Position up to which everything is published, by Kafka partition; 0 where nothing is."""
-        asked = [TopicPartition(self._topic.name, partition) for partition in self._positions]
-        markers = {
-            found.partition: found.offset
-            for found in self._consumer.committed(asked, KAFKA_SECONDS)
-            if found.offset >= 0 and found.metadata == self._topic.topic_id
-        }
-        if any(position > 0 and partition not in markers for partition, position in self._positions.items()):
+        found = markers(self._consumer, self._topic, seconds=KAFKA_SECONDS)
+        if any(position > 0 and partition not in found for partition, position in self._positions.items()):
             # Markers expire after seven days without a commit. What the topic itself holds cannot be mistaken.
-            markers = {**self._published_positions(), **markers}
-        return markers
+            found = {**self._published_positions(), **found}
+        return found
 
     def _published_positions(self) -> dict[int, int]:
         """The same, from the predictions topic."""

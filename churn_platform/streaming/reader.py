@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 from churn_platform.streaming import topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import RangeLostError
+from churn_platform.streaming.topics import Topic
 
 WATERMARK_SECONDS: Final = 10
 # Longest silence while a range is read that the brokers are known to hold.
@@ -96,6 +97,26 @@ def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]
                 f"{topic}[{partition}] ends at offset {high}, but the ledger has read up to {position}: the topic was "
                 f"truncated. Restore it; the stream skips nothing by itself."
             )
+
+
+def markers(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, int]:
+    """Position up to which predictions are published, by Kafka partition of the events topic; only those that say so.
+
+    A marker that another topic of the same name has left is none.
+
+    Args:
+        consumer: of the group that carries the markers.
+        seconds: longest wait for an answer.
+
+    Raises:
+        KafkaException: the brokers did not answer in time.
+    """
+    asked = [TopicPartition(topic.name, partition) for partition in topic.partitions]
+    return {
+        found.partition: found.offset
+        for found in consumer.committed(asked, seconds)
+        if found.offset >= 0 and found.metadata == topic.topic_id
+    }
 
 
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:

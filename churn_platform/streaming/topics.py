@@ -7,7 +7,6 @@ from typing import Final
 
 import psycopg
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -161,16 +160,6 @@ def backlog(connection: psycopg.Connection, admin: AdminClient, config: StreamCo
     positions = register(connection, admin, topic, config.start)
     ends = list_offsets(admin, topic, LATEST)
     return Backlog(topic, positions, ends)
-
-
-def unpublished(admin: AdminClient, backlog: Backlog, group: str) -> dict[int, int]:
-    """Offsets read whose predictions are not yet published, by Kafka partition of the events topic."""
-    partitions = [TopicPartition(backlog.topic.name, partition) for partition in backlog.positions]
-    future = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=REQUEST_SECONDS
-    )[group]
-    published = {found.partition: max(0, found.offset) for found in future.result().topic_partitions or []}
-    return {p: max(0, position - published.get(p, 0)) for p, position in backlog.positions.items()}
 
 
 def _start(start: str) -> OffsetSpec:
