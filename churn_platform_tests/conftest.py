@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,11 @@ FLOW = (
     "commands",
     "end_to_end",
 )
+
+
+def pytest_configure() -> None:
+    """End on SIGTERM as on Ctrl-C: fixtures are torn down, so no server is left behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
