@@ -146,7 +146,10 @@ def _is_dead(record: dg.RunRecord, now: float) -> bool:
 
 
 def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> "list[ledger.Batch]":
-    """Closed batches that Dagster has no materialization of and no live run will give one; reported from now on."""
+    """Closed batches that Dagster has no materialization of and no live run will give one.
+
+    Only what Dagster is seen to hold counts as reported: a tick that dies before its events are stored is made good.
+    """
     from churn_platform.storage import ledger
 
     missing = []
@@ -157,9 +160,10 @@ def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") 
         known = instance.fetch_materializations(
             dg.AssetRecordsFilter(asset_key=dg.AssetKey("churn_predictions"), asset_partitions=[batch.batch]), limit=1
         )
-        if not known.records:
+        if known.records:
+            ledger.mark_reported(connection, batch.batch)
+        else:
             missing.append(batch)
-        ledger.mark_reported(connection, batch.batch)
     return missing
 
 

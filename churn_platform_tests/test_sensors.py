@@ -196,17 +196,22 @@ def test_a_batch_that_a_dead_run_left_open_is_resumed_though_nothing_waits(ticks
     assert [request.partition_key for request in result.run_requests or []] == ["left-open"]
 
 
-def test_a_batch_that_a_dead_run_closed_over_is_reported_once(ticks: Ticks) -> None:
+def test_a_batch_that_a_dead_run_closed_over_is_reported_until_dagster_holds_it(ticks: Ticks) -> None:
     with ticks.connect() as connection:
         ledger.plan_batch(connection, "lost")
         connection.execute(
             "update stream_batches set opened = now(), closed = now(), run_id = 'gone' where batch = 'lost'"
         )
 
-    first, second = ticks.tick(), ticks.tick()
+    died_before_it_was_stored, again = _reported(ticks.tick()), _reported(ticks.tick())
+    ticks.instance.report_runless_asset_event(again[0])
+    after = _reported(ticks.tick())
 
-    assert [each.partition for each in first.asset_events if isinstance(each, dg.AssetMaterialization)] == ["lost"]
-    assert not any(isinstance(each, dg.AssetMaterialization) for each in second.asset_events)
+    assert [each.partition for each in died_before_it_was_stored] == ["lost"]
+    assert [each.partition for each in again] == ["lost"]
+    assert after == []
+    with ticks.connect() as connection:
+        assert ledger.unreported_batches(connection) == []
 
 
 def test_the_lag_is_observed_when_events_begin_to_wait(ticks: Ticks) -> None:
@@ -265,6 +270,10 @@ def test_metrics_that_are_being_computed_are_not_asked_for_twice(ticks: Ticks) -
     ticks.instance.create_run_for_job(defs.resolve_job_def("hourly_metrics_job"), status=dg.DagsterRunStatus.STARTED)
 
     assert "under way" in ticks.reason(dirty_hours_sensor)
+
+
+def _reported(result: dg.SensorResult) -> list[dg.AssetMaterialization]:
+    return [each for each in result.asset_events if isinstance(each, dg.AssetMaterialization)]
 
 
 def _run(ticks: Ticks, run: dg.DagsterRun) -> dg.DagsterRun:

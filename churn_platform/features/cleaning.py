@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from churn_platform.features.columns import CATEGORICAL_COLUMNS, NUMERIC_COLUMNS, TARGET, column
+from churn_platform.features.columns import CATEGORICAL_COLUMNS, NUMERIC_COLUMNS, TARGET, columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,7 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
     Raises:
         MissingColumnError: a column is not there.
     """
-    columns = {str(label): values for label, values in raw.items()}
-    for name in (*NUMERIC_COLUMNS, *CATEGORICAL_COLUMNS, TARGET):
-        column(columns, name)  # type: ignore[arg-type]  # only the presence of the name is asked for
+    columns_of(raw, (*NUMERIC_COLUMNS, *CATEGORICAL_COLUMNS, TARGET))  # raises when one is not there
     cleaned = raw.loc[raw["Gender"].notna()].reset_index(drop=True)
     for name in (*NUMERIC_COLUMNS, TARGET):
         whole = name not in FRACTIONAL_COLUMNS and not cleaned[name].isna().any()

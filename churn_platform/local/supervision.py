@@ -11,6 +11,7 @@ import time
 import xmlrpc.client
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -216,9 +217,9 @@ class Supervisor:
 
     def shut_down(self) -> None:
         """End supervisord itself."""
-        pid = self._call("getPID")
+        pid = int(str(self._call("getPID")))
         self._call("shutdown")
-        _wait(lambda: not _alive(pid), seconds=15)  # type: ignore[arg-type]  # what stays is ended as a left-over
+        _wait(lambda: not _alive(pid), seconds=15)  # what stays is ended as a left-over
 
     def last_lines(self, name: str, count: int = 15) -> list[str]:
         """End of a server's log."""
@@ -260,6 +261,10 @@ def _belongs_to(process: psutil.Process, local: Path) -> bool:
         return False  # another user's, or already gone: not ours to end
 
 
+def _all_gone(processes: Sequence[psutil.Process]) -> bool:
+    return not any(_alive(process.pid) for process in processes)
+
+
 def end(processes: Sequence[psutil.Process], signals: Sequence[tuple[int, float]]) -> None:
     """End processes, each signal with its time to obey; the last one is a kill."""
     for number, seconds in signals:
@@ -269,7 +274,7 @@ def end(processes: Sequence[psutil.Process], signals: Sequence[tuple[int, float]
                 process.send_signal(number)
             except psutil.NoSuchProcess:
                 continue  # it ended by itself, as wished
-        if _wait(lambda: not any(_alive(process.pid) for process in alive), seconds=seconds):  # noqa: B023
+        if _wait(partial(_all_gone, alive), seconds=seconds):
             return
     stubborn = [process for process in processes if _alive(process.pid)]
     if stubborn:

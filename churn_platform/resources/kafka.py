@@ -11,7 +11,7 @@ from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.reader import make_consumer, markers
 from churn_platform.streaming.topics import Topic
 
-ANSWER_SECONDS: Final = 5
+ANSWER_SECONDS: Final = 10
 
 
 @cache

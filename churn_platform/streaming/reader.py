@@ -18,6 +18,10 @@ RANGE_SILENCE_SECONDS: Final = 60
 # consume() waits for all it is asked for or for this long: short, or the end of every range costs it.
 POLL_SECONDS: Final = 0.05
 SCANNED_AT_ONCE: Final = 10_000
+# A broker that has just started has no group coordinator for a moment; librdkafka hands that on instead of waiting.
+COORDINATOR_MOVING: Final = frozenset(
+    {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
+)
 
 
 def make_consumer(config: StreamConfig) -> Consumer:
@@ -112,11 +116,20 @@ def markers(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, in
         KafkaException: the brokers did not answer in time.
     """
     asked = [TopicPartition(topic.name, partition) for partition in topic.partitions]
-    return {
-        found.partition: found.offset
-        for found in consumer.committed(asked, seconds)
-        if found.offset >= 0 and found.metadata == topic.topic_id
-    }
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            committed = consumer.committed(asked, max(deadline - time.monotonic(), POLL_SECONDS))
+        except KafkaException as error:
+            if error.args[0].code() not in COORDINATOR_MOVING or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+        else:
+            return {
+                found.partition: found.offset
+                for found in committed
+                if found.offset >= 0 and found.metadata == topic.topic_id
+            }
 
 
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
