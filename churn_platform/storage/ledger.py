@@ -34,6 +34,8 @@ class Batch:
     duplicates: int
     commits: int
     replays: int
+    archived: datetime | None
+    archive: str | None
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,19 @@ class Advance:
 
 @dataclass(frozen=True)
 class Advanced:
-    """What the database did with an Advance, and who is champion now."""
+    """What the database did with an Advance, who is champion now, and whether somebody has paused the stream."""
 
     positions: int
     ranges: int
     ranges_wanted: int
     batches: int
     champion: int | None
+    paused: bool
 
 
 _BATCH: Final = sql.SQL(
     "batch, planned, opened, accepts_from, accepts_until, last_commit, closed, run_id, model_version, "
-    "events, predictions, dead_letters, duplicates, commits, replays"
+    "events, predictions, dead_letters, duplicates, commits, replays, archived, archive"
 )
 _FIND_BATCH: Final = sql.SQL("select {} from stream_batches where batch = %s").format(_BATCH)
 _OPEN_BATCH: Final = sql.SQL("select {} from stream_batches where opened is not null and closed is null").format(_BATCH)
@@ -112,25 +115,31 @@ _CLOSE_ORPHANS: Final = sql.SQL("""
 """).format(_BATCH)
 
 # One round trip for the whole ledger. Each part touches its own table; the caller compares the counts with what it
-# expected, so a position moved by another run or a closed batch undoes the commit.
+# expected, so a position moved by another run or a closed batch undoes the commit. A range begins where the one before
+# it ended: between them lie markers at most, and so ranges tile a partition.
 _ADVANCE: Final = """
     with moved as (
-        select * from unnest(
+        select m.kafka_partition, m.start_offset, m.end_offset, m.with_events or exists (
+            select from stream_ranges r
+            where r.batch = %(batch)s and r.topic_id = %(topic_id)s and r.kafka_partition = m.kafka_partition
+        ) as ranged
+        from unnest(
             %(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[], %(with_events)s::boolean[]
         ) as m (kafka_partition, start_offset, end_offset, with_events)
     ), positions as (
-        update stream_positions p set next_offset = m.end_offset from moved m
+        update stream_positions p set
+            next_offset = m.end_offset,
+            covered_to = case when m.ranged then m.end_offset else p.covered_to end
+        from moved m
         where p.topic_id = %(topic_id)s and p.kafka_partition = m.kafka_partition and p.next_offset = m.start_offset
         returning 1
     ), ranged as (
-        select m.* from moved m
-        where m.with_events or exists (
-            select from stream_ranges r
-            where r.batch = %(batch)s and r.topic_id = %(topic_id)s and r.kafka_partition = m.kafka_partition
-        )
+        select kafka_partition, end_offset from moved where ranged
     ), ranges as (
         insert into stream_ranges as r (batch, topic_id, kafka_partition, start_offset, end_offset)
-        select %(batch)s, %(topic_id)s, kafka_partition, start_offset, end_offset from ranged
+        select %(batch)s, %(topic_id)s, kafka_partition, covered_to, end_offset
+        from ranged join stream_positions p using (kafka_partition)
+        where p.topic_id = %(topic_id)s
         on conflict (batch, topic_id, kafka_partition) do update set end_offset = excluded.end_offset
         where r.end_offset = excluded.start_offset
         returning 1
@@ -148,13 +157,18 @@ _ADVANCE: Final = """
             commits = commits + (%(events)s > 0)::integer
         where batch = %(batch)s and closed is null
         returning 1
+    ), resolved as (
+        -- Of dead letters whose corrected event this commit has scored; the index holds those in flight only.
+        update dead_letter_events d set resolved_at = now() from churn_predictions p
+        where d.retry_event_id is not null and d.resolved_at is null and p.event_id = d.retry_event_id
     )
     select
         (select count(*) from positions) as positions,
         (select count(*) from ranges) as ranges,
         (select count(*) from ranged) as ranges_wanted,
         (select count(*) from batches) as batches,
-        (select version from model_versions where promoted_at is not null and retired_at is null) as champion
+        (select version from model_versions where promoted_at is not null and retired_at is null) as champion,
+        exists (select from stream_pauses join stream_topics using (topic) where topic_id = %(topic_id)s) as paused
 """
 
 _ADD_HOURS: Final = """
@@ -251,8 +265,9 @@ def add_positions(connection: psycopg.Connection, *, topic: str, topic_id: str, 
     )
     connection.execute(
         """
-        insert into stream_positions (topic_id, kafka_partition, next_offset)
-        select %s, * from unnest(%s::integer[], %s::bigint[]) on conflict do nothing
+        insert into stream_positions (topic_id, kafka_partition, next_offset, first_offset, covered_to)
+        select %s, kafka_partition, start_offset, start_offset, start_offset
+        from unnest(%s::integer[], %s::bigint[]) as u (kafka_partition, start_offset) on conflict do nothing
         """,
         (topic_id, list(starts), list(starts.values())),
     )
@@ -269,6 +284,22 @@ def positions_of(connection: psycopg.Connection, topic_id: str) -> dict[int, int
 def lock_stream(connection: psycopg.Connection, topic: str) -> None:
     """Wait for the session lock that makes this connection's run the live one of the topic."""
     connection.execute("select pg_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic))
+
+
+def pause(connection: psycopg.Connection, topic: str) -> None:
+    """Pause the stream: the live run ends after its current commit, and the sensor launches none."""
+    connection.execute("insert into stream_pauses (topic) values (%s) on conflict do nothing", (topic,))
+
+
+def resume(connection: psycopg.Connection, topic: str) -> bool:
+    """Let a paused stream go on; whether it was paused."""
+    return connection.execute("delete from stream_pauses where topic = %s", (topic,)).rowcount > 0
+
+
+def paused_since(connection: psycopg.Connection, topic: str) -> datetime | None:
+    """When the stream was paused, None when it is not."""
+    row = connection.execute("select since from stream_pauses where topic = %s", (topic,)).fetchone()
+    return None if row is None else row[0]
 
 
 def take_over(connection: psycopg.Connection, *, batch: str, run_id: str) -> list[Batch]:
