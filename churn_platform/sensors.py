@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -33,8 +33,10 @@ ACTIVE: Final = (
 STREAM_TAG: Final = "churn/stream"
 # The loop of the daemon turns every 5 s; an interval of 5 would make that 10.
 TICK_SECONDS: Final = 4
-# A run that started this long ago and has no session in PostgreSQL is dead, whatever its record says.
-DEAD_SECONDS: Final = 20
+# A run that so many seconds long has had no session in PostgreSQL is dead, whatever its record says: one that lost its
+# connection comes back within three, one that starts needs some seconds for its imports.
+DEAD_SECONDS: Final = 10
+NEVER_STARTED_SECONDS: Final = 60
 # Failed runs that the wait before the next try looks at.
 LATEST_RUNS: Final = 8
 OBSERVE_SECONDS: Final = 60
@@ -45,6 +47,7 @@ RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 @dataclass(frozen=True)
 class _StreamingRuns:
     active: list[dg.DagsterRun]
+    missing: dict[str, float]
     failures: int
     since_failure: float | None
 
@@ -52,6 +55,29 @@ class _StreamingRuns:
     def keys(self) -> list[str]:
         """Batch keys of the active runs."""
         return [run.tags["dagster/partition"] for run in self.active if "dagster/partition" in run.tags]
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the sensor keeps from tick to tick, none of which it depends on: its cursor."""
+
+    observed: float = 0.0
+    waiting: int = -1
+    missing: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, cursor: str | None) -> "_State":
+        known = json.loads(cursor) if cursor else {}
+        return cls(**{each.name: known[each.name] for each in fields(cls) if each.name in known})
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
+    def wants_observation(self, waiting: int, now: float) -> bool:
+        """Once a minute, and when the lag comes to rest or begins."""
+        changed = (waiting == 0) != (self.waiting == 0)
+        due = now - self.observed >= OBSERVE_SECONDS and not waiting == self.waiting == 0
+        return changed or due
 
 
 @dg.sensor(
@@ -76,19 +102,22 @@ def customer_events_sensor(
             backlog = topics.backlog(connection, kafka.admin(), config)
         except TopicMissingError as error:
             return dg.SkipReason(str(error))
-        runs = _streaming_runs(context.instance, ledger.streaming_sessions(connection), now)
+        state = _State.load(context.cursor)
+        runs = _streaming_runs(context.instance, ledger.streaming_sessions(connection), state.missing, now)
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
             orphan_materialization(batch) for batch in _unreported(context.instance, connection)
         ]
-        cursor, observe = _observe(context.cursor, backlog, now)
-        if observe:
+        if state.wants_observation(backlog.waiting, now):
             events += _observations(backlog, kafka.published(backlog.topic))
+            state = replace(state, observed=now, waiting=backlog.waiting)
+        cursor = replace(state, missing=runs.missing).dump()
         batch = ledger.open_batch(connection)
         decision = planning.decide(
             planning.Observed(
                 waiting=backlog.waiting,
                 active_runs=len(runs.active),
                 has_champion=model_versions.champion(connection) is not None,
+                paused_since=ledger.paused_since(connection, config.events_topic),
                 batch_open_seconds=_age(batch.opened if batch else None, now),
                 last_commit_seconds=_age(batch.last_commit if batch else None, now),
                 failures=runs.failures,
@@ -118,31 +147,39 @@ def customer_events_sensor(
     )
 
 
-def _streaming_runs(instance: dg.DagsterInstance, sessions: set[str], now: float) -> _StreamingRuns:
+def _streaming_runs(
+    instance: dg.DagsterInstance, sessions: set[str], missing: Mapping[str, float], now: float
+) -> _StreamingRuns:
     """The streaming runs that live, after those whose process is gone have been failed.
 
     A run whose code server died with it keeps its STARTED record for ever and would stall the stream.
+
+    Args:
+        sessions: run ids that PostgreSQL has a session of.
+        missing: since when an active run has been seen without one, by run id, in seconds since 1970.
     """
+    from churn_platform.streaming.planning import failures_in_a_row
+
     records = instance.get_run_records(dg.RunsFilter(tags={STREAM_TAG: "live"}), limit=LATEST_RUNS)
-    active, finished = [], []
+    active, finished, still_missing = [], [], {}
     for record in records:
         run = record.dagster_run
         if run.status not in ACTIVE:
             finished.append(record)
-        elif run.run_id in sessions or not _is_dead(record, now):
+            continue
+        since = missing.get(run.run_id, now)
+        if run.run_id in sessions or run.status == dg.DagsterRunStatus.QUEUED:
             active.append(run)
+        elif now - since <= (DEAD_SECONDS if record.start_time is not None else NEVER_STARTED_SECONDS):
+            active.append(run)
+            still_missing[run.run_id] = since
         else:
-            instance.report_run_failed(run, "Its process is gone: PostgreSQL has no session of this run.")
-    from churn_platform.streaming.planning import failures_in_a_row
-
+            instance.report_run_failed(
+                run, f"Its process is gone: PostgreSQL has had no session of this run for {now - since:.0f} s."
+            )
     count = failures_in_a_row([record.dagster_run.status == dg.DagsterRunStatus.FAILURE for record in finished])
     ended = finished[0].end_time if count else None
-    return _StreamingRuns(active, count, None if ended is None else now - ended)
-
-
-def _is_dead(record: dg.RunRecord, now: float) -> bool:
-    started = record.start_time
-    return started is not None and now - started > DEAD_SECONDS
+    return _StreamingRuns(active, still_missing, count, None if ended is None else now - ended)
 
 
 def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> "list[ledger.Batch]":
@@ -165,16 +202,6 @@ def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") 
         else:
             missing.append(batch)
     return missing
-
-
-def _observe(cursor: str | None, backlog: "topics.Backlog", now: float) -> tuple[str, bool]:
-    """The cursor, and whether the lag is observed now: once a minute, and when it comes to rest or begins."""
-    last = json.loads(cursor) if cursor else {"observed": 0.0, "waiting": -1}
-    changed = (backlog.waiting == 0) != (last["waiting"] == 0)
-    due = now - last["observed"] >= OBSERVE_SECONDS and not backlog.waiting == last["waiting"] == 0
-    if not (changed or due):
-        return json.dumps(last), False
-    return json.dumps({"observed": now, "waiting": backlog.waiting}), True
 
 
 def _observations(backlog: "topics.Backlog", published: Mapping[int, int]) -> list[dg.AssetObservation]:

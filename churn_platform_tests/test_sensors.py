@@ -17,6 +17,8 @@ from churn_platform.partitions import batches, day_key, hour_key
 from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.sensors import (
+    DEAD_SECONDS,
+    NEVER_STARTED_SECONDS,
     RANGE_END_TAG,
     RANGE_START_TAG,
     STREAM_TAG,
@@ -66,6 +68,12 @@ class Ticks:
         for number in range(count):
             producer.produce(settings().events_topic, json.dumps(event(number)).encode())
         assert producer.flush(30) == 0
+
+    def age_what_is_missing(self, *, seconds: float) -> None:
+        """As if so many seconds more had passed since the last tick saw a run without its session."""
+        state = json.loads(self.cursor or "{}")
+        state["missing"] = {run_id: since - seconds for run_id, since in state["missing"].items()}
+        self.cursor = json.dumps(state)
 
     def connect(self) -> psycopg.Connection:
         """A connection whose statements commit at once."""
@@ -156,18 +164,56 @@ def test_a_run_whose_process_is_gone_is_failed_and_replaced(ticks: Ticks) -> Non
     ticks.send(5)
     run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
 
+    assert "starting" in ticks.reason()
+    assert not _run(ticks, run).is_finished
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
     result = ticks.tick()
 
     assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
     assert len(result.run_requests or []) == 1
 
 
-def test_a_run_that_has_just_started_is_given_time(ticks: Ticks) -> None:
+def test_a_run_that_lost_its_connection_and_came_back_is_not_dead(ticks: Ticks) -> None:
     ticks.send(5)
-    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=1)
+    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
+    ticks.tick()
+    with psycopg.connect(ticks.database, application_name=ledger.session_name(run.run_id)):
+        ticks.tick()
 
-    assert "starting" in ticks.reason()
+    assert "missing" in str(ticks.cursor)
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+    ticks.tick()
+
     assert not _run(ticks, run).is_finished
+
+
+def test_a_run_that_never_starts_is_failed_later(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.instance.create_run_for_job(
+        defs.resolve_job_def("prediction_stream_job"),
+        tags={STREAM_TAG: "live", "dagster/partition": "key"},
+        status=dg.DagsterRunStatus.STARTING,
+    )
+    ticks.tick()
+
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+    ticks.tick()
+    assert not _run(ticks, run).is_finished
+    ticks.age_what_is_missing(seconds=NEVER_STARTED_SECONDS)
+    ticks.tick()
+
+    assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_paused_stream_gets_no_run_until_it_is_resumed(ticks: Ticks) -> None:
+    ticks.send(5)
+    with ticks.connect() as connection:
+        ledger.pause(connection, settings().events_topic)
+        paused = ticks.reason()
+        ledger.resume(connection, settings().events_topic)
+
+    assert "churn stream resume" in paused
+    assert len(ticks.tick().run_requests or []) == 1
 
 
 def test_a_standby_is_asked_for_while_events_flow(ticks: Ticks) -> None:

@@ -88,6 +88,14 @@ class Advance:
 
 
 @dataclass(frozen=True)
+class Pulse:
+    """What a streaming run has to know now and then: who is champion, and whether somebody has paused the stream."""
+
+    champion: int | None
+    paused: bool
+
+
+@dataclass(frozen=True)
 class Advanced:
     """What the database did with an Advance, who is champion now, and whether somebody has paused the stream."""
 
@@ -169,6 +177,12 @@ _ADVANCE: Final = """
         (select count(*) from batches) as batches,
         (select version from model_versions where promoted_at is not null and retired_at is null) as champion,
         exists (select from stream_pauses join stream_topics using (topic) where topic_id = %(topic_id)s) as paused
+"""
+
+_PULSE: Final = """
+    select
+        (select version from model_versions where promoted_at is not null and retired_at is null) as champion,
+        exists (select from stream_pauses where topic = %s) as paused
 """
 
 _ADD_HOURS: Final = """
@@ -265,8 +279,8 @@ def add_positions(connection: psycopg.Connection, *, topic: str, topic_id: str, 
     )
     connection.execute(
         """
-        insert into stream_positions (topic_id, kafka_partition, next_offset, first_offset, covered_to)
-        select %s, kafka_partition, start_offset, start_offset, start_offset
+        insert into stream_positions (topic_id, kafka_partition, next_offset, first_offset, covered_to, published_to)
+        select %s, kafka_partition, start_offset, start_offset, start_offset, start_offset
         from unnest(%s::integer[], %s::bigint[]) as u (kafka_partition, start_offset) on conflict do nothing
         """,
         (topic_id, list(starts), list(starts.values())),
@@ -313,11 +327,67 @@ def take_over(connection: psycopg.Connection, *, batch: str, run_id: str) -> lis
         return cursor.execute(_CLOSE_ORPHANS, (batch,)).fetchall()
 
 
-def close_batch(connection: psycopg.Connection, batch: str) -> None:
-    """Close an open batch; from now on it can only be replayed."""
+def close_batch(connection: psycopg.Connection, batch: str, *, topic_id: str) -> None:
+    """Close an open batch whose predictions are all published; from now on it can only be replayed.
+
+    One that was never opened stays planned.
+    """
+    with connection.transaction():
+        connection.execute(
+            "update stream_batches set closed = now() where batch = %s and opened is not null and closed is null",
+            (batch,),
+        )
+        mark_published(connection, topic_id)
+
+
+def close_unfinished(connection: psycopg.Connection, batch: str) -> None:
+    """Close an open batch of which something may not be published yet; the next run publishes it."""
+    connection.execute("update stream_batches set closed = now() where batch = %s and closed is null", (batch,))
+
+
+def mark_published(connection: psycopg.Connection, topic_id: str) -> None:
+    """Remember that everything read from the topic with this id is published. Only whoever holds the lock knows."""
     connection.execute(
-        "update stream_batches set closed = now() where batch = %s and opened is not null and closed is null", (batch,)
+        "update stream_positions set published_to = next_offset where topic_id = %s and published_to < next_offset",
+        (topic_id,),
     )
+
+
+def unpublished_topics(connection: psycopg.Connection, topic: str, *, other_than: str) -> list[str]:
+    """Ids of earlier topics of this name, of which something may not have been published before they were deleted."""
+    rows = connection.execute(
+        """
+        select distinct topic_id from stream_positions join stream_topics using (topic_id)
+        where topic = %s and topic_id <> %s and published_to < next_offset
+        """,
+        (topic, other_than),
+    )
+    return [topic_id for (topic_id,) in rows]
+
+
+def take_lease(connection: psycopg.Connection, *, idle_seconds: int, statement_seconds: int) -> None:
+    """Let PostgreSQL end this session, and so free the lock, when its process is silent for so long.
+
+    A process that is frozen, or cut off, keeps its session and its locks otherwise.
+    """
+    idle, statement = f"{idle_seconds}s", f"{statement_seconds}s"
+    connection.execute(
+        """
+        select set_config('idle_session_timeout', %s, false),
+            set_config('idle_in_transaction_session_timeout', %s, false),
+            set_config('statement_timeout', %s, false)
+        """,
+        (idle, idle, statement),
+    )
+
+
+def pulse(connection: psycopg.Connection, topic: str) -> Pulse:
+    """A sign of life in a quiet time, which brings news."""
+    with connection.cursor(row_factory=class_row(Pulse)) as cursor:
+        found = cursor.execute(_PULSE, (topic,)).fetchone()
+    if found is None:
+        raise RuntimeError("A select without a table returned no row; PostgreSQL always gives one.")
+    return found
 
 
 def advance(connection: psycopg.Connection, step: Advance) -> Advanced:

@@ -1,11 +1,11 @@
-"""The streaming run: it owns one batch, holds the stream's lock and commits as events come."""
+"""One hold of the stream's lock: events into one batch, commit by commit."""
 
 import gc
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,21 +14,22 @@ from typing import Final
 import numpy as np
 import polars as pl
 import psycopg
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.modeling.bundle import ModelBundle
-from churn_platform.storage import ledger, model_versions
-from churn_platform.streaming import topics
+from churn_platform.storage import ledger
+from churn_platform.streaming import faults, topics
 from churn_platform.streaming.commit import Source, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import MICROSECONDS, DeadLetter, decode
 from churn_platform.streaming.exceptions import (
     LedgerConflictError,
-    NoChampionError,
-    TopicMadeAnewError,
+    RangeLostError,
+    TopicChangedError,
+    TopicMissingError,
     UnknownBatchError,
 )
+from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.publisher import SCHEMA, Publication, Publisher, prediction_frame
 from churn_platform.streaming.reader import (
     check_positions,
@@ -37,12 +38,33 @@ from churn_platform.streaming.reader import (
     partition_of,
     sort_messages,
 )
-from churn_platform.streaming.scoring import Champion, ScoredEvents, score
+from churn_platform.streaming.scoring import ChampionFollower, ScoredEvents, load_champion, score
+from churn_platform.streaming.topics import Topic
 
 POLL_SECONDS: Final = 0.1
 QUEUE_SECONDS: Final = 0.5
 # Without an event for this long, positions move over the transaction markers that lie behind the last one.
 QUIET_SECONDS: Final = 1.0
+# Most bytes of events in one commit: 10,000 events of a megabyte each would be too many at once.
+COMMIT_BYTES: Final = 32 * 1024 * 1024
+# In a quiet time the session gives a sign of life this often, ...
+PULSE_SECONDS: Final = 3.0
+# ... and PostgreSQL ends it, lock and all, when it hears nothing for this long: its process is frozen or cut off.
+LEASE_SECONDS: Final = 15
+# The same for a process that is frozen in the middle of a statement; no statement of a commit lasts as long.
+STATEMENT_SECONDS: Final = 60
+# How long a failed hold waits for its writer before it leaves the connection to the lease.
+WRITER_SECONDS: Final = 5.0
+
+# What a consumer is told when its topic is deleted.
+TOPIC_GONE: Final = frozenset(
+    {
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+    }
+)
 
 
 class Ending(StrEnum):
@@ -51,14 +73,16 @@ class Ending(StrEnum):
     SECONDS = "batch_seconds"
     EVENTS = "batch_events"
     IDLE = "idle_seconds"
-    NOTHING_TO_DO = "closed by the run that it waited for"
+    PAUSED = "the stream is paused"
+    CLOSED = "its batch was closed by another run"
+    TOPIC = "the topic was made anew; the next batch reads it"
 
 
 @dataclass
 class StreamResult:
     """What a streaming run did. `latencies`: seconds from each event's time to its visible row, one array a commit."""
 
-    ending: Ending
+    ending: Ending = Ending.IDLE
     orphans: list[ledger.Batch] = field(default_factory=list)
     commits: int = 0
     published: int = 0
@@ -73,7 +97,7 @@ class StreamResult:
 
 @dataclass(frozen=True)
 class _Work:
-    """One commit on its way to PostgreSQL. `ends` are the positions after it."""
+    """One commit on its way to PostgreSQL. `ends` are the positions after it; without any it is a sign of life."""
 
     scored: ScoredEvents | None
     dead_letters: Sequence[DeadLetter]
@@ -81,28 +105,31 @@ class _Work:
     ends: Mapping[int, int]
 
 
-def load_champion(connection: psycopg.Connection) -> Champion:
-    """The champion's bundle.
-
-    Raises:
-        NoChampionError: no model version has been promoted.
-        BundleError: a part of the bundle is missing or is not what its manifest says.
-    """
-    champion = model_versions.champion(connection)
-    if champion is None:
-        raise NoChampionError("No model has been promoted: materialize churn_model and champion_model to score events.")
-    return Champion(champion.version, ModelBundle.load(champion.uri))
+PULSE: Final = _Work(None, (), (), {})
 
 
-class StreamingRun:
-    """Streams into one batch.
+class BatchLoop:
+    """Holds the stream's lock and streams into one batch.
 
     Everything slow happens in the constructor, before the lock: model, connections, consumer. run() then waits for the
     lock, closes what a predecessor left open, and loops. The connection that holds the lock is the one that commits.
     """
 
-    def __init__(self, config: StreamConfig, *, batch: str, run_id: str, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: StreamConfig,
+        *,
+        batch: str,
+        run_id: str,
+        log: Callable[[str], None],
+        follower: ChampionFollower | None,
+        result: StreamResult,
+    ) -> None:
         """Warm up.
+
+        Args:
+            follower: the champion of an earlier hold; None: the bundle is loaded.
+            result: is added to.
 
         Raises:
             NoChampionError, BundleError: there is nothing to score with.
@@ -112,17 +139,29 @@ class StreamingRun:
         self._batch = batch
         self._run_id = run_id
         self._log = log
-        self._connection = psycopg.connect(config.dsn, autocommit=True, application_name=ledger.session_name(run_id))
-        self._champion = load_champion(self._connection)
-        admin = AdminClient(config.kafka)
-        topics.create_missing(admin, config)
-        self._topic = topics.describe(admin, config.events_topic)
-        topics.register(self._connection, admin, self._topic, config.start)
-        self._consumer = make_consumer(config)
-        self._publisher = Publisher(config, self._topic)
-        self._source = Source(batch=batch, topic=self._topic.name, topic_id=self._topic.topic_id)
+        self._result = result
+        with ExitStack() as opened:
+            self._connection = opened.enter_context(
+                psycopg.connect(
+                    config.dsn,
+                    autocommit=True,
+                    application_name=ledger.session_name(run_id),
+                    keepalives_idle=10,
+                    keepalives_interval=5,
+                    keepalives_count=3,
+                )
+            )
+            self.follower = follower or ChampionFollower(load_champion(self._connection), log)
+            self._admin = AdminClient(config.kafka)
+            topics.create_missing(self._admin, config)
+            topics.describe(self._admin, config.events_topic)
+            self._consumer = make_consumer(config)
+            opened.callback(self._consumer.close)
+            self._publisher = Publisher(config)
+            opened.pop_all()
         # The loop hands work to the writer through a queue of one: while a commit is written, the next one gathers.
         self._work: queue.Queue[_Work | None] = queue.Queue(1)
+        self._writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
         self._writer_idle = threading.Event()
         self._writer_idle.set()
         self._writer_error: BaseException | None = None
@@ -131,78 +170,91 @@ class StreamingRun:
         self._accepts_from = config.epoch
         self._accepts_until: datetime | None = None
         self._read_before = 0
-        self._result = StreamResult(Ending.IDLE)
+        self._paused = False
+        self._ended = False
 
-    def run(self, on_lock: Callable[[list[ledger.Batch]], None]) -> StreamResult:
+    def run(self, on_lock: Callable[[list[ledger.Batch]], None]) -> None:
         """Wait for the lock, then stream until the batch is full, old enough, or no event comes.
 
         Args:
-            on_lock: called once with the batches that this run closed for a predecessor that died.
+            on_lock: called with the batches that were closed for a predecessor that died.
 
         Raises:
             UnknownBatchError: the ledger does not know the batch.
-            TopicMadeAnewError: under the topic's name there is another one by now.
+            TopicChangedError: the topic was made anew or has more partitions; nothing was read wrongly.
             RangeLostError: Kafka no longer holds what comes next.
             LedgerConflictError: another run has taken over; nothing of this commit was written.
             PublishError: Kafka did not take a transaction.
         """
         try:
+            if self._is_closed():
+                self._result.ending = Ending.CLOSED
+                return
             waited = time.monotonic()
-            ledger.lock_stream(self._connection, self._topic.name)
-            self._result.waited_seconds = time.monotonic() - waited
-            if not self._take_over():
-                self._result.ending = Ending.NOTHING_TO_DO
-                return self._result
-            self._publisher.begin(self._positions)
-            on_lock(self._result.orphans)
-            writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
-            writer.start()
+            ledger.lock_stream(self._connection, self._config.events_topic)
+            self._result.waited_seconds += time.monotonic() - waited
+            ledger.take_lease(self._connection, idle_seconds=LEASE_SECONDS, statement_seconds=STATEMENT_SECONDS)
+            faults.reach(FaultPoint.AFTER_LOCK)
+            topic = topics.describe(self._admin, self._config.events_topic)
+            orphans, ending = self._take_over(topic)
+            if ending is not None:
+                self._result.ending = ending
+                return
+            self._publisher.begin(topic, self._positions)
+            on_lock(orphans)
+            self._writer.start()
             with _no_garbage_collection():
                 self._loop()
             self._work.put(None)
-            writer.join()
+            self._writer.join()
             self._check_threads()
-            self._publisher.finish()
-            ledger.close_batch(self._connection, self._batch)
+            self._publisher.finish(self._pulse, every=PULSE_SECONDS)
+            faults.reach(FaultPoint.BEFORE_CLOSING)
+            ledger.close_batch(self._connection, self._batch, topic_id=topic.topic_id)
+            faults.reach(FaultPoint.AFTER_CLOSING)
         finally:
-            self._release_threads()
-            self._consumer.close()
-            self._connection.close()  # lets go of the lock: a standby goes on from here
-        self._result.published = self._publisher.published - self._publisher.recovered
-        self._result.recovered = self._publisher.recovered
-        return self._result
+            self._result.published += self._publisher.published - self._publisher.recovered
+            self._result.recovered += self._publisher.recovered
+            self._release()
 
-    def _take_over(self) -> bool:
-        """Close what others left open and read where to go on. False: the batch was closed while this run waited."""
-        self._check_what_may_have_changed()
-        with self._connection.transaction():
-            orphans = ledger.take_over(self._connection, batch=self._batch, run_id=self._run_id)
-            batch = ledger.find_batch(self._connection, self._batch)
+    def _is_closed(self) -> bool:
+        """Whether another run has closed the batch; a run that was frozen, say, learns it so.
+
+        Raises:
+            UnknownBatchError: the ledger does not know the batch.
+        """
+        batch = ledger.find_batch(self._connection, self._batch)
         if batch is None:
             raise UnknownBatchError(
                 f"Batch {self._batch} is not in the ledger: keys are planned by the sensor. Choose one that is listed."
             )
-        self._result.orphans = orphans
+        return batch.closed is not None
+
+    def _take_over(self, topic: Topic) -> tuple[list[ledger.Batch], Ending | None]:
+        """Close what others left open and read where to go on; what was closed, and why there is nothing to do."""
+        self._topic = topic
+        self._source = Source(batch=self._batch, topic=topic.name, topic_id=topic.topic_id)
+        with self._connection.transaction():
+            orphans = ledger.take_over(self._connection, batch=self._batch, run_id=self._run_id)
+            batch = ledger.find_batch(self._connection, self._batch)
+        self._result.orphans += orphans
         for orphan in orphans:
             self._log(f"Closed batch {orphan.batch}, left open by run {orphan.run_id} with {orphan.events} events.")
-        if batch.closed is not None:
-            return False
+        news = ledger.pulse(self._connection, topic.name)
+        if batch is None or batch.closed is not None:
+            return orphans, Ending.CLOSED
+        if any(each.topic_id != topic.topic_id for each in ledger.ranges_of(self._connection, self._batch)):
+            # A batch is read from one topic. What it has not published, the next run does.
+            ledger.close_unfinished(self._connection, self._batch)
+            return orphans, Ending.TOPIC
+        self._paused = news.paused
+        self.follower.follow(self._connection, news.champion)
+        topics.register(self._connection, self._admin, topic, self._config.start)
         self._opened, self._accepts_until, self._read_before = batch.opened, batch.accepts_until, batch.events
         self._accepts_from = batch.accepts_from or self._config.epoch
-        self._positions = ledger.positions_of(self._connection, self._topic.topic_id)
-        check_positions(self._consumer, self._topic.name, self._positions)
-        return True
-
-    def _check_what_may_have_changed(self) -> None:
-        """A standby may have waited for hours: for the topic of that time, with the champion of that time."""
-        topic = topics.describe(AdminClient(self._config.kafka), self._topic.name)
-        if topic.topic_id != self._topic.topic_id:
-            raise TopicMadeAnewError(
-                f"Topic {topic.name!r} was made anew while this run waited: it is {topic.topic_id} now and was "
-                f"{self._topic.topic_id}. The next run reads it from its beginning."
-            )
-        champion = model_versions.champion(self._connection)
-        self._follow_champion(None if champion is None else champion.version)
+        self._positions = ledger.positions_of(self._connection, topic.topic_id)
+        check_positions(self._consumer, topic.name, self._positions)
+        return orphans, None
 
     def _loop(self) -> None:
         """Gather, decode and score commits until the batch ends."""
@@ -213,30 +265,91 @@ class StreamingRun:
         )
         partition_ends: dict[int, int] = {}
         read, first_event, last_event = self._read_before, self._opened_on_this_clock(), time.monotonic()
+        last_sign = last_event
         while True:
             self._check_threads()
             now = time.monotonic()
-            if read >= config.batch_events:
-                return self._end(Ending.EVENTS, next_offsets, partition_ends)
-            if first_event is not None and now - first_event >= config.batch_seconds:
-                return self._end(Ending.SECONDS, next_offsets, partition_ends)
-            if now - last_event >= config.idle_seconds:
-                return self._end(Ending.IDLE, next_offsets, partition_ends)
+            if (ending := self._ending(read, first_event, last_event, now)) is not None:
+                self._skip_markers(next_offsets, partition_ends)
+                self._result.ending = ending
+                return
             messages = self._gather(min(config.commit_events, config.batch_events - read), partition_ends)
             if not messages:
                 if now - last_event >= QUIET_SECONDS:
                     self._skip_markers(next_offsets, partition_ends)
+                if now - last_sign >= PULSE_SECONDS:
+                    self._check_topic(topics.ask(self._admin, self._topic.name))
+                    self._hand_over(PULSE)
+                    last_sign = now
                 continue
-            last_event = time.monotonic()
+            faults.reach(FaultPoint.AFTER_READ)
+            # Asked after the reading, answered while the events are scored: whose events these are.
+            asked = topics.ask(self._admin, self._topic.name)
+            last_event = last_sign = time.monotonic()
             if first_event is None:
                 first_event = last_event
                 self._open()
             next_offsets.update({partition_of(message): offset_of(message) + 1 for message in messages})
-            self._hand_over(self._decode_and_score(messages, next_offsets))
+            work = self._decode_and_score(messages, next_offsets)
+            self._check_topic(asked)
+            self._hand_over(work)
             read += len(messages)
 
+    def _ending(self, read: int, first_event: float | None, last_event: float, now: float) -> Ending | None:
+        """Why the batch ends now, if it does."""
+        if self._paused:
+            return Ending.PAUSED
+        if read >= self._config.batch_events:
+            return Ending.EVENTS
+        if first_event is not None and now - first_event >= self._config.batch_seconds:
+            return Ending.SECONDS
+        return Ending.IDLE if now - last_event >= self._config.idle_seconds else None
+
+    def _check_topic(self, asked: Callable[[], Topic]) -> None:
+        """Make sure that the topic is the one whose reading began.
+
+        A consumer does not tell: of a topic that was made anew and grew past the old offsets it delivers on, as if
+        nothing had happened.
+
+        Raises:
+            TopicChangedError: it was made anew, deleted, or has other partitions.
+        """
+        began = self._topic
+        try:
+            now = asked()
+        except TopicMissingError as error:
+            raise TopicChangedError(
+                f"Topic {began.name!r}, id {began.topic_id}, was deleted while it was read."
+            ) from error
+        if now.topic_id != began.topic_id:
+            raise TopicChangedError(
+                f"Topic {began.name!r} was made anew while it was read: it is {now.topic_id} now, was {began.topic_id}."
+            )
+        if now.partitions != began.partitions:
+            raise TopicChangedError(
+                f"Topic {began.name!r} has {len(now.partitions)} partitions now, had {len(began.partitions)}: "
+                f"all of them are read from here on."
+            )
+
     def _gather(self, most: int, partition_ends: dict[int, int]) -> list[Message]:
-        """What waits: after a first event at least for the linger, and as long as the last commit is being written."""
+        """What waits: after a first event at least for the linger, and as long as the last commit is being written.
+
+        Raises:
+            TopicChangedError: the consumer stumbled over a topic that is not the one it was told to read.
+            RangeLostError: Kafka no longer holds what comes next.
+        """
+        try:
+            return self._gather_from_consumer(most, partition_ends)
+        except RangeLostError:
+            self._check_topic(topics.ask(self._admin, self._topic.name))
+            check_positions(self._consumer, self._topic.name, self._positions)
+            raise
+        except KafkaException as error:
+            if error.args[0].code() in TOPIC_GONE:
+                self._check_topic(topics.ask(self._admin, self._topic.name))
+            raise
+
+    def _gather_from_consumer(self, most: int, partition_ends: dict[int, int]) -> list[Message]:
         messages: list[Message] = []
         message = self._consumer.poll(POLL_SECONDS)
         if message is None:
@@ -244,8 +357,12 @@ class StreamingRun:
         sort_messages([message], messages, partition_ends)
         if not messages:
             return messages
-        deadline = time.monotonic() + self._config.linger
+        deadline, size, counted = time.monotonic() + self._config.linger, 0, 0
         while len(messages) < most:
+            size += sum(map(len, messages[counted:]))
+            counted = len(messages)
+            if size >= COMMIT_BYTES:
+                break
             remaining = deadline - time.monotonic()
             if remaining <= 0 and self._writer_idle.is_set():
                 sort_messages(self._consumer.consume(most - len(messages), 0), messages, partition_ends)
@@ -276,19 +393,16 @@ class StreamingRun:
             accepts_from=self._accepts_from,
             accepts_until=self._accepts_until,
         )
-        scored = score(events, self._champion, threads=self._config.scoring_threads)
+        scored = score(events, self.follower.current, threads=self._config.scoring_threads)
         return _Work(scored, dead_letters, messages, dict(ends))
 
     def _skip_markers(self, next_offsets: dict[int, int], partition_ends: Mapping[int, int]) -> None:
         """Move positions over what holds offsets but no events, or it would look like lag for ever."""
         ahead = {p: end for p, end in partition_ends.items() if end > next_offsets[p]}
         if ahead:
+            self._check_topic(topics.ask(self._admin, self._topic.name))
             next_offsets.update(ahead)
             self._hand_over(_Work(None, (), (), dict(next_offsets)))
-
-    def _end(self, ending: Ending, next_offsets: dict[int, int], partition_ends: Mapping[int, int]) -> None:
-        self._skip_markers(next_offsets, partition_ends)
-        self._result.ending = ending
 
     def _hand_over(self, work: _Work) -> None:
         self._writer_idle.clear()
@@ -304,22 +418,44 @@ class StreamingRun:
             raise self._writer_error
         self._publisher.check()
 
-    def _release_threads(self) -> None:
-        """Let both threads end when the run fails; after a normal end there is nobody left to hear it."""
-        with suppress(queue.Full):
-            self._work.put_nowait(None)
+    def _release(self) -> None:
+        """Let go of everything; of the lock too, so that a standby goes on from here."""
         self._publisher.release()
+        self._consumer.close()
+        if self._writer.is_alive():
+            self._stop_writer()
+        if not self._writer.is_alive():
+            self._connection.close()
+
+    def _stop_writer(self) -> None:
+        """Let the writer's statement end. If it does not, PostgreSQL is cut off, and ends the session by its lease."""
+        self._ended = True
+        deadline = time.monotonic() + WRITER_SECONDS
+        while self._writer.is_alive() and time.monotonic() < deadline:
+            try:
+                self._work.put(None, timeout=QUEUE_SECONDS)
+            except queue.Full:
+                continue
+            self._writer.join(max(0.0, deadline - time.monotonic()))
 
     def _write_all(self) -> None:
         """The writer thread: one PostgreSQL transaction after the other, each handed on to the publisher."""
         try:
-            while (work := self._work.get()) is not None:
-                self._publisher.put(self._write(work))
+            while (work := self._work.get()) is not None and not self._ended:
+                if work is PULSE:
+                    self._pulse()
+                else:
+                    self._publisher.put(self._write(work))
                 if self._work.empty():
                     self._writer_idle.set()
         except BaseException as error:  # handed to the main thread, which raises it
             self._writer_error = error
             self._writer_idle.set()
+
+    def _pulse(self) -> None:
+        news = ledger.pulse(self._connection, self._topic.name)
+        self._paused = news.paused
+        self.follower.follow(self._connection, news.champion)
 
     def _write(self, work: _Work) -> Publication:
         ends = {partition: end for partition, end in work.ends.items() if end > self._positions[partition]}
@@ -358,21 +494,18 @@ class StreamingRun:
                     f"{advanced.ranges} of {advanced.ranges_wanted} ranges and {advanced.batches} of 1 open batch. "
                     f"Another run has taken over the stream; this commit is undone and nothing is lost."
                 )
+            faults.reach(FaultPoint.IN_TRANSACTION)
+        faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)
         self._positions.update(ends)
+        self._paused = advanced.paused
         if written is None or work.scored is None:
             return Publication(pl.DataFrame(schema=SCHEMA), ends)
         self._result.commits += 1
         if len(written.predictions):
             event_times = written.predictions.events.event_timestamp
             self._result.latencies.append(time.time() - event_times / MICROSECONDS)
-        self._follow_champion(advanced.champion)
+        self.follower.follow(self._connection, advanced.champion)
         return Publication(prediction_frame(self._batch, written.predictions), ends)
-
-    def _follow_champion(self, version: int | None) -> None:
-        """Score the next commit with another champion, if one was promoted or rolled back to."""
-        if version is not None and version != self._champion.version:
-            self._champion = load_champion(self._connection)
-            self._log(f"Champion is now version {self._champion.version}; the next commit is scored with it.")
 
 
 @contextmanager

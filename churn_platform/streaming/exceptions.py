@@ -9,8 +9,8 @@ class TopicMissingError(StreamError):
     """The topic does not exist on these brokers."""
 
 
-class TopicMadeAnewError(StreamError):
-    """Under the topic's name there is another topic by now."""
+class TopicChangedError(StreamError):
+    """The topic is not what it was when its reading began: it was made anew, or has more partitions."""
 
 
 class RangeLostError(StreamError):

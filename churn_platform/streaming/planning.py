@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 # A live run that had an event this recently is worth a standby.
@@ -9,7 +10,7 @@ FLOWING_SECONDS: Final = 5.0
 # Without a standby its successor is asked for this long before the batch closes: a run needs 2-3 s to start.
 LEAD_SECONDS: Final = 6.0
 FIRST_WAIT_SECONDS: Final = 10.0
-LONGEST_WAIT_SECONDS: Final = 300.0
+LONGEST_WAIT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Observed:
     waiting: int
     active_runs: int
     has_champion: bool
+    paused_since: datetime | None
     batch_open_seconds: float | None
     last_commit_seconds: float | None
     failures: int
@@ -42,6 +44,10 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
     waiting = f"{seen.waiting} offsets waiting"
     if seen.last_commit_seconds is not None:
         waiting += f", last commit {seen.last_commit_seconds:.0f} s ago"
+    if seen.paused_since is not None:
+        return Decision(
+            False, f"Paused since {seen.paused_since:%Y-%m-%d %H:%M:%S %Z}: 'churn stream resume' goes on. {waiting}."
+        )
     if not seen.has_champion:
         return Decision(False, f"No champion model yet: materialize champion_model. {waiting}.")
     if seen.active_runs == 0:
@@ -70,7 +76,7 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
 
 
 def _backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: the first is retried at once, then 10, 20, 40, at most 300."""
+    """Seconds to wait after so many failures in a row: the first is retried at once, then 10, 20, 40, at most 60."""
     if failures < 2:
         return 0.0
     return min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** (failures - 2))

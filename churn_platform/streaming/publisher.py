@@ -2,8 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,14 +11,18 @@ import polars as pl
 import psycopg
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
+from churn_platform.storage import ledger
+from churn_platform.streaming import faults
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import PublishError
+from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.reader import make_consumer, markers, read_all
 from churn_platform.streaming.scoring import ScoredEvents
 from churn_platform.streaming.topics import Topic
 
 KAFKA_SECONDS: Final = 60
-QUEUED_COMMITS: Final = 256
+# While so many predictions wait for Kafka, the next commit waits too: memory stays what it is.
+QUEUED_PREDICTIONS: Final = 200_000
 # Commits that wait are published together, up to about this many predictions in one transaction.
 TRANSACTION_PREDICTIONS: Final = 50_000
 
@@ -115,15 +118,18 @@ def messages_of(predictions: pl.DataFrame) -> list[dict[str, Any]]:
 class Publisher(threading.Thread):
     """Publishes commits in their order, each exactly once, from a thread of its own.
 
-    Started only by the run that holds the stream's lock: init_transactions() fences whoever published before.
+    Started only by the run that holds the stream's lock: init_transactions() fences whoever published before. A
+    transaction that fails, or whose end is not known, ends the thread: the next publisher has a new producer, which
+    settles what this one left open, and reads from the marker what became of it.
     """
 
-    def __init__(self, config: StreamConfig, topic: Topic) -> None:
+    def __init__(self, config: StreamConfig) -> None:
         super().__init__(name="publisher", daemon=True)
         self._config = config
-        self._topic = topic
-        self._queue: queue.Queue[Publication | None] = queue.Queue(QUEUED_COMMITS)
-        self._positions: Mapping[int, int] = {}
+        self._queue: queue.SimpleQueue[Publication | None] = queue.SimpleQueue()
+        self._room = threading.Condition()
+        self._queued = 0
+        self._released = False
         self._consumer = make_consumer(config)
         # Asked from this thread while the main thread polls, the group's metadata would come seconds late.
         self._group = self._consumer.consumer_group_metadata()
@@ -147,23 +153,29 @@ class Publisher(threading.Thread):
         self.published = 0
         self.recovered = 0
 
-    def begin(self, positions: Mapping[int, int]) -> None:
-        """Start the thread. First it publishes what lies between the marker and these positions of the ledger."""
+    def begin(self, topic: Topic, positions: Mapping[int, int]) -> None:
+        """Start the thread. First it publishes what lies between the marker and these positions of the ledger.
+
+        Args:
+            topic: that the events come from.
+            positions: next offset to read, by Kafka partition.
+        """
+        self._topic = topic
         self._positions = dict(positions)
         self.start()
 
     def put(self, publication: Publication) -> None:
-        """Hand over a commit; waits while too many wait already.
+        """Hand over a commit; waits while too many predictions wait already.
 
         Raises:
             PublishError: the thread has failed.
         """
-        while True:
-            self.check()
-            try:
-                return self._queue.put(publication, timeout=0.5)
-            except queue.Full:
-                continue
+        with self._room:
+            while self._queued > QUEUED_PREDICTIONS:
+                self.check()
+                self._room.wait(0.5)
+            self._queued += len(publication.predictions)
+        self._queue.put(publication)
 
     def check(self) -> None:
         """Raise what stopped the thread, if it has stopped.
@@ -174,23 +186,31 @@ class Publisher(threading.Thread):
         if self.error is not None:
             raise PublishError(
                 f"Predictions could not be published to {self._config.predictions_topic!r}: {self.error}. "
-                f"They are safe in churn_predictions; the next streaming run publishes them first."
+                f"They are safe in churn_predictions and are published before anything that follows."
             ) from self.error
 
-    def finish(self) -> None:
+    def finish(self, meanwhile: Callable[[], object], *, every: float) -> None:
         """Wait until everything handed over is published, and end the thread.
+
+        Args:
+            meanwhile: called while it lasts, every so many seconds.
 
         Raises:
             PublishError: something was not.
         """
         self._queue.put(None)
-        self.join()
+        while self.is_alive():
+            self.join(every)
+            if self.is_alive():
+                meanwhile()
         self.check()
 
     def release(self) -> None:
         """Let the thread end as soon as it can, whatever is still queued."""
-        with suppress(queue.Full):
-            self._queue.put_nowait(None)
+        self._released = True
+        self._queue.put(None)
+        if self.ident is None:  # never started: nothing else closes it
+            self._consumer.close()
 
     def run(self) -> None:
         """The thread's work; see begin()."""
@@ -208,7 +228,7 @@ class Publisher(threading.Thread):
     def _take(self) -> list[Publication] | None:
         """What waits, at least one commit; None at the end."""
         first = self._queue.get()
-        if first is None:
+        if first is None or self._released:
             return None
         taken = [first]
         while sum(len(p.predictions) for p in taken) < TRANSACTION_PREDICTIONS:
@@ -220,6 +240,9 @@ class Publisher(threading.Thread):
                 self._queue.put(None)  # the end: seen again by the next call
                 break
             taken.append(following)
+        with self._room:
+            self._queued -= sum(len(publication.predictions) for publication in taken)
+            self._room.notify()
         return taken
 
     def _send_all(self, publications: Sequence[Publication]) -> None:
@@ -237,12 +260,16 @@ class Publisher(threading.Thread):
             refused = [message["_error"] for message in messages if "_error" in message]  # set by produce_batch()
             if refused:
                 raise KafkaException(refused[0])
-        # The topic's id goes along: under the same name there may be another topic tomorrow.
-        marker = [
-            TopicPartition(self._topic.name, partition, end, self._topic.topic_id) for partition, end in ends.items()
-        ]
-        self._producer.send_offsets_to_transaction(marker, self._group, KAFKA_SECONDS)
+        if ends:
+            # The topic's id goes along: under the same name there may be another topic tomorrow.
+            marker = [
+                TopicPartition(self._topic.name, partition, end, self._topic.topic_id)
+                for partition, end in ends.items()
+            ]
+            self._producer.send_offsets_to_transaction(marker, self._group, KAFKA_SECONDS)
+        faults.reach(FaultPoint.BEFORE_KAFKA_COMMIT)
         self._producer.commit_transaction(KAFKA_SECONDS)
+        faults.reach(FaultPoint.AFTER_KAFKA_COMMIT)
         self.published += len(predictions)
 
     def _recover(self) -> None:
@@ -250,44 +277,47 @@ class Publisher(threading.Thread):
 
         Only after init_transactions(), which settles the open transaction of a dead producer: the marker is final.
         """
-        published = self._markers()
-        behind = {
-            partition: position
-            for partition, position in self._positions.items()
-            if published.get(partition, 0) < position
-        }
+        with psycopg.connect(self._config.dsn, autocommit=True, application_name="churn publisher") as connection:
+            for topic_id in ledger.unpublished_topics(connection, self._topic.name, other_than=self._topic.topic_id):
+                # Its markers went with the topic. What the predictions topic itself holds cannot be mistaken.
+                published = self._published_positions(connection, topic_id)
+                self._catch_up(connection, topic_id, published, ledger.positions_of(connection, topic_id), marked=False)
+                ledger.mark_published(connection, topic_id)
+            published = self._markers(connection)
+            self._catch_up(connection, self._topic.topic_id, published, self._positions, marked=True)
+
+    def _catch_up(
+        self,
+        connection: psycopg.Connection,
+        topic_id: str,
+        published: Mapping[int, int],
+        positions: Mapping[int, int],
+        *,
+        marked: bool,
+    ) -> None:
+        """Publish the predictions of offsets from `published` up to `positions`, by Kafka partition."""
+        behind = {p: position for p, position in positions.items() if published.get(p, 0) < position}
         if not behind:
             return
-        with psycopg.connect(self._config.dsn, application_name="churn publisher") as connection:
-            rows = [
-                row
-                for partition, position in behind.items()
-                for row in connection.execute(
-                    _UNPUBLISHED,
-                    (
-                        self._topic.topic_id,
-                        partition,
-                        published.get(partition, 0),
-                        published.get(partition, 0),
-                        position,
-                    ),
-                )
-            ]
-        self._send(pl.DataFrame(rows, schema=SCHEMA, orient="row"), behind)
-        self.recovered = len(rows)
+        rows: list[tuple[object, ...]] = []
+        for partition, position in behind.items():
+            start = published.get(partition, 0)
+            rows += connection.execute(_UNPUBLISHED, (topic_id, partition, start, start, position)).fetchall()
+        if rows or marked:
+            self._send(pl.DataFrame(rows, schema=SCHEMA, orient="row"), behind if marked else {})
+        self.recovered += len(rows)
 
-    def _markers(self) -> dict[int, int]:
+    def _markers(self, connection: psycopg.Connection) -> dict[int, int]:
         """Position up to which everything is published, by Kafka partition; 0 where nothing is."""
         found = markers(self._consumer, self._topic, seconds=KAFKA_SECONDS)
         if any(position > 0 and partition not in found for partition, position in self._positions.items()):
-            # Markers expire after seven days without a commit. What the topic itself holds cannot be mistaken.
-            found = {**self._published_positions(), **found}
+            # Markers expire after seven days without a commit.
+            found = {**self._published_positions(connection, self._topic.topic_id), **found}
         return found
 
-    def _published_positions(self) -> dict[int, int]:
+    def _published_positions(self, connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
         """The same, from the predictions topic."""
-        with psycopg.connect(self._config.dsn, application_name="churn publisher") as connection:
-            own = {batch for (batch,) in connection.execute(_OWN_BATCHES, (self._topic.topic_id,))}
+        own = {batch for (batch,) in connection.execute(_OWN_BATCHES, (topic_id,))}
         if not own:
             return {}
         found: dict[int, int] = {}

@@ -11,13 +11,12 @@ from confluent_kafka.admin import AdminClient
 
 from churn_platform.storage import ledger
 from churn_platform.streaming import topics
-from churn_platform.streaming.batch_loop import load_champion
 from churn_platform.streaming.commit import Source, Written, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import decode
 from churn_platform.streaming.exceptions import RangeLostError, ReplayError, UnknownBatchError
 from churn_platform.streaming.reader import read_ranges
-from churn_platform.streaming.scoring import Champion, score
+from churn_platform.streaming.scoring import Champion, load_champion, score
 
 _FORGET_SUMS: Final = """
     delete from churn_batch_hours where batch = %s returning hour_timestamp

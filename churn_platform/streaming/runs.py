@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import psycopg
 
 from churn_platform.storage import ledger
-from churn_platform.streaming.batch_loop import Ending, StreamingRun, StreamResult
+from churn_platform.streaming.batch_loop import Ending, StreamResult
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import ReplayError, UnknownBatchError
 from churn_platform.streaming.replay import replay
+from churn_platform.streaming.streaming_run import StreamingRun
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _stream(result: StreamResult, log: Callable[[str], None]) -> Outcome:
         f"{result.recovered} published for a predecessor, waited {result.waited_seconds:.1f} s for the lock."
     )
     if result.commits == 0:
-        note = str(result.ending) if result.ending is Ending.NOTHING_TO_DO else "no event came"
+        note = "no event came" if result.ending is Ending.IDLE else str(result.ending)
         return Outcome(False, note)
     metadata: dict[str, str | int | float] = {
         "mode": "stream",

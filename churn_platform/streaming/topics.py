@@ -1,6 +1,6 @@
 """Topics as the brokers describe them: ids, partitions, watermarks, and the creation of ours."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -59,16 +59,26 @@ def describe(admin: AdminClient, name: str) -> Topic:
         TopicMissingError: there is none.
         KafkaException: the brokers did not answer.
     """
+    return ask(admin, name)()
+
+
+def ask(admin: AdminClient, name: str) -> Callable[[], Topic]:
+    """Ask the brokers for the topic, and go on meanwhile; what is returned waits for the answer, as describe() does."""
     future = admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_SECONDS)[name]
-    try:
-        described = future.result()
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise TopicMissingError(
-                f"Topic {name!r} does not exist. Create it ('churn produce' does, too), or set EVENTS_TOPIC to another."
-            ) from error
-        raise
-    return Topic(name, str(described.topic_id), tuple(sorted(p.id for p in described.partitions)))
+
+    def answer() -> Topic:
+        try:
+            described = future.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise TopicMissingError(
+                    f"Topic {name!r} does not exist. Create it ('churn produce' does, too), or set EVENTS_TOPIC to "
+                    f"another."
+                ) from error
+            raise
+        return Topic(name, str(described.topic_id), tuple(sorted(p.id for p in described.partitions)))
+
+    return answer
 
 
 def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:

@@ -1,7 +1,9 @@
 """A stream under test: sends events, runs batches, and counts on both ends."""
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, LiteralString, Self
@@ -9,14 +11,14 @@ from typing import Any, LiteralString, Self
 import psycopg
 import uuid_utils
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.partitions import batch_key
 from churn_platform.storage import ledger
 from churn_platform.streaming import runs, topics
-from churn_platform.streaming.batch_loop import StreamingRun
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.reader import read_all
+from churn_platform_tests.waiting import wait_until
 
 CUSTOMER = {
     "CreditScore": 640,
@@ -95,9 +97,34 @@ class Stream:
         self.materialize(key, **changes)
         return self.batch(key)
 
-    def streaming_run(self, key: str) -> StreamingRun:
-        """A warmed up run that has not begun."""
-        return StreamingRun(self.config, batch=key, run_id=f"run of {key}", log=self.log.append)
+    @contextmanager
+    def standby(self, key: str) -> Iterator[threading.Thread]:
+        """A run that is warm and waits for the lock, until the block ends."""
+        with psycopg.connect(self.config.dsn, autocommit=True) as holder:
+            ledger.lock_stream(holder, self.config.events_topic)
+            thread = self.start(key)
+            wait_until(lambda: self.value("select count(*) from pg_locks where locktype = 'advisory' and not granted"))
+            yield thread
+
+    def start(self, key: str, **changes: Any) -> threading.Thread:
+        """Run this batch in a thread."""
+        thread = threading.Thread(target=self.materialize, args=(key,), kwargs=changes)
+        thread.start()
+        return thread
+
+    def add_partition(self) -> None:
+        """A fourth partition of the events topic, and the brokers know of it."""
+        topic = self.config.events_topic
+        for future in self.admin.create_partitions([NewPartitions(topic, 4)]).values():
+            future.result()
+        wait_until(lambda: len(topics.describe(self.admin, topic).partitions) == 4)
+
+    def make_topic_anew(self) -> None:
+        """Delete the events topic and create another of the same name."""
+        for future in self.admin.delete_topics([self.config.events_topic]).values():
+            future.result()
+        wait_until(lambda: self.config.events_topic not in self.admin.list_topics(timeout=10).topics)
+        topics.create_missing(self.admin, self.config)
 
     def batch(self, key: str) -> ledger.Batch:
         """A batch of the ledger."""

@@ -1,6 +1,7 @@
 """When the sensor asks for a run."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -10,6 +11,7 @@ QUIET = Observed(
     waiting=0,
     active_runs=0,
     has_champion=True,
+    paused_since=None,
     batch_open_seconds=None,
     last_commit_seconds=None,
     failures=0,
@@ -24,6 +26,8 @@ STREAMING = replace(QUIET, waiting=40, active_runs=1, batch_open_seconds=20.0, l
         (QUIET, False),
         (replace(QUIET, waiting=3), True),
         (replace(QUIET, waiting=3, has_champion=False), False),
+        (replace(QUIET, waiting=3, paused_since=datetime(2026, 11, 24, tzinfo=UTC)), False),
+        (replace(STREAMING, paused_since=datetime(2026, 11, 24, tzinfo=UTC)), False),
         (replace(QUIET, batch_open_seconds=9.0), True),
         (replace(QUIET, waiting=3, active_runs=1), False),
         (STREAMING, True),
@@ -32,8 +36,8 @@ STREAMING = replace(QUIET, waiting=40, active_runs=1, batch_open_seconds=20.0, l
         (replace(QUIET, waiting=3, failures=1, since_failure=0.0), True),
         (replace(QUIET, waiting=3, failures=3, since_failure=19.0), False),
         (replace(QUIET, waiting=3, failures=3, since_failure=21.0), True),
-        (replace(QUIET, waiting=3, failures=50, since_failure=299.0), False),
-        (replace(QUIET, waiting=3, failures=50, since_failure=301.0), True),
+        (replace(QUIET, waiting=3, failures=50, since_failure=59.0), False),
+        (replace(QUIET, waiting=3, failures=50, since_failure=61.0), True),
     ],
 )
 def test_a_run_is_asked_for_only_when_it_has_something_to_do(seen: Observed, *, launch: bool) -> None:

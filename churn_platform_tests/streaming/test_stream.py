@@ -1,27 +1,23 @@
 """The stream on real Kafka and PostgreSQL: every event once, whatever is sent and whoever dies."""
 
 import json
-import threading
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import psycopg
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from churn_platform.storage import ledger, model_versions
-from churn_platform.streaming import runs, topics
+from churn_platform.streaming import batch_loop, faults, topics
+from churn_platform.streaming.batch_loop import Ending
 from churn_platform.streaming.exceptions import (
-    LedgerConflictError,
     NoChampionError,
     ReplayError,
-    TopicMadeAnewError,
     TopicMissingError,
     UnknownBatchError,
 )
-from churn_platform.streaming.publisher import Publication, Publisher
+from churn_platform.streaming.faults import FaultPoint
 from churn_platform_tests.modeling.bundles import small_bundle
 from churn_platform_tests.streaming.stream import Stream, event
 from churn_platform_tests.waiting import wait_until
@@ -250,8 +246,7 @@ def test_without_a_champion_nothing_is_read(stream: Stream) -> None:
 def test_another_champion_scores_the_next_commit(stream: Stream, bundle_uri: str) -> None:
     stream.send([event(number) for number in range(10)])
     key = stream.plan()
-    running = threading.Thread(target=stream.materialize, args=(key,), kwargs={"idle_seconds": 10, "batch_events": 30})
-    running.start()
+    running = stream.start(key, idle_seconds=10, batch_events=30)
     wait_until(lambda: stream.batch(key).events == 10)
     model_versions.register(stream.connection, version=2, uri=bundle_uri, run_id="another", metrics={})
     model_versions.promote(stream.connection, 2)
@@ -323,69 +318,117 @@ def test_what_was_published_is_not_published_again_when_the_marker_has_expired(s
 
 def test_a_zombie_cannot_commit_after_its_successor_took_over(stream: Stream) -> None:
     key = stream.plan()
-    zombie = stream.streaming_run(key)
     stream.send([event(number) for number in range(10)])
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            zombie.run(lambda _: None)
-        except LedgerConflictError as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    zombie = stream.start(key, idle_seconds=60)
     wait_until(lambda: stream.batch(key).events == 10)
     with stream.connection.transaction():
         ledger.take_over(stream.connection, batch=stream.plan(), run_id="successor")
     stream.send([event(number) for number in range(10, 20)])
-    thread.join()
+    zombie.join()
 
-    assert len(failures) == 1
+    assert any("Another run has taken over" in line for line in stream.log)
+    assert any(str(Ending.CLOSED) in line for line in stream.log)
     assert stream.batch(key).events == 10
     assert stream.waiting() == 10
 
 
 def test_a_run_whose_batch_was_closed_while_it_waited_does_nothing(stream: Stream) -> None:
     key = stream.plan()
-    outcomes: list[runs.Outcome] = []
     stream.send([event(1)])
-    with psycopg.connect(stream.config.dsn, autocommit=True) as holder:
-        ledger.lock_stream(holder, stream.config.events_topic)
-        thread = threading.Thread(target=lambda: outcomes.append(stream.materialize(key)))
-        thread.start()
-        wait_until(lambda: f"run of {key}" in ledger.streaming_sessions(stream.connection))
+    with stream.standby(key) as standby:
         stream.connection.execute("update stream_batches set opened = now(), closed = now() where batch = %s", (key,))
-    thread.join()
+    standby.join()
 
-    assert [outcome.materialized for outcome in outcomes] == [False]
+    assert any(str(Ending.CLOSED) in line for line in stream.log)
     assert stream.table_ids() == []
 
 
-def test_a_standby_whose_topic_was_made_anew_reads_nothing(stream: Stream) -> None:
-    standby = stream.streaming_run(stream.plan())
-    for future in stream.admin.delete_topics([stream.config.events_topic]).values():
-        future.result()
-    wait_until(lambda: stream.config.events_topic not in stream.admin.list_topics(timeout=10).topics)
-    topics.create_missing(stream.admin, stream.config)
-    stream.send([event(number) for number in range(20)])
+def test_a_standby_reads_the_topic_that_there_is_when_it_takes_over(stream: Stream) -> None:
+    with stream.standby(stream.plan()) as standby:
+        stream.make_topic_anew()
+        stream.send([event(number) for number in range(20)])
+    standby.join()
 
-    with pytest.raises(TopicMadeAnewError, match="made anew"):
-        standby.run(lambda _: None)
-
-    assert stream.table_ids() == []
-    assert stream.stream().events == 20
+    assert len(stream.table_ids()) == 20
+    assert stream.published_ids() == stream.table_ids()
 
 
 def test_a_standby_scores_with_the_champion_of_the_moment_it_takes_over(stream: Stream, bundle_uri: str) -> None:
-    standby = stream.streaming_run(stream.plan())
-    model_versions.register(stream.connection, version=2, uri=bundle_uri, run_id="another", metrics={})
-    model_versions.promote(stream.connection, 2)
-    stream.send([event(number) for number in range(20)])
-
-    standby.run(lambda _: None)
+    with stream.standby(stream.plan()) as standby:
+        model_versions.register(stream.connection, version=2, uri=bundle_uri, run_id="another", metrics={})
+        model_versions.promote(stream.connection, 2)
+        stream.send([event(number) for number in range(20)])
+    standby.join()
 
     assert stream.rows("select model_version, count(*) from churn_predictions group by 1") == [(2, 20)]
+
+
+def test_a_champion_that_cannot_be_loaded_leaves_the_former_at_work(stream: Stream, bundle_uri: str) -> None:
+    running = stream.start(key := stream.plan(), idle_seconds=60, batch_events=30)
+    stream.send([event(number) for number in range(10)])
+    wait_until(lambda: stream.batch(key).events == 10)
+    model_versions.register(stream.connection, version=2, uri=f"{bundle_uri}-gone", run_id="another", metrics={})
+    model_versions.promote(stream.connection, 2)
+    stream.send([event(number) for number in range(10, 20)])
+    wait_until(lambda: any("Champion version 2 cannot be loaded" in line for line in stream.log))
+    stream.send([event(number) for number in range(20, 30)])
+    running.join()
+
+    assert stream.rows("select model_version, count(*) from churn_predictions group by 1") == [(1, 30)]
+
+
+def test_a_paused_stream_ends_its_batch_after_the_commit_and_starts_none(stream: Stream) -> None:
+    running = stream.start(key := stream.plan(), idle_seconds=60)
+    stream.send([event(number) for number in range(10)])
+    wait_until(lambda: stream.batch(key).events == 10)
+    ledger.pause(stream.connection, stream.config.events_topic)
+    running.join()
+    stream.send([event(number) for number in range(10, 20)])
+    while_paused = stream.stream()
+    ledger.resume(stream.connection, stream.config.events_topic)
+
+    assert stream.batch(key).closed is not None
+    assert (while_paused.events, while_paused.opened) == (0, None)
+    assert stream.stream().events == 10
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_a_run_whose_session_was_ended_goes_on_with_its_batch(stream: Stream) -> None:
+    running = stream.start(key := stream.plan(), idle_seconds=60, batch_events=30)
+    stream.send([event(number) for number in range(10)])
+    wait_until(lambda: stream.batch(key).events == 10)
+    stream.connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where starts_with(application_name, %s)",
+        (ledger.SESSION_PREFIX,),
+    )
+    stream.send([event(number) for number in range(10, 30)])
+    running.join()
+
+    assert any("after a fault" in line and "terminating connection" in line for line in stream.log)
+    assert (stream.batch(key).events, stream.value("select count(*) from stream_batches")) == (30, 1)
+    assert len(stream.table_ids()) == 30
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_a_silent_session_is_ended_by_postgres_and_so_gives_up_the_lock(stream: Stream) -> None:
+    with psycopg.connect(stream.config.dsn, autocommit=True) as frozen:
+        ledger.lock_stream(frozen, stream.config.events_topic)
+        ledger.take_lease(frozen, idle_seconds=1, statement_seconds=60)
+        stream.send([event(number) for number in range(10)])
+
+        assert stream.stream().events == 10
+        with pytest.raises(psycopg.errors.IdleSessionTimeout):
+            frozen.execute("select 1")
+
+
+def test_a_quiet_stream_keeps_its_lease(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_loop, "LEASE_SECONDS", 2)
+    monkeypatch.setattr(batch_loop, "PULSE_SECONDS", 0.2)
+    running = stream.start(key := stream.plan(), idle_seconds=5)
+    running.join()
+
+    assert not any("fault" in line for line in stream.log)
+    assert stream.batch(key).opened is None
 
 
 def test_the_ledger_refuses_an_offset_in_two_batches(stream: Stream) -> None:
@@ -422,21 +465,28 @@ def test_aborted_transactions_and_markers_are_neither_events_nor_lag(stream: Str
 def test_a_partition_added_to_the_topic_is_read_from_its_beginning(stream: Stream) -> None:
     stream.send([event(1)])
     stream.stream()
-    for future in stream.admin.create_partitions([NewPartitions(stream.config.events_topic, 4)]).values():
-        future.result()
-    wait_until(lambda: len(stream.admin.list_topics(timeout=10).topics[stream.config.events_topic].partitions) == 4)
+    stream.add_partition()
     stream.send([event(number) for number in range(5)], partition=3)
 
     assert stream.stream(start="latest").events == 5
 
 
+def test_a_partition_added_while_a_run_streams_is_read_by_that_run(stream: Stream) -> None:
+    running = stream.start(key := stream.plan(), idle_seconds=60, batch_events=15)
+    stream.send([event(number) for number in range(10)])
+    wait_until(lambda: stream.batch(key).events == 10)
+    stream.add_partition()
+    stream.send([event(number) for number in range(5)], partition=3)
+    running.join()
+
+    assert stream.batch(key).events == 15
+    assert stream.published_ids() == stream.table_ids()
+
+
 def test_a_topic_made_anew_is_another_topic_and_is_read_from_its_beginning(stream: Stream) -> None:
     stream.send([event(number) for number in range(20)])
     first = stream.stream()
-    for future in stream.admin.delete_topics([stream.config.events_topic]).values():
-        future.result()
-    wait_until(lambda: stream.config.events_topic not in stream.admin.list_topics(timeout=10).topics)
-    topics.create_missing(stream.admin, stream.config)
+    stream.make_topic_anew()
     stream.send([event(number) for number in range(50)])
 
     assert stream.stream().events == 50
@@ -446,9 +496,50 @@ def test_a_topic_made_anew_is_another_topic_and_is_read_from_its_beginning(strea
         stream.materialize(first.batch)
 
 
+def test_a_topic_made_anew_under_a_run_that_streams_is_read_from_its_beginning(stream: Stream) -> None:
+    running = stream.start(key := stream.plan(), idle_seconds=60)
+    stream.send([event(number) for number in range(20)])
+    wait_until(lambda: stream.batch(key).events == 20)
+    stream.make_topic_anew()
+    # More than the old topic held: a consumer that went on from the old offsets would find events there.
+    stream.send([event(number) for number in range(100)])
+    running.join()
+    following = stream.stream()
+
+    assert (stream.batch(key).events, following.events) == (20, 100)
+    assert stream.value("select count(distinct topic_id) from stream_ranges") == 2
+    assert len(stream.table_ids()) == 120
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_what_a_deleted_topic_left_unpublished_is_published_all_the_same(stream: Stream) -> None:
+    stream.send([event(number) for number in range(30)])
+    stream.stream()
+    dead = stream.plan()
+    _commit_and_die(stream, dead, [event(number) for number in range(30, 50)])
+    stream.make_topic_anew()
+    stream.send([event(number) for number in range(50, 60)])
+
+    stream.stream()
+    stream.stream()
+
+    assert len(stream.table_ids()) == 60
+    assert stream.published_ids() == stream.table_ids()
+
+
 def test_a_topic_that_does_not_exist_is_named(stream: Stream) -> None:
     with pytest.raises(TopicMissingError, match="nowhere"):
         topics.describe(stream.admin, "nowhere")
+
+
+def test_a_commit_of_large_events_ends_at_its_bytes(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_loop, "COMMIT_BYTES", 1_000_000)
+    stream.send([event(number, note="x" * 100_000) for number in range(60)])
+
+    batch = stream.stream(linger=3.0)  # long enough for all of them to come into one commit
+
+    assert batch.events == 60
+    assert batch.commits >= 2
 
 
 def _commit_and_die(stream: Stream, key: str, events: list[dict[str, object]]) -> None:
@@ -457,13 +548,13 @@ def _commit_and_die(stream: Stream, key: str, events: list[dict[str, object]]) -
     class Killed(Exception):  # noqa: N818  it is no error but the end of a process
         pass
 
-    class DeadPublisher(Publisher):
-        def _send_all(self, publications: Sequence[Publication]) -> None:
-            raise Killed(publications)
+    def kill(point: FaultPoint) -> None:
+        if point is FaultPoint.AFTER_DATABASE_COMMIT:
+            raise Killed(point)
 
     stream.send(events)
-    run = stream.streaming_run(key)
-    run._publisher = DeadPublisher(stream.config, run._topic)
-    with pytest.raises(Exception, match="could not be published"):
-        run.run(lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faults, "hook", kill)
+        with pytest.raises(Killed):
+            stream.materialize(key)
     wait_until(lambda: not ledger.streaming_sessions(stream.connection))

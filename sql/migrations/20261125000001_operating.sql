@@ -11,9 +11,12 @@ from (
 where (r.batch, r.topic_id, r.kafka_partition) = (before.batch, before.topic_id, before.kafka_partition)
   and before.end_offset < r.start_offset;
 
-alter table stream_positions add column first_offset bigint, add column covered_to bigint;
+alter table stream_positions
+    add column first_offset bigint, add column covered_to bigint, add column published_to bigint;
 update stream_positions p set
-    first_offset = coalesce(r.first_offset, p.next_offset), covered_to = coalesce(r.covered_to, p.next_offset)
+    first_offset = coalesce(r.first_offset, p.next_offset),
+    covered_to = coalesce(r.covered_to, p.next_offset),
+    published_to = p.next_offset
 from (
     select topic_id, kafka_partition,
         (select min(start_offset) from stream_ranges r
@@ -23,9 +26,11 @@ from (
     from stream_positions q
 ) as r
 where p.topic_id = r.topic_id and p.kafka_partition = r.kafka_partition;
-alter table stream_positions alter column first_offset set not null, alter column covered_to set not null;
+alter table stream_positions
+    alter column first_offset set not null, alter column covered_to set not null, alter column published_to set not null;
 comment on column stream_positions.first_offset is 'Where the stream began to read this partition';
 comment on column stream_positions.covered_to is 'End of its last range or skip; from there to next_offset lie markers only';
+comment on column stream_positions.published_to is 'Predictions up to here were published when a batch last closed; perhaps more';
 
 -- Offsets that somebody accepted as lost; with the ranges they tile a partition.
 create table stream_skips (
@@ -59,4 +64,4 @@ comment on column dead_letter_events.resolved_at is 'When that event was scored'
 alter table dead_letter_events drop column retry_event_id, drop column retried_at, drop column resolved_at;
 alter table stream_batches drop column archived, drop column archive;
 drop table stream_pauses, stream_skips;
-alter table stream_positions drop column first_offset, drop column covered_to;
+alter table stream_positions drop column first_offset, drop column covered_to, drop column published_to;
