@@ -47,6 +47,7 @@ QUEUE_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = 1.0
 # Most bytes of events in one commit: 10,000 events of a megabyte each would be too many at once.
 COMMIT_BYTES: Final = 32 * 1024 * 1024
+CONSUMED_AT_ONCE: Final = 1_000
 # In a quiet time the session gives a sign of life this often, ...
 PULSE_SECONDS: Final = 3.0
 # ... and PostgreSQL ends it, lock and all, when it hears nothing for this long: its process is frozen or cut off.
@@ -363,13 +364,16 @@ class BatchLoop:
             counted = len(messages)
             if size >= COMMIT_BYTES:
                 break
+            at_once = min(most - len(messages), CONSUMED_AT_ONCE)
             remaining = deadline - time.monotonic()
             if remaining <= 0 and self._writer_idle.is_set():
-                sort_messages(self._consumer.consume(most - len(messages), 0), messages, partition_ends)
-                break
-            sort_messages(
-                self._consumer.consume(most - len(messages), min(max(remaining, 0.002), 0.02)), messages, partition_ends
-            )
+                polled = self._consumer.consume(at_once, 0)
+                sort_messages(polled, messages, partition_ends)
+                if len(polled) < at_once:
+                    break
+            else:
+                wait = min(max(remaining, 0.002), 0.02)
+                sort_messages(self._consumer.consume(at_once, wait), messages, partition_ends)
         return messages
 
     def _open(self) -> None:
