@@ -14,6 +14,9 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+# librdkafka starts anew from the bootstrap servers when none answers, and forgets that it was backing off: with its
+# own 100 ms that is 20 attempts a second, for as long as a password is wrong.
+RECONNECTING = {"reconnect.backoff.ms": 1000, "reconnect.backoff.max.ms": 2000}
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -176,7 +179,11 @@ class Settings(BaseSettings):
             "ssl.certificate.location": self.kafka_ssl_certificate_location,
             "ssl.key.location": self.kafka_ssl_key_location,
         }
-        return {"log_level": 4, **{name: str(value) for name, value in given.items() if value is not None}}
+        return {
+            "log_level": 4,
+            **RECONNECTING,
+            **{name: str(value) for name, value in given.items() if value is not None},
+        }
 
 
 def _missing(variable: str, server: str, local: Path) -> str:

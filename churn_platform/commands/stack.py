@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.commands.terminal import complaints, output, plain_errors
+from churn_platform.local import kafka
 from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Stack, Step
 from churn_platform.settings import load_settings
 
@@ -132,6 +133,9 @@ def status(
         output.print("Never started. Run 'churn up'.")
     else:
         output.print(_status_table(parts))
+    if any(part.name == "kafka" and part.state == "not answering (yours)" for part in parts):
+        reason = kafka.problem(load_settings().kafka_client) or "Kafka answers by now: ask again."
+        complaints.print(Text(reason, style="red"), soft_wrap=True)
     if left_over:
         complaints.print(f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red")
     if left_over or any(part.state in ("failed", "not answering", "not answering (yours)") for part in parts):

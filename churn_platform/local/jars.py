@@ -21,6 +21,8 @@ KAFKA_VERSION = "4.3.1"
 BROKER = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
 LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 """In Kafka's own distribution too: without it the broker writes no log. The version of the broker's log4j-core."""
+TOOLS = f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
+"""Kafka's own console and performance producers, without what they need for Kafka Connect."""
 LOCK_FILE = Path(__file__).with_name("kafka.lock.toml")
 DOWNLOADS_AT_ONCE = 8
 
@@ -117,8 +119,9 @@ def write_lock() -> LockFile:
     """Resolve the jars anew and write the lock file."""
     repository = _repository()
     broker, needed = repository.resolver.resolve([repository.create_dependency(BROKER)])
-    # not resolved with the broker: what log4j manages would replace kafka-clients by an older version
-    jars = [*broker, *needed, repository.create_dependency(LOGGING)]
+    # not resolved with the broker: what log4j manages would replace kafka-clients by an older version, and the tools
+    # bring a web server
+    jars = [*broker, *needed, repository.create_dependency(LOGGING), repository.create_dependency(TOOLS)]
     lock = LockFile.from_resolved_dependencies(jars, environment_name=f"kafka-{KAFKA_VERSION}")
     lock.save(LOCK_FILE)
     return lock

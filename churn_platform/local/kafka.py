@@ -7,6 +7,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from churn_platform.local import jars
 from churn_platform.local.errors import StackError
@@ -18,6 +19,8 @@ _SILENT = logging.getLogger(f"{__name__}.probe")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
+PROBLEM_SECONDS = 5
+
 JVM_OPTIONS = (
     "-Xmx384m",
     "-XX:+UseSerialGC",  # one node on few cores: less memory and a quicker start than G1
@@ -27,8 +30,8 @@ JVM_OPTIONS = (
 )
 
 
-def _properties(folder: Path, port: int, controller_port: int) -> str:
-    settings = {
+def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[str, str | int]) -> str:
+    settings: dict[str, object] = {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
@@ -52,17 +55,27 @@ def _properties(folder: Path, port: int, controller_port: int) -> str:
         "num.network.threads": 2,
         "num.io.threads": 4,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the usual 128 MB is a third of this heap
+        **extra,
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def part(*, folder: Path, port: int, controller_port: int) -> Part:
+def part(
+    *,
+    folder: Path,
+    port: int,
+    controller_port: int,
+    extra: Mapping[str, str | int] = MappingProxyType({}),
+    users: Mapping[str, str] = MappingProxyType({}),
+) -> Part:
     """The broker.
 
     Args:
         folder: for its configuration and data.
         port: where clients connect.
         controller_port: where it speaks to itself.
+        extra: properties of the broker, beside ours or instead of them: listeners of another security, say.
+        users: passwords of SCRAM-SHA-512 users, by name.
     """
     java = find_java()
     configuration = folder / "server.properties"
@@ -76,10 +89,10 @@ def part(*, folder: Path, port: int, controller_port: int) -> Part:
     def prepare(report: Report) -> None:
         jars.fetch(report)
         folder.mkdir(mode=0o700, exist_ok=True)
-        configuration.write_text(_properties(folder, port, controller_port))
+        configuration.write_text(_properties(folder, port, controller_port, extra))
         if not (folder / "data" / "meta.properties").exists():
             report("formatting storage")
-            _format(java_command, configuration)
+            _format(java_command, configuration, users)
 
     return Part(
         name="kafka",
@@ -94,9 +107,11 @@ def part(*, folder: Path, port: int, controller_port: int) -> Part:
     )
 
 
-def _format(java_command: tuple[str, ...], configuration: Path) -> None:
+def _format(java_command: tuple[str, ...], configuration: Path, users: Mapping[str, str]) -> None:
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     command = (*java_command, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(configuration))
+    for name, password in users.items():
+        command += ("--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]")
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     if outcome.returncode != 0:
         raise StackError(
@@ -104,6 +119,24 @@ def _format(java_command: tuple[str, ...], configuration: Path) -> None:
             remedy=f"Free the folder's disk or remove {configuration.parent / 'data'}, then run the command again.",
             details="\n".join((outcome.stdout + outcome.stderr).splitlines()[-10:]),
         )
+
+
+def problem(client: Mapping[str, str | int | float | bool]) -> str | None:
+    """Why the brokers do not list their topics, in words; None when they do.
+
+    Args:
+        client: librdkafka settings.
+    """
+    from churn_platform.streaming import clients
+    from churn_platform.streaming.exceptions import StreamError
+
+    try:
+        admin = clients.admin(client)
+        with clients.explained(admin):
+            admin.list_topics(timeout=PROBLEM_SECONDS)
+    except StreamError as error:
+        return str(error)
+    return None
 
 
 def answers(client: Mapping[str, str | int | float | bool]) -> bool:

@@ -7,6 +7,7 @@ import dagster as dg
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.settings import settings
+from churn_platform.streaming import clients
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.reader import make_consumer, markers
 from churn_platform.streaming.topics import Topic
@@ -16,7 +17,7 @@ ANSWER_SECONDS: Final = 10
 
 @cache
 def _admin() -> AdminClient:
-    return AdminClient(settings().kafka_client)
+    return clients.admin(settings().kafka_client)
 
 
 class KafkaResource(dg.ConfigurableResource["KafkaResource"]):

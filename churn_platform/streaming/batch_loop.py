@@ -15,10 +15,9 @@ import numpy as np
 import polars as pl
 import psycopg
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from churn_platform.storage import ledger
-from churn_platform.streaming import faults, topics
+from churn_platform.streaming import clients, faults, topics
 from churn_platform.streaming.commit import Source, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import MICROSECONDS, DeadLetter, decode
@@ -153,7 +152,7 @@ class BatchLoop:
                 )
             )
             self.follower = follower or ChampionFollower(load_champion(self._connection), log)
-            self._admin = AdminClient(config.kafka)
+            self._admin = clients.admin(config.kafka)
             topics.create_missing(self._admin, config)
             topics.describe(self._admin, config.events_topic)
             self._consumer = make_consumer(config)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from churn_platform.storage.bulk import Column, copy_columns
 from churn_platform.storage.ledger import HourSums
-from churn_platform.streaming.events import MICROSECONDS, DeadLetter, dead_letter
+from churn_platform.streaming.events import KNOWN_MILLISECONDS, MICROSECONDS, DeadLetter, dead_letter
 from churn_platform.streaming.exceptions import LawBrokenError
 from churn_platform.streaming.scoring import ScoredEvents
 
 HOUR_US: Final = 3600 * MICROSECONDS
+UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _CREATE_STAGE: Final = """
     create temp table if not exists staged_predictions (
@@ -63,12 +64,12 @@ _ADD_HIGH_RISK: Final = """
     from churn_predictions where event_id = any(%s)
     on conflict (event_id) do update set batch = excluded.batch, risk_score = excluded.risk_score
 """
-_ADD_DEAD_LETTER: Final = """
-    insert into dead_letter_events (
+_COPY_DEAD_LETTERS: Final = """
+    copy dead_letter_events (
         topic_id, kafka_partition, kafka_offset, batch, topic, reason, payload, kafka_timestamp, received_at
-    )
-    values (%s, %s, %s, %s, %s, %s, %s, to_timestamp(%s::double precision / 1000), now())
+    ) from stdin (format binary)
 """
+_DEAD_LETTER_TYPES: Final = ("text", "int4", "int8", "text", "text", "text", "bytea", "timestamptz", "timestamptz")
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,7 @@ def write_rows(
     """
     kept, conflicts = _write_predictions(connection, source, scored)
     letters = [*dead_letters, *_conflict_letters(conflicts, messages)]
-    if letters:
-        with connection.cursor() as cursor:
-            cursor.executemany(_ADD_DEAD_LETTER, [_letter_row(source, letter) for letter in letters])
-            written_letters = cursor.rowcount
-    else:
-        written_letters = 0
+    written_letters = _write_dead_letters(connection, source, letters) if letters else 0
     _write_high_risk(connection, kept, high_risk_threshold)
     duplicates = len(scored) - len(kept) - len(conflicts)
     read = len(scored) + len(dead_letters)
@@ -212,17 +208,34 @@ def _conflict_letters(conflicts: Mapping[tuple[int, int], str], messages: Sequen
     return [dead_letter(by_position[position], reason) for position, reason in conflicts.items()]
 
 
-def _letter_row(source: Source, letter: DeadLetter) -> tuple[object, ...]:
-    return (
-        source.topic_id,
-        letter.kafka_partition,
-        letter.kafka_offset,
-        source.batch,
-        source.topic,
-        letter.reason.replace("\0", "\\u0000"),
-        letter.payload,
-        letter.kafka_timestamp_ms,
-    )
+def _write_dead_letters(connection: psycopg.Connection, source: Source, letters: Sequence[DeadLetter]) -> int:
+    """Copied row by row: payloads of megabytes need not fit into one statement."""
+    received = datetime.now(UTC)
+    with connection.cursor() as cursor:
+        with cursor.copy(_COPY_DEAD_LETTERS) as copy:
+            copy.set_types(_DEAD_LETTER_TYPES)
+            for letter in letters:
+                copy.write_row(
+                    (
+                        source.topic_id,
+                        letter.kafka_partition,
+                        letter.kafka_offset,
+                        source.batch,
+                        source.topic,
+                        letter.reason,
+                        letter.payload,
+                        _moment(letter.kafka_timestamp_ms),
+                        received,
+                    )
+                )
+        return cursor.rowcount
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    """Kafka's timestamp, where it is one that PostgreSQL and Python know."""
+    if milliseconds is None or milliseconds not in KNOWN_MILLISECONDS:
+        return None
+    return UNIX_EPOCH + timedelta(milliseconds=milliseconds)
 
 
 def _write_high_risk(connection: psycopg.Connection, scored: ScoredEvents, threshold: float) -> None:

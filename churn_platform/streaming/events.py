@@ -1,5 +1,6 @@
 """Customer events: their schema, and the decoding of Kafka messages into columns and dead letters."""
 
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,19 @@ import numpy as np
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from numpy.typing import NDArray
 
+from churn_platform.streaming.reasons import described, explain
+
 # Namespace of ids that are not UUIDs. Fixed for ever: the same text must map to the same event_id.
 EVENT_NAMESPACE: Final = uuid.UUID("5f2f7f0e-5d0c-4c51-9b7a-0f3a6a0e7c11")
 MICROSECONDS: Final = 1_000_000
+# Kafka's timestamps are any 64 bits; these are the milliseconds of years 1 to 9999, which Python and PostgreSQL know.
+KNOWN_MILLISECONDS: Final = range(-62_135_596_800_000, 253_402_300_800_000)
+
+_HEX: Final = "[0-9a-fA-F]"
+_UUID_FORM: Final = re.compile(
+    rf"(?P<brace>\{{)?(?:urn:uuid:)?(?:(?P<hyphened>{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}})|(?P<bare>{_HEX}{{32}}))"
+    r"(?(brace)\})"
+)
 
 Flag = Annotated[int, msgspec.Meta(ge=0, le=1)]
 Money = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -67,6 +78,10 @@ _decode_identified = msgspec.json.Decoder(IdentifiedEvent).decode
 _decode_loose = msgspec.json.Decoder(LooseEvent).decode
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
+
+# What the fields may hold, for the reasons of dead letters.
+FIELDS: Final = described(LooseEvent)
+TOMBSTONE: Final = "The message has no value (null, a tombstone). An event is a JSON object."
 
 
 @dataclass(frozen=True)
@@ -148,7 +163,9 @@ def decode(
         try:
             _append(rows, message, topic_id)
         except (msgspec.DecodeError, ValueError, RecursionError) as problem:
-            dead.append(dead_letter(message, str(problem)))
+            value = message.value()
+            reason = TOMBSTONE if value is None else explain(value, problem, FIELDS)
+            dead.append(dead_letter(message, reason))
     columns = _columns(rows)
     early = columns.event_timestamp < round(accepts_from.timestamp() * MICROSECONDS)
     late = columns.event_timestamp > round(accepts_until.timestamp() * MICROSECONDS)
@@ -159,12 +176,17 @@ def decode(
         index = out.get((message.partition(), message.offset()))
         if index is not None:
             moment = np.datetime64(int(columns.event_timestamp[index]), "us")
+            source = (
+                "event_timestamp"
+                if columns.timestamp_given[index]
+                else "Kafka's timestamp, which counts where there is no event_timestamp,"
+            )
             bound = (
                 f"before {accepts_from.isoformat()}, where the hourly partitions start (STREAM_EPOCH)"
                 if early[index]
                 else f"after {accepts_until.isoformat()}, the latest that this batch takes"
             )
-            dead.append(dead_letter(message, f"event_timestamp {moment}Z is {bound}"))
+            dead.append(dead_letter(message, f"{source} {moment}Z is {bound}"))
     return columns.select(~(early | late)), dead
 
 
@@ -189,7 +211,7 @@ def _known(number: int | None) -> int:
 def _append(rows: _Rows, message: Message, topic_id: str) -> None:
     value = message.value()
     if value is None:
-        raise ValueError("No value: a tombstone is not an event")
+        raise ValueError(TOMBSTONE)
     event: IdentifiedEvent | LooseEvent
     try:
         event = _decode_identified(value)
@@ -200,7 +222,7 @@ def _append(rows: _Rows, message: Message, topic_id: str) -> None:
         event_id, ref, moment, given = event.event_id.bytes, None, event.event_timestamp.timestamp(), True
     else:
         identity = _identity(event.event_id, f"{topic_id}/{partition}/{offset}")
-        event_id, ref = identity.bytes, None if event.event_id is None or _is_uuid(event.event_id) else event.event_id
+        event_id, ref = identity.bytes, None if event.event_id is None or _as_uuid(event.event_id) else event.event_id
         given = event.event_timestamp is not None
         moment = event.event_timestamp.timestamp() if event.event_timestamp else _kafka_time(message)
     rows.events.append(event)
@@ -227,26 +249,29 @@ def _decode_any(value: bytes) -> LooseEvent:
     return _decode_envelope(value).data
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        msgspec.convert(text, uuid.UUID)
-    except msgspec.ValidationError:
-        return False
-    return True
+def _as_uuid(text: str) -> uuid.UUID | None:
+    """The UUID that a text is, in capitals, in braces or as a URN too; None where it is none."""
+    written = _UUID_FORM.fullmatch(text)
+    return None if written is None else uuid.UUID(written["hyphened"] or written["bare"])
 
 
 def _identity(sent: str | None, position: str) -> uuid.UUID:
     if sent is None:
         return uuid.uuid5(EVENT_NAMESPACE, position)
     if "\0" in sent:
-        raise ValueError("event_id holds U+0000, which PostgreSQL cannot store as text")
-    return uuid.UUID(sent) if _is_uuid(sent) else uuid.uuid5(EVENT_NAMESPACE, sent)
+        raise ValueError("event_id holds U+0000, which PostgreSQL cannot store as text.")
+    return _as_uuid(sent) or uuid.uuid5(EVENT_NAMESPACE, sent)
 
 
 def _kafka_time(message: Message) -> float:
     kind, milliseconds = message.timestamp()
     if kind == TIMESTAMP_NOT_AVAILABLE:
-        raise ValueError("No event_timestamp, and the message has no Kafka timestamp either")
+        raise ValueError("There is no event_timestamp, and the message has no Kafka timestamp either.")
+    if milliseconds not in KNOWN_MILLISECONDS:
+        raise ValueError(
+            f"There is no event_timestamp, and Kafka's timestamp, {milliseconds} ms since 1970, is not in years 1 to "
+            f"9999. Is it in microseconds or nanoseconds?"
+        )
     return milliseconds / 1000
 
 

@@ -5,6 +5,18 @@ class StreamError(Exception):
     """Base of the stream's own errors."""
 
 
+class KafkaSettingsError(StreamError):
+    """The Kafka settings do not make a client."""
+
+
+class BrokerRefusedError(StreamError):
+    """The brokers refuse this client, or it does not trust them; trying again changes nothing."""
+
+
+class BrokersUnreachableError(StreamError):
+    """No broker answers."""
+
+
 class TopicMissingError(StreamError):
     """The topic does not exist on these brokers."""
 

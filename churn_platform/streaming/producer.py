@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import uuid_utils
 from confluent_kafka import KafkaError, Message, Producer
-from confluent_kafka.admin import AdminClient
 
 from churn_platform.features.columns import INPUT_COLUMNS
-from churn_platform.streaming import topics
+from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import ProducerError
 
@@ -81,20 +80,21 @@ def produce(
 
     Raises:
         ProducerError: Kafka did not acknowledge an event.
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
         ValueError: there is no row, or neither a count nor a duration.
     """
     if not rows:
         raise ValueError("There is no customer to make events from: the file has no row with a known Gender.")
     if count is None and duration is None:
         raise ValueError("Neither a count nor a duration was given: say how many events, or for how long.")
-    topics.create_missing(AdminClient(config.kafka), config)
+    topics.create_missing(clients.admin(config.kafka), config)
     failures: list[KafkaError] = []
 
     def acknowledged(error: KafkaError | None, _: Message) -> None:
         if error is not None:
             failures.append(error)
 
-    producer = Producer(
+    producer = clients.producer(
         {
             **config.kafka,
             "acks": "all",
@@ -104,7 +104,7 @@ def produce(
             "batch.size": 1_000_000,
             "partitioner": "murmur2_random",
             "queue.buffering.max.messages": 500_000,
-            "log_level": 3,  # a broker that has just started makes harmless noise below error
+            "log_level": 2,  # a broker that has just started makes harmless noise; what matters is raised
         }
     )
     produced, started = Produced(), time.monotonic()
@@ -126,10 +126,10 @@ def produce(
             time.sleep(SLICE_SECONDS)
     unacknowledged = producer.flush(FLUSH_SECONDS)
     if failures or unacknowledged:
-        reason = failures[0].str() if failures else f"no answer within {FLUSH_SECONDS} s"
+        first = failures[0] if failures else KafkaError(KafkaError._TIMED_OUT)
         raise ProducerError(
-            f"{len(failures) + unacknowledged} of {produced.sent} events were not acknowledged by Kafka: {reason}. "
-            f"Is {config.kafka['bootstrap.servers']} up? 'churn status' shows the embedded one."
+            f"{len(failures) + unacknowledged} of {produced.sent} events were not acknowledged by Kafka. "
+            f"{clients.named_error(producer, first) or first.str()}"
         )
     produced.seconds = time.monotonic() - started
     return produced

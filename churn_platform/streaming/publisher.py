@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 import psycopg
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from churn_platform.storage import ledger
-from churn_platform.streaming import faults
+from churn_platform.streaming import clients, faults
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import PublishError
 from churn_platform.streaming.faults import FaultPoint
@@ -133,7 +133,7 @@ class Publisher(threading.Thread):
         self._consumer = make_consumer(config)
         # Asked from this thread while the main thread polls, the group's metadata would come seconds late.
         self._group = self._consumer.consumer_group_metadata()
-        self._producer = Producer(
+        self._producer = clients.producer(
             {
                 **config.kafka,
                 "transactional.id": f"{config.group}-0",

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
 
-from churn_platform.streaming import topics
+from churn_platform.streaming import clients, topics
+from churn_platform.streaming.clients import RememberingConsumer, explained
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import RangeLostError
 from churn_platform.streaming.topics import Topic
@@ -24,12 +24,12 @@ COORDINATOR_MOVING: Final = frozenset(
 )
 
 
-def make_consumer(config: StreamConfig) -> Consumer:
+def make_consumer(config: StreamConfig) -> RememberingConsumer:
     """A read_committed consumer that is assigned its offsets, stops at lost ones and reports the end of a partition.
 
     The group is only looked up for the published offsets; no membership, no automatic commit.
     """
-    return Consumer(
+    return clients.consumer(
         {
             **config.kafka,
             "group.id": config.group,
@@ -113,13 +113,14 @@ def markers(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, in
         seconds: longest wait for an answer.
 
     Raises:
-        KafkaException: the brokers did not answer in time.
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
     asked = [TopicPartition(topic.name, partition) for partition in topic.partitions]
     deadline = time.monotonic() + seconds
     while True:
         try:
-            committed = consumer.committed(asked, max(deadline - time.monotonic(), POLL_SECONDS))
+            with explained(consumer):
+                committed = consumer.committed(asked, max(deadline - time.monotonic(), POLL_SECONDS))
         except KafkaException as error:
             if error.args[0].code() not in COORDINATOR_MOVING or time.monotonic() > deadline:
                 raise
@@ -134,7 +135,8 @@ def markers(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, in
 
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """Oldest offset, and the one after the newest that a read_committed reader sees."""
-    low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), WATERMARK_SECONDS)
+    with explained(consumer):
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), WATERMARK_SECONDS)
     return low, high
 
 
@@ -175,7 +177,8 @@ def _read_assigned(consumer: Consumer, topic: str, open_ends: dict[int, int], ch
             )
         messages: list[Message] = []
         reached: dict[int, int] = {}
-        sort_messages(polled, messages, reached)
+        with explained(consumer):
+            sort_messages(polled, messages, reached)
         for message in messages:
             partition, offset = partition_of(message), offset_of(message)
             if partition not in open_ends:
@@ -200,7 +203,7 @@ def read_all(config: StreamConfig, topic: str, starts: Mapping[int, int] | None 
     Args:
         starts: offsets to begin at, by Kafka partition; None: all that there is.
     """
-    admin = AdminClient(config.kafka)
+    admin = clients.admin(config.kafka)
     described = topics.describe(admin, topic)
     begin = topics.list_offsets(admin, described, topics.EARLIEST) if starts is None else starts
     # What a read_committed reader sees may end earlier for a moment, until the markers of a commit are written.

@@ -7,10 +7,9 @@ from typing import Final
 
 import psycopg
 from confluent_kafka import Message
-from confluent_kafka.admin import AdminClient
 
 from churn_platform.storage import ledger
-from churn_platform.streaming import topics
+from churn_platform.streaming import clients, topics
 from churn_platform.streaming.commit import Source, Written, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import decode
@@ -76,7 +75,7 @@ def _source(
     connection: psycopg.Connection, config: StreamConfig, batch: str
 ) -> tuple[Source, dict[int, tuple[int, int]]]:
     recorded = ledger.ranges_of(connection, batch)
-    topic = topics.describe(AdminClient(config.kafka), config.events_topic)
+    topic = topics.describe(clients.admin(config.kafka), config.events_topic)
     others = {each.topic_id for each in recorded} - {topic.topic_id}
     if others:
         raise ReplayError(

@@ -7,6 +7,7 @@ import psycopg
 
 from churn_platform.storage import ledger
 from churn_platform.streaming.batch_loop import Ending, StreamResult
+from churn_platform.streaming.clients import explained
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import ReplayError, UnknownBatchError
 from churn_platform.streaming.replay import replay
@@ -59,7 +60,9 @@ def materialize(
             f"Still open or never opened: {', '.join(unclosed)}. A run over several batches replays closed ones only; "
             f"leave these out. Nothing was changed."
         )
-    return _stream(StreamingRun(config, batch=keys[0], run_id=run_id, log=log).run(on_orphans), log)
+    with explained(config.kafka):
+        result = StreamingRun(config, batch=keys[0], run_id=run_id, log=log).run(on_orphans)
+    return _stream(result, log)
 
 
 def _replay_all(config: StreamConfig, keys: Sequence[str], log: Callable[[str], None]) -> Outcome:

@@ -12,7 +12,13 @@ from confluent_kafka import KafkaError, KafkaException
 from churn_platform.storage import ledger
 from churn_platform.streaming.batch_loop import BatchLoop, StreamResult
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.exceptions import LedgerConflictError, PublishError, StreamError, TopicChangedError
+from churn_platform.streaming.exceptions import (
+    BrokersUnreachableError,
+    LedgerConflictError,
+    PublishError,
+    StreamError,
+    TopicChangedError,
+)
 from churn_platform.streaming.scoring import ChampionFollower
 
 FIRST_PAUSE_SECONDS: Final = 0.5
@@ -73,7 +79,9 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, KafkaException):
         return error.args[0].retriable() or error.args[0].code() in TRANSIENT_KAFKA_ERRORS
     # Of PostgreSQL's errors those of its operation: connection, restart, full disk, time-outs, deadlocks.
-    return isinstance(error, psycopg.OperationalError | LedgerConflictError | TopicChangedError)
+    return isinstance(
+        error, psycopg.OperationalError | BrokersUnreachableError | LedgerConflictError | TopicChangedError
+    )
 
 
 class StreamingRun:

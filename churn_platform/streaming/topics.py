@@ -16,6 +16,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.storage import ledger
+from churn_platform.streaming.clients import explained
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import StreamError, TopicMissingError
 
@@ -57,7 +58,7 @@ def describe(admin: AdminClient, name: str) -> Topic:
 
     Raises:
         TopicMissingError: there is none.
-        KafkaException: the brokers did not answer.
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
     return ask(admin, name)()
 
@@ -68,7 +69,8 @@ def ask(admin: AdminClient, name: str) -> Callable[[], Topic]:
 
     def answer() -> Topic:
         try:
-            described = future.result()
+            with explained(admin):
+                described = future.result()
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise TopicMissingError(
@@ -88,8 +90,12 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
 
     Returns:
         Names of the topics created.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
-    existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
+    with explained(admin):
+        existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
     new = [
         NewTopic(
             name,
@@ -108,7 +114,8 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
     created = []
     for name, future in admin.create_topics(new, request_timeout=REQUEST_SECONDS).items():
         try:
-            future.result()
+            with explained(admin):
+                future.result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -127,7 +134,8 @@ def list_offsets(
     """One offset for each partition of the topic, as a reader of this isolation sees it; -1 where none fits."""
     asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
     futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_SECONDS)
-    return {where.partition: future.result().offset for where, future in futures.items()}
+    with explained(admin):
+        return {where.partition: future.result().offset for where, future in futures.items()}
 
 
 def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, start: str) -> dict[int, int]:
@@ -165,6 +173,7 @@ def backlog(connection: psycopg.Connection, admin: AdminClient, config: StreamCo
 
     Raises:
         TopicMissingError: there is no such topic.
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
     topic = describe(admin, config.events_topic)
     positions = register(connection, admin, topic, config.start)

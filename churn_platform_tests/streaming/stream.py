@@ -10,7 +10,7 @@ from typing import Any, LiteralString, Self
 
 import psycopg
 import uuid_utils
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.partitions import batch_key
@@ -147,6 +147,10 @@ class Stream:
     def table_ids(self) -> list[str]:
         """Event ids in churn_predictions, in order."""
         return sorted(str(event_id) for (event_id,) in self.rows("select event_id from churn_predictions"))
+
+    def reread(self) -> list[Message]:
+        """What a read_committed reader finds in the events topic now."""
+        return list(read_all(self.config, self.config.events_topic))
 
     def published(self) -> list[dict[str, object]]:
         """What a read_committed reader finds in the predictions topic."""

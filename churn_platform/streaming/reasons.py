@@ -1,0 +1,192 @@
+"""Why bytes are no event, in words for people who know their data and not this code. Only failures come here."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+LONGEST_REASON: Final = 500
+# Characters of a value, and bytes of a malformed document, that a reason shows.
+SHOWN: Final = 40
+SHOWN_NAMES: Final = 12
+# The decoder's place is that of the fault or one behind it: so many bytes before it are shown, too.
+NEAR: Final = 8
+
+_AT_BYTE: Final = re.compile(r"JSON is malformed: (?P<what>.*) \(byte (?P<byte>\d+)\)")
+_MISSING: Final = re.compile(r"Object missing required field `(?P<name>\w+)`")
+_FIELD: Final = re.compile(r" - at `\$\.(?P<path>[\w.]+)`$")
+_NO_NUMBER: Final = re.compile(rb"-?(?:NaN|Infinity|nan|inf)")
+# An escaped high surrogate that no low one follows. msgspec takes such a text for one that was cut off.
+_HALF_PAIR: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
+_FORMATS: Final = (
+    (b"\xef\xbb\xbf", "a UTF-8 byte order mark (ef bb bf). Send it without"),
+    (b"\xff\xfe", "the byte order mark of UTF-16 or UTF-32 (ff fe). Send UTF-8"),
+    (b"\xfe\xff", "the byte order mark of UTF-16 (fe ff). Send UTF-8"),
+    (b"{\0", "{ and a zero byte, as UTF-16 does. Send UTF-8"),
+    (b"\0\0\xfe\xff", "the byte order mark of UTF-32 (00 00 fe ff). Send UTF-8"),
+    (b"\0{", "a zero byte and {, as UTF-16 does. Send UTF-8"),
+    (b"\x1f\x8b", "1f 8b, as gzip does. Compress with the producer's compression.type, not the value itself"),
+    (b"\0", "a zero byte, as Avro or Protobuf with a schema registry does. Send plain JSON"),
+)
+_JSON_KINDS: Final = {
+    "null": "JSON's null",
+    "int": "a number",
+    "float": "a number",
+    "str": "a text in quotes",
+    "array": "an array",
+    "bool": "true or false",
+}
+_TIME: Final = "a time as in RFC 3339 with a time zone, such as 2026-11-24T09:15:30Z (no hour 24, no leap second)"
+
+
+def explain(value: bytes, problem: Exception, fields: Mapping[str, str]) -> str:
+    """Why a value could not be decoded: what was expected, and what was found where. Printable, never very long.
+
+    Args:
+        value: of the message.
+        problem: what the decoder raised.
+        fields: what each field of an event may hold, in words.
+    """
+    return printable(_explain(value, problem, fields))[:LONGEST_REASON]
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of what cannot be shown, or not be stored: U+0000 and lone surrogates too."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def described(event: type[msgspec.Struct]) -> dict[str, str]:
+    """What each field of an event may hold, in words, by name."""
+    info = msgspec.inspect.type_info(event)
+    if not isinstance(info, msgspec.inspect.StructType):
+        raise TypeError(f"{event} is no Struct.")
+    return {field.name: _in_words(field.type) for field in info.fields}
+
+
+def _in_words(kind: msgspec.inspect.Type) -> str:
+    match kind:
+        case msgspec.inspect.UnionType(types=types):
+            return " or ".join(_in_words(each) for each in types)
+        case msgspec.inspect.IntType(ge=0, le=1):
+            return "0 or 1"
+        case msgspec.inspect.IntType(ge=least, le=most):
+            return f"a whole number from {least} to {most} (without a decimal point)"
+        case msgspec.inspect.FloatType(ge=least, le=most):
+            return f"a number from {least:.0f} to {most:.0f}"
+        case msgspec.inspect.LiteralType(values=values):
+            quoted = [f'"{each}"' for each in values]
+            return f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+        case msgspec.inspect.StrType(min_length=least, max_length=most):
+            return f"text of {least} to {most} characters"
+        case msgspec.inspect.DateTimeType():
+            return _TIME
+        case msgspec.inspect.NoneType():
+            return "null"
+    raise TypeError(f"No words for {kind}.")
+
+
+def _explain(value: bytes, problem: Exception, fields: Mapping[str, str]) -> str:
+    if not value.strip():
+        return f"The value is empty ({len(value)} bytes). An event is a JSON object."
+    if isinstance(problem, RecursionError):
+        return "The JSON is nested too deeply: hundreds of brackets inside one another. An event is flat."
+    if isinstance(problem, msgspec.ValidationError):
+        return _wrong_field(value, str(problem), fields)
+    if isinstance(problem, (msgspec.DecodeError, UnicodeDecodeError)):
+        return _no_json(value, str(problem))
+    return str(problem)
+
+
+def _no_json(value: bytes, problem: str) -> str:
+    for start, meaning in _FORMATS:
+        if value.startswith(start):
+            return f"The value begins with {meaning}."
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        return (
+            f"Not UTF-8: byte {error.start} is {value[error.start]:#04x} ({error.reason}), "
+            f"after {_around(value[: error.start][-SHOWN:])}. Send JSON in UTF-8."
+        )
+    found = _AT_BYTE.fullmatch(problem)
+    if found is None:
+        half = _HALF_PAIR.search(value)
+        if half is not None:
+            return f"Half of a surrogate pair before byte {half.end()}: {_around(half.group()[-6:])} is no character."
+        return f"The JSON ends too early, after {len(value)} bytes: {_around(value[-SHOWN:])}. Was it cut off?"
+    position, what = int(found["byte"]), found["what"]
+    if not_a_number := _NO_NUMBER.match(value, max(0, position - 1)) or _NO_NUMBER.match(value, position):
+        return f"{not_a_number.group().decode()} at byte {position} is not JSON. Send null where there is no number."
+    if what == "trailing characters":
+        more = _around(value[position - 1 :])
+        return f"After the event, which ends before byte {position - 1}, more follows: {more}. Send one in a message."
+    return f"Not JSON: {what} at byte {position}, near {_around(value[max(0, position - NEAR) :])}."
+
+
+def _wrong_field(value: bytes, problem: str, fields: Mapping[str, str]) -> str:
+    at = _FIELD.search(problem)
+    path = at["path"].split(".") if at else []
+    pairs = _pairs(value)
+    if path[:1] == ["data"]:
+        inside = [content for name, content in pairs if name == "data" and isinstance(content, _Pairs)]
+        pairs, path, where = (inside[-1] if inside else _Pairs()), path[1:], " in data"
+    else:
+        where = ""
+    missing = _MISSING.match(problem)
+    if missing is not None:
+        names = list(dict.fromkeys(name for name, _ in pairs))
+        shown = ", ".join(_cut(name) for name in names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+        return f"{missing['name']} is missing{where}. Names are case-sensitive; found: {shown or 'none'}."
+    if not path:
+        found = _JSON_KINDS.get(problem.partition("got `")[2].partition("`")[0], "something else")
+        return f"{'data' if where else 'The value'} is {found}. An event is a JSON object."
+    name = path[0]
+    sent = [content for each, content in pairs if each == name]
+    given = f"{len(sent)} times (each has to be right): " if len(sent) > 1 else ""
+    shown = ", ".join(_cut(_as_sent(content)) for content in sent[:SHOWN_NAMES])
+    return f"{name}{where}: expected {fields.get(name, 'something else')}, got {given}{shown or 'another value'}."
+
+
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object with every name that it has, those that come twice too."""
+
+
+class _Number(str):
+    """A JSON number with its digits as they were sent."""
+
+    __slots__ = ()
+
+
+def _pairs(value: bytes) -> _Pairs:
+    """Names and values of the object, as sent; empty where Python cannot read what the decoder gave up on."""
+    try:
+        read = json.loads(value, object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number)
+    except (ValueError, RecursionError):  # malformed behind the field that is wrong: the field is the reason
+        return _Pairs()
+    return read if isinstance(read, _Pairs) else _Pairs()
+
+
+def _as_sent(content: object) -> str:
+    match content:
+        case _Number():
+            return str(content)
+        case _Pairs():
+            return "an object"
+        case list():
+            return "an array"
+        case None:
+            return "null"
+        case _:
+            return json.dumps(content, ensure_ascii=False)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _around(content: bytes) -> str:
+    """A few bytes as text, in quotes."""
+    shown = content[:SHOWN].decode(errors="replace")
+    return f"'{shown}'"

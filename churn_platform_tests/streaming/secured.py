@@ -1,0 +1,172 @@
+"""A broker that wants TLS and a password or a certificate, and grants rights user by user."""
+
+import ipaddress
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from churn_platform.local import kafka
+from churn_platform.local.part import Part
+from churn_platform.local.ports import HOST, Ports
+from churn_platform_tests.waiting import wait_until
+
+PASSWORDS = {"churn": "right-s3cret", "intruder": "other-s3cret"}
+
+
+class Authority:
+    """A certificate authority: its own certificate in a file, and those that it signs."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._subject = _subject(name)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _unsigned(self._subject, self._subject, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.file = folder / "ca.pem"
+        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """Files of a certificate for this name on localhost, and of its key, PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(HOST))]
+        certificate = (
+            _unsigned(_subject(name), self._subject, key)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        files = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return files
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+    )
+
+
+@dataclass(frozen=True)
+class SecuredBroker:
+    """A broker with one listener for passwords and one for certificates, both by TLS."""
+
+    password_address: str
+    certificate_address: str
+    authority: Authority
+    log: Path
+
+    def environment(self, user: str = "churn", **changes: str) -> dict[str, str]:
+        """The settings that a user of this broker sets."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.password_address,
+            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+            "KAFKA_SASL_USERNAME": user,
+            "KAFKA_SASL_PASSWORD": PASSWORDS[user],
+            "KAFKA_SSL_CA_LOCATION": str(self.authority.file),
+            **changes,
+        }
+
+    def certificate_environment(self) -> dict[str, str]:
+        """The settings of a user with a certificate."""
+        certificate, key = self.authority.issue("client")
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.certificate_address,
+            "KAFKA_SECURITY_PROTOCOL": "SSL",
+            "KAFKA_SSL_CA_LOCATION": str(self.authority.file),
+            "KAFKA_SSL_CERTIFICATE_LOCATION": str(certificate),
+            "KAFKA_SSL_KEY_LOCATION": str(key),
+        }
+
+    def refusals(self) -> int:
+        """Connections whose password the broker has refused, by its own log."""
+        return self.log.read_text().count("Failed authentication")
+
+
+@contextmanager
+def secured_broker(folder: Path) -> Iterator[SecuredBroker]:
+    """The broker, up."""
+    folder.mkdir(parents=True)
+    authority = Authority(folder / "authority", "Authority of the tests")
+    certificate, key = authority.issue("broker")
+    key_store = folder / "broker.pem"
+    key_store.write_bytes(key.read_bytes() + certificate.read_bytes())
+    ports = Ports(folder / "ports.json", dict.fromkeys(("inner", "controller", "password", "mutual"), 0))
+    ports.choose()
+    inner, controller, password, mutual = (ports[name] for name in ("inner", "controller", "password", "mutual"))
+    part = kafka.part(
+        folder=folder / "kafka",
+        port=inner,
+        controller_port=controller,
+        extra=_security(authority, key_store, inner=inner, controller=controller, password=password, mutual=mutual),
+        users=PASSWORDS,
+    )
+    log = folder / "broker.log"
+    with _running(part, log):
+        ports.release()
+        yield SecuredBroker(f"{HOST}:{password}", f"{HOST}:{mutual}", authority, log)
+
+
+def _security(
+    authority: Authority, key_store: Path, *, inner: int, controller: int, password: int, mutual: int
+) -> Mapping[str, str | int]:
+    clients = f"INNER://{HOST}:{inner},PASSWORD://{HOST}:{password},MUTUAL://{HOST}:{mutual}"
+    return {
+        "listeners": f"{clients},CONTROLLER://{HOST}:{controller}",
+        "advertised.listeners": clients,
+        "listener.security.protocol.map": "INNER:PLAINTEXT,PASSWORD:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "INNER",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.password.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+        "listener.name.mutual.ssl.client.auth": "required",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(key_store),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(authority.file),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS;User:churn;User:CN=client",
+    }
+
+
+@contextmanager
+def _running(part: Part, log: Path) -> Iterator[None]:
+    part.prepare(lambda _: None)
+    with log.open("wb") as output:
+        process = subprocess.Popen(part.command, cwd=log.parent, stdout=output, stderr=output, env=dict(os.environ))
+    try:
+        wait_until(lambda: process.poll() is not None or part.ready(0), timeout=90, what="the secured broker to answer")
+        assert process.poll() is None, log.read_text()[-3000:]
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
