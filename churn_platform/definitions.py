@@ -14,6 +14,7 @@ from churn_platform.jobs import (
     prediction_stream_job,
     training_job,
 )
+from churn_platform.maintenance import maintenance_job, maintenance_schedule
 from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.resources.postgres import PostgresResource
@@ -41,8 +42,15 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
     return dg.Definitions(
         assets=dg.load_assets_from_modules([raw, preparation, training, predictions, metrics], include_specs=True),
         asset_checks=BATCH_SIDE_CHECKS,
-        jobs=[data_preparation_job, training_job, prediction_stream_job, hourly_metrics_job, daily_metrics_job],
-        schedules=[data_preparation_schedule, training_schedule],
+        jobs=[
+            data_preparation_job,
+            training_job,
+            prediction_stream_job,
+            hourly_metrics_job,
+            daily_metrics_job,
+            maintenance_job,
+        ],
+        schedules=[data_preparation_schedule, training_schedule, maintenance_schedule],
         sensors=[customer_events_sensor, dirty_hours_sensor],
         resources=resources,
         executor=IN_PROCESS,

@@ -1,4 +1,4 @@
-"""Schedules, all off until somebody turns them on."""
+"""Schedules of the batch side, off until somebody turns them on."""
 
 import dagster as dg
 

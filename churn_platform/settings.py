@@ -87,11 +87,6 @@ class Settings(BaseSettings):
         description="Kafka partitions of a topic that the platform creates; an existing topic is left as it is.",
     )
     topic_replication: int = Field(1, ge=1, description="Replicas of a topic that the platform creates.")
-    retention_days: int = Field(
-        14,
-        ge=1,
-        description="Days that events stay in a topic that the platform creates: how far back a replay can go.",
-    )
 
     # The stream
     stream_group: str = Field(
@@ -115,6 +110,20 @@ class Settings(BaseSettings):
     # Metrics
     metrics_seconds: float = Field(
         30, ge=0, description="An hour that keeps changing is recomputed at most this often, in seconds."
+    )
+
+    # Growth
+    retention_days: int = Field(
+        14,
+        ge=1,
+        description="Days that events stay in a topic that the platform creates, which is how far back a replay can "
+        "go, and that Dagster keeps prediction partitions, runs and ticks.",
+    )
+    archive_days: int = Field(
+        90,
+        ge=31,
+        description="Days after which the predictions of a closed batch move from churn_predictions to Parquet files. "
+        "At least 31: views look back 30.",
     )
 
     # Schedules; both are off until turned on in the UI

@@ -63,6 +63,7 @@ FLOW = (
     "streaming",
     "assets",
     "test_sensors",
+    "test_maintenance",
     "test_definitions",
     "commands",
     "end_to_end",

@@ -68,12 +68,13 @@ def test_a_table_says_what_its_columns_mean(name: str) -> None:
     assert all(column.description for column in schema.columns)
 
 
-def test_automation_is_there_and_schedules_are_off_until_turned_on() -> None:
+def test_automation_is_there_and_schedules_of_the_batch_side_are_off_until_turned_on() -> None:
     repository = defs.get_repository_def()
 
     assert {(s.name, s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {
         ("data_preparation_schedule", "*/20 * * * *", dg.DefaultScheduleStatus.STOPPED),
         ("training_schedule", "0 * * * *", dg.DefaultScheduleStatus.STOPPED),
+        ("maintenance_schedule", "23 * * * *", dg.DefaultScheduleStatus.RUNNING),
     }
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         "customer_events_sensor": dg.DefaultSensorStatus.RUNNING,

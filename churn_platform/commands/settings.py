@@ -37,6 +37,7 @@ GROUPS: Final = {
     "events_topic": "Topics",
     "stream_group": "The stream",
     "metrics_seconds": "Metrics",
+    "retention_days": "Growth",
     "data_preparation_cron": "Schedules",
     "mlflow_experiment": "MLflow names",
 }

@@ -243,6 +243,58 @@ def unopened_batch(connection: psycopg.Connection, *, excluding: Sequence[str]) 
     return None if row is None else row[0]
 
 
+def forget_unopened(
+    connection: psycopg.Connection, *, before: datetime, excluding: Sequence[str], leaving: int
+) -> list[str]:
+    """Delete batches planned before a moment and never opened, and return their keys.
+
+    Args:
+        excluding: keys that a run may be about to open.
+        leaving: how many of the oldest stay: whoever plans next uses those again, and may have chosen one just now.
+    """
+    rows = connection.execute(
+        """
+        delete from stream_batches where opened is null and closed is null and batch in (
+            select batch from stream_batches
+            where opened is null and closed is null and planned < %s and not batch = any(%s)
+            order by planned offset %s
+        )
+        returning batch
+        """,
+        (before, list(excluding), leaving),
+    )
+    return [batch for (batch,) in rows]
+
+
+def settled_batches(
+    connection: psycopg.Connection, keys: Sequence[str], *, before: datetime, surplus: Sequence[str]
+) -> list[str]:
+    """Of these keys those whose batches nobody will touch of himself: closed and reported, oldest first.
+
+    Args:
+        before: of batches that were closed earlier than this.
+        surplus: of these whenever they were closed.
+    """
+    rows = connection.execute(
+        """
+        select batch from stream_batches
+        where batch = any(%s) and closed is not null and reported and (closed < %s or batch = any(%s))
+        order by batch
+        """,
+        (list(keys), before, list(surplus)),
+    )
+    return [batch for (batch,) in rows]
+
+
+def unknown_batches(connection: psycopg.Connection, keys: Sequence[str]) -> list[str]:
+    """Of these keys those that the ledger does not know."""
+    rows = connection.execute(
+        "select key from unnest(%s::text[]) as k (key) where not exists (select from stream_batches where batch = key)",
+        (list(keys),),
+    )
+    return [key for (key,) in rows]
+
+
 def find_batch(connection: psycopg.Connection, batch: str) -> Batch | None:
     """The batch with this key, or None."""
     with connection.cursor(row_factory=class_row(Batch)) as cursor:

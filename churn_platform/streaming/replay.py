@@ -52,7 +52,7 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
 
     Raises:
         UnknownBatchError: the ledger does not know the batch.
-        ReplayError: the batch is not closed, or Kafka no longer gives its events. Nothing was changed.
+        ReplayError: the batch is not closed, or archived, or Kafka no longer gives its events. Nothing was changed.
         NoChampionError: nothing to score with.
     """
     with psycopg.connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
@@ -63,6 +63,11 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
                 raise UnknownBatchError(f"Batch {batch} is not in the ledger; there is nothing to replay.")
             if recorded.closed is None or recorded.accepts_from is None or recorded.accepts_until is None:
                 raise ReplayError(f"Batch {batch} is not closed: it is still being streamed. Replay it afterwards.")
+            if recorded.archived is not None:
+                raise ReplayError(
+                    f"Batch {batch} was archived on {recorded.archived:%Y-%m-%d}: its predictions are in "
+                    f"{recorded.archive}. It is not replayed; nothing was changed."
+                )
             source, ranges = _source(connection, config, batch)
             log(f"Replaying {batch} from {source.topic}, offsets {ranges}, with model version {champion.version}.")
             try:

@@ -1,0 +1,65 @@
+"""What the archive leaves to the stream: no replay, and nothing that was still to be published."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from churn_platform.storage.archive import Archived, Published, archive_next
+from churn_platform.streaming import topics
+from churn_platform.streaming.exceptions import ReplayError
+from churn_platform.streaming.reader import make_consumer, markers
+from churn_platform_tests.streaming.stream import Stream, event
+
+
+def archive(stream: Stream, folder: Path, **changes: Any) -> Archived | None:
+    """Archive every closed batch, by what Kafka says is published."""
+    topic = topics.describe(stream.admin, stream.config.events_topic)
+    consumer = make_consumer(replace(stream.config, **changes))
+    published = Published(topic.topic_id, markers(consumer, topic, seconds=10))
+    consumer.close()
+    stream.connection.execute("update stream_batches set reported = true where closed is not null")
+    return archive_next(
+        stream.connection, str(folder), before=datetime.now(UTC) + timedelta(days=1), published=published
+    )
+
+
+def test_an_archived_batch_is_not_replayed_and_nothing_changes(stream: Stream, tmp_path: Path) -> None:
+    stream.send([event(number) for number in range(30)])
+    batch = stream.stream()
+    archived = archive(stream, tmp_path)
+    assert archived is not None
+    ledger_before = stream.rows("select * from stream_batches")
+
+    with pytest.raises(ReplayError, match=f"archived on .* are in {archived.file}"):
+        stream.materialize(batch.batch)
+
+    assert stream.rows("select * from stream_batches") == ledger_before
+    assert stream.table_ids() == []
+    assert stream.value("select sum(total_predictions)::int from churn_batch_hours") == 30
+
+
+def test_the_stream_goes_on_after_its_past_was_archived(stream: Stream, tmp_path: Path) -> None:
+    stream.send([event(number) for number in range(30)])
+    stream.stream()
+    archive(stream, tmp_path)
+
+    stream.send([event(number) for number in range(5)])
+    stream.stream()
+
+    assert len(stream.table_ids()) == 5
+    assert len(stream.published_ids()) == 35
+
+
+def test_a_batch_that_is_reported_but_not_published_stays_until_it_is(stream: Stream, tmp_path: Path) -> None:
+    stream.send([event(number) for number in range(30)])
+    stream.stream()
+
+    # As after a run that died before its transaction in Kafka: a group that has published nothing has no marker.
+    assert archive(stream, tmp_path, group="nothing-published") is None
+    assert len(stream.table_ids()) == 30
+
+    assert archive(stream, tmp_path) is not None
+    assert stream.table_ids() == []
