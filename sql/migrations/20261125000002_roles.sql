@@ -108,7 +108,9 @@ $$;
 
 -- Everything goes to the login that runs this. What PUBLIC lost stays lost: PostgreSQL 15 and later never gave it.
 reassign owned by churn_owner, churn_writer, churn_reader to current_user;
-drop owned by churn_owner, churn_writer, churn_reader;
+drop owned by churn_writer;  -- one by one: PostgreSQL cannot drop a default privilege together with its grantee
+drop owned by churn_reader;
+drop owned by churn_owner;
 do $$
 declare
     unwanted text;
