@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         description="PostgreSQL 14 or newer, postgresql://user:password@host:port/database. "
         "A direct connection: the stream holds a session lock, which transaction poolers break.",
     )
+    database_owner_url: SecretStr | None = Field(
+        None,
+        description="Login that owns the tables in that PostgreSQL, for 'churn db upgrade' and the migrations of "
+        "'churn up' alone. Empty: DATABASE_URL.",
+    )
     kafka_bootstrap_servers: str | None = Field(None, description="Kafka brokers, host:port, comma separated.")
     mlflow_tracking_uri: str | None = Field(None, description="MLflow tracking server, http://host:port.")
 
@@ -147,11 +152,13 @@ class Settings(BaseSettings):
         """Connection string of the platform's database.
 
         Raises:
-            SettingsError: no database is configured and the embedded one is not up.
+            SettingsError: no database is configured and the embedded one is not up, or libpq cannot read the string.
         """
         if self.database_url is None:
             raise SettingsError(_missing("DATABASE_URL", "PostgreSQL", self.churn_local))
-        return self.database_url.get_secret_value()
+        dsn = self.database_url.get_secret_value()
+        require_readable("DATABASE_URL", dsn)
+        return dsn
 
     @property
     def bootstrap_servers(self) -> str:
@@ -193,6 +200,32 @@ class Settings(BaseSettings):
             **RECONNECTING,
             **{name: str(value) for name, value in given.items() if value is not None},
         }
+
+
+def require_readable(variable: str, dsn: str) -> None:
+    """Refuse a connection string that libpq's own errors would show together with its password.
+
+    Args:
+        variable: names it in the error.
+        dsn: a URL or `name=value` pairs.
+
+    Raises:
+        SettingsError: libpq cannot read it, or takes a piece of the password for a host, a port or a database.
+    """
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    except ProgrammingError:
+        parts = {"host": "@"}
+    shown = (parts.get(name, "") for name in ("host", "hostaddr", "dbname"))
+    if any("@" in part for part in shown) or not set(parts.get("port", "")) <= set("0123456789,"):
+        raise SettingsError(
+            f"{variable} is not a connection string that PostgreSQL can read (it is not shown here: it may hold a "
+            "password). Write it as postgresql://user:password@host:port/database, what is special in the password "
+            "percent-encoded: @ as %40, / as %2F, : as %3A, ? as %3F, # as %23, % as %25."
+        )
 
 
 def _missing(variable: str, server: str, local: Path) -> str:

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from churn_platform.local.environment import SERVERS
+from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
@@ -27,7 +27,7 @@ __all__ = ["wait_until"]
 @pytest.fixture(scope="session")
 def embedded_only() -> dict[str, str]:
     """This environment without servers of the developer's: tests never touch those."""
-    return {name: value for name, value in os.environ.items() if name not in SERVERS.values()}
+    return {name: value for name, value in os.environ.items() if name not in {*SERVERS.values(), OWNER_VARIABLE}}
 
 
 @pytest.fixture(scope="session")
@@ -90,21 +90,21 @@ def template_database(stack: Stack) -> str:
     """A migrated database that tests copy theirs from."""
     assert stack.is_up
     name = "template_of_tests"
-    with psycopg.connect(settings().postgres_dsn, autocommit=True) as connection:
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    upgrade(make_conninfo(settings().postgres_dsn, dbname=name))
+    upgrade(make_conninfo(stack.owner_dsn, dbname=name))
     return name
 
 
 @pytest.fixture
-def database(template_database: str) -> str:
-    """Connection string of a migrated database that nobody else uses."""
+def database(stack: Stack, template_database: str) -> str:
+    """Connection string of a migrated database that nobody else uses, for the platform's own login."""
     name = f"test_{next(_number)}"
-    with psycopg.connect(settings().postgres_dsn, autocommit=True) as connection:
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(
             sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template_database))
         )
-    return make_conninfo(settings().postgres_dsn, dbname=name)
+    return make_conninfo(stack.addresses["postgres"], dbname=name)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import typer
 
+from churn_platform.commands.stack import the_stack
 from churn_platform.commands.terminal import output, plain_errors
-from churn_platform.settings import settings
 from churn_platform.storage import migrations
 
 app = typer.Typer(help="The database's schema.", no_args_is_help=True)
@@ -18,10 +18,12 @@ def _group() -> None:
 def upgrade() -> None:
     """Apply the migrations that the database does not have yet ('churn up' does the same).
 
+    They need the owner of the tables: DATABASE_OWNER_URL, else DATABASE_URL, else the embedded server's own.
+
     Example: churn db upgrade
     """
     with plain_errors():
-        applied = migrations.upgrade(settings().postgres_dsn)
+        applied = migrations.upgrade(the_stack().owner_dsn)
     for name in applied:
         output.print(f"Applied {name}", highlight=False)
     if not applied:

@@ -26,6 +26,7 @@ MASK: Final = "***"
 LOGIN: Final = re.compile(r"://.*@")
 # Of a connection string only these are ever shown: what is not known to be harmless stays hidden.
 HARMLESS: Final = ("host", "port", "dbname", "user")
+DATABASES: Final = ("database_url", "database_owner_url")
 COMMENT_WIDTH: Final = 118
 TEXT: Final = "text"
 
@@ -179,7 +180,7 @@ def _table(described: Sequence[Setting], values: dict[str, Plain], given: set[st
 def _shown(name: str, value: object) -> Plain:
     """A value as it may be shown to anybody."""
     if isinstance(value, SecretStr):
-        return _connection(value.get_secret_value()) if name == "database_url" else MASK
+        return _connection(value.get_secret_value()) if name in DATABASES else MASK
     plain: Plain = to_jsonable_python(value)
     return LOGIN.sub(f"://{MASK}@", plain) if isinstance(plain, str) else plain
 

@@ -17,6 +17,12 @@ STACK_MARKER = "CHURN_STACK"
 EMBEDDED_MARKER = "CHURN_EMBEDDED"
 """Digests of the addresses that `churn up` wrote: how those are told from yours in a shell that read `.local/env`."""
 
+OWNER_VARIABLE = "DATABASE_OWNER_URL"
+"""Of the user: the login that owns the tables of his own PostgreSQL."""
+
+READER_VARIABLE = "DATABASE_READER_URL"
+"""In `.local/env`: the embedded PostgreSQL for a person or a dashboard, who only look."""
+
 SERVERS: Mapping[str, str] = {
     "kafka": "KAFKA_BOOTSTRAP_SERVERS",
     "postgres": "DATABASE_URL",
@@ -47,9 +53,23 @@ def your_servers(environment: Mapping[str, str], env_file: Path) -> dict[str, st
         environment: without what an earlier stack left in it.
         env_file: the user's own `.env`.
     """
-    from_file = {name.upper(): value for name, value in dotenv_values(env_file).items()}
-    found = {part: environment.get(variable) or from_file.get(variable) for part, variable in SERVERS.items()}
+    found = {part: _given(variable, environment, env_file) for part, variable in SERVERS.items()}
     return {part: address for part, address in found.items() if address}
+
+
+def your_database_owner(environment: Mapping[str, str], env_file: Path) -> str | None:
+    """Connection string of the owner of the tables in the user's own PostgreSQL, where he names one.
+
+    Args:
+        environment: goes first.
+        env_file: the user's own `.env`.
+    """
+    return _given(OWNER_VARIABLE, environment, env_file)
+
+
+def _given(variable: str, environment: Mapping[str, str], env_file: Path) -> str | None:
+    from_file = {name.upper(): value for name, value in dotenv_values(env_file).items()}
+    return environment.get(variable) or from_file.get(variable) or None
 
 
 def shell_environment(*, local: Path, addresses: Mapping[str, str], embedded: set[str]) -> dict[str, str]:
@@ -90,6 +110,8 @@ def process_environment(
         "PYTHONUNBUFFERED": "1",  # a log line is in the file when it happens
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode every Dagster run starts seconds later
+    for other_login in (OWNER_VARIABLE, READER_VARIABLE):  # the platform's processes are writers and nothing else
+        environment.pop(other_login, None)
     return environment
 
 

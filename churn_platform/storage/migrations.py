@@ -19,6 +19,10 @@ PASSED_ON = ("options", "application_name", "connect_timeout", "sslcert", "sslke
 """Connection parameters that libpq and dbmate's driver both know; the driver would send any other to the server."""
 
 
+INSUFFICIENT_PRIVILEGE = "42501"
+"""PostgreSQL's code, which dbmate's messages end with."""
+
+
 class MigrationError(Exception):
     """The schema could not be brought up to date."""
 
@@ -26,7 +30,7 @@ class MigrationError(Exception):
 def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
     """Apply the migrations that the database does not have yet; each is a transaction of its own.
 
-    Two at the same time wait for each other.
+    Two at the same time wait for each other. Where nothing is missing, any login that may read the tables will do.
 
     Args:
         dsn: connection string of the owner of the tables.
@@ -38,7 +42,8 @@ def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
     Raises:
         MigrationError: one failed (its own changes are rolled back), or the database does not answer.
     """
-    if not any(folder.glob("*.sql")):
+    missing = _missing(dsn, folder)
+    if not missing:
         return []
     command = (str(_dbmate()), "--no-dump-schema", "--migration-lock", "--env-file", os.devnull)
     outcome = subprocess.run(
@@ -52,8 +57,27 @@ def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
         raise MigrationError(
             f"dbmate could not apply the migrations in {folder} (exit code {outcome.returncode}): "
             f"{_without_password(outcome.stderr.strip(), dsn)}"
+            + (
+                f" Not applied: {', '.join(missing)}. That needs the owner of the tables: set DATABASE_OWNER_URL."
+                if INSUFFICIENT_PRIVILEGE in outcome.stderr
+                else ""
+            )
         )
     return re.findall(r"^Applying: (\S+)", outcome.stdout + outcome.stderr, flags=re.MULTILINE)
+
+
+def _missing(dsn: str, folder: Path) -> list[str]:
+    """Names of the migrations that the database does not have yet, in order."""
+    try:
+        with psycopg.connect(dsn, connect_timeout=10) as connection:
+            recorded = connection.execute("select to_regclass('schema_migrations') is not null").fetchone() == (True,)
+            applied = connection.execute("select version from schema_migrations").fetchall() if recorded else []
+    except psycopg.Error as error:
+        raise MigrationError(
+            f"The database does not say which migrations it has: {_without_password(str(error), dsn)}"
+        ) from error
+    versions = {version for (version,) in applied}
+    return [file.name for file in sorted(folder.glob("*.sql")) if file.name.partition("_")[0] not in versions]
 
 
 def _dbmate() -> Path:

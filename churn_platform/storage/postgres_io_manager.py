@@ -183,7 +183,14 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             for name, values in frame.items()
         )
         table = self._identifier(target.table)
-        connection.execute(sql.SQL("create table {} ({})").format(table, columns))
+        try:
+            connection.execute(sql.SQL("create table {} ({})").format(table, columns))
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise PostgresIOManagerError(
+                f"Table {self.db_schema}.{target.table} does not exist, and the login of DATABASE_URL may not create "
+                f"tables in the schema {self.db_schema}. Add the table by a migration in sql/migrations and apply it "
+                f"with 'churn db upgrade'."
+            ) from error
         if target.column:
             connection.execute(sql.SQL("create index on {} ({})").format(table, sql.Identifier(target.column)))
 

@@ -82,10 +82,10 @@ def batch_side(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Prepared data of generated customers and one trained model, in a database and a folder of their own."""
     folder = tmp_path_factory.mktemp("batch_side")
     write_customers(generate_customers(ROWS, seed=5), folder / "customers.csv")
-    with psycopg.connect(stack.addresses["postgres"], autocommit=True) as connection:
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(f"create database {MODEL}")
     database = make_conninfo(stack.addresses["postgres"], dbname=MODEL)
-    upgrade(database)
+    upgrade(make_conninfo(stack.owner_dsn, dbname=MODEL))
     with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.ephemeral() as instance:
         environment.setenv("CHURN_RAW_CSV", str(folder / "customers.csv"))
         environment.setenv("CHURN_ARTIFACTS", str(folder / "artifacts"))

@@ -15,11 +15,12 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from mlflow import MlflowClient
 
-from churn_platform.local import kafka
+from churn_platform.local import kafka, postgres
 from churn_platform.local.errors import StackError
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Phase, Stack, Step
 from churn_platform.local.supervision import left_over, runtime_folder
+from churn_platform.storage import migrations
 from churn_platform_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -101,15 +102,69 @@ def test_a_misspelt_topic_is_not_created(stack: Stack) -> None:
 
 
 def test_secrets_are_for_the_owner_alone(stack: Stack) -> None:
-    password = (stack.local / "postgres.password").read_text()
+    files = [login.password_file for login in postgres.LOGINS]
+    passwords = {(stack.local / file).read_text() for file in files}
 
-    for name in ("env", "postgres.password"):
+    assert len(passwords) == len(files)
+    for name in ("env", *files):
         assert stat.S_IMODE((stack.local / name).stat().st_mode) == 0o600
-    for process in left_over(stack.local):
-        assert password not in " ".join(process.cmdline())
-    for log in (stack.local / "logs").iterdir():
-        assert password not in log.read_text(errors="replace")
-    assert password not in (runtime_folder(stack.local) / "supervisord.conf").read_text()
+    places = [" ".join(process.cmdline()) for process in left_over(stack.local)]
+    places += [log.read_text(errors="replace") for log in (stack.local / "logs").iterdir()]
+    places.append((runtime_folder(stack.local) / "supervisord.conf").read_text())
+    assert not [place for place in places for password in passwords if password in place]
+
+
+def test_the_owners_password_is_in_no_environment(stack: Stack) -> None:
+    password = (stack.local / postgres.OWNER.password_file).read_text()
+
+    environments = [stack.environment, *(process.environ() for process in left_over(stack.local))]
+
+    assert len(environments) > 1
+    assert not [value for each in environments for value in each.values() if password in value]
+
+
+def test_a_stack_of_before_there_were_roles_is_upgraded_in_place(sandbox: Sandbox, stack: Stack) -> None:
+    others = {"KAFKA_BOOTSTRAP_SERVERS": stack.addresses["kafka"]}
+    roles = migrations.MIGRATIONS / "20261125000002_roles.sql"
+    with sandbox.stack(**others) as old, psycopg.connect(old.owner_dsn, autocommit=True) as connection:
+        connection.execute(roles.read_bytes().partition(b"-- migrate:down")[2])
+        connection.execute("delete from schema_migrations where version = %s", (roles.name.partition("_")[0],))
+        for statement in (
+            "drop role churn_platform, churn_analyst",
+            "create table dagster.runs (id serial primary key)",
+            "insert into stream_batches (batch) values ('kept')",
+        ):
+            connection.execute(statement)
+    for login in (postgres.WRITER, postgres.READER):
+        (old.local / login.password_file).unlink()
+
+    with sandbox.stack(**others) as new, psycopg.connect(new.addresses["postgres"]) as connection:
+        assert connection.info.user == postgres.WRITER.name
+        assert connection.execute("select batch from stream_batches").fetchall() == [("kept",)]
+        connection.execute("insert into dagster.runs default values")
+        connection.execute("alter table dagster.runs add column body text")
+
+
+def test_an_owner_of_no_database_of_yours_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(StackError, match="DATABASE_OWNER_URL is set, but DATABASE_URL is not"):
+        sandbox.stack(DATABASE_OWNER_URL="postgresql://anna@db.example/churn").start()
+
+
+def test_a_database_of_yours_is_migrated_by_its_owner_and_used_by_the_writer(sandbox: Sandbox, stack: Stack) -> None:
+    mine = sandbox.stack(
+        KAFKA_BOOTSTRAP_SERVERS=stack.addresses["kafka"],
+        DATABASE_URL=stack.addresses["postgres"],
+        DATABASE_OWNER_URL=stack.owner_dsn,
+    )
+
+    mine.start()
+
+    assert mine.owner_dsn == stack.owner_dsn
+    assert mine.environment["DATABASE_URL"] == stack.addresses["postgres"]
+    password = (stack.local / postgres.OWNER.password_file).read_text()
+    environments = [process.environ() for process in left_over(mine.local)]
+    assert environments
+    assert not [value for each in environments for value in each.values() if password in value]
 
 
 def test_starting_again_changes_nothing(stack: Stack) -> None:

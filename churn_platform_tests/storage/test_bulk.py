@@ -8,7 +8,7 @@ import psycopg
 from churn_platform.storage.bulk import Column, copy_columns
 
 TABLE = """
-    create table wide (
+    create temporary table wide (
         a smallint, b integer, c bigint, d real, e double precision, f timestamptz, g uuid, h text, i text, j smallint
     )
 """
@@ -51,7 +51,7 @@ def test_many_rows_cross_the_chunks(database: str) -> None:
     count = 50_000
     texts = np.array([f"{number:0{1 + number % 30}d}".encode() for number in range(count)])
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
-        cursor.execute("create table tall (number integer, text text)")
+        cursor.execute("create temporary table tall (number integer, text text)")
         copy_columns(cursor, "tall", {"number": Column("integer", np.arange(count)), "text": Column("text", texts)})
         found = cursor.execute("select count(*), count(*) filter (where text::bigint = number) from tall").fetchone()
 

@@ -14,9 +14,9 @@ from churn_platform.storage.migrations import MigrationError, upgrade
 
 @pytest.fixture
 def empty_database(stack: Stack) -> Iterator[str]:
-    """Connection string of a database of the test's own."""
+    """Connection string of a database of the test's own, for the owner."""
     name = f"migrations_{uuid.uuid4().hex}"
-    server = stack.addresses["postgres"]
+    server = stack.owner_dsn
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     yield server.rpartition("/")[0] + "/" + name

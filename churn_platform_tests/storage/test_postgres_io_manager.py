@@ -6,7 +6,9 @@ import dagster as dg
 import pandas as pd
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from churn_platform.local.stack import Stack
 from churn_platform.storage.postgres_io_manager import PostgresIOManager, PostgresIOManagerError
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
@@ -63,7 +65,16 @@ def frame_of(hour: datetime, *values: float) -> pd.DataFrame:
     )
 
 
-def test_a_frame_comes_back_as_it_was_stored(platform: str) -> None:
+@pytest.fixture
+def makes_tables(platform: str, stack: Stack) -> str:
+    """A platform whose login may make tables, as where one login does everything; its connection string."""
+    owner = make_conninfo(stack.owner_dsn, dbname=str(conninfo_to_dict(platform)["dbname"]))
+    with psycopg.connect(owner) as connection:
+        connection.execute("grant create on schema public to churn_writer")
+    return platform
+
+
+def test_a_frame_comes_back_as_it_was_stored(makes_tables: str) -> None:
     frame = frame_of(START, 1.5, float("nan"), 3.25)
     frame["day"] = date(2026, 11, 20)
     figures = Figures(frame, hours, "measured_at")
@@ -74,7 +85,7 @@ def test_a_frame_comes_back_as_it_was_stored(platform: str) -> None:
     pd.testing.assert_frame_equal(loaded, frame, check_dtype=False, check_index_type=False)
     metadata = result.asset_materializations_for_node("figures")[0].metadata
     assert metadata["dagster/partition_row_count"].value == 3
-    with psycopg.connect(platform) as connection:
+    with psycopg.connect(makes_tables) as connection:
         types: dict[str, str] = dict(
             connection.execute(
                 "select column_name, data_type from information_schema.columns where table_name = 'figures'"
@@ -90,7 +101,7 @@ def test_a_frame_comes_back_as_it_was_stored(platform: str) -> None:
     }
 
 
-@pytest.mark.usefixtures("platform")
+@pytest.mark.usefixtures("makes_tables")
 def test_storing_a_partition_again_replaces_it_and_leaves_the_others() -> None:
     first, second = START, START + timedelta(hours=1)
     Figures(frame_of(first, 1, 2), hours, "measured_at").store("2026-11-20-00:00")
@@ -103,7 +114,7 @@ def test_storing_a_partition_again_replaces_it_and_leaves_the_others() -> None:
     assert again.load("2026-11-20-01:00")["value"].tolist() == [3]
 
 
-@pytest.mark.usefixtures("platform")
+@pytest.mark.usefixtures("makes_tables")
 def test_a_row_outside_its_partition_is_refused_and_nothing_is_written() -> None:
     figures = Figures(frame_of(START, 1), hours, "measured_at")
     figures.store("2026-11-20-00:00")
@@ -115,7 +126,7 @@ def test_a_row_outside_its_partition_is_refused_and_nothing_is_written() -> None
     assert figures.load("2026-11-20-00:00")["value"].tolist() == [1]
 
 
-@pytest.mark.usefixtures("platform")
+@pytest.mark.usefixtures("makes_tables")
 def test_static_and_dynamic_partitions_are_selected_by_key() -> None:
     frame = pd.DataFrame({"region": ["north", "north"], "value": [1, 2]})
     figures = Figures(frame, regions, "region")
@@ -133,12 +144,18 @@ def test_static_and_dynamic_partitions_are_selected_by_key() -> None:
 
 
 @pytest.mark.usefixtures("platform")
+def test_a_table_that_the_login_may_not_make_is_left_to_a_migration() -> None:
+    with pytest.raises(PostgresIOManagerError, match=r"figures does not exist.* migration"):
+        Figures(frame_of(START, 1), hours, "measured_at").store("2026-11-20-00:00")
+
+
+@pytest.mark.usefixtures("makes_tables")
 def test_a_partitioned_asset_that_does_not_name_its_column_is_told_how() -> None:
     with pytest.raises(PostgresIOManagerError, match="partition_expr"):
         Figures(frame_of(START, 1), hours, None).store("2026-11-20-00:00")
 
 
-@pytest.mark.usefixtures("platform")
+@pytest.mark.usefixtures("makes_tables")
 def test_a_column_that_the_table_has_not_is_named() -> None:
     Figures(frame_of(START, 1), hours, "measured_at").store("2026-11-20-00:00")
     wider = frame_of(START, 1).assign(surprise=1)
@@ -147,13 +164,13 @@ def test_a_column_that_the_table_has_not_is_named() -> None:
         Figures(wider, hours, "measured_at").store("2026-11-20-00:00")
 
 
-@pytest.mark.usefixtures("platform")
+@pytest.mark.usefixtures("makes_tables")
 def test_loading_what_was_never_stored_says_what_to_materialize() -> None:
     with pytest.raises(PostgresIOManagerError, match="materialize figures first"):
         Figures(frame_of(START, 1), hours, "measured_at").load("2026-11-20-00:00")
 
 
-@pytest.mark.usefixtures("platform")
+@pytest.mark.usefixtures("makes_tables")
 def test_a_day_loads_its_hours_through_the_manager() -> None:
     hourly = Figures(frame_of(START + timedelta(hours=5), 1, 2), hours, "measured_at")
     hourly.store("2026-11-20-05:00")
