@@ -2,10 +2,11 @@
 
 import typer
 
-from churn_platform.commands import data, db, stack
+from churn_platform.commands import data, db, dlq, stack, stream
 from churn_platform.commands.demo import demo
 from churn_platform.commands.produce import produce
 from churn_platform.commands.settings import settings
+from churn_platform.commands.verify import verify
 
 app = typer.Typer(
     help="A bank's customer churn, trained and streamed by one Dagster asset graph.",
@@ -14,8 +15,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they could hold a password
 )
 
-for command in (demo, stack.up, stack.down, stack.status, stack.logs, produce, settings):
+for command in (demo, stack.up, stack.down, stack.status, stack.logs, produce, verify, settings):
     app.command()(command)
+app.add_typer(stream.app, name="stream")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
 

@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 from rich.console import Console
@@ -13,10 +13,14 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from churn_platform.commands.terminal import complaints, output, plain_errors
+from churn_platform.commands import stream_status
+from churn_platform.commands.terminal import complaints, duration, output, plain_errors
 from churn_platform.local import kafka
 from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Stack, Step
 from churn_platform.settings import load_settings
+
+if TYPE_CHECKING:  # Kafka's client is slow to import
+    from churn_platform.streaming.status import StreamStatus
 
 FOLLOW_PAUSE = 0.2  # seconds between two looks at a log that is followed
 DETAIL_PAUSE = 2  # seconds between two lines about the same part, where lines stay
@@ -117,22 +121,26 @@ def down() -> None:
 
 def status(
     as_json: Annotated[
-        bool, typer.Option("--json", help="For programs: a list with one object for each part.")
+        bool, typer.Option("--json", help='For programs: {"servers": [one object for each part], "stream": {...}}.')
     ] = False,
 ) -> None:
-    """Show each part: whether it answers, where, and its process. Exit code 1 when one that should answer does not.
+    """Show each part (whether it answers, where, its process) and how the stream stands.
+
+    Exit code 1 when a part that should answer does not.
 
     Example: churn status --json
     """
     with plain_errors():
         stack = the_stack()
         parts, left_over = stack.status(), stack.left_over()
+        stream = _stream_status()
     if as_json:
-        output.print_json(json.dumps([part.as_dict() for part in parts]))
+        output.print_json(json.dumps({"servers": [part.as_dict() for part in parts], "stream": stream.as_dict()}))
     elif not parts:
         output.print("Never started. Run 'churn up'.")
     else:
         output.print(_status_table(parts))
+        stream_status.show(output, stream)
     if any(part.name == "kafka" and part.state == "not answering (yours)" for part in parts):
         reason = kafka.problem(load_settings().kafka_client) or "Kafka answers by now: ask again."
         complaints.print(Text(reason, style="red"), soft_wrap=True)
@@ -140,6 +148,19 @@ def status(
         complaints.print(f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red")
     if left_over or any(part.state in ("failed", "not answering", "not answering (yours)") for part in parts):
         raise typer.Exit(1)
+
+
+def _stream_status() -> "StreamStatus":
+    """How the stream stands, as far as there are servers to ask."""
+    from churn_platform.settings import SettingsError
+    from churn_platform.streaming import status as streaming
+    from churn_platform.streaming.config import StreamConfig
+
+    try:
+        config = StreamConfig.from_settings(load_settings())
+    except SettingsError as error:
+        return streaming.StreamStatus(problems=[str(error)])
+    return streaming.look(config)
 
 
 def _status_table(parts: list[PartStatus]) -> Table:
@@ -151,17 +172,10 @@ def _status_table(parts: list[PartStatus]) -> Table:
             Text(part.state, style=styles.get(part.state, "red")),
             Text(part.address),
             Text(str(part.pid or "")),
-            Text(_duration(part.seconds_up)),
+            Text(duration(part.seconds_up)),
             Text("" if part.memory_mb is None else f"{part.memory_mb:.0f} MB"),
         )
     return table
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{hours:.0f} h" if hours >= 2 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
 
 
 def logs(

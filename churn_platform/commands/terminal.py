@@ -48,3 +48,11 @@ def plain_errors() -> Iterator[None]:
     except (CustomersFileError, DemoError, SettingsError, StreamError) as error:
         complaints.print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(1) from error
+
+
+def duration(seconds: float | None) -> str:
+    """A number of seconds for a person, "" for None."""
+    if seconds is None:
+        return ""
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{hours:.0f} h" if hours >= 2 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"

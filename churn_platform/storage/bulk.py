@@ -1,6 +1,6 @@
-"""Rows into PostgreSQL by binary COPY, encoded from columns without a Python loop over rows."""
+"""Rows into and out of PostgreSQL by binary COPY, as columns and without a Python loop over values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ from psycopg import sql
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + b"\0" * 8
 TRAILER: Final = b"\xff\xff"
 CHUNK_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 4 * 1024 * 1024
 # PostgreSQL counts timestamps from 2000-01-01, in microseconds.
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 
@@ -95,3 +96,50 @@ def copy_columns(cursor: psycopg.Cursor, table: str, columns: Mapping[str, Colum
         for start in range(0, len(rows), CHUNK_BYTES):
             copy.write(rows[start : start + CHUNK_BYTES])
         copy.write(TRAILER)
+
+
+def read_columns(
+    cursor: psycopg.Cursor,
+    query: sql.Composable,
+    types: Mapping[str, str],
+    *,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> dict[str, NDArray[np.generic]]:
+    """What a query gives, as columns; at any time a few MB more are in memory than the columns take.
+
+    Args:
+        query: gives these columns in this order, each without a null.
+        types: names and types of the columns, keys of WIRE_TYPES other than timestamptz.
+        on_rows: called with the number of rows read so far.
+
+    Raises:
+        ValueError: a value is null or of another type.
+    """
+    fields: list[tuple[str, str]] = [("fields", ">i2")]
+    for name, kind in types.items():
+        fields += [(f"length of {name}", ">i4"), (name, WIRE_TYPES[kind])]
+    layout = np.dtype(fields)
+    chunks: dict[str, list[NDArray[np.generic]]] = {name: [] for name in types}
+    waiting, rows = bytearray(), 0
+
+    def take(count: int) -> None:
+        table = np.frombuffer(bytes(waiting[: count * layout.itemsize]), layout)
+        for name in types:
+            if (table[f"length of {name}"] != layout[name].itemsize).any():
+                raise ValueError(f"Column {name!r} holds a null, or is not of type {types[name]!r}.")
+            chunks[name].append(table[name].astype(layout[name].newbyteorder("=")))
+        del waiting[: count * layout.itemsize]
+
+    with cursor.copy(sql.SQL("copy ({}) to stdout (format binary)").format(query)) as copy:
+        for block in copy:
+            waiting += block[len(HEADER) :] if not rows and block[: len(HEADER)] == HEADER else block
+            if len(waiting) >= READ_BYTES:
+                count = (len(waiting) - len(TRAILER)) // layout.itemsize
+                take(count)
+                rows += count
+                on_rows(rows)
+    take((len(waiting) - len(TRAILER)) // layout.itemsize)
+    if waiting != TRAILER:
+        raise ValueError(f"The query gives other columns than {', '.join(types)}: {len(waiting)} bytes are left over.")
+    empty = {name: np.empty(0, layout[name].newbyteorder("=")) for name in types}
+    return {name: np.concatenate([empty[name], *parts]) for name, parts in chunks.items()}

@@ -184,6 +184,14 @@ _PULSE: Final = """
         (select version from model_versions where promoted_at is not null and retired_at is null) as champion,
         exists (select from stream_pauses where topic = %s) as paused
 """
+# A skip, like a range, begins where the last one ended, so that both tile a partition.
+_SKIP: Final = """
+    update stream_positions p set next_offset = %s, covered_to = %s
+    from stream_positions before
+    where p.topic_id = %s and p.kafka_partition = %s and p.next_offset = %s and p.next_offset < %s
+      and before.topic_id = p.topic_id and before.kafka_partition = p.kafka_partition
+    returning before.covered_to
+"""
 
 _ADD_HOURS: Final = """
     insert into churn_batch_hours as h (
@@ -350,6 +358,54 @@ def positions_of(connection: psycopg.Connection, topic_id: str) -> dict[int, int
 def lock_stream(connection: psycopg.Connection, topic: str) -> None:
     """Wait for the session lock that makes this connection's run the live one of the topic."""
     connection.execute("select pg_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic))
+
+
+def try_lock_stream(connection: psycopg.Connection, topic: str) -> bool:
+    """Take the same lock without waiting; False, and nothing is held, while a run (or another command) has it."""
+    row = connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic)).fetchone()
+    return row is not None and row[0]
+
+
+def lock_sessions(connection: psycopg.Connection, topic: str) -> tuple[str | None, list[str]]:
+    """Names of the session that holds the stream's lock (None: nobody does) and of those that wait for it."""
+    sessions = connection.execute(
+        """
+        select granted, application_name
+        from pg_locks join pg_stat_activity using (pid)
+        where locktype = 'advisory' and objsubid = 2 and classid = %s::bigint::oid
+          and objid = (hashtext(%s)::bigint & 4294967295)::oid
+          and database = (select oid from pg_database where datname = current_database())
+        order by backend_start
+        """,
+        (STREAM_LOCK, topic),
+    ).fetchall()
+    holder = next((name for granted, name in sessions if granted), None)
+    return holder, [name for granted, name in sessions if not granted]
+
+
+def skip(
+    connection: psycopg.Connection, *, topic_id: str, kafka_partition: int, position: int, end: int, reason: str
+) -> bool:
+    """Record offsets up to `end` as skipped and go on there, if the partition still stands at `position`.
+
+    Batches that a dead run left open are closed: their ranges end where the skip begins. In the caller's transaction,
+    and only by whoever holds the stream's lock.
+
+    Returns:
+        Whether it did; False, and nothing was changed, when the position is another by now.
+    """
+    moved = connection.execute(_SKIP, (end, end, topic_id, kafka_partition, position, end)).fetchone()
+    if moved is None:
+        return False
+    connection.execute(
+        """
+        insert into stream_skips (topic_id, kafka_partition, start_offset, end_offset, reason)
+        values (%s, %s, %s, %s, %s)
+        """,
+        (topic_id, kafka_partition, moved[0], end, reason),
+    )
+    connection.execute("update stream_batches set closed = now() where opened is not null and closed is null")
+    return True
 
 
 def pause(connection: psycopg.Connection, topic: str) -> None:

@@ -5,11 +5,11 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from numpy.typing import NDArray
 
 from churn_platform.streaming.reasons import described, explain
@@ -84,6 +84,22 @@ FIELDS: Final = described(LooseEvent)
 TOMBSTONE: Final = "The message has no value (null, a tombstone). An event is a JSON object."
 
 
+class Received(Protocol):
+    """What is decoded: a Kafka message, or something that stands for one before it is sent."""
+
+    def value(self) -> bytes | None:
+        """The bytes as sent."""
+
+    def partition(self) -> int | None:
+        """Kafka partition."""
+
+    def offset(self) -> int | None:
+        """Offset in that partition."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """Kind of Kafka's timestamp, and milliseconds since 1970."""
+
+
 @dataclass(frozen=True)
 class DeadLetter:
     """A message that is not a valid event, kept with the reason in words."""
@@ -145,7 +161,7 @@ class _Rows:
 
 
 def decode(
-    messages: Sequence[Message], *, topic_id: str, accepts_from: datetime, accepts_until: datetime
+    messages: Sequence[Received], *, topic_id: str, accepts_from: datetime, accepts_until: datetime
 ) -> tuple[EventColumns, list[DeadLetter]]:
     """Messages without errors of their own, split into valid events and dead letters; none is lost.
 
@@ -190,7 +206,7 @@ def decode(
     return columns.select(~(early | late)), dead
 
 
-def dead_letter(message: Message, reason: str) -> DeadLetter:
+def dead_letter(message: Received, reason: str) -> DeadLetter:
     """The message as a dead letter, for this reason."""
     kind, milliseconds = message.timestamp()
     return DeadLetter(
@@ -208,7 +224,12 @@ def _known(number: int | None) -> int:
     return number
 
 
-def _append(rows: _Rows, message: Message, topic_id: str) -> None:
+def positional_id(topic_id: str, partition: int, offset: int) -> uuid.UUID:
+    """Id of an event that was sent without one, and of the corrected event for a dead letter: where it was in Kafka."""
+    return uuid.uuid5(EVENT_NAMESPACE, f"{topic_id}/{partition}/{offset}")
+
+
+def _append(rows: _Rows, message: Received, topic_id: str) -> None:
     value = message.value()
     if value is None:
         raise ValueError(TOMBSTONE)
@@ -221,7 +242,7 @@ def _append(rows: _Rows, message: Message, topic_id: str) -> None:
     if isinstance(event, IdentifiedEvent):
         event_id, ref, moment, given = event.event_id.bytes, None, event.event_timestamp.timestamp(), True
     else:
-        identity = _identity(event.event_id, f"{topic_id}/{partition}/{offset}")
+        identity = _identity(event.event_id) if event.event_id else positional_id(topic_id, partition, offset)
         event_id, ref = identity.bytes, None if event.event_id is None or _as_uuid(event.event_id) else event.event_id
         given = event.event_timestamp is not None
         moment = event.event_timestamp.timestamp() if event.event_timestamp else _kafka_time(message)
@@ -255,15 +276,13 @@ def _as_uuid(text: str) -> uuid.UUID | None:
     return None if written is None else uuid.UUID(written["hyphened"] or written["bare"])
 
 
-def _identity(sent: str | None, position: str) -> uuid.UUID:
-    if sent is None:
-        return uuid.uuid5(EVENT_NAMESPACE, position)
+def _identity(sent: str) -> uuid.UUID:
     if "\0" in sent:
         raise ValueError("event_id holds U+0000, which PostgreSQL cannot store as text.")
     return _as_uuid(sent) or uuid.uuid5(EVENT_NAMESPACE, sent)
 
 
-def _kafka_time(message: Message) -> float:
+def _kafka_time(message: Received) -> float:
     kind, milliseconds = message.timestamp()
     if kind == TIMESTAMP_NOT_AVAILABLE:
         raise ValueError("There is no event_timestamp, and the message has no Kafka timestamp either.")

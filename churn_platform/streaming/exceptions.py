@@ -55,3 +55,11 @@ class PublishError(StreamError):
 
 class ProducerError(StreamError):
     """Events that Kafka did not acknowledge."""
+
+
+class ResetError(StreamError):
+    """A position that cannot be moved there; nothing was changed."""
+
+
+class DeadLetterError(StreamError):
+    """A dead letter that is not there, or cannot be retried like this; nothing was sent for it."""

@@ -89,12 +89,44 @@ def produce(
         raise ValueError("Neither a count nor a duration was given: say how many events, or for how long.")
     topics.create_missing(clients.admin(config.kafka), config)
     failures: list[KafkaError] = []
+    producer = _make_producer(config)
+    produced, started = Produced(), time.monotonic()
+    events = _events(rows, mix, random.Random(seed), produced.kinds)  # noqa: S311  a choice of samples, no secret
+    while not failures:
+        elapsed = time.monotonic() - started
+        if duration is not None and elapsed >= duration:
+            break
+        due = _due(produced.sent, count=count, rate=rate, elapsed=elapsed)
+        for _ in range(due):
+            key, value = next(events)
+            _send(producer, config.events_topic, key, value, failures)
+        produced.sent += due
+        producer.poll(0)
+        progress(produced.sent)
+        if count is not None and produced.sent >= count:
+            break
+        if rate is not None:
+            time.sleep(SLICE_SECONDS)
+    _flush(producer, failures, produced.sent)
+    produced.seconds = time.monotonic() - started
+    return produced
 
-    def acknowledged(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failures.append(error)
 
-    producer = clients.producer(
+def send(config: StreamConfig, messages: Sequence[tuple[str, bytes]]) -> None:
+    """Send messages, each a key and a value, to the events topic, and wait until Kafka has them.
+
+    Raises:
+        ProducerError: Kafka did not acknowledge one; others may have been taken.
+    """
+    failures: list[KafkaError] = []
+    producer = _make_producer(config)
+    for key, value in messages:
+        _send(producer, config.events_topic, key, value, failures)
+    _flush(producer, failures, len(messages))
+
+
+def _make_producer(config: StreamConfig) -> Producer:
+    return clients.producer(
         {
             **config.kafka,
             "acks": "all",
@@ -107,32 +139,17 @@ def produce(
             "log_level": 2,  # a broker that has just started makes harmless noise; what matters is raised
         }
     )
-    produced, started = Produced(), time.monotonic()
-    events = _events(rows, mix, random.Random(seed), produced.kinds)  # noqa: S311  a choice of samples, no secret
-    while not failures:
-        elapsed = time.monotonic() - started
-        if duration is not None and elapsed >= duration:
-            break
-        due = _due(produced.sent, count=count, rate=rate, elapsed=elapsed)
-        for _ in range(due):
-            key, value = next(events)
-            _send(producer, config.events_topic, key, value, acknowledged)
-        produced.sent += due
-        producer.poll(0)
-        progress(produced.sent)
-        if count is not None and produced.sent >= count:
-            break
-        if rate is not None:
-            time.sleep(SLICE_SECONDS)
+
+
+def _flush(producer: Producer, failures: Sequence[KafkaError], sent: int) -> None:
+    """Wait until everything that was sent is acknowledged."""
     unacknowledged = producer.flush(FLUSH_SECONDS)
     if failures or unacknowledged:
         first = failures[0] if failures else KafkaError(KafkaError._TIMED_OUT)
         raise ProducerError(
-            f"{len(failures) + unacknowledged} of {produced.sent} events were not acknowledged by Kafka. "
+            f"{len(failures) + unacknowledged} of {sent} events were not acknowledged by Kafka. "
             f"{clients.named_error(producer, first) or first.str()}"
         )
-    produced.seconds = time.monotonic() - started
-    return produced
 
 
 def _due(sent: int, *, count: int | None, rate: float | None, elapsed: float) -> int:
@@ -142,13 +159,13 @@ def _due(sent: int, *, count: int | None, rate: float | None, elapsed: float) ->
     return max(0, min(wanted, left, 1000))
 
 
-def _send(
-    producer: Producer,
-    topic: str,
-    key: str,
-    value: bytes,
-    acknowledged: Callable[[KafkaError | None, Message], None],
-) -> None:
+def _send(producer: Producer, topic: str, key: str, value: bytes, failures: list[KafkaError]) -> None:
+    """Hand a message to the producer; should Kafka refuse it later, its error goes to `failures`."""
+
+    def acknowledged(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
     while True:
         try:
             return producer.produce(topic, value, key, on_delivery=acknowledged)

@@ -18,6 +18,11 @@ RANGE_SILENCE_SECONDS: Final = 60
 # consume() waits for all it is asked for or for this long: short, or the end of every range costs it.
 POLL_SECONDS: Final = 0.05
 SCANNED_AT_ONCE: Final = 10_000
+# Offsets that other events will bear cannot be read under the same topic id: they are in the ledger already.
+TRUNCATED_REMEDY: Final = (
+    "Restore it, or delete it and create it anew: a new topic id is read from its beginning. Events that were sent "
+    "since it was truncated have to be sent again."
+)
 # A broker that has just started has no group coordinator for a moment; librdkafka hands that on instead of waiting.
 COORDINATOR_MOVING: Final = frozenset(
     {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
@@ -93,13 +98,13 @@ def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]
         if low > position:
             raise RangeLostError(
                 f"{topic}[{partition}] no longer holds offsets {position}..{low - 1}: the broker's oldest is {low}. "
-                f"They were deleted by retention before they were read. Restore the topic; the stream skips nothing by "
-                f"itself."
+                f"They were deleted by retention before they were read. Accept the loss with "
+                f"'churn stream reset --topic {topic} --partition {partition} --to {low}', or restore the topic."
             )
         if high < position:
             raise RangeLostError(
                 f"{topic}[{partition}] ends at offset {high}, but the ledger has read up to {position}: the topic was "
-                f"truncated. Restore it; the stream skips nothing by itself."
+                f"truncated. {TRUNCATED_REMEDY}"
             )
 
 
@@ -155,7 +160,8 @@ def read_ranges(
             if low > start or high < end:
                 raise RangeLostError(
                     f"{topic}[{partition}] holds offsets {low}..{high - 1}, but {start}..{end - 1} are needed. "
-                    f"Retention has deleted them, or the topic was truncated."
+                    f"Retention has deleted them, or the topic was truncated. What was read of them stays as it is; "
+                    f"'churn stream reset' accepts the loss of offsets that were never read."
                 )
         consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in ranges.items()])
         yield from _read_assigned(consumer, topic, {partition: end for partition, (_, end) in ranges.items()}, chunk)

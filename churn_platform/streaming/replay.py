@@ -10,6 +10,7 @@ from confluent_kafka import Message
 
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
+from churn_platform.streaming import dead_letters as letters
 from churn_platform.streaming.commit import Source, Written, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import decode
@@ -101,7 +102,7 @@ def _replace(
 ) -> ReplayResult:
     batch = recorded.batch
     replaced = connection.execute("delete from churn_predictions where batch = %s", (batch,)).rowcount
-    connection.execute("delete from dead_letter_events where batch = %s", (batch,))
+    letters.set_aside(connection, batch)
     connection.execute(_FORGET_HIGH_RISK, (batch,))
     hours = {hour for (hour,) in connection.execute(_FORGET_SUMS, (batch,))}
     predictions = dead_letters = duplicates = 0
@@ -112,6 +113,7 @@ def _replace(
         dead_letters += written.dead_letters
         duplicates += written.duplicates
         sums += written.hours
+    letters.restore(connection, batch)
     connection.execute(_UPDATE_ALERTED, (batch,))
     ledger.add_sums(connection, batch=batch, hours=sums)
     result = ReplayResult(

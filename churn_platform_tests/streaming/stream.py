@@ -9,14 +9,16 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString, Self
 
 import psycopg
+import pytest
 import uuid_utils
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.partitions import batch_key
 from churn_platform.storage import ledger
-from churn_platform.streaming import runs, topics
+from churn_platform.streaming import faults, runs, topics
 from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.reader import read_all
 from churn_platform_tests.waiting import wait_until
 
@@ -45,6 +47,10 @@ def event(number: int = 0, **changes: object) -> dict[str, object]:
         "event_timestamp": datetime.now(UTC).isoformat(),
         **changes,
     }
+
+
+class Killed(Exception):  # noqa: N818  it is no error but the end of a process
+    """Raised at a fault point."""
 
 
 @dataclass
@@ -111,6 +117,20 @@ class Stream:
         thread = threading.Thread(target=self.materialize, args=(key,), kwargs=changes)
         thread.start()
         return thread
+
+    def commit_and_die(self, key: str, events: Sequence[Mapping[str, object]]) -> None:
+        """Let a run commit these to PostgreSQL and end before it publishes them, as a kill between the two does."""
+
+        def kill(point: FaultPoint) -> None:
+            if point is FaultPoint.AFTER_DATABASE_COMMIT:
+                raise Killed(point)
+
+        self.send(events)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(faults, "hook", kill)
+            with pytest.raises(Killed):
+                self.materialize(key)
+        wait_until(lambda: not ledger.streaming_sessions(self.connection))
 
     def add_partition(self) -> None:
         """A fourth partition of the events topic, and the brokers know of it."""

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from churn_platform.storage import ledger, model_versions
-from churn_platform.streaming import batch_loop, faults, topics
+from churn_platform.streaming import batch_loop, topics
 from churn_platform.streaming.batch_loop import Ending
 from churn_platform.streaming.exceptions import (
     NoChampionError,
@@ -17,7 +17,6 @@ from churn_platform.streaming.exceptions import (
     TopicMissingError,
     UnknownBatchError,
 )
-from churn_platform.streaming.faults import FaultPoint
 from churn_platform_tests.modeling.bundles import small_bundle
 from churn_platform_tests.streaming.stream import Stream, event
 from churn_platform_tests.waiting import wait_until
@@ -266,7 +265,7 @@ def test_another_champion_scores_the_next_commit(stream: Stream, bundle_uri: str
 
 def test_an_open_batch_is_resumed_where_it_stopped(stream: Stream) -> None:
     key = stream.plan()
-    _commit_and_die(stream, key, [event(number) for number in range(40)])
+    stream.commit_and_die(key, [event(number) for number in range(40)])
     stream.send([event(number) for number in range(40, 60)])
 
     stream.materialize(key)
@@ -277,7 +276,7 @@ def test_an_open_batch_is_resumed_where_it_stopped(stream: Stream) -> None:
 
 def test_an_old_batch_that_is_resumed_is_published_and_closed_at_once(stream: Stream) -> None:
     key = stream.plan()
-    _commit_and_die(stream, key, [event(number) for number in range(40)])
+    stream.commit_and_die(key, [event(number) for number in range(40)])
     stream.connection.execute("update stream_batches set opened = opened - interval '1 hour'")
 
     stream.materialize(key, idle_seconds=60)
@@ -289,7 +288,7 @@ def test_an_old_batch_that_is_resumed_is_published_and_closed_at_once(stream: St
 
 def test_a_successor_closes_what_was_left_open_and_publishes_its_rest(stream: Stream) -> None:
     dead = stream.plan()
-    _commit_and_die(stream, dead, [event(number) for number in range(40)])
+    stream.commit_and_die(dead, [event(number) for number in range(40)])
     assert stream.published_ids() == []
     stream.send([event(number) for number in range(40, 60)])
 
@@ -308,7 +307,7 @@ def test_what_was_published_is_not_published_again_when_the_marker_has_expired(s
     for future in stream.admin.delete_consumer_groups([stream.config.group]).values():
         future.result()
     dead = stream.plan()
-    _commit_and_die(stream, dead, [event(number) for number in range(30, 50)])
+    stream.commit_and_die(dead, [event(number) for number in range(30, 50)])
 
     stream.stream()
 
@@ -516,7 +515,7 @@ def test_what_a_deleted_topic_left_unpublished_is_published_all_the_same(stream:
     stream.send([event(number) for number in range(30)])
     stream.stream()
     dead = stream.plan()
-    _commit_and_die(stream, dead, [event(number) for number in range(30, 50)])
+    stream.commit_and_die(dead, [event(number) for number in range(30, 50)])
     stream.make_topic_anew()
     stream.send([event(number) for number in range(50, 60)])
 
@@ -540,21 +539,3 @@ def test_a_commit_of_large_events_ends_at_its_bytes(stream: Stream, monkeypatch:
 
     assert batch.events == 5_000
     assert batch.commits >= 2
-
-
-def _commit_and_die(stream: Stream, key: str, events: list[dict[str, object]]) -> None:
-    """Let a run commit these events to PostgreSQL and end before it publishes them, as a kill between the two does."""
-
-    class Killed(Exception):  # noqa: N818  it is no error but the end of a process
-        pass
-
-    def kill(point: FaultPoint) -> None:
-        if point is FaultPoint.AFTER_DATABASE_COMMIT:
-            raise Killed(point)
-
-    stream.send(events)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faults, "hook", kill)
-        with pytest.raises(Killed):
-            stream.materialize(key)
-    wait_until(lambda: not ledger.streaming_sessions(stream.connection))

@@ -1,0 +1,313 @@
+"""`churn dlq`: events that could not be scored: what is wrong with them, and sending them again, corrected."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from churn_platform.commands.terminal import complaints, output, plain_errors
+
+if TYPE_CHECKING:  # Kafka's client is slow to import
+    import psycopg
+
+    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.streaming.dead_letters import Corrected, Kind, Letter
+
+app = typer.Typer(help="Look at dead letters and retry them.", no_args_is_help=True)
+
+UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# Between two looks whether retried letters are resolved.
+LOOK_SECONDS: Final = 0.2
+AT_ONCE: Final = 10_000
+
+
+class ShownState(StrEnum):
+    """States to choose from; the same words as in streaming/dead_letters.py, which is slow to import."""
+
+    OPEN = "open"
+    RETRIED = "retried"
+    RESOLVED = "resolved"
+
+
+Reason = Annotated[str | None, typer.Option(help="Part of the reason, in any case.")]
+Since = Annotated[
+    str | None, typer.Option(help="Received since: ISO 8601 (UTC unless it says otherwise), or 30m, 2h, 7d ago.")
+]
+TopicId = Annotated[str | None, typer.Option(help="Kafka's id of the topic, if several have had such an offset.")]
+
+
+@app.callback()
+def _dlq() -> None:
+    """Look at dead letters and retry them."""
+
+
+@app.command("list")
+def list_letters(
+    reason: Reason = None,
+    since: Since = None,
+    state: Annotated[ShownState | None, typer.Option(help="Retried: sent again, not scored yet.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="How many letters, the latest first.")] = 20,
+    as_json: Annotated[
+        bool, typer.Option("--json", help='For programs: {"by_reason": [...], "letters": [...]}.')
+    ] = False,
+) -> None:
+    """List dead letters, and count them by reason. Times and places within a reason show as … in the counts.
+
+    Example: churn dlq list --reason gender --since 2h --state open
+    """
+    from churn_platform.streaming import dead_letters
+
+    chosen = dead_letters.Chosen(
+        reason=reason, since=_moment(since), state=None if state is None else dead_letters.State(state)
+    )
+    with plain_errors(), _connect() as (connection, _):
+        kinds = dead_letters.kinds(connection, chosen)
+        letters = dead_letters.find(connection, chosen, limit=limit)
+    if as_json:
+        found = {"by_reason": [vars(kind) for kind in kinds], "letters": [letter.as_dict() for letter in letters]}
+        output.print_json(json.dumps(found))
+        return
+    if not kinds:
+        output.print("No such dead letter.")
+        return
+    output.print(_kinds_table(kinds))
+    total = sum(kind.count for kind in kinds)
+    if letters:
+        output.print()
+        output.print(_letters_table(letters))
+    if len(letters) < total:
+        _say(f"{len(letters):,} of {total:,}; --limit shows more.")
+
+
+@app.command()
+def show(
+    place: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="Where the letter was, as listed.")],
+    topic_id: TopicId = None,
+) -> None:
+    """Show one dead letter with its payload: as text if it is text, else in hexadecimal.
+
+    Example: churn dlq show 0:1041
+    """
+    from churn_platform.streaming import dead_letters
+
+    with plain_errors(), _connect() as (connection, _):
+        letter = dead_letters.find_one(connection, *_place(place), topic_id=topic_id)
+    table = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("Place", letter.place),
+        ("Topic id", letter.topic_id),
+        ("Reason", _safe(letter.reason)),
+        ("State", letter.state),
+        ("Batch", letter.batch),
+        ("Kafka's time", _time(letter.kafka_timestamp)),
+        ("Received", _time(letter.received_at)),
+        ("Retried", _time(letter.retried_at)),
+        ("As event", str(letter.retry_event_id or "")),
+        ("Resolved", _time(letter.resolved_at)),
+    ):
+        if value:
+            table.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
+    output.print(table)
+    form, text = _payload(letter.payload)
+    output.print(Text(f"Payload, {form}:", style="dim"))
+    typer.echo(text)
+
+
+@app.command()
+def retry(
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[PARTITION:OFFSET]...", help="Letters, by where they were.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Instead: all open letters with this in their reason.")] = None,
+    since: Since = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A correction; VALUE is JSON or plain text."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="For one letter: a JSON file with the whole corrected event.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=AT_ONCE, help="With --reason: at most so many.")] = 1000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
+    wait: Annotated[float | None, typer.Option(min=0, help="Seconds to wait until they are resolved.")] = None,
+    topic_id: TopicId = None,
+) -> None:
+    """Send dead letters again, corrected, as events of their own. A letter retried twice counts once.
+
+    A correction that would be a dead letter again is refused, the others are sent. The exit code is 0 only if none was
+    refused and, with --wait, all are resolved.
+
+    Example: churn dlq retry --reason "of type Gender" --set Gender=Female --wait 30
+    """
+    from churn_platform.streaming import dead_letters
+
+    if bool(places) == (reason is not None):
+        _refuse("Say which letters: places such as 0:1041, or --reason.")
+    if file is not None and len(places or []) != 1:
+        _refuse("--file corrects one letter: name its place, such as 0:1041.")
+    if since is not None and reason is None:
+        _refuse("--since goes with --reason.")
+    corrections = dict(_change(each) for each in changes or [])
+    chosen = dead_letters.Chosen(reason=reason, since=_moment(since), state=dead_letters.State.OPEN)
+    with plain_errors(), _connect() as (connection, config):
+        if places:
+            wanted = dict.fromkeys(_place(place) for place in places)
+            letters = [dead_letters.find_one(connection, *place, topic_id=topic_id) for place in wanted]
+        else:
+            letters = dead_letters.find(connection, chosen, limit=limit)
+        event = None if file is None else dead_letters.read_event(file)
+        corrected, refused = _correct(letters, config, corrections, event)
+        if dry_run:
+            for each in corrected:
+                typer.echo(each.value.decode())
+            _say(f"{len(corrected):,} would be sent, {len(refused):,} refused.")
+        elif corrected:
+            dead_letters.retry(connection, config, corrected)
+            _say(
+                f"{len(corrected):,} sent to {config.events_topic}, {len(refused):,} refused. "
+                f"'churn dlq list --state retried' shows those that are not scored yet."
+            )
+        elif not letters:
+            output.print("No such open dead letter.")
+        waited = wait is None or dry_run or _wait(connection, corrected, seconds=wait)
+    if refused or not waited:
+        raise typer.Exit(1)
+
+
+def _correct(
+    letters: "list[Letter]", config: "StreamConfig", changes: dict[str, object], event: dict[str, object] | None
+) -> "tuple[list[Corrected], list[str]]":
+    """The events to send, and in words why others are not; those are shown."""
+    from churn_platform.streaming import dead_letters
+    from churn_platform.streaming.exceptions import DeadLetterError
+
+    corrected, refused = [], []
+    for letter in letters:
+        try:
+            corrected.append(dead_letters.correct(letter, config, changes=changes, event=event))
+        except DeadLetterError as error:
+            refused.append(str(error))
+            complaints.print(Text(_safe(str(error)), style="red"), soft_wrap=True)
+    return corrected, refused
+
+
+def _wait(connection: "psycopg.Connection", events: "list[Corrected]", *, seconds: float) -> bool:
+    """Wait until the letters are resolved; whether they are."""
+    from churn_platform.streaming import dead_letters
+
+    deadline = time.monotonic() + seconds
+    while (left := dead_letters.unresolved(connection, events)) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+    if left:
+        _say(f"{left:,} are not resolved after {seconds:g} s. Is the stream running? 'churn status' says so.")
+    elif events:
+        _say(f"All {len(events):,} are resolved.")
+    return not left
+
+
+@contextmanager
+def _connect() -> "Iterator[tuple[psycopg.Connection, StreamConfig]]":
+    import psycopg
+
+    from churn_platform.settings import settings
+    from churn_platform.streaming.config import StreamConfig
+
+    config = StreamConfig.from_settings(settings())
+    with psycopg.connect(config.dsn, autocommit=True, application_name="churn dlq") as connection:
+        yield connection, config
+
+
+def _kinds_table(kinds: "list[Kind]") -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for title in ("Letters", "Open", "Retried"):
+        table.add_column(title, justify="right")
+    table.add_column("Reason", overflow="fold")
+    for kind in kinds:
+        table.add_row(f"{kind.count:,}", f"{kind.open:,}", f"{kind.retried:,}", Text(_safe(kind.reason)))
+    return table
+
+
+def _letters_table(letters: "list[Letter]") -> Table:
+    table = Table("Received", box=None, header_style="dim", pad_edge=False)
+    table.add_column("Place", no_wrap=True)
+    table.add_column("State")
+    table.add_column("Reason", overflow="fold")
+    for letter in letters:
+        table.add_row(
+            f"{letter.received_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+            f"{letter.kafka_partition}:{letter.kafka_offset}",
+            letter.state,
+            Text(_safe(letter.reason)),
+        )
+    return table
+
+
+def _payload(payload: bytes | None) -> tuple[str, str]:
+    """How a payload is shown, and the payload like that."""
+    if payload is None:
+        return "none (a tombstone)", ""
+    size = f"{len(payload):,} bytes"
+    try:
+        return f"{size} of text", _safe(payload.decode())
+    except UnicodeDecodeError:
+        return f"{size} in hexadecimal", payload.hex(" ")
+
+
+def _safe(text: str) -> str:
+    """Text that cannot steer a terminal: what is not printable is written as its escape."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _time(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f UTC}"
+
+
+def _place(text: str) -> tuple[int, int]:
+    partition, _, offset = text.partition(":")
+    if not (partition.isdecimal() and offset.isdecimal()):
+        _refuse(f"{text!r} is no place: expected PARTITION:OFFSET, such as 0:1041.")
+    return int(partition), int(offset)
+
+
+def _change(text: str) -> tuple[str, object]:
+    """A field and its value: JSON where it is JSON, else the text as it stands."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        _refuse(f"{text!r} is no correction: expected FIELD=VALUE, such as Gender=Female or Age=41.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:]
+    if number.isdecimal() and unit in UNITS:
+        return datetime.now(UTC) - timedelta(**{UNITS[unit]: int(number)})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        _refuse(f"--since is {text!r}: expected a moment such as 2026-11-24T08:00:00Z, or how long ago: 30m, 2h, 7d.")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    complaints.print(Text(sentence, style="red"), soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def _say(sentence: str) -> None:
+    output.print(sentence, highlight=False, markup=False, soft_wrap=True)

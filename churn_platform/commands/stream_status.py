@@ -1,0 +1,78 @@
+"""The stream's part of `churn status`, as a person sees it."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from churn_platform.commands.terminal import duration
+
+if TYPE_CHECKING:  # Kafka's client is slow to import
+    from churn_platform.streaming.status import PartitionStatus, StreamStatus
+
+UNKNOWN = "unknown"
+
+
+def show(console: Console, status: "StreamStatus") -> None:
+    """Print how the stream stands: its figures, its partitions, and what is wrong."""
+    if status.topic is not None:
+        console.print(f"\nStream of {status.topic}", style="bold", highlight=False)
+        console.print(_figures(status))
+    if status.partitions:
+        console.print(_partitions(status))
+    for problem in status.problems:
+        console.print(Text(problem, style="red"), soft_wrap=True)
+
+
+def _figures(status: "StreamStatus") -> Table:
+    table = Table.grid(padding=(0, 2))
+    if status.paused_since is not None:
+        table.add_row("Paused", Text(f"since {status.paused_since:%Y-%m-%d %H:%M:%S %Z}", style="yellow"))
+    table.add_row("Live run", _live_run(status))
+    batch, letters = status.latest_batch, status.dead_letters
+    if batch is not None:
+        committed = "no commit yet"
+        if batch.last_commit_seconds is not None:
+            committed = f"last commit {duration(batch.last_commit_seconds)} ago"
+        table.add_row("Last batch", f"{batch.batch}, {batch.state}, {batch.events:,} events, {committed}")
+    rate = status.events_per_second
+    table.add_row("Events a second", UNKNOWN if rate is None else f"{rate:,.1f}")
+    table.add_row("Not yet published", UNKNOWN if status.unpublished is None else f"{status.unpublished:,} offsets")
+    if letters is not None:
+        table.add_row(
+            "Dead letters",
+            f"{letters.today:,} today, {letters.unresolved:,} unresolved, {letters.retried:,} of them retried",
+        )
+    table.add_row("Model version", "none" if status.model_version is None else str(status.model_version))
+    return table
+
+
+def _live_run(status: "StreamStatus") -> str:
+    if status.live_run is not None:
+        waiting = f", standby {', '.join(status.standbys)}" if status.standbys else ""
+        return f"{status.live_run}{waiting}"
+    if status.lock_holder is not None:
+        return f"none; {status.lock_holder!r} holds the stream's lock"
+    return "none"
+
+
+def _partitions(status: "StreamStatus") -> Table:
+    table = Table("Partition", box=None, header_style="dim", pad_edge=False)
+    for title in ("Position", "End", "Waiting", "Not published"):
+        table.add_column(title, justify="right")
+    for each in status.partitions:
+        table.add_row(
+            str(each.kafka_partition),
+            "not read yet" if each.position is None else str(each.position),
+            str(each.end),
+            "" if each.waiting is None else f"{each.waiting:,}",
+            _unpublished(each),
+        )
+    return table
+
+
+def _unpublished(each: "PartitionStatus") -> str:
+    if each.position is None:
+        return ""
+    return UNKNOWN if each.unpublished is None else f"{each.unpublished:,}"

@@ -1,0 +1,145 @@
+"""Moving the stream's position by hand: offsets that were lost, or that nobody wants, are skipped and recorded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from confluent_kafka.admin import AdminClient
+
+from churn_platform.storage import ledger
+from churn_platform.streaming import topics
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.exceptions import ResetError
+from churn_platform.streaming.reader import TRUNCATED_REMEDY
+from churn_platform.streaming.topics import EARLIEST, LATEST
+
+EARLIEST_WORD: Final = "earliest"
+LATEST_WORD: Final = "latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A move of one position forward. Offsets from `position` up to but without `end` are dropped.
+
+    `oldest` is the first offset that Kafka still holds of the partition.
+    """
+
+    topic: str
+    topic_id: str
+    kafka_partition: int
+    position: int
+    end: int
+    oldest: int
+
+    @property
+    def dropped(self) -> int:
+        """Offsets that will never be read. Transaction markers and aborted events are among them."""
+        return self.end - self.position
+
+    @property
+    def still_held(self) -> int:
+        """Offsets among those that Kafka still holds: events that could have been scored."""
+        return max(0, self.end - max(self.oldest, self.position))
+
+
+@contextmanager
+def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
+    """A connection that holds the stream's lock, so that no run reads or commits meanwhile.
+
+    Raises:
+        ResetError: a run holds it.
+    """
+    with psycopg.connect(config.dsn, autocommit=True, application_name="churn stream reset") as connection:
+        if not ledger.try_lock_stream(connection, topic):
+            holder, _ = ledger.lock_sessions(connection, topic)
+            raise ResetError(
+                f"The stream of {topic!r} is live: {holder or 'another session'} holds its lock. Pause it first "
+                f"('churn stream pause'), try again a few seconds later, and resume afterwards."
+            )
+        yield connection
+
+
+def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, to: str) -> Move | None:
+    """What moving the position would drop; None when it stands there already.
+
+    Args:
+        connection: that holds the stream's lock.
+        topic: name of the events topic.
+        partition: Kafka partition.
+        to: an offset, earliest (the oldest that Kafka holds) or latest (the end).
+
+    Raises:
+        ResetError: the position cannot move there.
+        TopicMissingError: there is no such topic.
+    """
+    admin = AdminClient(config.kafka)
+    described = topics.describe(admin, topic)
+    positions = ledger.positions_of(connection, described.topic_id)
+    if partition not in positions:
+        known = ", ".join(map(str, positions)) or "none"
+        raise ResetError(
+            f"The ledger has no position of {topic}[{partition}]; it has partitions {known} of topic id "
+            f"{described.topic_id}. STREAM_START says where a topic that was never read begins."
+        )
+    position = positions[partition]
+    oldest = topics.list_offsets(admin, described, EARLIEST)[partition]
+    last = topics.list_offsets(admin, described, LATEST)[partition]
+    if last < position:
+        raise ResetError(
+            f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. No position "
+            f"can help, for offsets {last}..{position - 1} will be given to other events. {TRUNCATED_REMEDY}"
+        )
+    end = _offset(to, oldest=oldest, last=last)
+    where = f"{topic}[{partition}] stands at offset {position}"
+    if end > last:
+        raise ResetError(f"{where} and ends at {last}: it cannot move to {end}, past events that are still to come.")
+    if end == position:
+        return None
+    if end < position:
+        back = f"{where}: moving it back to {end} would count events twice."
+        if to == EARLIEST_WORD:
+            raise ResetError(f"{back} Nothing is lost, for the oldest that Kafka holds was read already.")
+        raise ResetError(
+            f"{back} To score events again, replay their batches: 'dg launch --assets churn_predictions --partition "
+            f"<batch>'; stream_ranges says which batch holds which offsets."
+        )
+    return Move(
+        topic=topic,
+        topic_id=described.topic_id,
+        kafka_partition=partition,
+        position=position,
+        end=end,
+        oldest=oldest,
+    )
+
+
+def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
+    """Skip the offsets, in one transaction that records them with the reason.
+
+    Raises:
+        ResetError: the position is another by now.
+    """
+    with connection.transaction():
+        done = ledger.skip(
+            connection,
+            topic_id=move.topic_id,
+            kafka_partition=move.kafka_partition,
+            position=move.position,
+            end=move.end,
+            reason=reason,
+        )
+    if not done:
+        raise ResetError(
+            f"{move.topic}[{move.kafka_partition}] no longer stands at offset {move.position}: somebody else has moved "
+            f"it. Nothing was changed; look at 'churn status' and try again."
+        )
+
+
+def _offset(to: str, *, oldest: int, last: int) -> int:
+    if to in (EARLIEST_WORD, LATEST_WORD):
+        return oldest if to == EARLIEST_WORD else last
+    if not (to.isascii() and to.isdigit()):
+        raise ResetError(f"--to is {to!r}: expected an offset, {EARLIEST_WORD} or {LATEST_WORD}.")
+    return int(to)
