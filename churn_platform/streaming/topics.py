@@ -1,5 +1,6 @@
 """Topics as the brokers describe them: ids, partitions, watermarks, and the creation of ours."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import StreamError, TopicMissingError
 
 REQUEST_SECONDS: Final = 10
+PAUSE_SECONDS: Final = 0.05
+# A partition that was just made, or whose broker went, has no leader for a moment.
+LEADER_MOVING: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -131,11 +135,22 @@ def list_offsets(
     *,
     isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
 ) -> dict[int, int]:
-    """One offset for each partition of the topic, as a reader of this isolation sees it; -1 where none fits."""
+    """One offset for each partition of the topic, as a reader of this isolation sees it; -1 where none fits.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+    """
     asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
-    futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_SECONDS)
-    with explained(admin):
-        return {where.partition: future.result().offset for where, future in futures.items()}
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_SECONDS)
+        try:
+            with explained(admin):
+                return {where.partition: future.result().offset for where, future in futures.items()}
+        except KafkaException as error:
+            if error.args[0].code() not in LEADER_MOVING or time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
 
 
 def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, start: str) -> dict[int, int]:

@@ -13,6 +13,7 @@ from churn_platform.streaming import batch_loop, topics
 from churn_platform.streaming.batch_loop import Ending
 from churn_platform.streaming.exceptions import (
     NoChampionError,
+    RangeLostError,
     ReplayError,
     TopicMissingError,
     UnknownBatchError,
@@ -524,6 +525,45 @@ def test_what_a_deleted_topic_left_unpublished_is_published_all_the_same(stream:
 
     assert len(stream.table_ids()) == 60
     assert stream.published_ids() == stream.table_ids()
+
+
+@pytest.mark.parametrize(("partition", "end"), [(0, 10), (1, 30)])
+def test_events_that_retention_took_before_they_were_read_stop_the_stream_and_nothing_is_skipped(
+    stream: Stream, partition: int, end: int
+) -> None:
+    stream.send([event(number) for number in range(5)], partition=partition)
+    stream.stream()
+    stream.send([event(number) for number in range(25)], partition=partition)
+    deleted = stream.admin.delete_records([TopicPartition(stream.config.events_topic, partition, end)])
+    for future in deleted.values():
+        future.result()
+
+    with pytest.raises(RangeLostError, match=rf"\[{partition}\] no longer holds offsets 5\.\.{end - 1}") as lost:
+        stream.stream()
+
+    assert f"the broker's oldest is {end}" in str(lost.value)
+    assert stream.value("select count(*) from churn_predictions") == 5
+    assert stream.value("select sum(next_offset)::int from stream_positions") == 5
+
+
+def test_a_topic_that_ends_before_the_ledger_does_stops_the_stream(stream: Stream) -> None:
+    stream.send([event(number) for number in range(5)], partition=0)
+    stream.stream()
+    stream.rows("update stream_positions set next_offset = 9, covered_to = 9 where kafka_partition = 0 returning 1")
+
+    with pytest.raises(RangeLostError, match=r"\[0\] ends at offset 5, but the ledger has read up to 9"):
+        stream.stream()
+
+    assert stream.value("select count(*) from churn_predictions") == 5
+
+
+def test_a_stream_makes_the_topics_that_are_missing(stream: Stream) -> None:
+    missing = {"events_topic": "made-by-the-stream", "predictions_topic": "made-by-the-stream-too"}
+
+    batch = stream.stream(**missing)
+
+    assert batch.events == 0
+    assert set(missing.values()) <= stream.admin.list_topics(timeout=10).topics.keys()
 
 
 def test_a_topic_that_does_not_exist_is_named(stream: Stream) -> None:
