@@ -98,10 +98,15 @@ def template_database(stack: Stack) -> str:
 @pytest.fixture
 def database(template_database: str) -> str:
     """Connection string of a migrated database that nobody else uses."""
+    return copy_database(template_database)
+
+
+def copy_database(template: str) -> str:
+    """Connection string of a new database, a copy of one that nobody is connected to."""
     name = f"test_{next(_number)}"
     with psycopg.connect(settings().postgres_dsn, autocommit=True) as connection:
         connection.execute(
-            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template_database))
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
         )
     return make_conninfo(settings().postgres_dsn, dbname=name)
 
