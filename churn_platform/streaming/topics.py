@@ -1,5 +1,6 @@
 """Topics as the brokers describe them: ids, partitions, watermarks, and the creation of ours."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,9 @@ from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import StreamError, TopicMissingError
 
 REQUEST_SECONDS: Final = 10
+# A topic that was just created has no leader for a moment; librdkafka hands that on instead of waiting.
+LEADER_MOVING: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+LEADER_PAUSE: Final = 0.1
 EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -114,10 +118,21 @@ def list_offsets(
     *,
     isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
 ) -> dict[int, int]:
-    """One offset for each partition of the topic, as a reader of this isolation sees it; -1 where none fits."""
+    """One offset for each partition of the topic, as a reader of this isolation sees it; -1 where none fits.
+
+    Raises:
+        KafkaException: the brokers did not answer, or a partition has had no leader for REQUEST_SECONDS.
+    """
     asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
-    futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_SECONDS)
-    return {where.partition: future.result().offset for where, future in futures.items()}
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_SECONDS)
+        try:
+            return {where.partition: future.result().offset for where, future in futures.items()}
+        except KafkaException as error:
+            if error.args[0].code() not in LEADER_MOVING or time.monotonic() > deadline:
+                raise
+            time.sleep(LEADER_PAUSE)
 
 
 def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, start: str) -> dict[int, int]:
