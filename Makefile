@@ -46,8 +46,12 @@ produce: install ## Send customer events (ARGS="--rate 500 --duration 60")
 	$(BIN)/churn produce $(ARGS)
 
 .PHONY: status
-status: install ## Show what is up, and where
+status: install ## Show what is up, and where, and how the stream stands
 	$(BIN)/churn status $(ARGS)
+
+.PHONY: verify
+verify: install ## Check Kafka and Postgres against each other: every event once, every sum right
+	$(BIN)/churn verify $(ARGS)
 
 .PHONY: test
 test: install ## Run the tests on real embedded servers (ARGS="-k sensor" selects)

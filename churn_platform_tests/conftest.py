@@ -99,10 +99,15 @@ def template_database(stack: Stack) -> str:
 @pytest.fixture
 def database(stack: Stack, template_database: str) -> str:
     """Connection string of a migrated database that nobody else uses, for the platform's own login."""
+    return copy_database(stack, template_database)
+
+
+def copy_database(stack: Stack, template: str) -> str:
+    """Connection string of a new database, a copy of one that nobody is connected to."""
     name = f"test_{next(_number)}"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(
-            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template_database))
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
         )
     return make_conninfo(stack.addresses["postgres"], dbname=name)
 

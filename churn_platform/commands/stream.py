@@ -30,7 +30,7 @@ def pause(topic: Topic = None) -> None:
 
     with plain_errors():
         name = topic or settings().events_topic
-        with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn stream") as connection:
+        with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
             before = ledger.paused_since(connection, name)
             ledger.pause(connection, name)
             holder, _ = ledger.lock_sessions(connection, name)
@@ -58,7 +58,7 @@ def resume(topic: Topic = None) -> None:
 
     with plain_errors():
         name = topic or settings().events_topic
-        with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn stream") as connection:
+        with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
             was_paused = ledger.resume(connection, name)
     if was_paused:
         _say(f"{name} is resumed: when events wait, the sensor launches a run at its next tick, within about 5 s.")

@@ -51,7 +51,7 @@ def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
     Raises:
         ResetError: a run holds it.
     """
-    with psycopg.connect(config.dsn, autocommit=True, application_name="churn stream reset") as connection:
+    with psycopg.connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
         if not ledger.try_lock_stream(connection, topic):
             holder, _ = ledger.lock_sessions(connection, topic)
             raise ResetError(

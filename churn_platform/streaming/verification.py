@@ -128,9 +128,13 @@ _OPEN: Final = "select batch from stream_batches where opened is not null and cl
 _CHAMPIONS: Final = "select version::text from model_versions where promoted_at is not null and retired_at is null"
 _STORED: Final = "select event_id from churn_predictions where event_id = any(%s)"
 _ARCHIVED: Final = "select batch from stream_batches where archived is not null"
+# A replay predicts anew and publishes nothing: what was published is at least as old as the batch then. A second, for
+# clocks that differ and timestamps that Kafka cuts to milliseconds.
 _PREDICTED_BEFORE: Final = """
-    select count(*) from churn_predictions
-    where event_id = any(%s) and predicted_at < to_timestamp(%s::double precision / 1000)
+    select count(*) from churn_predictions p join stream_batches b using (batch)
+    where p.event_id = any(%s)
+      and case when b.replays > 0 then b.opened else p.predicted_at end
+          < to_timestamp(%s::double precision / 1000) + interval '1 second'
 """
 
 

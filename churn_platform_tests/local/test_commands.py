@@ -12,11 +12,11 @@ from churn_platform.local.stack import Stack
 runner = CliRunner()
 
 
-def test_status_as_json_has_each_part(stack: Stack) -> None:
+def test_status_as_json_has_each_server(stack: Stack) -> None:
     outcome = runner.invoke(app, ["status", "--json"])
 
     assert outcome.exit_code == 0, outcome.output
-    states = {part["name"]: part["state"] for part in json.loads(outcome.stdout)}
+    states = {part["name"]: part["state"] for part in json.loads(outcome.stdout)["servers"]}
     assert states["kafka"] == states["postgres"] == states["mlflow"] == "ready"
     assert states["daemon"] == "stopped"
     assert stack.addresses["postgres"] not in outcome.stdout  # it holds the password

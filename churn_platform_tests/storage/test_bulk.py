@@ -1,11 +1,14 @@
 """Binary COPY: what is encoded from columns is what PostgreSQL reads."""
 
 from datetime import UTC, datetime
+from typing import LiteralString
 
 import numpy as np
 import psycopg
+import pytest
+from psycopg import sql
 
-from churn_platform.storage.bulk import Column, copy_columns
+from churn_platform.storage.bulk import Column, copy_columns, read_columns
 
 TABLE = """
     create temporary table wide (
@@ -56,3 +59,48 @@ def test_many_rows_cross_the_chunks(database: str) -> None:
         found = cursor.execute("select count(*), count(*) filter (where text::bigint = number) from tall").fetchone()
 
     assert found == (count, count)
+
+
+def test_columns_are_read_as_they_are_over_many_chunks(database: str) -> None:
+    types = {
+        "a": "integer",
+        "b": "bigint",
+        "c": "real",
+        "d": "smallint",
+        "e": "double precision",
+        "f": "uuid",
+    }
+    query = sql.SQL("""
+        select n::integer, n::bigint * 1000000000000, (n / 4.0)::real, (n % 7)::smallint, n / 8.0::double precision,
+            lpad(to_hex(n), 32, '0')::uuid
+        from generate_series(1, 200000) as n
+    """)
+    reported: list[int] = []
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        found = read_columns(cursor, query, types, on_rows=reported.append)
+
+    numbers = np.arange(1, 200_001)
+    assert (found["a"] == numbers).all()
+    assert (found["b"] == numbers * 10**12).all()
+    assert (found["c"] == (numbers / 4).astype(np.float32)).all()
+    assert (found["d"] == numbers % 7).all()
+    assert (found["e"] == numbers / 8).all()
+    assert found["f"].tobytes() == b"".join(int(n).to_bytes(16, "big") for n in numbers)
+    assert len(reported) > 1
+
+
+def test_a_query_without_rows_gives_empty_columns(database: str) -> None:
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        found = read_columns(cursor, sql.SQL("select 1, 2::bigint where false"), {"a": "integer", "b": "bigint"})
+
+    assert {name: len(values) for name, values in found.items()} == {"a": 0, "b": 0}
+
+
+@pytest.mark.parametrize("query", ["select null::integer", "select 1::bigint", "select 1, 2"])
+def test_a_null_and_another_type_are_refused(database: str, query: LiteralString) -> None:
+    with (
+        psycopg.connect(database) as connection,
+        connection.cursor() as cursor,
+        pytest.raises(ValueError, match=r"of type 'integer'|other columns than a"),
+    ):
+        read_columns(cursor, sql.SQL(query), {"a": "integer"})

@@ -21,6 +21,12 @@ _number = itertools.count(1)
 @pytest.fixture
 def stream(database: str, bundle_uri: str) -> Iterator[Stream]:
     """A stream with a champion and empty topics of three partitions."""
+    with new_stream(database, bundle_uri) as stream:
+        yield stream
+
+
+def new_stream(database: str, bundle_uri: str) -> Stream:
+    """A stream in this database, with a champion and empty topics of three partitions."""
     number = next(_number)
     config = replace(
         StreamConfig.from_settings(settings()),
@@ -36,5 +42,4 @@ def stream(database: str, bundle_uri: str) -> Iterator[Stream]:
     with psycopg.connect(config.dsn) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
         model_versions.promote(connection, 1)
-    with Stream(config) as stream:
-        yield stream
+    return Stream(config)

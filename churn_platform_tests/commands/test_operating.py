@@ -1,0 +1,201 @@
+"""`churn status`, `stream`, `dlq` and `verify`, as an operator or a script sees them, on real servers."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from churn_platform.cli import app
+from churn_platform.settings import settings
+from churn_platform.storage import ledger, model_versions
+from churn_platform.streaming import topics
+from churn_platform.streaming.config import StreamConfig
+from churn_platform_tests.streaming.stream import Stream, event
+
+runner = CliRunner(env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def stream(platform: str, bundle_uri: str) -> Iterator[Stream]:
+    """The stream that the commands find, with a champion and empty topics."""
+    with psycopg.connect(platform) as connection:
+        model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
+        model_versions.promote(connection, 1)
+    with Stream(StreamConfig.from_settings(settings())) as stream:
+        topics.create_missing(stream.admin, stream.config)
+        yield stream
+
+
+def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
+    """What a command says on both outputs; it must end with this exit code."""
+    outcome = runner.invoke(app, list(arguments), input=typed)
+    assert outcome.exit_code == code, outcome.output
+    return outcome.output
+
+
+def stream_all(stream: Stream) -> str:
+    """Stream what waits; the batch."""
+    return stream.stream(idle_seconds=0.5).batch
+
+
+def test_status_shows_the_stream(stream: Stream) -> None:
+    stream.send([event(1), event(2), b"bad"])
+    batch = stream_all(stream)
+    run("stream", "pause")
+
+    said = run("status")
+    found = json.loads(runner.invoke(app, ["status", "--json"]).stdout)
+
+    for expected in (stream.config.events_topic, batch, "1 today, 1 unresolved", "Paused", "Model version"):
+        assert expected in said
+    assert found["stream"]["topic"] == stream.config.events_topic
+    assert (found["stream"]["waiting"], found["stream"]["model_version"]) == (0, 1)
+    assert {server["name"] for server in found["servers"]} >= {"kafka", "postgres", "daemon"}
+
+
+@pytest.mark.usefixtures("platform")
+def test_status_works_before_there_is_a_topic_or_a_champion() -> None:
+    outcome = runner.invoke(app, ["status"])
+
+    assert "No champion model yet" in outcome.output
+    assert "does not exist" in outcome.output
+
+
+def test_pause_and_resume_say_what_happens(stream: Stream) -> None:
+    topic = stream.config.events_topic
+    assert "none is launched" in run("stream", "pause")
+    assert "paused already" in run("stream", "pause")
+    assert ledger.paused_since(stream.connection, topic) is not None
+    assert "is resumed" in run("stream", "resume")
+    assert "not paused" in run("stream", "resume")
+    with psycopg.connect(stream.config.dsn, autocommit=True) as live:
+        ledger.lock_stream(live, topic)
+        assert "within about 5 s" in run("stream", "pause")
+
+
+def test_reset_asks_for_the_topics_name_and_says_what_it_drops(stream: Stream) -> None:
+    topic = stream.config.events_topic
+    stream.waiting()
+    stream.send([event(number) for number in range(7)], partition=1)
+    move = ("stream", "reset", "--topic", topic, "--partition", "1", "--to", "5")
+
+    assert "nothing was changed" in run(*move, code=1, typed="yes\n")
+    assert stream.waiting() == 7
+    said = run(*move, typed=f"{topic}\n")
+
+    assert f"offsets 0..4 of {topic}[1]: 5, of which Kafka still holds 5" in said
+    assert stream.waiting() == 2
+    latest = ("stream", "reset", "--topic", topic, "--partition", "1", "--to", "latest", "--yes-drop", topic)
+    run(*latest, "--reason", "only a test")
+    assert "nothing was changed" in run(*latest)
+    assert stream.rows("select start_offset, end_offset, reason from stream_skips order by 1") == [
+        (0, 5, "accepted by hand"),
+        (5, 7, "only a test"),
+    ]
+
+
+def test_reset_of_a_live_stream_is_refused_with_the_remedy(stream: Stream) -> None:
+    topic = stream.config.events_topic
+    with psycopg.connect(stream.config.dsn, autocommit=True) as live:
+        ledger.lock_stream(live, topic)
+
+        said = run("stream", "reset", "--topic", topic, "--partition", "0", "--to", "latest", code=1)
+
+    assert "churn stream pause" in said
+
+
+def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) -> None:
+    stream.send([event(1, Gender=None), event(2, Gender=None), b"\x1b[31mbad"], partition=0)
+    stream_all(stream)
+
+    listed = run("dlq", "list", "--reason", "gender", "--since", "1h", "--state", "open")
+    assert "0:0" in listed
+    assert "0:1" in listed
+    assert "0:2" not in listed
+    found = json.loads(run("dlq", "list", "--json", "--limit", "1"))
+    assert [kind["count"] for kind in found["by_reason"]] == [2, 1]
+    assert [letter["state"] for letter in found["letters"]] == ["open"]
+    shown = run("dlq", "show", "0:2")
+    assert "\\x1b[31mbad" in shown
+    assert "\x1b" not in shown
+    assert "Gender" in run("dlq", "show", "0:1")
+
+    assert "2 would be sent" in run("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female", "--dry-run")
+    assert stream.waiting() == 0
+    assert "dead letter again" in run("dlq", "retry", "0:0", "--set", "Gender=Female", "--set", "Age=3", code=1)
+    assert "2 sent" in run("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female")
+    assert "No such open dead letter" in run("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female")
+    assert "2 are not resolved" in run("dlq", "retry", "0:0", "0:1", "--set", "Gender=Female", "--wait", "0", code=1)
+    stream_all(stream)
+
+    assert "0:0" in run("dlq", "list", "--state", "resolved")
+    assert "No such dead letter" in run("dlq", "list", "--state", "retried")
+    assert len(stream.table_ids()) == 2
+    run("verify")
+
+
+def test_one_letter_is_retried_from_a_file(stream: Stream, tmp_path: Path) -> None:
+    stream.send([b"half an eve"], partition=0)
+    stream_all(stream)
+    file = tmp_path / "corrected.json"
+    file.write_text(json.dumps(event(5)))
+
+    assert "--file" in run("dlq", "retry", "0:0", "--set", "Age=50", code=1)
+    run("dlq", "retry", "0:0", "--file", str(file))
+    stream_all(stream)
+
+    assert stream.value("select customer_id from churn_predictions") == 15_600_005
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["0:1", "--reason", "x"],
+        ["--reason", "x", "--file", "x.json"],
+        ["0:1", "--since", "2h"],
+        ["somewhere"],
+        ["0:1", "--set", "Gender"],
+        ["--reason", "x", "--since", "lately"],
+    ],
+)
+def test_a_retry_that_does_not_say_what_it_means_is_refused(arguments: list[str]) -> None:
+    run("dlq", "retry", *arguments, code=2)
+
+
+@pytest.mark.usefixtures("stream")
+def test_a_letter_that_is_not_there_is_an_error() -> None:
+    assert "churn dlq list" in run("dlq", "show", "0:9", code=1)
+
+
+def test_verify_ends_with_1_when_a_law_is_broken(stream: Stream) -> None:
+    stream.send([event(number) for number in range(9)])
+    stream_all(stream)
+
+    assert "Every law holds" in run("verify")
+    stream.connection.execute("delete from churn_predictions where kafka_partition = 1")
+    said = run("verify", code=1)
+    found = json.loads(runner.invoke(app, ["verify", "--json"]).stdout)
+
+    assert "✗ rows of batches" in said
+    assert "is published, but not in the table" in said
+    assert not found["holds"]
+    assert {law["name"] for law in found["laws"] if not law["holds"]} == {
+        "rows of batches",
+        "hours of batches",
+        "published",
+    }
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["verify", "status", *(f"stream {name}" for name in ("pause", "resume", "reset")),
+     *(f"dlq {name}" for name in ("list", "show", "retry"))],
+)  # fmt: skip
+def test_help_has_an_example(command: str) -> None:
+    said = run(*command.split(), "--help")
+
+    assert f"Example: churn {command}" in " ".join(said.split())
