@@ -67,6 +67,14 @@ check: install ## Lint, format, types, borders between packages
 	home=$$(mktemp -d) && trap 'rm -rf '"$$home" EXIT && touch $$home/dagster.yaml && \
 		DAGSTER_HOME=$$home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs --no-check-yaml
 
+.PHONY: audit
+audit: install ## Look for known vulnerabilities in what requirements.lock pins (asks PyPI's advisory service)
+	@# an exception without a reason stops the audit; --strict: a package that could not be looked up is no pass
+	@ignored=$$(awk '!/^#/ && NF { if ($$0 !~ /^[A-Za-z0-9-]+ +# *[^ ]/) { \
+		print FILENAME ": \"" $$0 "\": expected \"ID  # reason\"" > "/dev/stderr"; exit 1 } \
+		print "--ignore-vuln " $$1 }' .ci/audit-exceptions) && \
+		$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock $$ignored $(ARGS)
+
 .PHONY: format
 format: install ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix

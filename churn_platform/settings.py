@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -210,17 +211,26 @@ def require_readable(variable: str, dsn: str) -> None:
         dsn: a URL or `name=value` pairs.
 
     Raises:
-        SettingsError: libpq cannot read it, or takes a piece of the password for a host, a port or a database.
+        SettingsError: it cannot be read, or a piece of the password is taken for a host, a port or a database.
     """
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
     try:
         parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
-    except ProgrammingError:
-        parts = {"host": "@"}
-    shown = (parts.get(name, "") for name in ("host", "hostaddr", "dbname"))
-    if any("@" in part for part in shown) or not set(parts.get("port", "")) <= set("0123456789,"):
+        url = urlsplit(
+            dsn if "://" in dsn else ""
+        )  # Dagster and MLflow read it as this does: "?" and "#" end a password
+    except (ProgrammingError, ValueError):
+        readable = False
+    else:
+        places = (*(parts.get(name, "") for name in ("host", "hostaddr", "dbname")), url.query)
+        readable = (
+            not any("@" in place for place in places)
+            and not url.fragment
+            and set(parts.get("port", "")) <= set("0123456789,")
+        )
+    if not readable:
         raise SettingsError(
             f"{variable} is not a connection string that PostgreSQL can read (it is not shown here: it may hold a "
             "password). Write it as postgresql://user:password@host:port/database, what is special in the password "

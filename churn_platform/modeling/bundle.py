@@ -141,6 +141,7 @@ class ModelBundle:
         try:
             manifest = json.loads(_read(uri, MANIFEST))
             expected = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
+            strange = sorted(set(expected) - {MODEL, IMPUTER, ENCODER, SCALER})
             features = tuple(manifest["features"])
             parts = {name: _verified(uri, name, expected.get(name)) for name in (MODEL, IMPUTER, ENCODER, SCALER)}
             bundle = cls(
@@ -157,6 +158,11 @@ class ModelBundle:
             )
         except (ValueError, KeyError, TypeError, AttributeError, MetadataError) as error:
             raise BundleFormatError(f"The bundle at {uri} cannot be read: {error!r}. {_REMEDY}") from error
+        if strange:
+            raise BundleFormatError(
+                f"The bundle at {uri} lists parts that this version of the platform does not know: "
+                f"{', '.join(strange)}. {_REMEDY}"
+            )
         if features != FEATURES:
             raise BundleFormatError(
                 f"The bundle at {uri} was trained on the features {', '.join(features)}; "

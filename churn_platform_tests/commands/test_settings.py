@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.settings import GROUPS, as_env_file, as_markdown, reference
-from churn_platform.settings import PROJECT_ROOT, Settings
+from churn_platform.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
+from churn_platform.streaming.config import StreamConfig
 
 SECRET = "s3cret"  # noqa: S105  of no server
 
@@ -17,7 +18,7 @@ SECRET = "s3cret"  # noqa: S105  of no server
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """Runs the command on a wide terminal, so that no value is broken over two lines; no server is named."""
-    for variable in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "MLFLOW_TRACKING_URI"):
+    for variable in ("DATABASE_URL", "DATABASE_OWNER_URL", "KAFKA_BOOTSTRAP_SERVERS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     return CliRunner(env={"COLUMNS": "400"})
 
@@ -85,6 +86,7 @@ def test_json_has_value_and_default_of_every_setting(runner: CliRunner, monkeypa
         ("DATABASE_URL", f"postgresql://db.example/churn?user=anna&password={SECRET}"),
         ("DATABASE_URL", f"host=db.example user=anna password={SECRET}"),
         ("DATABASE_URL", SECRET),
+        ("DATABASE_OWNER_URL", f"postgresql://anna:{SECRET}@db.example:5432/churn"),
         ("KAFKA_SASL_PASSWORD", SECRET),
         ("KAFKA_SASL_PASSWORD", f"user={SECRET}"),
         ("MLFLOW_TRACKING_URI", f"https://anna:{SECRET}@mlflow.example"),
@@ -101,6 +103,50 @@ def test_no_secret_is_printed(
     assert outcome.exit_code == 0, outcome.output
     assert "***" in outcome.output
     assert SECRET not in outcome.output
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["down"], ["db", "upgrade"]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        SECRET,
+        f"postgresql://anna:a@{SECRET}@db.example:5432/churn",
+        f"postgresql://anna:a/{SECRET}@db.example:5432/churn",
+        f"postgresql://anna:a?{SECRET}@db.example:5432/churn",
+        f"postgresql://anna:a#{SECRET}@db.example:5432/churn",
+        f"postgresql://anna:%{SECRET}@db.example:5432/churn",
+        f"postgresql://anna:{SECRET}@[::1/churn",
+        f"postgresql://db.example:{SECRET}/churn",
+        f"host=db.example password='{SECRET}",
+    ],
+)
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "DATABASE_OWNER_URL"])
+def test_a_connection_string_that_cannot_be_read_is_refused_and_not_shown(
+    runner: CliRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    variable: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv("CHURN_LOCAL", str(tmp_path / "local"))
+    monkeypatch.setenv("DATABASE_URL", "postgresql://anna@db.example/churn")
+    monkeypatch.setenv(variable, value)
+
+    outcome = runner.invoke(app, arguments)
+
+    assert outcome.exit_code == 1
+    assert f"{variable} is not a connection string" in outcome.stderr
+    assert SECRET not in outcome.output
+
+
+def test_a_run_refuses_a_connection_string_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://anna:a@{SECRET}@db.example:5432/churn")
+
+    with pytest.raises(SettingsError, match="percent-encoded") as refusal:
+        StreamConfig.from_settings(load_settings().model_copy(update={"kafka_bootstrap_servers": "kafka:9092"}))
+
+    assert SECRET not in str(refusal.getrepr(style="long", showlocals=False))
 
 
 def test_a_database_is_shown_by_where_it_is(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """A bundle comes back as it was saved, or not at all."""
 
+import hashlib
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +91,65 @@ def test_a_model_that_xgboost_cannot_read_is_refused_at_loading(tmp_path: Path) 
 
     with pytest.raises(BundleFormatError, match=r"cannot read the 8 bytes of model\.ubj"):
         ModelBundle.load(str(tmp_path))
+
+
+class _Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self.mark,)  # type: ignore[return-value]  # a path, as touch wants it
+
+
+def test_a_pickle_in_the_place_of_the_model_is_refused_and_not_run(tmp_path: Path) -> None:
+    good, mark = small_bundle(), tmp_path / "ran"
+    trap = pickle.dumps(_Trap(mark))
+    ModelBundle(trap, good.transform, good.threshold, good.metrics, "test", good.data_hash).save(str(tmp_path / "b"))
+
+    with pytest.raises(BundleFormatError, match=r"cannot read the \d+ bytes of model\.ubj"):
+        ModelBundle.load(str(tmp_path / "b"))
+
+    assert not mark.exists()
+    pickle.loads(trap)  # noqa: S301  the test's own: had it been unpickled, this would show
+    assert mark.exists()
+
+
+def test_a_bundle_that_lists_a_pickle_is_refused(saved: Path) -> None:
+    manifest = json.loads((saved / MANIFEST).read_text())
+    (saved / "model.pkl").write_bytes(pickle.dumps({}))
+    manifest["sha256"]["model.pkl"] = hashlib.sha256(pickle.dumps({})).hexdigest()
+    (saved / MANIFEST).write_text(json.dumps(manifest))
+
+    with pytest.raises(BundleFormatError, match=r"does not know: model\.pkl"):
+        ModelBundle.load(str(saved))
+
+
+def test_loading_and_scoring_unpickle_nothing(saved: Path) -> None:
+    script = """
+import pickle, sys
+
+def refuse(event, arguments):
+    if event == "pickle.find_class":
+        raise SystemExit(f"unpickled {arguments}")
+
+sys.addaudithook(refuse)
+import numpy as np
+from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.streaming import batch_loop
+
+bundle = ModelBundle.load(sys.argv[1])
+numbers = ("CreditScore", "Age", "Tenure", "Balance", "NumOfProducts", "HasCrCard", "IsActiveMember", "EstimatedSalary")
+columns = {name: np.array([1.0]) for name in numbers}
+columns["Geography"], columns["Gender"] = np.array(["Spain"], object), np.array(["Male"], object)
+print(bundle.score(columns).shape)
+pickle.loads(pickle.dumps(ModelBundle))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(saved)], capture_output=True, text=True, check=False)
+
+    assert done.stdout.strip() == "(1,)"
+    assert "unpickled ('churn_platform.modeling.bundle', 'ModelBundle')" in done.stderr  # the watch was kept
 
 
 def test_scoring_imports_nothing_heavy(saved: Path) -> None:

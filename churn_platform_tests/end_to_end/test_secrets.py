@@ -1,0 +1,160 @@
+"""The running platform: it works as the writer, and no secret of it is found where it does not belong."""
+
+import json
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+import pytest
+from psycopg import sql
+
+from churn_platform.local import postgres
+from churn_platform.storage import ledger
+from churn_platform_tests.end_to_end.conftest import SETTINGS
+from churn_platform_tests.end_to_end.running import Running
+from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.waiting import wait_until
+
+KEPT_IN = {"env", *(login.password_file for login in postgres.LOGINS)}
+CHURN = Path(sys.executable).with_name("churn")
+
+
+@pytest.fixture(scope="module")
+def used(trained: Running) -> Running:
+    """The platform after it has trained and streamed."""
+    before = trained.events_read()
+    trained.send([event(1), b"bad"])
+    wait_until(lambda: trained.events_read() >= before + 2, 90, "the events to be read")
+    wait_until(trained.at_rest, 90, "the figures to be there")
+    return trained
+
+
+@pytest.fixture(scope="module")
+def needles(used: Running) -> set[bytes]:
+    """Every secret of the platform, raw and percent-encoded."""
+    secrets = {(used.stack.local / login.password_file).read_text() for login in postgres.LOGINS}
+    secrets.add(SETTINGS["KAFKA_SASL_PASSWORD"])
+    return {form.encode() for secret in secrets for form in (secret, quote(secret, safe=""))}
+
+
+def _holds(content: bytes, needles: set[bytes]) -> bool:
+    return any(needle in content for needle in needles)
+
+
+def test_the_platform_connects_as_the_writer_and_never_as_the_owner(trained: Running) -> None:
+    def sessions() -> set[tuple[str, str]]:
+        with psycopg.connect(trained.stack.owner_dsn) as connection:
+            found = connection.execute(
+                "select usename, application_name from pg_stat_activity "
+                "where backend_type = 'client backend' and pid <> pg_backend_pid()"
+            )
+            return set(found)
+
+    trained.send([event(number) for number in range(10)])
+    wait_until(
+        lambda: any(name.startswith(ledger.SESSION_PREFIX) for _, name in sessions()), 90, "a streaming run to connect"
+    )
+
+    assert {user for user, _ in sessions()} == {"churn_platform"}
+    with psycopg.connect(trained.stack.owner_dsn) as connection:
+        owners = connection.execute(
+            "select distinct tableowner from pg_tables where schemaname in ('dagster', 'mlflow')"
+        ).fetchall()
+    assert owners == [("churn_platform",)]  # it can alter them when Dagster or MLflow are upgraded
+
+
+def test_no_file_of_the_stack_holds_a_secret_but_those_meant_to(used: Running, needles: set[bytes]) -> None:
+    read, found = 0, []
+    for file in used.stack.local.rglob("*"):
+        try:
+            if not file.is_file() or file.name in KEPT_IN:
+                continue
+            read += 1
+            if _holds(file.read_bytes(), needles):
+                found.append(file)
+        except FileNotFoundError:
+            continue  # the servers at work removed it
+
+    assert found == []
+    assert read > 100
+    assert _holds((used.stack.local / "env").read_bytes(), needles)  # what is looked for would be found
+
+
+def _rows(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
+    """Every row of every table of Dagster, MLflow and the platform, as text; what Dagster compresses, decompressed."""
+    tables = connection.execute(
+        "select schemaname, tablename from pg_tables where schemaname in ('dagster', 'mlflow', 'public')"
+    ).fetchall()
+    for schema, table in tables:
+        query = sql.SQL("select t::text from {} as t").format(sql.Identifier(schema, table))
+        for (row,) in connection.execute(query):
+            yield f"{schema}.{table}", row.encode()
+    for (body,) in connection.execute("select snapshot_body from dagster.snapshots"):
+        yield "dagster.snapshots", zlib.decompress(body)
+
+
+def test_no_table_holds_a_secret(used: Running, needles: set[bytes]) -> None:
+    with psycopg.connect(used.stack.owner_dsn) as connection:
+        rows = list(_rows(connection))
+
+    assert {"dagster.event_logs", "dagster.runs", "dagster.snapshots", "mlflow.runs", "public.stream_batches"} <= {
+        table for table, _ in rows
+    }
+    assert {table for table, row in rows if _holds(row, needles)} == set()
+
+
+def test_no_command_line_holds_a_secret(used: Running, needles: set[bytes]) -> None:
+    lines = []
+    for process in psutil.process_iter():
+        try:
+            lines.append(" ".join(process.cmdline()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # gone meanwhile, or another user's
+
+    assert any(str(used.stack.local) in line for line in lines)
+    assert [line for line in lines if _holds(line.encode(), needles)] == []
+
+
+def _environment(running: Running) -> dict[str, str]:
+    return {**os.environ, **SETTINGS, **running.stack.environment}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["status", "--json"], ["settings"], ["settings", "--json"], ["logs", "--lines", "500"], ["up"]],
+)
+def test_no_command_shows_a_secret(used: Running, needles: set[bytes], arguments: list[str]) -> None:
+    outcome = subprocess.run([CHURN, *arguments], env=_environment(used), capture_output=True, check=False, timeout=120)
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout
+    assert not _holds(outcome.stdout + outcome.stderr, needles)
+
+
+@pytest.mark.parametrize("arguments", [["db", "upgrade"], ["produce", "--count", "1"]])
+def test_a_command_that_fails_shows_no_secret(used: Running, needles: set[bytes], arguments: list[str]) -> None:
+    environment = _environment(used)
+    wrong = environment["DATABASE_URL"].replace("churn_platform:", "churn_platform:wrong-")
+    outcome = subprocess.run(
+        [CHURN, *arguments],
+        env={**environment, "DATABASE_URL": wrong, "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "COLUMNS": "4000"},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert outcome.returncode != 0
+    assert not _holds(outcome.stdout + outcome.stderr, needles)
+
+
+def test_the_ui_shows_no_secret(used: Running, needles: set[bytes]) -> None:
+    shown = used.ask("{ instance { info } }")
+
+    assert "PostgresRunStorage" in json.dumps(shown)
+    assert not _holds(json.dumps(shown).encode(), needles)
