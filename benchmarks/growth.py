@@ -285,7 +285,9 @@ class Platform:
     def asset_page(self) -> Iterator[Callable[[], None]]:
         """What asks for the partitions' statuses, as the page of churn_predictions does."""
         target = ModuleTarget("churn_platform.definitions", attribute=None, working_directory=None, location_name=None)
-        with WorkspaceProcessContext(self.instance, target, version="", read_only=True) as workspace:
+        with WorkspaceProcessContext(
+            self.instance, target, version="", read_only=True, code_server_log_level="ERROR"
+        ) as workspace:
 
             def ask() -> None:
                 answer = execute_query(workspace, PAGE, {"key": {"path": ["churn_predictions"]}})

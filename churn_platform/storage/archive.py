@@ -109,9 +109,9 @@ _DELETE: Final = """
 _SUMMARIZE: Final = """
     select brin_desummarize_range(i.name, min(block)), brin_summarize_range(i.name, min(block))
     from unnest(%s::bigint[]) as n (number), lateral (select number * 32 as block) as b,
-        (values ('churn_predictions_batch'::regclass, 32), ('churn_predictions_event_timestamp', 128)) as i (name, pages)
+        (values ('churn_predictions_batch'::regclass, 32), ('churn_predictions_event_timestamp', 128)) as i (name, size)
     where pg_has_role((select relowner from pg_class where oid = i.name), 'usage')
-    group by i.name, block / i.pages
+    group by i.name, block / i.size
 """
 _RECORD: Final = """
     update stream_batches set archived = now() where batch = any(%s) and archive = %s and archived is null
