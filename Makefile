@@ -57,6 +57,10 @@ verify: install ## Check Kafka and Postgres against each other: every event once
 test: install ## Run the tests on real embedded servers (ARGS="-k sensor" selects)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: bench-growth
+bench-growth: install ## Measure what growth costs (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
+	$(BIN)/python -m benchmarks.growth $(ARGS)
+
 .PHONY: check
 check: install ## Lint, format, types, borders between packages
 	$(BIN)/ruff check $(ARGS)

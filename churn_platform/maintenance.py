@@ -92,8 +92,8 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
 
 @dg.job(
     executor_def=IN_PROCESS,
-    # The next one comes within the hour.
-    tags={"dagster/max_retries": "0"},
+    # It can wait in the queue, and the next one comes within the hour.
+    tags={"dagster/priority": "-1", "dagster/max_retries": "0"},
     description="Prunes Dagster's records by RETENTION_DAYS and archives predictions by ARCHIVE_DAYS, in small steps. "
     "Each step says in its log and its metadata what it pruned.",
 )

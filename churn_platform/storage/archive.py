@@ -99,7 +99,19 @@ _REPLAYS: Final = "select batch, replays from stream_batches where batch = any(%
 # The same lock that a replay of the batch holds.
 _LOCK: Final = "select pg_advisory_xact_lock(hashtextextended(batch, 0)) from unnest(%s::text[]) as b (batch)"
 _DELETE: Final = """
-    delete from churn_predictions where batch between %(first)s and %(last)s and batch = any(%(batches)s)
+    with gone as (
+        delete from churn_predictions where batch between %(first)s and %(last)s and batch = any(%(batches)s)
+        returning ctid
+    )
+    select count(*), coalesce(array_agg(distinct (ctid::text::point)[0]::bigint / 32), '{}') from gone
+"""
+# Of the two block-range indexes, with the pages of one of their ranges. Only the owner of an index may ask for this.
+_SUMMARIZE: Final = """
+    select brin_desummarize_range(i.name, min(block)), brin_summarize_range(i.name, min(block))
+    from unnest(%s::bigint[]) as n (number), lateral (select number * 32 as block) as b,
+        (values ('churn_predictions_batch'::regclass, 32), ('churn_predictions_event_timestamp', 128)) as i (name, size)
+    where pg_has_role((select relowner from pg_class where oid = i.name), 'usage')
+    group by i.name, block / i.size
 """
 _RECORD: Final = """
     update stream_batches set archived = now() where batch = any(%s) and archive = %s and archived is null
@@ -199,7 +211,7 @@ def archive_next(
                 f"{file} was not archived: a batch between {batches[0]} and {batches[-1]} was replayed while it was "
                 f"written. The next run of maintenance_job writes it anew."
             )
-        deleted = connection.execute(_DELETE, _keys(batches)).rowcount
+        deleted, block_ranges = connection.execute(_DELETE, _keys(batches)).fetchone() or (0, [])
         recorded = connection.execute(_RECORD, (batches, file)).rowcount
         if (deleted, recorded) != (rows, len(batches)):
             raise ArchiveError(
@@ -207,6 +219,8 @@ def archive_next(
                 f"{deleted} rows of them and the ledger {recorded} batches. Nothing was deleted. Does anything else "
                 f"write to churn_predictions?"
             )
+    # New rows will come where these were, and the indexes would go on to say that old batches and times are there, too.
+    connection.execute(_SUMMARIZE, (block_ranges,))
     return Archived(file, len(batches), rows)
 
 

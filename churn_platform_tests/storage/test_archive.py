@@ -10,6 +10,7 @@ import numpy as np
 import psycopg
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from churn_platform.storage import archive, ledger
@@ -259,6 +260,32 @@ def test_a_batch_that_changes_while_it_is_written_is_left_and_archived_next_time
 
     assert [each.rows for each in table.archive()] == [remaining]
     assert [len(read(file)) for file in table.files()] == [remaining]
+
+
+@pytest.mark.parametrize("column", ["batch", "event_timestamp"])
+def test_an_index_no_longer_leads_to_where_archived_rows_were(table: Table, column: str) -> None:
+    key = "20260801T000000000Z"
+    table.add(key, 20_000)
+    table.add("20261101T000000000Z", 100, days=1)
+    table.connection.execute("set enable_seqscan = off")
+    value = table.connection.execute(
+        sql.SQL("select {} from churn_predictions where batch = %s limit 1").format(sql.Identifier(column)), (key,)
+    ).fetchone()
+    assert value is not None
+    query = sql.SQL("explain (analyze, format json) select from churn_predictions where {} = %s").format(
+        sql.Identifier(column)
+    )
+
+    def blocks() -> int:
+        plan = table.connection.execute(query, value).fetchone()
+        assert plan is not None
+        return int(plan[0][0]["Plan"]["Lossy Heap Blocks"])
+
+    before = blocks()
+    table.archive()
+
+    assert before > 200
+    assert blocks() < before / 2
 
 
 def test_only_one_session_archives(table: Table, database: str) -> None:

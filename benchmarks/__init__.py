@@ -1,0 +1,1 @@
+"""Benchmarks, run by `make bench-...`; each starts servers of its own."""

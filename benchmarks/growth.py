@@ -1,0 +1,513 @@
+"""What growth costs: a commit, a sensor tick, the asset page and the archive, at more and more partitions and rows."""
+
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import dagster as dg
+import numpy as np
+import psycopg
+import typer
+from confluent_kafka import Producer
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import ModuleTarget
+from dagster_graphql.cli import execute_query
+from psycopg import sql
+from rich.console import Console
+from rich.table import Table
+
+from churn_platform.assets.predictions import batch_metadata
+from churn_platform.definitions import defs
+from churn_platform.local.environment import SERVERS
+from churn_platform.local.ports import ANY_FREE_PORTS
+from churn_platform.local.postgres import in_schema
+from churn_platform.local.stack import Stack
+from churn_platform.partitions import batch_key, batches
+from churn_platform.resources.kafka import KafkaResource
+from churn_platform.resources.postgres import PostgresResource
+from churn_platform.sensors import STREAM_TAG, customer_events_sensor
+from churn_platform.settings import settings
+from churn_platform.storage import ledger, model_versions
+from churn_platform.storage.archive import Published, archive_next
+from churn_platform.storage.migrations import upgrade
+from churn_platform.streaming import topics
+from churn_platform.streaming.commit import Source, write_rows
+from churn_platform.streaming.events import MICROSECONDS, EventColumns
+from churn_platform.streaming.scoring import ScoredEvents
+
+TICKS: Final = 15
+PAGES: Final = 7
+# Events of a commit, and how many commits.
+SMALL: Final = 1_000
+SMALL_COMMITS: Final = 25
+LARGE: Final = 10_000
+LARGE_COMMITS: Final = 9
+WARM_UP: Final = 3
+# A minute at 500 events a second.
+BATCH_ROWS: Final = 30_000
+ARCHIVED_ROWS: Final = 1_000_000
+CUSTOMERS: Final = 1_000_000
+TOPIC: Final = "benchmark"
+NOW: Final = datetime.now(UTC)
+LONG_AGO: Final = NOW - timedelta(days=200)
+GROWTH_ALLOWED: Final = 1.5
+
+PAGE: Final = """
+query PartitionHealthQuery($key: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $key) {
+    ... on AssetNode {
+      partitionKeysByDimension { name partitionKeys }
+      assetPartitionStatuses {
+        ... on DefaultPartitionStatuses {
+          materializedPartitions materializingPartitions failedPartitions unmaterializedPartitions
+        }
+      }
+    }
+  }
+}
+"""
+COPY_RUNS: Final = """
+    insert into dagster.runs (run_id, snapshot_id, pipeline_name, status, run_body, create_timestamp, update_timestamp)
+    select n.run_id, r.snapshot_id, r.pipeline_name, r.status,
+        replace(replace(r.run_body, r.run_id, n.run_id), %(template)s, n.key), r.create_timestamp, r.update_timestamp
+    from dagster.runs r, unnest(%(run_ids)s::text[], %(keys)s::text[]) as n (run_id, key) where r.run_id = %(run_id)s
+"""
+COPY_TAGS: Final = """
+    insert into dagster.run_tags (run_id, key, value)
+    select n.run_id, t.key, replace(t.value, %(template)s, n.key)
+    from dagster.run_tags t, unnest(%(run_ids)s::text[], %(keys)s::text[]) as n (run_id, key)
+    where t.run_id = %(run_id)s
+"""
+COPY_EVENTS: Final = """
+    insert into dagster.event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)
+    select n.run_id, replace(replace(e.event, e.run_id, n.run_id), %(template)s, n.key), e.dagster_event_type,
+        e.timestamp, e.step_key, e.asset_key, replace(e.partition, %(template)s, n.key)
+    from unnest(%(run_ids)s::text[], %(keys)s::text[]) as n (run_id, key), dagster.event_logs e
+    where e.run_id = %(run_id)s
+    order by n.key, e.id
+"""
+ADD_BATCHES: Final = """
+    insert into stream_batches (batch, planned, opened, closed, reported)
+    select key, now(), now(), now(), true from unnest(%s::text[]) as n (key)
+"""
+ADD_RANGES: Final = """
+    insert into stream_ranges (batch, topic_id, kafka_partition, start_offset, end_offset)
+    select key, %(topic)s, partition, 1000 * n, 1000 * (n + 1)
+    from unnest(%(keys)s::text[]) with ordinality as k (key, place), generate_series(0, 2) as partition,
+        lateral (select %(first)s + place as n) as numbered
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Medians in seconds: of a platform that has grown, and of a new one beside it, asked in turn."""
+
+    grown: float
+    new: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as much it costs."""
+        return self.grown / self.new
+
+
+@dataclass
+class Results:
+    """Costs by number of partitions or of rows. What is done to archive is in seconds."""
+
+    tick: dict[int, Cost] = field(default_factory=dict)
+    page: dict[int, Cost] = field(default_factory=dict)
+    commit_1000: dict[int, Cost] = field(default_factory=dict)
+    commit_10000: dict[int, Cost] = field(default_factory=dict)
+    archive_million: dict[int, float] = field(default_factory=dict)
+    slowest_commit_1000_while_archiving: dict[int, float] = field(default_factory=dict)
+
+
+def compare(count: int, grown: Callable[[], object], new: Callable[[], object]) -> Cost:
+    """Both in turn, so many times: whatever else the machine does meets both alike."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number in range(WARM_UP + count):
+        for work, took in zip((grown, new), seconds, strict=True):
+            began = time.perf_counter()
+            work()
+            if number >= WARM_UP:
+                took.append(time.perf_counter() - began)
+    return Cost(*map(statistics.median, seconds))
+
+
+class Database(PostgresResource):
+    """One of the two databases."""
+
+    dsn: str
+
+    def connect(self, application_name: str) -> psycopg.Connection:
+        """A connection to it."""
+        return psycopg.connect(self.dsn, application_name=application_name)
+
+
+class Stream:
+    """Commits of synthetic events, as a streaming run makes them, to a topic that exists in the ledger only."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+        self._random = np.random.default_rng(42)
+        self._positions = dict.fromkeys(range(3), 0)
+        ledger.add_positions(connection, topic=TOPIC, topic_id=TOPIC, starts=self._positions)
+        self._moment = LONG_AGO
+
+    def open_batch(self) -> str:
+        """A planned batch; its events follow those of the former one."""
+        key = batch_key(self._moment)
+        ledger.plan_batch(self._connection, key)
+        return key
+
+    def close_batch(self, key: str) -> None:
+        """Close a batch as of long ago, so that it is due to be archived."""
+        self._connection.execute(
+            "update stream_batches set closed = %s, reported = true where batch = %s", (self._moment, key)
+        )
+
+    def commit(self, key: str, count: int) -> None:
+        """One commit of so many events, without a transaction in Kafka."""
+        scored, ends = self._events(count), dict(self._positions)
+        for partition in ends:
+            ends[partition] += int((scored.events.kafka_partition == partition).sum())
+        source = Source(batch=key, topic=TOPIC, topic_id=TOPIC)
+        with self._connection.transaction():
+            written = write_rows(self._connection, source, scored, (), (), high_risk_threshold=0.7)
+            advanced = ledger.advance(
+                self._connection,
+                ledger.Advance(
+                    batch=key,
+                    topic_id=TOPIC,
+                    starts=self._positions,
+                    ends=ends,
+                    with_events=frozenset(ends),
+                    predictions=count,
+                    dead_letters=0,
+                    duplicates=0,
+                    opened=self._moment,
+                    accepts_from=LONG_AGO,
+                    accepts_until=NOW,
+                    model_version=1,
+                    hours=written.hours,
+                ),
+            )
+            if (advanced.positions, advanced.ranges, advanced.batches) != (3, 3, 1):
+                raise RuntimeError(f"The ledger took {advanced} instead of 3 positions, 3 ranges and 1 batch.")
+        self._positions = ends
+
+    def _events(self, count: int) -> ScoredEvents:
+        """Events at 500 a second, of random customers, with ids in the order of time as producers make them."""
+        random = self._random
+        first = int(self._moment.timestamp() * MICROSECONDS)
+        times = first + np.arange(count, dtype=np.int64) * (MICROSECONDS // 500)
+        self._moment += timedelta(seconds=count / 500)
+        ids = np.frombuffer(random.bytes(16 * count), np.uint8).reshape(count, 16).copy()
+        ids[:, :6] = (times // 1000).astype(">u8").view(np.uint8).reshape(count, 8)[:, 2:]
+        ids[:, 6], ids[:, 8] = ids[:, 6] & 0x0F | 0x70, ids[:, 8] & 0x3F | 0x80
+        partitions = (np.arange(count) % 3).astype(np.int32)
+        starts = np.array([self._positions[partition] for partition in range(3)])
+        columns: dict[str, np.ndarray[Any, Any]] = {
+            "CreditScore": random.integers(300, 900, count, np.int16),
+            "Geography": random.choice(np.array(["France", "Germany", "Spain"]), count),
+            "Gender": random.choice(np.array(["Female", "Male"]), count),
+            "Age": random.integers(18, 90, count).astype(np.float32),
+            "Tenure": random.integers(0, 11, count, np.int16),
+            "Balance": np.round(random.random(count) * 2e5, 2),
+            "NumOfProducts": random.integers(1, 5, count, np.int16),
+            "HasCrCard": random.integers(0, 2, count, np.int16),
+            "IsActiveMember": random.integers(0, 2, count, np.int16),
+            "EstimatedSalary": np.round(random.random(count) * 2e5, 2),
+        }
+        risk = random.beta(2, 5, count).astype(np.float32)
+        return ScoredEvents(
+            events=EventColumns(
+                event_id=ids.view("V16").reshape(count),
+                event_ref=[None] * count,
+                event_timestamp=times,
+                timestamp_given=np.ones(count, np.bool_),
+                customer_id=random.integers(15_000_000, 15_000_000 + CUSTOMERS, count, np.int64),
+                customers=columns,
+                true_churn_label=np.full(count, -1, np.int16),
+                kafka_partition=partitions,
+                kafka_offset=(starts[partitions] + np.arange(count) // 3).astype(np.int64),
+            ),
+            risk_score=risk,
+            prediction=(risk >= 0.5).astype(np.int16),
+            model_version=1,
+            predicted_at=first,
+        )
+
+
+class Platform:
+    """A database with the platform's and Dagster's tables, and what is done to it."""
+
+    def __init__(self, dsn: str, dagster_url: str, folder: Path) -> None:
+        self.dsn = dsn
+        upgrade(dsn)
+        folder.mkdir(exist_ok=True, parents=True)
+        storage = {"postgres": {"postgres_url": dagster_url}}
+        (folder / "dagster.yaml").write_text(json.dumps({"storage": storage, "telemetry": {"enabled": False}}))
+        self.instance = dg.DagsterInstance.from_config(str(folder))
+        self.connection = psycopg.connect(dsn, autocommit=True)
+        self.stream = Stream(self.connection)
+        self.partitions = self.rows = 0
+        self._database = Database(dsn=dsn)
+        # With a champion and an event that waits, a tick does all it can do.
+        model_versions.register(self.connection, version=1, uri="", run_id="", metrics={})
+        model_versions.promote(self.connection, 1)
+
+    def tick(self) -> None:
+        """One tick of the sensor."""
+        with dg.build_sensor_context(
+            instance=self.instance,
+            definitions=defs,
+            resources={"postgres": self._database, "kafka": KafkaResource()},
+        ) as context:
+            result = customer_events_sensor(context)
+        if not isinstance(result, dg.SensorResult) or not result.run_requests:
+            raise RuntimeError(f"The tick was to ask for a run, but gave {result}.")
+
+    @contextmanager
+    def asset_page(self) -> Iterator[Callable[[], None]]:
+        """What asks for the partitions' statuses, as the page of churn_predictions does."""
+        target = ModuleTarget("churn_platform.definitions", attribute=None, working_directory=None, location_name=None)
+        with WorkspaceProcessContext(
+            self.instance, target, version="", read_only=True, code_server_log_level="ERROR"
+        ) as workspace:
+
+            def ask() -> None:
+                answer = execute_query(workspace, PAGE, {"key": {"path": ["churn_predictions"]}})
+                shown = len(answer["data"]["assetNodeOrError"]["assetPartitionStatuses"]["materializedPartitions"])
+                if shown != self.partitions:
+                    raise RuntimeError(f"The page shows {shown} of {self.partitions} partitions.")
+
+            yield ask
+
+    def commit(self, batch: str, count: int) -> None:
+        """One commit."""
+        self.stream.commit(batch, count)
+        self.rows += count
+
+    def add_rows(self, count: int) -> None:
+        """Let churn_predictions grow to so many rows, batch by batch."""
+        while self.rows < count:
+            key = self.stream.open_batch()
+            self.commit(key, BATCH_ROWS)
+            self.stream.close_batch(key)
+        self.connection.execute("vacuum analyze churn_predictions")  # as autovacuum does in the time this stands for
+
+    def add_partitions(self, count: int) -> None:
+        """Let there be so many prediction partitions, each with its run, materialization and place in the ledger."""
+        numbers = range(self.partitions, count)
+        if not numbers:
+            return
+        keys = [batch_key(NOW - timedelta(days=13) + timedelta(seconds=50 * number)) for number in numbers]
+        template = "TEMPLATE-OF-A-BATCH"
+        run = self.instance.create_run_for_job(
+            defs.resolve_job_def("prediction_stream_job"),
+            tags={STREAM_TAG: "live", "dagster/partition": template},
+            status=dg.DagsterRunStatus.SUCCESS,
+        )
+        ranges = [ledger.OffsetRange("a" * 22, partition, 1000, 2000) for partition in range(3)]
+        batch = ledger.Batch(template, NOW, NOW, NOW, NOW, NOW, NOW, run.run_id, 1, 9, 9, 0, 0, 9, 0, None, None)
+        materialization = dg.AssetMaterialization(
+            "churn_predictions", partition=template, metadata=batch_metadata(batch, ranges)
+        )
+        self.instance.report_runless_asset_event(materialization)
+        values = {
+            "template": template,
+            "run_id": run.run_id,
+            "keys": keys,
+            "run_ids": [str(uuid.uuid4()) for _ in keys],
+            "first": self.partitions,
+            "topic": "partitions",
+        }
+        run_of_event = "update dagster.event_logs set run_id = %(run_id)s where run_id = ''"
+        for statement in (run_of_event, COPY_RUNS, COPY_TAGS, COPY_EVENTS):
+            self.connection.execute(statement, values)
+        self.instance.delete_run(run.run_id)
+        self.connection.execute("insert into stream_topics values ('partitions', 'partitions') on conflict do nothing")
+        self.connection.execute(ADD_BATCHES, (keys,))
+        self.connection.execute(ADD_RANGES, values)
+        self.instance.add_dynamic_partitions(str(batches.name), keys)
+        self.connection.execute("analyze")
+        self.partitions = count
+
+
+class Growth:
+    """Two platforms on the same servers, of which one is made to grow."""
+
+    def __init__(self, grown: Platform, new: Platform, console: Console) -> None:
+        self._grown, self._new, self._console = grown, new, console
+        self.results = Results()
+
+    def partitions(self, counts: Sequence[int]) -> None:
+        """Measure tick and asset page at each number of partitions."""
+        kafka = KafkaResource()
+        topics.create_missing(kafka.admin(), kafka.stream())
+        producer = Producer(settings().kafka_client)
+        producer.produce(settings().events_topic, b"{}")
+        producer.flush(30)
+        with self._grown.asset_page() as grown, self._new.asset_page() as new:
+            for count in counts:
+                with self._said(f"{count:,} partitions"):
+                    self._grown.add_partitions(count)
+                    self.results.tick[count] = compare(TICKS, self._grown.tick, self._new.tick)
+                    self.results.page[count] = compare(PAGES, grown, new)
+
+    def rows(self, counts: Sequence[int]) -> None:
+        """Measure commits, and where there is something to archive the archive, at each number of rows."""
+        for count in counts:
+            with self._said(f"{count:,} predictions"):
+                self._grown.add_rows(count)
+                grown, new = self._grown.stream.open_batch(), self._new.stream.open_batch()
+                self.results.commit_1000[count] = self._commits(SMALL, grown, new, SMALL_COMMITS)
+                self.results.commit_10000[count] = self._commits(LARGE, grown, new, LARGE_COMMITS)
+            if count >= ARCHIVED_ROWS:
+                with self._said(f"{ARCHIVED_ROWS:,} archived"):
+                    self._archive(count, grown)
+            self._grown.stream.close_batch(grown)
+            self._new.stream.close_batch(new)
+
+    def _commits(self, size: int, grown: str, new: str, count: int) -> Cost:
+        return compare(count, lambda: self._grown.commit(grown, size), lambda: self._new.commit(new, size))
+
+    @contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._console.print(f"{what}: {time.monotonic() - began:.0f} s", style="dim", highlight=False)
+
+    def _archive(self, count: int, open_batch: str) -> None:
+        """Archive about a million rows while commits go on."""
+        archived, took = 0, 0.0
+        done = threading.Event()
+
+        def work() -> None:
+            nonlocal archived, took
+            began = time.perf_counter()
+            try:
+                with psycopg.connect(self._grown.dsn, autocommit=True) as connection:
+                    published = Published(TOPIC, dict.fromkeys(range(3), 2**62))
+                    while archived < ARCHIVED_ROWS and (
+                        file := archive_next(
+                            connection, settings().artifacts, before=NOW - timedelta(days=90), published=published
+                        )
+                    ):
+                        archived += file.rows
+                took = time.perf_counter() - began
+            finally:
+                done.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        slowest = 0.0
+        while not done.is_set():
+            began = time.perf_counter()
+            self._grown.commit(open_batch, SMALL)
+            slowest = max(slowest, time.perf_counter() - began)
+            time.sleep(0.5)  # not a race for the processors: the stream at 500 events a second needs a twentieth of it
+        thread.join()
+        if not archived:
+            raise RuntimeError("Nothing was archived; the thread's error is above.")
+        self._grown.rows -= archived
+        self.results.archive_million[count] = took * 1_000_000 / archived
+        self.results.slowest_commit_1000_while_archiving[count] = slowest
+
+
+def show(console: Console, results: Results) -> None:
+    """The figures as tables; in brackets, how many times as much as on a new platform."""
+    tables: tuple[tuple[str, dict[str, Mapping[int, Cost | float]]], ...] = (
+        ("prediction partitions", {"sensor tick": results.tick, "asset page": results.page}),
+        (
+            "predictions",
+            {
+                "commit of 1,000": results.commit_1000,
+                "commit of 10,000": results.commit_10000,
+                "archive, a million rows": results.archive_million,
+                "slowest commit of 1,000 meanwhile": results.slowest_commit_1000_while_archiving,
+            },
+        ),
+    )
+    for title, columns in tables:
+        table = Table(title, *columns, box=None, header_style="dim")
+        for count in next(iter(columns.values())):
+            table.add_row(f"{count:,}", *(_cell(figures.get(count)) for figures in columns.values()))
+        console.print(table)
+
+
+def _cell(cost: Cost | float | None) -> str:
+    if cost is None:
+        return ""
+    if isinstance(cost, Cost):
+        return f"{cost.grown * 1000:,.1f} ms ({cost.ratio:.2f})"
+    return f"{cost * 1000:,.0f} ms"
+
+
+@contextmanager
+def own_servers() -> Iterator[Path]:
+    """A stack in a temporary folder, which the settings of this process name; the folder."""
+    folder = Path(tempfile.mkdtemp(prefix="churn-bench-"))
+    yours = set(SERVERS.values())
+    given = {name: value for name, value in os.environ.items() if name not in yours}
+    stack = Stack(folder, services_only=True, usual_ports=ANY_FREE_PORTS, given=given, env_file=Path(os.devnull))
+    try:
+        with stack:
+            os.environ.update(stack.environment)
+            settings.cache_clear()
+            yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def platform(folder: Path, name: str) -> Platform:
+    """A platform in a database of its own on the stack."""
+    with psycopg.connect(settings().postgres_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    url = urlsplit(settings().postgres_dsn)._replace(path=f"/{name}").geturl()
+    return Platform(url, in_schema(url, "dagster"), folder / "dagster" / name)
+
+
+def main(
+    partitions: Annotated[str, typer.Option(help="Numbers of prediction partitions, ascending.")] = "0,10000,20000",
+    rows: Annotated[str, typer.Option(help="Numbers of rows in churn_predictions, ascending.")] = "0,1000000,10000000",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+) -> None:
+    """Measure what growth costs, on servers of its own. The exit code is 0 only when ticks and commits stay cheap.
+
+    Beside a figure stands how many times as much it is as on a new platform, which is asked in turn.
+
+    Example: make bench-growth ARGS="--partitions 0,1000 --rows 0,1000000"
+    """
+    console, began = Console(width=120), time.monotonic()
+    with own_servers() as folder:
+        growth = Growth(platform(folder, "grown"), platform(folder, "new"), console)
+        growth.partitions([int(count) for count in partitions.split(",")])
+        growth.rows([int(count) for count in rows.split(",")])
+    results = growth.results
+    show(console, results)
+    console.print(f"Took {time.monotonic() - began:.0f} s.", highlight=False)
+    if json_file is not None:
+        json_file.write_text(json.dumps(asdict(results), indent=2) + "\n")
+    held = (results.tick, results.commit_1000, results.commit_10000)
+    if any(cost.ratio > GROWTH_ALLOWED for each in held for cost in each.values()):
+        console.print(f"A tick or a commit costs more than {GROWTH_ALLOWED} times what it costs at first.", style="red")
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
