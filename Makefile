@@ -53,6 +53,14 @@ status: install ## Show what is up, and where
 test: install ## Run the tests on real embedded servers (ARGS="-k sensor" selects)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-faults
+test-faults: install ## Break everything that may fail, one after the other, on a platform under traffic
+	$(BIN)/python -m pytest -m "" churn_platform_tests/faults $(ARGS)
+
+.PHONY: soak
+soak: install ## Break something at random every 20 s under load (ARGS="--minutes 10 --rate 2000")
+	$(BIN)/python -m churn_platform_tests.faults.soak $(ARGS)
+
 .PHONY: check
 check: install ## Lint, format, types, borders between packages
 	$(BIN)/ruff check $(ARGS)

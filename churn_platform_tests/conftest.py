@@ -66,6 +66,7 @@ FLOW = (
     "test_definitions",
     "commands",
     "end_to_end",
+    "faults",
 )
 
 
