@@ -19,10 +19,12 @@ from churn_platform.streaming import topics
 from churn_platform.streaming.exceptions import TopicMissingError
 from churn_platform.streaming.faults import FaultPoint
 from churn_platform_tests.faults.orders import Order
-from churn_platform_tests.faults.platform import FaultyPlatform, ended, kill
+from churn_platform_tests.faults.platform import LONGEST_WAIT, FaultyPlatform, ended, kill
 from churn_platform_tests.waiting import wait_until
 
 OUTAGE_SECONDS: Final = 60
+# Points that a run reaches when its batch ends or begins.
+AT_HAND_OVER: Final = (FaultPoint.AFTER_LOCK, FaultPoint.BEFORE_CLOSING, FaultPoint.AFTER_CLOSING)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def _at_once(moment: float) -> Struck:
 def _kill_at(platform: FaultyPlatform, point: FaultPoint) -> Struck:
     platform.standby()
     platform.orders.give(point, Order.KILL)
+    if point in AT_HAND_OVER:
+        platform.fill_batch()
     return _at_once(platform.orders.wait_for_hit(point).at)
 
 
@@ -126,7 +130,7 @@ def kill_live_run(platform: FaultyPlatform) -> Struck:
 @_fault("kill -9 of the standby")
 def kill_standby(platform: FaultyPlatform) -> Struck:
     at = kill(platform.standby().pid)
-    platform.wait_for_hand_over(at)
+    platform.fill_batch()
     return _at_once(at)
 
 
@@ -146,7 +150,7 @@ def freeze_live_run(platform: FaultyPlatform) -> Struck:
         platform.wait_for_row_after(at)
     finally:
         _continue(frozen)
-    wait_until(lambda: ended(frozen), 60, "the frozen run to find its batch closed and to end")
+    wait_until(lambda: ended(frozen), LONGEST_WAIT, "the frozen run to find its batch closed and to end")
     return _at_once(at)
 
 
@@ -156,7 +160,7 @@ def second_run_by_hand(platform: FaultyPlatform) -> Struck:
     batch = platform.value("select max(batch) from stream_batches where run_id = %s", live.run_id)
     at = time.time()
     run = platform.dagster.submit_job_execution("prediction_stream_job", tags={"dagster/partition": batch})
-    wait_until(lambda: platform.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), 120)
+    wait_until(lambda: platform.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), LONGEST_WAIT)
     assert platform.dagster.get_run_status(run).value == "SUCCESS"
     return _at_once(at)
 
@@ -171,10 +175,12 @@ def kill_daemon(platform: FaultyPlatform) -> Struck:
 
 @_fault("kill -9 of the daemon while a tick of its sensor submits a run")
 def kill_daemon_while_it_submits(platform: FaultyPlatform) -> Struck:
+    platform.standby()
     began = time.time()
+    platform.fill_batch()  # the standby goes on with the next batch, and a tick asks for another standby
     wait_until(
         lambda: platform.value("select exists (select from stream_batches where planned > to_timestamp(%s))", began),
-        60,
+        LONGEST_WAIT,
         "a tick to plan a batch",
     )
     return _part_killed(platform, "daemon")
@@ -184,7 +190,7 @@ def kill_daemon_while_it_submits(platform: FaultyPlatform) -> Struck:
 def kill_webserver(platform: FaultyPlatform) -> Struck:
     platform.stack.kill_part("webserver")
     at = time.time()
-    wait_until(platform.ready, 120, "the web server to answer")
+    wait_until(platform.ready, LONGEST_WAIT, "the web server to answer")
     return Struck(at, at)
 
 
@@ -213,7 +219,8 @@ def second_daemon(platform: FaultyPlatform) -> Struck:
         stderr=subprocess.DEVNULL,
     ) as second:
         try:
-            platform.wait_for_hand_over(at, count=3)
+            for _ in range(3):
+                platform.hand_over(time.time())
         finally:
             second.terminate()
     return Struck(at, time.time())
@@ -236,7 +243,7 @@ def kill_kafka(platform: FaultyPlatform) -> Struck:
     platform.live()
     platform.stack.kill_part("kafka")
     at = time.time()
-    wait_until(partial(platform.stack.is_ready, "kafka"), 120, "Kafka to answer")
+    wait_until(partial(platform.stack.is_ready, "kafka"), LONGEST_WAIT, "Kafka to answer")
     return Struck(at, time.time())
 
 
@@ -268,7 +275,7 @@ def kill_postgres(platform: FaultyPlatform) -> Struck:
     with _stopped_at(platform, FaultPoint.IN_TRANSACTION):
         platform.stack.kill_part("postgres")
         at = time.time()
-        wait_until(partial(platform.stack.is_ready, "postgres"), 120, "PostgreSQL to answer")
+        wait_until(partial(platform.stack.is_ready, "postgres"), LONGEST_WAIT, "PostgreSQL to answer")
     return Struck(at, time.time())
 
 
@@ -301,7 +308,7 @@ def disk_full(platform: FaultyPlatform) -> Struck:
     try:
         wait_until(
             lambda: any("No space left on device" in line for line in platform.stack.logs("postgres")),
-            60,
+            LONGEST_WAIT,
             "a commit to fail",
         )
         _let_pass(at + 5)
@@ -354,7 +361,7 @@ def champion_swapped(platform: FaultyPlatform) -> Struck:
             other,
             at,
         ),
-        60,
+        LONGEST_WAIT,
         "the new champion to score",
     )
     return _at_once(at)
@@ -383,7 +390,7 @@ def partition_added(platform: FaultyPlatform) -> Struck:
             added,
             topic.topic_id,
         ),
-        60,
+        LONGEST_WAIT,
         "the new partition to be read",
     )
     return _at_once(at)
@@ -394,7 +401,7 @@ def topic_made_anew(platform: FaultyPlatform) -> Struck:
     platform.live()
     platform.traffic.stop()
     # What nobody has read goes with the topic.
-    wait_until(lambda: platform.waiting() == 0, 60, "everything to be read")
+    wait_until(lambda: platform.waiting() == 0, LONGEST_WAIT, "everything to be read")
     name = platform.config.events_topic
     old = topics.describe(platform.admin, name).topic_id
     for deleted in platform.admin.delete_topics([name]).values():
@@ -407,7 +414,7 @@ def topic_made_anew(platform: FaultyPlatform) -> Struck:
         except TopicMissingError:
             return False
 
-    wait_until(is_new, 30, "the topic to be made anew")
+    wait_until(is_new, LONGEST_WAIT, "the topic to be made anew")
     at = time.time()
     platform.traffic.start()
     return _at_once(at)
@@ -420,8 +427,8 @@ def _part_killed(platform: FaultyPlatform, name: str) -> Struck:
     """kill -9 of a part that asks for runs; over once a run that it has asked for since then streams."""
     platform.stack.kill_part(name)
     at = time.time()
-    wait_until(platform.ready, 120, f"{name} to answer")
-    platform.wait_for_hand_over(time.time())
+    wait_until(platform.ready, LONGEST_WAIT, f"{name} to answer")
+    platform.hand_over(at)
     return _at_once(at)
 
 
@@ -474,5 +481,5 @@ def _let_a_run_fail(platform: FaultyPlatform) -> float:
         runs = platform.runs("prediction_stream_job")
         return any(run["status"] == "FAILURE" for run in runs if run["runId"] not in before)
 
-    wait_until(one_has_failed, 120, "a run without its model to fail")
+    wait_until(one_has_failed, LONGEST_WAIT, "a run without its model to fail")
     return at

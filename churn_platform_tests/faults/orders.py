@@ -54,7 +54,7 @@ class Orders:
         file = self._folder / f"{point.name}.hit"
         return Hit(**json.loads(file.read_text())) if file.exists() else None
 
-    def wait_for_hit(self, point: FaultPoint, timeout: float = 60) -> Hit:
+    def wait_for_hit(self, point: FaultPoint, timeout: float = 300) -> Hit:
         """Wait until a process has carried the order out."""
         wait_until(lambda: self.hit(point) is not None, timeout, f"a run to get {point}")
         hit = self.hit(point)

@@ -48,7 +48,23 @@ _FIRST_ROW: Final = """
     select extract(epoch from min(pg_xact_commit_timestamp(xmin)))::double precision
     from churn_predictions where event_timestamp > to_timestamp(%s) and event_timestamp < to_timestamp(%s)
 """
+LONGEST_WAIT: Final = 300.0  # seconds; a machine that is busy otherwise is no fault of the platform
+LEAST_BATCH_EVENTS: Final = 10_000
+BATCH_SECONDS: Final = 30  # how long a batch lasts at the rate of the traffic, if that is more events
 FIRST_ROW_WITHIN: Final = 10.0  # seconds; among the events of so long after the moment is the first
+
+
+@dataclass(frozen=True)
+class Load:
+    """Traffic on a platform: events a second, and the seed that they are made by chance from."""
+
+    rate: float
+    seed: int
+
+    @property
+    def batch_events(self) -> int:
+        """A batch closes at so many: late enough for a standby to be there. Tests fill one that has to end sooner."""
+        return int(max(LEAST_BATCH_EVENTS, self.rate * BATCH_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -63,21 +79,19 @@ class Session:
 class FaultyPlatform(Running):
     """A running platform whose parts may be away, with traffic of its own and orders for its runs."""
 
-    def __init__(self, stack: Stack, *, folder: Path, orders: Orders, rate: float, seed: int) -> None:
+    def __init__(self, stack: Stack, *, folder: Path, orders: Orders, load: Load) -> None:
         """Name what belongs to it.
 
         Args:
             stack: is up.
             folder: for its model bundles.
             orders: the stack's processes look for them.
-            rate: events a second of its traffic.
-            seed: of the traffic.
+            load: its traffic.
         """
         super().__init__(stack)
         self.folder = folder
         self.orders = orders
-        self._rate = rate
-        self._seed = seed
+        self.load = load
         # Of the runs seen so far, by run id and port: finding the process that speaks from a port takes a while.
         self._pids: dict[tuple[str, int], int] = {}
 
@@ -90,8 +104,8 @@ class FaultyPlatform(Running):
         self.config = StreamConfig.from_settings(load_settings().model_copy(update=addresses))
         # Its complaints about a Kafka that is down by order would end up on the terminal.
         self.admin = AdminClient({**self.config.kafka, "log_level": 0})
-        customers = rows_of(generate_customers(1_500, seed=self._seed))
-        self.traffic = Traffic(self.config, customers, rate=self._rate, mix=MIX, seed=self._seed)
+        customers = rows_of(generate_customers(1_500, seed=self.load.seed))
+        self.traffic = Traffic(self.config, customers, rate=self.load.rate, mix=MIX, seed=self.load.seed)
         self._make_champions()
         return self
 
@@ -168,7 +182,7 @@ class FaultyPlatform(Running):
                 continue  # it ended while we looked
         return found
 
-    def live(self, *, timeout: float = 90) -> Session:
+    def live(self, *, timeout: float = LONGEST_WAIT) -> Session:
         """The run that holds the lock; waits until there is one that has committed something."""
         found: list[Session] = []
 
@@ -181,7 +195,7 @@ class FaultyPlatform(Running):
         wait_until(streams, timeout, "a run to stream")
         return found[0]
 
-    def standby(self, *, timeout: float = 90) -> Session:
+    def standby(self, *, timeout: float = LONGEST_WAIT) -> Session:
         """A warm run that waits for the lock; waits until there is one."""
         found: list[Session] = []
 
@@ -193,16 +207,25 @@ class FaultyPlatform(Running):
         wait_until(waits, timeout, "a standby to wait for the lock")
         return found[0]
 
-    def wait_for_hand_over(self, after: float, *, count: int = 1, timeout: float = 120) -> None:
-        """Wait until so many batches that were planned after this moment are streamed into."""
+    def fill_batch(self) -> None:
+        """Send so much that the open batch ends and the next one begins."""
+        self.traffic.send(self.load.batch_events)
+
+    def hand_over(self, after: float) -> None:
+        """Have a batch opened that was planned after this moment: by what asks for runs, and by a run, that work."""
+        wait_until(
+            lambda: self.holds("select exists (select from stream_batches where planned > to_timestamp(%s))", after),
+            LONGEST_WAIT,
+            "a new batch to be planned",
+        )
+        self.fill_batch()
         wait_until(
             lambda: self.holds(
-                "select count(*) >= %s from stream_batches where planned > to_timestamp(%s) and opened is not null",
-                count,
+                "select exists (select from stream_batches where planned > to_timestamp(%s) and opened is not null)",
                 after,
             ),
-            timeout,
-            f"{count} new batches to open",
+            LONGEST_WAIT,
+            "a new batch to be opened",
         )
 
     # Its parts
@@ -229,7 +252,7 @@ class FaultyPlatform(Running):
             return None
         return seconds
 
-    def wait_for_row_after(self, moment: float, *, timeout: float = 120) -> float:
+    def wait_for_row_after(self, moment: float, *, timeout: float = LONGEST_WAIT) -> float:
         """Wait for that row."""
         wait_until(lambda: self.first_row_after(moment) is not None, timeout, "the row of a new event")
         seconds = self.first_row_after(moment)
@@ -257,11 +280,11 @@ class FaultyPlatform(Running):
         sent = self.traffic.sent.messages
         wait_until(
             lambda: self.holds("select coalesce(sum(events), 0) >= %s from stream_batches", sent),
-            180,
+            LONGEST_WAIT,
             f"all {sent} events to be read",
         )
-        wait_until(self.all_published, 60, "everything to be published")
-        wait_until(self.figures_are_current, 120, "hours and days to be up to date")
+        wait_until(self.all_published, LONGEST_WAIT, "everything to be published")
+        wait_until(self.figures_are_current, LONGEST_WAIT, "hours and days to be up to date")
 
     def figures_are_current(self) -> bool:
         """Whether every hour and day includes every commit."""
@@ -294,18 +317,20 @@ def ended(pid: int) -> bool:
 
 
 @contextmanager
-def faulty_platform(
-    folder: Path, given: dict[str, str], *, rate: float, seed: int, settings: dict[str, str]
-) -> Iterator[FaultyPlatform]:
+def faulty_platform(folder: Path, given: dict[str, str], load: Load) -> Iterator[FaultyPlatform]:
     """A platform of its own in this folder, up while the context lasts.
 
     Args:
         folder: another user may pass through it: PostgreSQL runs as one under root.
         given: the environment to build on.
-        rate: events a second of its traffic.
-        seed: of the traffic.
-        settings: of the platform, beside `given`.
+        load: its traffic.
     """
+    settings = {
+        "BATCH_EVENTS": str(load.batch_events),
+        "LINGER_MS": "100",  # a tenth of the commits, which are most of the work at this rate
+        "METRICS_SECONDS": "0",
+        "STANDBY": "true",
+    }
     orders = Orders(folder / "orders")
     stack = Stack(
         folder / "local",
@@ -313,6 +338,6 @@ def faulty_platform(
         given=orders.environment({**given, **settings}),
         env_file=Path(os.devnull),
     )
-    with stack, FaultyPlatform(stack, folder=folder, orders=orders, rate=rate, seed=seed) as platform:
+    with stack, FaultyPlatform(stack, folder=folder, orders=orders, load=load) as platform:
         yield platform
         platform.traffic.stop()
