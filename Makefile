@@ -57,6 +57,14 @@ verify: install ## Check Kafka and Postgres against each other: every event once
 test: install ## Run the tests on real embedded servers (ARGS="-k sensor" selects)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-faults
+test-faults: install ## Break everything that may fail, one after the other, on a platform under traffic
+	$(BIN)/python -m pytest -m "" churn_platform_tests/faults $(ARGS)
+
+.PHONY: soak
+soak: install ## Break something at random every 20 s under load (ARGS="--minutes 10 --rate 2000")
+	$(BIN)/python -m churn_platform_tests.faults.soak $(ARGS)
+
 .PHONY: bench-growth
 bench-growth: install ## Measure what growth costs (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
 	$(BIN)/python -m benchmarks.growth $(ARGS)

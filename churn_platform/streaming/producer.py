@@ -66,27 +66,29 @@ def produce(
     mix: Mix = Mix(),
     seed: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    until: Callable[[], bool] | None = None,
 ) -> Produced:
     """Send events made from rows picked at random, with replacement; the topic is created if it is missing.
 
     Args:
         rows: customers, with the fields of CUSTOMER_FIELDS and perhaps Exited.
-        count: how many events; None: until `duration` is over.
+        count: how many events; None: no limit.
         rate: events a second; None: as fast as Kafka takes them.
-        duration: seconds; None: until `count` are sent.
+        duration: seconds; None: no limit.
         mix: shares of bad, duplicate and late events.
         seed: makes the choice of rows and faults repeatable; ids and times differ all the same.
         progress: called with the number of events sent so far.
+        until: asked again and again; the sending ends when it says so. None: no such end.
 
     Raises:
         ProducerError: Kafka did not acknowledge an event.
         BrokerRefusedError, BrokersUnreachableError: see clients.explained().
-        ValueError: there is no row, or neither a count nor a duration.
+        ValueError: there is no row, or nothing that ends the sending.
     """
     if not rows:
         raise ValueError("There is no customer to make events from: the file has no row with a known Gender.")
-    if count is None and duration is None:
-        raise ValueError("Neither a count nor a duration was given: say how many events, or for how long.")
+    if count is None and duration is None and until is None:
+        raise ValueError("Nothing ends the sending: say how many events (count), for how long (duration), or until.")
     topics.create_missing(clients.admin(config.kafka), config)
     failures: list[KafkaError] = []
     producer = _make_producer(config)
@@ -94,7 +96,7 @@ def produce(
     events = _events(rows, mix, random.Random(seed), produced.kinds)  # noqa: S311  a choice of samples, no secret
     while not failures:
         elapsed = time.monotonic() - started
-        if duration is not None and elapsed >= duration:
+        if (duration is not None and elapsed >= duration) or (until is not None and until()):
             break
         due = _due(produced.sent, count=count, rate=rate, elapsed=elapsed)
         for _ in range(due):

@@ -1,19 +1,15 @@
 """A running platform under test: what a person does in the UI, and what stands in PostgreSQL and Kafka then."""
 
 import json
-import os
-import signal
 from collections.abc import Sequence
 from typing import Any, LiteralString, Self
 
 import httpx
-import psutil
 import psycopg
 from confluent_kafka import Producer
 from dagster_graphql import DagsterGraphQLClient
 
 from churn_platform.local.stack import Stack
-from churn_platform.storage import ledger
 from churn_platform_tests.waiting import wait_until
 
 EVENTS_TOPIC = "customer-events"
@@ -108,11 +104,14 @@ class Running:
             producer.produce(EVENTS_TOPIC, each if isinstance(each, bytes) else json.dumps(each).encode())
         assert producer.flush(30) == 0
 
-    def value(self, query: LiteralString) -> Any:
+    def rows(self, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+        """Rows of a query."""
+        return self.connection.execute(query, parameters).fetchall()
+
+    def value(self, query: LiteralString, *parameters: object) -> Any:
         """The one value that a query gives."""
-        row = self.connection.execute(query).fetchone()
-        assert row is not None
-        return row[0]
+        ((value,),) = self.rows(query, *parameters)
+        return value
 
     def events_read(self) -> int:
         """Events that the ledger has counted."""
@@ -133,21 +132,3 @@ class Running:
                 """
             )
         )
-
-    def kill_streaming_runs(self) -> int:
-        """kill -9 every streaming run that PostgreSQL has a session of; how many there were."""
-        ports = {
-            port
-            for (port,) in self.connection.execute(
-                "select client_port from pg_stat_activity where starts_with(application_name, %s)",
-                (ledger.SESSION_PREFIX,),
-            )
-        }
-        pids = {
-            connection.pid
-            for connection in psutil.net_connections("tcp")
-            if connection.laddr and connection.laddr.port in ports and connection.pid
-        } - {os.getpid()}
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        return len(pids)

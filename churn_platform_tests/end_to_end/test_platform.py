@@ -1,4 +1,4 @@
-"""The whole way under the real daemon: from a schedule to a champion, from an event to its hour, through a kill."""
+"""The whole way under the real daemon: from a schedule to a champion, from an event to its hour."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -67,24 +67,3 @@ def test_a_replay_from_the_ui_leaves_the_same_rows_and_figures(trained: Running)
     assert trained.value("select sum(replays) from stream_batches") == 1
     assert trained.value(ROWS) == rows
     assert trained.value(FIGURES) == figures
-
-
-def test_killed_runs_lose_nothing_and_count_nothing_twice(trained: Running) -> None:
-    before, kills = trained.events_read(), 0
-    sent = [event(number) for number in range(3_000)]
-    for third in range(3):
-        trained.send(sent[third * 1_000 : (third + 1) * 1_000])
-        wait_until(lambda third=third: trained.events_read() > before + third * 1_000, 90, "a commit to kill after")  # type: ignore[misc]
-        kills += trained.kill_streaming_runs()
-
-    wait_until(lambda: trained.events_read() >= before + 3_000, 120, "everything to be read")
-    wait_until(trained.at_rest, 120, "batches, hours and days to be there")
-
-    assert kills >= 3
-    assert trained.events_read() == before + 3_000
-    ids = {str(each["event_id"]) for each in sent}
-    stored = [str(row[0]) for row in trained.connection.execute("select event_id from churn_predictions")]
-    assert len(stored) == len(set(stored))
-    assert ids <= set(stored)
-    assert trained.value("select sum(predictions + dead_letters + duplicates) from stream_batches") == before + 3_000
-    assert trained.value("select sum(total_predictions) from churn_metrics_hourly") == len(stored)

@@ -1,0 +1,136 @@
+"""A soak: traffic for minutes, something random broken every some seconds, and the accounts at the end.
+
+Example: python -m churn_platform_tests.faults.soak --minutes 10 --rate 2000 --every 20 --seed 1 --json soak.json
+"""
+
+import json
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from churn_platform.local.environment import SERVERS
+from churn_platform_tests.faults.accounts import Finding, audit
+from churn_platform_tests.faults.catalogue import CATALOGUE, Fault
+from churn_platform_tests.faults.platform import LONGEST_WAIT, FaultyPlatform, Load, faulty_platform
+from churn_platform_tests.faults.recovery import Recovery, strike
+from churn_platform_tests.waiting import wait_until
+
+# A soak of at least so many minutes has the time for faults that last a minute themselves.
+MINUTES_FOR_LONG_FAULTS: Final = 20
+
+console = Console(highlight=False)
+
+
+def main(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long things are broken.")] = 10,
+    rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 2000,
+    every: Annotated[float, typer.Option(min=0, help="Seconds from one fault to the next.")] = 20,
+    seed: Annotated[int | None, typer.Option(help="Makes the choice of faults repeatable.")] = None,
+    report: Annotated[Path | None, typer.Option("--json", help="File for the results.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Fault to choose from; may be given several times.")] = None,
+) -> None:
+    """Break something random under load, again and again, then count; exit code 1 if anything does not hold."""
+    unknown = set(only or ()) - CATALOGUE.keys()
+    if unknown:
+        console.print(f"No such fault: {', '.join(sorted(unknown))}. There are: {', '.join(CATALOGUE)}.", style="red")
+        raise typer.Exit(2)
+    seed = random.SystemRandom().randrange(2**31) if seed is None else seed
+    faults = [
+        fault
+        for fault in CATALOGUE.values()
+        if (fault.name in only if only else not fault.long or minutes >= MINUTES_FOR_LONG_FAULTS)
+    ]
+    console.print(f"{minutes:g} minutes, {rate:g} events a second, a fault every {every:g} s, seed {seed}.")
+    folder = Path(tempfile.mkdtemp(prefix="churn-soak-"))
+    folder.chmod(0o711)  # only PostgreSQL, which runs as another user under root, has to pass through
+    given = {name: value for name, value in os.environ.items() if name not in SERVERS.values()}
+    recoveries: list[Recovery] = []
+    with faulty_platform(folder, given, Load(rate=rate, seed=seed)) as platform:
+        try:
+            for recovery in _soak(platform, faults, random.Random(seed), seconds=minutes * 60, every=every):  # noqa: S311  a choice of faults, no secret
+                recoveries.append(recovery)
+                console.print(_line(recovery))
+            platform.settle()
+            wait_until(platform.at_rest, LONGEST_WAIT, "every batch to be closed and reported")
+            findings = audit(platform)
+        except AssertionError as error:  # what did not come back in time
+            findings = [Finding("the platform recovers", holds=False, seen=str(error))]
+        sent = platform.traffic.sent
+    _show(recoveries, findings)
+    console.print(
+        f"{sent.messages:,} events sent: {sent.predictions:,} predictions, {sent.dead_letters:,} dead letters, "
+        f"{sent.duplicates:,} duplicates; {sent.kinds['late']:,} were late."
+    )
+    if report is not None:
+        results = {
+            "minutes": minutes,
+            "rate": rate,
+            "every": every,
+            "seed": seed,
+            "sent": sent.messages,
+            "recoveries": [asdict(recovery) for recovery in recoveries],
+            "findings": [asdict(finding) for finding in findings],
+        }
+        report.write_text(json.dumps(results, indent=2))
+    if not all(finding.holds for finding in findings):
+        console.print(f"The platform's logs are kept: {folder / 'local' / 'logs'}", style="red")
+        raise typer.Exit(1)
+    shutil.rmtree(folder)
+
+
+def _soak(
+    platform: FaultyPlatform, faults: list[Fault], chance: random.Random, *, seconds: float, every: float
+) -> Iterator[Recovery]:
+    """Break one thing after the other, each once before one comes twice, until the time is over."""
+    platform.traffic.start()
+    platform.live()
+    end, pending = time.monotonic() + seconds, list[Fault]()
+    while time.monotonic() < end:
+        began = time.monotonic()
+        pending = pending or chance.sample(faults, len(faults))
+        yield strike(platform, pending.pop())
+        wait_until(lambda began=began: time.monotonic() >= min(began + every, end), every + 1, "the next fault's turn")  # type: ignore[misc]  # mypy types a lambda's default as no argument
+
+
+def _line(recovery: Recovery) -> str:
+    return (
+        f"{recovery.title}: lasted {recovery.outage:.1f} s, next row after {recovery.first_row:.2f} s, "
+        f"caught up after {recovery.caught_up:.1f} s."
+    )
+
+
+def _show(recoveries: list[Recovery], findings: list[Finding]) -> None:
+    table = Table("Fault", title="Recoveries, in seconds")
+    for column in ("times", "cause lasted", "next row after, median", "longest", "caught up, longest"):
+        table.add_column(column, justify="right")
+    by_title: dict[str, list[Recovery]] = {}
+    for recovery in recoveries:
+        by_title.setdefault(recovery.title, []).append(recovery)
+    for title, group in sorted(by_title.items()):
+        rows = sorted(recovery.first_row for recovery in group)
+        table.add_row(
+            title,
+            str(len(group)),
+            f"{max(recovery.outage for recovery in group):.1f}",
+            f"{rows[len(rows) // 2]:.2f}",
+            f"{rows[-1]:.2f}",
+            f"{max(recovery.caught_up for recovery in group):.1f}",
+        )
+    console.print(table)
+    for finding in findings:
+        mark, style = ("✓", "green") if finding.holds else ("✗", "red")
+        console.print(f"[{style}]{mark}[/{style}] {finding.law}: {finding.seen}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
