@@ -11,7 +11,6 @@ from typing import Any, Final, LiteralString, Self
 
 import psutil
 import psycopg
-from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
 from churn_platform.customers.generator import generate_customers
@@ -20,7 +19,7 @@ from churn_platform.local.stack import DAGSTER, SERVICES, Stack
 from churn_platform.local.supervision import is_supervisor, left_over
 from churn_platform.settings import load_settings
 from churn_platform.storage import ledger, model_versions
-from churn_platform.streaming import topics
+from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.producer import Mix, rows_of
 from churn_platform.streaming.reader import make_consumer, markers
@@ -102,8 +101,7 @@ class FaultyPlatform(Running):
             "database_url": SecretStr(self.stack.addresses["postgres"]),
         }
         self.config = StreamConfig.from_settings(load_settings().model_copy(update=addresses))
-        # Its complaints about a Kafka that is down by order would end up on the terminal.
-        self.admin = AdminClient({**self.config.kafka, "log_level": 0})
+        self.admin = clients.admin(self.config.kafka)
         customers = rows_of(generate_customers(1_500, seed=self.load.seed))
         self.traffic = Traffic(self.config, customers, rate=self.load.rate, mix=MIX, seed=self.load.seed)
         self._make_champions()
