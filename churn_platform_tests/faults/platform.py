@@ -273,7 +273,7 @@ class FaultyPlatform(Running):
         return all(published.get(partition, 0) >= position for partition, position in positions.items() if position)
 
     def settle(self) -> None:
-        """End the traffic and wait until everything sent is read and published, and every hour and day computed."""
+        """End the traffic and wait until everything sent is read and published."""
         self.traffic.stop()
         sent = self.traffic.sent.messages
         wait_until(
@@ -282,19 +282,11 @@ class FaultyPlatform(Running):
             f"all {sent} events to be read",
         )
         wait_until(self.all_published, LONGEST_WAIT, "everything to be published")
-        wait_until(self.figures_are_current, LONGEST_WAIT, "hours and days to be up to date")
 
-    def figures_are_current(self) -> bool:
-        """Whether every hour and day includes every commit."""
-        return self.holds(
-            """
-            select not exists (
-                select from dirty_hours d left join churn_metrics_hourly h using (hour_timestamp)
-                where h.version is distinct from d.version
-            ) and (select coalesce(sum(version), 0) from churn_metrics_hourly)
-                = (select coalesce(sum(version), 0) from churn_metrics_daily)
-            """
-        )
+    def come_to_rest(self) -> None:
+        """Settle, and wait until every batch is closed and reported, and every hour and day up to date."""
+        self.settle()
+        wait_until(self.at_rest, LONGEST_WAIT, "every batch to be closed and reported, every hour and day computed")
 
 
 def kill(pid: int) -> float:

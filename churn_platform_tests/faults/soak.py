@@ -23,7 +23,7 @@ from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
 from churn_platform.streaming.verification import Law
 from churn_platform_tests.faults.accounts import audit
 from churn_platform_tests.faults.catalogue import CATALOGUE, Fault
-from churn_platform_tests.faults.platform import LONGEST_WAIT, FaultyPlatform, Load, faulty_platform
+from churn_platform_tests.faults.platform import FaultyPlatform, Load, faulty_platform
 from churn_platform_tests.faults.recovery import Recovery, strike
 from churn_platform_tests.waiting import wait_until
 
@@ -62,8 +62,7 @@ def main(
             for recovery in _soak(platform, faults, random.Random(seed), seconds=minutes * 60, every=every):  # noqa: S311  a choice of faults, no secret
                 recoveries.append(recovery)
                 console.print(_line(recovery))
-            platform.settle()
-            wait_until(platform.at_rest, LONGEST_WAIT, "every batch to be closed and reported")
+            platform.come_to_rest()
             laws = audit(platform)
         except AssertionError as error:  # what did not come back in time
             laws = [Law("recovery", holds=False, says=str(error))]
