@@ -33,10 +33,12 @@ class Struck:
     """A fault that is over. Moments in seconds since 1970.
 
     `at` is when it had struck: an event sent later has met the broken platform. `mended` is when its cause was gone.
+    `aftermath` waits for what has to come in the end, after the recovery.
     """
 
     at: float
     mended: float
+    aftermath: Callable[[], None] = lambda: None
 
 
 Strike = Callable[[FaultyPlatform], Struck]
@@ -151,8 +153,11 @@ def freeze_live_run(platform: FaultyPlatform) -> Struck:
         platform.wait_for_row_after(at)
     finally:
         _continue(frozen)
-    wait_until(lambda: ended(frozen), LONGEST_WAIT, "the frozen run to find its batch closed and to end")
-    return _at_once(at)
+
+    def ends() -> None:
+        wait_until(lambda: ended(frozen), LONGEST_WAIT, "the frozen run to find its batch closed and to end")
+
+    return Struck(at, at, ends)
 
 
 @_fault("Two runs at once: a second one of the same batch, launched by hand")

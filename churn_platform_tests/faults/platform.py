@@ -48,7 +48,7 @@ _FIRST_ROW: Final = """
     from churn_predictions where event_timestamp > to_timestamp(%s) and event_timestamp < to_timestamp(%s)
 """
 LONGEST_WAIT: Final = 300.0  # seconds; a machine that is busy otherwise is no fault of the platform
-LEAST_BATCH_EVENTS: Final = 10_000
+LEAST_BATCH_EVENTS: Final = 30_000
 BATCH_SECONDS: Final = 30  # how long a batch lasts at the rate of the traffic, if that is more events
 FIRST_ROW_WITHIN: Final = 10.0  # seconds; among the events of so long after the moment is the first
 
