@@ -230,8 +230,10 @@ class FaultyPlatform(Running):
         processes = left_over(self.stack.local)
         supervisors = [process for process in processes if is_supervisor(process)]
         below = [child for each in supervisors for child in each.children(recursive=True)]
-        for process in (*supervisors, *below, *processes):
-            kill(process.pid)
+        everything = {process.pid for process in (*supervisors, *below, *processes)}
+        for pid in (*(each.pid for each in supervisors), *everything):
+            kill(pid)
+        wait_until(lambda: not any(map(psutil.pid_exists, everything)), LONGEST_WAIT, "everything to be gone")
 
     # What stands at its ends
 
