@@ -38,6 +38,8 @@ STEP_ROWS: Final = 1_000
 
 PREDICTIONS: Final = dg.AssetKey("churn_predictions")
 PARTITION_TAG: Final = "dagster/partition"
+FIRST_TAG: Final = "dagster/asset_partition_range_start"
+LAST_TAG: Final = "dagster/asset_partition_range_end"
 FINISHED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 T = TypeVar("T")
@@ -92,11 +94,12 @@ def prune_partitions(
     """
     keys = sorted(instance.get_dynamic_partitions(str(batches.name)))
     surplus = keys[: max(len(keys) - keep, 0)]
-    ledger.forget_unopened(connection, before=before, excluding=_active_keys(instance), leaving=KEPT_FOR_REUSE)
+    active = _active_ranges(instance)
+    ledger.forget_unopened(connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE)
     settled = set(ledger.settled_batches(connection, keys, before=before, surplus=surplus))
     # Of a key that the ledger has forgotten, or never knew, its own time tells.
     settled |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
-    prunable = [key for key in keys if key in settled]
+    prunable = [key for key in keys if key in settled and not any(first <= key <= last for first, last in active)]
     partitions = runs = 0
     for step in budget.steps(prunable, STEP):
         found = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: step}))
@@ -154,11 +157,12 @@ def prune_ticks(instance: dg.DagsterInstance, *, before: datetime, budget: Budge
     return {"ticks": ticks}
 
 
-def _active_keys(instance: dg.DagsterInstance) -> list[str]:
-    """Partition keys of runs that are not finished."""
+def _active_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
+    """First and last partition key of each run that is not finished: one key, or the batches of a backfill."""
     unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED]
-    runs = instance.get_runs(dg.RunsFilter(statuses=unfinished))
-    return [run.tags[PARTITION_TAG] for run in runs if PARTITION_TAG in run.tags]
+    tags = [run.tags for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))]
+    single = [(each[PARTITION_TAG], each[PARTITION_TAG]) for each in tags if PARTITION_TAG in each]
+    return single + [(each[FIRST_TAG], each[LAST_TAG]) for each in tags if FIRST_TAG in each and LAST_TAG in each]
 
 
 def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
