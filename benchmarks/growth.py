@@ -1,7 +1,6 @@
 """What growth costs: a commit, a sensor tick, the asset page and the archive, at more and more partitions and rows."""
 
 import json
-import logging
 import os
 import shutil
 import statistics
@@ -495,7 +494,6 @@ def main(
     Example: make bench-growth ARGS="--partitions 0,1000 --rows 0,1000000"
     """
     console, began = Console(width=120), time.monotonic()
-    logging.getLogger("dagster").setLevel(logging.ERROR)  # each tick says what it saw
     with own_servers() as folder:
         growth = Growth(platform(folder, "grown"), platform(folder, "new"), console)
         growth.partitions([int(count) for count in partitions.split(",")])
