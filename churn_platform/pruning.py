@@ -1,7 +1,7 @@
 """Pruning of what Dagster's own storage holds: prediction partitions, runs, events and ticks that nobody looks at.
 
-Dagster deletes runs and keys on demand and ticks by age; events without a run, events of a deleted key and results of
-checks it keeps for ever. For those its tables are named here, as SQLAlchemy knows them: the same on every storage.
+Dagster deletes a run or a key on demand, one by one, and ticks by age; events without a run, events of a deleted key
+and results of checks it keeps for ever. So its tables are named here, as SQLAlchemy knows them on every storage.
 """
 
 import time
@@ -18,9 +18,12 @@ from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_C
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
+    DynamicPartitionsTable,
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 
@@ -107,9 +110,7 @@ def prune_partitions(
         idle = [key for key in step if key not in busy]
         finished = [run.run_id for run in found if run.tags[PARTITION_TAG] not in busy]
         _delete_runs(instance, finished)
-        _delete_partition_events(instance, idle)
-        for key in idle:
-            instance.delete_dynamic_partition(str(batches.name), key)
+        _delete_partitions(instance, idle)
         partitions, runs = partitions + len(idle), runs + len(finished)
     return {"partitions": partitions, "runs": runs, "partitions_left_for_next_time": len(prunable) - partitions}
 
@@ -166,26 +167,38 @@ def _active_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
 
 
 def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
-    """Delete runs with all that they left; a run itself last, so that it is found again if this is cut short."""
+    """Delete finished runs with all that they left; the runs last, so that they are found again if this is cut short.
+
+    All at once: instance.delete_run() opens a dozen connections for each.
+    """
     if not run_ids:
         return
-    storage = _event_log(instance)
-    with storage.index_connection() as connection:
-        connection.execute(sa.delete(AssetCheckExecutionsTable).where(_checks.run_id.in_(run_ids)))
+    storage = instance.run_storage
+    if not isinstance(storage, SqlRunStorage):
+        raise UnknownStorageError(_unknown(storage))
     for run_id in run_ids:
         instance.compute_log_manager.delete_logs(prefix=[run_id])
-        storage.delete_events(run_id)
-        instance.delete_run(run_id)
-
-
-def _delete_partition_events(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
-    """Delete what other runs, or none, have reported of these prediction partitions."""
-    asset = PREDICTIONS.to_string()
-    of_keys = sa.select(_events.id).where(_events.asset_key == asset, _events.partition.in_(keys))
     with _event_log(instance).index_connection() as connection:
-        _delete_events(connection, _ids(connection, of_keys))
+        connection.execute(sa.delete(AssetCheckExecutionsTable).where(_checks.run_id.in_(run_ids)))
+        _delete_events(connection, _events.run_id.in_(run_ids))
+    with storage.connect() as connection:
+        connection.execute(sa.delete(RunTagsTable).where(RunTagsTable.c.run_id.in_(run_ids)))
+        connection.execute(sa.delete(RunsTable).where(RunsTable.c.run_id.in_(run_ids)))
+
+
+def _delete_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+    """Delete keys of prediction partitions, after what other runs, or none, have reported of them."""
+    asset = PREDICTIONS.to_string()
+    with _event_log(instance).index_connection() as connection:
+        _delete_events(connection, sa.and_(_events.asset_key == asset, _events.partition.in_(keys)))
         connection.execute(
             sa.delete(AssetCheckExecutionsTable).where(_checks.asset_key == asset, _checks.partition.in_(keys))
+        )
+        connection.execute(
+            sa.delete(DynamicPartitionsTable).where(
+                DynamicPartitionsTable.c.partitions_def_name == batches.name,
+                DynamicPartitionsTable.c.partition.in_(keys),
+            )
         )
 
 
@@ -223,14 +236,15 @@ def _prune_runless_events(instance: dg.DagsterInstance, before: datetime, budget
         )
         deleted = 0
         for step in budget.steps(old, STEP_ROWS):
-            _delete_events(connection, step)
+            _delete_events(connection, _events.id.in_(step))
             deleted += len(step)
     return deleted
 
 
-def _delete_events(connection: sa.Connection, ids: Sequence[int]) -> None:
+def _delete_events(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    ids = sa.select(_events.id).where(which)
     connection.execute(sa.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(ids)))
-    connection.execute(sa.delete(SqlEventLogStorageTable).where(_events.id.in_(ids)))
+    connection.execute(sa.delete(SqlEventLogStorageTable).where(which))
 
 
 def _ids(connection: sa.Connection, query: sa.Select[Any]) -> list[int]:
