@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 import psutil
+import psycopg
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.storage import model_versions
@@ -294,26 +295,27 @@ def disk_full(platform: FaultyPlatform) -> Struck:
     A disk that is really full would need a file system of its own, which only root may mount.
     """
     platform.live()
-    platform.connection.execute(
-        """
-        create function no_space_left() returns trigger language plpgsql as $$ begin
-            raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
-        end $$
-        """
-    )
-    platform.connection.execute(
-        "create trigger no_space_left before insert on churn_predictions execute function no_space_left()"
-    )
-    at = time.time()
-    try:
-        wait_until(
-            lambda: any("No space left on device" in line for line in platform.stack.logs("postgres")),
-            LONGEST_WAIT,
-            "a commit to fail",
+    with psycopg.connect(platform.stack.owner_dsn, autocommit=True) as owner:
+        owner.execute(
+            """
+            create function no_space_left() returns trigger language plpgsql as $$ begin
+                raise exception 'could not extend file: No space left on device' using errcode = 'disk_full';
+            end $$
+            """
         )
-        _let_pass(at + 5)
-    finally:
-        platform.connection.execute("drop function no_space_left() cascade")
+        owner.execute(
+            "create trigger no_space_left before insert on churn_predictions execute function no_space_left()"
+        )
+        at = time.time()
+        try:
+            wait_until(
+                lambda: any("No space left on device" in line for line in platform.stack.logs("postgres")),
+                LONGEST_WAIT,
+                "a commit to fail",
+            )
+            _let_pass(at + 5)
+        finally:
+            owner.execute("drop function no_space_left() cascade")
     return Struck(at, time.time())
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final, LiteralString, Self
 
 import psutil
 import psycopg
-from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
 from churn_platform.customers.generator import generate_customers
@@ -20,7 +19,7 @@ from churn_platform.local.stack import DAGSTER, SERVICES, Stack
 from churn_platform.local.supervision import is_supervisor, left_over
 from churn_platform.settings import load_settings
 from churn_platform.storage import ledger, model_versions
-from churn_platform.streaming import topics
+from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.producer import Mix, rows_of
 from churn_platform.streaming.reader import make_consumer, markers
@@ -102,8 +101,7 @@ class FaultyPlatform(Running):
             "database_url": SecretStr(self.stack.addresses["postgres"]),
         }
         self.config = StreamConfig.from_settings(load_settings().model_copy(update=addresses))
-        # Its complaints about a Kafka that is down by order would end up on the terminal.
-        self.admin = AdminClient({**self.config.kafka, "log_level": 0})
+        self.admin = clients.admin(self.config.kafka)
         customers = rows_of(generate_customers(1_500, seed=self.load.seed))
         self.traffic = Traffic(self.config, customers, rate=self.load.rate, mix=MIX, seed=self.load.seed)
         self._make_champions()
@@ -275,7 +273,7 @@ class FaultyPlatform(Running):
         return all(published.get(partition, 0) >= position for partition, position in positions.items() if position)
 
     def settle(self) -> None:
-        """End the traffic and wait until everything sent is read and published, and every hour and day computed."""
+        """End the traffic and wait until everything sent is read and published."""
         self.traffic.stop()
         sent = self.traffic.sent.messages
         wait_until(
@@ -284,19 +282,11 @@ class FaultyPlatform(Running):
             f"all {sent} events to be read",
         )
         wait_until(self.all_published, LONGEST_WAIT, "everything to be published")
-        wait_until(self.figures_are_current, LONGEST_WAIT, "hours and days to be up to date")
 
-    def figures_are_current(self) -> bool:
-        """Whether every hour and day includes every commit."""
-        return self.holds(
-            """
-            select not exists (
-                select from dirty_hours d left join churn_metrics_hourly h using (hour_timestamp)
-                where h.version is distinct from d.version
-            ) and (select coalesce(sum(version), 0) from churn_metrics_hourly)
-                = (select coalesce(sum(version), 0) from churn_metrics_daily)
-            """
-        )
+    def come_to_rest(self) -> None:
+        """Settle, and wait until every batch is closed and reported, and every hour and day up to date."""
+        self.settle()
+        wait_until(self.at_rest, LONGEST_WAIT, "every batch to be closed and reported, every hour and day computed")
 
 
 def kill(pid: int) -> float:

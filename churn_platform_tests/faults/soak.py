@@ -17,11 +17,13 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from churn_platform.local.environment import SERVERS
-from churn_platform_tests.faults.accounts import Finding, audit
+from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
+from churn_platform.streaming.verification import Law
+from churn_platform_tests.faults.accounts import audit
 from churn_platform_tests.faults.catalogue import CATALOGUE, Fault
-from churn_platform_tests.faults.platform import LONGEST_WAIT, FaultyPlatform, Load, faulty_platform
+from churn_platform_tests.faults.platform import FaultyPlatform, Load, faulty_platform
 from churn_platform_tests.faults.recovery import Recovery, strike
 from churn_platform_tests.waiting import wait_until
 
@@ -53,20 +55,19 @@ def main(
     console.print(f"{minutes:g} minutes, {rate:g} events a second, a fault every {every:g} s, seed {seed}.")
     folder = Path(tempfile.mkdtemp(prefix="churn-soak-"))
     folder.chmod(0o711)  # only PostgreSQL, which runs as another user under root, has to pass through
-    given = {name: value for name, value in os.environ.items() if name not in SERVERS.values()}
+    given = {name: value for name, value in os.environ.items() if name not in {*SERVERS.values(), OWNER_VARIABLE}}
     recoveries: list[Recovery] = []
     with faulty_platform(folder, given, Load(rate=rate, seed=seed)) as platform:
         try:
             for recovery in _soak(platform, faults, random.Random(seed), seconds=minutes * 60, every=every):  # noqa: S311  a choice of faults, no secret
                 recoveries.append(recovery)
                 console.print(_line(recovery))
-            platform.settle()
-            wait_until(platform.at_rest, LONGEST_WAIT, "every batch to be closed and reported")
-            findings = audit(platform)
+            platform.come_to_rest()
+            laws = audit(platform)
         except AssertionError as error:  # what did not come back in time
-            findings = [Finding("the platform recovers", holds=False, seen=str(error))]
+            laws = [Law("recovery", holds=False, says=str(error))]
         sent = platform.traffic.sent
-    _show(recoveries, findings)
+    _show(recoveries, laws)
     console.print(
         f"{sent.messages:,} events sent: {sent.predictions:,} predictions, {sent.dead_letters:,} dead letters, "
         f"{sent.duplicates:,} duplicates; {sent.kinds['late']:,} were late."
@@ -79,10 +80,10 @@ def main(
             "seed": seed,
             "sent": sent.messages,
             "recoveries": [asdict(recovery) for recovery in recoveries],
-            "findings": [asdict(finding) for finding in findings],
+            "laws": [asdict(law) for law in laws],
         }
         report.write_text(json.dumps(results, indent=2))
-    if not all(finding.holds for finding in findings):
+    if not all(law.holds for law in laws):
         console.print(f"The platform's logs are kept: {folder / 'local' / 'logs'}", style="red")
         raise typer.Exit(1)
     shutil.rmtree(folder)
@@ -109,7 +110,7 @@ def _line(recovery: Recovery) -> str:
     )
 
 
-def _show(recoveries: list[Recovery], findings: list[Finding]) -> None:
+def _show(recoveries: list[Recovery], laws: list[Law]) -> None:
     table = Table("Fault", title="Recoveries, in seconds")
     for column in ("times", "cause lasted", "next row after, median", "longest", "caught up, longest"):
         table.add_column(column, justify="right")
@@ -127,9 +128,11 @@ def _show(recoveries: list[Recovery], findings: list[Finding]) -> None:
             f"{max(recovery.caught_up for recovery in group):.1f}",
         )
     console.print(table)
-    for finding in findings:
-        mark, style = ("✓", "green") if finding.holds else ("✗", "red")
-        console.print(f"[{style}]{mark}[/{style}] {finding.law}: {finding.seen}")
+    for law in laws:
+        mark, style = ("✓", "green") if law.holds else ("✗", "red")
+        console.print(Text.assemble((f"{mark} ", style), f"{law.name}: {law.says}"))
+        for place in law.broken:
+            console.print(Text(f"    {place}", style="red"))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_a_million_waiting_events_are_drained_in_bounded_memory(
         f"{second:.0f} in the second quarter of them, {last:.0f} in the last",
     )
     assert max(samples) < MOST_MEGABYTES
-    faulty.settle()
+    faulty.come_to_rest()
     assert broken(audit(faulty)) == ""
 
 
