@@ -27,7 +27,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.resources import kafka as kafka_resource
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
-from churn_platform.streaming import clients, topics
+from churn_platform.streaming import clients, streaming_run, topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import BrokerRefusedError, BrokersUnreachableError, KafkaSettingsError
 from churn_platform_tests.streaming.secured import PASSWORDS, Authority, SecuredBroker, secured_broker
@@ -200,7 +200,8 @@ REFUSALS = {
 def test_a_refusal_names_brokers_user_cause_and_setting_and_never_the_password(
     user: User, broker: SecuredBroker, refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topics, "REQUEST_SECONDS", 4)
+    monkeypatch.setattr(topics, "REQUEST_SECONDS", 3)
+    monkeypatch.setattr(streaming_run, "GIVE_UP_SECONDS", 0)  # brokers that are away may come back, others never do
     user.sets(broker.environment(**refusal.changes(broker, tmp_path)))
 
     with pytest.raises(refusal.error) as of_the_run:
