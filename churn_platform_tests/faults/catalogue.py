@@ -33,10 +33,12 @@ class Struck:
     """A fault that is over. Moments in seconds since 1970.
 
     `at` is when it had struck: an event sent later has met the broken platform. `mended` is when its cause was gone.
+    `aftermath` waits for what has to come in the end, after the recovery.
     """
 
     at: float
     mended: float
+    aftermath: Callable[[], None] = lambda: None
 
 
 Strike = Callable[[FaultyPlatform], Struck]
@@ -151,8 +153,11 @@ def freeze_live_run(platform: FaultyPlatform) -> Struck:
         platform.wait_for_row_after(at)
     finally:
         _continue(frozen)
-    wait_until(lambda: ended(frozen), LONGEST_WAIT, "the frozen run to find its batch closed and to end")
-    return _at_once(at)
+
+    def ends() -> None:
+        wait_until(lambda: ended(frozen), LONGEST_WAIT, "the frozen run to find its batch closed and to end")
+
+    return Struck(at, at, ends)
 
 
 @_fault("Two runs at once: a second one of the same batch, launched by hand")
@@ -161,9 +166,16 @@ def second_run_by_hand(platform: FaultyPlatform) -> Struck:
     batch = platform.value("select max(batch) from stream_batches where run_id = %s", live.run_id)
     at = time.time()
     run = platform.dagster.submit_job_execution("prediction_stream_job", tags={"dagster/partition": batch})
-    wait_until(lambda: platform.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), LONGEST_WAIT)
-    assert platform.dagster.get_run_status(run).value == "SUCCESS"
-    return _at_once(at)
+
+    def ends() -> None:
+        wait_until(lambda: any(run == session.run_id for session in platform.sessions()), LONGEST_WAIT, "it to wait")
+        platform.fill_batch()
+        wait_until(
+            lambda: platform.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), LONGEST_WAIT, "its end"
+        )
+        assert platform.dagster.get_run_status(run).value == "SUCCESS"
+
+    return Struck(at, at, ends)
 
 
 # Dagster
@@ -190,9 +202,7 @@ def kill_daemon_while_it_submits(platform: FaultyPlatform) -> Struck:
 @_fault("kill -9 of the web server")
 def kill_webserver(platform: FaultyPlatform) -> Struck:
     platform.stack.kill_part("webserver")
-    at = time.time()
-    wait_until(platform.ready, LONGEST_WAIT, "the web server to answer")
-    return Struck(at, at)
+    return _at_once(time.time())
 
 
 @_fault("kill -9 of the code server; its runs go on")
@@ -221,7 +231,7 @@ def second_daemon(platform: FaultyPlatform) -> Struck:
     ) as second:
         try:
             for _ in range(3):
-                platform.hand_over(time.time())
+                platform.get_a_new_run()
         finally:
             second.terminate()
     return Struck(at, time.time())
@@ -426,12 +436,15 @@ def topic_made_anew(platform: FaultyPlatform) -> Struck:
 
 
 def _part_killed(platform: FaultyPlatform, name: str) -> Struck:
-    """kill -9 of a part that asks for runs; over once a run that it has asked for since then streams."""
+    """kill -9 of a part that runs are asked for and launched by; in the end it has to do so again."""
     platform.stack.kill_part(name)
     at = time.time()
-    wait_until(platform.ready, LONGEST_WAIT, f"{name} to answer")
-    platform.hand_over(at)
-    return _at_once(at)
+
+    def works() -> None:
+        wait_until(platform.ready, LONGEST_WAIT, f"{name} to answer")
+        platform.get_a_new_run()
+
+    return Struck(at, at, works)
 
 
 @contextmanager

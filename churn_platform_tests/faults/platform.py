@@ -48,7 +48,7 @@ _FIRST_ROW: Final = """
     from churn_predictions where event_timestamp > to_timestamp(%s) and event_timestamp < to_timestamp(%s)
 """
 LONGEST_WAIT: Final = 300.0  # seconds; a machine that is busy otherwise is no fault of the platform
-LEAST_BATCH_EVENTS: Final = 10_000
+LEAST_BATCH_EVENTS: Final = 30_000
 BATCH_SECONDS: Final = 30  # how long a batch lasts at the rate of the traffic, if that is more events
 FIRST_ROW_WITHIN: Final = 10.0  # seconds; among the events of so long after the moment is the first
 
@@ -209,21 +209,14 @@ class FaultyPlatform(Running):
         """Send so much that the open batch ends and the next one begins."""
         self.traffic.send(self.load.batch_events)
 
-    def hand_over(self, after: float) -> None:
-        """Have a batch opened that was planned after this moment: by what asks for runs, and by a run, that work."""
-        wait_until(
-            lambda: self.holds("select exists (select from stream_batches where planned > to_timestamp(%s))", after),
-            LONGEST_WAIT,
-            "a new batch to be planned",
-        )
+    def get_a_new_run(self) -> None:
+        """End the open batch, and wait until another run has been asked for, launched and warmed up."""
+        known = {session.run_id for session in self.sessions()}
         self.fill_batch()
         wait_until(
-            lambda: self.holds(
-                "select exists (select from stream_batches where planned > to_timestamp(%s) and opened is not null)",
-                after,
-            ),
+            lambda: any(session.run_id not in known for session in self.sessions()),
             LONGEST_WAIT,
-            "a new batch to be opened",
+            "a new run to be warm",
         )
 
     # Its parts

@@ -35,6 +35,7 @@ def strike(platform: FaultyPlatform, fault: Fault) -> Recovery:
     row = platform.wait_for_row_after(struck.at)
     wait_until(lambda: platform.waiting() < platform.load.rate, LONGEST_WAIT, "what gathered meanwhile to be read")
     caught_up = time.time()
+    struck.aftermath()
     wait_until(platform.ready, LONGEST_WAIT, "every part to answer again")
     return Recovery(
         fault.name,
