@@ -40,7 +40,7 @@ from churn_platform.resources.postgres import PostgresResource
 from churn_platform.sensors import STREAM_TAG, customer_events_sensor
 from churn_platform.settings import settings
 from churn_platform.storage import ledger, model_versions
-from churn_platform.storage.archive import Published, archive_next
+from churn_platform.storage.archive import archive_next
 from churn_platform.storage.migrations import upgrade
 from churn_platform.streaming import topics
 from churn_platform.streaming.commit import Source, write_rows
@@ -402,11 +402,9 @@ class Growth:
             began = time.perf_counter()
             try:
                 with psycopg.connect(self._grown.dsn, autocommit=True) as connection:
-                    published = Published(TOPIC, dict.fromkeys(range(3), 2**62))
+                    ledger.mark_published(connection, TOPIC)
                     while archived < ARCHIVED_ROWS and (
-                        file := archive_next(
-                            connection, settings().artifacts, before=NOW - timedelta(days=90), published=published
-                        )
+                        file := archive_next(connection, settings().artifacts, before=NOW - timedelta(days=90))
                     ):
                         archived += file.rows
                 took = time.perf_counter() - began

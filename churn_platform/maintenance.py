@@ -6,7 +6,6 @@ from typing import Final
 import dagster as dg
 
 from churn_platform.jobs import IN_PROCESS
-from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 
@@ -59,19 +58,11 @@ def prune_ticks(context: dg.OpExecutionContext) -> None:
 
 
 @dg.op(out=dg.Out(dg.Nothing))
-def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResource, kafka: KafkaResource) -> None:
+def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
     """Predictions of batches that were closed more than ARCHIVE_DAYS ago, to Parquet files."""
     from churn_platform.pruning import Budget
     from churn_platform.storage import archive
-    from churn_platform.streaming import topics
-    from churn_platform.streaming.exceptions import TopicMissingError
 
-    try:
-        topic = topics.describe(kafka.admin(), kafka.stream().events_topic)
-    except TopicMissingError as error:
-        context.log.info(f"Nothing is archived while nobody can say what is published: {error}")
-        return
-    published = archive.Published(topic.topic_id, kafka.published(topic))
     before, budget = _days_ago(settings().archive_days), Budget(STEP_SECONDS)
     figures = {"files": 0, "batches": 0, "rows": 0}
     with postgres.connect(SESSION) as connection:
@@ -80,7 +71,7 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
             if not may:
                 context.log.info("Another run is archiving; there is nothing to do for this one.")
             while may and not budget.spent:
-                archived = archive.archive_next(connection, settings().artifacts, before=before, published=published)
+                archived = archive.archive_next(connection, settings().artifacts, before=before)
                 if archived is None:
                     break
                 context.log.info(f"{archived.file}: {archived.rows} rows of {archived.batches} batches.")

@@ -1,7 +1,7 @@
 """Pruning of what Dagster's own storage holds: prediction partitions, runs, events and ticks that nobody looks at.
 
-Dagster deletes runs and keys on demand and ticks by age; events without a run, events of a deleted key and results of
-checks it keeps for ever. For those its tables are named here, as SQLAlchemy knows them: the same on every storage.
+Dagster deletes a run or a key on demand, one by one, and ticks by age; events without a run, events of a deleted key
+and results of checks it keeps for ever. So its tables are named here, as SQLAlchemy knows them on every storage.
 """
 
 import time
@@ -18,9 +18,12 @@ from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_C
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
+    DynamicPartitionsTable,
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 
@@ -38,6 +41,8 @@ STEP_ROWS: Final = 1_000
 
 PREDICTIONS: Final = dg.AssetKey("churn_predictions")
 PARTITION_TAG: Final = "dagster/partition"
+FIRST_TAG: Final = "dagster/asset_partition_range_start"
+LAST_TAG: Final = "dagster/asset_partition_range_end"
 FINISHED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 T = TypeVar("T")
@@ -92,11 +97,12 @@ def prune_partitions(
     """
     keys = sorted(instance.get_dynamic_partitions(str(batches.name)))
     surplus = keys[: max(len(keys) - keep, 0)]
-    ledger.forget_unopened(connection, before=before, excluding=_active_keys(instance), leaving=KEPT_FOR_REUSE)
+    active = _active_ranges(instance)
+    ledger.forget_unopened(connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE)
     settled = set(ledger.settled_batches(connection, keys, before=before, surplus=surplus))
     # Of a key that the ledger has forgotten, or never knew, its own time tells.
     settled |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
-    prunable = [key for key in keys if key in settled]
+    prunable = [key for key in keys if key in settled and not any(first <= key <= last for first, last in active)]
     partitions = runs = 0
     for step in budget.steps(prunable, STEP):
         found = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: step}))
@@ -104,9 +110,7 @@ def prune_partitions(
         idle = [key for key in step if key not in busy]
         finished = [run.run_id for run in found if run.tags[PARTITION_TAG] not in busy]
         _delete_runs(instance, finished)
-        _delete_partition_events(instance, idle)
-        for key in idle:
-            instance.delete_dynamic_partition(str(batches.name), key)
+        _delete_partitions(instance, idle)
         partitions, runs = partitions + len(idle), runs + len(finished)
     return {"partitions": partitions, "runs": runs, "partitions_left_for_next_time": len(prunable) - partitions}
 
@@ -154,34 +158,47 @@ def prune_ticks(instance: dg.DagsterInstance, *, before: datetime, budget: Budge
     return {"ticks": ticks}
 
 
-def _active_keys(instance: dg.DagsterInstance) -> list[str]:
-    """Partition keys of runs that are not finished."""
+def _active_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
+    """First and last partition key of each run that is not finished: one key, or the batches of a backfill."""
     unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED]
-    runs = instance.get_runs(dg.RunsFilter(statuses=unfinished))
-    return [run.tags[PARTITION_TAG] for run in runs if PARTITION_TAG in run.tags]
+    tags = [run.tags for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))]
+    single = [(each[PARTITION_TAG], each[PARTITION_TAG]) for each in tags if PARTITION_TAG in each]
+    return single + [(each[FIRST_TAG], each[LAST_TAG]) for each in tags if FIRST_TAG in each and LAST_TAG in each]
 
 
 def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
-    """Delete runs with all that they left; a run itself last, so that it is found again if this is cut short."""
+    """Delete finished runs with all that they left; the runs last, so that they are found again if this is cut short.
+
+    All at once: instance.delete_run() opens a dozen connections for each.
+    """
     if not run_ids:
         return
-    storage = _event_log(instance)
-    with storage.index_connection() as connection:
-        connection.execute(sa.delete(AssetCheckExecutionsTable).where(_checks.run_id.in_(run_ids)))
+    storage = instance.run_storage
+    if not isinstance(storage, SqlRunStorage):
+        raise UnknownStorageError(_unknown(storage))
     for run_id in run_ids:
         instance.compute_log_manager.delete_logs(prefix=[run_id])
-        storage.delete_events(run_id)
-        instance.delete_run(run_id)
-
-
-def _delete_partition_events(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
-    """Delete what other runs, or none, have reported of these prediction partitions."""
-    asset = PREDICTIONS.to_string()
-    of_keys = sa.select(_events.id).where(_events.asset_key == asset, _events.partition.in_(keys))
     with _event_log(instance).index_connection() as connection:
-        _delete_events(connection, _ids(connection, of_keys))
+        connection.execute(sa.delete(AssetCheckExecutionsTable).where(_checks.run_id.in_(run_ids)))
+        _delete_events(connection, _events.run_id.in_(run_ids))
+    with storage.connect() as connection:
+        connection.execute(sa.delete(RunTagsTable).where(RunTagsTable.c.run_id.in_(run_ids)))
+        connection.execute(sa.delete(RunsTable).where(RunsTable.c.run_id.in_(run_ids)))
+
+
+def _delete_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+    """Delete keys of prediction partitions, after what other runs, or none, have reported of them."""
+    asset = PREDICTIONS.to_string()
+    with _event_log(instance).index_connection() as connection:
+        _delete_events(connection, sa.and_(_events.asset_key == asset, _events.partition.in_(keys)))
         connection.execute(
             sa.delete(AssetCheckExecutionsTable).where(_checks.asset_key == asset, _checks.partition.in_(keys))
+        )
+        connection.execute(
+            sa.delete(DynamicPartitionsTable).where(
+                DynamicPartitionsTable.c.partitions_def_name == batches.name,
+                DynamicPartitionsTable.c.partition.in_(keys),
+            )
         )
 
 
@@ -219,14 +236,15 @@ def _prune_runless_events(instance: dg.DagsterInstance, before: datetime, budget
         )
         deleted = 0
         for step in budget.steps(old, STEP_ROWS):
-            _delete_events(connection, step)
+            _delete_events(connection, _events.id.in_(step))
             deleted += len(step)
     return deleted
 
 
-def _delete_events(connection: sa.Connection, ids: Sequence[int]) -> None:
+def _delete_events(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    ids = sa.select(_events.id).where(which)
     connection.execute(sa.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(ids)))
-    connection.execute(sa.delete(SqlEventLogStorageTable).where(_events.id.in_(ids)))
+    connection.execute(sa.delete(SqlEventLogStorageTable).where(which))
 
 
 def _ids(connection: sa.Connection, query: sa.Select[Any]) -> list[int]:

@@ -115,6 +115,7 @@ def customer_events_sensor(
         decision = planning.decide(
             planning.Observed(
                 waiting=backlog.waiting,
+                unpublished=ledger.may_be_unpublished(connection, config.events_topic),
                 active_runs=len(runs.active),
                 has_champion=model_versions.champion(connection) is not None,
                 paused_since=ledger.paused_since(connection, config.events_topic),

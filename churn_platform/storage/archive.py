@@ -1,7 +1,7 @@
 """The archive: predictions of batches closed long ago, moved from churn_predictions to Parquet files."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,8 +52,8 @@ SCHEMA: Final = pa.schema(
     ]
 )
 
-# What is to be archived, oldest first, until a file is full. A batch of which the current topic's marker does not say
-# that it is published to its end is left: only from its rows can it still be published.
+# What is to be archived, oldest first, until a file is full. A batch of which the ledger does not know that it is
+# published to its end is left: only from its rows can it still be published.
 _CLAIM: Final = """
     with due as (
         select batch, closed, row_number() over by_batch as place,
@@ -61,10 +61,8 @@ _CLAIM: Final = """
         from stream_batches b
         where closed < %(before)s and reported and archived is null and archive is null
           and not exists (
-            select from stream_ranges r
-            left join unnest(%(partitions)s::integer[], %(positions)s::bigint[]) as p (kafka_partition, position)
-                using (kafka_partition)
-            where r.batch = b.batch and r.topic_id = %(topic_id)s and r.end_offset > coalesce(p.position, 0)
+            select from stream_ranges r join stream_positions p using (topic_id, kafka_partition)
+            where r.batch = b.batch and r.end_offset > p.published_to
           )
         window by_batch as (order by batch)
         limit %(batches)s
@@ -105,14 +103,7 @@ _DELETE: Final = """
     )
     select count(*), coalesce(array_agg(distinct (ctid::text::point)[0]::bigint / 32), '{}') from gone
 """
-# Of the two block-range indexes, with the pages of one of their ranges. Only the owner of an index may ask for this.
-_SUMMARIZE: Final = """
-    select brin_desummarize_range(i.name, min(block)), brin_summarize_range(i.name, min(block))
-    from unnest(%s::bigint[]) as n (number), lateral (select number * 32 as block) as b,
-        (values ('churn_predictions_batch'::regclass, 32), ('churn_predictions_event_timestamp', 128)) as i (name, size)
-    where pg_has_role((select relowner from pg_class where oid = i.name), 'usage')
-    group by i.name, block / i.size
-"""
+_SUMMARIZE: Final = "select resummarize_predictions(%s)"
 _RECORD: Final = """
     update stream_batches set archived = now() where batch = any(%s) and archive = %s and archived is null
 """
@@ -120,18 +111,6 @@ _RECORD: Final = """
 
 class ArchiveError(Exception):
     """A file does not hold what the table holds. Nothing was deleted."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """Up to where predictions are published: the events topic and the next offset, by its Kafka partition.
-
-    Kafka forgets these positions after a week without a prediction; nothing of the topic is archived then, until the
-    stream goes on.
-    """
-
-    topic_id: str
-    positions: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -155,14 +134,13 @@ def archiving(connection: psycopg.Connection) -> Iterator[bool]:
 
 
 def archive_next(
-    connection: psycopg.Connection, root: str, *, before: datetime, published: Published, file_rows: int = FILE_ROWS
+    connection: psycopg.Connection, root: str, *, before: datetime, file_rows: int = FILE_ROWS
 ) -> Archived | None:
     """Move the oldest predictions to one file, in whole batches.
 
     A batch qualifies when it was closed before a moment, Dagster is known to hold its materialization, and its
-    predictions are published. That it is closed and reported does not say so: a batch that a dead run left open is
-    closed and reported before its successor has published the rest. So Kafka's own marker is compared with its ranges.
-    Of a topic that was made anew nothing is published any more, whatever was missing; such a batch qualifies.
+    predictions are known to be published. That it is closed and reported does not say so: a batch that a dead run left
+    open is closed and reported before its successor has published the rest.
 
     First the ledger records which batches go to which file, then the file is written whole and read back, then one
     transaction deletes the rows and says that they are archived. Whatever dies between leaves the first: the next call
@@ -172,7 +150,6 @@ def archive_next(
         connection: in autocommit mode, holding the right to archive.
         root: the artifacts root; files are `archive/churn_predictions/<month closed>/<first batch>.parquet` below it.
         before: batches closed earlier than this.
-        published: from Kafka.
         file_rows: most rows of a file; a batch with more has a file to itself.
 
     Returns:
@@ -188,9 +165,6 @@ def archive_next(
             _CLAIM,
             {
                 "before": before,
-                "topic_id": published.topic_id,
-                "partitions": list(published.positions),
-                "positions": list(published.positions.values()),
                 "batches": FILE_BATCHES,
                 "rows": file_rows,
                 "folder": join(root, *FOLDER),

@@ -461,6 +461,28 @@ def mark_published(connection: psycopg.Connection, topic_id: str) -> None:
     )
 
 
+def published_to(connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
+    """Offset up to which predictions are known to be published, by Kafka partition; perhaps more are."""
+    rows = connection.execute(
+        "select kafka_partition, published_to from stream_positions where topic_id = %s order by 1", (topic_id,)
+    )
+    return dict(rows.fetchall())
+
+
+def may_be_unpublished(connection: psycopg.Connection, topic: str) -> bool:
+    """Whether of a topic of this name, made anew since or not, something read is not known to be published."""
+    row = connection.execute(
+        """
+        select exists (
+            select from stream_positions join stream_topics using (topic_id)
+            where topic = %s and published_to < next_offset
+        )
+        """,
+        (topic,),
+    ).fetchone()
+    return row == (True,)
+
+
 def unpublished_topics(connection: psycopg.Connection, topic: str, *, other_than: str) -> list[str]:
     """Ids of earlier topics of this name, of which something may not have been published before they were deleted."""
     rows = connection.execute(

@@ -141,7 +141,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         """Load the rows of the upstream asset's partitions, or all of them when it has none.
 
         Raises:
-            PostgresIOManagerError: there is no such table.
+            PostgresIOManagerError: there is no such table, or a batch of predictions has been archived.
         """
         source = Slice(context)
         with psycopg.connect(settings().postgres_dsn, application_name="churn io manager") as connection:
@@ -151,6 +151,8 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                     f"Table {self.db_schema}.{source.table} does not exist: materialize {source.asset} first, "
                     f"or apply the migrations with 'churn db upgrade'."
                 )
+            if source.table == "churn_predictions":
+                _refuse_archived(connection, source.keys or [])
             condition, parameters = source.condition(types.get(source.column or "", ""))
             columns = sql.SQL(", ").join(map(sql.Identifier, types))
             query = sql.SQL("select {} from {} where {}").format(columns, self._identifier(source.table), condition)
@@ -201,6 +203,19 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
             for row in values.itertuples(index=False, name=None):
                 copy.write_row(row)
+
+
+def _refuse_archived(connection: psycopg.Connection, batches: Sequence[str]) -> None:
+    """Nothing rather than too little: the rows of an archived batch are no longer in the table."""
+    archived = connection.execute(
+        "select batch, archive from stream_batches "
+        "where archived is not null and batch = any(%s) order by batch limit 1",
+        (list(batches),),
+    ).fetchone()
+    if archived is not None:
+        raise PostgresIOManagerError(
+            f"Batch {archived[0]} has been archived: its predictions are in {archived[1]}. Read that file instead."
+        )
 
 
 def _column_type(values: "pd.Series[Any]") -> str:

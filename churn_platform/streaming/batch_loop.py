@@ -269,7 +269,10 @@ class BatchLoop:
         while True:
             self._check_threads()
             now = time.monotonic()
-            if (ending := self._ending(read, first_event, last_event, now)) is not None:
+            # Silence alone may be a slow broker; at the ends of all partitions nothing waits.
+            at_ends = all(partition_ends.get(p, -1) >= offset for p, offset in next_offsets.items())
+            quiet_since = last_event if at_ends else now
+            if (ending := self._ending(read, first_event, quiet_since, now)) is not None:
                 self._skip_markers(next_offsets, partition_ends)
                 self._result.ending = ending
                 return
@@ -295,7 +298,7 @@ class BatchLoop:
             self._hand_over(work)
             read += len(messages)
 
-    def _ending(self, read: int, first_event: float | None, last_event: float, now: float) -> Ending | None:
+    def _ending(self, read: int, first_event: float | None, quiet_since: float, now: float) -> Ending | None:
         """Why the batch ends now, if it does."""
         if self._paused:
             return Ending.PAUSED
@@ -303,7 +306,7 @@ class BatchLoop:
             return Ending.EVENTS
         if first_event is not None and now - first_event >= self._config.batch_seconds:
             return Ending.SECONDS
-        return Ending.IDLE if now - last_event >= self._config.idle_seconds else None
+        return Ending.IDLE if now - quiet_since >= self._config.idle_seconds else None
 
     def _check_topic(self, asked: Callable[[], Topic]) -> None:
         """Make sure that the topic is the one whose reading began.

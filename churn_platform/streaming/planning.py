@@ -17,11 +17,13 @@ LONGEST_WAIT_SECONDS: Final = 60.0
 class Observed:
     """What the sensor saw. Seconds are ages; None where there is no such thing.
 
-    `active_runs` counts streaming runs that are queued, starting or running; `failures` says how many of the latest
-    runs failed in a row, and `since_failure` how long ago the last of them did.
+    `unpublished`: of what was read, something is not known to be published. `active_runs` counts streaming runs that
+    are queued, starting or running; `failures` says how many of the latest runs failed in a row, and `since_failure`
+    how long ago the last of them did.
     """
 
     waiting: int
+    unpublished: bool
     active_runs: int
     has_champion: bool
     paused_since: datetime | None
@@ -51,7 +53,7 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
     if not seen.has_champion:
         return Decision(False, f"No champion model yet: materialize champion_model. {waiting}.")
     if seen.active_runs == 0:
-        if seen.waiting == 0 and seen.batch_open_seconds is None:
+        if seen.waiting == 0 and not seen.unpublished and seen.batch_open_seconds is None:
             return Decision(False, f"{waiting}.")
         wait = _backoff(seen.failures)
         if seen.since_failure is not None and seen.since_failure < wait:
@@ -62,6 +64,8 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
             )
         if seen.batch_open_seconds is not None:
             return Decision(True, f"{waiting}; a batch was left open and is resumed.")
+        if seen.waiting == 0:
+            return Decision(True, "A run died before everything was known to be published; another one makes sure.")
         return Decision(True, f"{waiting}, no run is live.")
     if seen.active_runs > 1:
         return Decision(False, f"Streaming, with a standby. {waiting}.")

@@ -280,10 +280,14 @@ class Publisher(threading.Thread):
         with psycopg.connect(self._config.dsn, autocommit=True, application_name="churn publisher") as connection:
             for topic_id in ledger.unpublished_topics(connection, self._topic.name, other_than=self._topic.topic_id):
                 # Its markers went with the topic. What the predictions topic itself holds cannot be mistaken.
-                published = self._published_positions(connection, topic_id)
+                known, found = (
+                    ledger.published_to(connection, topic_id),
+                    self._published_positions(connection, topic_id),
+                )
+                published = {partition: max(offset, found.get(partition, 0)) for partition, offset in known.items()}
                 self._catch_up(connection, topic_id, published, ledger.positions_of(connection, topic_id), marked=False)
                 ledger.mark_published(connection, topic_id)
-            published = self._markers(connection)
+            published = self._published(connection)
             self._catch_up(connection, self._topic.topic_id, published, self._positions, marked=True)
 
     def _catch_up(
@@ -307,16 +311,20 @@ class Publisher(threading.Thread):
             self._send(pl.DataFrame(rows, schema=SCHEMA, orient="row"), behind if marked else {})
         self.recovered += len(rows)
 
-    def _markers(self, connection: psycopg.Connection) -> dict[int, int]:
-        """Position up to which everything is published, by Kafka partition; 0 where nothing is."""
+    def _published(self, connection: psycopg.Connection) -> dict[int, int]:
+        """Position up to which everything is published, by Kafka partition.
+
+        The ledger knows as much of it as was published when a batch last closed; the marker knows the rest.
+        """
+        known = ledger.published_to(connection, self._topic.topic_id)
         found = markers(self._consumer, self._topic, seconds=KAFKA_SECONDS)
-        if any(position > 0 and partition not in found for partition, position in self._positions.items()):
+        if any(position > known.get(p, 0) and p not in found for p, position in self._positions.items()):
             # Markers expire after seven days without a commit.
             found = {**self._published_positions(connection, self._topic.topic_id), **found}
-        return found
+        return {partition: max(known.get(partition, 0), found.get(partition, 0)) for partition in self._positions}
 
     def _published_positions(self, connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
-        """The same, from the predictions topic."""
+        """Position up to which everything is published, from the predictions topic itself."""
         own = {batch for (batch,) in connection.execute(_OWN_BATCHES, (topic_id,))}
         if not own:
             return {}

@@ -125,7 +125,7 @@ class StreamingRun:
                 now = time.monotonic()
                 if failing_since is None or self._result.commits > commits or now - began > LONG_HOLD_SECONDS:
                     failing_since, pause, attempts = now, FIRST_PAUSE_SECONDS, 0
-                if now - failing_since > GIVE_UP_SECONDS:
+                if now - failing_since >= GIVE_UP_SECONDS:
                     raise
                 attempts += 1
                 self._note(f"Attempt {attempts} in {pause:.1f} s, after a fault: {one_line(error)}", error)

@@ -125,7 +125,9 @@ _COUNTED: Final = """
 """
 _SKIPS: Final = "select topic_id, kafka_partition, start_offset, end_offset from stream_skips"
 _OPEN: Final = "select batch from stream_batches where opened is not null and closed is null"
-_CHAMPIONS: Final = "select version::text from model_versions where promoted_at is not null and retired_at is null"
+_CHAMPIONS: Final = (
+    "select 'version ' || version from model_versions where promoted_at is not null and retired_at is null"
+)
 _STORED: Final = "select event_id from churn_predictions where event_id = any(%s)"
 _ARCHIVED: Final = "select batch from stream_batches where archived is not null"
 # A replay predicts anew and publishes nothing: what was published is at least as old as the batch then. A second, for
@@ -420,10 +422,10 @@ def high_risk(connection: psycopg.Connection, config: StreamConfig, progress: Pr
 def singles(connection: psycopg.Connection) -> list[Law]:
     """At most one batch is open, at most one model version champion."""
     laws = []
-    for name, query, one in (("open batch", _OPEN, "batch is open"), ("champion", _CHAMPIONS, "version is champion")):
+    for name, query in (("open batch", _OPEN), ("champion", _CHAMPIONS)):
         there = [value for (value,) in connection.execute(query)]
         holds = len(there) <= 1
-        said = f"{there[0] if there else 'no'} {one}, at most one may"
+        said = f"{', '.join(there) or 'none'}, of at most one"
         laws.append(Law(name, holds, said, [] if holds else [", ".join(there)], {"count": len(there)}))
     return laws
 

@@ -86,7 +86,7 @@ class Running:
         """Launch a job, or materialize a partition with it, as the button in the UI does, and wait for its success."""
         tags = None if partition is None else {"dagster/partition": partition}
         run_id = self.dagster.submit_job_execution(job, tags=tags)
-        wait_until(lambda: self.dagster.get_run_status(run_id).value in ("SUCCESS", "FAILURE"), 120)
+        wait_until(lambda: self.dagster.get_run_status(run_id).value in ("SUCCESS", "FAILURE"), 300)
         assert self.dagster.get_run_status(run_id).value == "SUCCESS", self.stack.logs("code")
 
     def materialized_batches(self) -> set[str]:

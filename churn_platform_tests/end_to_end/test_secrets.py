@@ -26,13 +26,16 @@ CHURN = Path(sys.executable).with_name("churn")
 
 
 @pytest.fixture(scope="module")
-def used(trained: Running) -> Running:
+def used(running: Running) -> Running:
     """The platform after it has trained and streamed."""
-    before = trained.events_read()
-    trained.send([event(1), b"bad"])
-    wait_until(lambda: trained.events_read() >= before + 2, 90, "the events to be read")
-    wait_until(trained.at_rest, 90, "the figures to be there")
-    return trained
+    if not running.value("select exists (select from model_versions where promoted_at is not null)"):
+        for job in ("data_preparation_job", "training_job"):
+            running.launch(job)
+    before = running.events_read()
+    running.send([event(1), b"bad"])
+    wait_until(lambda: running.events_read() >= before + 2, 240, "the events to be read")
+    wait_until(running.at_rest, 240, "the figures to be there")
+    return running
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +50,22 @@ def _holds(content: bytes, needles: set[bytes]) -> bool:
     return any(needle in content for needle in needles)
 
 
-def test_the_platform_connects_as_the_writer_and_never_as_the_owner(trained: Running) -> None:
+def test_the_platform_connects_as_the_writer_and_never_as_the_owner(used: Running) -> None:
     def sessions() -> set[tuple[str, str]]:
-        with psycopg.connect(trained.stack.owner_dsn) as connection:
+        with psycopg.connect(used.stack.owner_dsn) as connection:
             found = connection.execute(
                 "select usename, application_name from pg_stat_activity "
                 "where backend_type = 'client backend' and pid <> pg_backend_pid()"
             )
             return set(found)
 
-    trained.send([event(number) for number in range(10)])
+    used.send([event(number) for number in range(10)])
     wait_until(
-        lambda: any(name.startswith(ledger.SESSION_PREFIX) for _, name in sessions()), 90, "a streaming run to connect"
+        lambda: any(name.startswith(ledger.SESSION_PREFIX) for _, name in sessions()), 240, "a streaming run to connect"
     )
 
     assert {user for user, _ in sessions()} == {"churn_platform"}
-    with psycopg.connect(trained.stack.owner_dsn) as connection:
+    with psycopg.connect(used.stack.owner_dsn) as connection:
         owners = connection.execute(
             "select distinct tableowner from pg_tables where schemaname in ('dagster', 'mlflow')"
         ).fetchall()

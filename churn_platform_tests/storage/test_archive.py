@@ -14,12 +14,11 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from churn_platform.storage import archive, ledger
-from churn_platform.storage.archive import Archived, ArchiveError, Published, archive_next, archiving
+from churn_platform.storage.archive import Archived, ArchiveError, archive_next, archiving
 from churn_platform.storage.artifacts import read_bytes
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 BEFORE = NOW - timedelta(days=90)
-EVERYTHING = Published("topic-id", {0: 10**9, 1: 10**9, 2: 10**9})
 
 PLAN = """
     insert into stream_batches (batch, planned, opened, closed, reported, run_id, events, predictions)
@@ -63,14 +62,12 @@ class Table:
             self.connection.execute(statement, values)
         self._start += rows + 1
 
-    def archive(self, published: Published = EVERYTHING, *, file_rows: int = archive.FILE_ROWS) -> list[Archived]:
+    def archive(self, *, file_rows: int = archive.FILE_ROWS) -> list[Archived]:
         """Archive until nothing is left to do."""
         done = []
         with archiving(self.connection) as may:
             assert may
-            while file := archive_next(
-                self.connection, self.root, before=BEFORE, published=published, file_rows=file_rows
-            ):
+            while file := archive_next(self.connection, self.root, before=BEFORE, file_rows=file_rows):
                 done.append(file)
         return done
 
@@ -93,6 +90,8 @@ class Table:
 def table(database: str, tmp_path: Path) -> Iterator[Table]:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("insert into stream_topics (topic_id, topic) values ('topic-id', 'events')")
+        ledger.add_positions(connection, topic="events", topic_id="topic-id", starts={0: 0, 1: 0, 2: 0})
+        connection.execute("update stream_positions set next_offset = 1000000000, published_to = 1000000000")
         yield Table(connection, str(tmp_path))
 
 
@@ -172,23 +171,12 @@ def test_a_second_call_finds_nothing(table: Table) -> None:
 def test_a_batch_that_is_not_published_to_its_end_stays(table: Table) -> None:
     table.add("20260801T000000000Z", 5)
     table.add("20260802T000000000Z", 5)
+    table.connection.execute("update stream_positions set published_to = 11 where kafka_partition = 2")
 
-    done = table.archive(Published("topic-id", {0: 100, 1: 100, 2: 11}))
+    done = table.archive()
 
     assert [each.batches for each in done] == [1]
     assert table.rows() == {"20260802T000000000Z": 5}
-
-
-def test_nothing_is_archived_while_kafka_does_not_say_what_is_published(table: Table) -> None:
-    table.add("20260801T000000000Z", 5)
-
-    assert table.archive(Published("topic-id", {})) == []
-
-
-def test_a_batch_of_a_topic_made_anew_is_archived(table: Table) -> None:
-    table.add("20260801T000000000Z", 5)
-
-    assert [each.rows for each in table.archive(Published("another-id", {}))] == [5]
 
 
 class Crash(BaseException):

@@ -188,3 +188,19 @@ def test_a_day_loads_its_hours_through_the_manager() -> None:
     )
 
     assert result.output_for_node("total") == 3.0
+
+
+def test_a_batch_that_was_archived_is_not_loaded_as_if_it_were_empty(platform: str) -> None:
+    predictions = dg.AssetSpec(
+        "churn_predictions", partitions_def=batches, metadata={"partition_expr": "batch"}
+    ).with_io_manager_key("postgres")
+    definitions = dg.Definitions([predictions], resources={"postgres": PostgresIOManager()})
+    with psycopg.connect(platform) as connection:
+        connection.execute(
+            "insert into stream_batches (batch, archived, archive) values ('old', now(), 'archive/old.parquet')"
+        )
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(batches.name), ["old"])
+        with pytest.raises(PostgresIOManagerError, match=r"archive/old\.parquet"):
+            definitions.load_asset_value("churn_predictions", partition_key="old", instance=instance)

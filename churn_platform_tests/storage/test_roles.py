@@ -259,7 +259,7 @@ def test_the_roles_come_and_go_with_their_migration(server: Server) -> None:
                 sql.Identifier(str(conninfo_to_dict(plain)["user"]))
             )
         )
-    assert upgrade(plain) == [ROLES.name]
+    assert ROLES.name in upgrade(plain)
 
     _migrate_down(plain)
     assert server.roles() == {"churn_owner", "churn_writer", "churn_reader"}  # the other database uses them

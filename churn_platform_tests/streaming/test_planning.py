@@ -9,6 +9,7 @@ from churn_platform.streaming.planning import Observed, decide, failures_in_a_ro
 
 QUIET = Observed(
     waiting=0,
+    unpublished=False,
     active_runs=0,
     has_champion=True,
     paused_since=None,
@@ -25,6 +26,8 @@ STREAMING = replace(QUIET, waiting=40, active_runs=1, batch_open_seconds=20.0, l
     [
         (QUIET, False),
         (replace(QUIET, waiting=3), True),
+        (replace(QUIET, unpublished=True), True),
+        (replace(QUIET, unpublished=True, active_runs=1), False),
         (replace(QUIET, waiting=3, has_champion=False), False),
         (replace(QUIET, waiting=3, paused_since=datetime(2026, 11, 24, tzinfo=UTC)), False),
         (replace(STREAMING, paused_since=datetime(2026, 11, 24, tzinfo=UTC)), False),
