@@ -230,13 +230,16 @@ class FaultyPlatform(Running):
         processes = left_over(self.stack.local)
         supervisors = [process for process in processes if is_supervisor(process)]
         below = [child for each in supervisors for child in each.children(recursive=True)]
-        for process in (*supervisors, *below, *processes):
-            kill(process.pid)
+        everything = [process.pid for process in (*supervisors, *below, *processes)]
+        for pid in everything:
+            kill(pid)
+        wait_until(lambda: all(map(ended, everything)), LONGEST_WAIT, "everything to be dead")
 
     # What stands at its ends
 
     def first_row_after(self, moment: float) -> float | None:
         """When the first row of an event sent after this moment became visible, both in seconds since 1970."""
+        self.traffic.check()
         try:
             seconds: float | None = self.value(_FIRST_ROW, moment, moment + FIRST_ROW_WITHIN)
         except psycopg.OperationalError:

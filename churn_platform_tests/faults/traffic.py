@@ -84,6 +84,14 @@ class Traffic:
         self._ending.set()
         self._thread.join()
         self._thread = None
+        self.check()
+
+    def check(self) -> None:
+        """Make sure that it has not ended by itself.
+
+        Raises:
+            ProducerError: Kafka did not acknowledge an event.
+        """
         if self._error is not None:
             raise self._error
 
