@@ -59,7 +59,7 @@ test: install ## Run the tests on real embedded servers (ARGS="-k sensor" select
 
 .PHONY: test-faults
 test-faults: install ## Break everything that may fail, one after the other, on a platform under traffic
-	$(BIN)/python -m pytest -m "" churn_platform_tests/faults $(ARGS)
+	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/streaming/test_secured_kafka.py $(ARGS)
 
 .PHONY: soak
 soak: install ## Break something at random every 20 s under load (ARGS="--minutes 10 --rate 2000")

@@ -109,7 +109,9 @@ def part(
 
 def _format(java_command: tuple[str, ...], configuration: Path, users: Mapping[str, str]) -> None:
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = (*java_command, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(configuration))
+    # One word: an id in 64 begins with a dash, and would be taken for an option.
+    identity = f"--cluster-id={cluster_id}"
+    command = (*java_command, "kafka.tools.StorageTool", "format", identity, "-c", str(configuration))
     for name, password in users.items():
         command += ("--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]")
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)

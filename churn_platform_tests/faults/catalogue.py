@@ -97,7 +97,7 @@ for _point in FaultPoint:
         f"kill_{_point.name.lower()}",
         f"kill -9 of a run {_point}",
         partial(_kill_at, point=_point),
-        quick=_point in (FaultPoint.AFTER_DATABASE_COMMIT, FaultPoint.BEFORE_KAFKA_COMMIT, FaultPoint.BEFORE_CLOSING),
+        quick=_point in (FaultPoint.AFTER_DATABASE_COMMIT, FaultPoint.BEFORE_KAFKA_COMMIT),
     )
 
 
@@ -143,7 +143,7 @@ def kill_live_run_and_standby(platform: FaultyPlatform) -> Struck:
     return _at_once([kill(session.pid) for session in platform.sessions()][-1])
 
 
-@_fault("The live run is frozen (SIGSTOP) and goes on after its successor took over", quick=True)
+@_fault("The live run is frozen (SIGSTOP) and goes on after its successor took over")
 def freeze_live_run(platform: FaultyPlatform) -> Struck:
     platform.standby()
     frozen = platform.live().pid

@@ -1,5 +1,6 @@
 """A platform to break: the whole stack under its daemon, traffic on it, and what stands on both ends."""
 
+import json
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ import psycopg
 from pydantic import SecretStr
 
 from churn_platform.customers.generator import generate_customers
-from churn_platform.local.ports import ANY_FREE_PORTS
+from churn_platform.local.ports import ANY_FREE_PORTS, is_free
 from churn_platform.local.stack import DAGSTER, SERVICES, Stack
 from churn_platform.local.supervision import is_supervisor, left_over
 from churn_platform.settings import load_settings
@@ -233,7 +234,9 @@ class FaultyPlatform(Running):
         everything = [process.pid for process in (*supervisors, *below, *processes)]
         for pid in everything:
             kill(pid)
-        wait_until(lambda: all(map(ended, everything)), LONGEST_WAIT, "everything to be dead")
+        # A process is dead a moment before its ports are free, and a machine that starts finds them free.
+        ports = json.loads((self.stack.local / "ports.json").read_text()).values()
+        wait_until(lambda: all(map(ended, everything)) and all(map(is_free, ports)), LONGEST_WAIT, "all to be dead")
 
     # What stands at its ends
 
