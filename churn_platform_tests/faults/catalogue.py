@@ -210,7 +210,7 @@ def kill_code_server(platform: FaultyPlatform) -> Struck:
     return _part_killed(platform, "code")
 
 
-@_fault("kill -9 of the code server and all its runs", quick=True)
+@_fault("kill -9 of the code server and all its runs")
 def kill_code_server_and_runs(platform: FaultyPlatform) -> Struck:
     platform.standby()
     server = psutil.Process(platform.stack.pid("code"))
