@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.producer import Mix, Produced, Row, produce
+from churn_platform_tests.waiting import wait_until
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Traffic:
         self._mix = mix
         self._seeds = itertools.count(seed)
         self._ending = threading.Event()
+        self._flowing = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -67,11 +69,20 @@ class Traffic:
         return self._thread is not None
 
     def start(self) -> None:
-        """Let it flow; nothing happens if it flows already."""
+        """Let it flow, and wait until it does; nothing happens if it flows already.
+
+        Raises:
+            ProducerError: Kafka takes no events.
+        """
         if self._thread is None:
             self._ending.clear()
+            self._flowing.clear()
+            self._error = None
             self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
             self._thread.start()
+        # Whatever breaks next breaks a producer that sends, not one that looks for its topic.
+        wait_until(lambda: self._flowing.is_set() or self._error is not None, what="the traffic to flow")
+        self.check()
 
     def stop(self) -> None:
         """End it and wait until Kafka has acknowledged everything.
@@ -115,4 +126,5 @@ class Traffic:
             mix=self._mix,
             seed=next(self._seeds),
             until=self._ending.is_set if count is None else None,
+            progress=lambda _: self._flowing.set(),
         )
