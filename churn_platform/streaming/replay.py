@@ -1,6 +1,6 @@
 """Replay of a closed batch: the same events, today's champion, in one transaction. It publishes nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,9 +15,12 @@ from churn_platform.streaming.commit import Source, Written, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import decode
 from churn_platform.streaming.exceptions import RangeLostError, ReplayError, UnknownBatchError
-from churn_platform.streaming.reader import read_ranges
+from churn_platform.streaming.reader import offset_of, partition_of, read_ranges
 from churn_platform.streaming.scoring import Champion, load_champion, score
 
+_FORGET_ROWS: Final = """
+    delete from churn_predictions where batch = %s returning kafka_partition, kafka_offset
+"""
 _FORGET_SUMS: Final = """
     delete from churn_batch_hours where batch = %s returning hour_timestamp
 """
@@ -101,13 +104,13 @@ def _replace(
     champion: Champion,
 ) -> ReplayResult:
     batch = recorded.batch
-    replaced = connection.execute("delete from churn_predictions where batch = %s", (batch,)).rowcount
+    rows: set[tuple[int, int]] = set(connection.execute(_FORGET_ROWS, (batch,)).fetchall())
     letters.set_aside(connection, batch)
     connection.execute(_FORGET_HIGH_RISK, (batch,))
     hours = {hour for (hour,) in connection.execute(_FORGET_SUMS, (batch,))}
     predictions = dead_letters = duplicates = 0
     sums: list[ledger.HourSums] = []
-    for messages in read_ranges(config, source.topic, ranges, chunk=config.commit_events):
+    for messages in _rows_first(config, source.topic, ranges, rows, recorded.events):
         written = _write(connection, config, source, recorded, champion, messages)
         predictions += len(written.predictions)
         dead_letters += written.dead_letters
@@ -121,7 +124,7 @@ def _replace(
         predictions=predictions,
         dead_letters=dead_letters,
         duplicates=duplicates,
-        replaced=replaced,
+        replaced=len(rows),
         model_version=champion.version,
     )
     if result.events != recorded.events:
@@ -133,6 +136,20 @@ def _replace(
     # Last, because the stream's own commits wait for these rows from here on.
     ledger.mark_dirty(connection, [*hours, *(each.hour_timestamp for each in sums)])
     return result
+
+
+def _rows_first(
+    config: StreamConfig, topic: str, ranges: dict[int, tuple[int, int]], rows: set[tuple[int, int]], events: int
+) -> Iterator[list[Message]]:
+    """The events of a batch: first those that are its rows, by Kafka partition and offset, then the others.
+
+    Partitions are read in another order each time, but of two events with one id the one that is the row stays it.
+    """
+    for are_rows in (True, False) if len(rows) < events else (True,):
+        for messages in read_ranges(config, topic, ranges, chunk=config.commit_events):
+            chosen = [each for each in messages if ((partition_of(each), offset_of(each)) in rows) is are_rows]
+            if chosen:
+                yield chosen
 
 
 def _write(

@@ -55,7 +55,7 @@ def test_the_platform_connects_as_the_writer_and_never_as_the_owner(used: Runnin
         with psycopg.connect(used.stack.owner_dsn) as connection:
             found = connection.execute(
                 "select usename, application_name from pg_stat_activity "
-                "where backend_type = 'client backend' and pid <> pg_backend_pid()"
+                "where backend_type = 'client backend' and pid <> pg_backend_pid() and usename is not null"
             )
             return set(found)
 

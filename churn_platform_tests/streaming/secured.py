@@ -168,5 +168,5 @@ def _running(part: Part, log: Path) -> Iterator[None]:
         assert process.poll() is None, log.read_text()[-3000:]
         yield
     finally:
-        process.terminate()
-        process.wait(30)
+        process.kill()  # nothing of it is kept
+        process.wait()
