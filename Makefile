@@ -54,8 +54,8 @@ verify: install ## Check Kafka and Postgres against each other: every event once
 	$(BIN)/churn verify $(ARGS)
 
 .PHONY: test
-test: install ## Run the tests on real embedded servers (ARGS="-k sensor" selects)
-	$(BIN)/python -m pytest $(ARGS)
+test: install ## Run the tests on real embedded servers (ARGS="-k sensor" selects, "-n 0" runs one after the other)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-faults
 test-faults: install ## Break everything that may fail, one after the other, on a platform under traffic

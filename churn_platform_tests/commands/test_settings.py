@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.settings import GROUPS, as_env_file, as_markdown, reference
+from churn_platform.commands.terminal import output
 from churn_platform.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 from churn_platform.streaming.config import StreamConfig
 
@@ -20,7 +21,8 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """Runs the command on a wide terminal, so that no value is broken over two lines; no server is named."""
     for variable in ("DATABASE_URL", "DATABASE_OWNER_URL", "KAFKA_BOOTSTRAP_SERVERS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
-    return CliRunner(env={"COLUMNS": "400"})
+    monkeypatch.setattr(output, "width", 400)
+    return CliRunner()
 
 
 @pytest.mark.parametrize(("form", "file"), [("markdown", "docs/settings.md"), ("env", ".env.example")])
