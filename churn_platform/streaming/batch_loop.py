@@ -32,9 +32,8 @@ from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.publisher import SCHEMA, Publication, Publisher, prediction_frame
 from churn_platform.streaming.reader import (
     check_positions,
+    ends_of,
     make_consumer,
-    offset_of,
-    partition_of,
     sort_messages,
 )
 from churn_platform.streaming.scoring import ChampionFollower, ScoredEvents, load_champion, score
@@ -292,7 +291,7 @@ class BatchLoop:
             if first_event is None:
                 first_event = last_event
                 self._open()
-            next_offsets.update({partition_of(message): offset_of(message) + 1 for message in messages})
+            next_offsets.update(ends_of(messages, len(self._topic.partitions)))
             work = self._decode_and_score(messages, next_offsets)
             self._check_topic(asked)
             self._hand_over(work)
@@ -483,7 +482,7 @@ class BatchLoop:
                 topic_id=self._topic.topic_id,
                 starts=self._positions,
                 ends=ends,
-                with_events=frozenset(partition_of(message) for message in work.messages),
+                with_events=frozenset(ends_of(work.messages, len(self._topic.partitions))),
                 predictions=len(written.predictions) if written else 0,
                 dead_letters=written.dead_letters if written else 0,
                 duplicates=written.duplicates if written else 0,

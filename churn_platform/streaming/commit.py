@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from churn_platform.storage.bulk import Column, copy_columns
 from churn_platform.storage.ledger import HourSums
-from churn_platform.streaming.events import KNOWN_MILLISECONDS, MICROSECONDS, DeadLetter, dead_letter
+from churn_platform.streaming.events import KNOWN_MILLISECONDS, MICROSECONDS, UNIX_EPOCH, DeadLetter, dead_letter
 from churn_platform.streaming.exceptions import LawBrokenError
 from churn_platform.streaming.scoring import ScoredEvents
 
 HOUR_US: Final = 3600 * MICROSECONDS
-UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _CREATE_STAGE: Final = """
     create temp table if not exists staged_predictions (
@@ -136,12 +135,17 @@ def prediction_columns(source: Source, scored: ScoredEvents) -> dict[str, Column
     """The rows of churn_predictions, by column."""
     events, count = scored.events, len(scored)
     customers = events.customers
-    references = np.array([(ref or "").encode() for ref in events.event_ref], np.bytes_)
+    unreferenced = np.array([ref is None for ref in events.event_ref.tolist()], np.bool_)
+    references = (
+        np.zeros(count, "S1")
+        if unreferenced.all()
+        else np.array([(ref or "").encode() for ref in events.event_ref], np.bytes_)
+    )
     label = events.true_churn_label
     age = customers["Age"]
     return {
         "event_id": Column("uuid", events.event_id),
-        "event_ref": Column("text", references, null=np.array([ref is None for ref in events.event_ref], np.bool_)),
+        "event_ref": Column("text", references, null=unreferenced),
         "customer_id": Column("bigint", events.customer_id),
         "prediction": Column("smallint", scored.prediction),
         "risk_score": Column("real", scored.risk_score),

@@ -2,10 +2,11 @@
 
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Annotated, Final, Literal, Protocol
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -17,9 +18,12 @@ from churn_platform.streaming.reasons import described, explain
 # Namespace of ids that are not UUIDs. Fixed for ever: the same text must map to the same event_id.
 EVENT_NAMESPACE: Final = uuid.UUID("5f2f7f0e-5d0c-4c51-9b7a-0f3a6a0e7c11")
 MICROSECONDS: Final = 1_000_000
+UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+UUID_CHARACTERS: Final = 36
 # Kafka's timestamps are any 64 bits; these are the milliseconds of years 1 to 9999, which Python and PostgreSQL know.
 KNOWN_MILLISECONDS: Final = range(-62_135_596_800_000, 253_402_300_800_000)
 
+_HYPHENS: Final = (8, 13, 18, 23)
 _HEX: Final = "[0-9a-fA-F]"
 _UUID_FORM: Final = re.compile(
     rf"(?P<brace>\{{)?(?:urn:uuid:)?(?:(?P<hyphened>{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}})|(?P<bare>{_HEX}{{32}}))"
@@ -47,16 +51,8 @@ class Customer(msgspec.Struct, gc=False):
     EstimatedSalary: Money
 
 
-class IdentifiedEvent(Customer, gc=False, kw_only=True):
-    """The usual event: its id is a UUID and its time is given."""
-
-    event_id: uuid.UUID
-    event_timestamp: Timestamp
-    true_churn_label: Flag | None = None
-
-
-class LooseEvent(Customer, gc=False, kw_only=True):
-    """The event as other producers may send it: any text as id, or none; with or without a time."""
+class Event(Customer, gc=False, kw_only=True):
+    """An event as producers send it: any text as id, or none; with or without a time. Usually the id is a UUID."""
 
     event_id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     event_timestamp: Timestamp | None = None
@@ -66,7 +62,7 @@ class LooseEvent(Customer, gc=False, kw_only=True):
 class Envelope(msgspec.Struct):
     """An event wrapped as {"timestamp": ..., "data": {...}}."""
 
-    data: LooseEvent
+    data: Event
 
 
 class _Wrapped(msgspec.Struct):
@@ -74,13 +70,12 @@ class _Wrapped(msgspec.Struct):
     data: msgspec.Raw
 
 
-_decode_identified = msgspec.json.Decoder(IdentifiedEvent).decode
-_decode_loose = msgspec.json.Decoder(LooseEvent).decode
+_decode_event = msgspec.json.Decoder(Event).decode
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 # What the fields may hold, for the reasons of dead letters.
-FIELDS: Final = described(LooseEvent)
+FIELDS: Final = described(Event)
 TOMBSTONE: Final = "The message has no value (null, a tombstone). An event is a JSON object."
 
 
@@ -119,7 +114,7 @@ class EventColumns:
     """
 
     event_id: NDArray[np.void]  # 16 bytes each
-    event_ref: list[str | None]  # the id as sent, where it was not a UUID
+    event_ref: NDArray[np.object_]  # the id as sent, a str, where it was not a UUID; else None
     event_timestamp: NDArray[np.int64]  # microseconds since 1970, UTC
     timestamp_given: NDArray[np.bool_]  # False: event_timestamp is Kafka's own
     customer_id: NDArray[np.int64]
@@ -136,7 +131,7 @@ class EventColumns:
         return replace(
             self,
             event_id=self.event_id[keep],
-            event_ref=[ref for ref, kept in zip(self.event_ref, keep.tolist(), strict=True) if kept],
+            event_ref=self.event_ref[keep],
             event_timestamp=self.event_timestamp[keep],
             timestamp_given=self.timestamp_given[keep],
             customer_id=self.customer_id[keep],
@@ -148,16 +143,14 @@ class EventColumns:
 
 
 @dataclass
-class _Rows:
-    """Decoded events on their way into columns."""
+class _Decoded:
+    """Events that are valid but for their time, each with a UUID as 36 characters and a time, and their messages."""
 
-    events: list[IdentifiedEvent | LooseEvent] = field(default_factory=list)
-    ids: list[bytes] = field(default_factory=list)
-    refs: list[str | None] = field(default_factory=list)
-    timestamps: list[float] = field(default_factory=list)
-    given: list[bool] = field(default_factory=list)
-    partitions: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    messages: list[Received] = field(default_factory=list)
+    refs: dict[int, str] = field(default_factory=dict)  # by index: ids as sent that were no UUID
+    untimed: list[int] = field(default_factory=list)  # indices of those whose time is Kafka's own
+    dead: list[DeadLetter] = field(default_factory=list)
 
 
 def decode(
@@ -174,15 +167,14 @@ def decode(
     Returns:
         The events as columns, and the dead letters in the order they were read.
     """
-    rows, dead = _Rows(), []
-    for message in messages:
-        try:
-            _append(rows, message, topic_id)
-        except (msgspec.DecodeError, ValueError, RecursionError) as problem:
-            value = message.value()
-            reason = TOMBSTONE if value is None else explain(value, problem, FIELDS)
-            dead.append(dead_letter(message, reason))
-    columns = _columns(rows)
+    decoded = _decode_all(messages, topic_id, trust=True)
+    ids = _uuid_bytes(decoded.events)
+    if ids is None:  # among the texts of 36 characters is one that is no UUID
+        decoded = _decode_all(messages, topic_id, trust=False)
+        ids = _uuid_bytes(decoded.events)
+    if ids is None:
+        raise RuntimeError("Every id is a UUID now, yet not all of them can be read as such.")
+    columns, dead = _columns(decoded, ids), decoded.dead
     early = columns.event_timestamp < round(accepts_from.timestamp() * MICROSECONDS)
     late = columns.event_timestamp > round(accepts_until.timestamp() * MICROSECONDS)
     if not (early | late).any():
@@ -229,45 +221,78 @@ def positional_id(topic_id: str, partition: int, offset: int) -> uuid.UUID:
     return uuid.uuid5(EVENT_NAMESPACE, f"{topic_id}/{partition}/{offset}")
 
 
-def _append(rows: _Rows, message: Received, topic_id: str) -> None:
-    value = message.value()
-    if value is None:
-        raise ValueError(TOMBSTONE)
-    event: IdentifiedEvent | LooseEvent
-    try:
-        event = _decode_identified(value)
-    except msgspec.ValidationError:
-        event = _decode_any(value)
-    partition, offset = _known(message.partition()), _known(message.offset())
-    if isinstance(event, IdentifiedEvent):
-        event_id, ref, moment, given = event.event_id.bytes, None, event.event_timestamp.timestamp(), True
-    else:
-        identity = _identity(event.event_id) if event.event_id else positional_id(topic_id, partition, offset)
-        event_id, ref = identity.bytes, None if event.event_id is None or _as_uuid(event.event_id) else event.event_id
-        given = event.event_timestamp is not None
-        moment = event.event_timestamp.timestamp() if event.event_timestamp else _kafka_time(message)
-    rows.events.append(event)
-    rows.ids.append(event_id)
-    rows.refs.append(ref)
-    rows.timestamps.append(moment)
-    rows.given.append(given)
-    rows.partitions.append(partition)
-    rows.offsets.append(offset)
-
-
-def _decode_any(value: bytes) -> LooseEvent:
-    try:
-        return _decode_loose(value)
-    except msgspec.ValidationError:
+def _decode_all(messages: Sequence[Received], topic_id: str, *, trust: bool) -> _Decoded:
+    """Events and dead letters. `trust`: 36 characters are taken for a UUID, to be checked for all events at once."""
+    found = _Decoded()
+    events, kept = found.events, found.messages
+    for message in messages:
+        value = message.value()
         try:
-            _decode_wrapped(value)
-        except msgspec.ValidationError:
-            wrapped = False
+            if value is None:
+                raise ValueError(TOMBSTONE)  # noqa: TRY301  one place for all that is no event
+            try:
+                event = _decode_event(value)
+            except msgspec.ValidationError:
+                event = _unwrapped(value)
+            event_id = event.event_id
+            if event_id is None or len(event_id) != UUID_CHARACTERS or not trust:
+                _identify(event, message, topic_id, len(events), found.refs)
+            if event.event_timestamp is None:
+                event.event_timestamp = _kafka_time(message)
+                found.untimed.append(len(events))
+        except (msgspec.DecodeError, ValueError, RecursionError) as problem:
+            found.refs.pop(len(events), None)
+            reason = TOMBSTONE if value is None else explain(value, problem, FIELDS)
+            found.dead.append(dead_letter(message, reason))
         else:
-            wrapped = True
-        if not wrapped:
-            raise
+            events.append(event)
+            kept.append(message)
+    return found
+
+
+def _unwrapped(value: bytes) -> Event:
+    """The event in an envelope.
+
+    Raises:
+        msgspec.ValidationError: what is wrong with it; for a value that is no envelope, what is wrong with the event.
+    """
+    try:
+        _decode_wrapped(value)
+    except msgspec.ValidationError:
+        return _decode_event(value)
     return _decode_envelope(value).data
+
+
+def _identify(event: Event, message: Received, topic_id: str, index: int, refs: dict[int, str]) -> None:
+    """Give the event the UUID that its id is or stands for, or its position does; `refs` keeps an id that is none."""
+    sent = event.event_id
+    if sent is None:
+        identity = positional_id(topic_id, _known(message.partition()), _known(message.offset()))
+    elif (written := _as_uuid(sent)) is not None:
+        identity = written
+    elif "\0" in sent:
+        raise ValueError("event_id holds U+0000, which PostgreSQL cannot store as text.")
+    else:
+        identity, refs[index] = uuid.uuid5(EVENT_NAMESPACE, sent), sent
+    event.event_id = str(identity)
+
+
+def _uuid_bytes(events: Sequence[Event]) -> NDArray[np.void] | None:
+    """The ids, 36 characters each, as 16 bytes each; None if one of them is not written as a UUID usually is."""
+    text = "\n".join([event.event_id or "" for event in events]) + "\n"
+    raw = text.encode()
+    if not events:
+        return np.empty(0, "V16")
+    if len(raw) != len(events) * (UUID_CHARACTERS + 1):
+        return None
+    characters = np.frombuffer(raw, np.uint8).reshape(len(events), UUID_CHARACTERS + 1)
+    if not (characters[:, _HYPHENS] == ord("-")).all() or not (characters[:, -1] == ord("\n")).all():
+        return None
+    try:
+        ids = bytes.fromhex(text.replace("-", ""))  # skips the line breaks
+    except ValueError:
+        return None
+    return np.frombuffer(ids, "V16") if len(ids) == 16 * len(events) else None
 
 
 def _as_uuid(text: str) -> uuid.UUID | None:
@@ -276,13 +301,7 @@ def _as_uuid(text: str) -> uuid.UUID | None:
     return None if written is None else uuid.UUID(written["hyphened"] or written["bare"])
 
 
-def _identity(sent: str) -> uuid.UUID:
-    if "\0" in sent:
-        raise ValueError("event_id holds U+0000, which PostgreSQL cannot store as text.")
-    return _as_uuid(sent) or uuid.uuid5(EVENT_NAMESPACE, sent)
-
-
-def _kafka_time(message: Received) -> float:
+def _kafka_time(message: Received) -> datetime:
     kind, milliseconds = message.timestamp()
     if kind == TIMESTAMP_NOT_AVAILABLE:
         raise ValueError("There is no event_timestamp, and the message has no Kafka timestamp either.")
@@ -291,39 +310,47 @@ def _kafka_time(message: Received) -> float:
             f"There is no event_timestamp, and Kafka's timestamp, {milliseconds} ms since 1970, is not in years 1 to "
             f"9999. Is it in microseconds or nanoseconds?"
         )
-    return milliseconds / 1000
+    return UNIX_EPOCH + timedelta(milliseconds=milliseconds)
 
 
-def _columns(rows: _Rows) -> EventColumns:
-    events: Sequence[IdentifiedEvent | LooseEvent] = rows.events
-    count = len(events)
+def _columns(decoded: _Decoded, ids: NDArray[np.void]) -> EventColumns:
+    events, count = decoded.events, len(decoded.events)
 
-    def numbers(values: Iterable[float], kind: type) -> NDArray[np.generic]:
-        return np.fromiter(values, kind, count)
+    def values(name: str) -> Iterator[Any]:
+        return map(attrgetter(name), events)
+
+    def numbers(name: str, kind: type[np.generic]) -> NDArray[np.generic]:
+        return np.fromiter(values(name), kind, count)
 
     # One pass per field: about 4 ms each for 100,000 events, where a record array of tuples takes ten times that.
     customers: dict[str, NDArray[np.generic]] = {
-        "CreditScore": numbers((e.CreditScore for e in events), np.int16),
-        "Geography": np.array([e.Geography for e in events], object),
-        "Gender": np.array([e.Gender for e in events], object),
-        "Age": numbers((np.nan if e.Age is None else e.Age for e in events), np.float32),
-        "Tenure": numbers((e.Tenure for e in events), np.int16),
-        "Balance": numbers((e.Balance for e in events), np.float64),
-        "NumOfProducts": numbers((e.NumOfProducts for e in events), np.int16),
-        "HasCrCard": numbers((e.HasCrCard for e in events), np.int16),
-        "IsActiveMember": numbers((e.IsActiveMember for e in events), np.int16),
-        "EstimatedSalary": numbers((e.EstimatedSalary for e in events), np.float64),
+        "CreditScore": numbers("CreditScore", np.int16),
+        "Geography": np.array(list(values("Geography")), object),
+        "Gender": np.array(list(values("Gender")), object),
+        "Age": np.array(list(values("Age")), np.float32),  # null becomes NaN
+        "Tenure": numbers("Tenure", np.int16),
+        "Balance": numbers("Balance", np.float64),
+        "NumOfProducts": numbers("NumOfProducts", np.int16),
+        "HasCrCard": numbers("HasCrCard", np.int16),
+        "IsActiveMember": numbers("IsActiveMember", np.int16),
+        "EstimatedSalary": numbers("EstimatedSalary", np.float64),
     }
+    timestamps = np.fromiter((t.timestamp() for t in values("event_timestamp")), np.float64, count)
+    timestamp_given = np.ones(count, np.bool_)
+    timestamp_given[decoded.untimed] = False
+    references = np.full(count, None, object)
+    for index, reference in decoded.refs.items():
+        references[index] = reference
     return EventColumns(
-        event_id=np.frombuffer(b"".join(rows.ids), "V16"),
-        event_ref=rows.refs,
-        event_timestamp=np.rint(np.array(rows.timestamps, np.float64) * MICROSECONDS).astype(np.int64),
-        timestamp_given=np.array(rows.given, np.bool_),
-        customer_id=np.fromiter((e.CustomerId for e in events), np.int64, count),
+        event_id=ids,
+        event_ref=references,
+        event_timestamp=np.rint(timestamps * MICROSECONDS).astype(np.int64),
+        timestamp_given=timestamp_given,
+        customer_id=np.fromiter(values("CustomerId"), np.int64, count),
         customers=customers,
         true_churn_label=np.fromiter(
-            (-1 if e.true_churn_label is None else e.true_churn_label for e in events), np.int16, count
+            (-1 if label is None else label for label in values("true_churn_label")), np.int16, count
         ),
-        kafka_partition=np.array(rows.partitions, np.int32),
-        kafka_offset=np.array(rows.offsets, np.int64),
+        kafka_partition=np.array([message.partition() for message in decoded.messages], np.int32),
+        kafka_offset=np.array([message.offset() for message in decoded.messages], np.int64),
     )

@@ -59,6 +59,10 @@ def sort_messages(polled: Sequence[Message], into: list[Message], ends: dict[int
         RangeLostError: Kafka does not hold the next offset any more.
         KafkaException: another error of the consumer.
     """
+    failed = [message for message in polled if message.error() is not None]
+    if not failed:
+        into.extend(polled)
+        return
     for message in polled:
         error = message.error()
         if error is None:
@@ -85,6 +89,23 @@ def offset_of(message: Message) -> int:
     if offset is None:
         raise TypeError("A message that was read has an offset; this one has none.")
     return offset
+
+
+def ends_of(messages: Sequence[Message], partitions: int) -> dict[int, int]:
+    """Next offset after events that were read, by Kafka partition; only of those that have events among them.
+
+    Args:
+        messages: of each partition in the order of its offsets.
+        partitions: how many the topic has: when all are found, nobody looks further.
+    """
+    ends: dict[int, int] = {}
+    for message in reversed(messages):
+        partition = partition_of(message)
+        if partition not in ends:
+            ends[partition] = offset_of(message) + 1
+            if len(ends) == partitions:
+                break
+    return ends
 
 
 def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]) -> None:

@@ -49,7 +49,7 @@ def test_an_event_becomes_one_entry_of_every_column() -> None:
 
     assert letters == []
     assert events.event_id[0].tobytes() == uuid.UUID(str(EVENT["event_id"])).bytes
-    assert events.event_ref == [None]
+    assert events.event_ref.tolist() == [None]
     assert datetime.fromtimestamp(events.event_timestamp[0] / 1e6, UTC) == datetime(
         2026, 11, 24, 8, 59, 59, 250000, UTC
     )
@@ -81,7 +81,54 @@ def test_an_id_that_is_no_uuid_maps_to_the_same_uuid_each_time_and_is_kept() -> 
     )
 
     assert {event_id.tobytes() for event_id in events.event_id} == {uuid.uuid5(EVENT_NAMESPACE, "evt_17").bytes}
-    assert events.event_ref == ["evt_17", "evt_17"]
+    assert events.event_ref.tolist() == ["evt_17", "evt_17"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "x" * 36,
+        "0" * 36,
+        "01938f3e-0000-7000-8000-00000000000\n",
+        "01938f3e-0000-7000-8000-00000000000\u0660",  # a digit, but not one of these
+        "01938f3e0-000-7000-8000-000000000001",
+        "01938f3e 0000-7000-8000-000000000001",
+        "01938f3e-0000-7000-8000-00000000 001",
+    ],
+)
+def test_an_id_as_long_as_a_uuid_that_is_none_is_kept_and_leaves_those_beside_it_alone(odd: str) -> None:
+    capitals = "01938F3E-0000-7000-8000-00000000000A"
+    events, letters = decoded(
+        message(EVENT, offset=1),
+        message({**EVENT, "event_id": odd}, offset=2),
+        message({**EVENT, "event_id": capitals}, offset=3),
+    )
+
+    assert letters == []
+    assert [event_id.tobytes() for event_id in events.event_id] == [
+        uuid.UUID(str(EVENT["event_id"])).bytes,
+        uuid.uuid5(EVENT_NAMESPACE, odd).bytes,
+        uuid.UUID(capitals).bytes,
+    ]
+    assert events.event_ref.tolist() == [None, odd, None]
+
+
+def test_dead_letters_among_events_of_all_kinds_move_nothing() -> None:
+    named, bare = {**EVENT, "event_id": "evt_17"}, {**CUSTOMER, "CustomerId": 15_700_002}
+    events, letters = decoded(
+        message(b"bad", offset=1),
+        message(named, offset=2),
+        message({**named, "event_id": "a\0b"}, offset=3),
+        message(bare, offset=4),
+        message({**EVENT, "Age": "old"}, offset=5),
+        message(EVENT, offset=6),
+    )
+
+    assert [letter.kafka_offset for letter in letters] == [1, 3, 5]
+    assert events.kafka_offset.tolist() == [2, 4, 6]
+    assert events.event_ref.tolist() == ["evt_17", None, None]
+    assert events.timestamp_given.tolist() == [True, False, True]
+    assert events.customer_id.tolist() == [15_700_001, 15_700_002, 15_700_001]
 
 
 def test_an_event_without_id_and_time_is_known_by_its_position_and_kafkas_time() -> None:
