@@ -65,6 +65,28 @@ test-faults: install ## Break everything that may fail, one after the other, on 
 soak: install ## Break something at random every 20 s under load (ARGS="--minutes 10 --rate 2000")
 	$(BIN)/python -m churn_platform_tests.faults.soak $(ARGS)
 
+.PHONY: bench
+bench: install ## Measure throughput, latency and stages, in under 12 minutes (ARGS="--json FILE")
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-throughput
+bench-throughput: install ## Drain what waits, beside a reference loop and the peers (ARGS="--events 100000 --sizes 10000")
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
+
+.PHONY: bench-latency
+bench-latency: install ## From an event to its row and its prediction, under the daemon (ARGS="--rates 500 --seconds 60")
+	$(BIN)/python -m benchmarks.latency $(ARGS)
+
+.PHONY: bench-stages
+bench-stages: install ## Each stage of a commit beside its own ceiling (ARGS="--events 100000")
+	$(BIN)/python -m benchmarks.stages $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: install ## Bring Quix Streams, Bytewax and Spark into .venv-peers, for bench and bench-throughput
+	$(PYTHON) -m venv .venv-peers
+	VIRTUAL_ENV=.venv-peers $(BIN)/uv pip sync --quiet --require-hashes benchmarks/peers/requirements.lock
+	VIRTUAL_ENV=.venv-peers $(BIN)/uv pip install --quiet --no-deps .
+
 .PHONY: bench-growth
 bench-growth: install ## Measure what growth costs (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
 	$(BIN)/python -m benchmarks.growth $(ARGS)
@@ -96,3 +118,8 @@ format: install ## Let ruff rewrite what it can
 lock: install ## Resolve pyproject.toml into requirements.lock, for every platform, with hashes
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --group dev \
 		--output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
+
+.PHONY: lock-peers
+lock-peers: install ## The same of benchmarks/peers/requirements.in
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 benchmarks/peers/requirements.in \
+		--output-file benchmarks/peers/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)

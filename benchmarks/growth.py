@@ -1,10 +1,7 @@
 """What growth costs: a commit, a sensor tick, the asset page and the archive, at more and more partitions and rows."""
 
 import json
-import os
-import shutil
 import statistics
-import tempfile
 import threading
 import time
 import uuid
@@ -14,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import dagster as dg
 import numpy as np
@@ -24,14 +20,12 @@ from confluent_kafka import Producer
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.cli import execute_query
-from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.servers import new_database, own_stack
 from churn_platform.assets.predictions import batch_metadata
 from churn_platform.definitions import defs
-from churn_platform.local.environment import SERVERS
-from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.partitions import batch_key, batches
@@ -41,7 +35,6 @@ from churn_platform.sensors import STREAM_TAG, customer_events_sensor
 from churn_platform.settings import settings
 from churn_platform.storage import ledger, model_versions
 from churn_platform.storage.archive import archive_next
-from churn_platform.storage.migrations import upgrade
 from churn_platform.streaming import topics
 from churn_platform.streaming.commit import Source, write_rows
 from churn_platform.streaming.events import MICROSECONDS, EventColumns
@@ -236,7 +229,7 @@ class Stream:
         return ScoredEvents(
             events=EventColumns(
                 event_id=ids.view("V16").reshape(count),
-                event_ref=[None] * count,
+                event_ref=np.full(count, None, object),
                 event_timestamp=times,
                 timestamp_given=np.ones(count, np.bool_),
                 customer_id=random.integers(15_000_000, 15_000_000 + CUSTOMERS, count, np.int64),
@@ -257,7 +250,6 @@ class Platform:
 
     def __init__(self, dsn: str, dagster_url: str, folder: Path) -> None:
         self.dsn = dsn
-        upgrade(dsn)
         folder.mkdir(exist_ok=True, parents=True)
         storage = {"postgres": {"postgres_url": dagster_url}}
         (folder / "dagster.yaml").write_text(json.dumps({"storage": storage, "telemetry": {"enabled": False}}))
@@ -456,28 +448,10 @@ def _cell(cost: Cost | float | None) -> str:
     return f"{cost * 1000:,.0f} ms"
 
 
-@contextmanager
-def own_servers() -> Iterator[Path]:
-    """A stack in a temporary folder, which the settings of this process name; the folder."""
-    folder = Path(tempfile.mkdtemp(prefix="churn-bench-"))
-    yours = set(SERVERS.values())
-    given = {name: value for name, value in os.environ.items() if name not in yours}
-    stack = Stack(folder, services_only=True, usual_ports=ANY_FREE_PORTS, given=given, env_file=Path(os.devnull))
-    try:
-        with stack:
-            os.environ.update(stack.environment)
-            settings.cache_clear()
-            yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def platform(folder: Path, name: str) -> Platform:
+def platform(stack: Stack, name: str) -> Platform:
     """A platform in a database of its own on the stack."""
-    with psycopg.connect(settings().postgres_dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    url = urlsplit(settings().postgres_dsn)._replace(path=f"/{name}").geturl()
-    return Platform(url, in_schema(url, "dagster"), folder / "dagster" / name)
+    url = new_database(stack, name)
+    return Platform(url, in_schema(url, "dagster"), stack.local / "dagster" / name)
 
 
 def main(
@@ -492,8 +466,8 @@ def main(
     Example: make bench-growth ARGS="--partitions 0,1000 --rows 0,1000000"
     """
     console, began = Console(width=120), time.monotonic()
-    with own_servers() as folder:
-        growth = Growth(platform(folder, "grown"), platform(folder, "new"), console)
+    with own_stack() as stack:
+        growth = Growth(platform(stack, "grown"), platform(stack, "new"), console)
         growth.partitions([int(count) for count in partitions.split(",")])
         growth.rows([int(count) for count in rows.split(",")])
     results = growth.results

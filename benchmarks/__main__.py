@@ -1,0 +1,44 @@
+"""`make bench`: throughput, latency and stages, one after the other, in under twelve minutes."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import latency, stages, throughput
+from benchmarks.machine import this_machine
+
+
+def main(
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+) -> None:
+    """Measure what the stream does, beside a reference loop and the peers that are installed.
+
+    Example: make bench ARGS="--json bench.json"
+    """
+    console, machine, began = Console(width=120), this_machine(), time.monotonic()
+    console.print(str(machine), highlight=False)
+    rates = throughput.measure(console)
+    throughput.show(console, rates)
+    latencies, first = latency.measure(console)
+    latency.show(console, latencies, first)
+    each = stages.measure()
+    stages.show(console, each)
+    console.print(f"Took {time.monotonic() - began:.0f} s.", highlight=False)
+    if json_file is not None:
+        found = {
+            "throughput": asdict(rates),
+            "latency": {rate: asdict(found) for rate, found in latencies.items()},
+            "first_event_seconds": first,
+            "stages": [asdict(stage) for stage in each],
+            "machine": asdict(machine),
+        }
+        json_file.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,42 @@
+"""The platform's own commit loop without Dagster: one streaming run in this process, all guarantees on."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import psycopg
+
+from benchmarks.contenders.task import Task
+from churn_platform.partitions import batch_key
+from churn_platform.settings import load_settings
+from churn_platform.storage import ledger
+from churn_platform.streaming import runs
+from churn_platform.streaming.config import StreamConfig
+
+
+def environment(task: Task) -> Mapping[str, str]:
+    """Settings of the stream that a task describes."""
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": task.brokers,
+        "DATABASE_URL": task.dsn,
+        "EVENTS_TOPIC": task.events_topic,
+        "PREDICTIONS_TOPIC": task.predictions_topic,
+        "STREAM_GROUP": task.group,
+        "COMMIT_EVENTS": str(task.commit_events),
+    }
+
+
+def main() -> None:
+    """Stream into one batch until all that waits is in it."""
+    task = Task.from_arguments()
+    os.environ.update(environment(task))
+    config = replace(StreamConfig.from_settings(load_settings()), batch_events=task.events)
+    key = batch_key(datetime.now(UTC))
+    with psycopg.connect(config.dsn, autocommit=True) as connection:
+        ledger.plan_batch(connection, key)
+    runs.materialize(config, [key], run_id="benchmark", log=lambda _: None, on_orphans=lambda _: None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The reference: a loop as a good engineer writes it in an afternoon, with confluent-kafka, pandas and psycopg.
+
+Rows are idempotent by event_id. A prediction reaches Kafka at least once: offsets are committed after the flush.
+"""
+
+import json
+
+import psycopg
+from confluent_kafka import Consumer, Producer
+
+from benchmarks.contenders.rows import encoded, insert, now, row_of, score
+from benchmarks.contenders.task import Task
+from churn_platform.modeling.bundle import ModelBundle
+
+
+def main() -> None:
+    """Read until nothing is left."""
+    task = Task.from_arguments()
+    bundle = ModelBundle.load(task.bundle)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": task.brokers,
+            "group.id": task.group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "queued.min.messages": 100_000,
+            "fetch.queue.backoff.ms": 2,
+        }
+    )
+    producer = Producer(
+        {
+            "bootstrap.servers": task.brokers,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
+    consumer.subscribe([task.events_topic])
+    done = 0
+    with psycopg.connect(task.dsn, autocommit=True) as connection:
+        while done < task.events:
+            messages = [m for m in consumer.consume(task.commit_events, 1.0) if m.error() is None]
+            if not messages:
+                continue
+            events = [json.loads(message.value() or b"") for message in messages]
+            scores, at = score(bundle, events), now()
+            rows = [
+                row_of(event, scored, message.partition() or 0, message.offset() or 0, at)
+                for message, event, scored in zip(messages, events, scores, strict=True)
+            ]
+            insert(connection, rows)
+            for event, scored in zip(events, scores, strict=True):
+                producer.produce(task.predictions_topic, encoded(event, scored, at), str(event["CustomerId"]))
+            producer.flush()
+            consumer.commit(asynchronous=False)
+            done += len(messages)
+    consumer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,363 @@
+"""Latency: from an event's own time to its visible row, and to its prediction on the topic, under the whole platform.
+
+Example: python -m benchmarks.latency --rates 500 --seconds 60
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import httpx
+import msgspec
+import numpy as np
+import psutil
+import psycopg
+import typer
+from confluent_kafka import TopicPartition
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import work
+from benchmarks.machine import this_machine
+from benchmarks.servers import own_stack
+from churn_platform.local.stack import Stack
+from churn_platform.local.supervision import left_over
+from churn_platform.settings import settings
+from churn_platform.storage import ledger
+from churn_platform.streaming import clients, topics
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.reader import make_consumer
+
+# How often the positions are looked at: rows are seen at most so much later than they are visible.
+LOOK_SECONDS: Final = 0.003
+# An open browser asks so often: the page of runs, and the asset page of the predictions.
+PAGE_SECONDS: Final = 5.0
+RATES: Final = (500, 5_000)
+SECONDS: Final = 180.0
+FIRST_EVENTS: Final = 2
+# Until a run is live and its standby warm.
+WARM_UP_SECONDS: Final = 20.0
+WAIT_SECONDS: Final = 120.0
+# The stream is idle so soon, for the first event after idleness to be tried several times.
+IDLE_SECONDS: Final = 4
+
+_POSITIONS: Final = "select kafka_partition, next_offset from stream_positions"
+_EVENTS: Final = """
+    select kafka_partition, kafka_offset, extract(epoch from event_timestamp)::double precision
+    from churn_predictions
+    where event_timestamp >= to_timestamp(%s) and event_timestamp < to_timestamp(%s)
+"""
+_PAGES: Final = (
+    "{ runsOrError(limit: 25) { ... on Runs { results { runId status startTime endTime tags { key value } } } } }",
+    """{ assetNodeOrError(assetKey: {path: ["churn_predictions"]}) { ... on AssetNode {
+        assetMaterializations(limit: 50) { partition timestamp }
+        assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions failedPartitions } } } } }""",
+)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """In milliseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, seconds: Floats) -> "Quantiles":
+        """Quantiles of latencies.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        if not len(seconds):
+            raise RuntimeError("Nothing was seen in the time that was measured.")
+        p50, p90, p99, most = np.percentile(seconds * 1000, (50, 90, 99, 100))
+        return cls(*(round(float(value), 1) for value in (p50, p90, p99, most)))
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What was seen at one rate. `cores` is the CPU time of the whole stack in the time measured, in cores."""
+
+    events: int
+    row: Quantiles
+    topic: Quantiles
+    hand_overs: int
+    metric_runs: int
+    cores: float
+
+
+@dataclass
+class Observer:
+    """Watches where the ledger stands and what appears on the predictions topic. A context manager."""
+
+    config: StreamConfig
+    seen: list[tuple[float, int, int]] = field(default_factory=list)  # moment, Kafka partition, next offset
+    published: list[tuple[float, float]] = field(default_factory=list)  # event's time, moment
+
+    def __enter__(self) -> "Observer":
+        self._ending = threading.Event()
+        self._errors: list[Exception] = []
+        self._threads = [threading.Thread(target=self._kept, args=(work,)) for work in (self._rows, self._topic)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _kept(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # the main thread raises it
+            self._errors.append(error)
+
+    def _rows(self) -> None:
+        at: dict[int, int] = {}
+        with psycopg.connect(self.config.dsn, autocommit=True) as connection:
+            while not self._ending.wait(LOOK_SECONDS):
+                found: dict[int, int] = dict(connection.execute(_POSITIONS, prepare=True).fetchall())
+                now = time.time()
+                self.seen += [(now, partition, end) for partition, end in found.items() if at.get(partition) != end]
+                at = found
+
+    def _topic(self) -> None:
+        admin, consumer = clients.admin(self.config.kafka), make_consumer(self.config)
+        topic = topics.describe(admin, self.config.predictions_topic)
+        ends = topics.list_offsets(admin, topic, topics.LATEST)
+        consumer.assign([TopicPartition(topic.name, partition, end) for partition, end in ends.items()])
+        decode = msgspec.json.Decoder(_Published).decode
+        while not self._ending.is_set():
+            messages = consumer.consume(500, LOOK_SECONDS)
+            now = time.time()
+            self.published += [
+                (decode(message.value() or b"").event_timestamp.timestamp(), now)
+                for message in messages
+                if message.error() is None
+            ]
+        consumer.close()
+
+    def row_latencies(self, connection: psycopg.Connection, began: float, ended: float) -> Floats:
+        """Seconds to the row of each event of that time."""
+        rows = connection.execute(_EVENTS, (began, ended)).fetchall()
+        partitions, offsets, moments = (np.array(column) for column in zip(*rows, strict=True))
+        found: list[Floats] = []
+        for partition in np.unique(partitions):
+            steps = [(moment, end) for moment, each, end in self.seen if each == partition]
+            at, ends = (np.array(column) for column in zip(*steps, strict=True))
+            mine = partitions == partition
+            found.append(at[np.searchsorted(ends, offsets[mine], side="right")] - moments[mine])
+        return np.concatenate(found)
+
+    def topic_latencies(self, began: float, ended: float) -> Floats:
+        """Seconds to the prediction of each event of that time."""
+        return np.array([at - moment for moment, at in self.published if began <= moment < ended])
+
+
+class _Published(msgspec.Struct):
+    event_timestamp: datetime
+
+
+class Platform:
+    """The whole platform, up, with a champion, and what is done to it."""
+
+    def __init__(self, stack: Stack, console: Console) -> None:
+        self._stack = stack
+        self._console = console
+        self.config = StreamConfig.from_settings(settings())
+        work.promote(self.config.dsn, work.trained_bundle(stack.local / "bundle"))
+        self.connection = psycopg.connect(self.config.dsn, autocommit=True)
+
+    def first_event(self) -> float:
+        """Seconds from an event that comes while no run is live to its row."""
+        wait_until(lambda: not ledger.streaming_sessions(self.connection), "the stream to be idle")
+        before = self._rows()
+        began = time.time()
+        subprocess.run(
+            [sys.executable, "-m", "churn_platform.cli", "produce", "--count", "1"], check=True, capture_output=True
+        )
+        wait_until(lambda: self._rows() > before, "the row of an event")
+        row = self.connection.execute(
+            "select extract(epoch from pg_xact_commit_timestamp(xmin) - event_timestamp)::double precision "
+            "from churn_predictions where event_timestamp >= to_timestamp(%s)",
+            (began,),
+        ).fetchone()
+        if row is None:
+            raise RuntimeError("The event has no row.")
+        return float(row[0])
+
+    def _rows(self) -> int:
+        row = self.connection.execute("select count(*) from churn_predictions").fetchone()
+        return int(row[0]) if row else 0
+
+    def measure(self, rate: float, seconds: float) -> Latency:
+        """Events at a rate, after a warm-up, with the UI open."""
+        duration = WARM_UP_SECONDS + seconds + 2
+        command = [
+            sys.executable,
+            "-m",
+            "churn_platform.cli",
+            "produce",
+            "--rate",
+            str(rate),
+            "--duration",
+            str(duration),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as producer:
+            time.sleep(WARM_UP_SECONDS)
+            with Observer(self.config) as observer, self._open_page():
+                time.sleep(1)
+                began, cpu = time.time(), self._cpu_seconds()
+                time.sleep(seconds)
+                ended, spent = time.time(), self._cpu_seconds() - cpu
+                producer.wait()
+                time.sleep(1)
+        batches, metrics = self._counts(began, ended)
+        rows = observer.row_latencies(self.connection, began, ended)
+        return Latency(
+            events=len(rows),
+            row=Quantiles.of(rows),
+            topic=Quantiles.of(observer.topic_latencies(began, ended)),
+            hand_overs=batches,
+            metric_runs=metrics,
+            cores=round(spent / (ended - began), 2),
+        )
+
+    def _counts(self, began: float, ended: float) -> tuple[int, int]:
+        """Batches opened and metric runs started in that time."""
+        row = self.connection.execute(
+            """
+            select
+                (select count(*) from stream_batches
+                 where opened between to_timestamp(%(began)s) and to_timestamp(%(ended)s)),
+                (select count(*) from dagster.runs
+                 where start_time between %(began)s and %(ended)s and pipeline_name <> 'prediction_stream_job')
+            """,
+            {"began": began, "ended": ended},
+        ).fetchone()
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    def _cpu_seconds(self) -> float:
+        spent = 0.0
+        for process in left_over(self._stack.local):
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            spent += times.user + times.system + times.children_user + times.children_system
+        return spent
+
+    @contextmanager
+    def _open_page(self) -> Iterator[None]:
+        """Ask what an open browser asks."""
+        ending = threading.Event()
+        url = f"{self._stack.addresses['dagster']}/graphql"
+
+        def ask() -> None:
+            with httpx.Client(trust_env=False, timeout=30) as client:
+                while not ending.wait(PAGE_SECONDS):
+                    for query in _PAGES:
+                        client.post(url, json={"query": query}).raise_for_status()
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            yield
+        finally:
+            ending.set()
+            thread.join()
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    """Wait for a condition.
+
+    Raises:
+        RuntimeError: it did not come.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"Waited {WAIT_SECONDS:.0f} s in vain for {what}.")
+        time.sleep(0.02)
+
+
+def measure(
+    console: Console,
+    *,
+    rates: Sequence[int] = RATES,
+    seconds: float = SECONDS,
+    first_events: int = FIRST_EVENTS,
+) -> tuple[dict[str, Latency], list[float]]:
+    """Latencies by rate, and the seconds of first events, on a platform of its own."""
+    with own_stack({"IDLE_SECONDS": str(IDLE_SECONDS)}, services_only=False) as stack:
+        platform = Platform(stack, console)
+        first = []
+        for number in range(first_events):
+            time.sleep(number)  # the sensor's ticks come at their own times
+            first.append(platform.first_event())
+        console.print(f"first events: {', '.join(f'{each:.1f} s' for each in first)}", style="dim", highlight=False)
+        found = {}
+        for rate in rates:
+            found[str(rate)] = platform.measure(rate, seconds)
+            console.print(f"{rate} events a second: {found[str(rate)]}", style="dim", highlight=False)
+    return found, first
+
+
+def show(console: Console, found: dict[str, Latency], first: Sequence[float]) -> None:
+    """The figures as a table, in milliseconds."""
+    table = Table(
+        "events a second", "to", "p50", "p90", "p99", "max", "hand-overs", "cores", box=None, header_style="dim"
+    )
+    for rate, latency in found.items():
+        for to, quantiles in (("row", latency.row), ("topic", latency.topic)):
+            figures = (quantiles.p50, quantiles.p90, quantiles.p99, quantiles.max)
+            table.add_row(
+                rate, to, *(f"{each:,.0f} ms" for each in figures), str(latency.hand_overs), f"{latency.cores:.2f}"
+            )
+    console.print(table)
+    if first:
+        console.print(f"first event while no run is live: {max(first):.1f} s at most of {len(first)}", highlight=False)
+
+
+def main(
+    rates: Annotated[str, typer.Option(help="Events a second.")] = ",".join(map(str, RATES)),
+    seconds: Annotated[float, typer.Option(min=5, help="How long each is measured.")] = SECONDS,
+    first_events: Annotated[int, typer.Option(min=0, help="How often a first event is tried.")] = FIRST_EVENTS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+) -> None:
+    """Measure latency under the daemon, with hand-overs, metric runs and the UI open.
+
+    Example: make bench-latency ARGS="--rates 500 --seconds 60"
+    """
+    console, machine = Console(width=120), this_machine()
+    console.print(str(machine), highlight=False)
+    found, first = measure(
+        console, rates=[int(r) for r in rates.split(",")], seconds=seconds, first_events=first_events
+    )
+    show(console, found, first)
+    if json_file is not None:
+        latency = {rate: asdict(each) for rate, each in found.items()}
+        json_file.write_text(
+            json.dumps({"latency": latency, "first_event": first, "machine": asdict(machine)}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

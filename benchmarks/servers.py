@@ -1,0 +1,61 @@
+"""Servers of a benchmark's own: the embedded stack in a temporary folder, on free ports."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
+from churn_platform.local.ports import ANY_FREE_PORTS
+from churn_platform.local.stack import Stack
+from churn_platform.settings import settings
+from churn_platform.storage.migrations import upgrade
+
+NO_ENV_FILE: Final = Path(os.devnull)
+
+
+@contextmanager
+def own_stack(given: Mapping[str, str] | None = None, *, services_only: bool = True) -> Iterator[Stack]:
+    """A stack that is up while the context lasts; the settings of this process name its servers.
+
+    Args:
+        given: settings for the stack's processes and this one, beside those of the environment.
+        services_only: without Dagster, which with_dagster() adds later.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="churn-bench-"))
+    folder.chmod(0o711)  # under root PostgreSQL runs as another user, which has to pass through
+    yours = {*SERVERS.values(), OWNER_VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name not in yours} | dict(given or {})
+    stack = Stack(
+        folder, services_only=services_only, usual_ports=ANY_FREE_PORTS, given=environment, env_file=NO_ENV_FILE
+    )
+    before = dict(os.environ)
+    try:
+        with stack:
+            os.environ.update({**environment, **stack.environment})
+            settings.cache_clear()
+            yield stack
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        settings.cache_clear()
+        shutil.rmtree(folder)
+
+
+def new_database(stack: Stack, name: str) -> str:
+    """A migrated database of this name; its connection string, for the platform's own login."""
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    upgrade(_named(stack.owner_dsn, name))
+    return _named(stack.addresses["postgres"], name)
+
+
+def _named(url: str, database: str) -> str:
+    return urlsplit(url)._replace(path=f"/{database}").geturl()

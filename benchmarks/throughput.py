@@ -1,0 +1,241 @@
+"""Throughput: waiting events, drained by the platform, a reference loop and others, on the same servers.
+
+Example: python -m benchmarks.throughput --events 400000 --sizes 10000
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+import psycopg
+import typer
+from confluent_kafka import IsolationLevel
+from confluent_kafka.admin import AdminClient
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import work
+from benchmarks.contenders.task import Task
+from benchmarks.machine import this_machine
+from benchmarks.servers import new_database, own_stack
+from churn_platform.local.stack import Stack
+from churn_platform.settings import settings
+from churn_platform.storage import ledger
+from churn_platform.streaming import clients, topics
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.reader import read_all
+
+ROOT: Final = Path(__file__).parents[1]
+PEERS_PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
+PEERS: Final = {"quix": "Quix Streams", "bytewax": "Bytewax", "spark": "Spark"}
+PEER_COMMIT: Final = 10_000
+EVENTS: Final = 400_000
+SIZES: Final = (1_000, 10_000, 100_000)
+DAEMON_EVENTS: Final = 1_000_000
+PEER_EVENTS: Final = 100_000
+LONGEST_SECONDS: Final = 900
+LOOK_SECONDS: Final = 0.25
+DAEMON_TOPIC: Final = "waiting-for-daemon"
+
+# When rows became visible: each commit's moment and its rows.
+_COMMITS: Final = """
+    select extract(epoch from pg_xact_commit_timestamp(xmin))::double precision as moment, count(*)
+    from churn_predictions group by 1 order by 1
+"""
+
+
+@dataclass(frozen=True)
+class Drain:
+    """How a contender drained what waited. `seconds` are from its first PostgreSQL transaction to the end of all."""
+
+    events: int
+    commits: int
+    seconds: float
+    events_per_second: float
+
+
+@dataclass
+class Throughput:
+    """Events a second: by commit size for loop and reference, for the daemon at its own, and for each peer."""
+
+    loop: dict[str, float] = field(default_factory=dict)
+    reference: dict[str, float] = field(default_factory=dict)
+    daemon: float | None = None
+    peers: dict[str, float] = field(default_factory=dict)
+
+
+class Contest:
+    """One set of servers on which all contend, each with a database and an output topic of its own."""
+
+    def __init__(self, stack: Stack, console: Console) -> None:
+        self._stack = stack
+        self._console = console
+        self._bundle = work.trained_bundle(stack.local / "bundle")
+        self._customers = work.customers()
+
+    def fill(self, topic: str, count: int) -> None:
+        """Let events wait in a new topic."""
+        with self._said(f"{count:,} events sent to {topic}"):
+            work.create_topic(topic)
+            work.fill(topic, self._customers, count)
+
+    def contend(
+        self, module: str, topic: str, *, events: int, commit_events: int, python: str = sys.executable
+    ) -> Drain:
+        """Let a program drain the topic; see Task.
+
+        Raises:
+            RuntimeError: it failed, or left other rows or predictions than one an event.
+        """
+        name = f"{module}_{commit_events}"
+        task = Task(
+            brokers=self._stack.addresses["kafka"],
+            dsn=new_database(self._stack, name),
+            events_topic=topic,
+            predictions_topic=f"predictions-{name}",
+            group=name,
+            bundle=self._bundle,
+            events=events,
+            commit_events=commit_events,
+            folder=str(self._stack.local / name),
+        )
+        Path(task.folder).mkdir()
+        work.promote(task.dsn, self._bundle)
+        work.create_topic(task.predictions_topic)
+        ended = subprocess.run(
+            [python, "-m", f"benchmarks.contenders.{module}", task.to_json()],
+            cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False,
+        )  # fmt: skip
+        if ended.returncode:
+            raise RuntimeError(f"{name} ended with {ended.returncode}:\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}")
+        return self._drained(name, task.dsn, task.predictions_topic, events)
+
+    def daemon(self, events: int) -> Drain:
+        """Let the platform drain them, under Dagster's daemon with everything that belongs to it."""
+        config = StreamConfig.from_settings(settings())
+        work.promote(config.dsn, self._bundle)
+        with psycopg.connect(config.dsn, autocommit=True) as connection:
+            ledger.pause(connection, config.events_topic)
+            with self._said("Dagster started"):
+                self._stack.services_only = False
+                self._stack.start()
+            with self._said(f"{events:,} events sent to {config.events_topic}"):
+                work.fill(config.events_topic, self._customers, events)
+            ledger.resume(connection, config.events_topic)
+            admin, deadline = clients.admin(config.kafka), time.monotonic() + LONGEST_SECONDS
+            while not _all_is_out(connection, admin, config.predictions_topic, events):
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"The daemon had not drained {events:,} events after {LONGEST_SECONDS} s.")
+                time.sleep(LOOK_SECONDS)
+        return self._drained("daemon", config.dsn, config.predictions_topic, events)
+
+    def _drained(self, name: str, dsn: str, predictions_topic: str, events: int) -> Drain:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            commits = [(float(moment), int(rows)) for moment, rows in connection.execute(_COMMITS)]
+        written = sum(rows for _, rows in commits)
+        config = StreamConfig.from_settings(settings())
+        published = [message.timestamp()[1] / 1000 for message in read_all(config, predictions_topic)]
+        if (written, len(published)) != (events, events):
+            raise RuntimeError(
+                f"{name} wrote {written:,} rows and {len(published):,} predictions of {events:,} events."
+            )
+        (began, first), last = commits[0], commits[-1][0]
+        seconds = max(last, *published) - began
+        drain = Drain(events, len(commits), seconds, (events - first) / seconds)
+        self._console.print(
+            f"{name}: {drain.events_per_second:,.0f} events/s ({drain.commits} commits, {seconds:.1f} s)", style="dim"
+        )
+        return drain
+
+    @contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._console.print(f"{what}: {time.monotonic() - began:.0f} s", style="dim", highlight=False)
+
+
+def _all_is_out(connection: psycopg.Connection, admin: AdminClient, predictions_topic: str, events: int) -> bool:
+    row = connection.execute("select coalesce(sum(events), 0) from stream_batches").fetchone()
+    if row is None or row[0] < events:
+        return False
+    topic = topics.describe(admin, predictions_topic)
+    ends = topics.list_offsets(admin, topic, topics.LATEST, isolation=IsolationLevel.READ_COMMITTED)
+    return sum(ends.values()) > events  # transactions have markers, which are offsets too
+
+
+def measure(
+    console: Console,
+    *,
+    events: int = EVENTS,
+    sizes: Sequence[int] = SIZES,
+    daemon_events: int = DAEMON_EVENTS,
+    peer_events: int = PEER_EVENTS,
+) -> Throughput:
+    """Everything, on servers of its own. 0 events leave out the daemon or the peers; so does a missing .venv-peers."""
+    found = Throughput()
+    with own_stack({"EVENTS_TOPIC": DAEMON_TOPIC}) as stack:
+        contest = Contest(stack, console)
+        contest.fill("waiting", events)
+        for size in sizes:
+            for module, rates in (("reference", found.reference), ("loop", found.loop)):
+                drain = contest.contend(module, "waiting", events=events, commit_events=size)
+                rates[str(size)] = drain.events_per_second
+        if peer_events and PEERS_PYTHON.exists():
+            contest.fill("waiting-for-peers", peer_events)
+            for module, title in PEERS.items():
+                drain = contest.contend(
+                    module, "waiting-for-peers", events=peer_events, commit_events=PEER_COMMIT, python=str(PEERS_PYTHON)
+                )
+                found.peers[title] = drain.events_per_second
+        if daemon_events:
+            found.daemon = contest.daemon(daemon_events).events_per_second
+    return found
+
+
+def show(console: Console, found: Throughput) -> None:
+    """The figures as a table; beside each, how many times the reference loop's."""
+    table = Table(
+        "events a second", *(f"commits of {int(size):,}" for size in found.loop), box=None, header_style="dim"
+    )
+    for name, rates in (("reference loop", found.reference), ("commit loop", found.loop)):
+        table.add_row(name, *(f"{rate:,.0f} ({rate / found.reference[size]:.2f})" for size, rate in rates.items()))
+    console.print(table)
+    others = {"under the daemon": found.daemon, **found.peers}
+    for name, rate in others.items():
+        if rate is not None:
+            console.print(f"{name}: {rate:,.0f}", highlight=False)
+
+
+def main(
+    events: Annotated[int, typer.Option(min=1, help="Events that wait for each loop.")] = EVENTS,
+    sizes: Annotated[str, typer.Option(help="Events of a commit.")] = ",".join(map(str, SIZES)),
+    daemon_events: Annotated[int, typer.Option(help="Events that wait for the daemon; 0: without.")] = DAEMON_EVENTS,
+    peer_events: Annotated[int, typer.Option(help="Events that wait for each peer; 0: without.")] = PEER_EVENTS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+) -> None:
+    """Drain what waits: by the reference loop, the commit loop, the peers that are installed, and under the daemon.
+
+    Example: make bench-throughput ARGS="--events 100000 --sizes 10000 --daemon-events 0"
+    """
+    console, machine = Console(width=120), this_machine()
+    console.print(str(machine), highlight=False)
+    found = measure(
+        console,
+        events=events,
+        sizes=[int(size) for size in sizes.split(",")],
+        daemon_events=daemon_events,
+        peer_events=peer_events,
+    )
+    show(console, found)
+    if json_file is not None:
+        json_file.write_text(json.dumps({"throughput": asdict(found), "machine": asdict(machine)}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,75 @@
+"""The work that everything is measured by: a model as it is trained here, and events that wait for it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+import psycopg
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+
+from churn_platform.customers.generator import generate_customers
+from churn_platform.features.cleaning import clean
+from churn_platform.features.columns import TARGET, columns_of
+from churn_platform.features.encoding import OneHotEncoder
+from churn_platform.features.imputing import Imputer
+from churn_platform.features.scaling import MinMaxScaler
+from churn_platform.features.transform import FeatureTransform
+from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.modeling.training import data_hash, train
+from churn_platform.settings import settings
+from churn_platform.storage import model_versions
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.producer import Row, produce, rows_of
+
+CUSTOMERS: Final = 10_000
+SEED: Final = 42
+PARTITIONS: Final = 3
+
+
+def customers() -> list[Row]:
+    """Customers to make events of, about 330 bytes each."""
+    return rows_of(generate_customers(CUSTOMERS, SEED))
+
+
+def trained_bundle(folder: Path) -> str:
+    """A bundle with the platform's own hyperparameters, trained on generated customers; where it was saved."""
+    rows = clean(generate_customers(CUSTOMERS, SEED))
+    imputer = Imputer.fit(rows)
+    imputed = pd.DataFrame(imputer.impute(columns_of(rows)))
+    transform = FeatureTransform(imputer, OneHotEncoder.fit(imputed), MinMaxScaler.fit(imputed))
+    trained = train(transform.transform(columns_of(rows)), rows[TARGET].to_numpy())
+    bundle = ModelBundle(
+        model=trained.model,
+        transform=transform,
+        threshold=trained.threshold,
+        metrics=trained.evaluation.as_dict("oof_"),
+        code_version="benchmark",
+        data_hash=data_hash(rows),
+    )
+    bundle.save(str(folder))
+    return str(folder)
+
+
+def promote(dsn: str, bundle: str) -> None:
+    """Make the bundle champion in a database."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        model_versions.register(connection, version=1, uri=bundle, run_id="benchmark", metrics={})
+        model_versions.promote(connection, 1)
+
+
+def create_topic(name: str) -> None:
+    """A topic of PARTITIONS partitions whose messages bear the time of the broker that took them."""
+    admin = AdminClient(settings().kafka_client)
+    new = NewTopic(
+        name, num_partitions=PARTITIONS, replication_factor=1, config={"message.timestamp.type": "LogAppendTime"}
+    )
+    for created in admin.create_topics([new]).values():
+        created.result()
+
+
+def fill(topic: str, rows: Sequence[Row], count: int) -> None:
+    """Let so many events wait in a topic."""
+    config = replace(StreamConfig.from_settings(settings()), events_topic=topic)
+    produce(config, rows, count=count, rate=None, duration=None, seed=SEED)
