@@ -1,7 +1,9 @@
 """Publishing of predictions: one Kafka transaction per commit, which carries its own marker."""
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 import psycopg
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, faults
@@ -20,7 +22,10 @@ from churn_platform.streaming.reader import make_consumer, markers, read_all
 from churn_platform.streaming.scoring import ScoredEvents
 from churn_platform.streaming.topics import Topic
 
-KAFKA_SECONDS: Final = 60
+KAFKA_SECONDS: Final = 30
+# librdkafka may forget to return: a coordinator that goes at the wrong moment lets send_offsets_to_transaction() wait
+# for ever. So long after its time-out, a call is taken for lost.
+GRACE_SECONDS: Final = 5
 # While so many predictions wait for Kafka, the next commit waits too: memory stays what it is.
 QUEUED_PREDICTIONS: Final = 200_000
 # Commits that wait are published together, up to about this many predictions in one transaction.
@@ -150,6 +155,7 @@ class Publisher(threading.Thread):
         )
         self._producer.list_topics(config.predictions_topic, KAFKA_SECONDS)
         self.error: BaseException | None = None
+        self._overdue = math.inf
         self.published = 0
         self.recovered = 0
 
@@ -178,16 +184,21 @@ class Publisher(threading.Thread):
         self._queue.put(publication)
 
     def check(self) -> None:
-        """Raise what stopped the thread, if it has stopped.
+        """Raise what stopped the thread, if it has stopped, or if a call of it does not return.
 
         Raises:
             PublishError: Kafka did not take a transaction.
         """
-        if self.error is not None:
+        error = self.error
+        if error is None and time.monotonic() > self._overdue:
+            # The thread is left where it is: the next publisher's init_transactions() fences its producer.
+            lost = f"a call has not returned for {KAFKA_SECONDS + GRACE_SECONDS} s, its time-out was {KAFKA_SECONDS} s"
+            error = KafkaException(KafkaError(KafkaError._TIMED_OUT, lost))
+        if error is not None:
             raise PublishError(
-                f"Predictions could not be published to {self._config.predictions_topic!r}: {self.error}. "
+                f"Predictions could not be published to {self._config.predictions_topic!r}: {error}. "
                 f"They are safe in churn_predictions and are published before anything that follows."
-            ) from self.error
+            ) from error
 
     def finish(self, meanwhile: Callable[[], object], *, every: float) -> None:
         """Wait until everything handed over is published, and end the thread.
@@ -203,6 +214,7 @@ class Publisher(threading.Thread):
             self.join(every)
             if self.is_alive():
                 meanwhile()
+                self.check()
         self.check()
 
     def release(self) -> None:
@@ -215,7 +227,7 @@ class Publisher(threading.Thread):
     def run(self) -> None:
         """The thread's work; see begin()."""
         try:
-            self._producer.init_transactions(KAFKA_SECONDS)
+            self._within(self._producer.init_transactions, KAFKA_SECONDS)
             self._recover()
             while (publications := self._take()) is not None:
                 if publications:
@@ -266,11 +278,17 @@ class Publisher(threading.Thread):
                 TopicPartition(self._topic.name, partition, end, self._topic.topic_id)
                 for partition, end in ends.items()
             ]
-            self._producer.send_offsets_to_transaction(marker, self._group, KAFKA_SECONDS)
+            self._within(self._producer.send_offsets_to_transaction, marker, self._group, KAFKA_SECONDS)
         faults.reach(FaultPoint.BEFORE_KAFKA_COMMIT)
-        self._producer.commit_transaction(KAFKA_SECONDS)
+        self._within(self._producer.commit_transaction, KAFKA_SECONDS)
         faults.reach(FaultPoint.AFTER_KAFKA_COMMIT)
         self.published += len(predictions)
+
+    def _within(self, call: Callable[..., object], *arguments: object) -> None:
+        """Make a call that is to return within KAFKA_SECONDS; check() tells when it does not."""
+        self._overdue = time.monotonic() + KAFKA_SECONDS + GRACE_SECONDS
+        call(*arguments)
+        self._overdue = math.inf
 
     def _recover(self) -> None:
         """Publish what a former run committed to PostgreSQL and not to Kafka.

@@ -1,7 +1,10 @@
 """The stream on real Kafka and PostgreSQL: every event once, whatever is sent and whoever dies."""
 
+import itertools
 import json
+import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -9,8 +12,9 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from churn_platform.storage import ledger, model_versions
-from churn_platform.streaming import batch_loop, topics
+from churn_platform.streaming import batch_loop, publisher, topics
 from churn_platform.streaming.batch_loop import Ending
+from churn_platform.streaming.clients import RememberingProducer
 from churn_platform.streaming.exceptions import (
     NoChampionError,
     RangeLostError,
@@ -579,3 +583,25 @@ def test_a_commit_of_large_events_ends_at_its_bytes(stream: Stream, monkeypatch:
 
     assert batch.events == 5_000
     assert batch.commits >= 2
+
+
+def test_a_call_to_kafka_that_never_returns_is_given_up_and_what_it_carried_is_published_once(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "KAFKA_SECONDS", 5)
+    monkeypatch.setattr(publisher, "GRACE_SECONDS", 0)
+    send_offsets, calls = RememberingProducer.send_offsets_to_transaction, itertools.count()
+
+    def forget_the_first(producer: RememberingProducer, *arguments: Any) -> None:
+        if next(calls) == 0:
+            threading.Event().wait()  # as librdkafka does when its coordinator goes at the wrong moment
+        send_offsets(producer, *arguments)
+
+    monkeypatch.setattr(RememberingProducer, "send_offsets_to_transaction", forget_the_first)
+    stream.send([event(number) for number in range(30)])
+
+    batch = stream.stream()
+
+    assert batch.predictions == 30
+    assert any("has not returned" in line for line in stream.log)
+    assert stream.published_ids() == stream.table_ids()
