@@ -22,7 +22,7 @@ from churn_platform.streaming.reader import make_consumer, markers, read_all
 from churn_platform.streaming.scoring import ScoredEvents
 from churn_platform.streaming.topics import Topic
 
-KAFKA_SECONDS: Final = 30
+KAFKA_SECONDS: Final = 15
 # librdkafka may forget to return: a coordinator that goes at the wrong moment lets send_offsets_to_transaction() wait
 # for ever. So long after its time-out, a call is taken for lost.
 GRACE_SECONDS: Final = 5
