@@ -35,6 +35,7 @@ from churn_platform.streaming.reader import (
     ends_of,
     make_consumer,
     sort_messages,
+    watermarks,
 )
 from churn_platform.streaming.scoring import ChampionFollower, ScoredEvents, load_champion, score
 from churn_platform.streaming.topics import Topic
@@ -153,11 +154,16 @@ class BatchLoop:
             self.follower = follower or ChampionFollower(load_champion(self._connection), log)
             self._admin = clients.admin(config.kafka)
             topics.create_missing(self._admin, config)
-            topics.describe(self._admin, config.events_topic)
+            topic = topics.describe(self._admin, config.events_topic)
             self._consumer = make_consumer(config)
             opened.callback(self._consumer.close)
+            for partition in topic.partitions:
+                watermarks(
+                    self._consumer, topic.name, partition
+                )  # it knows the brokers now, and need not look for them
             self._publisher = Publisher(config)
             opened.pop_all()
+        gc.collect()  # takes 0.15 s: not when another run has died and its events wait
         # The loop hands work to the writer through a queue of one: while a commit is written, the next one gathers.
         self._work: queue.Queue[_Work | None] = queue.Queue(1)
         self._writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
@@ -516,7 +522,6 @@ class BatchLoop:
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """The loop makes many objects and no cycles: the collector would only walk through them, again and again."""
-    gc.collect()
     gc.freeze()
     gc.disable()
     try:

@@ -34,11 +34,11 @@ MIX: Final = Mix(bad=0.02, duplicates=0.02, late=0.02)
 # Two champions that score differently, so that a change between them shows.
 CHAMPIONS: Final = {1: FEW_TREES, 2: replace(FEW_TREES, trees=12)}
 
-# The sessions of streaming runs, and which of them holds the stream's lock.
+# The sessions of streaming runs, and which of them holds the stream's lock (true) or waits for it (false).
 _SESSIONS: Final = """
-    select substr(a.application_name, length(%s) + 1), a.client_port, exists (
-        select from pg_locks l
-        where l.pid = a.pid and l.locktype = 'advisory' and l.classid = %s::integer::oid and l.granted
+    select substr(a.application_name, length(%s) + 1), a.client_port, (
+        select l.granted from pg_locks l
+        where l.pid = a.pid and l.locktype = 'advisory' and l.classid = %s::integer::oid
     )
     from pg_stat_activity a
     where starts_with(a.application_name, %s) and a.client_port is not null
@@ -69,11 +69,12 @@ class Load:
 
 @dataclass(frozen=True)
 class Session:
-    """A streaming run that PostgreSQL has a session of. `live`: it holds the stream's lock."""
+    """A streaming run that PostgreSQL has a session of. `live`: it holds the stream's lock; `warm`: it waits for it."""
 
     run_id: str
     pid: int
     live: bool
+    warm: bool
 
 
 class FaultyPlatform(Running):
@@ -166,8 +167,8 @@ class FaultyPlatform(Running):
             speaking = self._speaking()
             self._pids |= {(run_id, port): speaking[port] for run_id, port, _ in found if port in speaking}
         return [
-            Session(run_id, self._pids[run_id, port], live)
-            for run_id, port, live in found
+            Session(run_id, self._pids[run_id, port], live=granted is True, warm=granted is False)
+            for run_id, port, granted in found
             if (run_id, port) in self._pids
         ]
 
@@ -200,8 +201,8 @@ class FaultyPlatform(Running):
 
         def waits() -> bool:
             sessions = self.sessions()
-            found[:] = [session for session in sessions if not session.live]
-            return bool(found) and len(sessions) > len(found)
+            found[:] = [session for session in sessions if session.warm]
+            return bool(found) and any(session.live for session in sessions)
 
         wait_until(waits, timeout, "a standby to wait for the lock")
         return found[0]
