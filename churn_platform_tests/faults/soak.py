@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from churn_platform_tests.waiting import wait_until
 # A soak of at least so many minutes has the time for faults that last a minute themselves.
 MINUTES_FOR_LONG_FAULTS: Final = 20
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def main(
