@@ -107,10 +107,6 @@ def customer_events_sensor(
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
             orphan_materialization(batch) for batch in _unreported(context.instance, connection)
         ]
-        if state.wants_observation(backlog.waiting, now):
-            events += _observations(backlog, kafka.published(backlog.topic))
-            state = replace(state, observed=now, waiting=backlog.waiting)
-        cursor = replace(state, missing=runs.missing).dump()
         batch = ledger.open_batch(connection)
         decision = planning.decide(
             planning.Observed(
@@ -127,6 +123,11 @@ def customer_events_sensor(
             standby=settings().standby,
             batch_seconds=config.batch_seconds,
         )
+        # Asking for the markers takes half a second. Where a run is to start, the next tick does it.
+        if not decision.launch and state.wants_observation(backlog.waiting, now):
+            events += _observations(backlog, kafka.published(backlog.topic))
+            state = replace(state, observed=now, waiting=backlog.waiting)
+        cursor = replace(state, missing=runs.missing).dump()
         if not decision.launch:
             return dg.SensorResult(skip_reason=decision.reason, asset_events=events, cursor=cursor)
         if batch is not None and not runs.active:

@@ -260,12 +260,15 @@ def test_a_batch_that_a_dead_run_closed_over_is_reported_until_dagster_holds_it(
         assert ledger.unreported_batches(connection) == []
 
 
-def test_the_lag_is_observed_when_events_begin_to_wait(ticks: Ticks) -> None:
+def test_the_lag_is_observed_once_the_run_for_the_first_events_was_asked_for(ticks: Ticks) -> None:
     ticks.tick()
     ticks.send(7)
+    launching = ticks.tick()
+    ticks.run_of("key", dg.DagsterRunStatus.STARTING, started=0)
 
     events = ticks.tick().asset_events
 
+    assert not launching.asset_events
     lags = {
         each.asset_key.to_user_string(): each.metadata["lag"].value
         for each in events
