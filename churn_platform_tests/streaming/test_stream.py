@@ -591,16 +591,19 @@ def test_a_call_to_kafka_that_never_returns_is_given_up_and_what_it_carried_is_p
     monkeypatch.setattr(publisher, "KAFKA_SECONDS", 5)
     monkeypatch.setattr(publisher, "GRACE_SECONDS", 0)
     send_offsets, calls = RememberingProducer.send_offsets_to_transaction, itertools.count()
+    remembered = threading.Event()
 
     def forget_the_first(producer: RememberingProducer, *arguments: Any) -> None:
         if next(calls) == 0:
-            threading.Event().wait()  # as librdkafka does when its coordinator goes at the wrong moment
+            remembered.wait()  # as librdkafka does when its coordinator goes at the wrong moment, but for ever
         send_offsets(producer, *arguments)
 
     monkeypatch.setattr(RememberingProducer, "send_offsets_to_transaction", forget_the_first)
     stream.send([event(number) for number in range(30)])
 
     batch = stream.stream()
+    remembered.set()
+    wait_until(lambda: not any(thread.name == "publisher" for thread in threading.enumerate()))
 
     assert batch.predictions == 30
     assert any("has not returned" in line for line in stream.log)
