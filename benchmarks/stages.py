@@ -111,7 +111,7 @@ class Stages:
             )
         )
         frames = [prediction_frame(BATCH, each) for each in scored]
-        publish, _ = self._timed_once(lambda: self._publish(frames))
+        publish = self._published(frames)
         produce, _ = self._timed_once(lambda: self._produce(frames))
         stages.append(Stage("publish", publish, produce, "produce_batch() of ready bytes, no transaction"))
         return stages
@@ -157,12 +157,19 @@ class Stages:
             cursor.execute("create temp table if not exists bare (like churn_predictions including generated)")
             copy_columns(cursor, "bare", prediction_columns(source, scored))
 
-    def _publish(self, frames: Sequence[Any]) -> None:
+    def _published(self, frames: Sequence[Any]) -> float:
+        """Events a second from the second commit on: before the first the producer makes itself known to Kafka."""
         publisher = Publisher(self._config)
         publisher.begin(self._topic, dict.fromkeys(self._ends, 0))
-        for number, frame in enumerate(frames, start=1):
+        publisher.put(Publication(frames[0], {0: 1}))
+        while not publisher.published:
+            publisher.check()
+            time.sleep(0.001)
+        began = time.perf_counter()
+        for number, frame in enumerate(frames[1:], start=2):
             publisher.put(Publication(frame, {0: number}))
         publisher.finish(lambda: None, every=60)
+        return sum(map(len, frames[1:])) / (time.perf_counter() - began)
 
     def _produce(self, frames: Sequence[Any]) -> None:
         producer = clients.producer(

@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         datetime(2026, 1, 1, tzinfo=UTC),
         description="First hour of the hourly and daily partitions (UTC); an event from before is a dead letter.",
     )
-    commit_events: int = Field(10_000, ge=1, description="Most events in one commit.")
+    commit_events: int = Field(30_000, ge=1, description="Most events in one commit.")
     linger_ms: int = Field(25, ge=0, description="Least time that a commit gathers events, in milliseconds.")
     batch_events: int = Field(1_000_000, ge=1, description="A batch closes at this many events.")
     batch_seconds: float = Field(60, gt=0, description="A batch closes this long after its first event.")
