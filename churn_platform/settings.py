@@ -106,7 +106,9 @@ class Settings(BaseSettings):
         description="First hour of the hourly and daily partitions (UTC); an event from before is a dead letter.",
     )
     commit_events: int = Field(30_000, ge=1, description="Most events in one commit.")
-    linger_ms: int = Field(25, ge=0, description="Least time that a commit gathers events, in milliseconds.")
+    linger_ms: int = Field(
+        15, ge=0, description="Least time from one commit to the next, in milliseconds: events gather."
+    )
     batch_events: int = Field(1_000_000, ge=1, description="A batch closes at this many events.")
     batch_seconds: float = Field(60, gt=0, description="A batch closes this long after its first event.")
     idle_seconds: float = Field(300, gt=0, description="A streaming run ends after this long without an event.")
@@ -115,7 +117,7 @@ class Settings(BaseSettings):
 
     # Metrics
     metrics_seconds: float = Field(
-        30, ge=0, description="An hour that keeps changing is recomputed at most this often, in seconds."
+        60, ge=0, description="An hour that keeps changing is recomputed at most this often, in seconds."
     )
 
     # Growth

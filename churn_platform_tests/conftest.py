@@ -62,6 +62,7 @@ FLOW = (
     "storage",
     "streaming",
     "assets",
+    "test_instance",
     "test_sensors",
     "test_maintenance",
     "test_definitions",

@@ -21,9 +21,12 @@ MODULE = "churn_platform.definitions"
 
 STORAGE = """
 storage:
-  postgres:
-    postgres_url:
-      env: DAGSTER_POSTGRES_URL
+  custom:
+    module: churn_platform.instance
+    class: KeptPostgresStorage
+    config:
+      postgres_url:
+        env: DAGSTER_POSTGRES_URL
 """
 
 SILENCE = 90  # seconds without a sign of life: three of the daemon's own intervals

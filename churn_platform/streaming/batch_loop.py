@@ -271,6 +271,7 @@ class BatchLoop:
             [TopicPartition(self._topic.name, partition, offset) for partition, offset in next_offsets.items()]
         )
         partition_ends: dict[int, int] = {}
+        self._gathered = time.monotonic()  # when the last commit's events were complete
         read, first_event, last_event = self._read_before, self._opened_on_this_clock(), time.monotonic()
         last_sign = last_event
         while True:
@@ -342,7 +343,7 @@ class BatchLoop:
             )
 
     def _gather(self, most: int, partition_ends: dict[int, int]) -> list[Message]:
-        """What waits: after a first event at least for the linger, and as long as the last commit is being written.
+        """What waits: until the linger since the last time is over, and as long as the last commit is being written.
 
         Raises:
             TopicChangedError: the consumer stumbled over a topic that is not the one it was told to read.
@@ -367,7 +368,7 @@ class BatchLoop:
         sort_messages([message], messages, partition_ends)
         if not messages:
             return messages
-        deadline, size, counted = time.monotonic() + self._config.linger, 0, 0
+        deadline, size, counted = self._gathered + self._config.linger, 0, 0
         while len(messages) < most:
             size += sum(map(len, messages[counted:]))
             counted = len(messages)
@@ -383,6 +384,7 @@ class BatchLoop:
             else:
                 wait = min(max(remaining, 0.002), 0.02)
                 sort_messages(self._consumer.consume(at_once, wait), messages, partition_ends)
+        self._gathered = time.monotonic()
         return messages
 
     def _open(self) -> None:

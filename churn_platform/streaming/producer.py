@@ -134,7 +134,7 @@ def _make_producer(config: StreamConfig) -> Producer:
             "acks": "all",
             "enable.idempotence": True,
             "compression.type": "lz4",
-            "linger.ms": 5,
+            "linger.ms": 1,  # events that are due together are handed over together
             "batch.size": 1_000_000,
             "partitioner": "murmur2_random",
             "queue.buffering.max.messages": 500_000,

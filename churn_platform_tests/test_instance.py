@@ -1,0 +1,79 @@
+"""Dagster's storage: how many connections it makes, and what a restart of PostgreSQL does to it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from churn_platform.local.orchestration import STORAGE
+from churn_platform.local.postgres import in_schema
+from churn_platform.local.stack import Stack
+from churn_platform_tests.waiting import wait_until
+
+QUERIES = 20
+
+
+@pytest.fixture
+def url(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where Dagster's storage is, as a stack says it."""
+    parts = psycopg.conninfo.conninfo_to_dict(database)
+    address = f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    url = in_schema(address, "dagster")
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", url)
+    return url
+
+
+@pytest.fixture
+def home(url: str, tmp_path: Path) -> Path:
+    """A DAGSTER_HOME with the storage of a running stack."""
+    assert url
+    (tmp_path / "dagster.yaml").write_text(STORAGE)
+    return tmp_path
+
+
+@pytest.fixture
+def observer(stack: Stack, url: str) -> Iterator[psycopg.Connection]:
+    """A connection of the superuser's to the same database."""
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    with psycopg.connect(stack.owner_dsn, dbname=name, autocommit=True) as connection:
+        yield connection
+
+
+def ask(home: Path) -> None:
+    """What a tick of a sensor does: an instance of its own, and a few questions."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        for _ in range(QUERIES):
+            instance.get_runs_count()
+        instance.all_instigator_state()
+        instance.fetch_run_status_changes(dg.DagsterEventType.RUN_START, limit=1)
+
+
+def sessions(observer: psycopg.Connection) -> set[int]:
+    """Server processes of all other sessions of the database."""
+    return {
+        pid
+        for (pid,) in observer.execute(
+            "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        )
+    }
+
+
+def test_instances_of_a_process_share_connections_that_are_kept(home: Path, observer: psycopg.Connection) -> None:
+    ask(home)
+    kept = sessions(observer)
+    ask(home)
+    ask(home)
+    assert kept
+    assert sessions(observer) == kept
+
+
+def test_a_connection_that_postgres_ended_is_replaced(home: Path, observer: psycopg.Connection) -> None:
+    ask(home)
+    before = sessions(observer)
+    observer.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", (list(before),))
+    wait_until(lambda: not sessions(observer) & before, what="the sessions to end")
+    ask(home)
+    assert sessions(observer)
+    assert not sessions(observer) & before
