@@ -87,6 +87,14 @@ bench-peers: install ## Bring Quix Streams, Bytewax and Spark into .venv-peers, 
 	VIRTUAL_ENV=.venv-peers $(BIN)/uv pip sync --quiet --require-hashes benchmarks/peers/requirements.lock
 	VIRTUAL_ENV=.venv-peers $(BIN)/uv pip install --quiet --no-deps .
 
+.PHONY: bench-batch
+bench-batch: install ## Data preparation and training by the number of customers (ARGS="--sizes 10000,1000000")
+	$(BIN)/python -m benchmarks.batch $(ARGS)
+
+.PHONY: bench-startup
+bench-startup: install ## How long starting takes, and what an idle stack does (ARGS="--no-demo")
+	$(BIN)/python -m benchmarks.startup $(ARGS)
+
 .PHONY: bench-growth
 bench-growth: install ## Measure what growth costs (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
 	$(BIN)/python -m benchmarks.growth $(ARGS)

@@ -454,6 +454,15 @@ def platform(stack: Stack, name: str) -> Platform:
     return Platform(url, in_schema(url, "dagster"), stack.local / "dagster" / name)
 
 
+def measure(console: Console, *, partitions: Sequence[int], rows: Sequence[int]) -> Results:
+    """At these numbers of prediction partitions and of rows, ascending, on servers of its own."""
+    with own_stack() as stack:
+        growth = Growth(platform(stack, "grown"), platform(stack, "new"), console)
+        growth.partitions(partitions)
+        growth.rows(rows)
+    return growth.results
+
+
 def main(
     partitions: Annotated[str, typer.Option(help="Numbers of prediction partitions, ascending.")] = "0,10000,20000",
     rows: Annotated[str, typer.Option(help="Numbers of rows in churn_predictions, ascending.")] = "0,1000000,10000000",
@@ -466,11 +475,11 @@ def main(
     Example: make bench-growth ARGS="--partitions 0,1000 --rows 0,1000000"
     """
     console, began = Console(width=120), time.monotonic()
-    with own_stack() as stack:
-        growth = Growth(platform(stack, "grown"), platform(stack, "new"), console)
-        growth.partitions([int(count) for count in partitions.split(",")])
-        growth.rows([int(count) for count in rows.split(",")])
-    results = growth.results
+    results = measure(
+        console,
+        partitions=[int(count) for count in partitions.split(",")],
+        rows=[int(count) for count in rows.split(",")],
+    )
     show(console, results)
     console.print(f"Took {time.monotonic() - began:.0f} s.", highlight=False)
     if json_file is not None:

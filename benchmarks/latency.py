@@ -18,7 +18,6 @@ from typing import Annotated, Final
 import httpx
 import msgspec
 import numpy as np
-import psutil
 import psycopg
 import typer
 from confluent_kafka import TopicPartition
@@ -28,9 +27,8 @@ from rich.table import Table
 
 from benchmarks import work
 from benchmarks.machine import this_machine
-from benchmarks.servers import own_stack
+from benchmarks.servers import cpu_seconds, own_stack
 from churn_platform.local.stack import Stack
-from churn_platform.local.supervision import left_over
 from churn_platform.settings import settings
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
@@ -207,28 +205,25 @@ class Platform:
         row = self.connection.execute("select count(*) from churn_predictions").fetchone()
         return int(row[0]) if row else 0
 
-    def measure(self, rate: float, seconds: float) -> Latency:
-        """Events at a rate, after a warm-up, with the UI open."""
-        duration = WARM_UP_SECONDS + seconds + 2
-        command = [
-            sys.executable,
-            "-m",
-            "churn_platform.cli",
-            "produce",
-            "--rate",
-            str(rate),
-            "--duration",
-            str(duration),
-        ]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as producer:
-            time.sleep(WARM_UP_SECONDS)
+    def measure(self, rate: float, seconds: float, *, warm_up: float = WARM_UP_SECONDS) -> Latency:
+        """Events at a rate, after a warm-up of so many seconds, with the UI open."""
+        before = self._rows()
+        longest = WAIT_SECONDS + warm_up + seconds
+        command = [sys.executable, "-m", "churn_platform.cli", "produce"]
+        with subprocess.Popen(
+            [*command, "--rate", str(rate), "--duration", str(longest)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as producer:
+            wait_until(lambda: self._rows() > before, "the first rows")
+            time.sleep(warm_up)
             with Observer(self.config) as observer, self._open_page():
                 time.sleep(1)
-                began, cpu = time.time(), self._cpu_seconds()
+                began, cpu = time.time(), cpu_seconds(self._stack)
                 time.sleep(seconds)
-                ended, spent = time.time(), self._cpu_seconds() - cpu
-                producer.wait()
+                ended, spent = time.time(), cpu_seconds(self._stack) - cpu
                 time.sleep(1)
+                producer.terminate()
         batches, metrics = self._counts(began, ended)
         rows = observer.row_latencies(self.connection, began, ended)
         return Latency(
@@ -253,16 +248,6 @@ class Platform:
             {"began": began, "ended": ended},
         ).fetchone()
         return (int(row[0]), int(row[1])) if row else (0, 0)
-
-    def _cpu_seconds(self) -> float:
-        spent = 0.0
-        for process in left_over(self._stack.local):
-            try:
-                times = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            spent += times.user + times.system + times.children_user + times.children_system
-        return spent
 
     @contextmanager
     def _open_page(self) -> Iterator[None]:
@@ -304,6 +289,7 @@ def measure(
     rates: Sequence[int] = RATES,
     seconds: float = SECONDS,
     first_events: int = FIRST_EVENTS,
+    warm_up: float = WARM_UP_SECONDS,
 ) -> tuple[dict[str, Latency], list[float]]:
     """Latencies by rate, and the seconds of first events, on a platform of its own."""
     with own_stack({"IDLE_SECONDS": str(IDLE_SECONDS)}, services_only=False) as stack:
@@ -315,7 +301,7 @@ def measure(
         console.print(f"first events: {', '.join(f'{each:.1f} s' for each in first)}", style="dim", highlight=False)
         found = {}
         for rate in rates:
-            found[str(rate)] = platform.measure(rate, seconds)
+            found[str(rate)] = platform.measure(rate, seconds, warm_up=warm_up)
             console.print(f"{rate} events a second: {found[str(rate)]}", style="dim", highlight=False)
     return found, first
 

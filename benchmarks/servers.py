@@ -4,17 +4,19 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 from psycopg import sql
 
 from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
+from churn_platform.local.supervision import left_over
 from churn_platform.settings import settings
 from churn_platform.storage.migrations import upgrade
 
@@ -47,6 +49,25 @@ def own_stack(given: Mapping[str, str] | None = None, *, services_only: bool = T
         os.environ.update(before)
         settings.cache_clear()
         shutil.rmtree(folder)
+
+
+def processes(stack: Stack) -> list[psutil.Process]:
+    """Those of the stack, PostgreSQL's own included, which do not keep the mark that the others are found by."""
+    found = {process.pid: process for process in left_over(stack.local)}
+    for process in list(found.values()):
+        with suppress(psutil.NoSuchProcess):  # a run may end at any moment
+            found.update({child.pid: child for child in process.children(recursive=True)})
+    return list(found.values())
+
+
+def cpu_seconds(stack: Stack) -> float:
+    """CPU time so far of all processes of the stack and of their children that have ended."""
+    spent = 0.0
+    for process in processes(stack):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent += times.user + times.system + times.children_user + times.children_system
+    return spent
 
 
 def new_database(stack: Stack, name: str) -> str:

@@ -117,7 +117,9 @@ class Settings(BaseSettings):
 
     # Metrics
     metrics_seconds: float = Field(
-        60, ge=0, description="An hour that keeps changing is recomputed at most this often, in seconds."
+        60,
+        ge=0,
+        description="An hour is computed so long after its first event, and again at most so often, in seconds.",
     )
 
     # Growth

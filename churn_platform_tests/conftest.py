@@ -68,6 +68,7 @@ FLOW = (
     "test_definitions",
     "commands",
     "end_to_end",
+    "benchmarks",
     "faults",
 )
 

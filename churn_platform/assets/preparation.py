@@ -10,7 +10,15 @@ from churn_platform.assets.column_schema import column_schema
 from churn_platform.customers.schema import COLUMN_NAMES
 from churn_platform.features.binning import BAND_NAMES, add_credit_score_band
 from churn_platform.features.cleaning import clean
-from churn_platform.features.columns import BAND_COLUMN, FEATURES, INPUT_COLUMNS, TARGET, columns_of
+from churn_platform.features.columns import (
+    BAND_COLUMN,
+    CATEGORICAL_COLUMNS,
+    FEATURES,
+    INPUT_COLUMNS,
+    TARGET,
+    Columns,
+    columns_of,
+)
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import COLUMNS_TO_SCALE, MinMaxScaler
@@ -56,7 +64,7 @@ def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.Da
 def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
     """The cleaned customers, each marked train or test: a fifth is test, by a fixed seed and stratified by Exited."""
     customers = with_split(cleaned_customers, TARGET)
-    train, test = rows_of(customers, TRAIN), rows_of(customers, TEST)
+    train, test = (customers.loc[customers[SPLIT] == split, [TARGET]] for split in (TRAIN, TEST))
     return dg.MaterializeResult(
         value=customers,
         metadata={
@@ -72,7 +80,7 @@ def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd
 @dg.asset(**PREPARATION, kinds={"numpy"})
 def feature_imputer(train_test_split: pd.DataFrame) -> dg.MaterializeResult[Imputer]:
     """What stands in for a null: each numeric column's median and Geography's mode, over the training split."""
-    train = rows_of(train_test_split, TRAIN)
+    train = rows_of(train_test_split, TRAIN, INPUT_COLUMNS)
     imputer = Imputer.fit(train)
     return dg.MaterializeResult(
         value=imputer,
@@ -83,8 +91,7 @@ def feature_imputer(train_test_split: pd.DataFrame) -> dg.MaterializeResult[Impu
 @dg.asset(**PREPARATION, kinds={"numpy", "pandas"}, metadata=_schema(*INPUT_COLUMNS, *OUTCOME))
 def imputed_features(train_test_split: pd.DataFrame, feature_imputer: Imputer) -> dg.MaterializeResult[pd.DataFrame]:
     """The raw columns that features are made of, of both splits, nulls replaced."""
-    columns = columns_of(train_test_split)
-    imputed = pd.DataFrame(feature_imputer.impute(columns)).join(train_test_split[[*OUTCOME]])
+    imputed = _frame(feature_imputer.impute(columns_of(train_test_split)), train_test_split)
     return dg.MaterializeResult(
         value=imputed,
         metadata={
@@ -97,7 +104,7 @@ def imputed_features(train_test_split: pd.DataFrame, feature_imputer: Imputer) -
 @dg.asset(**PREPARATION, kinds={"numpy"})
 def feature_encoder(imputed_features: pd.DataFrame) -> dg.MaterializeResult[OneHotEncoder]:
     """One-hot encoding of Geography and Gender: the categories of the training split, alphabetical."""
-    train = rows_of(imputed_features, TRAIN)
+    train = rows_of(imputed_features, TRAIN, CATEGORICAL_COLUMNS)
     encoder = OneHotEncoder.fit(train)
     return dg.MaterializeResult(
         value=encoder,
@@ -112,7 +119,7 @@ def feature_encoder(imputed_features: pd.DataFrame) -> dg.MaterializeResult[OneH
 @dg.asset(**PREPARATION, kinds={"numpy"})
 def feature_scaler(imputed_features: pd.DataFrame) -> dg.MaterializeResult[MinMaxScaler]:
     """Min-max scale of Balance, EstimatedSalary and Age: the training split's least and greatest values."""
-    train = rows_of(imputed_features, TRAIN)
+    train = rows_of(imputed_features, TRAIN, COLUMNS_TO_SCALE)
     scaler = MinMaxScaler.fit(train)
     return dg.MaterializeResult(value=scaler, metadata={"scaler": _json(scaler), "fitted_rows": len(train)})
 
@@ -122,7 +129,7 @@ def encoded_features(
     imputed_features: pd.DataFrame, feature_encoder: OneHotEncoder
 ) -> dg.MaterializeResult[pd.DataFrame]:
     """The imputed columns of both splits with Geography and Gender as columns of 0 and 1."""
-    encoded = pd.DataFrame(feature_encoder.encode(columns_of(imputed_features))).join(imputed_features[[*OUTCOME]])
+    encoded = _frame(feature_encoder.encode(columns_of(imputed_features)), imputed_features)
     return dg.MaterializeResult(value=encoded, metadata={"dagster/row_count": len(encoded)})
 
 
@@ -130,7 +137,7 @@ def encoded_features(
 def binned_features(encoded_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
     """The encoded columns of both splits with CreditScoreBins, the bank's five bands, beside CreditScore."""
     columns = add_credit_score_band(columns_of(encoded_features, UNBINNED))
-    binned = pd.DataFrame(columns)[[*FEATURES]].join(encoded_features[[*OUTCOME]])
+    binned = _frame({name: columns[name] for name in FEATURES}, encoded_features)
     counts = binned[BAND_COLUMN].value_counts()
     bands = {f"band_{name.lower().replace(' ', '_')}": int(counts.get(code, 0)) for code, name in enumerate(BAND_NAMES)}
     return dg.MaterializeResult(value=binned, metadata={"dagster/row_count": len(binned), **bands})
@@ -139,8 +146,7 @@ def binned_features(encoded_features: pd.DataFrame) -> dg.MaterializeResult[pd.D
 @dg.asset(**PREPARATION, kinds={"numpy", "pandas"}, metadata=_schema(*FEATURES, *OUTCOME, scaled=COLUMNS_TO_SCALE))
 def scaled_features(binned_features: pd.DataFrame, feature_scaler: MinMaxScaler) -> dg.MaterializeResult[pd.DataFrame]:
     """All 14 features of both splits, Balance, EstimatedSalary and Age scaled; a test value may lie outside 0..1."""
-    columns = feature_scaler.scale(columns_of(binned_features, FEATURES))
-    scaled = pd.DataFrame(columns).join(binned_features[[*OUTCOME]])
+    scaled = _frame(feature_scaler.scale(columns_of(binned_features, FEATURES)), binned_features)
     return dg.MaterializeResult(value=scaled, metadata={"dagster/row_count": len(scaled)})
 
 
@@ -167,6 +173,11 @@ def _features_of(scaled_features: pd.DataFrame, split: str) -> dg.MaterializeRes
             "churn_rate_percent": _churn_rate(rows),
         },
     )
+
+
+def _frame(columns: Columns, rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns, with the outcome and the split of the rows that they were made of. Shares what did not change."""
+    return pd.DataFrame({**columns, **{name: rows[name].to_numpy() for name in OUTCOME}}, copy=False)
 
 
 def _churn_rate(customers: pd.DataFrame) -> float:

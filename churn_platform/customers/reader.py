@@ -58,7 +58,15 @@ def read_customers(path: str | Path) -> pd.DataFrame:
         raise EmptyCustomersFileError(
             f"{file} has a header and no customers. Expected one row per customer. {NO_FILE_REMEDY}"
         )
-    return pd.DataFrame({column.name: _typed(file, table, column, sources.get(column.name)) for column in COLUMNS})
+    rows, typed = table.num_rows, {}
+    for column in COLUMNS:
+        if column.name not in sources:
+            typed[column.name] = pd.Series([None] * rows, dtype=object)
+            continue
+        position = str(sources[column.name])
+        typed[column.name] = _typed(file, table.column(position), column)
+        table = table.drop_columns(position)  # a number takes less memory than its text
+    return pd.DataFrame(typed, copy=False)
 
 
 def _header(file: Path) -> list[str]:
@@ -163,20 +171,18 @@ def _about_malformed_row(file: Path, width: int) -> str | None:
     return None
 
 
-def _typed(file: Path, table: pa.Table, column: Column, position: int | None) -> pd.Series:
-    """One column with its dtype; all gaps where the file does not have it.
+def _typed(file: Path, given: pa.ChunkedArray, column: Column) -> pd.Series:
+    """One column with its dtype.
 
     Raises:
         WrongValueError: a value is no number, or no whole one, or a whole number is missing.
     """
-    if position is None:
-        return pd.Series([None] * table.num_rows, dtype=object)
-    given = table.column(str(position))
     trimmed = pc.utf8_trim_whitespace(given)
     gap = pc.is_in(trimmed, value_set=pa.array(GAPS if column.kind != "text" else GAPS[:1]))
     text = pc.if_else(gap, pa.scalar(None, pa.string()), trimmed)
     if column.dtype == "object":
-        return pd.Series(text.to_numpy(), dtype=object)
+        texts: pd.Series = text.to_pandas()  # of equal texts one object
+        return texts.astype(object)
     if column.kind == "whole":
         right = pc.fill_null(pc.match_substring_regex(text, WHOLE), fill_value=False)
     else:

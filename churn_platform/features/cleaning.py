@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from churn_platform.features.columns import CATEGORICAL_COLUMNS, NUMERIC_COLUMNS, TARGET, columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 FRACTIONAL_COLUMNS = ("Age", "Balance", "EstimatedSalary")  # Age is whole years, but float64 so that it can be null
 
@@ -28,11 +29,19 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
     Raises:
         MissingColumnError: a column is not there.
     """
+    import pandas as pd
+
     columns_of(raw, (*NUMERIC_COLUMNS, *CATEGORICAL_COLUMNS, TARGET))  # raises when one is not there
-    cleaned = raw.loc[raw["Gender"].notna()].reset_index(drop=True)
-    for name in (*NUMERIC_COLUMNS, TARGET):
-        whole = name not in FRACTIONAL_COLUMNS and not cleaned[name].isna().any()
-        cleaned[name] = cleaned[name].astype("int64" if whole else "float64")
-    for name in CATEGORICAL_COLUMNS:
-        cleaned[name] = cleaned[name].astype(object).mask(cleaned[name].isna(), other=None)
-    return cleaned
+    known = raw["Gender"].notna().to_numpy()
+    # Column by column: with a frame of its own for each step, ten million customers take three times the memory.
+    return pd.DataFrame({str(name): _typed(str(name), values[known]) for name, values in raw.items()}, copy=False)
+
+
+def _typed(name: str, values: pd.Series) -> NDArray[Any]:
+    """One column with the dtype that every step expects; a column that none reads keeps its own."""
+    if name in CATEGORICAL_COLUMNS:
+        return values.astype(object).mask(values.isna(), other=None).to_numpy()
+    if name in (*NUMERIC_COLUMNS, TARGET):
+        whole = name not in FRACTIONAL_COLUMNS and not values.isna().any()
+        return values.to_numpy("int64" if whole else "float64")
+    return values.to_numpy()

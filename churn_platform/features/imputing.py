@@ -41,16 +41,9 @@ class Imputer:
             MetadataError: a column holds nothing but nulls.
         """
         columns = columns_of(frame, (*NUMERIC_COLUMNS, *MODE_COLUMNS))
-        known = {name: values[~is_null(values)] for name, values in columns.items()}
-        for name, values in known.items():
-            if len(values) == 0:
-                raise MetadataError(
-                    f"Column {name!r} is null in all {len(frame)} training rows, so it has no median or mode. "
-                    f"Check the raw file: at least one row needs a value."
-                )
         return cls(
-            medians={name: float(np.median(known[name].astype(np.float64))) for name in NUMERIC_COLUMNS},
-            modes={name: _mode(known[name]) for name in MODE_COLUMNS},
+            medians={name: float(np.median(_known(name, columns).astype(np.float64))) for name in NUMERIC_COLUMNS},
+            modes={name: _mode(_known(name, columns)) for name in MODE_COLUMNS},
         )
 
     def impute(self, columns: Columns) -> dict[str, NDArray[Any]]:
@@ -93,6 +86,22 @@ class Imputer:
                 f"This is not an imputer's JSON ({error!r}): expected 'medians' and 'modes', got {text[:200]!r}. "
                 f"Materialize feature_imputer again."
             ) from error
+
+
+def _known(name: str, columns: Columns) -> NDArray[Any]:
+    """A column's values that are not null.
+
+    Raises:
+        MetadataError: there is none.
+    """
+    values = columns[name]
+    known = values[~is_null(values)]
+    if len(known) == 0:
+        raise MetadataError(
+            f"Column {name!r} is null in all {len(values)} training rows, so it has no median or mode. "
+            f"Check the raw file: at least one row needs a value."
+        )
+    return known
 
 
 def _mode(values: NDArray[Any]) -> str:

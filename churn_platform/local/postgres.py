@@ -36,8 +36,6 @@ SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "512MB",  # the index on customer_id, of 10 million rows, is written to everywhere
     "max_wal_size": "1GB",
-    # Passwords are 192 random bits: hashing 4096 times, which slows down guessing, is half of what a connection costs.
-    "scram_iterations": "1",
     "track_commit_timestamp": "on",  # says when a row became visible, which is what latency ends at
     "log_min_duration_statement": "-1",
     "logging_collector": "off",  # the supervisor keeps the log

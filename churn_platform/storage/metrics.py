@@ -32,8 +32,11 @@ _HOURLY: Final = """
 _DIRTY_HOURS: Final = """
     select d.hour_timestamp
     from dirty_hours d left join churn_metrics_hourly m using (hour_timestamp)
-    where d.hour_timestamp <= now()
-      and (m.version is null or (d.version > m.version and m.updated_at < now() - make_interval(secs => %s)))
+    where d.hour_timestamp <= now() and (m.version is null or d.version > m.version)
+      and coalesce(m.updated_at, (
+          select min(b.opened) from churn_batch_hours h join stream_batches b using (batch)
+          where h.hour_timestamp = d.hour_timestamp
+      ), '-infinity') <= now() - make_interval(secs => %s)
     order by d.hour_timestamp
 """
 _DIRTY_DAYS: Final = """
@@ -90,7 +93,11 @@ def daily_figures(hours: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def dirty_hours(connection: psycopg.Connection, *, at_most_every: float) -> list[datetime]:
-    """Begun hours whose figures are missing, or out of date and older than so many seconds. In order, UTC."""
+    """Begun hours whose figures are missing or out of date, in order, UTC.
+
+    Args:
+        at_most_every: so many seconds after the figures, or after the first batch of an hour that has none yet.
+    """
     return [hour.astimezone(UTC) for (hour,) in connection.execute(_DIRTY_HOURS, (at_most_every,))]
 
 

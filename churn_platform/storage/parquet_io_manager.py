@@ -1,6 +1,6 @@
 """The IO manager of the batch side: frames as Parquet, fitted steps as JSON, one file per asset."""
 
-import io
+import gc
 from typing import Protocol, Self, runtime_checkable
 
 import dagster as dg
@@ -8,6 +8,7 @@ import pandas as pd
 
 from churn_platform.settings import settings
 from churn_platform.storage.artifacts import ArtifactNotFoundError, join, read_bytes, write_bytes
+from churn_platform.storage.parquet import from_parquet, to_parquet
 
 
 @runtime_checkable
@@ -44,9 +45,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             TypeError: the value is neither a frame nor its own JSON; nothing is pickled.
         """
         if isinstance(obj, pd.DataFrame):
-            buffer = io.BytesIO()
-            obj.to_parquet(buffer, index=False, compression="zstd")
-            uri, content = self._uri(context.asset_key, "parquet"), buffer.getvalue()
+            uri, content = self._uri(context.asset_key, "parquet"), to_parquet(obj)
         elif isinstance(obj, JsonDocument):
             uri, content = self._uri(context.asset_key, "json"), obj.to_json().encode()
         else:
@@ -66,7 +65,8 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         """
         wanted = context.dagster_type.typing_type
         if wanted is pd.DataFrame:
-            return pd.read_parquet(io.BytesIO(self._content(context.asset_key, "parquet")))
+            gc.collect()  # a step that has ended leaves its frames in reference cycles
+            return from_parquet(self._content(context.asset_key, "parquet"))
         if isinstance(wanted, type) and issubclass(wanted, JsonDocument):
             document: JsonDocument = wanted.from_json(self._content(context.asset_key, "json").decode())
             return document

@@ -103,6 +103,18 @@ def test_an_hour_that_keeps_changing_is_asked_for_at_most_every_so_often(databas
     assert dirty(database, at_most_every=0) == [HOUR]
 
 
+def test_the_first_figures_of_an_hour_wait_as_long_after_its_first_batch(database: str) -> None:
+    add(database, "first", HOUR)
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "insert into stream_batches (batch, planned, opened) "
+            "values ('first', now() - interval '70 s', now() - interval '60 s')"
+        )
+
+    assert dirty(database, at_most_every=3600) == []
+    assert dirty(database, at_most_every=30) == [HOUR]
+
+
 def test_an_hour_that_has_not_begun_waits(database: str) -> None:
     add(database, "first", datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1))
 

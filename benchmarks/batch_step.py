@@ -1,0 +1,69 @@
+"""One step of the batch side in a process of its own, so that its memory is its own: see batch.py."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+SEED: Final = 42
+KILOBYTES: Final = 1024  # in a MiB; Linux counts the resident set in kilobytes
+
+
+def generate(customers: int) -> None:
+    """Write the file that CHURN_RAW_CSV names."""
+    from churn_platform.customers.generator import generate_customers, write_customers
+    from churn_platform.settings import settings
+
+    write_customers(generate_customers(customers, SEED), settings().churn_raw_csv)
+
+
+def prepare(_: int) -> None:
+    """Run the data preparation job with its checks, as a run that is launched does; a failure is raised."""
+    import dagster as dg
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.execute_job(dg.reconstructable(data_preparation), instance, raise_on_error=True)
+
+
+def data_preparation() -> "dg.JobDefinition":
+    """The job of the code location."""
+    from churn_platform.definitions import defs
+
+    return defs.resolve_job_def("data_preparation_job")
+
+
+def train(_: int) -> None:
+    """Fit the model on the prepared training split, with its folds and its threshold."""
+    import pandas as pd
+
+    from churn_platform.features.columns import FEATURES, TARGET, columns_of
+    from churn_platform.features.transform import assemble
+    from churn_platform.modeling import training
+    from churn_platform.settings import settings
+    from churn_platform.storage.artifacts import join
+
+    rows = pd.read_parquet(join(settings().artifacts, "assets", "train_features.parquet"))
+    training.train(assemble(columns_of(rows, FEATURES)), rows[TARGET].to_numpy())
+
+
+STEPS: Final[dict[str, Callable[[int], None]]] = {"generate": generate, "prepare": prepare, "train": train}
+
+
+def main(step: str, customers: str) -> None:
+    """Take a step and print what it cost, imports included."""
+    began = time.perf_counter()
+    STEPS[step](int(customers))
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KILOBYTES
+    sys.stdout.write(json.dumps({"seconds": round(seconds, 2), "peak_mb": round(peak)}) + "\n")
+
+
+if __name__ == "__main__":
+    from benchmarks import batch_step  # by its name: a job can be found again in a module, not in __main__
+
+    batch_step.main(*sys.argv[1:])

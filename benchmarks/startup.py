@@ -1,0 +1,162 @@
+"""Starting: the code location, the stack, a streaming run, the demonstration; and what the stack takes when idle.
+
+Example: python -m benchmarks.startup --json startup.json
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.latency import IDLE_SECONDS, Platform
+from benchmarks.machine import this_machine
+from benchmarks.servers import cpu_seconds, own_stack, processes
+from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
+from churn_platform.local.stack import Stack
+from churn_platform.settings import PROJECT_ROOT
+
+LOADS: Final = 3
+IDLE_MEASURED_SECONDS: Final = 60
+# Caches fill and the first ticks pass.
+SETTLE_SECONDS: Final = 20
+MEBIBYTE: Final = 2**20
+
+# From the tick that asked for the first streaming run to the first row.
+_FIRST_COMMIT: Final = """
+    select extract(epoch from min(pg_xact_commit_timestamp(p.xmin)) - (
+        select min(t.timestamp) from dagster.job_ticks t where t.status = 'SUCCESS'
+    ) at time zone 'utc')::double precision
+    from churn_predictions p
+"""
+
+
+@dataclass(frozen=True)
+class Startup:
+    """In seconds, but `idle_cores` and `idle_mb`, CPU time and memory (shared memory once) of all processes."""
+
+    code_location: float
+    stack: float
+    first_commit: float
+    idle_cores: float
+    idle_mb: float
+    demo: float | None
+
+
+def measure(
+    console: Console,
+    *,
+    demo: bool = True,
+    loads: int = LOADS,
+    settle_seconds: float = SETTLE_SECONDS,
+    idle_seconds: float = IDLE_MEASURED_SECONDS,
+) -> Startup:
+    """Each by itself, on servers and folders of its own.
+
+    Args:
+        loads: how often the code location is loaded; the median counts.
+        settle_seconds: between the start of the stack and its being taken for idle.
+        idle_seconds: how long the idle stack is watched.
+    """
+    with tempfile.TemporaryDirectory(prefix="churn-home-") as home:
+        (Path(home) / "dagster.yaml").touch()
+        code_location = statistics.median(_seconds_to_check(home) for _ in range(loads))
+    began = time.perf_counter()
+    with own_stack({"IDLE_SECONDS": str(IDLE_SECONDS)}, services_only=False) as stack:
+        up = time.perf_counter() - began
+        platform = Platform(stack, console)
+        time.sleep(settle_seconds)
+        cores, megabytes = _idle(stack, idle_seconds)
+        platform.first_event()
+        row = platform.connection.execute(_FIRST_COMMIT).fetchone()
+        if row is None:
+            raise RuntimeError("The first event has no row.")
+        first_commit = float(row[0])
+    return Startup(
+        code_location=round(code_location, 2),
+        stack=round(up, 2),
+        first_commit=round(first_commit, 2),
+        idle_cores=round(cores, 4),
+        idle_mb=round(megabytes),
+        demo=round(_seconds_of_demo(), 1) if demo else None,
+    )
+
+
+def _seconds_to_check(home: str) -> float:
+    began = time.perf_counter()
+    subprocess.run(
+        [Path(sys.executable).with_name("dg"), "check", "defs", "--no-check-yaml"],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "DAGSTER_HOME": home, "VIRTUAL_ENV": sys.prefix},
+        check=True,
+        capture_output=True,
+    )
+    return time.perf_counter() - began
+
+
+def _idle(stack: Stack, seconds: float) -> tuple[float, float]:
+    """CPU time in cores, and memory in MiB."""
+    before = cpu_seconds(stack)
+    time.sleep(seconds)
+    spent = cpu_seconds(stack) - before
+    memory = sum(process.memory_full_info().pss for process in processes(stack))
+    return spent / seconds, memory / MEBIBYTE
+
+
+def _seconds_of_demo() -> float:
+    """`churn demo` in a new folder; what it needs from the network is there."""
+    folder = tempfile.mkdtemp(prefix="churn-demo-")
+    Path(folder).chmod(0o711)  # under root PostgreSQL runs as another user, which has to pass through
+    yours = {*SERVERS.values(), OWNER_VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name not in yours} | {"CHURN_LOCAL": folder}
+    began = time.perf_counter()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "churn_platform.cli", "demo"], env=environment, check=True, capture_output=True
+        )
+        return time.perf_counter() - began
+    finally:
+        shutil.rmtree(folder)
+
+
+def show(console: Console, found: Startup) -> None:
+    """The figures as a table."""
+    table = Table("what", "figure", box=None, header_style="dim")
+    table.add_row("dg check defs: the code location loads", f"{found.code_location:.1f} s")
+    table.add_row("churn up: every server answers, the UI too", f"{found.stack:.1f} s")
+    table.add_row("from the sensor's tick to a streaming run's first commit", f"{found.first_commit:.1f} s")
+    table.add_row("idle stack: CPU", f"{100 * found.idle_cores:.1f} % of a core")
+    table.add_row("idle stack: memory", f"{found.idle_mb:,.0f} MiB")
+    if found.demo is not None:
+        table.add_row("churn demo, from nothing to figures", f"{found.demo:.0f} s")
+    console.print(table)
+
+
+def main(
+    demo: Annotated[bool, typer.Option(help="The demonstration, too.")] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+) -> None:
+    """Measure how long starting takes, and what the stack takes when nothing happens.
+
+    Example: make bench-startup ARGS="--no-demo"
+    """
+    console, machine = Console(width=120), this_machine()
+    console.print(str(machine), highlight=False)
+    found = measure(console, demo=demo)
+    show(console, found)
+    if json_file is not None:
+        json_file.write_text(json.dumps({"startup": asdict(found), "machine": asdict(machine)}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

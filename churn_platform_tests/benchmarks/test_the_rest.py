@@ -1,0 +1,43 @@
+"""Latency, stages, growth and the batch side, tiny. Each has servers or files of its own."""
+
+from rich.console import Console
+
+from benchmarks import batch, growth, latency, stages
+
+RATE = 100
+SECONDS = 5
+CUSTOMERS = 2_000
+# Each stage is this share of its ceiling or more, however busy the machine: both are measured in turn.
+LEAST_SHARE = 0.05
+# Of so little growth nothing costs more; medians of both are taken in turn.
+MOST_GROWTH = 3
+
+
+def test_latency_sees_every_event_on_both_sides() -> None:
+    found, first = latency.measure(Console(quiet=True), rates=[RATE], seconds=SECONDS, first_events=1, warm_up=5)
+    seen = found[str(RATE)]
+    assert len(first) == 1
+    assert abs(seen.events - RATE * SECONDS) < RATE  # a producer on a busy machine sends late, and not fewer
+    for quantiles in (seen.row, seen.topic):
+        assert 0 < quantiles.p50 <= quantiles.p90 <= quantiles.p99 <= quantiles.max
+
+
+def test_no_stage_is_far_from_its_ceiling() -> None:
+    found = stages.measure(events=8_000, commit_events=1_000)
+    assert [stage.name for stage in found] == ["read", "decode", "transform", "transform and score", "write", "publish"]
+    assert min(stage.rate / stage.ceiling for stage in found) > LEAST_SHARE
+
+
+def test_growth_compares_a_platform_with_a_new_one() -> None:
+    found = growth.measure(Console(quiet=True), partitions=[0, 20], rows=[0, 10_000])
+    assert set(found.tick) == {0, 20}
+    assert set(found.commit_1000) == set(found.commit_10000) == {0, 10_000}
+    assert max(cost.ratio for cost in (*found.tick.values(), *found.commit_1000.values())) < MOST_GROWTH
+
+
+def test_the_batch_side_is_prepared_and_trained_on() -> None:
+    (found,) = batch.measure(Console(quiet=True), sizes=[CUSTOMERS])
+    assert found.customers == CUSTOMERS
+    assert found.training is not None
+    assert min(found.preparation.seconds, found.training.seconds) > 0
+    assert found.preparation.peak_mb < 1_000
