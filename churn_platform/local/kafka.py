@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from churn_platform.local import jars
 from churn_platform.local.errors import StackError
 from churn_platform.local.java import find_java
 from churn_platform.local.part import Part, Report
@@ -77,6 +76,8 @@ def part(
         extra: properties of the broker, beside ours or instead of them: listeners of another security, say.
         users: passwords of SCRAM-SHA-512 users, by name.
     """
+    from churn_platform.local import jars
+
     java = find_java()
     configuration = folder / "server.properties"
     java_command = (
