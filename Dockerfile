@@ -1,6 +1,6 @@
 # One image for everything of ours that docker-compose.yaml runs: code server, webserver, daemon, MLflow, set-up, producer.
 # Any base of Debian's kind will do that has Python 3.11, 3.12 or 3.13 with venv as python3, and ca-certificates.
-ARG BASE_IMAGE=python:3.12.12-slim-bookworm
+ARG BASE_IMAGE=python:3.12.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -36,7 +36,9 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 churn \
-    && useradd --uid 10001 --gid churn --home-dir /var/lib/churn --create-home --shell /usr/sbin/nologin churn
+    && useradd --uid 10001 --gid churn --home-dir /var/lib/churn --create-home --shell /usr/sbin/nologin churn \
+    && install --directory --owner churn --group churn --mode 0700 \
+        /var/lib/churn/artifacts /var/lib/churn/dagster /var/lib/churn/mlflow
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 ENV PATH=/opt/venv/bin:$PATH \
@@ -44,7 +46,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     CHURN_LOCAL=/var/lib/churn \
     DAGSTER_HOME=/var/lib/churn/dagster
 WORKDIR /app
-USER churn
+USER 10001:10001
 EXPOSE 4000
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s \
+    CMD ["python", "-m", "churn_platform.local.probe", "code", "localhost:4000"]
 ENTRYPOINT ["tini", "-g", "--"]
 CMD ["dagster", "api", "grpc", "--host", "0.0.0.0", "--port", "4000", "--module-name", "churn_platform.definitions", "--location-name", "churn_platform", "--working-directory", "/app", "--use-python-environment-entry-point"]

@@ -116,7 +116,7 @@ format: install ## Let ruff rewrite what it can
 
 .PHONY: lock
 lock: install ## Resolve pyproject.toml into requirements.lock, for every platform, with hashes
-	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --group dev \
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --group embedded --group dev \
 		--output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-peers
