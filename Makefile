@@ -61,6 +61,10 @@ test: install ## Run the tests on real embedded servers (ARGS="-k sensor" select
 test-faults: install ## Break everything that may fail, one after the other, on a platform under traffic
 	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/streaming/test_secured_kafka.py $(ARGS)
 
+.PHONY: test-image
+test-image: install ## Build the image with buildah, and run docker-compose.yaml's services from it as processes (as root)
+	$(BIN)/python -m churn_platform_tests.image $(ARGS)
+
 .PHONY: soak
 soak: install ## Break something at random every 20 s under load (ARGS="--minutes 10 --rate 2000")
 	$(BIN)/python -m churn_platform_tests.faults.soak $(ARGS)

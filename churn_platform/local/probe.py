@@ -13,7 +13,7 @@ PROBES: Mapping[str, Callable[[str], bool]] = {
     "web": web.answers,
     "daemon": lambda url: orchestration.beats(url, since=0),
 }
-"""By kind of server. Each is given an address: host:port of a code server, else a URL; a daemon's is the web server's."""
+"""By kind of server. Each gets an address: host:port of a code server, else a URL; a daemon's is the web server's."""
 
 if __name__ == "__main__":
     kind, address = sys.argv[1:]
