@@ -96,11 +96,15 @@ bench-growth: install ## Measure what growth costs (ARGS="--json FILE --partitio
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 .PHONY: check
-check: install ## Lint, format, types, borders between packages
+check: install ## Lint, format, types, borders between packages, Dockerfile, compose file, CI workflow
 	$(BIN)/ruff check $(ARGS)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/actionlint
+	POSTGRES_PASSWORD=- CHURN_PLATFORM_PASSWORD=- CHURN_ANALYST_PASSWORD=- \
+		$(BIN)/docker-compose --env-file /dev/null --profile '*' config --quiet
 	@# a home of its own: the check needs an instance, but not the one that runs
 	home=$$(mktemp -d) && trap 'rm -rf '"$$home" EXIT && touch $$home/dagster.yaml && \
 		DAGSTER_HOME=$$home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs --no-check-yaml

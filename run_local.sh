@@ -106,7 +106,8 @@ main() {
     use_own_servers
     provide_image "$force"
     if [ -z "$(value_of CHURN_ENVIRONMENT)" ]; then
-        export CHURN_ENVIRONMENT="docker compose in $PWD on $(hostname)"
+        CHURN_ENVIRONMENT="docker compose in $PWD on $(hostname)"
+        export CHURN_ENVIRONMENT
     fi
     # On its own first: a refusal starts nothing of ours, and its reason is the last thing on the screen.
     docker compose run --rm prepare \

@@ -29,6 +29,22 @@ JVM_OPTIONS = (
 )
 
 
+ONE_NODE: Mapping[str, str | int] = {
+    # one node cannot keep the usual three copies of its own topics
+    "offsets.topic.replication.factor": 1,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "share.coordinator.state.topic.replication.factor": 1,
+    "share.coordinator.state.topic.min.isr": 1,
+    # each partition of these costs files and start-up time; the usual 50 serve clusters
+    "offsets.topic.num.partitions": 4,
+    "transaction.state.log.num.partitions": 4,
+    "group.initial.rebalance.delay.ms": 0,
+    "auto.create.topics.enable": "false",  # a misspelt topic is an error, not a new topic
+}
+"""What a cluster of one is told, here and in docker-compose.yaml."""
+
+
 def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[str, str | int]) -> str:
     settings: dict[str, object] = {
         "process.roles": "broker,controller",
@@ -40,17 +56,7 @@ def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[st
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": folder / "data",
-        # one node cannot keep the usual three copies of its own topics
-        "offsets.topic.replication.factor": 1,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
-        "share.coordinator.state.topic.replication.factor": 1,
-        "share.coordinator.state.topic.min.isr": 1,
-        # each partition of these costs files and start-up time; the usual 50 serve clusters
-        "offsets.topic.num.partitions": 4,
-        "transaction.state.log.num.partitions": 4,
-        "group.initial.rebalance.delay.ms": 0,
-        "auto.create.topics.enable": "false",  # a misspelt topic is an error, not a new topic
+        **ONE_NODE,
         "num.network.threads": 2,
         "num.io.threads": 4,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the usual 128 MB is a third of this heap

@@ -142,7 +142,7 @@ def test_a_stop_ends_the_stream_in_order_and_a_start_goes_on(
     assert produced.returncode == 0, produced.stderr
     with psycopg.connect(composed.services["prepare"].environment["DATABASE_OWNER_URL"], autocommit=True) as owner:
         wait_until(lambda: ledger.streaming_sessions(owner), 60, "a run to stream")
-        composed.stop("code")
+        assert composed.stop("code") == 0
         wait_until(lambda: not ledger.streaming_sessions(owner), 5, "its sessions to be gone")
 
     composed.start("code")
