@@ -129,6 +129,7 @@ def test_events_become_predictions_and_figures(composed: Composed, connection: p
     wait_until(
         lambda: value(connection, "select coalesce(sum(total_predictions), 0) from churn_metrics_hourly") == count, 120
     )
+    assert "Stream of customer-events" in seen(composed, "churn", "status")
     assert "mlflow" in seen(
         composed, "python", "-c", "from churn_platform.settings import settings; print(settings().tracking_uri)"
     )
