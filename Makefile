@@ -61,6 +61,10 @@ test: install ## Run the tests on real embedded servers (ARGS="-k sensor" select
 test-faults: install ## Break everything that may fail, one after the other, on a platform under traffic
 	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/streaming/test_secured_kafka.py $(ARGS)
 
+.PHONY: test-image
+test-image: install ## Build the image with buildah, and run docker-compose.yaml's services from it as processes (as root)
+	$(BIN)/python -m churn_platform_tests.image $(ARGS)
+
 .PHONY: soak
 soak: install ## Break something at random every 20 s under load (ARGS="--minutes 10 --rate 2000")
 	$(BIN)/python -m churn_platform_tests.faults.soak $(ARGS)
@@ -100,11 +104,15 @@ bench-growth: install ## Measure what growth costs (ARGS="--json FILE --partitio
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 .PHONY: check
-check: install ## Lint, format, types, borders between packages
+check: install ## Lint, format, types, borders between packages, Dockerfile, compose file, CI workflow
 	$(BIN)/ruff check $(ARGS)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/actionlint
+	POSTGRES_PASSWORD=- CHURN_PLATFORM_PASSWORD=- CHURN_ANALYST_PASSWORD=- \
+		$(BIN)/docker-compose --env-file /dev/null --profile '*' config --quiet
 	@# a home of its own: the check needs an instance, but not the one that runs
 	home=$$(mktemp -d) && trap 'rm -rf '"$$home" EXIT && touch $$home/dagster.yaml && \
 		DAGSTER_HOME=$$home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs --no-check-yaml
@@ -124,7 +132,7 @@ format: install ## Let ruff rewrite what it can
 
 .PHONY: lock
 lock: install ## Resolve pyproject.toml into requirements.lock, for every platform, with hashes
-	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --group dev \
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --group embedded --group dev \
 		--output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-peers

@@ -93,13 +93,14 @@ def customer_events_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for a streaming run when offsets wait and none is live, and for a standby while events flow."""
-    from churn_platform.storage import ledger, model_versions
+    from churn_platform.storage import environments, ledger, model_versions
     from churn_platform.streaming import planning, topics
     from churn_platform.streaming.exceptions import TopicMissingError
 
     config, now = kafka.stream(), time.time()
     with postgres.connect("churn sensor") as connection:
         connection.autocommit = True
+        environments.note(connection, config.environment)
         try:
             backlog = topics.backlog(connection, kafka.admin(), config)
         except TopicMissingError as error:

@@ -5,6 +5,7 @@ and naming where the embedded servers listen), else from the default here.
 """
 
 import os
+import socket
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,12 @@ class Settings(BaseSettings):
         "", description="Folder or s3:// prefix for Parquet files and model bundles. Empty: CHURN_LOCAL/artifacts."
     )
 
+    churn_environment: str = Field(
+        "",
+        description="Name of this environment, for others that find it at work on the same database or topic. Empty: "
+        "the machine's name and CHURN_LOCAL.",
+    )
+
     # Yours instead of the embedded ones: set one and `churn up` does not start that server
     database_url: SecretStr | None = Field(
         None,
@@ -63,6 +70,11 @@ class Settings(BaseSettings):
         None,
         description="Login that owns the tables in that PostgreSQL, for 'churn db upgrade' and the migrations of "
         "'churn up' alone. Empty: DATABASE_URL.",
+    )
+    database_reader_url: SecretStr | None = Field(
+        None,
+        description="Login for people and dashboards, who only look; 'churn prepare --logins' makes it. 'churn up' "
+        "writes the embedded database's to .local/env.",
     )
     kafka_bootstrap_servers: str | None = Field(None, description="Kafka brokers, host:port, comma separated.")
     mlflow_tracking_uri: str | None = Field(None, description="MLflow tracking server, http://host:port.")
@@ -151,6 +163,11 @@ class Settings(BaseSettings):
             return self.churn_artifacts.rstrip("/")
         folder = Path(self.churn_artifacts) if self.churn_artifacts else self.churn_local / "artifacts"
         return str(_at_project_root(folder))
+
+    @property
+    def environment(self) -> str:
+        """Name of this environment: one process of another machine or folder is of another."""
+        return self.churn_environment or f"{socket.gethostname()}:{self.churn_local}"
 
     @property
     def postgres_dsn(self) -> str:

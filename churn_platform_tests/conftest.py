@@ -69,6 +69,7 @@ FLOW = (
     "commands",
     "end_to_end",
     "benchmarks",
+    "image",
     "faults",
 )
 

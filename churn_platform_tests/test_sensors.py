@@ -26,7 +26,7 @@ from churn_platform.sensors import (
     dirty_hours_sensor,
 )
 from churn_platform.settings import settings
-from churn_platform.storage import ledger, model_versions
+from churn_platform.storage import environments, ledger, model_versions
 from churn_platform.streaming import topics
 from churn_platform_tests.streaming.stream import event
 
@@ -112,6 +112,13 @@ def test_a_topic_that_does_not_exist_yet_is_named() -> None:
 
 def test_nothing_waiting_asks_for_nothing(ticks: Ticks) -> None:
     assert "0 offsets waiting" in ticks.reason()
+
+
+def test_each_tick_says_which_environment_is_at_work(ticks: Ticks) -> None:
+    ticks.tick()
+
+    with ticks.connect() as connection:
+        assert list(environments.at_work(connection)) == [settings().environment]
 
 
 def test_waiting_events_ask_for_one_run_with_a_planned_key(ticks: Ticks) -> None:

@@ -26,7 +26,7 @@ MASK: Final = "***"
 LOGIN: Final = re.compile(r"://.*@")
 # Of a connection string only these are ever shown: what is not known to be harmless stays hidden.
 HARMLESS: Final = ("host", "port", "dbname", "user")
-DATABASES: Final = ("database_url", "database_owner_url")
+DATABASES: Final = ("database_url", "database_owner_url", "database_reader_url")
 COMMENT_WIDTH: Final = 118
 TEXT: Final = "text"
 

@@ -136,10 +136,11 @@ def status(
         stream = _stream_status()
     if as_json:
         output.print_json(json.dumps({"servers": [part.as_dict() for part in parts], "stream": stream.as_dict()}))
-    elif not parts:
+    elif not parts and stream.topic is None:
         output.print("Never started. Run 'churn up'.")
     else:
-        output.print(_status_table(parts))
+        if parts:
+            output.print(_status_table(parts))
         stream_status.show(output, stream)
     if any(part.name == "kafka" and part.state == "not answering (yours)" for part in parts):
         reason = kafka.problem(load_settings().kafka_client) or "Kafka answers by now: ask again."

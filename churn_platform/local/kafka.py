@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from churn_platform.local import jars
 from churn_platform.local.errors import StackError
 from churn_platform.local.java import find_java
 from churn_platform.local.part import Part, Report
@@ -30,6 +29,22 @@ JVM_OPTIONS = (
 )
 
 
+ONE_NODE: Mapping[str, str | int] = {
+    # one node cannot keep the usual three copies of its own topics
+    "offsets.topic.replication.factor": 1,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "share.coordinator.state.topic.replication.factor": 1,
+    "share.coordinator.state.topic.min.isr": 1,
+    # each partition of these costs files and start-up time; the usual 50 serve clusters
+    "offsets.topic.num.partitions": 4,
+    "transaction.state.log.num.partitions": 4,
+    "group.initial.rebalance.delay.ms": 0,
+    "auto.create.topics.enable": "false",  # a misspelt topic is an error, not a new topic
+}
+"""What a cluster of one is told, here and in docker-compose.yaml."""
+
+
 def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[str, str | int]) -> str:
     settings: dict[str, object] = {
         "process.roles": "broker,controller",
@@ -41,17 +56,7 @@ def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[st
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": folder / "data",
-        # one node cannot keep the usual three copies of its own topics
-        "offsets.topic.replication.factor": 1,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
-        "share.coordinator.state.topic.replication.factor": 1,
-        "share.coordinator.state.topic.min.isr": 1,
-        # each partition of these costs files and start-up time; the usual 50 serve clusters
-        "offsets.topic.num.partitions": 4,
-        "transaction.state.log.num.partitions": 4,
-        "group.initial.rebalance.delay.ms": 0,
-        "auto.create.topics.enable": "false",  # a misspelt topic is an error, not a new topic
+        **ONE_NODE,
         "num.network.threads": 2,
         "num.io.threads": 4,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the usual 128 MB is a third of this heap
@@ -77,6 +82,8 @@ def part(
         extra: properties of the broker, beside ours or instead of them: listeners of another security, say.
         users: passwords of SCRAM-SHA-512 users, by name.
     """
+    from churn_platform.local import jars
+
     java = find_java()
     configuration = folder / "server.properties"
     java_command = (

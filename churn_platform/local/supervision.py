@@ -16,7 +16,6 @@ from http.client import HTTPException
 from pathlib import Path
 
 import psutil
-from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
 from churn_platform.local.environment import STACK_MARKER
 from churn_platform.local.errors import StackError
@@ -88,6 +87,8 @@ class Supervisor:
         return self.logs / f"{name}.log"
 
     def _call(self, method: str, *arguments: object) -> object:
+        from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
+
         # a connection of its own each time: calls come from several threads
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         try:

@@ -21,8 +21,12 @@ ARTIFACT_ROOT = "mlflow-artifacts:/"
 """Clients send artifacts to the server and never see where it keeps them."""
 
 
-def serve(port: int, artifacts: Annotated[Path, typer.Option(help="Folder of the artifacts.")]) -> None:
-    """Serve on localhost with the database that the environment names; its tables are brought up to date first."""
+def serve(
+    port: int,
+    artifacts: Annotated[Path, typer.Option(help="Folder of the artifacts.")],
+    host: Annotated[str, typer.Option(help="Address to listen at: 0.0.0.0 in a container.")] = HOST,
+) -> None:
+    """Serve with the database that the environment names; its tables are brought up to date first."""
     backend = os.environ[BACKEND_VARIABLE]
     os.environ.update(
         {
@@ -34,7 +38,7 @@ def serve(port: int, artifacts: Annotated[Path, typer.Option(help="Folder of the
         }
     )
     initialize_backend_stores(backend, backend, ARTIFACT_ROOT)
-    uvicorn.run(app, host=HOST, port=port, access_log=False)
+    uvicorn.run(app, host=host, port=port, access_log=False)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ HIGH_RISK_THRESHOLD = 0.7
 class StreamConfig:
     """One stream: a topic in, a topic out, a database.
 
-    Durations are in seconds, counts in events. `kafka` holds librdkafka settings shared by all clients.
+    Durations are in seconds, counts in events. `kafka` holds librdkafka settings shared by all clients. `environment`
+    is whose stream it is: a name that others see who read the same topic or write to the same database.
     """
 
     kafka: dict[str, str | int | float | bool]
     dsn: str
+    environment: str
     events_topic: str
     predictions_topic: str
     topic_partitions: int
@@ -46,6 +48,7 @@ class StreamConfig:
         return cls(
             kafka=settings.kafka_client,
             dsn=settings.postgres_dsn,
+            environment=settings.environment,
             events_topic=settings.events_topic,
             predictions_topic=settings.predictions_topic,
             topic_partitions=settings.topic_partitions,

@@ -37,6 +37,10 @@ class LawBrokenError(StreamError):
     """events = predictions + dead letters + duplicates does not hold; nothing was written."""
 
 
+class NotAloneError(StreamError):
+    """Another environment is at work on the same database or topic."""
+
+
 class UnknownBatchError(StreamError):
     """A batch key that the ledger does not know."""
 

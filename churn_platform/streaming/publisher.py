@@ -18,7 +18,7 @@ from churn_platform.streaming import clients, faults
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import PublishError
 from churn_platform.streaming.faults import FaultPoint
-from churn_platform.streaming.reader import make_consumer, markers, read_all
+from churn_platform.streaming.reader import make_consumer, marker_note, markers, read_all
 from churn_platform.streaming.scoring import ScoredEvents
 from churn_platform.streaming.topics import Topic
 
@@ -273,11 +273,8 @@ class Publisher(threading.Thread):
             if refused:
                 raise KafkaException(refused[0])
         if ends:
-            # The topic's id goes along: under the same name there may be another topic tomorrow.
-            marker = [
-                TopicPartition(self._topic.name, partition, end, self._topic.topic_id)
-                for partition, end in ends.items()
-            ]
+            note = marker_note(self._topic, self._config.environment)
+            marker = [TopicPartition(self._topic.name, partition, end, note) for partition, end in ends.items()]
             self._within(self._producer.send_offsets_to_transaction, marker, self._group, KAFKA_SECONDS)
         faults.reach(FaultPoint.BEFORE_KAFKA_COMMIT)
         self._within(self._producer.commit_transaction, KAFKA_SECONDS)

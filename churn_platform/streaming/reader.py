@@ -129,10 +129,23 @@ def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]
             )
 
 
+def marker_note(topic: Topic, environment: str) -> str:
+    """What a marker says beside its offset: the topic's id, since one of its name may follow it, and who wrote it."""
+    return f"{topic.topic_id} {environment}"
+
+
 def markers(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, int]:
     """Position up to which predictions are published, by Kafka partition of the events topic; only those that say so.
 
     A marker that another topic of the same name has left is none.
+
+    Args and errors: see marks().
+    """
+    return {partition: offset for partition, (offset, _) in marks(consumer, topic, seconds=seconds).items()}
+
+
+def marks(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, tuple[int, str]]:
+    """The markers of a topic, each with the name of the environment that wrote it ("" by an earlier version).
 
     Args:
         consumer: of the group that carries the markers.
@@ -152,10 +165,11 @@ def markers(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, in
                 raise
             time.sleep(POLL_SECONDS)
         else:
+            notes = {found.partition: (found.metadata or "").partition(" ") for found in committed}
             return {
-                found.partition: found.offset
+                found.partition: (found.offset, notes[found.partition][2])
                 for found in committed
-                if found.offset >= 0 and found.metadata == topic.topic_id
+                if found.offset >= 0 and notes[found.partition][0] == topic.topic_id
             }
 
 

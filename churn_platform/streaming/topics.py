@@ -14,7 +14,12 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
+    AdminClient,
+    ListOffsetsResultInfo,
+    NewTopic,
+    OffsetSpec,
+)
 
 from churn_platform.storage import ledger
 from churn_platform.streaming.clients import explained
@@ -27,6 +32,7 @@ PAUSE_SECONDS: Final = 0.05
 LEADER_MOVING: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+NEWEST: Final[OffsetSpec] = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -140,13 +146,30 @@ def list_offsets(
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
+    return {partition: found.offset for partition, found in _look_up(admin, topic, spec, isolation).items()}
+
+
+def last_written(admin: AdminClient, topic: Topic) -> datetime | None:
+    """When the newest message of the topic was written; None where it holds none.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+    """
+    found = _look_up(admin, topic, NEWEST, IsolationLevel.READ_UNCOMMITTED)
+    newest = max((each.timestamp for each in found.values()), default=-1)
+    return None if newest < 0 else datetime.fromtimestamp(newest / 1000, UTC)
+
+
+def _look_up(
+    admin: AdminClient, topic: Topic, spec: OffsetSpec, isolation: IsolationLevel
+) -> dict[int, ListOffsetsResultInfo]:
     asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
     deadline = time.monotonic() + REQUEST_SECONDS
     while True:
         futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_SECONDS)
         try:
             with explained(admin):
-                return {where.partition: future.result().offset for where, future in futures.items()}
+                return {where.partition: future.result() for where, future in futures.items()}
         except KafkaException as error:
             if error.args[0].code() not in LEADER_MOVING or time.monotonic() > deadline:
                 raise

@@ -1,0 +1,57 @@
+# One image for everything of ours that docker-compose.yaml runs: code server, webserver, daemon, MLflow, set-up, producer.
+# Any base of Debian's kind will do that has Python 3.11, 3.12 or 3.13 with venv as python3, and ca-certificates.
+ARG BASE_IMAGE=python:3.12.13-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# The base image decides whom to trust: one with a company's own certificates works, too.
+ENV UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
+WORKDIR /app
+# uv, by the lock's own hashes, into an environment that stays behind.
+COPY requirements.lock ./
+RUN python3 -m venv /opt/uv \
+    && awk '/^[a-z]/ {keep = /^uv==/} keep' requirements.lock > /opt/uv.txt \
+    && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement /opt/uv.txt
+ENV PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv
+# The dependencies that pyproject.toml names and no group of it, each as requirements.lock has it: a package that is
+# missing there, or another file of it, ends the build.
+COPY pyproject.toml ./
+# The packages' own tests, 190 MB of them, stay out.
+RUN python3 -m venv --without-pip "$VIRTUAL_ENV" \
+    && uv pip install --require-hashes --constraint requirements.lock --requirement pyproject.toml \
+    && find "$VIRTUAL_ENV" -type d -name tests -prune -exec rm -r {} + \
+    && "$VIRTUAL_ENV/bin/python" -m compileall -q -j 0 "$VIRTUAL_ENV/lib"
+COPY . ./
+RUN uv pip install --no-deps --build-constraint requirements.lock --editable . \
+    && python3 -m compileall -q churn_platform
+
+FROM ${BASE_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="churn-platform" \
+      org.opencontainers.image.description="A bank's customer churn, trained and streamed by one Dagster asset graph" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# tini passes a stop on to the server and the runs below it, and reaps what they leave.
+# hadolint ignore=DL3008  # a version that Debian replaces would end every build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 churn \
+    && useradd --uid 10001 --gid churn --home-dir /var/lib/churn --create-home --shell /usr/sbin/nologin churn \
+    && install --directory --owner churn --group churn --mode 0700 \
+        /var/lib/churn/artifacts /var/lib/churn/dagster /var/lib/churn/mlflow
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    CHURN_LOCAL=/var/lib/churn \
+    DAGSTER_HOME=/var/lib/churn/dagster
+WORKDIR /app
+USER 10001:10001
+EXPOSE 4000
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s \
+    CMD ["python", "-m", "churn_platform.local.probe", "code", "localhost:4000"]
+ENTRYPOINT ["tini", "-g", "--"]
+CMD ["dagster", "api", "grpc", "--host", "0.0.0.0", "--port", "4000", "--module-name", "churn_platform.definitions", "--location-name", "churn_platform", "--working-directory", "/app", "--use-python-environment-entry-point"]

@@ -1,0 +1,103 @@
+"""`churn prepare`: what the platform's processes expect to find, made on servers that are there already."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from churn_platform.commands.stack import the_stack
+from churn_platform.commands.terminal import output, plain_errors
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from churn_platform.settings import Settings
+
+WRITER, READER = "churn_writer", "churn_reader"
+
+
+def prepare(
+    logins: Annotated[
+        bool,
+        typer.Option("--logins", help="Make the logins of DATABASE_URL and DATABASE_READER_URL, or let them in again."),
+    ] = False,
+    dagster_home: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write dagster.yaml and workspace.yaml to: DAGSTER_HOME of the processes."),
+    ] = None,
+    code_server: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the code server will listen; for workspace.yaml.")
+    ] = "localhost:4000",
+) -> None:
+    """Make ready what the platform expects of servers that are there: tables, logins, topics, Dagster's own files.
+
+    It may be run again at any time. It changes nothing while another environment is at work on the same database or
+    topic, and says which.
+
+    Example: churn prepare --logins --dagster-home /srv/churn/dagster --code-server code:4000
+    """
+    import psycopg
+
+    from churn_platform.local import orchestration
+    from churn_platform.settings import load_settings
+    from churn_platform.storage import migrations
+    from churn_platform.streaming import clients, neighbours, topics
+    from churn_platform.streaming.config import StreamConfig
+
+    host, port = _address(code_server)
+    with plain_errors():
+        settings, owner_dsn = load_settings(), the_stack().owner_dsn
+        config = StreamConfig.from_settings(settings)
+        admin = clients.admin(config.kafka)
+        with psycopg.connect(owner_dsn, autocommit=True, application_name="churn prepare") as connection:
+            neighbours.require_alone(connection, admin, config)
+            _say("Migrations", migrations.upgrade(owner_dsn), "up to date")
+            if logins:
+                _say("Logins", _let_in(connection, settings), "all get in")
+        _say("Topics", topics.create_missing(admin, config), "there already")
+        if dagster_home is not None:
+            dagster_home.parent.mkdir(parents=True, exist_ok=True)
+            orchestration.write_home(dagster_home, {"host": host, "port": port})
+            _say("Dagster", [str(dagster_home)], "")
+
+
+def _address(code_server: str) -> tuple[str, int]:
+    host, _, port = code_server.rpartition(":")
+    if not host or not port.isdigit():
+        raise typer.BadParameter(f"{code_server!r} is not HOST:PORT, such as code:4000.", param_hint="'--code-server'")
+    return host, int(port)
+
+
+def _let_in(connection: "psycopg.Connection", settings: "Settings") -> list[str]:
+    """Make those logins of the settings that do not get in as what they should be; returns their names.
+
+    Raises:
+        SettingsError: a connection string lacks a user or a password.
+    """
+    from psycopg.conninfo import conninfo_to_dict
+
+    from churn_platform.settings import SettingsError, require_readable
+    from churn_platform.storage import logins
+
+    made = []
+    for variable, url, role in (
+        ("DATABASE_URL", settings.database_url, WRITER),
+        ("DATABASE_READER_URL", settings.database_reader_url, READER),
+    ):
+        if url is None:
+            continue
+        dsn = url.get_secret_value()
+        require_readable(variable, dsn)
+        if logins.gets_in(dsn, role=role):
+            continue
+        parts = conninfo_to_dict(dsn)
+        user, password = parts.get("user"), parts.get("password")
+        if not user or not password:
+            raise SettingsError(f"{variable} names no user or no password: --logins needs both to make the login.")
+        logins.let_in(connection, name=str(user), password=str(password), role=role)
+        made.append(str(user))
+    return made
+
+
+def _say(what: str, made: list[str], otherwise: str) -> None:
+    output.print(f"{what}: {', '.join(made) or otherwise}", highlight=False, markup=False, soft_wrap=True)

