@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -101,7 +102,7 @@ class StreamResult:
 class _Work:
     """One commit on its way to PostgreSQL. `ends` are the positions after it; without any it is a sign of life."""
 
-    scored: ScoredEvents | None
+    scored: Future[ScoredEvents] | None
     dead_letters: Sequence[DeadLetter]
     messages: Sequence[Message]
     ends: Mapping[int, int]
@@ -168,6 +169,7 @@ class BatchLoop:
         gc.collect()  # takes 0.15 s: not when another run has died and its events wait
         # The loop hands work to the writer through a queue of one: while a commit is written, the next one gathers.
         self._work: queue.Queue[_Work | None] = queue.Queue(1)
+        self._scorer = ThreadPoolExecutor(1, "scorer")
         self._writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
         self._writer_idle = threading.Event()
         self._writer_idle.set()
@@ -294,14 +296,14 @@ class BatchLoop:
                     last_sign = now
                 continue
             faults.reach(FaultPoint.AFTER_READ)
-            # Asked after the reading, answered while the events are scored: whose events these are.
+            # Asked after the reading, answered while the events are decoded: whose events these are.
             asked = topics.ask(self._admin, self._topic.name)
             last_event = last_sign = time.monotonic()
             if first_event is None:
                 first_event = last_event
                 self._open()
             next_offsets.update(ends_of(messages, len(self._topic.partitions)))
-            work = self._decode_and_score(messages, next_offsets)
+            work = self._decode_and_submit(messages, next_offsets)
             self._check_topic(asked)
             self._hand_over(work)
             read += len(messages)
@@ -399,7 +401,8 @@ class BatchLoop:
             return None
         return time.monotonic() - (datetime.now(UTC) - self._opened).total_seconds()
 
-    def _decode_and_score(self, messages: Sequence[Message], ends: Mapping[int, int]) -> _Work:
+    def _decode_and_submit(self, messages: Sequence[Message], ends: Mapping[int, int]) -> _Work:
+        """Decode events, and have them scored: XGBoost needs no interpreter, so the next ones are read meanwhile."""
         if self._accepts_until is None:
             raise RuntimeError(f"Batch {self._batch} has events but was never opened.")
         events, dead_letters = decode(
@@ -408,7 +411,7 @@ class BatchLoop:
             accepts_from=self._accepts_from,
             accepts_until=self._accepts_until,
         )
-        scored = score(events, self.follower.current, threads=self._config.scoring_threads)
+        scored = self._scorer.submit(score, events, self.follower.current, threads=self._config.scoring_threads)
         return _Work(scored, dead_letters, messages, dict(ends))
 
     def _skip_markers(self, next_offsets: dict[int, int], partition_ends: Mapping[int, int]) -> None:
@@ -436,6 +439,7 @@ class BatchLoop:
     def _release(self) -> None:
         """Let go of everything; of the lock too, so that a standby goes on from here."""
         self._publisher.release()
+        self._scorer.shutdown()
         self._consumer.close()
         if self._writer.is_alive():
             self._stop_writer()
@@ -474,17 +478,18 @@ class BatchLoop:
 
     def _write(self, work: _Work) -> Publication:
         ends = {partition: end for partition, end in work.ends.items() if end > self._positions[partition]}
+        scored = work.scored.result() if work.scored is not None else None
         with self._connection.transaction():
             written = (
                 write_rows(
                     self._connection,
                     self._source,
-                    work.scored,
+                    scored,
                     work.dead_letters,
                     work.messages,
                     high_risk_threshold=self._config.high_risk_threshold,
                 )
-                if work.scored is not None
+                if scored is not None
                 else None
             )
             step = ledger.Advance(
@@ -499,7 +504,7 @@ class BatchLoop:
                 opened=self._opened,
                 accepts_from=self._accepts_from if self._opened else None,
                 accepts_until=self._accepts_until,
-                model_version=work.scored.model_version if work.scored else None,
+                model_version=scored.model_version if scored is not None else None,
                 hours=written.hours if written else (),
             )
             advanced = ledger.advance(self._connection, step)
@@ -513,7 +518,7 @@ class BatchLoop:
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)
         self._positions.update(ends)
         self._paused = advanced.paused
-        if written is None or work.scored is None:
+        if written is None or scored is None:
             return Publication(pl.DataFrame(schema=SCHEMA), ends)
         self._result.commits += 1
         if len(written.predictions):
