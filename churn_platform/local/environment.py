@@ -23,6 +23,9 @@ OWNER_VARIABLE = "DATABASE_OWNER_URL"
 READER_VARIABLE = "DATABASE_READER_URL"
 """In `.local/env`: the embedded PostgreSQL for a person or a dashboard, who only look."""
 
+ARTIFACTS_VARIABLE = "CHURN_ARTIFACTS"
+"""Of the user: where files go, a folder or a prefix in S3."""
+
 SERVERS: Mapping[str, str] = {
     "kafka": "KAFKA_BOOTSTRAP_SERVERS",
     "postgres": "DATABASE_URL",
