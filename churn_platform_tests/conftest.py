@@ -144,18 +144,22 @@ def bundle_uri(local_folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def s3(request: pytest.FixtureRequest, local_folder: Path) -> Iterator[Server]:
-    """A server that speaks S3, up for the whole session."""
+    """A server that speaks S3, up for the session; AWS's libraries find it, and no credentials of the developer's."""
     server = Versitygw(local_folder / "s3") if request.config.getoption("--s3-server") == "versitygw" else Moto()
-    yield server
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in settings_of(server).items():
+            environment.setenv(name, value)
+        forget_settings()
+        yield server
     server.stop()
 
 
 @pytest.fixture
 def s3_root(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An artifacts root in S3 that nobody else uses; the settings of this process lead there."""
+    """An artifacts root in S3 that nobody else uses; the settings of this process name it."""
+    assert s3.url
     root = f"s3://{BUCKET}/prefix-{next(_number)}"
-    for name, value in settings_of(s3, CHURN_ARTIFACTS=root).items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(ARTIFACTS_VARIABLE, root)
     forget_settings()
     yield root
     monkeypatch.undo()

@@ -48,7 +48,7 @@ class Server(Protocol):
         """Stop: whoever asks now is refused the connection."""
 
 
-def settings_of(server: Server, **changes: str) -> dict[str, str]:
+def settings_of(server: Server) -> dict[str, str]:
     """The environment variables that lead to a server, and keep the developer's own credentials out."""
     return {
         "AWS_ENDPOINT_URL_S3": server.url,
@@ -58,7 +58,6 @@ def settings_of(server: Server, **changes: str) -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
-        **changes,
     }
 
 

@@ -60,6 +60,16 @@ def your_servers(environment: Mapping[str, str], env_file: Path) -> dict[str, st
     return {part: address for part, address in found.items() if address}
 
 
+def your_artifacts(environment: Mapping[str, str], env_file: Path) -> str | None:
+    """Where the user wants files to go, if he says so: a folder, or s3://bucket/prefix.
+
+    Args:
+        environment: goes first.
+        env_file: the user's own `.env`.
+    """
+    return _given(ARTIFACTS_VARIABLE, environment, env_file)
+
+
 def your_database_owner(environment: Mapping[str, str], env_file: Path) -> str | None:
     """Connection string of the owner of the tables in the user's own PostgreSQL, where he names one.
 

@@ -19,8 +19,8 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
+from churn_platform.local import bucket, kafka, orchestration, postgres, tracking, web
 from churn_platform.local import environment as env
-from churn_platform.local import kafka, orchestration, postgres, tracking, web
 from churn_platform.local.errors import StackError
 from churn_platform.local.part import Part
 from churn_platform.local.ports import HOST, USUAL_PORTS, Ports
@@ -35,6 +35,7 @@ from churn_platform.local.supervision import (
 )
 from churn_platform.settings import PROJECT_ROOT, load_settings, require_readable
 from churn_platform.storage import migrations
+from churn_platform.storage.artifacts import MLFLOW, in_s3, join
 
 SERVICES = ("kafka", "postgres", "mlflow")
 DAGSTER = ("code", "webserver", "daemon")
@@ -132,6 +133,7 @@ class Stack:
         self._given = env.without_earlier_stack(env.given_environment() if given is None else given)
         self._yours = env.your_servers(self._given, env_file)
         self._your_owner = env.your_database_owner(self._given, env_file)
+        self._root = env.your_artifacts(self._given, env_file) or ""
         self._usual_ports = usual_ports
         for variable, dsn in (
             (env.SERVERS["postgres"], self._yours.get("postgres")),
@@ -154,7 +156,7 @@ class Stack:
     @property
     def wanted(self) -> list[str]:
         """Parts to start."""
-        return [*SERVICES, *(() if self.services_only else DAGSTER)]
+        return [*SERVICES, *((bucket.NAME,) if in_s3(self._root) else ()), *(() if self.services_only else DAGSTER)]
 
     @cached_property
     def _supervisor(self) -> Supervisor:
@@ -216,7 +218,9 @@ class Stack:
                 password=self._passwords[postgres.OWNER],
             ),
             "mlflow": lambda: tracking.part(
-                folder=self.local / "mlflow", port=self._ports["mlflow"], needs=("postgres",)
+                artifacts=join(self._root, MLFLOW) if in_s3(self._root) else str(self.local / "mlflow" / "artifacts"),
+                port=self._ports["mlflow"],
+                needs=("postgres",),
             ),
         }
         services = [self._yours_part(name) if name in self._yours else servers[name]() for name in SERVICES]
@@ -225,7 +229,8 @@ class Stack:
             socket=self._supervisor.runtime / "code.sock",
             port=self._ports["dagster"],
         )
-        return [*services, *dagster]
+        buckets = [bucket.part(self._root, self.local)] if in_s3(self._root) else []
+        return [*services, *buckets, *dagster]
 
     def _yours_part(self, name: str) -> Part:
         address = self._yours[name]
@@ -260,11 +265,13 @@ class Stack:
         self.local.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         with self._lock():
             self._check_security()
+            if in_s3(self._root):
+                bucket.require(self._root)
             launched = not self._supervisor.answers()
             if launched:
                 self._end_left_over()
                 self._ports.choose()
-                orchestration.write_home(self.local / "dagster", self._supervisor.runtime / "code.sock")
+                self._write_dagster_home()
             parts = self._parts
             ours = [part for part in parts if part.command]
             if launched:
@@ -287,8 +294,14 @@ class Stack:
             env.write_env_file(self.local / "env", self.environment)
         return bool(to_start)
 
+    def _write_dagster_home(self) -> None:
+        home = self.local / "dagster"
+        compute_logs = bucket.compute_logs(self._root, home / "storage") if in_s3(self._root) else ""
+        orchestration.write_home(home, self._supervisor.runtime / "code.sock", compute_logs)
+
     def _process_environment(self) -> dict[str, str]:
-        return env.process_environment(self._given, local=self.local, addresses=self.addresses, embedded=self.embedded)
+        given = {**self._given, **(bucket.environment() if in_s3(self._root) else {})}
+        return env.process_environment(given, local=self.local, addresses=self.addresses, embedded=self.embedded)
 
     def _complete(self, part: Part) -> None:
         part.complete()
