@@ -325,7 +325,7 @@ class Stack:
             "database_url": SecretStr(self.addresses["postgres"]),
         }
         config = StreamConfig.from_settings(load_settings().model_copy(update=addresses))
-        topics.create_missing(AdminClient(config.kafka), config)
+        topics.create_unrecorded(AdminClient(config.kafka), config)
 
     def _check_security(self) -> None:
         if self._your_owner is not None and "postgres" in self.embedded:
