@@ -69,6 +69,7 @@ FLOW = (
     "test_maintenance",
     "test_definitions",
     "commands",
+    "clean",
     "end_to_end",
     "faults",
 )

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -35,10 +35,11 @@ from churn_platform.local.supervision import (
 )
 from churn_platform.settings import PROJECT_ROOT, load_settings, require_readable
 from churn_platform.storage import migrations
-from churn_platform.storage.artifacts import MLFLOW, in_s3, join
+from churn_platform.storage.artifacts import MARKER, MLFLOW, in_s3, join
 
 SERVICES = ("kafka", "postgres", "mlflow")
 DAGSTER = ("code", "webserver", "daemon")
+PORTS_FILE = "ports.json"
 
 LOCK_SECONDS = 180  # how long to wait in silence for another command to finish
 PAUSE = 0.1  # seconds between two questions whether a server is well
@@ -104,6 +105,7 @@ class Stack:
         local: Path,
         *,
         services_only: bool = False,
+        only: Collection[str] | None = None,
         usual_ports: Mapping[str, int] = USUAL_PORTS,
         given: Mapping[str, str] | None = None,
         env_file: Path = PROJECT_ROOT / ".env",
@@ -113,6 +115,7 @@ class Stack:
         Args:
             local: folder of everything it keeps; made when it starts.
             services_only: without Dagster.
+            only: these parts alone, of those that are ours.
             usual_ports: ports to try first, 0 is any free one.
             given: environment to build on, this process' own if not given. A server that it names is the user's and is
                 not started.
@@ -130,11 +133,13 @@ class Stack:
             )
         self.local = local.resolve()
         self.services_only = services_only
+        self._only = only
         self._given = env.without_earlier_stack(env.given_environment() if given is None else given)
         self._yours = env.your_servers(self._given, env_file)
         self._your_owner = env.your_database_owner(self._given, env_file)
         self._root = env.your_artifacts(self._given, env_file) or ""
         self._usual_ports = usual_ports
+        self._env_file = env_file
         for variable, dsn in (
             (env.SERVERS["postgres"], self._yours.get("postgres")),
             (env.OWNER_VARIABLE, self._your_owner),
@@ -146,7 +151,12 @@ class Stack:
 
     @cached_property
     def _ports(self) -> Ports:
-        return Ports(self.local / "ports.json", self._usual_ports)
+        return Ports(self.local / PORTS_FILE, self._usual_ports)
+
+    @property
+    def yours(self) -> Mapping[str, str]:
+        """Address of each service that is the user's own, by part; the database's holds its password."""
+        return self._yours
 
     @property
     def embedded(self) -> set[str]:
@@ -156,7 +166,9 @@ class Stack:
     @property
     def wanted(self) -> list[str]:
         """Parts to start."""
-        return [*SERVICES, *((bucket.NAME,) if in_s3(self._root) else ()), *(() if self.services_only else DAGSTER)]
+        buckets = (bucket.NAME,) if in_s3(self._root) else ()
+        parts = [*SERVICES, *buckets, *(() if self.services_only else DAGSTER)]
+        return [part for part in parts if self._only is None or part in self._only]
 
     @cached_property
     def _supervisor(self) -> Supervisor:
@@ -261,11 +273,10 @@ class Stack:
         Raises:
             StackError: a part cannot start; what this call started is stopped again.
         """
-        # only root's Postgres, which runs as another user, has to pass through
-        self.local.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        with self._lock():
+        self._make_folder()
+        with self.lock():
             self._check_security()
-            if in_s3(self._root):
+            if bucket.NAME in self.wanted:
                 bucket.require(self._root)
             launched = not self._supervisor.answers()
             if launched:
@@ -293,6 +304,18 @@ class Stack:
                 self._ports.release()
             env.write_env_file(self.local / "env", self.environment)
         return bool(to_start)
+
+    def _make_folder(self) -> None:
+        # only root's Postgres, which runs as another user, has to pass through
+        self.local.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        # A stack of before there was a mark is known by its ports.
+        if not any(self.local.iterdir()) or (self.local / PORTS_FILE).exists():
+            (self.local / MARKER).write_text("Made by 'churn up'; 'churn clean' deletes what the stack keeps here.\n")
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether `churn up` made the folder, or has found it empty."""
+        return (self.local / MARKER).exists() or (self.local / PORTS_FILE).exists()
 
     def _write_dagster_home(self) -> None:
         home = self.local / "dagster"
@@ -349,12 +372,17 @@ class Stack:
                 remedy="Run 'churn down', then 'churn up'.",
             )
 
-    def _lock(self) -> AbstractContextManager[object]:
+    def lock(self) -> AbstractContextManager[object]:
+        """The right to start, stop or delete it, for one process at a time.
+
+        Raises:
+            StackError: another one has held it for long.
+        """
         try:
             return FileLock(self.local / "lock").acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
             raise StackError(
-                f"Another 'churn up' or 'churn down' has been at work in {self.local} for {LOCK_SECONDS} s.",
+                f"Another 'churn up', 'down' or 'clean' has been at work in {self.local} for {LOCK_SECONDS} s.",
                 remedy="Wait for it, or end it, and run the command again.",
             ) from error
 
@@ -368,7 +396,7 @@ class Stack:
         """
         if not self.local.exists():
             return False
-        with self._lock():
+        with self.lock():
             return self._stop(progress)
 
     def _stop(self, progress: Progress) -> bool:
@@ -415,6 +443,10 @@ class Stack:
     ) -> None:
         """Stop."""
         self.stop()
+
+    def alone(self, part: str) -> "Stack":
+        """The same stack with one of its own parts and nothing else, to be started and stopped for a moment."""
+        return Stack(self.local, only={part}, usual_ports=self._usual_ports, given=self._given, env_file=self._env_file)
 
     # Looking at it
 

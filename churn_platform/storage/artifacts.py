@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,6 +25,8 @@ FOLDERS: Final = (ASSETS, MODELS, ARCHIVE, MLFLOW, COMPUTE_LOGS)
 
 MARKER: Final = ".churn-platform"
 """File in the artifacts root that says that these folders are the platform's own."""
+
+COUNTED_AT_ONCE: Final = 1_000  # files
 
 _MARK: Final = (
     f"The folders {', '.join(FOLDERS)} beside this file were made by churn_platform; 'churn clean' deletes them.\n"
@@ -94,14 +98,66 @@ def is_empty(uri: str) -> bool:
     return not folder.is_dir() or not any(folder.iterdir())
 
 
+def names(uri: str) -> list[str]:
+    """Names of the files and folders right in a folder, in order; none when there is no such folder."""
+    if in_s3(uri):
+        return _s3().names(uri)
+    folder = Path(uri)
+    return sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+
+
+def summary(uri: str, report: Callable[[str], None]) -> tuple[int, int]:
+    """How many files lie below a folder, at whatever depth, and how many bytes they have.
+
+    Args:
+        uri: of the folder.
+        report: is told how many were counted so far.
+    """
+    sizes = (each.size for each in _s3().below(uri)) if in_s3(uri) else _sizes(Path(uri))
+    files = total = 0
+    for size in sizes:
+        files, total = files + 1, total + size
+        if files % COUNTED_AT_ONCE == 0:
+            report(f"Counting {uri}: {files:,}")
+    return files, total
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    return (each.lstat().st_size for each in folder.rglob("*") if not each.is_dir())
+
+
+def delete_folder(uri: str) -> None:
+    """Delete a folder with all that is in it; one that is not there is no error."""
+    if in_s3(uri):
+        _s3().delete_below(uri)
+    elif Path(uri).is_dir():
+        shutil.rmtree(uri)
+
+
 @cache
 def claim(root: str) -> None:
     """Mark the artifacts root as the platform's own, if no one has written into its folders before.
 
     Only what lies in a marked root is ever deleted by 'churn clean'. Looked up once in the life of a process.
     """
-    if not exists(join(root, MARKER)) and all(is_empty(join(root, folder)) for folder in FOLDERS):
+    if not is_claimed(root) and all(is_empty(join(root, folder)) for folder in FOLDERS):
         write_bytes(join(root, MARKER), _MARK.encode())
+
+
+def is_claimed(root: str) -> bool:
+    """Whether the artifacts root bears the platform's mark."""
+    return exists(join(root, MARKER))
+
+
+def release(root: str) -> None:
+    """Take the mark away; a folder in which nothing else is goes with it."""
+    if in_s3(root):
+        _s3().delete(join(root, MARKER))
+    else:
+        Path(root, MARKER).unlink(missing_ok=True)
+        if is_empty(root):
+            Path(root).rmdir()
+    claim.cache_clear()
 
 
 def _s3() -> ObjectStore:

@@ -194,6 +194,32 @@ class ObjectStore:
         """
         return next(self.below(uri), None) is None
 
+    def names(self, uri: str) -> list[str]:
+        """Names of the objects and folders right in a folder, in order.
+
+        Raises:
+            ArtifactStoreError: the server cannot be asked.
+        """
+        bucket, folder = split(uri)
+        prefix = f"{folder}/" if folder else ""
+        with self._explained(uri):
+            pages = list(
+                self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+            )
+        folders = (each.get("Prefix", "") for page in pages for each in page.get("CommonPrefixes", ()))
+        objects = (each["Key"] for page in pages for each in page.get("Contents", ()))
+        return sorted(key.removeprefix(prefix).rstrip("/") for key in (*folders, *objects) if key != prefix)
+
+    def delete(self, uri: str) -> None:
+        """Delete an object; one that is not there is no error.
+
+        Raises:
+            ArtifactStoreError: the server refuses.
+        """
+        bucket, key = split(uri)
+        with self._explained(uri):
+            self._client.delete_object(Bucket=bucket, Key=key)
+
     def delete_below(self, uri: str) -> int:
         """Delete the objects below a folder, and return how many there were.
 

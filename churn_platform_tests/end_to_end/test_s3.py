@@ -11,7 +11,7 @@ from churn_platform_tests.s3_server import Server
 from churn_platform_tests.streaming.stream import event
 from churn_platform_tests.waiting import wait_until
 
-STATE = {"dagster", "env", "kafka", "lock", "logs", "ports.json", "postgres", "run"}
+STATE = {".churn-platform", "dagster", "env", "kafka", "lock", "logs", "ports.json", "postgres", "run"}
 FAILURES = """
     query ($id: ID!) { runOrError(runId: $id) { ... on Run { eventConnection { events {
         ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
