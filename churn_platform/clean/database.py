@@ -35,11 +35,11 @@ _SCHEMAS: Final = """
     from pg_namespace n where nspname in ('dagster', 'mlflow') order by nspname
 """
 _REMAINDERS: Final = """
-    select 'role ' || rolname, 'it is known to the whole server, and other databases may use it'
-    from pg_roles where rolname in ('churn_owner', 'churn_writer', 'churn_reader')
-    union all
     select 'extension ' || extname, 'other tables may use it' from pg_extension where extname = 'btree_gist'
-    order by 1
+    union all
+    select 'roles ' || string_agg(rolname, ', ' order by rolname),
+        'they are known to the whole server, and other databases may use them'
+    from pg_roles where rolname in ('churn_owner', 'churn_writer', 'churn_reader') having count(*) > 0
 """
 _SESSIONS: Final = """
     select application_name, usename from pg_stat_activity
@@ -186,7 +186,7 @@ class Database:
             found.append(
                 Writer(
                     f"a Dagster daemon that reported {silent:.0f} s ago",
-                    f"stop it; it counts as gone {SILENT_SECONDS} s after its last report",
+                    f"stop it; where that is done, wait {SILENT_SECONDS - silent:.0f} s until it counts as gone",
                 )
             )
         return found

@@ -24,6 +24,7 @@ class Platform:
             settings: name topics and files.
         """
         self._stack = stack
+        self._settings = settings
         self._places: list[Place] = []
         if "kafka" in stack.yours:
             self._places.append(Topics(settings, stack.yours["kafka"], self._records))
@@ -58,11 +59,15 @@ class Platform:
     @property
     def kept(self) -> list[Kept]:
         """What stays."""
-        return [kept for found in self._found for kept in found.kept]
+        kept = [kept for found in self._found for kept in found.kept]
+        if "mlflow" in self._stack.yours:
+            name = f"experiment {self._settings.mlflow_experiment}, model {self._settings.mlflow_model}"
+            kept.append(Kept("MLflow of MLFLOW_TRACKING_URI", name, "runs and models are deleted in MLflow"))
+        return kept
 
     def writers(self) -> list[Writer]:
-        """Who still writes, asked now."""
-        return [writer for place in self._places for writer in place.writers()]
+        """Who still writes, asked now; the stack first, for what stops it may stop the others."""
+        return [writer for place in reversed(self._places) for writer in place.writers()]
 
     @property
     def word(self) -> str:

@@ -19,6 +19,7 @@ from churn_platform.commands.terminal import complaints, duration, output, plain
 from churn_platform.local import bucket, kafka
 from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Stack, Step
 from churn_platform.settings import load_settings
+from churn_platform.storage.s3 import Access
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
     from churn_platform.streaming.status import StreamStatus
@@ -28,7 +29,7 @@ DETAIL_PAUSE = 2  # seconds between two lines about the same part, where lines s
 # Why a server of the user does not answer, of those that can say so.
 REASONS: Final[Mapping[str, Callable[[], str | None]]] = {
     "kafka": lambda: kafka.problem(load_settings().kafka_client),
-    bucket.NAME: lambda: bucket.problem(load_settings().artifacts),
+    bucket.NAME: lambda: bucket.problem(load_settings().artifacts, Access.from_settings(load_settings())),
 }
 
 

@@ -138,6 +138,7 @@ class Stack:
         self._yours = env.your_servers(self._given, env_file)
         self._your_owner = env.your_database_owner(self._given, env_file)
         self._root = env.your_artifacts(self._given, env_file) or ""
+        self._access = env.your_s3(self._given, env_file)
         self._usual_ports = usual_ports
         self._env_file = env_file
         for variable, dsn in (
@@ -241,7 +242,7 @@ class Stack:
             socket=self._supervisor.runtime / "code.sock",
             port=self._ports["dagster"],
         )
-        buckets = [bucket.part(self._root, self.local)] if in_s3(self._root) else []
+        buckets = [bucket.part(self._root, self._access, self.local)] if in_s3(self._root) else []
         return [*services, *buckets, *dagster]
 
     def _yours_part(self, name: str) -> Part:
@@ -277,7 +278,7 @@ class Stack:
         with self.lock():
             self._check_security()
             if bucket.NAME in self.wanted:
-                bucket.require(self._root)
+                bucket.require(self._root, self._access)
             launched = not self._supervisor.answers()
             if launched:
                 self._end_left_over()
@@ -319,11 +320,11 @@ class Stack:
 
     def _write_dagster_home(self) -> None:
         home = self.local / "dagster"
-        compute_logs = bucket.compute_logs(self._root, home / "storage") if in_s3(self._root) else ""
+        compute_logs = bucket.compute_logs(self._root, self._access, home / "storage") if in_s3(self._root) else ""
         orchestration.write_home(home, self._supervisor.runtime / "code.sock", compute_logs)
 
     def _process_environment(self) -> dict[str, str]:
-        given = {**self._given, **(bucket.environment() if in_s3(self._root) else {})}
+        given = {**self._given, **(bucket.environment(self._access) if in_s3(self._root) else {})}
         return env.process_environment(given, local=self.local, addresses=self.addresses, embedded=self.embedded)
 
     def _complete(self, part: Part) -> None:

@@ -160,7 +160,7 @@ def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) ->
         found["delete"]
     )
     assert f"consumer group {config.group}" in names(found["delete"])
-    assert "role churn_owner" in said
+    assert "roles churn_owner" in said
     assert yours.tables() == {"theirs"}
     assert yours.schemas() == set()
     assert yours.topics() == set()

@@ -23,6 +23,7 @@ SETTINGS = {
     "METRICS_SECONDS": "0",
     "DATA_PREPARATION_CRON": "* * * * *",
     "TRAINING_CRON": "* * * * *",
+    "S3_KMS_KEY_ID": "alias/churn",
     "KAFKA_SASL_PASSWORD": f"p@ss/{secrets.token_urlsafe(24)}%+",  # the client ignores it, as the broker wants none
 }
 

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from churn_platform.storage.artifacts import FOLDERS, join
-from churn_platform.storage.s3 import store
-from churn_platform_tests.end_to_end.conftest import ROOT
+from churn_platform.storage.s3 import split, store
+from churn_platform_tests.end_to_end.conftest import ROOT, SETTINGS
 from churn_platform_tests.end_to_end.running import Running
-from churn_platform_tests.s3_server import Server
+from churn_platform_tests.s3_server import Server, client
 from churn_platform_tests.streaming.stream import event
 from churn_platform_tests.waiting import wait_until
 
@@ -42,6 +44,11 @@ def events_of(running: Running, run_id: str) -> list[dict[str, object]]:
     return [found for found in events if found]
 
 
+def file_of(running: Running, run_id: str) -> str:
+    """The file that holds what a run's first step printed."""
+    return next(str(found["fileKey"]) for found in events_of(running, run_id) if "fileKey" in found)
+
+
 def test_every_kind_of_file_is_in_s3_and_none_is_on_the_machine(trained: Running) -> None:
     found = {folder: [each.uri for each in store().below(join(ROOT, folder))] for folder in FOLDERS}
 
@@ -55,11 +62,21 @@ def test_every_kind_of_file_is_in_s3_and_none_is_on_the_machine(trained: Running
     assert not [file for file in (local / "dagster").rglob("*") if file.is_file() and ended & set(file.parts)]
 
 
+def test_every_kind_of_file_is_encrypted_with_the_key_that_is_set(
+    trained: Running, s3: Server, pytestconfig: pytest.Config
+) -> None:
+    if pytestconfig.getoption("--s3-server") != "moto":
+        pytest.skip("versitygw knows no KMS")
+    assert trained.runs("training_job")
+    for folder in set(FOLDERS) - {"archive"}:
+        bucket, key = split(next(store().below(join(ROOT, folder))).uri)
+        assert client(s3).head_object(Bucket=bucket, Key=key)["SSEKMSKeyId"] == SETTINGS["S3_KMS_KEY_ID"], key
+
+
 def test_the_ui_shows_what_a_step_printed_from_s3(trained: Running) -> None:
     run_id = trained.runs("training_job")[-1]["runId"]
-    (step, *_) = [found["fileKey"] for found in events_of(trained, run_id) if "fileKey" in found]
 
-    shown = trained.ask(LOGS, key=[run_id, "compute_logs", step])["capturedLogs"]["stderr"]
+    shown = trained.ask(LOGS, key=[run_id, "compute_logs", file_of(trained, run_id)])["capturedLogs"]["stderr"]
 
     assert "STEP_SUCCESS" in shown
 
@@ -85,12 +102,17 @@ def test_the_live_run_streams_on_while_s3_is_away_and_ends_well(trained: Running
     before = trained.events_read()
     trained.send([event(1)])
     wait_until(lambda: trained.events_read() == before + 1, 90, "a run to be live")
-    batch = trained.value("select batch from stream_batches where opened is not null order by opened desc limit 1")
+    ((batch, run),) = trained.rows(
+        "select batch, run_id from stream_batches where opened is not null order by opened desc limit 1"
+    )
 
     with away(s3):
         trained.send([event(number) for number in range(50)])
         wait_until(lambda: trained.events_read() == before + 51, 60, "the events to be read")
-        wait_until(lambda: trained.value("select closed is not null from stream_batches where batch = %s", batch), 60)
+        # It ends, and cannot say in S3 what it has printed.
+        wait_until(lambda: trained.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), 60)
+        assert trained.dagster.get_run_status(run).value == "SUCCESS"
+        assert trained.ask(LOGS, key=[run, "compute_logs", file_of(trained, run)])["capturedLogs"]["stderr"]
 
     wait_until(trained.at_rest, 120, "what came meanwhile to be closed and reported")
     assert batch in trained.materialized_batches()
