@@ -3,6 +3,7 @@
 import typer
 
 from churn_platform.commands import data, db, dlq, stack, stream
+from churn_platform.commands.clean import clean
 from churn_platform.commands.demo import demo
 from churn_platform.commands.prepare import prepare
 from churn_platform.commands.produce import produce
@@ -16,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they could hold a password
 )
 
-for command in (demo, stack.up, stack.down, stack.status, stack.logs, prepare, produce, verify, settings):
+for command in (demo, stack.up, stack.down, stack.status, stack.logs, prepare, produce, verify, settings, clean):
     app.command()(command)
 app.add_typer(stream.app, name="stream")
 app.add_typer(dlq.app, name="dlq")

@@ -30,11 +30,26 @@ def _at_project_root(path: Path) -> Path:
     return path if path.is_absolute() else PROJECT_ROOT / path
 
 
+def _folder_or_prefix(place: str) -> str:
+    bucket = place.removeprefix("s3://").partition("/")[0]
+    if "://" in place and (not place.startswith("s3://") or not bucket):
+        raise ValueError("expected a folder, or s3://bucket/prefix")
+    return place
+
+
+def _web_address(address: str | None) -> str | None:
+    if address is not None and not (address.startswith(("http://", "https://")) and urlsplit(address).hostname):
+        raise ValueError("expected https://host or http://host:port")
+    return address
+
+
 def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
+ArtifactsPlace = Annotated[str, AfterValidator(_folder_or_prefix)]
+WebAddress = Annotated[str | None, AfterValidator(_web_address)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 
 
@@ -50,8 +65,22 @@ class Settings(BaseSettings):
     churn_raw_csv: ProjectPath = Field(
         Path("data/raw/ChurnModelling.csv"), description="The customers file that raw_customers reads."
     )
-    churn_artifacts: str = Field(
-        "", description="Folder or s3:// prefix for Parquet files and model bundles. Empty: CHURN_LOCAL/artifacts."
+    churn_artifacts: ArtifactsPlace = Field(
+        "",
+        description="Folder or s3://bucket/prefix for Parquet files, model bundles and the archive; in S3 also for "
+        "Dagster's compute logs and the embedded MLflow's files. Empty: CHURN_LOCAL/artifacts.",
+    )
+
+    # S3. The AWS variables are those that every AWS library reads; credentials are left to those libraries
+    aws_endpoint_url_s3: WebAddress = Field(
+        None, description="Where an S3 server that is not AWS's listens. Empty: AWS."
+    )
+    aws_default_region: str | None = Field(None, description="Region of the bucket. Empty: as the AWS profile says.")
+    aws_profile: str | None = Field(
+        None, description="Profile in ~/.aws. Empty: AWS's own search, the environment first, an instance's role last."
+    )
+    s3_kms_key_id: str | None = Field(
+        None, description="KMS key (id, ARN or alias) that every object is encrypted with. Empty: as the bucket says."
     )
 
     churn_environment: str = Field(

@@ -13,21 +13,24 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
+from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
+from churn_platform.storage import s3 as object_store
 from churn_platform.storage.migrations import upgrade
 from churn_platform_tests.modeling.bundles import small_bundle
+from churn_platform_tests.s3_server import BUCKET, Moto, Server, Versitygw, settings_of
 from churn_platform_tests.waiting import wait_until
 
 __all__ = ["wait_until"]
 
 
 @pytest.fixture(scope="session")
-def embedded_only() -> dict[str, str]:
-    """This environment without servers of the developer's: tests never touch those."""
-    return {name: value for name, value in os.environ.items() if name not in {*SERVERS.values(), OWNER_VARIABLE}}
+def embedded_only(local_folder: Path) -> dict[str, str]:
+    """This environment without servers and files of the developer's: tests never touch those."""
+    kept = {name: value for name, value in os.environ.items() if name not in {*SERVERS.values(), OWNER_VARIABLE}}
+    return {**kept, ARTIFACTS_VARIABLE: str(local_folder / "artifacts")}
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +48,7 @@ def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
         local_folder, services_only=True, usual_ports=ANY_FREE_PORTS, given=embedded_only, env_file=Path(os.devnull)
     )
     with stack, pytest.MonkeyPatch.context() as environment:
-        for name, value in stack.environment.items():
+        for name, value in {**stack.environment, ARTIFACTS_VARIABLE: embedded_only[ARTIFACTS_VARIABLE]}.items():
             environment.setenv(name, value)
         settings.cache_clear()
         yield stack
@@ -67,11 +70,17 @@ FLOW = (
     "test_maintenance",
     "test_definitions",
     "commands",
+    "clean",
     "end_to_end",
     "benchmarks",
     "image",
     "faults",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which server the tests of S3 ask: `make test-s3` asks another one than `make test`."""
+    parser.addoption("--s3-server", choices=("moto", "versitygw"), default="moto", help="server that speaks S3")
 
 
 def pytest_configure() -> None:
@@ -135,3 +144,33 @@ def bundle_uri(local_folder: Path) -> str:
     uri = str(local_folder / "bundle")
     small_bundle().save(uri)
     return uri
+
+
+@pytest.fixture(scope="session")
+def s3(request: pytest.FixtureRequest, local_folder: Path) -> Iterator[Server]:
+    """A server that speaks S3, up for the session; AWS's libraries find it, and no credentials of the developer's."""
+    server = Versitygw(local_folder / "s3") if request.config.getoption("--s3-server") == "versitygw" else Moto()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in settings_of(server).items():
+            environment.setenv(name, value)
+        forget_settings()
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_root(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An artifacts root in S3 that nobody else uses; the settings of this process name it."""
+    assert s3.url
+    root = f"s3://{BUCKET}/prefix-{next(_number)}"
+    monkeypatch.setenv(ARTIFACTS_VARIABLE, root)
+    forget_settings()
+    yield root
+    monkeypatch.undo()
+    forget_settings()
+
+
+def forget_settings() -> None:
+    """Let this process read its settings anew, and connect anew to S3."""
+    settings.cache_clear()
+    object_store.store.cache_clear()

@@ -19,7 +19,7 @@ from churn_platform.resources.mlflow import MlflowRegistry, code_version, ending
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
-from churn_platform.storage.artifacts import join
+from churn_platform.storage.artifacts import MODELS, join
 
 APPLICATION = "churn training"
 OUT_OF_FOLD = "oof_"  # prefix of figures out of fold on the training split; those without it are the test split's
@@ -77,7 +77,7 @@ def churn_model(
         tracking.log_dataset(rows, source=str(settings().churn_raw_csv))
         version = tracking.log_model(bundle, registered_as=settings().mlflow_model, example=rows, tags=tags)
 
-    model = TrainedModel(version=version, run_id=run_id, uri=join(settings().artifacts, "models", run_id))
+    model = TrainedModel(version=version, run_id=run_id, uri=join(settings().artifacts, MODELS, run_id))
     bundle.save(model.uri)
     with postgres.connect(APPLICATION) as connection:
         model_versions.register(connection, version=version, uri=model.uri, run_id=run_id, metrics=bundle.metrics)

@@ -38,9 +38,11 @@ def prepare(
     """
     import psycopg
 
-    from churn_platform.local import orchestration
+    from churn_platform.local import bucket, orchestration
     from churn_platform.settings import load_settings
     from churn_platform.storage import migrations
+    from churn_platform.storage.artifacts import in_s3
+    from churn_platform.storage.s3 import Access
     from churn_platform.streaming import clients, neighbours, topics
     from churn_platform.streaming.config import StreamConfig
 
@@ -57,7 +59,9 @@ def prepare(
         _say("Topics", topics.create_missing(admin, config), "there already")
         if dagster_home is not None:
             dagster_home.parent.mkdir(parents=True, exist_ok=True)
-            orchestration.write_home(dagster_home, {"host": host, "port": port})
+            root, access = settings.artifacts, Access.from_settings(settings)
+            compute_logs = bucket.compute_logs(root, access, dagster_home / "storage") if in_s3(root) else ""
+            orchestration.write_home(dagster_home, {"host": host, "port": port}, compute_logs)
             _say("Dagster", [str(dagster_home)], "")
 
 

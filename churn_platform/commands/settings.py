@@ -33,6 +33,7 @@ TEXT: Final = "text"
 # The sections of settings.py, each by its first setting.
 GROUPS: Final = {
     "churn_local": "Where things are",
+    "aws_endpoint_url_s3": "S3",
     "database_url": "Your own servers",
     "kafka_security_protocol": "Kafka security",
     "events_topic": "Topics",

@@ -17,19 +17,21 @@ def plain_errors() -> Iterator[None]:
     import psycopg
     from confluent_kafka import KafkaException
 
+    from churn_platform.clean.plan import CleanError
     from churn_platform.customers.exceptions import CustomersFileError
     from churn_platform.demo.exceptions import DemoError
     from churn_platform.local.errors import StackError
     from churn_platform.settings import SettingsError
+    from churn_platform.storage.exceptions import ArtifactStoreError
     from churn_platform.storage.migrations import MigrationError
     from churn_platform.streaming.exceptions import StreamError
 
     try:
         yield
-    except StackError as error:
+    except (ArtifactStoreError, StackError) as error:
         complaints.print(Text(error.remedy, style="bold"), soft_wrap=True)
         complaints.print(Text(error.problem, style="red"), soft_wrap=True)
-        if error.details:
+        if isinstance(error, StackError) and error.details:
             complaints.print(Text(error.details, style="dim"), soft_wrap=True)
         raise typer.Exit(1) from error
     except MigrationError as error:
@@ -45,7 +47,7 @@ def plain_errors() -> Iterator[None]:
         complaints.print(Text("Is PostgreSQL up? 'churn status' shows the embedded one.", style="bold"), soft_wrap=True)
         complaints.print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(1) from error
-    except (CustomersFileError, DemoError, SettingsError, StreamError) as error:
+    except (CleanError, CustomersFileError, DemoError, SettingsError, StreamError) as error:
         complaints.print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(1) from error
 

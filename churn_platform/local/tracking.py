@@ -1,7 +1,6 @@
 """The MLflow tracking server on localhost."""
 
 import sys
-from pathlib import Path
 
 from churn_platform.local.part import Part
 from churn_platform.local.ports import HOST
@@ -11,17 +10,17 @@ from churn_platform.settings import PROJECT_ROOT
 BACKEND_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
 
 
-def part(*, folder: Path, port: int, needs: tuple[str, ...]) -> Part:
+def part(*, artifacts: str, port: int, needs: tuple[str, ...]) -> Part:
     """The server; its database comes from MLFLOW_BACKEND_STORE_URI.
 
     Args:
-        folder: for the artifacts that it serves.
+        artifacts: folder or s3:// prefix of the files that it serves.
         port: where it listens.
         needs: parts that must be complete first.
     """
     command = (
         *(sys.executable, "-m", "churn_platform.local.tracking_server", str(port)),
-        *("--artifacts", str(folder / "artifacts")),
+        *("--artifacts", artifacts),
     )
     return Part(
         name="mlflow",

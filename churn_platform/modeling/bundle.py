@@ -1,6 +1,7 @@
 """The model bundle: everything that turns raw rows into P(churn), as plain data in one folder, verified when loaded.
 
-Needs numpy, pyarrow and xgboost only, so that a process that scores starts fast. Nothing in a bundle is pickled.
+Needs numpy and xgboost only (for a bundle in S3 also boto3), so that a process that scores starts fast. Nothing in a
+bundle is pickled.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform
 from churn_platform.modeling.booster import booster_from_bytes, import_xgboost, predict
 from churn_platform.modeling.exceptions import BundleFormatError, BundleIncompleteError, BundleTamperedError, SkewError
-from churn_platform.storage.artifacts import ArtifactNotFoundError, join, read_bytes, write_bytes
+from churn_platform.storage.artifacts import join, read_bytes, write_bytes
+from churn_platform.storage.exceptions import ArtifactNotFoundError
 
 if TYPE_CHECKING:
     import xgboost
@@ -137,6 +139,7 @@ class ModelBundle:
             BundleIncompleteError: the manifest or a part is not there.
             BundleTamperedError: a part's SHA-256 is not the manifest's.
             BundleFormatError: a part cannot be read or belongs to other features.
+            ArtifactStoreError: the bundle is in S3, which refuses, or cannot be reached.
         """
         try:
             manifest = json.loads(_read(uri, MANIFEST))

@@ -82,7 +82,7 @@ def log_dataset(rows: pd.DataFrame, *, source: str) -> None:
 
 def requirements() -> list[str]:
     """What scoring needs, at the versions that trained. MLflow would have to run the model to find out by itself."""
-    packages = ["numpy", "pandas", "pyarrow", _xgboost_package()]
+    packages = ["numpy", "pandas", _xgboost_package()]
     return [f"{package}=={version(package)}" for package in packages]
 
 

@@ -12,9 +12,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.csv as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from churn_platform.storage.artifacts import join, read_bytes, write_bytes
+from churn_platform.storage.artifacts import ARCHIVE, claim, join, read_bytes, write_bytes
 
-FOLDER: Final = ("archive", "churn_predictions")
+FOLDER: Final = (ARCHIVE, "churn_predictions")
 # A file is written from memory: this many rows need about 200 MB.
 FILE_ROWS: Final = 500_000
 # Each batch of a file is locked while its rows are deleted; PostgreSQL has room for 6,400 locks unless told otherwise.
@@ -173,6 +173,7 @@ def archive_next(
         claimed = connection.execute(_CLAIMED).fetchone()
     if claimed is None:
         return None
+    claim(root)
     file, batches = claimed
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")

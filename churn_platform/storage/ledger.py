@@ -332,6 +332,17 @@ def is_known_topic(connection: psycopg.Connection, topic: str) -> bool:
     return connection.execute("select from stream_topics where topic = %s", (topic,)).fetchone() is not None
 
 
+def record_topic(connection: psycopg.Connection, *, topic_id: str, topic: str) -> None:
+    """Record a topic as made by the platform."""
+    connection.execute("insert into created_topics (topic_id, topic) values (%s, %s)", (topic_id, topic))
+
+
+def created_topics(connection: psycopg.Connection) -> dict[str, str]:
+    """Topics that the platform made, name by Kafka's id. They may be gone by now."""
+    rows = connection.execute("select topic_id, topic from created_topics order by created_at, topic")
+    return dict(rows.fetchall())
+
+
 def add_positions(connection: psycopg.Connection, *, topic: str, topic_id: str, starts: Mapping[int, int]) -> None:
     """Register a topic and where its partitions begin; what is registered already is left alone."""
     connection.execute(

@@ -7,7 +7,8 @@ import dagster as dg
 import pandas as pd
 
 from churn_platform.settings import settings
-from churn_platform.storage.artifacts import ArtifactNotFoundError, join, read_bytes, write_bytes
+from churn_platform.storage.artifacts import ASSETS, claim, join, read_bytes, write_bytes
+from churn_platform.storage.exceptions import ArtifactNotFoundError
 from churn_platform.storage.parquet import from_parquet, to_parquet
 
 
@@ -43,6 +44,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
 
         Raises:
             TypeError: the value is neither a frame nor its own JSON; nothing is pickled.
+            ArtifactStoreError: the S3 server refuses, or cannot be reached.
         """
         if isinstance(obj, pd.DataFrame):
             uri, content = self._uri(context.asset_key, "parquet"), to_parquet(obj)
@@ -53,6 +55,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
                 f"Asset {context.asset_key.to_user_string()} returned a {type(obj).__name__}, expected a DataFrame or "
                 f"a value with to_json and from_json. Give it those two methods, or another IO manager."
             )
+        claim(self._root)
         write_bytes(uri, content)
         context.add_output_metadata({"dagster/uri": uri, "file_size_bytes": len(content)})
 
@@ -61,6 +64,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
 
         Raises:
             MissingAssetFileError: the asset has no file yet.
+            ArtifactStoreError: the S3 server refuses, or cannot be reached.
             TypeError: the input's annotation is neither DataFrame nor a type that has from_json.
         """
         wanted = context.dagster_type.typing_type
@@ -85,5 +89,9 @@ class ParquetIOManager(dg.ConfigurableIOManager):
                 f"all that comes before it, 'dg launch --assets \"+{name}\"'."
             ) from error
 
+    @property
+    def _root(self) -> str:
+        return self.root or settings().artifacts
+
     def _uri(self, asset_key: dg.AssetKey, extension: str) -> str:
-        return join(self.root or settings().artifacts, "assets", *asset_key.path) + f".{extension}"
+        return join(self._root, ASSETS, *asset_key.path) + f".{extension}"

@@ -94,9 +94,37 @@ def ask(admin: AdminClient, name: str) -> Callable[[], Topic]:
 
 
 def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
-    """Create the events and predictions topics where they do not exist: no compaction, retention as configured.
+    """Create the events and predictions topics where they do not exist, and record that they are the platform's own.
 
-    Topics that exist are left as they are, and no right to create any is needed then.
+    Topics that exist are left as they are, and neither a right to create any nor the database is needed then.
+
+    Returns:
+        Names of the topics created.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        StreamError: the database has no table to record them in; nothing was created.
+    """
+    if not _missing(admin, config):
+        return []
+    with psycopg.connect(config.dsn, autocommit=True, application_name="churn topics") as connection:
+        try:
+            ledger.created_topics(connection)
+        except psycopg.errors.UndefinedTable as error:
+            raise StreamError(
+                "Apply the migrations first ('churn db upgrade'): topics that the platform creates are recorded in the "
+                "table created_topics, which the database does not have."
+            ) from error
+        created = create_unrecorded(admin, config)
+        for name in created:
+            ledger.record_topic(connection, topic_id=_describe_new(admin, name).topic_id, topic=name)
+    return created
+
+
+def create_unrecorded(admin: AdminClient, config: StreamConfig) -> list[str]:
+    """Create the topics where they do not exist, in a Kafka that is the platform's own as a whole.
+
+    No compaction, and retention as configured.
 
     Returns:
         Names of the topics created.
@@ -104,21 +132,7 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
-    with explained(admin):
-        existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
-    new = [
-        NewTopic(
-            name,
-            num_partitions=config.topic_partitions,
-            replication_factor=config.topic_replication,
-            config={
-                "cleanup.policy": "delete",
-                "retention.ms": str(round(config.retention.total_seconds() * 1000)),
-            },
-        )
-        for name in (config.events_topic, config.predictions_topic)
-        if name not in existing
-    ]
+    new = _missing(admin, config)
     if not new:
         return []
     created = []
@@ -132,6 +146,37 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
         else:
             created.append(name)
     return created
+
+
+def _missing(admin: AdminClient, config: StreamConfig) -> list[NewTopic]:
+    """Those of our topics that do not exist, as they are to be made."""
+    with explained(admin):
+        existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
+    return [
+        NewTopic(
+            name,
+            num_partitions=config.topic_partitions,
+            replication_factor=config.topic_replication,
+            config={
+                "cleanup.policy": "delete",
+                "retention.ms": str(round(config.retention.total_seconds() * 1000)),
+            },
+        )
+        for name in (config.events_topic, config.predictions_topic)
+        if name not in existing
+    ]
+
+
+def _describe_new(admin: AdminClient, name: str) -> Topic:
+    """A topic that was made just now, as soon as the broker that is asked has heard of it."""
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        try:
+            return describe(admin, name)
+        except TopicMissingError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
 
 
 def list_offsets(

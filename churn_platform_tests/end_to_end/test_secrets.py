@@ -15,9 +15,11 @@ import pytest
 from psycopg import sql
 
 from churn_platform.local import postgres
+from churn_platform.local.environment import ARTIFACTS_VARIABLE
 from churn_platform.storage import ledger
-from churn_platform_tests.end_to_end.conftest import SETTINGS
+from churn_platform_tests.end_to_end.conftest import ROOT, SETTINGS
 from churn_platform_tests.end_to_end.running import Running
+from churn_platform_tests.s3_server import Server
 from churn_platform_tests.streaming.stream import event
 from churn_platform_tests.waiting import wait_until
 
@@ -39,10 +41,10 @@ def used(running: Running) -> Running:
 
 
 @pytest.fixture(scope="module")
-def needles(used: Running) -> set[bytes]:
+def needles(used: Running, s3: Server) -> set[bytes]:
     """Every secret of the platform, raw and percent-encoded."""
     secrets = {(used.stack.local / login.password_file).read_text() for login in postgres.LOGINS}
-    secrets.add(SETTINGS["KAFKA_SASL_PASSWORD"])
+    secrets |= {SETTINGS["KAFKA_SASL_PASSWORD"], s3.secret}
     return {form.encode() for secret in secrets for form in (secret, quote(secret, safe=""))}
 
 
@@ -125,7 +127,7 @@ def test_no_command_line_holds_a_secret(used: Running, needles: set[bytes]) -> N
 
 
 def _environment(running: Running) -> dict[str, str]:
-    return {**os.environ, **SETTINGS, **running.stack.environment}
+    return {**os.environ, **SETTINGS, ARTIFACTS_VARIABLE: ROOT, **running.stack.environment}
 
 
 @pytest.mark.parametrize(

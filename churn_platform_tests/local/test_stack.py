@@ -214,6 +214,18 @@ def test_a_server_of_the_user_that_is_down_is_named(sandbox: Sandbox, monkeypatc
     assert not mine.is_up
 
 
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_is_not_there_is_named_before_anything_starts(sandbox: Sandbox) -> None:
+    mine = sandbox.stack(CHURN_ARTIFACTS="s3://no-such-bucket/churn")
+
+    with pytest.raises(StackError, match="NoSuchBucket") as failure:
+        mine.start()
+
+    assert failure.value.remedy.startswith("Create the bucket")
+    assert left_over(mine.local) == []
+    assert not (mine.local / "dagster").exists()
+
+
 def test_a_killed_supervisor_orphans_nothing_and_a_stop_leaves_no_trace(sandbox: Sandbox) -> None:
     first = sandbox.stack()
     assert first.start()

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from churn_platform.storage import archive, ledger
 from churn_platform.storage.archive import Archived, ArchiveError, archive_next, archiving
-from churn_platform.storage.artifacts import read_bytes
+from churn_platform.storage.artifacts import MARKER, read_bytes
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 BEFORE = NOW - timedelta(days=90)
@@ -83,7 +83,7 @@ class Table:
 
     def files(self) -> list[Path]:
         """All files of the archive."""
-        return sorted(path for path in Path(self.root).rglob("*") if path.is_file())
+        return sorted(path for path in Path(self.root).rglob("*") if path.is_file() and path.name != MARKER)
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from churn_platform.storage.artifacts import ArtifactNotFoundError, exists, join, read_bytes, write_bytes
+from churn_platform.storage.artifacts import exists, join, read_bytes, write_bytes
+from churn_platform.storage.exceptions import ArtifactNotFoundError
 
 
 def test_bytes_come_back_from_a_folder_with_any_name(tmp_path: Path) -> None:

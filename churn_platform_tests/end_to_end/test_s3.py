@@ -1,0 +1,118 @@
+"""A platform whose files go to S3: nothing of them lies on the machine, and it lives through S3 being away."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from churn_platform.storage.artifacts import FOLDERS, join
+from churn_platform.storage.s3 import split, store
+from churn_platform_tests.end_to_end.conftest import ROOT, SETTINGS
+from churn_platform_tests.end_to_end.running import Running
+from churn_platform_tests.s3_server import Server, client
+from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.waiting import wait_until
+
+STATE = {".churn-platform", "dagster", "env", "kafka", "lock", "logs", "ports.json", "postgres", "run"}
+FAILURES = """
+    query ($id: ID!) { runOrError(runId: $id) { ... on Run { eventConnection { events {
+        ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
+        ... on LogsCapturedEvent { fileKey }
+    } } } } }
+"""
+LOGS = "query ($key: [String!]!) { capturedLogs(logKey: $key) { stderr } }"
+AGAIN = """
+    mutation ($id: String!) { launchRunReexecution(reexecutionParams: {parentRunId: $id, strategy: FROM_FAILURE}) {
+        __typename ... on LaunchRunSuccess { run { runId } }
+    } }
+"""
+
+
+@contextmanager
+def away(server: Server) -> Iterator[None]:
+    """S3 is down meanwhile."""
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+def events_of(running: Running, run_id: str) -> list[dict[str, object]]:
+    """Failed steps and captured logs of a run."""
+    events: list[dict[str, object]] = running.ask(FAILURES, id=run_id)["runOrError"]["eventConnection"]["events"]
+    return [found for found in events if found]
+
+
+def file_of(running: Running, run_id: str) -> str:
+    """The file that holds what a run's first step printed."""
+    return next(str(found["fileKey"]) for found in events_of(running, run_id) if "fileKey" in found)
+
+
+def test_every_kind_of_file_is_in_s3_and_none_is_on_the_machine(trained: Running) -> None:
+    found = {folder: [each.uri for each in store().below(join(ROOT, folder))] for folder in FOLDERS}
+
+    assert join(ROOT, "assets", "train_features.parquet") in found["assets"]
+    assert [uri for uri in found["models"] if uri.endswith("manifest.json")]
+    assert [uri for uri in found["mlflow"] if uri.endswith("MLmodel")]
+    assert [uri for uri in found["compute_logs"] if uri.endswith(".err")]
+    local = trained.stack.local
+    assert {path.name for path in local.iterdir() if not path.name.endswith(".password")} == STATE
+    ended = {run["runId"] for run in trained.runs("training_job")}
+    assert not [file for file in (local / "dagster").rglob("*") if file.is_file() and ended & set(file.parts)]
+
+
+def test_every_kind_of_file_is_encrypted_with_the_key_that_is_set(
+    trained: Running, s3: Server, pytestconfig: pytest.Config
+) -> None:
+    if pytestconfig.getoption("--s3-server") != "moto":
+        pytest.skip("versitygw knows no KMS")
+    assert trained.runs("training_job")
+    for folder in set(FOLDERS) - {"archive"}:
+        bucket, key = split(next(store().below(join(ROOT, folder))).uri)
+        assert client(s3).head_object(Bucket=bucket, Key=key)["SSEKMSKeyId"] == SETTINGS["S3_KMS_KEY_ID"], key
+
+
+def test_the_ui_shows_what_a_step_printed_from_s3(trained: Running) -> None:
+    run_id = trained.runs("training_job")[-1]["runId"]
+
+    shown = trained.ask(LOGS, key=[run_id, "compute_logs", file_of(trained, run_id)])["capturedLogs"]["stderr"]
+
+    assert "STEP_SUCCESS" in shown
+
+
+def test_a_run_fails_clearly_while_s3_is_away_and_goes_on_where_it_failed(trained: Running, s3: Server) -> None:
+    with away(s3):
+        failed = trained.dagster.submit_job_execution("training_job")
+        wait_until(lambda: trained.dagster.get_run_status(failed).value == "FAILURE", 120, "the training to fail")
+    (failure,) = [found for found in events_of(trained, failed) if "stepKey" in found]
+    said = str(failure["error"])
+    assert "Start the S3 server, or correct AWS_ENDPOINT_URL_S3" in said
+    assert s3.url in said
+
+    launched = trained.ask(AGAIN, id=failed)["launchRunReexecution"]
+
+    assert launched["__typename"] == "LaunchRunSuccess"
+    again = launched["run"]["runId"]
+    wait_until(lambda: trained.dagster.get_run_status(again).value in ("SUCCESS", "FAILURE"), 120)
+    assert trained.dagster.get_run_status(again).value == "SUCCESS", trained.stack.logs("code")
+
+
+def test_the_live_run_streams_on_while_s3_is_away_and_ends_well(trained: Running, s3: Server) -> None:
+    before = trained.events_read()
+    trained.send([event(1)])
+    wait_until(lambda: trained.events_read() == before + 1, 90, "a run to be live")
+    ((batch, run),) = trained.rows(
+        "select batch, run_id from stream_batches where opened is not null order by opened desc limit 1"
+    )
+
+    with away(s3):
+        trained.send([event(number) for number in range(50)])
+        wait_until(lambda: trained.events_read() == before + 51, 60, "the events to be read")
+        # It ends, and cannot say in S3 what it has printed.
+        wait_until(lambda: trained.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), 60)
+        assert trained.dagster.get_run_status(run).value == "SUCCESS"
+        assert trained.ask(LOGS, key=[run, "compute_logs", file_of(trained, run)])["capturedLogs"]["stderr"]
+
+    wait_until(trained.at_rest, 120, "what came meanwhile to be closed and reported")
+    assert batch in trained.materialized_batches()
