@@ -27,7 +27,7 @@ RUN uv pip install --no-deps --build-constraint requirements.lock --editable . \
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
-ARG REVISION=unknown
+ARG REVISION=
 LABEL org.opencontainers.image.title="churn-platform" \
       org.opencontainers.image.description="A bank's customer churn, trained and streamed by one Dagster asset graph" \
       org.opencontainers.image.licenses="Apache-2.0" \
@@ -47,6 +47,7 @@ COPY --from=build /app /app
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     CHURN_LOCAL=/var/lib/churn \
+    CHURN_REVISION=${REVISION} \
     DAGSTER_HOME=/var/lib/churn/dagster
 WORKDIR /app
 USER 10001:10001

@@ -78,7 +78,7 @@ use_own_servers() {
 
 provide_image() {
     local force=$1 built_from
-    REVISION=$(git describe --always --dirty --abbrev=12 2> /dev/null || printf unknown)
+    REVISION=$(git describe --always --dirty --abbrev=40 --exclude='*' 2> /dev/null || printf unknown)
     export REVISION
     if [ "$force" = yes ]; then
         say "Building $IMAGE anew, with nothing reused."

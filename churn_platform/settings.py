@@ -89,6 +89,12 @@ class Settings(BaseSettings):
         "the machine's name and CHURN_LOCAL.",
     )
 
+    churn_revision: str = Field(
+        "",
+        description="The code's revision, for models and their runs in MLflow; an image is built with its own. Empty: "
+        "git says it.",
+    )
+
     # Yours instead of the embedded ones: set one and `churn up` does not start that server
     database_url: SecretStr | None = Field(
         None,

@@ -94,7 +94,12 @@ def ending_run() -> Iterator[None]:
 
 
 def code_version() -> str:
-    """The git commit of the running code, "-dirty" when files differ from it; without git, the package's version."""
+    """The git commit of the running code, "-dirty" when files differ from it; without git, the package's version.
+
+    An image holds no git: it is built with its revision.
+    """
+    if settings().churn_revision:
+        return settings().churn_revision
     try:
         commit = _git("rev-parse", "HEAD")
         return f"{commit}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else commit

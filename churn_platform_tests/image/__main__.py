@@ -11,7 +11,7 @@ from churn_platform_tests.image import buildah
 from churn_platform_tests.image.compose import services
 
 # In a network and with host names of their own, services listen and find each other as they do in containers.
-INSIDE = 'ip link set dev lo up && mount --bind "$1" /etc/hosts && shift && exec "$@"'
+INSIDE = 'ip link set dev lo up && mount --bind "$1" /etc/hosts && rm "$1" && shift && exec "$@"'
 
 
 def main() -> None:
@@ -26,11 +26,13 @@ def main() -> None:
         sys.exit(f"make test-image cannot run here. {error}")
     sys.stdout.write(f"The image has {buildah.megabytes():,} MB, {buildah.IMAGE}.\n")
     jars.fetch(lambda _: None)
-    hosts = Path(tempfile.mkdtemp(prefix="churn-hosts-")) / "hosts"
-    hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in ("localhost", *services())))
+    descriptor, hosts = tempfile.mkstemp(prefix="churn-hosts-")
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"127.0.0.1 {name}\n" for name in ("localhost", *services()))
+    Path(hosts).chmod(0o644)
     sys.stdout.flush()
     tests = (sys.executable, "-m", "pytest", "-m", "image", "churn_platform_tests/image", *for_pytest)
-    os.execvp("unshare", ("unshare", "--net", "--mount", "sh", "-c", INSIDE, "sh", str(hosts), *tests))  # noqa: S606, S607
+    os.execvp("unshare", ("unshare", "--net", "--mount", "sh", "-c", INSIDE, "sh", hosts, *tests))  # noqa: S606, S607
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from churn_platform.settings import PROJECT_ROOT
 
 IMAGE: Final = "localhost/churn-platform:test"
 BASE: Final = "localhost/churn-platform-base:test"
+REVISION: Final = "of-a-test"
 SUITE: Final = "bookworm"
 PACKAGES: Final = "python3,python3-venv,ca-certificates"
 AUTHORITIES: Final = Path("etc/ssl/certs/ca-certificates.crt")
@@ -97,20 +98,11 @@ def build(base: str) -> None:
                 (context / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(PROJECT_ROOT / name, context / name)
         (context / ".env").write_text("SECRET=must-not-be-in-the-image\n")
-        pull = () if "/" in base and not base.startswith("localhost/") else ("--pull-never",)
-        arguments = (
-            "--isolation",
-            "chroot",
-            "--format",
-            "docker",
-            *pull,
-            "--build-arg",
-            f"BASE_IMAGE={base}",
-            "--tag",
-            IMAGE,
-            folder,
-        )
-        subprocess.run(command("bud", *arguments), check=True)
+        pull = ("--pull-never",) if base == BASE else ()
+        values = ("--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"REVISION={REVISION}")
+        # Docker's own format: in OCI's a health check has no place.
+        options = ("--isolation", "chroot", "--format", "docker", *pull, *values)
+        subprocess.run(command("bud", *options, "--tag", IMAGE, folder), check=True)
     ask("rmi", "--prune", "--force")
 
 

@@ -13,8 +13,8 @@ from churn_platform_tests.image.compose import FILE, SECRETS, Service, compose, 
 
 OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "producer"}
 ONE_SHOT = {"prepare", "producer"}
-# The image says where it keeps things; the other two are secrets of `prepare` alone.
-NOT_FOR_SERVERS = {"CHURN_LOCAL", "DATABASE_OWNER_URL", "DATABASE_READER_URL"}
+# The image says where it keeps things and what it was built from; the other two are secrets of `prepare` alone.
+NOT_FOR_SERVERS = {"CHURN_LOCAL", "CHURN_REVISION", "DATABASE_OWNER_URL", "DATABASE_READER_URL"}
 
 
 @pytest.fixture(scope="module")

