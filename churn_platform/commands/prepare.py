@@ -1,5 +1,6 @@
 """`churn prepare`: what the platform's processes expect to find, made on servers that are there already."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +57,7 @@ def prepare(
             _say("Migrations", migrations.upgrade(owner_dsn), "up to date")
             if logins:
                 _say("Logins", _let_in(connection, settings), "all get in")
-        _say("Topics", topics.create_missing(admin, config), "there already")
+        _say("Topics", topics.create_missing(admin, replace(config, dsn=owner_dsn)), "there already")
         if dagster_home is not None:
             dagster_home.parent.mkdir(parents=True, exist_ok=True)
             root, access = settings.artifacts, Access.from_settings(settings)

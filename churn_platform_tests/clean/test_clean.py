@@ -286,15 +286,17 @@ def test_a_daemon_lives_while_it_reports(instance: dg.DagsterInstance, silent: f
 
 def test_a_producer_is_noticed(yours: Yours) -> None:
     producer = Producer(yours.stream.config.kafka)
-    enough = threading.Event()
+    begun, enough = threading.Event(), threading.Event()
 
     def send() -> None:
         while not enough.wait(0.02):
             producer.produce(yours.stream.config.events_topic, b"{}")
-            producer.flush(5)
+            if producer.flush(5) == 0:
+                begun.set()
 
     thread = threading.Thread(target=send)
     thread.start()
+    assert begun.wait(30)
     try:
         found = listed(code=3)
     finally:
@@ -383,7 +385,7 @@ def test_a_folder_that_was_not_empty_is_not_ours(local: Path) -> None:
     clean()
 
     assert found["delete"] == []
-    assert "'churn up' did not make it" in found["keep"][0]["reason"]
+    assert any("'churn up' did not make it" in each["reason"] for each in found["keep"])
     assert (local / "logs" / "theirs.log").exists()
 
 
