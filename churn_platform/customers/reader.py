@@ -1,6 +1,7 @@
 """Reading a customers file into a typed frame."""
 
 import csv
+import hashlib
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -59,6 +60,12 @@ def read_customers(path: str | Path) -> pd.DataFrame:
             f"{file} has a header and no customers. Expected one row per customer. {NO_FILE_REMEDY}"
         )
     return pd.DataFrame({column.name: _typed(file, table, column, sources.get(column.name)) for column in COLUMNS})
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _header(file: Path) -> list[str]:
