@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.servers import new_database, own_stack
-from churn_platform.assets.predictions import batch_metadata
+from churn_platform.assets.batches import batch_metadata
 from churn_platform.definitions import defs
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack

@@ -111,15 +111,16 @@ def frame_checks(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> dg.AssetC
 
 def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckResult:
     violations = rule.violations(frame)
+    seen = "; ".join(violations) or f"as expected in {len(frame):,} rows"
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=rule.name,
         passed=not violations,
-        description=f"Seen: {'; '.join(violations)}. Expected: {rule.expected}." if violations else None,
+        description=f"Seen: {seen}. Expected: {rule.expected}.",
         metadata={
             "rows": len(frame),
             "violations": len(violations),
-            "seen": "; ".join(violations) or "as expected",
+            "seen": seen,
             "expected": rule.expected,
         },
     )
