@@ -61,12 +61,12 @@ def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange]) -> Sho
 
 
 def rows_metadata(batch: str, rows: BatchRows) -> Shown:
-    """What the table says of a batch: how its scores lie, which models gave them, some rows, and how to see all."""
+    """What the table says of a batch: how its scores lie, several models that gave them, some rows, how to see all."""
     risk = pictures.Chart(rows.risk_scores, ["0", "risk score", "1"], FIRST_HIGH_RISK_BIN)
     return {
         "high_risk": rows.high_risk,
         "risk_scores": picture(risk, f"Predictions by risk score, from {HIGH_RISK_THRESHOLD} on in red"),
-        **rows_table("models", [{"model_version": v, "predictions": n} for v, n in sorted(rows.models.items())]),
+        **(rows_table("models", _by_model(rows)) if len(rows.models) > 1 else {}),
         **rows_table("preview", rows.first),
         "all_rows": dg.MetadataValue.md(f"```sql\nselect * from churn_predictions where batch = '{batch}'\n```"),
         **next_asset("churn_metrics_hourly"),
@@ -109,6 +109,10 @@ def conservation(batches: list[ledger.Batch]) -> tuple[bool, str, Mapping[str, i
         f"{seen['duplicates']:,} duplicates = {accounted:,}. Expected: the {seen['events']:,} events that were read."
     )
     return seen["events"] == accounted, words, {**seen, "accounted_for": accounted}
+
+
+def _by_model(rows: BatchRows) -> list[dict[str, int]]:
+    return [{"model_version": version, "predictions": count} for version, count in sorted(rows.models.items())]
 
 
 def _range(each: ledger.OffsetRange) -> dict[str, str | int | float | bool | None]:

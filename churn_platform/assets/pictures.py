@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 MOST_CHARACTERS: Final = 999
 BINS: Final = 20
+MOST_LABELS: Final = 6
 # In pixels: the bars, and the line of labels below them.
 WIDTH: Final = 300
 HEIGHT: Final = 60
@@ -54,7 +55,8 @@ def histogram(values: NDArray[Any]) -> Chart:
     if known.dtype.kind in "iub" and greatest - least < BINS:
         numbers = range(int(least), int(greatest) + 1)
         counts = np.bincount(known.astype("int64") - int(least), minlength=len(numbers))
-        return Chart(counts.tolist(), list(map(str, numbers)))
+        labels = numbers if len(numbers) <= MOST_LABELS else (numbers[0], numbers[-1])
+        return Chart(counts.tolist(), list(map(str, labels)))
     counts, _ = np.histogram(known, BINS)
     return Chart(counts.tolist(), [f"{least:,.5g}", f"{greatest:,.5g}" if greatest < 1e5 else f"{greatest:,.0f}"])
 
@@ -80,7 +82,8 @@ def _image(chart: Chart, alt: str) -> str:
 
 def _svg(chart: Chart) -> ET.Element:
     size = {"width": str(WIDTH), "height": str(HEIGHT + LINE)}
-    svg = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, "fill": TEXT_COLOUR, "font-size": "11"})
+    text = {"fill": TEXT_COLOUR, "font-family": "sans-serif", "font-size": "10"}
+    svg = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, **text})
     split = len(chart.counts) if chart.marked_from is None else chart.marked_from
     for colour, first, last in ((BAR_COLOUR, 0, split), (MARKED_COLOUR, split, len(chart.counts))):
         if any(chart.counts[first:last]):
@@ -110,8 +113,8 @@ def _places(chart: Chart) -> list[tuple[int, str, str]]:
     if count == len(chart.counts):
         return [(round((n + 0.5) * WIDTH / count), "middle", label) for n, label in enumerate(chart.labels)]
     anchors = ["start", *["middle"] * (count - 2), "end"]
+    steps = max(count - 1, 1)
     return [
-        (round(n * WIDTH / (count - 1)), anchor, label)
+        (round(n * WIDTH / steps), anchor, label)
         for n, (anchor, label) in enumerate(zip(anchors, chart.labels, strict=False))
-        if count > 1
     ]

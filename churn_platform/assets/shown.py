@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # the code server and the streaming run need no pandas to sta
     import pandas as pd
 
 PRIVATE = ("Firstname", "Lastname")  # who a customer is does not belong in an event log
-SIGNIFICANT_DIGITS = 6
+DECIMALS = 4  # of a number in a table
 
 Shown = dict[str, dg.MetadataValue | int | float | str]
 
@@ -51,7 +51,7 @@ def rows_table(name: str, rows: Iterable[Mapping[str, object]]) -> Shown:
     records = [{column: _cell(value) for column, value in row.items()} for row in rows]
     if not records:
         return {}
-    columns = [dg.TableColumn(column, _kind(record_value)) for column, record_value in records[0].items()]
+    columns = [dg.TableColumn(column, _kind(value)) for column, value in records[0].items()]
     table = dg.MetadataValue.table([dg.TableRecord(each) for each in records], dg.TableSchema(columns))
     return {name: table}
 
@@ -62,11 +62,11 @@ def next_asset(asset: str) -> Shown:
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
-    """A value as a cell of a table shows it: a gap is empty, a float keeps six digits."""
+    """A value as a cell of a table shows it: a gap is empty, a number has four decimals at most."""
     if hasattr(value, "item"):  # of numpy
         value = value.item()
     if isinstance(value, float):
-        return None if value != value else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        return None if value != value else round(value, DECIMALS)
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S.%f}"[:-3]
     return value if value is None or isinstance(value, str | int | bool) else str(value)

@@ -48,7 +48,7 @@ Versions are registered by [churn_model](/assets/churn_model); the alias follows
 who scores the stream. Move it by hand in MLflow, and the next [champion_model](/assets/champion_model) adopts it.
 `mlflow models serve` and `mlflow.pyfunc.load_model` take raw rows: the feature steps are in the bundle.
 
-**Observations** show which version the alias stands at; it is the data version, too.""",
+**Observations** show which version the alias stands at.""",
 )
 
 
@@ -202,7 +202,6 @@ def champion_model(
                 "latest_version": model_evaluation.version,
                 "mlflow_version": in_mlflow,
             },
-            tags={"dagster/data_version": str(champion.version)},
         )
     )
     return dg.MaterializeResult(

@@ -27,7 +27,8 @@ _RISKIEST: Final = """
 """
 _HIGH_RISK: Final = "select count(*) from high_risk_customers where batch = %(batch)s"
 _REASONS: Final = """
-    select reason, count(*) as events, min(kafka_partition) as kafka_partition, min(kafka_offset) as first_offset
+    select reason, count(*) as events, (min(array[kafka_partition, kafka_offset]))[1] as kafka_partition,
+        (min(array[kafka_partition, kafka_offset]))[2] as first_offset
     from dead_letter_events where batch = %(batch)s group by reason order by events desc, reason limit %(most)s
 """
 
