@@ -39,24 +39,31 @@ def counts(batches: list[ledger.Batch]) -> dict[str, int]:
     }
 
 
-def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange]) -> Shown:
-    """What the ledger says of a batch: counts, offsets, times and the model."""
+def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *between: Shown) -> Shown:
+    """What the ledger says of a batch: counts, offsets and the model, and at the end its history.
+
+    Args:
+        between: what else there is to say, before the history.
+    """
     metadata: Shown = {
         **counts([batch]),
-        "dagster/partition_row_count": batch.predictions,
         "topic": settings().events_topic,
         "offset_ranges": dg.MetadataValue.table([dg.TableRecord(_range(each)) for each in ranges], RANGES),
-        "commits": batch.commits,
-        "replays": batch.replays,
     }
-    if batch.opened is not None:
-        metadata["first_event_read"] = dg.MetadataValue.timestamp(batch.opened)
-    if batch.last_commit is not None:
-        metadata["last_commit"] = dg.MetadataValue.timestamp(batch.last_commit)
     if batch.model_version is not None:
         metadata["model_version"] = batch.model_version
         if settings().mlflow_tracking_uri is not None:
             metadata["model_in_mlflow"] = dg.MetadataValue.url(version_url(batch.model_version))
+    for each in between:
+        metadata |= each
+    metadata |= {
+        "dagster/partition_row_count": batch.predictions,
+        "commits": batch.commits,
+        "replays": batch.replays,
+    }
+    for name, moment in (("first_event_read", batch.opened), ("last_commit", batch.last_commit)):
+        if moment is not None:
+            metadata[name] = dg.MetadataValue.timestamp(moment)
     return metadata
 
 

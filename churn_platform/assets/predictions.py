@@ -150,8 +150,9 @@ def churn_predictions(
         found = [each for key in keys if (each := ledger.find_batch(connection, key)) is not None]
         for batch in found:
             rows = look_at(connection, batch.batch)
-            shown = {**batch_metadata(batch, ledger.ranges_of(connection, batch.batch)), **outcome.metadata}
-            context.add_asset_metadata({**shown, **rows_metadata(batch.batch, rows)}, partition_key=batch.batch)
+            ranges = ledger.ranges_of(connection, batch.batch)
+            shown = batch_metadata(batch, ranges, {**outcome.metadata}, rows_metadata(batch.batch, rows))
+            context.add_asset_metadata(shown, partition_key=batch.batch)
             for beside in side_tables(batch, rows):
                 context.log_event(beside)
     tags |= {"churn/mode": str(outcome.metadata["mode"]), "churn/model_version": str(found[-1].model_version)}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -89,7 +90,7 @@ def materializations(result: dg.ExecuteInProcessResult, asset: str) -> dict[str 
     }
 
 
-def _plain(value: dg.MetadataValue[object]) -> object:
+def _plain(value: dg.MetadataValue[Any]) -> object:
     return [dict(row.data) for row in value.records] if isinstance(value, dg.TableMetadataValue) else value.value
 
 

@@ -166,8 +166,7 @@ class DagsterUi:
     def switch(self, automation: str, *, on: bool) -> None:
         """Turn a schedule or sensor on or off, by its switch on the page of automations."""
         self.open("/automation")
-        row = self.page.locator(f"xpath=//*[.//a[normalize-space()='{automation}']][.//input[@type='checkbox']]").last
-        switch = row.locator("input[type=checkbox]").last
+        switch = self.page.get_by_role("link", name=automation).locator("xpath=following::input[@type='checkbox'][1]")
         expect(switch).to_be_checked(checked=not on)
         switch.locator("xpath=..").click()
         expect(switch).to_be_checked(checked=on)
