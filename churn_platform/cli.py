@@ -4,6 +4,7 @@ import typer
 
 from churn_platform.commands import data, db, dlq, stack, stream
 from churn_platform.commands.clean import clean
+from churn_platform.commands.completion import completion
 from churn_platform.commands.demo import demo
 from churn_platform.commands.prepare import prepare
 from churn_platform.commands.produce import produce
@@ -11,13 +12,25 @@ from churn_platform.commands.settings import settings
 from churn_platform.commands.verify import verify
 
 app = typer.Typer(
-    help="A bank's customer churn, trained and streamed by one Dagster asset graph.",
+    help="A bank's customer churn, trained and streamed by one Dagster asset graph.\n\nExample: churn demo",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,  # they could hold a password
 )
 
-for command in (demo, stack.up, stack.down, stack.status, stack.logs, prepare, produce, verify, settings, clean):
+for command in (
+    demo,
+    stack.up,
+    stack.down,
+    stack.status,
+    stack.logs,
+    prepare,
+    produce,
+    verify,
+    settings,
+    clean,
+    completion,
+):
     app.command()(command)
 app.add_typer(stream.app, name="stream")
 app.add_typer(dlq.app, name="dlq")

@@ -16,13 +16,15 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from churn_platform.errors import PlainError
+
 # librdkafka starts anew from the bootstrap servers when none answers, and forgets that it was backing off: with its
 # own 100 ms that is 20 attempts a second, for as long as a password is wrong.
 RECONNECTING = {"reconnect.backoff.ms": 1000, "reconnect.backoff.max.ms": 2000}
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
-class SettingsError(Exception):
+class SettingsError(PlainError):
     """A setting that is needed here has no value, or one that cannot be used."""
 
 
@@ -233,7 +235,7 @@ class Settings(BaseSettings):
             SettingsError: no database is configured and the embedded one is not up, or libpq cannot read the string.
         """
         if self.database_url is None:
-            raise SettingsError(_missing("DATABASE_URL", "PostgreSQL", self.churn_local))
+            raise _missing("DATABASE_URL", "PostgreSQL", self.churn_local)
         dsn = self.database_url.get_secret_value()
         require_readable("DATABASE_URL", dsn)
         return dsn
@@ -246,7 +248,7 @@ class Settings(BaseSettings):
             SettingsError: no brokers are configured and the embedded one is not up.
         """
         if self.kafka_bootstrap_servers is None:
-            raise SettingsError(_missing("KAFKA_BOOTSTRAP_SERVERS", "Kafka", self.churn_local))
+            raise _missing("KAFKA_BOOTSTRAP_SERVERS", "Kafka", self.churn_local)
         return self.kafka_bootstrap_servers
 
     @property
@@ -257,7 +259,7 @@ class Settings(BaseSettings):
             SettingsError: no server is configured and the embedded one is not up.
         """
         if self.mlflow_tracking_uri is None:
-            raise SettingsError(_missing("MLFLOW_TRACKING_URI", "MLflow", self.churn_local))
+            raise _missing("MLFLOW_TRACKING_URI", "MLflow", self.churn_local)
         return self.mlflow_tracking_uri
 
     @property
@@ -310,15 +312,16 @@ def require_readable(variable: str, dsn: str) -> None:
     if not readable:
         raise SettingsError(
             f"{variable} is not a connection string that PostgreSQL can read (it is not shown here: it may hold a "
-            "password). Write it as postgresql://user:password@host:port/database, what is special in the password "
-            "percent-encoded: @ as %40, / as %2F, : as %3A, ? as %3F, # as %23, % as %25."
+            "password).",
+            remedy="Write it as postgresql://user:password@host:port/database, what is special in the password "
+            "percent-encoded: @ as %40, / as %2F, : as %3A, ? as %3F, # as %23, % as %25.",
         )
 
 
-def _missing(variable: str, server: str, local: Path) -> str:
-    return (
-        f"{variable} is not set and {local / 'env'} does not name a running {server}. "
-        f"Start the embedded servers with 'churn up --services-only', or set {variable} to your own {server}."
+def _missing(variable: str, server: str, local: Path) -> SettingsError:
+    return SettingsError(
+        f"{variable} is not set and {local / 'env'} does not name a running {server}.",
+        remedy=f"Start the embedded servers with 'churn up --services-only', or set {variable} to your own {server}.",
     )
 
 
@@ -335,7 +338,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         problems = [f"{str(each['loc'][0]).upper()}: {each['msg']}." for each in error.errors(include_input=False)]
         raise SettingsError(
-            "\n".join([*problems, "What each setting may be: churn settings --format markdown"])
+            "\n".join(problems), remedy="What each setting may be: 'churn settings --format markdown'."
         ) from error
 
 

@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from churn_platform.commands.terminal import complaints, output
+from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output
 from churn_platform.customers.defaults import DEFAULT_ROWS, DEFAULT_SEED, MAX_ROWS
 
-app = typer.Typer(help="Make customers files.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def _data() -> None:
-    """Make customers files."""
+    """Make customers files.
+
+    Example: churn data generate --rows 100000 --output customers.csv
+    """
 
 
 @app.command()
@@ -29,6 +31,7 @@ def generate(
     file: Annotated[
         Path | None, typer.Option("--output", help="File to write. Default: the project's data/raw/ChurnModelling.csv.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a file of customers who behave like the real bank's.
 
@@ -40,36 +43,33 @@ def generate(
 
     target = file or PROJECT_ROOT / "data" / "raw" / "ChurnModelling.csv"
     if target.is_dir():
-        complaints.print(
-            f"[red]{target} is a folder.[/red] Name a file: --output {target / 'customers.csv'}", soft_wrap=True
-        )
-        raise typer.Exit(2)
+        end(ExitCode.USAGE, f"{target} is a folder.", remedy=f"Name a file: --output {target / 'customers.csv'}")
     begin = time.monotonic()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=complaints,
-        transient=True,
-    ) as progress:
-        making = progress.add_task("Making customers", total=None)
+    written = 0
+    with Working("Making customers", total=rows) as progress:
         customers = generate_customers(rows, seed)
-        progress.remove_task(making)
-        writing = progress.add_task("Writing", total=rows)
+
+        def on_rows(count: int) -> None:
+            nonlocal written
+            written += count
+            progress("Writing", written)
+
         try:
-            write_customers(customers, target, on_rows=lambda count: progress.advance(writing, count))
+            write_customers(customers, target, on_rows=on_rows)
         except OSError as error:
-            progress.stop()
-            complaints.print(
-                f"[red]{target} cannot be written:[/red] {error.strerror}. "
-                f"Name another file with --output, or free what is in the way.",
-                soft_wrap=True,
+            end(
+                ExitCode.FAILED,
+                f"{target} cannot be written: {error.strerror}.",
+                remedy="Name another file with --output, or free what is in the way.",
             )
-            raise typer.Exit(1) from error
+    left, size, took = customers["Exited"].mean(), target.stat().st_size, time.monotonic() - begin
+    if as_json:
+        found = {"file": str(target.resolve()), "rows": rows, "seed": seed, "left": float(left), "bytes": size}
+        emit({**found, "seconds": took})
+        return
     output.print(
-        f"[green]{rows:,}[/green] customers of seed {seed}, {customers['Exited'].mean():.2%} of them left: {target} "
-        f"({target.stat().st_size / 1e6:,.1f} MB, {time.monotonic() - begin:.1f} s)",
+        f"[green]{rows:,}[/green] customers of seed {seed}, {left:.2%} of them left: {target} "
+        f"({size / 1e6:,.1f} MB, {took:.1f} s)",
         soft_wrap=True,
     )
     if file:

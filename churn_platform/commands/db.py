@@ -3,27 +3,33 @@
 import typer
 
 from churn_platform.commands.stack import the_stack
-from churn_platform.commands.terminal import output, plain_errors
+from churn_platform.commands.terminal import AsJson, Working, emit, output, plain_errors
 from churn_platform.storage import migrations
 
-app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Keep `upgrade` a command of its own, though it is the only one."""
+    """The database's schema.
+
+    Example: churn db upgrade
+    """
 
 
 @app.command()
-def upgrade() -> None:
+def upgrade(as_json: AsJson = False) -> None:
     """Apply the migrations that the database does not have yet ('churn up' does the same).
 
     They need the owner of the tables: DATABASE_OWNER_URL, else DATABASE_URL, else the embedded server's own.
 
     Example: churn db upgrade
     """
-    with plain_errors():
+    with plain_errors(), Working("Applying migrations"):
         applied = migrations.upgrade(the_stack().owner_dsn)
+    if as_json:
+        emit({"applied": applied})
+        return
     for name in applied:
         output.print(f"Applied {name}", highlight=False)
     if not applied:

@@ -1,8 +1,9 @@
 """`churn dlq`: events that could not be scored: what is wrong with them, and sending them again, corrected."""
 
+import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -13,7 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from churn_platform.commands.terminal import complaints, output, plain_errors
+from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, emit, end, output, plain_errors
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
     import psycopg
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # Kafka's client is slow to import
     from churn_platform.streaming.config import StreamConfig
     from churn_platform.streaming.dead_letters import Corrected, Kind, Letter
 
-app = typer.Typer(help="Look at dead letters and retry them.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 # Between two looks whether retried letters are resolved.
@@ -46,7 +47,10 @@ TopicId = Annotated[str | None, typer.Option(help="Kafka's id of the topic, if s
 
 @app.callback()
 def _dlq() -> None:
-    """Look at dead letters and retry them."""
+    """Look at dead letters and retry them.
+
+    Example: churn dlq list
+    """
 
 
 @app.command("list")
@@ -55,9 +59,7 @@ def list_letters(
     since: Since = None,
     state: Annotated[ShownState | None, typer.Option(help="Retried: sent again, not scored yet.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="How many letters, the latest first.")] = 20,
-    as_json: Annotated[
-        bool, typer.Option("--json", help='For programs: {"by_reason": [...], "letters": [...]}.')
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List dead letters, and count them by reason. Times and places within a reason show as … in the counts.
 
@@ -68,12 +70,11 @@ def list_letters(
     chosen = dead_letters.Chosen(
         reason=reason, since=_moment(since), state=None if state is None else dead_letters.State(state)
     )
-    with plain_errors(), _connect() as (connection, _):
+    with plain_errors(), Working("Asking PostgreSQL"), _connect() as (connection, _):
         kinds = dead_letters.kinds(connection, chosen)
         letters = dead_letters.find(connection, chosen, limit=limit)
     if as_json:
-        found = {"by_reason": [vars(kind) for kind in kinds], "letters": [letter.as_dict() for letter in letters]}
-        output.print_json(json.dumps(found))
+        emit({"by_reason": [vars(kind) for kind in kinds], "letters": [letter.as_dict() for letter in letters]})
         return
     if not kinds:
         output.print("No such dead letter.")
@@ -91,6 +92,7 @@ def list_letters(
 def show(
     place: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="Where the letter was, as listed.")],
     topic_id: TopicId = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show one dead letter with its payload: as text if it is text, else in hexadecimal.
 
@@ -100,6 +102,10 @@ def show(
 
     with plain_errors(), _connect() as (connection, _):
         letter = dead_letters.find_one(connection, *_place(place), topic_id=topic_id)
+    if as_json:
+        payload = None if letter.payload is None else base64.b64encode(letter.payload).decode()
+        emit({**letter.as_dict(), "payload_base64": payload})
+        return
     table = Table.grid(padding=(0, 2))
     for name, value in (
         ("Place", letter.place),
@@ -139,13 +145,14 @@ def retry(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
     wait: Annotated[float | None, typer.Option(min=0, help="Seconds to wait until they are resolved.")] = None,
     topic_id: TopicId = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send dead letters again, corrected, as events of their own. A letter retried twice counts once.
 
-    A correction that would be a dead letter again is refused, the others are sent. The exit code is 0 only if none was
-    refused and, with --wait, all are resolved.
+    A correction that would be a dead letter again is refused, the others are sent. Exit code 1 when one was refused
+    or, with --wait, one is not resolved.
 
-    Example: churn dlq retry --reason '$.Gender' --set Gender=Female --wait 30
+    Example: churn dlq retry --reason Gender --set Gender=Female --wait 30
     """
     from churn_platform.streaming import dead_letters
 
@@ -165,21 +172,28 @@ def retry(
             letters = dead_letters.find(connection, chosen, limit=limit)
         event = None if file is None else dead_letters.read_event(file)
         corrected, refused = _correct(letters, config, corrections, event)
+        say = _say_nothing if as_json else _say
         if dry_run:
-            for each in corrected:
-                typer.echo(each.value.decode())
-            _say(f"{len(corrected):,} would be sent, {len(refused):,} refused.")
+            if not as_json:
+                for each in corrected:
+                    typer.echo(each.value.decode())
+            say(f"{len(corrected):,} would be sent, {len(refused):,} refused.")
         elif corrected:
-            dead_letters.retry(connection, config, corrected)
-            _say(
+            with Working("Sending"):
+                dead_letters.retry(connection, config, corrected)
+            say(
                 f"{len(corrected):,} sent to {config.events_topic}, {len(refused):,} refused. "
                 f"'churn dlq list --state retried' shows those that are not scored yet."
             )
         elif not letters:
-            output.print("No such open dead letter.")
-        waited = wait is None or dry_run or _wait(connection, corrected, seconds=wait)
-    if refused or not waited:
-        raise typer.Exit(1)
+            say("No such open dead letter.")
+        unresolved = 0 if wait is None or dry_run else _wait(connection, corrected, seconds=wait, say=say)
+    if as_json:
+        events = [json.loads(each.value) for each in corrected] if dry_run else []
+        sent = 0 if dry_run else len(corrected)
+        emit({"sent": sent, "refused": refused, "unresolved": unresolved, "would_send": events})
+    if refused or unresolved:
+        raise typer.Exit(ExitCode.NOT_SO)
 
 
 def _correct(
@@ -199,18 +213,22 @@ def _correct(
     return corrected, refused
 
 
-def _wait(connection: "psycopg.Connection", events: "list[Corrected]", *, seconds: float) -> bool:
-    """Wait until the letters are resolved; whether they are."""
+def _wait(
+    connection: "psycopg.Connection", events: "list[Corrected]", *, seconds: float, say: Callable[[str], None]
+) -> int:
+    """Wait until the letters are resolved; how many are not."""
     from churn_platform.streaming import dead_letters
 
     deadline = time.monotonic() + seconds
-    while (left := dead_letters.unresolved(connection, events)) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+    with Working("Waiting until they are scored") as progress:
+        while (left := dead_letters.unresolved(connection, events)) and time.monotonic() < deadline:
+            progress("Waiting until they are scored; left", left)
+            time.sleep(LOOK_SECONDS)
     if left:
-        _say(f"{left:,} are not resolved after {seconds:g} s. Is the stream running? 'churn status' says so.")
+        say(f"{left:,} are not resolved after {seconds:g} s. Is the stream running? 'churn status' says so.")
     elif events:
-        _say(f"All {len(events):,} are resolved.")
-    return not left
+        say(f"All {len(events):,} are resolved.")
+    return left
 
 
 @contextmanager
@@ -305,9 +323,12 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _refuse(sentence: str) -> NoReturn:
-    complaints.print(Text(sentence, style="red"), soft_wrap=True)
-    raise typer.Exit(2)
+    end(ExitCode.USAGE, sentence)
 
 
 def _say(sentence: str) -> None:
     output.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_nothing(sentence: str) -> None:
+    """Programs are told all of it at the end."""

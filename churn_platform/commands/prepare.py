@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from churn_platform.commands.stack import the_stack
-from churn_platform.commands.terminal import output, plain_errors
+from churn_platform.commands.terminal import AsJson, Working, emit, output, plain_errors
 
 if TYPE_CHECKING:
     import psycopg
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from churn_platform.settings import Settings
 
 WRITER, READER = "churn_writer", "churn_reader"
+NOTHING_MADE: Final = {"migrations": "up to date", "logins": "all get in", "topics": "there already"}
 
 
 def prepare(
@@ -29,6 +30,7 @@ def prepare(
     code_server: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where the code server will listen; for workspace.yaml.")
     ] = "localhost:4000",
+    as_json: AsJson = False,
 ) -> None:
     """Make ready what the platform expects of servers that are there: tables, logins, topics, Dagster's own files.
 
@@ -48,22 +50,31 @@ def prepare(
     from churn_platform.streaming.config import StreamConfig
 
     host, port = _address(code_server)
-    with plain_errors():
+    with plain_errors(), Working("Looking whether another environment is at work") as progress:
         settings, owner_dsn = load_settings(), the_stack().owner_dsn
         config = StreamConfig.from_settings(settings)
         admin = clients.admin(config.kafka)
         with psycopg.connect(owner_dsn, autocommit=True, application_name="churn prepare") as connection:
             neighbours.require_alone(connection, admin, config)
-            _say("Migrations", migrations.upgrade(owner_dsn), "up to date")
+            progress("Applying migrations")
+            made = {"migrations": migrations.upgrade(owner_dsn)}
             if logins:
-                _say("Logins", _let_in(connection, settings), "all get in")
-        _say("Topics", topics.create_missing(admin, replace(config, dsn=owner_dsn)), "there already")
+                progress("Making logins")
+                made["logins"] = _let_in(connection, settings)
+        progress("Creating topics")
+        made["topics"] = topics.create_missing(admin, replace(config, dsn=owner_dsn))
         if dagster_home is not None:
             dagster_home.parent.mkdir(parents=True, exist_ok=True)
             root, access = settings.artifacts, Access.from_settings(settings)
             compute_logs = bucket.compute_logs(root, access, dagster_home / "storage") if in_s3(root) else ""
             orchestration.write_home(dagster_home, {"host": host, "port": port}, compute_logs)
-            _say("Dagster", [str(dagster_home)], "")
+            made["dagster"] = [str(dagster_home)]
+    if as_json:
+        emit(made)
+        return
+    for what, names in made.items():
+        said = f"{what.capitalize()}: {', '.join(names) or NOTHING_MADE[what]}"
+        output.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _address(code_server: str) -> tuple[str, int]:
@@ -102,7 +113,3 @@ def _let_in(connection: "psycopg.Connection", settings: "Settings") -> list[str]
         logins.let_in(connection, name=str(user), password=str(password), role=role)
         made.append(str(user))
     return made
-
-
-def _say(what: str, made: list[str], otherwise: str) -> None:
-    output.print(f"{what}: {', '.join(made) or otherwise}", highlight=False, markup=False, soft_wrap=True)

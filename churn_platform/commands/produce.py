@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from churn_platform.commands.terminal import complaints, output, plain_errors
+from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output, plain_errors
 
 Share = Annotated[float, typer.Option(min=0, max=1, help="Share of the events, 0 to 1.")]
 
@@ -24,6 +23,7 @@ def produce(
     duplicates: Share = 0.0,
     late: Share = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes the choice of customers repeatable.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send customer events: rows of the customers file, each with a UUIDv7 and the time. --count or --duration ends it.
 
@@ -37,33 +37,25 @@ def produce(
     from churn_platform.streaming.config import StreamConfig
 
     if count is None and duration is None:
-        complaints.print("Say how many events, or for how long: --count 1000 or --duration 60.", style="red")
-        raise typer.Exit(2)
+        end(ExitCode.USAGE, "Say how many events, or for how long: --count 1000 or --duration 60.")
     expected = min(count or float("inf"), rate * duration if rate and duration else float("inf"))
-    with (
-        plain_errors(),
-        Progress(
-            TextColumn("Events"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=complaints,
-            transient=True,
-        ) as progress,
-    ):
+    total = None if expected == float("inf") else int(expected)
+    with plain_errors(), Working("Events", total=total) as progress:
         config = StreamConfig.from_settings(settings())
-        rows = producer.rows_of(read_customers(source or settings().churn_raw_csv))
-        bar = progress.add_task("events", total=None if expected == float("inf") else int(expected))
         produced = producer.produce(
             config,
-            rows,
+            producer.rows_of(read_customers(source or settings().churn_raw_csv)),
             count=count,
             rate=rate,
             duration=duration,
             mix=producer.Mix(bad=bad, duplicates=duplicates, late=late),
             seed=seed,
-            progress=lambda sent: progress.update(bar, completed=sent),
+            progress=lambda sent: progress("Events", sent),
         )
+    if as_json:
+        found = {"topic": config.events_topic, "sent": produced.sent, "seconds": produced.seconds}
+        emit({**found, "mixed_in": dict(sorted(produced.kinds.items()))})
+        return
     mixed = ", ".join(f"{number:,} {kind}" for kind, number in sorted(produced.kinds.items()))
     output.print(
         f"[green]{produced.sent:,}[/green] events to {config.events_topic} in {produced.seconds:.1f} s"

@@ -1,6 +1,5 @@
 """`churn settings`: what can be set, what it is set to, and the reference that `docs/settings.md` holds."""
 
-import json
 import re
 import shlex
 import textwrap
@@ -16,7 +15,7 @@ from pydantic_core import to_jsonable_python
 from rich.table import Table
 from rich.text import Text
 
-from churn_platform.commands.terminal import complaints, output, plain_errors
+from churn_platform.commands.terminal import AsJson, ExitCode, emit, end, output, plain_errors
 from churn_platform.settings import Settings, load_settings
 
 Plain = str | int | float | bool | None
@@ -73,7 +72,7 @@ def settings(
     form: Annotated[
         Format, typer.Option("--format", help="The settings in force, or the reference as Markdown or as a .env file.")
     ] = Format.TABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: a list with one object a setting.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show every setting: its value now, its default and what it means. Passwords are never shown.
 
@@ -82,8 +81,7 @@ def settings(
     Example: churn settings
     """
     if as_json and form is not Format.TABLE:
-        complaints.print("Choose one of --json and --format.", style="red")
-        raise typer.Exit(2)
+        end(ExitCode.USAGE, "Choose one of --json and --format.")
     if form is Format.MARKDOWN:
         typer.echo(as_markdown(reference()), nl=False)
         return
@@ -94,9 +92,7 @@ def settings(
         current = load_settings()
     values = {name.upper(): _shown(name, value) for name, value in current}
     if as_json:
-        output.print_json(
-            json.dumps([{**asdict(each), "value": values[each.variable]} for each in reference()], ensure_ascii=False)
-        )
+        emit([{**asdict(each), "value": values[each.variable]} for each in reference()])
     else:
         given = {name.upper() for name in current.model_fields_set}
         output.print(_table(reference(), values, given))

@@ -1,6 +1,5 @@
 """`churn up`, `down`, `status` and `logs`: the embedded servers."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.commands import stream_status
-from churn_platform.commands.terminal import complaints, duration, output, plain_errors
+from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, duration, emit, output, plain_errors
 from churn_platform.local import bucket, kafka
 from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Stack, Step
 from churn_platform.settings import load_settings
@@ -36,7 +35,7 @@ REASONS: Final[Mapping[str, Callable[[], str | None]]] = {
 class ProgressDisplay:
     """What the parts are doing: a table that changes on a terminal, a line for each change elsewhere."""
 
-    def __init__(self, console: Console = output) -> None:
+    def __init__(self, console: Console = complaints) -> None:
         """Choose the form by what the console is."""
         self._console = console
         self._steps: dict[str, Step] = {}
@@ -93,6 +92,7 @@ def up(
     services_only: Annotated[
         bool, typer.Option("--services-only", help="Without Dagster: for a 'dg dev' by hand.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Start Kafka, PostgreSQL, MLflow and Dagster, and wait until they answer.
 
@@ -105,10 +105,15 @@ def up(
         stack = the_stack(services_only=services_only)
         with ProgressDisplay() as progress:
             started = stack.start(progress)
-        if not started:
-            output.print("Already up.")
-        output.print(_status_table(stack.status()))
-    output.print(f"{'Up' if started else 'Checked'} after {time.monotonic() - begun:.1f} s.", highlight=False)
+        parts, took = stack.status(), time.monotonic() - begun
+    if as_json:
+        servers = [part.as_dict() for part in parts]
+        emit({"started": started, "seconds": took, "env_file": str(stack.local / "env"), "servers": servers})
+        return
+    if not started:
+        output.print("Already up.")
+    output.print(_status_table(parts))
+    output.print(f"{'Up' if started else 'Checked'} after {took:.1f} s.", highlight=False)
     env_file = stack.local / "env"
     if services_only:
         output.print(f"Next: set -a; . {env_file}; set +a; dg dev", highlight=False, soft_wrap=True)
@@ -116,33 +121,32 @@ def up(
         output.print(f"Dagster: {stack.addresses['dagster']}   Stop: churn down", soft_wrap=True)
 
 
-def down() -> None:
+def down(as_json: AsJson = False) -> None:
     """Stop what 'churn up' started, Dagster first and PostgreSQL last. Data stays.
 
     Example: churn down
     """
     with plain_errors(), ProgressDisplay() as progress:
         stopped = the_stack().stop(progress)
+    if as_json:
+        emit({"stopped": stopped})
+        return
     output.print("Down." if stopped else "Nothing was running.")
 
 
-def status(
-    as_json: Annotated[
-        bool, typer.Option("--json", help='For programs: {"servers": [one object for each part], "stream": {...}}.')
-    ] = False,
-) -> None:
+def status(as_json: AsJson = False) -> None:
     """Show each part (whether it answers, where, its process) and how the stream stands.
 
     Exit code 1 when a part that should answer does not.
 
     Example: churn status --json
     """
-    with plain_errors():
+    with plain_errors(), Working("Asking the servers"):
         stack = the_stack()
         parts, left_over = stack.status(), stack.left_over()
         stream = _stream_status()
     if as_json:
-        output.print_json(json.dumps({"servers": [part.as_dict() for part in parts], "stream": stream.as_dict()}))
+        emit({"servers": [part.as_dict() for part in parts], "stream": stream.as_dict()})
     elif not parts and stream.topic is None:
         output.print("Never started. Run 'churn up'.")
     else:
@@ -156,7 +160,7 @@ def status(
     if left_over:
         complaints.print(f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red")
     if left_over or any(part.state in ("failed", "not answering", "not answering (yours)") for part in parts):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.NOT_SO)
 
 
 def _stream_status() -> "StreamStatus":
@@ -187,9 +191,20 @@ def _status_table(parts: list[PartStatus]) -> Table:
     return table
 
 
+def _known(part: str | None) -> str | None:
+    if part not in (None, *SERVICES, *DAGSTER):
+        raise typer.BadParameter(f"{part!r} is none of {', '.join((*SERVICES, *DAGSTER))}.")
+    return part
+
+
 def logs(
     part: Annotated[
-        str | None, typer.Argument(help=f"One of {', '.join((*SERVICES, *DAGSTER))}; all of them if not given.")
+        str | None,
+        typer.Argument(
+            help=f"One of {', '.join((*SERVICES, *DAGSTER))}; all of them if not given.",
+            callback=_known,
+            autocompletion=lambda: [*SERVICES, *DAGSTER],
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 20,
@@ -218,7 +233,7 @@ def _follow(files: dict[str, Path], prefixes: dict[str, str]) -> None:
                 positions[name] = _echo_new(file, positions[name], prefixes[name])
             time.sleep(FOLLOW_PAUSE)
     except KeyboardInterrupt:
-        raise typer.Exit(0) from None  # the way to end following
+        raise typer.Exit(ExitCode.DONE) from None  # the way to end following
 
 
 def _echo_new(file: Path, position: int, prefix: str) -> int:

@@ -3,22 +3,24 @@
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from churn_platform.commands.terminal import complaints, output, plain_errors
+from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output, plain_errors
 
-app = typer.Typer(help="Pause and resume the stream, or skip offsets.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 Topic = Annotated[str | None, typer.Option(help="Events topic. Default: EVENTS_TOPIC.")]
 
 
 @app.callback()
 def _stream() -> None:
-    """Pause and resume the stream, or skip offsets."""
+    """Pause and resume the stream, or skip offsets.
+
+    Example: churn stream pause
+    """
 
 
 @app.command()
-def pause(topic: Topic = None) -> None:
+def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     """Pause the stream: nothing is read until it is resumed, and events wait in Kafka.
 
     Example: churn stream pause
@@ -28,13 +30,15 @@ def pause(topic: Topic = None) -> None:
     from churn_platform.settings import settings
     from churn_platform.storage import ledger
 
-    with plain_errors():
+    with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
         with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
             before = ledger.paused_since(connection, name)
             ledger.pause(connection, name)
             holder, _ = ledger.lock_sessions(connection, name)
-    if before is not None:
+    if as_json:
+        emit({"topic": name, "changed": before is None, "live": holder is not None})
+    elif before is not None:
         _say(f"{name} is paused already, since {before:%Y-%m-%d %H:%M:%S %Z}.")
     elif holder is None:
         _say(f"{name} is paused. No run is live, and none is launched until 'churn stream resume'.")
@@ -46,7 +50,7 @@ def pause(topic: Topic = None) -> None:
 
 
 @app.command()
-def resume(topic: Topic = None) -> None:
+def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     """Let a paused stream go on where it stopped.
 
     Example: churn stream resume
@@ -56,11 +60,13 @@ def resume(topic: Topic = None) -> None:
     from churn_platform.settings import settings
     from churn_platform.storage import ledger
 
-    with plain_errors():
+    with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
         with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
             was_paused = ledger.resume(connection, name)
-    if was_paused:
+    if as_json:
+        emit({"topic": name, "changed": was_paused})
+    elif was_paused:
         _say(f"{name} is resumed: when events wait, the sensor launches a run at its next tick, within about 5 s.")
     else:
         _say(f"{name} is not paused; nothing was changed.")
@@ -78,7 +84,8 @@ def reset(
 ) -> None:
     """Move the stream's position in one Kafka partition forward. The offsets between are never read.
 
-    It says what it drops and asks for the topic's name. The stream has to be at rest: 'churn stream pause'.
+    It says what it drops and asks for the topic's name. The stream has to be at rest ('churn stream pause'); exit code
+    3 while it is not.
 
     Example: churn stream reset --topic customer-events --partition 0 --to earliest --reason "lost by retention"
     """
@@ -89,7 +96,8 @@ def reset(
     with plain_errors():
         config = StreamConfig.from_settings(settings())
         with resetting.at_rest(config, topic) as connection:
-            move = resetting.plan(connection, config, topic=topic, partition=partition, to=to)
+            with Working("Asking Kafka"):
+                move = resetting.plan(connection, config, topic=topic, partition=partition, to=to)
             if move is None:
                 _say(f"{topic}[{partition}] stands there already; nothing was changed.")
                 return
@@ -99,8 +107,7 @@ def reset(
             )
             word = yes_drop if yes_drop is not None else typer.prompt("Type the topic's name to drop them")
             if word != topic:
-                complaints.print(Text(f"{word!r} is not {topic!r}: nothing was changed.", style="red"), soft_wrap=True)
-                raise typer.Exit(1)
+                end(ExitCode.NOT_SO, f"{word!r} is not {topic!r}: nothing was changed.")
             resetting.apply(connection, move, reason=reason)
     _say(f"{topic}[{partition}] goes on at offset {move.end}; stream_skips holds what was dropped, and why.")
 

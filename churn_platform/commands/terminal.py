@@ -1,55 +1,165 @@
-"""What the commands share: the two consoles, and errors on one screen."""
+"""What the commands share: the two consoles, exit codes, progress, and errors on one screen."""
 
-from collections.abc import Iterator
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import IntEnum
+from typing import Annotated, Final, NoReturn, Self
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+# Rich colours neither what is no terminal nor, with NO_COLOR in the environment, a terminal.
 output = Console()
 complaints = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object; docs/terminal.md has its keys.")]
+
+# Where lines stay, what ends sooner says nothing, and what goes on says so again after a while.
+QUIET_SECONDS: Final = 2.0
+AGAIN_SECONDS: Final = 10.0
+
+
+class ExitCode(IntEnum):
+    """How a command ends; docs/terminal.md says the same to its readers."""
+
+    DONE = 0
+    """Done, or what was asked about is so."""
+    NOT_SO = 1
+    """What was asked about is not so, or not all was done: a law is broken, a server down, a correction refused."""
+    USAGE = 2
+    """The command line means nothing; nothing was done."""
+    STILL_WRITTEN_TO = 3
+    """Refused, because something writes: a live stream, the stack, another environment. Nothing was done."""
+    FAILED = 4
+    """It cannot be done or found out: a server, a file, a setting or a right is in the way."""
+
+
+def end(code: ExitCode, problem: str, *, remedy: str = "", details: str = "") -> NoReturn:
+    """End the command with one screen on stderr: what to do, what is wrong, and what helps to understand it."""
+    for text, style in ((remedy, "bold"), (problem, "red"), (details, "dim")):
+        if text:
+            complaints.print(Text(text, style=style), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def emit(found: Mapping[str, object] | Sequence[object]) -> None:
+    """Print for programs, as JSON and with every character of other alphabets as it is."""
+    output.print_json(json.dumps(found, ensure_ascii=False))
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Show an error that a user can do something about on one screen, and end with exit code 1; let others through."""
+    """Show an error that a user can do something about on one screen, and end with its code; let others through."""
     import psycopg
     from confluent_kafka import KafkaException
 
     from churn_platform.clean.plan import CleanError
-    from churn_platform.customers.exceptions import CustomersFileError
-    from churn_platform.demo.exceptions import DemoError
+    from churn_platform.errors import PlainError
     from churn_platform.local.errors import StackError
-    from churn_platform.settings import SettingsError
     from churn_platform.storage.exceptions import ArtifactStoreError
-    from churn_platform.storage.migrations import MigrationError
-    from churn_platform.streaming.exceptions import StreamError
+    from churn_platform.streaming.exceptions import NotAloneError, StreamIsLiveError
 
     try:
         yield
-    except (ArtifactStoreError, StackError) as error:
-        complaints.print(Text(error.remedy, style="bold"), soft_wrap=True)
-        complaints.print(Text(error.problem, style="red"), soft_wrap=True)
-        if isinstance(error, StackError) and error.details:
-            complaints.print(Text(error.details, style="dim"), soft_wrap=True)
-        raise typer.Exit(1) from error
-    except MigrationError as error:
-        remedy = "Mend the migration or the database, then run 'churn db upgrade'."
-        complaints.print(Text(remedy, style="bold"), soft_wrap=True)
-        complaints.print(Text(str(error), style="red"), soft_wrap=True)
-        raise typer.Exit(1) from error
+    except (NotAloneError, StreamIsLiveError) as error:
+        end(ExitCode.STILL_WRITTEN_TO, error.problem, remedy=error.remedy)
+    except PlainError as error:
+        cause = error.__cause__
+        remedy = error.remedy or (_about_postgres(cause) if isinstance(cause, psycopg.OperationalError) else "")
+        end(ExitCode.FAILED, error.problem, remedy=remedy)
+    except StackError as error:
+        end(ExitCode.FAILED, error.problem, remedy=error.remedy, details=error.details)
+    except ArtifactStoreError as error:
+        end(ExitCode.FAILED, error.problem, remedy=error.remedy)
+    except CleanError as error:
+        end(ExitCode.FAILED, str(error))
     except KafkaException as error:
-        complaints.print(Text("Is Kafka up? 'churn status' shows the embedded one.", style="bold"), soft_wrap=True)
-        complaints.print(Text(error.args[0].str(), style="red"), soft_wrap=True)
-        raise typer.Exit(1) from error
+        end(ExitCode.FAILED, error.args[0].str(), remedy="Is Kafka up? 'churn status' shows the embedded one.")
     except psycopg.OperationalError as error:
-        complaints.print(Text("Is PostgreSQL up? 'churn status' shows the embedded one.", style="bold"), soft_wrap=True)
-        complaints.print(Text(str(error), style="red"), soft_wrap=True)
-        raise typer.Exit(1) from error
-    except (CleanError, CustomersFileError, DemoError, SettingsError, StreamError) as error:
-        complaints.print(Text(str(error), style="red"), soft_wrap=True)
-        raise typer.Exit(1) from error
+        end(ExitCode.FAILED, str(error), remedy=_about_postgres(error))
+
+
+def _about_postgres(error: Exception) -> str:
+    """What to do about a PostgreSQL that does not let in; libpq says why in words alone."""
+    said = str(error)
+    if "password" in said:
+        return (
+            "Correct the user and the password in DATABASE_URL or DATABASE_OWNER_URL (what is special in a password is "
+            "percent-encoded). 'churn settings' shows which host and user are meant."
+        )
+    if "does not exist" in said:
+        return "Create it in PostgreSQL, or correct DATABASE_URL. 'churn settings' shows what is meant."
+    return (
+        "Is PostgreSQL up? 'churn status' shows the embedded one, 'churn up' starts it; "
+        "DATABASE_URL names one of your own."
+    )
+
+
+class Working:
+    """What is being done, on stderr: a line that changes on a terminal; elsewhere a line once something takes long.
+
+    Used as a context manager, and told of each stage by being called.
+    """
+
+    def __init__(self, stage: str, *, total: int | None = None) -> None:
+        """Name the first stage.
+
+        Args:
+            stage: in a few words.
+            total: how many of something the whole will be, if that is known; a bar is shown then.
+        """
+        self._stage, self._count, self._total = stage, 0, total
+        columns = (BarColumn(bar_width=30), MofNCompleteColumn()) if total else ()
+        self._display = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            *columns,
+            TimeElapsedColumn(),
+            console=complaints,
+            transient=True,
+        )
+        self._task = self._display.add_task(stage, total=total)
+        self._ended = threading.Event()
+        self._teller = threading.Thread(target=self._tell, daemon=True)
+
+    def __call__(self, stage: str, count: int = 0) -> None:
+        """Take note of a stage, and of how many of something are done in it."""
+        self._stage, self._count = stage, count
+        if complaints.is_terminal:
+            self._display.update(self._task, description=stage if self._total else self._said(), completed=count)
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        if complaints.is_terminal:
+            self._display.start()
+        else:
+            self._teller.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave a terminal as it was."""
+        self._ended.set()
+        if complaints.is_terminal:
+            self._display.stop()
+        else:
+            self._teller.join()
+
+    def _said(self) -> str:
+        of = f" of {self._total:,}" if self._total else ""
+        return f"{self._stage}: {self._count:,}{of}" if self._count else self._stage
+
+    def _tell(self) -> None:
+        """Write lines where they stay: one for a stage that lasts, and one now and then while it goes on."""
+        told, at = "", 0.0
+        while not self._ended.wait(QUIET_SECONDS):
+            if self._stage != told or time.monotonic() - at >= AGAIN_SECONDS:
+                complaints.print(Text(self._said()), soft_wrap=True)
+                told, at = self._stage, time.monotonic()
 
 
 def duration(seconds: float | None) -> str:

@@ -57,7 +57,7 @@ def read_customers(path: str | Path) -> pd.DataFrame:
     table = _read_as_text(file, sources, len(header))
     if not table.num_rows:
         raise EmptyCustomersFileError(
-            f"{file} has a header and no customers. Expected one row per customer. {NO_FILE_REMEDY}"
+            f"{file} has a header and no customers. Expected one row per customer.", remedy=NO_FILE_REMEDY
         )
     rows, typed = table.num_rows, {}
     for column in COLUMNS:
@@ -82,19 +82,22 @@ def _header(file: Path) -> list[str]:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             header = next(csv.reader(lines), None)
     except FileNotFoundError:
-        raise CustomersFileMissingError(f"There is no customers file at {file}. {NO_FILE_REMEDY}") from None
+        raise CustomersFileMissingError(f"There is no customers file at {file}.", remedy=NO_FILE_REMEDY) from None
     except OSError as error:
         raise CustomersFileMissingError(
-            f"The customers file {file} cannot be opened: {error.strerror}. Expected a readable file. {NO_FILE_REMEDY}"
+            f"The customers file {file} cannot be opened: {error.strerror}. Expected a readable file.",
+            remedy=NO_FILE_REMEDY,
         ) from error
     except UnicodeDecodeError as error:
         raise _not_utf8(file) from error
     except csv.Error as error:
-        raise MalformedFileError(f"{file}, line 1 is not a header of column names: {error}. {MUST_BE_CSV}") from error
+        raise MalformedFileError(
+            f"{file}, line 1 is not a header of column names: {error}.", remedy=MUST_BE_CSV
+        ) from error
     if not header:
         raise EmptyCustomersFileError(
-            f"{file}, line 1 is empty. Expected a header with the names of the columns, then one row per customer. "
-            f"{NO_FILE_REMEDY}"
+            f"{file}, line 1 is empty. Expected a header with the names of the columns, then one row per customer.",
+            remedy=NO_FILE_REMEDY,
         )
     return [name.strip() for name in header]
 
@@ -111,7 +114,8 @@ def _sources(file: Path, header: list[str]) -> dict[str, int]:
         places = [position + 1 for position, name in enumerate(header) if name == twice[0]]
         raise HeaderError(
             f"{file}, line 1 names column {twice[0]} {len(places)} times, as the columns "
-            f"{', '.join(map(str, places))} of the file. Expected it once. Remove or rename one of them."
+            f"{', '.join(map(str, places))} of the file. Expected it once.",
+            remedy="Remove or rename one of them.",
         )
     sources = {name: header.index(name) for name in wanted if name in header}
     for other, name in OTHER_NAMES.items():
@@ -120,11 +124,11 @@ def _sources(file: Path, header: list[str]) -> dict[str, int]:
             del sources[other]
     missing = [column.name for column in COLUMNS if not column.optional and column.name not in sources]
     if missing:
-        raise HeaderError(_about_missing_columns(file, header, missing))
+        raise _missing_columns(file, header, missing)
     return sources
 
 
-def _about_missing_columns(file: Path, header: list[str], missing: list[str]) -> str:
+def _missing_columns(file: Path, header: list[str], missing: list[str]) -> HeaderError:
     lowered = {name.lower(): name for name in header}
     alike = {name: get_close_matches(name.lower(), lowered, n=1, cutoff=0.8) for name in missing}
     renamings = [f"'{lowered[found[0]]}' to {name}" for name, found in alike.items() if found]
@@ -135,9 +139,10 @@ def _about_missing_columns(file: Path, header: list[str], missing: list[str]) ->
     else:
         remedy = "Add what is missing."
     needed = ", ".join(column.name for column in COLUMNS if not column.optional)
-    return (
+    return HeaderError(
         f"{file}, line 1 lacks the column{'' if len(missing) == 1 else 's'} {', '.join(missing)}. "
-        f"It has {', '.join(header)}. Expected {needed}. {remedy}"
+        f"It has {', '.join(header)}. Expected {needed}.",
+        remedy=remedy,
     )
 
 
@@ -163,17 +168,17 @@ def _read_as_text(file: Path, sources: dict[str, int], width: int) -> pa.Table:
     except pa.ArrowInvalid as error:
         if "UTF8" in str(error):
             raise _not_utf8(file) from error
-        raise MalformedFileError(_about_malformed_row(file, width) or f"{file}: {error}. {MUST_BE_CSV}") from error
+        raise _malformed_row(file, width) or MalformedFileError(f"{file}: {error}.", remedy=MUST_BE_CSV) from error
 
 
-def _about_malformed_row(file: Path, width: int) -> str | None:
+def _malformed_row(file: Path, width: int) -> MalformedFileError | None:
     """What is wrong with the first row that has not one value for each name of the header, or None if all have."""
     for line, values in _rows(file):
         if len(values) != width:
-            return (
+            return MalformedFileError(
                 f"{file}, line {line} has {len(values)} values, the header {width} names: "
-                f"{_shortened(','.join(values))}. Expected {width} values. "
-                f"Complete or remove the line; a value with a comma needs double quotes."
+                f"{_shortened(','.join(values))}. Expected {width} values.",
+                remedy="Complete or remove the line; a value with a comma needs double quotes.",
             )
     return None
 
@@ -196,22 +201,23 @@ def _typed(file: Path, given: pa.ChunkedArray, column: Column) -> pd.Series:
         right = pc.fill_null(pc.match_substring_regex(text, NUMBER), fill_value=True)
     wrong = np.flatnonzero(~right.to_numpy())
     if len(wrong):
-        raise WrongValueError(_about_wrong_value(file, column, given, wrong))
+        raise _wrong_value(file, column, given, wrong)
     if column.kind == "whole":
         return pd.Series(pc.cast(pc.replace_substring_regex(text, ZERO_DECIMALS, ""), pa.int64()).to_numpy())
     return pd.Series(pc.cast(text, pa.float64()).to_numpy())
 
 
-def _about_wrong_value(file: Path, column: Column, given: pa.ChunkedArray, wrong: NDArray[np.intp]) -> str:
+def _wrong_value(file: Path, column: Column, given: pa.ChunkedArray, wrong: NDArray[np.intp]) -> WrongValueError:
     row = int(wrong[0])
     line = next(line for index, (line, _) in enumerate(_rows(file)) if index == row)
     value = given[row].as_py()
     kind = "a whole number" if column.kind == "whole" else "a number"
     found = f"{_shortened(value)} is not {kind}" if value.strip() else "the value is missing"
     others = f" ({len(wrong) - 1:,} more in this column)" if len(wrong) > 1 else ""
-    return (
+    return WrongValueError(
         f"{file}, line {line} (customer {row + 1:,}), column {column.name}: {found}{others}. "
-        f"Expected {column.allowed}. Correct the value or remove the line."
+        f"Expected {column.allowed}.",
+        remedy="Correct the value or remove the line.",
     )
 
 
@@ -229,8 +235,8 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _not_utf8(file: Path) -> MalformedFileError:
     return MalformedFileError(
-        f"{file} holds bytes that are not UTF-8. Expected UTF-8 text. Save it as UTF-8, for example with "
-        f"'iconv -f latin1 -t utf-8'."
+        f"{file} holds bytes that are not UTF-8. Expected UTF-8 text.",
+        remedy="Save it as UTF-8, for example with 'iconv -f latin1 -t utf-8'.",
     )
 
 

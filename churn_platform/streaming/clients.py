@@ -178,27 +178,28 @@ def _in_words(error: KafkaError, settings: Settings) -> StreamError | None:
     brokers, who = settings.get("bootstrap.servers"), _who(settings)
     if code in _AUTHENTICATION:
         return BrokerRefusedError(
-            f"Kafka at {brokers} refused {who}: {cause}. Check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and "
-            f"KAFKA_SASL_MECHANISM."
+            f"Kafka at {brokers} refused {who}: {cause}.",
+            remedy="Check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM.",
         )
     if _is_of_tls(error):
         return BrokerRefusedError(
-            f"No TLS connection to Kafka at {brokers} for {who}: {cause}. Check KAFKA_SSL_CA_LOCATION (the CA that "
-            f"signed the brokers' certificate), KAFKA_SECURITY_PROTOCOL and, where brokers ask for a client's, "
-            f"KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION."
+            f"No TLS connection to Kafka at {brokers} for {who}: {cause}.",
+            remedy="Check KAFKA_SSL_CA_LOCATION (the CA that signed the brokers' certificate), "
+            "KAFKA_SECURITY_PROTOCOL and, where brokers ask for a client's, KAFKA_SSL_CERTIFICATE_LOCATION and "
+            "KAFKA_SSL_KEY_LOCATION.",
         )
     if code in _AUTHORIZATION:
         return BrokerRefusedError(
-            f"Kafka at {brokers} refused {who}: {cause}. Give that user the right, or set KAFKA_SASL_USERNAME to "
-            f"another: it has to describe and read EVENTS_TOPIC, to describe, read and write PREDICTIONS_TOPIC, and to "
-            f"use the group STREAM_GROUP and the transactional id <STREAM_GROUP>-0; who sends events has to write "
-            f"EVENTS_TOPIC."
+            f"Kafka at {brokers} refused {who}: {cause}.",
+            remedy="Give that user the right, or set KAFKA_SASL_USERNAME to another: it has to describe and read "
+            "EVENTS_TOPIC, to describe, read and write PREDICTIONS_TOPIC, and to use the group STREAM_GROUP and the "
+            "transactional id <STREAM_GROUP>-0; who sends events has to write EVENTS_TOPIC.",
         )
     if code in _SILENCE | _UNREACHABLE:
         return BrokersUnreachableError(
-            f"Kafka at {brokers} does not answer {who}: {cause}. Check KAFKA_BOOTSTRAP_SERVERS, and "
-            f"KAFKA_SECURITY_PROTOCOL: a broker that wants TLS or a password hangs up on a client that comes without. "
-            f"'churn status' shows whether it is up."
+            f"Kafka at {brokers} does not answer {who}: {cause}.",
+            remedy="Check KAFKA_BOOTSTRAP_SERVERS, and KAFKA_SECURITY_PROTOCOL: a broker that wants TLS or a password "
+            "hangs up on a client that comes without. 'churn status' shows whether it is up.",
         )
     return None
 
@@ -222,6 +223,7 @@ def _made_of(settings: Settings) -> Iterator[None]:
         yield
     except KafkaException as error:
         raise KafkaSettingsError(
-            f"No client can be made for Kafka at {settings.get('bootstrap.servers')}: {error.args[0].str()}. Check "
-            f"KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*: is one missing, or a file not there or no PEM?"
+            f"No client can be made for Kafka at {settings.get('bootstrap.servers')}: {error.args[0].str()}.",
+            remedy="Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*: is one missing, or a file not there "
+            "or no PEM?",
         ) from error

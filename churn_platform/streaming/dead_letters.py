@@ -200,11 +200,13 @@ def find_one(connection: psycopg.Connection, partition: int, offset: int, *, top
     with connection.cursor(row_factory=class_row(Letter)) as cursor:
         found = cursor.execute(_FIND_ONE, {"partition": partition, "offset": offset, "topic_id": topic_id}).fetchall()
     if not found:
-        raise DeadLetterError(f"No dead letter is from {partition}:{offset}: 'churn dlq list' shows those there are.")
+        raise DeadLetterError(
+            f"No dead letter is from {partition}:{offset}.", remedy="'churn dlq list' shows those there are."
+        )
     if len(found) > 1:
         several = ", ".join(f"{letter.topic_id} ({letter.topic})" for letter in found)
         raise DeadLetterError(
-            f"Letters of several topics are from {partition}:{offset}; choose with --topic-id: {several}."
+            f"Letters of several topics are from {partition}:{offset}: {several}.", remedy="Choose with --topic-id."
         )
     return found[0]
 
@@ -218,9 +220,14 @@ def read_event(file: Path) -> dict[str, object]:
     try:
         return _event_in(file.read_bytes())
     except OSError as error:
-        raise DeadLetterError(f"{file} cannot be read: {error.strerror}.") from error
+        raise DeadLetterError(
+            f"{file} cannot be read: {error.strerror}.", remedy="Name a file with the corrected event in --file."
+        ) from error
     except ValueError as error:
-        raise DeadLetterError(f"{file} holds no event, which is a JSON object: {error}.") from error
+        raise DeadLetterError(
+            f"{file} holds no event, which is a JSON object: {error}.",
+            remedy="'churn dlq show' shows the payload to begin with.",
+        ) from error
 
 
 def correct(
@@ -246,8 +253,8 @@ def correct(
             event = _event_in(letter.payload)
         except ValueError as error:
             raise DeadLetterError(
-                f"{letter.place}: the payload cannot be corrected field by field, for it is no JSON object ({error}). "
-                f"Write the whole event to a file: --file corrected.json"
+                f"{letter.place}: the payload cannot be corrected field by field, for it is no JSON object ({error}).",
+                remedy="Write the whole event to a file: --file corrected.json",
             ) from error
     event_id = positional_id(letter.topic_id, letter.kafka_partition, letter.kafka_offset)
     corrected: dict[str, object] = {**event, **changes, "event_id": str(event_id)}
@@ -289,7 +296,8 @@ def retry(connection: psycopg.Connection, config: StreamConfig, events: Sequence
         if cursor.rowcount != len(events):
             raise DeadLetterError(
                 f"Of {len(events)} letters {len(events) - cursor.rowcount} were resolved or replayed away meanwhile. "
-                f"Nothing was sent; list them anew."
+                f"Nothing was sent.",
+                remedy="List them anew: 'churn dlq list'.",
             )
     send(config, [(each.key, each.value) for each in events])
 

@@ -1,7 +1,9 @@
 """What can go wrong with the stream and is worth a name."""
 
+from churn_platform.errors import PlainError
 
-class StreamError(Exception):
+
+class StreamError(PlainError):
     """Base of the stream's own errors."""
 
 
@@ -63,6 +65,10 @@ class ProducerError(StreamError):
 
 class ResetError(StreamError):
     """A position that cannot be moved there; nothing was changed."""
+
+
+class StreamIsLiveError(ResetError):
+    """A run reads and commits, so nothing may be moved now."""
 
 
 class DeadLetterError(StreamError):

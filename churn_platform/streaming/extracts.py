@@ -9,12 +9,11 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import psycopg
-from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 from psycopg import sql
 
 from churn_platform.storage.bulk import read_columns
-from churn_platform.streaming import topics
+from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.reader import read_all
 from churn_platform.streaming.topics import EARLIEST
@@ -245,7 +244,7 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
     Raises:
         TopicMissingError: there is no such topic.
     """
-    admin = AdminClient(config.kafka)
+    admin = clients.admin(config.kafka)
     beginnings = topics.list_offsets(admin, topics.describe(admin, config.predictions_topic), EARLIEST)
     decode = msgspec.json.Decoder(_Prediction).decode
     gathered = _Gathered()

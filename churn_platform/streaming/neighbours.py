@@ -32,9 +32,10 @@ def require_alone(connection: psycopg.Connection, admin: AdminClient, config: St
     found = [*_on_the_database(connection, config), *_on_the_topic(admin, config)]
     if found:
         raise NotAloneError(
-            f"Another environment than {config.environment!r} is at work. {' '.join(found)} Stop it ('churn down', "
-            f"'docker compose stop', or its sensor's switch in the UI) and try again a minute later, or give this one "
-            f"a database and topics of its own: DATABASE_URL, EVENTS_TOPIC, PREDICTIONS_TOPIC and STREAM_GROUP."
+            f"Another environment than {config.environment!r} is at work. {' '.join(found)}",
+            remedy="Stop it ('churn down', 'docker compose stop', or its sensor's switch in the UI) and try again a "
+            "minute later, or give this one a database and topics of its own: DATABASE_URL, EVENTS_TOPIC, "
+            "PREDICTIONS_TOPIC and STREAM_GROUP.",
         )
 
 

@@ -148,9 +148,11 @@ def _flush(producer: Producer, failures: Sequence[KafkaError], sent: int) -> Non
     unacknowledged = producer.flush(FLUSH_SECONDS)
     if failures or unacknowledged:
         first = failures[0] if failures else KafkaError(KafkaError._TIMED_OUT)
+        named = clients.named_error(producer, first)
         raise ProducerError(
             f"{len(failures) + unacknowledged} of {sent} events were not acknowledged by Kafka. "
-            f"{clients.named_error(producer, first) or first.str()}"
+            f"{first.str() if named is None else named.problem}",
+            remedy="" if named is None else named.remedy,
         )
 
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import psycopg
-from confluent_kafka.admin import AdminClient
 
 from churn_platform.storage import ledger
-from churn_platform.streaming import topics
+from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.exceptions import ResetError
+from churn_platform.streaming.exceptions import ResetError, StreamIsLiveError
 from churn_platform.streaming.reader import TRUNCATED_REMEDY
 from churn_platform.streaming.topics import EARLIEST, LATEST
 
@@ -49,14 +48,14 @@ def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
     """A connection that holds the stream's lock, so that no run reads or commits meanwhile.
 
     Raises:
-        ResetError: a run holds it.
+        StreamIsLiveError: a run holds it.
     """
     with psycopg.connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
         if not ledger.try_lock_stream(connection, topic):
             holder, _ = ledger.lock_sessions(connection, topic)
-            raise ResetError(
-                f"The stream of {topic!r} is live: {holder or 'another session'} holds its lock. Pause it first "
-                f"('churn stream pause'), try again a few seconds later, and resume afterwards."
+            raise StreamIsLiveError(
+                f"The stream of {topic!r} is live: {holder or 'another session'} holds its lock.",
+                remedy="Pause it first ('churn stream pause'), try again a few seconds later, and resume afterwards.",
             )
         yield connection
 
@@ -74,14 +73,15 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
         ResetError: the position cannot move there.
         TopicMissingError: there is no such topic.
     """
-    admin = AdminClient(config.kafka)
+    admin = clients.admin(config.kafka)
     described = topics.describe(admin, topic)
     positions = ledger.positions_of(connection, described.topic_id)
     if partition not in positions:
         known = ", ".join(map(str, positions)) or "none"
         raise ResetError(
             f"The ledger has no position of {topic}[{partition}]; it has partitions {known} of topic id "
-            f"{described.topic_id}. STREAM_START says where a topic that was never read begins."
+            f"{described.topic_id}.",
+            remedy="Name one of those; STREAM_START says where a topic that was never read begins.",
         )
     position = positions[partition]
     oldest = topics.list_offsets(admin, described, EARLIEST)[partition]
@@ -89,7 +89,8 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
     if last < position:
         raise ResetError(
             f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. No position "
-            f"can help, for offsets {last}..{position - 1} will be given to other events. {TRUNCATED_REMEDY}"
+            f"can help, for offsets {last}..{position - 1} will be given to other events.",
+            remedy=TRUNCATED_REMEDY,
         )
     end = _offset(to, oldest=oldest, last=last)
     where = f"{topic}[{partition}] stands at offset {position}"
@@ -102,8 +103,9 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
         if to == EARLIEST_WORD:
             raise ResetError(f"{back} Nothing is lost, for the oldest that Kafka holds was read already.")
         raise ResetError(
-            f"{back} To score events again, replay their batches: 'dg launch --assets churn_predictions --partition "
-            f"<batch>'; stream_ranges says which batch holds which offsets."
+            back,
+            remedy="To score events again, replay their batches: 'dg launch --assets churn_predictions --partition "
+            "<batch>'; stream_ranges says which batch holds which offsets.",
         )
     return Move(
         topic=topic,
@@ -133,7 +135,8 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
     if not done:
         raise ResetError(
             f"{move.topic}[{move.kafka_partition}] no longer stands at offset {move.position}: somebody else has moved "
-            f"it. Nothing was changed; look at 'churn status' and try again."
+            f"it. Nothing was changed.",
+            remedy="Look at 'churn status' and try again.",
         )
 
 

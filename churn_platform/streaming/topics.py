@@ -84,8 +84,8 @@ def ask(admin: AdminClient, name: str) -> Callable[[], Topic]:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise TopicMissingError(
-                    f"Topic {name!r} does not exist. Create it ('churn produce' does, too), or set EVENTS_TOPIC to "
-                    f"another."
+                    f"Topic {name!r} does not exist.",
+                    remedy="Create it ('churn produce' does, too), or set EVENTS_TOPIC to another.",
                 ) from error
             raise
         return Topic(name, str(described.topic_id), tuple(sorted(p.id for p in described.partitions)))
@@ -112,8 +112,9 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
             ledger.created_topics(connection)
         except psycopg.errors.UndefinedTable as error:
             raise StreamError(
-                "Apply the migrations first ('churn db upgrade'): topics that the platform creates are recorded in the "
-                "table created_topics, which the database does not have."
+                "Topics that the platform creates are recorded in the table created_topics, which the database does "
+                "not have.",
+                remedy="Apply the migrations first: 'churn db upgrade'.",
             ) from error
         created = create_unrecorded(admin, config)
         for name in created:

@@ -7,11 +7,10 @@ from uuid import UUID
 
 import numpy as np
 import psycopg
-from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 from psycopg import sql
 
-from churn_platform.streaming import topics
+from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import TopicMissingError
 from churn_platform.streaming.extracts import (
@@ -356,7 +355,7 @@ def _events_after_ranges(config: StreamConfig, extract: Extract, before: _Kafka)
     """Events that Kafka holds between the last range and the position of a partition: read over and lost; in words."""
     if before.topic is None:
         return []
-    admin = AdminClient(config.kafka)
+    admin = clients.admin(config.kafka)
     oldest = topics.list_offsets(admin, before.topic, EARLIEST)
     ends = topics.list_offsets(admin, before.topic, LATEST)
     asked = {}
@@ -379,7 +378,7 @@ def lag(config: StreamConfig, extract: Extract, before: _Kafka) -> Law:
     """What waits in the events topic. It can be any number; only said, never wrong."""
     if before.topic is None:
         return Law("lag", True, f"there is no topic {config.events_topic} to read", figures={"waiting": 0})
-    ends = topics.list_offsets(AdminClient(config.kafka), before.topic, LATEST)
+    ends = topics.list_offsets(clients.admin(config.kafka), before.topic, LATEST)
     waiting = {
         partition.kafka_partition: max(0, ends[partition.kafka_partition] - partition.next_offset)
         for partition in extract.partitions
@@ -550,7 +549,7 @@ def _published_to(partition: Partition, before: _Kafka) -> int:
 
 
 def _look_at_kafka(config: StreamConfig) -> _Kafka:
-    admin = AdminClient(config.kafka)
+    admin = clients.admin(config.kafka)
     try:
         topic = topics.describe(admin, config.events_topic)
     except TopicMissingError:

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
+from churn_platform.commands.terminal import ExitCode
 from churn_platform.definitions import defs
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, EMBEDDED_MARKER, OWNER_VARIABLE
 from churn_platform.local.ports import ANY_FREE_PORTS
@@ -221,7 +222,7 @@ def test_what_others_have_built_on_the_tables_is_named_and_nothing_is_deleted(yo
     yours.owns("create view public.report as select customer_id from churn_predictions")
     before = yours.tables()
 
-    said = clean("--yes", yours.word, code=1)
+    said = clean("--yes", yours.word, code=ExitCode.FAILED)
 
     assert "Drop first what others have built" in said
     assert "view report depends on table churn_predictions" in said
@@ -233,7 +234,7 @@ def test_what_others_have_built_on_the_tables_is_named_and_nothing_is_deleted(yo
 def test_who_does_not_own_the_tables_is_told_who_has_to(yours: Yours, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(OWNER_VARIABLE)
 
-    said = clean("--yes", yours.word, code=1)
+    said = clean("--yes", yours.word, code=ExitCode.FAILED)
 
     assert "Set DATABASE_OWNER_URL" in said
     assert len(yours.topics()) == 2
@@ -243,7 +244,7 @@ def test_an_s3_that_is_away_stops_it_with_the_remedy(yours: Yours, monkeypatch: 
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     forget_settings()
 
-    said = clean("--dry-run", code=1)
+    said = clean("--dry-run", code=ExitCode.FAILED)
 
     assert said.startswith("Start the S3 server")
     assert len(yours.topics()) == 2

@@ -1,7 +1,6 @@
 """`churn status`, `stream`, `dlq` and `verify`, as an operator or a script sees them, on real servers."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -9,24 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
-from churn_platform.settings import settings
-from churn_platform.storage import ledger, model_versions
-from churn_platform.streaming import topics
-from churn_platform.streaming.config import StreamConfig
+from churn_platform.commands.terminal import ExitCode
+from churn_platform.storage import ledger
 from churn_platform_tests.streaming.stream import Stream, event
 
 runner = CliRunner(env={"COLUMNS": "200"})
-
-
-@pytest.fixture
-def stream(platform: str, bundle_uri: str) -> Iterator[Stream]:
-    """The stream that the commands find, with a champion and empty topics."""
-    with psycopg.connect(platform) as connection:
-        model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
-        model_versions.promote(connection, 1)
-    with Stream(StreamConfig.from_settings(settings())) as stream:
-        topics.create_missing(stream.admin, stream.config)
-        yield stream
 
 
 def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
@@ -102,7 +88,9 @@ def test_reset_of_a_live_stream_is_refused_with_the_remedy(stream: Stream) -> No
     with psycopg.connect(stream.config.dsn, autocommit=True) as live:
         ledger.lock_stream(live, topic)
 
-        said = run("stream", "reset", "--topic", topic, "--partition", "0", "--to", "latest", code=1)
+        said = run(
+            "stream", "reset", "--topic", topic, "--partition", "0", "--to", "latest", code=ExitCode.STILL_WRITTEN_TO
+        )
 
     assert "churn stream pause" in said
 
@@ -168,7 +156,7 @@ def test_a_retry_that_does_not_say_what_it_means_is_refused(arguments: list[str]
 
 @pytest.mark.usefixtures("stream")
 def test_a_letter_that_is_not_there_is_an_error() -> None:
-    assert "churn dlq list" in run("dlq", "show", "0:9", code=1)
+    assert "churn dlq list" in run("dlq", "show", "0:9", code=ExitCode.FAILED)
 
 
 def test_verify_ends_with_1_when_a_law_is_broken(stream: Stream) -> None:
@@ -188,14 +176,3 @@ def test_verify_ends_with_1_when_a_law_is_broken(stream: Stream) -> None:
         "hours of batches",
         "published",
     }
-
-
-@pytest.mark.parametrize(
-    "command",
-    ["verify", "status", *(f"stream {name}" for name in ("pause", "resume", "reset")),
-     *(f"dlq {name}" for name in ("list", "show", "retry"))],
-)  # fmt: skip
-def test_help_has_an_example(command: str) -> None:
-    said = run(*command.split(), "--help")
-
-    assert f"Example: churn {command}" in " ".join(said.split())

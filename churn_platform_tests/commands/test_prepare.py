@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
+from churn_platform.commands.terminal import ExitCode
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.storage import environments
@@ -89,7 +90,7 @@ def test_beside_another_environment_it_changes_nothing(logins: dict[str, str]) -
     with psycopg.connect(logins["DATABASE_OWNER_URL"], autocommit=True) as owner:
         environments.note(owner, "elsewhere")
 
-    said = prepare("--logins", code=1)
+    said = prepare("--logins", code=ExitCode.STILL_WRITTEN_TO)
 
     assert "'elsewhere' works on the database" in said
     with pytest.raises(psycopg.OperationalError):

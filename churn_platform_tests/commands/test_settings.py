@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.settings import GROUPS, as_env_file, as_markdown, reference
-from churn_platform.commands.terminal import output
+from churn_platform.commands.terminal import ExitCode, output
 from churn_platform.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 from churn_platform.streaming.config import StreamConfig
 
@@ -137,7 +137,7 @@ def test_a_connection_string_that_cannot_be_read_is_refused_and_not_shown(
 
     outcome = runner.invoke(app, arguments)
 
-    assert outcome.exit_code == 1
+    assert outcome.exit_code == ExitCode.FAILED
     assert f"{variable} is not a connection string" in outcome.stderr
     assert SECRET not in outcome.output
 
@@ -167,7 +167,7 @@ def test_a_value_that_cannot_be_used_is_named_with_the_way_out(
 
     outcome = runner.invoke(app, ["settings"])
 
-    assert outcome.exit_code == 1
+    assert outcome.exit_code == ExitCode.FAILED
     assert "BATCH_SECONDS: Input should be a valid number" in outcome.stderr
     assert "KAFKA_SECURITY_PROTOCOL: Input should be 'PLAINTEXT'" in outcome.stderr
     assert "churn settings --format markdown" in outcome.stderr
@@ -175,7 +175,3 @@ def test_a_value_that_cannot_be_used_is_named_with_the_way_out(
 
 def test_json_and_another_format_exclude_each_other(runner: CliRunner) -> None:
     assert runner.invoke(app, ["settings", "--json", "--format", "env"]).exit_code == 2
-
-
-def test_help_has_an_example(runner: CliRunner) -> None:
-    assert "Example: churn settings" in runner.invoke(app, ["settings", "--help"]).stdout

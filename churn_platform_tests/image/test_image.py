@@ -93,7 +93,7 @@ def test_it_says_what_it_is() -> None:
 def test_embedded_servers_are_refused_with_a_way_out(composed: Composed) -> None:
     outcome = composed.run("code", "churn", "up")
 
-    assert outcome.returncode == 1
+    assert outcome.returncode == 4
     assert "docker-compose.yaml" in outcome.stderr
 
 
@@ -112,7 +112,7 @@ def test_preparing_again_changes_nothing(composed: Composed) -> None:
 def test_another_environment_is_refused_and_told_whom_it_met(composed: Composed) -> None:
     other = composed.run("prepare", CHURN_ENVIRONMENT="somewhere else")
 
-    assert other.returncode == 1
+    assert other.returncode == 3
     assert "'docker compose' works on the database 'churn'" in other.stderr
 
 

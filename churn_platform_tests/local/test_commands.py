@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
+from churn_platform.commands.terminal import ExitCode
 from churn_platform.local.stack import Stack
 
 runner = CliRunner()
@@ -42,7 +43,7 @@ def test_logs_shows_the_end_of_a_log() -> None:
 def test_an_unknown_part_is_answered_with_those_there_are() -> None:
     outcome = runner.invoke(app, ["logs", "zookeeper"])
 
-    assert outcome.exit_code == 1
+    assert outcome.exit_code == ExitCode.USAGE
     assert "zookeeper" in outcome.stderr
     assert "kafka" in outcome.stderr
 
@@ -62,11 +63,3 @@ def test_down_without_a_stack_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert outcome.exit_code == 0, outcome.output
     assert "Nothing was running" in outcome.stdout
-
-
-@pytest.mark.parametrize("command", ["up", "down", "status", "logs"])
-def test_help_has_an_example(command: str) -> None:
-    outcome = runner.invoke(app, [command, "--help"])
-
-    assert f"churn {command}" in outcome.stdout
-    assert "Example" in outcome.stdout

@@ -1,0 +1,296 @@
+"""What every command has: help with an example, the documented keys and exit codes, errors of one screen."""
+
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from rich.console import Console
+from typer._click.exceptions import UsageError
+from typer.testing import CliRunner
+
+from churn_platform.cli import app
+from churn_platform.commands import terminal
+from churn_platform.commands.completion import Shell
+from churn_platform.commands.terminal import ExitCode, Working
+from churn_platform.local.stack import Stack
+from churn_platform.settings import PROJECT_ROOT
+from churn_platform_tests.commands.tree import commands, parse
+from churn_platform_tests.conftest import forget_settings
+from churn_platform_tests.streaming.stream import Stream
+from churn_platform_tests.waiting import wait_until
+
+CHURN = Path(sys.executable).with_name("churn")
+PAGE = (PROJECT_ROOT / "docs" / "terminal.md").read_text()
+COLOUR = re.compile(r"\x1b\[[0-9;]*?(3[0-8]|9[0-7])[0-9;]*m")
+ONE_SCREEN = 24  # lines
+
+runner = CliRunner(env={"COLUMNS": "200"})
+by_words = {" ".join(path): command for path, command in commands()}
+
+
+@pytest.mark.parametrize("words", by_words)
+def test_every_command_has_help_with_an_example_that_it_would_take(words: str) -> None:
+    examples = re.findall(r"^Example: (.*)$", by_words[words].help or "", flags=re.MULTILINE)
+
+    assert len(examples) == 1
+    churn, *given = shlex.split(examples[0])
+    assert churn == "churn"
+    assert " ".join(parse(given)).startswith(words)
+    said = runner.invoke(app, [*words.split(), "--help"]).output
+    assert examples[0] in " ".join(said.split())
+
+
+@pytest.mark.parametrize("words", [["dlq", "retri"], ["up", "--nope"], ["produce", "--rate", "fast"], ["logs", "zoo"]])
+def test_an_example_that_no_command_takes_would_be_found(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse(words)
+
+
+def test_the_exit_codes_are_those_of_the_page() -> None:
+    documented = re.findall(r"^\| (\d) \| `(\w+)` \|", PAGE, flags=re.MULTILINE)
+
+    assert [(int(code), name) for code, name in documented] == [(code.value, code.name) for code in ExitCode]
+
+
+# JSON
+
+KEYS = {
+    words: re.findall(r"`(\w+)`", keys)
+    for words, keys in re.findall(r"^\| `churn (.+?) --json` \| (.+) \|$", PAGE, flags=re.MULTILINE)
+}
+GIVEN = {
+    "up": ["--services-only"],
+    "prepare": ["--logins", "--dagster-home", "{folder}/dagster"],
+    "produce": ["--count", "5"],
+    "clean": ["--dry-run"],
+    "dlq show": ["0:0"],
+    "dlq retry": ["0:0", "--set", "Age=3", "--dry-run"],
+    "data generate": ["--rows", "5", "--output", "{folder}/five.csv"],
+}
+ENDS_WITH = {"clean": ExitCode.STILL_WRITTEN_TO, "dlq retry": ExitCode.NOT_SO}
+
+
+@pytest.fixture
+def servers(stream: Stream) -> Stream:
+    """Servers, and a stream that has one dead letter."""
+    stream.send([b"bad"], partition=0)
+    stream.stream(idle_seconds=0.5)
+    return stream
+
+
+def test_every_command_that_speaks_json_is_on_the_page() -> None:
+    speak = {
+        words
+        for words, command in by_words.items()
+        if any("--json" in option.opts and option.is_flag for option in command.params if hasattr(option, "is_flag"))
+    }
+
+    assert KEYS.keys() == speak
+
+
+@pytest.mark.parametrize("words", KEYS)
+def test_json_has_the_keys_of_the_page(
+    stack: Stack, servers: Stream, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert servers.config.dsn != stack.addresses["postgres"]
+    if words == "up":  # with the settings that it was started with
+        monkeypatch.setenv("DATABASE_URL", stack.addresses["postgres"])
+    if words == "down":
+        monkeypatch.setenv("CHURN_LOCAL", str(tmp_path))
+    given = [each.format(folder=tmp_path) for each in GIVEN.get(words, [])]
+
+    outcome = runner.invoke(app, [*words.split(), *given, "--json"])
+
+    assert outcome.exit_code == ENDS_WITH.get(words, ExitCode.DONE), outcome.output
+    found = json.loads(outcome.stdout)
+    assert set((found[0] if isinstance(found, list) else found).keys()) == set(KEYS[words])
+
+
+# Errors
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Settings that name servers where none listens."""
+    for name, value in {
+        "CHURN_LOCAL": str(tmp_path / "local"),
+        "DATABASE_URL": "postgresql://anna:secret@127.0.0.1:1/churn",
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DATABASE_OWNER_URL", raising=False)
+    monkeypatch.setattr(terminal, "QUIET_SECONDS", 300)  # an error is all that is said
+    forget_settings()
+    yield tmp_path
+    monkeypatch.undo()
+    forget_settings()
+
+
+def refused(*words: str, code: ExitCode = ExitCode.FAILED) -> list[str]:
+    """The lines of an error: nothing else is said, and no traceback."""
+    outcome = runner.invoke(app, words)
+    assert outcome.exit_code == code, outcome.output
+    assert isinstance(outcome.exception, SystemExit)
+    assert outcome.stdout == ""
+    lines = outcome.stderr.splitlines()
+    assert 2 <= len(lines) <= ONE_SCREEN
+    return lines
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize(
+    ("words", "remedy", "problem"),
+    [
+        (["stream", "pause"], "Is PostgreSQL up?", "port 1 failed"),
+        (["dlq", "list"], "Is PostgreSQL up?", "port 1 failed"),
+        (["db", "upgrade"], "Is PostgreSQL up?", "The database does not say"),
+        (["verify"], "Check KAFKA_BOOTSTRAP_SERVERS", "Kafka at 127.0.0.1:1 does not answer"),
+    ],
+)
+def test_without_a_server_the_remedy_comes_first(words: list[str], remedy: str, problem: str) -> None:
+    first, *others = refused(*words)
+
+    assert first.startswith(remedy)
+    assert problem in " ".join(others)
+
+
+@pytest.mark.parametrize("words", [["stream", "pause"], ["db", "upgrade"]])
+def test_a_wrong_password_is_said_to_be_one_and_not_shown(
+    platform: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = conninfo_to_dict(platform)
+    wrong = f"postgresql://{parts['user']}:wr0ng@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    for variable in ("DATABASE_URL", "DATABASE_OWNER_URL"):
+        monkeypatch.setenv(variable, wrong)
+    forget_settings()
+
+    first, *others = refused(*words)
+
+    assert first.startswith("Correct the user and the password in DATABASE_URL")
+    assert "password authentication failed" in " ".join(others)
+    assert "wr0ng" not in " ".join([first, *others])
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_missing_file_is_named_with_the_way_out() -> None:
+    first, problem = refused("produce", "--count", "1", "--from", "nowhere.csv")
+
+    assert first.startswith("Make one with 'churn data generate'")
+    assert problem == "There is no customers file at nowhere.csv."
+
+
+def test_a_missing_event_file_is_named_with_the_way_out(servers: Stream) -> None:
+    assert servers.value("select count(*) from dead_letter_events") == 1
+
+    first, problem = refused("dlq", "retry", "0:0", "--file", "nowhere.json")
+
+    assert "--file" in first
+    assert problem == "nowhere.json cannot be read: No such file or directory."
+
+
+@pytest.mark.parametrize("words", [["settings"], ["status"], ["produce", "--count", "1"], ["up"]])
+def test_a_wrong_setting_is_named_with_the_way_out(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCH_SECONDS", "soon")
+    forget_settings()
+
+    first, problem = refused(*words)
+
+    assert "churn settings --format markdown" in first
+    assert problem.startswith("BATCH_SECONDS: Input should be a valid number")
+
+
+# Colours and progress
+
+
+def on_a_terminal(*words: str, **environment: str) -> str:
+    """What a terminal is sent."""
+    ours, theirs = pty.openpty()
+    given = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    command = subprocess.Popen(
+        [CHURN, *words], stdout=theirs, stderr=theirs, env={**given, "TERM": "xterm-256color", **environment}
+    )
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux says so at the end; other systems give nothing
+            break
+        if not part:
+            break
+        said += part
+    os.close(ours)
+    command.wait(60)
+    return said.decode()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["settings"], ["produce"]])
+def test_colours_are_for_terminals_without_no_color(words: list[str]) -> None:
+    assert COLOUR.search(on_a_terminal(*words))
+    assert not COLOUR.search(on_a_terminal(*words, NO_COLOR="1"))
+    piped = subprocess.run([CHURN, *words], capture_output=True, text=True, check=False)
+    assert "\x1b" not in piped.stdout + piped.stderr
+    assert piped.stdout + piped.stderr
+
+
+def test_where_lines_stay_a_stage_that_lasts_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "stderr"
+    monkeypatch.setattr(terminal, "QUIET_SECONDS", 0.01)
+    with file.open("w", buffering=1) as stream:
+        monkeypatch.setattr(terminal, "complaints", Console(file=stream))
+        with Working("Looking") as working:
+            wait_until(lambda: "Looking" in file.read_text(), 30)
+            working("Comparing", 1200)
+            wait_until(lambda: "Comparing" in file.read_text(), 30)
+
+    assert file.read_text() == "Looking\nComparing: 1,200\n"
+
+
+def test_what_ends_soon_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Working("Looking") as working:
+        working("Comparing", 1)
+
+    assert capsys.readouterr().err == ""
+
+
+# Completion
+
+
+def test_bash_completes_commands_options_and_parts(tmp_path: Path) -> None:
+    script = tmp_path / "complete.sh"
+    script.write_text(
+        f"""
+        PATH={CHURN.parent}:$PATH
+        eval "$(churn completion bash)"
+        complete_line() {{
+            COMP_WORDS=($1) COMP_CWORD=$2 COMPREPLY=()
+            _churn_completion churn
+            echo "${{COMPREPLY[@]}}"
+        }}
+        complete_line 'churn st' 1
+        complete_line 'churn dlq re' 2
+        complete_line 'churn verify --js' 2
+        complete_line 'churn logs da' 2
+        """
+    )
+
+    outcome = subprocess.run(["bash", script], capture_output=True, text=True, check=True)  # noqa: S607  # the one on PATH
+
+    assert outcome.stdout.splitlines() == ["status stream", "retry", "--json", "daemon"]
+
+
+@pytest.mark.parametrize("shell", Shell)
+def test_each_shell_is_told_by_what_it_is_completed(shell: Shell) -> None:
+    outcome = runner.invoke(app, ["completion", shell])
+
+    assert outcome.exit_code == 0
+    assert f"_CHURN_COMPLETE=complete_{shell}" in outcome.stdout

@@ -1,0 +1,49 @@
+"""The tree of churn's commands, as its library knows it."""
+
+from collections.abc import Iterator, Sequence
+
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from churn_platform.cli import app
+
+Command = TyperCommand | TyperGroup
+
+
+def root() -> TyperGroup:
+    """`churn` itself."""
+    command = get_command(app)
+    assert isinstance(command, TyperGroup)
+    return command
+
+
+def commands(group: TyperGroup | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
+    """Every command and group of commands with the words that name it, `churn` (no words) first."""
+    group = group or root()
+    yield path, group
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, (*path, name))
+        else:
+            assert isinstance(command, TyperCommand)
+            yield (*path, name), command
+
+
+def parse(words: Sequence[str]) -> tuple[str, ...]:
+    """The words of the command that a command line means. Its options and values are parsed, and nothing is done.
+
+    Args:
+        words: without `churn` itself.
+
+    Raises:
+        UsageError: there is no such command or option, or a value is none.
+    """
+    group, path, left = root(), [], list(words)
+    while True:
+        name, command, left = group.resolve_command(group.make_context("churn", list(left)), left)
+        assert command is not None
+        path.append(str(name))
+        if not isinstance(command, TyperGroup):
+            command.make_context(str(name), left)
+            return tuple(path)
+        group = command
