@@ -155,19 +155,22 @@ class BatchLoop:
                     keepalives_count=3,
                 )
             )
-            self.follower = follower or ChampionFollower(load_champion(self._connection), log)
+            # Clients of Kafka connect while the model is loaded: each would wait half a second for it otherwise.
             self._admin = clients.admin(config.kafka)
-            topics.create_missing(self._admin, config)
-            topic = topics.describe(self._admin, config.events_topic)
             self._consumer = make_consumer(config)
             opened.callback(self._consumer.close)
+            self._publisher = Publisher(config)
+            opened.callback(self._publisher.release)
+            self.follower = follower or ChampionFollower(load_champion(self._connection), log)
+            gc.collect()  # takes 0.15 s: not when another run has died and its events wait
+            topics.create_missing(self._admin, config)
+            topic = topics.describe(self._admin, config.events_topic)
             for partition in topic.partitions:
                 watermarks(
                     self._consumer, topic.name, partition
                 )  # it knows the brokers now, and need not look for them
-            self._publisher = Publisher(config)
+            self._publisher.warm_up()
             opened.pop_all()
-        gc.collect()  # takes 0.15 s: not when another run has died and its events wait
         # The loop hands work to the writer through a queue of one: while a commit is written, the next one gathers.
         self._work: queue.Queue[_Work | None] = queue.Queue(1)
         self._scorer = ThreadPoolExecutor(1, "scorer")
