@@ -218,7 +218,7 @@ class BatchLoop:
             self._writer.start()
             with _tuned_interpreter():
                 self._loop()
-            self._work.put(None)
+            self._hand_over(None)
             self._writer.join()
             self._check_threads()
             self._publisher.finish(self._pulse, every=PULSE_SECONDS)
@@ -427,7 +427,8 @@ class BatchLoop:
             next_offsets.update(ahead)
             self._hand_over(_Work(None, (), (), dict(next_offsets)))
 
-    def _hand_over(self, work: _Work) -> None:
+    def _hand_over(self, work: _Work | None) -> None:
+        """Give the writer its next commit, or None where there is none. One that has failed is not waited for."""
         self._writer_idle.clear()
         while True:
             self._check_threads()
