@@ -42,6 +42,7 @@ HIGH_RISK_COLUMNS = _columns(
     ("gender", "text", "Female or Male"),
     ("age", "real", "Years; null where unknown"),
     ("balance", "double precision", "Euros"),
+    ("reasons", "jsonb", "What moves the log-odds most: feature, value, contribution; null until explained"),
     ("detected_at", "timestamptz", "When the event was scored"),
     ("alert_sent", "boolean", "Whether somebody was told"),
     ("alert_sent_at", "timestamptz", "When somebody was told"),

@@ -30,6 +30,7 @@ from churn_platform.streaming.exceptions import (
     TopicMissingError,
     UnknownBatchError,
 )
+from churn_platform.streaming.explaining import ExplainerThread
 from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.publisher import SCHEMA, Publication, Publisher, prediction_frame
 from churn_platform.streaming.reader import (
@@ -174,6 +175,7 @@ class BatchLoop:
         self._writer_idle = threading.Event()
         self._writer_idle.set()
         self._writer_error: BaseException | None = None
+        self._explainer = ExplainerThread(config.dsn, writer_idle=self._writer_idle, log=log)
         self._positions: dict[int, int] = {}
         self._opened: datetime | None = None
         self._accepts_from = config.epoch
@@ -212,6 +214,7 @@ class BatchLoop:
             self._publisher.begin(topic, self._positions)
             on_lock(orphans)
             self._writer.start()
+            self._explainer.start()
             with _tuned_interpreter():
                 self._loop()
             self._work.put(None)
@@ -438,6 +441,7 @@ class BatchLoop:
 
     def _release(self) -> None:
         """Let go of everything; of the lock too, so that a standby goes on from here."""
+        self._explainer.stop()
         self._publisher.release()
         self._scorer.shutdown()
         self._consumer.close()
@@ -521,6 +525,8 @@ class BatchLoop:
         if written is None or scored is None:
             return Publication(pl.DataFrame(schema=SCHEMA), ends)
         self._result.commits += 1
+        if written.high_risk:
+            self._explainer.notice()
         if len(written.predictions):
             event_times = written.predictions.events.event_timestamp
             self._result.latencies.append(time.time() - event_times / MICROSECONDS)
