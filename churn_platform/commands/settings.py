@@ -41,6 +41,7 @@ GROUPS: Final = {
     "metrics_seconds": "Metrics",
     "retention_days": "Growth",
     "data_preparation_cron": "Schedules",
+    "call_cost": "The model",
     "mlflow_experiment": "MLflow names",
 }
 ORDER: Final = (
