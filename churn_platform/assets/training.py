@@ -234,15 +234,16 @@ def _hyperparameters(
             mlflow.log_params(trial.hyperparameters.as_dict())
             mlflow.log_metrics({"log_loss": trial.log_loss, "oof_roc_auc": trial.roc_auc, "oof_brier": trial.brier})
 
-    found = tuning.tune(
-        features,
-        churned,
-        trials=trials,
-        seconds=settings().tuning_seconds,
-        study=study,
-        storage=study_storage(settings().postgres_dsn),
-        on_trial=report,
-    )
+    with study_storage(settings().postgres_dsn) as storage:
+        found = tuning.tune(
+            features,
+            churned,
+            trials=trials,
+            seconds=settings().tuning_seconds,
+            study=study,
+            storage=storage,
+            on_trial=report,
+        )
     source = f"trial {found[0].number} of {len(found)} of study {study}"
     context.log.info(f"Hyperparameters of {source}: {found[0].hyperparameters}")
     return found[0].hyperparameters, source

@@ -41,7 +41,7 @@ def _model_json(outcome: Outcome) -> dict[str, object]:
         "version": outcome.model_version,
         "oof_roc_auc": out_of_fold.pop("roc_auc"),
         **out_of_fold,
-        "threshold": outcome.model_metrics["threshold"],
+        "threshold": outcome.model_metrics.get("threshold"),
         "test": {name: value for name, value in figures["the test split"].items() if name in MODEL_FIGURES},
     }
 

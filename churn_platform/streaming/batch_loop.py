@@ -441,7 +441,6 @@ class BatchLoop:
 
     def _release(self) -> None:
         """Let go of everything; of the lock too, so that a standby goes on from here."""
-        self._explainer.stop()
         self._publisher.release()
         self._scorer.shutdown()
         self._consumer.close()
@@ -449,6 +448,7 @@ class BatchLoop:
             self._stop_writer()
         if not self._writer.is_alive():
             self._connection.close()
+        self._explainer.stop()  # last: nobody waits for it with the lock
 
     def _stop_writer(self) -> None:
         """Let the writer's statement end. If it does not, PostgreSQL is cut off, and ends the session by its lease."""

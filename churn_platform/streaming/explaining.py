@@ -28,6 +28,7 @@ AT_ONCE: Final = 32
 AT_ONCE_AFTERWARDS: Final = 512
 # So often it looks by itself: for what others left, and whether PostgreSQL is back.
 LOOK_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 2.0
 KEPT_MODELS: Final = 3
 
 # Columns of churn_predictions, as the features call them.
@@ -141,11 +142,11 @@ class ExplainerThread:
         self._news.set()
 
     def stop(self) -> None:
-        """End after the rows at hand. May be called before start()."""
+        """End after the rows at hand; not waited for long, where PostgreSQL does not answer. May precede start()."""
         self._stopped = True
         self._news.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stopped:

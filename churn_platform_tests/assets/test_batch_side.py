@@ -234,6 +234,51 @@ def test_no_row_of_the_test_split_is_read_before_the_model_is_made(batch_side: B
     assert not result.success, "model_evaluation, which comes last, notices the garbled rows"
 
 
+def test_a_search_is_logged_trial_by_trial_and_taken_from_record_the_next_time(
+    batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    from churn_platform.modeling import tuning
+
+    monkeypatch.setattr(tuning, "TREES_TIMES_DEPTH", 60)
+    monkeypatch.setenv("TUNING_TRIALS", "2")
+    settings.cache_clear()
+    try:
+        first, second = (batch_side.run("training_job") for _ in range(2))
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+
+    made = [metadata(result, "churn_model") for result in (first, second)]
+    assert "of 2 of study churn" in str(made[0]["hyperparameters_from"])
+    assert made[0]["hyperparameters"] == made[1]["hyperparameters"]
+    bundles = [ModelBundle.load(str(each["bundle"])).parts() for each in made]
+    assert bundles[0] == bundles[1]
+    mlflow.set_tracking_uri(settings().tracking_uri)
+    trials = {
+        result.run_id: mlflow.search_runs(
+            experiment_names=[MODEL],
+            filter_string=f"tags.mlflow.parentRunId = '{run_of(result)}'",
+            output_format="list",
+        )
+        for result in (first, second)
+    }
+    assert [len(runs) for runs in trials.values()] == [2, 0]
+    assert all(run.data.metrics["log_loss"] > 0 for run in trials[first.run_id])
+
+
+def run_of(result: dg.ExecuteInProcessResult) -> str:
+    """MLflow's id of the run that a training job wrote to."""
+    import mlflow
+
+    mlflow.set_tracking_uri(settings().tracking_uri)
+    (run,) = mlflow.search_runs(
+        experiment_names=[MODEL], filter_string=f"tags.dagster_run_id = '{result.run_id}'", output_format="list"
+    )
+    return str(run.info.run_id)
+
+
 def test_an_alias_moved_by_hand_is_adopted_and_reported(batch_side: BatchSide) -> None:
     chosen = batch_side.train()["candidate_version"]
     assert isinstance(chosen, int)

@@ -36,8 +36,8 @@ def search(
     dsn: str, study: str, *, trials: int = TRIALS, on_trial: Callable[[Trial], None] = lambda _: None
 ) -> list[Trial]:
     """Search in this database."""
-    storage = study_storage(dsn)
-    return tune(MATRIX, CHURNED, trials=trials, seconds=60, study=study, storage=storage, on_trial=on_trial)
+    with study_storage(dsn) as storage:
+        return tune(MATRIX, CHURNED, trials=trials, seconds=60, study=study, storage=storage, on_trial=on_trial)
 
 
 def test_an_interrupted_search_is_resumed_and_finds_what_it_would_have_found(
