@@ -221,6 +221,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def main(
     trials: Annotated[int, typer.Option(min=0, help="Trials of a search on the training split.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Seeds of the folds that judge each of those trials.")] = 3,
     nest: Annotated[bool, typer.Option("--nested", help="Search within each fold, too: takes long.")] = False,
     nested_seeds: Annotated[int, typer.Option(min=1, help="Seeds of the folds to do that for.")] = 5,
     nested_trials: Annotated[int, typer.Option(min=1, help="Trials of each of those searches.")] = 30,
@@ -247,7 +248,7 @@ def main(
     found["out_of_fold"] = rows
     if trials:
         began = time.perf_counter()
-        best = tune(data.features, data.churned, trials=trials, seconds=3600, study="benchmark")[:5]
+        best = tune(data.features, data.churned, trials=trials, seconds=3600, study="benchmark", repeats=repeats)[:5]
         found["search"] = {"seconds": time.perf_counter() - began, "best": [asdict(trial) for trial in best]}
         console.print(f"{trials} trials in {time.perf_counter() - began:.0f} s; the best:", *best, sep="\n")
     found["test"] = on_the_test_split(data)

@@ -60,6 +60,7 @@ def tune(
     trials: int,
     seconds: float,
     study: str,
+    repeats: int = 1,
     storage: optuna.storages.BaseStorage | None = None,
     on_trial: Callable[[Trial], None] = lambda _: None,
 ) -> list[Trial]:
@@ -74,7 +75,8 @@ def tune(
         churned: shape (n,), 0 or 1.
         trials: how many are to have ended, those on record included.
         seconds: no trial begins after this long.
-        study: name of the search; of the same rows only.
+        study: name of the search; of the same rows and repeats only.
+        repeats: how many seeds of the folds each trial is judged by: one seed's best trial is partly luck.
         storage: where it is kept; None: nowhere.
         on_trial: called after each new trial.
 
@@ -96,7 +98,7 @@ def tune(
         if done == 0 and not searched.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)):
             searched.enqueue_trial({name: Hyperparameters().as_dict()[name] for name in _space()})
         asked = searched.ask(_space())
-        trial = _try(done + 1, features, churned, asked.params)
+        trial = _try(done + 1, features, churned, asked.params, repeats)
         for name, value in {
             "trees": trial.hyperparameters.trees,
             "roc_auc": trial.roc_auc,
@@ -137,23 +139,26 @@ def stopping_trees(features: NDArray[np.float32], churned: NDArray[np.int64], hy
     return int(booster.best_iteration) + 1
 
 
-def _try(number: int, features: NDArray[np.float32], churned: NDArray[np.int64], parameters: dict[str, Any]) -> Trial:
+def _try(
+    number: int, features: NDArray[np.float32], churned: NDArray[np.int64], parameters: dict[str, Any], repeats: int
+) -> Trial:
     from sklearn.model_selection import StratifiedKFold  # 1 s to import
 
     most = _hyperparameters(parameters, trees=TREES_TIMES_DEPTH // int(parameters["max_depth"]))
-    probabilities = np.empty(len(churned), dtype=np.float32)
+    probabilities = np.empty((repeats, len(churned)), dtype=np.float32)
     trees = []
-    for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(features, churned):
-        trees.append(stopping_trees(features[seen], churned[seen], most))
-        booster = fit(features[seen], churned[seen], _hyperparameters(parameters, trees=trees[-1]))
-        probabilities[unseen] = predict(booster, features[unseen], threads=THREADS)
+    for repeat in range(repeats):
+        for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED + repeat).split(features, churned):
+            trees.append(stopping_trees(features[seen], churned[seen], most))
+            booster = fit(features[seen], churned[seen], _hyperparameters(parameters, trees=trees[-1]))
+            probabilities[repeat, unseen] = predict(booster, features[unseen], threads=THREADS)
     happened = np.where(churned == 1, probabilities.astype(np.float64), 1 - probabilities.astype(np.float64))
     return Trial(
         number=number,
         hyperparameters=_hyperparameters(parameters, trees=int(np.median(trees))),
         log_loss=float(-np.log(happened).mean()),
-        roc_auc=auc(churned, probabilities),
-        brier=brier_score(churned, probabilities),
+        roc_auc=float(np.mean([auc(churned, each) for each in probabilities])),
+        brier=float(np.mean([brier_score(churned, each) for each in probabilities])),
     )
 
 

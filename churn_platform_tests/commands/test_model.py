@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
+from churn_platform.commands.terminal import output
 from churn_platform.features.columns import TARGET, columns_of
 from churn_platform.modeling.out_of_fold import OutOfFold
 from churn_platform.modeling.splitting import TRAIN, rows_of, with_split
@@ -22,7 +23,7 @@ from churn_platform.storage.parquet import to_parquet
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.modeling.bundles import FEW_TREES, small_bundle
 
-runner = CliRunner(env={"COLUMNS": "200"})
+runner = CliRunner()
 MODEL = "model_commands"
 
 
@@ -48,6 +49,7 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     """A database, a folder and a registered model of its own."""
     monkeypatch.setenv("CHURN_ARTIFACTS", str(tmp_path))
     monkeypatch.setenv("MLFLOW_MODEL", MODEL)
+    monkeypatch.setattr(output, "width", 200)  # a row of the table is a line
     settings.cache_clear()
     split = with_split(cleaned(1_500), TARGET)
     write_bytes(join(settings().artifacts, "assets", "train_test_split.parquet"), to_parquet(split))
@@ -59,7 +61,7 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
             bundle, uri = small_bundle(hyperparameters), str(tmp_path / str(version))
             bundle.save(uri)
             OutOfFold.of(rows, bundle.score(columns_of(rows))).save(uri)
-            client.create_model_version(MODEL, uri)
+            client.create_model_version(MODEL, f"s3://models/{version}")  # nothing is read from there
             metrics = {"oof_roc_auc": 0.8 + version / 100, "threshold": 0.3}
             model_versions.register(connection, version=version, uri=uri, run_id=f"run {version}", metrics=metrics)
     yield Registry(platform)
