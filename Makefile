@@ -71,6 +71,14 @@ test-faults: install ## Break everything that may fail, one after the other, on 
 test-image: install ## Build the image with buildah, and run docker-compose.yaml's services from it as processes (as root)
 	$(BIN)/python -m churn_platform_tests.image $(ARGS)
 
+.PHONY: test-ui
+test-ui: install ## Do in Dagster's UI what a person does, in headless Chromium, on a platform that is up
+	$(BIN)/python -m pytest -m ui churn_platform_tests/ui $(ARGS)
+
+.PHONY: screenshots
+screenshots: install ## Take the pictures of docs/images anew, in headless Chromium
+	$(BIN)/python -m churn_platform_tests.ui.screenshots $(ARGS)
+
 .PHONY: soak
 soak: install ## Break something at random every 20 s under load (ARGS="--minutes 10 --rate 2000")
 	$(BIN)/python -m churn_platform_tests.faults.soak $(ARGS)

@@ -16,15 +16,15 @@ import dagster as dg
 import numpy as np
 import psycopg
 import typer
-from confluent_kafka import Producer
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.cli import execute_query
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.latency import wait_until
 from benchmarks.servers import new_database, own_stack
-from churn_platform.assets.predictions import batch_metadata
+from churn_platform.assets.batches import batch_metadata
 from churn_platform.definitions import defs
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
@@ -38,6 +38,7 @@ from churn_platform.storage.archive import archive_next
 from churn_platform.streaming import topics
 from churn_platform.streaming.commit import Source, write_rows
 from churn_platform.streaming.events import MICROSECONDS, EventColumns
+from churn_platform.streaming.producer import send
 from churn_platform.streaming.scoring import ScoredEvents
 
 TICKS: Final = 15
@@ -350,10 +351,11 @@ class Growth:
     def partitions(self, counts: Sequence[int]) -> None:
         """Measure tick and asset page at each number of partitions."""
         kafka = KafkaResource()
-        topics.create_missing(kafka.admin(), kafka.stream())
-        producer = Producer(settings().kafka_client)
-        producer.produce(settings().events_topic, b"{}")
-        producer.flush(30)
+        config, admin = kafka.stream(), kafka.admin()
+        topics.create_missing(admin, config)
+        send(config, [("", b"{}")])
+        topic = topics.describe(admin, config.events_topic)
+        wait_until(lambda: any(topics.list_offsets(admin, topic, topics.LATEST).values()), "the event to be there")
         with self._grown.asset_page() as grown, self._new.asset_page() as new:
             for count in counts:
                 with self._said(f"{count:,} partitions"):

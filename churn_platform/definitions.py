@@ -1,5 +1,6 @@
 """The code location: the only place where assets, checks, jobs, schedules, sensors and resources come together."""
 
+import warnings
 from collections.abc import Mapping
 
 import dagster as dg
@@ -20,6 +21,7 @@ from churn_platform.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.schedules import data_preparation_schedule, training_schedule
 from churn_platform.sensors import customer_events_sensor, dirty_hours_sensor
+from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform.storage.parquet_io_manager import ParquetIOManager
 from churn_platform.storage.postgres_io_manager import PostgresIOManager
 
@@ -39,8 +41,19 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         "mlflow_registry": MlflowRegistry(),
         **(resource_overrides or {}),
     }
+    assets = dg.load_assets_from_modules([raw, preparation, training, predictions, metrics], include_specs=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # links to code are called beta, once for each asset and load
+        assets = dg.with_source_code_references(assets)
+        if settings().code_url:
+            assets = dg.link_code_references_to_git(
+                assets,
+                git_url=settings().code_url,
+                git_branch=settings().code_branch,
+                file_path_mapping=dg.AnchorBasedFilePathMapping(PROJECT_ROOT, file_anchor_path_in_repository=""),
+            )
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([raw, preparation, training, predictions, metrics], include_specs=True),
+        assets=assets,
         asset_checks=BATCH_SIDE_CHECKS,
         jobs=[
             data_preparation_job,

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
-from churn_platform.assets.predictions import churn_predictions_topic, customer_events, orphan_materialization
+from churn_platform.assets.batches import orphan_materialization
+from churn_platform.assets.predictions import churn_predictions_topic, customer_events
+from churn_platform.assets.shown import rows_table
 from churn_platform.jobs import daily_metrics_job, hourly_metrics_job, prediction_stream_job
 from churn_platform.partitions import batch_key, batches, day_key, hour_key
 from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.settings import settings
+from churn_platform.streaming.config import LANE
 
 if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it starts
     import psycopg
@@ -108,7 +111,8 @@ def customer_events_sensor(
         state = _State.load(context.cursor)
         runs = _streaming_runs(context.instance, ledger.streaming_sessions(connection), state.missing, now)
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
-            orphan_materialization(batch) for batch in _unreported(context.instance, connection)
+            orphan_materialization(batch, ledger.ranges_of(connection, batch.batch))
+            for batch in _unreported(context.instance, connection)
         ]
         batch = ledger.open_batch(connection)
         decision = planning.decide(
@@ -142,7 +146,12 @@ def customer_events_sensor(
     context.log.info(decision.reason)
     request = dg.RunRequest(
         partition_key=key,
-        tags={STREAM_TAG: "live", "churn/topic": config.events_topic, "dagster/priority": "10"},
+        tags={
+            STREAM_TAG: "live",
+            "churn/topic": config.events_topic,
+            "churn/lane": LANE,
+            "dagster/priority": "10",
+        },
     )
     return dg.SensorResult(
         run_requests=[request],
@@ -211,14 +220,18 @@ def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") 
 
 def _observations(backlog: "topics.Backlog", published: Mapping[int, int]) -> list[dg.AssetObservation]:
     """Both topics' lags: offsets that wait to be scored, and those scored that wait to be published."""
-    unpublished = {p: position - published.get(p, position) for p, position in backlog.positions.items()}
+    published = {p: published.get(p, position) for p, position in backlog.positions.items()}
     return [
-        dg.AssetObservation(
-            asset.key,
-            metadata={"lag": sum(lag.values()), **{f"lag_partition_{number}": count for number, count in lag.items()}},
-        )
-        for asset, lag in ((customer_events, backlog.lag), (churn_predictions_topic, unpublished))
+        _lag(customer_events.key, reached=backlog.positions, ends=backlog.ends),
+        _lag(churn_predictions_topic.key, reached=published, ends=backlog.positions),
     ]
+
+
+def _lag(asset: dg.AssetKey, *, reached: Mapping[int, int], ends: Mapping[int, int]) -> dg.AssetObservation:
+    """How far a stage of the stream is behind, in offsets of the events topic, by Kafka partition."""
+    lag = {partition: max(0, end - reached[partition]) for partition, end in ends.items()}
+    rows = [{"kafka_partition": p, "reached": reached[p], "end": ends[p], "lag": lag[p]} for p in ends]
+    return dg.AssetObservation(asset, metadata={"lag": sum(lag.values()), **rows_table("partitions", rows)})
 
 
 def _age(moment: datetime | None, now: float) -> float | None:

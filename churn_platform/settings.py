@@ -47,10 +47,17 @@ def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def _linkable(url: str) -> str:
+    if url and not (url.startswith("https://") and ("github" in url or "gitlab" in url)):
+        raise ValueError("expected an https:// address of a repository on GitHub or GitLab, or nothing")
+    return url.rstrip("/")
+
+
 ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
 ArtifactsPlace = Annotated[str, AfterValidator(_folder_or_prefix)]
 WebAddress = Annotated[str | None, AfterValidator(_web_address)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
+RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
 
 
 class Settings(BaseSettings):
@@ -218,6 +225,20 @@ class Settings(BaseSettings):
     promotion_slice_loss: float = Field(
         0.02, ge=0, description="Most ROC AUC that a slice of the customers may lose by a new champion."
     )
+
+    # What the Dagster UI shows
+    preview_rows: int = Field(
+        5,
+        ge=0,
+        le=50,
+        description="Rows of a table that a materialization shows; Dagster's event log keeps them. 0: none.",
+    )
+    code_url: RepositoryUrl = Field(
+        "",
+        description="GitHub or GitLab repository of this code, https://github.com/you/churn: asset pages link to it. "
+        "Empty: they name the local file.",
+    )
+    code_branch: str = Field("main", description="Branch, tag or commit that those links lead to.")
 
     # MLflow names
     mlflow_experiment: str = Field("churn", description="MLflow experiment of the training runs.")

@@ -74,6 +74,7 @@ FLOW = (
     "end_to_end",
     "benchmarks",
     "image",
+    "ui",
     "faults",
 )
 

@@ -1,5 +1,6 @@
 """The code location as a server loads it."""
 
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import dagster as dg
 import pytest
 
 from churn_platform.definitions import build_defs, defs
+from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform.storage.parquet_io_manager import ParquetIOManager
 
 BATCH_SIDE = {
@@ -27,7 +29,24 @@ BATCH_SIDE = {
     "champion_model",
 }
 STREAM = {"churn_predictions", "churn_metrics_hourly", "churn_metrics_daily"}
-EXTERNAL = {"customer_events", "churn_predictions_topic", "dead_letter_events", "high_risk_customers"}
+EXTERNAL = {
+    "customers_file",
+    "registered_model",
+    "customer_events",
+    "churn_predictions_topic",
+    "dead_letter_events",
+    "high_risk_customers",
+}
+# Fitted steps, a model and who is champion: what is not a table has no columns.
+NOT_TABLES = {
+    "feature_imputer",
+    "feature_encoder",
+    "feature_scaler",
+    "churn_model",
+    "model_evaluation",
+    "champion_model",
+    "registered_model",
+}
 SLOW = ("mlflow", "sklearn", "xgboost", "dagster_mlflow")
 
 
@@ -59,13 +78,80 @@ def test_an_asset_says_what_it_is_and_whose(name: str) -> None:
     assert node.is_executable == (name not in EXTERNAL)
 
 
-@pytest.mark.parametrize("name", sorted(STREAM | {"raw_customers", "cleaned_customers", "train_features"}))
+@pytest.mark.parametrize("name", sorted((BATCH_SIDE | STREAM | EXTERNAL) - NOT_TABLES))
 def test_a_table_says_what_its_columns_mean(name: str) -> None:
-    schema = defs.resolve_asset_graph().get(dg.AssetKey(name)).metadata["dagster/column_schema"]
+    schema = _columns(name)
 
-    assert isinstance(schema, dg.TableSchema)
     assert schema.columns
-    assert all(column.description for column in schema.columns)
+    assert all(column.type and column.description for column in schema.columns)
+
+
+@pytest.mark.parametrize("name", sorted((BATCH_SIDE | STREAM | EXTERNAL) - NOT_TABLES))
+def test_a_column_comes_from_a_column_that_an_asset_upstream_has(name: str) -> None:
+    graph = defs.resolve_asset_graph()
+    lineage = graph.get(dg.AssetKey(name)).metadata["dagster/column_lineage"]
+
+    assert lineage.deps_by_column.keys() <= {column.name for column in _columns(name).columns}
+    for dependencies in lineage.deps_by_column.values():
+        for each in dependencies:
+            assert each.asset_key in graph.get(dg.AssetKey(name)).parent_keys
+            assert each.column_name in {column.name for column in _columns(each.asset_key.to_user_string()).columns}
+
+
+@pytest.mark.parametrize("name", sorted((BATCH_SIDE | STREAM) - NOT_TABLES))
+def test_of_a_table_of_ours_every_feature_can_be_traced_to_the_file_or_the_topic(name: str) -> None:
+    columns = [column.name for column in _columns(name).columns if column.name.lower() in ("age", "avg_age", "balance")]
+
+    for column in columns:
+        assert _trace(name, column) & {"customers_file", "customer_events"}
+
+
+def _columns(asset: str) -> dg.TableSchema:
+    schema = defs.resolve_asset_graph().get(dg.AssetKey(asset)).metadata["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchema)
+    return schema
+
+
+def _trace(asset: str, column: str) -> set[str]:
+    """The assets that a column is made of in the end."""
+    metadata = defs.resolve_asset_graph().get(dg.AssetKey(asset)).metadata
+    dependencies = metadata["dagster/column_lineage"].deps_by_column.get(column, [])
+    if not dependencies:
+        return {asset}
+    return set().union(*(_trace(each.asset_key.to_user_string(), each.column_name) for each in dependencies))
+
+
+def test_links_in_descriptions_lead_to_assets_that_are_there() -> None:
+    graph = defs.resolve_asset_graph()
+    texts = [graph.get(key).description or "" for key in graph.get_all_asset_keys()]
+    linked = {name for text in texts for name in re.findall(r"\]\(/assets/(\w+)\)", text)}
+
+    assert len(linked) > 5
+    assert linked <= {key.to_user_string() for key in graph.get_all_asset_keys()}
+
+
+@pytest.mark.parametrize("name", sorted(STREAM | {"raw_customers", "champion_model"}))
+def test_what_should_be_fresh_says_how_fresh(name: str) -> None:
+    assert defs.resolve_asset_graph().get(dg.AssetKey(name)).freshness_policy is not None
+
+
+def test_an_asset_leads_to_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reference() -> object:
+        metadata = build_defs().resolve_asset_graph().get(dg.AssetKey("raw_customers")).metadata
+        return metadata["dagster/code_references"].code_references[0]
+
+    local = reference()
+    monkeypatch.setenv("CODE_URL", "https://github.com/somebody/churn/")
+    monkeypatch.setenv("CODE_BRANCH", "v1")
+    settings.cache_clear()
+    linked = reference()
+    monkeypatch.undo()
+    settings.cache_clear()
+
+    assert isinstance(local, dg.LocalFileCodeReference)
+    assert local.file_path == str(PROJECT_ROOT / "churn_platform/assets/raw.py")
+    assert isinstance(linked, dg.UrlCodeReference)
+    assert linked.url.startswith("https://github.com/somebody/churn/tree/v1/churn_platform/assets/raw.py#L")
 
 
 def test_automation_is_there_and_schedules_of_the_batch_side_are_off_until_turned_on() -> None:

@@ -1,32 +1,53 @@
-"""Column schemas of the batch side's tables, for the UI: type, unit, range and meaning of each column."""
+"""Columns of the batch side's tables, for the UI: type, unit, range, meaning and origin of each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
+from churn_platform.assets.column_lineage import Sources, table_metadata
 from churn_platform.customers.schema import COLUMNS_BY_NAME
 from churn_platform.features.binning import BAND_NAMES
-from churn_platform.features.columns import BAND_COLUMN, CATEGORICAL_COLUMNS
+from churn_platform.features.columns import BAND_COLUMN, CATEGORICAL_COLUMNS, TARGET
 from churn_platform.modeling.splitting import SPLIT
 
 BANDS = ", ".join(f"{code} {name}" for code, name in enumerate(BAND_NAMES))
 
 
-def column_schema(names: Iterable[str], *, scaled: Iterable[str] = (), imputed: bool = False) -> dg.TableSchema:
-    """The schema of a table with these columns.
+def column_metadata(
+    names: Sequence[str],
+    *,
+    upstream: str = "",
+    upstream_names: Iterable[str] = (),
+    scaled: Iterable[str] = (),
+    imputed: bool = False,
+) -> dict[str, dg.TableSchema | dg.TableColumnLineage]:
+    """The schema of a table with these columns, and its column lineage.
 
     Args:
         names: raw columns, binary columns, CreditScoreBins or split, in the table's order.
+        upstream: the asset that the table is made of, if it is one of ours.
+        upstream_names: columns of that asset.
         scaled: those of them that are min-max scaled.
         imputed: whether gaps have been filled.
     """
-    scaled = set(scaled)
-    return dg.TableSchema(columns=[_column(name, scaled=name in scaled, imputed=imputed) for name in names])
+    scaled, there = set(scaled), set(upstream_names)
+    sources: Sources = {}
+    if upstream:
+        sources = {name: [f"{upstream}.{name if name in there else _origin(name)}"] for name in names}
+    return table_metadata((_column(name, scaled=name in scaled, imputed=imputed) for name in names), sources)
+
+
+def _origin(name: str) -> str:
+    """The column that a new column is made of: a band of CreditScore, a binary column of a category, a split of Exited.
+
+    The split is stratified by Exited; which row goes where is drawn.
+    """
+    return {BAND_COLUMN: "CreditScore", SPLIT: TARGET}.get(name) or name.split("_", maxsplit=1)[0]
 
 
 def _column(name: str, *, scaled: bool, imputed: bool) -> dg.TableColumn:
     if name == SPLIT:
-        return dg.TableColumn(name, "object", "train or test: which rows a model may learn from.", _not_null())
+        return dg.TableColumn(name, "string", "train or test: which rows a model may learn from.", _not_null())
     if name == BAND_COLUMN:
         return dg.TableColumn(name, "int8", f"Credit score band: {BANDS}.", _not_null())
     if name not in COLUMNS_BY_NAME:
@@ -39,7 +60,7 @@ def _column(name: str, *, scaled: bool, imputed: bool) -> dg.TableColumn:
     known = not raw.nullable or (imputed and name not in CATEGORICAL_COLUMNS)
     return dg.TableColumn(
         name,
-        raw.dtype,
+        "string" if raw.dtype == "object" else raw.dtype,
         f"{raw.description} Values: {raw.allowed}.",
         dg.TableColumnConstraints(nullable=not known, unique=raw.unique),
     )

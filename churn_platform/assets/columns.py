@@ -1,64 +1,206 @@
-"""Column schemas of the PostgreSQL tables, as the Dagster UI shows them."""
+"""Columns of the PostgreSQL tables and fields of the Kafka messages, as the Dagster UI shows them."""
+
+from collections.abc import Iterable
+from dataclasses import replace
 
 import dagster as dg
 
+from churn_platform.assets.column_lineage import table_metadata
+from churn_platform.customers.schema import COLUMNS
+from churn_platform.features.columns import INPUT_COLUMNS
 
-def _columns(*columns: tuple[str, str, str]) -> dg.TableSchema:
-    return dg.TableSchema([dg.TableColumn(name, type_, description=text) for name, type_, text in columns])
+Metadata = dict[str, dg.TableSchema | dg.TableColumnLineage]
 
+
+def _columns(*columns: tuple[str, str, str] | tuple[str, str, str, str]) -> Metadata:
+    """Metadata of a table, from name, type, meaning and, space-separated, the columns that each comes from."""
+    return table_metadata(
+        (dg.TableColumn(name, type_, description=text) for name, type_, text, *_ in columns),
+        {name: sources[0].split() for name, _, _, *sources in columns if sources},
+    )
+
+
+def _event_fields() -> Iterable[tuple[str, str, str]]:
+    for column in COLUMNS:
+        if column.name in ("CustomerId", *INPUT_COLUMNS):
+            kind = {"whole": "integer", "number": "number"}.get(column.kind, "string")
+            # A customer without a Gender is left out of the training; an event without one is a dead letter.
+            given = replace(column, nullable=column.nullable and column.name != "Gender")
+            yield column.name, kind, f"{column.description} Values: {given.allowed}."
+
+
+EVENT_FIELDS = _columns(
+    *_event_fields(),
+    ("event_id", "string", "Id of the event, best a UUID; left out, the message's position stands in for it."),
+    ("event_timestamp", "string", "When it happened, RFC 3339 with a time zone; left out, Kafka's own time counts."),
+    ("true_churn_label", "integer", "1 left, 0 stayed, where that is known already."),
+)
 
 PREDICTION_COLUMNS = _columns(
-    ("event_id", "uuid", "Id of the event; a UUIDv5 of what was sent where that was no UUID"),
-    ("event_ref", "text", "The id as sent, where it was not a UUID"),
-    ("customer_id", "bigint", "CustomerId"),
-    ("prediction", "smallint", "1 churn, 0 retained: risk_score against the model's threshold"),
-    ("probability", "real", "P(churn), 0 to 1; the same number as risk_score"),
-    ("risk_score", "real", "P(churn), 0 to 1; high risk from 0.7"),
-    ("predicted_at", "timestamptz", "When the commit was scored"),
-    ("event_timestamp", "timestamptz", "Time of the event, UTC; Kafka's own where it had none"),
-    ("model_version", "integer", "Champion that scored it: model_versions.version"),
-    ("credit_score", "smallint", "Points, 300 to 900"),
-    ("geography", "text", "France, Germany or Spain"),
-    ("gender", "text", "Female or Male"),
-    ("age", "real", "Years, 18 to 120; null where unknown"),
-    ("tenure", "smallint", "Years with the bank"),
-    ("balance", "double precision", "Account balance, euros"),
-    ("num_of_products", "smallint", "Products held"),
-    ("has_cr_card", "smallint", "1 holds a credit card"),
-    ("is_active_member", "smallint", "1 active"),
-    ("estimated_salary", "double precision", "Euros a year"),
-    ("true_churn_label", "smallint", "1 left, 0 stayed; null where the event did not say"),
-    ("batch", "text", "Batch, and prediction partition, that the row belongs to"),
-    ("kafka_partition", "integer", "Where the event was read from"),
-    ("kafka_offset", "bigint", "Where the event was read from"),
+    (
+        "event_id",
+        "uuid",
+        "Id of the event; a UUIDv5 of what was sent where that was no UUID.",
+        "customer_events.event_id",
+    ),
+    ("event_ref", "text", "The id as sent, where it was not a UUID.", "customer_events.event_id"),
+    ("customer_id", "bigint", "The bank's number for the customer.", "customer_events.CustomerId"),
+    ("prediction", "smallint", "1 churn, 0 retained: risk_score against the model's threshold."),
+    ("probability", "real", "P(churn), 0 to 1; the same number as risk_score."),
+    (
+        "risk_score",
+        "real",
+        "P(churn), 0 to 1, by the model version beside it; high risk from 0.7.",
+        " ".join(f"customer_events.{name}" for name in INPUT_COLUMNS),
+    ),
+    ("predicted_at", "timestamptz", "When the commit was scored, UTC."),
+    (
+        "event_timestamp",
+        "timestamptz",
+        "Time of the event, UTC; Kafka's own where it had none.",
+        "customer_events.event_timestamp",
+    ),
+    ("model_version", "integer", "Champion that scored it: the version in model_versions and in MLflow's registry."),
+    ("credit_score", "smallint", "Points, 300 to 900.", "customer_events.CreditScore"),
+    ("geography", "text", "France, Germany or Spain.", "customer_events.Geography"),
+    ("gender", "text", "Female or Male.", "customer_events.Gender"),
+    (
+        "age",
+        "real",
+        "Years, 18 to 120; null where unknown (the model scored the imputed median).",
+        "customer_events.Age",
+    ),
+    ("tenure", "smallint", "Years with the bank, 0 to 50.", "customer_events.Tenure"),
+    ("balance", "double precision", "Account balance, euros, 0 to 1,000,000,000.", "customer_events.Balance"),
+    ("num_of_products", "smallint", "Products held, 1 to 10.", "customer_events.NumOfProducts"),
+    ("has_cr_card", "smallint", "1 holds a credit card, 0 none.", "customer_events.HasCrCard"),
+    ("is_active_member", "smallint", "1 active, 0 not.", "customer_events.IsActiveMember"),
+    (
+        "estimated_salary",
+        "double precision",
+        "Euros a year, 0 to 1,000,000,000.",
+        "customer_events.EstimatedSalary",
+    ),
+    (
+        "true_churn_label",
+        "smallint",
+        "1 left, 0 stayed; null where the event did not say.",
+        "customer_events.true_churn_label",
+    ),
+    ("batch", "text", "Batch, which is the partition of this asset, that the row belongs to."),
+    ("kafka_partition", "integer", "Kafka partition that the event was read from."),
+    ("kafka_offset", "bigint", "Its offset there: with the partition, the very message."),
+)
+
+PUBLISHED_FIELDS = _columns(
+    *(
+        (name, kind, text, f"churn_predictions.{name}")
+        for name, kind, text in (
+            ("event_id", "string", "Id of the event."),
+            ("customer_id", "integer", "The bank's number for the customer; the message's key, too."),
+            ("prediction", "integer", "1 churn, 0 retained."),
+            ("probability", "number", "P(churn), 0 to 1."),
+            ("risk_score", "number", "P(churn), 0 to 1; high risk from 0.7."),
+            ("model_version", "integer", "Champion that scored it."),
+            ("event_timestamp", "string", "Time of the event, ISO 8601, UTC."),
+            ("predicted_at", "string", "When the commit was scored, ISO 8601, UTC."),
+            ("geography", "string", "France, Germany or Spain."),
+            ("gender", "string", "Female or Male."),
+            ("age", "number", "Years, or null."),
+            ("balance", "number", "Euros."),
+            ("batch", "string", "Batch of the row."),
+            ("kafka_partition", "integer", "Partition of the events topic that the event was read from."),
+            ("kafka_offset", "integer", "Its offset there."),
+        )
+    )
+)
+
+DEAD_LETTER_COLUMNS = _columns(
+    ("topic_id", "text", "Kafka's id of the topic: one that was deleted and made anew is another."),
+    ("kafka_partition", "integer", "Kafka partition that the message was read from."),
+    ("kafka_offset", "bigint", "Its offset there."),
+    ("batch", "text", "Batch that read it."),
+    ("topic", "text", "Name of the topic."),
+    ("reason", "text", "What is wrong, what was expected and what was found."),
+    ("payload", "bytea", "The bytes as they came; null for a tombstone."),
+    ("kafka_timestamp", "timestamptz", "Kafka's time of the message, UTC."),
+    ("received_at", "timestamptz", "When it was read, UTC."),
+    ("retry_event_id", "uuid", "Id of the corrected event that was sent for this one."),
+    ("retried_at", "timestamptz", "When that was sent, UTC."),
+    ("resolved_at", "timestamptz", "When that was scored, UTC."),
 )
 
 HIGH_RISK_COLUMNS = _columns(
-    ("event_id", "uuid", "Event of churn_predictions"),
-    ("batch", "text", "Batch of the event"),
-    ("customer_id", "bigint", "CustomerId"),
-    ("risk_score", "real", "P(churn), 0 to 1"),
-    ("geography", "text", "France, Germany or Spain"),
-    ("gender", "text", "Female or Male"),
-    ("age", "real", "Years; null where unknown"),
-    ("balance", "double precision", "Euros"),
-    ("reasons", "jsonb", "What moves the log-odds most: feature, value, contribution; null until explained"),
-    ("detected_at", "timestamptz", "When the event was scored"),
-    ("alert_sent", "boolean", "Whether somebody was told"),
-    ("alert_sent_at", "timestamptz", "When somebody was told"),
+    *(
+        (name, kind, text, f"churn_predictions.{source}")
+        for name, kind, text, source in (
+            ("event_id", "uuid", "Event of churn_predictions.", "event_id"),
+            ("batch", "text", "Batch of the event.", "batch"),
+            ("customer_id", "bigint", "The bank's number for the customer.", "customer_id"),
+            (
+                "risk_score",
+                "real",
+                "P(churn), 0.7 to 1; an alerted row keeps its place when a replay scores it lower.",
+                "risk_score",
+            ),
+            ("geography", "text", "France, Germany or Spain.", "geography"),
+            ("gender", "text", "Female or Male.", "gender"),
+            ("age", "real", "Years; null where unknown.", "age"),
+            ("balance", "double precision", "Euros.", "balance"),
+            (
+                "reasons",
+                "jsonb",
+                "What moves the log-odds most: feature, value, contribution; null until explained.",
+                "risk_score",
+            ),
+            ("detected_at", "timestamptz", "When the event was scored, UTC.", "predicted_at"),
+        )
+    ),
+    ("alert_sent", "boolean", "Whether somebody was told; yours to set, and never touched by a replay."),
+    ("alert_sent_at", "timestamptz", "When somebody was told, UTC."),
 )
 
-_SUMMARY = (
-    ("total_predictions", "bigint", "Predictions"),
-    ("churn_count", "bigint", "Predictions of churn"),
-    ("churn_rate", "double precision", "Per cent, 0 to 100"),
-    ("avg_risk_score", "double precision", "0 to 1"),
-    ("high_risk_count", "bigint", "Risk score from 0.7"),
-    ("avg_age", "double precision", "Years, unknown ages left out"),
-    ("avg_balance", "double precision", "Euros"),
-    ("avg_tenure", "double precision", "Years"),
-    ("age_count", "bigint", "Predictions whose age is known: the weight of avg_age"),
-    ("version", "bigint", "Changes of the hour (hours of the day) that these figures include: compare dirty_hours"),
+
+def _summary(upstream: str, sources: dict[str, str]) -> Iterable[tuple[str, str, str] | tuple[str, str, str, str]]:
+    """Columns of hourly and daily figures; `sources` are columns of upstream, the figure's own name unless given."""
+    for name, kind, text in (
+        ("total_predictions", "bigint", "Predictions."),
+        ("churn_count", "bigint", "Predictions of churn."),
+        ("churn_rate", "double precision", "churn_count in per cent of total_predictions, 0 to 100."),
+        ("avg_risk_score", "double precision", "Mean P(churn), 0 to 1."),
+        ("high_risk_count", "bigint", "Predictions with a risk score from 0.7."),
+        ("avg_age", "double precision", "Years, unknown ages left out."),
+        ("avg_balance", "double precision", "Euros."),
+        ("avg_tenure", "double precision", "Years."),
+        ("age_count", "bigint", "Predictions whose age is known: the weight of avg_age."),
+    ):
+        yield name, kind, text, f"{upstream}.{sources.get(name, name)}"
+    yield "version", "bigint", "Changes of the hour (hours of the day) that these figures include: see dirty_hours."
+
+
+HOURLY_COLUMNS = _columns(
+    (
+        "hour_timestamp",
+        "timestamptz",
+        "Start of the hour of the events, UTC.",
+        "churn_predictions.event_timestamp",
+    ),
+    *_summary(
+        "churn_predictions",
+        {
+            "total_predictions": "event_id",
+            "churn_count": "prediction",
+            "churn_rate": "prediction",
+            "avg_risk_score": "risk_score",
+            "high_risk_count": "risk_score",
+            "avg_age": "age",
+            "avg_balance": "balance",
+            "avg_tenure": "tenure",
+            "age_count": "age",
+        },
+    ),
 )
-HOURLY_COLUMNS = _columns(("hour_timestamp", "timestamptz", "Start of the hour of the events, UTC"), *_SUMMARY)
-DAILY_COLUMNS = _columns(("date", "date", "Day of the events, UTC"), *_SUMMARY)
+DAILY_COLUMNS = _columns(
+    ("date", "date", "Day of the events, UTC.", "churn_metrics_hourly.hour_timestamp"),
+    *_summary("churn_metrics_hourly", {}),
+)

@@ -1,25 +1,65 @@
-"""The customers file, as it is."""
+"""The customers file, outside of Dagster, and the customers in it."""
+
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pandas as pd
 
-from churn_platform.assets.column_schema import column_schema
+from churn_platform.assets.column_schema import column_metadata
+from churn_platform.assets.shown import distributions, next_asset, preview
 from churn_platform.customers.schema import COLUMN_NAMES
 from churn_platform.settings import settings
 
+GROUP = "raw"
+
+customers_file = dg.AssetSpec(
+    "customers_file",
+    group_name=GROUP,
+    kinds={"csv", "file"},
+    owners=["team:core-banking"],
+    metadata=column_metadata(COLUMN_NAMES),
+    description="""The CSV file that the bank exports: one customer a row, and whether the customer left.
+
+The setting `CHURN_RAW_CSV` names it; `data/README.md` is its data dictionary. The one in `data/raw` is made, not real.
+
+**Observations** are made by each run of [raw_customers](/assets/raw_customers): by the SHA-256 of what it read, two
+runs that saw the same file are seen to have done so.
+
+Next: [raw_customers](/assets/raw_customers).""",
+)
+
 
 @dg.asset(
-    group_name="raw",
+    deps=[customers_file],
+    group_name=GROUP,
     kinds={"csv", "pandas"},
     owners=["team:ml-platform"],
-    metadata={"dagster/column_schema": column_schema(COLUMN_NAMES)},
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
+    metadata=column_metadata(COLUMN_NAMES, upstream=customers_file.key.to_user_string(), upstream_names=COLUMN_NAMES),
 )
-def raw_customers() -> dg.MaterializeResult[pd.DataFrame]:
-    """The bank's customers, one row each, read from the file that CHURN_RAW_CSV names: nulls and all."""
-    from churn_platform.customers.reader import read_customers
+def raw_customers(context: dg.AssetExecutionContext) -> dg.MaterializeResult[pd.DataFrame]:
+    """The bank's customers, one row each, as the file has them: typed and not judged, nulls and all.
+
+    The reader stops at what it cannot type, and names the line. What is typed but wrong (a Geography of Italy, an Age
+    of 17) is read, and the **checks** of this asset fail: they say what was seen and what was expected, and nothing
+    that comes after is made of it. Ranges and categories are those of `customers/schema.py`.
+    """
+    from churn_platform.customers.reader import fingerprint, read_customers
 
     path = settings().churn_raw_csv
-    customers = read_customers(path)
+    customers, version = read_customers(path), fingerprint(path)
+    context.log_event(
+        dg.AssetObservation(
+            customers_file.key,
+            metadata={
+                "rows": len(customers),
+                "size_bytes": path.stat().st_size,
+                "modified": dg.MetadataValue.timestamp(datetime.fromtimestamp(path.stat().st_mtime, UTC)),
+                "sha256": version,
+                "path": dg.MetadataValue.path(str(path)),
+            },
+        )
+    )
     return dg.MaterializeResult(
         value=customers,
         metadata={
@@ -28,5 +68,8 @@ def raw_customers() -> dg.MaterializeResult[pd.DataFrame]:
             "null_gender": int(customers["Gender"].isna().sum()),
             "null_age": int(customers["Age"].isna().sum()),
             "source": dg.MetadataValue.path(str(path)),
+            **distributions(customers, "Age", "Balance", "CreditScore", "Geography", "Exited"),
+            **preview(customers),
+            **next_asset("cleaned_customers"),
         },
     )

@@ -1,6 +1,7 @@
 """From features to the champion: train, judge, and replace the champion only by a model that is better than chance."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, TypedDict
 
@@ -10,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from churn_platform.assets import evaluation as pictures
+from churn_platform.assets.shown import next_asset
 from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, TARGET, columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
@@ -41,6 +43,21 @@ class Common(TypedDict):
 
 
 TRAINING = Common(group_name="training", owners=["team:ml-platform"])
+FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7))
+
+registered_model = dg.AssetSpec(
+    "registered_model",
+    **TRAINING,
+    deps=["champion_model"],
+    kinds={"mlflow"},
+    description="""The model in MLflow's registry (setting `MLFLOW_MODEL`): its versions, and the alias `champion`.
+
+Versions are registered by [churn_model](/assets/churn_model); the alias follows the table `model_versions`, which says
+who scores the stream. Move it by hand in MLflow, and the next [champion_model](/assets/champion_model) adopts it.
+`mlflow models serve` and `mlflow.pyfunc.load_model` take raw rows: the feature steps are in the bundle.
+
+**Observations** show which version the alias stands at.""",
+)
 
 
 @dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
@@ -55,7 +72,12 @@ def churn_model(
     mlflow_registry: MlflowRegistry,
     postgres: PostgresResource,
 ) -> dg.MaterializeResult[TrainedModel]:
-    """An XGBoost model of the training split: an MLflow run, a registered version and a bundle, not yet champion."""
+    """An XGBoost model of the training split: an MLflow run, a registered version and a bundle, not yet champion.
+
+    Figures that begin with `oof_` are out of fold: each row judged by a model that has not seen it. The threshold, from
+    which a risk score counts as churn, is chosen by them, too. The bundle holds the model with its feature steps as
+    data, no pickle; a stream reads it without MLflow. How it is trained: `modeling/training.py`.
+    """
     import time
 
     from churn_platform.modeling import tracking, training
@@ -111,6 +133,7 @@ def churn_model(
             "data_hash": bundle.data_hash,
             "git_commit": bundle.code_version,
             "feature_importances": _importances(trained.importances),
+            **next_asset("model_evaluation"),
         },
     )
 
@@ -163,11 +186,12 @@ def model_evaluation(
             "test_rows": len(rows),
             "mean_risk_score": float(probabilities.mean()),
             "mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(churn_model.run_id)),
+            **next_asset("champion_model"),
         },
     )
 
 
-@dg.asset(**TRAINING, kinds={"mlflow", "postgres"})
+@dg.asset(**TRAINING, kinds={"mlflow", "postgres"}, freshness_policy=FRESH)
 def champion_model(
     context: dg.AssetExecutionContext,
     model_evaluation: Comparison,
@@ -177,7 +201,9 @@ def champion_model(
     """Who scores the stream: the new model if it beats the champion by more than chance, else that one.
 
     Both are judged out of fold on the training split, and no slice of the customers may lose much; `reason` says why.
-    Where MLflow's alias `champion` was moved by hand, that version is adopted instead. The alias follows the table.
+    The stream follows at its next commit: no restart, and each row says which version scored it.
+    Where MLflow's alias `champion` was moved by hand, that version is adopted instead. The table `model_versions` is
+    the truth, and the alias follows it. The rule is `modeling/candidates.py`.
     """
     by_hand = mlflow_registry.champion_set_by_hand()
     with postgres.connect(APPLICATION) as connection:
@@ -195,6 +221,17 @@ def champion_model(
         model_evaluation.version, promoted=champion.version == model_evaluation.version, reason=decision.reason
     )
     context.log.info(decision.reason)
+    in_mlflow = dg.MetadataValue.url(mlflow_registry.version_url(champion.version))
+    context.log_event(
+        dg.AssetObservation(
+            registered_model.key,
+            metadata={
+                "champion_version": champion.version,
+                "latest_version": model_evaluation.version,
+                "mlflow_version": in_mlflow,
+            },
+        )
+    )
     return dg.MaterializeResult(
         metadata={
             "champion_version": champion.version,
@@ -204,8 +241,9 @@ def champion_model(
             "alias_moved_by_hand": decision.adopted,
             "reason": decision.reason,
             "champion_since": dg.MetadataValue.timestamp(champion.promoted_at or champion.registered_at),
-            "mlflow_version": dg.MetadataValue.url(mlflow_registry.version_url(champion.version)),
+            "mlflow_version": in_mlflow,
             "bundle": dg.MetadataValue.path(champion.uri),
+            **next_asset("churn_predictions"),
         }
     )
 

@@ -43,7 +43,7 @@ def nulls_rule(columns: Sequence[str]) -> Rule:
 
     def violations(frame: pd.DataFrame) -> list[str]:
         nulls = frame.reindex(columns=list(columns)).isna().sum()
-        return [f"{name} is null in {count} of {len(frame)} rows" for name, count in nulls.items() if count]
+        return [f"{name} is null in {count:,} of {len(frame):,} rows" for name, count in nulls.items() if count]
 
     return Rule("nulls", f"no null in {', '.join(columns)}", violations)
 
@@ -57,10 +57,10 @@ def ranges_rule(ranges: Mapping[str, tuple[float, float]]) -> Rule:
             values = frame[name] if name in frame else pd.Series(dtype="float64")
             outside = values[(values < least) | (values > greatest)]
             if len(outside):
-                wrong.append(f"{name} is {outside.min():g}..{outside.max():g} in {len(outside)} of {len(frame)} rows")
+                wrong.append(f"{name} is {_span(outside.min(), outside.max())} in {_share(outside, frame)}")
         return wrong
 
-    expected = ", ".join(f"{name} {least:g}..{greatest:g}" for name, (least, greatest) in ranges.items())
+    expected = ", ".join(f"{name} {_span(least, greatest)}" for name, (least, greatest) in ranges.items())
     return Rule("ranges", expected, violations)
 
 
@@ -74,7 +74,7 @@ def categories_rule(categories: Mapping[str, Sequence[str]]) -> Rule:
             unknown = values[~values.isin(list(known))]
             if len(unknown):
                 kinds = ", ".join(map(repr, sorted(map(str, unknown.unique()))[:MOST_NAMED]))
-                wrong.append(f"{name} is {kinds} in {len(unknown)} of {len(frame)} rows")
+                wrong.append(f"{name} is {kinds} in {_share(unknown, frame)}")
         return wrong
 
     expected = "; ".join(f"{name} {' or '.join(known)}" for name, known in categories.items())
@@ -109,17 +109,26 @@ def frame_checks(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> dg.AssetC
     return checks
 
 
+def _span(least: float, greatest: float) -> str:
+    return f"{least:,.10g}" if least == greatest else f"{least:,.10g}..{greatest:,.10g}"
+
+
+def _share(some: pd.Series, frame: pd.DataFrame) -> str:
+    return f"{len(some):,} of {len(frame):,} rows"
+
+
 def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckResult:
     violations = rule.violations(frame)
+    seen = "; ".join(violations) or f"as expected in {len(frame):,} rows"
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=rule.name,
         passed=not violations,
-        description=f"Seen: {'; '.join(violations)}. Expected: {rule.expected}." if violations else None,
+        description=f"Seen: {seen}. Expected: {rule.expected}.",
         metadata={
             "rows": len(frame),
             "violations": len(violations),
-            "seen": "; ".join(violations) or "as expected",
+            "seen": seen,
             "expected": rule.expected,
         },
     )

@@ -42,6 +42,7 @@ GROUPS: Final = {
     "retention_days": "Growth",
     "data_preparation_cron": "Schedules",
     "call_cost": "The model",
+    "preview_rows": "What the Dagster UI shows",
     "mlflow_experiment": "MLflow names",
 }
 ORDER: Final = (

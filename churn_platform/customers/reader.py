@@ -1,6 +1,7 @@
 """Reading a customers file into a typed frame."""
 
 import csv
+import hashlib
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -67,6 +68,12 @@ def read_customers(path: str | Path) -> pd.DataFrame:
         typed[column.name] = _typed(file, table.column(position), column)
         table = table.drop_columns(position)  # a number takes less memory than its text
     return pd.DataFrame(typed, copy=False)
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _header(file: Path) -> list[str]:

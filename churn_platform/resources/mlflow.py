@@ -42,7 +42,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
 
     def version_url(self, version: int) -> str:
         """The page of a version of the registered model in MLflow's UI."""
-        return f"{settings().tracking_uri.rstrip('/')}/#/models/{settings().mlflow_model}/versions/{version}"
+        return version_url(version)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Add figures to a run, ended or not."""
@@ -78,6 +78,15 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
             client.set_registered_model_alias(name, CHALLENGER_ALIAS, str(version))
         elif CHALLENGER_ALIAS in client.get_registered_model(name).aliases:
             client.delete_registered_model_alias(name, CHALLENGER_ALIAS)
+
+
+def version_url(version: int) -> str:
+    """The page of a version of the registered model in MLflow's UI. It asks no server.
+
+    Raises:
+        SettingsError: no server is configured and the embedded one is not up.
+    """
+    return f"{settings().tracking_uri.rstrip('/')}/#/models/{settings().mlflow_model}/versions/{version}"
 
 
 @dg.resource(description="The MLflow run of this Dagster run, by dagster-mlflow: MLflow's functions, the run active.")

@@ -29,6 +29,10 @@ _HOURLY: Final = """
     group by d.hour_timestamp, d.version
     order by d.hour_timestamp
 """
+_BATCHES_OF_HOURS: Final = """
+    select hour_timestamp, batch, total_predictions from churn_batch_hours
+    where hour_timestamp >= %s and hour_timestamp < %s order by hour_timestamp, batch desc
+"""
 _DIRTY_HOURS: Final = """
     select d.hour_timestamp
     from dirty_hours d left join churn_metrics_hourly m using (hour_timestamp)
@@ -62,6 +66,14 @@ def hourly_figures(connection: psycopg.Connection, start: datetime, end: datetim
     cursor = connection.execute(_HOURLY, (start, end))
     names = [column.name for column in cursor.description or ()]
     return pd.DataFrame(cursor.fetchall(), columns=names)
+
+
+def batches_of_hours(connection: psycopg.Connection, start: datetime, end: datetime) -> dict[datetime, dict[str, int]]:
+    """Predictions that each batch had in each hour of [start, end): hour (UTC) -> batch -> count, newest first."""
+    found: dict[datetime, dict[str, int]] = {}
+    for hour, batch, predictions in connection.execute(_BATCHES_OF_HOURS, (start, end)):
+        found.setdefault(hour.astimezone(UTC), {})[batch] = predictions
+    return found
 
 
 def daily_figures(hours: "pd.DataFrame") -> "pd.DataFrame":

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from churn_platform.settings import Settings, settings
 from churn_platform.storage.exceptions import (
@@ -70,8 +70,14 @@ _REMEDIES: Final = {
         _REGION,
     ),
     "RequestTimeTooSkewed": "Set this machine's clock: it differs too much from the server's.",
-    "EntityTooLarge": "This server takes no object of that size: name another one in AWS_ENDPOINT_URL_S3.",
 }
+
+
+class Encryption(TypedDict, total=False):
+    """Arguments of an upload; none leave it to the bucket."""
+
+    ServerSideEncryption: Literal["aws:kms"]
+    SSEKMSKeyId: str
 
 
 @dataclass(frozen=True)
@@ -96,17 +102,23 @@ class Access:
         return cls(given.aws_endpoint_url_s3, given.aws_default_region, given.aws_profile, given.s3_kms_key_id)
 
     @property
-    def upload_arguments(self) -> dict[str, str]:
+    def upload_arguments(self) -> Encryption:
         """What an upload says of encryption, as boto3, MLflow and Dagster take it."""
         return {} if self.kms_key is None else {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key}
 
 
 @dataclass(frozen=True)
 class Found:
-    """An object: its address and its size in bytes."""
+    """An object: its bucket, its key (which may end with a slash) and its size in bytes."""
 
-    uri: str
+    bucket: str
+    key: str
     size: int
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return f"{SCHEME}{self.bucket}/{self.key}"
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -158,7 +170,7 @@ class ObjectStore:
         """
         bucket, key = split(uri)
         with self._explained(uri):
-            self._client.put_object(Bucket=bucket, Key=key, Body=content, **self._access.upload_arguments)  # type: ignore[arg-type]  # a literal type there
+            self._client.put_object(Bucket=bucket, Key=key, Body=content, **self._access.upload_arguments)
 
     def exists(self, uri: str) -> bool:
         """Whether there is an object. (Read, not asked for by HEAD: an answer to that has no reason in it.)"""
@@ -184,7 +196,7 @@ class ObjectStore:
             )
             for page in pages:
                 for each in page.get("Contents", ()):
-                    yield Found(f"{SCHEME}{bucket}/{each['Key']}", each["Size"])
+                    yield Found(bucket, each["Key"], each["Size"])
 
     def is_empty(self, uri: str) -> bool:
         """Whether there is no object below a folder.
@@ -232,10 +244,10 @@ class ObjectStore:
             with self._explained(uri):
                 answer = self._client.delete_objects(
                     Bucket=bucket,
-                    Delete={"Objects": [{"Key": split(each.uri)[1]} for each in found], "Quiet": True},
+                    Delete={"Objects": [{"Key": each.key} for each in found], "Quiet": True},
                 )
             for refused in answer.get("Errors", ()):
-                raise _meaning(refused.get("Code", ""), None, f"{SCHEME}{bucket}/{refused.get('Key')} was not deleted")
+                raise meaning(refused.get("Code", ""), None, f"{SCHEME}{bucket}/{refused.get('Key')} was not deleted")
             deleted += len(found)
         return deleted
 
@@ -279,7 +291,7 @@ class ObjectStore:
             )
         status = error.response["ResponseMetadata"].get("HTTPStatusCode")
         message = error.response["Error"].get("Message", "")
-        return _meaning(code, status, f"{self._server} refused {uri}: {code}, {message}")
+        return meaning(code, status, f"{self._server} refused {uri}: {code}, {message}")
 
     def _failure(self, error: BotoCoreError, uri: str) -> ArtifactStoreError:
         """What it means that no answer came, or that nothing could be asked."""
@@ -297,7 +309,7 @@ class ObjectStore:
         return self._access.endpoint or "AWS S3"
 
 
-def _meaning(code: str, status: int | None, problem: str) -> ArtifactStoreError:
+def meaning(code: str, status: int | None, problem: str) -> ArtifactStoreError:
     """The error for a code of S3, by its HTTP status where the code is not known: not every server uses AWS's."""
     if code.startswith("KMS."):
         return ArtifactStoreError(problem, remedy=_KMS)

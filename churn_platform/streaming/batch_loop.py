@@ -1,6 +1,7 @@
 """One hold of the stream's lock: events into one batch, commit by commit."""
 
 import gc
+import math
 import queue
 import sys
 import threading
@@ -276,7 +277,7 @@ class BatchLoop:
             [TopicPartition(self._topic.name, partition, offset) for partition, offset in next_offsets.items()]
         )
         partition_ends: dict[int, int] = {}
-        self._gathered = time.monotonic()  # when the last commit's events were complete
+        self._gathered = math.inf  # when the last commit's events were complete; there is none yet
         read, first_event, last_event = self._read_before, self._opened_on_this_clock(), time.monotonic()
         last_sign = last_event
         while True:
@@ -373,7 +374,8 @@ class BatchLoop:
         sort_messages([message], messages, partition_ends)
         if not messages:
             return messages
-        deadline, size, counted = self._gathered + self._config.linger, 0, 0
+        # The first commit waits for the linger after its first event: of what was sent together most has come then.
+        deadline, size, counted = min(self._gathered, time.monotonic()) + self._config.linger, 0, 0
         while len(messages) < most:
             size += sum(map(len, messages[counted:]))
             counted = len(messages)

@@ -9,6 +9,8 @@ from churn_platform.settings import Settings
 CLOCK_TOLERANCE = timedelta(minutes=5)
 # Risk score from which a customer is high risk; the views and the partial index of churn_predictions hold it too.
 HIGH_RISK_THRESHOLD = 0.7
+# Which part of the topic a run streams. There is one part, the whole topic.
+LANE = "0"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, faults
-from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.config import LANE, StreamConfig
 from churn_platform.streaming.exceptions import PublishError
 from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.reader import make_consumer, marker_note, markers, read_all
@@ -141,7 +141,7 @@ class Publisher(threading.Thread):
         self._producer = clients.producer(
             {
                 **config.kafka,
-                "transactional.id": f"{config.group}-0",
+                "transactional.id": f"{config.group}-{LANE}",
                 "acks": "all",
                 "compression.type": "lz4",
                 "linger.ms": 0,

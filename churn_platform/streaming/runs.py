@@ -86,15 +86,16 @@ def _stream(result: StreamResult, explained_late: int, log: Callable[[str], None
     if result.commits == 0:
         note = "no event came" if result.ending is Ending.IDLE else str(result.ending)
         return Outcome(False, note)
-    metadata: dict[str, str | int | float] = {
+    metadata: dict[str, str | int | float] = {}
+    for percent in (50, 99):
+        seconds = result.latency(percent)
+        if seconds is not None:
+            metadata[f"event_to_row_p{percent}_ms"] = round(seconds * 1000, 1)
+    metadata |= {
         "mode": "stream",
         "ended_by": str(result.ending),
         "published": result.published,
         "published_for_predecessor": result.recovered,
         "explained_after_closing": explained_late,
     }
-    for percent in (50, 99):
-        seconds = result.latency(percent)
-        if seconds is not None:
-            metadata[f"event_to_row_p{percent}_ms"] = round(seconds * 1000, 1)
     return Outcome(True, "streamed", metadata)

@@ -329,7 +329,7 @@ def test_a_value_out_of_range_blocks_what_comes_after(
     assert not result.success
     (failed,) = [evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed]
     assert (failed.check_name, failed.blocking) == ("ranges", True)
-    assert "CreditScore is 9999..9999 in 1 of 100 rows" in str(failed.description)
+    assert "CreditScore is 9,999 in 1 of 100 rows" in str(failed.description)
     assert [event.asset_key for event in result.get_asset_materialization_events()] == [dg.AssetKey("raw_customers")]
 
 

@@ -1,19 +1,12 @@
 """The whole platform, Dagster's daemon included, over a small customers file."""
 
-import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from churn_platform.customers.generator import generate_customers, write_customers
 from churn_platform.local.environment import ARTIFACTS_VARIABLE
-from churn_platform.local.ports import ANY_FREE_PORTS
-from churn_platform.local.stack import Stack
-from churn_platform_tests.end_to_end.running import Running
+from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.s3_server import BUCKET, Server, settings_of
 
 # Short batches and figures that come at once: what lasts a minute in earnest lasts seconds here.
@@ -34,24 +27,8 @@ ROOT = f"s3://{BUCKET}/end to end/churn"
 @pytest.fixture(scope="session")
 def running(embedded_only: dict[str, str], s3: Server) -> Iterator[Running]:
     """A platform that is up, with a sensor and a daemon at work, whose files go to S3."""
-    folder = Path(tempfile.mkdtemp(prefix="churn-platform-"))
-    customers = folder / "customers.csv"
-    write_customers(generate_customers(1_500, seed=5), customers)
-    stack = Stack(
-        folder / "local",
-        usual_ports=ANY_FREE_PORTS,
-        given={
-            **embedded_only,
-            **SETTINGS,
-            **settings_of(s3),
-            ARTIFACTS_VARIABLE: ROOT,
-            "CHURN_RAW_CSV": str(customers),
-        },
-        env_file=Path(os.devnull),
-    )
-    with stack, Running(stack) as running:
+    with running_platform(embedded_only | SETTINGS | settings_of(s3) | {ARTIFACTS_VARIABLE: ROOT}) as running:
         yield running
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,12 @@
 """A running platform under test: what a person does in the UI, and what stands in PostgreSQL and Kafka then."""
 
 import json
-from collections.abc import Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, LiteralString, Self
 
 import httpx
@@ -9,9 +14,12 @@ import psycopg
 from confluent_kafka import Producer
 from dagster_graphql import DagsterGraphQLClient
 
+from churn_platform.customers.generator import generate_customers, write_customers
+from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform_tests.waiting import wait_until
 
+CUSTOMERS = 1_500
 EVENTS_TOPIC = "customer-events"
 LOCATION = {"repositoryLocationName": "churn_platform", "repositoryName": "__repository__"}
 START = "mutation ($s: ScheduleSelector!) { startSchedule(scheduleSelector: $s) { __typename } }"
@@ -28,6 +36,28 @@ RUNS = """
 """
 
 
+@contextmanager
+def running_platform(given: Mapping[str, str], *, customers: int = CUSTOMERS) -> Iterator["Running"]:
+    """A platform over a small customers file of its own, up with Dagster; taken down and removed afterwards.
+
+    Args:
+        given: the environment, with settings.
+        customers: rows of that file.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="churn-platform-"))
+    file = folder / "customers.csv"
+    write_customers(generate_customers(customers, seed=5), file)
+    stack = Stack(
+        folder / "local",
+        usual_ports=ANY_FREE_PORTS,
+        given={**given, "CHURN_RAW_CSV": str(file)},
+        env_file=Path(os.devnull),
+    )
+    with stack, Running(stack) as running:
+        yield running
+    shutil.rmtree(folder)
+
+
 class Running:
     """The platform that a stack runs. As a context manager it closes its connections."""
 
@@ -42,6 +72,11 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
+
+    @property
+    def customers(self) -> Path:
+        """The customers file."""
+        return self.stack.local.parent / "customers.csv"
 
     # Dagster
 
@@ -67,6 +102,10 @@ class Running:
         """Runs of a job, the newest first."""
         results: list[dict[str, Any]] = self.ask(RUNS, filter={"pipelineName": job})["runsOrError"]["results"]
         return results
+
+    def live_runs(self, job: str) -> list[dict[str, Any]]:
+        """Those runs of a job that have not ended."""
+        return [run for run in self.runs(job) if run["status"] not in ("SUCCESS", "FAILURE", "CANCELED")]
 
     def scheduled_runs(self, job: str) -> list[dict[str, Any]]:
         """Those runs of a job that a schedule has launched."""

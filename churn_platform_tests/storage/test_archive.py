@@ -16,6 +16,8 @@ from psycopg.rows import dict_row
 from churn_platform.storage import archive, ledger
 from churn_platform.storage.archive import Archived, ArchiveError, archive_next, archiving
 from churn_platform.storage.artifacts import MARKER, read_bytes
+from churn_platform.storage.exceptions import ArtifactStoreUnreachableError
+from churn_platform_tests.s3_server import Server
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 BEFORE = NOW - timedelta(days=90)
@@ -119,6 +121,24 @@ def test_a_file_holds_every_column_of_every_row_as_the_table_did(table: Table) -
         {**row, "event_id": str(row["event_id"]), **{name: single(row[name]) for name in SINGLE_PRECISION}}
         for row in before
     ]
+    assert table.rows() == {}
+
+
+def test_in_s3_nothing_leaves_the_table_while_the_server_is_away(table: Table, s3: Server, s3_root: str) -> None:
+    table.root = s3_root
+    table.add("20260801T000000000Z", 50)
+    s3.stop()
+    try:
+        with pytest.raises(ArtifactStoreUnreachableError):
+            table.archive()
+        assert table.rows() == {"20260801T000000000Z": 50}
+    finally:
+        s3.start()
+
+    [archived] = table.archive()
+
+    assert archived.file.startswith(f"{s3_root}/archive/churn_predictions/")
+    assert len(read(archived.file)) == 50
     assert table.rows() == {}
 
 

@@ -14,7 +14,7 @@ from churn_platform.storage.exceptions import (
     ArtifactStoreError,
     ArtifactStoreUnreachableError,
 )
-from churn_platform.storage.s3 import store
+from churn_platform.storage.s3 import meaning, store
 from churn_platform_tests.conftest import forget_settings
 from churn_platform_tests.modeling.bundles import small_bundle
 from churn_platform_tests.s3_server import BUCKET, OTHERS_BUCKET, Server, client
@@ -87,6 +87,20 @@ def test_what_is_wrong_is_said_with_the_remedy_first(
     assert raised.value.remedy.startswith(remedy)
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "remedy"),
+    [
+        ("KMS.NotFoundException", 400, "Set S3_KMS_KEY_ID"),
+        ("ExpiredToken", 400, "Give AWS credentials"),
+        ("RequestTimeTooSkewed", 403, "Set this machine's clock"),
+        ("AWordOfItsOwn", 403, "Give AWS credentials"),
+        ("SlowDown", 503, "Try again later"),
+    ],
+)
+def test_what_the_test_servers_never_say_has_a_remedy_too(code: str, status: int, remedy: str) -> None:
+    assert meaning(code, status, "s3://bucket/key").remedy.startswith(remedy)
+
+
 def test_a_bucket_of_somebody_else_says_what_to_allow(s3_root: str, pytestconfig: pytest.Config) -> None:
     if pytestconfig.getoption("--s3-server") != "moto":
         pytest.skip("versitygw's root user may do everything")
@@ -131,14 +145,16 @@ def test_objects_are_encrypted_with_the_key_that_is_set(
 
 
 def test_what_lies_below_a_folder_is_deleted_and_nothing_beside_it(
-    monkeypatch: pytest.MonkeyPatch, s3_root: str
+    monkeypatch: pytest.MonkeyPatch, s3: Server, s3_root: str
 ) -> None:
     monkeypatch.setattr("churn_platform.storage.s3.DELETED_AT_ONCE", 3)
+    # As consoles make what they call a folder.
+    client(s3).put_object(Bucket=BUCKET, Key=f"{s3_root.removeprefix(f's3://{BUCKET}/')}/models/")
     for number in range(7):
         write_bytes(join(s3_root, "models", str(number)), b"x")
     write_bytes(join(s3_root, "models-of-others"), b"x")
 
-    assert store().delete_below(join(s3_root, "models")) == 7
+    assert store().delete_below(join(s3_root, "models")) == 8
     assert [found.uri for found in store().below(s3_root)] == [join(s3_root, "models-of-others")]
     assert store().delete_below(join(s3_root, "models")) == 0
 

@@ -129,7 +129,7 @@ class Stream:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(faults, "hook", kill)
             with pytest.raises(Killed):
-                self.materialize(key)
+                self.materialize(key, linger=1.0)  # long enough for all of them to come into that one commit
         wait_until(lambda: not ledger.streaming_sessions(self.connection))
 
     def add_partition(self) -> None:

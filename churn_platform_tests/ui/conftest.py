@@ -1,0 +1,24 @@
+"""A platform that is up, and a browser in which somebody works with it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from churn_platform_tests.end_to_end.running import Running, running_platform
+from churn_platform_tests.ui.dagster_ui import DagsterUi, open_ui
+
+SETTINGS = {"BATCH_SECONDS": "8", "IDLE_SECONDS": "20", "METRICS_SECONDS": "0"}
+
+
+@pytest.fixture(scope="session")
+def ui_platform(embedded_only: dict[str, str]) -> Iterator[Running]:
+    """A platform that has done nothing yet."""
+    with running_platform({**embedded_only, **SETTINGS}) as running:
+        yield running
+
+
+@pytest.fixture
+def ui(ui_platform: Running) -> Iterator[DagsterUi]:
+    """A window of its own, with the platform's UI."""
+    with open_ui(ui_platform.stack.addresses["dagster"]) as ui:
+        yield ui

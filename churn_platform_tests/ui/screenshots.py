@@ -1,0 +1,106 @@
+"""Takes the pictures of docs/images: on a platform of its own, of made customers and made events. `make screenshots`.
+
+No picture shows a real customer, or a path or an address of whoever takes it.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+from rich.console import Console
+
+from churn_platform.settings import PROJECT_ROOT
+from churn_platform_tests.end_to_end.running import Running, running_platform
+from churn_platform_tests.ui.dagster_ui import DagsterUi, open_ui
+from churn_platform_tests.ui.orders import make_an_age_wrong
+from churn_platform_tests.waiting import wait_until
+
+IMAGES: Final = PROJECT_ROOT / "docs" / "images"
+SETTINGS: Final = {"BATCH_SECONDS": "15", "IDLE_SECONDS": "5", "METRICS_SECONDS": "0"}
+CUSTOMERS: Final = 10_000
+EVENTS: Final = ("--rate", "500", "--duration", "40", "--bad", "0.01", "--duplicates", "0.01", "--late", "0.02")
+# A README is shown about 900 pixels wide; half as much again for sharp screens.
+WIDTH: Final = 1200
+SCALE: Final = 1.5
+MOST_BYTES: Final = 200_000
+
+
+def main() -> None:
+    """Fill a platform, take the pictures, and say how large they are."""
+    console = Console()
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with running_platform({**os.environ, **SETTINGS}, customers=CUSTOMERS) as running:
+        console.print("The platform is up. Training, and streaming for 40 s.")
+        _fill(running)
+        for name, (height, prepare) in _pictures(running).items():
+            with open_ui(running.stack.addresses["dagster"], width=WIDTH, height=height, scale=SCALE) as ui:
+                ui.open("/")
+                ui.page.get_by_role("button", name="Hide navigation").click()
+                prepare(ui)
+                file = IMAGES / f"{name}.png"
+                ui.page.wait_for_load_state("networkidle")
+                ui.page.screenshot(path=file, animations="disabled")
+            console.print(f"{file.relative_to(PROJECT_ROOT)}: {_shrink(file):,} bytes")
+
+
+def _fill(running: Running) -> None:
+    for job in ("data_preparation_job", "training_job"):
+        running.launch(job)
+    churn = str(Path(sys.executable).with_name("churn"))
+    environment = {**os.environ, **SETTINGS, **running.stack.environment}
+    subprocess.run([churn, "produce", *EVENTS], env=environment, check=True, stdout=subprocess.DEVNULL)
+    wait_until(running.at_rest, 180, "batches, hours and days to be there")
+    wait_until(lambda: not running.live_runs("prediction_stream_job"), 60, "the last streaming run to end")
+
+
+def _pictures(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterUi], None]]]:
+    """Height of the window, and what to open in it, by the picture's name."""
+    batch = str(running.value("select batch from stream_batches where events > 0 order by events desc limit 1"))
+
+    def lineage(ui: DagsterUi) -> None:
+        groups = ("raw", "training", "predictions", "metrics")
+        ui.lineage(*groups)
+        ui.page.get_by_role("button", name="panel_show_right").last.click()  # the list of groups on the left
+        ui.lineage(*groups)  # which fits the graph into the room that there is now
+        ui.text("champion_model").wait_for()
+
+    def asset(ui: DagsterUi) -> None:
+        ui.asset("churn_predictions")
+        ui.text("risk_score").wait_for()
+
+    def a_batch(ui: DagsterUi) -> None:
+        ui.asset("churn_predictions", "partitions", partition=batch)
+        ui.metadata("preview").wait_for()
+
+    def failed_check(ui: DagsterUi) -> None:
+        make_an_age_wrong(running.customers)
+        ui.materialize("raw_customers")
+        ui.look_until(lambda: ui.text("Failure").is_visible(), "the run to fail")
+        ui.asset("raw_customers", "checks")
+        ui.page.get_by_text("ranges", exact=True).first.click()
+        ui.text("Seen: Age").wait_for()
+
+    return {
+        "lineage": (600, lineage),
+        "asset": (860, asset),
+        "batch": (1020, a_batch),
+        "failed-check": (560, failed_check),
+    }
+
+
+def _shrink(file: Path) -> int:
+    """256 colours, those of few pixels among them, such as a red cross; the size then, in bytes."""
+    with Image.open(file) as picture:
+        picture.convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"{file} has {size:,} bytes; at most {MOST_BYTES:,} are wanted. Make the window smaller.")
+    return size
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""In Dagster's UI alone: from the customers file to a champion, a batch, its replay, a backfill, and a failed check.
+
+One story, in the order in which somebody would walk it; what each part leaves is what the next one begins with.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import expect
+
+from churn_platform.partitions import hour_key
+from churn_platform_tests.end_to_end.running import CUSTOMERS, Running
+from churn_platform_tests.end_to_end.test_platform import ROWS
+from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.ui.dagster_ui import DagsterUi
+from churn_platform_tests.ui.orders import make_an_age_wrong
+from churn_platform_tests.waiting import wait_until
+
+pytestmark = [pytest.mark.ui, pytest.mark.timeout(900)]
+
+SENT = 300
+HOURS = (19, 23)  # of yesterday, each with one event
+
+
+@pytest.fixture(scope="session")
+def yesterday() -> datetime:
+    """Midnight of yesterday, UTC."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+
+
+def test_the_batch_side_is_materialized(ui: DagsterUi) -> None:
+    ui.run_job("data_preparation_job")
+    ui.run_job("training_job")
+
+    ui.asset("champion_model")
+    expect(ui.metadata("reason")).to_contain_text("It is champion from now on.")
+    ui.asset("raw_customers")
+    assert ui.has_picture("distribution_Age")
+    assert len(ui.rows("preview")) == 5
+
+
+def test_an_asset_leads_to_what_it_is_made_of(ui: DagsterUi) -> None:
+    ui.asset("train_features")
+
+    for asset in ("scaled_features", "binned_features", "encoded_features", "imputed_features"):
+        column = ui.page.locator("tr", has=ui.page.get_by_text(re.compile("^(Geography_Spain|Geography)$"))).first
+        column.get_by_role("link", name=asset).click()
+        expect(ui.page).to_have_url(re.compile(f"/assets/{asset}"))
+
+
+def test_a_batch_arrives_and_says_where_it_was_read_how_fast_and_by_which_model(
+    ui: DagsterUi, ui_platform: Running, yesterday: datetime
+) -> None:
+    moments = [yesterday + timedelta(hours=hour, minutes=30) for hour in HOURS]
+    late = [event(number, event_timestamp=moment.isoformat()) for number, moment in enumerate(moments)]
+    ui.asset("churn_predictions", "partitions")
+    ui_platform.send([*late, b"bad", *(event(n) for n in range(SENT))])
+
+    ui.look_until(lambda: ui.text(re.compile(r"Materialized \([1-9]")).is_visible(), "a batch to be materialized")
+    batch = ui.partitions()[0]
+    ui.asset("churn_predictions", "partitions", partition=batch)
+    read = sum(int(offsets) for _, _, _, offsets, _ in ui.rows("offset_ranges"))
+
+    assert ui.number("events") == read == SENT + 3
+    assert ui.number("dead_letters") == 1
+    assert ui.number("model_version") == ui_platform.value(
+        "select distinct model_version from churn_predictions where batch = %s", batch
+    )
+    assert ui.number("event_to_row_p50_ms") > 0
+    assert ui.has_picture("risk_scores")
+    assert len(ui.rows("preview")) == 5
+    ui.asset("dead_letter_events", "events")
+    assert "Not JSON" in ui.rows("reasons")[0][0]
+
+
+def test_a_batch_is_replayed(ui: DagsterUi, ui_platform: Running) -> None:
+    ui.asset("churn_predictions", "partitions")
+    batch = ui.partitions()[0]
+    rows = ui_platform.value(ROWS)
+
+    ui.replay("churn_predictions", [batch])
+    ui.asset("churn_predictions", "partitions", partition=batch)
+    ui.look_until(lambda: ui.number("replays") == 1, "the replay to be shown")
+
+    assert ui.metadata("mode").inner_text() == "replay"
+    assert ui_platform.value(ROWS) == rows
+
+
+def test_yesterdays_hours_are_backfilled_by_one_run(ui: DagsterUi, yesterday: datetime) -> None:
+    hours = [yesterday + timedelta(hours=hour) for hour in (0, 23)]
+
+    ui.backfill("churn_metrics_hourly", hour_key(hours[0]), hour_key(hours[1]))
+    ui.look_until(lambda: ui.text("100% completed").is_visible(), "the backfill to be completed")
+    ui.page.get_by_role("tab", name="Runs").click()
+
+    expect(ui.page.get_by_role("link", name=re.compile(r"\b[0-9a-f]{8}$"))).to_have_count(1)
+    for hour in HOURS:
+        ui.asset("churn_metrics_hourly", "partitions", partition=hour_key(yesterday + timedelta(hours=hour)))
+        assert ui.number("predictions") == 1
+        assert ui.number("batches") == 1
+    ui.asset("churn_metrics_hourly", "partitions", partition=hour_key(yesterday + timedelta(hours=2)))
+    assert ui.number("predictions") == 0
+
+
+def test_a_failed_check_says_what_was_seen_and_what_was_expected(ui: DagsterUi, ui_platform: Running) -> None:
+    make_an_age_wrong(ui_platform.customers)
+
+    ui.materialize("raw_customers")
+    ui.look_until(lambda: ui.text("Failure").is_visible(), "the run to fail")
+    ui.asset("raw_customers", "checks")
+    ui.look_until(lambda: ui.text("Failed").is_visible(), "the check to fail")
+    ui.page.get_by_text("ranges", exact=True).first.click()
+
+    expect(ui.text(f"Seen: Age is 17 in 1 of {CUSTOMERS:,} rows. Expected: ")).to_be_visible()
+
+
+def test_automation_is_switched_on_and_off(ui: DagsterUi, ui_platform: Running) -> None:
+    query = '{ schedulesOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: \
+"churn_platform"}) { ... on Schedules { results { name scheduleState { status } } } } }'
+
+    def status() -> str:
+        found = ui_platform.ask(query)["schedulesOrError"]["results"]
+        return next(str(each["scheduleState"]["status"]) for each in found if each["name"] == "training_schedule")
+
+    ui.switch("training_schedule", on=True)
+    wait_until(lambda: status() == "RUNNING", what="the schedule to be on")
+    ui.switch("training_schedule", on=False)
+    wait_until(lambda: status() == "STOPPED", what="the schedule to be off")
