@@ -2,7 +2,7 @@
 
 import typer
 
-from churn_platform.commands import data, db, dlq, stack, stream
+from churn_platform.commands import data, db, dlq, model, stack, stream
 from churn_platform.commands.clean import clean
 from churn_platform.commands.demo import demo
 from churn_platform.commands.prepare import prepare
@@ -21,6 +21,7 @@ for command in (demo, stack.up, stack.down, stack.status, stack.logs, prepare, p
     app.command()(command)
 app.add_typer(stream.app, name="stream")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
 

@@ -21,9 +21,11 @@ def plain_errors() -> Iterator[None]:
     from churn_platform.customers.exceptions import CustomersFileError
     from churn_platform.demo.exceptions import DemoError
     from churn_platform.local.errors import StackError
+    from churn_platform.modeling.exceptions import BundleError, TrainingDataError
     from churn_platform.settings import SettingsError
-    from churn_platform.storage.exceptions import ArtifactStoreError
+    from churn_platform.storage.exceptions import ArtifactNotFoundError, ArtifactStoreError
     from churn_platform.storage.migrations import MigrationError
+    from churn_platform.storage.model_versions import ModelVersionError
     from churn_platform.streaming.exceptions import StreamError
 
     try:
@@ -47,7 +49,17 @@ def plain_errors() -> Iterator[None]:
         complaints.print(Text("Is PostgreSQL up? 'churn status' shows the embedded one.", style="bold"), soft_wrap=True)
         complaints.print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(1) from error
-    except (CleanError, CustomersFileError, DemoError, SettingsError, StreamError) as error:
+    except (
+        ArtifactNotFoundError,
+        BundleError,
+        CleanError,
+        CustomersFileError,
+        DemoError,
+        ModelVersionError,
+        SettingsError,
+        StreamError,
+        TrainingDataError,
+    ) as error:
         complaints.print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(1) from error
 

@@ -31,6 +31,7 @@ from churn_platform.streaming.exceptions import (
     TopicMissingError,
     UnknownBatchError,
 )
+from churn_platform.streaming.explaining import ExplainerThread
 from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.publisher import SCHEMA, Publication, Publisher, prediction_frame
 from churn_platform.streaming.reader import (
@@ -178,6 +179,7 @@ class BatchLoop:
         self._writer_idle = threading.Event()
         self._writer_idle.set()
         self._writer_error: BaseException | None = None
+        self._explainer = ExplainerThread(config.dsn, writer_idle=self._writer_idle, log=log)
         self._positions: dict[int, int] = {}
         self._opened: datetime | None = None
         self._accepts_from = config.epoch
@@ -216,6 +218,7 @@ class BatchLoop:
             self._publisher.begin(topic, self._positions)
             on_lock(orphans)
             self._writer.start()
+            self._explainer.start()
             with _tuned_interpreter():
                 self._loop()
             self._hand_over(None)
@@ -451,6 +454,7 @@ class BatchLoop:
             self._stop_writer()
         if not self._writer.is_alive():
             self._connection.close()
+        self._explainer.stop()  # last: nobody waits for it with the lock
 
     def _stop_writer(self) -> None:
         """Let the writer's statement end. If it does not, PostgreSQL is cut off, and ends the session by its lease."""
@@ -527,6 +531,8 @@ class BatchLoop:
         if written is None or scored is None:
             return Publication(pl.DataFrame(schema=SCHEMA), ends)
         self._result.commits += 1
+        if written.high_risk:
+            self._explainer.notice()
         if len(written.predictions):
             event_times = written.predictions.events.event_timestamp
             self._result.latencies.append(time.time() - event_times / MICROSECONDS)
