@@ -109,6 +109,10 @@ bench-peers: install ## Bring Quix Streams, Bytewax and Spark into .venv-peers, 
 bench-batch: install ## Data preparation and training by the number of customers (ARGS="--sizes 10000,1000000")
 	$(BIN)/python -m benchmarks.batch $(ARGS)
 
+.PHONY: bench-model
+bench-model: install ## The model's figures, and what each choice in it is worth (ARGS="--nested --trials 30")
+	$(BIN)/python -m benchmarks.model $(ARGS)
+
 .PHONY: bench-startup
 bench-startup: install ## How long starting takes, and what an idle stack does (ARGS="--no-demo")
 	$(BIN)/python -m benchmarks.startup $(ARGS)

@@ -160,6 +160,7 @@ class Stages:
     def _published(self, frames: Sequence[Any]) -> float:
         """Events a second from the second commit on: before the first the producer makes itself known to Kafka."""
         publisher = Publisher(self._config)
+        publisher.warm_up()
         publisher.begin(self._topic, dict.fromkeys(self._ends, 0))
         publisher.put(Publication(frames[0], {0: 1}))
         while not publisher.published:

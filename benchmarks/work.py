@@ -47,6 +47,7 @@ def trained_bundle(folder: Path) -> str:
         metrics=trained.evaluation.as_dict("oof_"),
         code_version="benchmark",
         data_hash=data_hash(rows),
+        calibration=trained.calibration.calibration,
     )
     bundle.save(str(folder))
     return str(folder)

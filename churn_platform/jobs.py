@@ -16,7 +16,7 @@ training_job = dg.define_asset_job(
     "training_job",
     selection=dg.AssetSelection.groups("training"),
     executor_def=IN_PROCESS,
-    description="Trains a model on the prepared features, judges it, and makes it champion if it is at least as good.",
+    description="Trains a model on the prepared features, judges it, and makes it champion if its gain is no chance.",
 )
 
 prediction_stream_job = dg.define_asset_job(

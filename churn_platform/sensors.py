@@ -32,12 +32,15 @@ ACTIVE: Final = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
+STARTING: Final = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 # Of runs that the sensor asked for. A replay started in the UI streams nothing and does not count.
 STREAM_TAG: Final = "churn/stream"
 # The loop of the daemon turns every 5 s; an interval of 5 would make that 10.
 TICK_SECONDS: Final = 4
 # Every second turn: figures are no older than METRICS_SECONDS and this, and a tick is most of what an idle stack does.
 METRICS_TICK_SECONDS: Final = 9
+# A streaming run that has just taken over is given its standby at the next tick of the other sensor.
+STANDBY_SECONDS: Final = 10
 # A run that so many seconds long has had no session in PostgreSQL is dead, whatever its record says: one that lost its
 # connection comes back within three, one that starts needs some seconds for its imports.
 DEAD_SECONDS: Final = 10
@@ -45,6 +48,9 @@ NEVER_STARTED_SECONDS: Final = 60
 # Failed runs that the wait before the next try looks at.
 LATEST_RUNS: Final = 8
 OBSERVE_SECONDS: Final = 60
+# The cursor of dirty_hours_sensor: what the last tick did with figures that are out of date.
+POSTPONED: Final = "postponed"
+ASKED_FOR: Final = "asked for"
 RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
 RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 
@@ -247,12 +253,17 @@ def _age(moment: datetime | None, now: float) -> float | None:
 def dirty_hours_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for the figures that are out of date: level-triggered, so that nothing is missed by a run that failed."""
+    """Ask for the figures that are out of date: level-triggered, so that nothing is missed by a run that failed.
+
+    A process that starts takes a core for seconds. Where another one starts, figures wait for the next tick, once: two
+    at a time on two cores would leave the stream nothing.
+    """
     from churn_platform.storage import metrics
 
     with postgres.connect("churn sensor") as connection:
         hours = metrics.dirty_hours(connection, at_most_every=settings().metrics_seconds)
         days = metrics.dirty_days(connection, at_most_every=settings().metrics_seconds)
+        another_starts = bool(hours or days) and _another_starts(context.instance, connection)
     requests: list[dg.RunRequest] = []
     for job_name, starts, joined_within, key in (
         (hourly_metrics_job.name, hours, timedelta(hours=12), hour_key),
@@ -267,7 +278,25 @@ def dirty_hours_sensor(
         if hours or days:
             return dg.SkipReason(f"{len(hours)} hours and {len(days)} days are out of date; their runs are under way.")
         return dg.SkipReason("Every hour and day is up to date.")
-    return dg.SensorResult(run_requests=requests)
+    if another_starts and context.cursor != POSTPONED:
+        return dg.SensorResult(
+            skip_reason=f"{len(hours)} hours and {len(days)} days are out of date. Another run is starting; theirs "
+            f"follow at the next tick.",
+            cursor=POSTPONED,
+        )
+    return dg.SensorResult(run_requests=requests, cursor=ASKED_FOR)
+
+
+def _another_starts(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> bool:
+    """Whether a run's process is starting, or a standby's is about to."""
+    from churn_platform.storage import ledger
+
+    batch = ledger.open_batch(connection)
+    opened = _age(batch.opened if batch else None, time.time())
+    if settings().standby and opened is not None and opened < STANDBY_SECONDS:
+        return True
+    since = datetime.now(UTC) - timedelta(seconds=NEVER_STARTED_SECONDS)
+    return instance.get_runs_count(dg.RunsFilter(statuses=list(STARTING), created_after=since)) > 0
 
 
 def _is_active(instance: dg.DagsterInstance, job_name: str) -> bool:

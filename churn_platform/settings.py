@@ -196,6 +196,38 @@ class Settings(BaseSettings):
     data_preparation_cron: str = Field("*/20 * * * *", description="When the data is prepared, cron syntax, UTC.")
     training_cron: str = Field("0 * * * *", description="When a model is trained, cron syntax, UTC.")
 
+    # The model
+    call_cost: float | None = Field(
+        None,
+        ge=0,
+        description="Cost of calling a customer, in any currency. With the two below, the threshold of a model is the "
+        "one of greatest profit; without, that of greatest F1.",
+    )
+    kept_customer_value: float | None = Field(
+        None, gt=0, description="Value of a customer who is kept, in the same currency."
+    )
+    call_success_rate: float | None = Field(
+        None, gt=0, le=1, description="Share of churners whom a call keeps, 0 to 1."
+    )
+    tuning_trials: int = Field(
+        0,
+        ge=0,
+        description="Trials of the search for hyperparameters that a training makes, or has on record for the same "
+        "rows. 0: it takes the committed ones.",
+    )
+    tuning_seconds: float = Field(
+        300, gt=0, description="The search begins no trial after this long; what it found by then is taken."
+    )
+    promotion_confidence: float = Field(
+        0.95,
+        ge=0.5,
+        lt=1,
+        description="How sure a new model's gain over the champion has to be: so many resamples of the rows show one.",
+    )
+    promotion_slice_loss: float = Field(
+        0.02, ge=0, description="Most ROC AUC that a slice of the customers may lose by a new champion."
+    )
+
     # What the Dagster UI shows
     preview_rows: int = Field(
         5,
@@ -261,6 +293,28 @@ class Settings(BaseSettings):
         if self.mlflow_tracking_uri is None:
             raise _missing("MLFLOW_TRACKING_URI", "MLflow", self.churn_local)
         return self.mlflow_tracking_uri
+
+    @property
+    def call_costs(self) -> tuple[float, float, float] | None:
+        """Cost of a call, value of a kept customer and success rate, or None where none is set.
+
+        Raises:
+            SettingsError: some are set and some are not.
+        """
+        given = {
+            "CALL_COST": self.call_cost,
+            "KEPT_CUSTOMER_VALUE": self.kept_customer_value,
+            "CALL_SUCCESS_RATE": self.call_success_rate,
+        }
+        missing = [name for name, value in given.items() if value is None]
+        if len(missing) == len(given):
+            return None
+        if self.call_cost is None or self.kept_customer_value is None or self.call_success_rate is None:
+            raise SettingsError(
+                f"{' and '.join(missing)} not set: a threshold by cost needs {', '.join(given)}. "
+                "Set all three, or none."
+            )
+        return self.call_cost, self.kept_customer_value, self.call_success_rate
 
     @property
     def kafka_client(self) -> dict[str, str | int | float | bool]:

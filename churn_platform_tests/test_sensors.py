@@ -328,6 +328,26 @@ def test_metrics_that_are_being_computed_are_not_asked_for_twice(ticks: Ticks) -
     assert "under way" in ticks.reason(dirty_hours_sensor)
 
 
+def test_figures_wait_one_tick_while_another_run_starts(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+    ticks.instance.create_run_for_job(defs.resolve_job_def("training_job"), status=dg.DagsterRunStatus.STARTING)
+
+    assert "Another run is starting" in ticks.reason(dirty_hours_sensor)
+    assert ticks.tick(dirty_hours_sensor).run_requests
+    assert "Another run is starting" in ticks.reason(dirty_hours_sensor)
+
+
+def test_figures_wait_one_tick_for_the_standby_of_a_run_that_has_just_taken_over(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+        ledger.plan_batch(connection, "live")
+        connection.execute("update stream_batches set opened = now(), last_commit = now() where batch = 'live'")
+
+    assert "Another run is starting" in ticks.reason(dirty_hours_sensor)
+    assert ticks.tick(dirty_hours_sensor).run_requests
+
+
 def _reported(result: dg.SensorResult) -> list[dg.AssetMaterialization]:
     return [each for each in result.asset_events if isinstance(each, dg.AssetMaterialization)]
 

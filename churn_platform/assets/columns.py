@@ -147,6 +147,12 @@ HIGH_RISK_COLUMNS = _columns(
             ("gender", "text", "Female or Male.", "gender"),
             ("age", "real", "Years; null where unknown.", "age"),
             ("balance", "double precision", "Euros.", "balance"),
+            (
+                "reasons",
+                "jsonb",
+                "What moves the log-odds most: feature, value, contribution; null until explained.",
+                "risk_score",
+            ),
             ("detected_at", "timestamptz", "When the event was scored, UTC.", "predicted_at"),
         )
     ),

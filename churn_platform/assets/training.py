@@ -1,13 +1,16 @@
-"""From features to the champion: train, judge, and replace the champion only by a model that is at least as good."""
+"""From features to the champion: train, judge, and replace the champion only by a model that is better than chance."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 from types import ModuleType
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import dagster as dg
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from churn_platform.assets import evaluation as pictures
 from churn_platform.assets.shown import next_asset
 from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, TARGET, columns_of
 from churn_platform.features.encoding import OneHotEncoder
@@ -15,13 +18,18 @@ from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform, assemble
 from churn_platform.modeling.bundle import ModelBundle
-from churn_platform.modeling.candidates import Comparison, TrainedModel, decide
+from churn_platform.modeling.candidates import Comparison, Rule, TrainedModel, decide
+from churn_platform.modeling.out_of_fold import OutOfFold
 from churn_platform.modeling.splitting import TEST, TRAIN, rows_of
+from churn_platform.modeling.threshold import CallCosts
 from churn_platform.resources.mlflow import MlflowRegistry, code_version, ending_run
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
 from churn_platform.storage.artifacts import MODELS, join
+
+if TYPE_CHECKING:
+    from churn_platform.modeling.training import Hyperparameters
 
 APPLICATION = "churn training"
 OUT_OF_FOLD = "oof_"  # prefix of figures out of fold on the training split; those without it are the test split's
@@ -77,9 +85,11 @@ def churn_model(
     rows = rows_of(train_test_split, TRAIN)
     with ending_run():
         started = time.perf_counter()
-        hyperparameters = training.Hyperparameters()
         features, churned = assemble(columns_of(train_features, FEATURES)), train_features[TARGET].to_numpy()
-        trained = training.train(features, churned, hyperparameters)
+        data_hash = training.data_hash(rows[[*INPUT_COLUMNS, TARGET]])
+        hyperparameters, source = _hyperparameters(context, mlflow, features, churned, data_hash)
+        costs = settings().call_costs
+        trained = training.train(features, churned, hyperparameters, None if costs is None else CallCosts(*costs))
         seconds = time.perf_counter() - started
 
         bundle = ModelBundle(
@@ -88,11 +98,15 @@ def churn_model(
             threshold=trained.threshold,
             metrics=trained.evaluation.as_dict(OUT_OF_FOLD),
             code_version=code_version(),
-            data_hash=training.data_hash(rows[[*INPUT_COLUMNS, TARGET]]),
+            data_hash=data_hash,
+            calibration=trained.calibration.calibration,
         )
         run_id = mlflow.active_run().info.run_id
         mlflow.log_params({"trees": hyperparameters.trees, **hyperparameters.booster_parameters()})
-        mlflow.log_metrics({**bundle.metrics, "threshold": bundle.threshold, "training_time_seconds": seconds})
+        mlflow.log_param("hyperparameters_from", source)
+        figures = {**bundle.metrics, "threshold": bundle.threshold}
+        mlflow.log_metrics({**figures, "training_time_seconds": seconds})
+        mlflow.log_dict(trained.calibration.tried, "calibration.json")
         mlflow.log_dict(trained.importances, "feature_importances.json")
         tags = {"dagster_run_id": context.run.run_id, "git_commit": bundle.code_version, "data_hash": bundle.data_hash}
         mlflow.set_tags(tags)
@@ -101,14 +115,17 @@ def churn_model(
 
     model = TrainedModel(version=version, run_id=run_id, uri=join(settings().artifacts, MODELS, run_id))
     bundle.save(model.uri)
+    OutOfFold.of(rows, trained.out_of_fold).save(model.uri)
     with postgres.connect(APPLICATION) as connection:
-        model_versions.register(connection, version=version, uri=model.uri, run_id=run_id, metrics=bundle.metrics)
+        model_versions.register(connection, version=version, uri=model.uri, run_id=run_id, metrics=figures)
     return dg.MaterializeResult(
         value=model,
         metadata={
-            **bundle.metrics,
+            **figures,
             "version": version,
-            "threshold": bundle.threshold,
+            "hyperparameters": dg.MetadataValue.json(hyperparameters.as_dict()),
+            "hyperparameters_from": source,
+            "calibration": trained.calibration.name,
             "training_rows": len(rows),
             "training_time_seconds": seconds,
             "mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(run_id)),
@@ -129,36 +146,41 @@ def model_evaluation(
     mlflow_registry: MlflowRegistry,
     postgres: PostgresResource,
 ) -> dg.MaterializeResult[Comparison]:
-    """The new model's figures on the test split, and the champion's on the same rows, each by its own feature steps.
+    """The new model's figures on the test split, once, and its comparison with the champion, which decides.
 
-    Both score raw rows, as the stream does; this fails unless the new one scores the prepared test_features alike.
+    They are compared on the training split, each row judged by a model that has not seen it: the test split decides
+    nothing. The bundle scores raw rows, as the stream does; this fails unless prepared test_features score alike.
     """
     from churn_platform.modeling.evaluation import evaluate
+    from churn_platform.modeling.judging import Contender, compare
+    from churn_platform.modeling.report import make_report
 
     rows = rows_of(train_test_split, TEST)
-    raw, churned = columns_of(rows), rows[TARGET].to_numpy()
     candidate = ModelBundle.load(churn_model.uri)
-    probabilities = candidate.score(raw)
+    probabilities = candidate.score(columns_of(rows))
     candidate.require_same_scores(probabilities, assemble(columns_of(test_features, FEATURES)))
-    evaluation = evaluate(churned, probabilities, threshold=candidate.threshold)
+    evaluation = evaluate(rows[TARGET].to_numpy(), probabilities, threshold=candidate.threshold)
     with postgres.connect(APPLICATION) as connection:
         model_versions.record_metrics(connection, churn_model.version, evaluation.as_dict())
         champion = model_versions.champion(connection)
     mlflow_registry.log_metrics(churn_model.run_id, evaluation.as_dict())
-    champion_evaluation = None
-    if champion is not None:
-        bundle = ModelBundle.load(champion.uri)
-        champion_evaluation = evaluate(churned, bundle.score(raw), threshold=bundle.threshold)
+    train = rows_of(train_test_split, TRAIN)
+    report = make_report(candidate, train, rows)
+    mlflow_registry.log_evaluation(churn_model.run_id, pictures.drawn(report), report.as_dict())
+    comparison = compare(
+        train,
+        Contender(churn_model.version, churn_model.uri),
+        None if champion is None else Contender(champion.version, champion.uri),
+        Rule(confidence=settings().promotion_confidence, slice_loss=settings().promotion_slice_loss),
+    )
     return dg.MaterializeResult(
-        value=Comparison(
-            version=churn_model.version,
-            candidate=evaluation,
-            champion_version=None if champion is None else champion.version,
-            champion=champion_evaluation,
-        ),
+        value=comparison,
         metadata={
             **evaluation.as_dict(),
-            **({} if champion_evaluation is None else champion_evaluation.as_dict("champion_")),
+            **comparison.candidate.as_dict(OUT_OF_FOLD),
+            **({} if comparison.champion is None else comparison.champion.as_dict(f"champion_{OUT_OF_FOLD}")),
+            **_gain(comparison),
+            **pictures.shown(report),
             "version": churn_model.version,
             "champion_version": "none" if champion is None else champion.version,
             "test_rows": len(rows),
@@ -176,9 +198,10 @@ def champion_model(
     mlflow_registry: MlflowRegistry,
     postgres: PostgresResource,
 ) -> dg.MaterializeResult[None]:
-    """Who scores the stream: the new model if it is at least as good on the test split as the champion, else that one.
+    """Who scores the stream: the new model if it beats the champion by more than chance, else that one.
 
-    `reason` says why. The stream follows at its next commit: no restart, and each row says which version scored it.
+    Both are judged out of fold on the training split, and no slice of the customers may lose much; `reason` says why.
+    The stream follows at its next commit: no restart, and each row says which version scored it.
     Where MLflow's alias `champion` was moved by hand, that version is adopted instead. The table `model_versions` is
     the truth, and the alias follows it. The rule is `modeling/candidates.py`.
     """
@@ -190,8 +213,13 @@ def champion_model(
         decision = decide(
             model_evaluation, champion_version=None if former is None else former.version, set_by_hand=by_hand
         )
-        champion = model_versions.promote(connection, decision.version)
+        champion = model_versions.promote(
+            connection, decision.version, by="alias" if decision.adopted else "training", reason=decision.reason
+        )
     mlflow_registry.follow_champion(champion.version)
+    mlflow_registry.note_decision(
+        model_evaluation.version, promoted=champion.version == model_evaluation.version, reason=decision.reason
+    )
     context.log.info(decision.reason)
     in_mlflow = dg.MetadataValue.url(mlflow_registry.version_url(champion.version))
     context.log_event(
@@ -218,6 +246,66 @@ def champion_model(
             **next_asset("churn_predictions"),
         }
     )
+
+
+def _hyperparameters(
+    context: dg.AssetExecutionContext,
+    mlflow: ModuleType,
+    features: NDArray[np.float32],
+    churned: NDArray[np.int64],
+    data_hash: str,
+) -> tuple["Hyperparameters", str]:
+    """The committed hyperparameters, or those of a search with TUNING_TRIALS; and where they come from, in words."""
+    from churn_platform.modeling import training, tuning
+    from churn_platform.storage.studies import study_storage
+
+    trials = settings().tuning_trials
+    if not trials:
+        return training.Hyperparameters(), "committed"
+    study = f"churn {data_hash[:16]} {tuning.STUDY_VERSION}"
+
+    def report(trial: tuning.Trial) -> None:
+        context.log.info(
+            f"Trial {trial.number} of {trials}: log loss {trial.log_loss:.5f}, ROC AUC {trial.roc_auc:.4f}"
+        )
+        with mlflow.start_run(run_name=f"trial {trial.number}", nested=True):
+            mlflow.log_params(trial.hyperparameters.as_dict())
+            mlflow.log_metrics({"log_loss": trial.log_loss, "oof_roc_auc": trial.roc_auc, "oof_brier": trial.brier})
+
+    with study_storage(settings().postgres_dsn) as storage:
+        found = tuning.tune(
+            features,
+            churned,
+            trials=trials,
+            seconds=settings().tuning_seconds,
+            study=study,
+            storage=storage,
+            on_trial=report,
+        )
+    source = f"trial {found[0].number} of {len(found)} of study {study}"
+    context.log.info(f"Hyperparameters of {source}: {found[0].hyperparameters}")
+    return found[0].hyperparameters, source
+
+
+def _gain(comparison: Comparison) -> dict[str, float | dg.TableMetadataValue]:
+    """What the challenger gains over the champion, on all rows and by slice; nothing where there is no champion."""
+    gain = comparison.gain
+    if gain is None:
+        return {}
+    return {
+        "gain_roc_auc": gain.auc,
+        "gain_at_least": gain.low,
+        "gain_at_most": gain.high,
+        "gain_by_slice": dg.MetadataValue.table(
+            [dg.TableRecord({"slice": name, "gain": round(value, 4)}) for name, value in gain.slices.items()],
+            schema=dg.TableSchema(
+                [
+                    dg.TableColumn("slice", "string", "Customers that are judged by themselves."),
+                    dg.TableColumn("gain", "float", "ROC AUC of the new model less the champion's, out of fold."),
+                ]
+            ),
+        ),
+    }
 
 
 def _importances(shares: Mapping[str, float]) -> dg.TableMetadataValue:

@@ -32,7 +32,7 @@ _SCHEMAS: Final = """
         (select count(*) from pg_class c where c.relnamespace = n.oid and c.relkind = 'r'),
         (select coalesce(sum(pg_total_relation_size(c.oid)), 0) from pg_class c
          where c.relnamespace = n.oid and c.relkind = 'r')
-    from pg_namespace n where nspname in ('dagster', 'mlflow') order by nspname
+    from pg_namespace n where nspname in ('dagster', 'mlflow', 'optuna') order by nspname
 """
 _REMAINDERS: Final = """
     select 'extension ' || extname, 'other tables may use it' from pg_extension where extname = 'btree_gist'
@@ -81,12 +81,18 @@ begin
     end if;
     for place in
         select oid, nspname from pg_namespace
-        where nspname in ('dagster', 'mlflow') and obj_description(oid, 'pg_namespace') = 'Made by churn_platform'
+        where nspname in ('dagster', 'mlflow', 'optuna')
+          and obj_description(oid, 'pg_namespace') = 'Made by churn_platform'
     loop
         select string_agg(c.oid::regclass::text, ', ') into names from pg_class c
         where c.relnamespace = place.oid and c.relkind = 'r';
         if names is not null then
             execute format('drop table %s restrict', names);
+        end if;
+        select string_agg(t.oid::regtype::text, ', ') into names from pg_type t
+        where t.typnamespace = place.oid and t.typtype = 'e';  -- Optuna's
+        if names is not null then
+            execute format('drop type %s restrict', names);
         end if;
         execute format('drop schema %I restrict', place.nspname);
     end loop;

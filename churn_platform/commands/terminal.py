@@ -61,7 +61,7 @@ def plain_errors() -> Iterator[None]:
     from churn_platform.clean.plan import CleanError
     from churn_platform.errors import PlainError
     from churn_platform.local.errors import StackError
-    from churn_platform.storage.exceptions import ArtifactStoreError
+    from churn_platform.storage.exceptions import ArtifactNotFoundError, ArtifactStoreError
     from churn_platform.streaming.exceptions import NotAloneError, StreamIsLiveError
 
     try:
@@ -76,7 +76,7 @@ def plain_errors() -> Iterator[None]:
         end(ExitCode.FAILED, error.problem, remedy=error.remedy, details=error.details)
     except ArtifactStoreError as error:
         end(ExitCode.FAILED, error.problem, remedy=error.remedy)
-    except CleanError as error:
+    except (ArtifactNotFoundError, CleanError) as error:
         end(ExitCode.FAILED, str(error))
     except KafkaException as error:
         end(ExitCode.FAILED, error.args[0].str(), remedy="Is Kafka up? 'churn status' shows the embedded one.")

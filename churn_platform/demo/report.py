@@ -8,7 +8,7 @@ from rich.table import Table
 
 from churn_platform.demo.scenario import Outcome
 
-MODEL_FIGURES = ("roc_auc", "accuracy", "precision", "recall", "f1", "brier")
+MODEL_FIGURES = ("roc_auc", "accuracy", "precision", "recall", "f1", "brier", "ece")
 
 
 def as_json(outcome: Outcome, *, seconds: float) -> dict[str, object]:
@@ -16,7 +16,7 @@ def as_json(outcome: Outcome, *, seconds: float) -> dict[str, object]:
     return {
         "raw_rows": outcome.raw_rows,
         "cleaned_rows": outcome.cleaned_rows,
-        "model": {"version": outcome.model_version, **outcome.model_metrics},
+        "model": _model_json(outcome),
         "events_produced": outcome.events_produced,
         "predictions": outcome.stream.predictions,
         "dead_letters": outcome.stream.dead_letters,
@@ -30,6 +30,19 @@ def as_json(outcome: Outcome, *, seconds: float) -> dict[str, object]:
         "first_event_seconds": round(outcome.first_event_seconds, 2),
         "sums": outcome.sums,
         "seconds": round(seconds, 1),
+    }
+
+
+def _model_json(outcome: Outcome) -> dict[str, object]:
+    """The model's figures out of fold, which is what it is to be judged by; those on the test split under `test`."""
+    figures = _known(outcome.model_metrics)
+    out_of_fold = dict(figures["the folds (out of fold)"])
+    return {
+        "version": outcome.model_version,
+        "oof_roc_auc": out_of_fold.pop("roc_auc"),
+        **out_of_fold,
+        "threshold": outcome.model_metrics.get("threshold"),
+        "test": {name: value for name, value in figures["the test split"].items() if name in MODEL_FIGURES},
     }
 
 

@@ -23,6 +23,7 @@ from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform
 from churn_platform.modeling.booster import booster_from_bytes, import_xgboost, predict
+from churn_platform.modeling.calibration import Calibration, calibration_from_json, calibration_to_json
 from churn_platform.modeling.exceptions import BundleFormatError, BundleIncompleteError, BundleTamperedError, SkewError
 from churn_platform.storage.artifacts import join, read_bytes, write_bytes
 from churn_platform.storage.exceptions import ArtifactNotFoundError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import xgboost
 
 MODEL, IMPUTER, ENCODER, SCALER = "model.ubj", "imputer.json", "encoder.json", "scaler.json"
+REQUIRED = (MODEL, IMPUTER, ENCODER, SCALER)
+CALIBRATION = "calibration.json"  # only where the model's own probabilities were not good enough
 MANIFEST = "manifest.json"
 _REMEDY = "Materialize churn_model and champion_model again, or promote another version."
 
@@ -46,6 +49,7 @@ class ModelBundle:
         metrics: name -> value, as measured out of fold on the training split.
         code_version: git commit, or the package's version, that trained it.
         data_hash: SHA-256 of the raw columns and outcomes that it was trained on.
+        calibration: applied to the model's probabilities; None leaves them as they are.
     """
 
     model: bytes
@@ -54,6 +58,7 @@ class ModelBundle:
     metrics: Mapping[str, float]
     code_version: str
     data_hash: str
+    calibration: Calibration | None = None
 
     @cached_property
     def booster(self) -> xgboost.Booster:
@@ -87,7 +92,12 @@ class ModelBundle:
         Raises:
             FeatureError: a column is missing or a value has no feature.
         """
-        return predict(self.booster, self.transform.transform(columns), threads=threads)
+        return self.score_features(self.transform.transform(columns), threads=threads)
+
+    def score_features(self, matrix: NDArray[np.float32], threads: int = 1) -> NDArray[np.float32]:
+        """P(churn) of finished features: shape (n, 14), in the order of FEATURES, to shape (n,), 0..1."""
+        probabilities = predict(self.booster, matrix, threads=threads)
+        return probabilities if self.calibration is None else self.calibration.apply(probabilities)
 
     def require_same_scores(self, probabilities: NDArray[np.float32], matrix: NDArray[np.float32]) -> None:
         """Make sure that features prepared step by step score as the raw rows of the same customers did.
@@ -99,7 +109,7 @@ class ModelBundle:
         Raises:
             SkewError: a score differs, by however little, or there are more rows of one than of the other.
         """
-        prepared = predict(self.booster, matrix, threads=1)
+        prepared = self.score_features(matrix)
         if np.array_equal(prepared, probabilities):
             return
         raise SkewError(
@@ -116,6 +126,8 @@ class ModelBundle:
             ENCODER: self.transform.encoder.to_json().encode(),
             SCALER: self.transform.scaler.to_json().encode(),
         }
+        if self.calibration is not None:
+            parts[CALIBRATION] = calibration_to_json(self.calibration).encode()
         manifest = {
             "features": list(FEATURES),
             "threshold": self.threshold,
@@ -144,9 +156,10 @@ class ModelBundle:
         try:
             manifest = json.loads(_read(uri, MANIFEST))
             expected = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
-            strange = sorted(set(expected) - {MODEL, IMPUTER, ENCODER, SCALER})
+            strange = sorted(set(expected) - {*REQUIRED, CALIBRATION})
             features = tuple(manifest["features"])
-            parts = {name: _verified(uri, name, expected.get(name)) for name in (MODEL, IMPUTER, ENCODER, SCALER)}
+            parts = {name: _verified(uri, name, expected.get(name)) for name in REQUIRED}
+            calibration = _verified(uri, CALIBRATION, expected[CALIBRATION]) if CALIBRATION in expected else None
             bundle = cls(
                 model=parts[MODEL],
                 transform=FeatureTransform(
@@ -158,6 +171,7 @@ class ModelBundle:
                 metrics={str(name): float(value) for name, value in manifest["metrics"].items()},
                 code_version=str(manifest["code_version"]),
                 data_hash=str(manifest["data_hash"]),
+                calibration=None if calibration is None else calibration_from_json(calibration.decode()),
             )
         except (ValueError, KeyError, TypeError, AttributeError, MetadataError) as error:
             raise BundleFormatError(f"The bundle at {uri} cannot be read: {error!r}. {_REMEDY}") from error

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from churn_platform.modeling.evaluation import Evaluation
 from churn_platform.modeling.exceptions import StaleComparisonError
+from churn_platform.modeling.resampling import RESAMPLES, auc, bootstrapped_aucs
+from churn_platform.modeling.slices import judgeable_slices
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -28,36 +38,93 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A candidate and the champion, judged on the same rows of the test split.
+class Rule:
+    """When a challenger replaces the champion.
 
     Attributes:
-        version: the candidate.
+        confidence: how sure the gain has to be, 0.5..1: so many of the resamples show one.
+        slice_loss: most ROC AUC that a slice of the customers may lose.
+    """
+
+    confidence: float
+    slice_loss: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """ROC AUC of the challenger less that of the champion, on the same rows, none of which its model has seen.
+
+    Attributes:
+        auc: on all rows.
+        low: what it is at least, with the confidence of the rule, by a paired bootstrap.
+        high: what it is at most, with the same confidence.
+        slices: the same difference for each slice that is large enough to tell.
+    """
+
+    auc: float
+    low: float
+    high: float
+    slices: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A challenger and the champion, judged on the same training rows, out of fold.
+
+    Attributes:
+        version: the challenger.
+        rows: how many rows both were judged on.
+        rule: when the challenger wins.
         candidate: its figures.
         champion_version: the champion at that time, None when there was none.
-        champion: its figures on the same rows.
+        champion: its figures.
+        gain: of the challenger over the champion.
     """
 
     version: int
+    rows: int
+    rule: Rule
     candidate: Evaluation
-    champion_version: int | None
-    champion: Evaluation | None
+    champion_version: int | None = None
+    champion: Evaluation | None = None
+    gain: Gain | None = None
+
+    @property
+    def objections(self) -> list[str]:
+        """Why the challenger should not be champion, in words; empty where it should."""
+        if self.gain is None:
+            return []
+        found = []
+        if self.gain.low <= 0:
+            found.append(
+                f"the gain is no better than chance: at {self.rule.confidence:.0%} confidence it may be "
+                f"{self.gain.low:+.4f}"
+            )
+        found += [
+            f"{name} loses {-gain:.4f} of ROC AUC, more than the {self.rule.slice_loss:g} allowed"
+            for name, gain in sorted(self.gain.slices.items(), key=lambda each: each[1])
+            if gain < -self.rule.slice_loss
+        ]
+        return found
 
     @property
     def candidate_wins(self) -> bool:
-        """Whether the candidate should be champion: there is none, or its ROC AUC is at least the champion's."""
-        return self.champion is None or self.candidate.roc_auc >= self.champion.roc_auc
+        """Whether the challenger should be champion: there is none, or its gain is no chance and no slice pays."""
+        return not self.objections
 
     @property
     def reason(self) -> str:
-        """The decision in a sentence."""
-        if self.champion is None:
+        """The decision in a sentence or two."""
+        if self.champion is None or self.gain is None:
             return f"Version {self.version} is the first: there was no champion to compare it with."
-        relation = "is at least" if self.candidate_wins else "is below"
-        return (
-            f"Version {self.version}'s ROC AUC {self.candidate.roc_auc:.4f} {relation} the {self.champion.roc_auc:.4f} "
-            f"of version {self.champion_version} on the same test rows."
+        figures = (
+            f"Version {self.version}'s ROC AUC is {self.candidate.roc_auc:.4f} out of fold, that of champion "
+            f"{self.champion_version} {self.champion.roc_auc:.4f} on the same {self.rows:,} rows, a gain of "
+            f"{self.gain.auc:+.4f} ({self.gain.low:+.4f} to {self.gain.high:+.4f})"
         )
+        if self.candidate_wins:
+            return f"{figures}: better than chance, and no slice loses more than {self.rule.slice_loss:g}."
+        return f"{figures}: refused, because {'; '.join(self.objections)}."
 
     def to_json(self) -> str:
         """JSON of the attributes."""
@@ -67,13 +134,50 @@ class Comparison:
     def from_json(cls, text: str) -> Comparison:
         """The comparison that `to_json` wrote."""
         document = json.loads(text)
-        champion = document["champion"]
+        champion, gain = document["champion"], document["gain"]
         return cls(
             version=document["version"],
+            rows=document["rows"],
+            rule=Rule(**document["rule"]),
             candidate=Evaluation(**document["candidate"]),
             champion_version=document["champion_version"],
             champion=None if champion is None else Evaluation(**champion),
+            gain=None if gain is None else Gain(**gain),
         )
+
+
+def measure_gain(
+    rows: pd.DataFrame,
+    churned: NDArray[np.integer],
+    *,
+    challenger: NDArray[np.floating],
+    champion: NDArray[np.floating],
+    rule: Rule,
+    resamples: int = RESAMPLES,
+) -> Gain:
+    """What the challenger gains over the champion.
+
+    Args:
+        rows: n customers with their raw columns.
+        churned: shape (n,), 0 or 1, both present.
+        challenger: shape (n,), P(churn) of rows that its model has not seen.
+        champion: the same of the champion.
+        rule: its confidence sets the bounds.
+
+    Returns:
+        The same every time for the same arguments.
+    """
+    drawn = bootstrapped_aucs(churned, challenger, champion, resamples=resamples)
+    low, high = np.quantile(drawn[0] - drawn[1], [1 - rule.confidence, rule.confidence])
+    return Gain(
+        auc=auc(churned, challenger) - auc(churned, champion),
+        low=float(low),
+        high=float(high),
+        slices={
+            name: auc(churned[members], challenger[members]) - auc(churned[members], champion[members])
+            for name, members in judgeable_slices(rows, churned)
+        },
+    )
 
 
 @dataclass(frozen=True)

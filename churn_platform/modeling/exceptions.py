@@ -1,7 +1,9 @@
 """What can go wrong with a model or its bundle."""
 
+from churn_platform.errors import PlainError
 
-class BundleError(Exception):
+
+class BundleError(PlainError):
     """A model bundle that cannot be used: the message says which part, where, and what to do."""
 
 
@@ -25,5 +27,5 @@ class SkewError(Exception):
     """Raw rows and prepared features of the same customers that score differently."""
 
 
-class TrainingDataError(Exception):
+class TrainingDataError(PlainError):
     """Rows that no model can be trained or judged on."""

@@ -16,8 +16,8 @@ ANSWER_SECONDS: Final = 10
 
 
 @cache
-def _admin() -> AdminClient:
-    return clients.admin(settings().kafka_client)
+def _admin(kafka: tuple[tuple[str, clients.Setting], ...]) -> AdminClient:
+    return clients.admin(dict(kafka))
 
 
 class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
@@ -25,7 +25,7 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
 
     def admin(self) -> AdminClient:
         """An admin client, connected once: a tick must not pay for a connection."""
-        return _admin()
+        return _admin(tuple(settings().kafka_client.items()))
 
     def published(self, topic: Topic) -> dict[int, int]:
         """Position up to which the events topic's predictions are published, by Kafka partition, where one is known."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION_ALIAS = "champion"
+CHALLENGER_ALIAS = "challenger"
 FOLLOWED_TAG = "champion_set_by_platform"  # the version that we last pointed the alias at: another one was set by hand
 
 
@@ -49,6 +50,13 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         for name, value in metrics.items():
             client.log_metric(run_id, name, value)
 
+    def log_evaluation(self, run_id: str, pictures: Mapping[str, str], tables: dict[str, object]) -> None:
+        """Add pictures (name -> SVG) and tables to a run, ended or not."""
+        client = self.client()
+        for name, svg in pictures.items():
+            client.log_text(run_id, svg, f"evaluation/{name}.svg")
+        client.log_dict(run_id, tables, "evaluation/tables.json")
+
     def champion_set_by_hand(self) -> int | None:
         """The version that the alias `champion` was moved to by somebody else than `follow_champion`, if it was."""
         model = self.client().get_registered_model(settings().mlflow_model)
@@ -60,6 +68,16 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         client, name = self.client(), settings().mlflow_model
         client.set_registered_model_alias(name, CHAMPION_ALIAS, str(version))
         client.set_registered_model_tag(name, FOLLOWED_TAG, str(version))
+
+    def note_decision(self, version: int, *, promoted: bool, reason: str) -> None:
+        """Tag a trained version with what was decided; the alias `challenger` is at the last one refused."""
+        client, name = self.client(), settings().mlflow_model
+        client.set_model_version_tag(name, str(version), "decision", "promoted" if promoted else "refused")
+        client.set_model_version_tag(name, str(version), "decision_reason", reason)
+        if not promoted:
+            client.set_registered_model_alias(name, CHALLENGER_ALIAS, str(version))
+        elif CHALLENGER_ALIAS in client.get_registered_model(name).aliases:
+            client.delete_registered_model_alias(name, CHALLENGER_ALIAS)
 
 
 def version_url(version: int) -> str:

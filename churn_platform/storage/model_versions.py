@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal, TypeAlias
 
 from psycopg import Connection
 from psycopg.rows import TupleRow, class_row
 from psycopg.types.json import Jsonb
 
+from churn_platform.errors import PlainError
 
-class ModelVersionError(Exception):
+PromotedBy: TypeAlias = Literal["training", "hand", "alias", "rollback"]
+
+
+class ModelVersionError(PlainError):
     """A model version that is not in model_versions, or one that is there as something else."""
 
 
@@ -94,8 +99,21 @@ def champion(connection: Connection[TupleRow]) -> ModelVersion | None:
         ).fetchone()
 
 
-def promote(connection: Connection[TupleRow], version: int) -> ModelVersion:
+def versions(connection: Connection[TupleRow]) -> list[ModelVersion]:
+    """All versions, the newest first."""
+    with connection.cursor(row_factory=class_row(ModelVersion)) as cursor:
+        return cursor.execute("select * from model_versions order by version desc").fetchall()
+
+
+def promote(
+    connection: Connection[TupleRow], version: int, *, by: PromotedBy = "hand", reason: str = "chosen by hand"
+) -> ModelVersion:
     """Make a version champion and retire the former one, in one transaction; a retired version may come back.
+
+    Args:
+        version: the new champion.
+        by: who or what decided.
+        reason: why, in a sentence; both are kept in model_promotions.
 
     Returns:
         The new champion. Promoting the champion changes nothing.
@@ -115,7 +133,46 @@ def promote(connection: Connection[TupleRow], version: int) -> ModelVersion:
         connection.execute(
             "update model_versions set promoted_at = now(), retired_at = null where version = %s", (version,)
         )
+        connection.execute(
+            "insert into model_promotions (version, promoted_by, reason) values (%s, %s, %s)", (version, by, reason)
+        )
         return get(connection, version)
+
+
+def rollback(connection: Connection[TupleRow], *, reason: str) -> tuple[ModelVersion, ModelVersion]:
+    """Make the version champion that was it before the champion. Rolling back again goes one further back.
+
+    Args:
+        reason: why, in a sentence.
+
+    Returns:
+        The former champion and the new one.
+
+    Raises:
+        ModelVersionError: nobody was champion before.
+    """
+    with connection.transaction():
+        connection.execute("lock table model_versions in share row exclusive mode")
+        line = _line_of_champions(
+            connection.execute("select version, promoted_by from model_promotions order by promotion").fetchall()
+        )
+        if len(line) < 2:
+            raise ModelVersionError(
+                f"There is no champion before {f'version {line[0]}' if line else 'the first'} to go back to. "
+                f"'churn model list' shows the versions, and 'churn model promote' makes any of them champion."
+            )
+        return get(connection, line[-1]), promote(connection, line[-2], by="rollback", reason=reason)
+
+
+def _line_of_champions(promotions: Iterable[tuple[int, str]]) -> list[int]:
+    """The versions that led to the champion, oldest first; a rollback strikes out what came after its version."""
+    line: list[int] = []
+    for version, by in promotions:
+        if by == "rollback" and version in line:
+            del line[len(line) - line[::-1].index(version) :]
+        else:
+            line.append(version)
+    return line
 
 
 def _unknown(version: int) -> ModelVersionError:

@@ -31,6 +31,7 @@ from churn_platform.streaming.exceptions import (
     TopicMissingError,
     UnknownBatchError,
 )
+from churn_platform.streaming.explaining import ExplainerThread
 from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.publisher import SCHEMA, Publication, Publisher, prediction_frame
 from churn_platform.streaming.reader import (
@@ -155,19 +156,22 @@ class BatchLoop:
                     keepalives_count=3,
                 )
             )
-            self.follower = follower or ChampionFollower(load_champion(self._connection), log)
+            # Clients of Kafka connect while the model is loaded: each would wait half a second for it otherwise.
             self._admin = clients.admin(config.kafka)
-            topics.create_missing(self._admin, config)
-            topic = topics.describe(self._admin, config.events_topic)
             self._consumer = make_consumer(config)
             opened.callback(self._consumer.close)
+            self._publisher = Publisher(config)
+            opened.callback(self._publisher.release)
+            self.follower = follower or ChampionFollower(load_champion(self._connection), log)
+            gc.collect()  # takes 0.15 s: not when another run has died and its events wait
+            topics.create_missing(self._admin, config)
+            topic = topics.describe(self._admin, config.events_topic)
             for partition in topic.partitions:
                 watermarks(
                     self._consumer, topic.name, partition
                 )  # it knows the brokers now, and need not look for them
-            self._publisher = Publisher(config)
+            self._publisher.warm_up()
             opened.pop_all()
-        gc.collect()  # takes 0.15 s: not when another run has died and its events wait
         # The loop hands work to the writer through a queue of one: while a commit is written, the next one gathers.
         self._work: queue.Queue[_Work | None] = queue.Queue(1)
         self._scorer = ThreadPoolExecutor(1, "scorer")
@@ -175,6 +179,7 @@ class BatchLoop:
         self._writer_idle = threading.Event()
         self._writer_idle.set()
         self._writer_error: BaseException | None = None
+        self._explainer = ExplainerThread(config.dsn, writer_idle=self._writer_idle, log=log)
         self._positions: dict[int, int] = {}
         self._opened: datetime | None = None
         self._accepts_from = config.epoch
@@ -213,9 +218,10 @@ class BatchLoop:
             self._publisher.begin(topic, self._positions)
             on_lock(orphans)
             self._writer.start()
+            self._explainer.start()
             with _tuned_interpreter():
                 self._loop()
-            self._work.put(None)
+            self._hand_over(None)
             self._writer.join()
             self._check_threads()
             self._publisher.finish(self._pulse, every=PULSE_SECONDS)
@@ -424,7 +430,8 @@ class BatchLoop:
             next_offsets.update(ahead)
             self._hand_over(_Work(None, (), (), dict(next_offsets)))
 
-    def _hand_over(self, work: _Work) -> None:
+    def _hand_over(self, work: _Work | None) -> None:
+        """Give the writer its next commit, or None where there is none. One that has failed is not waited for."""
         self._writer_idle.clear()
         while True:
             self._check_threads()
@@ -447,6 +454,7 @@ class BatchLoop:
             self._stop_writer()
         if not self._writer.is_alive():
             self._connection.close()
+        self._explainer.stop()  # last: nobody waits for it with the lock
 
     def _stop_writer(self) -> None:
         """Let the writer's statement end. If it does not, PostgreSQL is cut off, and ends the session by its lease."""
@@ -523,6 +531,8 @@ class BatchLoop:
         if written is None or scored is None:
             return Publication(pl.DataFrame(schema=SCHEMA), ends)
         self._result.commits += 1
+        if written.high_risk:
+            self._explainer.notice()
         if len(written.predictions):
             event_times = written.predictions.events.event_timestamp
             self._result.latencies.append(time.time() - event_times / MICROSECONDS)

@@ -61,7 +61,7 @@ _ADD_HIGH_RISK: Final = """
     )
     select event_id, batch, customer_id, risk_score, geography, gender, age, balance, predicted_at
     from churn_predictions where event_id = any(%s)
-    on conflict (event_id) do update set batch = excluded.batch, risk_score = excluded.risk_score
+    on conflict (event_id) do update set batch = excluded.batch, risk_score = excluded.risk_score, reasons = null
 """
 _COPY_DEAD_LETTERS: Final = """
     copy dead_letter_events (
@@ -82,11 +82,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Written:
-    """What a commit wrote. events read = predictions + dead letters + duplicates."""
+    """What a commit wrote. events read = predictions + dead letters + duplicates; high_risk are some of the first."""
 
     predictions: ScoredEvents
     dead_letters: int
     duplicates: int
+    high_risk: int
     hours: list[HourSums]
 
 
@@ -115,7 +116,7 @@ def write_rows(
     kept, conflicts = _write_predictions(connection, source, scored)
     letters = [*dead_letters, *_conflict_letters(conflicts, messages)]
     written_letters = _write_dead_letters(connection, source, letters) if letters else 0
-    _write_high_risk(connection, kept, high_risk_threshold)
+    high_risk = _write_high_risk(connection, kept, high_risk_threshold)
     duplicates = len(scored) - len(kept) - len(conflicts)
     read = len(scored) + len(dead_letters)
     if len(kept) + written_letters + duplicates != read:
@@ -127,6 +128,7 @@ def write_rows(
         predictions=kept,
         dead_letters=written_letters,
         duplicates=duplicates,
+        high_risk=high_risk,
         hours=hour_sums(kept, high_risk_threshold),
     )
 
@@ -242,10 +244,12 @@ def _moment(milliseconds: int | None) -> datetime | None:
     return UNIX_EPOCH + timedelta(milliseconds=milliseconds)
 
 
-def _write_high_risk(connection: psycopg.Connection, scored: ScoredEvents, threshold: float) -> None:
+def _write_high_risk(connection: psycopg.Connection, scored: ScoredEvents, threshold: float) -> int:
+    """Rows without reasons; how many. The reasons follow: see explaining.py."""
     risky = _at_least(scored.risk_score, threshold)
     if risky.any():
         connection.execute(_ADD_HIGH_RISK, (uuids(scored.events.event_id[risky]),))
+    return int(risky.sum())
 
 
 def _at_least(risk: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:

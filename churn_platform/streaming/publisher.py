@@ -153,11 +153,14 @@ class Publisher(threading.Thread):
                 "log_level": 3,  # a broker that still loads its transaction log makes harmless noise below error
             }
         )
-        self._producer.list_topics(config.predictions_topic, KAFKA_SECONDS)
         self.error: BaseException | None = None
         self._overdue = math.inf
         self.published = 0
         self.recovered = 0
+
+    def warm_up(self) -> None:
+        """Find the brokers of the predictions topic, which has to exist, before there is something to send."""
+        self._producer.list_topics(self._config.predictions_topic, KAFKA_SECONDS)
 
     def begin(self, topic: Topic, positions: Mapping[int, int]) -> None:
         """Start the thread. First it publishes what lies between the marker and these positions of the ledger.

@@ -29,7 +29,7 @@ _FORGET_HIGH_RISK: Final = """
     delete from high_risk_customers h where h.batch = %s and not h.alert_sent
 """
 _UPDATE_ALERTED: Final = """
-    update high_risk_customers h set risk_score = p.risk_score
+    update high_risk_customers h set risk_score = p.risk_score, reasons = null
     from churn_predictions p where p.event_id = h.event_id and h.batch = %s and h.alert_sent
 """
 _RECORD: Final = """

@@ -10,6 +10,7 @@ from churn_platform.streaming.batch_loop import Ending, StreamResult
 from churn_platform.streaming.clients import explained
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import ReplayError, UnknownBatchError
+from churn_platform.streaming.explaining import explain_batch
 from churn_platform.streaming.replay import replay
 from churn_platform.streaming.streaming_run import StreamingRun
 
@@ -62,7 +63,9 @@ def materialize(
         )
     with explained(config.kafka):
         result = StreamingRun(config, batch=keys[0], run_id=run_id, log=log).run(on_orphans)
-    return _stream(result, log)
+    # The lock is free by now: the next run streams while this one ends its own batch.
+    late = explain_batch(config.dsn, keys[0], log)
+    return _stream(result, late, log)
 
 
 def _replay_all(config: StreamConfig, keys: Sequence[str], log: Callable[[str], None]) -> Outcome:
@@ -70,11 +73,12 @@ def _replay_all(config: StreamConfig, keys: Sequence[str], log: Callable[[str], 
     for key in keys:
         result = replay(config, key, log)
         replaced += result.replaced
+        explain_batch(config.dsn, key, log)
         log(f"Replayed {key}: {result}.")
     return Outcome(True, "replayed", {"mode": "replay", "rows_replaced": replaced})
 
 
-def _stream(result: StreamResult, log: Callable[[str], None]) -> Outcome:
+def _stream(result: StreamResult, explained_late: int, log: Callable[[str], None]) -> Outcome:
     log(
         f"Ended by {result.ending}: {result.commits} commits, {result.published} predictions published, "
         f"{result.recovered} published for a predecessor, waited {result.waited_seconds:.1f} s for the lock."
@@ -92,5 +96,6 @@ def _stream(result: StreamResult, log: Callable[[str], None]) -> Outcome:
         "ended_by": str(result.ending),
         "published": result.published,
         "published_for_predecessor": result.recovered,
+        "explained_after_closing": explained_late,
     }
     return Outcome(True, "streamed", metadata)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -130,7 +131,7 @@ def test_mlflow_holds_parameters_figures_tags_rows_and_importances_of_the_run(ba
     run = mlflow.get_run(batch_side.champion().run_id)
 
     assert run.info.status == "FINISHED"
-    assert run.data.params["max_depth"] == "4"
+    assert run.data.params["max_depth"] == "3"
     assert set(run.data.metrics) >= {"accuracy", "precision", "recall", "f1", "roc_auc", "brier", "oof_roc_auc"}
     assert run.data.metrics["training_time_seconds"] > 0
     assert set(run.data.tags) >= {"dagster_run_id", "git_commit", "data_hash"}
@@ -157,20 +158,19 @@ def test_the_registered_model_scores_raw_rows_exactly_as_the_bundle(batch_side: 
     assert model.input_example is not None
 
 
-def test_an_equally_good_model_becomes_champion_and_the_alias_follows(batch_side: BatchSide) -> None:
+def test_an_equally_good_model_is_not_promoted(batch_side: BatchSide) -> None:
     former = batch_side.champion()
 
     said = batch_side.train()
 
-    champion = batch_side.champion()
-    assert champion.version == said["champion_version"] == former.version + 1
-    assert "is at least" in str(said["reason"])
-    assert said["promoted"] is True
-    assert alias() == champion.version
-    assert champion.metrics["roc_auc"] == former.metrics["roc_auc"], "the same rows train the same model"
+    assert batch_side.champion() == former, "the same rows train the same model"
+    assert (said["promoted"], said["candidate_version"]) == (False, former.version + 1)
+    assert "gain of +0.0000" in str(said["reason"])
+    assert "no better than chance" in str(said["reason"])
+    assert aliases() == {"champion": former.version, "challenger": former.version + 1}
 
 
-def test_a_worse_model_is_not_promoted_and_the_reason_is_given(
+def test_a_model_of_shuffled_labels_is_not_promoted_and_the_reason_is_given(
     batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from churn_platform.modeling import training as fitting
@@ -178,8 +178,8 @@ def test_a_worse_model_is_not_promoted_and_the_reason_is_given(
     former = batch_side.champion()
     honest = fitting.train
 
-    def on_labels_by_chance(features, churned, hyperparameters):  # type: ignore[no-untyped-def]
-        return honest(features, np.random.default_rng(1).permutation(churned), hyperparameters)
+    def on_labels_by_chance(features, churned, *arguments):  # type: ignore[no-untyped-def]
+        return honest(features, np.random.default_rng(1).permutation(churned), *arguments)
 
     monkeypatch.setattr(fitting, "train", on_labels_by_chance)
     said = batch_side.train()
@@ -187,19 +187,108 @@ def test_a_worse_model_is_not_promoted_and_the_reason_is_given(
     assert batch_side.champion() == former
     assert said["promoted"] is False
     assert f"Version {former.version} stays champion" in str(said["reason"])
-    assert alias() == former.version
+    refused = MlflowRegistry().client().get_model_version(MODEL, str(said["candidate_version"]))
+    assert refused.tags["decision"] == "refused"
+    assert refused.tags["decision_reason"] == said["reason"]
+
+
+def test_a_truly_better_model_is_promoted_and_the_alias_follows(
+    batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from churn_platform.modeling import training as fitting
+
+    with monkeypatch.context() as poorer:
+        poorer.setattr(fitting, "Hyperparameters", partial(fitting.Hyperparameters, trees=1, max_depth=1))
+        poor = batch_side.train()["candidate_version"]
+    assert isinstance(poor, int)
+    with psycopg.connect(settings().postgres_dsn) as connection:
+        model_versions.promote(connection, poor)
+    MlflowRegistry().follow_champion(poor)
+
+    said = batch_side.train()
+
+    champion = batch_side.champion()
+    assert champion.version == said["champion_version"] == poor + 1
+    assert said["promoted"] is True
+    assert "better than chance" in str(said["reason"])
+    assert aliases() == {"champion": champion.version}
+
+
+def test_no_row_of_the_test_split_is_read_before_the_model_is_made(batch_side: BatchSide) -> None:
+    before = batch_side.champion()
+    split, features = batch_side.value("train_test_split"), batch_side.value("test_features")
+    garbled = split.copy()
+    is_test = garbled["split"] == "test"
+    garbled.loc[is_test, "Exited"] = 1 - garbled.loc[is_test, "Exited"]
+    garbled.loc[is_test, ["Age", "Balance", "CreditScore"]] = 0
+    try:
+        garbled.to_parquet(f"{settings().artifacts}/assets/train_test_split.parquet")
+        (features * 0).to_parquet(f"{settings().artifacts}/assets/test_features.parquet")
+        result = batch_side.run("training_job", raise_on_error=False)
+    finally:
+        split.to_parquet(f"{settings().artifacts}/assets/train_test_split.parquet")
+        features.to_parquet(f"{settings().artifacts}/assets/test_features.parquet")
+
+    made = ModelBundle.load(str(metadata(result, "churn_model")["bundle"]))
+    assert made == ModelBundle.load(before.uri)
+    assert not result.success, "model_evaluation, which comes last, notices the garbled rows"
+
+
+def test_a_search_is_logged_trial_by_trial_and_taken_from_record_the_next_time(
+    batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    from churn_platform.modeling import tuning
+
+    monkeypatch.setattr(tuning, "TREES_TIMES_DEPTH", 60)
+    monkeypatch.setenv("TUNING_TRIALS", "2")
+    settings.cache_clear()
+    try:
+        first, second = (batch_side.run("training_job") for _ in range(2))
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+
+    made = [metadata(result, "churn_model") for result in (first, second)]
+    assert "of 2 of study churn" in str(made[0]["hyperparameters_from"])
+    assert made[0]["hyperparameters"] == made[1]["hyperparameters"]
+    bundles = [ModelBundle.load(str(each["bundle"])).parts() for each in made]
+    assert bundles[0] == bundles[1]
+    mlflow.set_tracking_uri(settings().tracking_uri)
+    trials = {
+        result.run_id: mlflow.search_runs(
+            experiment_names=[MODEL],
+            filter_string=f"tags.mlflow.parentRunId = '{run_of(result)}'",
+            output_format="list",
+        )
+        for result in (first, second)
+    }
+    assert [len(runs) for runs in trials.values()] == [2, 0]
+    assert all(run.data.metrics["log_loss"] > 0 for run in trials[first.run_id])
+
+
+def run_of(result: dg.ExecuteInProcessResult) -> str:
+    """MLflow's id of the run that a training job wrote to."""
+    import mlflow
+
+    mlflow.set_tracking_uri(settings().tracking_uri)
+    (run,) = mlflow.search_runs(
+        experiment_names=[MODEL], filter_string=f"tags.dagster_run_id = '{result.run_id}'", output_format="list"
+    )
+    return str(run.info.run_id)
 
 
 def test_an_alias_moved_by_hand_is_adopted_and_reported(batch_side: BatchSide) -> None:
-    batch_side.train()
-    chosen = batch_side.champion().version - 1
+    chosen = batch_side.train()["candidate_version"]
+    assert isinstance(chosen, int)
     MlflowRegistry().client().set_registered_model_alias(MODEL, "champion", str(chosen))
 
     said = batch_side.train()
 
     assert said["alias_moved_by_hand"] is True
     assert batch_side.champion().version == chosen
-    assert alias() == chosen
+    assert aliases()["champion"] == chosen
     assert batch_side.train()["alias_moved_by_hand"] is False, "adopted once, it is like any other champion"
 
 
@@ -262,6 +351,7 @@ def test_a_value_without_a_format_of_its_own_is_refused(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)  # noqa: PTH208
 
 
-def alias() -> int:
-    """The version that MLflow's alias points at."""
-    return int(MlflowRegistry().client().get_model_version_by_alias(MODEL, "champion").version)
+def aliases() -> dict[str, int]:
+    """The versions that MLflow's aliases point at."""
+    model = MlflowRegistry().client().get_registered_model(MODEL)
+    return {name: int(version) for name, version in model.aliases.items()}

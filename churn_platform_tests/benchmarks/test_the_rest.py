@@ -1,8 +1,15 @@
 """Latency, stages, growth and the batch side, tiny. Each has servers or files of its own."""
 
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
 from rich.console import Console
 
-from benchmarks import batch, growth, latency, stages
+from benchmarks import batch, growth, latency, model, stages
+from churn_platform.customers.generator import generate_customers, write_customers
+from churn_platform.modeling.training import Hyperparameters, out_of_fold_probabilities
 
 RATE = 100
 SECONDS = 5
@@ -41,3 +48,21 @@ def test_the_batch_side_is_prepared_and_trained_on() -> None:
     assert found.training is not None
     assert min(found.preparation.seconds, found.training.seconds) > 0
     assert found.preparation.peak_mb < 1_000
+
+
+def test_the_model_is_measured_on_any_customers_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "SEEDS", range(1))
+    monkeypatch.setattr(model, "Hyperparameters", partial(Hyperparameters, trees=10))
+    write_customers(generate_customers(600, seed=5), tmp_path / "customers.csv")
+    data = model.read(tmp_path / "customers.csv")
+
+    features, chosen = model.variants(data)["null ages left null"]
+    found = model.mean_figures(
+        data.churned, lambda seed: out_of_fold_probabilities(features, data.churned, chosen, seed=seed)
+    )
+
+    assert np.isnan(features).sum() == data.null_age.sum() > 0
+    assert found["roc_auc"] > 0.6
+    assert found["f1_unseen"] <= found["f1"]
+    test = model.on_the_test_split(data)
+    assert test["low"] < test["roc_auc"] < test["high"]

@@ -31,6 +31,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.storage import ledger, model_versions
 from churn_platform.storage.artifacts import MARKER, claim, exists, is_empty, join, write_bytes
+from churn_platform.storage.studies import study_storage
 from churn_platform.streaming import topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform_tests.conftest import forget_settings
@@ -90,14 +91,16 @@ class Yours:
         with psycopg.connect(self.owner) as connection:
             found = connection.execute(
                 "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = relnamespace "
-                "where relkind in ('r', 'v') and nspname in ('public', 'dagster', 'mlflow')"
+                "where relkind in ('r', 'v') and nspname in ('public', 'dagster', 'mlflow', 'optuna')"
             )
             return {name for (name,) in found}
 
     def schemas(self) -> set[str]:
-        """Which of the two schemas there are."""
+        """Which of the schemas for others' tables there are."""
         with psycopg.connect(self.owner) as connection:
-            found = connection.execute("select nspname from pg_namespace where nspname in ('dagster', 'mlflow')")
+            found = connection.execute(
+                "select nspname from pg_namespace where nspname in ('dagster', 'mlflow', 'optuna')"
+            )
             return {name for (name,) in found}
 
     def topics(self) -> set[str]:
@@ -146,6 +149,8 @@ def instance(yours: Yours) -> Iterator[dg.DagsterInstance]:
 def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) -> None:
     yours.read_and_publish()
     yours.owns("create table public.theirs (a integer)")
+    with study_storage(settings().postgres_dsn):
+        assert "optuna.studies" in yours.tables()
     write_bytes(join(yours.root, "theirs.txt"), b"x")
 
     found = listed()

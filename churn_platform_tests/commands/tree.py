@@ -1,11 +1,20 @@
-"""The tree of churn's commands, as its library knows it."""
+"""The tree of churn's commands, as its library knows it, and what their page says of it."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from churn_platform.cli import app
+from churn_platform.settings import PROJECT_ROOT
+
+PAGE = (PROJECT_ROOT / "docs" / "terminal.md").read_text()
+KEYS = {
+    words: re.findall(r"`(\w+)`", keys)
+    for words, keys in re.findall(r"^\| `churn (.+?) --json` \| (.+) \|$", PAGE, flags=re.MULTILINE)
+}
+"""Keys of a command's JSON, by its words."""
 
 Command = TyperCommand | TyperGroup
 

@@ -23,4 +23,5 @@ def small_bundle(hyperparameters: Hyperparameters = FEW_TREES) -> ModelBundle:
         metrics=trained.evaluation.as_dict("oof_"),
         code_version="test",
         data_hash=data_hash(rows),
+        calibration=trained.calibration.calibration,
     )

@@ -1,15 +1,25 @@
 """Thresholds, figures, and who becomes champion."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 
-from churn_platform.modeling.candidates import Comparison, TrainedModel, decide
-from churn_platform.modeling.evaluation import Evaluation, evaluate
-from churn_platform.modeling.exceptions import StaleComparisonError, TrainingDataError
-from churn_platform.modeling.threshold import f1_maximising_threshold
+from churn_platform.features.columns import TARGET, columns_of
+from churn_platform.modeling.candidates import Comparison, Gain, Rule, TrainedModel, decide, measure_gain
+from churn_platform.modeling.evaluation import Evaluation, evaluate, expected_calibration_error
+from churn_platform.modeling.exceptions import BundleIncompleteError, StaleComparisonError, TrainingDataError
+from churn_platform.modeling.out_of_fold import OutOfFold, unseen_probabilities
+from churn_platform.modeling.resampling import auc
+from churn_platform.modeling.slices import LEAST_OF_EACH, judgeable_slices, slices
+from churn_platform.modeling.threshold import CallCosts, choose_threshold, f1_maximising_threshold
+from churn_platform_tests.features.customers import cleaned
+from churn_platform_tests.modeling.bundles import small_bundle
 
 
 def f1(churned: NDArray[np.int64], predicted: NDArray[np.bool_]) -> float:
@@ -57,42 +67,92 @@ def test_figures_are_those_of_their_definitions() -> None:
         "test_f1": 0.5,
         "test_roc_auc": 0.75,
         "test_brier": pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4),
+        "test_ece": pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4),
     }
+
+
+def test_the_calibration_error_is_how_far_bins_of_equal_count_are_from_what_happened() -> None:
+    churned = np.tile([1, 0, 0, 0, 0], 200)
+
+    assert expected_calibration_error(churned, np.full(1000, 0.2)) == pytest.approx(0)
+    assert expected_calibration_error(churned, np.full(1000, 0.5)) == pytest.approx(0.3)
+
+
+def profit(churned: NDArray[np.int64], called: NDArray[np.bool_], costs: CallCosts) -> float:
+    """Profit from its definition."""
+    return float((churned & called).sum()) * costs.success_rate * costs.customer - float(called.sum()) * costs.call
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60).filter(
+        lambda rows: any(churned for churned, _ in rows)
+    )
+)
+def test_no_threshold_brings_more_than_the_one_chosen_by_cost(rows: list[tuple[int, int]]) -> None:
+    churned = np.array([row[0] for row in rows])
+    probabilities = np.array([row[1] for row in rows], np.float32) / np.float32(20)
+    costs = CallCosts(call=1, customer=300, success_rate=0.25)
+
+    chosen = choose_threshold(churned, probabilities, costs)
+
+    best = max(profit(churned, probabilities >= threshold, costs) for threshold in probabilities)
+    assert profit(churned, probabilities >= chosen, costs) == pytest.approx(best)
+
+
+def test_dear_calls_raise_the_threshold_and_calls_that_never_pay_are_refused() -> None:
+    churned, probabilities = np.array([1, 0, 1, 0, 0]), np.array([0.9, 0.7, 0.6, 0.5, 0.1])
+
+    cheap, dear = (choose_threshold(churned, probabilities, CallCosts(call, 10, 1)) for call in (1, 9))
+
+    assert (cheap, dear) == (0.6, 0.9)
+    with pytest.raises(TrainingDataError, match=r"a call costs 11.*brings 1 of 10.*CALL_COST"):
+        choose_threshold(churned, probabilities, CallCosts(11, 10, 1))
 
 
 def figures(roc_auc: float) -> Evaluation:
     """Figures that differ in ROC AUC only."""
-    return Evaluation(accuracy=0.8, precision=0.6, recall=0.6, f1=0.6, roc_auc=roc_auc, brier=0.1)
+    return Evaluation(accuracy=0.8, precision=0.6, recall=0.6, f1=0.6, roc_auc=roc_auc, brier=0.1, ece=0.01)
 
 
-def comparison(candidate: float, champion: float | None) -> Comparison:
-    """Version 5, against version 4 if there is a champion."""
-    return Comparison(
-        version=5,
-        candidate=figures(candidate),
-        champion_version=None if champion is None else 4,
-        champion=None if champion is None else figures(champion),
-    )
+RULE = Rule(confidence=0.95, slice_loss=0.02)
+
+
+def comparison(low: float | None = None, **slices: float) -> Comparison:
+    """Version 5, against version 4 if there is a gain to state: so much at least, and so much in each slice."""
+    if low is None:
+        return Comparison(version=5, rows=900, rule=RULE, candidate=figures(0.86))
+    gain = Gain(auc=low + 0.002, low=low, high=low + 0.004, slices=slices)
+    return Comparison(5, 900, RULE, figures(0.86), 4, figures(0.86 - gain.auc), gain)
 
 
 def test_the_first_version_becomes_champion() -> None:
-    decision = decide(comparison(0.7, None), champion_version=None, set_by_hand=None)
+    decision = decide(comparison(), champion_version=None, set_by_hand=None)
 
     assert (decision.version, decision.adopted) == (5, False)
     assert "no champion to compare" in decision.reason
 
 
-@pytest.mark.parametrize(("candidate", "chosen"), [(0.86, 5), (0.85, 5), (0.84, 4)])
-def test_a_version_at_least_as_good_replaces_the_champion(candidate: float, chosen: int) -> None:
-    decision = decide(comparison(candidate, 0.85), champion_version=4, set_by_hand=None)
+@pytest.mark.parametrize(
+    ("judged", "chosen", "said"),
+    [
+        (comparison(0.001, Spain=-0.02), 5, "better than chance, and no slice loses more than 0.02"),
+        (comparison(0.0), 4, "no better than chance: at 95% confidence it may be +0.0000"),
+        (comparison(-0.01), 4, "no better than chance: at 95% confidence it may be -0.0100"),
+        (comparison(0.001, Spain=-0.021, France=0.1), 4, "Spain loses 0.0210 of ROC AUC, more than the 0.02 allowed"),
+    ],
+)
+def test_a_version_replaces_the_champion_only_when_its_gain_is_no_chance_and_no_slice_pays(
+    judged: Comparison, chosen: int, said: str
+) -> None:
+    decision = decide(judged, champion_version=4, set_by_hand=None)
 
     assert decision.version == chosen
-    assert f"{candidate:.4f}" in decision.reason
-    assert "0.8500" in decision.reason
+    assert said in decision.reason
 
 
 def test_a_champion_chosen_by_hand_is_adopted_however_good_the_new_version_is() -> None:
-    decision = decide(comparison(0.99, 0.85), champion_version=4, set_by_hand=2)
+    decision = decide(comparison(0.1), champion_version=4, set_by_hand=2)
 
     assert (decision.version, decision.adopted) == (2, True)
     assert "moved by hand to version 2" in decision.reason
@@ -100,16 +160,85 @@ def test_a_champion_chosen_by_hand_is_adopted_however_good_the_new_version_is() 
 
 def test_a_comparison_with_a_former_champion_decides_nothing() -> None:
     with pytest.raises(StaleComparisonError, match="compared with champion 4, but the champion is now 3"):
-        decide(comparison(0.9, 0.85), champion_version=3, set_by_hand=None)
+        decide(comparison(0.1), champion_version=3, set_by_hand=None)
 
 
 def test_deciding_twice_keeps_the_champion() -> None:
-    assert decide(comparison(0.9, 0.85), champion_version=5, set_by_hand=None).version == 5
+    assert decide(comparison(0.1), champion_version=5, set_by_hand=None).version == 5
+
+
+CUSTOMERS = cleaned(2_000)
+CHURNED = CUSTOMERS[TARGET].to_numpy()
+GENERATOR = np.random.default_rng(3)
+# A model that knows something of who churned, and noise of which less is better.
+INFORMED = (CHURNED + GENERATOR.normal(0, 1.0, len(CHURNED))).astype(np.float32)
+BETTER = (CHURNED + 0.8 * (INFORMED - CHURNED)).astype(np.float32)
+
+
+def gain_of(challenger: NDArray[np.float32]) -> Gain:
+    """Over the informed model."""
+    return measure_gain(CUSTOMERS, CHURNED, challenger=challenger, champion=INFORMED, rule=RULE)
+
+
+def test_a_better_model_gains_more_than_chance_and_an_equal_or_shuffled_one_does_not() -> None:
+    better, equal, shuffled = gain_of(BETTER), gain_of(INFORMED), gain_of(GENERATOR.permutation(INFORMED))
+
+    assert 0 < better.low < better.auc < better.high
+    assert (equal.auc, equal.low, equal.high) == (0, 0, 0)
+    assert shuffled.high < -0.1
+    assert better == gain_of(BETTER), "the same every time"
+
+
+def test_a_model_that_fails_one_slice_shows_there() -> None:
+    germany = (CUSTOMERS["Geography"] == "Germany").to_numpy()
+    worse = np.where(germany, -BETTER, BETTER).astype(np.float32)
+
+    slices = gain_of(worse).slices
+
+    assert slices["Geography Germany"] < -0.2
+    assert slices["Geography France"] > 0
+    assert min(slices, key=lambda name: slices[name]) == "Geography Germany"
+
+
+def test_slices_are_disjoint_within_a_column_and_leave_nobody_out() -> None:
+    for column in ("Geography", "Gender", "Age", "NumOfProducts"):
+        members = [rows for name, rows in slices(CUSTOMERS) if name.startswith(column)]
+
+        assert (np.sum(members, axis=0) == 1).all()
+    assert all(rows.sum() >= 2 * LEAST_OF_EACH for _, rows in judgeable_slices(CUSTOMERS, CHURNED))
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), min_size=2, max_size=40).filter(
+        lambda rows: len({churned for churned, _ in rows}) == 2
+    )
+)
+def test_our_roc_auc_is_that_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
+    churned, probabilities = np.array([row[0] for row in rows]), np.array([row[1] for row in rows]) / 5
+
+    assert auc(churned, probabilities) == pytest.approx(roc_auc_score(churned, probabilities))
+
+
+def test_rows_learnt_from_are_judged_out_of_fold_and_new_ones_by_the_model_itself(tmp_path: Path) -> None:
+    bundle, learnt, new = small_bundle(), cleaned(), cleaned(50, seed=11)
+    recorded = np.linspace(0, 1, len(learnt), dtype=np.float32)
+    OutOfFold.of(learnt, recorded).save(str(tmp_path))
+
+    judged = unseen_probabilities(bundle, OutOfFold.load(str(tmp_path)), pd.concat([new, learnt], ignore_index=True))
+
+    np.testing.assert_array_equal(judged[: len(new)], bundle.score(columns_of(new)))
+    np.testing.assert_array_equal(judged[len(new) :], recorded)
+
+
+def test_without_its_record_a_bundle_cannot_be_compared_and_the_remedy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleIncompleteError, match=r"has no out_of_fold\.parquet.*churn model promote"):
+        OutOfFold.load(str(tmp_path))
 
 
 def test_what_the_assets_hand_on_survives_its_json() -> None:
     model = TrainedModel(version=5, run_id="abc", uri="/models/abc")
 
     assert TrainedModel.from_json(model.to_json()) == model
-    for handed_on in (comparison(0.9, 0.85), comparison(0.9, None)):
+    for handed_on in (comparison(0.1, Spain=0.1), comparison()):
         assert Comparison.from_json(handed_on.to_json()) == handed_on

@@ -14,6 +14,7 @@ from churn_platform.storage.model_versions import ModelVersionError
 def connection(stack: Stack) -> Iterator[psycopg.Connection]:
     """An empty model_versions that nobody else sees; all is rolled back."""
     with psycopg.connect(stack.addresses["postgres"]) as connection, connection.transaction(force_rollback=True):
+        connection.execute("delete from model_promotions")
         connection.execute("delete from model_versions")
         yield connection
 
@@ -58,6 +59,33 @@ def test_a_retired_version_can_come_back(connection: psycopg.Connection) -> None
 
     assert back == model_versions.champion(connection)
     assert (back.version, back.retired_at) == (1, None)
+
+
+def test_rolling_back_goes_one_champion_further_back_each_time(connection: psycopg.Connection) -> None:
+    register(connection, 1, 2, 3)
+    for version in (1, 2, 3):
+        model_versions.promote(connection, version, by="training", reason=f"{version} is better")
+
+    left, back = model_versions.rollback(connection, reason="calls complained")
+
+    assert (left.version, back.version) == (3, 2)
+    assert back == model_versions.champion(connection)
+    assert model_versions.rollback(connection, reason="again")[1].version == 1
+    with pytest.raises(ModelVersionError, match="no champion before version 1"):
+        model_versions.rollback(connection, reason="too far")
+    model_versions.promote(connection, 3)
+    assert model_versions.rollback(connection, reason="3 once more")[1].version == 1
+
+
+def test_who_became_champion_by_what_and_why_is_kept(connection: psycopg.Connection) -> None:
+    register(connection, 1, 2)
+    model_versions.promote(connection, 1, by="training", reason="the first")
+    model_versions.promote(connection, 2)
+    model_versions.promote(connection, 2)
+
+    kept = connection.execute("select version, promoted_by, reason from model_promotions order by promotion").fetchall()
+
+    assert kept == [(1, "training", "the first"), (2, "hand", "chosen by hand")]
 
 
 def test_promoting_the_champion_changes_nothing(connection: psycopg.Connection) -> None:

@@ -59,7 +59,6 @@ class User:
         for name, value in environment.items():
             self.monkeypatch.setenv(name, value)
         settings.cache_clear()
-        kafka_resource._admin.cache_clear()
 
     def stream(self) -> Stream:
         """The stream that the settings describe."""

@@ -1,0 +1,289 @@
+"""The model's figures, and what each choice in it is worth, on the customers file that CHURN_RAW_CSV names.
+
+Every figure but the last one is out of fold on the training split. docs/model.md holds what the public bank file gave.
+
+Example: CHURN_RAW_CSV=ChurnModelling.csv python -m benchmarks.model --nested
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Final
+
+import numpy as np
+import pandas as pd
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]
+
+from churn_platform.customers.reader import read_customers
+from churn_platform.features.cleaning import clean
+from churn_platform.features.columns import FEATURES, TARGET, columns_of
+from churn_platform.features.encoding import OneHotEncoder
+from churn_platform.features.imputing import Imputer
+from churn_platform.features.scaling import MinMaxScaler
+from churn_platform.features.transform import FeatureTransform
+from churn_platform.modeling.booster import import_xgboost, predict
+from churn_platform.modeling.calibrating import choose_calibration
+from churn_platform.modeling.evaluation import evaluate
+from churn_platform.modeling.resampling import auc, bootstrapped_aucs
+from churn_platform.modeling.splitting import TEST, TRAIN, rows_of, with_split
+from churn_platform.modeling.threshold import f1_maximising_threshold
+from churn_platform.modeling.training import (
+    FOLDS,
+    SEED,
+    THREADS,
+    Hyperparameters,
+    fit,
+    out_of_fold_probabilities,
+    train,
+)
+from churn_platform.modeling.tuning import tune
+from churn_platform.settings import settings
+
+SEEDS: Final = range(5)
+SCORED_ROWS: Final = 100_000
+EXPLAINED_ROWS: Final = 500
+REPEATS: Final = 5
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Variant(Hyperparameters):
+    """The committed hyperparameters with others of XGBoost beside them."""
+
+    others: Mapping[str, str | float] = field(default_factory=dict)
+
+    def booster_parameters(self) -> dict[str, str | int | float]:
+        """Parameters as `xgboost.train` takes them."""
+        return {**super().booster_parameters(), **self.others}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both splits as the platform makes them; `null_age` says where an Age of the training split was imputed."""
+
+    features: Features
+    churned: Labels
+    null_age: NDArray[np.bool_]
+    test_features: Features
+    test_churned: Labels
+
+
+def read(path: Path) -> Data:
+    """The customers, prepared as the assets prepare them."""
+    split = with_split(clean(read_customers(path)), TARGET)
+    rows, test = rows_of(split, TRAIN), rows_of(split, TEST)
+    imputer = Imputer.fit(rows)
+    imputed = pd.DataFrame(imputer.impute(columns_of(rows)))
+    transform = FeatureTransform(imputer, OneHotEncoder.fit(imputed), MinMaxScaler.fit(imputed))
+    return Data(
+        features=transform.transform(columns_of(rows)),
+        churned=rows[TARGET].to_numpy(),
+        null_age=rows["Age"].isna().to_numpy(),
+        test_features=transform.transform(columns_of(test)),
+        test_churned=test[TARGET].to_numpy(),
+    )
+
+
+def figures(churned: Labels, probabilities: NDArray[np.float32]) -> dict[str, float]:
+    """Figures of probabilities out of fold, calibrated where that helps, at the threshold of greatest F1.
+
+    `f1_unseen` is the F1 where each fifth of the rows is judged at the threshold that the other four choose: the other
+    one is chosen and measured on the same rows.
+    """
+    choice = choose_calibration(churned, probabilities, seed=SEED)
+    threshold = f1_maximising_threshold(churned, choice.probabilities)
+    called = np.zeros(len(churned), np.bool_)
+    for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(probabilities, churned):
+        chosen = f1_maximising_threshold(churned[seen], choice.probabilities[seen])
+        called[unseen] = choice.probabilities[unseen] >= chosen
+    return {
+        **evaluate(churned, choice.probabilities, threshold=threshold).as_dict(),
+        "threshold": threshold,
+        "f1_unseen": float(2 * (called & (churned == 1)).sum() / (called.sum() + churned.sum())),
+        "calibrated": float(choice.calibration is not None),
+    }
+
+
+def mean_figures(churned: Labels, score: Callable[[int], NDArray[np.float32]]) -> dict[str, float]:
+    """Means over SEEDS of the folds; `score` gives the probabilities out of fold of one of them."""
+    found = [figures(churned, score(seed)) for seed in SEEDS]
+    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+
+
+def variants(data: Data) -> dict[str, tuple[Features, Hyperparameters]]:
+    """What was chosen, first, and what could have been, by name: the features and hyperparameters of each."""
+    chosen = Hyperparameters()
+    churners = float(data.churned.mean())
+    unknown_age = data.features.copy()
+    unknown_age[data.null_age, FEATURES.index("Age")] = np.nan
+    return {
+        "as committed": (data.features, chosen),
+        "churners weigh as much as the others": (
+            data.features,
+            _variant(chosen, scale_pos_weight=(1 - churners) / churners),
+        ),
+        "null ages left null": (unknown_age, chosen),
+        "no monotone constraints": (data.features, _variant(chosen, monotone_constraints="()")),
+        "depth 4, 250 trees": (
+            data.features,
+            Hyperparameters(
+                trees=250,
+                max_depth=4,
+                learning_rate=0.032,
+                subsample=0.83,
+                colsample_bytree=0.72,
+                min_child_weight=0.74,
+                reg_lambda=0.33,
+            ),
+        ),
+        "half the trees, twice the learning rate": (
+            data.features,
+            replace(chosen, trees=chosen.trees // 2, learning_rate=2 * chosen.learning_rate),
+        ),
+        "twice the trees, half the learning rate": (
+            data.features,
+            replace(chosen, trees=2 * chosen.trees, learning_rate=chosen.learning_rate / 2),
+        ),
+        "XGBoost's defaults, 100 trees": (
+            data.features,
+            Hyperparameters(
+                trees=100,
+                max_depth=6,
+                learning_rate=0.3,
+                subsample=1.0,
+                colsample_bytree=1.0,
+                min_child_weight=1.0,
+                reg_lambda=1.0,
+            ),
+        ),
+    }
+
+
+def _variant(chosen: Hyperparameters, **others: str | float) -> Variant:
+    return Variant(**asdict(chosen), others=others)
+
+
+def nested(data: Data, *, trials: int, seeds: Sequence[int]) -> dict[str, float]:
+    """Figures where each fold's hyperparameters are searched without its rows, so that nothing has seen them."""
+
+    def score(seed: int) -> NDArray[np.float32]:
+        probabilities = np.empty(len(data.churned), np.float32)
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+        for number, (seen, unseen) in enumerate(folds.split(data.features, data.churned)):
+            found = tune(data.features[seen], data.churned[seen], trials=trials, seconds=3600, study=f"{seed}-{number}")
+            booster = fit(data.features[seen], data.churned[seen], found[0].hyperparameters)
+            probabilities[unseen] = predict(booster, data.features[unseen], threads=THREADS)
+        return probabilities
+
+    found = [figures(data.churned, score(seed)) for seed in seeds]
+    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+
+
+def on_the_test_split(data: Data) -> dict[str, float]:
+    """ROC AUC of the committed model on the test split, with its 95 % interval. It decides nothing."""
+    trained = train(data.features, data.churned)
+    probabilities = predict(fit(data.features, data.churned, Hyperparameters()), data.test_features, threads=THREADS)
+    if trained.calibration.calibration is not None:
+        probabilities = trained.calibration.calibration.apply(probabilities)
+    low, high = np.quantile(bootstrapped_aucs(data.test_churned, probabilities), [0.025, 0.975])
+    return {"roc_auc": auc(data.test_churned, probabilities), "low": float(low), "high": float(high)}
+
+
+def costs(data: Data, hyperparameters: Hyperparameters) -> dict[str, float]:
+    """Milliseconds of a thread for 100,000 scores, and for the exact contributions of 1,000 rows."""
+    booster = fit(data.features, data.churned, hyperparameters)
+    many = np.resize(data.features, (SCORED_ROWS, len(FEATURES)))
+    library = import_xgboost()
+    few = library.DMatrix(data.features[:EXPLAINED_ROWS], feature_names=list(FEATURES), nthread=THREADS)
+    return {
+        "scores_ms_100k": 1000 * _seconds(lambda: predict(booster, many, threads=THREADS)),
+        "reasons_ms_1k": 1000 * _seconds(lambda: booster.predict(few, pred_contribs=True)) * 1000 / EXPLAINED_ROWS,
+    }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The least of some runs: others share the machine."""
+    took = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - began)
+    return min(took)
+
+
+def main(
+    trials: Annotated[int, typer.Option(min=0, help="Trials of a search on the training split.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Seeds of the folds that judge each of those trials.")] = 3,
+    nest: Annotated[bool, typer.Option("--nested", help="Search within each fold, too: takes long.")] = False,
+    nested_seeds: Annotated[int, typer.Option(min=1, help="Seeds of the folds to do that for.")] = 5,
+    nested_trials: Annotated[int, typer.Option(min=1, help="Trials of each of those searches.")] = 30,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+) -> None:
+    """Measure the model on the customers file."""
+    console, data = Console(), read(settings().churn_raw_csv)
+    found: dict[str, object] = {"rows": len(data.churned)}
+    table = _table(f"Out of fold on {len(data.churned):,} training rows, mean of {len(SEEDS)} seeds of the folds")
+    rows: dict[str, dict[str, float]] = {}
+    for name, (features, chosen) in variants(data).items():
+
+        def score(seed: int, features: Features = features, chosen: Hyperparameters = chosen) -> NDArray[np.float32]:
+            return out_of_fold_probabilities(features, data.churned, chosen, seed=seed)
+
+        rows[name] = {**mean_figures(data.churned, score), **costs(data, chosen)}
+    if nest:
+        rows[f"searched within each fold ({nested_trials} trials)"] = nested(
+            data, trials=nested_trials, seeds=range(nested_seeds)
+        )
+    for name, each in rows.items():
+        table.add_row(name, *(_shown(each.get(column)) for column in COLUMNS))
+    console.print(table)
+    found["out_of_fold"] = rows
+    if trials:
+        began = time.perf_counter()
+        best = tune(data.features, data.churned, trials=trials, seconds=3600, study="benchmark", repeats=repeats)[:5]
+        found["search"] = {"seconds": time.perf_counter() - began, "best": [asdict(trial) for trial in best]}
+        console.print(f"{trials} trials in {time.perf_counter() - began:.0f} s; the best:", *best, sep="\n")
+    found["test"] = on_the_test_split(data)
+    console.print("On the test split:", found["test"])
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=2) + "\n")
+
+
+COLUMNS: Final = (
+    "roc_auc",
+    "brier",
+    "f1",
+    "f1_unseen",
+    "precision",
+    "recall",
+    "threshold",
+    "ece",
+    "calibrated",
+    "scores_ms_100k",
+    "reasons_ms_1k",
+)
+
+
+def _table(title: str) -> Table:
+    table = Table("", title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if value < 1 else f"{value:.0f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,212 @@
+"""`churn model`: the trained versions, and which of them scores the stream."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from churn_platform.commands.terminal import AsJson, Working, complaints, emit, output, plain_errors
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from churn_platform.modeling.candidates import Comparison
+    from churn_platform.storage.model_versions import ModelVersion
+
+app = typer.Typer(no_args_is_help=True)
+
+Reason = Annotated[str, typer.Option(help="Why; kept in model_promotions.")]
+FIGURES = ("roc_auc", "brier", "f1", "precision", "recall", "ece")
+OUT_OF_FOLD = "oof_"
+
+
+@app.callback()
+def _model() -> None:
+    """List, compare and choose the versions of the model.
+
+    Example: churn model list
+    """
+
+
+@app.command("list")
+def list_versions(as_json: AsJson = False) -> None:
+    """List the versions, the newest first, with their figures out of fold.
+
+    Example: churn model list
+    """
+    from churn_platform.storage import model_versions
+
+    with plain_errors(), _connect() as connection:
+        versions = model_versions.versions(connection)
+    if as_json:
+        emit({"versions": [_told(each) for each in versions]})
+    elif versions:
+        output.print(_versions_table(versions))
+    else:
+        _say("No model was trained yet: materialize churn_model, or run training_job in Dagster.")
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(min=1, help="Version, as listed.")],
+    reason: Reason = "chosen by hand",
+) -> None:
+    """Make a version champion, whatever its figures are. The stream scores with it from its next commit on.
+
+    Example: churn model promote 3 --reason "the bank's own choice"
+    """
+    from churn_platform.storage import model_versions
+
+    with plain_errors(), _connect() as connection:
+        former = model_versions.champion(connection)
+        if former is not None and former.version == version:
+            _say(f"Version {version} is champion already; nothing was changed.")
+            return
+        model_versions.promote(connection, version, reason=reason)
+        _point_alias(version)
+    _say(f"Version {version} is champion now. The stream scores with it from its next commit on.")
+
+
+@app.command()
+def rollback(reason: Reason = "rolled back by hand") -> None:
+    """Go back to the version that was champion before. The stream scores with it from its next commit on.
+
+    Example: churn model rollback --reason "too many calls"
+    """
+    from churn_platform.storage import model_versions
+
+    with plain_errors(), _connect() as connection:
+        left, champion = model_versions.rollback(connection, reason=reason)
+        _point_alias(champion.version)
+    _say(
+        f"Version {champion.version} is champion again instead of {left.version}. The stream scores with it from its "
+        f"next commit on."
+    )
+
+
+@app.command()
+def compare(
+    version: Annotated[int, typer.Argument(min=1, help="Version, as listed.")],
+    other: Annotated[int | None, typer.Argument(min=1, help="To compare with. Default: the champion.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two versions on the training split, each row judged by a model that has not seen it.
+
+    Example: churn model compare 4
+    """
+    from churn_platform.modeling.candidates import Rule
+    from churn_platform.modeling.judging import Contender
+    from churn_platform.modeling.judging import compare as judge
+    from churn_platform.modeling.splitting import TRAIN, rows_of
+    from churn_platform.settings import settings
+    from churn_platform.storage import model_versions
+    from churn_platform.storage.artifacts import join, read_bytes
+    from churn_platform.storage.parquet import from_parquet
+
+    with plain_errors(), Working("Comparing"):
+        with _connect() as connection:
+            new = model_versions.get(connection, version)
+            old = model_versions.champion(connection) if other is None else model_versions.get(connection, other)
+        if old is None:
+            raise model_versions.ModelVersionError(
+                "There is no champion to compare with.", remedy="Name a second version, or 'churn model promote' one."
+            )
+        split = from_parquet(read_bytes(join(settings().artifacts, "assets", "train_test_split.parquet")))
+        comparison = judge(
+            rows_of(split, TRAIN),
+            Contender(new.version, new.uri),
+            Contender(old.version, old.uri),
+            Rule(confidence=settings().promotion_confidence, slice_loss=settings().promotion_slice_loss),
+        )
+    if as_json:
+        output.print_json(comparison.to_json())
+        return
+    output.print(_comparison_table(comparison))
+    _say(comparison.reason)
+
+
+@contextmanager
+def _connect() -> "Iterator[psycopg.Connection]":
+    import psycopg
+
+    from churn_platform.settings import settings
+
+    with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn model") as connection:
+        yield connection
+
+
+def _point_alias(version: int) -> None:
+    """Let MLflow's alias follow. Where MLflow is away, the next training lets it follow."""
+    from mlflow.exceptions import MlflowException
+
+    from churn_platform.resources.mlflow import MlflowRegistry
+    from churn_platform.settings import SettingsError
+
+    try:
+        MlflowRegistry().follow_champion(version)
+    except (MlflowException, SettingsError) as error:
+        complaints.print(
+            f"MLflow's alias 'champion' could not follow, and will with the next training: {error}",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _told(version: "ModelVersion") -> dict[str, object]:
+    """A version for programs; moments in ISO 8601."""
+    return {
+        **vars(version),
+        **{
+            name: moment.isoformat() if moment else None
+            for name, moment in (
+                ("registered_at", version.registered_at),
+                ("promoted_at", version.promoted_at),
+                ("retired_at", version.retired_at),
+            )
+        },
+        "state": _state(version),
+    }
+
+
+def _state(version: "ModelVersion") -> str:
+    if version.promoted_at is None:
+        return "never champion"
+    return "champion" if version.retired_at is None else "retired"
+
+
+def _versions_table(versions: "list[ModelVersion]") -> Table:
+    table = Table("Version", "State", "Trained", "Champion since", box=None, header_style="dim", pad_edge=False)
+    for name in (*FIGURES, "threshold"):
+        table.add_column(name, justify="right")
+    for each in versions:
+        figures = {
+            name.removeprefix(OUT_OF_FOLD): value for name, value in each.metrics.items() if name[:4] == OUT_OF_FOLD
+        }
+        figures["threshold"] = each.metrics.get("threshold", float("nan"))
+        table.add_row(
+            str(each.version),
+            _state(each),
+            f"{each.registered_at:%Y-%m-%d %H:%M}",
+            f"{each.promoted_at:%Y-%m-%d %H:%M}" if each.promoted_at else "",
+            *(f"{figures[name]:.4f}" if name in figures else "" for name in (*FIGURES, "threshold")),
+        )
+    return table
+
+
+def _comparison_table(comparison: "Comparison") -> Table:
+    table = Table("", box=None, header_style="dim", pad_edge=False)
+    for title in (f"version {comparison.version}", f"version {comparison.champion_version}"):
+        table.add_column(title, justify="right")
+    champion = {} if comparison.champion is None else comparison.champion.as_dict()
+    for name, value in comparison.candidate.as_dict().items():
+        table.add_row(name, f"{value:.4f}", f"{champion[name]:.4f}" if name in champion else "")
+    for name, gain in ({} if comparison.gain is None else comparison.gain.slices).items():
+        table.add_row(f"ROC AUC, {name}", f"{gain:+.4f}", "")
+    return table
+
+
+def _say(sentence: str) -> None:
+    output.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,199 @@
+"""What an evaluation shows beyond its figures: curves, tables and baselines, all on the test split. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from churn_platform.features.columns import INPUT_COLUMNS, TARGET, columns_of
+from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.modeling.evaluation import calibration_bins, evaluate
+from churn_platform.modeling.explaining import Explainer
+from churn_platform.modeling.resampling import auc, bootstrapped_aucs
+from churn_platform.modeling.slices import slices
+from churn_platform.modeling.threshold import f1_maximising_threshold
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEED: Final = 42
+CURVE_POINTS: Final = 21
+TENTHS: Final = 10
+SLICE_RESAMPLES: Final = 200
+INTERVAL: Final = (0.025, 0.975)
+# Beyond, a picture is no sharper and a baseline no better, but both take longer.
+MOST_ROWS: Final = 20_000
+EXPLAINED_ROWS: Final = 2_000
+
+Row = dict[str, str | int | float]
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation in pictures and tables.
+
+    Attributes:
+        curves: name -> points (x, y), both 0..1: roc, precision_recall, reliability, gain.
+        confusion: called or not, by left or stayed, in customers.
+        lift: by tenth of the customers, the riskiest first: churn rate, and lift over the average.
+        contributions: column -> mean size of its contribution to the log-odds, greatest first.
+        permutation: column -> ROC AUC lost when its values are shuffled among the customers, greatest first.
+        slices: customers, churn rate, and ROC AUC with its 95 % interval of each slice of the customers.
+        baselines: figures of this model and of simpler ones, fitted and judged on the same rows.
+    """
+
+    curves: Mapping[str, Points]
+    confusion: Sequence[Row]
+    lift: Sequence[Row]
+    contributions: Mapping[str, float]
+    permutation: Mapping[str, float]
+    slices: Sequence[Row]
+    baselines: Sequence[Row]
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything as plain data."""
+        return dict(vars(self))
+
+
+def make_report(bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame) -> Report:
+    """Evaluate a bundle in detail.
+
+    Args:
+        bundle: the model.
+        train: rows that it learnt from, raw columns and target; the baselines learn from them, too.
+        test: rows that it did not.
+
+    Returns:
+        The same every time for the same arguments.
+    """
+    train, test = _at_most(train), _at_most(test)
+    churned, columns = test[TARGET].to_numpy(), columns_of(test)
+    probabilities = bundle.score(columns)
+    return Report(
+        curves=_curves(churned, probabilities),
+        confusion=_confusion(churned, probabilities >= bundle.threshold),
+        lift=_lift(churned, probabilities),
+        contributions=_contributions(bundle, test),
+        permutation=_permutation(bundle, test, auc(churned, probabilities)),
+        slices=_slices(test, churned, probabilities),
+        baselines=_baselines(bundle, train, test, probabilities),
+    )
+
+
+def _at_most(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows if len(rows) <= MOST_ROWS else rows.sample(MOST_ROWS, random_state=SEED)
+
+
+def _curves(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> dict[str, Points]:
+    ranked = churned[np.argsort(-probabilities, kind="stable")]
+    churners, count = int(ranked.sum()), len(ranked)
+    called = np.linspace(0, count, 201).round().astype(int)  # fine; thinned below, evenly along the curve
+    found = np.append(0, np.cumsum(ranked))[called]
+    recall, false = found / churners, (called - found) / (count - churners)
+    precision = np.divide(found, called, out=np.ones(len(called)), where=called > 0)
+    bins = [rows for rows in calibration_bins(probabilities) if len(rows)]
+    return {
+        "roc": _thinned(false, recall),
+        "precision_recall": _thinned(recall[1:], precision[1:]),
+        "reliability": [(float(probabilities[rows].mean()), float(churned[rows].mean())) for rows in bins],
+        "gain": _thinned(called / count, recall),
+    }
+
+
+def _thinned(x: NDArray[np.floating], y: NDArray[np.floating]) -> Points:
+    """CURVE_POINTS of the points, evenly spread in x."""
+    wanted = np.searchsorted(x, np.linspace(x[0], x[-1], CURVE_POINTS)).clip(0, len(x) - 1)
+    return [(float(x[place]), float(y[place])) for place in wanted]
+
+
+def _confusion(churned: NDArray[np.integer], called: NDArray[np.bool_]) -> list[Row]:
+    return [
+        {
+            "predicted": name,
+            "left": int((members & (churned == 1)).sum()),
+            "stayed": int((members & (churned == 0)).sum()),
+        }
+        for name, members in (("leaves", called), ("stays", ~called))
+    ]
+
+
+def _lift(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> list[Row]:
+    tenths = np.array_split(np.argsort(-probabilities, kind="stable"), TENTHS)
+    return [
+        {
+            "tenth": number,
+            "customers": len(rows),
+            "churn_rate_percent": 100 * float(churned[rows].mean()),
+            "lift": float(churned[rows].mean() / churned.mean()),
+        }
+        for number, rows in enumerate(tenths, 1)
+        if len(rows)
+    ]
+
+
+def _contributions(bundle: ModelBundle, rows: pd.DataFrame) -> dict[str, float]:
+    by_column = Explainer(bundle).by_column(columns_of(rows.head(EXPLAINED_ROWS)))
+    return _greatest_first(dict(zip(INPUT_COLUMNS, np.abs(by_column).mean(axis=0).tolist(), strict=True)))
+
+
+def _permutation(bundle: ModelBundle, rows: pd.DataFrame, whole: float) -> dict[str, float]:
+    columns, churned = columns_of(rows), rows[TARGET].to_numpy()
+    order = np.random.default_rng(SEED).permutation(len(rows))
+    return _greatest_first(
+        {name: whole - auc(churned, bundle.score({**columns, name: columns[name][order]})) for name in INPUT_COLUMNS}
+    )
+
+
+def _greatest_first(values: Mapping[str, float]) -> dict[str, float]:
+    return dict(sorted(values.items(), key=lambda each: -each[1]))
+
+
+def _slices(rows: pd.DataFrame, churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> list[Row]:
+    found: list[Row] = []
+    for name, members in slices(rows):
+        if not 0 < churned[members].sum() < members.sum():  # there is no ROC curve without both outcomes
+            continue
+        drawn = bootstrapped_aucs(churned[members], probabilities[members], resamples=SLICE_RESAMPLES)
+        low, high = np.nanquantile(drawn, INTERVAL)
+        found.append(
+            {
+                "slice": name,
+                "customers": int(members.sum()),
+                "churn_rate_percent": 100 * float(churned[members].mean()),
+                "mean_risk_percent": 100 * float(probabilities[members].mean()),
+                "roc_auc": auc(churned[members], probabilities[members]),
+                "at_least": float(low),
+                "at_most": float(high),
+            }
+        )
+    return found
+
+
+def _baselines(
+    bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame, probabilities: NDArray[np.float32]
+) -> list[Row]:
+    from sklearn.ensemble import RandomForestClassifier  # type: ignore[import-untyped]  # 1 s to import
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
+    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
+    matrix, labels = bundle.transform.transform(columns_of(train)), train[TARGET].to_numpy()
+    unseen, churned = bundle.transform.transform(columns_of(test)), test[TARGET].to_numpy()
+    found: list[Row] = [
+        {"model": "this model", **evaluate(churned, probabilities, threshold=bundle.threshold).as_dict()}
+    ]
+    for name, model in {
+        "random forest, 100 trees of depth 10": RandomForestClassifier(100, max_depth=10, random_state=SEED),
+        "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    }.items():
+        model.fit(matrix, labels)
+        # On the rows it learnt from: a baseline is given that advantage.
+        threshold = f1_maximising_threshold(labels, model.predict_proba(matrix)[:, 1])
+        figures = evaluate(churned, model.predict_proba(unseen)[:, 1], threshold=threshold)
+        found.append({"model": name, **figures.as_dict()})
+    return found

@@ -1,0 +1,138 @@
+"""`churn model`, as an operator sees it, on real servers."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from churn_platform.cli import app
+from churn_platform.commands.terminal import ExitCode, output
+from churn_platform.features.columns import TARGET, columns_of
+from churn_platform.modeling.out_of_fold import OutOfFold
+from churn_platform.modeling.splitting import TRAIN, rows_of, with_split
+from churn_platform.modeling.training import Hyperparameters
+from churn_platform.resources.mlflow import MlflowRegistry
+from churn_platform.settings import settings
+from churn_platform.storage import model_versions
+from churn_platform.storage.artifacts import join, write_bytes
+from churn_platform.storage.parquet import to_parquet
+from churn_platform_tests.commands.tree import KEYS
+from churn_platform_tests.features.customers import cleaned
+from churn_platform_tests.modeling.bundles import FEW_TREES, small_bundle
+
+runner = CliRunner()
+MODEL = "model_commands"
+
+
+@dataclass
+class Registry:
+    """Three versions in model_versions and MLflow: 1 poor, 2 and 3 alike and better; no champion."""
+
+    dsn: str
+
+    def champion(self) -> int | None:
+        """By the table."""
+        with psycopg.connect(self.dsn) as connection:
+            champion = model_versions.champion(connection)
+        return None if champion is None else champion.version
+
+    def alias(self) -> int:
+        """By MLflow."""
+        return int(MlflowRegistry().client().get_registered_model(MODEL).aliases["champion"])
+
+
+@pytest.fixture
+def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Registry]:
+    """A database, a folder and a registered model of its own."""
+    monkeypatch.setenv("CHURN_ARTIFACTS", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_MODEL", MODEL)
+    monkeypatch.setattr(output, "width", 200)  # a row of the table is a line
+    settings.cache_clear()
+    split = with_split(cleaned(1_500), TARGET)
+    write_bytes(join(settings().artifacts, "assets", "train_test_split.parquet"), to_parquet(split))
+    rows, client = rows_of(split, TRAIN), MlflowRegistry().client()
+    client.create_registered_model(MODEL)
+    poor = Hyperparameters(trees=1, max_depth=1)
+    with psycopg.connect(platform) as connection:
+        for version, hyperparameters in enumerate((poor, FEW_TREES, FEW_TREES), 1):
+            bundle, uri = small_bundle(hyperparameters), str(tmp_path / str(version))
+            bundle.save(uri)
+            OutOfFold.of(rows, bundle.score(columns_of(rows))).save(uri)
+            client.create_model_version(MODEL, f"s3://models/{version}")  # nothing is read from there
+            metrics = {"oof_roc_auc": 0.8 + version / 100, "threshold": 0.3}
+            model_versions.register(connection, version=version, uri=uri, run_id=f"run {version}", metrics=metrics)
+    yield Registry(platform)
+    client.delete_registered_model(MODEL)
+
+
+def run(*arguments: str, code: ExitCode = ExitCode.DONE) -> str:
+    """What a command says on both outputs; it must end with this exit code."""
+    outcome = runner.invoke(app, ["model", *arguments])
+    assert outcome.exit_code == code, outcome.output
+    return outcome.output
+
+
+def told(*arguments: str) -> dict[str, Any]:
+    """What a command says to programs, with the keys of the page."""
+    found: dict[str, Any] = json.loads(runner.invoke(app, ["model", *arguments, "--json"]).stdout)
+    assert list(found) == KEYS[f"model {arguments[0]}"]
+    return found
+
+
+def test_versions_are_promoted_listed_and_rolled_back(registry: Registry) -> None:
+    run("promote", "1")
+    assert "the stream scores with it from its next commit" in run("promote", "3", "--reason", "better").lower()
+    assert (registry.champion(), registry.alias()) == (3, 3)
+
+    listed = run("list")
+    as_json = told("list")["versions"]
+
+    assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
+        ["3", "champion"],
+        ["2", "never"],
+        ["1", "retired"],
+    ]
+    assert "0.8300" in listed
+    assert (as_json[0]["version"], as_json[0]["state"]) == (3, "champion")
+    assert "Version 1 is champion again instead of 3" in run("rollback", "--reason", "too many calls")
+    assert (registry.champion(), registry.alias()) == (1, 1)
+    assert "no champion before version 1" in run("rollback", code=ExitCode.FAILED)
+    assert "champion already" in run("promote", "1")
+    assert "version 9 is not in model_versions" in run("promote", "9", code=ExitCode.FAILED).replace("\n", " ")
+
+
+def test_versions_are_compared_on_the_same_rows(registry: Registry) -> None:
+    assert "no champion to compare with" in run("compare", "2", code=ExitCode.FAILED)
+    run("promote", "1")
+
+    better, equal = run("compare", "2"), run("compare", "3", "2")
+    found = told("compare", "2")
+
+    assert "better than chance" in better
+    assert "refused, because the gain is no better than chance" in equal
+    assert found["gain"]["low"] > 0
+    assert registry.champion() == 1, "comparing changes nothing"
+
+
+@pytest.mark.usefixtures("registry")
+def test_without_mlflow_the_table_is_changed_and_the_alias_is_said_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    settings.cache_clear()
+
+    said = run("promote", "2")
+
+    assert "Version 2 is champion now" in said
+    assert "could not follow" in said
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.mark.usefixtures("platform")
+def test_without_versions_the_list_says_how_to_get_one() -> None:
+    assert "No model was trained yet" in run("list")

@@ -1,0 +1,65 @@
+"""An evaluation's curves and tables say what happened."""
+
+import json
+
+import pytest
+
+from churn_platform.assets.curves import markdown
+from churn_platform.assets.evaluation import drawn, shown
+from churn_platform.features.columns import INPUT_COLUMNS, TARGET, columns_of
+from churn_platform.modeling.report import Report, make_report
+from churn_platform_tests.features.customers import cleaned
+from churn_platform_tests.modeling.bundles import small_bundle
+
+TRAIN, TEST = cleaned(), cleaned(1_000, seed=11)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """Of the small bundle."""
+    return make_report(small_bundle(), TRAIN, TEST)
+
+
+def test_tables_count_every_customer_once(report: Report) -> None:
+    churners, called = int(TEST[TARGET].sum()), small_bundle().score(columns_of(TEST)) >= small_bundle().threshold
+
+    leaves, stays = report.confusion
+    assert int(leaves["left"]) + int(stays["left"]) == churners
+    assert int(leaves["left"]) + int(leaves["stayed"]) == called.sum()
+    assert sum(int(each["customers"]) for each in report.lift) == len(TEST)
+    assert sum(int(each["customers"]) for each in report.slices if "Gender" in str(each["slice"])) == len(TEST)
+    assert float(report.lift[0]["lift"]) > 1 > float(report.lift[-1]["lift"])
+
+
+def test_curves_begin_and_end_where_they_must(report: Report) -> None:
+    assert (report.curves["roc"][0], report.curves["roc"][-1]) == ((0, 0), (1, 1))
+    assert (report.curves["gain"][0], report.curves["gain"][-1]) == ((0, 0), (1, 1))
+    found, precision = report.curves["precision_recall"][-1]
+    assert found == 1
+    assert TEST[TARGET].mean() <= precision < 0.5, "whoever calls all churners calls many others"
+    assert all(0 <= value <= 1 for points in report.curves.values() for point in points for value in point)
+
+
+def test_what_matters_most_matters_by_both_measures(report: Report) -> None:
+    assert set(report.contributions) == set(report.permutation) == set(INPUT_COLUMNS)
+    assert next(iter(report.contributions)) in list(report.permutation)[:3]
+    assert list(report.permutation.values()) == sorted(report.permutation.values(), reverse=True)
+
+
+def test_slices_have_intervals_that_hold_their_figure(report: Report) -> None:
+    for each in report.slices:
+        assert float(each["at_least"]) <= float(each["roc_auc"]) <= float(each["at_most"])
+
+
+def test_baselines_are_judged_by_the_same_figures(report: Report) -> None:
+    ours, forest, line = report.baselines
+
+    assert set(ours) == set(forest) == set(line)
+    assert 0.6 < float(line["roc_auc"]) < 1
+
+
+def test_pictures_are_short_enough_to_be_shown_in_their_place(report: Report) -> None:
+    for name, svg in drawn(report).items():
+        assert len(markdown(svg, name)) < 1_000
+    assert set(shown(report)) >= {"roc", "reliability", "confusion", "slices", "baselines", "permutation_importance"}
+    assert json.loads(json.dumps(report.as_dict()))["confusion"] == report.confusion
