@@ -70,6 +70,7 @@ FLOW = (
     "test_maintenance",
     "test_definitions",
     "commands",
+    "test_documentation",
     "clean",
     "end_to_end",
     "benchmarks",

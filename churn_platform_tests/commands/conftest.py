@@ -1,10 +1,14 @@
-"""The stream that the commands find."""
+"""What the commands find: a stream, or an empty database."""
 
+import secrets
 from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
+from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
 from churn_platform.streaming import topics
@@ -21,3 +25,25 @@ def stream(platform: str, bundle_uri: str) -> Iterator[Stream]:
     with Stream(StreamConfig.from_settings(settings())) as stream:
         topics.create_missing(stream.admin, stream.config)
         yield stream
+
+
+@pytest.fixture
+def logins(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """An empty database with topics of its own in the settings; its owner, and two logins that nobody has made."""
+    server = conninfo_to_dict(stack.owner_dsn)
+    suffix = secrets.token_hex(4)
+    names = {"DATABASE_URL": f"app_{suffix}", "DATABASE_READER_URL": f"people_{suffix}"}
+    place = f"{server['host']}:{server['port']}/prepare_{suffix}"
+    urls = {variable: f"postgresql://{name}:{secrets.token_hex(8)}@{place}" for variable, name in names.items()}
+    urls["DATABASE_OWNER_URL"] = f"postgresql://{server['user']}:{server['password']}@{place}"
+    for variable, value in {**urls, "EVENTS_TOPIC": f"in-{suffix}", "PREDICTIONS_TOPIC": f"out-{suffix}"}.items():
+        monkeypatch.setenv(variable, value)
+    settings.cache_clear()
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(f"prepare_{suffix}")))
+        yield urls
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(f"prepare_{suffix}")))
+        for name in names.values():
+            connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
+    monkeypatch.undo()
+    settings.cache_clear()

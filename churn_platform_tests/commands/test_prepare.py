@@ -1,8 +1,6 @@
 """`churn prepare` on real servers: what it makes, and that it may be run again."""
 
 import json
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -19,28 +17,6 @@ from churn_platform.settings import settings
 from churn_platform.storage import environments
 
 runner = CliRunner(env={"COLUMNS": "200"})
-
-
-@pytest.fixture
-def logins(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """An empty database with topics of its own in the settings; its owner, and two logins that nobody has made."""
-    server = conninfo_to_dict(stack.owner_dsn)
-    suffix = secrets.token_hex(4)
-    names = {"DATABASE_URL": f"app_{suffix}", "DATABASE_READER_URL": f"people_{suffix}"}
-    place = f"{server['host']}:{server['port']}/prepare_{suffix}"
-    urls = {variable: f"postgresql://{name}:{secrets.token_hex(8)}@{place}" for variable, name in names.items()}
-    urls["DATABASE_OWNER_URL"] = f"postgresql://{server['user']}:{server['password']}@{place}"
-    for variable, value in {**urls, "EVENTS_TOPIC": f"in-{suffix}", "PREDICTIONS_TOPIC": f"out-{suffix}"}.items():
-        monkeypatch.setenv(variable, value)
-    settings.cache_clear()
-    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(f"prepare_{suffix}")))
-        yield urls
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(f"prepare_{suffix}")))
-        for name in names.values():
-            connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
-    monkeypatch.undo()
-    settings.cache_clear()
 
 
 def prepare(*options: str, code: int = 0) -> str:

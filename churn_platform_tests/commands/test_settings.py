@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
-from churn_platform.commands.settings import GROUPS, as_env_file, as_markdown, reference
+from churn_platform.commands.settings import GROUPS, as_env_file, reference
 from churn_platform.commands.terminal import ExitCode, output
 from churn_platform.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 from churn_platform.streaming.config import StreamConfig
@@ -32,13 +32,6 @@ def test_the_committed_reference_is_what_the_command_prints(runner: CliRunner, f
     assert outcome.exit_code == 0, outcome.output
     committed = (PROJECT_ROOT / file).read_text()
     assert outcome.stdout == committed, f"Write it anew: churn settings --format {form} > {file}"
-
-
-def test_the_readme_has_the_rows_of_the_reference_in_order() -> None:
-    printed = [line for line in as_markdown(reference()).splitlines() if line.startswith("| `")]
-    section = (PROJECT_ROOT / "README.md").read_text().partition("\n## Settings\n")[2].partition("\n## ")[0]
-
-    assert [line for line in section.splitlines() if line.startswith("| `")] == printed
 
 
 def test_a_copy_of_the_reference_with_every_line_uncommented_sets_the_defaults(tmp_path: Path) -> None:
