@@ -1,12 +1,18 @@
 """From the customers file to the champion, through Dagster, on a real PostgreSQL and a real MLflow server."""
 
+import json
 import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import dagster as dg
+import httpx
 import numpy as np
 import pandas as pd
 import psycopg
@@ -17,8 +23,9 @@ from churn_platform.assets import preparation, raw, training
 from churn_platform.checks.batch_side import BATCH_SIDE_CHECKS
 from churn_platform.customers.generator import generate_customers, write_customers
 from churn_platform.customers.reader import read_customers
-from churn_platform.features.columns import FEATURES, columns_of
+from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, columns_of
 from churn_platform.jobs import data_preparation_job, training_job
+from churn_platform.local.ports import HOST
 from churn_platform.local.stack import Stack
 from churn_platform.modeling.bundle import ModelBundle
 from churn_platform.resources.mlflow import MlflowRegistry, mlflow_run
@@ -28,6 +35,7 @@ from churn_platform.settings import settings
 from churn_platform.storage import model_versions
 from churn_platform.storage.migrations import upgrade
 from churn_platform.storage.parquet_io_manager import MissingAssetFileError, ParquetIOManager
+from churn_platform_tests.waiting import wait_until
 
 DEFINITIONS = dg.Definitions(
     assets=dg.load_assets_from_modules([raw, preparation, training]),
@@ -156,6 +164,43 @@ def test_the_registered_model_scores_raw_rows_exactly_as_the_bundle(batch_side: 
     assert scored["prediction"].tolist() == (scored["probability"] >= bundle.threshold).astype(int).tolist()
     assert model.metadata.get_input_schema().input_names()[:2] == ["CreditScore", "Age"]
     assert model.input_example is not None
+
+
+def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_side: BatchSide) -> None:
+    champion = batch_side.champion()
+    raw_rows = batch_side.value("cleaned_customers").head(50)[list(INPUT_COLUMNS)]
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    command = [Path(sys.executable).with_name("mlflow"), "models", "serve", "--env-manager", "local"]
+    model = ["--model-uri", f"models:/{MODEL}/{champion.version}", "--host", HOST, "--port", str(port)]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": settings().tracking_uri}
+    with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=30, trust_env=False) as client:
+
+        def answers() -> bool:
+            try:
+                return client.get("/ping").is_success
+            except httpx.TransportError:
+                return False
+
+        server = subprocess.Popen(
+            [*command, *model],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            wait_until(answers, 90, "the model's server to answer")
+            asked = {"dataframe_split": json.loads(raw_rows.to_json(orient="split", index=False))}
+            scored = pd.DataFrame(client.post("/invocations", json=asked).raise_for_status().json()["predictions"])
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)  # it starts workers
+            server.wait(30)
+
+    bundle = ModelBundle.load(champion.uri)
+    served = scored["probability"].to_numpy().astype(np.float32)
+    np.testing.assert_array_equal(served, bundle.score(columns_of(raw_rows)))
 
 
 def test_an_equally_good_model_is_not_promoted(batch_side: BatchSide) -> None:
