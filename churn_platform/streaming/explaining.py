@@ -26,6 +26,8 @@ _python_log = logging.getLogger(__name__)
 AT_ONCE: Final = 32
 # Afterwards nobody waits.
 AT_ONCE_AFTERWARDS: Final = 512
+# High-risk customers gather so long, or each commit would have a second one of PostgreSQL behind it.
+GATHER_SECONDS: Final = 1.0
 # So often it looks by itself: for what others left, and whether PostgreSQL is back.
 LOOK_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 2.0
@@ -129,7 +131,7 @@ class ExplainerThread:
         self._writer_idle = writer_idle
         self._explanations = Explanations(log)
         self._news = threading.Event()
-        self._stopped = False
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="explainer", daemon=True)
 
     def start(self) -> None:
@@ -143,15 +145,17 @@ class ExplainerThread:
 
     def stop(self) -> None:
         """End after the rows at hand; not waited for long, where PostgreSQL does not answer. May precede start()."""
-        self._stopped = True
+        self._stopped.set()
         self._news.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
-        while not self._stopped:
+        while not self._stopped.is_set():
             try:
                 with psycopg.connect(self._dsn, autocommit=True, application_name="churn reasons") as connection:
+                    # What a crash of PostgreSQL takes back is unexplained again, and explained by the next run.
+                    connection.execute("set synchronous_commit = off")
                     self._explain(connection)
             except Exception as error:  # whatever it is: the stream goes on, and what is missing is seen in the table
                 # In the process' log: the run's own is kept in PostgreSQL, which may be what is away.
@@ -159,10 +163,11 @@ class ExplainerThread:
                 self._news.wait(LOOK_SECONDS)
 
     def _explain(self, connection: psycopg.Connection) -> None:
-        while not self._stopped:
+        while not self._stopped.is_set():
             self._news.wait(LOOK_SECONDS)
+            self._stopped.wait(GATHER_SECONDS)
             self._news.clear()
-            while not self._stopped:
+            while not self._stopped.is_set():
                 if not self._writer_idle.wait(LOOK_SECONDS):
                     continue
                 if not self._explanations.explain(connection, most=AT_ONCE):

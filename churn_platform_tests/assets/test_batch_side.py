@@ -172,9 +172,10 @@ def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    command = [Path(sys.executable).with_name("mlflow"), "models", "serve", "--env-manager", "local"]
+    command = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "--env-manager", "local"]
     model = ["--model-uri", f"models:/{MODEL}/{champion.version}", "--host", HOST, "--port", str(port)]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": settings().tracking_uri}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in a virtual environment that is active
+    environment = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": settings().tracking_uri}
     with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=30, trust_env=False) as client:
 
         def answers() -> bool:
