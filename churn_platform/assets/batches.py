@@ -10,12 +10,13 @@ from churn_platform.assets.shown import Shown, next_asset, picture, rows_table
 from churn_platform.resources.mlflow import version_url
 from churn_platform.settings import settings
 from churn_platform.storage import ledger
-from churn_platform.storage.batch_rows import RISK_BINS, BatchRows, rows_of_batch
+from churn_platform.storage.batch_rows import RISK_BINS, BatchRows, Row, rows_of_batch
 from churn_platform.streaming.config import HIGH_RISK_THRESHOLD
 
 PREDICTIONS = "churn_predictions"
 DEAD_LETTERS = "dead_letter_events"
 HIGH_RISK = "high_risk_customers"
+REASONS_SHOWN = 3
 FIRST_HIGH_RISK_BIN = round(HIGH_RISK_THRESHOLD * RISK_BINS)
 
 RANGES = dg.TableSchema(
@@ -83,15 +84,27 @@ def rows_metadata(batch: str, rows: BatchRows) -> Shown:
 def side_tables(batch: ledger.Batch, rows: BatchRows) -> Iterator[dg.AssetMaterialization]:
     """What a batch has written beside its predictions; nothing of a table that it added no row to."""
     if rows.high_risk:
+        riskiest = [_with_reasons_in_words(row) for row in rows.riskiest]
         yield dg.AssetMaterialization(
             HIGH_RISK,
-            metadata={"customers": rows.high_risk, "batch": batch.batch, **rows_table("riskiest", rows.riskiest)},
+            metadata={"customers": rows.high_risk, "batch": batch.batch, **rows_table("riskiest", riskiest)},
         )
     if batch.dead_letters:
         yield dg.AssetMaterialization(
             DEAD_LETTERS,
             metadata={"dead_letters": batch.dead_letters, "batch": batch.batch, **rows_table("reasons", rows.reasons)},
         )
+
+
+def _with_reasons_in_words(row: Row) -> Row:
+    """A row of high_risk_customers with what moves its score most, greatest first, as a person would say it."""
+    from churn_platform.modeling.explaining import in_words  # a run that explains nothing need not load it
+
+    reasons = row["reasons"]
+    said = (
+        "; ".join(in_words(each) for each in reasons[:REASONS_SHOWN]) if isinstance(reasons, list) else "not yet known"
+    )
+    return {**row, "reasons": said}
 
 
 def look_at(connection: psycopg.Connection, batch: str) -> BatchRows:

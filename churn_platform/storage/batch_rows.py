@@ -22,7 +22,7 @@ _FIRST: Final = """
     from churn_predictions where batch = %(batch)s order by kafka_offset, kafka_partition limit %(most)s
 """
 _RISKIEST: Final = """
-    select customer_id, risk_score, geography, gender, age, balance, detected_at, alert_sent
+    select customer_id, risk_score, reasons, geography, gender, age, balance, detected_at, alert_sent
     from high_risk_customers where batch = %(batch)s order by risk_score desc, customer_id limit %(most)s
 """
 _HIGH_RISK: Final = "select count(*) from high_risk_customers where batch = %(batch)s"
@@ -42,7 +42,7 @@ class BatchRows:
         models: predictions by the model version that scored them.
         first: the first predictions, by Kafka offset.
         high_risk: how many rows high_risk_customers has of it.
-        riskiest: those with the highest risk scores.
+        riskiest: those with the highest risk scores; `reasons` as modeling/explaining.py gives them, None until it has.
         reasons: the commonest reasons of its dead letters, with counts and where the first one is.
     """
 

@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from churn_platform.assets import pictures
+from churn_platform.assets.batches import side_tables
 from churn_platform.assets.shown import distributions, preview, rows_table
 from churn_platform.customers.generator import generate_customers
 from churn_platform.settings import settings
+from churn_platform.storage.batch_rows import RISK_BINS, BatchRows
+from churn_platform.storage.ledger import Batch
 
 SHOWN_INLINE = 1_000  # characters of markdown from which the UI hides it behind a link
 
@@ -126,3 +129,32 @@ def test_a_frame_of_other_types_has_pictures_too() -> None:
     frame = pd.DataFrame({"split": ["train", "test", "train"], "flag": np.array([0, 1, 1], dtype=np.int8)})
 
     assert distributions(frame, "split", "flag").keys() == {"distribution_split", "distribution_flag"}
+
+
+def test_the_riskiest_customers_are_shown_with_their_reasons_in_words() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    batch = Batch("20260101T000000000Z", now, now, now, now, now, now, "run", 1, 2, 2, 0, 0, 1, 0, None, None)
+    reasons = [
+        {"feature": "Age", "value": 58.0, "contribution": 1.31},
+        {"feature": "NumOfProducts", "value": 1.0, "contribution": 0.4},
+        {"feature": "Geography", "value": "Germany", "contribution": 0.3},
+        {"feature": "Tenure", "value": 5.0, "contribution": -0.02},
+    ]
+    rows = BatchRows(
+        risk_scores=[0] * RISK_BINS,
+        models={1: 2},
+        first=[],
+        high_risk=2,
+        riskiest=[{"customer_id": 1, "reasons": reasons}, {"customer_id": 2, "reasons": None}],
+        reasons=[],
+    )
+
+    (shown,) = side_tables(batch, rows)
+
+    table = shown.metadata["riskiest"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [record.data["reasons"] for record in table.records] == [
+        "Age 58 raises the risk (+1.31); NumOfProducts 1 raises the risk (+0.40); "
+        "Geography Germany raises the risk (+0.30)",
+        "not yet known",
+    ]
