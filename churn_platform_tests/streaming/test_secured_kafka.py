@@ -22,6 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
+from churn_platform.commands.terminal import output
 from churn_platform.local.ports import ANY_FREE_PORTS, HOST
 from churn_platform.local.stack import Stack
 from churn_platform.resources import kafka as kafka_resource
@@ -254,6 +255,7 @@ def test_status_says_why_the_users_kafka_does_not_answer(
     theirs._ports.choose()
     theirs._ports.release()
     monkeypatch.setattr("churn_platform.commands.stack.the_stack", lambda: theirs)
+    monkeypatch.setattr(output, "width", 200)  # a cell of the table is on one line
 
     said = user.churn("status")
 
