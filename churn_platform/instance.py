@@ -1,8 +1,8 @@
 """Dagster's own storage in PostgreSQL, on connections that are kept; `dagster.yaml` of a running stack names it."""
 
 import threading
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any, Final, Self
 
 from dagster._serdes import ConfigurableClassData
@@ -14,8 +14,17 @@ KEPT_CONNECTIONS: Final = 3
 # Dagster's threads wait for each other's queries no more than they did when each had a connection of its own.
 MORE_CONNECTIONS: Final = 30
 
+# Questions about Dagster's own tables that its storages put to PostgreSQL's catalogue again and again.
+SCHEMA_QUESTIONS: Final = (
+    "has_instigators_table",
+    "_has_instigators_table",
+    "has_built_index",
+    "has_run_stats_index_cols",
+)
+
 _making: Final = threading.Lock()
 _made: Final[set[str]] = set()
+_affirmed: Final[set[tuple[str, str, str]]] = set()
 
 
 class KeptPostgresStorage(DagsterPostgresStorage):
@@ -24,6 +33,7 @@ class KeptPostgresStorage(DagsterPostgresStorage):
     Dagster's own connects for every query, 20 times a second when nothing happens at all: more than half of what an
     idle stack spends. It also looks at each new instance whether its tables are there, and every tick of a sensor makes
     an instance. A connection is tried before it is used again, so that a restart of PostgreSQL is noticed by nobody.
+    What its tables have is asked until the answer is yes: they lose nothing again.
     """
 
     def __init__(
@@ -37,6 +47,10 @@ class KeptPostgresStorage(DagsterPostgresStorage):
             _made.add(postgres_url)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine = _engine(postgres_url)
+            for question in SCHEMA_QUESTIONS:
+                if hasattr(storage, question):
+                    place = (postgres_url, type(storage).__name__)
+                    setattr(storage, question, partial(_ask_until_yes, getattr(storage, question), *place))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
@@ -53,3 +67,14 @@ def _engine(postgres_url: str) -> Engine:
         max_overflow=MORE_CONNECTIONS,
         pool_pre_ping=True,
     )
+
+
+def _ask_until_yes(question: Callable[..., bool], postgres_url: str, storage: str, *arguments: object) -> bool:
+    """The answer; a connection among the arguments makes no other question of it."""
+    named = " ".join((question.__name__, *(each for each in arguments if isinstance(each, str))))
+    if (postgres_url, storage, named) in _affirmed:
+        return True
+    answer = question(*arguments)
+    if answer:
+        _affirmed.add((postgres_url, storage, named))
+    return answer

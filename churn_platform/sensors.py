@@ -37,8 +37,8 @@ STARTING: Final = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING
 STREAM_TAG: Final = "churn/stream"
 # The loop of the daemon turns every 5 s; an interval of 5 would make that 10.
 TICK_SECONDS: Final = 4
-# Every second turn: figures are no older than METRICS_SECONDS and this, and a tick is most of what an idle stack does.
-METRICS_TICK_SECONDS: Final = 9
+# Every third turn: figures are no older than METRICS_SECONDS and this, and a tick is most of what an idle stack does.
+METRICS_TICK_SECONDS: Final = 14
 # A streaming run that has just taken over is given its standby at the next tick of the other sensor.
 STANDBY_SECONDS: Final = 10
 # A run that so many seconds long has had no session in PostgreSQL is dead, whatever its record says: one that lost its

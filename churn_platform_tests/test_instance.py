@@ -6,7 +6,9 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+import sqlalchemy as sa
 
+from churn_platform.instance import _engine
 from churn_platform.local.orchestration import STORAGE
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
@@ -77,3 +79,17 @@ def test_a_connection_that_postgres_ended_is_replaced(home: Path, observer: psyc
     ask(home)
     assert sessions(observer)
     assert not sessions(observer) & before
+
+
+def test_what_the_tables_have_is_asked_once_by_all_instances(home: Path, url: str) -> None:
+    ask(home)
+    statements: list[str] = []
+
+    @sa.event.listens_for(_engine(url), "before_cursor_execute")
+    def note(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    ask(home)
+
+    assert [statement for statement in statements if "instigators" in statement]
+    assert not [statement for statement in statements if "pg_catalog" in statement]

@@ -57,6 +57,7 @@ def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[st
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": folder / "data",
         **ONE_NODE,
+        "metadata.max.idle.interval.ms": 10_000,  # the usual half second writes to the disk while nothing happens
         "num.network.threads": 2,
         "num.io.threads": 4,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the usual 128 MB is a third of this heap

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 import psycopg
 import pytest
+from click.testing import Result
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 from dagster._daemon.types import DaemonHeartbeat
@@ -43,14 +44,19 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 def clean(*arguments: str, code: int = 0, typed: str | None = None) -> str:
     """What the command says on both outputs; it must end with this exit code."""
+    return invoked(*arguments, code=code, typed=typed).output
+
+
+def invoked(*arguments: str, code: int = 0, typed: str | None = None) -> Result:
+    """What the command said and how it ended, which must be with this exit code."""
     outcome = runner.invoke(app, ["clean", *arguments], input=typed)
     assert outcome.exit_code == code, outcome.output
-    return outcome.output
+    return outcome
 
 
 def listed(code: int = 0) -> dict[str, Any]:
-    """What it would do."""
-    found: dict[str, Any] = json.loads(clean("--dry-run", "--json", code=code))
+    """What it would do. On the other output a slow machine may be told what is being looked at."""
+    found: dict[str, Any] = json.loads(invoked("--dry-run", "--json", code=code).stdout)
     return found
 
 
