@@ -5,14 +5,19 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from churn_platform.assets import metrics, predictions, preparation, raw, training
+from churn_platform.assets import metrics, predictions, preparation, raw, training, watching
+from churn_platform.automation import retraining_sensor, watching_sensor
 from churn_platform.checks.batch_side import BATCH_SIDE_CHECKS
 from churn_platform.jobs import (
     IN_PROCESS,
     daily_metrics_job,
+    daily_watching_job,
     data_preparation_job,
     hourly_metrics_job,
+    hourly_watching_job,
+    outcomes_job,
     prediction_stream_job,
+    retraining_job,
     training_job,
 )
 from churn_platform.maintenance import maintenance_job, maintenance_schedule
@@ -41,7 +46,9 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         "mlflow_registry": MlflowRegistry(),
         **(resource_overrides or {}),
     }
-    assets = dg.load_assets_from_modules([raw, preparation, training, predictions, metrics], include_specs=True)
+    assets = dg.load_assets_from_modules(
+        [raw, preparation, training, predictions, metrics, watching], include_specs=True
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # links to code are called beta, once for each asset and load
         assets = dg.with_source_code_references(assets)
@@ -61,10 +68,14 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             prediction_stream_job,
             hourly_metrics_job,
             daily_metrics_job,
+            hourly_watching_job,
+            daily_watching_job,
+            outcomes_job,
+            retraining_job,
             maintenance_job,
         ],
         schedules=[data_preparation_schedule, training_schedule, maintenance_schedule],
-        sensors=[customer_events_sensor, dirty_hours_sensor],
+        sensors=[customer_events_sensor, dirty_hours_sensor, watching_sensor, retraining_sensor],
         resources=resources,
         executor=IN_PROCESS,
     )

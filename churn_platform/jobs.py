@@ -35,6 +35,34 @@ hourly_metrics_job = dg.define_asset_job(
     description="Computes the figures of one hour, or of a window of hours.",
 )
 
+hourly_watching_job = dg.define_asset_job(
+    "hourly_watching_job",
+    selection=["drift_hourly"],
+    executor_def=IN_PROCESS,
+    description="Judges the drift of one hour, or of a window of hours.",
+)
+
+daily_watching_job = dg.define_asset_job(
+    "daily_watching_job",
+    selection=["drift_daily", "live_performance", "watching_report"],
+    executor_def=IN_PROCESS,
+    description="Judges the drift and the live performance of one day, or of a window of days, and writes its page.",
+)
+
+outcomes_job = dg.define_asset_job(
+    "outcomes_job",
+    selection=["customer_outcomes"],
+    executor_def=IN_PROCESS,
+    description="Reads what waits in the outcomes topic.",
+)
+
+retraining_job = dg.define_asset_job(
+    "retraining_job",
+    selection=dg.AssetSelection.groups("raw", "preparation", "training"),
+    executor_def=IN_PROCESS,
+    description="Reads the customers file anew, prepares the data and trains: what the retraining_sensor asks for.",
+)
+
 daily_metrics_job = dg.define_asset_job(
     "daily_metrics_job",
     selection=["churn_metrics_daily"],

@@ -81,6 +81,17 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
     _report(context, figures)
 
 
+@dg.op(out=dg.Out(dg.Nothing))
+def forget_watching(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
+    """Drift of hours, outcomes and daily pages older than ARCHIVE_DAYS; figures of days stay."""
+    from churn_platform.watching import lookups, report
+
+    before = _days_ago(settings().archive_days)
+    with postgres.connect(SESSION) as connection:
+        figures = lookups.forget(connection, before=before)
+    _report(context, {**figures, "pages": report.forget(settings().artifacts, before=before.date())})
+
+
 @dg.job(
     executor_def=IN_PROCESS,
     # It can wait in the queue, and the next one comes within the hour.
@@ -93,6 +104,7 @@ def maintenance_job() -> None:
     prune_runs(after=prune_partitions())
     prune_ticks()
     archive_predictions()
+    forget_watching()
 
 
 maintenance_schedule = dg.ScheduleDefinition(

@@ -263,15 +263,15 @@ def dirty_hours_sensor(
     with postgres.connect("churn sensor") as connection:
         hours = metrics.dirty_hours(connection, at_most_every=settings().metrics_seconds)
         days = metrics.dirty_days(connection, at_most_every=settings().metrics_seconds)
-        another_starts = bool(hours or days) and _another_starts(context.instance, connection)
+        another_starts = bool(hours or days) and is_another_starting(context.instance, connection)
     requests: list[dg.RunRequest] = []
     for job_name, starts, joined_within, key in (
         (hourly_metrics_job.name, hours, timedelta(hours=12), hour_key),
         (daily_metrics_job.name, metrics.midnight(days), timedelta(days=7), day_key),
     ):
-        if starts and not _is_active(context.instance, job_name):
+        if starts and not is_active(context.instance, job_name):
             requests += [
-                _window_request(job_name, key(first), key(last))
+                window_request(job_name, key(first), key(last))
                 for first, last in metrics.windows(starts, joined_within=joined_within)
             ]
     if not requests:
@@ -287,7 +287,7 @@ def dirty_hours_sensor(
     return dg.SensorResult(run_requests=requests, cursor=ASKED_FOR)
 
 
-def _another_starts(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> bool:
+def is_another_starting(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> bool:
     """Whether a run's process is starting, or a standby's is about to."""
     from churn_platform.storage import ledger
 
@@ -299,11 +299,12 @@ def _another_starts(instance: dg.DagsterInstance, connection: "psycopg.Connectio
     return instance.get_runs_count(dg.RunsFilter(statuses=list(STARTING), created_after=since)) > 0
 
 
-def _is_active(instance: dg.DagsterInstance, job_name: str) -> bool:
+def is_active(instance: dg.DagsterInstance, job_name: str) -> bool:
+    """Whether a run of the job waits, starts or works."""
     return instance.get_runs_count(dg.RunsFilter(job_name=job_name, statuses=list(ACTIVE))) > 0
 
 
-def _window_request(job_name: str, first: str, last: str) -> dg.RunRequest:
+def window_request(job_name: str, first: str, last: str) -> dg.RunRequest:
     """One run for a window of partitions, from the first to the last key."""
     if first == last:
         return dg.RunRequest(job_name=job_name, partition_key=first)

@@ -143,6 +143,10 @@ class Settings(BaseSettings):
     # Topics
     events_topic: str = Field("customer-events", description="Topic that customer events are read from.")
     predictions_topic: str = Field("churn-predictions", description="Topic that predictions are published to.")
+    outcomes_topic: str = Field(
+        "customer-outcomes",
+        description="Topic that says later who left and who stayed. It need not exist: the platform does not make it.",
+    )
     topic_partitions: int = Field(
         3,
         ge=1,
@@ -193,8 +197,38 @@ class Settings(BaseSettings):
     )
 
     # Schedules; both are off until turned on in the UI
-    data_preparation_cron: str = Field("*/20 * * * *", description="When the data is prepared, cron syntax, UTC.")
-    training_cron: str = Field("0 * * * *", description="When a model is trained, cron syntax, UTC.")
+    data_preparation_cron: str = Field("0 2 * * *", description="When the data is prepared, cron syntax, UTC.")
+    training_cron: str = Field(
+        "30 2 * * *",
+        description="When a model is trained, cron syntax, UTC; skipped while data, settings and code are those of the "
+        "last one.",
+    )
+
+    # Watching
+    watching_seconds: float = Field(
+        600,
+        ge=1,
+        description="Drift of an hour is judged so long after its first event, and again at most so often, in seconds; "
+        "that of a day, and live performance, a sixth as often.",
+    )
+    drift_shifted: float = Field(
+        0.1, gt=0, description="PSI from which a feature, or the score, has shifted: its check warns."
+    )
+    drift_far: float = Field(
+        0.25, gt=0, description="PSI from which it is far off: its check fails, and a new model is asked for."
+    )
+    drift_least_predictions: int = Field(
+        500, ge=100, description="An hour or day of fewer predictions is not judged: small samples differ by chance."
+    )
+    live_window_days: int = Field(
+        30, ge=1, le=30, description="Days of predictions that live performance looks back on."
+    )
+    live_auc_loss: float = Field(
+        0.05,
+        gt=0,
+        description="So much less ROC AUC than out of fold, and surely less, is too little: the check fails, and a new "
+        "model is asked for.",
+    )
 
     # The model
     call_cost: float | None = Field(

@@ -204,3 +204,74 @@ DAILY_COLUMNS = _columns(
     ("date", "date", "Day of the events, UTC.", "churn_metrics_hourly.hour_timestamp"),
     *_summary("churn_metrics_hourly", {}),
 )
+
+OUTCOME_FIELDS = _columns(
+    ("true_churn_label", "integer", "1 left, 0 stayed."),
+    ("event_id", "string", "Id of the event that this is known of, as it was sent."),
+    ("CustomerId", "integer", "The bank's number for the customer, where no event is named."),
+    ("outcome_timestamp", "string", "When it was known, RFC 3339 with a time zone; left out, Kafka's own time counts."),
+)
+
+OUTCOME_COLUMNS = _columns(
+    ("topic_id", "text", "Kafka's id of the topic: one that was deleted and made anew is another."),
+    ("kafka_partition", "integer", "Kafka partition that the message was read from."),
+    ("kafka_offset", "bigint", "Its offset there."),
+    ("event_id", "uuid", "Event of churn_predictions, where one was named.", "customer_outcomes_topic.event_id"),
+    (
+        "customer_id",
+        "bigint",
+        "Customer of whom it is known, where one was named.",
+        "customer_outcomes_topic.CustomerId",
+    ),
+    ("churned", "smallint", "1 left, 0 stayed.", "customer_outcomes_topic.true_churn_label"),
+    (
+        "outcome_timestamp",
+        "timestamptz",
+        "When it was known, UTC; of a customer, predictions until then are judged by it.",
+        "customer_outcomes_topic.outcome_timestamp",
+    ),
+    ("received_at", "timestamptz", "When it was read, UTC."),
+)
+
+
+def _drift(time: tuple[str, str, str, str]) -> Metadata:
+    """Columns of a drift table, after the one that holds its time."""
+    return _columns(
+        time,
+        ("model_version", "integer", "Model version that scored the predictions, and whose reference counts."),
+        ("feature", "text", "Raw column, or risk_score."),
+        ("sampled", "bigint", "Predictions that were looked at."),
+        ("weight", "double precision", "How many predictions each of them stands for; 1 unless it was too many."),
+        ("counts", "bigint[]", "Of the sampled ones in each bin of model_references; nulls have the last one."),
+        ("outside", "bigint", "Of the sampled ones with a value that no row had that the model learnt from."),
+        ("psi", "double precision", "Population stability index, from 0: 0.1 has shifted, 0.25 is far off."),
+        ("p_value", "double precision", "Of a chi-squared test that both are distributed alike, 0 to 1."),
+        ("verdict", "text", "stable, shifted, far, too few (to be judged) or no reference."),
+        ("missing_rate", "double precision", "Share of nulls, 0 to 1."),
+        ("out_of_range_rate", "double precision", "outside as a share, 0 to 1."),
+        ("version", "bigint", "Changes of the hour (hours of the day) that are included: see dirty_hours."),
+        ("updated_at", "timestamptz", "When it was computed, UTC."),
+    )
+
+
+DRIFT_HOURLY_COLUMNS = _drift(
+    ("hour_timestamp", "timestamptz", "Start of the hour of the events, UTC.", "churn_predictions.event_timestamp")
+)
+DRIFT_DAILY_COLUMNS = _drift(("date", "date", "Day of the events, UTC.", "drift_hourly.hour_timestamp"))
+LIVE_COLUMNS = _columns(
+    ("date", "date", "Last day of the window, UTC.", "churn_predictions.event_timestamp"),
+    ("model_version", "integer", "Model version whose predictions these are.", "churn_predictions.model_version"),
+    ("window_days", "integer", "Days of events that are looked back on."),
+    ("labelled", "bigint", "Predictions whose outcome is known."),
+    ("churned", "bigint", "Of them, those who left.", "churn_predictions.true_churn_label customer_outcomes.churned"),
+    ("roc_auc", "double precision", "ROC AUC, 0 to 1; null while all left or all stayed."),
+    ("roc_auc_error", "double precision", "Its standard error (Hanley and McNeil)."),
+    ("expected_roc_auc", "double precision", "ROC AUC out of fold, when the version was trained."),
+    ("precision", "double precision", "Of those predicted to leave, the share that left, 0 to 1."),
+    ("recall", "double precision", "Of those who left, the share that was predicted to, 0 to 1."),
+    ("brier", "double precision", "Mean squared error of the score, 0 to 1."),
+    ("ece", "double precision", "Expected calibration error over ten groups, 0 to 1."),
+    ("mean_score", "double precision", "Mean score.", "churn_predictions.risk_score"),
+    ("churn_rate", "double precision", "Share that left, 0 to 1."),
+    ("updated_at", "timestamptz", "When it was computed, UTC."),
+)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from churn_platform.assets.column_schema import column_metadata
 from churn_platform.assets.shown import distributions, next_asset, preview
+from churn_platform.assets.training_inputs import file_hash
 from churn_platform.customers.schema import COLUMN_NAMES
 from churn_platform.features.binning import BAND_NAMES, add_credit_score_band
 from churn_platform.features.cleaning import clean
@@ -55,7 +56,9 @@ MODEL_METADATA = column_metadata(
     kinds={"pandas"},
     metadata=column_metadata(COLUMN_NAMES, upstream="raw_customers", upstream_names=COLUMN_NAMES),
 )
-def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
+def cleaned_customers(
+    context: dg.AssetExecutionContext, raw_customers: pd.DataFrame
+) -> dg.MaterializeResult[pd.DataFrame]:
     """Customers with a known Gender, typed. Nothing else is dropped, and nothing is filled in yet.
 
     A null Gender drops the row: a third category would leak the gap into the encoding. (In the stream such an event is
@@ -70,6 +73,7 @@ def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.Da
             "dropped_null_gender": len(raw_customers) - len(cleaned),
             "null_age": int(cleaned["Age"].isna().sum()),
             "churn_rate_percent": _churn_rate(cleaned),
+            **file_hash(context.instance, "raw_customers"),
             **distributions(cleaned, "Gender", "Age"),
             **preview(cleaned),
             **next_asset("train_test_split"),
@@ -82,7 +86,9 @@ def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.Da
     kinds={"pandas", "scikitlearn"},
     metadata=column_metadata(SPLIT_COLUMNS, upstream="cleaned_customers", upstream_names=COLUMN_NAMES),
 )
-def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
+def train_test_split(
+    context: dg.AssetExecutionContext, cleaned_customers: pd.DataFrame
+) -> dg.MaterializeResult[pd.DataFrame]:
     """The cleaned customers, each marked train or test: a fifth is test, by a fixed seed and stratified by Exited.
 
     Everything that is fitted (imputer, encoder, scaler, model, threshold) sees the training split alone; the test split
@@ -98,6 +104,7 @@ def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd
             "test_rows": len(test),
             "train_churn_rate_percent": _churn_rate(train),
             "test_churn_rate_percent": _churn_rate(test),
+            **file_hash(context.instance, "cleaned_customers"),
             **distributions(customers, SPLIT),
             **next_asset("feature_imputer"),
         },

@@ -7,6 +7,7 @@ import pandas as pd
 
 from churn_platform.assets.column_schema import column_metadata
 from churn_platform.assets.shown import distributions, next_asset, preview
+from churn_platform.assets.training_inputs import FILE_HASH
 from churn_platform.customers.schema import COLUMN_NAMES
 from churn_platform.settings import settings
 
@@ -55,7 +56,7 @@ def raw_customers(context: dg.AssetExecutionContext) -> dg.MaterializeResult[pd.
                 "rows": len(customers),
                 "size_bytes": path.stat().st_size,
                 "modified": dg.MetadataValue.timestamp(datetime.fromtimestamp(path.stat().st_mtime, UTC)),
-                "sha256": version,
+                FILE_HASH: version,
                 "path": dg.MetadataValue.path(str(path)),
             },
         )
@@ -64,6 +65,7 @@ def raw_customers(context: dg.AssetExecutionContext) -> dg.MaterializeResult[pd.
         value=customers,
         metadata={
             "dagster/row_count": len(customers),
+            FILE_HASH: version,
             "churn_rate_percent": round(100 * float(customers["Exited"].mean()), 2),
             "null_gender": int(customers["Gender"].isna().sum()),
             "null_age": int(customers["Age"].isna().sum()),

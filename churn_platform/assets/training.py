@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from churn_platform.assets import evaluation as pictures
 from churn_platform.assets.shown import next_asset
+from churn_platform.assets.training_inputs import REVISION, TRAINING_SETTINGS, file_hash, training_settings
 from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, TARGET, columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
@@ -27,6 +28,8 @@ from churn_platform.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
 from churn_platform.storage.artifacts import MODELS, join
+from churn_platform.watching import lookups
+from churn_platform.watching.drift import SCORE, Reference
 
 if TYPE_CHECKING:
     from churn_platform.modeling.training import Hyperparameters
@@ -76,7 +79,8 @@ def churn_model(
 
     Figures that begin with `oof_` are out of fold: each row judged by a model that has not seen it. The threshold, from
     which a risk score counts as churn, is chosen by them, too. The bundle holds the model with its feature steps as
-    data, no pickle; a stream reads it without MLflow. How it is trained: `modeling/training.py`.
+    data, no pickle; a stream reads it without MLflow. How it is trained: `modeling/training.py`. What it learnt from is
+    kept in bins, too, for [drift_hourly](/assets/drift_hourly) to compare the stream with.
     """
     import time
 
@@ -108,6 +112,8 @@ def churn_model(
         mlflow.log_metrics({**figures, "training_time_seconds": seconds})
         mlflow.log_dict(trained.calibration.tried, "calibration.json")
         mlflow.log_dict(trained.importances, "feature_importances.json")
+        reference = Reference.of({**columns_of(rows), SCORE: trained.out_of_fold})
+        mlflow.log_dict(reference.to_json(), "reference.json")
         tags = {"dagster_run_id": context.run.run_id, "git_commit": bundle.code_version, "data_hash": bundle.data_hash}
         mlflow.set_tags(tags)
         tracking.log_dataset(rows, source=str(settings().churn_raw_csv))
@@ -118,6 +124,7 @@ def churn_model(
     OutOfFold.of(rows, trained.out_of_fold).save(model.uri)
     with postgres.connect(APPLICATION) as connection:
         model_versions.register(connection, version=version, uri=model.uri, run_id=run_id, metrics=figures)
+        lookups.save_reference(connection, version, reference)
     return dg.MaterializeResult(
         value=model,
         metadata={
@@ -131,7 +138,9 @@ def churn_model(
             "mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(run_id)),
             "bundle": dg.MetadataValue.path(model.uri),
             "data_hash": bundle.data_hash,
-            "git_commit": bundle.code_version,
+            REVISION: bundle.code_version,
+            TRAINING_SETTINGS: training_settings(),
+            **file_hash(context.instance, "train_test_split"),
             "feature_importances": _importances(trained.importances),
             **next_asset("model_evaluation"),
         },

@@ -20,7 +20,8 @@ MODELS: Final = "models"
 ARCHIVE: Final = "archive"
 MLFLOW: Final = "mlflow"
 COMPUTE_LOGS: Final = "compute_logs"
-FOLDERS: Final = (ASSETS, MODELS, ARCHIVE, MLFLOW, COMPUTE_LOGS)
+REPORTS: Final = "reports"
+FOLDERS: Final = (ASSETS, MODELS, ARCHIVE, MLFLOW, COMPUTE_LOGS, REPORTS)
 """All that the platform writes below the artifacts root."""
 
 MARKER: Final = ".churn-platform"

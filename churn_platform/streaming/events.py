@@ -221,6 +221,11 @@ def positional_id(topic_id: str, partition: int, offset: int) -> uuid.UUID:
     return uuid.uuid5(EVENT_NAMESPACE, f"{topic_id}/{partition}/{offset}")
 
 
+def known_as(sent: str) -> uuid.UUID:
+    """The event_id that churn_predictions has for an id as it was sent: the same UUID, or one made of another text."""
+    return _as_uuid(sent) or uuid.uuid5(EVENT_NAMESPACE, sent)
+
+
 def _decode_all(messages: Sequence[Received], topic_id: str, *, trust: bool) -> _Decoded:
     """Events and dead letters. `trust`: 36 characters are taken for a UUID, to be checked for all events at once."""
     found = _Decoded()
@@ -238,7 +243,7 @@ def _decode_all(messages: Sequence[Received], topic_id: str, *, trust: bool) -> 
             if event_id is None or len(event_id) != UUID_CHARACTERS or not trust:
                 _identify(event, message, topic_id, len(events), found.refs)
             if event.event_timestamp is None:
-                event.event_timestamp = _kafka_time(message)
+                event.event_timestamp = kafka_time(message)
                 found.untimed.append(len(events))
         except (msgspec.DecodeError, ValueError, RecursionError) as problem:
             found.refs.pop(len(events), None)
@@ -273,7 +278,7 @@ def _identify(event: Event, message: Received, topic_id: str, index: int, refs: 
     elif "\0" in sent:
         raise ValueError("event_id holds U+0000, which PostgreSQL cannot store as text.")
     else:
-        identity, refs[index] = uuid.uuid5(EVENT_NAMESPACE, sent), sent
+        identity, refs[index] = known_as(sent), sent
     event.event_id = str(identity)
 
 
@@ -301,13 +306,18 @@ def _as_uuid(text: str) -> uuid.UUID | None:
     return None if written is None else uuid.UUID(written["hyphened"] or written["bare"])
 
 
-def _kafka_time(message: Received) -> datetime:
+def kafka_time(message: Received, instead_of: str = "event_timestamp") -> datetime:
+    """Kafka's own time of a message, UTC, where it has none in its value.
+
+    Raises:
+        ValueError: there is none either, or one that no calendar knows.
+    """
     kind, milliseconds = message.timestamp()
     if kind == TIMESTAMP_NOT_AVAILABLE:
-        raise ValueError("There is no event_timestamp, and the message has no Kafka timestamp either.")
+        raise ValueError(f"There is no {instead_of}, and the message has no Kafka timestamp either.")
     if milliseconds not in KNOWN_MILLISECONDS:
         raise ValueError(
-            f"There is no event_timestamp, and Kafka's timestamp, {milliseconds} ms since 1970, is not in years 1 to "
+            f"There is no {instead_of}, and Kafka's timestamp, {milliseconds} ms since 1970, is not in years 1 to "
             f"9999. Is it in microseconds or nanoseconds?"
         )
     return UNIX_EPOCH + timedelta(milliseconds=milliseconds)

@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 import dagster as dg
 import psycopg
 import pytest
-from click.testing import Result
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 from dagster._daemon.types import DaemonHeartbeat
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode

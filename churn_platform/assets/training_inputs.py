@@ -1,0 +1,74 @@
+"""What a model depends on: the customers file, the settings and the code; and whether any of it has changed since."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import dagster as dg
+
+from churn_platform.settings import settings
+
+FILE_HASH: Final = "sha256"
+"""Metadata of raw_customers and of what is made of it, up to the model: SHA-256 of the customers file."""
+
+REVISION: Final = "git_commit"
+TRAINING_SETTINGS: Final = "training_settings"
+MODEL: Final = dg.AssetKey("churn_model")
+SPLIT_CUSTOMERS: Final = dg.AssetKey("train_test_split")
+RAW: Final = dg.AssetKey("raw_customers")
+
+
+def file_hash(instance: dg.DagsterInstance, upstream: str) -> dict[str, str]:
+    """SHA-256 of the file that the latest materialization of an asset was made of, as metadata to hand on."""
+    known = latest(instance, dg.AssetKey(upstream)).get(FILE_HASH)
+    return {} if known is None else {FILE_HASH: known}
+
+
+def training_settings() -> str:
+    """The settings that a model, or its promotion, depends on."""
+    names = (
+        "call_cost",
+        "kept_customer_value",
+        "call_success_rate",
+        "tuning_trials",
+        "tuning_seconds",
+        "promotion_confidence",
+        "promotion_slice_loss",
+    )
+    return ", ".join(f"{name.upper()}={getattr(settings(), name)}" for name in names)
+
+
+def changes(instance: dg.DagsterInstance, *, revision: str, file: str | None = None) -> list[str]:
+    """What a training would find changed since the latest model, in words; empty where it would make the same again.
+
+    Args:
+        instance: that holds the materializations.
+        revision: of the code that runs.
+        file: SHA-256 of the customers file that it will read; None: it takes the data that was prepared last.
+    """
+    model = latest(instance, MODEL)
+    if not model:
+        return ["no model has been trained yet"]
+    expected = {
+        "the customers file": (FILE_HASH, file or latest(instance, SPLIT_CUSTOMERS).get(FILE_HASH)),
+        "the settings": (TRAINING_SETTINGS, training_settings()),
+        "the code": (REVISION, revision),
+    }
+    return [
+        f"{what}: {_short(model.get(name))} to {_short(now)}"
+        for what, (name, now) in expected.items()
+        if now is None or now != model.get(name)
+    ]
+
+
+def latest(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, str]:
+    """Texts among the metadata of the latest materialization of an asset; nothing before the first."""
+    event = instance.get_latest_materialization_event(asset)
+    materialization = None if event is None else event.asset_materialization
+    if materialization is None:
+        return {}
+    return {name: str(value.value) for name, value in materialization.metadata.items() if isinstance(value.value, str)}
+
+
+def _short(text: str | None) -> str:
+    """Enough of a hash to be told apart."""
+    return "unknown" if text is None else text[:12] if " " not in text else text

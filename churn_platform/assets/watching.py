@@ -1,0 +1,506 @@
+"""Watching: drift of every feature and of the score, live performance once outcomes are known, and a page per day."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Final, TypedDict
+
+import dagster as dg
+import pandas as pd
+import psycopg
+
+from churn_platform.assets import curves, pictures
+from churn_platform.assets.columns import (
+    DRIFT_DAILY_COLUMNS,
+    DRIFT_HOURLY_COLUMNS,
+    LIVE_COLUMNS,
+    OUTCOME_COLUMNS,
+    OUTCOME_FIELDS,
+)
+from churn_platform.assets.predictions import FRESH
+from churn_platform.assets.shown import Shown, next_asset, picture, rows_table
+from churn_platform.partitions import day_key, days, hour_key, hours
+from churn_platform.resources.kafka import KafkaResource
+from churn_platform.resources.postgres import PostgresResource
+from churn_platform.settings import settings
+from churn_platform.storage import model_versions
+from churn_platform.watching import judging, lookups
+from churn_platform.watching.drift import WATCHED, Bounds, FeatureReference, Reference, Verdict
+from churn_platform.watching.live import LivePerformance, reliability
+from churn_platform.watching.live import live_performance as figures_of
+
+SESSION: Final = "churn watching"
+HOUR: Final = timedelta(hours=1)
+DAY: Final = timedelta(days=1)
+RATE_CHECKS: Final = ("missing_values", "out_of_range")
+MOST_ECE: Final = 0.05  # a score of 50 % that means 45 % misleads nobody; twice that does
+LEAST_LABELLED: Final = 200  # fewer outcomes say nothing of a model
+SEVERITY: Final = {Verdict.SHIFTED: dg.AssetCheckSeverity.WARN, Verdict.FAR: dg.AssetCheckSeverity.ERROR}
+
+
+class Common(TypedDict):
+    """What all assets of this group have in common."""
+
+    group_name: str
+    owners: list[str]
+
+
+WATCHING = Common(group_name="watching", owners=["team:ml-platform"])
+
+
+def drift_check(feature: str) -> str:
+    """Name of the check of a feature's drift."""
+    return f"drift_{feature}"
+
+
+def _drift_checks(asset: str, period: str) -> list[dg.AssetCheckSpec]:
+    shifted, far = settings().drift_shifted, settings().drift_far
+    return [
+        *(
+            dg.AssetCheckSpec(
+                drift_check(feature),
+                asset=asset,
+                description=f"Expected: {feature} of the latest {period} is distributed as in the rows that the model "
+                f"learnt from. A PSI from {shifted:g} on warns, from {far:g} on fails, where no chance explains it.",
+            )
+            for feature in WATCHED
+        ),
+        dg.AssetCheckSpec(
+            "missing_values", asset=asset, description="Expected: about as many nulls as the model learnt from."
+        ),
+        dg.AssetCheckSpec(
+            "out_of_range", asset=asset, description="Expected: hardly a value beyond those that the model learnt from."
+        ),
+    ]
+
+
+customer_outcomes_topic = dg.AssetSpec(
+    "customer_outcomes_topic",
+    group_name=WATCHING["group_name"],
+    kinds={"kafka"},
+    owners=["team:core-banking"],
+    metadata=OUTCOME_FIELDS,
+    description="""The Kafka topic that says later who left and who stayed (setting `OUTCOMES_TOPIC`).
+
+A message is JSON: `true_churn_label` with an `event_id`, or with a `CustomerId` for all that was predicted of that
+customer until then. Next: [customer_outcomes](/assets/customer_outcomes), where each counts once.""",
+)
+
+
+@dg.asset(
+    **WATCHING,
+    deps=[customer_outcomes_topic],
+    kinds={"kafka", "postgres", "table"},
+    metadata={**OUTCOME_COLUMNS, "dagster/table_name": "customer_outcomes"},
+)
+def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> dg.MaterializeResult[None]:
+    """Who left and who stayed, as the outcomes topic said: each message once, with the offsets after it.
+
+    The [watching_sensor](/automation) asks for it when outcomes wait. A message that says nothing is kept in
+    `refused_outcomes` with its reason, and counted here. Each run goes on where the last one ended.
+    """
+    from churn_platform.watching import outcomes
+
+    with postgres.connect(SESSION) as connection:
+        taken = outcomes.take(connection, kafka.admin(), kafka.stream(), settings().outcomes_topic)
+    return dg.MaterializeResult(
+        metadata={
+            "outcomes": taken.left + taken.stayed,
+            "left": taken.left,
+            "stayed": taken.stayed,
+            "refused": taken.refused,
+            **next_asset("live_performance"),
+        }
+    )
+
+
+@dg.asset(
+    **WATCHING,
+    partitions_def=hours,
+    deps=[
+        dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep("champion_model"),
+    ],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    freshness_policy=FRESH,
+    kinds={"postgres", "table"},
+    io_manager_key="postgres_io_manager",
+    check_specs=[
+        *_drift_checks("drift_hourly", "hour"),
+        dg.AssetCheckSpec(
+            "dead_letters",
+            asset="drift_hourly",
+            description="Expected: hardly a dead letter among the events that batches of the latest hour have read.",
+        ),
+    ],
+    metadata={
+        **DRIFT_HOURLY_COLUMNS,
+        "dagster/table_name": "drift_hourly",
+        "partition_expr": "hour_timestamp",
+    },
+)
+def drift_hourly(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult[pd.DataFrame]:
+    """How far each feature and the score are from what the model learnt from, per hour of the event.
+
+    The bins are those of the training split, kept with each model version. The distance is the population stability
+    index (PSI), beside a chi-squared test that says whether chance explains it. **The checks** are of the latest hour
+    that was computed, by the model version that scored most of it. Of an hour of very many predictions a sample is
+XX
+    """
+    window = context.partition_time_window
+    begun = _starts(window, HOUR)
+    rows: list[dict[str, Any]] = []
+    with postgres.connect(SESSION) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        found = {hour: lookups.sample_hour(connection, hour) for hour in begun}
+        references = lookups.references(connection, {v for sample in found.values() for v in sample.columns})
+        for hour, sample in found.items():
+            for version, columns in sample.columns.items():
+                reference = references.get(version)
+                observed = judging.look_at(reference, columns, weight=sample.weight)
+                rows += [
+                    {"hour_timestamp": hour, **asdict(each), "version": sample.version}
+                    for each in judging.judge(version, reference, observed, _bounds())
+                ]
+        latest = max((row["hour_timestamp"] for row in rows), default=begun[-1])
+        read, dead = lookups.read_and_dead(connection, latest, latest + HOUR)
+    for hour in begun:
+        of_hour = [row for row in rows if row["hour_timestamp"] == hour]
+        context.add_asset_metadata(_shown(of_hour, references, "drift_daily"), partition_key=hour_key(hour))
+    judged = _of_main_version([row for row in rows if row["hour_timestamp"] == latest])
+    when = f"{latest:%Y-%m-%d %H}:00 UTC"
+    return dg.MaterializeResult(
+        value=_frame(rows, "hour_timestamp"),
+        check_results=[*_check_results(judged, references, when), _dead_letters(read, dead, when)],
+    )
+
+
+@dg.asset(
+    **WATCHING,
+    partitions_def=days,
+    ins={
+        "drift_hourly": dg.AssetIn(
+            partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+        )
+    },
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    freshness_policy=FRESH,
+    kinds={"postgres", "table"},
+    io_manager_key="postgres_io_manager",
+    check_specs=_drift_checks("drift_daily", "day"),
+    metadata={**DRIFT_DAILY_COLUMNS, "dagster/table_name": "drift_daily", "partition_expr": "date"},
+)
+def drift_daily(
+    context: dg.AssetExecutionContext, drift_hourly: pd.DataFrame, postgres: PostgresResource
+) -> dg.MaterializeResult[pd.DataFrame]:
+    """The same per day: the sum of its hours, each weighted by the predictions that it holds.
+
+    A day evens out what belongs to the time of the day. A feature that is far off here makes the
+    [retraining_sensor](/automation), if it is on, ask for a new model.
+    """
+    hourly = drift_hourly.assign(date=pd.to_datetime(drift_hourly["hour_timestamp"], utc=True).dt.date)
+    with postgres.connect(SESSION) as connection:
+        references = lookups.references(connection, {int(version) for version in hourly["model_version"]})
+    rows: list[dict[str, Any]] = []
+    for day in (start.date() for start in _starts(context.partition_time_window, DAY)):
+        of_day = hourly[hourly["date"] == day]
+        version = int(of_day.groupby("hour_timestamp")["version"].max().sum())
+        for model_version, observed in judging.merge_days(_records(of_day)).items():
+            judged = judging.judge(model_version, references.get(model_version), observed, _bounds())
+            rows += [{"date": day, **asdict(each), "version": version} for each in judged]
+        shown = _shown([row for row in rows if row["date"] == day], references, "watching_report")
+        context.add_asset_metadata(shown, partition_key=day.isoformat())
+    latest = max((row["date"] for row in rows), default=None)
+    judged_rows = _of_main_version([row for row in rows if row["date"] == latest])
+    return dg.MaterializeResult(
+        value=_frame(rows, "date"), check_results=_check_results(judged_rows, references, str(latest))
+    )
+
+
+@dg.asset(
+    **WATCHING,
+    partitions_def=days,
+    deps=[
+        customer_outcomes,
+        dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep("champion_model"),
+    ],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    freshness_policy=FRESH,
+    kinds={"postgres", "table"},
+    io_manager_key="postgres_io_manager",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "roc_auc",
+            asset="live_performance",
+            description="Expected: the champion tells those who leave from those who stay about as well as it did out "
+            "of fold, when it was trained (LIVE_AUC_LOSS).",
+        ),
+        dg.AssetCheckSpec(
+            "calibration",
+            asset="live_performance",
+            description=f"Expected: of customers scored 30 %, about three in ten leave (ECE at most {MOST_ECE:g}).",
+        ),
+    ],
+    metadata={**LIVE_COLUMNS, "dagster/table_name": "live_performance", "partition_expr": "date"},
+)
+def live_performance(
+    context: dg.AssetExecutionContext, postgres: PostgresResource
+) -> dg.MaterializeResult[pd.DataFrame]:
+    """How good the scores turned out to be: by model version, over the LIVE_WINDOW_DAYS up to the day.
+
+    An outcome is what the event itself said (`true_churn_label`), or what came later to the outcomes topic, of the
+    event or of the customer; the later one counts. ROC AUC is of scores counted in 1,000 bins. A version has no row
+    before one of its predictions has an outcome.
+    """
+    window_days = settings().live_window_days
+    rows: list[dict[str, Any]] = []
+    curve: Shown = {}
+    with postgres.connect(SESSION) as connection:
+        champion = model_versions.champion(connection)
+        for day in _starts(context.partition_time_window, DAY):
+            counted = lookups.labelled(connection, day + DAY - window_days * DAY, day + DAY)
+            expected = lookups.expected_aucs(connection, counted)
+            of_day = {version: figures_of(*found) for version, found in sorted(counted.items())}
+            rows += [
+                {
+                    "date": day.date(),
+                    "model_version": version,
+                    "window_days": window_days,
+                    **found.as_dict(),
+                    "expected_roc_auc": expected.get(version),
+                }
+                for version, found in of_day.items()
+            ]
+            judged = _judged_version(of_day, None if champion is None else champion.version)
+            if judged is not None:
+                svg = curves.curve(reliability(counted[judged][0]), title="churn rate (up) by score")
+                curve = {"reliability": dg.MetadataValue.md(curves.markdown(svg, "Churn rate by score"))}
+            shown = {**_live_figures(of_day, judged), **curve, **next_asset("watching_report")}
+            context.add_asset_metadata(shown, partition_key=day_key(day))
+    return dg.MaterializeResult(
+        value=_frame(rows, "date"),
+        check_results=_live_checks(None if judged is None else of_day[judged], judged, expected),
+    )
+
+
+@dg.asset(
+    **WATCHING,
+    partitions_def=days,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    freshness_policy=FRESH,
+    kinds={"jinja"},
+)
+def watching_report(
+    context: dg.AssetExecutionContext,
+    drift_daily: pd.DataFrame,
+    live_performance: pd.DataFrame,
+    postgres: PostgresResource,
+) -> dg.MaterializeResult[None]:
+    """A page per day, for people who do not open Dagster: drift, rates, dead letters and live performance.
+
+    HTML in one file, in the artifacts (`reports/`): it loads nothing from elsewhere and can be mailed as it is.
+    """
+    from churn_platform.watching import report
+
+    with postgres.connect(SESSION) as connection:
+        references = lookups.references(connection, {int(version) for version in drift_daily["model_version"]})
+        for start in _starts(context.partition_time_window, DAY):
+            day = start.date()
+            page = report.Page(
+                day=day,
+                drift=_records(drift_daily[drift_daily["date"] == day]),
+                live=_records(live_performance[live_performance["date"] == day]),
+                references=references,
+                read_and_dead=lookups.read_and_dead(connection, start, start + DAY),
+            )
+            uri = report.save(page, settings().artifacts)
+            context.add_asset_metadata({"report": dg.MetadataValue.path(uri)}, partition_key=day_key(start))
+    return dg.MaterializeResult()
+
+
+def _bounds() -> Bounds:
+    return Bounds(shifted=settings().drift_shifted, far=settings().drift_far, least=settings().drift_least_predictions)
+
+
+def _starts(window: dg.TimeWindow, step: timedelta) -> list[datetime]:
+    """The hours or days that begin in a window, UTC."""
+    start = window.start.astimezone(UTC)
+    return [start + number * step for number in range(round((window.end.astimezone(UTC) - start) / step))]
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], key: str) -> pd.DataFrame:
+    return pd.DataFrame(list(rows)) if rows else pd.DataFrame({key: []})
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _of_main_version(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the model version that scored most, by feature."""
+    sampled: dict[int, int] = {}
+    for row in rows:
+        sampled[row["model_version"]] = max(sampled.get(row["model_version"], 0), row["sampled"])
+    main = max(sampled, key=lambda version: sampled[version], default=None)
+    return [row for row in rows if row["model_version"] == main]
+
+
+def _shown(rows: Sequence[dict[str, Any]], references: Mapping[int, Reference], following: str) -> Shown:
+    """What the UI shows of an hour or a day: every feature with its distance, and how the farthest one looks."""
+    main = sorted(_of_main_version(rows), key=lambda row: -(row["psi"] or 0.0))
+    if not main:
+        return {"dagster/partition_row_count": 0, "predictions": 0}
+    first = main[0]
+    shown: Shown = {
+        "dagster/partition_row_count": len(rows),
+        "predictions": round(first["sampled"] * first["weight"]),
+        "model_version": first["model_version"],
+        **rows_table(
+            "features",
+            (
+                {
+                    name: row[name]
+                    for name in ("feature", "psi", "p_value", "verdict", "missing_rate", "out_of_range_rate")
+                }
+                for row in main
+            ),
+        ),
+        **next_asset(following),
+    }
+    if first["psi"] is not None:
+        reference = references[first["model_version"]].features[first["feature"]]
+        shown |= {
+            "greatest_psi": float(first["psi"]),
+            "farthest_feature": first["feature"],
+            "farthest_now": picture(_bars(first["counts"], reference), f"{first['feature']} now, by bin"),
+            "farthest_then": picture(_bars(reference.counts, reference), f"{first['feature']} in training, by bin"),
+        }
+    return shown
+
+
+def _bars(counts: Sequence[int], reference: FeatureReference) -> pictures.Chart:
+    labels = reference.labels
+    shown = labels if reference.categories else [labels[0], labels[-2]]
+    return pictures.Chart(list(counts), shown)
+
+
+def _check_results(
+    rows: Sequence[dict[str, Any]], references: Mapping[int, Reference], when: str
+) -> list[dg.AssetCheckResult]:
+    """The checks of a drift asset, from the rows of one time and one model version."""
+    if not rows or rows[0]["psi"] is None:
+        why = f"model version {rows[0]['model_version']} has no reference: train again" if rows else "no prediction"
+        names = (*map(drift_check, WATCHED), *RATE_CHECKS)
+        return [
+            dg.AssetCheckResult(check_name=name, passed=True, description=f"Not judged, {when}: {why}.")
+            for name in names
+        ]
+    reference = references[rows[0]["model_version"]]
+    missing_more = {
+        row["feature"]: row["missing_rate"] - reference.features[row["feature"]].missing_rate for row in rows
+    }
+    outside = {row["feature"]: row["out_of_range_rate"] for row in rows}
+    enough = rows[0]["sampled"] >= settings().drift_least_predictions
+    return [
+        *(_drift_result(row, when) for row in rows),
+        _rate_result("missing_values", missing_more, judging.MISSING_MORE, when, enough=enough),
+        _rate_result("out_of_range", outside, judging.OUT_OF_RANGE, when, enough=enough),
+    ]
+
+
+def _drift_result(row: Mapping[str, Any], when: str) -> dg.AssetCheckResult:
+    verdict = Verdict(row["verdict"])
+    return dg.AssetCheckResult(
+        check_name=drift_check(row["feature"]),
+        passed=verdict not in SEVERITY,
+        severity=SEVERITY.get(verdict, dg.AssetCheckSeverity.WARN),
+        description=f"Seen, {when}, model version {row['model_version']}: {verdict.value}, PSI {row['psi']:.3f} over "
+        f"{row['sampled']:,} predictions (p {row['p_value']:.2g}). Expected: a PSI below "
+        f"{settings().drift_shifted:g}, or one that chance explains.",
+        metadata={"psi": row["psi"], "p_value": row["p_value"], "predictions": row["sampled"], "when": when},
+    )
+
+
+def _rate_result(
+    name: str, rates: Mapping[str, float], bounds: tuple[float, float], when: str, *, enough: bool
+) -> dg.AssetCheckResult:
+    worst = max(rates, key=lambda feature: rates[feature])
+    verdict = judging.level(rates[worst], bounds) if enough else Verdict.TOO_FEW
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=verdict not in SEVERITY,
+        severity=SEVERITY.get(verdict, dg.AssetCheckSeverity.WARN),
+        description=f"Seen, {when}: most of {worst}, {100 * rates[worst]:.2f} % of the predictions. Expected: less "
+        f"than {100 * bounds[0]:g} %; from {100 * bounds[1]:g} % on it fails.",
+        metadata={"feature": worst, "rate": rates[worst], "when": when},
+    )
+
+
+def _dead_letters(read: int, dead: int, when: str) -> dg.AssetCheckResult:
+    rate = dead / read if read else 0.0
+    enough = read >= settings().drift_least_predictions
+    verdict = judging.level(rate, judging.DEAD_LETTERS) if enough else Verdict.TOO_FEW
+    return dg.AssetCheckResult(
+        check_name="dead_letters",
+        passed=verdict not in SEVERITY,
+        severity=SEVERITY.get(verdict, dg.AssetCheckSeverity.WARN),
+        description=f"Seen, batches opened {when}: {dead:,} dead letters of {read:,} events. Expected: less than "
+        f"{100 * judging.DEAD_LETTERS[0]:g} %; from {100 * judging.DEAD_LETTERS[1]:g} % on it fails.",
+        metadata={"events": read, "dead_letters": dead, "rate": rate, "when": when},
+    )
+
+
+def _judged_version(found: Mapping[int, LivePerformance], champion: int | None) -> int | None:
+    """The champion where it has outcomes, else the version with most of them; None where there is none at all."""
+    if champion in found:
+        return champion
+    return max(found, key=lambda version: found[version].labelled, default=None)
+
+
+def _live_figures(found: Mapping[int, LivePerformance], judged: int | None) -> Shown:
+    if judged is None:
+        return {"dagster/partition_row_count": 0, "labelled": 0}
+    main = found[judged]
+    figures = {name: value for name, value in main.as_dict().items() if value is not None}
+    table = ({"model_version": version, **each.as_dict()} for version, each in found.items())
+    return {"dagster/partition_row_count": len(found), "version": judged, **figures, **rows_table("versions", table)}
+
+
+def _live_checks(
+    found: LivePerformance | None, version: int | None, expected: Mapping[int, float]
+) -> list[dg.AssetCheckResult]:
+    if found is None or version is None or found.labelled < LEAST_LABELLED:
+        seen = 0 if found is None else found.labelled
+        why = f"Not judged: {seen:,} predictions have an outcome, {LEAST_LABELLED} are needed."
+        return [
+            dg.AssetCheckResult(check_name=name, passed=True, description=why) for name in ("roc_auc", "calibration")
+        ]
+    return list(_judged_live(found, version, expected.get(version)))
+
+
+def _judged_live(found: LivePerformance, version: int, expected: float | None) -> Iterator[dg.AssetCheckResult]:
+    loss = settings().live_auc_loss
+    unknown = "unknown, it was not measured out of fold"
+    auc = "none (all left, or all stayed)" if found.roc_auc is None else f"{found.roc_auc:.4f}"
+    yield dg.AssetCheckResult(
+        check_name="roc_auc",
+        passed=expected is None or not found.is_worse_than(expected, by=loss),
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"Seen: ROC AUC {auc} of model version {version} over {found.labelled:,} outcomes. Expected: "
+        f"{unknown if expected is None else f'{expected:.4f}, less {loss:g} at most'}.",
+        metadata={"labelled": found.labelled, "version": version},
+    )
+    yield dg.AssetCheckResult(
+        check_name="calibration",
+        passed=found.ece <= MOST_ECE,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Seen: an expected calibration error of {found.ece:.4f}, scores of {found.mean_score:.4f} in the "
+        f"mean where {found.churn_rate:.4f} left. Expected: at most {MOST_ECE:g}.",
+        metadata={"ece": found.ece, "mean_score": found.mean_score, "churn_rate": found.churn_rate},
+    )
+
+
+def midnight(day: date) -> datetime:
+    """The moment at which a day begins, UTC."""
+    return datetime.combine(day, time(), UTC)
