@@ -64,9 +64,11 @@ FLOW = (
     "local",
     "storage",
     "streaming",
+    "watching",
     "assets",
     "test_instance",
     "test_sensors",
+    "test_automation",
     "test_maintenance",
     "test_definitions",
     "commands",
@@ -134,6 +136,7 @@ def platform(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("DATABASE_URL", database)
     monkeypatch.setenv("EVENTS_TOPIC", f"platform-events-{number}")
     monkeypatch.setenv("PREDICTIONS_TOPIC", f"platform-predictions-{number}")
+    monkeypatch.setenv("OUTCOMES_TOPIC", f"platform-outcomes-{number}")
     settings.cache_clear()
     yield database
     monkeypatch.undo()

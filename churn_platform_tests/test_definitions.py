@@ -29,6 +29,7 @@ BATCH_SIDE = {
     "champion_model",
 }
 STREAM = {"churn_predictions", "churn_metrics_hourly", "churn_metrics_daily"}
+WATCHING = {"customer_outcomes", "drift_hourly", "drift_daily", "live_performance", "watching_report"}
 EXTERNAL = {
     "customers_file",
     "registered_model",
@@ -36,7 +37,9 @@ EXTERNAL = {
     "churn_predictions_topic",
     "dead_letter_events",
     "high_risk_customers",
+    "customer_outcomes_topic",
 }
+ALL = BATCH_SIDE | STREAM | WATCHING | EXTERNAL
 # Fitted steps, a model and who is champion: what is not a table has no columns.
 NOT_TABLES = {
     "feature_imputer",
@@ -46,6 +49,7 @@ NOT_TABLES = {
     "model_evaluation",
     "champion_model",
     "registered_model",
+    "watching_report",
 }
 SLOW = ("mlflow", "sklearn", "xgboost", "dagster_mlflow")
 
@@ -63,22 +67,22 @@ def test_it_loads_in_a_fresh_interpreter_without_what_is_slow_to_import() -> Non
 
 
 def test_every_asset_is_there() -> None:
-    assert {key.to_user_string() for key in defs.resolve_all_asset_keys()} == BATCH_SIDE | STREAM | EXTERNAL
+    assert {key.to_user_string() for key in defs.resolve_all_asset_keys()} == ALL
 
 
-@pytest.mark.parametrize("name", sorted(BATCH_SIDE | STREAM | EXTERNAL))
+@pytest.mark.parametrize("name", sorted(ALL))
 def test_an_asset_says_what_it_is_and_whose(name: str) -> None:
     node = defs.resolve_asset_graph().get(dg.AssetKey(name))
 
     assert node.description
-    assert node.group_name in {"raw", "preparation", "training", "predictions", "metrics"}
+    assert node.group_name in {"raw", "preparation", "training", "predictions", "metrics", "watching"}
     assert node.kinds
     assert node.owners
     assert all(owner.startswith("team:") for owner in node.owners)
     assert node.is_executable == (name not in EXTERNAL)
 
 
-@pytest.mark.parametrize("name", sorted((BATCH_SIDE | STREAM | EXTERNAL) - NOT_TABLES))
+@pytest.mark.parametrize("name", sorted(ALL - NOT_TABLES))
 def test_a_table_says_what_its_columns_mean(name: str) -> None:
     schema = _columns(name)
 
@@ -86,7 +90,7 @@ def test_a_table_says_what_its_columns_mean(name: str) -> None:
     assert all(column.type and column.description for column in schema.columns)
 
 
-@pytest.mark.parametrize("name", sorted((BATCH_SIDE | STREAM | EXTERNAL) - NOT_TABLES))
+@pytest.mark.parametrize("name", sorted(ALL - NOT_TABLES))
 def test_a_column_comes_from_a_column_that_an_asset_upstream_has(name: str) -> None:
     graph = defs.resolve_asset_graph()
     lineage = graph.get(dg.AssetKey(name)).metadata["dagster/column_lineage"]
@@ -130,7 +134,9 @@ def test_links_in_descriptions_lead_to_assets_that_are_there() -> None:
     assert linked <= {key.to_user_string() for key in graph.get_all_asset_keys()}
 
 
-@pytest.mark.parametrize("name", sorted(STREAM | {"raw_customers", "champion_model"}))
+@pytest.mark.parametrize(
+    "name", sorted(STREAM | WATCHING - {"customer_outcomes"} | {"raw_customers", "champion_model"})
+)
 def test_what_should_be_fresh_says_how_fresh(name: str) -> None:
     assert defs.resolve_asset_graph().get(dg.AssetKey(name)).freshness_policy is not None
 
@@ -158,13 +164,15 @@ def test_automation_is_there_and_schedules_of_the_batch_side_are_off_until_turne
     repository = defs.get_repository_def()
 
     assert {(s.name, s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {
-        ("data_preparation_schedule", "*/20 * * * *", dg.DefaultScheduleStatus.STOPPED),
-        ("training_schedule", "0 * * * *", dg.DefaultScheduleStatus.STOPPED),
+        ("data_preparation_schedule", "0 2 * * *", dg.DefaultScheduleStatus.STOPPED),
+        ("training_schedule", "30 2 * * *", dg.DefaultScheduleStatus.STOPPED),
         ("maintenance_schedule", "23 * * * *", dg.DefaultScheduleStatus.RUNNING),
     }
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         "customer_events_sensor": dg.DefaultSensorStatus.RUNNING,
         "dirty_hours_sensor": dg.DefaultSensorStatus.RUNNING,
+        "watching_sensor": dg.DefaultSensorStatus.RUNNING,
+        "retraining_sensor": dg.DefaultSensorStatus.STOPPED,
     }
     assert all(sensor.description for sensor in repository.sensor_defs)
 

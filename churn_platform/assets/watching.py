@@ -139,13 +139,15 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> dg.Ma
         "partition_expr": "hour_timestamp",
     },
 )
-def drift_hourly(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult[pd.DataFrame]:
+def drift_hourly(
+    context: dg.AssetExecutionContext, postgres: PostgresResource
+) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
     """How far each feature and the score are from what the model learnt from, per hour of the event.
 
     The bins are those of the training split, kept with each model version. The distance is the population stability
     index (PSI), beside a chi-squared test that says whether chance explains it. **The checks** are of the latest hour
     that was computed, by the model version that scored most of it. Of an hour of very many predictions a sample is
-XX
+    taken: `weight` says how many each stands for. The rule is `watching/drift.py`; how to read it, docs/watching.md.
     """
     window = context.partition_time_window
     begun = _starts(window, HOUR)
@@ -169,7 +171,7 @@ XX
         context.add_asset_metadata(_shown(of_hour, references, "drift_daily"), partition_key=hour_key(hour))
     judged = _of_main_version([row for row in rows if row["hour_timestamp"] == latest])
     when = f"{latest:%Y-%m-%d %H}:00 UTC"
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         value=_frame(rows, "hour_timestamp"),
         check_results=[*_check_results(judged, references, when), _dead_letters(read, dead, when)],
     )
@@ -192,7 +194,7 @@ XX
 )
 def drift_daily(
     context: dg.AssetExecutionContext, drift_hourly: pd.DataFrame, postgres: PostgresResource
-) -> dg.MaterializeResult[pd.DataFrame]:
+) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
     """The same per day: the sum of its hours, each weighted by the predictions that it holds.
 
     A day evens out what belongs to the time of the day. A feature that is far off here makes the
@@ -212,7 +214,7 @@ def drift_daily(
         context.add_asset_metadata(shown, partition_key=day.isoformat())
     latest = max((row["date"] for row in rows), default=None)
     judged_rows = _of_main_version([row for row in rows if row["date"] == latest])
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         value=_frame(rows, "date"), check_results=_check_results(judged_rows, references, str(latest))
     )
 
@@ -246,7 +248,7 @@ def drift_daily(
 )
 def live_performance(
     context: dg.AssetExecutionContext, postgres: PostgresResource
-) -> dg.MaterializeResult[pd.DataFrame]:
+) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
     """How good the scores turned out to be: by model version, over the LIVE_WINDOW_DAYS up to the day.
 
     An outcome is what the event itself said (`true_churn_label`), or what came later to the outcomes topic, of the
@@ -278,7 +280,7 @@ def live_performance(
                 curve = {"reliability": dg.MetadataValue.md(curves.markdown(svg, "Churn rate by score"))}
             shown = {**_live_figures(of_day, judged), **curve, **next_asset("watching_report")}
             context.add_asset_metadata(shown, partition_key=day_key(day))
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         value=_frame(rows, "date"),
         check_results=_live_checks(None if judged is None else of_day[judged], judged, expected),
     )

@@ -40,6 +40,7 @@ GROUPS: Final = {
     "metrics_seconds": "Metrics",
     "retention_days": "Growth",
     "data_preparation_cron": "Schedules",
+    "watching_seconds": "Watching",
     "call_cost": "The model",
     "preview_rows": "What the Dagster UI shows",
     "mlflow_experiment": "MLflow names",
