@@ -36,7 +36,7 @@ from churn_platform.settings import settings
 from churn_platform.storage import ledger, model_versions
 from churn_platform.storage.archive import archive_next
 from churn_platform.streaming import topics
-from churn_platform.streaming.commit import Source, write_rows
+from churn_platform.streaming.commit import Source, prediction_rows, write_rows
 from churn_platform.streaming.events import MICROSECONDS, EventColumns
 from churn_platform.streaming.producer import send
 from churn_platform.streaming.scoring import ScoredEvents
@@ -180,7 +180,9 @@ class Stream:
             ends[partition] += int((scored.events.kafka_partition == partition).sum())
         source = Source(batch=key, topic=TOPIC, topic_id=TOPIC)
         with self._connection.transaction():
-            written = write_rows(self._connection, source, scored, (), (), high_risk_threshold=0.7)
+            written = write_rows(
+                self._connection, source, scored, prediction_rows(source, scored), (), (), high_risk_threshold=0.7
+            )
             advanced = ledger.advance(
                 self._connection,
                 ledger.Advance(

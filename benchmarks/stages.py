@@ -24,9 +24,9 @@ from benchmarks.machine import this_machine
 from benchmarks.servers import own_stack
 from churn_platform.modeling.booster import predict
 from churn_platform.settings import settings
-from churn_platform.storage.bulk import copy_columns
+from churn_platform.storage.bulk import copy_rows
 from churn_platform.streaming import clients, topics
-from churn_platform.streaming.commit import Source, prediction_columns, write_rows
+from churn_platform.streaming.commit import Source, prediction_rows, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import decode
 from churn_platform.streaming.publisher import Publication, Publisher, messages_of, prediction_frame
@@ -110,8 +110,8 @@ class Stages:
                 "COPY into a table without an index",
             )
         )
+        publish = self._published(scored)
         frames = [prediction_frame(BATCH, each) for each in scored]
-        publish = self._published(frames)
         produce, _ = self._timed_once(lambda: self._produce(frames))
         stages.append(Stage("publish", publish, produce, "produce_batch() of ready bytes, no transaction"))
         return stages
@@ -149,28 +149,29 @@ class Stages:
         scored, chunk = work
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)
         with self._connection.transaction():
-            write_rows(self._connection, source, scored, (), chunk, high_risk_threshold=0.7)
+            rows = prediction_rows(source, scored)
+            write_rows(self._connection, source, scored, rows, (), chunk, high_risk_threshold=0.7)
 
     def _copy(self, scored: Any) -> None:
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)
         with self._connection.transaction(), self._connection.cursor() as cursor:
             cursor.execute("create temp table if not exists bare (like churn_predictions including generated)")
-            copy_columns(cursor, "bare", prediction_columns(source, scored))
+            copy_rows(cursor, "bare", prediction_rows(source, scored))
 
-    def _published(self, frames: Sequence[Any]) -> float:
+    def _published(self, scored: Sequence[Any]) -> float:
         """Events a second from the second commit on: before the first the producer makes itself known to Kafka."""
         publisher = Publisher(self._config)
         publisher.warm_up()
         publisher.begin(self._topic, dict.fromkeys(self._ends, 0))
-        publisher.put(Publication(frames[0], {0: 1}))
+        publisher.put(Publication(BATCH, scored[0], {0: 1}))
         while not publisher.published:
             publisher.check()
             time.sleep(0.001)
         began = time.perf_counter()
-        for number, frame in enumerate(frames[1:], start=2):
-            publisher.put(Publication(frame, {0: number}))
+        for number, each in enumerate(scored[1:], start=2):
+            publisher.put(Publication(BATCH, each, {0: number}))
         publisher.finish(lambda: None, every=60)
-        return sum(map(len, frames[1:])) / (time.perf_counter() - began)
+        return sum(map(len, scored[1:])) / (time.perf_counter() - began)
 
     def _produce(self, frames: Sequence[Any]) -> None:
         producer = clients.producer(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import psycopg
@@ -81,20 +81,32 @@ def encode_rows(columns: Sequence[Column]) -> memoryview:
     return memoryview(rows.view(np.uint8).reshape(count, layout.itemsize)[used].tobytes())
 
 
-def copy_columns(cursor: psycopg.Cursor, table: str, columns: Mapping[str, Column]) -> None:
-    """Copy rows into a table, within the cursor's transaction. `columns` maps the table's column names to values.
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are ready to be copied: by column, and as `encode_rows` lays them out."""
+
+    columns: Mapping[str, Column]
+    encoded: memoryview
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Column]) -> Self:
+        """Encode them. `columns` maps the table's column names to values."""
+        return cls(columns, encode_rows(list(columns.values())))
+
+
+def copy_rows(cursor: psycopg.Cursor, table: str, rows: Rows) -> None:
+    """Copy rows into a table, within the cursor's transaction.
 
     Raises:
         psycopg.errors.UniqueViolation: a row exists already; the transaction or savepoint has to be rolled back.
     """
     statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, rows.columns))
     )
-    rows = encode_rows(list(columns.values()))
     with cursor.copy(statement) as copy:
         copy.write(HEADER)
-        for start in range(0, len(rows), CHUNK_BYTES):
-            copy.write(rows[start : start + CHUNK_BYTES])
+        for start in range(0, len(rows.encoded), CHUNK_BYTES):
+            copy.write(rows.encoded[start : start + CHUNK_BYTES])
         copy.write(TRAILER)
 
 

@@ -15,13 +15,13 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-import polars as pl
 import psycopg
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from churn_platform.storage import ledger
+from churn_platform.storage.bulk import Rows
 from churn_platform.streaming import clients, faults, topics
-from churn_platform.streaming.commit import Source, write_rows
+from churn_platform.streaming.commit import Source, prediction_rows, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import MICROSECONDS, DeadLetter, decode
 from churn_platform.streaming.exceptions import (
@@ -33,7 +33,7 @@ from churn_platform.streaming.exceptions import (
 )
 from churn_platform.streaming.explaining import ExplainerThread
 from churn_platform.streaming.faults import FaultPoint
-from churn_platform.streaming.publisher import SCHEMA, Publication, Publisher, prediction_frame
+from churn_platform.streaming.publisher import Publication, Publisher
 from churn_platform.streaming.reader import (
     check_positions,
     ends_of,
@@ -41,7 +41,7 @@ from churn_platform.streaming.reader import (
     sort_messages,
     watermarks,
 )
-from churn_platform.streaming.scoring import ChampionFollower, ScoredEvents, load_champion, score
+from churn_platform.streaming.scoring import Champion, ChampionFollower, ScoredEvents, load_champion, score
 from churn_platform.streaming.topics import Topic
 
 POLL_SECONDS: Final = 0.1
@@ -101,16 +101,24 @@ class StreamResult:
 
 
 @dataclass(frozen=True)
+class _Judged:
+    """Messages after decoding and scoring: valid events with their rows, and the others."""
+
+    scored: ScoredEvents
+    rows: Rows
+    dead_letters: list[DeadLetter]
+
+
+@dataclass(frozen=True)
 class _Work:
     """One commit on its way to PostgreSQL. `ends` are the positions after it; without any it is a sign of life."""
 
-    scored: Future[ScoredEvents] | None
-    dead_letters: Sequence[DeadLetter]
+    judged: Future[_Judged] | None
     messages: Sequence[Message]
     ends: Mapping[int, int]
 
 
-PULSE: Final = _Work(None, (), (), {})
+PULSE: Final = _Work(None, (), {})
 
 
 class BatchLoop:
@@ -175,11 +183,14 @@ class BatchLoop:
         # The loop hands work to the writer through a queue of one: while a commit is written, the next one gathers.
         self._work: queue.Queue[_Work | None] = queue.Queue(1)
         self._scorer = ThreadPoolExecutor(1, "scorer")
+        self._caught_up = False  # whether the last commit took all that waited
         self._writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
         self._writer_idle = threading.Event()
         self._writer_idle.set()
         self._writer_error: BaseException | None = None
-        self._explainer = ExplainerThread(config.dsn, writer_idle=self._writer_idle, log=log)
+        # The explainer's time: the writer is idle, and nothing waits that the interpreter could be used for.
+        self._resting = threading.Event()
+        self._explainer = ExplainerThread(config.dsn, resting=self._resting, log=log)
         self._positions: dict[int, int] = {}
         self._opened: datetime | None = None
         self._accepts_from = config.epoch
@@ -293,7 +304,9 @@ class BatchLoop:
                 self._skip_markers(next_offsets, partition_ends)
                 self._result.ending = ending
                 return
-            messages = self._gather(min(config.commit_events, config.batch_events - read), partition_ends)
+            most = min(config.commit_events, config.batch_events - read)
+            messages = self._gather(most, partition_ends)
+            self._caught_up = len(messages) < most
             if not messages:
                 if now - last_event >= QUIET_SECONDS:
                     self._skip_markers(next_offsets, partition_ends)
@@ -310,7 +323,7 @@ class BatchLoop:
                 first_event = last_event
                 self._open()
             next_offsets.update(ends_of(messages, len(self._topic.partitions)))
-            work = self._decode_and_submit(messages, next_offsets)
+            work = self._submit(messages, next_offsets)
             self._check_topic(asked)
             self._hand_over(work)
             read += len(messages)
@@ -409,18 +422,20 @@ class BatchLoop:
             return None
         return time.monotonic() - (datetime.now(UTC) - self._opened).total_seconds()
 
-    def _decode_and_submit(self, messages: Sequence[Message], ends: Mapping[int, int]) -> _Work:
-        """Decode events, and have them scored: XGBoost needs no interpreter, so the next ones are read meanwhile."""
+    def _submit(self, messages: Sequence[Message], ends: Mapping[int, int]) -> _Work:
+        """Have messages decoded and scored; the next ones are read meanwhile."""
         if self._accepts_until is None:
             raise RuntimeError(f"Batch {self._batch} has events but was never opened.")
+        judged = self._scorer.submit(self._judge, messages, self._accepts_until, self.follower.current)
+        return _Work(judged, messages, dict(ends))
+
+    def _judge(self, messages: Sequence[Message], accepts_until: datetime, champion: Champion) -> _Judged:
+        """Score the events among the messages; the others are dead letters."""
         events, dead_letters = decode(
-            messages,
-            topic_id=self._topic.topic_id,
-            accepts_from=self._accepts_from,
-            accepts_until=self._accepts_until,
+            messages, topic_id=self._topic.topic_id, accepts_from=self._accepts_from, accepts_until=accepts_until
         )
-        scored = self._scorer.submit(score, events, self.follower.current, threads=self._config.scoring_threads)
-        return _Work(scored, dead_letters, messages, dict(ends))
+        scored = score(events, champion, threads=self._config.scoring_threads)
+        return _Judged(scored, prediction_rows(self._source, scored), dead_letters)
 
     def _skip_markers(self, next_offsets: dict[int, int], partition_ends: Mapping[int, int]) -> None:
         """Move positions over what holds offsets but no events, or it would look like lag for ever."""
@@ -428,11 +443,12 @@ class BatchLoop:
         if ahead:
             self._check_topic(topics.ask(self._admin, self._topic.name))
             next_offsets.update(ahead)
-            self._hand_over(_Work(None, (), (), dict(next_offsets)))
+            self._hand_over(_Work(None, (), dict(next_offsets)))
 
     def _hand_over(self, work: _Work | None) -> None:
         """Give the writer its next commit, or None where there is none. One that has failed is not waited for."""
         self._writer_idle.clear()
+        self._resting.clear()
         while True:
             self._check_threads()
             try:
@@ -477,6 +493,8 @@ class BatchLoop:
                     self._publisher.put(self._write(work))
                 if self._work.empty():
                     self._writer_idle.set()
+                    if self._caught_up:
+                        self._resting.set()
         except BaseException as error:  # handed to the main thread, which raises it
             self._writer_error = error
             self._writer_idle.set()
@@ -488,18 +506,19 @@ class BatchLoop:
 
     def _write(self, work: _Work) -> Publication:
         ends = {partition: end for partition, end in work.ends.items() if end > self._positions[partition]}
-        scored = work.scored.result() if work.scored is not None else None
+        judged = work.judged.result() if work.judged is not None else None
         with self._connection.transaction():
             written = (
                 write_rows(
                     self._connection,
                     self._source,
-                    scored,
-                    work.dead_letters,
+                    judged.scored,
+                    judged.rows,
+                    judged.dead_letters,
                     work.messages,
                     high_risk_threshold=self._config.high_risk_threshold,
                 )
-                if scored is not None
+                if judged is not None
                 else None
             )
             step = ledger.Advance(
@@ -514,7 +533,7 @@ class BatchLoop:
                 opened=self._opened,
                 accepts_from=self._accepts_from if self._opened else None,
                 accepts_until=self._accepts_until,
-                model_version=scored.model_version if scored is not None else None,
+                model_version=judged.scored.model_version if judged is not None else None,
                 hours=written.hours if written else (),
             )
             advanced = ledger.advance(self._connection, step)
@@ -528,8 +547,8 @@ class BatchLoop:
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)
         self._positions.update(ends)
         self._paused = advanced.paused
-        if written is None or scored is None:
-            return Publication(pl.DataFrame(schema=SCHEMA), ends)
+        if written is None:
+            return Publication(self._batch, None, ends)
         self._result.commits += 1
         if written.high_risk:
             self._explainer.notice()
@@ -537,7 +556,7 @@ class BatchLoop:
             event_times = written.predictions.events.event_timestamp
             self._result.latencies.append(time.time() - event_times / MICROSECONDS)
         self.follower.follow(self._connection, advanced.champion)
-        return Publication(prediction_frame(self._batch, written.predictions), ends)
+        return Publication(self._batch, written.predictions, ends)
 
 
 @contextmanager

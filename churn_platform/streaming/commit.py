@@ -10,7 +10,7 @@ import psycopg
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from churn_platform.storage.bulk import Column, copy_columns
+from churn_platform.storage.bulk import Column, Rows, copy_rows
 from churn_platform.storage.ledger import HourSums
 from churn_platform.streaming.events import KNOWN_MILLISECONDS, MICROSECONDS, UNIX_EPOCH, DeadLetter, dead_letter
 from churn_platform.streaming.exceptions import LawBrokenError
@@ -95,6 +95,7 @@ def write_rows(
     connection: psycopg.Connection,
     source: Source,
     scored: ScoredEvents,
+    rows: Rows,
     dead_letters: Sequence[DeadLetter],
     messages: Sequence[Message],
     *,
@@ -106,6 +107,7 @@ def write_rows(
 
     Args:
         scored: the valid events.
+        rows: of churn_predictions, as prediction_rows() makes them of these.
         dead_letters: the others.
         messages: what both were read from; an event that turns into a dead letter here takes its payload from there.
         high_risk_threshold: risk score from which a customer is high risk.
@@ -113,7 +115,7 @@ def write_rows(
     Raises:
         LawBrokenError: the counts of what was written do not add up to what was read.
     """
-    kept, conflicts = _write_predictions(connection, source, scored)
+    kept, conflicts = _write_predictions(connection, scored, rows)
     letters = [*dead_letters, *_conflict_letters(conflicts, messages)]
     written_letters = _write_dead_letters(connection, source, letters) if letters else 0
     high_risk = _write_high_risk(connection, kept, high_risk_threshold)
@@ -133,8 +135,12 @@ def write_rows(
     )
 
 
-def prediction_columns(source: Source, scored: ScoredEvents) -> dict[str, Column]:
-    """The rows of churn_predictions, by column."""
+def prediction_rows(source: Source, scored: ScoredEvents) -> Rows:
+    """The rows of churn_predictions, made before the transaction that writes them begins."""
+    return Rows.of(_prediction_columns(source, scored))
+
+
+def _prediction_columns(source: Source, scored: ScoredEvents) -> dict[str, Column]:
     events, count = scored.events, len(scored)
     customers = events.customers
     unreferenced = np.array([ref is None for ref in events.event_ref.tolist()], np.bool_)
@@ -172,18 +178,17 @@ def prediction_columns(source: Source, scored: ScoredEvents) -> dict[str, Column
 
 
 def _write_predictions(
-    connection: psycopg.Connection, source: Source, scored: ScoredEvents
+    connection: psycopg.Connection, scored: ScoredEvents, rows: Rows
 ) -> tuple[ScoredEvents, dict[tuple[int, int], str]]:
     """The events that became rows, and the reason for each whose id is taken by another content, by its position."""
     if not len(scored):
         return scored, {}
-    columns = prediction_columns(source, scored)
-    if _copied_at_once(connection, columns):
+    if _copied_at_once(connection, rows):
         return scored, {}
     with connection.cursor() as cursor:
-        columns["timestamp_given"] = Column("smallint", scored.events.timestamp_given.astype(np.int16))
+        given = Column("smallint", scored.events.timestamp_given.astype(np.int16))
         cursor.execute(_CREATE_STAGE)
-        copy_columns(cursor, "staged_predictions", columns)
+        copy_rows(cursor, "staged_predictions", Rows.of({**rows.columns, "timestamp_given": given}))
         inserted = set(cursor.execute(_INSERT_STAGED).fetchall())
         conflicts = {
             (partition, offset): (
@@ -197,11 +202,11 @@ def _write_predictions(
     return scored.select(np.fromiter((p in inserted for p in positions), np.bool_, len(scored))), conflicts
 
 
-def _copied_at_once(connection: psycopg.Connection, columns: Mapping[str, Column]) -> bool:
+def _copied_at_once(connection: psycopg.Connection, rows: Rows) -> bool:
     """Whether all rows were copied; False, and none was, when an id is there already or comes twice."""
     try:
         with connection.transaction(), connection.cursor() as cursor:
-            copy_columns(cursor, "churn_predictions", columns)
+            copy_rows(cursor, "churn_predictions", rows)
     except psycopg.errors.UniqueViolation:
         return False
     return True

@@ -124,11 +124,11 @@ class Explanations:
 
 
 class ExplainerThread:
-    """Explains while the stream's writer rests. What it cannot do is left for later; it never fails the stream."""
+    """Explains while the stream rests. What it cannot do is left for later; it never fails the stream."""
 
-    def __init__(self, dsn: str, *, writer_idle: threading.Event, log: Callable[[str], None]) -> None:
+    def __init__(self, dsn: str, *, resting: threading.Event, log: Callable[[str], None]) -> None:
         self._dsn = dsn
-        self._writer_idle = writer_idle
+        self._resting = resting
         self._explanations = Explanations(log)
         self._news = threading.Event()
         self._stopped = threading.Event()
@@ -168,7 +168,7 @@ class ExplainerThread:
             self._stopped.wait(GATHER_SECONDS)
             self._news.clear()
             while not self._stopped.is_set():
-                if not self._writer_idle.wait(LOOK_SECONDS):
+                if not self._resting.wait(LOOK_SECONDS):
                     continue
                 if not self._explanations.explain(connection, most=AT_ONCE):
                     break

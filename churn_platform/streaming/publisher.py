@@ -78,8 +78,12 @@ class _Published(msgspec.Struct):
 class Publication:
     """What a commit has for Kafka: its predictions, and the position after it, by partition of the events topic."""
 
-    predictions: pl.DataFrame
+    batch: str
+    predictions: ScoredEvents | None
     ends: Mapping[int, int]
+
+    def __len__(self) -> int:
+        return 0 if self.predictions is None else len(self.predictions)
 
 
 def prediction_frame(batch: str, scored: ScoredEvents) -> pl.DataFrame:
@@ -183,7 +187,7 @@ class Publisher(threading.Thread):
             while self._queued > QUEUED_PREDICTIONS:
                 self.check()
                 self._room.wait(0.5)
-            self._queued += len(publication.predictions)
+            self._queued += len(publication)
         self._queue.put(publication)
 
     def check(self) -> None:
@@ -246,7 +250,7 @@ class Publisher(threading.Thread):
         if first is None or self._released:
             return None
         taken = [first]
-        while sum(len(p.predictions) for p in taken) < TRANSACTION_PREDICTIONS:
+        while sum(map(len, taken)) < TRANSACTION_PREDICTIONS:
             try:
                 following = self._queue.get_nowait()
             except queue.Empty:
@@ -256,15 +260,18 @@ class Publisher(threading.Thread):
                 break
             taken.append(following)
         with self._room:
-            self._queued -= sum(len(publication.predictions) for publication in taken)
+            self._queued -= sum(map(len, taken))
             self._room.notify()
         return taken
 
     def _send_all(self, publications: Sequence[Publication]) -> None:
         ends: dict[int, int] = {}
+        frames = [pl.DataFrame(schema=SCHEMA)]
         for publication in publications:
             ends.update(publication.ends)
-        self._send(pl.concat([publication.predictions for publication in publications]), ends)
+            if publication.predictions is not None:
+                frames.append(prediction_frame(publication.batch, publication.predictions))
+        self._send(pl.concat(frames), ends)
 
     def _send(self, predictions: pl.DataFrame, ends: Mapping[int, int]) -> None:
         """One transaction: the predictions and, as their marker, the position that they reach."""

@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming import dead_letters as letters
-from churn_platform.streaming.commit import Source, Written, write_rows
+from churn_platform.streaming.commit import Source, Written, prediction_rows, write_rows
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.events import decode
 from churn_platform.streaming.exceptions import RangeLostError, ReplayError, UnknownBatchError
@@ -168,7 +168,13 @@ def _write(
     )
     scored = score(events, champion, threads=config.scoring_threads)
     return write_rows(
-        connection, source, scored, dead_letters, messages, high_risk_threshold=config.high_risk_threshold
+        connection,
+        source,
+        scored,
+        prediction_rows(source, scored),
+        dead_letters,
+        messages,
+        high_risk_threshold=config.high_risk_threshold,
     )
 
 

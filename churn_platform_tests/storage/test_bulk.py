@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from churn_platform.storage.bulk import Column, copy_columns, read_columns
+from churn_platform.storage.bulk import Column, Rows, copy_rows, read_columns
 
 TABLE = """
     create temporary table wide (
@@ -38,7 +38,7 @@ def columns() -> dict[str, Column]:
 def test_rows_arrive_as_they_were_given(database: str) -> None:
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute(TABLE)
-        copy_columns(cursor, "wide", columns())
+        copy_rows(cursor, "wide", Rows.of(columns()))
         rows = cursor.execute("select a, b, c, d, e, f, g::text, h, i, j from wide order by g").fetchall()
 
     moment = datetime(2026, 11, 24, 9, 30, 15, 123456, tzinfo=UTC)
@@ -55,7 +55,9 @@ def test_many_rows_cross_the_chunks(database: str) -> None:
     texts = np.array([f"{number:0{1 + number % 30}d}".encode() for number in range(count)])
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute("create temporary table tall (number integer, text text)")
-        copy_columns(cursor, "tall", {"number": Column("integer", np.arange(count)), "text": Column("text", texts)})
+        copy_rows(
+            cursor, "tall", Rows.of({"number": Column("integer", np.arange(count)), "text": Column("text", texts)})
+        )
         found = cursor.execute("select count(*), count(*) filter (where text::bigint = number) from tall").fetchone()
 
     assert found == (count, count)
