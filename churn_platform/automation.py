@@ -14,7 +14,7 @@ from churn_platform.resources.postgres import PostgresResource
 from churn_platform.sensors import is_active, is_another_starting, window_request
 from churn_platform.settings import settings
 
-TICK_SECONDS: Final = 59  # the loop of the daemon turns every 5 s
+TICK_SECONDS: Final = 29  # the loop of the daemon turns every 5 s
 RETRAINING_TICK_SECONDS: Final = 299
 # The figures of a day change slowly, and its page is for people.
 DAYS_PER_HOURS: Final = 6

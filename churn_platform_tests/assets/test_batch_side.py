@@ -28,6 +28,7 @@ from churn_platform.jobs import data_preparation_job, training_job
 from churn_platform.local.ports import HOST
 from churn_platform.local.stack import Stack
 from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.modeling.splitting import TRAIN, rows_of
 from churn_platform.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.schedules import data_preparation_schedule, training_schedule
@@ -35,6 +36,8 @@ from churn_platform.settings import settings
 from churn_platform.storage import model_versions
 from churn_platform.storage.migrations import upgrade
 from churn_platform.storage.parquet_io_manager import MissingAssetFileError, ParquetIOManager
+from churn_platform.watching import lookups
+from churn_platform.watching.drift import Reference
 from churn_platform_tests.waiting import wait_until
 
 DEFINITIONS = dg.Definitions(
@@ -147,6 +150,11 @@ def test_mlflow_holds_parameters_figures_tags_rows_and_importances_of_the_run(ba
     assert run.inputs.dataset_inputs[0].dataset.name == "training_split"
     importances = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/feature_importances.json")
     assert set(importances) == set(FEATURES)
+    reference = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/reference.json")
+    with psycopg.connect(settings().postgres_dsn) as connection:
+        kept = lookups.references(connection, [batch_side.champion().version])
+    assert list(kept.values()) == [Reference.from_json(reference)]
+    assert sum(reference["Age"]["counts"]) == len(rows_of(batch_side.value("train_test_split"), TRAIN))
 
 
 def test_the_registered_model_scores_raw_rows_exactly_as_the_bundle(batch_side: BatchSide) -> None:

@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
+from churn_platform.storage.artifacts import REPORTS, exists, join
+from churn_platform.watching.drift import WATCHED
+from churn_platform_tests.end_to_end.conftest import ROOT
 from churn_platform_tests.end_to_end.running import Running
 from churn_platform_tests.streaming.stream import event
 from churn_platform_tests.waiting import wait_until
@@ -67,3 +70,16 @@ def test_a_replay_from_the_ui_leaves_the_same_rows_and_figures(trained: Running)
     assert trained.value("select sum(replays) from stream_batches") == 1
     assert trained.value(ROWS) == rows
     assert trained.value(FIGURES) == figures
+
+
+def test_drift_live_performance_and_the_page_of_a_day_come_by_themselves(trained: Running) -> None:
+    trained.send([event(n, true_churn_label=n % 2) for n in range(100)])
+    page = join(ROOT, REPORTS, datetime.now(UTC).date().isoformat(), "index.html")
+
+    wait_until(lambda: exists(page), 240, "the page of today")
+
+    judged = trained.connection.execute(
+        "select feature, bool_and(psi >= 0) from drift_daily where date = current_date group by feature"
+    ).fetchall()
+    assert dict(judged) == dict.fromkeys(WATCHED, True)
+    assert trained.value("select count(*) from drift_hourly where verdict = 'no reference'") == 0
