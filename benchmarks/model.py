@@ -9,8 +9,9 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 import pandas as pd
@@ -39,13 +40,18 @@ from churn_platform.modeling.training import (
     THREADS,
     Hyperparameters,
     fit,
+    out_of_fold,
     out_of_fold_probabilities,
     train,
 )
 from churn_platform.modeling.tuning import tune
 from churn_platform.settings import settings
 
+if TYPE_CHECKING:
+    import xgboost
+
 SEEDS: Final = range(5)
+LEARNT_SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 SCORED_ROWS: Final = 100_000
 EXPLAINED_ROWS: Final = 500
 REPEATS: Final = 5
@@ -112,9 +118,11 @@ def figures(churned: Labels, probabilities: NDArray[np.float32]) -> dict[str, fl
     }
 
 
-def mean_figures(churned: Labels, score: Callable[[int], NDArray[np.float32]]) -> dict[str, float]:
-    """Means over SEEDS of the folds; `score` gives the probabilities out of fold of one of them."""
-    found = [figures(churned, score(seed)) for seed in SEEDS]
+def mean_figures(
+    churned: Labels, score: Callable[[int], NDArray[np.float32]], *, seeds: Sequence[int] = SEEDS
+) -> dict[str, float]:
+    """Means over seeds of the folds; `score` gives the probabilities out of fold of one of them."""
+    found = [figures(churned, score(seed)) for seed in seeds]
     return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
 
 
@@ -171,20 +179,39 @@ def _variant(chosen: Hyperparameters, **others: str | float) -> Variant:
     return Variant(**asdict(chosen), others=others)
 
 
-def nested(data: Data, *, trials: int, seeds: Sequence[int]) -> dict[str, float]:
-    """Figures where each fold's hyperparameters are searched without its rows, so that nothing has seen them."""
+def nested(data: Data, *, trials: int, seeds: Sequence[int] = SEEDS) -> dict[str, float]:
+    """Figures where each fold's hyperparameters are searched without its rows, so that nothing has seen them.
 
-    def score(seed: int) -> NDArray[np.float32]:
-        probabilities = np.empty(len(data.churned), np.float32)
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-        for number, (seen, unseen) in enumerate(folds.split(data.features, data.churned)):
-            found = tune(data.features[seen], data.churned[seen], trials=trials, seconds=3600, study=f"{seed}-{number}")
-            booster = fit(data.features[seen], data.churned[seen], found[0].hyperparameters)
-            probabilities[unseen] = predict(booster, data.features[unseen], threads=THREADS)
-        return probabilities
+    No search begins with the committed ones: they were found on all rows.
+    """
 
-    found = [figures(data.churned, score(seed)) for seed in seeds]
-    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+    def learn(features: Features, churned: Labels) -> "xgboost.Booster":
+        found = tune(features, churned, trials=trials, seconds=3600, study="nested", first=None)
+        return fit(features, churned, found[0].hyperparameters)
+
+    return mean_figures(
+        data.churned, lambda seed: out_of_fold(data.features, data.churned, learn, seed=seed), seeds=seeds
+    )
+
+
+def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dict[str, float]]:
+    """Figures of the committed hyperparameters by how many rows each fold's model learns from, drawn by chance."""
+
+    def score(seed: int, share: float) -> NDArray[np.float32]:
+        def learn(features: Features, churned: Labels) -> "xgboost.Booster":
+            drawn = np.random.default_rng(seed).permutation(len(churned))[: round(share * len(churned))]
+            drawn.sort()  # so that all rows give what they give elsewhere
+            return fit(features[drawn], churned[drawn], Hyperparameters())
+
+        return out_of_fold(data.features, data.churned, learn, seed=seed)
+
+    most = len(data.churned) * (FOLDS - 1) / FOLDS
+    return {
+        f"learnt from {share:.0%}, {share * most:,.0f} rows": mean_figures(
+            data.churned, partial(score, share=share), seeds=seeds
+        )
+        for share in LEARNT_SHARES
+    }
 
 
 def on_the_test_split(data: Data) -> dict[str, float]:
@@ -225,6 +252,7 @@ def main(
     nest: Annotated[bool, typer.Option("--nested", help="Search within each fold, too: takes long.")] = False,
     nested_seeds: Annotated[int, typer.Option(min=1, help="Seeds of the folds to do that for.")] = 5,
     nested_trials: Annotated[int, typer.Option(min=1, help="Trials of each of those searches.")] = 30,
+    curve: Annotated[bool, typer.Option("--learning-curve", help="Learn from fewer rows, too.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
 ) -> None:
     """Measure the model on the customers file."""
@@ -242,6 +270,8 @@ def main(
         rows[f"searched within each fold ({nested_trials} trials)"] = nested(
             data, trials=nested_trials, seeds=range(nested_seeds)
         )
+    if curve:
+        rows |= learning_curve(data)
     for name, each in rows.items():
         table.add_row(name, *(_shown(each.get(column)) for column in COLUMNS))
     console.print(table)

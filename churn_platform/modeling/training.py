@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ SEED = 42
 # few of them that chance puts the other way cannot teach a rule that nobody could explain to a customer.
 FALLING = ("CreditScore", "CreditScoreBins", "IsActiveMember")
 THREADS = 1  # sums of gradients differ in their last bits with the number of threads, and so would the bundle's bytes
+
+Learner: TypeAlias = "Callable[[NDArray[np.float32], NDArray[np.int64]], xgboost.Booster]"
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,23 @@ def out_of_fold_probabilities(
     Returns:
         shape (n,), 0..1.
     """
+    return out_of_fold(features, churned, lambda rows, labels: fit(rows, labels, hyperparameters), seed=seed)
+
+
+def out_of_fold(
+    features: NDArray[np.float32], churned: NDArray[np.int64], learn: Learner, *, seed: int
+) -> NDArray[np.float32]:
+    """P(churn) of each row by what `learn` makes of the other four folds: it is given their rows and no others.
+
+    Returns:
+        shape (n,), 0..1.
+    """
     from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]  # 1 s to import: only who trains pays
 
     probabilities = np.empty(len(churned), dtype=np.float32)
     folds = StratifiedKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
     for seen, unseen in folds.split(features, churned):
-        booster = fit(features[seen], churned[seen], hyperparameters)
+        booster = learn(features[seen], churned[seen])
         probabilities[unseen] = predict(booster, features[unseen], threads=THREADS)
     return probabilities
 

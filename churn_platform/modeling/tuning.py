@@ -32,6 +32,7 @@ STOPPING_ROUNDS: Final = 30
 STOPPING_SHARE: Final = 0.2
 STARTUP_TRIALS: Final = 10
 DIGITS: Final = 4  # significant ones of a hyperparameter: more would say nothing, and hide what a database may round
+COMMITTED: Final = Hyperparameters()
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def tune(
     seconds: float,
     study: str,
     repeats: int = 1,
+    first: Hyperparameters | None = COMMITTED,
     storage: optuna.storages.BaseStorage | None = None,
     on_trial: Callable[[Trial], None] = lambda _: None,
 ) -> list[Trial]:
@@ -75,8 +77,10 @@ def tune(
         churned: shape (n,), 0 or 1.
         trials: how many are to have ended, those on record included.
         seconds: no trial begins after this long.
-        study: name of the search; of the same rows and repeats only.
+        study: name of the search; of the same rows, repeats and first trial only.
         repeats: how many seeds of the folds each trial is judged by: one seed's best trial is partly luck.
+        first: what the first trial tries, but for its trees. None: the sampler begins. So does an evaluation that holds
+            rows back, because the committed hyperparameters were found on all of the training split.
         storage: where it is kept; None: nowhere.
         on_trial: called after each new trial.
 
@@ -95,8 +99,8 @@ def tune(
     while (done := len(_ended(searched))) < trials and time.monotonic() - began < seconds:
         # By the number of trials that ended, so that a search goes on as if it had never been interrupted.
         searched.sampler = optuna.samplers.TPESampler(seed=SEED + done, n_startup_trials=STARTUP_TRIALS)
-        if done == 0 and not searched.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)):
-            searched.enqueue_trial({name: Hyperparameters().as_dict()[name] for name in _space()})
+        if first is not None and done == 0 and not _waiting(searched):
+            searched.enqueue_trial({name: first.as_dict()[name] for name in _space()})
         asked = searched.ask(_space())
         trial = _try(done + 1, features, churned, asked.params, repeats)
         for name, value in {
@@ -186,6 +190,13 @@ def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     import optuna
 
     return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+
+
+def _waiting(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that were given but not begun."""
+    import optuna
+
+    return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
 
 
 def _recorded(number: int, trial: optuna.trial.FrozenTrial) -> Trial:

@@ -54,6 +54,16 @@ DEFINITIONS = dg.Definitions(
 )
 MODEL = "batch_side_test"  # a registered model and a database of their own: other tests have champions too
 ROWS = 1_500
+# What docs/model.md says an evaluation shows.
+CURVES = {"roc", "precision_recall", "reliability", "gain"}
+TABLES = {  # name in Dagster -> in evaluation/tables.json
+    "confusion": "confusion",
+    "lift": "lift",
+    "slices": "slices",
+    "baselines": "baselines",
+    "contributions": "contributions",
+    "permutation_importance": "permutation",
+}
 
 
 @dataclass
@@ -155,6 +165,33 @@ def test_mlflow_holds_parameters_figures_tags_rows_and_importances_of_the_run(ba
         kept = lookups.references(connection, [batch_side.champion().version])
     assert list(kept.values()) == [Reference.from_json(reference)]
     assert sum(reference["Age"]["counts"]) == len(rows_of(batch_side.value("train_test_split"), TRAIN))
+
+
+def test_each_picture_and_table_of_an_evaluation_is_in_dagster_and_in_mlflow(batch_side: BatchSide) -> None:
+    import mlflow
+
+    evaluated = batch_side.instance.get_latest_materialization_event(dg.AssetKey("model_evaluation"))
+    assert evaluated is not None
+    assert evaluated.asset_materialization is not None
+    said = evaluated.asset_materialization.metadata
+    with psycopg.connect(settings().postgres_dsn) as connection:
+        run_id = model_versions.get(connection, int(str(said["version"].value))).run_id
+    client = MlflowRegistry().client()
+    mlflow.set_tracking_uri(settings().tracking_uri)
+    files = {file.path for file in client.list_artifacts(run_id, "evaluation")}
+    kept = mlflow.artifacts.load_dict(f"{client.get_run(run_id).info.artifact_uri}/evaluation/tables.json")
+
+    assert set(kept["curves"]) == CURVES
+    for name in CURVES:
+        assert "data:image/svg+xml" in str(said[name].value)
+        assert f"evaluation/{name}.svg" in files
+    for in_dagster, in_mlflow in TABLES.items():
+        table = said[in_dagster]
+        assert isinstance(table, dg.TableMetadataValue)
+        assert len(table.records) == len(kept[in_mlflow]) > 0
+    assert len(kept["baselines"]) == 3
+    assert set(kept["contributions"]) == set(kept["permutation"]) == set(INPUT_COLUMNS)
+    assert all(each["at_least"] <= each["roc_auc"] <= each["at_most"] for each in kept["slices"])
 
 
 def test_the_registered_model_scores_raw_rows_exactly_as_the_bundle(batch_side: BatchSide) -> None:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from rich.console import Console
 
 from benchmarks import batch, growth, latency, model, stages
 from churn_platform.customers.generator import generate_customers, write_customers
-from churn_platform.modeling.training import Hyperparameters, out_of_fold_probabilities
+from churn_platform.modeling import tuning
+from churn_platform.modeling.training import FOLDS, Hyperparameters, out_of_fold_probabilities
 
 RATE = 100
 SECONDS = 5
@@ -50,19 +52,55 @@ def test_the_batch_side_is_prepared_and_trained_on() -> None:
     assert found.preparation.peak_mb < 1_000
 
 
-def test_the_model_is_measured_on_any_customers_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "SEEDS", range(1))
+@pytest.fixture
+def customers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> model.Data:
+    """600 customers, and models of a few trees."""
     monkeypatch.setattr(model, "Hyperparameters", partial(Hyperparameters, trees=10))
+    monkeypatch.setattr(tuning, "TREES_TIMES_DEPTH", 30)
     write_customers(generate_customers(600, seed=5), tmp_path / "customers.csv")
-    data = model.read(tmp_path / "customers.csv")
+    return model.read(tmp_path / "customers.csv")
 
-    features, chosen = model.variants(data)["null ages left null"]
+
+def test_the_model_is_measured_on_any_customers_file(customers: model.Data) -> None:
+    features, chosen = model.variants(customers)["null ages left null"]
     found = model.mean_figures(
-        data.churned, lambda seed: out_of_fold_probabilities(features, data.churned, chosen, seed=seed)
+        customers.churned,
+        lambda seed: out_of_fold_probabilities(features, customers.churned, chosen, seed=seed),
+        seeds=[0],
     )
 
-    assert np.isnan(features).sum() == data.null_age.sum() > 0
+    assert np.isnan(features).sum() == customers.null_age.sum() > 0
     assert found["roc_auc"] > 0.6
     assert found["f1_unseen"] <= found["f1"]
-    test = model.on_the_test_split(data)
+    test = model.on_the_test_split(customers)
     assert test["low"] < test["roc_auc"] < test["high"]
+
+
+def test_a_search_within_a_fold_sees_neither_its_rows_nor_what_was_found_on_them(
+    customers: model.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def watched(features: model.Features, churned: model.Labels, **options: Any) -> list[tuning.Trial]:
+        assert options["first"] is None
+        seen.append(len(churned))
+        return tuning.tune(features, churned, **options)
+
+    monkeypatch.setattr(model, "tune", watched)
+    found = model.nested(customers, trials=1, seeds=[0])
+
+    assert len(seen) == FOLDS
+    assert sum(seen) == (FOLDS - 1) * len(customers.churned)
+    assert found["roc_auc"] > 0.6
+
+
+def test_a_learning_curve_ends_with_the_model_of_all_rows(customers: model.Data) -> None:
+    *fewer, (_, all_rows) = model.learning_curve(customers, seeds=[0]).items()
+
+    assert len(fewer) == len(model.LEARNT_SHARES) - 1
+    features, chosen = model.variants(customers)["as committed"]
+    assert all_rows == model.mean_figures(
+        customers.churned,
+        lambda seed: out_of_fold_probabilities(features, customers.churned, chosen, seed=seed),
+        seeds=[0],
+    )

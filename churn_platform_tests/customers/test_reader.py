@@ -16,9 +16,8 @@ from churn_platform.customers.exceptions import (
 )
 from churn_platform.customers.reader import read_customers
 from churn_platform.customers.schema import COLUMN_NAMES, COLUMNS
-from churn_platform.settings import PROJECT_ROOT
+from churn_platform_tests.customers.bank_file import BANK_FILE, needs_bank_file
 
-REAL_FILE = PROJECT_ROOT.parent / "shared" / "data" / "ChurnModelling.csv"
 HEADER = ",".join(COLUMN_NAMES)
 ROWS = (
     "1,15600001,Ada,Weber,619,France,Female,42,2,0,1,1,1,101348.5,1",
@@ -84,9 +83,9 @@ def test_the_public_file_with_surname_and_no_first_name_loads(tmp_path: Path) ->
     assert customers[["Firstname", "Lastname"]].iloc[0].tolist() == [None, "Weber"]
 
 
-@pytest.mark.skipif(not REAL_FILE.exists(), reason=f"the bank's own file is not at {REAL_FILE}")
+@needs_bank_file
 def test_the_banks_own_file_loads() -> None:
-    customers = read_customers(REAL_FILE)
+    customers = read_customers(BANK_FILE)
 
     assert customers.shape == (10_000, 15)
     assert customers.dtypes.astype(str).to_dict() == TYPES

@@ -1,6 +1,7 @@
 """A search finds the same hyperparameters every time, interrupted or not, and sees the training rows only."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import psycopg
@@ -84,6 +85,18 @@ def test_the_first_trial_is_the_committed_hyperparameters_and_the_best_comes_fir
     assert found[0].log_loss == min(trial.log_loss for trial in found)
     for trial in found:
         assert 1 <= trial.hyperparameters.trees * trial.hyperparameters.max_depth <= tuning.TREES_TIMES_DEPTH
+
+
+def test_a_search_begins_with_what_it_is_given_or_with_nothing_at_all() -> None:
+    given = Hyperparameters(max_depth=4, learning_rate=0.1)
+    asked, unasked = (
+        tune(MATRIX, CHURNED, trials=2, seconds=60, study="given", first=first) for first in (given, None)
+    )
+
+    begun = next(trial.hyperparameters for trial in asked if trial.number == 1)
+    assert begun == replace(given, trees=begun.trees)
+    known = {given.learning_rate, Hyperparameters().learning_rate}
+    assert known.isdisjoint(trial.hyperparameters.learning_rate for trial in unasked)
 
 
 def test_committed_hyperparameters_score_as_fast_as_a_search_may_choose() -> None:

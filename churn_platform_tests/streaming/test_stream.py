@@ -268,6 +268,25 @@ def test_another_champion_scores_the_next_commit(stream: Stream, bundle_uri: str
     assert versions[2] >= 10
 
 
+def test_a_rollback_scores_a_later_commit_of_the_batch_that_runs(stream: Stream, bundle_uri: str) -> None:
+    model_versions.register(stream.connection, version=2, uri=bundle_uri, run_id="another", metrics={})
+    model_versions.promote(stream.connection, 2)
+    running = stream.start(key := stream.plan(), idle_seconds=60, batch_events=30)
+    stream.send([event(number) for number in range(10)])
+    wait_until(lambda: stream.batch(key).events == 10)
+    model_versions.rollback(stream.connection, reason="it calls the wrong customers")
+    # The commit that learns of the rollback is still scored by the version that was rolled back.
+    stream.send([event(number) for number in range(10, 20)])
+    wait_until(lambda: stream.batch(key).events == 20)
+    wait_until(lambda: any("Champion is now version 1" in line for line in stream.log))
+    stream.send([event(number) for number in range(20, 30)])
+    running.join()
+
+    scored = stream.rows("select model_version, batch from churn_predictions order by customer_id")
+    assert scored[:10] == [(2, key)] * 10
+    assert scored[20:] == [(1, key)] * 10
+
+
 def test_an_open_batch_is_resumed_where_it_stopped(stream: Stream) -> None:
     key = stream.plan()
     stream.commit_and_die(key, [event(number) for number in range(40)])

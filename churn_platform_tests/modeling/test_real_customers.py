@@ -1,0 +1,23 @@
+"""What the committed model reaches on the bank's own customers, out of fold. The file is not in the repository."""
+
+from benchmarks import model
+from churn_platform.modeling.training import Hyperparameters, out_of_fold_probabilities
+from churn_platform_tests.customers.bank_file import BANK_FILE, needs_bank_file
+
+SEEDS = range(5)
+AT_LEAST = {"roc_auc": 0.865, "f1": 0.628}
+AT_MOST = {"brier": 0.1018, "ece": 0.015}
+
+
+@needs_bank_file
+def test_the_committed_hyperparameters_keep_what_docs_model_md_promises() -> None:
+    data = model.read(BANK_FILE)
+
+    found = model.mean_figures(
+        data.churned,
+        lambda seed: out_of_fold_probabilities(data.features, data.churned, Hyperparameters(), seed=seed),
+        seeds=SEEDS,
+    )
+
+    assert {name: found[name] for name in AT_LEAST if found[name] < AT_LEAST[name]} == {}
+    assert {name: found[name] for name in AT_MOST if found[name] > AT_MOST[name]} == {}
