@@ -36,7 +36,10 @@ def watching_sensor(
 
     One run at a tick, and none while another process starts: watching is in no hurry, and the stream is.
     """
+    from confluent_kafka import KafkaException
+
     from churn_platform.storage.metrics import midnight, windows
+    from churn_platform.streaming.exceptions import StreamError
     from churn_platform.watching import lookups, outcomes
 
     every, since = settings().watching_seconds, _kept_since()
@@ -47,7 +50,12 @@ def watching_sensor(
         days = set(lookups.days_to_judge(connection, at_most_every=DAYS_PER_HOURS * every, since=since))
         if lookups.has_new_outcomes(connection, today):
             days.add(today)
-        waiting = outcomes.waiting(connection, kafka.admin(), settings().outcomes_topic)
+        waiting, problem = 0, ""
+        try:
+            waiting = outcomes.waiting(connection, kafka.admin(), settings().outcomes_topic)
+        except (StreamError, KafkaException) as error:  # drift is judged all the same
+            problem = f"; the topic {settings().outcomes_topic} cannot be read: {error}"
+            context.log.warning(problem)
         wanted: list[dg.RunRequest] = []
         if waiting:
             wanted.append(dg.RunRequest(job_name=outcomes_job.name))
@@ -60,7 +68,7 @@ def watching_sensor(
                 for first, last in windows(starts, joined_within=joined_within)
             ]
         due = [request for request in wanted if not is_active(context.instance, str(request.job_name))]
-        seen = f"{len(hours)} hours and {len(days)} days are due, {waiting} outcomes wait"
+        seen = f"{len(hours)} hours and {len(days)} days are due, {waiting} outcomes wait{problem}"
         if not due:
             return dg.SkipReason(f"{seen}{'; their runs are under way' if wanted else ''}.")
         if is_another_starting(context.instance, connection):

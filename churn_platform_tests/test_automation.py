@@ -168,6 +168,21 @@ def test_watching_waits_for_its_own_run_and_for_a_process_that_starts(
     assert reason in said
 
 
+def test_drift_is_judged_though_the_outcomes_topic_cannot_be_read(
+    automation: Automation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    automation.predictions(HOUR)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    settings.cache_clear()
+
+    requests, _ = automation.tick(watching_sensor)
+    automation.connection.execute("delete from dirty_hours")
+    _, said = automation.tick(watching_sensor)
+
+    assert [request.job_name for request in requests] == [hourly_watching_job.name]
+    assert f"the topic {settings().outcomes_topic} cannot be read" in said
+
+
 def test_a_scheduled_training_is_skipped_while_nothing_has_changed(automation: Automation) -> None:
     assert isinstance(automation.scheduled(), dg.RunRequest)  # nothing was ever trained
     automation.trained()
