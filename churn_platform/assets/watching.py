@@ -291,7 +291,7 @@ def live_performance(
     partitions_def=days,
     backfill_policy=dg.BackfillPolicy.single_run(),
     freshness_policy=FRESH,
-    kinds={"jinja"},
+    kinds={"html"},
 )
 def watching_report(
     context: dg.AssetExecutionContext,
