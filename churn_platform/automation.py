@@ -48,7 +48,9 @@ def watching_sensor(
         connection.autocommit = True
         hours = lookups.hours_to_judge(connection, at_most_every=every, since=since)
         days = set(lookups.days_to_judge(connection, at_most_every=DAYS_PER_HOURS * every, since=since))
-        if lookups.has_new_outcomes(connection, today):
+        known = datetime.fromisoformat(context.cursor) if context.cursor else None
+        newest = lookups.new_outcomes(connection, today, known=known)
+        if newest is not None:
             days.add(today)
         waiting, problem = 0, ""
         try:
@@ -73,7 +75,9 @@ def watching_sensor(
             return dg.SkipReason(f"{seen}{'; their runs are under way' if wanted else ''}.")
         if is_another_starting(context.instance, connection):
             return dg.SkipReason(f"{seen}. Another run is starting; theirs follow at the next tick.")
-    return dg.SensorResult(run_requests=due[:1])
+    days_follow = due[0].job_name == daily_watching_job.name
+    cursor = newest.isoformat() if newest is not None and days_follow else context.cursor
+    return dg.SensorResult(run_requests=due[:1], cursor=cursor)
 
 
 @dg.sensor(

@@ -34,16 +34,20 @@ class Automation:
     instance: dg.DagsterInstance
     connection: psycopg.Connection
     file: Path
+    cursor: str | None = None
 
     def tick(self, sensor: dg.SensorDefinition) -> tuple[list[dg.RunRequest], str]:
         """What a sensor asks for, or why it does not."""
         resources = {"postgres": PostgresResource(), "kafka": KafkaResource()}
         wanted = {"postgres": resources["postgres"]} if sensor is retraining_sensor else resources
-        with dg.build_sensor_context(instance=self.instance, definitions=defs, resources=wanted) as context:
+        with dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, definitions=defs, resources=wanted
+        ) as context:
             found = sensor(context)
         if isinstance(found, dg.SkipReason):
             return [], str(found.skip_message)
         assert isinstance(found, dg.SensorResult)
+        self.cursor = found.cursor
         return list(found.run_requests or []), ""
 
     def scheduled(self) -> dg.RunRequest | dg.SkipReason:
@@ -147,6 +151,17 @@ def test_new_outcomes_make_the_figures_of_today_due(automation: Automation) -> N
     [request], _ = automation.tick(watching_sensor)
 
     assert (request.job_name, request.partition_key) == ("daily_watching_job", day_key(now))
+
+
+def test_outcomes_of_nobody_who_was_predicted_are_looked_at_once(automation: Automation) -> None:
+    automation.connection.execute("insert into customer_outcomes values ('t', 0, 0, null, 1, 1, now())")
+
+    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["daily_watching_job"]
+    assert automation.tick(watching_sensor)[0] == []
+    automation.connection.execute(
+        "insert into customer_outcomes values ('t', 0, 1, null, 1, 1, now(), now() + interval '1 second')"
+    )
+    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["daily_watching_job"]
 
 
 @pytest.mark.parametrize(

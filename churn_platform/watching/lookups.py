@@ -51,9 +51,9 @@ _DAYS: Final = """
     where j.version is null or (d.version <> j.version and j.updated_at <= now() - make_interval(secs => %(every)s))
     order by d.date
 """
-_LABELS_SINCE: Final = """
-    select coalesce((select max(received_at) from customer_outcomes) >
-        (select max(updated_at) from live_performance where date = %(day)s), false)
+_NEWEST_OUTCOME: Final = """
+    select (select max(received_at) from customer_outcomes),
+        (select max(updated_at) from live_performance where date = %s)
 """
 _BATCHES: Final = """
     select batch, total_predictions from churn_batch_hours
@@ -197,10 +197,18 @@ def days_to_judge(connection: psycopg.Connection, *, at_most_every: float, since
     return [day for (day,) in connection.execute(_DAYS, {"every": at_most_every, "since": since})]
 
 
-def has_new_outcomes(connection: psycopg.Connection, day: date) -> bool:
-    """Whether outcomes have come since the live performance of this day was computed."""
-    row = connection.execute(_LABELS_SINCE, {"day": day}).fetchone()
-    return bool(row and row[0])
+def new_outcomes(connection: psycopg.Connection, day: date, *, known: datetime | None) -> datetime | None:
+    """When the newest outcome came that the live performance of this day does not include; None when it has all.
+
+    Args:
+        connection: to the platform's database.
+        day: of the figures.
+        known: where they have no row, because no prediction has an outcome, later outcomes than this are new.
+    """
+    row = connection.execute(_NEWEST_OUTCOME, (day,)).fetchone()
+    newest, computed = (None, None) if row is None else row
+    included = computed or known
+    return None if newest is None or (included is not None and newest <= included) else newest
 
 
 def save_reference(connection: psycopg.Connection, version: int, reference: Reference) -> None:
