@@ -166,7 +166,9 @@ class DagsterUi:
     def switch(self, automation: str, *, on: bool) -> None:
         """Turn a schedule or sensor on or off, by its switch on the page of automations."""
         self.open("/automation")
-        switch = self.page.get_by_role("link", name=automation).locator("xpath=following::input[@type='checkbox'][1]")
+        # A row has a box to select it and, once its state is known, a switch.
+        row = self.page.get_by_role("link", name=automation).locator("xpath=ancestor::*[count(.//input)=2][1]")
+        switch = row.locator("input").last
         expect(switch).to_be_checked(checked=not on)
         switch.locator("xpath=..").click()
         expect(switch).to_be_checked(checked=on)
