@@ -117,10 +117,7 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> dg.Ma
 @dg.asset(
     **WATCHING,
     partitions_def=hours,
-    deps=[
-        dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping()),
-        dg.AssetDep("champion_model"),
-    ],
+    deps=[dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping())],
     backfill_policy=dg.BackfillPolicy.single_run(),
     freshness_policy=FRESH,
     kinds={"postgres", "table"},
@@ -225,7 +222,6 @@ def drift_daily(
     deps=[
         customer_outcomes,
         dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping()),
-        dg.AssetDep("champion_model"),
     ],
     backfill_policy=dg.BackfillPolicy.single_run(),
     freshness_policy=FRESH,

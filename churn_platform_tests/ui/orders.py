@@ -1,8 +1,13 @@
 """What is done outside of the UI, so that there is something to see in it."""
 
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+
+from churn_platform.customers.reader import read_customers
+from churn_platform.streaming.producer import customer_event, rows_of
 
 
 def make_an_age_wrong(customers: Path) -> None:
@@ -10,3 +15,9 @@ def make_an_age_wrong(customers: Path) -> None:
     frame = pd.read_csv(customers)
     frame.loc[7, "Age"] = 17
     frame.to_csv(customers, index=False)
+
+
+def older_customers(customers: Path, *, years: int, count: int, moment: datetime) -> list[dict[str, Any]]:
+    """Events of customers of the file, so many years older than they are there."""
+    rows = rows_of(read_customers(customers).dropna(subset=["Age"]).head(2 * count))[:count]
+    return [customer_event({**row, "Age": min(float(row["Age"] or 0) + years, 100)}, moment=moment) for row in rows]

@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from PIL import Image
 from rich.console import Console
 
+from churn_platform.partitions import hour_key
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.ui.dagster_ui import DagsterUi, open_ui
-from churn_platform_tests.ui.orders import make_an_age_wrong
+from churn_platform_tests.ui.orders import make_an_age_wrong, older_customers
 from churn_platform_tests.waiting import wait_until
 
 IMAGES: Final = PROJECT_ROOT / "docs" / "images"
@@ -76,6 +78,17 @@ def _pictures(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterUi],
         ui.asset("churn_predictions", "partitions", partition=batch)
         ui.metadata("preview").wait_for()
 
+    def drift(ui: DagsterUi) -> None:
+        hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+        older = older_customers(running.customers, years=10, count=3_000, moment=hour)
+        expected = running.events_read() + len(older)
+        running.send(older)
+        wait_until(lambda: running.events_read() == expected and running.at_rest(), 180, "the hour to be there")
+        running.launch("hourly_watching_job", hour_key(hour))
+        ui.asset("drift_hourly", "checks")
+        ui.page.get_by_text("drift_Age", exact=True).first.click()
+        ui.text("far, PSI").wait_for()
+
     def failed_check(ui: DagsterUi) -> None:
         make_an_age_wrong(running.customers)
         ui.materialize("raw_customers")
@@ -88,6 +101,7 @@ def _pictures(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterUi],
         "lineage": (600, lineage),
         "asset": (860, asset),
         "batch": (1020, a_batch),
+        "drift": (860, drift),
         "failed-check": (560, failed_check),
     }
 
