@@ -66,10 +66,11 @@ def failed(run: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckSeverity]:
 @pytest.mark.usefixtures("reference")
 def test_customers_of_the_kind_that_the_model_learnt_from_fail_no_check(assets: Assets) -> None:
     run = judge_hour(assets, *customers())
+    day = assets.run("daily_watching_job", partition_key=day_key(HOUR))
 
     shown = materializations(run, "drift_hourly")[hour_key(HOUR)]
     rows = assets.connection.execute("select feature, verdict, sampled, weight from drift_hourly").fetchall()
-    assert failed(run) == {}
+    assert failed(run) == failed(day) == {}
     assert {feature for feature, *_ in rows} == {*INPUT_COLUMNS, SCORE}
     assert {(verdict, sampled, weight) for _, verdict, sampled, weight in rows} == {("stable", SENT, 1.0)}
     assert shown["predictions"] == SENT
