@@ -207,7 +207,7 @@ def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dic
 
     most = len(data.churned) * (FOLDS - 1) / FOLDS
     return {
-        f"learnt from {share:.0%}, {share * most:,.0f} rows": mean_figures(
+        f"learnt from {share * most:,.0f} rows, {100 * share:.0f} %": mean_figures(
             data.churned, partial(score, share=share), seeds=seeds
         )
         for share in LEARNT_SHARES
@@ -256,7 +256,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
 ) -> None:
     """Measure the model on the customers file."""
-    console, data = Console(), read(settings().churn_raw_csv)
+    console, data = Console(width=160), read(settings().churn_raw_csv)
     found: dict[str, object] = {"rows": len(data.churned)}
     table = _table(f"Out of fold on {len(data.churned):,} training rows, mean of {len(SEEDS)} seeds of the folds")
     rows: dict[str, dict[str, float]] = {}
