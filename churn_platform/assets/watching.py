@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
 
 import dagster as dg
@@ -497,8 +497,3 @@ def _judged_live(found: LivePerformance, version: int, expected: float | None) -
         f"mean where {found.churn_rate:.4f} left. Expected: at most {MOST_ECE:g}.",
         metadata={"ece": found.ece, "mean_score": found.mean_score, "churn_rate": found.churn_rate},
     )
-
-
-def midnight(day: date) -> datetime:
-    """The moment at which a day begins, UTC."""
-    return datetime.combine(day, time(), UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import reduce
@@ -234,12 +234,6 @@ def merged(parts: Sequence[Observed]) -> Observed:
     scale = total / stands_for if stands_for else 0.0
     counts = tuple(round(count) for count in (weighted * scale).tolist())
     return Observed(counts, round(outside * scale), 1 / scale if scale else 1.0)
-
-
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The gravest of them; STABLE when there is none that says more."""
-    found = set(verdicts)
-    return next((each for each in (Verdict.FAR, Verdict.SHIFTED) if each in found), Verdict.STABLE)
 
 
 def _is_category(name: str) -> bool:
