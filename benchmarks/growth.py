@@ -190,7 +190,7 @@ class Stream:
                     topic_id=TOPIC,
                     starts=self._positions,
                     ends=ends,
-                    with_events=frozenset(ends),
+                    last_records={partition: ledger.LastRecord(end - 1, b"", None) for partition, end in ends.items()},
                     predictions=count,
                     dead_letters=0,
                     duplicates=0,

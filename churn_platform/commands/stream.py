@@ -77,7 +77,7 @@ def reset(
     topic: Annotated[str, typer.Option(help="Events topic.")],
     partition: Annotated[int, typer.Option(min=0, help="Kafka partition.")],
     to: Annotated[str, typer.Option(help="Offset to go on at, earliest (the oldest that Kafka holds) or latest.")],
-    reason: Annotated[str, typer.Option(help="Why; recorded in stream_skips.")] = "accepted by hand",
+    reason: Annotated[str, typer.Option(help="Why; recorded with the move.")] = "accepted by hand",
     yes_drop: Annotated[
         str | None, typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, not asked for.")
     ] = None,
@@ -101,15 +101,58 @@ def reset(
             if move is None:
                 _say(f"{topic}[{partition}] stands there already; nothing was changed.")
                 return
-            _say(
-                f"Drops offsets {move.position}..{move.end - 1} of {topic}[{partition}]: {move.dropped:,}, of which "
-                f"Kafka still holds {move.still_held:,}. Their events are never scored."
-            )
+            if move.truncated:
+                _say(
+                    f"The log of {topic}[{partition}] was truncated below {move.position} and has grown past it. "
+                    f"Records that it holds below {move.end} and that were not read before are never scored."
+                )
+            if move.dropped:
+                _say(
+                    f"Drops offsets {move.position}..{move.end - 1} of {topic}[{partition}]: {move.dropped:,}, of "
+                    f"which Kafka still holds {move.still_held:,}. Their events are never scored."
+                )
             word = yes_drop if yes_drop is not None else typer.prompt("Type the topic's name to drop them")
             if word != topic:
                 end(ExitCode.NOT_SO, f"{word!r} is not {topic!r}: nothing was changed.")
             resetting.apply(connection, move, reason=reason)
-    _say(f"{topic}[{partition}] goes on at offset {move.end}; stream_skips holds what was dropped, and why.")
+    kept = " and ".join(
+        table for table, holds in (("stream_truncations", move.truncated), ("stream_skips", move.dropped)) if holds
+    )
+    _say(f"{topic}[{partition}] continues at offset {move.end}; {kept} records what was dropped, and why.")
+
+
+@app.command()
+def recreate_topic(
+    topic: Annotated[str, typer.Option(help="Events topic.")],
+    yes_delete: Annotated[
+        str | None, typer.Option("--yes-delete", metavar="TOPIC", help="For scripts: the topic's name, not asked for.")
+    ] = None,
+) -> None:
+    """Delete an events topic that the platform created, with its events, and create it again, empty.
+
+    It is for a log that lost its end, after a power failure for example: the stream refuses to read it, because other
+    events take the offsets of those that were read. Predictions stay. Events that nobody had read are lost, and have to
+    be sent again. It asks for the topic's name; the stream has to be at rest ('churn stream pause').
+
+    Example: churn stream recreate-topic --topic customer-events
+    """
+    from churn_platform.settings import settings
+    from churn_platform.streaming import reset as resetting
+    from churn_platform.streaming.config import StreamConfig
+
+    with plain_errors():
+        config = StreamConfig.from_settings(settings())
+        with resetting.at_rest(config, topic) as connection:
+            word = (
+                yes_delete
+                if yes_delete is not None
+                else typer.prompt(f"Deletes {topic} with all events in it. Type the topic's name to delete it")
+            )
+            if word != topic:
+                end(ExitCode.NOT_SO, f"{word!r} is not {topic!r}: nothing was changed.")
+            with Working("Deleting and creating the topic"):
+                created = resetting.recreate_topic(connection, config, topic=topic)
+    _say(f"{topic} is empty, with the new id {created.topic_id}. The stream reads it from its beginning.")
 
 
 def _say(sentence: str) -> None:

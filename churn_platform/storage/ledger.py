@@ -48,6 +48,15 @@ class OffsetRange:
     end_offset: int
 
 
+@dataclass(frozen=True)
+class LastRecord:
+    """The last record read before a position: its offset, a digest of its content, and its leader epoch, if known."""
+
+    offset: int
+    digest: bytes
+    leader_epoch: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class HourSums:
     """Sums over the predictions of one hour of the event; ages skip nulls, age_count says how many were known."""
@@ -65,13 +74,16 @@ class HourSums:
 
 @dataclass(frozen=True, kw_only=True)
 class Advance:
-    """What one commit records. `starts` and `ends` are the positions before and after, by Kafka partition."""
+    """What one commit records. `starts` and `ends` are the positions before and after, by Kafka partition.
+
+    `last_records` has those partitions of which events are in the commit.
+    """
 
     batch: str
     topic_id: str
     starts: Mapping[int, int]
     ends: Mapping[int, int]
-    with_events: frozenset[int]
+    last_records: Mapping[int, LastRecord]
     predictions: int
     dead_letters: int
     duplicates: int
@@ -127,16 +139,20 @@ _CLOSE_ORPHANS: Final = sql.SQL("""
 # it ended: between them lie markers at most, and so ranges tile a partition.
 _ADVANCE: Final = """
     with moved as (
-        select m.kafka_partition, m.start_offset, m.end_offset, m.with_events or exists (
+        select m.*, m.last_offset is not null or exists (
             select from stream_ranges r
             where r.batch = %(batch)s and r.topic_id = %(topic_id)s and r.kafka_partition = m.kafka_partition
         ) as ranged
         from unnest(
-            %(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[], %(with_events)s::boolean[]
-        ) as m (kafka_partition, start_offset, end_offset, with_events)
+            %(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[], %(last_offsets)s::bigint[],
+            %(last_digests)s::bytea[], %(leader_epochs)s::integer[]
+        ) as m (kafka_partition, start_offset, end_offset, last_offset, last_digest, leader_epoch)
     ), positions as (
         update stream_positions p set
             next_offset = m.end_offset,
+            last_offset = coalesce(m.last_offset, p.last_offset),
+            last_digest = coalesce(m.last_digest, p.last_digest),
+            leader_epoch = case when m.last_offset is null then p.leader_epoch else m.leader_epoch end,
             covered_to = case when m.ranged then m.end_offset else p.covered_to end
         from moved m
         where p.topic_id = %(topic_id)s and p.kafka_partition = m.kafka_partition and p.next_offset = m.start_offset
@@ -184,9 +200,11 @@ _PULSE: Final = """
         (select version from model_versions where promoted_at is not null and retired_at is null) as champion,
         exists (select from stream_pauses where topic = %s) as paused
 """
-# A skip, like a range, begins where the last one ended, so that both tile a partition.
+# A skip, like a range, begins where the last one ended, so that both tile a partition. What was read before it says
+# nothing about the offsets that it skips: the next takeover looks for a last record again.
 _SKIP: Final = """
-    update stream_positions p set next_offset = %s, covered_to = %s
+    update stream_positions p set
+        next_offset = %s, covered_to = %s, last_offset = null, last_digest = null, leader_epoch = null
     from stream_positions before
     where p.topic_id = %s and p.kafka_partition = %s and p.next_offset = %s and p.next_offset < %s
       and before.topic_id = p.topic_id and before.kafka_partition = p.kafka_partition
@@ -366,6 +384,59 @@ def positions_of(connection: psycopg.Connection, topic_id: str) -> dict[int, int
     return dict(rows.fetchall())
 
 
+def last_records_of(connection: psycopg.Connection, topic_id: str) -> dict[int, LastRecord]:
+    """The last record read before each position, by Kafka partition; only where one is known."""
+    rows = connection.execute(
+        """
+        select kafka_partition, last_offset, last_digest, leader_epoch from stream_positions
+        where topic_id = %s and last_offset is not null order by 1
+        """,
+        (topic_id,),
+    )
+    return {partition: LastRecord(*record) for partition, *record in rows}
+
+
+def add_last_records(connection: psycopg.Connection, *, topic_id: str, records: Mapping[int, LastRecord]) -> None:
+    """Record the last record before positions that have none, by Kafka partition; the others are left alone."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            update stream_positions set last_offset = %s, last_digest = %s, leader_epoch = %s
+            where topic_id = %s and kafka_partition = %s and last_offset is null
+            """,
+            [
+                (record.offset, record.digest, record.leader_epoch, topic_id, partition)
+                for partition, record in records.items()
+            ],
+        )
+
+
+def accept_truncation(
+    connection: psycopg.Connection, *, topic_id: str, kafka_partition: int, position: int, reason: str
+) -> bool:
+    """Record that a truncated log is read on from `position`, if the partition still stands there.
+
+    In the caller's transaction, and only by whoever holds the stream's lock.
+
+    Returns:
+        Whether it did; False, and nothing was changed, when the position is another by now.
+    """
+    moved = connection.execute(
+        """
+        update stream_positions set last_offset = null, last_digest = null, leader_epoch = null
+        where topic_id = %s and kafka_partition = %s and next_offset = %s
+        """,
+        (topic_id, kafka_partition, position),
+    )
+    if moved.rowcount != 1:
+        return False
+    connection.execute(
+        "insert into stream_truncations (topic_id, kafka_partition, next_offset, reason) values (%s, %s, %s, %s)",
+        (topic_id, kafka_partition, position, reason),
+    )
+    return True
+
+
 def lock_stream(connection: psycopg.Connection, topic: str) -> None:
     """Wait for the session lock that makes this connection's run the live one of the topic."""
     connection.execute("select pg_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic))
@@ -534,6 +605,7 @@ def pulse(connection: psycopg.Connection, topic: str) -> Pulse:
 def advance(connection: psycopg.Connection, step: Advance) -> Advanced:
     """Record a commit in the open transaction. The caller checks the counts that come back before it commits."""
     partitions = sorted(step.ends)
+    records = [step.last_records.get(partition) for partition in partitions]
     with connection.cursor(row_factory=class_row(Advanced)) as cursor:
         advanced = cursor.execute(
             _ADVANCE,
@@ -543,7 +615,9 @@ def advance(connection: psycopg.Connection, step: Advance) -> Advanced:
                 "partitions": partitions,
                 "starts": [step.starts[partition] for partition in partitions],
                 "ends": [step.ends[partition] for partition in partitions],
-                "with_events": [partition in step.with_events for partition in partitions],
+                "last_offsets": [record and record.offset for record in records],
+                "last_digests": [record and record.digest for record in records],
+                "leader_epochs": [record and record.leader_epoch for record in records],
                 "opened": step.opened,
                 "accepts_from": step.accepts_from,
                 "accepts_until": step.accepts_until,

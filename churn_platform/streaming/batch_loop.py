@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 import psycopg
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from churn_platform.storage import ledger
 from churn_platform.storage.bulk import Rows
@@ -34,15 +34,10 @@ from churn_platform.streaming.exceptions import (
 from churn_platform.streaming.explaining import ExplainerThread
 from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.publisher import Publication, Publisher
-from churn_platform.streaming.reader import (
-    check_positions,
-    ends_of,
-    make_consumer,
-    sort_messages,
-    watermarks,
-)
+from churn_platform.streaming.reader import check_positions, make_consumer, sort_messages, watermarks
 from churn_platform.streaming.scoring import Champion, ChampionFollower, ScoredEvents, load_champion, score
 from churn_platform.streaming.topics import Topic
+from churn_platform.streaming.truncation import Resumed, last_records, resume
 
 POLL_SECONDS: Final = 0.1
 QUEUE_SECONDS: Final = 0.5
@@ -111,11 +106,15 @@ class _Judged:
 
 @dataclass(frozen=True)
 class _Work:
-    """One commit on its way to PostgreSQL. `ends` are the positions after it; without any it is a sign of life."""
+    """One commit on its way to PostgreSQL. Without `ends`, the positions after it, it is a sign of life.
+
+    `last_records` are those of its events, by Kafka partition.
+    """
 
     judged: Future[_Judged] | None
     messages: Sequence[Message]
     ends: Mapping[int, int]
+    last_records: Mapping[int, ledger.LastRecord] = field(default_factory=dict)
 
 
 PULSE: Final = _Work(None, (), {})
@@ -192,6 +191,9 @@ class BatchLoop:
         self._resting = threading.Event()
         self._explainer = ExplainerThread(config.dsn, resting=self._resting, log=log)
         self._positions: dict[int, int] = {}
+        # The last record read of each partition, written or not, and what was read while it was compared with the log.
+        self._last_records: dict[int, ledger.LastRecord] = {}
+        self._resumed = Resumed()
         self._opened: datetime | None = None
         self._accepts_from = config.epoch
         self._accepts_until: datetime | None = None
@@ -208,7 +210,8 @@ class BatchLoop:
         Raises:
             UnknownBatchError: the ledger does not know the batch.
             TopicChangedError: the topic was made anew or has more partitions; nothing was read wrongly.
-            RangeLostError: Kafka no longer holds what comes next.
+            RangeLostError: Kafka no longer holds what comes next, or not the log that was read.
+            LedgerBehindError: the database was restored to an earlier state.
             LedgerConflictError: another run has taken over; nothing of this commit was written.
             PublishError: Kafka did not take a transaction.
         """
@@ -280,16 +283,17 @@ class BatchLoop:
         self._opened, self._accepts_until, self._read_before = batch.opened, batch.accepts_until, batch.events
         self._accepts_from = batch.accepts_from or self._config.epoch
         self._positions = ledger.positions_of(self._connection, topic.topic_id)
-        check_positions(self._consumer, topic.name, self._positions)
+        self._last_records = ledger.last_records_of(self._connection, topic.topic_id)
+        self._resumed = resume(self._consumer, topic.name, self._positions, self._last_records)
+        ledger.add_last_records(self._connection, topic_id=topic.topic_id, records=self._resumed.found)
+        self._last_records |= self._resumed.found
+        self._publisher.require_not_ahead(topic, self._positions)
         return orphans, None
 
     def _loop(self) -> None:
         """Gather, decode and score commits until the batch ends."""
         config = self._config
         next_offsets = dict(self._positions)
-        self._consumer.assign(
-            [TopicPartition(self._topic.name, partition, offset) for partition, offset in next_offsets.items()]
-        )
         partition_ends: dict[int, int] = {}
         self._gathered = math.inf  # when the last commit's events were complete; there is none yet
         read, first_event, last_event = self._read_before, self._opened_on_this_clock(), time.monotonic()
@@ -322,8 +326,9 @@ class BatchLoop:
             if first_event is None:
                 first_event = last_event
                 self._open()
-            next_offsets.update(ends_of(messages, len(self._topic.partitions)))
-            work = self._submit(messages, next_offsets)
+            records = self._last_records_of(messages, next_offsets)
+            next_offsets.update({partition: record.offset + 1 for partition, record in records.items()})
+            work = self._submit(messages, next_offsets, records)
             self._check_topic(asked)
             self._hand_over(work)
             read += len(messages)
@@ -364,23 +369,66 @@ class BatchLoop:
                 f"all of them are read from here on."
             )
 
+    def _last_records_of(
+        self, messages: Sequence[Message], next_offsets: Mapping[int, int]
+    ) -> dict[int, ledger.LastRecord]:
+        """The last record of each Kafka partition among messages.
+
+        Raises:
+            LogTruncatedError: another broker leads a partition now, and its log is not the one that was read.
+        """
+        records = last_records(messages, len(self._topic.partitions))
+        known = self._last_records
+        elected = {p for p, record in records.items() if p in known and known[p].leader_epoch != record.leader_epoch}
+        if elected:
+            self._compare_log({partition: next_offsets[partition] for partition in elected})
+        self._last_records = {**known, **records}
+        return records
+
+    def _compare_log(self, positions: Mapping[int, int]) -> None:
+        """Compare the log with the records that were last read, by a consumer that disturbs nobody.
+
+        Raises:
+            LogTruncatedError: it is not the one that was read.
+        """
+        consumer = make_consumer(self._config)
+        try:
+            resume(consumer, self._topic.name, positions, self._last_records)
+        finally:
+            consumer.close()
+
     def _gather(self, most: int, partition_ends: dict[int, int]) -> list[Message]:
         """What waits: until the linger since the last time is over, and as long as the last commit is being written.
 
         Raises:
             TopicChangedError: the consumer stumbled over a topic that is not the one it was told to read.
-            RangeLostError: Kafka no longer holds what comes next.
+            RangeLostError: Kafka no longer holds what comes next, or not the log that was read.
         """
+        if messages := self._take_resumed(most, partition_ends):
+            return messages
         try:
             return self._gather_from_consumer(most, partition_ends)
         except RangeLostError:
             self._check_topic(topics.ask(self._admin, self._topic.name))
             check_positions(self._consumer, self._topic.name, self._positions)
+            self._compare_log({p: record.offset + 1 for p, record in self._last_records.items()})
             raise
         except KafkaException as error:
             if error.args[0].code() in TOPIC_GONE:
                 self._check_topic(topics.ask(self._admin, self._topic.name))
             raise
+
+    def _take_resumed(self, most: int, partition_ends: dict[int, int]) -> list[Message]:
+        """Events that came while the log was compared. Partition ends are told after them, or they would be skipped."""
+        resumed = self._resumed
+        messages = resumed.messages[:most]
+        del resumed.messages[:most]
+        if not resumed.messages:
+            partition_ends.update(resumed.ends)
+            resumed.ends.clear()
+        if messages:
+            self._gathered = time.monotonic()
+        return messages
 
     def _gather_from_consumer(self, most: int, partition_ends: dict[int, int]) -> list[Message]:
         messages: list[Message] = []
@@ -422,12 +470,14 @@ class BatchLoop:
             return None
         return time.monotonic() - (datetime.now(UTC) - self._opened).total_seconds()
 
-    def _submit(self, messages: Sequence[Message], ends: Mapping[int, int]) -> _Work:
+    def _submit(
+        self, messages: Sequence[Message], ends: Mapping[int, int], records: Mapping[int, ledger.LastRecord]
+    ) -> _Work:
         """Have messages decoded and scored; the next ones are read meanwhile."""
         if self._accepts_until is None:
             raise RuntimeError(f"Batch {self._batch} has events but was never opened.")
         judged = self._scorer.submit(self._judge, messages, self._accepts_until, self.follower.current)
-        return _Work(judged, messages, dict(ends))
+        return _Work(judged, messages, dict(ends), records)
 
     def _judge(self, messages: Sequence[Message], accepts_until: datetime, champion: Champion) -> _Judged:
         """Score the events among the messages; the others are dead letters."""
@@ -526,7 +576,7 @@ class BatchLoop:
                 topic_id=self._topic.topic_id,
                 starts=self._positions,
                 ends=ends,
-                with_events=frozenset(ends_of(work.messages, len(self._topic.partitions))),
+                last_records=work.last_records,
                 predictions=len(written.predictions) if written else 0,
                 dead_letters=written.dead_letters if written else 0,
                 duplicates=written.duplicates if written else 0,

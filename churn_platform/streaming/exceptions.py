@@ -31,6 +31,14 @@ class RangeLostError(StreamError):
     """Kafka no longer holds offsets that have to be read."""
 
 
+class LogTruncatedError(RangeLostError):
+    """A topic's log is not the one that was read: its end was lost, and other records have taken the offsets."""
+
+
+class LedgerBehindError(StreamError):
+    """More was published than the ledger has read: the database was restored to an earlier state."""
+
+
 class LedgerConflictError(StreamError):
     """The ledger does not stand where this commit believed: another run has moved on, and nothing was written."""
 

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, faults
 from churn_platform.streaming.config import LANE, StreamConfig
-from churn_platform.streaming.exceptions import PublishError
+from churn_platform.streaming.exceptions import LedgerBehindError, PublishError
 from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.reader import make_consumer, marker_note, markers, read_all
 from churn_platform.streaming.scoring import ScoredEvents
@@ -165,6 +165,18 @@ class Publisher(threading.Thread):
     def warm_up(self) -> None:
         """Find the brokers of the predictions topic, which has to exist, before there is something to send."""
         self._producer.list_topics(self._config.predictions_topic, KAFKA_SECONDS)
+
+    def require_not_ahead(self, topic: Topic, positions: Mapping[int, int]) -> None:
+        """Refuse to go on where more was published than the ledger has read. Only before begin().
+
+        Args:
+            topic: that the events come from.
+            positions: next offset to read, by Kafka partition.
+
+        Raises:
+            LedgerBehindError: the database was restored to an earlier state.
+        """
+        require_not_ahead(topic.name, positions, markers(self._consumer, topic, seconds=KAFKA_SECONDS))
 
     def begin(self, topic: Topic, positions: Mapping[int, int]) -> None:
         """Start the thread. First it publishes what lies between the marker and these positions of the ledger.
@@ -343,6 +355,8 @@ class Publisher(threading.Thread):
         """
         known = ledger.published_to(connection, self._topic.topic_id)
         found = markers(self._consumer, self._topic, seconds=KAFKA_SECONDS)
+        # Again: the transaction that init_transactions() has settled may have moved them.
+        require_not_ahead(self._topic.name, self._positions, found)
         if any(position > known.get(p, 0) and p not in found for p, position in self._positions.items()):
             # Markers expire after seven days without a commit.
             found = {**self._published_positions(connection, self._topic.topic_id), **found}
@@ -363,3 +377,36 @@ class Publisher(threading.Thread):
             if source.batch in own:
                 found[source.kafka_partition] = max(found.get(source.kafka_partition, 0), source.kafka_offset + 1)
         return found
+
+
+def require_not_ahead(topic: str, positions: Mapping[int, int], published: Mapping[int, int]) -> None:
+    """Refuse a ledger that stands before what was published from it.
+
+    Predictions are published after the commit that holds them, so a published offset is never ahead of the ledger,
+    unless the ledger is an earlier one. Going on would publish the offsets between for a second time.
+
+    Args:
+        topic: name of the events topic.
+        positions: next offset to read, by Kafka partition.
+        published: offset up to which predictions were published, by Kafka partition.
+
+    Raises:
+        LedgerBehindError: some partition was published further than it was read.
+    """
+    ahead = {p: offset for p, offset in sorted(published.items()) if p in positions and offset > positions[p]}
+    if not ahead:
+        return
+    seen = "; ".join(
+        f"{topic}[{partition}] was read up to offset {positions[partition]}, but published up to {offset}"
+        for partition, offset in ahead.items()
+    )
+    commands = "; ".join(
+        f"'churn stream reset --topic {topic} --partition {partition} --to {offset}'"
+        for partition, offset in ahead.items()
+    )
+    raise LedgerBehindError(
+        f"The database stands before what was published from it: {seen}. It was restored to an earlier state, or a "
+        f"failover lost its last commits. Going on would publish these predictions a second time.",
+        remedy=f"Restore a state of the database that has these offsets. Or give up their rows: the predictions stay "
+        f"published, and churn_predictions never holds them: {commands}.",
+    )

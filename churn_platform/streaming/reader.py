@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming.clients import RememberingConsumer, explained
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.exceptions import RangeLostError
+from churn_platform.streaming.exceptions import LogTruncatedError, RangeLostError
 from churn_platform.streaming.topics import Topic
 
 WATERMARK_SECONDS: Final = 10
@@ -20,8 +20,8 @@ POLL_SECONDS: Final = 0.05
 SCANNED_AT_ONCE: Final = 10_000
 # Offsets that other events will bear cannot be read under the same topic id: they are in the ledger already.
 TRUNCATED_REMEDY: Final = (
-    "Restore it, or delete it and create it anew: a new topic id is read from its beginning. Events that were sent "
-    "since it was truncated have to be sent again."
+    "Restore it, or delete it and create it again ('churn stream recreate-topic', for a topic that the platform "
+    "created): another topic id is read from its beginning. Events sent since it was truncated have to be sent again."
 )
 # A broker that has just started has no group coordinator for a moment; librdkafka hands that on instead of waiting.
 COORDINATOR_MOVING: Final = frozenset(
@@ -108,12 +108,14 @@ def ends_of(messages: Sequence[Message], partitions: int) -> dict[int, int]:
     return ends
 
 
-def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]) -> None:
-    """Make sure that Kafka still holds what comes next.
+def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
+    """Make sure that Kafka still holds what comes next, and return its oldest offset, by Kafka partition.
 
     Raises:
-        RangeLostError: events were deleted before they were read, or the topic ends before the position.
+        RangeLostError: events were deleted before they were read.
+        LogTruncatedError: the topic ends before the position.
     """
+    oldest: dict[int, int] = {}
     for partition, position in positions.items():
         low, high = watermarks(consumer, topic, partition)
         if low > position:
@@ -123,10 +125,12 @@ def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]
                 f"'churn stream reset --topic {topic} --partition {partition} --to {low}', or restore the topic."
             )
         if high < position:
-            raise RangeLostError(
+            raise LogTruncatedError(
                 f"{topic}[{partition}] ends at offset {high}, but the ledger has read up to {position}: the topic was "
                 f"truncated. {TRUNCATED_REMEDY}"
             )
+        oldest[partition] = low
+    return oldest
 
 
 def marker_note(topic: Topic, environment: str) -> str:

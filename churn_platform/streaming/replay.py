@@ -1,8 +1,8 @@
 """Replay of a closed batch: the same events, today's champion, in one transaction. It publishes nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import psycopg
@@ -13,13 +13,14 @@ from churn_platform.streaming import clients, topics
 from churn_platform.streaming import dead_letters as letters
 from churn_platform.streaming.commit import Source, Written, prediction_rows, write_rows
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.events import decode
+from churn_platform.streaming.events import UNIX_EPOCH, DeadLetter, EventColumns, decode
 from churn_platform.streaming.exceptions import RangeLostError, ReplayError, UnknownBatchError
 from churn_platform.streaming.reader import offset_of, partition_of, read_ranges
 from churn_platform.streaming.scoring import Champion, load_champion, score
 
 _FORGET_ROWS: Final = """
-    delete from churn_predictions where batch = %s returning kafka_partition, kafka_offset
+    delete from churn_predictions where batch = %s
+    returning kafka_partition, kafka_offset, customer_id, event_timestamp
 """
 _FORGET_SUMS: Final = """
     delete from churn_batch_hours where batch = %s returning hour_timestamp
@@ -37,6 +38,11 @@ _RECORD: Final = """
         replays = replays + 1
     where batch = %s
 """
+
+
+MICROSECOND: Final = timedelta(microseconds=1)
+# Customer id and event time of each row, by Kafka partition and offset.
+_StoredRows = dict[tuple[int, int], tuple[int, datetime]]
 
 
 @dataclass(frozen=True)
@@ -104,14 +110,17 @@ def _replace(
     champion: Champion,
 ) -> ReplayResult:
     batch = recorded.batch
-    rows: set[tuple[int, int]] = set(connection.execute(_FORGET_ROWS, (batch,)).fetchall())
+    rows: _StoredRows = {
+        (partition, offset): (customer, time)
+        for partition, offset, customer, time in connection.execute(_FORGET_ROWS, (batch,))
+    }
     letters.set_aside(connection, batch)
     connection.execute(_FORGET_HIGH_RISK, (batch,))
     hours = {hour for (hour,) in connection.execute(_FORGET_SUMS, (batch,))}
     predictions = dead_letters = duplicates = 0
     sums: list[ledger.HourSums] = []
     for messages in _rows_first(config, source.topic, ranges, rows, recorded.events):
-        written = _write(connection, config, source, recorded, champion, messages)
+        written = _write(connection, config, source, recorded, champion, messages, rows)
         predictions += len(written.predictions)
         dead_letters += written.dead_letters
         duplicates += written.duplicates
@@ -139,7 +148,7 @@ def _replace(
 
 
 def _rows_first(
-    config: StreamConfig, topic: str, ranges: dict[int, tuple[int, int]], rows: set[tuple[int, int]], events: int
+    config: StreamConfig, topic: str, ranges: dict[int, tuple[int, int]], rows: _StoredRows, events: int
 ) -> Iterator[list[Message]]:
     """The events of a batch: first those that are its rows, by Kafka partition and offset, then the others.
 
@@ -159,6 +168,7 @@ def _write(
     recorded: ledger.Batch,
     champion: Champion,
     messages: list[Message],
+    rows: _StoredRows,
 ) -> Written:
     events, dead_letters = decode(
         messages,
@@ -166,6 +176,7 @@ def _write(
         accepts_from=_recorded(recorded.accepts_from, recorded),
         accepts_until=_recorded(recorded.accepts_until, recorded),
     )
+    _require_same_events(source, rows, events, dead_letters)
     scored = score(events, champion, threads=config.scoring_threads)
     return write_rows(
         connection,
@@ -176,6 +187,33 @@ def _write(
         messages,
         high_risk_threshold=config.high_risk_threshold,
     )
+
+
+def _require_same_events(
+    source: Source, rows: _StoredRows, events: EventColumns, dead_letters: Sequence[DeadLetter]
+) -> None:
+    """Refuse records that are not what the rows were made of: the log was cut, and other events took the offsets.
+
+    Raises:
+        ReplayError: at the offset of a row lies another event, or none.
+    """
+    read = zip(
+        events.kafka_partition.tolist(),
+        events.kafka_offset.tolist(),
+        events.customer_id.tolist(),
+        events.event_timestamp.tolist(),
+        strict=True,
+    )
+    found = {(partition, offset): (customer, time) for partition, offset, customer, time in read}
+    found |= {(each.kafka_partition, each.kafka_offset): (None, None) for each in dead_letters}
+    for place, (customer, time) in rows.items():
+        if place in found and found[place] != (customer, (time - UNIX_EPOCH) // MICROSECOND):
+            partition, offset = place
+            raise ReplayError(
+                f"Batch {source.batch} has a row of customer {customer} from {source.topic}[{partition}] offset "
+                f"{offset}, where Kafka holds another record now: the log was truncated and has grown again. The "
+                f"batch's rows stay as they are."
+            )
 
 
 def _recorded(moment: datetime | None, batch: ledger.Batch) -> datetime:

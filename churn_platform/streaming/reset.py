@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
@@ -10,9 +10,10 @@ import psycopg
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.exceptions import ResetError, StreamIsLiveError
-from churn_platform.streaming.reader import TRUNCATED_REMEDY
-from churn_platform.streaming.topics import EARLIEST, LATEST
+from churn_platform.streaming.exceptions import LogTruncatedError, RangeLostError, ResetError, StreamIsLiveError
+from churn_platform.streaming.reader import TRUNCATED_REMEDY, make_consumer
+from churn_platform.streaming.topics import EARLIEST, LATEST, Topic
+from churn_platform.streaming.truncation import resume
 
 EARLIEST_WORD: Final = "earliest"
 LATEST_WORD: Final = "latest"
@@ -22,7 +23,8 @@ LATEST_WORD: Final = "latest"
 class Move:
     """A move of one position forward. Offsets from `position` up to but without `end` are dropped.
 
-    `oldest` is the first offset that Kafka still holds of the partition.
+    `oldest` is the first offset that Kafka still holds of the partition. `truncated` says that the log was cut below
+    the position and has grown past it; then the position may stay, and records below it are never read either.
     """
 
     topic: str
@@ -31,6 +33,7 @@ class Move:
     position: int
     end: int
     oldest: int
+    truncated: bool
 
     @property
     def dropped(self) -> int:
@@ -61,7 +64,7 @@ def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
 
 
 def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, to: str) -> Move | None:
-    """What moving the position would drop; None when it stands there already.
+    """What moving the position would drop; None when it stands there already, in the log that was read.
 
     Args:
         connection: that holds the stream's lock.
@@ -92,11 +95,12 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
             f"can help, for offsets {last}..{position - 1} will be given to other events.",
             remedy=TRUNCATED_REMEDY,
         )
+    truncated = _is_truncated(connection, config, described, partition, position)
     end = _offset(to, oldest=oldest, last=last)
     where = f"{topic}[{partition}] stands at offset {position}"
     if end > last:
         raise ResetError(f"{where} and ends at {last}: it cannot move to {end}, past events that are still to come.")
-    if end == position:
+    if end == position and not truncated:
         return None
     if end < position:
         back = f"{where}: moving it back to {end} would count events twice."
@@ -114,30 +118,78 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
         position=position,
         end=end,
         oldest=oldest,
+        truncated=truncated,
     )
 
 
+def _is_truncated(
+    connection: psycopg.Connection, config: StreamConfig, topic: Topic, partition: int, position: int
+) -> bool:
+    """Whether the log of a partition that reaches its position is another one than that which was read."""
+    consumer = make_consumer(config)
+    try:
+        resume(consumer, topic.name, {partition: position}, ledger.last_records_of(connection, topic.topic_id))
+    except LogTruncatedError:
+        return True
+    except RangeLostError:
+        return False  # retention has deleted what comes next
+    finally:
+        consumer.close()
+    return False
+
+
 def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
-    """Skip the offsets, in one transaction that records them with the reason.
+    """Skip the offsets, in one transaction that records them, and the truncation, with the reason.
 
     Raises:
         ResetError: the position is another by now.
     """
+    topic_id, partition, position = move.topic_id, move.kafka_partition, move.position
     with connection.transaction():
-        done = ledger.skip(
-            connection,
-            topic_id=move.topic_id,
-            kafka_partition=move.kafka_partition,
-            position=move.position,
-            end=move.end,
-            reason=reason,
+        done = not move.truncated or ledger.accept_truncation(
+            connection, topic_id=topic_id, kafka_partition=partition, position=position, reason=reason
         )
+        if done and move.dropped:
+            done = ledger.skip(
+                connection,
+                topic_id=topic_id,
+                kafka_partition=partition,
+                position=position,
+                end=move.end,
+                reason=reason,
+            )
     if not done:
         raise ResetError(
             f"{move.topic}[{move.kafka_partition}] no longer stands at offset {move.position}: somebody else has moved "
             f"it. Nothing was changed.",
             remedy="Look at 'churn status' and try again.",
         )
+
+
+def recreate_topic(connection: psycopg.Connection, config: StreamConfig, *, topic: str) -> topics.Topic:
+    """Delete a topic that the platform created, with every event in it, and create it again.
+
+    Another topic id is read from its beginning, so this is how a stream goes on whose log lost its end.
+
+    Args:
+        connection: that holds the stream's lock.
+        topic: name of the events topic.
+
+    Raises:
+        ResetError: the platform did not create the topic.
+        TopicMissingError: there is no such topic.
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+    """
+    admin = clients.admin(config.kafka)
+    described = topics.describe(admin, topic)
+    if described.topic_id not in ledger.created_topics(connection):
+        raise ResetError(
+            f"The platform did not create the topic {topic!r}, id {described.topic_id}. Nothing was changed.",
+            remedy="Delete it and create it again with the tools of your Kafka.",
+        )
+    topics.delete(admin, described)
+    topics.create_missing(admin, replace(config, events_topic=topic))
+    return topics.describe(admin, topic)
 
 
 def _offset(to: str, *, oldest: int, last: int) -> int:

@@ -14,9 +14,11 @@ from psycopg.rows import class_row
 from churn_platform.storage import ledger, model_versions
 from churn_platform.streaming import topics
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.exceptions import RangeLostError, TopicMissingError
-from churn_platform.streaming.reader import check_positions, make_consumer, markers
+from churn_platform.streaming.exceptions import LedgerBehindError, RangeLostError, TopicMissingError
+from churn_platform.streaming.publisher import require_not_ahead
+from churn_platform.streaming.reader import make_consumer, markers
 from churn_platform.streaming.topics import LATEST
+from churn_platform.streaming.truncation import resume
 
 # Longest wait for a server that does not answer.
 ANSWER_SECONDS: Final = 5
@@ -30,7 +32,7 @@ _LATEST_BATCH: Final = """
     from stream_batches where opened is not null order by opened desc limit 1
 """
 _POSITIONS: Final = """
-    select topic_id, kafka_partition, first_offset, next_offset
+    select topic_id, kafka_partition, first_offset, next_offset, last_offset, last_digest, leader_epoch
     from stream_positions join stream_topics using (topic_id) where topic = %s
 """
 _LETTERS: Final = """
@@ -44,10 +46,11 @@ _LETTERS: Final = """
 
 @dataclass(frozen=True)
 class _Position:
-    """Where the stream began to read a partition, and what it reads next."""
+    """Where the stream began to read a partition, what it reads next, and the last record that it has read."""
 
     first_offset: int
     next_offset: int
+    last_record: ledger.LastRecord | None
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,9 @@ def _look_at_the_ledger(
         status.problems.append("No champion model yet: materialize champion_model. Until then nothing is scored.")
     status.paused_since = ledger.paused_since(connection, topic)
     positions: dict[str, dict[int, _Position]] = {}
-    for topic_id, partition, first_offset, next_offset in connection.execute(_POSITIONS, (topic,)):
-        positions.setdefault(topic_id, {})[partition] = _Position(first_offset, next_offset)
+    for topic_id, partition, first_offset, next_offset, *last in connection.execute(_POSITIONS, (topic,)):
+        record = None if last[0] is None else ledger.LastRecord(*last)
+        positions.setdefault(topic_id, {})[partition] = _Position(first_offset, next_offset, record)
     if status.live_run is None or first is None:
         status.events_per_second = 0.0  # only a live run counts events
         return positions
@@ -200,8 +204,10 @@ def _look_at_kafka(
         status.partitions = [
             _partition(number, end, known.get(number), published.get(number)) for number, end in sorted(ends.items())
         ]
-        check_positions(consumer, topic.name, {number: where.next_offset for number, where in known.items()})
-    except RangeLostError as error:
+        offsets = {number: where.next_offset for number, where in known.items()}
+        require_not_ahead(topic.name, offsets, published)
+        resume(consumer, topic.name, offsets, {p: each.last_record for p, each in known.items() if each.last_record})
+    except (LedgerBehindError, RangeLostError) as error:
         status.problems.append(str(error))
     finally:
         consumer.close()

@@ -149,6 +149,24 @@ def create_unrecorded(admin: AdminClient, config: StreamConfig) -> list[str]:
     return created
 
 
+def delete(admin: AdminClient, topic: Topic) -> None:
+    """Delete a topic, and wait until no topic of this id is known any more.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+    """
+    with explained(admin):
+        admin.delete_topics([topic.name], request_timeout=REQUEST_SECONDS)[topic.name].result()
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        try:
+            if describe(admin, topic.name).topic_id != topic.topic_id or time.monotonic() > deadline:
+                return
+        except TopicMissingError:
+            return
+        time.sleep(PAUSE_SECONDS)
+
+
 def _missing(admin: AdminClient, config: StreamConfig) -> list[NewTopic]:
     """Those of our topics that do not exist, as they are to be made."""
     with explained(admin):

@@ -10,9 +10,10 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
+from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.exceptions import TopicMissingError
+from churn_platform.streaming.exceptions import RangeLostError, TopicMissingError
 from churn_platform.streaming.extracts import (
     ID_TYPE,
     Extract,
@@ -25,6 +26,7 @@ from churn_platform.streaming.extracts import (
 )
 from churn_platform.streaming.reader import make_consumer, markers, read_ranges
 from churn_platform.streaming.topics import EARLIEST, LATEST, Topic
+from churn_platform.streaming.truncation import resume
 
 ANSWER_SECONDS: Final = 10
 EXAMPLES: Final = 5
@@ -206,6 +208,7 @@ def verify(config: StreamConfig, progress: Progress = lambda _stage, _count: Non
                 rows_of_batches(extract),
                 *unique(extract, progress),
                 ledger_tiles(connection, config, extract, before, progress),
+                log(connection, config, before),
                 lag(config, extract, before),
                 *hours(connection, config, progress),
                 published(connection, config, extract, before, progress),
@@ -372,6 +375,30 @@ def _events_after_ranges(config: StreamConfig, extract: Extract, before: _Kafka)
         for messages in read_ranges(config, before.topic.name, asked, chunk=MARKERS_AT_ONCE)
         for message in messages
     ]
+
+
+def log(connection: psycopg.Connection, config: StreamConfig, before: _Kafka) -> Law:
+    """The events topic has the records that were read last, and nothing else was read at their offsets."""
+    found, compared = _Findings(), 0
+    if before.topic is not None:
+        topic = before.topic
+        positions = ledger.positions_of(connection, topic.topic_id)
+        known = ledger.last_records_of(connection, topic.topic_id)
+        compared = len(known)
+        for partition, position in positions.items():
+            consumer = make_consumer(config)
+            try:
+                resume(consumer, topic.name, {partition: position}, known)
+            except RangeLostError as error:
+                found.add(1, [str(error)])
+            finally:
+                consumer.close()
+    return found.law(
+        "log",
+        f"{config.events_topic} holds what comes next, and the records that were read last from {compared:,} "
+        f"partitions are still in it or were deleted by retention",
+        partitions=compared,
+    )
 
 
 def lag(config: StreamConfig, extract: Extract, before: _Kafka) -> Law:

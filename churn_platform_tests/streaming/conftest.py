@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -25,8 +26,12 @@ def stream(database: str, bundle_uri: str) -> Iterator[Stream]:
         yield stream
 
 
-def new_stream(database: str, bundle_uri: str) -> Stream:
-    """A stream in this database, with a champion and empty topics of three partitions."""
+def new_stream(database: str, bundle_uri: str, **changes: Any) -> Stream:
+    """A stream in this database, with a champion and empty topics of three partitions.
+
+    Args:
+        changes: fields of its configuration that are to be others.
+    """
     number = next(_number)
     config = replace(
         StreamConfig.from_settings(settings()),
@@ -38,6 +43,7 @@ def new_stream(database: str, bundle_uri: str) -> Stream:
         idle_seconds=0.5,
         linger=0.005,
     )
+    config = replace(config, **changes)
     topics.create_missing(AdminClient(config.kafka), config)
     with psycopg.connect(config.dsn) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})

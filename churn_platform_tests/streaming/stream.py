@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -117,6 +117,16 @@ class Stream:
         thread = threading.Thread(target=self.materialize, args=(key,), kwargs=changes)
         thread.start()
         return thread
+
+    @contextmanager
+    def in_thread(self, work: Callable[[], object]) -> Iterator[threading.Thread]:
+        """Do work in a thread, and wait for its end when the block ends."""
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            thread.join()
 
     def commit_and_die(self, key: str, events: Sequence[Mapping[str, object]]) -> None:
         """Let a run commit these to PostgreSQL and end before it publishes them, as a kill between the two does."""

@@ -119,7 +119,7 @@ def test_a_truncated_topic_is_to_be_made_anew(stream: Stream) -> None:
     stream.connection.execute("update stream_positions set next_offset = 9, covered_to = 9 where kafka_partition = 0")
 
     for to in ("earliest", "latest", "1"):
-        with pytest.raises(ResetError, match=r"truncated.*create it anew"):
+        with pytest.raises(ResetError, match=r"truncated.*create it again"):
             move(stream, to)
 
 
