@@ -7,6 +7,7 @@ import dagster as dg
 import psycopg
 import pytest
 
+from churn_platform.definitions import defs
 from churn_platform.sensors import DEAD_SECONDS, STREAM_TAG
 from churn_platform.storage import ledger
 from churn_platform.streaming import faults
@@ -25,7 +26,6 @@ class Running:
     def __init__(self, assets: Assets, key: str, point: FaultPoint, at_point: Callable[[], None]) -> None:
         self.reached = threading.Event()
         self._assets, self._key, self._point, self._at_point = assets, key, point, at_point
-        self.result: dg.ExecuteInProcessResult | None = None
         self._thread = threading.Thread(target=self._run)
 
     def _hook(self, point: FaultPoint) -> None:
@@ -34,7 +34,12 @@ class Running:
             self.reached.set()
 
     def _run(self) -> None:
-        self.result = self._assets.run("prediction_stream_job", partition_key=self._key, **{STREAM_TAG: "live"})
+        defs.resolve_job_def("prediction_stream_job").execute_in_process(
+            instance=self._assets.instance,
+            partition_key=self._key,
+            tags={STREAM_TAG: "live"},
+            raise_on_error=False,
+        )
 
     def __enter__(self) -> "Running":
         faults.hook = self._hook
@@ -124,13 +129,18 @@ def test_a_run_that_was_failed_while_it_had_no_session_never_succeeds_and_report
         """As a process that is frozen for longer than its lease: PostgreSQL ends its sessions, and a tick fails it."""
         run = _record(assets)
         with psycopg.connect(platform, autocommit=True) as connection:
-            connection.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%%' || %s",
-                (run.run_id,),
-            )
-            with ledger.dead_run(connection, run.run_id) as is_dead:
-                assert is_dead
-                assets.instance.report_run_failed(run, "Its process is gone.")
+
+            def is_failed() -> bool:
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%%' || %s",
+                    (run.run_id,),
+                )
+                with ledger.dead_run(connection, run.run_id) as is_dead:
+                    if is_dead:
+                        assets.instance.report_run_failed(run, "Its process is gone.")
+                    return is_dead
+
+            wait_until(is_failed, what="its sessions to end")
 
     with Running(assets, key, FaultPoint.BEFORE_CLOSING, be_taken_for_dead):
         pass
