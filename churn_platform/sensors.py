@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 
 from churn_platform.assets.batches import orphan_materialization
-from churn_platform.assets.predictions import churn_predictions_topic, customer_events
+from churn_platform.assets.predictions import SESSION_TAG, churn_predictions_topic, customer_events
 from churn_platform.assets.shown import rows_table
 from churn_platform.jobs import daily_metrics_job, hourly_metrics_job, prediction_stream_job
 from churn_platform.partitions import batch_key, batches, day_key, hour_key
 from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
+from churn_platform.run_workers import Worker, worker_of
 from churn_platform.settings import settings
 from churn_platform.streaming.config import LANE
 
@@ -41,10 +42,16 @@ TICK_SECONDS: Final = 4
 METRICS_TICK_SECONDS: Final = 14
 # A streaming run that has just taken over is given its standby at the next tick of the other sensor.
 STANDBY_SECONDS: Final = 10
-# A run that so many seconds long has had no session in PostgreSQL is dead, whatever its record says: one that lost its
-# connection comes back within three, one that starts needs some seconds for its imports.
+# A run that had a session in PostgreSQL and so many seconds long has none is dead, whatever its record says: one that
+# lost its connection comes back within three. So is one that its launcher says has no process.
 DEAD_SECONDS: Final = 10
-NEVER_STARTED_SECONDS: Final = 60
+# A run that was made and not submitted in this time never is: whoever made it died in between.
+UNSUBMITTED_SECONDS: Final = 120
+# A launcher that so long knows nothing of a run was never asked, or does not keep what it knew. Longer than any that
+# runs are launched with needs to answer again.
+UNKNOWN_SECONDS: Final = 900
+# A run that starts takes a core for some seconds; one that is starting for longer waits for its machine.
+BUSY_STARTING_SECONDS: Final = 60
 # Failed runs that the wait before the next try looks at.
 LATEST_RUNS: Final = 8
 OBSERVE_SECONDS: Final = 60
@@ -57,7 +64,10 @@ RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 
 @dataclass(frozen=True)
 class _StreamingRuns:
+    """`active` stream or are about to; `starting_seconds`: of those that have no session yet, the longest wait."""
+
     active: list[dg.DagsterRun]
+    starting_seconds: float | None
     missing: dict[str, float]
     failures: int
     since_failure: float | None
@@ -115,7 +125,7 @@ def customer_events_sensor(
         except TopicMissingError as error:
             return dg.SkipReason(str(error))
         state = _State.load(context.cursor)
-        runs = _streaming_runs(context.instance, ledger.streaming_sessions(connection), state.missing, now)
+        runs = _streaming_runs(context.instance, connection, state.missing, now)
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
             orphan_materialization(batch, ledger.ranges_of(connection, batch.batch))
             for batch in _unreported(context.instance, connection)
@@ -126,6 +136,7 @@ def customer_events_sensor(
                 waiting=backlog.waiting,
                 unpublished=ledger.may_be_unpublished(connection, config.events_topic),
                 active_runs=len(runs.active),
+                starting_seconds=runs.starting_seconds,
                 has_champion=model_versions.champion(connection) is not None,
                 paused_since=ledger.paused_since(connection, config.events_topic),
                 batch_open_seconds=_age(batch.opened if batch else None, now),
@@ -168,38 +179,85 @@ def customer_events_sensor(
 
 
 def _streaming_runs(
-    instance: dg.DagsterInstance, sessions: set[str], missing: Mapping[str, float], now: float
+    instance: dg.DagsterInstance, connection: "psycopg.Connection", missing: Mapping[str, float], now: float
 ) -> _StreamingRuns:
     """The streaming runs that live, after those whose process is gone have been failed.
 
-    A run whose code server died with it keeps its STARTED record for ever and would stall the stream.
+    A run whose code server died with it keeps its STARTED record for ever and would stall the stream. So would one of
+    any job that died before it started, by its place in the queue.
 
     Args:
-        sessions: run ids that PostgreSQL has a session of.
-        missing: since when an active run has been seen without one, by run id, in seconds since 1970.
+        missing: since when an active run has been seen without a session in PostgreSQL, in seconds since 1970, by id.
     """
+    from churn_platform.storage import ledger
     from churn_platform.streaming.planning import failures_in_a_row
 
+    sessions = ledger.streaming_sessions(connection)
     records = instance.get_run_records(dg.RunsFilter(tags={STREAM_TAG: "live"}), limit=LATEST_RUNS)
-    active, finished, still_missing = [], [], {}
-    for record in records:
-        run = record.dagster_run
-        if run.status not in ACTIVE:
-            finished.append(record)
-            continue
-        since = missing.get(run.run_id, now)
-        if run.run_id in sessions or run.status == dg.DagsterRunStatus.QUEUED:
-            active.append(run)
-        elif now - since <= (DEAD_SECONDS if record.start_time is not None else NEVER_STARTED_SECONDS):
-            active.append(run)
-            still_missing[run.run_id] = since
-        else:
-            instance.report_run_failed(
-                run, f"Its process is gone: PostgreSQL has had no session of this run for {now - since:.0f} s."
-            )
+    live = [record for record in records if record.dagster_run.status in ACTIVE]
+    finished = [record for record in records if record.dagster_run.status not in ACTIVE]
+    streaming = {record.dagster_run.run_id for record in live}
+    starting = instance.get_run_records(dg.RunsFilter(statuses=list(STARTING)))
+    absent = [
+        record
+        for record in [*live, *(each for each in starting if each.dagster_run.run_id not in streaming)]
+        if record.dagster_run.run_id not in sessions and record.dagster_run.status != dg.DagsterRunStatus.QUEUED
+    ]
+    since = {record.dagster_run.run_id: missing.get(record.dagster_run.run_id, now) for record in absent}
+    dead = {
+        record.dagster_run.run_id
+        for record in absent
+        if _fail_if_dead(instance, connection, record.dagster_run, now - since[record.dagster_run.run_id])
+    }
+    closed = ledger.closed_batches(connection, [key for each in live if (key := _key(each.dagster_run)) is not None])
+    # A run whose batch is closed explains it, or replays it: it lives, and streams nothing.
+    active = [each.dagster_run for each in live if each.dagster_run.run_id not in dead]
+    active = [run for run in active if _key(run) not in closed]
     count = failures_in_a_row([record.dagster_run.status == dg.DagsterRunStatus.FAILURE for record in finished])
     ended = finished[0].end_time if count else None
-    return _StreamingRuns(active, still_missing, count, None if ended is None else now - ended)
+    return _StreamingRuns(
+        active=active,
+        starting_seconds=max((now - since[run.run_id] for run in active if run.run_id in since), default=None),
+        missing={run_id: moment for run_id, moment in since.items() if run_id not in dead},
+        failures=count,
+        since_failure=None if ended is None else now - ended,
+    )
+
+
+def _key(run: dg.DagsterRun) -> str | None:
+    """The batch key of a streaming run."""
+    return run.tags.get("dagster/partition")
+
+
+def _fail_if_dead(
+    instance: dg.DagsterInstance, connection: "psycopg.Connection", run: dg.DagsterRun, absent_seconds: float
+) -> bool:
+    """Fail a run that has had no session for so long, if it is dead; whether it was.
+
+    A run that has had its session is dead without one. Whether one that is still to start has a process, its launcher
+    knows, however long that takes.
+    """
+    from churn_platform.storage import ledger
+
+    if absent_seconds <= DEAD_SECONDS:
+        return False
+    words = f"PostgreSQL has had no session of this run for {absent_seconds:.0f} s."
+    if SESSION_TAG not in run.tags:
+        if run.status == dg.DagsterRunStatus.NOT_STARTED:
+            worker, patience = None, UNSUBMITTED_SECONDS
+            words = f"It was not submitted within {absent_seconds:.0f} s."
+        else:
+            worker = worker_of(instance, run)
+            patience = UNKNOWN_SECONDS if worker is Worker.UNKNOWN and run.status in STARTING else DEAD_SECONDS
+            words += f" The run launcher says of its process: {worker.name.lower()}."
+        if worker is Worker.ALIVE or absent_seconds <= patience:
+            return False
+    with ledger.dead_run(connection, run.run_id) as is_dead:
+        latest = instance.get_run_by_id(run.run_id)
+        if not is_dead or latest is None or latest.status != run.status:
+            return False
+        instance.report_run_failed(run, f"Its process is gone. {words}")
+    return True
 
 
 def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> "list[ledger.Batch]":
@@ -295,7 +353,7 @@ def is_another_starting(instance: dg.DagsterInstance, connection: "psycopg.Conne
     opened = _age(batch.opened if batch else None, time.time())
     if settings().standby and opened is not None and opened < STANDBY_SECONDS:
         return True
-    since = datetime.now(UTC) - timedelta(seconds=NEVER_STARTED_SECONDS)
+    since = datetime.now(UTC) - timedelta(seconds=BUSY_STARTING_SECONDS)
     return instance.get_runs_count(dg.RunsFilter(statuses=list(STARTING), created_after=since)) > 0
 
 

@@ -18,10 +18,10 @@ from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.sensors import (
     DEAD_SECONDS,
-    NEVER_STARTED_SECONDS,
     RANGE_END_TAG,
     RANGE_START_TAG,
     STREAM_TAG,
+    UNKNOWN_SECONDS,
     customer_events_sensor,
     dirty_hours_sensor,
 )
@@ -194,7 +194,22 @@ def test_a_run_that_lost_its_connection_and_came_back_is_not_dead(ticks: Ticks) 
     assert not _run(ticks, run).is_finished
 
 
-def test_a_run_that_never_starts_is_failed_later(ticks: Ticks) -> None:
+def test_a_run_that_holds_its_lock_is_not_failed_though_its_session_was_not_seen(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
+    ticks.tick()
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+
+    with ticks.connect() as connected_since:
+        ledger.hold_run(connected_since, run.run_id)
+        ticks.tick()
+        assert not _run(ticks, run).is_finished
+    ticks.tick()
+
+    assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_whose_launcher_knows_nothing_of_it_is_failed_much_later(ticks: Ticks) -> None:
     ticks.send(5)
     run = ticks.instance.create_run_for_job(
         defs.resolve_job_def("prediction_stream_job"),
@@ -206,10 +221,26 @@ def test_a_run_that_never_starts_is_failed_later(ticks: Ticks) -> None:
     ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
     ticks.tick()
     assert not _run(ticks, run).is_finished
-    ticks.age_what_is_missing(seconds=NEVER_STARTED_SECONDS)
+    ticks.age_what_is_missing(seconds=UNKNOWN_SECONDS)
     ticks.tick()
 
     assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_whose_batch_is_closed_lives_on_and_another_one_streams(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("closed", dg.DagsterRunStatus.STARTED, started=3600)
+    with ticks.connect() as connection:
+        ledger.plan_batch(connection, "closed")
+        connection.execute("update stream_batches set opened = now(), closed = now() where batch = 'closed'")
+
+    with psycopg.connect(ticks.database, application_name=ledger.run_session_name(run.run_id)):
+        ticks.tick()
+        ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+        result = ticks.tick()
+
+    assert len(result.run_requests or []) == 1
+    assert not _run(ticks, run).is_finished
 
 
 def test_a_paused_stream_gets_no_run_until_it_is_resumed(ticks: Ticks) -> None:

@@ -35,7 +35,7 @@ def main() -> None:
     key = batch_key(datetime.now(UTC))
     with psycopg.connect(config.dsn, autocommit=True) as connection:
         ledger.plan_batch(connection, key)
-    runs.materialize(config, [key], run_id="benchmark", log=lambda _: None, on_orphans=lambda _: None)
+    runs.materialize(config, [key], run_id="benchmark", log=lambda _: None, confirm=lambda: None)
 
 
 if __name__ == "__main__":

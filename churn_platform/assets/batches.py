@@ -113,8 +113,8 @@ def look_at(connection: psycopg.Connection, batch: str) -> BatchRows:
 
 
 def orphan_materialization(batch: ledger.Batch, ranges: list[ledger.OffsetRange]) -> dg.AssetMaterialization:
-    """The materialization of a batch whose own run died after it had committed events."""
-    note = f"Committed by run {batch.run_id}, which died; closed and reported by its successor."
+    """The materialization of a batch whose own run ended before it could report it."""
+    note = f"Committed by run {batch.run_id}, which ended before it could report this batch."
     return dg.AssetMaterialization(
         PREDICTIONS, partition=batch.batch, metadata={**batch_metadata(batch, ranges), "note": note}
     )

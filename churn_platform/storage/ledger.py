@@ -13,6 +13,9 @@ from psycopg.rows import class_row
 # First key of the advisory lock that makes a stream live; the second is the hash of the topic's name.
 STREAM_LOCK: Final = 0x63687572  # "chur"
 SESSION_PREFIX: Final = "churn stream "
+# First key of the advisory lock that a run holds while it lives; the second is the hash of its id.
+RUN_LOCK: Final = 0x6372756E  # "crun"
+RUN_SESSION_PREFIX: Final = "churn run "
 
 
 @dataclass(frozen=True)
@@ -244,12 +247,38 @@ def session_name(run_id: str) -> str:
     return f"{SESSION_PREFIX}{run_id}"
 
 
+def run_session_name(run_id: str) -> str:
+    """Name of the session that a run keeps from its first moment to its last, whatever it does."""
+    return f"{RUN_SESSION_PREFIX}{run_id}"
+
+
 def streaming_sessions(connection: psycopg.Connection) -> set[str]:
-    """Dagster run ids of the streaming runs that PostgreSQL has a session of: those that are really alive."""
+    """Dagster run ids of the runs of churn_predictions that PostgreSQL has a session of: they are alive."""
     names = connection.execute(
-        "select application_name from pg_stat_activity where starts_with(application_name, %s)", (SESSION_PREFIX,)
+        """
+        select application_name from pg_stat_activity
+        where starts_with(application_name, %s) or starts_with(application_name, %s)
+        """,
+        (RUN_SESSION_PREFIX, SESSION_PREFIX),
     )
-    return {name.removeprefix(SESSION_PREFIX) for (name,) in names}
+    return {name.removeprefix(RUN_SESSION_PREFIX).removeprefix(SESSION_PREFIX) for (name,) in names}
+
+
+def hold_run(connection: psycopg.Connection, run_id: str) -> None:
+    """Hold the lock that says that this run is alive, for as long as the session lasts; several sessions may."""
+    connection.execute("select pg_advisory_lock_shared(%s, hashtext(%s))", (RUN_LOCK, run_id))
+
+
+@contextmanager
+def dead_run(connection: psycopg.Connection, run_id: str) -> Iterator[bool]:
+    """Whether no session holds the lock of this run. If none does, none can take it before the block ends."""
+    row = connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (RUN_LOCK, run_id)).fetchone()
+    taken = row is not None and row[0]
+    try:
+        yield taken
+    finally:
+        if taken:
+            connection.execute("select pg_advisory_unlock(%s, hashtext(%s))", (RUN_LOCK, run_id))
 
 
 def plan_batch(connection: psycopg.Connection, batch: str) -> None:
@@ -331,6 +360,14 @@ def open_batch(connection: psycopg.Connection) -> Batch | None:
     """The batch that is open, or None."""
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
         return cursor.execute(_OPEN_BATCH).fetchone()
+
+
+def closed_batches(connection: psycopg.Connection, keys: Sequence[str]) -> set[str]:
+    """Of these keys those whose batches are closed: a run of such a key streams no more."""
+    rows = connection.execute(
+        "select batch from stream_batches where batch = any(%s) and closed is not null", (list(keys),)
+    )
+    return {batch for (batch,) in rows}
 
 
 def ranges_of(connection: psycopg.Connection, batch: str) -> list[OffsetRange]:

@@ -43,6 +43,10 @@ class LedgerConflictError(StreamError):
     """The ledger does not stand where this commit believed: another run has moved on, and nothing was written."""
 
 
+class RunEndedError(StreamError):
+    """Dagster's record of this run has ended while the run was still at work: it stops and reports nothing."""
+
+
 class LawBrokenError(StreamError):
     """events = predictions + dead letters + duplicates does not hold; nothing was written."""
 

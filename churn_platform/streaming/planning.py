@@ -9,6 +9,8 @@ from typing import Final
 FLOWING_SECONDS: Final = 5.0
 # Without a standby its successor is asked for this long before the batch closes: a run needs 2-3 s to start.
 LEAD_SECONDS: Final = 6.0
+# A run that takes longer to start is worth a word.
+SLOW_SECONDS: Final = 30.0
 FIRST_WAIT_SECONDS: Final = 10.0
 LONGEST_WAIT_SECONDS: Final = 60.0
 
@@ -18,13 +20,14 @@ class Observed:
     """What the sensor saw. Seconds are ages; None where there is no such thing.
 
     `unpublished`: of what was read, something is not known to be published. `active_runs` counts streaming runs that
-    are queued, starting or running; `failures` says how many of the latest runs failed in a row, and `since_failure`
-    how long ago the last of them did.
+    are queued, starting or running; `starting_seconds` is how long one of them has been without a session. `failures`
+    says how many of the latest runs failed in a row, and `since_failure` how long ago the last of them did.
     """
 
     waiting: int
     unpublished: bool
     active_runs: int
+    starting_seconds: float | None
     has_champion: bool
     paused_since: datetime | None
     batch_open_seconds: float | None
@@ -69,6 +72,8 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
         return Decision(True, f"{waiting}, no run is live.")
     if seen.active_runs > 1:
         return Decision(False, f"Streaming, with a standby. {waiting}.")
+    if seen.batch_open_seconds is None and seen.starting_seconds is not None and seen.starting_seconds >= SLOW_SECONDS:
+        return Decision(False, f"A run is starting, for {seen.starting_seconds:.0f} s now. {waiting}.")
     if seen.batch_open_seconds is None:
         return Decision(False, f"A run is starting, or waits for its first event. {waiting}.")
     flowing = seen.last_commit_seconds is not None and seen.last_commit_seconds <= FLOWING_SECONDS

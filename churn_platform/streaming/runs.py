@@ -30,7 +30,7 @@ def materialize(
     *,
     run_id: str,
     log: Callable[[str], None],
-    on_orphans: Callable[[list[ledger.Batch]], None],
+    confirm: Callable[[], None],
 ) -> Outcome:
     """Stream into a planned or open batch, replay closed ones.
 
@@ -38,9 +38,10 @@ def materialize(
         keys: one batch key, or several closed ones (a backfill).
         run_id: Dagster's id of this run, by which PostgreSQL knows its session.
         log: writes a line to the run's log.
-        on_orphans: called with batches that were closed for a run that died.
+        confirm: RunSession.confirm() of this run.
 
     Raises:
+        RunEndedError: somebody has ended this run's record; nothing more is written.
         UnknownBatchError: the ledger does not know a key.
         ReplayError: several keys, of which one is not closed; or events that Kafka no longer gives.
         StreamError: see StreamingRun.run().
@@ -55,16 +56,19 @@ def materialize(
         )
     unclosed = [key for key, batch in found.items() if batch is not None and batch.closed is None]
     if not unclosed:
-        return _replay_all(config, keys, log)
+        outcome = _replay_all(config, keys, log)
+        confirm()
+        return outcome
     if len(keys) > 1:
         raise ReplayError(
             f"Still open or never opened: {', '.join(unclosed)}. A run over several batches replays closed ones only; "
             f"leave these out. Nothing was changed."
         )
     with explained(config.kafka):
-        result = StreamingRun(config, batch=keys[0], run_id=run_id, log=log).run(on_orphans)
+        result = StreamingRun(config, batch=keys[0], run_id=run_id, log=log, confirm=confirm).run()
     # The lock is free by now: the next run streams while this one ends its own batch.
     late = explain_batch(config.dsn, keys[0], log)
+    confirm()
     return _stream(result, late, log)
 
 
@@ -83,7 +87,8 @@ def _stream(result: StreamResult, explained_late: int, log: Callable[[str], None
         f"Ended by {result.ending}: {result.commits} commits, {result.published} predictions published, "
         f"{result.recovered} published for a predecessor, waited {result.waited_seconds:.1f} s for the lock."
     )
-    if result.commits == 0:
+    # A batch that another run closed is materialized by the sensor, once, however much of it this run has committed.
+    if result.commits == 0 or result.ending is Ending.CLOSED:
         note = "no event came" if result.ending is Ending.IDLE else str(result.ending)
         return Outcome(False, note)
     metadata: dict[str, str | int | float] = {}

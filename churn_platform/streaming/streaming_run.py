@@ -9,7 +9,6 @@ from typing import Final
 import psycopg
 from confluent_kafka import KafkaError, KafkaException
 
-from churn_platform.storage import ledger
 from churn_platform.streaming.batch_loop import BatchLoop, StreamResult
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import (
@@ -91,22 +90,28 @@ class StreamingRun:
     batch where the ledger says. When another run has closed the batch meanwhile, there is nothing left to do.
     """
 
-    def __init__(self, config: StreamConfig, *, batch: str, run_id: str, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: StreamConfig, *, batch: str, run_id: str, log: Callable[[str], None], confirm: Callable[[], None]
+    ) -> None:
+        """Describe the run.
+
+        Args:
+            confirm: RunSession.confirm() of this run: asked before each hold.
+        """
         self._config = config
         self._batch = batch
         self._run_id = run_id
         self._log = log
+        self._confirm = confirm
         self._result = StreamResult()
         self._follower: ChampionFollower | None = None
         self._noted: list[str] = []
 
-    def run(self, on_lock: Callable[[list[ledger.Batch]], None]) -> StreamResult:
+    def run(self) -> StreamResult:
         """Warm up, wait for the lock, stream; after a transient fault again.
 
-        Args:
-            on_lock: called with the batches that this run closed for a predecessor that died.
-
         Raises:
+            RunEndedError: somebody has ended this run's record.
             NoChampionError, BundleError: there is nothing to score with.
             TopicMissingError: there is nothing to read.
             UnknownBatchError: the ledger does not know the batch.
@@ -118,7 +123,8 @@ class StreamingRun:
         while True:
             began, commits = time.monotonic(), self._result.commits
             try:
-                self._hold(on_lock)
+                self._confirm()
+                self._hold()
             except (KafkaException, psycopg.OperationalError, StreamError) as error:
                 if not is_transient(error):
                     raise
@@ -135,7 +141,7 @@ class StreamingRun:
                 self._say_what_was_noted()
                 return self._result
 
-    def _hold(self, on_lock: Callable[[list[ledger.Batch]], None]) -> None:
+    def _hold(self) -> None:
         """Once through: warm up, wait for the lock, stream."""
         loop = BatchLoop(
             self._config,
@@ -147,11 +153,7 @@ class StreamingRun:
         )
         self._follower = loop.follower
 
-        def locked(orphans: list[ledger.Batch]) -> None:
-            self._say_what_was_noted()
-            on_lock(orphans)
-
-        loop.run(locked)
+        loop.run(lambda _: self._say_what_was_noted())
 
     def _note(self, line: str, error: Exception) -> None:
         """Say it in the process' log now, and in the run's as soon as that can be written: it is kept in PostgreSQL."""

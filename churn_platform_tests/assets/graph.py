@@ -31,11 +31,16 @@ class Assets:
             producer.produce(settings().events_topic, value if isinstance(value, bytes) else json.dumps(value).encode())
         assert producer.flush(30) == 0
 
-    def stream(self) -> tuple[str, dg.ExecuteInProcessResult]:
-        """Stream what waits into a new batch, as the sensor's run does: its key and the run."""
+    def plan(self) -> str:
+        """A planned batch, as the sensor makes one."""
         key = batch_key(datetime.now(UTC))
         ledger.plan_batch(self.connection, key)
         self.instance.add_dynamic_partitions(str(batches.name), [key])
+        return key
+
+    def stream(self) -> tuple[str, dg.ExecuteInProcessResult]:
+        """Stream what waits into a new batch, as the sensor's run does: its key and the run."""
+        key = self.plan()
         return key, self.run("prediction_stream_job", partition_key=key)
 
     def run(self, job: str, *, partition_key: str | None = None, **tags: str) -> dg.ExecuteInProcessResult:

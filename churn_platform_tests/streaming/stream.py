@@ -20,6 +20,7 @@ from churn_platform.streaming import faults, runs, topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.faults import FaultPoint
 from churn_platform.streaming.reader import read_all
+from churn_platform.streaming.run_session import RunSession
 from churn_platform_tests.waiting import wait_until
 
 CUSTOMER = {
@@ -61,7 +62,7 @@ class Stream:
     connection: psycopg.Connection = field(init=False)
     admin: AdminClient = field(init=False)
     log: list[str] = field(default_factory=list)
-    orphans: list[ledger.Batch] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)  # runs whose end somebody has recorded
 
     def __enter__(self) -> Self:
         self.connection = psycopg.connect(self.config.dsn, autocommit=True)
@@ -89,13 +90,15 @@ class Stream:
 
     def materialize(self, *keys: str, **changes: Any) -> runs.Outcome:
         """Run these batches here, to their end."""
-        return runs.materialize(
-            replace(self.config, **changes),
-            keys,
-            run_id=f"run of {keys[0]}",
-            log=self.log.append,
-            on_orphans=self.orphans.extend,
-        )
+        run_id = f"run of {keys[0]}"
+        session = RunSession(self.config.dsn, run_id, has_ended=lambda: run_id in self.ended)
+        session.open()
+        try:
+            return runs.materialize(
+                replace(self.config, **changes), keys, run_id=run_id, log=self.log.append, confirm=session.confirm
+            )
+        finally:
+            session.close()
 
     def stream(self, **changes: Any) -> ledger.Batch:
         """Stream what waits into a new batch."""

@@ -11,6 +11,7 @@ QUIET = Observed(
     waiting=0,
     unpublished=False,
     active_runs=0,
+    starting_seconds=None,
     has_champion=True,
     paused_since=None,
     batch_open_seconds=None,
