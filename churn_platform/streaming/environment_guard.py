@@ -237,12 +237,7 @@ class EnvironmentGuard:
             StreamError: the database has no tables, or the claims topic cannot be used.
             BrokerRefusedError, BrokersUnreachableError: see clients.explained().
         """
-        if not environments.exists(self._connection):
-            raise StreamError(
-                f"The database {self._connection.info.dbname!r} has no table environment_identity, which says which "
-                f"environment it is.",
-                remedy="Apply the migrations first: 'churn db upgrade'.",
-            )
+        self._require_tables()
         self.check()
         if create_topics:
             topics.create_missing(self._admin, self._config)
@@ -251,6 +246,14 @@ class EnvironmentGuard:
         if self._missing(own) or environments.find_binding(self._connection) is None:
             self._write_missing(own)
         return own
+
+    def _require_tables(self) -> None:
+        if not environments.exists(self._connection):
+            raise StreamError(
+                f"The database {self._connection.info.dbname!r} has no table environment_identity, which says which "
+                f"environment it is.",
+                remedy="Apply the migrations first: 'churn db upgrade'.",
+            )
 
     def _missing(self, own: str) -> list[Resource]:
         """What this environment does not claim yet."""
@@ -293,6 +296,7 @@ class EnvironmentGuard:
             EnvironmentConflictError: the other one publishes.
             BrokerRefusedError, BrokersUnreachableError: see clients.explained().
         """
+        self._require_tables()
         own = environments.identify(self._connection)
         found = self.conflicts()
         if not found:

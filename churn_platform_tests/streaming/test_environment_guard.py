@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -33,7 +34,7 @@ def other(stream: Stream, stack: Stack, template_database: str, bundle_uri: str)
         yield other
 
 
-def claim(stream: Stream, **changes: str) -> str:
+def claim(stream: Stream, **changes: Any) -> str:
     """Claim what this environment writes to; its id."""
     with EnvironmentGuard(stream.connection, stream.admin, replace(stream.config, **changes)) as guard:
         return guard.claim()
@@ -89,22 +90,24 @@ def test_either_of_topic_and_group_is_refused_alone_before_anything_was_publishe
     stream: Stream, other: Stream, own: str
 ) -> None:
     claim(stream)
-    changed = replace(other.config, **{own: f"{getattr(other.config, own)}-of-the-second"})
-    created = changed.predictions_topic
+    changes = {own: f"{getattr(other.config, own)}-of-the-second"}
 
     with pytest.raises(EnvironmentConflictError) as refused:
-        other.stream(**{own: getattr(changed, own)})
+        other.stream(**changes)
 
     assert (stream.config.group in str(refused.value)) == (own == "predictions_topic")
     assert (stream.config.predictions_topic in str(refused.value)) == (own == "group")
     if own == "predictions_topic":
-        assert created not in other.admin.list_topics(timeout=10).topics
+        assert changes[own] not in other.admin.list_topics(timeout=10).topics
 
 
 def test_two_environments_may_read_one_events_topic(stream: Stream, other: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream.stream()
-    own = {"predictions_topic": f"{stream.config.predictions_topic}-staging", "group": f"{stream.config.group}-staging"}
+    own: dict[str, Any] = {
+        "predictions_topic": f"{stream.config.predictions_topic}-staging",
+        "group": f"{stream.config.group}-staging",
+    }
 
     assert other.stream(**own).events == 9
 
