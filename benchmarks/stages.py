@@ -160,7 +160,7 @@ class Stages:
 
     def _published(self, scored: Sequence[Any]) -> float:
         """Events a second from the second commit on: before the first the producer makes itself known to Kafka."""
-        publisher = Publisher(self._config)
+        publisher = Publisher(self._config, "benchmark")
         publisher.warm_up()
         publisher.begin(self._topic, dict.fromkeys(self._ends, 0))
         publisher.put(Publication(BATCH, scored[0], {0: 1}))

@@ -119,6 +119,7 @@ def customer_events_sensor(
     config, now = kafka.stream(), time.time()
     with postgres.connect("churn sensor") as connection:
         connection.autocommit = True
+        kafka.claim(connection)
         environments.note(connection, config.environment)
         try:
             backlog = topics.backlog(connection, kafka.admin(), config)

@@ -94,8 +94,8 @@ class Settings(BaseSettings):
 
     churn_environment: str = Field(
         "",
-        description="Name of this environment, for others that find it at work on the same database or topic. Empty: "
-        "the machine's name and CHURN_LOCAL.",
+        description="What this environment is called in errors that another one gets. It is known by an id in its "
+        "database. Empty: the machine's name and CHURN_LOCAL.",
     )
 
     churn_revision: str = Field(
@@ -146,6 +146,11 @@ class Settings(BaseSettings):
     outcomes_topic: str = Field(
         "customer-outcomes",
         description="Topic that says later who left and who stayed. It need not exist: the platform does not make it.",
+    )
+    claims_topic: str = Field(
+        "churn-claims",
+        description="Topic that records which environment publishes to which topic, as which consumer group. The same "
+        "for all environments of a Kafka.",
     )
     topic_partitions: int = Field(
         3,
@@ -290,7 +295,7 @@ class Settings(BaseSettings):
 
     @property
     def environment(self) -> str:
-        """Name of this environment: one process of another machine or folder is of another."""
+        """What this environment is called. The id that it is known by is in its database."""
         return self.churn_environment or f"{socket.gethostname()}:{self.churn_local}"
 
     @property

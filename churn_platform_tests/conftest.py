@@ -131,12 +131,13 @@ def copy_database(stack: Stack, template: str) -> str:
 
 @pytest.fixture
 def platform(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The settings of this process, with that database and topics of its own; the connection string."""
+    """The settings of this process, with that database, topics and a group of its own; the connection string."""
     number = next(_number)
     monkeypatch.setenv("DATABASE_URL", database)
     monkeypatch.setenv("EVENTS_TOPIC", f"platform-events-{number}")
     monkeypatch.setenv("PREDICTIONS_TOPIC", f"platform-predictions-{number}")
     monkeypatch.setenv("OUTCOMES_TOPIC", f"platform-outcomes-{number}")
+    monkeypatch.setenv("STREAM_GROUP", f"platform-{number}")
     settings.cache_clear()
     yield database
     monkeypatch.undo()

@@ -34,8 +34,8 @@ def prepare(
 ) -> None:
     """Make ready what the platform expects of servers that are there: tables, logins, topics, Dagster's own files.
 
-    It may be run again at any time. It changes nothing while another environment is at work on the same database or
-    topic, and says which.
+    It may be run again at any time. It changes nothing where another environment publishes to the same topic, as the
+    same consumer group or from the same database, or is at work on that database, and says which.
 
     Example: churn prepare --logins --dagster-home /srv/churn/dagster --code-server code:4000
     """
@@ -46,23 +46,29 @@ def prepare(
     from churn_platform.storage import migrations
     from churn_platform.storage.artifacts import in_s3
     from churn_platform.storage.s3 import Access
-    from churn_platform.streaming import clients, neighbours, topics
+    from churn_platform.streaming import clients, topics
     from churn_platform.streaming.config import StreamConfig
+    from churn_platform.streaming.environment_guard import EnvironmentGuard
 
     host, port = _address(code_server)
     with plain_errors(), Working("Looking whether another environment is at work") as progress:
         settings, owner_dsn = load_settings(), the_stack().owner_dsn
         config = StreamConfig.from_settings(settings)
         admin = clients.admin(config.kafka)
-        with psycopg.connect(owner_dsn, autocommit=True, application_name="churn prepare") as connection:
-            neighbours.require_alone(connection, admin, config)
+        with (
+            psycopg.connect(owner_dsn, autocommit=True, application_name="churn prepare") as connection,
+            EnvironmentGuard(connection, admin, config) as guard,
+        ):
+            guard.require_alone()
+            guard.check()
             progress("Applying migrations")
             made = {"migrations": migrations.upgrade(owner_dsn)}
             if logins:
                 progress("Making logins")
                 made["logins"] = _let_in(connection, settings)
-        progress("Creating topics")
-        made["topics"] = topics.create_missing(admin, replace(config, dsn=owner_dsn))
+            progress("Creating topics")
+            made["topics"] = topics.create_missing(admin, replace(config, dsn=owner_dsn))
+            guard.claim()
         if dagster_home is not None:
             dagster_home.parent.mkdir(parents=True, exist_ok=True)
             root, access = settings.artifacts, Access.from_settings(settings)

@@ -1,9 +1,12 @@
-"""`churn stream`: pausing the stream, letting it go on, and moving its position by hand."""
+"""`churn stream`: pausing the stream, letting it go on, moving its position by hand, and taking over a stream."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
+from churn_platform.commands.stack import the_stack
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output, plain_errors
 
 app = typer.Typer(no_args_is_help=True)
@@ -13,7 +16,7 @@ Topic = Annotated[str | None, typer.Option(help="Events topic. Default: EVENTS_T
 
 @app.callback()
 def _stream() -> None:
-    """Pause and resume the stream, or skip offsets.
+    """Pause and resume the stream, skip offsets, or take a stream over from another environment.
 
     Example: churn stream pause
     """
@@ -153,6 +156,70 @@ def recreate_topic(
             with Working("Deleting and creating the topic"):
                 created = resetting.recreate_topic(connection, config, topic=topic)
     _say(f"{topic} is empty, with the new id {created.topic_id}. The stream reads it from its beginning.")
+
+
+@app.command("take-over")
+def take_over(
+    yes: Annotated[
+        str | None, typer.Option("--yes", metavar="WORD", help="For scripts: the word that is asked for otherwise.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take PREDICTIONS_TOPIC, STREAM_GROUP and the database over from another environment, which is refused after that.
+
+    It is right where the other one will not run again, or its database was lost or created again, where this database's
+    own settings were changed on purpose, or where Kafka was replaced. Stop the other one first: exit code 3 while it
+    publishes. What it has published stays in the topic; events that this environment reads, too, are published again.
+
+    Example: churn stream take-over
+    """
+    import psycopg
+
+    from churn_platform.settings import load_settings
+    from churn_platform.streaming import clients
+    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.streaming.environment_guard import EnvironmentGuard
+
+    if as_json and yes is None:
+        end(ExitCode.USAGE, "With --json say --yes WORD: nothing is asked then.")
+    with plain_errors(), _servers():
+        config = StreamConfig.from_settings(load_settings())
+        with (
+            psycopg.connect(config.dsn, autocommit=True, application_name="churn take-over") as connection,
+            EnvironmentGuard(connection, clients.admin(config.kafka), config) as guard,
+        ):
+            with Working("Asking Kafka and PostgreSQL"):
+                conflicts = guard.conflicts()
+            if conflicts:
+                if not as_json:
+                    for conflict in conflicts:
+                        _say(conflict.problem)
+                word = conflicts[0].holder
+                typed = yes if yes is not None else typer.prompt(f"Type {word} to take over")
+                if typed != word:
+                    end(ExitCode.NOT_SO, f"{typed!r} is not {word!r}: nothing was changed.")
+                guard.take_over()
+    if as_json:
+        emit({"taken_over": [conflict.problem for conflict in conflicts]})
+    elif conflicts:
+        _say(
+            f"Taken over: this environment publishes to {config.predictions_topic!r} as {config.group!r} from now on. "
+            f"Start it: 'churn up'."
+        )
+    else:
+        _say("No other environment has what this one writes to; nothing was changed.")
+
+
+@contextmanager
+def _servers() -> Iterator[None]:
+    """Kafka and PostgreSQL, up while the block lasts: a stack that was refused has stopped its own again."""
+    stack = the_stack()
+    embedded = stack.embedded & {"kafka", "postgres"}
+    if not embedded or stack.is_up:
+        yield
+    else:
+        with stack.alone(*embedded):
+            yield
 
 
 def _say(sentence: str) -> None:

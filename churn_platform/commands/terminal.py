@@ -62,11 +62,11 @@ def plain_errors() -> Iterator[None]:
     from churn_platform.errors import PlainError
     from churn_platform.local.errors import StackError
     from churn_platform.storage.exceptions import ArtifactNotFoundError, ArtifactStoreError
-    from churn_platform.streaming.exceptions import NotAloneError, StreamIsLiveError
+    from churn_platform.streaming.exceptions import EnvironmentConflictError, StreamIsLiveError
 
     try:
         yield
-    except (NotAloneError, StreamIsLiveError) as error:
+    except (EnvironmentConflictError, StreamIsLiveError) as error:
         end(ExitCode.STILL_WRITTEN_TO, error.problem, remedy=error.remedy)
     except PlainError as error:
         cause = error.__cause__

@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import psutil
 from filelock import FileLock, Timeout
@@ -37,6 +37,9 @@ from churn_platform.local.supervision import (
 from churn_platform.settings import PROJECT_ROOT, load_settings, require_readable
 from churn_platform.storage import migrations
 from churn_platform.storage.artifacts import MARKER, MLFLOW, in_s3, join
+
+if TYPE_CHECKING:  # Kafka's client is slow to import
+    from churn_platform.streaming.config import StreamConfig
 
 SERVICES = ("kafka", "postgres", "mlflow")
 DAGSTER = ("code", "webserver", "daemon")
@@ -143,6 +146,8 @@ class Stack:
         self._access = env.your_s3(self._given, env_file)
         self._usual_ports = usual_ports
         self._env_file = env_file
+        self._completed: set[str] = set()
+        self._completing = threading.Lock()
         for variable, dsn in (
             (env.SERVERS["postgres"], self._yours.get("postgres")),
             (env.OWNER_VARIABLE, self._your_owner),
@@ -263,6 +268,8 @@ class Stack:
             folder=self.local,
             ready=asks[name],
             deadline=YOURS_DEADLINE,
+            # What is in your database is not touched before Kafka says whose it is.
+            needs=("kafka",) if name == "postgres" else (),
         )
 
     # Starting
@@ -275,6 +282,7 @@ class Stack:
 
         Raises:
             StackError: a part cannot start; what this call started is stopped again.
+            EnvironmentConflictError: another environment publishes where this one would; the same.
         """
         _require_wheels()
         self._make_folder()
@@ -296,6 +304,7 @@ class Stack:
             before = {name for name, state in self._supervisor.states().items() if state.state in RUNNING}
             wanted = [part for part in parts if part.name in self.wanted]
             to_start = {part.name for part in wanted if part.command} - before
+            self._completed.clear()
             try:
                 _Start(self._supervisor, wanted, self._complete, progress).run()
             except BaseException:
@@ -333,26 +342,61 @@ class Stack:
     def _complete(self, part: Part) -> None:
         part.complete()
         if part.name == "postgres":
+            if "postgres" in self._yours:
+                self._require_own_place(claim=False)
             migrations.upgrade(self.owner_dsn)
             if "postgres" in self.embedded:
                 logins = (postgres.WRITER, postgres.READER)
                 postgres.let_in(self.owner_dsn, {login: self._passwords[login] for login in logins})
         if part.name == "kafka" and "kafka" in self.embedded:
             self._create_topics()
+        if part.name in ("kafka", "postgres"):
+            with self._completing:
+                self._completed.add(part.name)
+                if {"kafka", "postgres"} <= self._completed:
+                    self._require_own_place(claim=not self.services_only)  # without Dagster nothing writes yet
 
-    def _create_topics(self) -> None:
-        """Make our topics, so that events can be sent by any client from the start."""
-        from confluent_kafka.admin import AdminClient
-
-        from churn_platform.streaming import topics
+    def _stream_config(self) -> "StreamConfig":
         from churn_platform.streaming.config import StreamConfig
 
         addresses = {
             "kafka_bootstrap_servers": self.addresses["kafka"],
             "database_url": SecretStr(self.addresses["postgres"]),
         }
-        config = StreamConfig.from_settings(load_settings().model_copy(update=addresses))
+        return StreamConfig.from_settings(load_settings().model_copy(update=addresses))
+
+    def _create_topics(self) -> None:
+        """Make our topics, so that events can be sent by any client from the start."""
+        from confluent_kafka.admin import AdminClient
+
+        from churn_platform.streaming import topics
+
+        config = self._stream_config()
         topics.create_unrecorded(AdminClient(config.kafka), config)
+
+    def _require_own_place(self, *, claim: bool) -> None:
+        """Refuse to start where another environment publishes, and claim what this one writes to.
+
+        A part that is started alone for a moment writes nothing there.
+        """
+        if self._only is not None:
+            return
+        import psycopg
+
+        from churn_platform.streaming import clients
+        from churn_platform.streaming.environment_guard import EnvironmentGuard
+
+        config = self._stream_config()
+        with (
+            psycopg.connect(self.owner_dsn, autocommit=True, application_name="churn up") as connection,
+            EnvironmentGuard(connection, clients.admin(config.kafka), config) as guard,
+        ):
+            if "postgres" in self._yours:
+                guard.require_alone()
+            if claim:
+                guard.claim()
+            else:
+                guard.check()
 
     def _check_security(self) -> None:
         if self._your_owner is not None and "postgres" in self.embedded:
@@ -448,9 +492,11 @@ class Stack:
         """Stop."""
         self.stop()
 
-    def alone(self, part: str) -> "Stack":
-        """The same stack with one of its own parts and nothing else, to be started and stopped for a moment."""
-        return Stack(self.local, only={part}, usual_ports=self._usual_ports, given=self._given, env_file=self._env_file)
+    def alone(self, *parts: str) -> "Stack":
+        """The same stack with these of its own parts and nothing else, to be started and stopped for a moment."""
+        return Stack(
+            self.local, only=set(parts), usual_ports=self._usual_ports, given=self._given, env_file=self._env_file
+        )
 
     # Looking at it
 

@@ -1,18 +1,25 @@
 """Kafka for sensors: one admin client for the life of the code server."""
 
+import time
 from functools import cache
 from typing import Final
 
 import dagster as dg
+import psycopg
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.settings import settings
 from churn_platform.streaming import clients
 from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.environment_guard import EnvironmentGuard
 from churn_platform.streaming.reader import make_consumer, markers
 from churn_platform.streaming.topics import Topic
 
 ANSWER_SECONDS: Final = 10
+# The claims are read by a new client, which takes 0.1 s: not at every tick. A streaming run reads them itself.
+CLAIMED_SECONDS: Final = 60
+
+_claimed: Final[dict[tuple[str, ...], float]] = {}
 
 
 @cache
@@ -26,6 +33,26 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
     def admin(self) -> AdminClient:
         """An admin client, connected once: a tick must not pay for a connection."""
         return _admin(tuple(settings().kafka_client.items()))
+
+    def claim(self, connection: psycopg.Connection) -> None:
+        """Make sure that no other environment has what this one writes to; asked again after CLAIMED_SECONDS.
+
+        Args:
+            connection: to the platform's database, in autocommit.
+
+        Raises:
+            EnvironmentConflictError: another has the predictions topic, the consumer group or the database.
+        """
+        config = self.stream()
+        asked = (
+            *(config.dsn, str(config.kafka["bootstrap.servers"]), config.claims_topic),
+            *(config.events_topic, config.predictions_topic, config.group),
+        )
+        if time.monotonic() - _claimed.get(asked, float("-inf")) < CLAIMED_SECONDS:
+            return
+        with EnvironmentGuard(connection, self.admin(), config) as guard:
+            guard.claim()
+        _claimed[asked] = time.monotonic()
 
     def published(self, topic: Topic) -> dict[int, int]:
         """Position up to which the events topic's predictions are published, by Kafka partition, where one is known."""

@@ -18,11 +18,12 @@ import numpy as np
 import psycopg
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from churn_platform.storage import ledger
+from churn_platform.storage import environments, ledger
 from churn_platform.storage.bulk import Rows
 from churn_platform.streaming import clients, faults, topics
 from churn_platform.streaming.commit import Source, prediction_rows, write_rows
 from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.environment_guard import EnvironmentGuard
 from churn_platform.streaming.events import MICROSECONDS, DeadLetter, decode
 from churn_platform.streaming.exceptions import (
     LedgerConflictError,
@@ -146,6 +147,7 @@ class BatchLoop:
         Raises:
             NoChampionError, BundleError: there is nothing to score with.
             TopicMissingError: there is nothing to read.
+            EnvironmentConflictError: another environment publishes there.
         """
         self._config = config
         self._batch = batch
@@ -167,11 +169,13 @@ class BatchLoop:
             self._admin = clients.admin(config.kafka)
             self._consumer = make_consumer(config)
             opened.callback(self._consumer.close)
-            self._publisher = Publisher(config)
+            self._publisher = Publisher(config, environments.identify(self._connection))
             opened.callback(self._publisher.release)
             self.follower = follower or ChampionFollower(load_champion(self._connection), log)
             gc.collect()  # takes 0.15 s: not when another run has died and its events wait
-            topics.create_missing(self._admin, config)
+            self._guard = EnvironmentGuard(self._connection, self._admin, config)
+            opened.callback(self._guard.close)
+            self._guard.claim(create_topics=True)
             topic = topics.describe(self._admin, config.events_topic)
             for partition in topic.partitions:
                 watermarks(
@@ -229,6 +233,7 @@ class BatchLoop:
             if ending is not None:
                 self._result.ending = ending
                 return
+            self._guard.check_again()  # the wait for the lock may have been long
             self._publisher.begin(topic, self._positions)
             on_lock(orphans)
             self._writer.start()
@@ -514,6 +519,7 @@ class BatchLoop:
     def _release(self) -> None:
         """Let go of everything; of the lock too, so that a standby goes on from here."""
         self._publisher.release()
+        self._guard.close()
         self._scorer.shutdown()
         self._consumer.close()
         if self._writer.is_alive():

@@ -18,7 +18,7 @@ class StreamConfig:
     """One stream: a topic in, a topic out, a database.
 
     Durations are in seconds, counts in events. `kafka` holds librdkafka settings shared by all clients. `environment`
-    is whose stream it is: a name that others see who read the same topic or write to the same database.
+    is what people call it. What it is known by is an id in its database; see environment_guard.
     """
 
     kafka: dict[str, str | int | float | bool]
@@ -26,6 +26,7 @@ class StreamConfig:
     environment: str
     events_topic: str
     predictions_topic: str
+    claims_topic: str
     topic_partitions: int
     topic_replication: int
     retention: timedelta
@@ -53,6 +54,7 @@ class StreamConfig:
             environment=settings.environment,
             events_topic=settings.events_topic,
             predictions_topic=settings.predictions_topic,
+            claims_topic=settings.claims_topic,
             topic_partitions=settings.topic_partitions,
             topic_replication=settings.topic_replication,
             retention=timedelta(days=settings.retention_days),

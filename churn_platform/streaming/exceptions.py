@@ -51,8 +51,8 @@ class LawBrokenError(StreamError):
     """events = predictions + dead letters + duplicates does not hold; nothing was written."""
 
 
-class NotAloneError(StreamError):
-    """Another environment is at work on the same database or topic."""
+class EnvironmentConflictError(StreamError):
+    """Another environment has the same predictions topic, consumer group or database; nothing was written."""
 
 
 class UnknownBatchError(StreamError):

@@ -132,9 +132,15 @@ class Publisher(threading.Thread):
     settles what this one left open, and reads from the marker what became of it.
     """
 
-    def __init__(self, config: StreamConfig) -> None:
+    def __init__(self, config: StreamConfig, environment: str) -> None:
+        """Make the clients; nothing is sent before begin().
+
+        Args:
+            environment: id of the environment, which markers carry.
+        """
         super().__init__(name="publisher", daemon=True)
         self._config = config
+        self._environment = environment
         self._queue: queue.SimpleQueue[Publication | None] = queue.SimpleQueue()
         self._room = threading.Condition()
         self._queued = 0
@@ -295,7 +301,7 @@ class Publisher(threading.Thread):
             if refused:
                 raise KafkaException(refused[0])
         if ends:
-            note = marker_note(self._topic, self._config.environment)
+            note = marker_note(self._topic, self._environment)
             marker = [TopicPartition(self._topic.name, partition, end, note) for partition, end in ends.items()]
             self._within(self._producer.send_offsets_to_transaction, marker, self._group, KAFKA_SECONDS)
         faults.reach(FaultPoint.BEFORE_KAFKA_COMMIT)

@@ -134,7 +134,11 @@ def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]
 
 
 def marker_note(topic: Topic, environment: str) -> str:
-    """What a marker says beside its offset: the topic's id, since one of its name may follow it, and who wrote it."""
+    """What a marker says beside its offset: the topic's id, since one of its name may follow it, and whose it is.
+
+    Args:
+        environment: id of the environment that writes it.
+    """
     return f"{topic.topic_id} {environment}"
 
 
@@ -149,7 +153,7 @@ def markers(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, in
 
 
 def marks(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, tuple[int, str]]:
-    """The markers of a topic, each with the name of the environment that wrote it ("" by an earlier version).
+    """The markers of a topic, each with the id of the environment that wrote it.
 
     Args:
         consumer: of the group that carries the markers.

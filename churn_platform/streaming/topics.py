@@ -118,7 +118,7 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
             ) from error
         created = create_unrecorded(admin, config)
         for name in created:
-            ledger.record_topic(connection, topic_id=_describe_new(admin, name).topic_id, topic=name)
+            ledger.record_topic(connection, topic_id=describe_new(admin, name).topic_id, topic=name)
     return created
 
 
@@ -186,7 +186,7 @@ def _missing(admin: AdminClient, config: StreamConfig) -> list[NewTopic]:
     ]
 
 
-def _describe_new(admin: AdminClient, name: str) -> Topic:
+def describe_new(admin: AdminClient, name: str) -> Topic:
     """A topic that was made just now, as soon as the broker that is asked has heard of it."""
     deadline = time.monotonic() + REQUEST_SECONDS
     while True:

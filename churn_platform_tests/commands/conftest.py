@@ -36,7 +36,8 @@ def logins(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     place = f"{server['host']}:{server['port']}/prepare_{suffix}"
     urls = {variable: f"postgresql://{name}:{secrets.token_hex(8)}@{place}" for variable, name in names.items()}
     urls["DATABASE_OWNER_URL"] = f"postgresql://{server['user']}:{server['password']}@{place}"
-    for variable, value in {**urls, "EVENTS_TOPIC": f"in-{suffix}", "PREDICTIONS_TOPIC": f"out-{suffix}"}.items():
+    kafka = {"EVENTS_TOPIC": f"in-{suffix}", "PREDICTIONS_TOPIC": f"out-{suffix}", "STREAM_GROUP": f"group-{suffix}"}
+    for variable, value in {**urls, **kafka}.items():
         monkeypatch.setenv(variable, value)
     settings.cache_clear()
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:

@@ -45,7 +45,12 @@ def new_stream(database: str, bundle_uri: str, **changes: Any) -> Stream:
     )
     config = replace(config, **changes)
     topics.create_missing(AdminClient(config.kafka), config)
-    with psycopg.connect(config.dsn) as connection:
+    register_champion(config.dsn, bundle_uri)
+    return Stream(config)
+
+
+def register_champion(dsn: str, bundle_uri: str) -> None:
+    """Make this bundle the champion of a database."""
+    with psycopg.connect(dsn) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
         model_versions.promote(connection, 1)
-    return Stream(config)
