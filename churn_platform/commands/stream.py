@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output, plain_errors
+from churn_platform.connections import connect
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -25,14 +26,13 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
 
     Example: churn stream pause
     """
-    import psycopg
 
     from churn_platform.settings import settings
     from churn_platform.storage import ledger
 
     with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
-        with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
+        with connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
             before = ledger.paused_since(connection, name)
             ledger.pause(connection, name)
             holder, _ = ledger.lock_sessions(connection, name)
@@ -55,14 +55,13 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
 
     Example: churn stream resume
     """
-    import psycopg
 
     from churn_platform.settings import settings
     from churn_platform.storage import ledger
 
     with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
-        with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
+        with connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
             was_paused = ledger.resume(connection, name)
     if as_json:
         emit({"topic": name, "changed": was_paused})

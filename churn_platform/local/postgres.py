@@ -18,6 +18,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from churn_platform.connections import connect
 from churn_platform.local.errors import StackError
 from churn_platform.local.part import Part, Report
 from churn_platform.local.ports import HOST
@@ -211,7 +212,7 @@ def _maintenance(address: str) -> str:
 def answers(address: str) -> bool:
     """Whether the server accepts a connection and a query."""
     try:
-        with psycopg.connect(address, connect_timeout=2) as connection:
+        with connect(address, connect_timeout=2, application_name="churn up") as connection:
             connection.execute("SELECT 1")
     except psycopg.OperationalError:
         return False
@@ -219,7 +220,7 @@ def answers(address: str) -> bool:
 
 
 def _create_database(address: str) -> None:
-    with psycopg.connect(_maintenance(address), autocommit=True) as connection:
+    with connect(_maintenance(address), autocommit=True, application_name="churn up") as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
@@ -231,7 +232,7 @@ def let_in(address: str, passwords: Mapping[Login, str]) -> None:
         address: connection string of OWNER, to a migrated database: the migrations make the roles.
         passwords: by login.
     """
-    with psycopg.connect(address) as connection:
+    with connect(address, application_name="churn up") as connection:
         for login, secret in passwords.items():
             logins.let_in(connection, name=login.name, password=secret, role=login.role)
 
