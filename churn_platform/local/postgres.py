@@ -20,7 +20,7 @@ from psycopg import sql
 
 from churn_platform.connections import connect
 from churn_platform.local.errors import StackError
-from churn_platform.local.part import Part, Report
+from churn_platform.local.part import Part, Problem, Report
 from churn_platform.local.ports import HOST
 from churn_platform.storage import logins
 
@@ -114,11 +114,12 @@ def part(*, folder: Path, port: int, password: str) -> Part:
         folder=folder,
         prepare=prepare,
         ready=lambda _: answers(_maintenance(address)),
+        listens_at=(port,),
         complete=lambda: _create_database(address),
         user=as_user,
         stop_signal=signal.SIGINT,  # Postgres' fast shutdown: open transactions are rolled back
         stop_seconds=30,
-        stop_stage=2,
+        stop_stage=3,
     )
 
 
@@ -217,6 +218,23 @@ def answers(address: str) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+def problem(variable: str, dsn: str) -> Problem | None:
+    """Why the connection string leads to no session; None when it does.
+
+    Args:
+        variable: the setting that holds it.
+        dsn: of the user.
+    """
+    try:
+        with connect(dsn, connect_timeout=5, application_name="churn up"):
+            return None
+    except psycopg.OperationalError as error:
+        # a server that accepts connections, but not this one, will do no better in a moment
+        refused = psycopg.pq.PGconn.ping(dsn.encode()) == psycopg.pq.Ping.OK
+        verb = "is refused" if refused else "leads to no server that answers"
+        return Problem(f"{variable} {verb}: {str(error).strip()}", lasting=refused)
 
 
 def _create_database(address: str) -> None:
