@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from churn_platform.connections import ignore_environment
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
@@ -88,8 +89,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """End on SIGTERM as on Ctrl-C: fixtures are torn down, so no server is left behind."""
+    """End on SIGTERM as on Ctrl-C: fixtures are torn down, so no server is left behind. Tests connect as they say."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ignore_environment()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.clean.plan import CleanError, Findings, Item, Kept, Report, Writer, size
+from churn_platform.connections import connect
 from churn_platform.storage.migrations import MIGRATIONS
 
 SESSION: Final = "churn clean"
@@ -130,7 +131,7 @@ class Database:
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection]:
-        with psycopg.connect(self._dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
+        with connect(self._dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
             yield connection
 
     def look(self, report: Report) -> Findings:

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from churn_platform.clean.database import SESSION
 from churn_platform.clean.plan import CleanError, Findings, Item, Kept, Report, Writer
+from churn_platform.connections import connect
 from churn_platform.settings import Settings
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
@@ -150,7 +151,7 @@ def _records(dsn: str | None) -> Records:
     nothing = Records({}, frozenset())
     if dsn is None:
         return nothing
-    with psycopg.connect(dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
+    with connect(dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
         try:
             read = connection.execute("select distinct topic from stream_topics").fetchall()
             return Records(ledger.created_topics(connection), frozenset(topic for (topic,) in read))

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, emit, end, output, plain_errors
+from churn_platform.connections import connect
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
     import psycopg
@@ -233,13 +234,12 @@ def _wait(
 
 @contextmanager
 def _connect() -> "Iterator[tuple[psycopg.Connection, StreamConfig]]":
-    import psycopg
 
     from churn_platform.settings import settings
     from churn_platform.streaming.config import StreamConfig
 
     config = StreamConfig.from_settings(settings())
-    with psycopg.connect(config.dsn, autocommit=True, application_name="churn dlq") as connection:
+    with connect(config.dsn, autocommit=True, application_name="churn dlq") as connection:
         yield connection, config
 
 

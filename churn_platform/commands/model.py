@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from churn_platform.commands.terminal import AsJson, Working, complaints, emit, output, plain_errors
+from churn_platform.connections import connect
 
 if TYPE_CHECKING:
     import psycopg
@@ -129,11 +130,10 @@ def compare(
 
 @contextmanager
 def _connect() -> "Iterator[psycopg.Connection]":
-    import psycopg
 
     from churn_platform.settings import settings
 
-    with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn model") as connection:
+    with connect(settings().postgres_dsn, autocommit=True, application_name="churn model") as connection:
         yield connection
 
 

@@ -8,6 +8,7 @@ import typer
 
 from churn_platform.commands.stack import the_stack
 from churn_platform.commands.terminal import AsJson, Working, emit, output, plain_errors
+from churn_platform.connections import connect
 
 if TYPE_CHECKING:
     import psycopg
@@ -39,7 +40,6 @@ def prepare(
 
     Example: churn prepare --logins --dagster-home /srv/churn/dagster --code-server code:4000
     """
-    import psycopg
 
     from churn_platform.local import bucket, orchestration
     from churn_platform.settings import load_settings
@@ -56,7 +56,7 @@ def prepare(
         config = StreamConfig.from_settings(settings)
         admin = clients.admin(config.kafka)
         with (
-            psycopg.connect(owner_dsn, autocommit=True, application_name="churn prepare") as connection,
+            connect(owner_dsn, autocommit=True, application_name="churn prepare") as connection,
             EnvironmentGuard(connection, admin, config) as guard,
         ):
             guard.require_alone()

@@ -1,7 +1,6 @@
 """`churn up`, `down`, `status` and `logs`: the embedded servers."""
 
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Final, Self
@@ -15,21 +14,15 @@ from rich.text import Text
 
 from churn_platform.commands import stream_status
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, duration, emit, output, plain_errors
-from churn_platform.local import bucket, kafka
 from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Stack, Step
 from churn_platform.settings import load_settings
-from churn_platform.storage.s3 import Access
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
     from churn_platform.streaming.status import StreamStatus
 
 FOLLOW_PAUSE = 0.2  # seconds between two looks at a log that is followed
 DETAIL_PAUSE = 2  # seconds between two lines about the same part, where lines stay
-# Why a server of the user does not answer, of those that can say so.
-REASONS: Final[Mapping[str, Callable[[], str | None]]] = {
-    "kafka": lambda: kafka.problem(load_settings().kafka_client),
-    bucket.NAME: lambda: bucket.problem(load_settings().artifacts, Access.from_settings(load_settings())),
-}
+NOT_WELL: Final = frozenset({"failed", "port taken", "not answering", "not answering (yours)"})
 
 
 class ProgressDisplay:
@@ -154,12 +147,11 @@ def status(as_json: AsJson = False) -> None:
             output.print(_status_table(parts))
         stream_status.show(output, stream)
     for part in parts:
-        if part.state == "not answering (yours)" and part.name in REASONS:
-            reason = REASONS[part.name]() or f"{part.title} answers by now: ask again."
-            complaints.print(Text(reason, style="red"), soft_wrap=True)
+        if part.problem is not None:
+            complaints.print(Text(part.problem, style="red"), soft_wrap=True)
     if left_over:
         complaints.print(f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red")
-    if left_over or any(part.state in ("failed", "not answering", "not answering (yours)") for part in parts):
+    if left_over or any(part.state in NOT_WELL for part in parts):
         raise typer.Exit(ExitCode.NOT_SO)
 
 

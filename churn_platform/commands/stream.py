@@ -8,6 +8,7 @@ import typer
 
 from churn_platform.commands.stack import the_stack
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output, plain_errors
+from churn_platform.connections import connect
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -28,14 +29,13 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
 
     Example: churn stream pause
     """
-    import psycopg
 
     from churn_platform.settings import settings
     from churn_platform.storage import ledger
 
     with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
-        with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
+        with connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
             before = ledger.paused_since(connection, name)
             ledger.pause(connection, name)
             holder, _ = ledger.lock_sessions(connection, name)
@@ -58,14 +58,13 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
 
     Example: churn stream resume
     """
-    import psycopg
 
     from churn_platform.settings import settings
     from churn_platform.storage import ledger
 
     with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
-        with psycopg.connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
+        with connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
             was_paused = ledger.resume(connection, name)
     if as_json:
         emit({"topic": name, "changed": was_paused})
@@ -173,8 +172,6 @@ def take_over(
 
     Example: churn stream take-over
     """
-    import psycopg
-
     from churn_platform.settings import load_settings
     from churn_platform.streaming import clients
     from churn_platform.streaming.config import StreamConfig
@@ -185,7 +182,7 @@ def take_over(
     with plain_errors(), _servers():
         config = StreamConfig.from_settings(load_settings())
         with (
-            psycopg.connect(config.dsn, autocommit=True, application_name="churn take-over") as connection,
+            connect(config.dsn, autocommit=True, application_name="churn take-over") as connection,
             EnvironmentGuard(connection, clients.admin(config.kafka), config) as guard,
         ):
             with Working("Asking Kafka and PostgreSQL"):

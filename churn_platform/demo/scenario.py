@@ -10,6 +10,7 @@ import psycopg
 from confluent_kafka.admin import AdminClient
 from psycopg.rows import dict_row
 
+from churn_platform.connections import connect
 from churn_platform.customers.reader import read_customers
 from churn_platform.demo.exceptions import DemoError
 from churn_platform.settings import Settings
@@ -134,7 +135,7 @@ def run(settings: Settings, plan: Plan, *, dagster_url: str, step: Step, progres
     admin = AdminClient(config.kafka)
     topics.create_missing(admin, config)
     rows = producer.rows_of(read_customers(settings.churn_raw_csv))
-    with psycopg.connect(config.dsn, autocommit=True, application_name="churn demo") as connection:
+    with connect(config.dsn, autocommit=True, application_name="churn demo") as connection:
         with step("Waiting until the stream is at rest"):
             _wait(lambda: _at_rest(connection, admin, config), SETTLE_SECONDS, "the stream to come to rest")
         before = totals(connection)

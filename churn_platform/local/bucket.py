@@ -9,7 +9,7 @@ from typing import Final
 
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, S3_VARIABLES
 from churn_platform.local.errors import StackError
-from churn_platform.local.part import Part
+from churn_platform.local.part import Part, Problem
 from churn_platform.storage.artifacts import COMPUTE_LOGS, claim, join
 from churn_platform.storage.exceptions import ArtifactStoreError
 from churn_platform.storage.s3 import Access, split, store
@@ -31,7 +31,7 @@ def part(root: str, access: Access, folder: Path) -> Part:
         command=(),
         address=ARTIFACTS_VARIABLE,
         folder=folder,
-        ready=lambda _: problem(root, access) is None,
+        problem=lambda: problem(root, access),
     )
 
 
@@ -48,12 +48,12 @@ def require(root: str, access: Access) -> None:
         raise StackError(error.problem, remedy=error.remedy) from error
 
 
-def problem(root: str, access: Access) -> str | None:
+def problem(root: str, access: Access) -> Problem | None:
     """What is wrong with the bucket, the remedy first; None when nothing is."""
     try:
         store(access).check(root)
     except ArtifactStoreError as error:
-        return str(error)
+        return Problem(str(error), lasting=True)
     return None
 
 

@@ -20,3 +20,21 @@ class StackError(Exception):
     def __str__(self) -> str:
         """Remedy first: it is what a reader needs."""
         return "\n".join(filter(None, (self.remedy, self.problem, self.details)))
+
+
+class PortTakenError(StackError):
+    """Another process listens where a server of ours should."""
+
+    def __init__(self, part: str, title: str, problem: str) -> None:
+        """Name the part and what is wrong.
+
+        Args:
+            part: whose port it is.
+            title: of the part, for people.
+            problem: which port, and which process.
+        """
+        super().__init__(
+            problem, remedy="End that process; or run 'churn down', then 'churn up': it takes another port."
+        )
+        self.part = part
+        self.title = title

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from churn_platform.local.errors import StackError
 from churn_platform.local.java import find_java
-from churn_platform.local.part import Part, Report
+from churn_platform.local.part import Part, Problem, Report
 from churn_platform.local.ports import HOST
 
 _SILENT = logging.getLogger(f"{__name__}.probe")
@@ -110,8 +110,9 @@ def part(
         folder=folder.parent,
         prepare=prepare,
         ready=lambda _: answers({"bootstrap.servers": f"{HOST}:{port}"}),
+        listens_at=(port, controller_port),
         stop_seconds=20,
-        stop_stage=1,
+        stop_stage=2,
     )
 
 
@@ -131,8 +132,8 @@ def _format(java_command: tuple[str, ...], configuration: Path, users: Mapping[s
         )
 
 
-def problem(client: Mapping[str, str | int | float | bool]) -> str | None:
-    """Why the brokers do not list their topics, in words; None when they do.
+def problem(client: Mapping[str, str | int | float | bool]) -> Problem | None:
+    """Why the brokers do not list their topics; None when they do.
 
     Args:
         client: librdkafka settings.
@@ -145,7 +146,7 @@ def problem(client: Mapping[str, str | int | float | bool]) -> str | None:
         with clients.explained(admin):
             admin.list_topics(timeout=PROBLEM_SECONDS)
     except StreamError as error:
-        return str(error)
+        return Problem(str(error), lasting=False)
     return None
 
 

@@ -4,12 +4,16 @@ One code server is shared by the other two, which would each start one of their 
 """
 
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from select import select
 
 import httpx
+import psutil
 
 from churn_platform.local.part import Part
 from churn_platform.local.ports import HOST
@@ -29,6 +33,9 @@ storage:
       postgres_url:
         env: DAGSTER_POSTGRES_URL
 """
+
+CANCELLATION = "churn_platform.local.run_cancellation"
+CANCELLATION_SECONDS = 30  # to import Dagster on a busy machine, and for a request that PostgreSQL has to answer
 
 SILENCE = 90  # seconds without a sign of life: three of the daemon's own intervals
 HEARTBEATS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } } }"
@@ -56,9 +63,12 @@ def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
         address="",
         folder=PROJECT_ROOT,
         ready=lambda _: serves(f"unix:{socket}"),
+        listens_at=(socket,),
         needs=("postgres",),  # it opens the instance, and makes its tables the first time
         stop_with_children=True,  # runs are its children: they close what they hold
         stop_seconds=30,
+        stop_stage=1,  # after the daemon, which would start new runs
+        while_stopping=lambda pid: runs_canceled(pid, socket),
     )
     web = Part(
         name="webserver",
@@ -70,6 +80,7 @@ def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
         address=url,
         folder=PROJECT_ROOT,
         ready=lambda _: answers(f"{url}/server_info"),
+        listens_at=(port,),
         needs=(code.name,),
     )
     daemon = Part(
@@ -79,10 +90,47 @@ def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
         address="",
         folder=PROJECT_ROOT,
         ready=lambda since: beats(url, since),
+        answers_through=web,
         needs=(code.name, "kafka"),  # its first tick would fail without Kafka
         stop_seconds=20,
     )
     return [code, web, daemon]
+
+
+@contextmanager
+def runs_canceled(pid: int, socket: Path) -> Iterator[None]:
+    """Let the runs of a code server end as CANCELED when it is stopped inside.
+
+    Where that cannot be requested, because PostgreSQL is away, they end as FAILURE: a stop goes on all the same.
+
+    Args:
+        pid: of the code server.
+        socket: where it listens.
+    """
+    try:
+        code_server = psutil.Process(pid)
+        environment, idle = code_server.environ(), not code_server.children()
+    except psutil.NoSuchProcess:
+        idle = True
+    if idle:
+        yield
+        return
+    with subprocess.Popen(
+        [sys.executable, "-m", CANCELLATION, str(socket)],
+        env=environment,
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as cancellation:
+        try:
+            select([cancellation.stdout], [], [], CANCELLATION_SECONDS)
+            yield
+            cancellation.communicate(timeout=CANCELLATION_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            cancellation.kill()
 
 
 def write_home(folder: Path, code_server: Mapping[str, str | int], compute_logs: str) -> None:

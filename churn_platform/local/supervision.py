@@ -198,11 +198,10 @@ class Supervisor:
         """One server."""
         return self.states()[name]
 
-    def start(self, name: str) -> float:
-        """Start a server if it is not running, without waiting for it; when it started, in seconds since the epoch."""
+    def start(self, name: str) -> None:
+        """Start a server if it is not running, without waiting for it."""
         if self.state(name).state not in RUNNING:
             self._call("startProcess", name, False)
-        return self.state(name).since
 
     def stop(self, names: Sequence[str], *, seconds: float) -> None:
         """Stop servers, at the same time, and wait until they are gone; supervisord kills what is too slow."""

@@ -29,7 +29,8 @@ def part(*, artifacts: str, port: int, needs: tuple[str, ...]) -> Part:
         address=f"http://{HOST}:{port}",
         folder=PROJECT_ROOT,
         ready=lambda _: answers(f"http://{HOST}:{port}/health"),
+        listens_at=(port,),
         needs=needs,
         environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # jobs on LLM traces: nothing here asks for one
-        stop_stage=1,
+        stop_stage=2,
     )

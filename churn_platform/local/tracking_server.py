@@ -15,6 +15,7 @@ from mlflow.server import constants
 from mlflow.server.fastapi_app import app
 from mlflow.server.handlers import initialize_backend_stores
 
+from churn_platform.connections import pinned_url
 from churn_platform.local.ports import HOST
 from churn_platform.local.tracking import BACKEND_VARIABLE
 from churn_platform.settings import load_settings
@@ -30,7 +31,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at: 0.0.0.0 in a container.")] = HOST,
 ) -> None:
     """Serve with the database that the environment names; its tables are brought up to date first."""
-    backend = os.environ[BACKEND_VARIABLE]
+    backend = pinned_url(os.environ[BACKEND_VARIABLE])
     os.environ.update(
         {
             constants.BACKEND_STORE_URI_ENV_VAR: backend,

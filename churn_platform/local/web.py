@@ -1,6 +1,19 @@
-"""Asking a web server on localhost whether it is well."""
+"""Asking a web server whether it is well."""
 
 import httpx
+
+from churn_platform.local.part import Problem
+
+
+def problem(url: str) -> Problem | None:
+    """Why the URL does not answer with success; None when it does."""
+    try:
+        answer = httpx.get(url, timeout=2, trust_env=False)
+    except httpx.TransportError as error:
+        return Problem(f"{url} does not answer: {error}.", lasting=False)
+    if answer.is_success:
+        return None
+    return Problem(f"{url} answers with HTTP {answer.status_code}.", lasting=answer.is_client_error)
 
 
 def answers(url: str) -> bool:

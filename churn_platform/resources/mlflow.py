@@ -33,7 +33,8 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         """
         from mlflow import MlflowClient  # 5 s to import: only who speaks to MLflow pays
 
-        return MlflowClient(tracking_uri=settings().tracking_uri)
+        # the registry is named too: MLFLOW_REGISTRY_URI in the environment would lead to another one
+        return MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
 
     def run_url(self, run_id: str) -> str:
         """The page of a run in MLflow's UI."""

@@ -3,6 +3,7 @@
 import dagster as dg
 import psycopg
 
+from churn_platform.connections import connect
 from churn_platform.settings import settings
 
 
@@ -16,4 +17,4 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
             SettingsError: no database is configured and the embedded one is not up.
             psycopg.OperationalError: the database does not answer.
         """
-        return psycopg.connect(settings().postgres_dsn, application_name=application_name)
+        return connect(settings().postgres_dsn, application_name=application_name)

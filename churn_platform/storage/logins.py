@@ -3,6 +3,8 @@
 import psycopg
 from psycopg import sql
 
+from churn_platform.connections import connect
+
 
 def let_in(connection: psycopg.Connection, *, name: str, password: str, role: str | None) -> None:
     """Make the login if it is missing, with this password and a member of the role.
@@ -26,7 +28,7 @@ def let_in(connection: psycopg.Connection, *, name: str, password: str, role: st
 def gets_in(dsn: str, *, role: str) -> bool:
     """Whether the login of this connection string is let in, and has the rights of the role."""
     try:
-        with psycopg.connect(dsn, connect_timeout=10, application_name="churn logins") as connection:
+        with connect(dsn, connect_timeout=10, application_name="churn logins") as connection:
             known = connection.execute("SELECT pg_has_role(%s, 'usage')", (role,)).fetchone()
     except psycopg.OperationalError:
         return False

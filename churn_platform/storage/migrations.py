@@ -11,12 +11,13 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from churn_platform.connections import IGNORED_VARIABLES, connect, session_options
 from churn_platform.errors import PlainError
 from churn_platform.settings import PROJECT_ROOT
 
 MIGRATIONS = PROJECT_ROOT / "sql" / "migrations"
 
-PASSED_ON = ("options", "application_name", "connect_timeout", "sslcert", "sslkey", "sslrootcert")
+PASSED_ON = ("application_name", "connect_timeout", "sslcert", "sslkey", "sslrootcert")
 """Connection parameters that libpq and dbmate's driver both know; the driver would send any other to the server."""
 
 
@@ -49,7 +50,10 @@ def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
     command = (str(_dbmate()), "--no-dump-schema", "--migration-lock", "--env-file", os.devnull)
     outcome = subprocess.run(
         (*command, "--migrations-dir", str(folder), "migrate"),
-        env={**os.environ, "DATABASE_URL": _url(dsn)},  # not as an argument, where every user could read the password
+        env={
+            **_environment(),
+            "DATABASE_URL": _url(dsn),
+        },  # not as an argument, where every user could read the password
         capture_output=True,
         text=True,
         check=False,
@@ -66,10 +70,19 @@ def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
     return re.findall(r"^Applying: (\S+)", outcome.stdout + outcome.stderr, flags=re.MULTILINE)
 
 
+def _environment() -> dict[str, str]:
+    """This process' environment without variables by which dbmate or its driver would do something else."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in IGNORED_VARIABLES and not name.startswith("DBMATE_")
+    }
+
+
 def _missing(dsn: str, folder: Path) -> list[str]:
     """Names of the migrations that the database does not have yet, in order."""
     try:
-        with psycopg.connect(dsn, connect_timeout=10) as connection:
+        with connect(dsn, connect_timeout=10, application_name="churn migrations") as connection:
             recorded = connection.execute("select to_regclass('schema_migrations') is not null").fetchone() == (True,)
             applied = connection.execute("select version from schema_migrations").fetchall() if recorded else []
     except psycopg.Error as error:
@@ -98,7 +111,7 @@ def _url(dsn: str) -> str:
     given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     mode = given.get("sslmode", "prefer")
     try:
-        with psycopg.connect(dsn, connect_timeout=10) as connection:
+        with connect(dsn, connect_timeout=10, application_name="churn migrations") as connection:
             encrypted = connection.pgconn.ssl_in_use
             host, port, database = connection.info.host, connection.info.port, connection.info.dbname
             user, password = connection.info.user, connection.info.password
@@ -107,6 +120,7 @@ def _url(dsn: str) -> str:
     if mode in ("allow", "prefer"):
         mode = "require" if encrypted else "disable"
     parameters = {"sslmode": mode, **{name: given[name] for name in PASSED_ON if name in given}}
+    parameters["options"] = session_options(given.get("options", ""))
     if host.startswith("/"):  # a Unix socket's folder
         parameters["host"], host = host, ""
     login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")

@@ -9,6 +9,7 @@ import pandas as pd
 import psycopg
 from psycopg import sql
 
+from churn_platform.connections import connect
 from churn_platform.settings import settings
 
 COLUMN_TYPES = {"i": "bigint", "u": "bigint", "f": "double precision", "b": "boolean"}
@@ -115,7 +116,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                 f"{len(stray)} of {len(obj)} rows of {target.asset} lie outside its partition ({target.description}); "
                 f"the first: {stray.iloc[0].to_dict()}. Nothing was written."
             )
-        with psycopg.connect(settings().postgres_dsn, application_name="churn io manager") as connection:
+        with connect(settings().postgres_dsn, application_name="churn io manager") as connection:
             name = f"{self.db_schema}.{target.table}"
             # Two runs over the same rows would otherwise both delete, and then collide when they insert.
             connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 1))", (name,))
@@ -144,7 +145,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             PostgresIOManagerError: there is no such table, or a batch of predictions has been archived.
         """
         source = Slice(context)
-        with psycopg.connect(settings().postgres_dsn, application_name="churn io manager") as connection:
+        with connect(settings().postgres_dsn, application_name="churn io manager") as connection:
             types = self._column_types(connection, source.table)
             if not types:
                 raise PostgresIOManagerError(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
+from churn_platform.connections import connect
+
 if TYPE_CHECKING:
     import optuna
 
@@ -19,11 +21,13 @@ def study_storage(dsn: str) -> Iterator[optuna.storages.RDBStorage]:
     """Optuna's storage in this database; its tables are made when they are not there. No connection is left open."""
     import optuna
 
-    def connect() -> psycopg.Connection:
-        return psycopg.connect(dsn, options=f"-csearch_path={SCHEMA}", application_name="churn study")
+    def connection() -> psycopg.Connection:
+        return connect(dsn, search_path=SCHEMA, application_name="churn study")
 
     # The address only says which database it is: connections, and with them the password, are made above.
-    storage = optuna.storages.RDBStorage("postgresql+psycopg://", engine_kwargs={"creator": connect, "pool_size": 1})
+    # A search lasts minutes: PostgreSQL may be restarted between two trials, so a connection is tried before its use.
+    engine = {"creator": connection, "pool_size": 1, "pool_pre_ping": True}
+    storage = optuna.storages.RDBStorage("postgresql+psycopg://", engine_kwargs=engine)
     try:
         yield storage
     finally:

@@ -15,9 +15,9 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-import psycopg
 from confluent_kafka import KafkaError, KafkaException, Message
 
+from churn_platform.connections import connect
 from churn_platform.storage import environments, ledger
 from churn_platform.storage.bulk import Rows
 from churn_platform.streaming import clients, faults, topics
@@ -156,7 +156,7 @@ class BatchLoop:
         self._result = result
         with ExitStack() as opened:
             self._connection = opened.enter_context(
-                psycopg.connect(
+                connect(
                     config.dsn,
                     autocommit=True,
                     application_name=ledger.session_name(run_id),

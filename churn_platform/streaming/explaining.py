@@ -14,6 +14,7 @@ import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
+from churn_platform.connections import connect
 from churn_platform.modeling.bundle import ModelBundle
 from churn_platform.modeling.exceptions import BundleError
 from churn_platform.modeling.explaining import Explainer
@@ -153,7 +154,7 @@ class ExplainerThread:
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
-                with psycopg.connect(self._dsn, autocommit=True, application_name="churn reasons") as connection:
+                with connect(self._dsn, autocommit=True, application_name="churn reasons") as connection:
                     # What a crash of PostgreSQL takes back is unexplained again, and explained by the next run.
                     connection.execute("set synchronous_commit = off")
                     self._explain(connection)
@@ -181,7 +182,7 @@ def explain_batch(dsn: str, batch: str, log: Callable[[str], None]) -> int:
     """
     explanations, count = Explanations(log), 0
     try:
-        with psycopg.connect(dsn, autocommit=True, application_name="churn reasons") as connection:
+        with connect(dsn, autocommit=True, application_name="churn reasons") as connection:
             while explained := explanations.explain(connection, most=AT_ONCE_AFTERWARDS, batch=batch):
                 count += explained
     except psycopg.OperationalError as error:

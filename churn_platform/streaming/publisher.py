@@ -13,6 +13,7 @@ import polars as pl
 import psycopg
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from churn_platform.connections import connect
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, faults
 from churn_platform.streaming.config import LANE, StreamConfig
@@ -320,7 +321,7 @@ class Publisher(threading.Thread):
 
         Only after init_transactions(), which settles the open transaction of a dead producer: the marker is final.
         """
-        with psycopg.connect(self._config.dsn, autocommit=True, application_name="churn publisher") as connection:
+        with connect(self._config.dsn, autocommit=True, application_name="churn publisher") as connection:
             for topic_id in ledger.unpublished_topics(connection, self._topic.name, other_than=self._topic.topic_id):
                 # Its markers went with the topic. What the predictions topic itself holds cannot be mistaken.
                 known, found = (

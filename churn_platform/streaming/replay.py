@@ -8,6 +8,7 @@ from typing import Final
 import psycopg
 from confluent_kafka import Message
 
+from churn_platform.connections import connect
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming import dead_letters as letters
@@ -65,7 +66,7 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
         ReplayError: the batch is not closed, or archived, or Kafka no longer gives its events. Nothing was changed.
         NoChampionError: nothing to score with.
     """
-    with psycopg.connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
+    with connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
         champion = load_champion(connection)
         with ledger.replaying(connection, batch):
             recorded = ledger.find_batch(connection, batch)

@@ -7,6 +7,7 @@ from typing import Final
 
 import psycopg
 
+from churn_platform.connections import connect
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
@@ -53,7 +54,7 @@ def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
     Raises:
         StreamIsLiveError: a run holds it.
     """
-    with psycopg.connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
+    with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
         if not ledger.try_lock_stream(connection, topic):
             holder, _ = ledger.lock_sessions(connection, topic)
             raise StreamIsLiveError(

@@ -12,6 +12,7 @@ from typing import Final
 
 import psycopg
 
+from churn_platform.connections import connect
 from churn_platform.storage import ledger
 from churn_platform.streaming.exceptions import RunEndedError
 
@@ -95,7 +96,7 @@ class RunSession:
 
     def _connect(self) -> None:
         self._disconnect()
-        self._connection = psycopg.connect(
+        self._connection = connect(
             self._dsn,
             autocommit=True,
             application_name=ledger.run_session_name(self._run_id),

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import psycopg
-
+from churn_platform.connections import connect
 from churn_platform.storage import ledger
 from churn_platform.streaming.batch_loop import Ending, StreamResult
 from churn_platform.streaming.clients import explained
@@ -46,7 +45,7 @@ def materialize(
         ReplayError: several keys, of which one is not closed; or events that Kafka no longer gives.
         StreamError: see StreamingRun.run().
     """
-    with psycopg.connect(config.dsn, application_name="churn plan") as connection:
+    with connect(config.dsn, application_name="churn plan") as connection:
         found = {key: ledger.find_batch(connection, key) for key in keys}
     unknown = [key for key, batch in found.items() if batch is None]
     if unknown:

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from psycopg.rows import class_row
 
+from churn_platform.connections import connect
 from churn_platform.storage import ledger, model_versions
 from churn_platform.streaming import topics
 from churn_platform.streaming.config import StreamConfig
@@ -129,7 +130,7 @@ def look(config: StreamConfig) -> StreamStatus:
     status = StreamStatus(topic=config.events_topic)
     positions: dict[str, dict[int, _Position]] = {}
     try:
-        with psycopg.connect(
+        with connect(
             config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
         ) as connection:
             positions = _look_at_the_ledger(connection, config, status)

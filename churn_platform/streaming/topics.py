@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     OffsetSpec,
 )
 
+from churn_platform.connections import connect
 from churn_platform.storage import ledger
 from churn_platform.streaming.clients import explained
 from churn_platform.streaming.config import StreamConfig
@@ -107,7 +108,7 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
     """
     if not _missing(admin, config):
         return []
-    with psycopg.connect(config.dsn, autocommit=True, application_name="churn topics") as connection:
+    with connect(config.dsn, autocommit=True, application_name="churn topics") as connection:
         try:
             ledger.created_topics(connection)
         except psycopg.errors.UndefinedTable as error:

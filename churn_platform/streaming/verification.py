@@ -10,6 +10,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
+from churn_platform.connections import connect
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
@@ -198,7 +199,7 @@ def verify(config: StreamConfig, progress: Progress = lambda _stage, _count: Non
         RangeLostError: the predictions topic was cut while it was read.
     """
     before = _look_at_kafka(config)
-    with psycopg.connect(config.dsn, autocommit=True, application_name="churn verify") as connection:
+    with connect(config.dsn, autocommit=True, application_name="churn verify") as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         with connection.transaction():
@@ -522,7 +523,7 @@ def _check_strangers(
     later = archived = 0
     if not len(ids):
         return later, archived
-    with psycopg.connect(config.dsn, autocommit=True, application_name="churn verify") as now:
+    with connect(config.dsn, autocommit=True, application_name="churn verify") as now:
         stored: set[bytes] = set()
         for part in _parts(ids):
             stored |= {event_id.bytes for (event_id,) in now.execute(_STORED, ([_uuid(each) for each in part],))}

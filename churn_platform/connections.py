@@ -1,0 +1,121 @@
+"""How every connection to PostgreSQL is made: the session's settings are given here, not taken from the environment.
+
+A session's settings decide what a query means: `datestyle` how a date is written, `timezone` which day an event
+belongs to, `extra_float_digits` whether a score survives being written as text, `default_transaction_read_only`
+whether anything can be written. PostgreSQL takes them from its configuration, from the database, from the login
+(`alter role ... set`) and from libpq's environment variables. What the client sends when a session starts overrides
+the first three, so it is sent here; libpq's variables are not used.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+SESSION: Final[Mapping[str, str]] = {
+    "client_encoding": "UTF8",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",  # the shortest text that reads back as the same number
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "synchronous_commit": "on",  # what was committed survives a crash of the server: offsets and topics rely on it
+}
+"""Settings of every session, whatever the connection string, the login, the database or the server says."""
+
+SCHEMA: Final = "public"
+"""Where the platform's tables are, unless the connection string's own `options` name another search path."""
+
+IGNORED_VARIABLES: Final = frozenset(
+    {
+        "PGAPPNAME",
+        "PGCLIENTENCODING",
+        "PGCONNECT_TIMEOUT",
+        "PGDATABASE",
+        "PGDATESTYLE",
+        "PGGEQO",
+        "PGHOST",
+        "PGHOSTADDR",
+        "PGLOADBALANCEHOSTS",
+        "PGMAXPROTOCOLVERSION",
+        "PGMINPROTOCOLVERSION",
+        "PGOPTIONS",
+        "PGPORT",
+        "PGSERVICE",
+        "PGTARGETSESSIONATTRS",
+        "PGTZ",
+        "PGUSER",
+    }
+)
+"""libpq's variables that choose another server or another session. Those about passwords, TLS and Kerberos are used:
+they say how a login is let in, not where or as what."""
+
+
+def ignore_environment() -> None:
+    """Remove libpq's variables from this process: several of them cannot be overridden by a connection string."""
+    for variable in IGNORED_VARIABLES:
+        os.environ.pop(variable, None)
+
+
+def session_options(given: str = "") -> str:
+    """The value of the connection parameter `options` that pins a session.
+
+    Args:
+        given: options of the connection string; those that SESSION does not name are kept.
+    """
+    pinned = [f"-c{name}={_escaped(value)}" for name, value in SESSION.items()]
+    return " ".join(filter(None, [f"-csearch_path={SCHEMA}", given, *pinned]))
+
+
+def _escaped(value: str) -> str:
+    """As PostgreSQL reads it in `options`, where a space ends an option."""
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def connect(
+    dsn: str,
+    *,
+    application_name: str,
+    autocommit: bool = False,
+    search_path: str | None = None,
+    **parameters: str | int,
+) -> psycopg.Connection:
+    """Open a connection; as a context manager it commits at the end, or rolls back on an error, and closes.
+
+    Args:
+        dsn: connection string, a URL or `name=value` pairs.
+        application_name: what pg_stat_activity shows.
+        autocommit: whether each statement is a transaction of its own.
+        search_path: schema of unqualified names, in place of the usual one.
+        parameters: other connection parameters of libpq.
+
+    Raises:
+        psycopg.OperationalError: the server does not answer, or refuses.
+    """
+    ignore_environment()
+    options = str(conninfo_to_dict(dsn).get("options") or "")
+    if search_path is not None:
+        options += f" -csearch_path={_escaped(search_path)}"
+    return psycopg.connect(
+        dsn,
+        autocommit=autocommit,
+        application_name=application_name,
+        options=session_options(options),
+        **parameters,  # type: ignore[arg-type]  # mypy takes them for every keyword of connect() that is left
+    )
+
+
+def pinned_url(url: str) -> str:
+    """The URL with the session's settings in it, for libraries that make their own connections."""
+    ignore_environment()
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    query["options"] = session_options(query.get("options", ""))
+    return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))

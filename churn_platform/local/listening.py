@@ -1,0 +1,82 @@
+"""Which process listens at an address: an answer proves nothing unless it comes from the process that we started."""
+
+import socket
+import struct
+import sys
+from pathlib import Path
+
+import psutil
+
+from churn_platform.local.ports import HOST
+
+Place = int | Path
+"""Where a server listens: a port of localhost, or a Unix socket."""
+
+EVERYWHERE = frozenset({HOST, "0.0.0.0", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0"})  # noqa: S104  compared, not bound
+DARWIN_LEVEL, DARWIN_PEER = 0, 2  # SOL_LOCAL and LOCAL_PEERPID, which Python does not name
+
+
+def listens(pid: int, place: Place) -> bool:
+    """Whether what is sent to the place reaches this process."""
+    return _socket_owner(place) == pid if isinstance(place, Path) else place in _ports(pid)
+
+
+def other_listener(pid: int | None, place: Place) -> str | None:
+    """Which process listens at the place instead of ours, for a message; None when ours does, or none.
+
+    Args:
+        pid: our process; None when it does not run.
+        place: where it should listen.
+    """
+    if pid is not None and listens(pid, place):
+        return None
+    if isinstance(place, Path):
+        owner = _socket_owner(place)
+    elif _is_open(place):
+        owner = next((process.pid for process in psutil.process_iter() if place in _ports(process.pid)), 0)
+    else:
+        return None
+    if owner is None or (pid is not None and listens(pid, place)):  # ours began to listen while we looked
+        return None
+    return _name(owner)
+
+
+def _ports(pid: int) -> set[int]:
+    """Ports of localhost at which the process listens; none for a process that we may not look into."""
+    try:
+        found = psutil.Process(pid).net_connections("tcp")
+    except (psutil.AccessDenied, psutil.NoSuchProcess, OSError):
+        return set()
+    return {
+        each.laddr.port
+        for each in found
+        if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.ip in EVERYWHERE
+    }
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex((HOST, port)) == 0
+
+
+def _socket_owner(path: Path) -> int | None:
+    """Process at the other end of a Unix socket; None when nothing listens."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(path))
+            if sys.platform == "darwin":
+                return int(client.getsockopt(DARWIN_LEVEL, DARWIN_PEER))
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        except OSError:
+            return None
+    return int(struct.unpack("3i", credentials)[0])
+
+
+def _name(pid: int) -> str:
+    """A process for a message. Its arguments are left out: they may hold a password."""
+    try:
+        return f"process {pid} ({psutil.Process(pid).name()})"
+    except psutil.Error:
+        return "a process of another user"

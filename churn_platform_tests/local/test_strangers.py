@@ -1,0 +1,140 @@
+"""Another process listens where a server of ours should: it is never taken for ours."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from churn_platform.cli import app
+from churn_platform.commands.terminal import ExitCode
+from churn_platform.local.errors import PortTakenError
+from churn_platform.local.ports import ANY_FREE_PORTS
+from churn_platform.local.stack import Phase, Stack, Step
+from churn_platform_tests.local.strangers import stranger
+from churn_platform_tests.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+runner = CliRunner()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that root's PostgreSQL, which runs as another user, may pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="churn-tests-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def other(folder: Path) -> Path:
+    """Folder of the stranger."""
+    other = folder / "other"
+    other.mkdir()
+    other.chmod(0o711)
+    return other
+
+
+def sandbox(folder: Path, given: dict[str, str], stack: Stack, *ours: str) -> Stack:
+    """A stack of its own of these parts; the other servers are those of the session's stack, as if they were yours."""
+    variables = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "postgres": "DATABASE_URL", "mlflow": "MLFLOW_TRACKING_URI"}
+    yours = {variable: stack.addresses[name] for name, variable in variables.items() if name not in ours}
+    return Stack(
+        folder / "local",
+        services_only="webserver" not in ours,
+        usual_ports=ANY_FREE_PORTS,
+        given=given | yours,
+        env_file=Path(os.devnull),
+    )
+
+
+def port_of(stack: Stack, name: str) -> int:
+    """Port of a part."""
+    address = stack.addresses["dagster" if name == "webserver" else name]
+    return int(address.partition("?")[0].removesuffix("/churn").rpartition(":")[2])
+
+
+@pytest.mark.parametrize("name", ["kafka", "postgres", "mlflow"])
+def test_a_server_whose_port_another_has_taken_is_not_ready(name: str, stack: Stack, other: Path) -> None:
+    stack.stop_part(name)
+
+    with stranger(name, port_of(stack, name), other) as listening:
+        with pytest.raises(PortTakenError, match=f"process {listening()} ") as refused:
+            stack.start_part(name)
+        assert not stack.is_ready(name)
+        outcome = runner.invoke(app, ["status", "--json"])
+
+    assert str(port_of(stack, name)) in refused.value.problem
+    assert outcome.exit_code == ExitCode.NOT_SO
+    (part,) = (part for part in json.loads(outcome.stdout)["servers"] if part["name"] == name)
+    assert part["state"] == "port taken"
+    assert part["problem"] == refused.value.problem
+    stack.stop_part(name)  # supervisord has given up, or will
+    stack.start_part(name)
+    assert stack.is_ready(name)
+
+
+@pytest.mark.parametrize("name", ["kafka", "postgres", "mlflow", "webserver"])
+def test_a_port_that_another_takes_before_ours_listens_is_given_up_for_a_free_one(
+    name: str, embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path
+) -> None:
+    mine = sandbox(folder, embedded_only, stack, name)
+    taken: list[int] = []
+    told: list[Step] = []
+
+    with ExitStack() as strangers:
+
+        def take_the_port(step: Step) -> None:
+            told.append(step)
+            if step.part == name and step.phase is Phase.STARTING and not taken:
+                taken.append(port_of(mine, name))
+                strangers.enter_context(stranger(name, taken[0], other))
+
+        try:
+            mine.start(take_the_port)
+
+            assert port_of(mine, name) != taken[0]
+            assert mine.is_ready(name)
+            assert [step for step in told if step.detail.startswith("moving: ") and str(taken[0]) in step.detail]
+            assert str(taken[0]) not in (mine.local / "env").read_text()
+        finally:
+            mine.stop()
+
+
+def test_a_code_server_that_another_has_displaced_is_not_ready(
+    embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path
+) -> None:
+    mine = sandbox(folder, embedded_only, stack, "webserver")
+    mine.start()
+    try:
+        socket = mine.local / "run" / "code.sock"
+        socket.unlink()
+        with stranger("code", socket, other) as listening:
+            assert not mine.is_ready("code")
+            (found,) = (part for part in mine.status() if part.name == "code")
+            assert found.state == "port taken"
+            assert found.problem is not None
+            assert f"process {listening()} " in found.problem
+    finally:
+        mine.stop()
+
+
+def test_the_daemon_is_not_ready_through_a_web_server_that_is_not_ours(
+    embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path
+) -> None:
+    mine = sandbox(folder, embedded_only, stack, "webserver")
+    mine.start()
+    try:
+        mine.stop_part("webserver")
+        with stranger("webserver", port_of(mine, "webserver"), other):
+            assert not mine.is_ready("daemon")
+        mine.start_part("webserver")
+        wait_until(lambda: mine.is_ready("daemon"), 60, "the daemon to be well again")
+    finally:
+        mine.stop()
