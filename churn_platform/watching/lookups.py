@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from churn_platform.features.columns import CATEGORICAL_COLUMNS
-from churn_platform.watching.drift import SCORE, Reference
+from churn_platform.watching.drift import WATCHED, Reference
 from churn_platform.watching.live import SCORE_BINS, Z_95, Counts, Tally
 
 HOUR: Final = timedelta(hours=1)
@@ -59,6 +59,7 @@ _BATCHES: Final = """
     select batch, total_predictions from churn_batch_hours
     where hour_timestamp = %s and total_predictions > 0 order by batch
 """
+# The model version, and what is watched, in the order of WATCHED.
 _SAMPLE: Final = """
     select model_version, credit_score, age, tenure, balance, num_of_products, has_cr_card, is_active_member,
         estimated_salary, geography, gender, risk_score
@@ -120,20 +121,6 @@ _TOO_LOW: Final = """
       and roc_auc + %(z)s * roc_auc_error < expected_roc_auc
     order by date desc limit 1
 """
-# Raw columns as the customers file names them, and the score.
-COLUMNS: Final = (
-    "CreditScore",
-    "Age",
-    "Tenure",
-    "Balance",
-    "NumOfProducts",
-    "HasCrCard",
-    "IsActiveMember",
-    "EstimatedSalary",
-    "Geography",
-    "Gender",
-    SCORE,
-)
 
 
 @dataclass(frozen=True)
@@ -299,7 +286,7 @@ def _by_version(rows: list[tuple[Any, ...]]) -> dict[int, dict[str, NDArray[Any]
     versions = np.array(version)
     columns = {
         name: np.array(column, object if name in CATEGORICAL_COLUMNS else np.float64)  # None becomes NaN
-        for name, column in zip(COLUMNS, values, strict=True)
+        for name, column in zip(WATCHED, values, strict=True)
     }
     return {
         int(each): {name: column[versions == each] for name, column in columns.items()} for each in np.unique(versions)
