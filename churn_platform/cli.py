@@ -2,7 +2,7 @@
 
 import typer
 
-from churn_platform.commands import data, db, dlq, model, stack, stream
+from churn_platform.commands import data, db, dlq, model, outcomes, stack, stream
 from churn_platform.commands.clean import clean
 from churn_platform.commands.completion import completion
 from churn_platform.commands.demo import demo
@@ -34,6 +34,7 @@ for command in (
     app.command()(command)
 app.add_typer(stream.app, name="stream")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(outcomes.app, name="outcomes")
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")

@@ -83,10 +83,10 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
 
 @dg.op(out=dg.Out(dg.Nothing))
 def forget_watching(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Drift of hours, outcomes and daily pages older than ARCHIVE_DAYS; figures of days stay."""
-    from churn_platform.watching import lookups, report
+    """Drift of hours, outcomes and daily pages of days older than ARCHIVE_DAYS as a whole; figures of days stay."""
+    from churn_platform.watching import lookups, report, retention
 
-    before = _days_ago(settings().archive_days)
+    before = retention.deletable_before(datetime.now(UTC), archive_days=settings().archive_days)
     with postgres.connect(SESSION) as connection:
         figures = lookups.forget(connection, before=before)
     _report(context, {**figures, "pages": report.forget(settings().artifacts, before=before.date())})

@@ -36,6 +36,10 @@ RUN_BY = {
     "churn model list": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model promote": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model rollback": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
+    "churn outcomes reset": "commands/test_outcomes_command.py::test_lost_outcomes_are_accepted_after_the_topics_name",
+    "churn outcomes send": "commands/test_outcomes_command.py::"
+    "test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_recorded",
+    "churn outcomes skip": "commands/test_outcomes_command.py::test_one_outcome_is_skipped_after_the_topics_name",
     "churn produce": "commands/test_terminal.py::test_a_missing_file_is_named_with_the_way_out",
     "churn status": "commands/test_operating.py::test_status_shows_the_stream",
     "churn stream pause": "commands/test_operating.py::test_pause_and_resume_say_what_happens",

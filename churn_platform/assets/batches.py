@@ -87,7 +87,12 @@ def side_tables(batch: ledger.Batch, rows: BatchRows) -> Iterator[dg.AssetMateri
         riskiest = [_with_reasons_in_words(row) for row in rows.riskiest]
         yield dg.AssetMaterialization(
             HIGH_RISK,
-            metadata={"customers": rows.high_risk, "batch": batch.batch, **rows_table("riskiest", riskiest)},
+            metadata={
+                "predictions": rows.high_risk,
+                "customers": rows.customers_at_risk,
+                "batch": batch.batch,
+                **rows_table("riskiest", riskiest),
+            },
         )
     if batch.dead_letters:
         yield dg.AssetMaterialization(

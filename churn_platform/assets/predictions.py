@@ -91,11 +91,14 @@ high_risk_customers = dg.AssetSpec(
     kinds={"postgres", "table"},
     owners=["team:retention"],
     metadata={**HIGH_RISK_COLUMNS, "dagster/table_name": HIGH_RISK},
-    description="""Customers whose risk score reached 0.7, one row per event: whom the retention team calls.
+    description="""Predictions whose risk score reached 0.7, one row per event: whom the retention team calls.
+
+A customer with several such events has several rows. The view `v_top_risk_customers` has one per customer, by the
+latest event, and leaves out whoever is no longer at risk.
 
 The threshold of 0.7 is the retention team's; the model's own, which decides `prediction`, is lower. Written in the same
-transaction as the predictions of their batch, which reports how many and the riskiest here. `alert_sent` and
-`alert_sent_at` are yours to set: a replay updates scores, never those.""",
+transaction as the predictions of their batch, which reports here how many there were, of how many customers, and the
+riskiest. `alert_sent` and `alert_sent_at` are yours to set: a replay updates scores, never those.""",
 )
 
 

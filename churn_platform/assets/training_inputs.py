@@ -14,7 +14,6 @@ REVISION: Final = "git_commit"
 TRAINING_SETTINGS: Final = "training_settings"
 MODEL: Final = dg.AssetKey("churn_model")
 SPLIT_CUSTOMERS: Final = dg.AssetKey("train_test_split")
-RAW: Final = dg.AssetKey("raw_customers")
 
 
 def file_hash(instance: dg.DagsterInstance, upstream: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Watching: drift of every feature and of the score, live performance once outcomes are known, and a page per day."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, fields
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, TypedDict
 
 import dagster as dg
@@ -17,6 +17,7 @@ from churn_platform.assets.columns import (
     OUTCOME_COLUMNS,
     OUTCOME_FIELDS,
 )
+from churn_platform.assets.partition_checks import evaluations, partition_check
 from churn_platform.assets.predictions import FRESH
 from churn_platform.assets.shown import Shown, next_asset, picture, rows_table
 from churn_platform.partitions import day_key, days, hour_key, hours
@@ -24,17 +25,16 @@ from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
-from churn_platform.watching import judging, lookups
+from churn_platform.watching import judging, lookups, retention
 from churn_platform.watching.drift import WATCHED, Bounds, FeatureReference, Reference, Verdict
-from churn_platform.watching.live import LivePerformance, reliability
+from churn_platform.watching.live import LEAST_LABELLED, MOST_ECE, Counts, LivePerformance, Tally, reliability
 from churn_platform.watching.live import live_performance as figures_of
 
 SESSION: Final = "churn watching"
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 RATE_CHECKS: Final = ("missing_values", "out_of_range")
-MOST_ECE: Final = 0.05  # a score of 50 % that means 45 % misleads nobody; twice that does
-LEAST_LABELLED: Final = 200  # fewer outcomes say nothing of a model
+LIVE_FIGURES: Final = tuple(each.name for each in fields(LivePerformance))
 SEVERITY: Final = {Verdict.SHIFTED: dg.AssetCheckSeverity.WARN, Verdict.FAR: dg.AssetCheckSeverity.ERROR}
 
 
@@ -53,25 +53,18 @@ def drift_check(feature: str) -> str:
     return f"drift_{feature}"
 
 
-def _drift_checks(asset: str, period: str) -> list[dg.AssetCheckSpec]:
+def _drift_checks(asset: str, partitions: dg.PartitionsDefinition, period: str) -> list[dg.AssetCheckSpec]:
     shifted, far = settings().drift_shifted, settings().drift_far
-    return [
-        *(
-            dg.AssetCheckSpec(
-                drift_check(feature),
-                asset=asset,
-                description=f"Expected: {feature} of the latest {period} is distributed as in the rows that the model "
-                f"learnt from. A PSI from {shifted:g} on warns, from {far:g} on fails, where no chance explains it.",
-            )
+    expected = {
+        **{
+            drift_check(feature): f"{feature} of the {period} is distributed as in the rows that the model learnt "
+            f"from. A PSI from {shifted:g} on warns, from {far:g} on fails, where no chance explains it."
             for feature in WATCHED
-        ),
-        dg.AssetCheckSpec(
-            "missing_values", asset=asset, description="Expected: about as many nulls as the model learnt from."
-        ),
-        dg.AssetCheckSpec(
-            "out_of_range", asset=asset, description="Expected: hardly a value beyond those that the model learnt from."
-        ),
-    ]
+        },
+        "missing_values": "about as many nulls as the model learnt from.",
+        "out_of_range": "hardly a value beyond those that the model learnt from.",
+    }
+    return [partition_check(name, asset, partitions, f"Expected: {text}") for name, text in expected.items()]
 
 
 customer_outcomes_topic = dg.AssetSpec(
@@ -123,11 +116,12 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> dg.Ma
     kinds={"postgres", "table"},
     io_manager_key="postgres_io_manager",
     check_specs=[
-        *_drift_checks("drift_hourly", "hour"),
-        dg.AssetCheckSpec(
+        *_drift_checks("drift_hourly", hours, "hour"),
+        partition_check(
             "dead_letters",
-            asset="drift_hourly",
-            description="Expected: hardly a dead letter among the events that batches of the latest hour have read.",
+            "drift_hourly",
+            hours,
+            "Expected: hardly a dead letter among the events that batches of the hour have read.",
         ),
     ],
     metadata={
@@ -138,40 +132,51 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> dg.Ma
 )
 def drift_hourly(
     context: dg.AssetExecutionContext, postgres: PostgresResource
-) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
+) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
     """How far each feature and the score are from what the model learnt from, per hour of the event.
 
     The bins are those of the training split, kept with each model version. The distance is the population stability
-    index (PSI), beside a chi-squared test that says whether chance explains it. **The checks** are of the latest hour
-    that was computed, by the model version that scored most of it. Of an hour of very many predictions a sample is
-    taken: `weight` says how many each stands for. The rule is `watching/drift.py`; how to read it, docs/watching.md.
+    index (PSI), beside a chi-squared test that says whether chance explains it. **A check** is about its own hour, by
+    the model version that scored most of it; this page shows those of the latest hour. Of an hour of very many
+    predictions a sample is taken: `weight` says how many each stands for. An hour of which predictions have been
+    archived keeps its figures. The rule is `watching/drift.py`; how to read it, docs/watching.md.
     """
-    window = context.partition_time_window
-    begun = _starts(window, HOUR)
+    begun = _starts(context.partition_time_window, HOUR)
     rows: list[dict[str, Any]] = []
     with postgres.connect(SESSION) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        found = {hour: lookups.sample_hour(connection, hour) for hour in begun}
-        references = lookups.references(connection, {v for sample in found.values() for v in sample.columns})
+        predicted = lookups.predicted_hours(connection, begun[0], begun[-1] + HOUR)
+        kept = [hour for hour in begun if predicted.get(hour)]
+        found = {hour: lookups.sample_hour(connection, hour) for hour in begun if hour not in kept}
+        rows += lookups.drift_of_hours(connection, kept)
+        versions = {version for sample in found.values() for version in sample.columns}
+        references = lookups.references(connection, versions | {row["model_version"] for row in rows})
         for hour, sample in found.items():
             for version, columns in sample.columns.items():
                 reference = references.get(version)
                 observed = judging.look_at(reference, columns, weight=sample.weight)
                 rows += [
-                    {"hour_timestamp": hour, **asdict(each), "version": sample.version}
+                    {"hour_timestamp": hour, **asdict(each), "version": sample.version, "updated_at": datetime.now(UTC)}
                     for each in judging.judge(version, reference, observed, _bounds())
                 ]
-        latest = max((row["hour_timestamp"] for row in rows), default=begun[-1])
-        read, dead = lookups.read_and_dead(connection, latest, latest + HOUR)
+        read_and_dead = lookups.read_and_dead_by_hour(connection, begun[0], begun[-1] + HOUR)
+    by_hour = _by_start(rows, "hour_timestamp")
+    results: dict[str, list[dg.AssetCheckResult]] = {}
     for hour in begun:
-        of_hour = [row for row in rows if row["hour_timestamp"] == hour]
-        context.add_asset_metadata(_shown(of_hour, references, "drift_daily"), partition_key=hour_key(hour))
-    judged = _of_main_version([row for row in rows if row["hour_timestamp"] == latest])
-    when = f"{latest:%Y-%m-%d %H}:00 UTC"
-    yield dg.MaterializeResult(
-        value=_frame(rows, "hour_timestamp"),
-        check_results=[*_check_results(judged, references, when), _dead_letters(read, dead, when)],
-    )
+        of_hour = by_hour.get(hour, [])
+        shown = {**_shown(of_hour, references, "drift_daily"), **_kept_note(hour in kept)}
+        context.add_asset_metadata(shown, partition_key=hour_key(hour))
+        when = f"{hour:%Y-%m-%d %H}:00 UTC"
+        results[hour_key(hour)] = [
+            *_check_results(_of_main_version(of_hour), references, when),
+            _dead_letters(*read_and_dead.get(hour, (0, 0)), when),
+        ]
+    yield dg.MaterializeResult(value=_frame(rows, "hour_timestamp"))
+    with postgres.connect(SESSION) as connection:
+        known = lookups.latest_hour(connection)
+    # An hour in which all events were bad has no drift, but dead letters.
+    latest = max([hour for hour in (known, *read_and_dead) if hour is not None], default=None)
+    yield from evaluations(context, results, latest=None if latest is None else hour_key(latest))
 
 
 @dg.asset(
@@ -186,34 +191,42 @@ def drift_hourly(
     freshness_policy=FRESH,
     kinds={"postgres", "table"},
     io_manager_key="postgres_io_manager",
-    check_specs=_drift_checks("drift_daily", "day"),
+    check_specs=_drift_checks("drift_daily", days, "day"),
     metadata={**DRIFT_DAILY_COLUMNS, "dagster/table_name": "drift_daily", "partition_expr": "date"},
 )
 def drift_daily(
     context: dg.AssetExecutionContext, drift_hourly: pd.DataFrame, postgres: PostgresResource
-) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
+) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
     """The same per day: the sum of its hours, each weighted by the predictions that it holds.
 
     A day evens out what belongs to the time of the day. A feature that is far off here makes the
-    [retraining_sensor](/automation), if it is on, ask for a new model.
+    [retraining_sensor](/automation), if it is on, ask for a new model. **A check** is about its own day; this page
+    shows those of the latest one. A day of which hours are no longer kept keeps its figures.
     """
     hourly = drift_hourly.assign(date=pd.to_datetime(drift_hourly["hour_timestamp"], utc=True).dt.date)
+    begun = _starts(context.partition_time_window, DAY)
     with postgres.connect(SESSION) as connection:
-        references = lookups.references(connection, {int(version) for version in hourly["model_version"]})
-    rows: list[dict[str, Any]] = []
-    for day in (start.date() for start in _starts(context.partition_time_window, DAY)):
-        of_day = hourly[hourly["date"] == day]
-        version = int(of_day.groupby("hour_timestamp")["version"].max().sum())
-        for model_version, observed in judging.merge_days(_records(of_day)).items():
-            judged = judging.judge(model_version, references.get(model_version), observed, _bounds())
-            rows += [{"date": day, **asdict(each), "version": version} for each in judged]
-        shown = _shown([row for row in rows if row["date"] == day], references, "watching_report")
+        kept = _days_with_lost_hours(connection, begun, drift_hourly)
+        rows = lookups.drift_of_days(connection, kept)
+        versions = {int(version) for version in hourly["model_version"]} | {row["model_version"] for row in rows}
+        references = lookups.references(connection, versions)
+    results: dict[str, list[dg.AssetCheckResult]] = {}
+    for day in (start.date() for start in begun):
+        if day not in kept:
+            of_day = hourly[hourly["date"] == day]
+            version = int(of_day.groupby("hour_timestamp")["version"].max().sum())
+            for model_version, observed in judging.merge_days(_records(of_day)).items():
+                judged = judging.judge(model_version, references.get(model_version), observed, _bounds())
+                now = datetime.now(UTC)
+                rows += [{"date": day, **asdict(each), "version": version, "updated_at": now} for each in judged]
+        day_rows = [row for row in rows if row["date"] == day]
+        shown = {**_shown(day_rows, references, "watching_report"), **_kept_note(day in kept)}
         context.add_asset_metadata(shown, partition_key=day.isoformat())
-    latest = max((row["date"] for row in rows), default=None)
-    judged_rows = _of_main_version([row for row in rows if row["date"] == latest])
-    yield dg.MaterializeResult(
-        value=_frame(rows, "date"), check_results=_check_results(judged_rows, references, str(latest))
-    )
+        results[day.isoformat()] = _check_results(_of_main_version(day_rows), references, day.isoformat())
+    yield dg.MaterializeResult(value=_frame(rows, "date"))
+    with postgres.connect(SESSION) as connection:
+        latest = lookups.latest_day(connection)
+    yield from evaluations(context, results, latest=None if latest is None else latest.isoformat())
 
 
 @dg.asset(
@@ -228,58 +241,60 @@ def drift_daily(
     kinds={"postgres", "table"},
     io_manager_key="postgres_io_manager",
     check_specs=[
-        dg.AssetCheckSpec(
+        partition_check(
             "roc_auc",
-            asset="live_performance",
-            description="Expected: the champion tells those who leave from those who stay about as well as it did out "
-            "of fold, when it was trained (LIVE_AUC_LOSS).",
+            "live_performance",
+            days,
+            "Expected: the champion tells those who leave from those who stay about as well as it did out of fold, "
+            "when it was trained (LIVE_AUC_LOSS).",
         ),
-        dg.AssetCheckSpec(
+        partition_check(
             "calibration",
-            asset="live_performance",
-            description=f"Expected: of customers scored 30 %, about three in ten leave (ECE at most {MOST_ECE:g}).",
+            "live_performance",
+            days,
+            f"Expected: of customers scored 30 %, about three in ten leave (ECE at most {MOST_ECE:g}).",
         ),
     ],
     metadata={**LIVE_COLUMNS, "dagster/table_name": "live_performance", "partition_expr": "date"},
 )
 def live_performance(
     context: dg.AssetExecutionContext, postgres: PostgresResource
-) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
+) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
     """How good the scores turned out to be: by model version, over the LIVE_WINDOW_DAYS up to the day.
 
     An outcome is what the event itself said (`true_churn_label`), or what came later to the outcomes topic, of the
     event or of the customer; the later one counts. ROC AUC is of scores counted in 1,000 bins. A version has no row
-    before one of its predictions has an outcome.
+    before one of its predictions has an outcome. **A check** is about its own day; this page shows those of the latest
+    one. A day whose window is no longer kept as a whole keeps its figures.
     """
     window_days = settings().live_window_days
     rows: list[dict[str, Any]] = []
-    curve: Shown = {}
+    results: dict[str, list[dg.AssetCheckResult]] = {}
     with postgres.connect(SESSION) as connection:
         champion = model_versions.champion(connection)
         for day in _starts(context.partition_time_window, DAY):
-            counted = lookups.labelled(connection, day + DAY - window_days * DAY, day + DAY)
-            expected = lookups.expected_aucs(connection, counted)
-            of_day = {version: figures_of(*found) for version, found in sorted(counted.items())}
-            rows += [
-                {
-                    "date": day.date(),
-                    "model_version": version,
-                    "window_days": window_days,
-                    **found.as_dict(),
-                    "expected_roc_auc": expected.get(version),
-                }
-                for version, found in of_day.items()
-            ]
-            judged = _judged_version(of_day, None if champion is None else champion.version)
-            if judged is not None:
-                svg = curves.curve(reliability(counted[judged][0]), title="churn rate (up) by score")
-                curve = {"reliability": dg.MetadataValue.md(curves.markdown(svg, "Churn rate by score"))}
-            shown = {**_live_figures(of_day, judged), **curve, **next_asset("watching_report")}
+            start, end = day + DAY - window_days * DAY, day + DAY
+            kept = start < _complete_since() or any(lookups.predicted_hours(connection, start, end).values())
+            counted = {} if kept else lookups.labelled(connection, start, end)
+            of_day = (
+                lookups.live_of_days(connection, [day.date()])
+                if kept
+                else _live_rows(day.date(), window_days, counted, lookups.expected_aucs(connection, counted))
+            )
+            rows += of_day
+            main = _main_live_row(of_day, None if champion is None else champion.version)
+            shown = {
+                **_live_figures(of_day, main),
+                **_reliability(None if main is None else counted.get(main["model_version"])),
+                **_kept_note(kept),
+                **next_asset("watching_report"),
+            }
             context.add_asset_metadata(shown, partition_key=day_key(day))
-    yield dg.MaterializeResult(
-        value=_frame(rows, "date"),
-        check_results=_live_checks(None if judged is None else of_day[judged], judged, expected),
-    )
+            results[day_key(day)] = _live_checks(main)
+    yield dg.MaterializeResult(value=_frame(rows, "date"))
+    with postgres.connect(SESSION) as connection:
+        latest = lookups.latest_live_day(connection)
+    yield from evaluations(context, results, latest=None if latest is None else latest.isoformat())
 
 
 @dg.asset(
@@ -325,6 +340,14 @@ def _starts(window: dg.TimeWindow, step: timedelta) -> list[datetime]:
     """The hours or days that begin in a window, UTC."""
     start = window.start.astimezone(UTC)
     return [start + number * step for number in range(round((window.end.astimezone(UTC) - start) / step))]
+
+
+def _by_start(rows: Sequence[dict[str, Any]], name: str) -> dict[datetime, list[dict[str, Any]]]:
+    """Rows by the moment in a column, UTC."""
+    found: dict[datetime, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row[name].astimezone(UTC), []).append(row)
+    return found
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], key: str) -> pd.DataFrame:
@@ -449,51 +472,105 @@ def _dead_letters(read: int, dead: int, when: str) -> dg.AssetCheckResult:
     )
 
 
-def _judged_version(found: Mapping[int, LivePerformance], champion: int | None) -> int | None:
-    """The champion where it has outcomes, else the version with most of them; None where there is none at all."""
-    if champion in found:
-        return champion
-    return max(found, key=lambda version: found[version].labelled, default=None)
+def _complete_since() -> datetime:
+    """The start of the first day of which everything is still there."""
+    return retention.complete_since(
+        datetime.now(UTC), archive_days=settings().archive_days, batch_seconds=settings().batch_seconds
+    )
 
 
-def _live_figures(found: Mapping[int, LivePerformance], judged: int | None) -> Shown:
-    if judged is None:
+def _days_with_lost_hours(
+    connection: psycopg.Connection, begun: Sequence[datetime], drift_hourly: pd.DataFrame
+) -> list[date]:
+    """Days of which an hour had predictions and has no drift any more, and cannot get it again."""
+    known = {
+        moment.to_pydatetime().astimezone(UTC) for moment in pd.to_datetime(drift_hourly["hour_timestamp"], utc=True)
+    }
+    complete_since = _complete_since()
+    lost = {
+        hour.date()
+        for hour, archived in lookups.predicted_hours(connection, begun[0], begun[-1] + DAY).items()
+        if hour not in known and (archived or hour < complete_since)
+    }
+    return sorted(lost)
+
+
+def _kept_note(kept: bool) -> Shown:
+    """What the UI says of a partition whose figures were left as they are."""
+    note = "Some of what this was made of has been archived or deleted: the figures stay as they were."
+    return {"note": note} if kept else {}
+
+
+def _live_rows(
+    day: date, window_days: int, counted: Mapping[int, tuple[Counts, Tally]], expected: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """The day's rows of live_performance."""
+    return [
+        {
+            "date": day,
+            "model_version": version,
+            "window_days": window_days,
+            **figures_of(*found).as_dict(),
+            "expected_roc_auc": expected.get(version),
+            "updated_at": datetime.now(UTC),
+        }
+        for version, found in sorted(counted.items())
+    ]
+
+
+def _main_live_row(rows: Sequence[dict[str, Any]], champion: int | None) -> dict[str, Any] | None:
+    """The champion's row where it has outcomes, else that of the version with most of them; None without any."""
+    return max(rows, key=lambda row: (row["model_version"] == champion, row["labelled"]), default=None)
+
+
+def _live_figures(rows: Sequence[dict[str, Any]], main: Mapping[str, Any] | None) -> Shown:
+    if main is None:
         return {"dagster/partition_row_count": 0, "labelled": 0}
-    main = found[judged]
-    figures = {name: value for name, value in main.as_dict().items() if value is not None}
-    table = ({"model_version": version, **each.as_dict()} for version, each in found.items())
-    return {"dagster/partition_row_count": len(found), "version": judged, **figures, **rows_table("versions", table)}
+    figures = {name: main[name] for name in LIVE_FIGURES if main[name] is not None}
+    table = ({name: row[name] for name in ("model_version", *LIVE_FIGURES)} for row in rows)
+    return {
+        "dagster/partition_row_count": len(rows),
+        "version": main["model_version"],
+        **figures,
+        **rows_table("versions", table),
+    }
 
 
-def _live_checks(
-    found: LivePerformance | None, version: int | None, expected: Mapping[int, float]
-) -> list[dg.AssetCheckResult]:
-    if found is None or version is None or found.labelled < LEAST_LABELLED:
-        seen = 0 if found is None else found.labelled
+def _reliability(counted: tuple[Counts, Tally] | None) -> Shown:
+    """The reliability chart of what was counted; none where nothing was."""
+    if counted is None:
+        return {}
+    svg = curves.curve(reliability(counted[0]), title="churn rate (up) by score")
+    return {"reliability": dg.MetadataValue.md(curves.markdown(svg, "Churn rate by score"))}
+
+
+def _live_checks(row: Mapping[str, Any] | None) -> list[dg.AssetCheckResult]:
+    """The checks of a day, from the row of one model version."""
+    if row is None or row["labelled"] < LEAST_LABELLED:
+        seen = 0 if row is None else row["labelled"]
         why = f"Not judged: {seen:,} predictions have an outcome, {LEAST_LABELLED} are needed."
         return [
             dg.AssetCheckResult(check_name=name, passed=True, description=why) for name in ("roc_auc", "calibration")
         ]
-    return list(_judged_live(found, version, expected.get(version)))
-
-
-def _judged_live(found: LivePerformance, version: int, expected: float | None) -> Iterator[dg.AssetCheckResult]:
+    found, version, expected = LivePerformance.of_row(row), row["model_version"], row["expected_roc_auc"]
     loss = settings().live_auc_loss
     unknown = "unknown, it was not measured out of fold"
     auc = "none (all left, or all stayed)" if found.roc_auc is None else f"{found.roc_auc:.4f}"
-    yield dg.AssetCheckResult(
-        check_name="roc_auc",
-        passed=expected is None or not found.is_worse_than(expected, by=loss),
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=f"Seen: ROC AUC {auc} of model version {version} over {found.labelled:,} outcomes. Expected: "
-        f"{unknown if expected is None else f'{expected:.4f}, less {loss:g} at most'}.",
-        metadata={"labelled": found.labelled, "version": version},
-    )
-    yield dg.AssetCheckResult(
-        check_name="calibration",
-        passed=found.ece <= MOST_ECE,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"Seen: an expected calibration error of {found.ece:.4f}, scores of {found.mean_score:.4f} in the "
-        f"mean where {found.churn_rate:.4f} left. Expected: at most {MOST_ECE:g}.",
-        metadata={"ece": found.ece, "mean_score": found.mean_score, "churn_rate": found.churn_rate},
-    )
+    return [
+        dg.AssetCheckResult(
+            check_name="roc_auc",
+            passed=expected is None or not found.is_worse_than(expected, by=loss),
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"Seen: ROC AUC {auc} of model version {version} over {found.labelled:,} outcomes. Expected: "
+            f"{unknown if expected is None else f'{expected:.4f}, less {loss:g} at most'}.",
+            metadata={"labelled": found.labelled, "version": version},
+        ),
+        dg.AssetCheckResult(
+            check_name="calibration",
+            passed=found.ece <= MOST_ECE,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"Seen: an expected calibration error of {found.ece:.4f}, scores of {found.mean_score:.4f} in "
+            f"the mean where {found.churn_rate:.4f} left. Expected: at most {MOST_ECE:g}.",
+            metadata={"ece": found.ece, "mean_score": found.mean_score, "churn_rate": found.churn_rate},
+        ),
+    ]

@@ -78,7 +78,7 @@ class Topics:
             records = _records(dsn)
         with self._admin() as admin:
             self._ours = []
-            named = {self._settings.events_topic, self._settings.predictions_topic}
+            named = {self._settings.events_topic, self._settings.predictions_topic, self._settings.outcomes_topic}
             for name in sorted(named | set(records.created.values())):
                 try:
                     topic = topics.describe(admin, name)

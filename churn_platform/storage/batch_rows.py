@@ -25,7 +25,9 @@ _RISKIEST: Final = """
     select customer_id, risk_score, reasons, geography, gender, age, balance, detected_at, alert_sent
     from high_risk_customers where batch = %(batch)s order by risk_score desc, customer_id limit %(most)s
 """
-_HIGH_RISK: Final = "select count(*) from high_risk_customers where batch = %(batch)s"
+_HIGH_RISK: Final = """
+    select count(*), count(distinct customer_id) from high_risk_customers where batch = %(batch)s
+"""
 _REASONS: Final = """
     select reason, count(*) as events, (min(array[kafka_partition, kafka_offset]))[1] as kafka_partition,
         (min(array[kafka_partition, kafka_offset]))[2] as first_offset
@@ -41,7 +43,8 @@ class BatchRows:
         risk_scores: predictions by risk score, in RISK_BINS equal bins from 0 to 1.
         models: predictions by the model version that scored them.
         first: the first predictions, by Kafka offset.
-        high_risk: how many rows high_risk_customers has of it.
+        high_risk: how many predictions of it high_risk_customers holds.
+        customers_at_risk: how many customers those are of.
         riskiest: those with the highest risk scores; `reasons` as modeling/explaining.py gives them, None until it has.
         reasons: the commonest reasons of its dead letters, with counts and where the first one is.
     """
@@ -50,6 +53,7 @@ class BatchRows:
     models: Mapping[int, int]
     first: Sequence[Row]
     high_risk: int
+    customers_at_risk: int
     riskiest: Sequence[Row]
     reasons: Sequence[Row]
 
@@ -58,20 +62,21 @@ def rows_of_batch(connection: psycopg.Connection, batch: str, *, most: int) -> B
     """Counts and rows of a batch.
 
     Args:
-        most: how many predictions, customers and reasons to return.
+        most: how many predictions, high-risk predictions and reasons to return.
     """
     risk_scores, models = [0] * RISK_BINS, dict[int, int]()
     with connection.cursor() as cursor:
         for version, number, count in cursor.execute(_SCORES, {"batch": batch, "bins": RISK_BINS}):
             risk_scores[number - 1] += count
             models[version] = models.get(version, 0) + count
-        high_risk = (cursor.execute(_HIGH_RISK, {"batch": batch}).fetchone() or (0,))[0]
+        high_risk, customers_at_risk = cursor.execute(_HIGH_RISK, {"batch": batch}).fetchone() or (0, 0)
     with connection.cursor(row_factory=dict_row) as cursor:
         return BatchRows(
             risk_scores=risk_scores,
             models=models,
             first=cursor.execute(_FIRST, {"batch": batch, "most": most}).fetchall(),
             high_risk=high_risk,
+            customers_at_risk=customers_at_risk,
             riskiest=cursor.execute(_RISKIEST, {"batch": batch, "most": most}).fetchall(),
             reasons=cursor.execute(_REASONS, {"batch": batch, "most": most}).fetchall(),
         )

@@ -1,4 +1,4 @@
-"""What one commit writes to PostgreSQL: predictions, dead letters, high-risk customers and sums per hour."""
+"""What one commit writes to PostgreSQL: predictions, dead letters, high-risk predictions and sums per hour."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,7 +110,7 @@ def write_rows(
         rows: of churn_predictions, as prediction_rows() makes them of these.
         dead_letters: the others.
         messages: what both were read from; an event that turns into a dead letter here takes its payload from there.
-        high_risk_threshold: risk score from which a customer is high risk.
+        high_risk_threshold: risk score from which a prediction is high risk.
 
     Raises:
         LawBrokenError: the counts of what was written do not add up to what was read.

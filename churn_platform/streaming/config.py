@@ -7,7 +7,7 @@ from churn_platform.settings import Settings
 
 # Clocks of producers run ahead: an event may be this much later than the batch that holds it can last.
 CLOCK_TOLERANCE = timedelta(minutes=5)
-# Risk score from which a customer is high risk; the views and the partial index of churn_predictions hold it too.
+# Risk score from which a prediction is high risk; the views and the partial index of churn_predictions hold it too.
 HIGH_RISK_THRESHOLD = 0.7
 # Which part of the topic a run streams. There is one part, the whole topic.
 LANE = "0"

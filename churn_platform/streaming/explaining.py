@@ -1,4 +1,4 @@
-"""Reasons of high-risk customers, written moments after their rows: off the way of a commit, and never forgotten.
+"""Reasons of high-risk predictions, written moments after their rows: off the way of a commit, and never forgotten.
 
 Exact contributions cost some twenty times as much as a score. Within a commit they would halve the stream's throughput,
 so a commit writes the row without reasons. `reasons is null` is the list of what is to be done: whatever dies, the next
@@ -27,7 +27,7 @@ _python_log = logging.getLogger(__name__)
 AT_ONCE: Final = 32
 # Afterwards nobody waits.
 AT_ONCE_AFTERWARDS: Final = 512
-# High-risk customers gather so long, or each commit would have a second one of PostgreSQL behind it.
+# High-risk predictions gather so long, or each commit would have a second one of PostgreSQL behind it.
 GATHER_SECONDS: Final = 1.0
 # So often it looks by itself: for what others left, and whether PostgreSQL is back.
 LOOK_SECONDS: Final = 5.0
@@ -116,7 +116,7 @@ class Explanations:
                 bundle = ModelBundle.load(model_versions.get(connection, version).uri)
             except (BundleError, ModelVersionError, OSError) as error:
                 self._unreadable.append(version)
-                self._log(f"High-risk customers scored by version {version} get no reasons from this run: {error}")
+                self._log(f"High-risk predictions scored by version {version} get no reasons from this run: {error}")
                 return None
             while len(self._explainers) >= KEPT_MODELS:
                 del self._explainers[next(iter(self._explainers))]
@@ -141,7 +141,7 @@ class ExplainerThread:
         self._thread.start()
 
     def notice(self) -> None:
-        """There are high-risk customers."""
+        """There are high-risk predictions."""
         self._news.set()
 
     def stop(self) -> None:
@@ -160,7 +160,7 @@ class ExplainerThread:
                     self._explain(connection)
             except Exception as error:  # whatever it is: the stream goes on, and what is missing is seen in the table
                 # In the process' log: the run's own is kept in PostgreSQL, which may be what is away.
-                _python_log.warning("Reasons of high-risk customers wait, and are written later: %s", error)
+                _python_log.warning("Reasons of high-risk predictions wait, and are written later: %s", error)
                 self._news.wait(LOOK_SECONDS)
 
     def _explain(self, connection: psycopg.Connection) -> None:
@@ -186,5 +186,5 @@ def explain_batch(dsn: str, batch: str, log: Callable[[str], None]) -> int:
             while explained := explanations.explain(connection, most=AT_ONCE_AFTERWARDS, batch=batch):
                 count += explained
     except psycopg.OperationalError as error:
-        log(f"Reasons of high-risk customers of batch {batch} are left to the next run: {error}")
+        log(f"Reasons of high-risk predictions of batch {batch} are left to the next run: {error}")
     return count

@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -114,17 +114,44 @@ def produce(
     return produced
 
 
-def send(config: StreamConfig, messages: Sequence[tuple[str, bytes]]) -> None:
-    """Send messages, each a key and a value, to the events topic, and wait until Kafka has them.
+def send(
+    config: StreamConfig,
+    messages: Iterable[tuple[str, bytes]],
+    *,
+    topic: str | None = None,
+    rate: float | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Send messages, each a key and a value, and wait until Kafka has them.
+
+    Args:
+        config: of the brokers.
+        messages: keys and values.
+        topic: None: the events topic.
+        rate: messages a second; None: as fast as Kafka takes them.
+        progress: called with the number of messages sent so far.
+
+    Returns:
+        How many were sent.
 
     Raises:
         ProducerError: Kafka did not acknowledge one; others may have been taken.
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
     failures: list[KafkaError] = []
     producer = _make_producer(config)
+    sent, started = 0, time.monotonic()
     for key, value in messages:
-        _send(producer, config.events_topic, key, value, failures)
-    _flush(producer, failures, len(messages))
+        while rate is not None and sent > rate * (time.monotonic() - started):
+            producer.poll(0)
+            time.sleep(SLICE_SECONDS)
+        if failures:
+            break
+        _send(producer, topic or config.events_topic, key, value, failures)
+        sent += 1
+        progress(sent)
+    _flush(producer, failures, sent)
+    return sent
 
 
 def _make_producer(config: StreamConfig) -> Producer:
@@ -150,7 +177,7 @@ def _flush(producer: Producer, failures: Sequence[KafkaError], sent: int) -> Non
         first = failures[0] if failures else KafkaError(KafkaError._TIMED_OUT)
         named = clients.named_error(producer, first)
         raise ProducerError(
-            f"{len(failures) + unacknowledged} of {sent} events were not acknowledged by Kafka. "
+            f"{len(failures) + unacknowledged} of {sent} messages were not acknowledged by Kafka. "
             f"{first.str() if named is None else named.problem}",
             remedy="" if named is None else named.remedy,
         )

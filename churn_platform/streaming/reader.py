@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming.clients import RememberingConsumer, explained
 from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.events import Received
 from churn_platform.streaming.exceptions import LogTruncatedError, RangeLostError
 from churn_platform.streaming.topics import Topic
 
@@ -75,7 +76,7 @@ def sort_messages(polled: Sequence[Message], into: list[Message], ends: dict[int
             raise KafkaException(error)
 
 
-def partition_of(message: Message) -> int:
+def partition_of(message: Received) -> int:
     """Kafka partition of a message that was read."""
     partition = message.partition()
     if partition is None:
@@ -83,7 +84,7 @@ def partition_of(message: Message) -> int:
     return partition
 
 
-def offset_of(message: Message) -> int:
+def offset_of(message: Received) -> int:
     """Offset of a message that was read."""
     offset = message.offset()
     if offset is None:

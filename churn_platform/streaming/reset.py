@@ -97,7 +97,7 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
             remedy=TRUNCATED_REMEDY,
         )
     truncated = _is_truncated(connection, config, described, partition, position)
-    end = _offset(to, oldest=oldest, last=last)
+    end = named_offset(to, oldest=oldest, last=last)
     where = f"{topic}[{partition}] stands at offset {position}"
     if end > last:
         raise ResetError(f"{where} and ends at {last}: it cannot move to {end}, past events that are still to come.")
@@ -193,7 +193,12 @@ def recreate_topic(connection: psycopg.Connection, config: StreamConfig, *, topi
     return topics.describe(admin, topic)
 
 
-def _offset(to: str, *, oldest: int, last: int) -> int:
+def named_offset(to: str, *, oldest: int, last: int) -> int:
+    """The offset that --to names: a number, earliest or latest.
+
+    Raises:
+        ResetError: it is none of these.
+    """
     if to in (EARLIEST_WORD, LATEST_WORD):
         return oldest if to == EARLIEST_WORD else last
     if not (to.isascii() and to.isdigit()):

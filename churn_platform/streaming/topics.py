@@ -1,7 +1,7 @@
 """Topics as the brokers describe them: ids, partitions, watermarks, and the creation of ours."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -94,10 +94,15 @@ def ask(admin: AdminClient, name: str) -> Callable[[], Topic]:
     return answer
 
 
-def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
-    """Create the events and predictions topics where they do not exist, and record that they are the platform's own.
+def create_missing(admin: AdminClient, config: StreamConfig, *names: str) -> list[str]:
+    """Create topics where they do not exist, and record that they are the platform's own.
 
     Topics that exist are left as they are, and neither a right to create any nor the database is needed then.
+
+    Args:
+        admin: of the brokers.
+        config: how many partitions and replicas a new topic has, and where it is recorded.
+        names: of the topics; without one, those of the events and of the predictions.
 
     Returns:
         Names of the topics created.
@@ -106,7 +111,7 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
         BrokerRefusedError, BrokersUnreachableError: see clients.explained().
         StreamError: the database has no table to record them in; nothing was created.
     """
-    if not _missing(admin, config):
+    if not _missing(admin, config, names):
         return []
     with connect(config.dsn, autocommit=True, application_name="churn topics") as connection:
         try:
@@ -117,13 +122,13 @@ def create_missing(admin: AdminClient, config: StreamConfig) -> list[str]:
                 "not have.",
                 remedy="Apply the migrations first: 'churn db upgrade'.",
             ) from error
-        created = create_unrecorded(admin, config)
+        created = create_unrecorded(admin, config, *names)
         for name in created:
             ledger.record_topic(connection, topic_id=describe_new(admin, name).topic_id, topic=name)
     return created
 
 
-def create_unrecorded(admin: AdminClient, config: StreamConfig) -> list[str]:
+def create_unrecorded(admin: AdminClient, config: StreamConfig, *names: str) -> list[str]:
     """Create the topics where they do not exist, in a Kafka that is the platform's own as a whole.
 
     No compaction, and retention as configured.
@@ -134,7 +139,7 @@ def create_unrecorded(admin: AdminClient, config: StreamConfig) -> list[str]:
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
-    new = _missing(admin, config)
+    new = _missing(admin, config, names)
     if not new:
         return []
     created = []
@@ -168,8 +173,8 @@ def delete(admin: AdminClient, topic: Topic) -> None:
         time.sleep(PAUSE_SECONDS)
 
 
-def _missing(admin: AdminClient, config: StreamConfig) -> list[NewTopic]:
-    """Those of our topics that do not exist, as they are to be made."""
+def _missing(admin: AdminClient, config: StreamConfig, names: Sequence[str]) -> list[NewTopic]:
+    """Those of the topics that do not exist, as they are to be made."""
     with explained(admin):
         existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
     return [
@@ -182,7 +187,7 @@ def _missing(admin: AdminClient, config: StreamConfig) -> list[NewTopic]:
                 "retention.ms": str(round(config.retention.total_seconds() * 1000)),
             },
         )
-        for name in (config.events_topic, config.predictions_topic)
+        for name in names or (config.events_topic, config.predictions_topic)
         if name not in existing
     ]
 

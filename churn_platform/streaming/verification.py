@@ -437,11 +437,12 @@ def hours(connection: psycopg.Connection, config: StreamConfig, progress: Progre
 
 def high_risk(connection: psycopg.Connection, config: StreamConfig, progress: Progress) -> Law:
     """high_risk_customers holds the predictions at the threshold, with their scores."""
-    progress("Comparing high-risk customers", 0)
+    progress("Comparing high-risk predictions", 0)
     found, count, _ = _count(connection, config, _HIGH_RISK)
     return found.law(
-        "high-risk customers",
-        f"{count:,} high-risk customers are the predictions from {config.high_risk_threshold:g}, or have their alert",
+        "high-risk predictions",
+        f"{count:,} rows of high_risk_customers are the predictions from {config.high_risk_threshold:g}, or have their "
+        f"alert",
         count=count,
     )
 

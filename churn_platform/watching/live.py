@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ SCORE_BINS: Final = 1_000
 
 CALIBRATION_BINS: Final = 10
 Z_95: Final = 1.96
+MOST_ECE: Final = 0.05  # a score of 50 % that means 45 % misleads nobody; twice that does
+LEAST_LABELLED: Final = 200  # fewer outcomes say nothing of a model
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,13 @@ class LivePerformance:
     ece: float
     mean_score: float
     churn_rate: float
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> LivePerformance:
+        """From a row of live_performance; a NaN, as a frame has it, is None."""
+        values: dict[str, Any] = {each.name: row[each.name] for each in fields(cls)}
+        known: dict[str, Any] = {name: None if value != value else value for name, value in values.items()}
+        return cls(**known)
 
     def as_dict(self) -> dict[str, float | int | None]:
         """Name -> value."""

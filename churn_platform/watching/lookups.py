@@ -1,17 +1,19 @@
 """What watching reads and keeps: references, samples of an hour, labelled predictions; and what is due."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from churn_platform.features.columns import CATEGORICAL_COLUMNS
-from churn_platform.watching.drift import SCORE, Reference
+from churn_platform.watching import outcome_ledger
+from churn_platform.watching.drift import WATCHED, Reference
 from churn_platform.watching.live import SCORE_BINS, Z_95, Counts, Tally
 
 HOUR: Final = timedelta(hours=1)
@@ -31,6 +33,10 @@ _HOURS: Final = """
       and (w.version is not null or exists (
           select from churn_batch_hours h where h.hour_timestamp = d.hour_timestamp and h.total_predictions > 0
       ))
+      and not exists (
+          select from churn_batch_hours h join stream_batches b using (batch)
+          where h.hour_timestamp = d.hour_timestamp and b.archived is not null
+      )
       and coalesce(w.updated_at, (
           select min(b.opened) from churn_batch_hours h join stream_batches b using (batch)
           where h.hour_timestamp = d.hour_timestamp
@@ -59,6 +65,7 @@ _BATCHES: Final = """
     select batch, total_predictions from churn_batch_hours
     where hour_timestamp = %s and total_predictions > 0 order by batch
 """
+# The model version, and what is watched, in the order of WATCHED.
 _SAMPLE: Final = """
     select model_version, credit_score, age, tenure, balance, num_of_products, has_cr_card, is_active_member,
         estimated_salary, geography, gender, risk_score
@@ -103,6 +110,15 @@ _BATCHES_BETWEEN: Final = """
     select coalesce(sum(events), 0)::bigint, coalesce(sum(dead_letters), 0)::bigint from stream_batches
     where opened >= %s and opened < %s
 """
+_BATCHES_BY_HOUR: Final = """
+    select date_trunc('hour', opened, 'utc'), sum(events)::bigint, sum(dead_letters)::bigint from stream_batches
+    where opened >= %s and opened < %s group by 1
+"""
+_PREDICTED_HOURS: Final = """
+    select h.hour_timestamp, bool_or(b.archived is not null)
+    from churn_batch_hours h left join stream_batches b using (batch)
+    where h.hour_timestamp >= %s and h.hour_timestamp < %s and h.total_predictions > 0 group by 1
+"""
 # Of the champion, the latest day that was judged.
 _FAR: Final = """
     select date, feature, psi from drift_daily
@@ -120,20 +136,6 @@ _TOO_LOW: Final = """
       and roc_auc + %(z)s * roc_auc_error < expected_roc_auc
     order by date desc limit 1
 """
-# Raw columns as the customers file names them, and the score.
-COLUMNS: Final = (
-    "CreditScore",
-    "Age",
-    "Tenure",
-    "Balance",
-    "NumOfProducts",
-    "HasCrCard",
-    "IsActiveMember",
-    "EstimatedSalary",
-    "Geography",
-    "Gender",
-    SCORE,
-)
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,53 @@ def sample_hour(connection: psycopg.Connection, hour: datetime) -> Sample:
     )
 
 
+def predicted_hours(connection: psycopg.Connection, start: datetime, end: datetime) -> dict[datetime, bool]:
+    """Hours in [start, end) that had predictions (UTC), and whether some of them have been archived."""
+    found = connection.execute(_PREDICTED_HOURS, (start, end))
+    return {hour.astimezone(UTC): archived for hour, archived in found}
+
+
+def drift_of_hours(connection: psycopg.Connection, hours: Sequence[datetime]) -> list[dict[str, Any]]:
+    """Rows of drift_hourly as they are."""
+    return _rows(connection, "select * from drift_hourly where hour_timestamp = any(%s)", (list(hours),))
+
+
+def drift_of_days(connection: psycopg.Connection, days: Sequence[date]) -> list[dict[str, Any]]:
+    """Rows of drift_daily as they are."""
+    return _rows(connection, "select * from drift_daily where date = any(%s)", (list(days),))
+
+
+def live_of_days(connection: psycopg.Connection, days: Sequence[date]) -> list[dict[str, Any]]:
+    """Rows of live_performance as they are."""
+    return _rows(connection, "select * from live_performance where date = any(%s)", (list(days),))
+
+
+def latest_hour(connection: psycopg.Connection) -> datetime | None:
+    """The latest hour whose drift is known, UTC."""
+    row = connection.execute("select max(hour_timestamp) from drift_hourly").fetchone()
+    return None if row is None or row[0] is None else row[0].astimezone(UTC)
+
+
+def latest_day(connection: psycopg.Connection) -> date | None:
+    """The latest day whose drift is known."""
+    row = connection.execute("select max(date) from drift_daily").fetchone()
+    return None if row is None else row[0]
+
+
+def latest_live_day(connection: psycopg.Connection) -> date | None:
+    """The latest day whose live performance is known."""
+    row = connection.execute("select max(date) from live_performance").fetchone()
+    return None if row is None else row[0]
+
+
+def read_and_dead_by_hour(
+    connection: psycopg.Connection, start: datetime, end: datetime
+) -> dict[datetime, tuple[int, int]]:
+    """Hour (UTC) in [start, end) -> events that batches opened in it have read, and how many became dead letters."""
+    found = connection.execute(_BATCHES_BY_HOUR, (start, end))
+    return {hour.astimezone(UTC): (read, dead) for hour, read, dead in found}
+
+
 def read_and_dead(connection: psycopg.Connection, start: datetime, end: datetime) -> tuple[int, int]:
     """Events that batches opened in [start, end) have read, and how many of them became dead letters."""
     row = connection.execute(_BATCHES_BETWEEN, (start, end)).fetchone()
@@ -282,6 +331,10 @@ def labelled(connection: psycopg.Connection, start: datetime, end: datetime) -> 
 def forget(connection: psycopg.Connection, *, before: datetime) -> dict[str, int]:
     """Delete drift of hours, outcomes and refused outcomes from before the moment; figures of days stay.
 
+    Args:
+        connection: to the platform's database.
+        before: a midnight, UTC: of a day either all hours go or none, so that a day is never computed from a part.
+
     Returns:
         How many rows of each were deleted.
     """
@@ -289,7 +342,13 @@ def forget(connection: psycopg.Connection, *, before: datetime) -> dict[str, int
         "drift_rows": connection.execute("delete from drift_hourly where hour_timestamp < %s", (before,)).rowcount,
         "outcomes": connection.execute("delete from customer_outcomes where received_at < %s", (before,)).rowcount,
         "refused": connection.execute("delete from refused_outcomes where received_at < %s", (before,)).rowcount,
+        "readings": outcome_ledger.forget(connection, before=before),
     }
+
+
+def _rows(connection: psycopg.Connection, query: LiteralString, parameters: tuple[object, ...]) -> list[dict[str, Any]]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
 
 
 def _by_version(rows: list[tuple[Any, ...]]) -> dict[int, dict[str, NDArray[Any]]]:
@@ -299,7 +358,7 @@ def _by_version(rows: list[tuple[Any, ...]]) -> dict[int, dict[str, NDArray[Any]
     versions = np.array(version)
     columns = {
         name: np.array(column, object if name in CATEGORICAL_COLUMNS else np.float64)  # None becomes NaN
-        for name, column in zip(COLUMNS, values, strict=True)
+        for name, column in zip(WATCHED, values, strict=True)
     }
     return {
         int(each): {name: column[versions == each] for name, column in columns.items()} for each in np.unique(versions)

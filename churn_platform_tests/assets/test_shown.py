@@ -145,6 +145,7 @@ def test_the_riskiest_customers_are_shown_with_their_reasons_in_words() -> None:
         models={1: 2},
         first=[],
         high_risk=2,
+        customers_at_risk=1,
         riskiest=[{"customer_id": 1, "reasons": reasons}, {"customer_id": 2, "reasons": None}],
         reasons=[],
     )

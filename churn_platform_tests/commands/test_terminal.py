@@ -68,6 +68,7 @@ GIVEN = {
     "dlq show": ["0:0"],
     "dlq retry": ["0:0", "--set", "Age=3", "--dry-run"],
     "data generate": ["--rows", "5", "--output", "{folder}/five.csv"],
+    "outcomes send": ["--from", "{folder}/outcomes.json"],
 }
 ELSEWHERE = {"model compare"}  # test_model.py: it wants two versions and a prepared split
 ENDS_WITH = {"clean": ExitCode.STILL_WRITTEN_TO, "dlq retry": ExitCode.NOT_SO}
@@ -100,6 +101,7 @@ def test_json_has_the_keys_of_the_page(
         monkeypatch.setenv("DATABASE_URL", stack.addresses["postgres"])
     if words == "down":
         monkeypatch.setenv("CHURN_LOCAL", str(tmp_path))
+    (tmp_path / "outcomes.json").write_text('{"CustomerId": 1, "true_churn_label": 0}')
     given = [each.format(folder=tmp_path) for each in GIVEN.get(words, [])]
 
     outcome = runner.invoke(app, [*words.split(), *given, "--json"])

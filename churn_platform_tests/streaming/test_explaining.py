@@ -114,7 +114,7 @@ def test_a_database_that_refuses_never_fails_the_stream(
     stream.send([event(number) for number in range(3)])
     key = stream.plan()
     running = stream.start(key, high_risk_threshold=ALL, idle_seconds=60, batch_events=6)
-    wait_until(lambda: "Reasons of high-risk customers wait" in caplog.text)
+    wait_until(lambda: "Reasons of high-risk predictions wait" in caplog.text)
 
     monkeypatch.undo()
     stream.send([event(number) for number in range(3)])

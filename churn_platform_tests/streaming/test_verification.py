@@ -136,7 +136,7 @@ def test_every_law_holds_for_a_stream_with_a_past(lived: Stream) -> None:
     assert found["conservation"].figures["dead_letters"] == 1
     assert found["ledger"].figures["skipped_offsets"] == 5
     assert found["published"].figures["published"] == found["event ids"].figures["rows"] == 111
-    assert found["high-risk customers"].figures["count"] > 0
+    assert found["high-risk predictions"].figures["count"] > 0
     assert found["hours"].figures["outdated"] > 0  # the replay came after the hours were computed
 
 
@@ -228,10 +228,10 @@ def test_without_topics_no_law_is_broken(stream: Stream) -> None:
             "delete from churn_predictions where event_id = (select min(event_id::text)::uuid from churn_predictions)",
             "published",
         ),
-        ("delete from high_risk_customers", "high-risk customers"),
-        ("update high_risk_customers set risk_score = 0.99", "high-risk customers"),
+        ("delete from high_risk_customers", "high-risk predictions"),
+        ("update high_risk_customers set risk_score = 0.99", "high-risk predictions"),
         ("insert into high_risk_customers select gen_random_uuid(), batch, 1, 0.9, geography, gender, age, balance, "
-         "detected_at from high_risk_customers limit 1", "high-risk customers"),
+         "detected_at from high_risk_customers limit 1", "high-risk predictions"),
         (
             "insert into stream_batches (batch, opened) values ('a', now()), ('b', now())",
             "open batch",

@@ -4,10 +4,11 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.settings import settings
@@ -28,12 +29,18 @@ class Outcomes:
     connection: psycopg.Connection
     admin: AdminClient
 
-    def send(self, *values: Mapping[str, object] | bytes | None) -> None:
-        """Send messages, in turns to both partitions, and wait until Kafka has them."""
+    def send(self, *values: Mapping[str, object] | bytes | None, partition: int | None = None, **fields: Any) -> None:
+        """Send messages, in turns to both partitions or to one, and wait until Kafka has them.
+
+        Args:
+            values: of the messages.
+            partition: None: in turns.
+            fields: of every message beside its value: key, headers, timestamp.
+        """
         producer = Producer({**settings().kafka_client, "acks": "all"})
         for number, value in enumerate(values):
             payload = json.dumps(value).encode() if isinstance(value, Mapping) else value
-            producer.produce(self.topic, payload, partition=number % 2)
+            producer.produce(self.topic, payload, partition=number % 2 if partition is None else partition, **fields)
         assert producer.flush(30) == 0
 
     def take(self) -> Taken:
@@ -44,6 +51,16 @@ class Outcomes:
         """Offsets that wait."""
         return outcomes.waiting(self.connection, self.admin, self.topic)
 
+    def delete_before(self, offset: int, *, partition: int = 0) -> None:
+        """Delete messages, as retention does."""
+        for future in self.admin.delete_records([TopicPartition(self.topic, partition, offset)]).values():
+            future.result()
+
+    def refused(self) -> dict[tuple[int, int], str]:
+        """Reasons by Kafka partition and offset."""
+        found = self.connection.execute("select kafka_partition, kafka_offset, reason from refused_outcomes")
+        return {(partition, offset): reason for partition, offset, reason in found}
+
     def make(self) -> None:
         """Create the topic."""
         for future in self.admin.create_topics([NewTopic(self.topic, 2, 1)]).values():
@@ -53,7 +70,7 @@ class Outcomes:
 @pytest.fixture
 def outcome_topic(database: str) -> Iterator[Outcomes]:
     """Not created yet."""
-    with psycopg.connect(database) as connection:
+    with psycopg.connect(database, autocommit=True) as connection:
         yield Outcomes(f"outcomes-{next(_number)}", connection, AdminClient(settings().kafka_client))
 
 

@@ -8,6 +8,7 @@ from churn_platform.watching import lookups
 from churn_platform_tests.streaming.stream import Stream, event
 
 HOUR = datetime(2026, 11, 26, 9, tzinfo=UTC)
+NOTHING = {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0}
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -93,6 +94,6 @@ def test_what_is_older_than_it_is_kept_is_forgotten(stream: Stream) -> None:
         (HOUR,),
     )
 
-    assert lookups.forget(stream.connection, before=HOUR) == {"drift_rows": 0, "outcomes": 0, "refused": 0}
+    assert lookups.forget(stream.connection, before=HOUR) == NOTHING
     later = HOUR + timedelta(hours=1)
-    assert lookups.forget(stream.connection, before=later) == {"drift_rows": 1, "outcomes": 1, "refused": 0}
+    assert lookups.forget(stream.connection, before=later) == NOTHING | {"drift_rows": 1, "outcomes": 1}

@@ -1,0 +1,181 @@
+"""`churn outcomes`: sending what became of customers, and skipping outcomes that cannot be read."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, emit, end, output, plain_errors
+from churn_platform.connections import connect
+
+if TYPE_CHECKING:  # Kafka's client is slow to import
+    from churn_platform.streaming.reset import Move
+
+app = typer.Typer(no_args_is_help=True)
+
+SHOWN: Final = 5  # wrong lines of a file
+Topic = Annotated[str | None, typer.Option(help="Outcomes topic. Default: OUTCOMES_TOPIC.")]
+Partition = Annotated[int, typer.Option(min=0, help="Kafka partition.")]
+Reason = Annotated[str, typer.Option(help="Why; recorded in outcome_skips.")]
+YesDrop = Annotated[
+    str | None, typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, not asked for.")
+]
+ACCEPTED: Final = "accepted by hand"
+
+
+@app.callback()
+def _outcomes() -> None:
+    """Send outcomes (who left and who stayed), or skip those that cannot be read.
+
+    Example: churn outcomes send
+    """
+
+
+@app.command()
+def send(
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="File of outcomes: JSON, one a line, or .csv with columns named like the fields. Default: simulated.",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Simulate for so many customers, chosen at random. Default: for all.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Outcomes a second. Default: as fast as Kafka takes them.")
+    ] = None,
+    bad: Annotated[float, typer.Option(min=0, max=1, help="Share of the simulated outcomes, 0 to 1.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Makes the simulation repeatable.")] = None,
+    skip_wrong: Annotated[
+        bool, typer.Option("--skip-wrong", help="Send the other lines of a file that has wrong ones.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send outcomes: of a file, or simulated ones of customers who were predicted in the last LIVE_WINDOW_DAYS.
+
+    A simulated outcome is the label that the customer's event came with; without one it is drawn by the risk score.
+    --bad mixes in outcomes that must be refused. A file is checked first, and nothing is sent where a line is wrong.
+
+    Example: churn outcomes send --from outcomes.csv
+    """
+    import time
+
+    from churn_platform.settings import settings
+    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.watching import outcome_sender
+
+    if source is not None and (count is not None or bad or seed is not None):
+        end(ExitCode.USAGE, "--count, --bad and --seed are for simulated outcomes; with --from, the file says all.")
+    wrong: list[outcome_sender.WrongLine] = []
+    with plain_errors(), Working("Outcomes") as progress:
+        config, topic = StreamConfig.from_settings(settings()), settings().outcomes_topic
+        if source is not None:
+            lines, wrong = outcome_sender.read_file(source, accepts_from=config.epoch)
+            messages = [(line.key, line.value) for line in lines]
+        else:
+            with connect(config.dsn, application_name="churn outcomes") as connection:
+                messages = list(
+                    outcome_sender.simulate(
+                        connection, days=settings().live_window_days, count=count, bad=bad, seed=seed
+                    )
+                )
+        started = time.monotonic()
+        sent = 0
+        if not wrong or skip_wrong:
+            sent = outcome_sender.send(
+                config, messages, topic, rate=rate, progress=lambda number: progress("Outcomes", number)
+            )
+        seconds = time.monotonic() - started
+    for line in wrong[:SHOWN]:
+        complaints.print(f"Line {line.number}: {line.reason}", highlight=False, markup=False, soft_wrap=True)
+    if len(wrong) > SHOWN:
+        complaints.print(f"... and {len(wrong) - SHOWN:,} more.", highlight=False)
+    if as_json:
+        emit({"topic": topic, "sent": sent, "refused": len(wrong), "seconds": seconds})
+    elif sent or not wrong:
+        output.print(f"[green]{sent:,}[/green] outcomes to {topic} in {seconds:.1f} s.", highlight=False)
+    if wrong:
+        not_sent = "they were not sent" if sent or skip_wrong else "nothing was sent"
+        end(
+            ExitCode.NOT_SO,
+            f"{len(wrong):,} of {len(wrong) + len(messages):,} lines of {source} would be refused: {not_sent}.",
+            remedy="" if skip_wrong else "Correct them, or send the others with --skip-wrong.",
+        )
+
+
+@app.command()
+def reset(
+    partition: Partition,
+    to: Annotated[str, typer.Option(help="Offset to go on at, earliest (the oldest that Kafka holds) or latest.")],
+    topic: Topic = None,
+    reason: Reason = ACCEPTED,
+    yes_drop: YesDrop = None,
+) -> None:
+    """Move the position in one Kafka partition of the outcomes topic forward. The offsets between are never read.
+
+    It says what it drops and asks for the topic's name.
+
+    Example: churn outcomes reset --partition 0 --to earliest --reason "lost by retention"
+    """
+    from churn_platform.settings import settings
+    from churn_platform.streaming import clients
+    from churn_platform.watching import outcome_reset
+
+    with plain_errors():
+        name = topic or settings().outcomes_topic
+        admin = clients.admin(settings().kafka_client)
+        with connect(settings().postgres_dsn, autocommit=True, application_name="churn reset") as connection:
+            with Working("Asking Kafka"):
+                move = outcome_reset.plan(connection, admin, topic=name, partition=partition, to=to)
+            if move is None:
+                _say(f"{name}[{partition}] stands there already; nothing was changed.")
+                return
+            _confirm(move, yes_drop)
+            outcome_reset.apply(connection, move, reason=reason)
+    _say(f"{name}[{partition}] goes on at offset {move.end}; outcome_skips holds what was dropped, and why.")
+
+
+@app.command()
+def skip(
+    partition: Partition,
+    offset: Annotated[int, typer.Option(min=0, help="Offset of the outcome.")],
+    topic: Topic = None,
+    reason: Reason = ACCEPTED,
+    yes_drop: YesDrop = None,
+) -> None:
+    """Skip one outcome that was not read yet. Those before and after it are read.
+
+    It asks for the topic's name.
+
+    Example: churn outcomes skip --partition 0 --offset 1041 --reason "the job fails at it"
+    """
+    from churn_platform.settings import settings
+    from churn_platform.streaming import clients
+    from churn_platform.watching import outcome_reset
+
+    with plain_errors():
+        name = topic or settings().outcomes_topic
+        admin = clients.admin(settings().kafka_client)
+        with connect(settings().postgres_dsn, autocommit=True, application_name="churn skip") as connection:
+            with Working("Asking Kafka"):
+                move = outcome_reset.plan_skip(connection, admin, topic=name, partition=partition, offset=offset)
+            _confirm(move, yes_drop)
+            outcome_reset.apply_skip(connection, move, reason=reason)
+    _say(f"{name}[{partition}]@{offset} is left out by the next run; outcome_skips holds why.")
+
+
+def _confirm(move: "Move", yes_drop: str | None) -> None:
+    """Say what is dropped, and end the command unless the topic's name is given."""
+    _say(
+        f"Drops offsets {move.position}..{move.end - 1} of {move.topic}[{move.kafka_partition}]: {move.dropped:,}, of "
+        f"which Kafka still holds {move.still_held:,}. Their outcomes never count."
+    )
+    word = yes_drop if yes_drop is not None else typer.prompt("Type the topic's name to drop them")
+    if word != move.topic:
+        end(ExitCode.NOT_SO, f"{word!r} is not {move.topic!r}: nothing was changed.")
+
+
+def _say(sentence: str) -> None:
+    output.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,183 @@
+"""`churn outcomes`, as an operator or a script runs it, on real servers."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Message, TopicPartition
+from typer.testing import CliRunner
+
+from churn_platform.cli import app
+from churn_platform.commands.terminal import ExitCode
+from churn_platform.settings import settings
+from churn_platform.streaming import topics
+from churn_platform.streaming.reader import read_all
+from churn_platform.watching import outcomes
+from churn_platform.watching.outcomes import Taken
+from churn_platform_tests.streaming.stream import Stream, event
+
+runner = CliRunner(env={"COLUMNS": "200"})
+
+
+def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
+    """What a command says on both outputs; it must end with this exit code."""
+    outcome = runner.invoke(app, ["outcomes", *arguments], input=typed)
+    assert outcome.exit_code == code, outcome.output
+    return outcome.output
+
+
+def sent(stream: Stream) -> list[Message]:
+    """What the outcomes topic holds."""
+    return list(read_all(stream.config, settings().outcomes_topic))
+
+
+def fields(message: Message) -> dict[str, object]:
+    """The outcome in a message."""
+    found = json.loads(message.value() or b"")
+    assert isinstance(found, dict)
+    return found
+
+
+def take(stream: Stream) -> Taken:
+    """Read what waits."""
+    return outcomes.take(stream.connection, stream.admin, stream.config, settings().outcomes_topic)
+
+
+def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_recorded(stream: Stream) -> None:
+    stream.send([event(number, true_churn_label=number % 2) for number in range(40)])
+    stream.send([event(number) for number in range(100, 140)])
+    stream.stream()
+    before = datetime.now(UTC)
+
+    said = run("send", "--seed", "1")
+
+    assert f"80 outcomes to {settings().outcomes_topic}" in said
+    found = {int(str(fields(message)["CustomerId"])): fields(message) for message in sent(stream)}
+    assert len(found) == 80
+    for number in range(40):
+        assert found[15_600_000 + number]["true_churn_label"] == number % 2
+    assert {found[15_600_000 + number]["true_churn_label"] for number in range(100, 140)} <= {0, 1}
+    assert all(datetime.fromisoformat(str(each["outcome_timestamp"])) >= before for each in found.values())
+    assert {message.key() for message in sent(stream)} == {str(customer).encode() for customer in found}
+    topic = topics.describe(stream.admin, settings().outcomes_topic)
+    assert stream.rows("select topic_id, topic from created_topics where topic like '%outcomes%'") == [
+        (topic.topic_id, topic.name)
+    ]
+    assert len(topic.partitions) == settings().topic_partitions
+    assert take(stream).refused == 0
+
+
+def test_a_share_of_bad_outcomes_is_refused_when_it_is_read(stream: Stream) -> None:
+    stream.send([event(number) for number in range(60)])
+    stream.stream()
+
+    run("send", "--count", "50", "--bad", "1", "--seed", "3")
+
+    assert take(stream) == Taken(refused=50)
+    assert stream.value("select count(distinct reason) from refused_outcomes") != 1
+
+
+def test_no_outcome_is_simulated_where_nobody_was_predicted(stream: Stream) -> None:
+    assert "churn produce" in run("send", code=ExitCode.FAILED)
+    assert settings().outcomes_topic not in stream.admin.list_topics(timeout=10).topics
+
+
+def test_outcomes_of_a_csv_file_are_sent_as_they_are_named(stream: Stream, tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.csv"
+    file.write_text(
+        "CustomerId,Surname,true_churn_label,outcome_timestamp,event_id\n"
+        "15600001,Müller,1,2026-11-25T12:00:00+01:00,\n"
+        ",,0,,order-7\n"
+    )
+
+    run("send", "--from", str(file))
+
+    by_key = {message.key(): fields(message) for message in sent(stream)}
+    assert by_key[b"15600001"] == {
+        "true_churn_label": 1,
+        "CustomerId": 15_600_001,
+        "outcome_timestamp": "2026-11-25T12:00:00+01:00",
+    }
+    assert {"true_churn_label": 0, "event_id": "order-7"} in by_key.values()
+    assert take(stream) == Taken(left=1, stayed=1)
+
+
+def test_a_file_with_a_wrong_line_is_not_sent_and_the_line_is_named(stream: Stream, tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.json"
+    lines = ('{"CustomerId": 1, "true_churn_label": 1}', "", '{"CustomerId": 1, "true_churn_label": "yes"}')
+    file.write_text("\n".join(lines))
+
+    said = run("send", "--from", str(file), code=ExitCode.NOT_SO)
+
+    assert 'Line 3: true_churn_label: expected 0 or 1, got "yes".' in said
+    assert "1 of 2 lines" in said
+    assert "nothing was sent" in said
+    assert settings().outcomes_topic not in stream.admin.list_topics(timeout=10).topics
+    assert "they were not sent" in run("send", "--from", str(file), "--skip-wrong", code=ExitCode.NOT_SO)
+    assert take(stream) == Taken(left=1)
+
+
+@pytest.mark.usefixtures("stream")
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("missing.json", None, "cannot be read: No such file or directory"),
+        ("outcomes.csv", b"customer;left\n1;1\n", "has no column true_churn_label"),
+        (
+            "outcomes.csv",
+            "CustomerId,true_churn_label\nMüller,1\n".encode("latin-1"),
+            "is not in UTF-8: byte 29 is 0xfc",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes | None, problem: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+
+    assert problem in run("send", "--from", str(tmp_path / name), code=ExitCode.FAILED)
+
+
+def test_what_is_for_simulated_outcomes_is_refused_with_a_file() -> None:
+    run("send", "--from", "outcomes.csv", "--count", "3", code=ExitCode.USAGE)
+
+
+def test_lost_outcomes_are_accepted_after_the_topics_name(stream: Stream, tmp_path: Path) -> None:
+    topic = settings().outcomes_topic
+    (tmp_path / "one.json").write_text('{"CustomerId": 1, "true_churn_label": 1}\n' * 5)
+    run("send", "--from", str(tmp_path / "one.json"))
+    take(stream)
+    run("send", "--from", str(tmp_path / "one.json"))
+    [partition] = {message.partition() for message in sent(stream)}  # they have one key
+    for future in stream.admin.delete_records([TopicPartition(topic, partition or 0, 8)]).values():
+        future.result()
+    move = ("reset", "--partition", str(partition), "--to", "8")
+
+    assert "nothing was changed" in run(*move, code=ExitCode.NOT_SO, typed="yes\n")
+    said = run(*move, "--reason", "lost by retention", typed=f"{topic}\n")
+
+    assert f"Drops offsets 5..7 of {topic}[{partition}]: 3, of which Kafka still holds 0." in said
+    assert take(stream) == Taken(left=2)
+    assert "stands at offset 10" in run(*move, code=ExitCode.FAILED)
+    assert "nothing was changed" in run("reset", "--partition", str(partition), "--to", "latest")
+    assert stream.rows("select start_offset, end_offset, reason from outcome_skips") == [(5, 8, "lost by retention")]
+
+
+def test_one_outcome_is_skipped_after_the_topics_name(stream: Stream, tmp_path: Path) -> None:
+    topic = settings().outcomes_topic
+    (tmp_path / "one.json").write_text('{"CustomerId": 1, "true_churn_label": 1}\n' * 3)
+    run("send", "--from", str(tmp_path / "one.json"))
+    [partition] = {message.partition() for message in sent(stream)}
+
+    said = run("skip", "--partition", str(partition), "--offset", "1", "--yes-drop", topic)
+
+    assert "is left out by the next run" in said
+    assert take(stream) == Taken(left=2)
+
+
+@pytest.mark.usefixtures("stream")
+def test_a_missing_outcomes_topic_is_named_with_the_way_out() -> None:
+    said = run("reset", "--partition", "0", "--to", "latest", code=ExitCode.FAILED)
+
+    assert "churn outcomes send" in said
+    assert settings().outcomes_topic in said

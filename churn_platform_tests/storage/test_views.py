@@ -1,0 +1,90 @@
+"""The views that dashboards read, over rows that are put there by hand."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+NOW = datetime.now(UTC)
+
+
+def predict(
+    connection: psycopg.Connection, customer: int, risk: float, *, ago: timedelta, event_id: UUID | None = None
+) -> None:
+    """A prediction of a customer."""
+    connection.execute(
+        "insert into churn_predictions (event_id, customer_id, prediction, risk_score, predicted_at, event_timestamp, "
+        "model_version, credit_score, geography, gender, age, tenure, balance, num_of_products, has_cr_card, "
+        "is_active_member, estimated_salary, batch, kafka_partition, kafka_offset) "
+        "values (%s, %s, 1, %s, now(), %s, 1, 600, 'Spain', 'Male', 40, 3, 0, 1, 1, 1, 0, 'b', 0, 0)",
+        (event_id or uuid4(), customer, risk, NOW - ago),
+    )
+
+
+def riskiest(connection: psycopg.Connection) -> list[tuple[int, float]]:
+    """Customers and scores, as listed."""
+    rows = connection.execute("select customer_id, risk_score from v_top_risk_customers").fetchall()
+    return [(customer, round(risk, 3)) for customer, risk in rows]
+
+
+def test_a_customer_is_at_risk_by_the_latest_score_and_listed_once(database: str) -> None:
+    day = timedelta(days=1)
+    with psycopg.connect(database) as connection:
+        predict(connection, 1, 0.997, ago=2 * day)  # better now
+        predict(connection, 1, 0.012, ago=day)
+        predict(connection, 2, 0.1, ago=2 * day)  # worse now
+        predict(connection, 2, 0.8, ago=day)
+        predict(connection, 3, 0.99, ago=2 * day)  # still at risk, though less
+        predict(connection, 3, 0.75, ago=day)
+        predict(connection, 4, 0.9, ago=8 * day)  # too long ago
+        for number in (1, 2):  # two events of one moment
+            predict(connection, 5, 0.7 + number / 10, ago=day, event_id=UUID(int=number))
+
+        assert riskiest(connection) == [(5, 0.9), (2, 0.8), (3, 0.75)]
+
+
+def test_a_hundred_customers_are_listed_though_the_riskiest_scores_are_old(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        for customer in range(120):
+            predict(connection, customer, 0.99, ago=timedelta(hours=2))
+            predict(connection, customer, 0.0 if customer < 60 else 0.75, ago=timedelta(hours=1))
+        for customer in range(200, 250):
+            predict(connection, customer, 0.8, ago=timedelta(hours=1))
+
+        found = riskiest(connection)
+
+    assert len(found) == 100
+    assert {customer for customer, _ in found[:50]} == set(range(200, 250))
+    assert {risk for _, risk in found[50:]} == {0.75}
+
+
+def test_the_rate_of_seven_days_is_that_of_all_their_predictions(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        for days_ago, total, churned in ((9, 1_000, 900), (6, 100, 100), (1, 19_900, 1_990), (0, 0, 0)):
+            connection.execute(
+                "insert into churn_metrics_daily (date, total_predictions, churn_count, churn_rate, high_risk_count, "
+                "age_count, version) values (current_date - %s::integer, %s, %s, 100.0 * %s / nullif(%s, 0), 0, 0, 1)",
+                (days_ago, total, churned, churned, total),
+            )
+        found = connection.execute(
+            "select current_date - date, churn_rate_7_days, churn_rate_change from v_churn_trends"
+        ).fetchall()
+
+    assert [days for days, *_ in found] == [0, 1, 6, 9]
+    rates = {days: rate for days, rate, _ in found}
+    assert rates[1] == pytest.approx(100 * 2_090 / 20_000)  # the mean of both days would be 55
+    assert rates[6] == pytest.approx(100 * 1_000 / 1_100)
+    assert rates[0] == pytest.approx(100 * 2_090 / 20_000)  # a day without a prediction changes nothing
+    assert [change for *_, change in found] == [None, pytest.approx(-90), pytest.approx(10), None]
+
+
+def test_the_views_are_still_for_those_who_only_read(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        for view in ("v_top_risk_customers", "v_churn_trends"):
+            found = connection.execute(
+                "select has_table_privilege('churn_reader', %s, 'select'), relowner::regrole::text "
+                "from pg_class where relname = %s",
+                (view, view),
+            ).fetchone()
+            assert found == (True, "churn_owner")
