@@ -1,12 +1,11 @@
 """Columns of the PostgreSQL tables and fields of the Kafka messages, as the Dagster UI shows them."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import dagster as dg
 
 from churn_platform.assets.column_lineage import table_metadata
-from churn_platform.customers.schema import COLUMNS
+from churn_platform.customers.schema import COLUMNS, COLUMNS_BY_NAME, CUSTOMER_ID
 from churn_platform.features.columns import INPUT_COLUMNS
 
 Metadata = dict[str, dg.TableSchema | dg.TableColumnLineage]
@@ -20,13 +19,20 @@ def _columns(*columns: tuple[str, str, str] | tuple[str, str, str, str]) -> Meta
     )
 
 
+def _meaning(name: str) -> str:
+    """What a customer's column means, and the values that it has where customers are scored."""
+    column = COLUMNS_BY_NAME[name]
+    return f"{column.description} Values: {column.allowed_when_scored}."
+
+
 def _event_fields() -> Iterable[tuple[str, str, str]]:
     for column in COLUMNS:
-        if column.name in ("CustomerId", *INPUT_COLUMNS):
-            kind = {"whole": "integer", "number": "number"}.get(column.kind, "string")
-            # A customer without a Gender is left out of the training; an event without one is a dead letter.
-            given = replace(column, nullable=column.nullable and column.name != "Gender")
-            yield column.name, kind, f"{column.description} Values: {given.allowed}."
+        if column.name in (CUSTOMER_ID, *INPUT_COLUMNS):
+            yield (
+                column.name,
+                {"whole": "integer", "number": "number"}.get(column.kind, "string"),
+                _meaning(column.name),
+            )
 
 
 EVENT_FIELDS = _columns(
@@ -44,7 +50,7 @@ PREDICTION_COLUMNS = _columns(
         "customer_events.event_id",
     ),
     ("event_ref", "text", "The id as sent, where it was not a UUID.", "customer_events.event_id"),
-    ("customer_id", "bigint", "The bank's number for the customer.", "customer_events.CustomerId"),
+    ("customer_id", "bigint", _meaning("CustomerId"), "customer_events.CustomerId"),
     ("prediction", "smallint", "1 churn, 0 retained: risk_score against the model's threshold."),
     ("probability", "real", "P(churn), 0 to 1; the same number as risk_score."),
     (
@@ -61,26 +67,16 @@ PREDICTION_COLUMNS = _columns(
         "customer_events.event_timestamp",
     ),
     ("model_version", "integer", "Champion that scored it: the version in model_versions and in MLflow's registry."),
-    ("credit_score", "smallint", "Points, 300 to 900.", "customer_events.CreditScore"),
-    ("geography", "text", "France, Germany or Spain.", "customer_events.Geography"),
-    ("gender", "text", "Female or Male.", "customer_events.Gender"),
-    (
-        "age",
-        "real",
-        "Years, 18 to 120; null where unknown (the model scored the imputed median).",
-        "customer_events.Age",
-    ),
-    ("tenure", "smallint", "Years with the bank, 0 to 50.", "customer_events.Tenure"),
-    ("balance", "double precision", "Account balance, euros, 0 to 1,000,000,000.", "customer_events.Balance"),
-    ("num_of_products", "smallint", "Products held, 1 to 10.", "customer_events.NumOfProducts"),
-    ("has_cr_card", "smallint", "1 holds a credit card, 0 none.", "customer_events.HasCrCard"),
-    ("is_active_member", "smallint", "1 active, 0 not.", "customer_events.IsActiveMember"),
-    (
-        "estimated_salary",
-        "double precision",
-        "Euros a year, 0 to 1,000,000,000.",
-        "customer_events.EstimatedSalary",
-    ),
+    ("credit_score", "smallint", _meaning("CreditScore"), "customer_events.CreditScore"),
+    ("geography", "text", _meaning("Geography"), "customer_events.Geography"),
+    ("gender", "text", _meaning("Gender"), "customer_events.Gender"),
+    ("age", "real", _meaning("Age"), "customer_events.Age"),
+    ("tenure", "smallint", _meaning("Tenure"), "customer_events.Tenure"),
+    ("balance", "double precision", _meaning("Balance"), "customer_events.Balance"),
+    ("num_of_products", "smallint", _meaning("NumOfProducts"), "customer_events.NumOfProducts"),
+    ("has_cr_card", "smallint", _meaning("HasCrCard"), "customer_events.HasCrCard"),
+    ("is_active_member", "smallint", _meaning("IsActiveMember"), "customer_events.IsActiveMember"),
+    ("estimated_salary", "double precision", _meaning("EstimatedSalary"), "customer_events.EstimatedSalary"),
     (
         "true_churn_label",
         "smallint",

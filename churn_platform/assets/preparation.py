@@ -56,9 +56,7 @@ MODEL_METADATA = column_metadata(
     kinds={"pandas"},
     metadata=column_metadata(COLUMN_NAMES, upstream="raw_customers", upstream_names=COLUMN_NAMES),
 )
-def cleaned_customers(
-    context: dg.AssetExecutionContext, raw_customers: pd.DataFrame
-) -> dg.MaterializeResult[pd.DataFrame]:
+def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
     """Customers with a known Gender, typed. Nothing else is dropped, and nothing is filled in yet.
 
     A null Gender drops the row: a third category would leak the gap into the encoding. (In the stream such an event is
@@ -73,7 +71,7 @@ def cleaned_customers(
             "dropped_null_gender": len(raw_customers) - len(cleaned),
             "null_age": int(cleaned["Age"].isna().sum()),
             "churn_rate_percent": _churn_rate(cleaned),
-            **file_hash(context.instance, "raw_customers"),
+            **file_hash(cleaned),
             **distributions(cleaned, "Gender", "Age"),
             **preview(cleaned),
             **next_asset("train_test_split"),
@@ -86,10 +84,10 @@ def cleaned_customers(
     kinds={"pandas", "scikitlearn"},
     metadata=column_metadata(SPLIT_COLUMNS, upstream="cleaned_customers", upstream_names=COLUMN_NAMES),
 )
-def train_test_split(
-    context: dg.AssetExecutionContext, cleaned_customers: pd.DataFrame
-) -> dg.MaterializeResult[pd.DataFrame]:
+def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
     """The cleaned customers, each marked train or test: a fifth is test, by a fixed seed and stratified by Exited.
+
+    The split is by CustomerId: no customer is in both splits, whatever the file holds.
 
     Everything that is fitted (imputer, encoder, scaler, model, threshold) sees the training split alone; the test split
     is read once, by [model_evaluation](/assets/model_evaluation). The rule is `modeling/splitting.py`.
@@ -104,7 +102,7 @@ def train_test_split(
             "test_rows": len(test),
             "train_churn_rate_percent": _churn_rate(train),
             "test_churn_rate_percent": _churn_rate(test),
-            **file_hash(context.instance, "cleaned_customers"),
+            **file_hash(customers),
             **distributions(customers, SPLIT),
             **next_asset("feature_imputer"),
         },
@@ -311,8 +309,10 @@ def _features_of(scaled_features: pd.DataFrame, split: str, *, followed_by: str)
 
 
 def _frame(columns: Columns, rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns, with the outcome and the split of the rows that they were made of. Shares what did not change."""
-    return pd.DataFrame({**columns, **{name: rows[name].to_numpy() for name in OUTCOME}}, copy=False)
+    """The columns, with outcome, split and `attrs` of the rows that they were made of. Shares what did not change."""
+    frame = pd.DataFrame({**columns, **{name: rows[name].to_numpy() for name in OUTCOME}}, copy=False)
+    frame.attrs = dict(rows.attrs)
+    return frame
 
 
 def _churn_rate(customers: pd.DataFrame) -> float:

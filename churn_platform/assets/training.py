@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from churn_platform.assets import evaluation as pictures
 from churn_platform.assets.shown import next_asset
-from churn_platform.assets.training_inputs import REVISION, TRAINING_SETTINGS, file_hash, training_settings
+from churn_platform.assets.training_inputs import FILE_HASH, REVISION, TRAINING_SETTINGS, file_hash, training_settings
 from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, TARGET, columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
@@ -20,6 +20,7 @@ from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform, assemble
 from churn_platform.modeling.bundle import ModelBundle
 from churn_platform.modeling.candidates import Comparison, Rule, TrainedModel, decide
+from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.out_of_fold import OutOfFold
 from churn_platform.modeling.splitting import TEST, TRAIN, rows_of
 from churn_platform.modeling.threshold import CallCosts
@@ -87,6 +88,7 @@ def churn_model(
     from churn_platform.modeling import tracking, training
 
     rows = rows_of(train_test_split, TRAIN)
+    _require_one_file(train_features, train_test_split)
     with ending_run():
         started = time.perf_counter()
         features, churned = assemble(columns_of(train_features, FEATURES)), train_features[TARGET].to_numpy()
@@ -140,7 +142,7 @@ def churn_model(
             "data_hash": bundle.data_hash,
             REVISION: bundle.code_version,
             TRAINING_SETTINGS: training_settings(),
-            **file_hash(context.instance, "train_test_split"),
+            **file_hash(rows),
             "feature_importances": _importances(trained.importances),
             **next_asset("model_evaluation"),
         },
@@ -255,6 +257,21 @@ def champion_model(
             **next_asset("churn_predictions"),
         }
     )
+
+
+def _require_one_file(train_features: pd.DataFrame, train_test_split: pd.DataFrame) -> None:
+    """Make sure that both were made of the same customers file.
+
+    Raises:
+        TrainingDataError: one of them was made again since, from another file.
+    """
+    found = [file_hash(frame).get(FILE_HASH, "unknown") for frame in (train_features, train_test_split)]
+    if found[0] != found[1]:
+        raise TrainingDataError(
+            f"train_features come from the customers file with SHA-256 {found[0]}, train_test_split from the one with "
+            f"{found[1]}; a training needs both from one file.",
+            remedy="Materialize the preparation group again, whole: run data_preparation_job.",
+        )
 
 
 def _hyperparameters(

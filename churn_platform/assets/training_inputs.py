@@ -1,11 +1,14 @@
 """What a model depends on: the customers file, the settings and the code; and whether any of it has changed since."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
 from churn_platform.settings import settings
+
+if TYPE_CHECKING:  # the code server needs no pandas to start
+    import pandas as pd
 
 FILE_HASH: Final = "sha256"
 """Metadata of raw_customers and of what is made of it, up to the model: SHA-256 of the customers file."""
@@ -16,10 +19,18 @@ MODEL: Final = dg.AssetKey("churn_model")
 SPLIT_CUSTOMERS: Final = dg.AssetKey("train_test_split")
 
 
-def file_hash(instance: dg.DagsterInstance, upstream: str) -> dict[str, str]:
-    """SHA-256 of the file that the latest materialization of an asset was made of, as metadata to hand on."""
-    known = latest(instance, dg.AssetKey(upstream)).get(FILE_HASH)
-    return {} if known is None else {FILE_HASH: known}
+def made_of(frame: "pd.DataFrame", sha256: str) -> "pd.DataFrame":
+    """The frame, marked as made of the customers file with this SHA-256. The mark is stored with the rows."""
+    frame.attrs = {FILE_HASH: sha256}
+    return frame
+
+
+def file_hash(frame: "pd.DataFrame") -> dict[str, str]:
+    """SHA-256 of the customers file that these very rows come from, as metadata.
+
+    It is read from the frame and not from the latest materialization upstream, which may be of newer rows than these.
+    """
+    return {FILE_HASH: str(frame.attrs[FILE_HASH])} if FILE_HASH in frame.attrs else {}
 
 
 def training_settings() -> str:

@@ -1,11 +1,15 @@
-"""Checks of frames, from one factory: schema, nulls, ranges, categories, column order. All block what comes after."""
+"""Checks of frames, from one factory: schema, nulls, ranges, categories, uniqueness, column order. All are blocking."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 import pandas as pd
 
+from churn_platform.customers.schema import COLUMNS
+
+COUNTED = tuple(column.name for column in COLUMNS if column.counted)  # differs in copies of a row, too
 MOST_NAMED = 5  # unknown categories in one message: a wrong column may hold thousands
 
 
@@ -73,12 +77,42 @@ def categories_rule(categories: Mapping[str, Sequence[str]]) -> Rule:
             values = frame[name].dropna() if name in frame else pd.Series(dtype="object")
             unknown = values[~values.isin(list(known))]
             if len(unknown):
-                kinds = ", ".join(map(repr, sorted(map(str, unknown.unique()))[:MOST_NAMED]))
+                texts = sorted(map(str, unknown.unique()))
+                # So many are no list of categories, but another column's texts: perhaps names of customers.
+                kinds = (
+                    ", ".join(map(repr, texts))
+                    if len(texts) <= MOST_NAMED
+                    else f"one of {len(texts):,} other texts (not shown, because they may be names)"
+                )
                 wrong.append(f"{name} is {kinds} in {_share(unknown, frame)}")
         return wrong
 
     expected = "; ".join(f"{name} {' or '.join(known)}" for name, known in categories.items())
     return Rule("categories", expected, violations)
+
+
+def unique_rule(name: str) -> Rule:
+    """No two rows have the same value in this column, whether they are copies of each other or differ elsewhere."""
+
+    def violations(frame: pd.DataFrame) -> list[str]:
+        if name not in frame:
+            return [f"{name} is missing"]
+        repeated = frame[frame[name].duplicated(keep=False)]
+        if repeated.empty:
+            return []
+        distinct = repeated.drop_duplicates(subset=[column for column in frame if column not in COUNTED])[name]
+        differs = repeated[name].isin(distinct[distinct.duplicated()])
+        return [
+            f"{rows.nunique():,} values of {name} are in {_share(rows, frame)}, {what}: "
+            f"{', '.join(map(str, rows.unique()[:MOST_NAMED]))}"
+            for rows, what in (
+                (repeated.loc[~differs, name], "equal ones (remove the copies)"),
+                (repeated.loc[differs, name], "different ones (keep the row that is right)"),
+            )
+            if len(rows)
+        ]
+
+    return Rule("unique", f"every {name} in one row only", violations)
 
 
 def column_order_rule(columns: Sequence[str]) -> Rule:
@@ -110,7 +144,13 @@ def frame_checks(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> dg.AssetC
 
 
 def _span(least: float, greatest: float) -> str:
-    return f"{least:,.10g}" if least == greatest else f"{least:,.10g}..{greatest:,.10g}"
+    if math.isinf(greatest) and not math.isinf(least):
+        return f"{_digits(least)} or more"
+    return _digits(least) if least == greatest else f"{_digits(least)}..{_digits(greatest)}"
+
+
+def _digits(number: float) -> str:
+    return f"{number:,.10g}" if isinstance(number, float) else f"{number:,}"
 
 
 def _share(some: pd.Series, frame: pd.DataFrame) -> str:

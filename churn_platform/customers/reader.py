@@ -1,8 +1,11 @@
-"""Reading a customers file into a typed frame."""
+"""Reading a customers file into a typed frame. The file is read once: what is hashed is what was parsed."""
 
 import csv
 import hashlib
-from collections.abc import Iterator
+import io
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,29 +16,52 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
+from churn_platform.customers.encodings import not_utf8, require_text
 from churn_platform.customers.exceptions import (
+    CustomersFileError,
     CustomersFileMissingError,
     EmptyCustomersFileError,
     HeaderError,
     MalformedFileError,
     WrongValueError,
 )
-from churn_platform.customers.schema import COLUMNS, OTHER_NAMES, Column
+from churn_platform.customers.schema import COLUMNS, CUSTOMER_ID, MISSING_TEXTS, OTHER_NAMES, Column
+from churn_platform.customers.wrong_values import EXAMPLES, WrongValues, described, rows_to_place
 
-GAPS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")  # in a text column only the empty value is a gap
-WHOLE = r"^-?[0-9]{1,15}(\.0+)?$"  # 619, and 619.0 as pandas writes a column that once had gaps
-NUMBER = r"^-?[0-9]{1,15}(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$"
+WHOLE = r"^-?[0-9]+(\.0+)?$"  # 619, and 619.0 as pandas writes a column that once had gaps
+NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 ZERO_DECIMALS = r"\.0+$"
-LONGEST_QUOTE = 60  # characters of a wrong value in a message
+LEADING_ZEROS = r"^(-?)0+([0-9])"
+SURELY_INT64 = 18  # digits; of 19 only some numbers fit
+LONGEST_INT64 = 20  # characters, the sign among them
+INT64 = range(-(2**63), 2**63)
 NO_FILE_REMEDY = "Make one with 'churn data generate', or name yours in CHURN_RAW_CSV."
 MUST_BE_CSV = "The file must be comma-separated text: export it again with commas between the values."
 
 
-def read_customers(path: str | Path) -> pd.DataFrame:
-    """The customers in a CSV file, typed.
+@dataclass(frozen=True)
+class CustomersFile:
+    """A customers file as it was when it was read.
+
+    Attributes:
+        customers: n x 15, the columns of `schema.COLUMNS` in their order: whole numbers int64, Age and money float64,
+            texts object.
+        sha256: of the very bytes that the customers were parsed from, in hexadecimal.
+        size_bytes: how many those are.
+        modified: when the file was last written.
+    """
+
+    customers: pd.DataFrame
+    sha256: str
+    size_bytes: int
+    modified: datetime
+
+
+def load_customers(path: str | Path) -> CustomersFile:
+    """Read a customers file once: its customers, typed, and the identity of the bytes that they come from.
 
     Reads the bank's file, files of `write_customers`, and the original public file, whose `Surname` becomes `Lastname`.
-    Columns may stand in any order, others are ignored, and names may be absent: they feed no feature.
+    Columns may stand in any order, others are ignored, and names and RowNumber may be absent: they feed no feature.
 
     Values are typed, not judged: an Age of 17 or a Geography of Italy is read, and the asset checks say what is out of
     range. A gap is NaN in a number and None in a text; whole numbers cannot have gaps.
@@ -43,44 +69,45 @@ def read_customers(path: str | Path) -> pd.DataFrame:
     Args:
         path: a comma-separated UTF-8 file with a header.
 
-    Returns:
-        n x 15, the columns of `schema.COLUMNS` in their order: whole numbers int64, Age and money float64, texts
-        object.
-
     Raises:
-        CustomersFileError: the file is missing, empty or malformed, the header lacks a column or has one twice, or a
-            value is not of its column's type.
+        CustomersFileError: the file is missing, empty or malformed, the header lacks a column or has one twice, or
+            values are not of their column's type. It lists all such rows and values, counted.
     """
     file = Path(path)
-    header = _header(file)
+    content, modified = _read(file)
+    require_text(file, content)
+    header = _header(file, content)
     sources = _sources(file, header)
-    table = _read_as_text(file, sources, len(header))
-    if not table.num_rows:
+    table, skipped = _read_as_text(file, content, sources, len(header))
+    if not table.num_rows and not skipped:
         raise EmptyCustomersFileError(
             f"{file} has a header and no customers. Expected one row per customer.", remedy=NO_FILE_REMEDY
         )
-    rows, typed = table.num_rows, {}
-    for column in COLUMNS:
-        if column.name not in sources:
-            typed[column.name] = pd.Series([None] * rows, dtype=object)
-            continue
-        position = str(sources[column.name])
-        typed[column.name] = _typed(file, table.column(position), column)
-        table = table.drop_columns(position)  # a number takes less memory than its text
-    return pd.DataFrame(typed, copy=False)
+    customers, wrong = _typed_columns(table, sources)
+    if skipped or wrong:
+        raise _problems(
+            file, content, width=len(header), skipped=skipped, wrong=wrong, id_position=sources[CUSTOMER_ID]
+        )
+    return CustomersFile(customers, hashlib.sha256(content).hexdigest(), len(content), modified)
+
+
+def read_customers(path: str | Path) -> pd.DataFrame:
+    """The customers in a CSV file, typed: see `load_customers`."""
+    return load_customers(path).customers
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal, for who does not parse it."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _header(file: Path) -> list[str]:
-    """Names in the file's first line."""
+def _read(file: Path) -> tuple[bytes, datetime]:
+    """The file's bytes and when it was last written, both of the same opened file."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            header = next(csv.reader(lines), None)
+        with file.open("rb") as opened:
+            modified = datetime.fromtimestamp(os.fstat(opened.fileno()).st_mtime, UTC)
+            return opened.read(), modified
     except FileNotFoundError:
         raise CustomersFileMissingError(f"There is no customers file at {file}.", remedy=NO_FILE_REMEDY) from None
     except OSError as error:
@@ -88,12 +115,18 @@ def _header(file: Path) -> list[str]:
             f"The customers file {file} cannot be opened: {error.strerror}. Expected a readable file.",
             remedy=NO_FILE_REMEDY,
         ) from error
-    except UnicodeDecodeError as error:
-        raise _not_utf8(file) from error
+
+
+def _header(file: Path, content: bytes) -> list[str]:
+    """Names in the file's first line."""
+    try:
+        header = next(csv.reader(_lines(content, errors="strict")), None)
+    except UnicodeDecodeError:
+        raise not_utf8(file, content) from None
     except csv.Error as error:
         raise MalformedFileError(
             f"{file}, line 1 is not a header of column names: {error}.", remedy=MUST_BE_CSV
-        ) from error
+        ) from None
     if not header:
         raise EmptyCustomersFileError(
             f"{file}, line 1 is empty. Expected a header with the names of the columns, then one row per customer.",
@@ -103,12 +136,12 @@ def _header(file: Path) -> list[str]:
 
 
 def _sources(file: Path, header: list[str]) -> dict[str, int]:
-    """Position in the file of each of our columns that it has.
+    """Position in the file of each of our columns that is read from it.
 
     Raises:
         HeaderError: a needed column is absent, or one is there twice.
     """
-    wanted = {column.name for column in COLUMNS} | set(OTHER_NAMES)
+    wanted = {column.name for column in COLUMNS if not column.counted} | set(OTHER_NAMES)
     twice = [name for name in dict.fromkeys(header) if name in wanted and header.count(name) > 1]
     if twice:
         places = [position + 1 for position, name in enumerate(header) if name == twice[0]]
@@ -132,13 +165,20 @@ def _missing_columns(file: Path, header: list[str], missing: list[str]) -> Heade
     lowered = {name.lower(): name for name in header}
     alike = {name: get_close_matches(name.lower(), lowered, n=1, cutoff=0.8) for name in missing}
     renamings = [f"'{lowered[found[0]]}' to {name}" for name, found in alike.items() if found]
+    needed = ", ".join(column.name for column in COLUMNS if not column.optional)
+    joined = " ".join(header).lower()
+    if not any(column.name.lower() in joined for column in COLUMNS) and not renamings:
+        return HeaderError(
+            f"{file}, line 1 names none of the columns; its {len(header)} values are not shown, because they may be a "
+            f"customer's. Expected a header with {needed}.",
+            remedy="Add the line with the names of the columns, separated by commas, at the top of the file.",
+        )
     if len(header) == 1:
         remedy = MUST_BE_CSV
     elif renamings:
         remedy = f"Rename {', '.join(renamings)}, or add the column."
     else:
         remedy = "Add what is missing."
-    needed = ", ".join(column.name for column in COLUMNS if not column.optional)
     return HeaderError(
         f"{file}, line 1 lacks the column{'' if len(missing) == 1 else 's'} {', '.join(missing)}. "
         f"It has {', '.join(header)}. Expected {needed}.",
@@ -146,19 +186,27 @@ def _missing_columns(file: Path, header: list[str], missing: list[str]) -> Heade
     )
 
 
-def _read_as_text(file: Path, sources: dict[str, int], width: int) -> pa.Table:
-    """The wanted columns as texts, named by their position in the file. Blank lines are no rows.
+def _read_as_text(file: Path, content: bytes, sources: dict[str, int], width: int) -> tuple[pa.Table, int]:
+    """The wanted columns as texts, named by their position in the file, and how many rows do not fit the header.
+
+    Blank lines are no rows.
 
     Raises:
-        MalformedFileError: a row has more or fewer values than the header has names, or the text is not CSV or not
-            UTF-8.
+        MalformedFileError: the text is not CSV or not UTF-8.
     """
     names = [str(position) for position in range(width)]
+    skipped = 0
+
+    def skip(_: object) -> str:
+        nonlocal skipped
+        skipped += 1
+        return "skip"
+
     try:
-        return arrow_csv.read_csv(
-            file,
+        table = arrow_csv.read_csv(
+            pa.BufferReader(content),
             read_options=arrow_csv.ReadOptions(skip_rows=1, column_names=names),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
                 include_columns=[str(position) for position in sources.values()],
@@ -167,78 +215,122 @@ def _read_as_text(file: Path, sources: dict[str, int], width: int) -> pa.Table:
         )
     except pa.ArrowInvalid as error:
         if "UTF8" in str(error):
-            raise _not_utf8(file) from error
-        raise _malformed_row(file, width) or MalformedFileError(f"{file}: {error}.", remedy=MUST_BE_CSV) from error
+            raise not_utf8(file, content) from None
+        # Arrow's own text may quote the row, and with it the customer's name.
+        raise MalformedFileError(
+            f"{file} cannot be read as comma-separated text: often a double quote is opened and never closed.",
+            remedy=MUST_BE_CSV,
+        ) from None
+    return table, skipped
 
 
-def _malformed_row(file: Path, width: int) -> MalformedFileError | None:
-    """What is wrong with the first row that has not one value for each name of the header, or None if all have."""
-    for line, values in _rows(file):
-        if len(values) != width:
-            return MalformedFileError(
-                f"{file}, line {line} has {len(values)} values, the header {width} names: "
-                f"{_shortened(','.join(values))}. Expected {width} values.",
-                remedy="Complete or remove the line; a value with a comma needs double quotes.",
-            )
-    return None
+def _typed_columns(table: pa.Table, sources: dict[str, int]) -> tuple[pd.DataFrame, list[WrongValues]]:
+    """The columns with their dtypes, and the values that have none; columns with such values are left out."""
+    rows, typed, wrong = table.num_rows, {}, []
+    for column in COLUMNS:
+        if column.name not in sources:
+            absent = np.arange(1, rows + 1) if column.counted else [None] * rows
+            typed[column.name] = pd.Series(absent, dtype=column.dtype)
+            continue
+        position = str(sources[column.name])
+        values = _typed(table.column(position), column)
+        if isinstance(values, WrongValues):
+            wrong.append(values)
+        else:
+            typed[column.name] = values
+        if not wrong:
+            table = table.drop_columns(position)  # a number takes less memory than its text
+    return pd.DataFrame(typed, copy=False), wrong
 
 
-def _typed(file: Path, given: pa.ChunkedArray, column: Column) -> pd.Series:
-    """One column with its dtype.
-
-    Raises:
-        WrongValueError: a value is no number, or no whole one, or a whole number is missing.
-    """
+def _typed(given: pa.ChunkedArray, column: Column) -> pd.Series | WrongValues:
+    """One column with its dtype, or what is wrong with it: no number, no whole one, or a whole number is missing."""
     trimmed = pc.utf8_trim_whitespace(given)
-    gap = pc.is_in(trimmed, value_set=pa.array(GAPS if column.kind != "text" else GAPS[:1]))
+    gap = pc.is_in(trimmed, value_set=pa.array([text for text in MISSING_TEXTS if column.is_missing(text)]))
     text = pc.if_else(gap, pa.scalar(None, pa.string()), trimmed)
     if column.dtype == "object":
         texts: pd.Series = text.to_pandas()  # of equal texts one object
         return texts.astype(object)
     if column.kind == "whole":
-        right = pc.fill_null(pc.match_substring_regex(text, WHOLE), fill_value=False)
+        right = pc.fill_null(pc.match_substring_regex(text, WHOLE), fill_value=False).to_numpy()
+        text = pc.replace_substring_regex(pc.replace_substring_regex(text, ZERO_DECIMALS, ""), LEADING_ZEROS, r"\1\2")
+        right &= _fits_int64(text, right)
     else:
-        right = pc.fill_null(pc.match_substring_regex(text, NUMBER), fill_value=True)
-    wrong = np.flatnonzero(~right.to_numpy())
+        right = pc.fill_null(pc.match_substring_regex(text, NUMBER), fill_value=True).to_numpy()
+    wrong = np.flatnonzero(~right)
     if len(wrong):
-        raise _wrong_value(file, column, given, wrong)
-    if column.kind == "whole":
-        return pd.Series(pc.cast(pc.replace_substring_regex(text, ZERO_DECIMALS, ""), pa.int64()).to_numpy())
-    return pd.Series(pc.cast(text, pa.float64()).to_numpy())
+        filled = len(gap) - int(pc.sum(gap).as_py())
+        return WrongValues(column, wrong, pa.concat_arrays(given.take(pa.array(wrong)).chunks), filled)
+    return pd.Series(pc.cast(text, pa.int64() if column.kind == "whole" else pa.float64()).to_numpy())
 
 
-def _wrong_value(file: Path, column: Column, given: pa.ChunkedArray, wrong: NDArray[np.intp]) -> WrongValueError:
-    row = int(wrong[0])
-    line = next(line for index, (line, _) in enumerate(_rows(file)) if index == row)
-    value = given[row].as_py()
-    kind = "a whole number" if column.kind == "whole" else "a number"
-    found = f"{_shortened(value)} is not {kind}" if value.strip() else "the value is missing"
-    others = f" ({len(wrong) - 1:,} more in this column)" if len(wrong) > 1 else ""
-    return WrongValueError(
-        f"{file}, line {line} (customer {row + 1:,}), column {column.name}: {found}{others}. "
-        f"Expected {column.allowed}.",
-        remedy="Correct the value or remove the line.",
-    )
+def _fits_int64(digits: pa.ChunkedArray, whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each of the whole numbers, without leading zeros, is one of 64 bits. Shape (n,)."""
+    fits: NDArray[np.bool_] = pc.fill_null(
+        pc.less_equal(pc.utf8_length(digits), SURELY_INT64), fill_value=True
+    ).to_numpy()
+    fits |= ~whole
+    for row in np.flatnonzero(~fits).tolist():
+        number = digits[row].as_py()
+        fits[row] = len(number) <= LONGEST_INT64 and int(number) in INT64
+    return fits
 
 
-def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Each row after the header with the line of the file that it begins on. Blank lines are no rows."""
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        rows = csv.reader(lines)
-        next(rows)
-        begin = rows.line_num + 1
-        for values in rows:
-            if values:
-                yield begin, values
-            begin = rows.line_num + 1
-
-
-def _not_utf8(file: Path) -> MalformedFileError:
+def _problems(
+    file: Path, content: bytes, *, width: int, skipped: int, wrong: list[WrongValues], id_position: int
+) -> CustomersFileError:
+    """All that is wrong with the rows of a file, in one error."""
+    found = _scan(content, width, rows_to_place(wrong), id_position)
+    lines, remedies = described(wrong, found.rows, found.places)
+    if not skipped:
+        return WrongValueError(_listed(file, lines), remedy=" ".join(remedies))
+    others = f" and {skipped - len(found.malformed):,} more" if skipped > len(found.malformed) else ""
+    count = "1 row does" if skipped == 1 else f"{skipped:,} rows do"
+    malformed = f"{count} not fit the header of {width} names: {', '.join(found.malformed)}{others}."
     return MalformedFileError(
-        f"{file} holds bytes that are not UTF-8. Expected UTF-8 text.",
-        remedy="Save it as UTF-8, for example with 'iconv -f latin1 -t utf-8'.",
+        _listed(file, [malformed, *lines]),
+        remedy=" ".join(["Complete or remove those lines; a value with a comma needs double quotes.", *remedies]),
     )
 
 
-def _shortened(text: str) -> str:
-    return repr(text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}...")
+def _listed(file: Path, lines: list[str]) -> str:
+    return f"{file}: {lines[0]}" if len(lines) == 1 else f"{file}:\n- " + "\n- ".join(lines)
+
+
+@dataclass
+class _Scan:
+    """What an error names: the first malformed rows, how many rows are well-formed, and where some of those are."""
+
+    malformed: list[str]
+    rows: int
+    places: dict[int, str]
+
+
+def _scan(content: bytes, width: int, wanted: list[int], id_position: int) -> _Scan:
+    """Find the lines of the file that an error names.
+
+    Args:
+        content: of the file.
+        width: how many values a row should have.
+        wanted: numbers of rows with that many, from 0, in order.
+        id_position: of CustomerId in a row.
+    """
+    found, sought = _Scan([], 0, {}), set(wanted)
+    rows = csv.reader(_lines(content, errors="replace"))
+    next(rows)
+    begin = rows.line_num + 1
+    for values in rows:
+        if len(values) == width:
+            if found.rows in sought:
+                customer = values[id_position].strip()  # in a row that has shifted this may be the name
+                known = f", CustomerId {customer}" if customer.isdecimal() else ""
+                found.places[found.rows] = f"line {begin:,} (row {found.rows + 1:,}{known})"
+            found.rows += 1
+        elif values and len(found.malformed) < EXAMPLES:  # a blank line is no row
+            found.malformed.append(f"line {begin:,} has {len(values)} values")
+        begin = rows.line_num + 1
+    return found
+
+
+def _lines(content: bytes, *, errors: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", errors=errors, newline="")

@@ -1,40 +1,56 @@
-"""The columns of the customers file, as facts: type, unit, allowed values, gaps and meaning. Pure; no I/O."""
+"""The columns of a customer: type, unit, allowed values, missing values and meaning. Pure; no I/O.
+
+This is the one definition. The file reader, the checks of the files, the decoder of the stream's events and the frames
+that MLflow scores are all made from it, so that they accept and refuse the same values.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["whole", "number", "category", "text"]
+Missing = Literal["refused", "left out", "imputed", "kept"]
+"""What a missing value means.
+
+refused: a file with one is refused, an event with one is a dead letter. left out: the row is not used for training, an
+event is a dead letter. imputed: it is replaced, for training and for scoring. kept: nothing reads the column.
+"""
+
+MISSING_TEXTS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+"""What a file may write for a missing number; in a column of texts only the empty value is missing."""
+MOST_CUSTOMER_ID = 2**62  # leaves the whole range of a PostgreSQL bigint above it free
 
 DTYPES: dict[Kind, str] = {"whole": "int64", "number": "float64", "category": "object", "text": "object"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column of the customers file.
+    """One column of a customer.
 
     Attributes:
-        name: as in the file's header.
+        name: as in the file's header and in events.
         kind: "whole" for whole numbers, "number" for any number, "category" for one of a few texts, "text" for any.
         description: what it means, one sentence.
         unit: of a number, or None.
         minimum: least allowed number, or None for no bound.
         maximum: greatest allowed number, or None for no bound.
         categories: the allowed texts of a category, alphabetical.
-        nullable: whether an empty value is allowed.
-        unique: whether no two rows may have the same value.
+        missing: what a missing value means.
+        unique: whether no two rows of a file may have the same value.
         optional: whether the file may lack the column.
+        counted: whether the reader counts the rows instead of reading the column.
     """
 
     name: str
     kind: Kind
     description: str
     unit: str | None = None
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
     categories: tuple[str, ...] = ()
-    nullable: bool = False
+    missing: Missing = "refused"
     unique: bool = False
     optional: bool = False
+    counted: bool = False
 
     @property
     def dtype(self) -> str:
@@ -42,15 +58,28 @@ class Column:
         return DTYPES[self.kind]
 
     @property
+    def nullable(self) -> bool:
+        """Whether a row of a file may lack the value."""
+        return self.missing != "refused"
+
+    def is_missing(self, text: str) -> bool:
+        """Whether a file's text, without spaces around it, stands for a missing value."""
+        return text in (MISSING_TEXTS if self.kind in ("whole", "number") else MISSING_TEXTS[:1])
+
+    @property
     def allowed(self) -> str:
-        """The allowed values in words, such as "300 to 900 points" or "Female or Male, or empty"."""
+        """The values that a file may have, as text, such as "300 to 900 points" or "Female or Male, or empty"."""
+        return f"{self._values()}, or empty" if self.nullable else self._values()
+
+    @property
+    def allowed_when_scored(self) -> str:
+        """The values that a customer who is to be scored may have, as text."""
+        return f"{self._values()}, or null" if self.missing == "imputed" else self._values()
+
+    def _values(self) -> str:
         if self.categories:
-            values = f"{', '.join(self.categories[:-1])} or {self.categories[-1]}"
-        elif self.kind == "text":
-            values = "any text"
-        else:
-            values = self._allowed_numbers()
-        return f"{values}, or empty" if self.nullable else values
+            return f"{', '.join(self.categories[:-1])} or {self.categories[-1]}"
+        return "any text" if self.kind == "text" else self._allowed_numbers()
 
     def _allowed_numbers(self) -> str:
         if (self.minimum, self.maximum) == (0, 1):
@@ -58,8 +87,12 @@ class Column:
         number = "a whole number" if self.kind == "whole" else "a number"
         unit = f" {self.unit}" if self.unit else ""
         if self.minimum is None or self.maximum is None:
-            return f"{number}{unit}" if self.minimum is None else f"{number} from {self.minimum:,.10g}{unit}"
-        return f"{number} from {self.minimum:,.10g} to {self.maximum:,.10g}{unit}"
+            return f"{number}{unit}" if self.minimum is None else f"{number} from {_digits(self.minimum)}{unit}"
+        return f"{number} from {_digits(self.minimum)} to {_digits(self.maximum)}{unit}"
+
+
+def _digits(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.10g}"
 
 
 COLUMNS = (
@@ -67,27 +100,29 @@ COLUMNS = (
         name="RowNumber",
         kind="whole",
         minimum=1,
-        unique=True,
-        description="Position of the customer in the file.",
+        optional=True,
+        counted=True,
+        description="Position of the customer in the file; counted, whatever the file has there.",
     ),
     Column(
         name="CustomerId",
         kind="whole",
         minimum=0,
+        maximum=MOST_CUSTOMER_ID,
         unique=True,
         description="The bank's number for the customer.",
     ),
     Column(
         name="Firstname",
         kind="text",
-        nullable=True,
+        missing="kept",
         optional=True,
         description="First name; feeds no feature.",
     ),
     Column(
         name="Lastname",
         kind="text",
-        nullable=True,
+        missing="kept",
         optional=True,
         description="Last name, called Surname in the public file; feeds no feature.",
     ),
@@ -109,7 +144,7 @@ COLUMNS = (
         name="Gender",
         kind="category",
         categories=("Female", "Male"),
-        nullable=True,
+        missing="left out",
         description="Gender; a customer without one is not used for training.",
     ),
     Column(
@@ -118,7 +153,7 @@ COLUMNS = (
         unit="years",
         minimum=18,
         maximum=120,
-        nullable=True,
+        missing="imputed",
         description="Age in completed years; a gap is imputed.",
     ),
     Column(
@@ -134,7 +169,7 @@ COLUMNS = (
         kind="number",
         unit="euros",
         minimum=0,
-        maximum=1e9,
+        maximum=1_000_000_000,
         description="Money in the account, to the cent; 0 for an account without any.",
     ),
     Column(
@@ -164,7 +199,7 @@ COLUMNS = (
         kind="number",
         unit="euros a year",
         minimum=0,
-        maximum=1e9,
+        maximum=1_000_000_000,
         description="The bank's estimate of the yearly salary, to the cent.",
     ),
     Column(
@@ -176,6 +211,7 @@ COLUMNS = (
     ),
 )
 
+CUSTOMER_ID = "CustomerId"
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)
 COLUMNS_BY_NAME = {column.name: column for column in COLUMNS}
 OTHER_NAMES = {"Surname": "Lastname"}  # header of the original public file, and the column it fills

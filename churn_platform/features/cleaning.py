@@ -23,8 +23,8 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
         raw: one row per customer, as `read_customers` gives it.
 
     Returns:
-        The same columns and a fresh index 0..n-1. Whole numbers are int64 (float64 where a null is among them), Age,
-        Balance and EstimatedSalary float64, Geography and Gender object (str or None).
+        The same columns and `attrs`, and a fresh index 0..n-1. Whole numbers are int64 (float64 where a null is among
+        them), Age, Balance and EstimatedSalary float64, Geography and Gender object (str or None).
 
     Raises:
         MissingColumnError: a column is not there.
@@ -34,7 +34,9 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
     columns_of(raw, (*NUMERIC_COLUMNS, *CATEGORICAL_COLUMNS, TARGET))  # raises when one is not there
     known = raw["Gender"].notna().to_numpy()
     # Column by column: with a frame of its own for each step, ten million customers take three times the memory.
-    return pd.DataFrame({str(name): _typed(str(name), values[known]) for name, values in raw.items()}, copy=False)
+    cleaned = pd.DataFrame({str(name): _typed(str(name), values[known]) for name, values in raw.items()}, copy=False)
+    cleaned.attrs = dict(raw.attrs)
+    return cleaned
 
 
 def _typed(name: str, values: pd.Series) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from churn_platform.features.columns import FEATURES
 from churn_platform.modeling.booster import booster_to_bytes, import_xgboost, predict
 from churn_platform.modeling.calibrating import CalibrationChoice, choose_calibration
 from churn_platform.modeling.evaluation import Evaluation, evaluate
+from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.threshold import CallCosts, choose_threshold
 
 if TYPE_CHECKING:
@@ -112,9 +113,9 @@ def train(
         The same bytes and figures for the same arguments, on any number of cores.
 
     Raises:
-        ValueError: a fold would lack one of the outcomes (scikit-learn's own message).
-        TrainingDataError: there is no threshold to choose.
+        TrainingDataError: a fold would lack one of the outcomes, or there is no threshold to choose.
     """
+    require_both_outcomes(churned)
     hyperparameters = hyperparameters or Hyperparameters()
     raw = out_of_fold_probabilities(features, churned, hyperparameters)
     calibration = choose_calibration(churned, raw, seed=SEED)
@@ -127,6 +128,22 @@ def train(
         evaluation=evaluate(churned, calibration.probabilities, threshold=threshold),
         importances=_importances(booster),
     )
+
+
+def require_both_outcomes(churned: NDArray[np.int64]) -> None:
+    """Make sure that each fold can have rows of either outcome.
+
+    Raises:
+        TrainingDataError: it cannot.
+    """
+    left = int(churned.sum())
+    stayed = len(churned) - left
+    if min(left, stayed) < FOLDS:
+        raise TrainingDataError(
+            f"The training split has {left:,} rows with Exited 1 and {stayed:,} with Exited 0; {FOLDS} folds need "
+            f"{FOLDS} or more of each.",
+            remedy="Add customers of the outcome that is rare, or check that Exited is 1 for those who left.",
+        )
 
 
 def out_of_fold_probabilities(

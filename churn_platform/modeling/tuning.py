@@ -18,7 +18,7 @@ from churn_platform.modeling.booster import import_xgboost, predict
 from churn_platform.modeling.evaluation import brier_score
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.resampling import auc
-from churn_platform.modeling.training import FOLDS, SEED, THREADS, Hyperparameters, fit
+from churn_platform.modeling.training import FOLDS, SEED, THREADS, Hyperparameters, fit, require_both_outcomes
 
 if TYPE_CHECKING:
     import optuna
@@ -88,11 +88,11 @@ def tune(
         At most `trials` trials, the best first: the same ones whether or not the search was interrupted meanwhile.
 
     Raises:
-        ValueError: a fold would lack one of the outcomes (scikit-learn's own message).
-        TrainingDataError: no trial ended in time.
+        TrainingDataError: a fold would lack one of the outcomes, or no trial ended in time.
     """
     import optuna
 
+    require_both_outcomes(churned)
     logging.getLogger("optuna").setLevel(logging.WARNING)
     searched = optuna.create_study(storage=storage, study_name=study, load_if_exists=True)
     began = time.monotonic()

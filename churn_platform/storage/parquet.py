@@ -1,6 +1,7 @@
 """Frames as Parquet and back, in little more memory than the frame itself."""
 
 import io
+import json
 from typing import Final
 
 import pandas as pd
@@ -8,11 +9,14 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 ROWS_AT_ONCE: Final = 1_000_000
+ATTRIBUTES: Final = b"churn_platform.attributes"
+"""Key of the file's own metadata under which a frame's `attrs` are kept, as JSON."""
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:
-    """A frame without its index, in row groups of a million: no more than one is converted at a time."""
+    """A frame with its `attrs`, without its index. In row groups of a million: one is converted at a time."""
     schema = pa.Schema.from_pandas(frame, preserve_index=False)
+    schema = schema.with_metadata({**schema.metadata, ATTRIBUTES: json.dumps(frame.attrs).encode()})
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
         for start in range(0, max(len(frame), 1), ROWS_AT_ONCE):
@@ -28,4 +32,6 @@ def from_parquet(content: bytes) -> pd.DataFrame:
     """
     file = pq.ParquetFile(io.BytesIO(content))
     columns = {name: file.read(columns=[name]).column(0).to_pandas() for name in file.schema_arrow.names}
-    return pd.DataFrame(columns, copy=False)
+    frame = pd.DataFrame(columns, copy=False)
+    frame.attrs = json.loads((file.schema_arrow.metadata or {}).get(ATTRIBUTES, b"{}"))
+    return frame

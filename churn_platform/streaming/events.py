@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, cast
 
 import msgspec
 import numpy as np
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from numpy.typing import NDArray
 
+from churn_platform.customers.schema import COLUMNS_BY_NAME, CUSTOMER_ID, Column
+from churn_platform.features.columns import INPUT_COLUMNS
 from churn_platform.streaming.reasons import described, explain
 
 # Namespace of ids that are not UUIDs. Fixed for ever: the same text must map to the same event_id.
@@ -31,28 +33,24 @@ _UUID_FORM: Final = re.compile(
 )
 
 Flag = Annotated[int, msgspec.Meta(ge=0, le=1)]
-Money = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class Customer(msgspec.Struct, gc=False):
-    """The customer's own fields, named as in the raw file; other fields are ignored. Money in euros, Age in years."""
-
-    CustomerId: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-    CreditScore: Annotated[int, msgspec.Meta(ge=300, le=900)]
-    Geography: Literal["France", "Germany", "Spain"]
-    Gender: Literal["Female", "Male"]
-    Age: Annotated[float, msgspec.Meta(ge=18, le=120)] | None
-    Tenure: Annotated[int, msgspec.Meta(ge=0, le=50)]
-    Balance: Money
-    NumOfProducts: Annotated[int, msgspec.Meta(ge=1, le=10)]
-    HasCrCard: Flag
-    IsActiveMember: Flag
-    EstimatedSalary: Money
+def _field(column: Column) -> tuple[str, Any]:
+    """Name and type of the customer's field: what the files may have in this column, and null only if it is imputed."""
+    bounds = msgspec.Meta(ge=column.minimum, le=column.maximum)
+    literal: Any = Literal  # its values come from the column: too late for a type checker
+    types = {"whole": Annotated[int, bounds], "number": Annotated[float, bounds]}
+    kind = literal[column.categories] if column.kind == "category" else types[column.kind]
+    return column.name, kind | None if column.missing == "imputed" else kind
 
 
-class Event(Customer, gc=False, kw_only=True):
-    """An event as producers send it: any text as id, or none; with or without a time. Usually the id is a UUID."""
+class Event(msgspec.Struct, gc=False, kw_only=True):
+    """An event as producers send it: any text as id, or none; with or without a time. Usually the id is a UUID.
+
+    The customer's own fields are those of the schema, and so are the values that they may have; `CompleteEvent` has
+    them. Other fields are ignored.
+    """
 
     event_id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     event_timestamp: Timestamp | None = None
@@ -65,17 +63,29 @@ class Envelope(msgspec.Struct):
     data: Event
 
 
+CUSTOMER_FIELDS: Final = (CUSTOMER_ID, *INPUT_COLUMNS)
+_defined = msgspec.defstruct(
+    "CompleteEvent",
+    [_field(COLUMNS_BY_NAME[name]) for name in CUSTOMER_FIELDS],
+    bases=(Event,),
+    gc=False,
+    kw_only=True,
+)
+CompleteEvent: Final = cast("type[Event]", _defined)
+_enveloped = msgspec.defstruct("CompleteEnvelope", [("data", CompleteEvent)], bases=(Envelope,))
+
+
 class _Wrapped(msgspec.Struct):
     timestamp: msgspec.Raw
     data: msgspec.Raw
 
 
-_decode_event = msgspec.json.Decoder(Event).decode
-_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_event = msgspec.json.Decoder(CompleteEvent).decode
+_decode_envelope = msgspec.json.Decoder(cast("type[Envelope]", _enveloped)).decode
 _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 # What the fields may hold, for the reasons of dead letters.
-FIELDS: Final = described(Event)
+FIELDS: Final = described(CompleteEvent)
 TOMBSTONE: Final = "The message has no value (null, a tombstone). An event is a JSON object."
 
 

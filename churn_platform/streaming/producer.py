@@ -12,16 +12,14 @@ import msgspec
 import uuid_utils
 from confluent_kafka import KafkaError, Message, Producer
 
-from churn_platform.features.columns import INPUT_COLUMNS
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.events import CUSTOMER_FIELDS  # Exited goes along as the label, names do not
 from churn_platform.streaming.exceptions import ProducerError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Fields of an event that are rows of the customers file; Exited goes along as the label, names do not.
-CUSTOMER_FIELDS: Final = ("CustomerId", *INPUT_COLUMNS)
 FLUSH_SECONDS: Final = 30
 # Events due within this long are sent together: a sleep is no finer than that anyway.
 SLICE_SECONDS: Final = 0.01

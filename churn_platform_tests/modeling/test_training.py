@@ -1,10 +1,12 @@
 """Training is the same every time, and learns from what it may see only."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from churn_platform.features.columns import FEATURES, TARGET, columns_of
-from churn_platform.modeling.splitting import TEST, TRAIN, rows_of, with_split
+from churn_platform.modeling.exceptions import TrainingDataError
+from churn_platform.modeling.splitting import LEAST_OF_EACH_OUTCOME, TEST, TRAIN, rows_of, with_split
 from churn_platform.modeling.training import data_hash, train
 from churn_platform_tests.features.customers import cleaned, fitted
 from churn_platform_tests.modeling.bundles import FEW_TREES
@@ -53,6 +55,34 @@ def test_a_fifth_is_test_with_the_same_share_of_churn_and_always_the_same_rows()
     assert set(train_rows["CustomerId"]) | set(test_rows["CustomerId"]) == set(CUSTOMERS["CustomerId"])
     assert not set(train_rows["CustomerId"]) & set(test_rows["CustomerId"])
     assert with_split(CUSTOMERS, TARGET).equals(split)
+
+
+def test_no_customer_is_in_both_splits_although_half_of_them_have_two_rows() -> None:
+    twice = pd.concat([CUSTOMERS, CUSTOMERS.head(1_000).assign(Tenure=3)], ignore_index=True)
+
+    split = with_split(twice, TARGET)
+
+    train_ids, test_ids = (set(rows_of(split, name)["CustomerId"]) for name in (TRAIN, TEST))
+    assert not train_ids & test_ids
+    assert len(test_ids) == pytest.approx(len(CUSTOMERS) / 5, abs=1)
+    assert split["CustomerId"].tolist() == twice["CustomerId"].tolist()
+
+
+@pytest.mark.parametrize(("left", "stayed"), [(0, 30), (30, 0), (9, 400), (0, 0)])
+def test_too_few_customers_of_an_outcome_are_refused_with_how_many_are_needed_and_found(left: int, stayed: int) -> None:
+    rows = CUSTOMERS[TARGET].to_numpy()
+    few = pd.concat([CUSTOMERS[rows == 1].head(left), CUSTOMERS[rows == 0].head(stayed)], ignore_index=True)
+
+    with pytest.raises(TrainingDataError) as raised:
+        with_split(few, TARGET)
+
+    assert f"{left} customers who left (Exited 1) and {stayed} who stayed (Exited 0)" in raised.value.problem
+    assert f"needs {LEAST_OF_EACH_OUTCOME} or more of each" in raised.value.problem
+
+
+def test_folds_that_would_lack_an_outcome_are_refused_with_how_many_are_needed_and_found() -> None:
+    with pytest.raises(TrainingDataError, match=r"4 rows with Exited 1 and 96 with Exited 0.*5 or more of each"):
+        train(MATRIX[:100], np.arange(100) < 4, FEW_TREES)
 
 
 def test_the_data_hash_changes_with_any_value_and_with_nothing_else() -> None:
