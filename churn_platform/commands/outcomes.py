@@ -120,21 +120,24 @@ def reset(
     Example: churn outcomes reset --partition 0 --to earliest --reason "lost by retention"
     """
     from churn_platform.settings import settings
-    from churn_platform.streaming import clients
+    from churn_platform.streaming.config import StreamConfig
     from churn_platform.watching import outcome_reset
 
     with plain_errors():
         name = topic or settings().outcomes_topic
-        admin = clients.admin(settings().kafka_client)
-        with connect(settings().postgres_dsn, autocommit=True, application_name="churn reset") as connection:
+        config = StreamConfig.from_settings(settings())
+        with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
             with Working("Asking Kafka"):
-                move = outcome_reset.plan(connection, admin, topic=name, partition=partition, to=to)
+                move = outcome_reset.plan(connection, config, topic=name, partition=partition, to=to)
             if move is None:
                 _say(f"{name}[{partition}] stands there already; nothing was changed.")
                 return
             _confirm(move, yes_drop)
             outcome_reset.apply(connection, move, reason=reason)
-    _say(f"{name}[{partition}] goes on at offset {move.end}; outcome_skips holds what was dropped, and why.")
+    kept = " and ".join(
+        table for table, holds in (("log_truncations", move.truncated), ("outcome_skips", move.dropped)) if holds
+    )
+    _say(f"{name}[{partition}] continues at offset {move.end}; {kept} records what was dropped, and why.")
 
 
 @app.command()
@@ -152,15 +155,15 @@ def skip(
     Example: churn outcomes skip --partition 0 --offset 1041 --reason "the job fails at it"
     """
     from churn_platform.settings import settings
-    from churn_platform.streaming import clients
+    from churn_platform.streaming.config import StreamConfig
     from churn_platform.watching import outcome_reset
 
     with plain_errors():
         name = topic or settings().outcomes_topic
-        admin = clients.admin(settings().kafka_client)
-        with connect(settings().postgres_dsn, autocommit=True, application_name="churn skip") as connection:
+        config = StreamConfig.from_settings(settings())
+        with connect(config.dsn, autocommit=True, application_name="churn skip") as connection:
             with Working("Asking Kafka"):
-                move = outcome_reset.plan_skip(connection, admin, topic=name, partition=partition, offset=offset)
+                move = outcome_reset.plan_skip(connection, config, topic=name, partition=partition, offset=offset)
             _confirm(move, yes_drop)
             outcome_reset.apply_skip(connection, move, reason=reason)
     _say(f"{name}[{partition}]@{offset} is left out by the next run; outcome_skips holds why.")
@@ -168,10 +171,16 @@ def skip(
 
 def _confirm(move: "Move", yes_drop: str | None) -> None:
     """Say what is dropped, and end the command unless the topic's name is given."""
-    _say(
-        f"Drops offsets {move.position}..{move.end - 1} of {move.topic}[{move.kafka_partition}]: {move.dropped:,}, of "
-        f"which Kafka still holds {move.still_held:,}. Their outcomes never count."
-    )
+    if move.truncated:
+        _say(
+            f"The log of {move.topic}[{move.kafka_partition}] was truncated below {move.position} and has grown past "
+            f"it. Outcomes that it holds below {move.end} and that were not read before never count."
+        )
+    if move.dropped:
+        _say(
+            f"Drops offsets {move.position}..{move.end - 1} of {move.topic}[{move.kafka_partition}]: {move.dropped:,}, "
+            f"of which Kafka still holds {move.still_held:,}. Their outcomes never count."
+        )
     word = yes_drop if yes_drop is not None else typer.prompt("Type the topic's name to drop them")
     if word != move.topic:
         end(ExitCode.NOT_SO, f"{word!r} is not {move.topic!r}: nothing was changed.")

@@ -118,7 +118,7 @@ def reset(
                 end(ExitCode.NOT_SO, f"{word!r} is not {topic!r}: nothing was changed.")
             resetting.apply(connection, move, reason=reason)
     kept = " and ".join(
-        table for table, holds in (("stream_truncations", move.truncated), ("stream_skips", move.dropped)) if holds
+        table for table, holds in (("log_truncations", move.truncated), ("stream_skips", move.dropped)) if holds
     )
     _say(f"{topic}[{partition}] continues at offset {move.end}; {kept} records what was dropped, and why.")
 

@@ -467,11 +467,18 @@ def accept_truncation(
     )
     if moved.rowcount != 1:
         return False
+    record_truncation(connection, topic_id=topic_id, kafka_partition=kafka_partition, position=position, reason=reason)
+    return True
+
+
+def record_truncation(
+    connection: psycopg.Connection, *, topic_id: str, kafka_partition: int, position: int, reason: str
+) -> None:
+    """Record that the log of a partition was truncated below the position, and that somebody accepts it."""
     connection.execute(
-        "insert into stream_truncations (topic_id, kafka_partition, next_offset, reason) values (%s, %s, %s, %s)",
+        "insert into log_truncations (topic_id, kafka_partition, next_offset, reason) values (%s, %s, %s, %s)",
         (topic_id, kafka_partition, position, reason),
     )
-    return True
 
 
 def lock_stream(connection: psycopg.Connection, topic: str) -> None:

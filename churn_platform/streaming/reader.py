@@ -92,23 +92,6 @@ def offset_of(message: Received) -> int:
     return offset
 
 
-def ends_of(messages: Sequence[Message], partitions: int) -> dict[int, int]:
-    """Next offset after events that were read, by Kafka partition; only of those that have events among them.
-
-    Args:
-        messages: of each partition in the order of its offsets.
-        partitions: how many the topic has: when all are found, nobody looks further.
-    """
-    ends: dict[int, int] = {}
-    for message in reversed(messages):
-        partition = partition_of(message)
-        if partition not in ends:
-            ends[partition] = offset_of(message) + 1
-            if len(ends) == partitions:
-                break
-    return ends
-
-
 def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
     """Make sure that Kafka still holds what comes next, and return its oldest offset, by Kafka partition.
 

@@ -11,10 +11,10 @@ from churn_platform.connections import connect
 from churn_platform.storage import ledger
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.exceptions import LogTruncatedError, RangeLostError, ResetError, StreamIsLiveError
-from churn_platform.streaming.reader import TRUNCATED_REMEDY, make_consumer
-from churn_platform.streaming.topics import EARLIEST, LATEST, Topic
-from churn_platform.streaming.truncation import resume
+from churn_platform.streaming.exceptions import ResetError, StreamIsLiveError
+from churn_platform.streaming.reader import TRUNCATED_REMEDY
+from churn_platform.streaming.topics import EARLIEST, LATEST
+from churn_platform.streaming.truncation import is_truncated
 
 EARLIEST_WORD: Final = "earliest"
 LATEST_WORD: Final = "latest"
@@ -96,7 +96,8 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
             f"can help, for offsets {last}..{position - 1} will be given to other events.",
             remedy=TRUNCATED_REMEDY,
         )
-    truncated = _is_truncated(connection, config, described, partition, position)
+    records = ledger.last_records_of(connection, described.topic_id)
+    truncated = is_truncated(config, topic, partition, position, records)
     end = named_offset(to, oldest=oldest, last=last)
     where = f"{topic}[{partition}] stands at offset {position}"
     if end > last:
@@ -121,22 +122,6 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
         oldest=oldest,
         truncated=truncated,
     )
-
-
-def _is_truncated(
-    connection: psycopg.Connection, config: StreamConfig, topic: Topic, partition: int, position: int
-) -> bool:
-    """Whether the log of a partition that reaches its position is another one than that which was read."""
-    consumer = make_consumer(config)
-    try:
-        resume(consumer, topic.name, {partition: position}, ledger.last_records_of(connection, topic.topic_id))
-    except LogTruncatedError:
-        return True
-    except RangeLostError:
-        return False  # retention has deleted what comes next
-    finally:
-        consumer.close()
-    return False
 
 
 def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:

@@ -29,8 +29,15 @@ from churn_platform.streaming.exceptions import StreamError, TopicMissingError
 
 REQUEST_SECONDS: Final = 10
 PAUSE_SECONDS: Final = 0.05
-# A partition that was just made, or whose broker went, has no leader for a moment.
-LEADER_MOVING: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+# A partition that was just made, or whose broker went, has no leader for a moment, or one that does not know it yet.
+LEADER_MOVING: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+    }
+)
 EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 NEWEST: Final[OffsetSpec] = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]

@@ -16,8 +16,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from churn_platform.storage.ledger import LastRecord
 from churn_platform.streaming.clients import explained
-from churn_platform.streaming.exceptions import LogTruncatedError
-from churn_platform.streaming.reader import check_positions, offset_of, partition_of, sort_messages
+from churn_platform.streaming.config import StreamConfig
+from churn_platform.streaming.exceptions import LogTruncatedError, RangeLostError
+from churn_platform.streaming.reader import check_positions, make_consumer, offset_of, partition_of, sort_messages
 
 # Brokers that hold the record answer within milliseconds; one that has just become leader may need seconds.
 COMPARISON_SECONDS: Final = 30.0
@@ -27,10 +28,11 @@ CONSUMED_AT_ONCE: Final = 1_000
 # aborted records take offsets, so the record may lie further back; then there is nothing to compare with.
 SEARCHED_OFFSETS: Final = 100
 DIGEST_BYTES: Final = 16
+RESET: Final = "churn stream reset"
 REMEDY: Final = (
-    "Restore the log, or accept that these records are never scored with 'churn stream reset --topic {topic} "
-    "--partition {partition} --to {position}'. To score them all the same, create the topic again and send the events "
-    "that it should hold: another topic id is read from its beginning, and known event ids count as duplicates."
+    "Restore the log, or accept that these records are never read with '{reset} --topic {topic} --partition "
+    "{partition} --to {position}'. To read them all the same, create the topic again and send what it should hold: "
+    "another topic id is read from its beginning, and known event ids count as duplicates."
 )
 
 
@@ -75,7 +77,14 @@ def last_records(messages: Sequence[Message], partitions: int) -> dict[int, Last
     return found
 
 
-def resume(consumer: Consumer, topic: str, positions: Mapping[int, int], known: Mapping[int, LastRecord]) -> Resumed:
+def resume(
+    consumer: Consumer,
+    topic: str,
+    positions: Mapping[int, int],
+    known: Mapping[int, LastRecord],
+    *,
+    reset: str = RESET,
+) -> Resumed:
     """Assign positions to a consumer, after a comparison of the log with the last record read before each of them.
 
     Where retention has deleted that record, only transaction markers lie between the log's beginning and the position,
@@ -86,6 +95,7 @@ def resume(consumer: Consumer, topic: str, positions: Mapping[int, int], known: 
         topic: name of the topic.
         positions: next offset to read, by Kafka partition.
         known: last record read before the position, by Kafka partition.
+        reset: the command that moves positions of this topic.
 
     Raises:
         LogTruncatedError: the log has another record there, or one between it and the position.
@@ -127,7 +137,8 @@ def resume(consumer: Consumer, topic: str, positions: Mapping[int, int], known: 
                 if position == offset + 1:
                     unproven.discard(partition)
             else:
-                raise LogTruncatedError(_text(topic, partition, position, record, offset))
+                remedy = REMEDY.format(reset=reset, topic=topic, partition=partition, position=position)
+                raise LogTruncatedError(f"{_problem(topic, partition, position, record, offset)} {remedy}")
         for partition, end in resumed.ends.items():
             if end < positions[partition]:
                 check_positions(consumer, topic, {partition: positions[partition]})
@@ -135,14 +146,31 @@ def resume(consumer: Consumer, topic: str, positions: Mapping[int, int], known: 
     return resumed
 
 
-def _text(topic: str, partition: int, position: int, record: LastRecord, offset: int) -> str:
+def is_truncated(
+    config: StreamConfig, topic: str, partition: int, position: int, known: Mapping[int, LastRecord]
+) -> bool:
+    """Whether the log of a partition that reaches its position is another one than that which was read.
+
+    Args: see resume().
+    """
+    consumer = make_consumer(config)
+    try:
+        resume(consumer, topic, {partition: position}, known)
+    except LogTruncatedError:
+        return True
+    except RangeLostError:
+        return False  # retention has deleted what comes next
+    finally:
+        consumer.close()
+    return False
+
+
+def _problem(topic: str, partition: int, position: int, record: LastRecord, offset: int) -> str:
     cause = (
         f"offset {offset} holds another record than the one that was read"
         if offset == record.offset
         else f"offset {offset} holds a record that was never read; the last one read was {record.offset}"
     )
-    remedy = REMEDY.format(topic=topic, partition=partition, position=position)
     return (
-        f"The log of {topic}[{partition}] was truncated below the position {position} and has grown past it: {cause}. "
-        f"{remedy}"
+        f"The log of {topic}[{partition}] was truncated below the position {position} and has grown past it: {cause}."
     )

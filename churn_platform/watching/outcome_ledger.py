@@ -7,12 +7,28 @@ from typing import Final
 
 import psycopg
 
+from churn_platform.storage.ledger import LastRecord
+
 # One writer at a time; the lock lasts as long as the transaction.
 _LOCK: Final = "select pg_advisory_xact_lock(hashtextextended('outcomes of ' || %s, 0))"
 _POSITIONS: Final = "select kafka_partition, next_offset from outcome_positions where topic_id = %s"
+_LAST_RECORDS: Final = """
+    select kafka_partition, last_offset, last_digest, leader_epoch from outcome_positions
+    where topic_id = %s and last_offset is not null
+"""
 _ADVANCE: Final = """
-    insert into outcome_positions (topic_id, kafka_partition, topic, next_offset) values (%s, %s, %s, %s)
-    on conflict (topic_id, kafka_partition) do update set next_offset = excluded.next_offset
+    insert into outcome_positions as p (
+        topic_id, kafka_partition, topic, next_offset, last_offset, last_digest, leader_epoch
+    ) values (%s, %s, %s, %s, %s, %s, %s)
+    on conflict (topic_id, kafka_partition) do update set
+        next_offset = excluded.next_offset,
+        last_offset = coalesce(excluded.last_offset, p.last_offset),
+        last_digest = coalesce(excluded.last_digest, p.last_digest),
+        leader_epoch = case when excluded.last_offset is null then p.leader_epoch else excluded.leader_epoch end
+"""
+_FORGET_LAST_RECORD: Final = """
+    update outcome_positions set last_offset = null, last_digest = null, leader_epoch = null
+    where topic_id = %s and kafka_partition = %s
 """
 _READING: Final = """
     select end_offset, accepts_from, accepts_until from outcome_reads
@@ -54,10 +70,36 @@ def positions(connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
     return dict(connection.execute(_POSITIONS, (topic_id,)).fetchall())
 
 
-def advance(connection: psycopg.Connection, topic_id: str, topic: str, ends: Mapping[int, int]) -> None:
-    """Move positions, by Kafka partition. In the caller's transaction."""
+def last_records(connection: psycopg.Connection, topic_id: str) -> dict[int, LastRecord]:
+    """The last record read before each position, by Kafka partition; only where one is known."""
+    rows = connection.execute(_LAST_RECORDS, (topic_id,))
+    return {partition: LastRecord(*record) for partition, *record in rows}
+
+
+def advance(
+    connection: psycopg.Connection,
+    topic_id: str,
+    topic: str,
+    ends: Mapping[int, int],
+    records: Mapping[int, LastRecord],
+) -> None:
+    """Move positions, by Kafka partition. In the caller's transaction.
+
+    Args:
+        records: the last record before the new position, of partitions of which records were read.
+    """
+    rows = []
+    for partition, end in ends.items():
+        record = records.get(partition)
+        last = (None, None, None) if record is None else (record.offset, record.digest, record.leader_epoch)
+        rows.append((topic_id, partition, topic, end, *last))
     with connection.cursor() as cursor:
-        cursor.executemany(_ADVANCE, [(topic_id, partition, topic, end) for partition, end in ends.items()])
+        cursor.executemany(_ADVANCE, rows)
+
+
+def forget_last_record(connection: psycopg.Connection, topic_id: str, partition: int) -> None:
+    """Forget what was read last: somebody moves the position, or accepts that the log is another one."""
+    connection.execute(_FORGET_LAST_RECORD, (topic_id, partition))
 
 
 def open_reading(connection: psycopg.Connection, topic_id: str, partition: int, *, proposed: Reading) -> Reading:

@@ -4,24 +4,26 @@ from dataclasses import replace
 from typing import Final
 
 import psycopg
-from confluent_kafka.admin import AdminClient
 
-from churn_platform.streaming import topics
+from churn_platform.storage import ledger
+from churn_platform.streaming import clients, topics
+from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import ResetError, TopicMissingError
 from churn_platform.streaming.reader import TRUNCATED_REMEDY
 from churn_platform.streaming.reset import EARLIEST_WORD, Move, named_offset
 from churn_platform.streaming.topics import EARLIEST, LATEST
+from churn_platform.streaming.truncation import is_truncated
 from churn_platform.watching import outcome_ledger
 
 ANOTHER_MOVED: Final = "Nothing was changed."
 
 
-def plan(connection: psycopg.Connection, admin: AdminClient, *, topic: str, partition: int, to: str) -> Move | None:
+def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, to: str) -> Move | None:
     """What moving the position would drop; None when it stands there already.
 
     Args:
         connection: to the platform's database.
-        admin: of the brokers.
+        config: of the brokers.
         topic: name of the outcomes topic.
         partition: Kafka partition.
         to: an offset, earliest (the oldest that Kafka holds) or latest (the end).
@@ -29,14 +31,14 @@ def plan(connection: psycopg.Connection, admin: AdminClient, *, topic: str, part
     Raises:
         ResetError: the position cannot move there, or there is no such topic.
     """
-    stands = _stands(connection, admin, topic, partition)
+    stands = _stands(connection, config, topic, partition)
     end = named_offset(to, oldest=stands.oldest, last=stands.end)
     where = f"{topic}[{partition}] stands at offset {stands.position}"
     if end > stands.end:
         raise ResetError(
             f"{where} and ends at {stands.end}: it cannot move to {end}, past outcomes that are still to come."
         )
-    if end == stands.position:
+    if end == stands.position and not stands.truncated:
         return None
     if end < stands.position:
         nothing_lost = (
@@ -46,13 +48,13 @@ def plan(connection: psycopg.Connection, admin: AdminClient, *, topic: str, part
     return replace(stands, end=end)
 
 
-def plan_skip(connection: psycopg.Connection, admin: AdminClient, *, topic: str, partition: int, offset: int) -> Move:
+def plan_skip(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, offset: int) -> Move:
     """What skipping one offset that was not read yet would drop. Its `position` is the offset, its `end` the next one.
 
     Raises:
         ResetError: it was read already, or is not there yet, or there is no such topic.
     """
-    stands = _stands(connection, admin, topic, partition)
+    stands = _stands(connection, config, topic, partition)
     where = f"{topic}[{partition}] stands at offset {stands.position} and ends at {stands.end}"
     if offset < stands.position:
         raise ResetError(
@@ -81,8 +83,18 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
                 f"outcomes were read meanwhile. {ANOTHER_MOVED}",
                 remedy="Try again.",
             )
-        _record(connection, move, reason)
-        outcome_ledger.advance(connection, move.topic_id, move.topic, {move.kafka_partition: move.end})
+        if move.dropped:
+            _record(connection, move, reason)
+        if move.truncated:
+            ledger.record_truncation(
+                connection,
+                topic_id=move.topic_id,
+                kafka_partition=move.kafka_partition,
+                position=move.position,
+                reason=reason,
+            )
+        outcome_ledger.forget_last_record(connection, move.topic_id, move.kafka_partition)
+        outcome_ledger.advance(connection, move.topic_id, move.topic, {move.kafka_partition: move.end}, {})
 
 
 def apply_skip(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
@@ -107,12 +119,13 @@ def _record(connection: psycopg.Connection, move: Move, reason: str) -> None:
     )
 
 
-def _stands(connection: psycopg.Connection, admin: AdminClient, topic: str, partition: int) -> Move:
+def _stands(connection: psycopg.Connection, config: StreamConfig, topic: str, partition: int) -> Move:
     """Where a partition stands: its position, its end, and its oldest offset.
 
     Raises:
         ResetError: there is no such topic or partition, or it was truncated.
     """
+    admin = clients.admin(config.kafka)
     try:
         described = topics.describe(admin, topic)
     except TopicMissingError as error:
@@ -134,6 +147,7 @@ def _stands(connection: psycopg.Connection, admin: AdminClient, topic: str, part
             f"can help, for offsets {last}..{position - 1} will be given to other outcomes.",
             remedy=TRUNCATED_REMEDY,
         )
+    known = outcome_ledger.last_records(connection, described.topic_id)
     return Move(
         topic=topic,
         topic_id=described.topic_id,
@@ -141,5 +155,5 @@ def _stands(connection: psycopg.Connection, admin: AdminClient, topic: str, part
         position=position,
         end=last,
         oldest=oldest,
-        truncated=False,
+        truncated=is_truncated(config, topic, partition, position, known),
     )

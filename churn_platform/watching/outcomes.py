@@ -11,6 +11,7 @@ import psycopg
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
+from churn_platform.storage.ledger import LastRecord
 from churn_platform.streaming import topics
 from churn_platform.streaming.config import CLOCK_TOLERANCE, StreamConfig
 from churn_platform.streaming.events import Flag, Received, Timestamp, kafka_time, known_as
@@ -20,9 +21,10 @@ from churn_platform.streaming.exceptions import (
     TopicChangedError,
     TopicMissingError,
 )
-from churn_platform.streaming.reader import TRUNCATED_REMEDY, ends_of, offset_of, partition_of, read_ranges
+from churn_platform.streaming.reader import TRUNCATED_REMEDY, make_consumer, offset_of, partition_of, read_ranges
 from churn_platform.streaming.reasons import LONGEST_REASON, described, explain, printable
 from churn_platform.streaming.topics import EARLIEST, LATEST, Topic
+from churn_platform.streaming.truncation import last_records, resume
 from churn_platform.watching import outcome_ledger
 from churn_platform.watching.outcome_ledger import Reading
 
@@ -198,7 +200,7 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
         topic: name of the outcomes topic; where there is none, nothing waits.
 
     Raises:
-        RangeLostError: Kafka no longer holds what comes next.
+        RangeLostError: Kafka no longer holds what comes next, or not the log that was read.
         LedgerConflictError: another reader was quicker; nothing of this chunk was written.
         TopicChangedError: the topic was deleted and created again meanwhile; nothing of this chunk was written.
         BrokerRefusedError, BrokersUnreachableError: see clients.explained().
@@ -212,20 +214,39 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
     if not readings:
         return taken
     reached = {partition: reading.start for partition, reading in readings.items()}
+    _compare_log(connection, config, found, reached)
     try:
         for messages in read_ranges(config, topic, {p: (r.start, r.end) for p, r in readings.items()}, chunk=CHUNK):
-            ends = ends_of(messages, len(found.partitions))
+            records = last_records(messages, len(found.partitions))
+            ends = {partition: record.offset + 1 for partition, record in records.items()}
             wanted = [each for each in messages if not _is_skipped(each, skipped)]
             decoded = [_decode_within(each, readings[partition_of(each)]) for each in wanted]
             _require_same(admin, found)
-            taken += _write(connection, found, decoded, reached, ends)
+            taken += _write(connection, found, decoded, reached, ends, records)
             reached |= ends
     except RangeLostError:
         require_held(connection, admin, found)  # it names the offsets and the command
         raise
     # Behind the last message of a partition there may be transaction markers, which are never delivered.
-    _write(connection, found, [], reached, {partition: reading.end for partition, reading in readings.items()})
+    _write(connection, found, [], reached, {partition: reading.end for partition, reading in readings.items()}, {})
     return taken
+
+
+def _compare_log(
+    connection: psycopg.Connection, config: StreamConfig, topic: Topic, positions: Mapping[int, int]
+) -> None:
+    """Refuse a topic whose log is not the one that was read before.
+
+    Raises:
+        LogTruncatedError: it lost its end, and other outcomes have taken the offsets.
+    """
+    known = outcome_ledger.last_records(connection, topic.topic_id)
+    read_before = {partition: position for partition, position in positions.items() if partition in known}
+    consumer = make_consumer(config)
+    try:
+        resume(consumer, topic.name, read_before, known, reset="churn outcomes reset")
+    finally:
+        consumer.close()
 
 
 def require_held(connection: psycopg.Connection, admin: AdminClient, topic: Topic) -> dict[int, tuple[int, int]]:
@@ -302,8 +323,9 @@ def _write(
     decoded: Sequence[Known | Refused],
     starts: Mapping[int, int],
     ends: Mapping[int, int],
+    records: Mapping[int, LastRecord],
 ) -> Taken:
-    """Write a chunk and move the positions from `starts` to `ends`."""
+    """Write a chunk and move the positions from `starts` to `ends`; `records` are the last ones before those."""
     with connection.transaction():
         outcome_ledger.lock(connection, topic.topic_id)
         positions = outcome_ledger.positions(connection, topic.topic_id)
@@ -320,7 +342,7 @@ def _write(
                 _INSERT_REFUSED,
                 [(topic.topic_id, bad.kafka_partition, bad.kafka_offset, bad.reason, bad.payload) for bad in refused],
             )
-        outcome_ledger.advance(connection, topic.topic_id, topic.name, ends)
+        outcome_ledger.advance(connection, topic.topic_id, topic.name, ends, records)
     left = sum(each.churned for each in known)
     return Taken(left=left, stayed=len(known) - left, refused=len(refused))
 

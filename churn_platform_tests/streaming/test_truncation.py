@@ -4,6 +4,7 @@ import itertools
 import json
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from confluent_kafka import Producer, TopicPartition
 
 from churn_platform.streaming import reset, status, topics, verification
 from churn_platform.streaming.exceptions import LogTruncatedError, ReplayError, ResetError
+from churn_platform.watching import outcome_reset, outcomes
+from churn_platform.watching.outcomes import Taken
 from churn_platform_tests.streaming.brokers import Broker, own_broker
 from churn_platform_tests.streaming.conftest import new_stream
 from churn_platform_tests.streaming.stream import Stream, event
@@ -167,7 +170,7 @@ def test_an_accepted_truncation_goes_on_at_the_position_and_is_recorded(stream: 
 
     assert (move.truncated, move.dropped) == (True, 0)
     assert stream.stream().events == 4
-    assert stream.rows("select next_offset, reason from stream_truncations") == [(6, "the broker lost its disk")]
+    assert stream.rows("select next_offset, reason from log_truncations") == [(6, "the broker lost its disk")]
     assert [law.name for law in verification.verify(stream.config) if not law.holds] == []
 
 
@@ -220,6 +223,36 @@ def test_a_position_without_a_last_record_gets_one_at_the_next_takeover(stream: 
 
     with pytest.raises(LogTruncatedError, match="offset 4 holds another"):
         stream.stream()
+
+
+def test_outcomes_of_a_log_that_was_cut_and_has_grown_are_not_skipped(stream: Stream, broker: Broker) -> None:
+    outcome = replace(stream.config, events_topic=f"outcomes-{next(_number)}")
+    topics.create_missing(stream.admin, outcome)
+    sender = Stream(outcome)
+
+    def send(numbers: range) -> None:
+        for number in numbers:
+            sender.send([{"CustomerId": number, "true_churn_label": 1}], partition=0)
+
+    def take() -> Taken:
+        return outcomes.take(stream.connection, stream.admin, outcome, outcome.events_topic)
+
+    send(range(5))
+    assert take() == Taken(left=5)
+    broker.stop()
+    broker.cut(outcome.events_topic, 0, 3)
+    broker.start()
+    send(range(10, 17))
+
+    command = f"churn outcomes reset --topic {outcome.events_topic} --partition 0 --to 5"
+    with pytest.raises(LogTruncatedError, match=f"offset 4 holds another record.*{command}"):
+        take()
+
+    move = outcome_reset.plan(stream.connection, outcome, topic=outcome.events_topic, partition=0, to="5")
+    assert move is not None
+    outcome_reset.apply(stream.connection, move, reason="lost")
+    assert take() == Taken(left=5)
+    assert stream.value("select count(*) from customer_outcomes") == 10
 
 
 def delete_before(stream: Stream, offset: int) -> None:

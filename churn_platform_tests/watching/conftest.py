@@ -43,9 +43,14 @@ class Outcomes:
             producer.produce(self.topic, payload, partition=number % 2 if partition is None else partition, **fields)
         assert producer.flush(30) == 0
 
+    @property
+    def config(self) -> StreamConfig:
+        """How the brokers are reached."""
+        return StreamConfig.from_settings(settings())
+
     def take(self) -> Taken:
         """Read what waits."""
-        return outcomes.take(self.connection, self.admin, StreamConfig.from_settings(settings()), self.topic)
+        return outcomes.take(self.connection, self.admin, self.config, self.topic)
 
     def waiting(self) -> int:
         """Offsets that wait."""

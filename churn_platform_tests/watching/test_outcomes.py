@@ -168,9 +168,9 @@ def test_a_loss_that_was_accepted_is_recorded_and_the_rest_is_read(outcome_topic
     outcome_topic.take()
     outcome_topic.send(*[LEFT] * 5, partition=0)
     outcome_topic.delete_before(8)
-    connection, admin = outcome_topic.connection, outcome_topic.admin
+    connection, config = outcome_topic.connection, outcome_topic.config
 
-    move = outcome_reset.plan(connection, admin, topic=outcome_topic.topic, partition=0, to="earliest")
+    move = outcome_reset.plan(connection, config, topic=outcome_topic.topic, partition=0, to="earliest")
     assert move is not None
     assert (move.position, move.end, move.still_held) == (5, 8, 0)
     outcome_reset.apply(connection, move, reason="lost by retention")
@@ -202,7 +202,7 @@ def test_a_position_moves_only_forward_and_within_the_topic(
 
     with pytest.raises(ResetError, match=problem):
         outcome_reset.plan(
-            outcome_topic.connection, outcome_topic.admin, topic=outcome_topic.topic, partition=partition, to=to
+            outcome_topic.connection, outcome_topic.config, topic=outcome_topic.topic, partition=partition, to=to
         )
 
 
@@ -210,17 +210,17 @@ def test_one_offset_that_is_skipped_is_left_out_and_its_neighbours_are_read(outc
     outcome_topic.make()
     outcome_topic.send(LEFT, b"bad", STAYED, partition=0)
     outcome_topic.send(b"bad", partition=1)
-    connection, admin = outcome_topic.connection, outcome_topic.admin
+    connection, config = outcome_topic.connection, outcome_topic.config
 
-    move = outcome_reset.plan_skip(connection, admin, topic=outcome_topic.topic, partition=0, offset=1)
+    move = outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=1)
     outcome_reset.apply_skip(connection, move, reason="only a test")
 
     assert outcome_topic.take() == Taken(left=1, stayed=1, refused=1)
     assert outcome_topic.refused().keys() == {(1, 0)}
     with pytest.raises(ResetError, match="was read already"):
-        outcome_reset.plan_skip(connection, admin, topic=outcome_topic.topic, partition=0, offset=1)
+        outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=1)
     with pytest.raises(ResetError, match="there is no offset 3 yet"):
-        outcome_reset.plan_skip(connection, admin, topic=outcome_topic.topic, partition=0, offset=3)
+        outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=3)
 
 
 def test_a_topic_that_was_created_again_is_read_from_its_beginning(outcome_topic: Outcomes) -> None:
