@@ -28,6 +28,10 @@ _TABLES: Final = """
     where relnamespace = current_schema()::regnamespace and relowner = 'churn_owner'::regrole
       and relname <> 'schema_migrations'
 """
+_SCHEMA_OWNERS: Final = """
+    select string_agg(distinct quote_ident(pg_get_userbyid(nspowner)), ', ') from pg_namespace
+    where nspname in ('dagster', 'mlflow', 'optuna')
+"""
 _SCHEMAS: Final = """
     select nspname, coalesce(obj_description(n.oid, 'pg_namespace') = %s, false),
         (select count(*) from pg_class c where c.relnamespace = n.oid and c.relkind = 'r'),
@@ -47,7 +51,12 @@ _SESSIONS: Final = """
     where datname = current_database() and starts_with(application_name, 'churn ') and application_name <> %s
     order by backend_start
 """
-_HAS_DAGSTER: Final = "select to_regclass('dagster.runs') is not null"
+# By the catalog: to_regclass() is refused to a login that may not use the schema. None: there are no such tables.
+_READS_DAGSTER: Final = """
+    select bool_and(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'))
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'dagster' and c.relname in ('runs', 'daemon_heartbeats') and c.relkind = 'r'
+"""
 _RUNS: Final = """
     select run_id, pipeline_name, status from dagster.runs where status in ('STARTING', 'STARTED', 'CANCELING')
     order by id
@@ -90,6 +99,11 @@ begin
         if names is not null then
             execute format('drop table %s restrict', names);
         end if;
+        select string_agg(p.oid::regprocedure::text, ', ') into names from pg_proc p
+        where p.pronamespace = place.oid;  -- MLflow's, of its triggers
+        if names is not null then
+            execute format('drop routine %s restrict', names);
+        end if;
         select string_agg(t.oid::regtype::text, ', ') into names from pg_type t
         where t.typnamespace = place.oid and t.typtype = 'e';  -- Optuna's
         if names is not null then
@@ -114,13 +128,15 @@ $$
 class Database:
     """The tables in a PostgreSQL that is not ours."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, application: str) -> None:
         """Name it.
 
         Args:
             dsn: connection string of the owner of the tables.
+            application: of the login that the platform works with, which may be another: Dagster's tables are its own.
         """
         self._dsn = dsn
+        self._application = application
         parts = conninfo_to_dict(dsn)
         self._place = f"PostgreSQL {parts.get('dbname') or ''}@{parts.get('host') or 'localhost'}"
 
@@ -130,9 +146,25 @@ class Database:
         return self._place.removeprefix("PostgreSQL ")
 
     @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection]:
-        with connect(self._dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
-            yield connection
+    def _connected(self, dsn: str | None = None) -> Iterator[psycopg.Connection]:
+        """A connection of the owner, if no other is named.
+
+        Raises:
+            CleanError: the login lacks a right.
+        """
+        with connect(
+            dsn or self._dsn, autocommit=True, connect_timeout=10, application_name=SESSION
+        ) as connection:
+            try:
+                yield connection
+            except psycopg.errors.InsufficientPrivilege as error:
+                owners = _value(connection, _SCHEMA_OWNERS)
+                raise CleanError(
+                    f"Set DATABASE_OWNER_URL to a login that may: a superuser, or a member of churn_owner that owns "
+                    f"the schemas dagster and mlflow (whose owners are: {owners or 'nobody'}). The login "
+                    f"{connection.info.user!r} may not delete the platform's tables in {self._place}: "
+                    f"{error.diag.message_primary}."
+                ) from error
 
     def look(self, report: Report) -> Findings:
         """The platform's tables, and what of the platform's will stay.
@@ -167,10 +199,24 @@ class Database:
         """Sessions of the platform, Dagster's runs, and a daemon that lives.
 
         Raises:
+            CleanError: no login may read Dagster's runs.
             psycopg.OperationalError: the server does not answer.
         """
         with self._connected() as connection:
-            return self._sessions(connection) + self._dagster(connection)
+            found = self._sessions(connection)
+            reads = _value(connection, _READS_DAGSTER)
+            if reads:
+                return found + self._dagster(connection)
+            if reads is None:
+                return found
+        with self._connected(self._application) as connection:
+            if not _value(connection, _READS_DAGSTER):
+                raise CleanError(
+                    f"Let the login of DATABASE_OWNER_URL read it: grant usage on schema dagster and select on all "
+                    f"tables in it. Neither that login nor {connection.info.user!r}, of DATABASE_URL, may read "
+                    f"dagster.runs in {self._place}, which says whether a run is under way."
+                )
+            return found + self._dagster(connection)
 
     def _sessions(self, connection: psycopg.Connection) -> list[Writer]:
         return [
@@ -179,8 +225,6 @@ class Database:
         ]
 
     def _dagster(self, connection: psycopg.Connection) -> list[Writer]:
-        if not _value(connection, _HAS_DAGSTER):
-            return []
         found = [
             Writer(
                 f"Dagster run {run_id} of {job}, {status}",
@@ -228,11 +272,6 @@ class Database:
             raise CleanError(
                 f"Drop first what others have built on the platform's tables in {self._place}: "
                 f"{error.diag.message_detail or error}"
-            ) from error
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise CleanError(
-                f"Set DATABASE_OWNER_URL to the login that owns the tables in {self._place}: "
-                f"{error.diag.message_primary}."
             ) from error
         except psycopg.errors.LockNotAvailable as error:
             raise CleanError(

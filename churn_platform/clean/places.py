@@ -32,7 +32,7 @@ class Platform:
         if not (stack.is_ours and Path(root).is_relative_to(stack.local)):
             self._places.append(Files(root))
         if "postgres" in stack.yours:
-            self._places.append(Database(stack.owner_dsn))
+            self._places.append(Database(stack.owner_dsn, stack.yours["postgres"]))
         self._places.append(LocalState(stack))
         self._found: list[Findings] = []
 
@@ -81,6 +81,16 @@ class Platform:
         affected.sort(key=lambda place: [isinstance(place, kind) for kind in order].index(True))
         return affected[0].word if affected else ""
 
+    def rehearse(self) -> None:
+        """Make sure that what `look` has found can be deleted, as far as that can be known. Nothing is changed.
+
+        Raises:
+            CleanError: something cannot.
+        """
+        for place, found in zip(self._places, self._found, strict=True):
+            if found.items:
+                place.rehearse()
+
     def remove(self, report: Report) -> None:
         """Delete all that `look` has found, while nobody can start the stack.
 
@@ -91,8 +101,7 @@ class Platform:
         with self._stack.lock() if self._stack.local.is_dir() else nullcontext():
             if writers := self.writers():
                 raise StillWrittenToError(f"{writers[0].name} writes by now.")
-            for place in self._places:
-                place.rehearse()
+            self.rehearse()
             for place, found in zip(self._places, self._found, strict=True):
                 if found.items:
                     place.remove(report)

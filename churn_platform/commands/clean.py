@@ -40,6 +40,8 @@ def clean(
         with Working("Looking") as report:
             platform.look(report)
             writers = platform.writers()
+            if not writers:
+                platform.rehearse()  # what a real one would be refused, a dry run is refused, too
         word, items = platform.word, platform.items
         if not as_json:
             _show(items, platform.kept, writers)

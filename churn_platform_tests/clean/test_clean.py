@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, LiteralString
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 import psycopg
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 from dagster._daemon.types import DaemonHeartbeat
 from psycopg.conninfo import conninfo_to_dict
@@ -29,12 +29,14 @@ from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
-from churn_platform.storage import ledger, model_versions
+from churn_platform.storage import environments, ledger, model_versions
 from churn_platform.storage.artifacts import MARKER, claim, exists, is_empty, join, write_bytes
 from churn_platform.storage.studies import study_storage
 from churn_platform.streaming import topics
 from churn_platform.streaming.config import StreamConfig
-from churn_platform_tests.conftest import forget_settings
+from churn_platform.streaming.environment_guard import EnvironmentGuard
+from churn_platform_tests.conftest import copy_database, forget_settings
+from churn_platform_tests.streaming.conftest import register_champion
 from churn_platform_tests.streaming.stream import Stream, event
 from churn_platform_tests.waiting import wait_until
 
@@ -226,6 +228,100 @@ def test_a_group_that_reads_other_topics_too_is_not_ours(yours: Yours) -> None:
     yours.owns("update stream_topics set topic = 'another'")
 
     assert f"consumer group {yours.stream.config.group}" in names(listed()["keep"])
+
+
+# Another environment on the same Kafka.
+
+
+@pytest.fixture
+def neighbour(yours: Yours, stack: Stack, template_database: str, bundle_uri: str) -> Iterator[Stream]:
+    """Another environment: a database of its own, and this one's settings for everything else."""
+    dsn = copy_database(stack, template_database)
+    register_champion(dsn, bundle_uri)
+    with Stream(replace(yours.stream.config, dsn=dsn, idle_seconds=0.5)) as neighbour:
+        yield neighbour
+
+
+def test_what_another_environment_has_taken_over_stays(yours: Yours, neighbour: Stream) -> None:
+    yours.read_and_publish()
+    config = neighbour.config
+    with EnvironmentGuard(neighbour.connection, neighbour.admin, config) as guard:
+        guard.take_over(silent_seconds=0)
+    neighbour.stream()
+    published = neighbour.published_ids()
+
+    found = listed()
+    clean("--yes", yours.word)
+
+    other = environments.identify(neighbour.connection)
+    reasons = {each["name"]: each["reason"] for each in found["keep"]}
+    assert other in reasons[f"consumer group {config.group}"]
+    assert other in reasons[f"topic {config.predictions_topic}"]
+    assert f"environment {other} " in reasons[f"topic {config.events_topic}"]
+    assert yours.tables() == set()
+    assert neighbour.published_ids() == published
+    neighbour.send([event(number) for number in range(9)])
+    assert neighbour.stream().events == 9
+    assert set(neighbour.table_ids()) <= set(neighbour.published_ids())
+
+
+def test_the_group_of_an_environment_that_was_never_stopped_stays_where_a_second_one_cleans(
+    yours: Yours, neighbour: Stream
+) -> None:
+    neighbour.send([event(number) for number in range(9)])
+    neighbour.stream()
+    name = yours.stream.config.events_topic
+    with psycopg.connect(yours.owner, autocommit=True) as connection:  # it has read that topic, too
+        connection.execute("insert into stream_topics (topic_id, topic) values ('earlier', %s)", (name,))
+
+    found = listed()
+    clean("--yes", found["word"])
+
+    assert f"consumer group {neighbour.config.group}" in names(found["keep"])
+    before = len(neighbour.published())
+    assert neighbour.stream().events == 0
+    assert len(neighbour.published()) == before == 9
+
+
+def test_an_events_topic_that_another_environment_reads_stays(yours: Yours, neighbour: Stream) -> None:
+    yours.read_and_publish()
+    staging = f"staging-{yours.stream.config.group}"
+    neighbour.stream(group=staging, predictions_topic=staging)
+
+    found = listed()
+    clean("--yes", found["word"])
+
+    assert f"topic {yours.stream.config.events_topic}" in names(found["keep"])
+    assert yours.topics() == {yours.stream.config.events_topic}
+
+
+def test_what_was_claimed_is_free_for_the_next_environment(yours: Yours, neighbour: Stream) -> None:
+    yours.read_and_publish()
+    found = listed()
+    claimed = [name for name in names(found["delete"]) if name.startswith("claims of environment ")]
+    clean("--yes", found["word"])
+
+    topics.create_missing(neighbour.admin, neighbour.config)
+    neighbour.send([event(number) for number in range(9)])
+
+    assert len(claimed) == 1
+    assert neighbour.stream().events == 9
+    assert neighbour.published_ids() == neighbour.table_ids()
+
+
+def test_a_consumer_in_the_group_is_named(yours: Yours) -> None:
+    yours.read_and_publish()
+    config = yours.stream.config
+    consumer = Consumer({**config.kafka, "group.id": config.group, "client.id": "somebody"})
+    consumer.subscribe([config.events_topic])
+    wait_until(lambda: consumer.poll(0.1) is not None or bool(consumer.assignment()))
+    try:
+        said = clean("--yes", yours.word, code=3)
+    finally:
+        consumer.close()
+
+    assert "'somebody' on" in said
+    assert len(yours.topics()) == 2
 
 
 def test_what_others_have_built_on_the_tables_is_named_and_nothing_is_deleted(yours: Yours) -> None:
