@@ -287,6 +287,7 @@ class Stack:
             StackError: a part cannot start; what this call started is stopped again.
         """
         _require_wheels()
+        env.require_same_for_all_readers({"CHURN_LOCAL": str(self.local)})
         self._make_folder()
         with self.lock():
             self._check_security()
