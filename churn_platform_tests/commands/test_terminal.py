@@ -23,6 +23,7 @@ from churn_platform.commands.completion import Shell
 from churn_platform.commands.program import BROKEN_PIPE, Program
 from churn_platform.commands.terminal import ExitCode, Working
 from churn_platform.local.stack import Stack
+from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.commands.tree import KEYS, PAGE, commands, parse
 from churn_platform_tests.conftest import forget_settings
 from churn_platform_tests.streaming.stream import Stream
@@ -350,3 +351,10 @@ def test_a_fault_of_the_platforms_own_is_no_answer() -> None:
         """Make a group of commands of it."""
 
     assert runner.invoke(faulty, ["one"]).exit_code == ExitCode.FAILED
+
+
+def test_make_lists_its_targets_without_escapes_where_they_are_piped() -> None:
+    listed = subprocess.run(["make"], cwd=PROJECT_ROOT, capture_output=True, check=True).stdout  # noqa: S607
+
+    assert b"Start Kafka, Postgres, MLflow and Dagster" in listed
+    assert b"\x1b" not in listed
