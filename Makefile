@@ -10,7 +10,10 @@ export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help
 help: ## List these targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@# bold on a terminal that may be coloured; nothing but text where it is piped
+	@bold= plain=; [ ! -t 1 ] || [ -n "$$NO_COLOR" ] || [ "$$TERM" = dumb ] || { bold=$$'\033[1m'; plain=$$'\033[0m'; }; \
+		awk -F':.*## ' -v bold="$$bold" -v plain="$$plain" \
+		'/^[a-z0-9-]+:.*## / {printf "  %s%-16s%s %s\n", bold, $$1, plain, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/uv: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and f"Python 3.11, 3.12 or 3.13 is needed, {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12")'

@@ -8,10 +8,12 @@ from churn_platform.commands.completion import completion
 from churn_platform.commands.demo import demo
 from churn_platform.commands.prepare import prepare
 from churn_platform.commands.produce import produce
+from churn_platform.commands.program import Program
 from churn_platform.commands.settings import settings
 from churn_platform.commands.verify import verify
 
 app = typer.Typer(
+    cls=Program,
     help="A bank's customer churn, trained and streamed by one Dagster asset graph.\n\nExample: churn demo",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -1,5 +1,6 @@
 """`churn data`: making customers files."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -31,9 +32,12 @@ def generate(
     file: Annotated[
         Path | None, typer.Option("--output", help="File to write. Default: the project's data/raw/ChurnModelling.csv.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there, without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a file of customers who behave like the real bank's.
+
+    A file that is there is replaced only when you say so: on a terminal it asks, elsewhere give --force.
 
     Example: churn data generate --rows 1000000 --seed 7 --output million.csv
     """
@@ -44,6 +48,8 @@ def generate(
     target = file or PROJECT_ROOT / "data" / "raw" / "ChurnModelling.csv"
     if target.is_dir():
         end(ExitCode.USAGE, f"{target} is a folder.", remedy=f"Name a file: --output {target / 'customers.csv'}")
+    if target.exists() and not force:
+        _confirm_replacing(target)
     begin = time.monotonic()
     written = 0
     with Working("Making customers", total=rows) as progress:
@@ -74,3 +80,16 @@ def generate(
     )
     if file:
         output.print(f"To use it: [bold]CHURN_RAW_CSV={target.resolve()}[/bold]", soft_wrap=True)
+
+
+def _confirm_replacing(file: Path) -> None:
+    """Ask whether the file may be replaced; end the command when it may not, or when nobody is there to answer."""
+    size = f"{file.stat().st_size:,} bytes"
+    if not sys.stdin.isatty():
+        end(
+            ExitCode.FAILED,
+            f"{file} is there already ({size}); it was not touched.",
+            remedy="Name another file with --output, or replace it with --force.",
+        )
+    if not typer.confirm(f"{file} is there already ({size}). Replace it?", err=True):
+        end(ExitCode.NOT_SO, f"{file} was not touched.")

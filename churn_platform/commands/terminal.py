@@ -1,5 +1,6 @@
 """What the commands share: the two consoles, exit codes, progress, and errors on one screen."""
 
+import errno
 import json
 import threading
 import time
@@ -13,9 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+
+class _Console(Console):
+    """A console that leaves it to the program how to end when its reader has left: Rich itself would end it with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "The reader of the output has left.")
+
+
 # Rich colours neither what is no terminal nor, with NO_COLOR in the environment, a terminal.
-output = Console()
-complaints = Console(stderr=True)
+output = _Console()
+complaints = _Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object; docs/terminal.md has its keys.")]
 
@@ -48,8 +57,8 @@ def end(code: ExitCode, problem: str, *, remedy: str = "", details: str = "") ->
 
 
 def emit(found: Mapping[str, object] | Sequence[object]) -> None:
-    """Print for programs, as JSON and with every character of other alphabets as it is."""
-    output.print_json(json.dumps(found, ensure_ascii=False))
+    """Print for programs, as JSON; characters that the output's encoding may not have are escaped as JSON does."""
+    output.print_json(json.dumps(found), ensure_ascii=not output.encoding.lower().startswith("utf"))
 
 
 @contextmanager

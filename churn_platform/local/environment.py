@@ -7,7 +7,10 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from churn_platform.connections import IGNORED_VARIABLES
 from churn_platform.local.errors import StackError
+from churn_platform.local.java import JAVA_VARIABLES
+from churn_platform.local.ports import HOST
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.tracking import BACKEND_VARIABLE
 from churn_platform.storage.s3 import Access
@@ -33,6 +36,23 @@ S3_VARIABLES: Mapping[str, str] = {
     "profile": "AWS_PROFILE",
     "kms_key": "S3_KMS_KEY_ID",
 }
+
+FOREIGN_VARIABLES = frozenset(
+    {
+        "PYTHONDEVMODE",
+        "PYTHONDONTWRITEBYTECODE",  # without bytecode every Dagster run starts seconds later
+        "PYTHONINSPECT",
+        "PYTHONIOENCODING",
+        "PYTHONOPTIMIZE",
+        "PYTHONSTARTUP",
+        "PYTHONWARNINGS",  # "error" ends a server at the first deprecation
+        "WEB_CONCURRENCY",  # uvicorn refuses to serve an application object with more than one worker
+    }
+)
+"""Variables by which Python or uvicorn does something else than the stack's own commands say."""
+
+MLFLOW_CHOICES = frozenset({"MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"})
+"""Variables by which a training would write to another run, experiment or registry than the settings name."""
 
 SERVERS: Mapping[str, str] = {
     "kafka": "KAFKA_BOOTSTRAP_SERVERS",
@@ -120,6 +140,25 @@ def shell_environment(*, local: Path, addresses: Mapping[str, str], embedded: se
     }
 
 
+def _without_proxy(hosts: str) -> str:
+    """Hosts that are reached without a proxy, this machine's own servers among them."""
+    return ",".join(filter(None, (hosts, HOST)))
+
+
+def _changes_servers(name: str, embedded: set[str]) -> bool:
+    """Whether a variable, meant for something else, would change what the stack's processes do.
+
+    Args:
+        name: of the variable.
+        embedded: the parts that are ours.
+    """
+    if name.startswith(("MLFLOW_", "_MLFLOW_")):
+        # how to log in to an MLflow of the user's is his to say, and which of its runs is the active one is not
+        return "mlflow" in embedded or name in MLFLOW_CHOICES
+    # Dagster's commands take every one of their options from a variable: a port, a host, a prefix of paths
+    return name in IGNORED_VARIABLES | JAVA_VARIABLES | FOREIGN_VARIABLES or name.startswith("DAGSTER_")
+
+
 def process_environment(
     given: Mapping[str, str], *, local: Path, addresses: Mapping[str, str], embedded: set[str]
 ) -> dict[str, str]:
@@ -133,17 +172,32 @@ def process_environment(
     """
     ours = shell_environment(local=local, addresses=addresses, embedded=embedded)
     environment = {
-        **given,
+        **{name: value for name, value in given.items() if not _changes_servers(name, embedded)},
         **ours,
         STACK_MARKER: str(local),
         BACKEND_VARIABLE: in_schema(addresses["postgres"], "mlflow"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONUNBUFFERED": "1",  # a log line is in the file when it happens
+        "PYTHONUTF8": "1",  # files, logs and output are UTF-8 in every locale
+        **{name: _without_proxy(given.get(name, "")) for name in ("NO_PROXY", "no_proxy")},
     }
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode every Dagster run starts seconds later
     for other_login in (OWNER_VARIABLE, READER_VARIABLE):  # the platform's processes are writers and nothing else
         environment.pop(other_login, None)
     return environment
+
+
+def require_same_for_all_readers(variables: Mapping[str, str]) -> None:
+    """Refuse values that a shell and python-dotenv would read differently.
+
+    Raises:
+        StackError: a value holds such characters.
+    """
+    for name, value in variables.items():
+        if "'" in value or "\\" in value or "${" in value or "\n" in value:
+            raise StackError(
+                f"{name} holds a quote, a backslash, a line break or '${{': shells and .env readers disagree on those.",
+                remedy="Percent-encode it if it is in a URL; move the checkout (or CHURN_LOCAL) if it is in a path.",
+            )
 
 
 def write_env_file(file: Path, variables: Mapping[str, str]) -> None:
@@ -152,18 +206,13 @@ def write_env_file(file: Path, variables: Mapping[str, str]) -> None:
     Raises:
         StackError: a value holds characters that the two read differently.
     """
-    for name, value in variables.items():
-        if "'" in value or "\\" in value or "${" in value or "\n" in value:
-            raise StackError(
-                f"{name} holds a quote, a backslash, a line break or '${{': shells and .env readers disagree on those.",
-                remedy="Percent-encode it if it is in a URL; move the checkout (or CHURN_LOCAL) if it is in a path.",
-            )
+    require_same_for_all_readers(variables)
     lines = [
         "# Written by 'churn up'. For a shell: set -a; . .local/env; set +a",
         *(f"{name}='{value}'" for name, value in variables.items()),
     ]
     draft = file.with_suffix(".draft")
     draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writer:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as writer:
         writer.write("\n".join(lines) + "\n")
     draft.replace(file)

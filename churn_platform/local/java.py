@@ -8,6 +8,9 @@ from pathlib import Path
 
 from churn_platform.local.errors import StackError
 
+JAVA_VARIABLES = frozenset({"CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"})
+"""Variables by which a JVM does something else than its command says: the last one even overrides the heap size."""
+
 OLDEST = 17  # Kafka 4's brokers need it
 
 

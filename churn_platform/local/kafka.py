@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from churn_platform.local.errors import StackError
-from churn_platform.local.java import find_java
+from churn_platform.local.java import JAVA_VARIABLES, find_java
 from churn_platform.local.part import Part, Problem, Report
 from churn_platform.local.ports import HOST
 
@@ -25,8 +26,9 @@ JVM_OPTIONS = (
     "-XX:+UseSerialGC",  # one node on few cores: less memory and a quicker start than G1
     "-XX:TieredStopAtLevel=1",
     "-Djava.awt.headless=true",
-    f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.xml')}",
 )
+LOGGING = "log4j2.xml"
+LOCALE = {"LC_ALL": "C.UTF-8"}  # a JVM in another locale cannot open a file whose path is not ASCII
 
 
 ONE_NODE: Mapping[str, str | int] = {
@@ -55,7 +57,8 @@ def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[st
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
-        "log.dirs": folder / "data",
+        # relative to the working directory: a list, in which a comma of the path would begin another folder
+        "log.dirs": f"{folder.name}/data",
         **ONE_NODE,
         "metadata.max.idle.interval.ms": 10_000,  # the usual half second writes to the disk while nothing happens
         "num.network.threads": 2,
@@ -90,6 +93,7 @@ def part(
     java_command = (
         str(java),
         *JVM_OPTIONS,
+        f"-Dlog4j2.configurationFile={folder.name}/{LOGGING}",  # another list
         "-cp",
         os.pathsep.join(map(str, jars.class_path())),
     )
@@ -97,6 +101,7 @@ def part(
     def prepare(report: Report) -> None:
         jars.fetch(report)
         folder.mkdir(mode=0o700, exist_ok=True)
+        shutil.copyfile(Path(__file__).with_name(LOGGING), folder / LOGGING)
         configuration.write_text(_properties(folder, port, controller_port, extra))
         if not (folder / "data" / "meta.properties").exists():
             report("formatting storage")
@@ -109,6 +114,7 @@ def part(
         address=f"{HOST}:{port}",
         folder=folder.parent,
         prepare=prepare,
+        environment=LOCALE,
         ready=lambda _: answers({"bootstrap.servers": f"{HOST}:{port}"}),
         listens_at=(port, controller_port),
         stop_seconds=20,
@@ -123,7 +129,15 @@ def _format(java_command: tuple[str, ...], configuration: Path, users: Mapping[s
     command = (*java_command, "kafka.tools.StorageTool", "format", identity, "-c", str(configuration))
     for name, password in users.items():
         command += ("--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]")
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name not in JAVA_VARIABLES}
+    outcome = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment | LOCALE,
+        cwd=configuration.parent.parent,
+    )
     if outcome.returncode != 0:
         raise StackError(
             f"Kafka's storage tool could not format {configuration.parent / 'data'} (exit code {outcome.returncode}).",

@@ -123,8 +123,9 @@ def runs_canceled(pid: int, socket: Path) -> Iterator[None]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as cancellation:
+        reports = [cancellation.stdout] if cancellation.stdout is not None else []
         try:
-            select([cancellation.stdout], [], [], CANCELLATION_SECONDS)
+            select(reports, [], [], CANCELLATION_SECONDS)
             yield
             cancellation.communicate(timeout=CANCELLATION_SECONDS)
         except subprocess.TimeoutExpired:
@@ -142,7 +143,8 @@ def write_home(folder: Path, code_server: Mapping[str, str | int], compute_logs:
         compute_logs: section of `dagster.yaml`; empty, they are kept in DAGSTER_HOME.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    (folder / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text() + STORAGE + compute_logs)
+    configuration = (PROJECT_ROOT / "dagster.yaml").read_text(encoding="utf-8")
+    (folder / "dagster.yaml").write_text(configuration + STORAGE + compute_logs, encoding="utf-8")
     server = {"grpc_server": {**code_server, "location_name": LOCATION}}
     (folder / WORKSPACE).write_text(json.dumps({"load_from": [server]}, indent=2))  # JSON is YAML, whatever the path
 

@@ -18,7 +18,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from churn_platform.connections import connect
+from churn_platform.connections import IGNORED_VARIABLES, connect
 from churn_platform.local.errors import StackError
 from churn_platform.local.part import Part, Problem, Report
 from churn_platform.local.ports import HOST
@@ -189,6 +189,7 @@ def _initialize(folder: Path, password: str, as_user: str | None) -> None:
         )
         outcome = subprocess.run(
             command,
+            env={name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES},
             capture_output=True,
             text=True,
             check=False,

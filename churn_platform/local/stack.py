@@ -295,6 +295,7 @@ class Stack:
             EnvironmentConflictError: another environment publishes where this one would; the same.
         """
         _require_wheels()
+        env.require_same_for_all_readers({"CHURN_LOCAL": str(self.local)})
         self._make_folder()
         with self.lock():
             self._check_security()

@@ -3,6 +3,7 @@
 import configparser
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from churn_platform.local.errors import StackError
 from churn_platform.local.part import Part
 
 SOCKET_PATH_LIMIT = 100  # bytes; the kernel's own limit is 104 on macOS, 108 on Linux
+PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+~ -]+")
 LOG_BYTES = 5 * 1024 * 1024
 LOG_BACKUPS = 2
 
@@ -42,13 +44,16 @@ class ProcessState:
 
 
 def runtime_folder(local: Path) -> Path:
-    """Where the sockets are: in the stack's folder, or in a short place of its owner's when that path is too long.
+    """Where the sockets are: in the stack's folder, or in a short place of its owner's.
+
+    The short place is for a path that is too long for a socket, or that gRPC, which reads it as a URI, would misread.
 
     Raises:
         StackError: the short place exists and belongs to someone else.
     """
     near = local / "run"
-    if len(os.fsencode(near / "supervisor.sock.1234567")) <= SOCKET_PATH_LIMIT:
+    short = len(os.fsencode(near / "supervisor.sock.1234567")) <= SOCKET_PATH_LIMIT
+    if short and PLAIN_PATH.fullmatch(str(near)):
         folder = near
     else:
         folder = Path(tempfile.gettempdir()) / f"churn-{hashlib.sha256(os.fsencode(local)).hexdigest()[:12]}"
@@ -119,7 +124,7 @@ class Supervisor:
         """
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self._socket.unlink(missing_ok=True)
-        self._configuration.write_text(self._render(parts))
+        self._configuration.write_text(self._render(parts), encoding="utf-8")
         command = (sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration))
         outcome = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
         if outcome.returncode != 0 or not _wait(self.answers, seconds=15):
@@ -159,7 +164,7 @@ class Supervisor:
                 "stopasgroup": str(part.stop_with_children).lower(),
                 "killasgroup": "true",
                 "redirect_stderr": "true",
-                "stdout_logfile": self.log_file(part.name),
+                "stdout_logfile": str(self.log_file(part.name)).replace("%", "%%"),  # supervisord expands it twice
                 "stdout_logfile_maxbytes": LOG_BYTES,
                 "stdout_logfile_backups": LOG_BACKUPS,
             }
@@ -169,6 +174,9 @@ class Supervisor:
                 sections[f"program:{part.name}"]["environment"] = ",".join(
                     f'{name}="{value}"' for name, value in part.environment.items()
                 )
+        for values in sections.values():
+            for value in values.values():
+                _require_whole(str(value))
         parser = configparser.RawConfigParser()
         parser.read_dict(
             {
@@ -176,7 +184,7 @@ class Supervisor:
                 for section, values in sections.items()
             }
         )
-        with tempfile.SpooledTemporaryFile(mode="w+") as draft:
+        with tempfile.SpooledTemporaryFile(mode="w+", encoding="utf-8") as draft:
             parser.write(draft)
             draft.seek(0)
             return draft.read()
@@ -229,6 +237,19 @@ class Supervisor:
         with file.open("rb") as log:
             log.seek(max(0, file.stat().st_size - count * 400))
             return log.read().decode(errors="replace").splitlines()[-count:]
+
+
+def _require_whole(value: str) -> None:
+    """Refuse what supervisord would not read whole: it takes the rest of a line after " #" or " ;" for a comment.
+
+    Raises:
+        StackError: the value holds such a place.
+    """
+    if re.search(r"\s[;#]|[\r\n]", value):
+        raise StackError(
+            f"A path of the stack holds a line break, or a space before '#' or ';': {value}",
+            remedy="Set CHURN_LOCAL to another folder, or move the checkout.",
+        )
 
 
 def _alive(pid: int) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 from typer._click.exceptions import UsageError
@@ -19,8 +20,10 @@ from typer.testing import CliRunner
 from churn_platform.cli import app
 from churn_platform.commands import terminal
 from churn_platform.commands.completion import Shell
+from churn_platform.commands.program import BROKEN_PIPE, Program
 from churn_platform.commands.terminal import ExitCode, Working
 from churn_platform.local.stack import Stack
+from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.commands.tree import KEYS, PAGE, commands, parse
 from churn_platform_tests.conftest import forget_settings
 from churn_platform_tests.streaming.stream import Stream
@@ -291,3 +294,69 @@ def test_each_shell_is_told_by_what_it_is_completed(shell: Shell) -> None:
 
     assert outcome.exit_code == 0
     assert f"_CHURN_COMPLETE=complete_{shell}" in outcome.stdout
+
+
+# What it is written to
+
+
+@pytest.mark.usefixtures("servers")
+def test_an_output_that_knows_ascii_alone_changes_no_exit_code() -> None:
+    said = {
+        encoding: subprocess.run(
+            [CHURN, "verify"],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"},
+            check=False,
+        )
+        for encoding in ("ascii", "utf-8")
+    }
+
+    assert {outcome.returncode for outcome in said.values()} == {ExitCode.DONE}
+    laws = said["utf-8"].stdout.decode().count("✓")
+    assert laws
+    assert re.findall(r"^ok ", said["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * laws
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
+    outcome = subprocess.run(
+        [CHURN, "settings", "--json"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "CHURN_ENVIRONMENT": "münchen ✓"},
+        check=True,
+    )
+
+    values = {each["variable"]: each["value"] for each in json.loads(outcome.stdout.decode(encoding))}
+    assert values["CHURN_ENVIRONMENT"] == "münchen ✓"
+
+
+@pytest.mark.parametrize("words", ["settings", "settings --json", "settings --format markdown"])
+def test_a_reader_that_leaves_early_is_no_answer(words: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    outcome = subprocess.run([CHURN, *words.split()], stdout=writing, stderr=subprocess.PIPE, check=False)
+
+    os.close(writing)
+    assert (outcome.returncode, outcome.stderr) == (BROKEN_PIPE, b"")
+
+
+def test_a_fault_of_the_platforms_own_is_no_answer() -> None:
+    faulty = typer.Typer(cls=Program)
+
+    @faulty.command()
+    def one() -> None:
+        raise ValueError("nobody expected this")
+
+    @faulty.command()
+    def other() -> None:
+        """Make a group of commands of it."""
+
+    assert runner.invoke(faulty, ["one"]).exit_code == ExitCode.FAILED
+
+
+def test_make_lists_its_targets_without_escapes_where_they_are_piped() -> None:
+    listed = subprocess.run(["make"], cwd=PROJECT_ROOT, capture_output=True, check=True).stdout  # noqa: S607
+
+    assert b"Start Kafka, Postgres, MLflow and Dagster" in listed
+    assert b"\x1b" not in listed

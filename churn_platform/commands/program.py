@@ -1,0 +1,67 @@
+"""How `churn` writes and how it ends, whatever it writes to and whatever goes wrong."""
+
+import codecs
+import io
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from typer._click.utils import PacifyFlushWrapper  # what Typer puts before a stdout that nobody reads any more
+from typer.core import TyperGroup
+
+from churn_platform.commands.terminal import ExitCode
+
+BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports a program that wrote to a reader who had left
+IN_ASCII: Final = {"✓": "ok", "✗": "NOT", "…": "..."}
+BRAILLE: Final = range(0x2800, 0x2900)  # Rich's spinners
+
+
+def in_other_characters(error: UnicodeError) -> tuple[str, int]:
+    """What to write for characters that an output's encoding does not have, as an error handler of `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    unknown = error.object[error.start : error.end]
+    return "".join(map(_in_ascii, unknown)), error.end
+
+
+def _in_ascii(character: str) -> str:
+    if ord(character) in BRAILLE:
+        return "."
+    return IN_ASCII.get(character) or character.encode("ascii", "backslashreplace").decode()
+
+
+codecs.register_error("churn", in_other_characters)
+
+
+class Program(TyperGroup):
+    """The command `churn`: its output never decides how it ends."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line.
+
+        A character that the output's encoding does not have is written in other characters. An error that no command
+        knows is a fault of the platform's own: its traceback ends with FAILED, as NOT_SO is an answer. So is a reader
+        who has left: BROKEN_PIPE.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="churn")
+        try:
+            return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
+        except SystemExit as end:
+            if isinstance(sys.stdout, PacifyFlushWrapper):
+                raise SystemExit(BROKEN_PIPE) from end
+            raise
+        except Exception:
+            if not standalone_mode:
+                raise
+            sys.excepthook(*sys.exc_info())
+            raise SystemExit(ExitCode.FAILED) from None
