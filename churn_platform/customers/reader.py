@@ -215,8 +215,7 @@ def _wrong_value(file: Path, column: Column, given: pa.ChunkedArray, wrong: NDAr
     found = f"{_shortened(value)} is not {kind}" if value.strip() else "the value is missing"
     others = f" ({len(wrong) - 1:,} more in this column)" if len(wrong) > 1 else ""
     return WrongValueError(
-        f"{file}, line {line} (customer {row + 1:,}), column {column.name}: {found}{others}. "
-        f"Expected {column.allowed}.",
+        f"{file}, line {line} (row {row + 1:,}), column {column.name}: {found}{others}. Expected {column.allowed}.",
         remedy="Correct the value or remove the line.",
     )
 

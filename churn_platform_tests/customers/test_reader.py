@@ -126,7 +126,7 @@ def test_a_value_of_the_wrong_type_is_named_with_its_place(
         read_customers(path)
 
     message = str(raised.value)
-    assert message.startswith(f"{path}, line 6 (customer 3), column {column}: ")
+    assert message.startswith(f"{path}, line 6 (row 3), column {column}: ")
     assert found in message
     assert "1 more in this column" in message
     assert expected in message
