@@ -62,7 +62,7 @@ def list_letters(
     limit: Annotated[int, typer.Option(min=0, help="How many letters, the latest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, and count them by reason. Times and places within a reason show as … in the counts.
+    """List dead letters, and count them by reason. In the counts, … stands for what varies.
 
     Example: churn dlq list --reason gender --since 2h --state open
     """

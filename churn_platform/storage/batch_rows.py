@@ -29,9 +29,10 @@ _HIGH_RISK: Final = """
     select count(*), count(distinct customer_id) from high_risk_customers where batch = %(batch)s
 """
 _REASONS: Final = """
-    select reason, count(*) as events, (min(array[kafka_partition, kafka_offset]))[1] as kafka_partition,
+    select dead_letter_kind(reason) as reason, count(*) as events,
+        (min(array[kafka_partition, kafka_offset]))[1] as kafka_partition,
         (min(array[kafka_partition, kafka_offset]))[2] as first_offset
-    from dead_letter_events where batch = %(batch)s group by reason order by events desc, reason limit %(most)s
+    from dead_letter_events where batch = %(batch)s group by 1 order by events desc, 1 limit %(most)s
 """
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -24,12 +25,14 @@ _FORMATS: Final = (
     (b"\xef\xbb\xbf", "a UTF-8 byte order mark (ef bb bf). Send it without"),
     (b"\xff\xfe", "the byte order mark of UTF-16 or UTF-32 (ff fe). Send UTF-8"),
     (b"\xfe\xff", "the byte order mark of UTF-16 (fe ff). Send UTF-8"),
-    (b"{\0", "{ and a zero byte, as UTF-16 does. Send UTF-8"),
     (b"\0\0\xfe\xff", "the byte order mark of UTF-32 (00 00 fe ff). Send UTF-8"),
-    (b"\0{", "a zero byte and {, as UTF-16 does. Send UTF-8"),
     (b"\x1f\x8b", "1f 8b, as gzip does. Compress with the producer's compression.type, not the value itself"),
     (b"\0", "a zero byte, as Avro or Protobuf with a schema registry does. Send plain JSON"),
 )
+# Without a byte order mark, the zero bytes around the first characters tell: those of JSON are ASCII.
+_WIDE: Final = (("utf-32-be", 4), ("utf-32-le", 4), ("utf-16-be", 2), ("utf-16-le", 2))
+_WIDE_CHARACTERS: Final = 2
+TOO_DEEP: Final = "The JSON is nested too deeply: hundreds of brackets inside one another. An event is flat."
 _JSON_KINDS: Final = {
     "null": "JSON's null",
     "int": "a number",
@@ -91,15 +94,29 @@ def _explain(value: bytes, problem: Exception, fields: Mapping[str, str]) -> str
     if not value.strip():
         return f"The value is empty ({len(value)} bytes). An event is a JSON object."
     if isinstance(problem, RecursionError):
-        return "The JSON is nested too deeply: hundreds of brackets inside one another. An event is flat."
+        return TOO_DEEP
     if isinstance(problem, msgspec.ValidationError):
-        return _wrong_field(value, str(problem), fields)
+        return " ".join(filter(None, (_wrong_field(value, str(problem), fields), _malformed_besides(value))))
     if isinstance(problem, (msgspec.DecodeError, UnicodeDecodeError)):
         return _no_json(value, str(problem))
     return str(problem)
 
 
+def _malformed_besides(value: bytes) -> str:
+    """What is malformed behind the field that is wrong: whoever corrects the one meets the other next."""
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as malformed:
+        return _no_json(value, str(malformed))
+    except RecursionError:
+        return TOO_DEEP
+    return ""
+
+
 def _no_json(value: bytes, problem: str) -> str:
+    for encoding, width in _WIDE:
+        if _is_wide(value[: width * _WIDE_CHARACTERS], encoding):
+            return f"The value is {encoding.upper()} (it begins with {value[: 2 * width].hex(' ')}). Send UTF-8."
     for start, meaning in _FORMATS:
         if value.startswith(start):
             return f"The value begins with {meaning}."
@@ -125,6 +142,15 @@ def _no_json(value: bytes, problem: str) -> str:
     return f"Not JSON: {what} at byte {position}, near {_around(value[max(0, position - NEAR) :])}."
 
 
+def _is_wide(start: bytes, encoding: str) -> bool:
+    """Whether the first bytes of a value are ASCII characters in this encoding."""
+    try:
+        text = start.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(c.isascii() and (c.isprintable() or c in " \t\r\n") for c in text)
+
+
 def _wrong_field(value: bytes, problem: str, fields: Mapping[str, str]) -> str:
     at = _FIELD.search(problem)
     path = at["path"].split(".") if at else []
@@ -137,6 +163,10 @@ def _wrong_field(value: bytes, problem: str, fields: Mapping[str, str]) -> str:
     missing = _MISSING.match(problem)
     if missing is not None:
         names = list(dict.fromkeys(name for name, _ in pairs))
+        if not where and "data" in names and "timestamp" not in names and not fields.keys() & set(names):
+            return (
+                'timestamp is missing beside data. An envelope is {"timestamp": ..., "data": {...}}, an event in data.'
+            )
         shown = ", ".join(_cut(name) for name in names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
         return f"{missing['name']} is missing{where}. Names are case-sensitive; found: {shown or 'none'}."
     if not path:
@@ -159,13 +189,58 @@ class _Number(str):
     __slots__ = ()
 
 
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_read_value: Final = json.JSONDecoder(
+    object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number, strict=False
+).raw_decode
+
+
 def _pairs(value: bytes) -> _Pairs:
-    """Names and values of the object, as sent; empty where Python cannot read what the decoder gave up on."""
-    try:
-        read = json.loads(value, object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number)
-    except (ValueError, RecursionError):  # malformed behind the field that is wrong: the field is the reason
-        return _Pairs()
-    return read if isinstance(read, _Pairs) else _Pairs()
+    """Names and values of the object, as sent, up to where it is malformed; empty where it is no object."""
+    pairs = _Pairs()
+    with suppress(ValueError, RecursionError):  # what stands before the fault is gathered
+        _gather(value.decode(errors="replace"), 0, pairs)
+    return pairs
+
+
+def _gather(text: str, at: int, into: _Pairs) -> int:
+    """Put the names and values of the object that begins here into `into`, one by one; where it ends.
+
+    Raises:
+        ValueError: it is malformed, or no object.
+    """
+    at = _after(text, at, "{")
+    while True:
+        name, at = _read_value(text, _after_space(text, at))
+        at = _after_space(text, _after(text, at, ":"))
+        if text[at : at + 1] == "{":
+            content: object = _Pairs()
+            into.append((str(name), content))  # before it is read: it may be malformed
+            at = _gather(text, at, content)  # type: ignore[arg-type]
+        else:
+            content, at = _read_value(text, at)
+            into.append((str(name), content))
+        at = _after_space(text, at)
+        if text[at : at + 1] != ",":
+            return _after(text, at, "}")
+        at += 1
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
+
+
+def _after(text: str, at: int, sign: str) -> int:
+    """Where it goes on after a sign.
+
+    Raises:
+        ValueError: something else is here.
+    """
+    at = _after_space(text, at)
+    if text[at : at + 1] != sign:
+        raise ValueError(f"{sign} is expected at {at}.")
+    return at + 1
 
 
 def _as_sent(content: object) -> str:

@@ -217,3 +217,66 @@ def _with_a_letter_that_is_an_event_by_now(stream: Stream) -> str:
     a_letter(stream, event(1, event_timestamp="2020-01-01T00:00:00Z"))
     stream.connection.execute("update stream_batches set accepts_from = '2019-01-01' where events > 0")
     return str(stream.value("select batch from stream_batches where events > 0"))
+
+
+VARIANTS = [
+    ("a value", [event(1, Age=7), event(1, Age=8), event(1, Age="it's 'quoted'")]),
+    ("a value, and more behind", [json.dumps(event(1, CreditScore=score)).encode() + b" x" for score in (1.5, 2.5)]),
+    ("names that were found", [{"Age": 40}, {"Age": 40, "Tenure": 1}]),
+    ("an early end", [json.dumps(event(1)).encode()[:cut] for cut in (20, 150, 200)]),
+    ("more behind", [json.dumps(event(number)).encode() + end for number, end in ((1, b" {}"), (100, b" 'a'"))]),
+    ("a place in malformed JSON", [b'{"Age" 4}', b'{"Age" : 4, "Tenure" 5}']),
+    ("bytes that are no UTF-8", [b'{"Gender": "' + bytes([number]) * number + b'"}' for number in (0xE9, 0xFF)]),
+    ("a time", [event(1, event_timestamp=f"200{year}-01-01T00:00:0{year}Z") for year in range(3)]),
+    ("what wide characters begin with", [json.dumps(event(1)).encode("utf-16-be"), ' {"Age": 1}'.encode("utf-16-be")]),
+    ("white space", [b" ", b"   "]),
+]
+
+
+@pytest.mark.parametrize("values", [values for _, values in VARIANTS], ids=[name for name, _ in VARIANTS])
+def test_reasons_that_vary_in_one_thing_are_of_one_kind(
+    stream: Stream, values: list[dict[str, object] | bytes]
+) -> None:
+    stream.send(values, partition=0)
+    stream.stream()
+
+    (kind,) = dead_letters.kinds(stream.connection, Chosen())
+
+    assert kind.count == len(values)
+    reasons = {letter.reason for letter in dead_letters.find(stream.connection, Chosen(), limit=9)}
+    assert len(reasons) == len(values), reasons
+    assert "…" in kind.reason
+
+
+def test_reasons_of_different_kinds_stay_apart_and_say_what_was_expected(stream: Stream) -> None:
+    stream.send(
+        [
+            event(1, Age=7),
+            event(1, CreditScore=1),
+            {"timestamp": 1, "data": event(1, Age=7)},
+            b"",
+            None,
+            b'{"Age": NaN}',
+            b'{"Age": Infinity}',
+            json.dumps(event(1)).encode("utf-16-le"),
+            b"\0\0\0\0\1",
+        ],
+        partition=0,
+    )
+    stream.stream()
+
+    kinds = {kind.reason for kind in dead_letters.kinds(stream.connection, Chosen())}
+
+    assert len(kinds) == 9
+    assert "Age: expected a number from 18 to 120 or null, got …" in kinds
+    assert "Age in data: expected a number from 18 to 120 or null, got …" in kinds
+    assert "NaN at byte … is not JSON. Send null where there is no number." in kinds
+
+
+def test_a_letter_in_an_envelope_without_timestamp_is_retried_as_its_event(stream: Stream) -> None:
+    letter = a_letter(stream, {"data": event(7)})
+
+    corrected = retry(stream, letter)
+    batch = stream.stream()
+
+    assert (batch.predictions, dead_letters.unresolved(stream.connection, [corrected])) == (1, 0)

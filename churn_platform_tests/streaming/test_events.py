@@ -204,3 +204,55 @@ def test_good_and_bad_messages_are_told_apart_and_none_is_lost() -> None:
     assert sorted([*events.kafka_offset.tolist(), *(letter.kafka_offset for letter in letters)]) == list(range(300))
     assert len(letters) == 100
     assert all(letter.payload is not None for letter in letters)
+
+
+GOOD = json.dumps(EVENT).encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b'{"Age": 40} x', ("CustomerId is missing.", "found: Age.", "ends before byte 12, more follows: 'x'")),
+        (
+            b'{"CreditScore": 640.0, "Age": 40} // note',
+            ("CreditScore: expected a whole number", ", got 640.0.", "more follows: '// note'"),
+        ),
+        (
+            json.dumps({"timestamp": 1, "data": {**EVENT, "Age": 17}}).encode() + b"{}",
+            ("After the event, which ends before byte", "more follows: '{}'"),
+        ),
+        (
+            b'{"CreditScore": 1.5, "note": "\xff"}',
+            ("CreditScore: expected", ", got 1.5.", "Not UTF-8: byte 30 is 0xff"),
+        ),
+        (
+            b'{"CreditScore": 7, "CreditScore": 8, "x": {"y": [1, {}]}} {',
+            ("got 2 times (each has to be right): 7, 8.",),
+        ),
+        (b'{"Age": 17, "Age": 4x}', ("Not JSON: expected ',' or '}' at byte 20",)),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value_though_what_follows_is_malformed(
+    value: bytes, expected: tuple[str, ...]
+) -> None:
+    for part in expected:
+        assert part in reason(value)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("utf-16-be", "UTF-16-BE"), ("utf-16-le", "UTF-16-LE"), ("utf-32-be", "UTF-32-BE"), ("utf-32-le", "UTF-32-LE")],
+)
+@pytest.mark.parametrize("text", [GOOD.decode(), json.dumps(EVENT, indent=1), " " + GOOD.decode(), '{"é": 1}', "["])
+def test_wide_characters_without_a_byte_order_mark_are_named(text: str, encoding: str, name: str) -> None:
+    assert f"The value is {name}" in reason(text.encode(encoding))
+
+
+@pytest.mark.parametrize("value", [b"\0\0\0\0\1\2abc", b"\0\0\0\0{abc", b"\0\0\0{\2abc", b"\0", b"\0\0\0\1 {}"])
+def test_a_schema_registrys_message_is_not_taken_for_wide_characters(value: bytes) -> None:
+    assert "Avro" in reason(value)
+
+
+def test_an_envelope_without_its_timestamp_is_called_that() -> None:
+    assert "timestamp is missing beside data" in reason({"data": EVENT})
+    assert "Tenure is missing" in reason({**{k: v for k, v in EVENT.items() if k != "Tenure"}, "data": {}})
