@@ -1,5 +1,6 @@
 """The sensors of watching and the training schedule: what they ask for, and why they do not."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import dagster as dg
 import psycopg
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient
 
 from churn_platform.assets.training_inputs import FILE_HASH, REVISION, TRAINING_SETTINGS, training_settings
 from churn_platform.automation import WHY_TAG, retraining_sensor, watching_sensor
@@ -23,6 +24,7 @@ from churn_platform.resources.postgres import PostgresResource
 from churn_platform.schedules import training_schedule
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
+from churn_platform.streaming import topics
 
 HOUR = datetime(2026, 11, 26, 9, tzinfo=UTC)
 
@@ -47,8 +49,22 @@ class Automation:
         if isinstance(found, dg.SkipReason):
             return [], str(found.skip_message)
         assert isinstance(found, dg.SensorResult)
-        self.cursor = found.cursor
-        return list(found.run_requests or []), ""
+        self.cursor = found.cursor or self.cursor
+        return list(found.run_requests or []), str(found.skip_reason.skip_message) if found.skip_reason else ""
+
+    def later(self, seconds: float) -> None:
+        """As if so much time had passed since the ticks before."""
+        state = json.loads(self.cursor or "{}")
+        state["asked"] = {key: at - seconds for key, at in state["asked"].items()}
+        self.cursor = json.dumps(state)
+
+    def outcomes(self, count: int) -> None:
+        """Messages in the outcomes topic, which is created."""
+        topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream(), settings().outcomes_topic)
+        producer = Producer(settings().kafka_client)
+        for _ in range(count):
+            producer.produce(settings().outcomes_topic, b"{}")
+        assert producer.flush(30) == 0
 
     def scheduled(self) -> dg.RunRequest | dg.SkipReason:
         """What the training schedule asks for."""
@@ -78,6 +94,21 @@ class Automation:
         )
         self.connection.execute("insert into churn_batch_hours values ('a', %s, 5, 1, 1, 0, 5, 5, 5, 5)", (hour,))
         self.connection.execute("insert into dirty_hours values (%s, 1)", (hour,))
+
+    def drift(self, hour: datetime) -> None:
+        """As if the drift of an hour were known."""
+        self.connection.execute(
+            "insert into drift_hourly values (%s, 1, 'Age', 1, 1, '{1}', 0, 0, 1, 'stable', 0, 0, 1)", (hour,)
+        )
+
+    def too_low(self, day: datetime) -> None:
+        """A live performance that is too low."""
+        self.connection.execute(
+            "insert into live_performance (date, model_version, window_days, labelled, churned, roc_auc, "
+            "roc_auc_error, expected_roc_auc, brier, ece, mean_score, churn_rate) "
+            "values (%s, 1, 30, 1, 1, 0.7, 0.01, 0.86, 0, 0, 0, 0)",
+            (day.date(),),
+        )
 
     def day(self, verdict: str, *, of: datetime, psi: float = 0.5) -> None:
         """Drift of Age on a day."""
@@ -122,18 +153,78 @@ def test_hours_are_asked_for_as_windows_then_their_days(automation: Automation) 
     assert (request.job_name, request.partition_key) == ("daily_watching_job", day_key(HOUR))
 
 
-def test_outcomes_that_wait_are_read_first(automation: Automation) -> None:
+def test_outcomes_that_never_cease_leave_hours_and_days_their_turns(automation: Automation) -> None:
     automation.predictions(HOUR)
+    automation.drift(HOUR - timedelta(days=1))
+    asked = []
+    for _ in range(6):
+        automation.outcomes(1)
+        asked += automation.tick(watching_sensor)[0]
+        automation.later(100)
+
+    jobs = [request.job_name for request in asked]
+    assert sorted(jobs[:3]) == sorted(jobs[3:]) == ["daily_watching_job", "hourly_watching_job", "outcomes_job"]
+
+
+def test_outcomes_that_come_one_by_one_are_read_together(automation: Automation) -> None:
+    automation.outcomes(1)
+    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["outcomes_job"]
+    automation.outcomes(1)
+
+    assert automation.tick(watching_sensor)[0] == []
+    automation.later(60)
+    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["outcomes_job"]
+
+
+def test_a_window_that_stays_due_leaves_later_windows_their_turn(automation: Automation) -> None:
+    for days in (20, 10, 0):
+        automation.predictions(HOUR - timedelta(days=days))
+
+    asked = []
+    for _ in range(4):
+        asked += [request.partition_key for request in automation.tick(watching_sensor)[0]]
+        automation.later(100)
+
+    first, second, third = (hour_key(HOUR - timedelta(days=days)) for days in (20, 10, 0))
+    assert asked == [first, second, third, first]
+
+
+def test_a_kind_whose_runs_fail_waits_longer_each_time_and_the_others_go_on(automation: Automation) -> None:
+    automation.predictions(HOUR)
+    automation.drift(HOUR - timedelta(days=1))
+    automation.active("hourly_watching_job", dg.DagsterRunStatus.FAILURE)
+    automation.active("hourly_watching_job", dg.DagsterRunStatus.FAILURE)
+
+    requests, _ = automation.tick(watching_sensor)
+    automation.connection.execute("delete from drift_hourly")
+    nothing, said = automation.tick(watching_sensor)
+
+    assert [request.job_name for request in requests] == ["daily_watching_job"]
+    assert nothing == []
+    assert "the last runs of hourly_watching_job failed (2), the next try comes in 1" in said
+
+
+def test_another_process_that_starts_is_waited_for_once(automation: Automation) -> None:
+    automation.predictions(HOUR)
+    automation.active("prediction_stream_job", dg.DagsterRunStatus.STARTING)
+
+    assert automation.tick(watching_sensor)[0] == []
+    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["hourly_watching_job"]
+    assert automation.tick(watching_sensor)[0] == []
+
+
+def test_outcomes_that_are_lost_are_left_to_a_run_that_reports_them(automation: Automation) -> None:
+    automation.outcomes(5)
     admin = AdminClient(settings().kafka_client)
-    for future in admin.create_topics([NewTopic(settings().outcomes_topic, 1, 1)]).values():
-        future.result()
-    producer = Producer(settings().kafka_client)
-    producer.produce(settings().outcomes_topic, b"{}")
-    assert producer.flush(30) == 0
+    positions = [(partition, 9) for partition in range(settings().topic_partitions)]
+    topic_id = topics.describe(admin, settings().outcomes_topic).topic_id
+    for partition, position in positions:  # a topic that ends before its positions: it was truncated
+        automation.connection.execute(
+            "insert into outcome_positions values (%s, %s, %s, %s)",
+            (topic_id, partition, settings().outcomes_topic, position),
+        )
 
-    [request], _ = automation.tick(watching_sensor)
-
-    assert request.job_name == "outcomes_job"
+    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["outcomes_job"]
 
 
 def test_new_outcomes_make_the_figures_of_today_due(automation: Automation) -> None:
@@ -161,6 +252,8 @@ def test_outcomes_of_nobody_who_was_predicted_are_looked_at_once(automation: Aut
     automation.connection.execute(
         "insert into customer_outcomes values ('t', 0, 1, null, 1, 1, now(), now() + interval '1 second')"
     )
+    assert automation.tick(watching_sensor)[0] == []  # at most every WATCHING_SECONDS
+    automation.later(settings().watching_seconds)
     assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["daily_watching_job"]
 
 
@@ -231,20 +324,32 @@ def test_drift_asks_for_a_new_model_once_a_day_and_says_why(automation: Automati
     automation.file.write_text("newer customers")
 
     [first], _ = automation.tick(retraining_sensor)
+    cursor, automation.cursor = automation.cursor, None  # a tick whose cursor was lost asks again
     [second], _ = automation.tick(retraining_sensor)
+    assert automation.cursor == cursor
 
     assert first.run_key == second.run_key == f"{now.date()} drift"  # the daemon launches a key once
     assert first.tags[WHY_TAG] == f"drift of Age (PSI 0.50) on {now.date()}"
     assert "the customers file" in first.tags["churn/changed"]
 
 
+def test_a_second_cause_asks_for_a_model_though_the_first_has_asked_today(automation: Automation) -> None:
+    now = datetime.now(UTC)
+    automation.day("far", of=now)
+    [first], _ = automation.tick(retraining_sensor)
+    automation.too_low(now)
+
+    [second], _ = automation.tick(retraining_sensor)
+    requests, said = automation.tick(retraining_sensor)
+
+    assert (first.run_key, second.run_key) == (f"{now.date()} drift", f"{now.date()} performance")
+    assert requests == []
+    assert "asked for today already" in said
+
+
 def test_a_live_performance_that_is_too_low_asks_for_one_too(automation: Automation) -> None:
     now = datetime.now(UTC)
-    automation.connection.execute(
-        "insert into live_performance (date, model_version, window_days, labelled, churned, roc_auc, roc_auc_error, "
-        "expected_roc_auc, brier, ece, mean_score, churn_rate) values (%s, 1, 30, 1, 1, 0.7, 0.01, 0.86, 0, 0, 0, 0)",
-        (now.date(),),
-    )
+    automation.too_low(now)
 
     [request], _ = automation.tick(retraining_sensor)
 

@@ -33,6 +33,7 @@ from churn_platform.watching.live import live_performance as figures_of
 SESSION: Final = "churn watching"
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
+REASONS_SHOWN: Final = 3
 RATE_CHECKS: Final = ("missing_values", "out_of_range")
 LIVE_FIGURES: Final = tuple(each.name for each in fields(LivePerformance))
 SEVERITY: Final = {Verdict.SHIFTED: dg.AssetCheckSeverity.WARN, Verdict.FAR: dg.AssetCheckSeverity.ERROR}
@@ -84,26 +85,36 @@ customer until then. Next: [customer_outcomes](/assets/customer_outcomes), where
     **WATCHING,
     deps=[customer_outcomes_topic],
     kinds={"kafka", "postgres", "table"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "refused",
+            asset="customer_outcomes",
+            description="Expected: no outcome was refused in the last 24 hours. refused_outcomes has those that were.",
+        )
+    ],
     metadata={**OUTCOME_COLUMNS, "dagster/table_name": "customer_outcomes"},
 )
 def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> dg.MaterializeResult[None]:
     """Who left and who stayed, as the outcomes topic said: each message once, with the offsets after it.
 
-    The [watching_sensor](/automation) asks for it when outcomes wait. A message that says nothing is kept in
-    `refused_outcomes` with its reason, and counted here. Each run goes on where the last one ended.
+    The [watching_sensor](/automation) asks for it when outcomes wait. A message that is no outcome, or has a time that
+    none can have, is kept in `refused_outcomes` with its reason, and counted here. Each run goes on where the last one
+    ended. `churn outcomes reset` and `churn outcomes skip` leave out what cannot be read.
     """
     from churn_platform.watching import outcomes
 
     with postgres.connect(SESSION) as connection:
         taken = outcomes.take(connection, kafka.admin(), kafka.stream(), settings().outcomes_topic)
+        reasons = lookups.refused_since(connection, datetime.now(UTC) - DAY)
     return dg.MaterializeResult(
+        check_results=[_refused(reasons)],
         metadata={
             "outcomes": taken.left + taken.stayed,
             "left": taken.left,
             "stayed": taken.stayed,
             "refused": taken.refused,
             **next_asset("live_performance"),
-        }
+        },
     )
 
 
@@ -326,6 +337,7 @@ def watching_report(
                 live=_records(live_performance[live_performance["date"] == day]),
                 references=references,
                 read_and_dead=lookups.read_and_dead(connection, start, start + DAY),
+                auc_loss=settings().live_auc_loss,
             )
             uri = report.save(page, settings().artifacts)
             context.add_asset_metadata({"report": dg.MetadataValue.path(uri)}, partition_key=day_key(start))
@@ -469,6 +481,18 @@ def _dead_letters(read: int, dead: int, when: str) -> dg.AssetCheckResult:
         description=f"Seen, batches opened {when}: {dead:,} dead letters of {read:,} events. Expected: less than "
         f"{100 * judging.DEAD_LETTERS[0]:g} %; from {100 * judging.DEAD_LETTERS[1]:g} % on it fails.",
         metadata={"events": read, "dead_letters": dead, "rate": rate, "when": when},
+    )
+
+
+def _refused(reasons: Mapping[str, int]) -> dg.AssetCheckResult:
+    """The check of the outcomes, from how many were refused by reason."""
+    commonest = "; ".join(f"{count:,} times: {reason}" for reason, count in list(reasons.items())[:REASONS_SHOWN])
+    return dg.AssetCheckResult(
+        check_name="refused",
+        passed=not reasons,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Seen: {sum(reasons.values()):,} outcomes refused in the last 24 hours. {commonest}".rstrip(),
+        metadata={"refused": sum(reasons.values())},
     )
 
 

@@ -328,6 +328,15 @@ def labelled(connection: psycopg.Connection, start: datetime, end: datetime) -> 
     return counted
 
 
+def refused_since(connection: psycopg.Connection, since: datetime) -> dict[str, int]:
+    """How many outcomes were refused since the moment, by reason, the commonest first."""
+    found = connection.execute(
+        "select reason, count(*) from refused_outcomes where received_at >= %s group by reason order by 2 desc, 1",
+        (since,),
+    )
+    return dict(found.fetchall())
+
+
 def forget(connection: psycopg.Connection, *, before: datetime) -> dict[str, int]:
     """Delete drift of hours, outcomes and refused outcomes from before the moment; figures of days stay.
 

@@ -6,7 +6,9 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from churn_platform.storage.artifacts import REPORTS, delete_folder, join, names, write_bytes
-from churn_platform.watching.drift import Reference
+from churn_platform.watching import judging
+from churn_platform.watching.drift import Reference, Verdict
+from churn_platform.watching.live import LEAST_LABELLED, MOST_ECE, LivePerformance
 
 PAGE: Final = "index.html"
 
@@ -21,6 +23,7 @@ class Page:
         live: rows of live_performance of this day.
         references: of the model versions among them.
         read_and_dead: events that the day's batches have read, and how many became dead letters.
+        auc_loss: so much less ROC AUC than expected is too little.
     """
 
     day: date
@@ -28,6 +31,7 @@ class Page:
     live: Sequence[Mapping[str, Any]]
     references: Mapping[int, Reference]
     read_and_dead: tuple[int, int]
+    auc_loss: float
 
 
 def render(page: Page) -> str:
@@ -47,8 +51,9 @@ def render(page: Page) -> str:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         read=read,
         dead=dead,
+        dead_letters=judging.level(dead / read if read else 0.0, judging.DEAD_LETTERS),
         features=[_feature(row, page.references.get(int(row["model_version"]))) for row in _in_order(page.drift)],
-        live=page.live,
+        live=[{**row, **_live_verdicts(row, page.auc_loss)} for row in page.live],
     )
 
 
@@ -84,7 +89,32 @@ def _feature(row: Mapping[str, Any], reference: Reference | None) -> dict[str, A
             for label, expected, found in zip(feature.labels, feature.counts, row["counts"], strict=True)
             if expected or found
         ]
-    return {**row, "predictions": round(row["sampled"] * row["weight"]), "bins": bins}
+    missing_more = 0.0 if reference is None else row["missing_rate"] - reference.features[row["feature"]].missing_rate
+    is_judged = row["verdict"] != Verdict.TOO_FEW
+    return {
+        **row,
+        "predictions": round(row["sampled"] * row["weight"]),
+        "bins": bins,
+        "missing": judging.level(missing_more, judging.MISSING_MORE) if is_judged else Verdict.TOO_FEW,
+        "out_of_range": (
+            judging.level(row["out_of_range_rate"], judging.OUT_OF_RANGE) if is_judged else Verdict.TOO_FEW
+        ),
+    }
+
+
+def _live_verdicts(row: Mapping[str, Any], auc_loss: float) -> dict[str, str]:
+    """What the page says of a version's live performance, by the same rules as the checks."""
+    found, expected = LivePerformance.of_row(row), row["expected_roc_auc"]
+    if found.labelled < LEAST_LABELLED:
+        return {"roc_auc_verdict": Verdict.TOO_FEW, "ece_verdict": Verdict.TOO_FEW, "verdict": "too few outcomes"}
+    is_worse = _is_number(expected) and found.is_worse_than(expected, by=auc_loss)
+    is_off = found.ece > MOST_ECE
+    said = [text for holds, text in ((is_worse, "worse than expected"), (is_off, "scores are off")) if holds]
+    return {
+        "roc_auc_verdict": Verdict.FAR if is_worse else Verdict.STABLE,
+        "ece_verdict": Verdict.SHIFTED if is_off else Verdict.STABLE,
+        "verdict": ", ".join(said) or ("as expected" if _is_number(expected) else "nothing was expected"),
+    }
 
 
 def _is_number(value: object) -> bool:

@@ -1,5 +1,6 @@
 """Watching, run here on a real stream: drift by hour and day, outcomes, live performance, the page of a day."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -11,12 +12,16 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.loader import LoadingContextForTest
+from psycopg.rows import dict_row
 
 from churn_platform.features.columns import INPUT_COLUMNS, columns_of
 from churn_platform.modeling.bundle import ModelBundle
 from churn_platform.partitions import day_key, hour_key
 from churn_platform.settings import settings
-from churn_platform.watching import lookups
+from churn_platform.storage import archive
+from churn_platform.watching import lookups, retention
 from churn_platform.watching.drift import SCORE, Reference
 from churn_platform_tests.assets.graph import Assets, materializations
 from churn_platform_tests.features.customers import cleaned
@@ -219,6 +224,162 @@ def test_a_champion_that_turns_out_worse_than_when_it_was_trained_fails_its_chec
     assert ("roc_auc" in failed(run)) == bad
     crossed = lookups.crossings(assets.connection, since=datetime.now(UTC).date(), auc_loss=settings().live_auc_loss)
     assert [crossing.cause for crossing in crossed] == (["performance"] if bad else [])
+
+
+def shown(assets: Assets, asset: str, check: str) -> dg.AssetCheckEvaluation:
+    """The result of a check that the asset's page shows; it has to be about the partition's latest materialization."""
+    key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+    record = assets.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert asyncio.run(record.targets_latest_materialization(LoadingContextForTest(assets.instance)))
+    assert record.evaluation is not None
+    return record.evaluation
+
+
+def result_of(assets: Assets, asset: str, check: str, partition: str) -> dg.AssetCheckEvaluation:
+    """The latest result of a check for a partition."""
+    (record,) = assets.instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey(asset), check), limit=1, partition_filter=PartitionKeyFilter(key=partition)
+    )
+    assert record.evaluation is not None
+    return record.evaluation
+
+
+@pytest.mark.usefixtures("reference")
+def test_evaluating_an_older_hour_or_day_leaves_the_latest_ones_result_on_the_page(assets: Assets) -> None:
+    before = HOUR - timedelta(hours=20)  # on the day before
+    judge_hour(assets, *customers(years=10))
+    judge_hour(assets, *customers(hour=before, rows=50), hour=before)
+    for day in (HOUR, before):
+        assets.run("daily_watching_job", partition_key=day_key(day))
+
+    for asset, key, latest, older in (
+        ("drift_hourly", "drift_Age", hour_key(HOUR), hour_key(before)),
+        ("drift_daily", "drift_Age", day_key(HOUR), day_key(before)),
+    ):
+        assert (shown(assets, asset, key).partition, shown(assets, asset, key).passed) == (latest, False)
+        assert not result_of(assets, asset, key, latest).passed
+        assert result_of(assets, asset, key, older).passed
+        assert "too few" in str(result_of(assets, asset, key, older).description)
+
+
+@pytest.mark.usefixtures("reference")
+def test_in_a_run_over_several_hours_each_has_results_of_its_own(assets: Assets) -> None:
+    hours = [HOUR - timedelta(hours=number) for number in (2, 1, 0)]
+    assets.send(*customers(hour=hours[0], years=10), *customers(hour=hours[2]))
+    assets.stream()
+
+    assets.run_window("hourly_watching_job", hour_key(hours[0]), hour_key(hours[2]))
+
+    found = [result_of(assets, "drift_hourly", "drift_Age", hour_key(hour)) for hour in hours]
+    assert [each.passed for each in found] == [False, True, True]
+    assert "no prediction" in str(found[1].description)
+    assert shown(assets, "drift_hourly", "drift_Age").partition == hour_key(hours[2])
+    assets.run_window("hourly_watching_job", hour_key(hours[0]), hour_key(hours[1]))
+    assert shown(assets, "drift_hourly", "drift_Age").partition == hour_key(hours[2])
+
+
+def test_evaluating_an_older_day_leaves_the_latest_live_performance_on_the_page(
+    assets: Assets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVE_WINDOW_DAYS", "1")
+    settings.cache_clear()
+    assets.connection.execute("update model_versions set metrics = metrics || '{\"oof_roc_auc\": 0.7}'")
+    today = datetime.now(UTC)
+    days = [today - timedelta(days=number) for number in (2, 1, 0)]
+    for day, flipped in ((days[0], False), (days[1], True)):
+        sent = customers(hour=day.replace(hour=0, minute=0), rows=1_000)
+        assets.send(*({**each, "true_churn_label": abs(each["true_churn_label"] - flipped)} for each in sent))
+    assets.stream()
+
+    assets.run_window("daily_watching_job", day_key(days[1]), day_key(days[2]))
+    assets.run("daily_watching_job", partition_key=day_key(days[0]))
+
+    page = shown(assets, "live_performance", "roc_auc")
+    assert (page.partition, page.passed) == (day_key(days[1]), False)  # nothing is known of today
+    assert result_of(assets, "live_performance", "roc_auc", day_key(days[0])).passed
+    assert "Not judged: 0" in str(result_of(assets, "live_performance", "roc_auc", day_key(days[2])).description)
+
+
+def test_a_day_without_outcomes_shows_no_reliability_chart_of_another_day(
+    assets: Assets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVE_WINDOW_DAYS", "1")
+    settings.cache_clear()
+    days = [datetime.now(UTC) - timedelta(days=number) for number in (2, 1, 0)]
+    assets.send(*customers(hour=days[0].replace(hour=0, minute=0), rows=300))
+    assets.stream()
+
+    run = assets.run_window("daily_watching_job", day_key(days[0]), day_key(days[2]))
+
+    found = materializations(run, "live_performance")
+    assert ["reliability" in found[day_key(day)] for day in days] == [True, False, False]
+    assert found[day_key(days[1])]["labelled"] == 0
+
+
+@pytest.mark.usefixtures("reference")
+def test_figures_of_past_days_stay_when_what_they_were_made_of_leaves(
+    assets: Assets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHIVE_DAYS", "365")
+    settings.cache_clear()
+    boundary = (datetime.now(UTC) - timedelta(days=90)).replace(hour=0, minute=0, second=0, microsecond=0)
+    for hour in (boundary, boundary + timedelta(hours=23)):
+        assets.send(*customers(hour=hour, years=10, rows=400))
+        key, _ = assets.stream()
+        assets.connection.execute(
+            "update stream_batches set closed = %s, reported = true where batch = %s",
+            (hour + timedelta(minutes=59), key),
+        )
+    day, first, last = day_key(boundary), hour_key(boundary), hour_key(boundary + timedelta(hours=23))
+    assets.run_window("hourly_watching_job", first, last)
+    assets.run("daily_watching_job", partition_key=day)
+    before = figures(assets)
+    assert {verdict for feature, verdict in verdicts(assets) if feature == "Age"} == {"far"}
+    assert len(before["live_performance"]) == 1
+
+    # Time passes: the first hour is older than what is kept, then the whole day.
+    monkeypatch.setenv("ARCHIVE_DAYS", "90")
+    settings.cache_clear()
+    for moment in (boundary + timedelta(hours=1), boundary + timedelta(days=1)):
+        assert archive.archive_next(assets.connection, settings().artifacts, before=moment) is not None
+        now = moment + timedelta(days=90)
+        lookups.forget(assets.connection, before=retention.deletable_before(now, archive_days=90))
+        since = retention.complete_since(now, archive_days=90, batch_seconds=60)
+        assert lookups.hours_to_judge(assets.connection, at_most_every=0, since=since) == []
+        assert lookups.days_to_judge(assets.connection, at_most_every=0, since=since) == []
+        hours_left = {row["hour_timestamp"] for row in figures(assets)["drift_hourly"]}
+        assert len(hours_left) == (2 if moment.hour else 0)  # of a day all hours go together
+        assets.run_window("hourly_watching_job", first, last)
+        run = assets.run("daily_watching_job", partition_key=day)
+
+        after = figures(assets)
+        assert after["drift_daily"] == before["drift_daily"]
+        assert after["live_performance"] == before["live_performance"]
+        assert after["drift_hourly"] in (before["drift_hourly"], [])
+        assert "figures stay as they were" in str(materializations(run, "live_performance")[day]["note"])
+        assert ("note" in materializations(run, "drift_daily")[day]) == (not hours_left)  # its hours are gone
+        assert not result_of(assets, "drift_daily", "drift_Age", day).passed
+        assert "over 800 predictions" in str(result_of(assets, "drift_daily", "drift_Age", day).description)
+
+
+def verdicts(assets: Assets) -> list[tuple[Any, ...]]:
+    """Features and verdicts of days."""
+    return [
+        (feature, verdict) for feature, verdict in assets.connection.execute("select feature, verdict from drift_daily")
+    ]
+
+
+def figures(assets: Assets) -> dict[str, list[dict[str, Any]]]:
+    """All rows of the tables of figures, in order, less the time at which they were computed."""
+    found = {}
+    with assets.connection.cursor(row_factory=dict_row) as cursor:
+        found["drift_hourly"] = cursor.execute("select * from drift_hourly order by 1, 2, 3").fetchall()
+        found["drift_daily"] = cursor.execute("select * from drift_daily order by 1, 2, 3").fetchall()
+        found["live_performance"] = cursor.execute("select * from live_performance order by 1, 2").fetchall()
+    for rows in found.values():
+        for row in rows:
+            del row["updated_at"]
+    return found
 
 
 def make_topic() -> None:
