@@ -265,8 +265,8 @@ def _require_one_file(train_features: pd.DataFrame, train_test_split: pd.DataFra
     Raises:
         TrainingDataError: one of them was made again since, from another file.
     """
-    found = [file_hash(frame).get(FILE_HASH, "unknown") for frame in (train_features, train_test_split)]
-    if found[0] != found[1]:
+    found = [file_hash(frame).get(FILE_HASH) for frame in (train_features, train_test_split)]
+    if None not in found and found[0] != found[1]:
         raise TrainingDataError(
             f"train_features come from the customers file with SHA-256 {found[0]}, train_test_split from the one with "
             f"{found[1]}; a training needs both from one file.",

@@ -8,10 +8,12 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from churn_platform.features.columns import columns_of
+from churn_platform.features.exceptions import FeatureError
 from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.modeling.frames import scorable_columns
 
 
 class ChurnModel(PythonModel):
@@ -32,17 +34,22 @@ class ChurnModel(PythonModel):
 
         Args:
             context: of MLflow.
-            model_input: n rows with the raw columns of the customers file; other columns are ignored.
+            model_input: n rows with the raw columns of the customers file, of any dtypes that can be cast without loss;
+                other columns are ignored.
             params: none are used.
 
         Returns:
             n rows: `probability` P(churn) 0..1, `prediction` 1 where it reaches the bundle's threshold.
 
         Raises:
-            FeatureError: a column is missing or a value has no feature.
+            MlflowException: a column is missing, or rows have values that the stream would refuse, too. `mlflow models
+                serve` answers with its text.
         """
         del context, params
-        probability = self.bundle.score(columns_of(model_input))
+        try:
+            probability = self.bundle.score(scorable_columns(model_input))
+        except FeatureError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
         prediction = (probability >= self.bundle.threshold).astype(np.int64)
         return pd.DataFrame({"probability": probability, "prediction": prediction}, index=model_input.index)
 

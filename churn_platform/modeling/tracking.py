@@ -46,6 +46,7 @@ def log_model(bundle: ModelBundle, *, registered_as: str, example: pd.DataFrame,
             input_example=example[list(INPUT_COLUMNS)].head(EXAMPLE_ROWS),
             registered_model_name=registered_as,
             pip_requirements=requirements(),
+            metadata={"columns": {name: COLUMNS_BY_NAME[name].allowed_when_scored for name in INPUT_COLUMNS}},
         )
     number = logged.registered_model_version
     for key, value in tags.items():
@@ -54,13 +55,17 @@ def log_model(bundle: ModelBundle, *, registered_as: str, example: pd.DataFrame,
 
 
 def signature() -> ModelSignature:
-    """Raw columns in, `probability` (float) and `prediction` (long) out."""
+    """Raw columns in, `probability` (float) and `prediction` (long) out.
+
+    The columns have no types here: MLflow would refuse an integer Age or a float CreditScore of 545.0 before the model
+    sees it. The model casts what loses nothing and judges the rest (`modeling/frames.py`).
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType
 
-    types = {"whole": DataType.long, "number": DataType.double, "category": DataType.string, "text": DataType.string}
     return ModelSignature(
-        inputs=Schema([ColSpec(types[COLUMNS_BY_NAME[name].kind], name) for name in INPUT_COLUMNS]),
+        inputs=Schema([ColSpec(AnyType(), name) for name in INPUT_COLUMNS]),  # type: ignore[no-untyped-call]
         outputs=Schema([ColSpec(DataType.float, "probability"), ColSpec(DataType.long, "prediction")]),
     )
 

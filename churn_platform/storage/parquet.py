@@ -9,8 +9,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 ROWS_AT_ONCE: Final = 1_000_000
-ATTRIBUTES: Final = b"churn_platform.attributes"
-"""Key of the file's own metadata under which a frame's `attrs` are kept, as JSON."""
+ATTRIBUTES: Final = b"PANDAS_ATTRS"
+"""Key of the file's own metadata under which a frame's `attrs` are kept, as JSON; pandas keeps them there, too."""
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:

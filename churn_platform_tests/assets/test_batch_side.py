@@ -20,9 +20,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from churn_platform.assets import preparation, raw, training
+from churn_platform.assets.training_inputs import FILE_HASH
 from churn_platform.checks.batch_side import BATCH_SIDE_CHECKS
 from churn_platform.customers.generator import generate_customers, write_customers
-from churn_platform.customers.reader import read_customers
+from churn_platform.customers.reader import fingerprint, read_customers
 from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, columns_of
 from churn_platform.jobs import data_preparation_job, training_job
 from churn_platform.local.ports import HOST
@@ -131,7 +132,7 @@ def test_preparation_gives_fourteen_features_in_order_and_every_check_passes(bat
     assert len(train) + len(test) == len(cleaned)
     assert tuple(train.columns) == tuple(test.columns) == (*FEATURES, "Exited")
     evaluations = result.get_asset_check_evaluations()
-    assert len(evaluations) == 16
+    assert len(evaluations) == 18
     assert all(evaluation.passed for evaluation in evaluations)
 
 
@@ -208,7 +209,34 @@ def test_the_registered_model_scores_raw_rows_exactly_as_the_bundle(batch_side: 
     np.testing.assert_array_equal(scored["probability"].to_numpy(), bundle.score(columns_of(raw_rows)))
     assert scored["prediction"].tolist() == (scored["probability"] >= bundle.threshold).astype(int).tolist()
     assert model.metadata.get_input_schema().input_names()[:2] == ["CreditScore", "Age"]
+    assert model.metadata.metadata["columns"]["Age"] == "a number from 18 to 120 years, or null"
     assert model.input_example is not None
+
+
+def test_the_registered_model_scores_frames_as_people_have_them_and_refuses_what_the_stream_refuses(
+    batch_side: BatchSide,
+) -> None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    mlflow.set_tracking_uri(settings().tracking_uri)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{batch_side.champion().version}")
+    read = pd.read_csv(settings().churn_raw_csv).dropna(subset=["Gender", "Age"]).head(50)
+    expected = model.predict(read)["probability"].tolist()
+
+    for given in (
+        read.astype({"Age": "int64"}),
+        read.convert_dtypes(),
+        read.astype({"CreditScore": "float64", "HasCrCard": "bool"}),
+        read.astype({"Geography": "category", "Gender": "category"}),
+    ):
+        assert model.predict(given)["probability"].tolist() == expected
+    event = {"CreditScore": 545, "Geography": "Spain", "Gender": "Female", "Age": 26, "Tenure": 4, "Balance": 0}
+    event |= {"NumOfProducts": 2, "HasCrCard": True, "IsActiveMember": 1, "EstimatedSalary": 166_761}
+    assert len(model.predict(pd.DataFrame([event]))) == 1
+    for wrong in ({"Age": 500}, {"Balance": float("inf")}, {"Geography": "Italy"}, {"CreditScore": 545.5}):
+        with pytest.raises(MlflowException, match=f"{next(iter(wrong))} is wrong in 1 of 1 rows"):
+            model.predict(pd.DataFrame([{**event, **wrong}]))
 
 
 def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_side: BatchSide) -> None:
@@ -240,11 +268,18 @@ def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_
             wait_until(answers, 90, "the model's server to answer")
             asked = {"dataframe_split": json.loads(raw_rows.to_json(orient="split", index=False))}
             scored = pd.DataFrame(client.post("/invocations", json=asked).raise_for_status().json()["predictions"])
+            event = json.loads(raw_rows.head(1).assign(Age=41, Balance=0).to_json(orient="records"))[0]
+            answers_to = [
+                client.post("/invocations", json={"dataframe_records": [{**event, **change}]})
+                for change in ({}, {"CreditScore": 545.0, "HasCrCard": True}, {"Age": 500}, {"Geography": "Italy"})
+            ]
         finally:
             os.killpg(server.pid, signal.SIGTERM)  # it starts workers
             server.wait(30)
 
     bundle = ModelBundle.load(champion.uri)
+    assert [answer.status_code for answer in answers_to] == [200, 200, 400, 400]
+    assert "Age is wrong in 1 of 1 rows (500 in row 0)" in answers_to[2].json()["message"]
     served = scored["probability"].to_numpy().astype(np.float32)
     np.testing.assert_array_equal(served, bundle.score(columns_of(raw_rows)))
 
@@ -323,6 +358,34 @@ def test_no_row_of_the_test_split_is_read_before_the_model_is_made(batch_side: B
     made = ModelBundle.load(str(metadata(result, "churn_model")["bundle"]))
     assert made == ModelBundle.load(before.uri)
     assert not result.success, "model_evaluation, which comes last, notices the garbled rows"
+
+
+def test_a_model_is_recorded_with_the_file_of_its_rows_although_newer_data_was_announced_meanwhile(
+    batch_side: BatchSide,
+) -> None:
+    newer = dg.AssetMaterialization("train_test_split", metadata={FILE_HASH: "of another file"})
+    batch_side.instance.report_runless_asset_event(newer)
+
+    made = metadata(batch_side.run("training_job"), "churn_model")
+
+    assert made[FILE_HASH] == fingerprint(settings().churn_raw_csv)
+
+
+def test_features_and_rows_of_different_files_are_not_trained_on(batch_side: BatchSide) -> None:
+    place = f"{settings().artifacts}/assets/train_test_split.parquet"
+    split = batch_side.value("train_test_split")
+    other = split.copy()
+    other.attrs = {FILE_HASH: "of another file"}
+    try:
+        other.to_parquet(place)
+        result = batch_side.run("training_job", raise_on_error=False)
+    finally:
+        split.to_parquet(place)
+
+    failure = result.failure_data_for_node("churn_model")
+    assert failure is not None
+    assert failure.error is not None
+    assert "train_test_split from the one with of another file" in str(failure.error.cause)
 
 
 def test_a_search_is_logged_trial_by_trial_and_taken_from_record_the_next_time(

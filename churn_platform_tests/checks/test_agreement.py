@@ -1,4 +1,4 @@
-"""A customers file and the stream accept and refuse the same values of each column."""
+"""A customers file, the stream and a frame that is scored accept and refuse the same values of each column."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 from hypothesis import HealthCheck, example, given, settings
@@ -16,6 +17,8 @@ from churn_platform.customers.exceptions import WrongValueError
 from churn_platform.customers.reader import read_customers
 from churn_platform.customers.schema import COLUMNS_BY_NAME, Column
 from churn_platform.features.cleaning import clean
+from churn_platform.features.columns import INPUT_COLUMNS
+from churn_platform.modeling.frames import UnscorableRowsError, scorable_columns
 from churn_platform.streaming.events import CUSTOMER_FIELDS, decode
 from churn_platform_tests.streaming.stream import CUSTOMER
 
@@ -79,6 +82,28 @@ def test_a_file_and_the_stream_agree_on_every_value_of_a_column(name: str, tmp_p
     @example(value=5e-324)
     def agree(value: Value) -> None:
         assert file_accepts(column, value, tmp_path) == stream_accepts(column, value)
+
+    agree()
+
+
+def frame_accepts(column: Column, value: Value) -> bool:
+    """Whether a model scores a frame with this value."""
+    row = {name: pd.Series([CUSTOMER[name]], dtype=object) for name in INPUT_COLUMNS}
+    try:
+        scorable_columns(pd.DataFrame({**row, column.name: pd.Series([value], dtype=object)}))
+    except UnscorableRowsError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", INPUT_COLUMNS)
+def test_a_frame_and_the_stream_agree_on_every_value_of_a_column(name: str) -> None:
+    column = COLUMNS_BY_NAME[name]
+
+    @settings(deadline=None)
+    @given(value=values_of(column))
+    def agree(value: Value) -> None:
+        assert frame_accepts(column, value) == stream_accepts(column, value)
 
     agree()
 

@@ -47,7 +47,7 @@ def test_a_customer_in_several_rows_is_counted_and_named_by_id_and_equal_rows_ar
     copied = pd.concat([customers, customers.iloc[[4, 5, 5]]], ignore_index=True)
     copied["RowNumber"] = range(1, len(copied) + 1)
     changed = copied.copy()
-    changed.loc[len(changed) - 1, "Tenure"] += 1
+    changed["Tenure"] += (changed.index == len(changed) - 1).astype(int)
     fourth, fifth = customers["CustomerId"][4], customers["CustomerId"][5]
     rule = unique_rule("CustomerId")
 

@@ -82,7 +82,7 @@ def test_too_few_customers_of_an_outcome_are_refused_with_how_many_are_needed_an
 
 def test_folds_that_would_lack_an_outcome_are_refused_with_how_many_are_needed_and_found() -> None:
     with pytest.raises(TrainingDataError, match=r"4 rows with Exited 1 and 96 with Exited 0.*5 or more of each"):
-        train(MATRIX[:100], np.arange(100) < 4, FEW_TREES)
+        train(MATRIX[:100], (np.arange(100) < 4).astype(np.int64), FEW_TREES)
 
 
 def test_the_data_hash_changes_with_any_value_and_with_nothing_else() -> None:
