@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole platform in containers on this machine: builds what is missing, says what it reused, starts
-# docker-compose.yaml. It refuses while another environment is at work on the same database or topic. docs/images.md
+# docker-compose.yaml. It refuses where another environment publishes to the same topic or from the same database. docs/images.md
 set -euo pipefail
 cd "$(dirname "$0")"
 

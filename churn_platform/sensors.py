@@ -117,9 +117,9 @@ def customer_events_sensor(
     from churn_platform.streaming.exceptions import TopicMissingError
 
     config, now = kafka.stream(), time.time()
+    kafka.claim()
     with postgres.connect("churn sensor") as connection:
         connection.autocommit = True
-        kafka.claim(connection)
         environments.note(connection, config.environment)
         try:
             backlog = topics.backlog(connection, kafka.admin(), config)

@@ -45,6 +45,8 @@ RUN_BY = {
     "churn stream pause": "commands/test_operating.py::test_pause_and_resume_say_what_happens",
     "churn stream reset": "commands/test_operating.py::test_reset_asks_for_the_topics_name_and_says_what_it_drops",
     "churn stream resume": "commands/test_operating.py::test_pause_and_resume_say_what_happens",
+    "churn stream take-over": "commands/test_take_over.py::"
+    "test_a_second_checkout_is_refused_and_takes_over_by_its_own_command",
     "churn up": "commands/test_terminal.py::test_json_has_the_keys_of_the_page",
     "churn verify": "commands/test_operating.py::test_verify_ends_with_1_when_a_law_is_broken",
     "dagster-daemon": "commands/test_dagster_by_hand.py::test_a_dagster_of_your_own_serves_the_platform",

@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.definitions import defs
+from churn_platform.local.stack import Stack
 from churn_platform.partitions import batches, day_key, hour_key
 from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
@@ -27,7 +28,9 @@ from churn_platform.sensors import (
 )
 from churn_platform.settings import settings
 from churn_platform.storage import environments, ledger, model_versions
-from churn_platform.streaming import topics
+from churn_platform.streaming import status, topics
+from churn_platform.streaming.exceptions import EnvironmentConflictError
+from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.streaming.stream import event
 
 
@@ -119,6 +122,25 @@ def test_each_tick_says_which_environment_is_at_work(ticks: Ticks) -> None:
 
     with ticks.connect() as connection:
         assert list(environments.at_work(connection)) == [settings().environment]
+
+
+def test_a_sensor_of_another_environment_is_refused_before_it_writes(
+    ticks: Ticks, stack: Stack, template_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks.tick()
+    with ticks.connect() as connection:
+        first = environments.identify(connection)
+    second = copy_database(stack, template_database)
+    monkeypatch.setenv("DATABASE_URL", second)
+    settings.cache_clear()
+
+    with pytest.raises(EnvironmentConflictError, match=f"belongs to environment {first}"):
+        Ticks(ticks.instance, second).tick()
+
+    assert f"belongs to environment {first}" in " ".join(status.look(KafkaResource().stream()).problems)
+    with psycopg.connect(second) as connection:
+        assert environments.at_work(connection) == {}
+        assert connection.execute("select count(*) from stream_positions").fetchone() == (0,)
 
 
 def test_waiting_events_ask_for_one_run_with_a_planned_key(ticks: Ticks) -> None:

@@ -103,6 +103,7 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> dg.Ma
     """
     from churn_platform.watching import outcomes
 
+    kafka.claim()
     with postgres.connect(SESSION) as connection:
         taken = outcomes.take(connection, kafka.admin(), kafka.stream(), settings().outcomes_topic)
         reasons = lookups.refused_since(connection, datetime.now(UTC) - DAY)

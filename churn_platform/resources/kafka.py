@@ -34,11 +34,8 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
         """An admin client, connected once: a tick must not pay for a connection."""
         return _admin(tuple(settings().kafka_client.items()))
 
-    def claim(self, connection: psycopg.Connection) -> None:
+    def claim(self) -> None:
         """Make sure that no other environment has what this one writes to; asked again after CLAIMED_SECONDS.
-
-        Args:
-            connection: to the platform's database, in autocommit.
 
         Raises:
             EnvironmentConflictError: another has the predictions topic, the consumer group or the database.
@@ -50,7 +47,10 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
         )
         if time.monotonic() - _claimed.get(asked, float("-inf")) < CLAIMED_SECONDS:
             return
-        with EnvironmentGuard(connection, self.admin(), config) as guard:
+        with (
+            psycopg.connect(config.dsn, autocommit=True, application_name="churn sensor") as connection,
+            EnvironmentGuard(connection, self.admin(), config) as guard,
+        ):
             guard.claim()
         _claimed[asked] = time.monotonic()
 

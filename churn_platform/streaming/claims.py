@@ -153,7 +153,20 @@ class Claims:
             self._topic = topics.describe(self._admin, self._config.claims_topic)
         except TopicMissingError:
             self._topic = None
+        except BrokerRefusedError as error:
+            if _code_of(error) in _UNAUTHORIZED:
+                raise self._unusable() from error
+            raise
         return self._topic is not None
+
+    def _unusable(self) -> BrokerRefusedError:
+        name = self._config.claims_topic
+        return BrokerRefusedError(
+            f"The topic {name!r} (CLAIMS_TOPIC) is needed: it records which environment publishes to which topic. "
+            f"Kafka does not let this client see it, or create it where it does not exist.",
+            remedy=f"Create it with one partition and cleanup.policy=compact (kafka-topics.sh --create --topic {name} "
+            f"--partitions 1 --config cleanup.policy=compact), and let this client describe, read and write it.",
+        )
 
     def _make_consumer(self) -> clients.RememberingConsumer:
         if self._consumer is None:
@@ -244,13 +257,7 @@ class Claims:
         except (BrokerRefusedError, KafkaException) as error:
             code = _code_of(error)
             if code in _UNAUTHORIZED:
-                raise BrokerRefusedError(
-                    f"The topic {name!r} (CLAIMS_TOPIC) is needed: it records which environment publishes to which "
-                    f"topic. This client does not see it and may not create it.",
-                    remedy=f"Create it with one partition and cleanup.policy=compact, and let this client describe, "
-                    f"read and write it: kafka-topics.sh --create --topic {name} --partitions 1 "
-                    f"--config cleanup.policy=compact.",
-                ) from error
+                raise self._unusable() from error
             if code != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
         self._topic = topics.describe_new(self._admin, name)

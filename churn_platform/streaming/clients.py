@@ -192,8 +192,8 @@ def _in_words(error: KafkaError, settings: Settings) -> StreamError | None:
         return BrokerRefusedError(
             f"Kafka at {brokers} refused {who}: {cause}.",
             remedy="Give that user the right, or set KAFKA_SASL_USERNAME to another: it has to describe and read "
-            "EVENTS_TOPIC, and OUTCOMES_TOPIC where there is one, to describe, read and write PREDICTIONS_TOPIC, and "
-            "to use the group STREAM_GROUP and the transactional id <STREAM_GROUP>-0; who sends "
+            "EVENTS_TOPIC, and OUTCOMES_TOPIC where there is one, to describe, read and write PREDICTIONS_TOPIC and "
+            "CLAIMS_TOPIC, and to use the group STREAM_GROUP and the transactional id <STREAM_GROUP>-0; who sends "
             "events has to write EVENTS_TOPIC.",
         )
     if code in _SILENCE | _UNREACHABLE:

@@ -293,7 +293,7 @@ class EnvironmentGuard:
             The conflicts that there were.
 
         Raises:
-            EnvironmentConflictError: the other one publishes.
+            EnvironmentConflictError: the other one publishes, or works on this database.
             BrokerRefusedError, BrokersUnreachableError: see clients.explained().
         """
         self._require_tables()
@@ -301,6 +301,7 @@ class EnvironmentGuard:
         found = self.conflicts()
         if not found:
             return []
+        self.require_alone()
         self._require_silence(found, silent_seconds)
         self._claims.create_topic()
         with self._connection.transaction():

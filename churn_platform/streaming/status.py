@@ -15,7 +15,14 @@ from churn_platform.connections import connect
 from churn_platform.storage import ledger, model_versions
 from churn_platform.streaming import topics
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.exceptions import LedgerBehindError, RangeLostError, TopicMissingError
+from churn_platform.streaming.environment_guard import EnvironmentGuard
+from churn_platform.streaming.exceptions import (
+    BrokerRefusedError,
+    BrokersUnreachableError,
+    LedgerBehindError,
+    RangeLostError,
+    TopicMissingError,
+)
 from churn_platform.streaming.publisher import require_not_ahead
 from churn_platform.streaming.reader import make_consumer, markers
 from churn_platform.streaming.topics import LATEST
@@ -140,6 +147,7 @@ def look(config: StreamConfig) -> StreamStatus:
         status.problems.append("The database has no schema of this version: run 'churn db upgrade'.")
     try:
         _look_at_kafka(config, positions, status)
+        _look_at_claims(config, status)
     except TopicMissingError as error:
         status.problems.append(str(error))
     except KafkaException as error:
@@ -212,6 +220,22 @@ def _look_at_kafka(
         status.problems.append(str(error))
     finally:
         consumer.close()
+
+
+def _look_at_claims(config: StreamConfig, status: StreamStatus) -> None:
+    """Fill in what another environment has that this one would write to."""
+    try:
+        with (
+            psycopg.connect(
+                config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
+            ) as connection,
+            EnvironmentGuard(connection, AdminClient({**config.kafka, "log_level": 0}), config) as guard,
+        ):
+            status.problems += [conflict.problem for conflict in guard.conflicts()]
+    except psycopg.OperationalError:
+        return  # is a problem in the status already
+    except (BrokerRefusedError, BrokersUnreachableError) as error:
+        status.problems.append(str(error))
 
 
 def _partition(number: int, end: int, position: _Position | None, marker: int | None) -> PartitionStatus:

@@ -68,6 +68,7 @@ GIVEN = {
     "prepare": ["--logins", "--dagster-home", "{folder}/dagster"],
     "produce": ["--count", "5"],
     "clean": ["--dry-run"],
+    "stream take-over": ["--yes", "nobody"],
     "dlq show": ["0:0"],
     "dlq retry": ["0:0", "--set", "Age=3", "--dry-run"],
     "data generate": ["--rows", "5", "--output", "{folder}/five.csv"],

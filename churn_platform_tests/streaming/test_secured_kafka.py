@@ -29,6 +29,7 @@ from churn_platform.resources import kafka as kafka_resource
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
 from churn_platform.streaming import clients, streaming_run, topics
+from churn_platform.streaming.claims import Claims
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import BrokerRefusedError, BrokersUnreachableError, KafkaSettingsError
 from churn_platform_tests.streaming.secured import PASSWORDS, Authority, SecuredBroker, secured_broker
@@ -301,12 +302,17 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
     user.sets(broker.environment())
     user.churn("produce", "--count", "30")
     config = StreamConfig.from_settings(settings())
+    with Claims(clients.admin(config.kafka), config) as claims:
+        claims.create_topic()
     _grant(
         config,
         (ResourceType.TOPIC, config.events_topic, AclOperation.DESCRIBE),
         (ResourceType.TOPIC, config.predictions_topic, AclOperation.DESCRIBE),
         (ResourceType.TOPIC, config.predictions_topic, AclOperation.READ),
         (ResourceType.TOPIC, config.predictions_topic, AclOperation.WRITE),
+        (ResourceType.TOPIC, config.claims_topic, AclOperation.DESCRIBE),
+        (ResourceType.TOPIC, config.claims_topic, AclOperation.READ),
+        (ResourceType.TOPIC, config.claims_topic, AclOperation.WRITE),
         (ResourceType.GROUP, config.group, AclOperation.READ),
         (ResourceType.GROUP, config.group, AclOperation.DESCRIBE),
         (ResourceType.TRANSACTIONAL_ID, f"{config.group}-0", AclOperation.WRITE),
@@ -322,6 +328,27 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
         _grant(config, (ResourceType.TOPIC, config.events_topic, AclOperation.READ))
         assert stream.stream().events == 30
         assert stream.published_ids() == stream.table_ids()
+
+
+def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_make_it_and_writes_nothing(
+    user: User, broker: SecuredBroker
+) -> None:
+    user.sets({**broker.environment(), "CLAIMS_TOPIC": f"claims-of-nobody-{next(_number)}"})
+    user.churn("produce", "--count", "3")
+    config = StreamConfig.from_settings(settings())
+    _grant(
+        config,
+        *((ResourceType.TOPIC, config.events_topic, each) for each in (AclOperation.DESCRIBE, AclOperation.READ)),
+        *((ResourceType.TOPIC, config.predictions_topic, each) for each in (AclOperation.DESCRIBE, AclOperation.WRITE)),
+        *((ResourceType.GROUP, config.group, each) for each in (AclOperation.DESCRIBE, AclOperation.READ)),
+    )
+    user.sets(broker.environment("intruder"))
+
+    with pytest.raises(BrokerRefusedError, match=r"\(CLAIMS_TOPIC\) is needed.*cleanup\.policy=compact"):
+        _run(user)
+
+    with user.stream() as stream:
+        assert stream.value("select count(*) from stream_positions") == 0
 
 
 @pytest.mark.faults
