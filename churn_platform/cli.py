@@ -26,9 +26,9 @@ for command in (
     stack.down,
     stack.status,
     stack.logs,
-    prepare,
-    produce,
-    verify,
+    stack.with_our_servers(prepare),
+    stack.with_our_servers(produce),
+    stack.with_our_servers(verify),
     settings,
     clean,
     completion,
@@ -38,8 +38,12 @@ app.add_typer(stream.app, name="stream")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(outcomes.app, name="outcomes")
 app.add_typer(model.app, name="model")
-app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
+for group in (stream.app, dlq.app, model.app, db.app):
+    for described in group.registered_commands:
+        if described.callback is not None:
+            described.callback = stack.with_our_servers(described.callback)
+app.add_typer(data.app, name="data")
 
 if __name__ == "__main__":
     app()

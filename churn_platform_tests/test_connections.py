@@ -45,6 +45,7 @@ ENVIRONMENT = {
     "PGDATABASE": "nowhere",
     "PGUSER": "nobody",
     "PGTARGETSESSIONATTRS": "read-only",
+    "PGSSLMODE": "require",
 }
 
 
@@ -81,7 +82,7 @@ def settings_of(connection: psycopg.Connection) -> dict[str, str]:
 def as_url(dsn: str) -> str:
     """A connection string as a URL."""
     parts = conninfo_to_dict(dsn)
-    return f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    return f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}?sslmode=disable"
 
 
 def test_the_login_of_these_tests_says_otherwise(hostile_login: str) -> None:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,7 @@ def demo(
                 load_settings(),
                 scenario.Plan(rate=rate, seconds=seconds, mix=Mix(bad=0.01, duplicates=0.01, late=0.01)),
                 dagster_url=stack.addresses["dagster"],
+                require_ours=partial(stack.require_ours, "webserver"),
                 step=display.step,
                 progress=display.sent,
             )

@@ -1,9 +1,11 @@
 """`churn up`, `down`, `status` and `logs`: the embedded servers."""
 
 import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, ParamSpec, Self, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,6 +21,9 @@ from churn_platform.settings import load_settings
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
     from churn_platform.streaming.status import StreamStatus
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 FOLLOW_PAUSE = 0.2  # seconds between two looks at a log that is followed
 DETAIL_PAUSE = 2  # seconds between two lines about the same part, where lines stay
@@ -81,6 +86,18 @@ def the_stack(*, services_only: bool = False) -> Stack:
     return Stack(load_settings().churn_local, services_only=services_only)
 
 
+def with_our_servers(command: Callable[P, R]) -> Callable[P, R]:
+    """The command, refused while another process listens at an address that it would take for an embedded server's."""
+
+    @wraps(command)
+    def checked(*arguments: P.args, **options: P.kwargs) -> R:
+        with plain_errors():
+            the_stack().require_ours()
+        return command(*arguments, **options)
+
+    return checked
+
+
 def up(
     services_only: Annotated[
         bool, typer.Option("--services-only", help="Without Dagster: for a 'dg dev' by hand.")
@@ -137,7 +154,7 @@ def status(as_json: AsJson = False) -> None:
     with plain_errors(), Working("Asking the servers"):
         stack = the_stack()
         parts, left_over = stack.status(), stack.left_over()
-        stream = _stream_status()
+        stream = _stream_status(parts)
     if as_json:
         emit({"servers": [part.as_dict() for part in parts], "stream": stream.as_dict()})
     elif not parts and stream.topic is None:
@@ -155,12 +172,15 @@ def status(as_json: AsJson = False) -> None:
         raise typer.Exit(ExitCode.NOT_SO)
 
 
-def _stream_status() -> "StreamStatus":
-    """How the stream stands, as far as there are servers to ask."""
+def _stream_status(parts: list[PartStatus]) -> "StreamStatus":
+    """How the stream stands, as far as there are servers to ask. Those of another platform are not asked."""
     from churn_platform.settings import SettingsError
     from churn_platform.streaming import status as streaming
     from churn_platform.streaming.config import StreamConfig
 
+    taken = [part.problem for part in parts if part.state == "port taken" and part.problem is not None]
+    if taken:
+        return streaming.StreamStatus(problems=taken)
     try:
         config = StreamConfig.from_settings(load_settings())
     except SettingsError as error:

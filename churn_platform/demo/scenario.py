@@ -116,12 +116,21 @@ class Outcome:
     hourly_predictions_match: bool
 
 
-def run(settings: Settings, plan: Plan, *, dagster_url: str, step: Step, progress: Callable[[int], None]) -> Outcome:
+def run(
+    settings: Settings,
+    plan: Plan,
+    *,
+    dagster_url: str,
+    require_ours: Callable[[], None],
+    step: Step,
+    progress: Callable[[int], None],
+) -> Outcome:
     """Walk the whole way once.
 
     Args:
         settings: of the stack that is up.
         dagster_url: address of the Dagster webserver.
+        require_ours: raises when another process answers there; called before anything is sent.
         step: shows a step by its title while it lasts.
         progress: called with the number of events sent so far.
 
@@ -131,7 +140,9 @@ def run(settings: Settings, plan: Plan, *, dagster_url: str, step: Step, progres
     config = StreamConfig.from_settings(settings)
     for job, title in zip(BATCH_SIDE, ("Preparing the data", "Training a model"), strict=True):
         with step(f"{title}: {job}"):
+            require_ours()
             _launch(dagster_url, job)
+    require_ours()
     admin = AdminClient(config.kafka)
     topics.create_missing(admin, config)
     rows = producer.rows_of(read_customers(settings.churn_raw_csv))

@@ -3,6 +3,7 @@
 import socket
 import struct
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -21,14 +22,14 @@ def listens(pid: int, place: Place) -> bool:
     return _socket_owner(place) == pid if isinstance(place, Path) else place in _ports(pid)
 
 
-def other_listener(pid: int | None, place: Place) -> str | None:
-    """Which process listens at the place instead of ours, for a message; None when ours does, or none.
+def other_listener(ours: Collection[int], place: Place) -> str | None:
+    """Which process listens at the place instead of ours, for a message; None when one of ours does, or none at all.
 
     Args:
-        pid: our process; None when it does not run.
-        place: where it should listen.
+        ours: processes that may listen there.
+        place: where one of them should.
     """
-    if pid is not None and listens(pid, place):
+    if any(listens(pid, place) for pid in ours):
         return None
     if isinstance(place, Path):
         owner = _socket_owner(place)
@@ -36,7 +37,7 @@ def other_listener(pid: int | None, place: Place) -> str | None:
         owner = next((process.pid for process in psutil.process_iter() if place in _ports(process.pid)), 0)
     else:
         return None
-    if owner is None or (pid is not None and listens(pid, place)):  # ours began to listen while we looked
+    if owner is None or any(listens(pid, place) for pid in ours):  # ours began to listen while we looked
         return None
     return _name(owner)
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import psutil
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from churn_platform.connections import IGNORED_VARIABLES, connect
 from churn_platform.local.errors import StackError
@@ -74,7 +75,8 @@ def password(file: Path) -> str:
 
 def dsn(login: Login, *, port: int, password: str) -> str:
     """Connection string of the embedded database for one login."""
-    return f"postgresql://{login.name}:{quote(password, safe='')}@{HOST}:{port}/{DATABASE}"
+    # without sslmode a PGSSLMODE in the environment, meant for another server, would ask this one for TLS
+    return f"postgresql://{login.name}:{quote(password, safe='')}@{HOST}:{port}/{DATABASE}?sslmode=disable"
 
 
 def binaries() -> Path:
@@ -208,7 +210,7 @@ def _initialize(folder: Path, password: str, as_user: str | None) -> None:
 
 
 def _maintenance(address: str) -> str:
-    return address.removesuffix(f"/{DATABASE}") + "/postgres"
+    return make_conninfo(address, dbname="postgres")
 
 
 def answers(address: str) -> bool:

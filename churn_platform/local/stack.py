@@ -572,6 +572,39 @@ class Stack:
         """How many processes an earlier stack left running without a supervisor."""
         return 0 if self.is_up else len(left_over(self.local)) if self.local.exists() else 0
 
+    def require_ours(self, *others: str) -> None:
+        """Refuse to go on when another process listens at an address that the settings have from this stack.
+
+        An address that was written down outlives the server: after a power failure, or while a server of ours is down,
+        another platform may listen there.
+
+        Args:
+            others: parts to look at too, which no setting names.
+
+        Raises:
+            PortTakenError: there is such an address.
+        """
+        if not self.local.exists() or "dagster" not in self._ports:
+            return
+        current = load_settings()
+        named = {
+            "kafka": current.kafka_bootstrap_servers,
+            "postgres": current.database_url.get_secret_value() if current.database_url else None,
+            "mlflow": current.mlflow_tracking_uri,
+        }
+        states = self._supervisor.states() if self._supervisor.answers() else {}
+        for part in self._parts:
+            in_use = part.name in others or named.get(part.name) == self.addresses.get(part.name, "")
+            if part.command and in_use:
+                ours = _pids(states[part.name]) if part.name in states else self._left_over_pids()
+                taken = _port_taken(part, ours)
+                if taken is not None:
+                    raise PortTakenError(part.name, part.title, taken)
+
+    def _left_over_pids(self) -> set[int]:
+        database = postgres.left_over(self.local / "postgres")
+        return {process.pid for process in (*left_over(self.local), *([database] if database else []))}
+
     def log_file(self, name: str) -> Path:
         """Log of a part.
 
@@ -628,7 +661,7 @@ def _condition(part: Part, states: Mapping[str, ProcessState]) -> tuple[str, str
     state = states.get(part.name)
     if state is None or state.state == "STOPPED":
         return "stopped", None
-    taken = _port_taken(part, state)
+    taken = _port_taken(part, _pids(state))
     if taken is not None:
         return "port taken", taken
     if state.state in FAILED:
@@ -636,6 +669,10 @@ def _condition(part: Part, states: Mapping[str, ProcessState]) -> tuple[str, str
     if _is_ready(part, states):
         return "ready", None
     return "starting" if time.time() - state.since < part.deadline else "not answering", None
+
+
+def _pids(state: ProcessState) -> set[int]:
+    return set() if state.pid is None else {state.pid}
 
 
 def _is_ready(part: Part, states: Mapping[str, ProcessState]) -> bool:
@@ -650,10 +687,15 @@ def _is_ready(part: Part, states: Mapping[str, ProcessState]) -> bool:
     return all(listening.listens(pid, place) for place in answering.listens_at) and part.ready(state.since)
 
 
-def _port_taken(part: Part, state: ProcessState) -> str | None:
-    """Which other process listens where this part should, as a sentence; None when none does."""
+def _port_taken(part: Part, ours: Collection[int]) -> str | None:
+    """Which other process listens where this part should, as a sentence; None when none does.
+
+    Args:
+        part: one of ours.
+        ours: its processes, of which there is one or none.
+    """
     for place in part.listens_at:
-        other = listening.other_listener(state.pid, place)
+        other = listening.other_listener(ours, place)
         if other is not None:
             where = f"port {place} of {HOST}" if isinstance(place, int) else str(place)
             return f"{part.title} cannot use {where}: {other} listens there."
@@ -736,7 +778,7 @@ class _Start:
             if self._given_up.wait(PAUSE):
                 raise _GivenUpError
             state = states[part.name]
-            taken = _port_taken(part, state)
+            taken = _port_taken(part, _pids(state))
             if taken is not None:
                 raise PortTakenError(part.name, part.title, taken)
             first_pid = first_pid or state.pid

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 from mlflow import MlflowClient
+from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.local import kafka, postgres
 from churn_platform.local.errors import StackError
@@ -283,3 +284,58 @@ def test_a_long_path_moves_the_sockets_to_a_short_one(tmp_path: Path) -> None:
 
 def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    ("variable", "change", "reason"),
+    [
+        ("DATABASE_URL", {"password": "wrong"}, "password authentication failed"),
+        ("DATABASE_URL", {"user": "nobody", "password": "wrong"}, 'password authentication failed for user "nobody"'),
+        ("DATABASE_URL", {"dbname": "nowhere"}, 'database "nowhere" does not exist'),
+        ("DATABASE_OWNER_URL", {"password": "wrong"}, "password authentication failed"),
+    ],
+    ids=["password", "role", "database", "owner"],
+)
+def test_a_postgres_of_yours_that_refuses_is_named_with_its_reason_at_once(
+    sandbox: Sandbox, stack: Stack, variable: str, change: dict[str, str], reason: str
+) -> None:
+    given = {
+        "KAFKA_BOOTSTRAP_SERVERS": stack.addresses["kafka"],
+        "DATABASE_URL": stack.addresses["postgres"],
+        "DATABASE_OWNER_URL": stack.owner_dsn,
+    }
+    mine = sandbox.stack(**given | {variable: _changed(given[variable], change)})
+    asked_before = _refusals(stack)
+
+    with pytest.raises(StackError) as failure:
+        mine.start()
+
+    assert failure.value.problem.startswith(f"Your own PostgreSQL cannot be used. {variable} is refused: ")
+    assert reason in failure.value.problem
+    assert "does not answer" not in str(failure.value)
+    assert not {"wrong", stack.owner_dsn} & set(str(failure.value).split())
+    assert len(_refusals(stack)) - len(asked_before) <= 2  # libpq may ask twice: it is no use to go on
+    assert not mine.is_up
+
+
+def _changed(url: str, change: dict[str, str]) -> str:
+    parts = conninfo_to_dict(url) | change
+    return f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+
+
+def _refusals(stack: Stack) -> list[str]:
+    log = stack.log_file("postgres").read_text(errors="replace")
+    return [line for line in log.splitlines() if "FATAL:" in line]
+
+
+def test_a_server_of_yours_that_answers_otherwise_is_named_with_what_it_answers(sandbox: Sandbox, stack: Stack) -> None:
+    address = f"{stack.addresses['mlflow']}/elsewhere"
+    mine = sandbox.stack(
+        KAFKA_BOOTSTRAP_SERVERS=stack.addresses["kafka"],
+        DATABASE_URL=stack.addresses["postgres"],
+        DATABASE_OWNER_URL=stack.owner_dsn,
+        MLFLOW_TRACKING_URI=address,
+    )
+
+    with pytest.raises(StackError, match=f"Your own MLflow cannot be used. {address}/health answers with HTTP 404"):
+        mine.start()

@@ -9,18 +9,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.local.errors import PortTakenError
-from churn_platform.local.ports import ANY_FREE_PORTS
+from churn_platform.local.ports import ANY_FREE_PORTS, HOST
 from churn_platform.local.stack import Phase, Stack, Step
 from churn_platform_tests.local.strangers import stranger
 from churn_platform_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
-runner = CliRunner()
+runner = CliRunner(env={"COLUMNS": "300"})
 
 
 @pytest.fixture
@@ -68,8 +69,13 @@ def test_a_server_whose_port_another_has_taken_is_not_ready(name: str, stack: St
         with pytest.raises(PortTakenError, match=f"process {listening()} ") as refused:
             stack.start_part(name)
         assert not stack.is_ready(name)
+        with pytest.raises(PortTakenError, match=str(listening())):
+            stack.require_ours()
         outcome = runner.invoke(app, ["status", "--json"])
+        produced = runner.invoke(app, ["produce", "--count", "1"])
 
+    assert produced.exit_code == ExitCode.FAILED
+    assert refused.value.problem in produced.output.replace("\n", " ")
     assert str(port_of(stack, name)) in refused.value.problem
     assert outcome.exit_code == ExitCode.NOT_SO
     (part,) = (part for part in json.loads(outcome.stdout)["servers"] if part["name"] == name)
@@ -105,6 +111,43 @@ def test_a_port_that_another_takes_before_ours_listens_is_given_up_for_a_free_on
             assert str(taken[0]) not in (mine.local / "env").read_text()
         finally:
             mine.stop()
+
+
+def test_an_address_that_outlived_its_server_is_not_trusted(
+    embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = sandbox(folder, embedded_only, stack, "kafka")
+    mine.start()
+    port, written = port_of(mine, "kafka"), (mine.local / "env").read_text()
+    mine.stop()
+    (mine.local / "env").write_text(written)  # as after a power failure
+    monkeypatch.setenv("CHURN_LOCAL", str(mine.local))
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
+
+    with stranger("kafka", port, other) as listening:
+        outcome = runner.invoke(app, ["produce", "--count", "1"])
+
+        topics = AdminClient({"bootstrap.servers": f"{HOST}:{port}"}).list_topics(timeout=10).topics
+        assert outcome.exit_code == ExitCode.FAILED
+        assert f"port {port} of {HOST}: process {listening()} " in outcome.output
+        assert not [name for name in topics if not name.startswith("__")]
+
+
+def test_the_demonstration_sends_nothing_to_a_web_server_that_is_not_ours(
+    embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path
+) -> None:
+    mine = sandbox(folder, embedded_only, stack, "webserver")
+    mine.start()
+    try:
+        mine.require_ours("webserver")
+        mine.stop_part("webserver")
+        with (
+            stranger("webserver", port_of(mine, "webserver"), other),
+            pytest.raises(PortTakenError, match="Dagster UI cannot use port"),
+        ):
+            mine.require_ours("webserver")
+    finally:
+        mine.stop()
 
 
 def test_a_code_server_that_another_has_displaced_is_not_ready(

@@ -24,6 +24,7 @@ OTHERS = {
     "PGTZ": "Asia/Tokyo",
     "PGSERVICE": "nowhere",
     "PGPORT": "1",
+    "PGSSLMODE": "require",
     "_JAVA_OPTIONS": "-Xmx1k",
     "JAVA_TOOL_OPTIONS": "-Xmx1k",
     "KAFKA_OPTS": "-Xmx1k",
