@@ -14,6 +14,7 @@ from churn_platform.streaming.exceptions import ResetError, StreamIsLiveError
 from churn_platform.streaming.reader import TRUNCATED_REMEDY
 from churn_platform.streaming.topics import EARLIEST, LATEST
 
+LONGEST_OFFSET: Final = 20  # digits; an offset has 64 bits
 EARLIEST_WORD: Final = "earliest"
 LATEST_WORD: Final = "latest"
 
@@ -143,6 +144,6 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
 def _offset(to: str, *, oldest: int, last: int) -> int:
     if to in (EARLIEST_WORD, LATEST_WORD):
         return oldest if to == EARLIEST_WORD else last
-    if not (to.isascii() and to.isdigit()):
+    if not (to.isascii() and to.isdigit() and len(to) <= LONGEST_OFFSET):
         raise ResetError(f"--to is {to!r}: expected an offset, {EARLIEST_WORD} or {LATEST_WORD}.")
     return int(to)
