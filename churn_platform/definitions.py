@@ -8,6 +8,7 @@ import dagster as dg
 from churn_platform.assets import metrics, predictions, preparation, raw, training, watching
 from churn_platform.automation import retraining_sensor, watching_sensor
 from churn_platform.checks.batch_side import BATCH_SIDE_CHECKS
+from churn_platform.dg_errors import show_plainly
 from churn_platform.jobs import (
     IN_PROCESS,
     daily_metrics_job,
@@ -81,4 +82,5 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
     )
 
 
+show_plainly()
 defs = build_defs()

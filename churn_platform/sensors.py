@@ -84,7 +84,10 @@ class _State:
 
     observed: float = 0.0
     waiting: int = -1
+    held: int = 0
     missing: dict[str, float] = field(default_factory=dict)
+    # By Kafka partition: the last stable offset behind which something is held back, and since when it is the same.
+    stuck: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, cursor: str | None) -> "_State":
@@ -94,11 +97,17 @@ class _State:
     def dump(self) -> str:
         return json.dumps(asdict(self))
 
-    def wants_observation(self, waiting: int, now: float) -> bool:
+    def wants_observation(self, waiting: int, held: int, now: float) -> bool:
         """Once a minute, and when the lag comes to rest or begins."""
-        changed = (waiting == 0) != (self.waiting == 0)
-        due = now - self.observed >= OBSERVE_SECONDS and not waiting == self.waiting == 0
+        changed = (waiting == 0) != (self.waiting == 0) or (held == 0) != (self.held == 0)
+        due = now - self.observed >= OBSERVE_SECONDS and not waiting == self.waiting == held == self.held == 0
         return changed or due
+
+    def stuck_at(self, backlog: "topics.Backlog", now: float) -> dict[str, tuple[int, float]]:
+        """What is held back now, and since when: as before, where the transaction is the same."""
+        ends = {str(partition): backlog.ends[partition] for partition, count in backlog.held.items() if count}
+        known = {partition: since for partition, (end, since) in self.stuck.items() if end == ends.get(partition)}
+        return {partition: (end, known.get(partition, now)) for partition, end in ends.items()}
 
 
 @dg.sensor(
@@ -126,6 +135,7 @@ def customer_events_sensor(
         except TopicMissingError as error:
             return dg.SkipReason(str(error))
         state = _State.load(context.cursor)
+        stuck, held = state.stuck_at(backlog, now), sum(backlog.held.values())
         runs = _streaming_runs(context.instance, connection, state.missing, now)
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
             orphan_materialization(batch, ledger.ranges_of(connection, batch.batch))
@@ -135,6 +145,8 @@ def customer_events_sensor(
         decision = planning.decide(
             planning.Observed(
                 waiting=backlog.waiting,
+                held=held,
+                held_seconds=max((now - since for _, since in stuck.values()), default=0.0),
                 unpublished=ledger.may_be_unpublished(connection, config.events_topic),
                 active_runs=len(runs.active),
                 starting_seconds=runs.starting_seconds,
@@ -149,10 +161,10 @@ def customer_events_sensor(
             batch_seconds=config.batch_seconds,
         )
         # Asking for the markers takes half a second. Where a run is to start, the next tick does it.
-        if not decision.launch and state.wants_observation(backlog.waiting, now):
+        if not decision.launch and state.wants_observation(backlog.waiting, held, now):
             events += _observations(backlog, kafka.published(backlog.topic))
-            state = replace(state, observed=now, waiting=backlog.waiting)
-        cursor = replace(state, missing=runs.missing).dump()
+            state = replace(state, observed=now, waiting=backlog.waiting, held=held)
+        cursor = replace(state, missing=runs.missing, stuck=stuck).dump()
         if not decision.launch:
             return dg.SensorResult(skip_reason=decision.reason, asset_events=events, cursor=cursor)
         if batch is not None and not runs.active:
@@ -287,16 +299,30 @@ def _observations(backlog: "topics.Backlog", published: Mapping[int, int]) -> li
     """Both topics' lags: offsets that wait to be scored, and those scored that wait to be published."""
     published = {p: published.get(p, position) for p, position in backlog.positions.items()}
     return [
-        _lag(customer_events.key, reached=backlog.positions, ends=backlog.ends),
+        _lag(customer_events.key, reached=backlog.positions, ends=backlog.ends, held=backlog.held),
         _lag(churn_predictions_topic.key, reached=published, ends=backlog.positions),
     ]
 
 
-def _lag(asset: dg.AssetKey, *, reached: Mapping[int, int], ends: Mapping[int, int]) -> dg.AssetObservation:
-    """How far a stage of the stream is behind, in offsets of the events topic, by Kafka partition."""
+def _lag(
+    asset: dg.AssetKey,
+    *,
+    reached: Mapping[int, int],
+    ends: Mapping[int, int],
+    held: Mapping[int, int] | None = None,
+) -> dg.AssetObservation:
+    """How far a stage of the stream is behind, in offsets of the events topic, by Kafka partition.
+
+    Args:
+        held: offsets behind the ends, which wait for a transaction that is still open.
+    """
     lag = {partition: max(0, end - reached[partition]) for partition, end in ends.items()}
     rows = [{"kafka_partition": p, "reached": reached[p], "end": ends[p], "lag": lag[p]} for p in ends]
-    return dg.AssetObservation(asset, metadata={"lag": sum(lag.values()), **rows_table("partitions", rows)})
+    metadata: dict[str, int] = {"lag": sum(lag.values())}
+    if held is not None:
+        metadata["behind_open_transactions"] = sum(held.values())
+        rows = [{**row, "behind_open_transactions": held[row["kafka_partition"]]} for row in rows]
+    return dg.AssetObservation(asset, metadata={**metadata, **rows_table("partitions", rows)})
 
 
 def _age(moment: datetime | None, now: float) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.assets.predictions import SESSION_TAG

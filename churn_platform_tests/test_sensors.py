@@ -32,6 +32,7 @@ from churn_platform.streaming import status, topics
 from churn_platform.streaming.exceptions import EnvironmentConflictError
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.waiting import wait_until
 
 
 @dataclass
@@ -335,6 +336,32 @@ def test_the_lag_is_observed_once_the_run_for_the_first_events_was_asked_for(tic
         if isinstance(each, dg.AssetObservation)
     }
     assert lags == {"customer_events": 7, "churn_predictions_topic": 0}
+
+
+def test_offsets_behind_an_open_transaction_are_said_and_observed_with_how_long(ticks: Ticks) -> None:
+    ticks.tick()
+    producer = Producer({**settings().kafka_client, "transactional.id": f"of {settings().events_topic}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(4):
+        producer.produce(settings().events_topic, json.dumps(event(number)).encode(), partition=0)
+    producer.flush(30)
+
+    result = ticks.tick()
+    state = json.loads(ticks.cursor or "{}")
+    state["stuck"] = {partition: [end, since - 90] for partition, (end, since) in state["stuck"].items()}
+    ticks.cursor = json.dumps(state)
+    reason = ticks.reason()
+    producer.abort_transaction(30)
+
+    (lag,) = (
+        each.metadata
+        for each in result.asset_events
+        if isinstance(each, dg.AssetObservation) and each.asset_key.to_user_string() == "customer_events"
+    )
+    assert (lag["lag"].value, lag["behind_open_transactions"].value) == (0, 4)
+    assert "4 more behind a transaction that is open for 9" in reason
+    wait_until(lambda: "more behind" not in str(ticks.tick().skip_reason))
 
 
 def test_up_to_date_hours_ask_for_nothing(ticks: Ticks) -> None:

@@ -152,9 +152,7 @@ class Database:
         Raises:
             CleanError: the login lacks a right.
         """
-        with connect(
-            dsn or self._dsn, autocommit=True, connect_timeout=10, application_name=SESSION
-        ) as connection:
+        with connect(dsn or self._dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
             try:
                 yield connection
             except psycopg.errors.InsufficientPrivilege as error:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
+import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,8 @@ UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 # Between two looks whether retried letters are resolved.
 LOOK_SECONDS: Final = 0.2
 AT_ONCE: Final = 10_000
+AT_MOST: Final = 2**31 - 1
+LONGEST_NUMBER: Final = 20  # digits; an offset has 64 bits
 
 
 class ShownState(StrEnum):
@@ -59,7 +62,7 @@ def list_letters(
     reason: Reason = None,
     since: Since = None,
     state: Annotated[ShownState | None, typer.Option(help="Retried: sent again, not scored yet.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="How many letters, the latest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, max=AT_MOST, help="How many letters, the latest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, and count them by reason. In the counts, … stands for what varies.
@@ -150,8 +153,8 @@ def retry(
 ) -> None:
     """Send dead letters again, corrected, as events of their own. A letter retried twice counts once.
 
-    A correction that would be a dead letter again is refused, the others are sent. Exit code 1 when one was refused
-    or, with --wait, one is not resolved.
+    A correction that would be a dead letter again is refused, the others are sent. Exit code 1 when one was refused,
+    when no letter has the reason or, with --wait, when one is not resolved.
 
     Example: churn dlq retry --reason Gender --set Gender=Female --wait 30
     """
@@ -186,14 +189,14 @@ def retry(
                 f"{len(corrected):,} sent to {config.events_topic}, {len(refused):,} refused. "
                 f"'churn dlq list --state retried' shows those that are not scored yet."
             )
-        elif not letters:
-            say("No such open dead letter.")
+        if not letters:
+            say("No such open dead letter. 'churn dlq list' shows those there are.")
         unresolved = 0 if wait is None or dry_run else _wait(connection, corrected, seconds=wait, say=say)
     if as_json:
         events = [json.loads(each.value) for each in corrected] if dry_run else []
         sent = 0 if dry_run else len(corrected)
         emit({"sent": sent, "refused": refused, "unresolved": unresolved, "would_send": events})
-    if refused or unresolved:
+    if refused or unresolved or not letters:
         raise typer.Exit(ExitCode.NOT_SO)
 
 
@@ -293,7 +296,7 @@ def _time(moment: datetime | None) -> str:
 
 def _place(text: str) -> tuple[int, int]:
     partition, _, offset = text.partition(":")
-    if not (partition.isdecimal() and offset.isdecimal()):
+    if not all(number.isdecimal() and len(number) <= LONGEST_NUMBER for number in (partition, offset)):
         _refuse(f"{text!r} is no place: expected PARTITION:OFFSET, such as 0:1041.")
     return int(partition), int(offset)
 
@@ -304,8 +307,8 @@ def _change(text: str) -> tuple[str, object]:
     if not (name and equals):
         _refuse(f"{text!r} is no correction: expected FIELD=VALUE, such as Gender=Female or Age=41.")
     try:
-        return name, json.loads(value)
-    except ValueError:
+        return name, msgspec.json.decode(value)  # unlike Python's own it takes no NaN and no 1e999 for a number
+    except (ValueError, RecursionError):
         return name, value
 
 
@@ -313,13 +316,15 @@ def _moment(text: str | None) -> datetime | None:
     if text is None:
         return None
     number, unit = text[:-1], text[-1:]
-    if number.isdecimal() and unit in UNITS:
-        return datetime.now(UTC) - timedelta(**{UNITS[unit]: int(number)})
     try:
+        if number.isdecimal() and unit in UNITS:
+            return datetime.now(UTC) - timedelta(**{UNITS[unit]: int(number)})
         moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        _refuse(f"--since is {text!r}, which is before the year 1. Leave --since out to have all dead letters.")
     except ValueError:
         _refuse(f"--since is {text!r}: expected a moment such as 2026-11-24T08:00:00Z, or how long ago: 30m, 2h, 7d.")
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -147,7 +147,7 @@ def down(as_json: AsJson = False) -> None:
 def status(as_json: AsJson = False) -> None:
     """Show each part (whether it answers, where, its process) and how the stream stands.
 
-    Exit code 1 when a part that should answer does not.
+    Exit code 1 when a part that should answer does not, or refuses.
 
     Example: churn status --json
     """
@@ -168,7 +168,7 @@ def status(as_json: AsJson = False) -> None:
             complaints.print(Text(part.problem, style="red"), soft_wrap=True)
     if left_over:
         complaints.print(f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red")
-    if left_over or any(part.state in NOT_WELL for part in parts):
+    if left_over or not stream.answered or any(part.state in NOT_WELL for part in parts):
         raise typer.Exit(ExitCode.NOT_SO)
 
 

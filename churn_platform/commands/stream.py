@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from churn_platform.commands.stack import the_stack
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output, plain_errors
 from churn_platform.connections import connect
+
+if TYPE_CHECKING:  # takes a moment to import
+    import psycopg
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -36,15 +39,18 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
+            _check_topic(connection, name)
             before = ledger.paused_since(connection, name)
             ledger.pause(connection, name)
             holder, _ = ledger.lock_sessions(connection, name)
+    live = holder is not None and holder.startswith(ledger.SESSION_PREFIX)
     if as_json:
-        emit({"topic": name, "changed": before is None, "live": holder is not None})
+        emit({"topic": name, "changed": before is None, "live": live})
     elif before is not None:
         _say(f"{name} is paused already, since {before:%Y-%m-%d %H:%M:%S %Z}.")
-    elif holder is None:
-        _say(f"{name} is paused. No run is live, and none is launched until 'churn stream resume'.")
+    elif not live:
+        other = "" if holder is None else f" {holder or 'A session without a name'!r} holds the stream's lock."
+        _say(f"{name} is paused. No run is live, and none is launched until 'churn stream resume'.{other}")
     else:
         _say(
             f"{name} is paused. The live run ends after its current commit, within about 5 s, with all that it read "
@@ -65,6 +71,7 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
+            _check_topic(connection, name)
             was_paused = ledger.resume(connection, name)
     if as_json:
         emit({"topic": name, "changed": was_paused})
@@ -217,6 +224,19 @@ def _servers() -> Iterator[None]:
     else:
         with stack.alone(*embedded):
             yield
+
+
+def _check_topic(connection: "psycopg.Connection", name: str) -> None:
+    """Make sure that a topic is read here, or was: a pause of another one would pause nothing."""
+    from churn_platform.settings import settings
+    from churn_platform.storage import ledger
+
+    if name != settings().events_topic and not ledger.is_known_topic(connection, name):
+        end(
+            ExitCode.FAILED,
+            f"{name!r} was never read here; EVENTS_TOPIC is {settings().events_topic!r}. Nothing was changed.",
+            remedy="Name the topic whose stream you mean, or leave --topic out.",
+        )
 
 
 def _say(sentence: str) -> None:

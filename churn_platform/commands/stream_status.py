@@ -1,5 +1,6 @@
 """The stream's part of `churn status`, as a person sees it."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -39,6 +40,10 @@ def _figures(status: "StreamStatus") -> Table:
     rate = status.events_per_second
     table.add_row("Events a second", UNKNOWN if rate is None else f"{rate:,.1f}")
     table.add_row("Not yet published", UNKNOWN if status.unpublished is None else f"{status.unpublished:,} offsets")
+    if status.held:
+        began = status.held_since
+        age = "" if began is None else f", for {duration((datetime.now(UTC) - began).total_seconds())}"
+        table.add_row("Open transaction", Text(f"holds {status.held:,} offsets back{age}", style="yellow"))
     if letters is not None:
         table.add_row(
             "Dead letters",
@@ -59,7 +64,7 @@ def _live_run(status: "StreamStatus") -> str:
 
 def _partitions(status: "StreamStatus") -> Table:
     table = Table("Partition", box=None, header_style="dim", pad_edge=False)
-    for title in ("Position", "End", "Waiting", "Not published"):
+    for title in ("Position", "End", "Waiting", "Held back", "Not published"):
         table.add_column(title, justify="right")
     for each in status.partitions:
         table.add_row(
@@ -67,6 +72,7 @@ def _partitions(status: "StreamStatus") -> Table:
             "not read yet" if each.position is None else str(each.position),
             str(each.end),
             "" if each.waiting is None else f"{each.waiting:,}",
+            f"{each.held:,}",
             _unpublished(each),
         )
     return table

@@ -91,6 +91,16 @@ def plain_errors() -> Iterator[None]:
         end(ExitCode.FAILED, error.args[0].str(), remedy="Is Kafka up? 'churn status' shows the embedded one.")
     except psycopg.OperationalError as error:
         end(ExitCode.FAILED, str(error), remedy=_about_postgres(error))
+    except psycopg.errors.InsufficientPrivilege as error:
+        end(ExitCode.FAILED, f"PostgreSQL refused: {error}", remedy="Give the login of DATABASE_URL the right.")
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedColumn) as error:
+        end(
+            ExitCode.FAILED,
+            f"The database has no schema of this version: {error.diag.message_primary}.",
+            remedy="Run 'churn db upgrade'. 'churn settings' shows which database is meant.",
+        )
+    except (psycopg.DataError, UnicodeEncodeError) as error:
+        end(ExitCode.FAILED, f"PostgreSQL cannot take a value that was given: {error}")
 
 
 def _about_postgres(error: Exception) -> str:

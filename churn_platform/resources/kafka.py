@@ -5,9 +5,9 @@ from functools import cache
 from typing import Final
 
 import dagster as dg
-import psycopg
 from confluent_kafka.admin import AdminClient
 
+from churn_platform.connections import connect
 from churn_platform.settings import settings
 from churn_platform.streaming import clients
 from churn_platform.streaming.config import StreamConfig
@@ -48,7 +48,7 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
         if time.monotonic() - _claimed.get(asked, float("-inf")) < CLAIMED_SECONDS:
             return
         with (
-            psycopg.connect(config.dsn, autocommit=True, application_name="churn sensor") as connection,
+            connect(config.dsn, autocommit=True, application_name="churn sensor") as connection,
             EnvironmentGuard(connection, self.admin(), config) as guard,
         ):
             guard.claim()

@@ -34,14 +34,15 @@ _AUTHENTICATION: Final = frozenset(
         KafkaError.ILLEGAL_SASL_STATE,
     }
 )
-_AUTHORIZATION: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    }
-)
+# What a user has to be allowed, by the error that says that he is not.
+_RIGHTS: Final = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "to describe and read EVENTS_TOPIC, and OUTCOMES_TOPIC where there is one, "
+    "and to describe, read and write PREDICTIONS_TOPIC and CLAIMS_TOPIC; who sends events has to write EVENTS_TOPIC",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "to read and describe the group STREAM_GROUP",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "to write and describe the transactional id <STREAM_GROUP>-0",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "to create EVENTS_TOPIC, PREDICTIONS_TOPIC and CLAIMS_TOPIC where they "
+    "do not exist, or somebody else has to create them",
+}
 _SILENCE: Final = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT}
 )
@@ -160,6 +161,20 @@ def named_error(spoken_to: AdminClient | Consumer | Producer | Settings, error: 
     return _asked_again(spoken_to, error) if isinstance(spoken_to, Mapping) else None
 
 
+def group_refusal(settings: Settings, group: str) -> StreamError | None:
+    """Why the brokers refuse a client this group; None where they do not.
+
+    A consumer without rights on its group is not told: it looks for the group's coordinator until its time is over.
+    """
+    asked = admin(settings)
+    try:
+        asked.describe_consumer_groups([group], request_timeout=ASKING_SECONDS)[group].result()
+    except KafkaException as error:
+        named = named_error(asked, error.args[0])
+        return named if isinstance(named, BrokerRefusedError) else None
+    return None
+
+
 def _asked_again(settings: Settings, error: KafkaError) -> StreamError | None:
     """What another client of these settings is told, where the error does not say why."""
     if error.code() not in _SILENCE | _UNREACHABLE | {KafkaError._INVALID_ARG}:
@@ -188,13 +203,10 @@ def _in_words(error: KafkaError, settings: Settings) -> StreamError | None:
             "KAFKA_SECURITY_PROTOCOL and, where brokers ask for a client's, KAFKA_SSL_CERTIFICATE_LOCATION and "
             "KAFKA_SSL_KEY_LOCATION.",
         )
-    if code in _AUTHORIZATION:
+    if code in _RIGHTS:
         return BrokerRefusedError(
             f"Kafka at {brokers} refused {who}: {cause}.",
-            remedy="Give that user the right, or set KAFKA_SASL_USERNAME to another: it has to describe and read "
-            "EVENTS_TOPIC, and OUTCOMES_TOPIC where there is one, to describe, read and write PREDICTIONS_TOPIC and "
-            "CLAIMS_TOPIC, and to use the group STREAM_GROUP and the transactional id <STREAM_GROUP>-0; who sends "
-            "events has to write EVENTS_TOPIC.",
+            remedy=f"Give that user the right, or set KAFKA_SASL_USERNAME to another: it has {_RIGHTS[code]}.",
         )
     if code in _SILENCE | _UNREACHABLE:
         return BrokersUnreachableError(

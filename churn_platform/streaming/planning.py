@@ -19,12 +19,15 @@ LONGEST_WAIT_SECONDS: Final = 60.0
 class Observed:
     """What the sensor saw. Seconds are ages; None where there is no such thing.
 
+    `held` counts the offsets that an open transaction of another producer holds back, for `held_seconds` now.
     `unpublished`: of what was read, something is not known to be published. `active_runs` counts streaming runs that
     are queued, starting or running; `starting_seconds` is how long one of them has been without a session. `failures`
     says how many of the latest runs failed in a row, and `since_failure` how long ago the last of them did.
     """
 
     waiting: int
+    held: int
+    held_seconds: float
     unpublished: bool
     active_runs: int
     starting_seconds: float | None
@@ -49,6 +52,8 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
     waiting = f"{seen.waiting} offsets waiting"
     if seen.last_commit_seconds is not None:
         waiting += f", last commit {seen.last_commit_seconds:.0f} s ago"
+    if seen.held:
+        waiting += f", {seen.held} more behind a transaction that is open for {seen.held_seconds:.0f} s"
     if seen.paused_since is not None:
         return Decision(
             False, f"Paused since {seen.paused_since:%Y-%m-%d %H:%M:%S %Z}: 'churn stream resume' goes on. {waiting}."

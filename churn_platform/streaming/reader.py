@@ -2,20 +2,31 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from churn_platform.streaming import clients, topics
 from churn_platform.streaming.clients import RememberingConsumer, explained
 from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.events import Received
-from churn_platform.streaming.exceptions import LogTruncatedError, RangeLostError
+from churn_platform.streaming.events import KNOWN_MILLISECONDS, UNIX_EPOCH, Received
+from churn_platform.streaming.exceptions import BrokersUnreachableError, LogTruncatedError, RangeLostError
 from churn_platform.streaming.topics import Topic
 
 WATERMARK_SECONDS: Final = 10
 # Longest silence while a range is read that the brokers are known to hold.
 RANGE_SILENCE_SECONDS: Final = 60
+# Longest wait for the first message that an open transaction holds back.
+FIRST_SECONDS: Final = 5
 # consume() waits for all it is asked for or for this long: short, or the end of every range costs it.
 POLL_SECONDS: Final = 0.05
 SCANNED_AT_ONCE: Final = 10_000
@@ -30,8 +41,8 @@ COORDINATOR_MOVING: Final = frozenset(
 )
 
 
-def make_consumer(config: StreamConfig) -> RememberingConsumer:
-    """A read_committed consumer that is assigned its offsets, stops at lost ones and reports the end of a partition.
+def make_consumer(config: StreamConfig, *, isolation: str = "read_committed") -> RememberingConsumer:
+    """A consumer that is assigned its offsets, stops at lost ones and reports the end of a partition.
 
     The group is only looked up for the published offsets; no membership, no automatic commit.
     """
@@ -42,7 +53,7 @@ def make_consumer(config: StreamConfig) -> RememberingConsumer:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "enable.partition.eof": True,
             "fetch.queue.backoff.ms": 2,  # the default of 1000 turns 0.3 s of reading into 2.2 s
             "fetch.wait.max.ms": 10,
@@ -100,20 +111,25 @@ def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]
         LogTruncatedError: the topic ends before the position.
     """
     oldest: dict[int, int] = {}
+    lost: list[str] = []
+    truncated = False
     for partition, position in positions.items():
         low, high = watermarks(consumer, topic, partition)
         if low > position:
-            raise RangeLostError(
+            lost.append(
                 f"{topic}[{partition}] no longer holds offsets {position}..{low - 1}: the broker's oldest is {low}. "
                 f"They were deleted by retention before they were read. Accept the loss with "
                 f"'churn stream reset --topic {topic} --partition {partition} --to {low}', or restore the topic."
             )
         if high < position:
-            raise LogTruncatedError(
+            truncated = True
+            lost.append(
                 f"{topic}[{partition}] ends at offset {high}, but the ledger has read up to {position}: the topic was "
                 f"truncated. {TRUNCATED_REMEDY}"
             )
         oldest[partition] = low
+    if lost:
+        raise (LogTruncatedError if truncated else RangeLostError)("\n".join(lost))
     return oldest
 
 
@@ -152,10 +168,14 @@ def marks(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, tupl
         try:
             with explained(consumer):
                 committed = consumer.committed(asked, max(deadline - time.monotonic(), POLL_SECONDS))
+                _raise_first([found.error for found in committed])
         except KafkaException as error:
             if error.args[0].code() not in COORDINATOR_MOVING or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_SECONDS)
+        except BrokersUnreachableError:
+            _raise_refusal(consumer)
+            raise
         else:
             notes = {found.partition: (found.metadata or "").partition(" ") for found in committed}
             return {
@@ -165,11 +185,54 @@ def marks(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, tupl
             }
 
 
+def _raise_refusal(consumer: Consumer) -> None:
+    """Raise why the brokers refuse the consumer its group, if it is that what it waited for in vain.
+
+    Raises:
+        BrokerRefusedError: the user has no rights on the group.
+    """
+    if isinstance(consumer, RememberingConsumer):
+        settings = dict(consumer.complaints.settings)
+        refusal = clients.group_refusal(settings, str(settings.pop("group.id")))
+        if refusal is not None:
+            raise refusal
+
+
+def _raise_first(errors: Sequence[KafkaError | None]) -> None:
+    """Raise what the brokers say of a partition; librdkafka hands that back beside the offsets of the others."""
+    for error in errors:
+        if error is not None:
+            raise KafkaException(error)
+
+
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """Oldest offset, and the one after the newest that a read_committed reader sees."""
     with explained(consumer):
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), WATERMARK_SECONDS)
     return low, high
+
+
+def first_times(config: StreamConfig, topic: Topic, offsets: Mapping[int, int]) -> dict[int, datetime]:
+    """Kafka's times of the first messages from these offsets on, by Kafka partition, committed or not.
+
+    A partition whose message has no time, or does not come within FIRST_SECONDS, is left out.
+    """
+    consumer = make_consumer(config, isolation="read_uncommitted")
+    found: dict[int, datetime] = {}
+    try:
+        consumer.assign([TopicPartition(topic.name, partition, offset) for partition, offset in offsets.items()])
+        deadline, left = time.monotonic() + FIRST_SECONDS, set(offsets)
+        while left and time.monotonic() < deadline:
+            message = consumer.poll(POLL_SECONDS)
+            if message is None or message.error() is not None or partition_of(message) not in left:
+                continue
+            left.discard(partition_of(message))
+            kind, milliseconds = message.timestamp()
+            if kind != TIMESTAMP_NOT_AVAILABLE and milliseconds in KNOWN_MILLISECONDS:
+                found[partition_of(message)] = UNIX_EPOCH + timedelta(milliseconds=milliseconds)
+    finally:
+        consumer.close()
+    return found
 
 
 def read_ranges(
@@ -182,14 +245,16 @@ def read_ranges(
     """
     consumer = make_consumer(config)
     try:
+        lost = []
         for partition, (start, end) in ranges.items():
             low, high = watermarks(consumer, topic, partition)
             if low > start or high < end:
-                raise RangeLostError(
-                    f"{topic}[{partition}] holds offsets {low}..{high - 1}, but {start}..{end - 1} are needed. "
-                    f"Retention has deleted them, or the topic was truncated. What was read of them stays as it is; "
-                    f"'churn stream reset' accepts the loss of offsets that were never read."
-                )
+                lost.append(f"{topic}[{partition}] holds offsets {low}..{high - 1}, but {start}..{end - 1} are needed.")
+        if lost:
+            raise RangeLostError(
+                f"{' '.join(lost)} Retention has deleted them, or the topic was truncated. What was read of them stays "
+                f"as it is; 'churn stream reset' accepts the loss of offsets that were never read."
+            )
         consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in ranges.items()])
         yield from _read_assigned(consumer, topic, {partition: end for partition, (_, end) in ranges.items()}, chunk)
     finally:

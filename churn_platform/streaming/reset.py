@@ -16,6 +16,7 @@ from churn_platform.streaming.reader import TRUNCATED_REMEDY
 from churn_platform.streaming.topics import EARLIEST, LATEST
 from churn_platform.streaming.truncation import is_truncated
 
+LONGEST_OFFSET: Final = 20  # digits; an offset has 64 bits
 EARLIEST_WORD: Final = "earliest"
 LATEST_WORD: Final = "latest"
 
@@ -186,6 +187,6 @@ def named_offset(to: str, *, oldest: int, last: int) -> int:
     """
     if to in (EARLIEST_WORD, LATEST_WORD):
         return oldest if to == EARLIEST_WORD else last
-    if not (to.isascii() and to.isdigit()):
+    if not (to.isascii() and to.isdigit() and len(to) <= LONGEST_OFFSET):
         raise ResetError(f"--to is {to!r}: expected an offset, {EARLIEST_WORD} or {LATEST_WORD}.")
     return int(to)

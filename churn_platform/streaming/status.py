@@ -8,28 +8,23 @@ from typing import Final
 
 import psycopg
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from psycopg.rows import class_row
 
 from churn_platform.connections import connect
 from churn_platform.storage import ledger, model_versions
-from churn_platform.streaming import topics
+from churn_platform.streaming import clients, topics
+from churn_platform.streaming.clients import explained
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.environment_guard import EnvironmentGuard
-from churn_platform.streaming.exceptions import (
-    BrokerRefusedError,
-    BrokersUnreachableError,
-    LedgerBehindError,
-    RangeLostError,
-    TopicMissingError,
-)
+from churn_platform.streaming.exceptions import LedgerBehindError, RangeLostError, StreamError, TopicMissingError
 from churn_platform.streaming.publisher import require_not_ahead
-from churn_platform.streaming.reader import make_consumer, markers
-from churn_platform.streaming.topics import LATEST
+from churn_platform.streaming.reader import first_times, make_consumer, markers
 from churn_platform.streaming.truncation import resume
 
 # Longest wait for a server that does not answer.
 ANSWER_SECONDS: Final = 5
+# A transaction that is open for longer than this is worth a line of its own: Kafka's producers let one last so long.
+LONG_OPEN_SECONDS: Final = 60
 # The rate is what the ledger gained between two looks so far apart.
 SAMPLE_SECONDS: Final = 1.0
 
@@ -63,13 +58,19 @@ class _Position:
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """One Kafka partition, in offsets. `position` is None where nothing was read yet, `unpublished` where unknown."""
+    """One Kafka partition, in offsets. `position` is None where nothing was read yet, `unpublished` where unknown.
+
+    `held` counts the offsets behind `end`: a transaction of another producer is still open there. It is open since
+    `held_since`, which is None where nothing is held or the first message of it has no time.
+    """
 
     kafka_partition: int
     position: int | None
     end: int
     waiting: int | None
     unpublished: int | None
+    held: int = 0
+    held_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,17 @@ class StreamStatus:
     model_version: int | None = None
     paused_since: datetime | None = None
     problems: list[str] = field(default_factory=list)
+    answered: bool = True
+
+    @property
+    def held(self) -> int:
+        """Offsets that wait behind transactions that are still open, in all partitions."""
+        return sum(each.held for each in self.partitions)
+
+    @property
+    def held_since(self) -> datetime | None:
+        """When the oldest of these transactions began."""
+        return min((each.held_since for each in self.partitions if each.held_since is not None), default=None)
 
     @property
     def waiting(self) -> int | None:
@@ -125,7 +137,9 @@ class StreamStatus:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: moments in ISO 8601, UTC."""
-        plain = {**asdict(self), "waiting": self.waiting, "unpublished": self.unpublished}
+        plain = {**asdict(self), "waiting": self.waiting, "unpublished": self.unpublished, "held": self.held}
+        plain["held_since"] = _iso(self.held_since)
+        plain["partitions"] = [{**asdict(each), "held_since": _iso(each.held_since)} for each in self.partitions]
         plain["paused_since"] = _iso(self.paused_since)
         if self.latest_batch is not None:
             plain["latest_batch"] = {**asdict(self.latest_batch), "last_commit": _iso(self.latest_batch.last_commit)}
@@ -141,17 +155,25 @@ def look(config: StreamConfig) -> StreamStatus:
             config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
         ) as connection:
             positions = _look_at_the_ledger(connection, config, status)
-    except psycopg.OperationalError as error:
-        status.problems.append(f"PostgreSQL does not answer: {str(error).strip()}")
     except psycopg.errors.UndefinedTable:
         status.problems.append("The database has no schema of this version: run 'churn db upgrade'.")
+    except psycopg.OperationalError as error:
+        status.answered = False
+        status.problems.append(f"PostgreSQL does not answer: {str(error).strip()}")
+    except psycopg.Error as error:
+        status.answered = False
+        status.problems.append(f"PostgreSQL refuses the login of DATABASE_URL: {str(error).strip()}")
     try:
         _look_at_kafka(config, positions, status)
         _look_at_claims(config, status)
     except TopicMissingError as error:
         status.problems.append(str(error))
+    except StreamError as error:
+        status.answered = False
+        status.problems.append(str(error))
     except KafkaException as error:
-        status.problems.append(f"Kafka does not answer: {error.args[0].str()}")
+        status.answered = False
+        status.problems.append(f"Kafka at {config.kafka.get('bootstrap.servers')}: {error.args[0].str()}")
     return status
 
 
@@ -199,24 +221,44 @@ def _look_at_kafka(
     """Fill in what Kafka knows."""
     # What goes wrong is said in the status; librdkafka's own lines would only stand in its way.
     quiet = replace(config, kafka={**config.kafka, "log_level": 0})
-    admin = AdminClient(quiet.kafka)
-    admin.list_topics(timeout=ANSWER_SECONDS)
+    admin = clients.admin(quiet.kafka)
+    with explained(admin):
+        admin.list_topics(timeout=ANSWER_SECONDS)
     topic = topics.describe(admin, config.events_topic)
-    ends = topics.list_offsets(admin, topic, LATEST)
+    ends, held = topics.stable_ends(admin, topic)
     known = positions.get(topic.topic_id, {})
-    status.partitions = [_partition(number, end, known.get(number), None) for number, end in sorted(ends.items())]
-    if not known:
-        return
+    since: dict[int, datetime] = {}
+    published: dict[int, int] = {}
+
+    def fill_in() -> None:
+        status.partitions = [
+            replace(
+                _partition(number, end, known.get(number), published.get(number)),
+                held=held[number],
+                held_since=since.get(number),
+            )
+            for number, end in sorted(ends.items())
+        ]
+
+    fill_in()
+    offsets = {number: where.next_offset for number, where in known.items()}
     consumer = make_consumer(quiet)
     try:
-        published = markers(consumer, topic, seconds=ANSWER_SECONDS)
-        status.partitions = [
-            _partition(number, end, known.get(number), published.get(number)) for number, end in sorted(ends.items())
-        ]
-        offsets = {number: where.next_offset for number, where in known.items()}
-        require_not_ahead(topic.name, offsets, published)
-        resume(consumer, topic.name, offsets, {p: each.last_record for p, each in known.items() if each.last_record})
-    except (LedgerBehindError, RangeLostError) as error:
+        if status.held:
+            since = first_times(quiet, topic, {number: ends[number] for number, count in held.items() if count})
+            fill_in()
+            _say_what_is_held(topic.name, status)
+        if known:
+            records = {number: where.last_record for number, where in known.items() if where.last_record}
+            resume(consumer, topic.name, offsets, records)
+    except RangeLostError as error:
+        status.problems.append(str(error))
+    try:
+        if known:
+            published = markers(consumer, topic, seconds=ANSWER_SECONDS)
+            fill_in()
+            require_not_ahead(topic.name, offsets, published)
+    except LedgerBehindError as error:
         status.problems.append(str(error))
     finally:
         consumer.close()
@@ -226,16 +268,30 @@ def _look_at_claims(config: StreamConfig, status: StreamStatus) -> None:
     """Fill in what another environment has that this one would write to."""
     try:
         with (
-            psycopg.connect(
+            connect(
                 config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
             ) as connection,
-            EnvironmentGuard(connection, AdminClient({**config.kafka, "log_level": 0}), config) as guard,
+            EnvironmentGuard(connection, clients.admin({**config.kafka, "log_level": 0}), config) as guard,
         ):
             status.problems += [conflict.problem for conflict in guard.conflicts()]
     except psycopg.OperationalError:
         return  # is a problem in the status already
-    except (BrokerRefusedError, BrokersUnreachableError) as error:
+    except StreamError as error:
         status.problems.append(str(error))
+
+
+def _say_what_is_held(topic: str, status: StreamStatus) -> None:
+    """Say which partitions a transaction holds up that has been open for long."""
+    now = datetime.now(UTC)
+    for each in status.partitions:
+        if each.held_since is None or (now - each.held_since).total_seconds() < LONG_OPEN_SECONDS:
+            continue
+        status.problems.append(
+            f"{topic}[{each.kafka_partition}]: {each.held:,} offsets from {each.end} on wait for a transaction of "
+            f"another producer, open since {each.held_since:%Y-%m-%d %H:%M:%S} UTC. They are read once that producer "
+            f"commits or aborts it, or Kafka does, after the producer's transaction.timeout.ms. 'kafka-transactions.sh "
+            f"find-hanging' and 'abort' end one that nobody will end."
+        )
 
 
 def _partition(number: int, end: int, position: _Position | None, marker: int | None) -> PartitionStatus:

@@ -54,11 +54,15 @@ class Topic:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What waits in a topic. Offsets by Kafka partition: where the stream stands, and the last stable offset."""
+    """What waits in a topic. Offsets by Kafka partition: where the stream stands, and the last stable offset.
+
+    `held` counts the offsets behind that one: a transaction that is still open holds them back.
+    """
 
     topic: Topic
     positions: Mapping[int, int]
     ends: Mapping[int, int]
+    held: Mapping[int, int]
 
     @property
     def lag(self) -> dict[int, int]:
@@ -292,8 +296,20 @@ def backlog(connection: psycopg.Connection, admin: AdminClient, config: StreamCo
     """
     topic = describe(admin, config.events_topic)
     positions = register(connection, admin, topic, config.start)
+    ends, held = stable_ends(admin, topic)
+    return Backlog(topic, positions, ends, held)
+
+
+def stable_ends(admin: AdminClient, topic: Topic) -> tuple[dict[int, int], dict[int, int]]:
+    """Last stable offset by Kafka partition, and how many offsets behind it wait for an open transaction.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+    """
+    # In this order: what is written in between would look as if it were held back.
+    high = list_offsets(admin, topic, LATEST, isolation=IsolationLevel.READ_UNCOMMITTED)
     ends = list_offsets(admin, topic, LATEST)
-    return Backlog(topic, positions, ends)
+    return ends, {partition: max(0, high[partition] - end) for partition, end in ends.items()}
 
 
 def _start(start: str) -> OffsetSpec:

@@ -113,6 +113,7 @@ def resume(
     consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
     unproven = {partition for partition, offset in starts.items() if offset < positions[partition]}
     resumed = Resumed()
+    problems: dict[int, str] = {}
     deadline = time.monotonic() + COMPARISON_SECONDS
     while unproven:
         if time.monotonic() > deadline:
@@ -138,11 +139,15 @@ def resume(
                     unproven.discard(partition)
             else:
                 remedy = REMEDY.format(reset=reset, topic=topic, partition=partition, position=position)
-                raise LogTruncatedError(f"{_problem(topic, partition, position, record, offset)} {remedy}")
+                problem = f"{_problem(topic, partition, position, record, offset)} {remedy}"
+                problems.setdefault(partition, problem)
+                unproven.discard(partition)
         for partition, end in resumed.ends.items():
             if end < positions[partition]:
                 check_positions(consumer, topic, {partition: positions[partition]})
             unproven.discard(partition)
+    if problems:
+        raise LogTruncatedError("\n".join(problems[partition] for partition in sorted(problems)))
     return resumed
 
 

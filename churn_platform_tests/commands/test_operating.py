@@ -5,10 +5,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
+from churn_platform.local.stack import Stack
+from churn_platform.settings import settings
 from churn_platform.storage import ledger
 from churn_platform_tests.streaming.stream import Stream, event
 
@@ -57,9 +60,40 @@ def test_pause_and_resume_say_what_happens(stream: Stream) -> None:
     assert ledger.paused_since(stream.connection, topic) is not None
     assert "is resumed" in run("stream", "resume")
     assert "not paused" in run("stream", "resume")
-    with psycopg.connect(stream.config.dsn, autocommit=True) as live:
+    with psycopg.connect(stream.config.dsn, autocommit=True, application_name=ledger.session_name("run")) as live:
         ledger.lock_stream(live, topic)
         assert "within about 5 s" in run("stream", "pause")
+
+
+def test_a_pause_says_that_a_run_ends_only_if_a_run_is_live(stream: Stream) -> None:
+    with psycopg.connect(stream.config.dsn, autocommit=True, application_name="churn reset") as other:
+        ledger.lock_stream(other, stream.config.events_topic)
+
+        said = run("stream", "pause")
+        found = json.loads(run("stream", "pause", "--json"))
+
+    assert "No run is live" in said
+    assert "'churn reset' holds the stream's lock" in said
+    assert "The live run ends" not in said
+    assert not found["live"]
+
+
+def test_a_topic_that_was_never_read_is_not_paused(stream: Stream) -> None:
+    for command in ("pause", "resume"):
+        said = run("stream", command, "--topic", "no-such-topic", code=ExitCode.FAILED)
+        assert "'no-such-topic' was never read here" in said
+        assert stream.config.events_topic in said
+    assert stream.value("select count(*) from stream_pauses") == 0
+
+
+@pytest.mark.usefixtures("stream")
+def test_status_ends_with_1_while_kafka_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    settings.cache_clear()
+
+    assert "does not answer" in run("status", code=ExitCode.NOT_SO)
+    outcome = runner.invoke(app, ["status", "--json"])
+    assert (outcome.exit_code, json.loads(outcome.stdout)["stream"]["answered"]) == (ExitCode.NOT_SO, False)
 
 
 def test_reset_asks_for_the_topics_name_and_says_what_it_drops(stream: Stream) -> None:
@@ -115,7 +149,10 @@ def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) ->
     assert stream.waiting() == 0
     assert "dead letter again" in run("dlq", "retry", "0:0", "--set", "Gender=Female", "--set", "Age=3", code=1)
     assert "2 sent" in run("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female")
-    assert "No such open dead letter" in run("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female")
+    again = ("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female")
+    assert "No such open dead letter" in run(*again, code=ExitCode.NOT_SO)
+    assert "No such open dead letter" in run(*again, "--dry-run", code=ExitCode.NOT_SO)
+    assert json.loads(run(*again, "--json", code=ExitCode.NOT_SO))["sent"] == 0
     assert "2 are not resolved" in run("dlq", "retry", "0:0", "0:1", "--set", "Gender=Female", "--wait", "0", code=1)
     stream_all(stream)
 
@@ -148,10 +185,72 @@ def test_one_letter_is_retried_from_a_file(stream: Stream, tmp_path: Path) -> No
         ["somewhere"],
         ["0:1", "--set", "Gender"],
         ["--reason", "x", "--since", "lately"],
+        ["--reason", "x", "--since", "99999999d"],
+        ["--reason", "x", "--limit", "99999999999999999999"],
     ],
 )
 def test_a_retry_that_does_not_say_what_it_means_is_refused(arguments: list[str]) -> None:
     run("dlq", "retry", *arguments, code=2)
+
+
+@pytest.mark.usefixtures("stream")
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["list", "--since", "99999999d"], 2, "before the year 1"),
+        (["list", "--since", "9" * 5000 + "s"], 2, "--since"),
+        (["list", "--since", "0001-01-01T00:00:00+14:00"], 2, "before the year 1"),
+        (["list", "--since", "9999-12-31T23:59:59-14:00"], 2, "--since"),
+        (["list", "--since", "2026-02-30"], 2, "expected a moment"),
+        (["list", "--since", ""], 2, "expected a moment"),
+        (["list", "--since", "0001-01-01"], 0, "No such dead letter"),
+        (["list", "--limit", "99999999999999999999"], 2, "--limit"),
+        (["list", "--reason", "\udcff"], 4, "cannot take a value"),
+        (["list", "--reason", "\0"], 4, "cannot take a value"),
+        (["show", "99999999999999999999:99999999999999999999"], 4, "No dead letter is from"),
+        (["show", "0:" + "9" * 5000], 2, "is no place"),
+        (["show", "0:1", "--topic-id", "\0"], 4, "cannot take a value"),
+        (["retry", "0:99999999999999999999"], 4, "No dead letter is from"),
+    ],
+)
+def test_odd_arguments_are_refused_in_a_sentence(arguments: list[str], code: int, words: str) -> None:
+    assert words in run("dlq", *arguments, code=code)
+
+
+def test_what_is_no_json_number_is_no_number_of_a_correction(stream: Stream) -> None:
+    stream.send([event(1, Age=7)], partition=0)
+    stream_all(stream)
+
+    for age in ("NaN", "Infinity", "1e999"):
+        assert f'got "{age}"' in run("dlq", "retry", "0:0", "--set", f"Age={age}", code=1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--partition", "99999999999999999999", "--to", "1"],
+        ["--partition", "0", "--to", "99999999999999999999"],
+        ["--partition", "0", "--to", "9" * 5000],
+        ["--partition", "0", "--to", "-5"],
+    ],
+)
+def test_a_reset_to_nowhere_is_refused_in_a_sentence(stream: Stream, arguments: list[str]) -> None:
+    stream.waiting()
+    said = run("stream", "reset", "--topic", stream.config.events_topic, *arguments, code=ExitCode.FAILED)
+    assert stream.config.events_topic in said or "--to" in said
+
+
+def test_a_database_without_the_schema_and_a_login_without_rights_are_said_so(
+    stream: Stream, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
+        owner.execute("create role nobodys login password 'x'")
+    for changes, words in (({"dbname": "postgres"}, "churn db upgrade"), ({"user": "nobodys"}, "permission denied")):
+        dsn = make_conninfo(stream.config.dsn, **{"password": "x"} if "user" in changes else {}, **changes)
+        monkeypatch.setenv("DATABASE_URL", dsn)
+        settings.cache_clear()
+        for command in (["dlq", "list"], ["dlq", "show", "0:1"], ["stream", "pause"], ["stream", "resume"]):
+            assert words in run(*command, code=ExitCode.FAILED)
 
 
 @pytest.mark.usefixtures("stream")

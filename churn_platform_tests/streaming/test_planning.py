@@ -9,6 +9,8 @@ from churn_platform.streaming.planning import Observed, decide, failures_in_a_ro
 
 QUIET = Observed(
     waiting=0,
+    held=0,
+    held_seconds=0.0,
     unpublished=False,
     active_runs=0,
     starting_seconds=None,

@@ -28,7 +28,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.resources import kafka as kafka_resource
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
-from churn_platform.streaming import clients, streaming_run, topics
+from churn_platform.streaming import clients, status, streaming_run, topics
 from churn_platform.streaming.claims import Claims
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.exceptions import BrokerRefusedError, BrokersUnreachableError, KafkaSettingsError
@@ -349,6 +349,31 @@ def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_make_it_and_write
 
     with user.stream() as stream:
         assert stream.value("select count(*) from stream_positions") == 0
+
+
+def test_status_of_a_user_without_rights_on_the_group_shows_the_rest_and_names_the_group(
+    user: User, broker: SecuredBroker
+) -> None:
+    user.sets(broker.environment())
+    user.churn("produce", "--count", "30")
+    with user.stream() as stream:
+        stream.stream()
+    config = StreamConfig.from_settings(settings())
+    for topic in (config.events_topic, config.predictions_topic):
+        _grant(
+            config, (ResourceType.TOPIC, topic, AclOperation.DESCRIBE), (ResourceType.TOPIC, topic, AclOperation.READ)
+        )
+    user.sets(broker.environment("intruder"))
+
+    found = status.look(StreamConfig.from_settings(settings()))
+
+    assert (sum(each.end for each in found.partitions), found.waiting, found.unpublished) == (30, 0, None)
+    (problem,) = found.problems
+    assert "user 'intruder'" in problem
+    assert "roup authorization failed" in problem
+    assert "to read and describe the group STREAM_GROUP" in problem
+    assert "does not answer" not in problem
+    assert not found.answered
 
 
 @pytest.mark.faults

@@ -1,16 +1,21 @@
 """How the stream stands, also when there is not much to look at."""
 
+import json
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
-from confluent_kafka import TopicPartition
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.storage import ledger
 from churn_platform.streaming import status, topics
+from churn_platform.streaming.exceptions import RangeLostError
 from churn_platform_tests.streaming.stream import Stream, event
 from churn_platform_tests.waiting import wait_until
 
@@ -148,6 +153,7 @@ def test_a_database_that_does_not_answer_leaves_what_kafka_says(stream: Stream) 
     found = status.look(replace(stream.config, dsn=make_conninfo(stream.config.dsn, port="1")))
 
     assert [problem.partition(":")[0] for problem in found.problems] == ["PostgreSQL does not answer"]
+    assert not found.answered
     assert found.events_per_second is None
     assert len(found.partitions) == 3
 
@@ -155,8 +161,9 @@ def test_a_database_that_does_not_answer_leaves_what_kafka_says(stream: Stream) 
 def test_brokers_that_do_not_answer_leave_what_the_ledger_says(stream: Stream) -> None:
     found = status.look(replace(stream.config, kafka={**stream.config.kafka, "bootstrap.servers": "127.0.0.1:1"}))
 
-    assert [problem.partition(":")[0] for problem in found.problems] == ["Kafka does not answer"]
-    assert found.model_version == 1
+    (problem,) = found.problems
+    assert "Kafka at 127.0.0.1:1 does not answer" in problem
+    assert (found.model_version, found.answered) == (1, False)
 
 
 def test_a_database_without_the_schema_is_told_from_one_that_does_not_answer(stream: Stream) -> None:
@@ -175,3 +182,62 @@ def test_as_json_moments_are_text(stream: Stream) -> None:
     assert isinstance(batch, dict)
     assert datetime.fromisoformat(batch["last_commit"]).tzinfo is not None
     assert (plain["waiting"], plain["unpublished"]) == (0, 0)
+
+
+def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_its_beginning(stream: Stream) -> None:
+    stream.send([event(number) for number in range(3)], partition=1)
+    stream.stream()
+    began = datetime.now(UTC) - timedelta(hours=1)
+    producer = Producer({**stream.config.kafka, "transactional.id": f"of {stream.config.events_topic}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(5):
+        value = json.dumps(event(number)).encode()
+        producer.produce(stream.config.events_topic, value, partition=1, timestamp=round(began.timestamp() * 1000))
+    producer.flush(30)
+    stream.send([event(7)], partition=1)  # another producer's, which is held back, too
+
+    wait_until(lambda: status.look(stream.config).held == 6)
+    found = status.look(stream.config)
+
+    assert (found.waiting, [each.held for each in found.partitions]) == (0, [0, 6, 0])
+    assert found.held_since is not None
+    assert abs(found.held_since - began) < timedelta(seconds=1)
+    (problem,) = found.problems
+    assert f"[1]: 6 offsets from {found.partitions[1].end} on wait for a transaction" in problem
+    assert found.as_dict()["held"] == 6
+
+    producer.commit_transaction(30)
+    wait_until(lambda: status.look(stream.config).held == 0)
+    found = status.look(stream.config)
+    assert (found.waiting, found.held_since, found.problems) == (7, None, [])  # one of them is the marker
+
+
+def test_every_partition_that_was_damaged_is_named_at_once(stream: Stream) -> None:
+    stream.waiting()
+    for partition in (0, 2):
+        stream.send([event(number) for number in range(4)], partition=partition)
+    gone = [TopicPartition(stream.config.events_topic, partition, 3) for partition in (0, 2)]
+    for deleted in stream.admin.delete_records(gone).values():
+        deleted.result()
+
+    problems = "\n".join(status.look(stream.config).problems)
+
+    for partition in (0, 2):
+        assert f"{stream.config.events_topic}[{partition}] no longer holds offsets 0..2" in problems
+    with pytest.raises(RangeLostError) as lost:
+        stream.materialize(stream.plan())
+    for partition in (0, 2):
+        assert f"--partition {partition} --to 3" in str(lost.value)
+
+
+def test_a_login_without_rights_is_refused_and_said_so(stream: Stream, stack: Stack) -> None:
+    login = f"nobody_{stream.config.group.rsplit('-', 1)[-1]}"
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
+        owner.execute(sql.SQL("create role {} login password 'x'").format(sql.Identifier(login)))
+
+    found = status.look(replace(stream.config, dsn=make_conninfo(stream.config.dsn, user=login, password="x")))  # noqa: S106
+
+    assert not found.answered
+    assert any("PostgreSQL refuses" in problem and "permission denied" in problem for problem in found.problems)
+    assert [each.end for each in found.partitions] == [0, 0, 0]
