@@ -199,7 +199,7 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
 
     Raises:
         RangeLostError: Kafka no longer holds what comes next.
-        LedgerConflictError: another reader was quicker; nothing of this chunk was written.
+        LedgerConflictError: the position was moved meanwhile; nothing of this chunk was written.
         TopicChangedError: the topic was deleted and created again meanwhile; nothing of this chunk was written.
         BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
@@ -207,13 +207,20 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
         found = topics.describe(admin, topic)
     except TopicMissingError:
         return Taken()
+    with outcome_ledger.reading(connection, found.topic_id):
+        return _take(connection, admin, config, found)
+
+
+def _take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig, found: Topic) -> Taken:
     readings, skipped = _open(connection, admin, found, config.epoch)
     taken = Taken()
     if not readings:
         return taken
     reached = {partition: reading.start for partition, reading in readings.items()}
     try:
-        for messages in read_ranges(config, topic, {p: (r.start, r.end) for p, r in readings.items()}, chunk=CHUNK):
+        for messages in read_ranges(
+            config, found.name, {p: (r.start, r.end) for p, r in readings.items()}, chunk=CHUNK
+        ):
             ends = ends_of(messages, len(found.partitions))
             wanted = [each for each in messages if not _is_skipped(each, skipped)]
             decoded = [_decode_within(each, readings[partition_of(each)]) for each in wanted]
@@ -310,8 +317,8 @@ def _write(
         for partition in ends:
             if positions.get(partition, starts[partition]) != starts[partition]:
                 raise LedgerConflictError(
-                    f"{topic.name}[{partition}] was read up to offset {positions[partition]} by somebody else, while "
-                    f"this run went on from {starts[partition]}. Nothing was written; the next run goes on from there."
+                    f"{topic.name}[{partition}] was moved to offset {positions[partition]} while this run went on from "
+                    f"{starts[partition]}. Nothing of this chunk was written; the next run goes on from there."
                 )
         known, refused = _write_known(connection, topic, [each for each in decoded if isinstance(each, Known)])
         refused += [each for each in decoded if isinstance(each, Refused)]
