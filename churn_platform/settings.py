@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     predictions_topic: str = Field("churn-predictions", description="Topic that predictions are published to.")
     outcomes_topic: str = Field(
         "customer-outcomes",
-        description="Topic that says later who left and who stayed. It need not exist: the platform does not make it.",
+        description="Topic that says later who left and who stayed; 'churn outcomes send' creates it if it is missing.",
     )
     claims_topic: str = Field(
         "churn-claims",
@@ -214,7 +214,7 @@ class Settings(BaseSettings):
         600,
         ge=1,
         description="Drift of an hour is judged so long after its first event, and again at most so often, in seconds; "
-        "that of a day, and live performance, a sixth as often.",
+        "that of a day a sixth as often; live performance of the running day as often, while new outcomes come.",
     )
     drift_shifted: float = Field(
         0.1, gt=0, description="PSI from which a feature, or the score, has shifted: its check warns."

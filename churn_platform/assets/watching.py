@@ -94,7 +94,7 @@ customer until then. Next: [customer_outcomes](/assets/customer_outcomes), where
     ],
     metadata={**OUTCOME_COLUMNS, "dagster/table_name": "customer_outcomes"},
 )
-def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> dg.MaterializeResult[None]:
+def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> Iterator[dg.MaterializeResult[None]]:
     """Who left and who stayed, as the outcomes topic said: each message once, with the offsets after it.
 
     The [watching_sensor](/automation) asks for it when outcomes wait. A message that is no outcome, or has a time that
@@ -107,7 +107,7 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> dg.Ma
     with postgres.connect(SESSION) as connection:
         taken = outcomes.take(connection, kafka.admin(), kafka.stream(), settings().outcomes_topic)
         reasons = lookups.refused_since(connection, datetime.now(UTC) - DAY)
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         check_results=[_refused(reasons)],
         metadata={
             "outcomes": taken.left + taken.stayed,

@@ -28,6 +28,9 @@ def as_json(outcome: Outcome, *, seconds: float) -> dict[str, object]:
         "high_risk": outcome.stream.high_risk,
         "latency_ms": {"p50": round(outcome.latency_p50_ms, 1), "p99": round(outcome.latency_p99_ms, 1)},
         "first_event_seconds": round(outcome.first_event_seconds, 2),
+        "outcomes": {"sent": outcome.outcomes_sent, "read": outcome.outcomes_read},
+        "drift": outcome.drift,
+        "live_performance": outcome.live,
         "sums": outcome.sums,
         "seconds": round(seconds, 1),
     }
@@ -52,6 +55,8 @@ def show(console: Console, outcome: Outcome) -> None:
     console.print(_stream(outcome))
     console.print(_hours(outcome.hourly))
     console.print(_riskiest(outcome.riskiest))
+    console.print(_drift(outcome.drift))
+    console.print(_live(outcome.live))
     for sentence, holds in outcome.sums.items():
         console.print(f"[green]✓[/green] {sentence}" if holds else f"[red]✗ {sentence}: does not hold[/red]")
 
@@ -116,6 +121,31 @@ def _hours(hourly: list[dict[str, object]]) -> Table:
             f"{row['churn_rate']:.1f} %",
             f"{row['avg_risk_score']:.3f}",
             f"{row['high_risk_count']:,}",
+        )
+    return table
+
+
+def _drift(drift: list[dict[str, object]]) -> Table:
+    table = _table("\nDrift of the latest day", ["verdict", "features", "greatest PSI"])
+    for row in drift:
+        psi = "" if row["greatest_psi"] is None else f"{row['greatest_psi']:.3f}"
+        table.add_row(str(row["verdict"]), f"{row['features']:,}", psi)
+    return table
+
+
+def _live(live: list[dict[str, object]]) -> Table:
+    table = _table(
+        "\nLive performance", ["model version", "outcomes", "left", "ROC AUC", "expected", "calibration error"]
+    )
+    for row in live:
+        auc, expected = ("" if row[name] is None else f"{row[name]:.4f}" for name in ("roc_auc", "expected_roc_auc"))
+        table.add_row(
+            str(row["model_version"]),
+            f"{row['labelled']:,}",
+            f"{100 * float(str(row['churn_rate'])):.1f} %",
+            auc,
+            expected,
+            f"{row['ece']:.4f}",
         )
     return table
 

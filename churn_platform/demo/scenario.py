@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, LiteralString
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, LiteralString
 
 import psycopg
 from confluent_kafka.admin import AdminClient
@@ -18,6 +19,10 @@ from churn_platform.storage import metrics, model_versions
 from churn_platform.streaming import producer, topics
 from churn_platform.streaming.config import StreamConfig
 from churn_platform.streaming.reader import read_all
+from churn_platform.watching import lookups, outcome_sender, retention
+
+if TYPE_CHECKING:
+    from dagster_graphql import DagsterGraphQLClient
 
 BATCH_SIDE: Final = ("data_preparation_job", "training_job")
 FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
@@ -27,6 +32,10 @@ RUN_SECONDS: Final = 300
 WAKE_SECONDS: Final = 120
 SETTLE_SECONDS: Final = 180
 SHOWN: Final = 10
+# As in partitions.py and sensors.py, which import Dagster.
+HOUR_KEY: Final = "%Y-%m-%d-%H:%M"
+FIRST_TAG: Final = "dagster/asset_partition_range_start"
+LAST_TAG: Final = "dagster/asset_partition_range_end"
 
 # The moment a row became visible is the commit of its transaction, where the server keeps it; else when it was scored.
 _LATENCY_BY_COMMIT: Final = """
@@ -48,6 +57,16 @@ _TOTALS: Final = """
         count(*) filter (where opened is not null) as batches,
         (select count(*) from high_risk_customers) as high_risk
     from stream_batches
+"""
+_OUTCOMES: Final = "select (select count(*) from customer_outcomes) + (select count(*) from refused_outcomes)"
+# Of the latest day: how many features, by verdict.
+_DRIFT: Final = """
+    select date, verdict, count(*) as features, max(psi) as greatest_psi from drift_daily
+    where date = (select max(date) from drift_daily) group by date, verdict order by greatest_psi desc limit %s
+"""
+_LIVE: Final = """
+    select model_version, labelled, churn_rate, roc_auc, expected_roc_auc, ece from live_performance
+    where date = (select max(date) from live_performance) order by labelled desc limit %s
 """
 _UNFINISHED: Final = """
     select count(*) from stream_batches where opened is not null and (closed is null or not reported)
@@ -100,6 +119,10 @@ class Outcome:
     first_event_seconds: float
     hourly: list[dict[str, object]]
     riskiest: list[dict[str, object]]
+    outcomes_sent: int
+    outcomes_read: int
+    drift: list[dict[str, object]]
+    live: list[dict[str, object]]
 
     @property
     def sums(self) -> dict[str, bool]:
@@ -111,6 +134,7 @@ class Outcome:
             == stream.predictions + stream.dead_letters + stream.duplicates,
             "published = predictions": self.published == stream.predictions,
             "predictions of the hours = predictions in the table": self.hourly_predictions_match,
+            "outcomes read = outcomes sent": self.outcomes_read == self.outcomes_sent,
         }
 
     hourly_predictions_match: bool
@@ -141,7 +165,7 @@ def run(
     for job, title in zip(BATCH_SIDE, ("Preparing the data", "Training a model"), strict=True):
         with step(f"{title}: {job}"):
             require_ours()
-            _launch(dagster_url, job)
+            _finish(dagster_url, *_submit(dagster_url, job))
     require_ours()
     admin = AdminClient(config.kafka)
     topics.create_missing(admin, config)
@@ -161,7 +185,19 @@ def run(
             sent = producer.produce(
                 config, rows, count=None, rate=plan.rate, duration=plan.seconds, mix=plan.mix, progress=progress
             )
-        with step("Waiting until they are predicted, and batches, hours and days are there"):
+        with step("Sending outcomes, and monitoring: outcomes_job, hourly_watching_job, daily_watching_job"):
+            _wait(
+                lambda: topics.backlog(connection, admin, config).waiting == 0, SETTLE_SECONDS, "the events to be read"
+            )
+            outcomes_before = _count(connection, _OUTCOMES)
+            outcomes_sent = outcome_sender.send(
+                config,
+                list(outcome_sender.simulate(connection, days=settings.live_window_days)),
+                settings.outcomes_topic,
+            )
+            _monitor(connection, dagster_url, config, archive_days=settings.archive_days)
+            outcomes_read = _count(connection, _OUTCOMES) - outcomes_before
+        with step("Waiting until batches, hours and days are there"):
             _wait(lambda: _at_rest(connection, admin, config), SETTLE_SECONDS, "the batches to be closed")
             _wait(lambda: _figures_are_there(connection), SETTLE_SECONDS, "the hourly and daily figures")
         champion = model_versions.champion(connection)
@@ -193,6 +229,10 @@ def run(
                 connection,
                 "select customer_id, risk_score, geography, gender, age, balance from v_top_risk_customers limit %s",
             ),
+            outcomes_sent=outcomes_sent,
+            outcomes_read=outcomes_read,
+            drift=_rows(connection, _DRIFT),
+            live=_rows(connection, _LIVE),
             hourly_predictions_match=_count(
                 connection,
                 "select (select coalesce(sum(total_predictions), 0) from churn_metrics_hourly) "
@@ -200,6 +240,25 @@ def run(
             )
             == 0,
         )
+
+
+def _monitor(connection: psycopg.Connection, dagster_url: str, config: StreamConfig, *, archive_days: int) -> None:
+    """Read the outcomes, compute drift of each hour and day, and live performance, as the sensor would do later.
+
+    Raises:
+        DemoError: a run failed or did not end.
+    """
+    now = datetime.now(UTC)
+    since = retention.complete_since(now, archive_days=archive_days, batch_seconds=config.batch_seconds)
+    hours = lookups.hours_to_judge(connection, at_most_every=0, since=since)
+    runs = [_submit(dagster_url, "outcomes_job")]
+    if hours:
+        first, last = (hour.strftime(HOUR_KEY) for hour in (hours[0], hours[-1]))
+        runs.append(_submit(dagster_url, "hourly_watching_job", first, last))
+    for run in runs:
+        _finish(dagster_url, *run)
+    days = sorted({*lookups.days_to_judge(connection, at_most_every=0, since=since), now.date()})
+    _finish(dagster_url, *_submit(dagster_url, "daily_watching_job", days[0].isoformat(), days[-1].isoformat()))
 
 
 def totals(connection: psycopg.Connection) -> Totals:
@@ -240,17 +299,26 @@ def _rows(connection: psycopg.Connection, query: LiteralString) -> list[dict[str
         return cursor.execute(query, (SHOWN,)).fetchall()
 
 
-def _launch(dagster_url: str, job: str) -> None:
-    """Run a job of the code location to its end.
+def _client(dagster_url: str) -> "DagsterGraphQLClient":
+    from dagster_graphql import DagsterGraphQLClient
+
+    host, _, port = dagster_url.removeprefix("http://").partition(":")
+    return DagsterGraphQLClient(host, port_number=int(port))
+
+
+def _submit(dagster_url: str, job: str, first: str | None = None, last: str | None = None) -> tuple[str, str]:
+    """Launch a job of the code location, over partitions from the first to the last key: the job, and its run."""
+    tags = None if first is None else {FIRST_TAG: first, LAST_TAG: last}
+    return job, _client(dagster_url).submit_job_execution(job, tags=tags)
+
+
+def _finish(dagster_url: str, job: str, run_id: str) -> None:
+    """Wait for the end of a run.
 
     Raises:
         DemoError: the run failed or did not end.
     """
-    from dagster_graphql import DagsterGraphQLClient
-
-    host, _, port = dagster_url.removeprefix("http://").partition(":")
-    client = DagsterGraphQLClient(host, port_number=int(port))
-    run_id = client.submit_job_execution(job)
+    client = _client(dagster_url)
     _wait(lambda: client.get_run_status(run_id).value in FINISHED, RUN_SECONDS, f"{job} to end")
     status = client.get_run_status(run_id).value
     if status != "SUCCESS":

@@ -1,6 +1,7 @@
 """How far the outcomes topic is read: positions, readings with their bounds, skipped offsets. All SQL for these."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -11,6 +12,9 @@ from churn_platform.storage.ledger import LastRecord
 
 # One writer at a time; the lock lasts as long as the transaction.
 _LOCK: Final = "select pg_advisory_xact_lock(hashtextextended('outcomes of ' || %s, 0))"
+# One reader at a time, for as long as it reads: two would read the same messages, and one of them would fail.
+_READ_ALONE: Final = "select pg_advisory_lock(hashtextextended('reading outcomes of ' || %s, 0))"
+_READ_TOGETHER: Final = "select pg_advisory_unlock(hashtextextended('reading outcomes of ' || %s, 0))"
 _POSITIONS: Final = "select kafka_partition, next_offset from outcome_positions where topic_id = %s"
 _LAST_RECORDS: Final = """
     select kafka_partition, last_offset, last_digest, leader_epoch from outcome_positions
@@ -63,6 +67,25 @@ class Reading:
 def lock(connection: psycopg.Connection, topic_id: str) -> None:
     """Keep others from writing until the caller's transaction ends."""
     connection.execute(_LOCK, (topic_id,))
+
+
+@contextmanager
+def reading(connection: psycopg.Connection, topic_id: str) -> Iterator[None]:
+    """Wait until nobody else reads this topic, and keep others waiting while the block lasts.
+
+    Args:
+        connection: not in a transaction.
+        topic_id: Kafka's id of the topic.
+    """
+    connection.execute(_READ_ALONE, (topic_id,))
+    connection.commit()
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.rollback()
+            connection.execute(_READ_TOGETHER, (topic_id,))
+            connection.commit()
 
 
 def positions(connection: psycopg.Connection, topic_id: str) -> dict[int, int]:

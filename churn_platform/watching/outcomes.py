@@ -201,7 +201,7 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
 
     Raises:
         RangeLostError: Kafka no longer holds what comes next, or not the log that was read.
-        LedgerConflictError: another reader was quicker; nothing of this chunk was written.
+        LedgerConflictError: the position was moved meanwhile; nothing of this chunk was written.
         TopicChangedError: the topic was deleted and created again meanwhile; nothing of this chunk was written.
         BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
@@ -209,6 +209,11 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
         found = topics.describe(admin, topic)
     except TopicMissingError:
         return Taken()
+    with outcome_ledger.reading(connection, found.topic_id):
+        return _take(connection, admin, config, found)
+
+
+def _take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig, found: Topic) -> Taken:
     readings, skipped = _open(connection, admin, found, config.epoch)
     taken = Taken()
     if not readings:
@@ -216,7 +221,8 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
     reached = {partition: reading.start for partition, reading in readings.items()}
     _compare_log(connection, config, found, reached)
     try:
-        for messages in read_ranges(config, topic, {p: (r.start, r.end) for p, r in readings.items()}, chunk=CHUNK):
+        ranges = {p: (r.start, r.end) for p, r in readings.items()}
+        for messages in read_ranges(config, found.name, ranges, chunk=CHUNK):
             records = last_records(messages, len(found.partitions))
             ends = {partition: record.offset + 1 for partition, record in records.items()}
             wanted = [each for each in messages if not _is_skipped(each, skipped)]
@@ -332,8 +338,8 @@ def _write(
         for partition in ends:
             if positions.get(partition, starts[partition]) != starts[partition]:
                 raise LedgerConflictError(
-                    f"{topic.name}[{partition}] was read up to offset {positions[partition]} by somebody else, while "
-                    f"this run went on from {starts[partition]}. Nothing was written; the next run goes on from there."
+                    f"{topic.name}[{partition}] was moved to offset {positions[partition]} while this run went on from "
+                    f"{starts[partition]}. Nothing of this chunk was written; the next run goes on from there."
                 )
         known, refused = _write_known(connection, topic, [each for each in decoded if isinstance(each, Known)])
         refused += [each for each in decoded if isinstance(each, Refused)]

@@ -1,6 +1,7 @@
 """The outcomes topic on real Kafka: each message counts once, and none vanishes."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -123,24 +124,42 @@ def test_a_reader_that_is_cut_off_goes_on_where_its_last_transaction_ended(
     assert rows(outcome_topic) == 20
 
 
-def test_of_two_readers_at_once_one_writes(
+def test_of_two_readers_at_once_one_waits_and_each_message_counts_once(outcome_topic: Outcomes, database: str) -> None:
+    outcome_topic.make()
+    outcome_topic.send(*[LEFT, STAYED] * 50)
+
+    def take(_: int) -> Taken:
+        with psycopg.connect(database) as connection:
+            return Outcomes(outcome_topic.topic, connection, outcome_topic.admin).take()
+
+    with ThreadPoolExecutor(3) as threads:
+        taken = list(threads.map(take, range(3)))
+
+    assert sorted(each.left for each in taken) == [0, 0, 50]
+    assert rows(outcome_topic) == 100
+
+
+def test_a_position_that_is_moved_while_a_run_reads_is_respected(
     outcome_topic: Outcomes, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome_topic.make()
-    outcome_topic.send(LEFT, STAYED)
+    outcome_topic.send(*[LEFT] * 4, partition=0)
     decode = outcomes.decode
 
-    def another_first(*arguments: object) -> object:
+    def moved_first(*arguments: object) -> object:
         monkeypatch.setattr(outcomes, "decode", decode)
         with psycopg.connect(database) as connection:
-            Outcomes(outcome_topic.topic, connection, outcome_topic.admin).take()
+            move = outcome_reset.plan(connection, outcome_topic.admin, topic=outcome_topic.topic, partition=0, to="3")
+            assert move is not None
+            outcome_reset.apply(connection, move, reason="only a test")
         return decode(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(outcomes, "decode", another_first)
-    with pytest.raises(LedgerConflictError, match="Nothing was written"):
+    monkeypatch.setattr(outcomes, "decode", moved_first)
+    with pytest.raises(LedgerConflictError, match="was moved to offset 3 while this run went on from 0"):
         outcome_topic.take()
 
-    assert rows(outcome_topic) == 2
+    assert rows(outcome_topic) == 0
+    assert outcome_topic.take() == Taken(left=1)
 
 
 def test_outcomes_that_kafka_deleted_before_they_were_read_are_said_to_be_lost(outcome_topic: Outcomes) -> None:
