@@ -1,6 +1,6 @@
 """From features to the champion: train, judge, and replace the champion only by a model that is better than chance."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, TypedDict
@@ -19,12 +19,11 @@ from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform, assemble
 from churn_platform.modeling.bundle import ModelBundle
-from churn_platform.modeling.candidates import Comparison, Rule, TrainedModel, decide
+from churn_platform.modeling.candidates import Comparison, TrainedModel, decide
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.out_of_fold import OutOfFold
 from churn_platform.modeling.splitting import TEST, TRAIN, rows_of
-from churn_platform.modeling.threshold import CallCosts
-from churn_platform.resources.mlflow import MlflowRegistry, code_version, ending_run
+from churn_platform.resources.mlflow import MlflowLostError, MlflowRegistry, code_version, ending_run
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 from churn_platform.storage import model_versions
@@ -86,6 +85,7 @@ def churn_model(
     import time
 
     from churn_platform.modeling import tracking, training
+    from churn_platform.modeling.judging import promotion_rule
 
     rows = rows_of(train_test_split, TRAIN)
     _require_one_file(train_features, train_test_split)
@@ -94,8 +94,8 @@ def churn_model(
         features, churned = assemble(columns_of(train_features, FEATURES)), train_features[TARGET].to_numpy()
         data_hash = training.data_hash(rows[[*INPUT_COLUMNS, TARGET]])
         hyperparameters, source = _hyperparameters(context, mlflow, features, churned, data_hash)
-        costs = settings().call_costs
-        trained = training.train(features, churned, hyperparameters, None if costs is None else CallCosts(*costs))
+        costs = promotion_rule(settings()).costs
+        trained = training.train(features, churned, hyperparameters, costs)
         seconds = time.perf_counter() - started
 
         bundle = ModelBundle(
@@ -106,6 +106,7 @@ def churn_model(
             code_version=code_version(),
             data_hash=data_hash,
             calibration=trained.calibration.calibration,
+            costs=costs,
         )
         run_id = mlflow.active_run().info.run_id
         mlflow.log_params({"trees": hyperparameters.trees, **hyperparameters.booster_parameters()})
@@ -119,7 +120,10 @@ def churn_model(
         tags = {"dagster_run_id": context.run.run_id, "git_commit": bundle.code_version, "data_hash": bundle.data_hash}
         mlflow.set_tags(tags)
         tracking.log_dataset(rows, source=str(settings().churn_raw_csv))
-        version = tracking.log_model(bundle, registered_as=settings().mlflow_model, example=rows, tags=tags)
+        with postgres.connect(APPLICATION) as connection:
+            newest = model_versions.newest(connection)
+        with mlflow_registry.numbered_above(newest, run_id):
+            version = tracking.log_model(bundle, registered_as=settings().mlflow_model, example=rows, tags=tags)
 
     model = TrainedModel(version=version, run_id=run_id, uri=join(settings().artifacts, MODELS, run_id))
     bundle.save(model.uri)
@@ -151,6 +155,7 @@ def churn_model(
 
 @dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
 def model_evaluation(
+    context: dg.AssetExecutionContext,
     churn_model: TrainedModel,
     train_test_split: pd.DataFrame,
     test_features: pd.DataFrame,
@@ -161,9 +166,11 @@ def model_evaluation(
 
     They are compared on the training split, each row judged by a model that has not seen it: the test split decides
     nothing. The bundle scores raw rows, as the stream does; this fails unless prepared test_features score alike.
+    Where the costs of a call have changed since the champion was trained, what the decisions of both are worth at
+    today's costs is compared, too. A run that MLflow has lost is reported as `missing_in_mlflow`, and decides nothing.
     """
     from churn_platform.modeling.evaluation import evaluate
-    from churn_platform.modeling.judging import Contender, compare
+    from churn_platform.modeling.judging import Contender, compare, promotion_rule
     from churn_platform.modeling.report import make_report
 
     rows = rows_of(train_test_split, TEST)
@@ -172,17 +179,22 @@ def model_evaluation(
     candidate.require_same_scores(probabilities, assemble(columns_of(test_features, FEATURES)))
     evaluation = evaluate(rows[TARGET].to_numpy(), probabilities, threshold=candidate.threshold)
     with postgres.connect(APPLICATION) as connection:
+        model_versions.of_run(connection, churn_model.version, churn_model.run_id)
         model_versions.record_metrics(connection, churn_model.version, evaluation.as_dict())
         champion = model_versions.champion(connection)
-    mlflow_registry.log_metrics(churn_model.run_id, evaluation.as_dict())
     train = rows_of(train_test_split, TRAIN)
     report = make_report(candidate, train, rows)
-    mlflow_registry.log_evaluation(churn_model.run_id, pictures.drawn(report), report.as_dict())
+    run_id = churn_model.run_id
+    missing = _missing_in_mlflow(
+        context,
+        lambda: mlflow_registry.log_metrics(run_id, evaluation.as_dict()),
+        lambda: mlflow_registry.log_evaluation(run_id, pictures.drawn(report), report.as_dict()),
+    )
     comparison = compare(
         train,
-        Contender(churn_model.version, churn_model.uri),
-        None if champion is None else Contender(champion.version, champion.uri),
-        Rule(confidence=settings().promotion_confidence, slice_loss=settings().promotion_slice_loss),
+        Contender(churn_model.version, run_id, churn_model.uri),
+        None if champion is None else Contender(champion.version, champion.run_id, champion.uri),
+        promotion_rule(settings()),
     )
     return dg.MaterializeResult(
         value=comparison,
@@ -196,7 +208,7 @@ def model_evaluation(
             "champion_version": "none" if champion is None else champion.version,
             "test_rows": len(rows),
             "mean_risk_score": float(probabilities.mean()),
-            "mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(churn_model.run_id)),
+            **(missing or {"mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(run_id))}),
             **next_asset("champion_model"),
         },
     )
@@ -214,22 +226,35 @@ def champion_model(
     Both are judged out of fold on the training split, and no slice of the customers may lose much; `reason` says why.
     The stream follows at its next commit: no restart, and each row says which version scored it.
     Where MLflow's alias `champion` was moved by hand, that version is adopted instead. The table `model_versions` is
-    the truth, and the alias follows it. The rule is `modeling/candidates.py`.
+    the truth, and the alias follows it: to the version of the same MLflow run, never to another one of that number.
+    What MLflow has lost is reported as `missing_in_mlflow`, and changes nothing of the decision. The rule is
+    `modeling/candidates.py`.
     """
     by_hand = mlflow_registry.champion_set_by_hand()
     with postgres.connect(APPLICATION) as connection:
         former = model_versions.champion(connection)
-        if by_hand is not None:
-            model_versions.get(connection, by_hand)  # a version without a bundle cannot score: say so, change nothing
+        if by_hand is not None:  # a version without a bundle cannot score: say so, change nothing
+            model_versions.of_run(connection, by_hand.version, by_hand.run_id)
+        model_versions.of_run(connection, model_evaluation.version, model_evaluation.run_id)
+        if former is not None and former.version == model_evaluation.champion_version:
+            model_versions.of_run(connection, former.version, model_evaluation.champion_run_id or "")
         decision = decide(
-            model_evaluation, champion_version=None if former is None else former.version, set_by_hand=by_hand
+            model_evaluation,
+            champion_version=None if former is None else former.version,
+            set_by_hand=None if by_hand is None else by_hand.version,
         )
         champion = model_versions.promote(
             connection, decision.version, by="alias" if decision.adopted else "training", reason=decision.reason
         )
-    mlflow_registry.follow_champion(champion.version)
-    mlflow_registry.note_decision(
-        model_evaluation.version, promoted=champion.version == model_evaluation.version, reason=decision.reason
+    missing = _missing_in_mlflow(
+        context,
+        lambda: mlflow_registry.follow_champion(champion.version, champion.run_id),
+        lambda: mlflow_registry.note_decision(
+            model_evaluation.version,
+            model_evaluation.run_id,
+            promoted=champion.version == model_evaluation.version,
+            reason=decision.reason,
+        ),
     )
     context.log.info(decision.reason)
     in_mlflow = dg.MetadataValue.url(mlflow_registry.version_url(champion.version))
@@ -254,9 +279,22 @@ def champion_model(
             "champion_since": dg.MetadataValue.timestamp(champion.promoted_at or champion.registered_at),
             "mlflow_version": in_mlflow,
             "bundle": dg.MetadataValue.path(champion.uri),
+            **missing,
             **next_asset("churn_predictions"),
         }
     )
+
+
+def _missing_in_mlflow(context: dg.AssetExecutionContext, *steps: Callable[[], None]) -> dict[str, str]:
+    """Take the steps; what MLflow has lost is a warning, and metadata. It mirrors what the platform keeps elsewhere."""
+    lost = []
+    for step in steps:
+        try:
+            step()
+        except MlflowLostError as error:
+            context.log.warning(str(error))
+            lost.append(error.problem)
+    return {"missing_in_mlflow": " ".join(lost)} if lost else {}
 
 
 def _require_one_file(train_features: pd.DataFrame, train_test_split: pd.DataFrame) -> None:
@@ -315,13 +353,14 @@ def _hyperparameters(
 
 def _gain(comparison: Comparison) -> dict[str, float | dg.TableMetadataValue]:
     """What the challenger gains over the champion, on all rows and by slice; nothing where there is no champion."""
-    gain = comparison.gain
+    gain, worth = comparison.gain, comparison.worth
     if gain is None:
         return {}
     return {
         "gain_roc_auc": gain.auc,
         "gain_at_least": gain.low,
         "gain_at_most": gain.high,
+        **({} if worth is None else {"worth_at_todays_costs": worth.challenger, "champion_worth": worth.champion}),
         "gain_by_slice": dg.MetadataValue.table(
             [dg.TableRecord({"slice": name, "gain": round(value, 4)}) for name, value in gain.slices.items()],
             schema=dg.TableSchema(

@@ -65,8 +65,7 @@ def promote(
         if former is not None and former.version == version:
             _say(f"Version {version} is champion already; nothing was changed.")
             return
-        model_versions.promote(connection, version, reason=reason)
-        _point_alias(version)
+        _point_alias(model_versions.promote(connection, version, reason=reason))
     _say(f"Version {version} is champion now. The stream scores with it from its next commit on.")
 
 
@@ -80,7 +79,7 @@ def rollback(reason: Reason = "rolled back by hand") -> None:
 
     with plain_errors(), _connect() as connection:
         left, champion = model_versions.rollback(connection, reason=reason)
-        _point_alias(champion.version)
+        _point_alias(champion)
     _say(
         f"Version {champion.version} is champion again instead of {left.version}. The stream scores with it from its "
         f"next commit on."
@@ -97,8 +96,7 @@ def compare(
 
     Example: churn model compare 4
     """
-    from churn_platform.modeling.candidates import Rule
-    from churn_platform.modeling.judging import Contender
+    from churn_platform.modeling.judging import Contender, promotion_rule
     from churn_platform.modeling.judging import compare as judge
     from churn_platform.modeling.splitting import TRAIN, rows_of
     from churn_platform.settings import settings
@@ -117,9 +115,9 @@ def compare(
         split = from_parquet(read_bytes(join(settings().artifacts, "assets", "train_test_split.parquet")))
         comparison = judge(
             rows_of(split, TRAIN),
-            Contender(new.version, new.uri),
-            Contender(old.version, old.uri),
-            Rule(confidence=settings().promotion_confidence, slice_loss=settings().promotion_slice_loss),
+            Contender(new.version, new.run_id, new.uri),
+            Contender(old.version, old.run_id, old.uri),
+            promotion_rule(settings()),
         )
     if as_json:
         output.print_json(comparison.to_json())
@@ -137,16 +135,18 @@ def _connect() -> "Iterator[psycopg.Connection]":
         yield connection
 
 
-def _point_alias(version: int) -> None:
+def _point_alias(champion: "ModelVersion") -> None:
     """Let MLflow's alias follow. Where MLflow is away, the next training lets it follow."""
-    from mlflow.exceptions import MlflowException
-
-    from churn_platform.resources.mlflow import MlflowRegistry
+    from churn_platform.resources.mlflow import MlflowError, MlflowLostError, MlflowRegistry
     from churn_platform.settings import SettingsError
 
     try:
-        MlflowRegistry().follow_champion(version)
-    except (MlflowException, SettingsError) as error:
+        MlflowRegistry().follow_champion(champion.version, champion.run_id)
+    except MlflowLostError as error:
+        complaints.print(
+            f"MLflow's alias 'champion' points at no version now: {error}", style="yellow", markup=False, soft_wrap=True
+        )
+    except (MlflowError, SettingsError) as error:
         complaints.print(
             f"MLflow's alias 'champion' could not follow, and will with the next training: {error}",
             style="yellow",

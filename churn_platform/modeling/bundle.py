@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from churn_platform.features.transform import FeatureTransform
 from churn_platform.modeling.booster import booster_from_bytes, import_xgboost, predict
 from churn_platform.modeling.calibration import Calibration, calibration_from_json, calibration_to_json
 from churn_platform.modeling.exceptions import BundleFormatError, BundleIncompleteError, BundleTamperedError, SkewError
+from churn_platform.modeling.threshold import CallCosts
 from churn_platform.storage.artifacts import join, read_bytes, write_bytes
 from churn_platform.storage.exceptions import ArtifactNotFoundError
 
@@ -50,6 +51,7 @@ class ModelBundle:
         code_version: git commit, or the package's version, that trained it.
         data_hash: SHA-256 of the raw columns and outcomes that it was trained on.
         calibration: applied to the model's probabilities; None leaves them as they are.
+        costs: what the threshold was chosen by; None: by F1.
     """
 
     model: bytes
@@ -59,6 +61,7 @@ class ModelBundle:
     code_version: str
     data_hash: str
     calibration: Calibration | None = None
+    costs: CallCosts | None = None
 
     @cached_property
     def booster(self) -> xgboost.Booster:
@@ -131,6 +134,7 @@ class ModelBundle:
         manifest = {
             "features": list(FEATURES),
             "threshold": self.threshold,
+            "costs": None if self.costs is None else asdict(self.costs),
             "metrics": dict(self.metrics),
             "code_version": self.code_version,
             "data_hash": self.data_hash,
@@ -172,6 +176,7 @@ class ModelBundle:
                 code_version=str(manifest["code_version"]),
                 data_hash=str(manifest["data_hash"]),
                 calibration=None if calibration is None else calibration_from_json(calibration.decode()),
+                costs=None if manifest["costs"] is None else CallCosts(**manifest["costs"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, MetadataError) as error:
             raise BundleFormatError(f"The bundle at {uri} cannot be read: {error!r}. {_REMEDY}") from error

@@ -14,6 +14,7 @@ from churn_platform.modeling.evaluation import Evaluation
 from churn_platform.modeling.exceptions import StaleComparisonError
 from churn_platform.modeling.resampling import RESAMPLES, auc, bootstrapped_aucs
 from churn_platform.modeling.slices import judgeable_slices
+from churn_platform.modeling.threshold import CallCosts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +45,12 @@ class Rule:
     Attributes:
         confidence: how sure the gain has to be, 0.5..1: so many of the resamples show one.
         slice_loss: most ROC AUC that a slice of the customers may lose.
+        costs: of a call, today; None where nobody has stated them.
     """
 
     confidence: float
     slice_loss: float
+    costs: CallCosts | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,17 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class Worth:
+    """What the decisions of both are worth at today's costs: profit per customer; without costs, F1.
+
+    On the same rows as the gain, each model with its own threshold.
+    """
+
+    challenger: float
+    champion: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A challenger and the champion, judged on the same training rows, out of fold.
 
@@ -79,6 +93,9 @@ class Comparison:
         champion_version: the champion at that time, None when there was none.
         champion: its figures.
         gain: of the challenger over the champion.
+        worth: where the champion's threshold was chosen at other costs than today's, so that it has no advantage.
+        run_id: MLflow run of the challenger. Version numbers start again with a new registry; runs do not.
+        champion_run_id: that of the champion.
     """
 
     version: int
@@ -88,18 +105,27 @@ class Comparison:
     champion_version: int | None = None
     champion: Evaluation | None = None
     gain: Gain | None = None
+    worth: Worth | None = None
+    run_id: str = ""
+    champion_run_id: str | None = None
 
     @property
     def objections(self) -> list[str]:
-        """Why the challenger should not be champion, in words; empty where it should."""
+        """Why the challenger should not be champion, as text; empty where it should."""
         if self.gain is None:
             return []
         found = []
-        if self.gain.low <= 0:
+        if self.gain.low <= 0 and self.worth is None:
             found.append(
                 f"the gain is no better than chance: at {self.rule.confidence:.0%} confidence it may be "
                 f"{self.gain.low:+.4f}"
             )
+        elif self.gain.high < 0:
+            found.append(
+                f"the loss is no chance: at {self.rule.confidence:.0%} confidence it is {-self.gain.high:.4f} or more"
+            )
+        elif self.gain.low <= 0 and self.worth is not None and self.worth.challenger <= self.worth.champion:
+            found.append("neither its gain is better than chance nor are its decisions worth more at today's costs")
         found += [
             f"{name} loses {-gain:.4f} of ROC AUC, more than the {self.rule.slice_loss:g} allowed"
             for name, gain in sorted(self.gain.slices.items(), key=lambda each: each[1])
@@ -109,7 +135,7 @@ class Comparison:
 
     @property
     def candidate_wins(self) -> bool:
-        """Whether the challenger should be champion: there is none, or its gain is no chance and no slice pays."""
+        """Whether the challenger should be champion: there is none, or nothing speaks against it."""
         return not self.objections
 
     @property
@@ -122,9 +148,20 @@ class Comparison:
             f"{self.champion_version} {self.champion.roc_auc:.4f} on the same {self.rows:,} rows, a gain of "
             f"{self.gain.auc:+.4f} ({self.gain.low:+.4f} to {self.gain.high:+.4f})"
         )
-        if self.candidate_wins:
-            return f"{figures}: better than chance, and no slice loses more than {self.rule.slice_loss:g}."
-        return f"{figures}: refused, because {'; '.join(self.objections)}."
+        if self.worth is not None:
+            figures += f". {self._worth_as_text(self.worth)}"
+        if not self.candidate_wins:
+            return f"{figures}: refused, because {'; '.join(self.objections)}."
+        why = "better than chance" if self.gain.low > 0 else "worth more, and no worse in its order than by chance"
+        return f"{figures}: {why}, and no slice loses more than {self.rule.slice_loss:g}."
+
+    def _worth_as_text(self, worth: Worth) -> str:
+        unit = "in F1" if self.rule.costs is None else "per customer"
+        costs = "no costs" if self.rule.costs is None else str(self.rule.costs)
+        return (
+            f"The champion's threshold was chosen at other costs; at today's ({costs}) the decisions of version "
+            f"{self.version} are worth {worth.challenger:.4f} {unit}, those of the champion {worth.champion:.4f}"
+        )
 
     def to_json(self) -> str:
         """JSON of the attributes."""
@@ -134,15 +171,19 @@ class Comparison:
     def from_json(cls, text: str) -> Comparison:
         """The comparison that `to_json` wrote."""
         document = json.loads(text)
-        champion, gain = document["champion"], document["gain"]
+        champion, gain, worth = document["champion"], document["gain"], document["worth"]
+        costs = document["rule"].pop("costs")
         return cls(
             version=document["version"],
             rows=document["rows"],
-            rule=Rule(**document["rule"]),
+            rule=Rule(**document["rule"], costs=None if costs is None else CallCosts(**costs)),
             candidate=Evaluation(**document["candidate"]),
             champion_version=document["champion_version"],
             champion=None if champion is None else Evaluation(**champion),
             gain=None if gain is None else Gain(**gain),
+            worth=None if worth is None else Worth(**worth),
+            run_id=document["run_id"],
+            champion_run_id=document["champion_run_id"],
         )
 
 

@@ -22,6 +22,24 @@ class CallCosts:
     customer: float
     success_rate: float
 
+    def __str__(self) -> str:
+        """The costs as text."""
+        return f"a call {self.call:g}, a kept customer {self.customer:g}, success rate {self.success_rate:g}"
+
+
+def worth_of_calls(churned: NDArray[np.integer], called: NDArray[np.bool_], costs: CallCosts | None) -> float:
+    """What a choice of customers to call is worth: profit per customer at these costs; without costs, F1.
+
+    Args:
+        churned: shape (n,), 0 or 1.
+        called: shape (n,).
+        costs: None where nobody has stated them.
+    """
+    reached, calls = int(churned[called].sum()), int(called.sum())
+    if costs is None:
+        return 2 * reached / max(calls + int(churned.sum()), 1)
+    return (reached * costs.success_rate * costs.customer - calls * costs.call) / max(len(churned), 1)
+
 
 def choose_threshold(
     churned: NDArray[np.integer], probabilities: NDArray[np.floating], costs: CallCosts | None

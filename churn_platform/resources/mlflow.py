@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from churn_platform.errors import PlainError
 from churn_platform.settings import PROJECT_ROOT, settings
 
 if TYPE_CHECKING:
@@ -20,6 +22,53 @@ if TYPE_CHECKING:
 CHAMPION_ALIAS = "champion"
 CHALLENGER_ALIAS = "challenger"
 FOLLOWED_TAG = "champion_set_by_platform"  # the version that we last pointed the alias at: another one was set by hand
+DELETED_STATE = "Current state is deleted"  # what MLflow says of a run that was deleted, and may be restored
+SKIPPED = "Skipped: model_versions has this number of another model."
+LOST_REMEDY = (
+    "The stream goes on: it reads model_versions and the bundle, not MLflow. Restore MLflow's database, or train "
+    "again: that registers a new version."
+)
+
+
+class MlflowError(PlainError):
+    """MLflow refuses something, or does not answer."""
+
+
+class MlflowLostError(MlflowError):
+    """A run or a version that MLflow has no more, or has of another run under the same number."""
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of the registered model and the run that trained it: the number alone is given again."""
+
+    version: int
+    run_id: str
+
+    def __str__(self) -> str:
+        """Both in one text."""
+        return f"{self.version} of run {self.run_id}"
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Raise MLflow's exceptions as errors that say what was asked for, whether it is lost, and what to do.
+
+    Args:
+        what: that MLflow is asked for, such as "run 1f2e".
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        said = str(error).splitlines()[0]
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or DELETED_STATE in said:
+            raise MlflowLostError(f"MLflow has no {what} any more: {said}", remedy=LOST_REMEDY) from error
+        raise MlflowError(
+            f"MLflow did not do what was asked of it for {what}: {said}",
+            remedy="Check that it is up ('churn status') and that MLFLOW_TRACKING_URI names it, then run this again.",
+        ) from error
 
 
 class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
@@ -37,8 +86,14 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         return MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
 
     def run_url(self, run_id: str) -> str:
-        """The page of a run in MLflow's UI."""
-        experiment = self.client().get_run(run_id).info.experiment_id
+        """The page of a run in MLflow's UI.
+
+        Raises:
+            MlflowLostError: MLflow has no such run any more.
+            MlflowError: it does not answer.
+        """
+        with _explained(f"run {run_id}"):
+            experiment = self.client().get_run(run_id).info.experiment_id
         return f"{settings().tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
     def version_url(self, version: int) -> str:
@@ -46,39 +101,142 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         return version_url(version)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Add figures to a run, ended or not."""
+        """Add figures to a run, ended or not.
+
+        Raises:
+            MlflowLostError: MLflow has no such run any more, or it was deleted.
+            MlflowError: it does not answer.
+        """
         client = self.client()
-        for name, value in metrics.items():
-            client.log_metric(run_id, name, value)
+        with _explained(f"run {run_id}"):
+            for name, value in metrics.items():
+                client.log_metric(run_id, name, value)
 
     def log_evaluation(self, run_id: str, pictures: Mapping[str, str], tables: dict[str, object]) -> None:
-        """Add pictures (name -> SVG) and tables to a run, ended or not."""
+        """Add pictures (name -> SVG) and tables to a run, ended or not.
+
+        Raises:
+            MlflowLostError: MLflow has no such run any more.
+            MlflowError: it does not answer.
+        """
         client = self.client()
-        for name, svg in pictures.items():
-            client.log_text(run_id, svg, f"evaluation/{name}.svg")
-        client.log_dict(run_id, tables, "evaluation/tables.json")
+        with _explained(f"run {run_id}"):
+            for name, svg in pictures.items():
+                client.log_text(run_id, svg, f"evaluation/{name}.svg")
+            client.log_dict(run_id, tables, "evaluation/tables.json")
 
-    def champion_set_by_hand(self) -> int | None:
-        """The version that the alias `champion` was moved to by somebody else than `follow_champion`, if it was."""
-        model = self.client().get_registered_model(settings().mlflow_model)
-        alias = model.aliases.get(CHAMPION_ALIAS)
-        return None if alias is None or str(alias) == model.tags.get(FOLLOWED_TAG) else int(alias)
+    @contextmanager
+    def numbered_above(self, newest: int, run_id: str) -> Iterator[None]:
+        """Let the version that is registered inside have a greater number than `newest`.
 
-    def follow_champion(self, version: int) -> None:
-        """Point the alias `champion` at the version that model_versions names."""
+        A registered model that was deleted and created again counts from 1, and model_versions has those numbers of
+        other models. Numbers are skipped by versions that are deleted again.
+
+        Args:
+            newest: the greatest number in model_versions.
+            run_id: of the training; a version has to have one.
+
+        Raises:
+            MlflowError: MLflow refuses, or does not answer.
+        """
+        client, name, skipped = self.client(), settings().mlflow_model, list[str]()
+        with _explained(f"registered model {name}"):
+            latest = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+            number = int(latest[0].version) if latest else 0
+            if number < newest:
+                self._create_missing_model(client, name)
+            while number < newest:
+                source = f"{client.get_run(run_id).info.artifact_uri}/none"
+                made = client.create_model_version(name, source, run_id, description=SKIPPED, await_creation_for=0)
+                skipped.append(str(made.version))
+                number = int(made.version)
+        try:
+            yield
+        finally:
+            with _explained(f"registered model {name}"):
+                for version in skipped:
+                    client.delete_model_version(name, version)
+
+    def _create_missing_model(self, client: MlflowClient, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def champion_set_by_hand(self) -> RegisteredVersion | None:
+        """The version that the alias `champion` was moved to by somebody else than `follow_champion`, if it was.
+
+        Raises:
+            MlflowError: MLflow does not answer.
+        """
         client, name = self.client(), settings().mlflow_model
-        client.set_registered_model_alias(name, CHAMPION_ALIAS, str(version))
-        client.set_registered_model_tag(name, FOLLOWED_TAG, str(version))
+        try:
+            with _explained(f"registered model {name}"):
+                model = client.get_registered_model(name)
+                alias = model.aliases.get(CHAMPION_ALIAS)
+                if alias is None:
+                    return None
+                chosen = client.get_model_version(name, str(alias))
+        except MlflowLostError:
+            return None
+        found = RegisteredVersion(int(alias), chosen.run_id or "")
+        return None if model.tags.get(FOLLOWED_TAG) == str(found) else found
 
-    def note_decision(self, version: int, *, promoted: bool, reason: str) -> None:
-        """Tag a trained version with what was decided; the alias `challenger` is at the last one refused."""
+    def follow_champion(self, version: int, run_id: str) -> None:
+        """Point the alias `champion` at the version that model_versions names, if MLflow has it from that very run.
+
+        Otherwise the alias is taken away: it must not name a version that is not champion.
+
+        Raises:
+            MlflowLostError: MLflow has no such version any more, or one of another run under its number.
+            MlflowError: it does not answer.
+        """
         client, name = self.client(), settings().mlflow_model
-        client.set_model_version_tag(name, str(version), "decision", "promoted" if promoted else "refused")
-        client.set_model_version_tag(name, str(version), "decision_reason", reason)
-        if not promoted:
-            client.set_registered_model_alias(name, CHALLENGER_ALIAS, str(version))
-        elif CHALLENGER_ALIAS in client.get_registered_model(name).aliases:
-            client.delete_registered_model_alias(name, CHALLENGER_ALIAS)
+        try:
+            self._require_version(client, version, run_id)
+        except MlflowLostError:
+            self._drop_alias(client, name, CHAMPION_ALIAS)
+            raise
+        with _explained(f"version {version} of model {name}"):
+            client.set_registered_model_alias(name, CHAMPION_ALIAS, str(version))
+            client.set_registered_model_tag(name, FOLLOWED_TAG, str(RegisteredVersion(version, run_id)))
+
+    def note_decision(self, version: int, run_id: str, *, promoted: bool, reason: str) -> None:
+        """Tag a trained version with what was decided; the alias `challenger` is at the last one refused.
+
+        Raises:
+            MlflowLostError: MLflow has no such version any more, or one of another run under its number.
+            MlflowError: it does not answer.
+        """
+        client, name = self.client(), settings().mlflow_model
+        self._require_version(client, version, run_id)
+        with _explained(f"version {version} of model {name}"):
+            client.set_model_version_tag(name, str(version), "decision", "promoted" if promoted else "refused")
+            client.set_model_version_tag(name, str(version), "decision_reason", reason)
+            if not promoted:
+                client.set_registered_model_alias(name, CHALLENGER_ALIAS, str(version))
+        if promoted:
+            self._drop_alias(client, name, CHALLENGER_ALIAS)
+
+    def _require_version(self, client: MlflowClient, version: int, run_id: str) -> None:
+        """Make sure that MLflow's version of this number is the one that this run trained."""
+        name = settings().mlflow_model
+        with _explained(f"version {version} of model {name}"):
+            found = client.get_model_version(name, str(version))
+        if found.run_id != run_id:
+            raise MlflowLostError(
+                f"Version {version} of model {name} is of run {found.run_id or 'none'} in MLflow, of run {run_id} in "
+                f"model_versions: it is another model. The registry was replaced.",
+                remedy=LOST_REMEDY,
+            )
+
+    def _drop_alias(self, client: MlflowClient, name: str, alias: str) -> None:
+        with suppress(MlflowLostError), _explained(f"registered model {name}"):
+            if alias in client.get_registered_model(name).aliases:
+                client.delete_registered_model_alias(name, alias)
 
 
 def version_url(version: int) -> str:

@@ -60,8 +60,7 @@ def register(
     if known.run_id != run_id:
         raise ModelVersionError(
             f"Model version {version} of MLflow run {run_id} cannot be registered: model_versions has that version "
-            f"from run {known.run_id} already. MLflow counts anew, so its registry was replaced: restore it, or "
-            f"register under another name (MLFLOW_MODEL) with an empty model_versions."
+            f"from run {known.run_id} already. Train again: a training takes numbers above those of model_versions."
         )
 
 
@@ -89,6 +88,28 @@ def get(connection: Connection[TupleRow], version: int) -> ModelVersion:
     if found is None:
         raise _unknown(version)
     return found
+
+
+def of_run(connection: Connection[TupleRow], version: int, run_id: str) -> ModelVersion:
+    """One version, if it is that of this MLflow run: a new registry, or a restored database, gives numbers again.
+
+    Raises:
+        ModelVersionError: there is no such version, or it is another run's.
+    """
+    found = get(connection, version)
+    if found.run_id != run_id:
+        raise ModelVersionError(
+            f"Model version {version} is of MLflow run {found.run_id} in model_versions, not of run "
+            f"{run_id or 'none'}: the number was given twice, by a registry or a database that was replaced.",
+            remedy="Train a model again (training_job), or name another version ('churn model list').",
+        )
+    return found
+
+
+def newest(connection: Connection[TupleRow]) -> int:
+    """The greatest version number that was ever registered, 0 where none was."""
+    row = connection.execute("select coalesce(max(version), 0) from model_versions").fetchone()
+    return int(row[0]) if row is not None else 0
 
 
 def champion(connection: Connection[TupleRow]) -> ModelVersion | None:

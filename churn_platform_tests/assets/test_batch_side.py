@@ -30,7 +30,7 @@ from churn_platform.local.ports import HOST
 from churn_platform.local.stack import Stack
 from churn_platform.modeling.bundle import ModelBundle
 from churn_platform.modeling.splitting import TRAIN, rows_of
-from churn_platform.resources.mlflow import MlflowRegistry, mlflow_run
+from churn_platform.resources.mlflow import MlflowError, MlflowRegistry, mlflow_run
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.schedules import data_preparation_schedule, training_schedule
 from churn_platform.settings import settings
@@ -328,8 +328,8 @@ def test_a_truly_better_model_is_promoted_and_the_alias_follows(
         poor = batch_side.train()["candidate_version"]
     assert isinstance(poor, int)
     with psycopg.connect(settings().postgres_dsn) as connection:
-        model_versions.promote(connection, poor)
-    MlflowRegistry().follow_champion(poor)
+        promoted = model_versions.promote(connection, poor)
+    MlflowRegistry().follow_champion(poor, promoted.run_id)
 
     said = batch_side.train()
 
@@ -444,6 +444,109 @@ def test_an_alias_moved_by_hand_is_adopted_and_reported(batch_side: BatchSide) -
     assert batch_side.champion().version == chosen
     assert aliases()["champion"] == chosen
     assert batch_side.train()["alias_moved_by_hand"] is False, "adopted once, it is like any other champion"
+
+
+def test_a_model_with_the_threshold_of_new_costs_is_promoted_and_one_of_the_same_costs_is_not(
+    batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("CALL_COST", "5"), ("KEPT_CUSTOMER_VALUE", "400"), ("CALL_SUCCESS_RATE", "0.25")):
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    try:
+        by_cost, again = batch_side.train(), batch_side.train()
+        threshold = ModelBundle.load(str(by_cost["bundle"])).threshold
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+    by_f1 = batch_side.train()
+
+    assert [said["promoted"] for said in (by_cost, again, by_f1)] == [True, False, True]
+    assert "at today's (a call 5, a kept customer 400, success rate 0.25)" in str(by_cost["reason"])
+    assert "at today's (no costs)" in str(by_f1["reason"])
+    assert threshold < ModelBundle.load(str(by_f1["bundle"])).threshold
+
+
+def runs_by_alias() -> dict[str, str | None]:
+    """The runs of the versions that MLflow's aliases point at, by alias."""
+    client = MlflowRegistry().client()
+    return {name: client.get_model_version(MODEL, str(version)).run_id for name, version in aliases().items()}
+
+
+def test_what_mlflow_has_lost_is_reported_and_decides_nothing(batch_side: BatchSide) -> None:
+    trained = metadata(batch_side.run("training_job"), "churn_model")
+    client, champion = MlflowRegistry().client(), batch_side.champion()
+    with psycopg.connect(settings().postgres_dsn) as connection:
+        run_id = model_versions.get(connection, int(str(trained["version"]))).run_id
+    client.delete_run(run_id)
+    client.delete_model_version(MODEL, str(trained["version"]))
+    client.delete_model_version(MODEL, str(champion.version))
+
+    result = DEFINITIONS.resolve_job_def("training_job").execute_in_process(
+        instance=batch_side.instance,
+        asset_selection=[dg.AssetKey("model_evaluation"), dg.AssetKey("champion_model")],
+    )
+
+    evaluated, decided = metadata(result, "model_evaluation"), metadata(result, "champion_model")
+    assert f"MLflow has no run {run_id} any more" in str(evaluated["missing_in_mlflow"])
+    assert f"MLflow has no version {champion.version} of model {MODEL} any more" in str(decided["missing_in_mlflow"])
+    assert batch_side.champion() == champion, "it goes on scoring"
+    assert "champion" not in aliases()
+
+
+def test_a_registered_model_that_was_deleted_and_created_again_is_never_taken_for_the_one_before(
+    batch_side: BatchSide,
+) -> None:
+    champion = batch_side.champion()
+    with psycopg.connect(settings().postgres_dsn) as connection:
+        newest = model_versions.newest(connection)
+    MlflowRegistry().client().delete_registered_model(MODEL)
+
+    said = batch_side.train()
+
+    assert said["candidate_version"] == newest + 1, "the first training succeeds, under a number of its own"
+    assert batch_side.champion() == champion
+    with psycopg.connect(settings().postgres_dsn) as connection:
+        made = model_versions.get(connection, newest + 1)
+        assert runs_by_alias() == {"challenger": made.run_id}
+        model_versions.promote(connection, made.version)
+    MlflowRegistry().follow_champion(made.version, made.run_id)
+    assert runs_by_alias()["champion"] == made.run_id
+    kept = MlflowRegistry().client().search_model_versions(f"name = '{MODEL}'")
+    assert [int(version.version) for version in kept] == [newest + 1]
+
+
+def test_an_alias_at_a_version_of_a_run_that_is_not_in_model_versions_changes_nothing(batch_side: BatchSide) -> None:
+    champion, client = batch_side.champion(), MlflowRegistry().client()
+    client.delete_registered_model(MODEL)
+    client.create_registered_model(MODEL)
+    client.create_model_version(MODEL, "s3://models/other", "another run")
+    client.set_registered_model_alias(MODEL, "champion", "1")
+
+    result = batch_side.run("training_job", raise_on_error=False)
+
+    failure = result.failure_data_for_node("champion_model")
+    assert failure is not None
+    assert failure.error is not None
+    assert "not of run another run" in str(failure.error.cause)
+    assert batch_side.champion() == champion
+    client.delete_registered_model_alias(MODEL, "champion")
+
+
+def test_an_mlflow_that_does_not_answer_is_named_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    settings.cache_clear()
+    try:
+        for ask in (
+            MlflowRegistry().champion_set_by_hand,
+            lambda: MlflowRegistry().follow_champion(1, "run"),
+            lambda: MlflowRegistry().log_metrics("run", {"f1": 0.6}),
+        ):
+            with pytest.raises(MlflowError, match="MLFLOW_TRACKING_URI"):
+                ask()
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
 
 
 def test_a_training_that_fails_ends_its_mlflow_run_as_failed(

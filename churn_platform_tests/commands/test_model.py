@@ -63,7 +63,7 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
             bundle, uri = small_bundle(hyperparameters), str(tmp_path / str(version))
             bundle.save(uri)
             OutOfFold.of(rows, bundle.score(columns_of(rows))).save(uri)
-            client.create_model_version(MODEL, f"s3://models/{version}")  # nothing is read from there
+            client.create_model_version(MODEL, f"s3://models/{version}", f"run {version}")  # nothing is read from there
             metrics = {"oof_roc_auc": 0.8 + version / 100, "threshold": 0.3}
             model_versions.register(connection, version=version, uri=uri, run_id=f"run {version}", metrics=metrics)
     yield Registry(platform)

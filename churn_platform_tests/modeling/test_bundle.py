@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from churn_platform.features.columns import columns_of
 from churn_platform.modeling.bundle import ENCODER, IMPUTER, MANIFEST, MODEL, SCALER, ModelBundle
 from churn_platform.modeling.exceptions import BundleFormatError, BundleIncompleteError, BundleTamperedError, SkewError
+from churn_platform.modeling.threshold import CallCosts
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.modeling.bundles import small_bundle
 
@@ -29,8 +31,11 @@ def test_a_saved_bundle_loads_equal_and_scores_alike(saved: Path) -> None:
     columns = columns_of(cleaned(200, seed=11))
 
     loaded = ModelBundle.load(str(saved))
+    by_cost = replace(small_bundle(), costs=CallCosts(call=5, customer=400, success_rate=0.25))
+    by_cost.save(f"{saved}/by cost")
 
     assert loaded == small_bundle()
+    assert ModelBundle.load(f"{saved}/by cost") == by_cost
     np.testing.assert_array_equal(loaded.score(columns), small_bundle().score(columns), strict=True)
 
 

@@ -1,5 +1,6 @@
 """Thresholds, figures, and who becomes champion."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 
 from churn_platform.features.columns import TARGET, columns_of
-from churn_platform.modeling.candidates import Comparison, Gain, Rule, TrainedModel, decide, measure_gain
+from churn_platform.modeling.candidates import Comparison, Gain, Rule, TrainedModel, Worth, decide, measure_gain
 from churn_platform.modeling.evaluation import Evaluation, evaluate, expected_calibration_error
 from churn_platform.modeling.exceptions import BundleIncompleteError, StaleComparisonError, TrainingDataError
+from churn_platform.modeling.judging import Contender, compare
 from churn_platform.modeling.out_of_fold import OutOfFold, unseen_probabilities
 from churn_platform.modeling.resampling import auc
 from churn_platform.modeling.slices import LEAST_OF_EACH, judgeable_slices, slices
-from churn_platform.modeling.threshold import CallCosts, choose_threshold, f1_maximising_threshold
+from churn_platform.modeling.threshold import CallCosts, choose_threshold, f1_maximising_threshold, worth_of_calls
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.modeling.bundles import small_bundle
 
@@ -151,6 +153,64 @@ def test_a_version_replaces_the_champion_only_when_its_gain_is_no_chance_and_no_
     assert said in decision.reason
 
 
+CALLS = CallCosts(call=5, customer=400, success_rate=0.25)
+
+
+@pytest.mark.parametrize(
+    ("low", "worth", "slices", "wins", "said"),
+    [
+        (0.0, Worth(12.5, 9.0), {}, True, "worth 12.5000 per customer, those of the champion 9.0000: worth more"),
+        (-0.001, Worth(12.5, 9.0), {}, True, "no worse in its order than by chance"),
+        (0.001, Worth(9.0, 9.0), {}, True, "better than chance"),
+        (0.0, Worth(9.0, 9.0), {}, False, "nor are its decisions worth more"),
+        (-0.01, Worth(12.5, 9.0), {}, False, "the loss is no chance: at 95% confidence it is 0.0060 or more"),
+        (0.0, Worth(12.5, 9.0), {"Spain": -0.03}, False, "Spain loses 0.0300"),
+        (0.0, None, {}, False, "no better than chance"),
+    ],
+)
+def test_where_costs_have_changed_decisions_that_are_worth_more_win_over_an_equal_order(
+    low: float, worth: Worth | None, slices: dict[str, float], wins: bool, said: str
+) -> None:
+    judged = replace(comparison(low, **slices), worth=worth, rule=replace(RULE, costs=CALLS))
+
+    assert judged.candidate_wins == wins
+    assert said in judged.reason
+
+
+@pytest.mark.parametrize(("before", "today"), [(None, CALLS), (CALLS, None), (replace(CALLS, call=60.0), CALLS)])
+def test_the_same_model_with_the_threshold_of_todays_costs_replaces_the_one_of_other_costs(
+    before: CallCosts | None, today: CallCosts | None, tmp_path: Path
+) -> None:
+    rows = cleaned(2_000)
+    churned, unseen = rows[TARGET].to_numpy(), small_bundle().score(columns_of(rows))
+    sides = []
+    for version, costs in enumerate((before, today, today), 1):
+        uri = str(tmp_path / str(version))
+        replace(small_bundle(), threshold=choose_threshold(churned, unseen, costs), costs=costs).save(uri)
+        OutOfFold.of(rows, unseen).save(uri)
+        sides.append(Contender(version, f"run {version}", uri))
+    rule = replace(RULE, costs=today)
+
+    promoted, again, back = (
+        compare(rows, challenger, champion, rule)
+        for challenger, champion in ((sides[1], sides[0]), (sides[2], sides[1]), (sides[0], sides[1]))
+    )
+
+    assert promoted.worth is not None
+    assert promoted.worth.challenger > promoted.worth.champion
+    assert promoted.candidate_wins
+    assert (again.worth, again.candidate_wins) == (None, False), "nothing has changed since the champion was trained"
+    assert not back.candidate_wins, "a threshold of other costs than today's wins nothing"
+
+
+def test_the_worth_of_calls_is_profit_per_customer_or_f1() -> None:
+    churned, called = np.array([1, 0, 1, 0]), np.array([True, True, False, False])
+
+    assert worth_of_calls(churned, called, CALLS) == (0.25 * 400 - 2 * 5) / 4
+    assert worth_of_calls(churned, called, None) == 2 * 1 / (2 + 2)
+    assert worth_of_calls(churned[:0], called[:0], CALLS) == worth_of_calls(churned[:0], called[:0], None) == 0
+
+
 def test_a_champion_chosen_by_hand_is_adopted_however_good_the_new_version_is() -> None:
     decision = decide(comparison(0.1), champion_version=4, set_by_hand=2)
 
@@ -240,5 +300,6 @@ def test_what_the_assets_hand_on_survives_its_json() -> None:
     model = TrainedModel(version=5, run_id="abc", uri="/models/abc")
 
     assert TrainedModel.from_json(model.to_json()) == model
-    for handed_on in (comparison(0.1, Spain=0.1), comparison()):
+    by_worth = replace(comparison(0.1), worth=Worth(2.0, 1.0), rule=replace(RULE, costs=CALLS), run_id="a")
+    for handed_on in (comparison(0.1, Spain=0.1), comparison(), by_worth):
         assert Comparison.from_json(handed_on.to_json()) == handed_on
