@@ -162,7 +162,7 @@ def test_outcomes_that_never_cease_leave_hours_and_days_their_turns(automation: 
         asked += automation.tick(watching_sensor)[0]
         automation.later(100)
 
-    jobs = [request.job_name for request in asked]
+    jobs = [str(request.job_name) for request in asked]
     assert sorted(jobs[:3]) == sorted(jobs[3:]) == ["daily_watching_job", "hourly_watching_job", "outcomes_job"]
 
 

@@ -195,6 +195,7 @@ def run(
                 list(outcome_sender.simulate(connection, days=settings.live_window_days)),
                 settings.outcomes_topic,
             )
+            require_ours()
             _monitor(connection, dagster_url, config, archive_days=settings.archive_days)
             outcomes_read = _count(connection, _OUTCOMES) - outcomes_before
         with step("Waiting until batches, hours and days are there"):

@@ -149,7 +149,7 @@ def test_a_position_that_is_moved_while_a_run_reads_is_respected(
     def moved_first(*arguments: object) -> object:
         monkeypatch.setattr(outcomes, "decode", decode)
         with psycopg.connect(database) as connection:
-            move = outcome_reset.plan(connection, outcome_topic.admin, topic=outcome_topic.topic, partition=0, to="3")
+            move = outcome_reset.plan(connection, outcome_topic.config, topic=outcome_topic.topic, partition=0, to="3")
             assert move is not None
             outcome_reset.apply(connection, move, reason="only a test")
         return decode(*arguments)  # type: ignore[arg-type]
