@@ -209,7 +209,9 @@ def _gather(text: str, at: int, into: _Pairs) -> int:
     Raises:
         ValueError: it is malformed, or no object.
     """
-    at = _after(text, at, "{")
+    at = _after_space(text, _after(text, at, "{"))
+    if text[at : at + 1] == "}":
+        return at + 1
     while True:
         name, at = _read_value(text, _after_space(text, at))
         at = _after_space(text, _after(text, at, ":"))
