@@ -99,6 +99,8 @@ def test_json_has_the_keys_of_the_page(
     assert servers.config.dsn != stack.addresses["postgres"]
     if words == "up":  # with the settings that it was started with
         monkeypatch.setenv("DATABASE_URL", stack.addresses["postgres"])
+        for variable in ("PREDICTIONS_TOPIC", "STREAM_GROUP"):  # those of the fixture belong to its own database
+            monkeypatch.setenv(variable, "of-this-stack")
     if words == "down":
         monkeypatch.setenv("CHURN_LOCAL", str(tmp_path))
     given = [each.format(folder=tmp_path) for each in GIVEN.get(words, [])]
