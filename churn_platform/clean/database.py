@@ -207,12 +207,15 @@ class Database:
                 return found + self._dagster(connection)
             if reads is None:
                 return found
+            owner = connection.info.user
         with self._connected(self._application) as connection:
             if not _value(connection, _READS_DAGSTER):
+                logins = " and ".join(sorted({repr(owner), repr(connection.info.user)}))
                 raise CleanError(
-                    f"Let the login of DATABASE_OWNER_URL read it: grant usage on schema dagster and select on all "
-                    f"tables in it. Neither that login nor {connection.info.user!r}, of DATABASE_URL, may read "
-                    f"dagster.runs in {self._place}, which says whether a run is under way."
+                    f"Set DATABASE_URL to the login that the platform works with, or let the one of DATABASE_OWNER_URL "
+                    f"read Dagster's tables (grant usage on schema dagster, and select on all tables in it). What "
+                    f"DATABASE_OWNER_URL and DATABASE_URL name now, {logins}, may not read dagster.runs in "
+                    f"{self._place}, which says whether a run is under way."
                 )
             return found + self._dagster(connection)
 

@@ -125,3 +125,19 @@ def test_the_application_s_login_is_refused_by_a_dry_run_as_by_a_real_one(logins
         assert f"The login {name!r} may not delete" in said
         assert "churn_owner" in said
     assert logins.left() == before
+
+
+def test_who_cannot_tell_whether_a_run_is_under_way_is_refused_and_told_how(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", logins.owner)  # Dagster's tables belong to the application's login
+    forget_settings()
+    before = logins.left()
+
+    dry = clean("--dry-run", code=ExitCode.FAILED)
+    real = clean("--yes", logins.word, code=ExitCode.FAILED)
+
+    for said in (dry, real):
+        assert "Set DATABASE_URL to the login that the platform works with" in said
+        assert f"{str(urlsplit(logins.owner).username)!r}, may not read dagster.runs" in said
+    assert logins.left() == before

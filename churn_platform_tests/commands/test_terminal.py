@@ -103,6 +103,8 @@ def test_json_has_the_keys_of_the_page(
     assert servers.config.dsn != stack.addresses["postgres"]
     if words == "up":  # with the settings that it was started with
         monkeypatch.setenv("DATABASE_URL", stack.addresses["postgres"])
+        for variable in ("PREDICTIONS_TOPIC", "STREAM_GROUP"):  # those of the fixture belong to its own database
+            monkeypatch.setenv(variable, "of-this-stack")
     if words == "down":
         monkeypatch.setenv("CHURN_LOCAL", str(tmp_path))
     (tmp_path / "outcomes.json").write_text('{"CustomerId": 1, "true_churn_label": 0}')
