@@ -70,7 +70,7 @@ def password(file: Path) -> str:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as writer:
             writer.write(secrets.token_urlsafe(24))
-    return file.read_text()
+    return file.read_text(encoding="ascii")
 
 
 def dsn(login: Login, *, port: int, password: str) -> str:
