@@ -105,7 +105,8 @@ def _explain(value: bytes, problem: Exception, fields: Mapping[str, str]) -> str
 def _malformed_besides(value: bytes) -> str:
     """What is malformed behind the field that is wrong: whoever corrects the one meets the other next."""
     try:
-        msgspec.json.decode(value)
+        msgspec.json.decode(value, type=msgspec.Raw)  # asks for the form alone: 1e400 is well-formed
+        value.decode()
     except (msgspec.DecodeError, UnicodeDecodeError) as malformed:
         return _no_json(value, str(malformed))
     except RecursionError:
@@ -128,10 +129,9 @@ def _no_json(value: bytes, problem: str) -> str:
             f"after {_around(value[: error.start][-SHOWN:])}. Send JSON in UTF-8."
         )
     found = _AT_BYTE.fullmatch(problem)
+    if (found is None or "surrogate" in problem) and (half := _HALF_PAIR.search(value)) is not None:
+        return f"Half of a surrogate pair before byte {half.end()}: {_around(half.group()[-6:])} is no character."
     if found is None:
-        half = _HALF_PAIR.search(value)
-        if half is not None:
-            return f"Half of a surrogate pair before byte {half.end()}: {_around(half.group()[-6:])} is no character."
         return f"The JSON ends too early, after {len(value)} bytes: {_around(value[-SHOWN:])}. Was it cut off?"
     position, what = int(found["byte"]), found["what"]
     if not_a_number := _NO_NUMBER.match(value, max(0, position - 1)) or _NO_NUMBER.match(value, position):
