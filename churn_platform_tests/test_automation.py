@@ -163,7 +163,11 @@ def test_outcomes_that_never_cease_leave_hours_and_days_their_turns(automation: 
         automation.later(100)
 
     jobs = [request.job_name for request in asked]
-    assert sorted(jobs[:3]) == sorted(jobs[3:]) == ["daily_watching_job", "hourly_watching_job", "outcomes_job"]
+    assert (
+        sorted(map(str, jobs[:3]))
+        == sorted(map(str, jobs[3:]))
+        == ["daily_watching_job", "hourly_watching_job", "outcomes_job"]
+    )
 
 
 def test_outcomes_that_come_one_by_one_are_read_together(automation: Automation) -> None:
