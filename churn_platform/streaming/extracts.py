@@ -251,7 +251,7 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
     for number, message in enumerate(read_all(config, config.predictions_topic), 1):
         try:
             prediction = decode(message.value() or b"")
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):  # not UTF-8, and nested by the thousands, too
             gathered.foreign += 1
             continue
         gathered.ids += prediction.event_id.bytes

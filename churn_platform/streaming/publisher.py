@@ -377,10 +377,10 @@ class Publisher(threading.Thread):
         found: dict[int, int] = {}
         decode = msgspec.json.Decoder(_Published).decode
         for message in read_all(self._config, self._config.predictions_topic):
-            value = message.value()
-            if value is None:
+            try:
+                source = decode(message.value() or b"")
+            except (ValueError, RecursionError):  # somebody else's message, of which nothing follows
                 continue
-            source = decode(value)
             if source.batch in own:
                 found[source.kafka_partition] = max(found.get(source.kafka_partition, 0), source.kafka_offset + 1)
         return found

@@ -155,6 +155,7 @@ def instance(yours: Yours) -> Iterator[dg.DagsterInstance]:
 @pytest.mark.usefixtures("instance")
 def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) -> None:
     yours.read_and_publish()
+    topics.create_missing(yours.stream.admin, yours.stream.config, settings().outcomes_topic)
     yours.owns("create table public.theirs (a integer)")
     with study_storage(settings().postgres_dsn):
         assert "optuna.studies" in yours.tables()
@@ -172,6 +173,7 @@ def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) ->
     assert {f"topic {config.events_topic}", f"topic {config.predictions_topic}", "models/", "schema dagster"} <= names(
         found["delete"]
     )
+    assert f"topic {settings().outcomes_topic}" in names(found["delete"])
     assert f"consumer group {config.group}" in names(found["delete"])
     assert "roles churn_owner" in said
     assert yours.tables() == {"theirs"}

@@ -5,6 +5,7 @@ import json
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import psycopg
@@ -22,6 +23,7 @@ from churn_platform.streaming.exceptions import (
     TopicMissingError,
     UnknownBatchError,
 )
+from churn_platform.streaming.extracts import read_published
 from churn_platform_tests.modeling.bundles import small_bundle
 from churn_platform_tests.streaming.stream import Stream, event
 from churn_platform_tests.waiting import wait_until
@@ -337,6 +339,30 @@ def test_what_was_published_is_not_published_again_when_the_marker_has_expired(s
 
     assert len(stream.table_ids()) == 50
     assert stream.published_ids() == stream.table_ids()
+
+
+def test_messages_of_others_in_the_predictions_topic_do_not_stop_the_search_for_what_was_published(
+    stream: Stream,
+) -> None:
+    stream.send([event(number) for number in range(10)])
+    stream.stream()
+    producer = Producer(stream.config.kafka)
+    foreign = (b"hello", b"", None, b"\xff\xfe", b'{"batch": 1}', b'{"more": ' + b"[" * 100_000)
+    for value in foreign:
+        producer.produce(stream.config.predictions_topic, value)
+    assert producer.flush(30) == 0
+    for future in stream.admin.delete_consumer_groups([stream.config.group]).values():
+        future.result()
+    stream.connection.execute("update stream_positions set published_to = 0")
+
+    stream.send([event(number) for number in range(10, 20)])
+    stream.stream()
+
+    assert len(stream.table_ids()) == 20
+    found = read_published(stream.config, lambda *_: None)
+    assert found.foreign == len(foreign)
+    whole = found.event_id.tobytes()
+    assert [str(UUID(bytes=whole[at : at + 16])) for at in range(0, len(whole), 16)] == stream.table_ids()
 
 
 def test_a_zombie_cannot_commit_after_its_successor_took_over(stream: Stream) -> None:
