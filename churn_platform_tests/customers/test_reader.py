@@ -204,6 +204,8 @@ NAMES = ("Ottokar", "Schlotterbeck")
         (HEADER.replace("Lastname,CreditScore", "CreditScore,Lastname"), *ROWS[:1]),
         (HEADER.replace("Lastname,CreditScore,Geography", "CreditScore,Geography,Lastname"), *ROWS[:1]),
         ROWS,
+        (ROWS[0].replace("Female", "Savage"), ROWS[1]),
+        (ROWS[0].replace("Female", "Age"), ROWS[1]),
         (ROWS[0].replace(",", ";"),),
         (HEADER, with_value("Lastname", '"Weber')),
         (HEADER, with_value("Lastname", "Weber\0")),
