@@ -256,7 +256,9 @@ def _typed(given: pa.ChunkedArray, column: Column) -> pd.Series | WrongValues:
         return texts.astype(object)
     if column.kind == "whole":
         right = pc.fill_null(pc.match_substring_regex(text, WHOLE), fill_value=False).to_numpy()
-        text = pc.replace_substring_regex(pc.replace_substring_regex(text, ZERO_DECIMALS, ""), LEADING_ZEROS, r"\1\2")
+        text = pc.replace_substring_regex(text, ZERO_DECIMALS, "")
+        if (pc.max(pc.utf8_length(text)).as_py() or 0) > SURELY_INT64:
+            text = pc.replace_substring_regex(text, LEADING_ZEROS, r"\1\2")
         right &= _fits_int64(text, right)
     else:
         right = pc.fill_null(pc.match_substring_regex(text, NUMBER), fill_value=True).to_numpy()
