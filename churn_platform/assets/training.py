@@ -173,8 +173,9 @@ def model_evaluation(
     from churn_platform.modeling.judging import Contender, compare, promotion_rule
     from churn_platform.modeling.report import make_report
 
-    rows = rows_of(train_test_split, TEST)
+    rows, train = rows_of(train_test_split, TEST), rows_of(train_test_split, TRAIN)
     candidate = ModelBundle.load(churn_model.uri)
+    _require_same_rows(candidate, train)
     probabilities = candidate.score(columns_of(rows))
     candidate.require_same_scores(probabilities, assemble(columns_of(test_features, FEATURES)))
     evaluation = evaluate(rows[TARGET].to_numpy(), probabilities, threshold=candidate.threshold)
@@ -182,7 +183,6 @@ def model_evaluation(
         model_versions.of_run(connection, churn_model.version, churn_model.run_id)
         model_versions.record_metrics(connection, churn_model.version, evaluation.as_dict())
         champion = model_versions.champion(connection)
-    train = rows_of(train_test_split, TRAIN)
     report = make_report(candidate, train, rows)
     run_id = churn_model.run_id
     missing = _missing_in_mlflow(
@@ -283,6 +283,23 @@ def champion_model(
             **next_asset("churn_predictions"),
         }
     )
+
+
+def _require_same_rows(candidate: ModelBundle, train: pd.DataFrame) -> None:
+    """Make sure that the model learned from the training split as it is now: from another, it may know the test split.
+
+    Raises:
+        TrainingDataError: it learned from other rows.
+    """
+    from churn_platform.modeling.training import data_hash
+
+    now = data_hash(train[[*INPUT_COLUMNS, TARGET]])
+    if candidate.data_hash != now:
+        raise TrainingDataError(
+            f"churn_model was trained on rows with hash {candidate.data_hash}; the training split has {now}: the data "
+            f"was prepared again since.",
+            remedy="Materialize churn_model again, then model_evaluation: run training_job.",
+        )
 
 
 def _missing_in_mlflow(context: dg.AssetExecutionContext, *steps: Callable[[], None]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import dagster as dg
 import pandas as pd
 
-from churn_platform.customers.schema import COLUMNS
+from churn_platform.customers.schema import COLUMNS, CUSTOMER_ID
 
 COUNTED = tuple(column.name for column in COLUMNS if column.counted)  # differs in copies of a row, too
 MOST_NAMED = 5  # unknown categories in one message: a wrong column may hold thousands
@@ -46,8 +46,12 @@ def nulls_rule(columns: Sequence[str]) -> Rule:
     """None of the columns has a null; a column that is not there is all null."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
-        nulls = frame.reindex(columns=list(columns)).isna().sum()
-        return [f"{name} is null in {count:,} of {len(frame):,} rows" for name, count in nulls.items() if count]
+        nulls = frame.reindex(columns=list(columns)).isna()
+        return [
+            f"{name} is null in {_share(frame.loc[missing], frame) if name in frame else _share(frame, frame)}"
+            for name, missing in nulls.items()
+            if missing.any()
+        ]
 
     return Rule("nulls", f"no null in {', '.join(columns)}", violations)
 
@@ -103,7 +107,7 @@ def unique_rule(name: str) -> Rule:
         distinct = repeated.drop_duplicates(subset=[column for column in frame if column not in COUNTED])[name]
         differs = repeated[name].isin(distinct[distinct.duplicated()])
         return [
-            f"{rows.nunique():,} values of {name} are in {_share(rows, frame)}, {what}: "
+            f"{rows.nunique():,} values of {name} are in {len(rows):,} of {len(frame):,} rows, {what}: "
             f"{', '.join(map(str, rows.unique()[:MOST_NAMED]))}"
             for rows, what in (
                 (repeated.loc[~differs, name], "equal ones (remove the copies)"),
@@ -153,8 +157,14 @@ def _digits(number: float) -> str:
     return f"{number:,.10g}" if isinstance(number, float) else f"{number:,}"
 
 
-def _share(some: pd.Series, frame: pd.DataFrame) -> str:
-    return f"{len(some):,} of {len(frame):,} rows"
+def _share(some: pd.DataFrame | pd.Series, frame: pd.DataFrame) -> str:
+    """How many rows of the frame these are, and which customers the first of them are of, where the frame says."""
+    share = f"{len(some):,} of {len(frame):,} rows"
+    if CUSTOMER_ID not in frame:
+        return share
+    ids = frame[CUSTOMER_ID].loc[some.index[:MOST_NAMED]]
+    more = ", ..." if len(some) > MOST_NAMED else ""
+    return f"{share} ({CUSTOMER_ID} {', '.join(map(str, ids))}{more})"
 
 
 def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckResult:

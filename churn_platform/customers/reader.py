@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -32,6 +33,7 @@ WHOLE = r"^-?[0-9]+(\.0+)?$"  # 619, and 619.0 as pandas writes a column that on
 NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 ZERO_DECIMALS = r"\.0+$"
 LEADING_ZEROS = r"^(-?)0+([0-9])"
+NAMES_OF_A_HEADER = 2  # fewer, and the line may be a customer's, one of whose values happens to be such a word
 SURELY_INT64 = 18  # digits; of 19 only some numbers fit
 LONGEST_INT64 = 20  # characters, the sign among them
 INT64 = range(-(2**63), 2**63)
@@ -166,11 +168,12 @@ def _missing_columns(file: Path, header: list[str], missing: list[str]) -> Heade
     alike = {name: get_close_matches(name.lower(), lowered, n=1, cutoff=0.8) for name in missing}
     renamings = [f"'{lowered[found[0]]}' to {name}" for name, found in alike.items() if found]
     needed = ", ".join(column.name for column in COLUMNS if not column.optional)
-    joined = " ".join(header).lower()
-    if not any(column.name.lower() in joined for column in COLUMNS) and not renamings:
+    words = set(re.split(r"[^a-z]+", " ".join(header).lower()))
+    known = sum(column.name.lower() in words for column in COLUMNS) + len(renamings)
+    if known < NAMES_OF_A_HEADER:
         return HeaderError(
-            f"{file}, line 1 names none of the columns; its {len(header)} values are not shown, because they may be a "
-            f"customer's. Expected a header with {needed}.",
+            f"{file}, line 1 is no header with the columns' names; its {len(header)} values are not shown, because "
+            f"they may be a customer's. Expected {needed}.",
             remedy="Add the line with the names of the columns, separated by commas, at the top of the file.",
         )
     if len(header) == 1:
@@ -253,7 +256,9 @@ def _typed(given: pa.ChunkedArray, column: Column) -> pd.Series | WrongValues:
         return texts.astype(object)
     if column.kind == "whole":
         right = pc.fill_null(pc.match_substring_regex(text, WHOLE), fill_value=False).to_numpy()
-        text = pc.replace_substring_regex(pc.replace_substring_regex(text, ZERO_DECIMALS, ""), LEADING_ZEROS, r"\1\2")
+        text = pc.replace_substring_regex(text, ZERO_DECIMALS, "")
+        if (pc.max(pc.utf8_length(text)).as_py() or 0) > SURELY_INT64:
+            text = pc.replace_substring_regex(text, LEADING_ZEROS, r"\1\2")
         right &= _fits_int64(text, right)
     else:
         right = pc.fill_null(pc.match_substring_regex(text, NUMBER), fill_value=True).to_numpy()

@@ -586,8 +586,72 @@ def test_a_value_out_of_range_blocks_what_comes_after(
     assert not result.success
     (failed,) = [evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed]
     assert (failed.check_name, failed.blocking) == ("ranges", True)
-    assert "CreditScore is 9,999 in 1 of 100 rows" in str(failed.description)
+    customer = customers["CustomerId"][3]
+    assert f"CreditScore is 9,999 in 1 of 100 rows (CustomerId {customer})" in str(failed.description)
     assert [event.asset_key for event in result.get_asset_materialization_events()] == [dg.AssetKey("raw_customers")]
+
+
+def prepared(batch_side: BatchSide, customers: pd.DataFrame, file: Path) -> dg.ExecuteInProcessResult:
+    """A run of the preparation over these customers that may fail."""
+    write_customers(customers, file)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CHURN_RAW_CSV", str(file))
+        settings.cache_clear()
+        result = batch_side.run("data_preparation_job", raise_on_error=False)
+    settings.cache_clear()
+    return result
+
+
+def test_a_file_with_half_of_its_customers_twice_is_refused_with_their_count_and_ids(
+    batch_side: BatchSide, tmp_path: Path
+) -> None:
+    customers = generate_customers(100, seed=5)
+
+    result = prepared(batch_side, pd.concat([customers, customers.head(50)]), tmp_path / "twice.csv")
+
+    (failed,) = [evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed]
+    assert (failed.check_name, failed.blocking) == ("unique", True)
+    assert "50 values of CustomerId are in 100 of 150 rows, equal ones" in str(failed.description)
+    assert str(customers["CustomerId"][0]) in str(failed.description)
+    assert [event.asset_key for event in result.get_asset_materialization_events()] == [dg.AssetKey("raw_customers")]
+
+
+@pytest.mark.parametrize(("rows", "outcome"), [(10, None), (200, 0), (200, 1)])
+def test_a_file_of_ten_rows_or_one_outcome_is_refused_with_how_many_are_needed(
+    batch_side: BatchSide, tmp_path: Path, rows: int, outcome: int | None
+) -> None:
+    customers = generate_customers(rows, seed=5)
+    if outcome is not None:
+        customers["Exited"] = outcome
+    place = f"{settings().artifacts}/assets/train_test_split.parquet"
+    before = Path(place).read_bytes()
+
+    result = prepared(batch_side, customers, tmp_path / "few.csv")
+
+    failure = result.failure_data_for_node("train_test_split")
+    assert failure is not None
+    assert failure.error is not None
+    assert "A training needs 10 or more of each" in str(failure.error.cause)
+    assert Path(place).read_bytes() == before
+
+
+def test_a_model_of_rows_that_were_prepared_again_since_is_not_evaluated_on_the_new_test_split(
+    batch_side: BatchSide,
+) -> None:
+    place = f"{settings().artifacts}/assets/train_test_split.parquet"
+    split = batch_side.value("train_test_split")
+    try:
+        split.assign(split=split["split"].map({"train": "test", "test": "train"})).to_parquet(place)
+        result = DEFINITIONS.resolve_job_def("training_job").execute_in_process(
+            instance=batch_side.instance, asset_selection=[dg.AssetKey("model_evaluation")], raise_on_error=False
+        )
+    finally:
+        split.to_parquet(place)
+
+    failure = result.failure_data_for_node("model_evaluation")
+    assert failure is not None
+    assert failure.error is not None
+    assert "churn_model was trained on rows with hash" in str(failure.error.cause)
 
 
 def test_a_file_that_is_not_there_names_what_to_materialize(tmp_path: Path) -> None:

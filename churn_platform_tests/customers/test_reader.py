@@ -78,6 +78,12 @@ def test_whole_numbers_with_zero_decimals_and_words_for_gaps_are_read(tmp_path: 
     assert customers["Age"].isna().all()
 
 
+def test_leading_zeros_do_not_matter_however_many(tmp_path: Path) -> None:
+    rows = [with_value("CreditScore", "0619"), with_value("CreditScore", f"{'0' * 40}619.0")]
+
+    assert read_customers(customers_file(tmp_path, HEADER, *rows))["CreditScore"].tolist() == [619, 619]
+
+
 def test_names_may_hold_commas_line_breaks_and_words_for_gaps(tmp_path: Path) -> None:
     row = with_value("Lastname", '"Null, de\nla"').replace("Ada", "None")
     customers = read_customers(customers_file(tmp_path, HEADER, row, ROWS[1]))
@@ -204,6 +210,8 @@ NAMES = ("Ottokar", "Schlotterbeck")
         (HEADER.replace("Lastname,CreditScore", "CreditScore,Lastname"), *ROWS[:1]),
         (HEADER.replace("Lastname,CreditScore,Geography", "CreditScore,Geography,Lastname"), *ROWS[:1]),
         ROWS,
+        (ROWS[0].replace("Female", "Savage"), ROWS[1]),
+        (ROWS[0].replace("Female", "Age"), ROWS[1]),
         (ROWS[0].replace(",", ";"),),
         (HEADER, with_value("Lastname", '"Weber')),
         (HEADER, with_value("Lastname", "Weber\0")),

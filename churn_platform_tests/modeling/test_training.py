@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 
 from churn_platform.features.columns import FEATURES, TARGET, columns_of
 from churn_platform.modeling.exceptions import TrainingDataError
@@ -55,6 +56,14 @@ def test_a_fifth_is_test_with_the_same_share_of_churn_and_always_the_same_rows()
     assert set(train_rows["CustomerId"]) | set(test_rows["CustomerId"]) == set(CUSTOMERS["CustomerId"])
     assert not set(train_rows["CustomerId"]) & set(test_rows["CustomerId"])
     assert with_split(CUSTOMERS, TARGET).equals(split)
+
+
+def test_the_split_of_customers_with_one_row_each_is_scikit_learns_stratified_one() -> None:
+    learned, _ = train_test_split(np.arange(len(CUSTOMERS)), test_size=0.2, stratify=CHURNED, random_state=42)
+
+    split = with_split(CUSTOMERS, TARGET)
+
+    assert set(np.flatnonzero(split["split"] == TRAIN)) == set(learned)
 
 
 def test_no_customer_is_in_both_splits_although_half_of_them_have_two_rows() -> None:
