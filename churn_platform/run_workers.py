@@ -14,6 +14,9 @@ from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import deserialize_value
 
+# Of a run that has had its session in PostgreSQL: it has started, and without one it is dead. The UI hides this prefix.
+SESSION_TAG: Final = ".dagster/churn_session"
+
 _python_log = logging.getLogger(__name__)
 
 

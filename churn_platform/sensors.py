@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 
 from churn_platform.assets.batches import orphan_materialization
-from churn_platform.assets.predictions import SESSION_TAG, churn_predictions_topic, customer_events
+from churn_platform.assets.predictions import churn_predictions_topic, customer_events
 from churn_platform.assets.shown import rows_table
 from churn_platform.jobs import daily_metrics_job, hourly_metrics_job, prediction_stream_job
 from churn_platform.partitions import batch_key, batches, day_key, hour_key
 from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
-from churn_platform.run_workers import Worker, worker_of
+from churn_platform.run_workers import SESSION_TAG, Worker, worker_of
 from churn_platform.settings import settings
 from churn_platform.streaming.config import LANE
 
@@ -33,6 +33,7 @@ ACTIVE: Final = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
+LAUNCHED: Final = tuple(status for status in ACTIVE if status != dg.DagsterRunStatus.QUEUED)
 STARTING: Final = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 # Of runs that the sensor asked for. A replay started in the UI streams nothing and does not count.
 STREAM_TAG: Final = "churn/stream"
@@ -196,8 +197,8 @@ def _streaming_runs(
 ) -> _StreamingRuns:
     """The streaming runs that live, after those whose process is gone have been failed.
 
-    A run whose code server died with it keeps its STARTED record for ever and would stall the stream. So would one of
-    any job that died before it started, by its place in the queue.
+    A run whose code server died with it keeps its STARTED record for ever and would stall the stream. One of another
+    job would stall that job's figures, and take a place of the queue.
 
     Args:
         missing: since when an active run has been seen without a session in PostgreSQL, in seconds since 1970, by id.
@@ -209,19 +210,15 @@ def _streaming_runs(
     records = instance.get_run_records(dg.RunsFilter(tags={STREAM_TAG: "live"}), limit=LATEST_RUNS)
     live = [record for record in records if record.dagster_run.status in ACTIVE]
     finished = [record for record in records if record.dagster_run.status not in ACTIVE]
-    streaming = {record.dagster_run.run_id for record in live}
-    starting = instance.get_run_records(dg.RunsFilter(statuses=list(STARTING)))
+    launched = {run.run_id: run for run in instance.get_runs(dg.RunsFilter(statuses=list(LAUNCHED)))}
+    launched |= {record.dagster_run.run_id: record.dagster_run for record in live}
     absent = [
-        record
-        for record in [*live, *(each for each in starting if each.dagster_run.run_id not in streaming)]
-        if record.dagster_run.run_id not in sessions and record.dagster_run.status != dg.DagsterRunStatus.QUEUED
+        run
+        for run in launched.values()
+        if run.run_id not in sessions and run.status != dg.DagsterRunStatus.QUEUED and _has_sessions(run)
     ]
-    since = {record.dagster_run.run_id: missing.get(record.dagster_run.run_id, now) for record in absent}
-    dead = {
-        record.dagster_run.run_id
-        for record in absent
-        if _fail_if_dead(instance, connection, record.dagster_run, now - since[record.dagster_run.run_id])
-    }
+    since = {run.run_id: missing.get(run.run_id, now) for run in absent}
+    dead = {run.run_id for run in absent if _fail_if_dead(instance, connection, run, now - since[run.run_id])}
     closed = ledger.closed_batches(connection, [key for each in live if (key := _key(each.dagster_run)) is not None])
     # A run whose batch is closed explains it, or replays it: it lives, and streams nothing.
     active = [each.dagster_run for each in live if each.dagster_run.run_id not in dead]
@@ -237,6 +234,11 @@ def _streaming_runs(
     )
 
 
+def _has_sessions(run: dg.DagsterRun) -> bool:
+    """Whether a run that lives has a session, or is still to start: one without PostgreSQL never has."""
+    return run.status in STARTING or SESSION_TAG in run.tags or STREAM_TAG in run.tags
+
+
 def _key(run: dg.DagsterRun) -> str | None:
     """The batch key of a streaming run."""
     return run.tags.get("dagster/partition")
@@ -247,21 +249,22 @@ def _fail_if_dead(
 ) -> bool:
     """Fail a run that has had no session for so long, if it is dead; whether it was.
 
-    A run that has had its session is dead without one. Whether one that is still to start has a process, its launcher
-    knows, however long that takes.
+    A streaming run that has had its session is dead without one: it does not report what it did without asking first.
+    Of any other run, and of one that is still to start, its launcher knows whether it has a process.
     """
     from churn_platform.storage import ledger
 
     if absent_seconds <= DEAD_SECONDS:
         return False
     words = f"PostgreSQL has had no session of this run for {absent_seconds:.0f} s."
-    if SESSION_TAG not in run.tags:
+    if SESSION_TAG not in run.tags or STREAM_TAG not in run.tags:
         if run.status == dg.DagsterRunStatus.NOT_STARTED:
             worker, patience = None, UNSUBMITTED_SECONDS
             words = f"It was not submitted within {absent_seconds:.0f} s."
         else:
             worker = worker_of(instance, run)
-            patience = UNKNOWN_SECONDS if worker is Worker.UNKNOWN and run.status in STARTING else DEAD_SECONDS
+            only_the_launcher_knows = run.status in STARTING or STREAM_TAG not in run.tags
+            patience = UNKNOWN_SECONDS if worker is Worker.UNKNOWN and only_the_launcher_knows else DEAD_SECONDS
             words += f" The run launcher says of its process: {worker.name.lower()}."
         if worker is Worker.ALIVE or absent_seconds <= patience:
             return False

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -10,11 +11,10 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.assets.predictions import SESSION_TAG
 from churn_platform.partitions import batches
 from churn_platform.resources.kafka import KafkaResource
-from churn_platform.run_workers import PatientRunLauncher, Worker, worker_of
-from churn_platform.sensors import DEAD_SECONDS, STREAM_TAG, UNSUBMITTED_SECONDS
+from churn_platform.run_workers import SESSION_TAG, PatientRunLauncher, Worker, worker_of
+from churn_platform.sensors import DEAD_SECONDS, STREAM_TAG, UNSUBMITTED_SECONDS, dirty_hours_sensor
 from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform.storage import ledger, model_versions
 from churn_platform.streaming import topics
@@ -142,3 +142,28 @@ def test_a_run_of_another_job_that_never_gets_a_process_does_not_stay_in_the_que
     ticks.reason()
 
     assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_metrics_run_that_died_with_its_code_server_does_not_hold_up_the_figures(
+    server: SlowCodeServer, platform: str
+) -> None:
+    ticks = Ticks(server.instance, platform)
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+    run = server.submitted("hourly_metrics_job", "2026-11-24-09:00", {SESSION_TAG: "opened"})
+    server.launch(run)
+    server.instance.report_dagster_event(
+        dg.DagsterEvent(event_type_value="PIPELINE_START", job_name="hourly_metrics_job"), run.run_id
+    )
+    assert "under way" in ticks.reason(dirty_hours_sensor)
+
+    ticks.tick()
+    ticks.age_what_is_missing(seconds=DAY)
+    ticks.tick()
+    assert not _record(server, run).is_finished  # its process is there
+    server.kill()
+    server.start()
+    ticks.tick()
+
+    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+    assert ticks.tick(dirty_hours_sensor).run_requests

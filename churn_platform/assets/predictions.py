@@ -1,7 +1,6 @@
 """The stream's assets: both Kafka topics, the predictions that each batch makes, and the tables written beside them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import dagster as dg
@@ -28,14 +27,11 @@ from churn_platform.partitions import batches
 from churn_platform.resources.kafka import KafkaResource
 from churn_platform.resources.postgres import PostgresResource
 from churn_platform.storage import ledger
-from churn_platform.streaming.config import LANE, StreamConfig
-from churn_platform.streaming.run_session import RunSession, keep_to_the_end
+from churn_platform.streaming.config import LANE
 
 GROUP = "predictions"
 OWNERS = ["team:ml-platform"]
 CONSERVATION = "conservation"
-# Of a run that has had its session in PostgreSQL: it has started, and without one it is dead. The UI hides this prefix.
-SESSION_TAG = ".dagster/churn_session"
 # A bank's customers do something every day: a day without a batch means that the stream, or what feeds it, has stopped.
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=24), warn_window=timedelta(hours=6))
 
@@ -136,38 +132,13 @@ def churn_predictions(
     [champion_model](/assets/champion_model), and its rows are replaced in one transaction. Nothing is published anew,
     and alerts stay as they are. Several batches are one run. The newest partition may be one that waits for its events.
     """
-    with _alive(context, kafka.stream()) as session:
-        yield from _materialize(context, postgres, kafka.stream(), session)
-
-
-@contextmanager
-def _alive(context: dg.AssetExecutionContext, config: StreamConfig) -> Iterator[RunSession]:
-    """The session that says that this run is alive, from here until Dagster has recorded how the run ended."""
-    run_id = context.run.run_id
-    ends = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED}
-
-    def has_ended() -> bool:
-        # The status alone does not tell: a run that starts overwrites it.
-        return bool(context.instance.all_logs(run_id, of_type=ends))
-
-    session = RunSession(config.dsn, run_id, has_ended=has_ended)
-    try:
-        session.open()
-        context.instance.add_run_tags(run_id, {SESSION_TAG: "opened"})
-        yield session
-    except BaseException:
-        session.close()
-        raise
-    keep_to_the_end(session)
-
-
-def _materialize(
-    context: dg.AssetExecutionContext, postgres: PostgresResource, config: StreamConfig, session: RunSession
-) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult | dg.AssetCheckEvaluation]:
     from churn_platform.streaming import runs
 
+    config = kafka.stream()
     keys = context.partition_keys
-    outcome = runs.materialize(config, keys, run_id=context.run.run_id, log=context.log.info, confirm=session.confirm)
+    outcome = runs.materialize(
+        config, keys, run_id=context.run.run_id, log=context.log.info, confirm=postgres.confirm_run
+    )
     tags = {"churn/topic": config.events_topic, "churn/lane": LANE}
     if not outcome.materialized:
         context.instance.add_run_tags(context.run.run_id, {**tags, "churn/mode": "idle"})

@@ -1,6 +1,6 @@
 """The accounts: everything that was sent against what the platform counted, and the laws that `churn verify` checks."""
 
-from typing import Final
+from typing import Final, LiteralString
 
 from churn_platform.streaming.verification import Law, verify
 from churn_platform_tests.faults.platform import FaultyPlatform
@@ -10,12 +10,28 @@ _COUNTED: Final = """
         coalesce(sum(dead_letters), 0)::bigint, coalesce(sum(duplicates), 0)::bigint
     from stream_batches
 """
+# A replay materializes its batch again.
+_REPORTED_TWICE: Final = """
+    select e.partition from dagster.event_logs e join stream_batches b on b.batch = e.partition
+    where e.dagster_event_type = 'ASSET_MATERIALIZATION' and e.asset_key = '["churn_predictions"]'
+    group by e.partition, b.replays having count(*) > 1 + b.replays
+"""
+_FAILED_AND_SUCCEEDED: Final = """
+    select f.run_id from dagster.event_logs f join dagster.event_logs s using (run_id)
+    where f.dagster_event_type = 'PIPELINE_FAILURE' and s.dagster_event_type = 'PIPELINE_SUCCESS'
+"""
 
 
 def audit(platform: FaultyPlatform) -> list[Law]:
     """Check everything on a platform that has settled; see FaultyPlatform.settle()."""
     laws = verify(platform.config)
-    return [_all_that_was_sent(platform), _all_is_published(laws), *laws]
+    return [
+        _all_that_was_sent(platform),
+        _all_is_published(laws),
+        _never(platform, "a batch is reported twice", _REPORTED_TWICE),
+        _never(platform, "a failed run succeeds", _FAILED_AND_SUCCEEDED),
+        *laws,
+    ]
 
 
 def broken(laws: list[Law]) -> str:
@@ -35,6 +51,12 @@ def _all_that_was_sent(platform: FaultyPlatform) -> Law:
         f"{says.format(*counted)} are those that were sent",
         [] if counted == wanted else [f"sent were {says.format(*wanted)}"],
     )
+
+
+def _never(platform: FaultyPlatform, name: str, query: LiteralString) -> Law:
+    """What Dagster must never have recorded; the query finds it."""
+    found = [str(each) for (each,) in platform.rows(query)]
+    return Law(f"never: {name}", not found, f"{len(found)} were found", found[:5])
 
 
 def _all_is_published(laws: list[Law]) -> Law:
