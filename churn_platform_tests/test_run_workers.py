@@ -135,7 +135,7 @@ def test_a_run_of_another_job_that_never_gets_a_process_does_not_stay_in_the_que
     run = server.submitted("hourly_metrics_job", "2026-11-24-09:00", {})
     ticks.reason()
 
-    ticks.age_what_is_missing(seconds=UNSUBMITTED_SECONDS - 1)
+    ticks.age_what_is_missing(seconds=UNSUBMITTED_SECONDS / 2)
     ticks.reason()
     assert not _record(server, run).is_finished
     ticks.age_what_is_missing(seconds=2)

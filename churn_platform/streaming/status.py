@@ -274,7 +274,7 @@ def _look_at_claims(config: StreamConfig, status: StreamStatus) -> None:
             EnvironmentGuard(connection, clients.admin({**config.kafka, "log_level": 0}), config) as guard,
         ):
             status.problems += [conflict.problem for conflict in guard.conflicts()]
-    except psycopg.OperationalError:
+    except psycopg.Error:
         return  # is a problem in the status already
     except StreamError as error:
         status.problems.append(str(error))

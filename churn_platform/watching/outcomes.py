@@ -214,12 +214,12 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
 
 
 def _take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig, found: Topic) -> Taken:
-    readings, skipped = _open(connection, admin, found, config.epoch)
+    readings, skipped, known = _open(connection, admin, found, config.epoch)
     taken = Taken()
     if not readings:
         return taken
     reached = {partition: reading.start for partition, reading in readings.items()}
-    _compare_log(connection, config, found, reached)
+    _compare_log(config, found, reached, known)
     try:
         ranges = {p: (r.start, r.end) for p, r in readings.items()}
         for messages in read_ranges(config, found.name, ranges, chunk=CHUNK):
@@ -239,14 +239,13 @@ def _take(connection: psycopg.Connection, admin: AdminClient, config: StreamConf
 
 
 def _compare_log(
-    connection: psycopg.Connection, config: StreamConfig, topic: Topic, positions: Mapping[int, int]
+    config: StreamConfig, topic: Topic, positions: Mapping[int, int], known: Mapping[int, LastRecord]
 ) -> None:
     """Refuse a topic whose log is not the one that was read before.
 
     Raises:
         LogTruncatedError: it lost its end, and other outcomes have taken the offsets.
     """
-    known = outcome_ledger.last_records(connection, topic.topic_id)
     read_before = {partition: position for partition, position in positions.items() if partition in known}
     consumer = make_consumer(config)
     try:
@@ -281,8 +280,11 @@ def require_held(connection: psycopg.Connection, admin: AdminClient, topic: Topi
 
 def _open(
     connection: psycopg.Connection, admin: AdminClient, topic: Topic, epoch: datetime
-) -> tuple[dict[int, Reading], dict[int, list[range]]]:
-    """What is to be read, recorded with its bounds, and the offsets in it that are skipped, by Kafka partition."""
+) -> tuple[dict[int, Reading], dict[int, list[range]], dict[int, LastRecord]]:
+    """By Kafka partition: what is to be read, recorded with its bounds, and the offsets in it that are skipped.
+
+    And the last record read before it, where one is known.
+    """
     with connection.transaction():
         outcome_ledger.lock(connection, topic.topic_id)
         until = datetime.now(UTC) + CLOCK_TOLERANCE
@@ -294,7 +296,8 @@ def _open(
             if start < end
         }
         starts = [reading.start for reading in readings.values()]
-        return readings, outcome_ledger.skips(connection, topic.topic_id, starts)
+        skipped = outcome_ledger.skips(connection, topic.topic_id, starts)
+        return readings, skipped, outcome_ledger.last_records(connection, topic.topic_id)
 
 
 def _ranges(connection: psycopg.Connection, admin: AdminClient, topic: Topic) -> dict[int, tuple[int, int]]:

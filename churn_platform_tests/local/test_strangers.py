@@ -42,10 +42,16 @@ def other(folder: Path) -> Path:
     return other
 
 
-def sandbox(folder: Path, given: dict[str, str], stack: Stack, *ours: str) -> Stack:
-    """A stack of its own of these parts; the other servers are those of the session's stack, as if they were yours."""
+def sandbox(folder: Path, given: dict[str, str], stack: Stack, database: str, *ours: str) -> Stack:
+    """A stack of its own of these parts; the other servers are those of the session's stack, as if they were yours.
+
+    Args:
+        database: of the `platform` fixture, which also names topics and a group that nobody else uses.
+    """
     variables = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "postgres": "DATABASE_URL", "mlflow": "MLFLOW_TRACKING_URI"}
-    yours = {variable: stack.addresses[name] for name, variable in variables.items() if name not in ours}
+    addresses = {**stack.addresses, "postgres": database}
+    yours = {variable: addresses[name] for name, variable in variables.items() if name not in ours}
+    yours |= {variable: os.environ[variable] for variable in ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "STREAM_GROUP")}
     return Stack(
         folder / "local",
         services_only="webserver" not in ours,
@@ -88,9 +94,9 @@ def test_a_server_whose_port_another_has_taken_is_not_ready(name: str, stack: St
 
 @pytest.mark.parametrize("name", ["kafka", "postgres", "mlflow", "webserver"])
 def test_a_port_that_another_takes_before_ours_listens_is_given_up_for_a_free_one(
-    name: str, embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path
+    name: str, embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
 ) -> None:
-    mine = sandbox(folder, embedded_only, stack, name)
+    mine = sandbox(folder, embedded_only, stack, platform, name)
     taken: list[int] = []
     told: list[Step] = []
 
@@ -114,9 +120,14 @@ def test_a_port_that_another_takes_before_ours_listens_is_given_up_for_a_free_on
 
 
 def test_an_address_that_outlived_its_server_is_not_trusted(
-    embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_only: dict[str, str],
+    stack: Stack,
+    platform: str,
+    folder: Path,
+    other: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    mine = sandbox(folder, embedded_only, stack, "kafka")
+    mine = sandbox(folder, embedded_only, stack, platform, "kafka")
     mine.start()
     port, written = port_of(mine, "kafka"), (mine.local / "env").read_text()
     mine.stop()
@@ -134,9 +145,9 @@ def test_an_address_that_outlived_its_server_is_not_trusted(
 
 
 def test_the_demonstration_sends_nothing_to_a_web_server_that_is_not_ours(
-    embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path
+    embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
 ) -> None:
-    mine = sandbox(folder, embedded_only, stack, "webserver")
+    mine = sandbox(folder, embedded_only, stack, platform, "webserver")
     mine.start()
     try:
         mine.require_ours("webserver")
@@ -151,9 +162,9 @@ def test_the_demonstration_sends_nothing_to_a_web_server_that_is_not_ours(
 
 
 def test_a_code_server_that_another_has_displaced_is_not_ready(
-    embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path
+    embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
 ) -> None:
-    mine = sandbox(folder, embedded_only, stack, "webserver")
+    mine = sandbox(folder, embedded_only, stack, platform, "webserver")
     mine.start()
     try:
         socket = mine.local / "run" / "code.sock"
@@ -169,9 +180,9 @@ def test_a_code_server_that_another_has_displaced_is_not_ready(
 
 
 def test_the_daemon_is_not_ready_through_a_web_server_that_is_not_ours(
-    embedded_only: dict[str, str], stack: Stack, folder: Path, other: Path
+    embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
 ) -> None:
-    mine = sandbox(folder, embedded_only, stack, "webserver")
+    mine = sandbox(folder, embedded_only, stack, platform, "webserver")
     mine.start()
     try:
         mine.stop_part("webserver")
