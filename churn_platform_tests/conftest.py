@@ -20,6 +20,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.storage import s3 as object_store
 from churn_platform.storage.migrations import upgrade
+from churn_platform.streaming import run_session
 from churn_platform_tests.modeling.bundles import small_bundle
 from churn_platform_tests.s3_server import BUCKET, Moto, Server, Versitygw, settings_of
 from churn_platform_tests.waiting import wait_until
@@ -118,9 +119,10 @@ def template_database(stack: Stack) -> str:
 
 
 @pytest.fixture
-def database(stack: Stack, template_database: str) -> str:
+def database(stack: Stack, template_database: str) -> Iterator[str]:
     """Connection string of a migrated database that nobody else uses, for the platform's own login."""
-    return copy_database(stack, template_database)
+    yield copy_database(stack, template_database)
+    run_session.end_kept()  # a run that was executed here leaves its session to the end of its process
 
 
 def copy_database(stack: Stack, template: str) -> str:

@@ -138,7 +138,7 @@ def test_a_run_of_another_job_that_never_gets_a_process_does_not_stay_in_the_que
     ticks.age_what_is_missing(seconds=UNSUBMITTED_SECONDS / 2)
     ticks.reason()
     assert not _record(server, run).is_finished
-    ticks.age_what_is_missing(seconds=2)
+    ticks.age_what_is_missing(seconds=UNSUBMITTED_SECONDS / 2)
     ticks.reason()
 
     assert _record(server, run).status == dg.DagsterRunStatus.FAILURE

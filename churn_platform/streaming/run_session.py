@@ -135,6 +135,13 @@ def keep_to_the_end(session: RunSession) -> None:
     A run that has done its work is not over before Dagster has recorded its success, after the last line of its asset.
     """
     global _kept
+    end_kept()
+    _kept = session
+
+
+def end_kept() -> None:
+    """End the session that was left open, if there is one."""
+    global _kept
     if _kept is not None:
         _kept.close()
-    _kept = session
+    _kept = None

@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
@@ -17,6 +19,7 @@ from churn_platform.commands.terminal import ExitCode
 from churn_platform.local.errors import PortTakenError
 from churn_platform.local.ports import ANY_FREE_PORTS, HOST
 from churn_platform.local.stack import Phase, Stack, Step
+from churn_platform.settings import settings
 from churn_platform_tests.local.strangers import stranger
 from churn_platform_tests.waiting import wait_until
 
@@ -49,8 +52,10 @@ def sandbox(folder: Path, given: dict[str, str], stack: Stack, database: str, *o
         database: of the `platform` fixture, which also names topics and a group that nobody else uses.
     """
     variables = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "postgres": "DATABASE_URL", "mlflow": "MLFLOW_TRACKING_URI"}
-    addresses = {**stack.addresses, "postgres": database}
+    url = urlsplit(stack.addresses["postgres"])._replace(path=f"/{conninfo_to_dict(database)['dbname']}").geturl()
+    addresses = {**stack.addresses, "postgres": url}
     yours = {variable: addresses[name] for name, variable in variables.items() if name not in ours}
+    yours["CHURN_ENVIRONMENT"] = settings().environment  # the name of this process, which starts it
     yours |= {variable: os.environ[variable] for variable in ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "STREAM_GROUP")}
     return Stack(
         folder / "local",
