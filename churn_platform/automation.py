@@ -132,10 +132,12 @@ def watching_sensor(
         except (StreamError, KafkaException) as error:  # drift is judged all the same
             problem = f"; the topic {settings().outcomes_topic} cannot be read: {error}"
             context.log.warning(problem)
-        wanted = _wanted(hours, days, waiting if state.seconds_since(outcomes_job.name) >= OUTCOMES_SECONDS else 0)
+        rest = OUTCOMES_SECONDS - state.seconds_since(outcomes_job.name)
+        wanted = _wanted(hours, days, waiting if rest <= 0 else 0)
         held = {job: reason for job in {each.job for each in wanted} if (reason := _held(context.instance, job))}
         due = [each for each in wanted if each.job not in held]
-        seen = f"{len(hours)} hours and {len(days)} days are due, {waiting} outcomes wait{problem}"
+        soon = f" and are read in {rest:.0f} s" if waiting and rest > 0 else ""
+        seen = f"{len(hours)} hours and {len(days)} days are due, {waiting} outcomes wait{soon}{problem}"
         if not due:
             return dg.SkipReason("; ".join([seen, *sorted(held.values())]) + ".")
         if is_another_starting(context.instance, connection) and not state.postponed:

@@ -414,7 +414,8 @@ def require_readable(variable: str, dsn: str) -> None:
 def _missing(variable: str, server: str, local: Path) -> SettingsError:
     return SettingsError(
         f"{variable} is not set and {local / 'env'} does not name a running {server}.",
-        remedy=f"Start the embedded servers with 'churn up --services-only', or set {variable} to your own {server}.",
+        remedy=f"Start the platform with 'churn up' (without Dagster: 'churn up --services-only'), or set {variable} "
+        f"to your own {server}.",
     )
 
 

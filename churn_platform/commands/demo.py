@@ -78,8 +78,8 @@ def demo(
             "\n'churn up' (make up) brings it back, with all it holds, and says where its UI is.", soft_wrap=True
         )
     output.print(f"Took {took:.0f} s.", highlight=False)
-    if not all(outcome.sums.values()):
-        end(ExitCode.NOT_SO, "The sums do not hold: some event is not accounted for. Please report this.")
+    if broken := [sentence for sentence, holds in outcome.sums.items() if not holds]:
+        end(ExitCode.NOT_SO, f"What was sent is not all accounted for: {'; '.join(broken)}. Please report this.")
 
 
 class StepDisplay:

@@ -14,9 +14,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+PIPED_COLUMNS: Final = 160
+
 
 class _Console(Console):
     """A console that leaves it to the program how to end when its reader has left: Rich itself would end it with 1."""
+
+    @property
+    def width(self) -> int:
+        """Columns of a line. A file or a pipe has no edge: at Rich's 80 columns, tables would lose what they hold."""
+        found = super().width
+        return found if self.is_terminal else max(found, PIPED_COLUMNS)
+
+    @width.setter
+    def width(self, columns: int) -> None:
+        self._width = columns
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, "The reader of the output has left.")
