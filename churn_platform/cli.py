@@ -39,7 +39,7 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(outcomes.app, name="outcomes")
 app.add_typer(model.app, name="model")
 app.add_typer(db.app, name="db")
-for group in (stream.app, dlq.app, model.app, db.app):
+for group in (stream.app, dlq.app, outcomes.app, model.app, db.app):
     for described in group.registered_commands:
         if described.callback is not None:
             described.callback = stack.with_our_servers(described.callback)

@@ -426,9 +426,14 @@ def load_settings() -> Settings:
         SettingsError: a value cannot be used; it says which and why, and shows no value.
     """
     yours = PROJECT_ROOT / ".env"
-    local = os.environ.get("CHURN_LOCAL") or dotenv_values(yours).get("CHURN_LOCAL") or ".local"
     try:
+        local = os.environ.get("CHURN_LOCAL") or dotenv_values(yours).get("CHURN_LOCAL") or ".local"
         return Settings(_env_file=(_at_project_root(Path(local)) / "env", yours))  # type: ignore[call-arg]  # hidden
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{yours} or the file env in CHURN_LOCAL is not UTF-8 text: {error.reason} at byte {error.start}.",
+            remedy="Save .env as UTF-8. The other one is written by 'churn up': delete it and run 'churn up' again.",
+        ) from error
     except ValidationError as error:
         problems = [f"{str(each['loc'][0]).upper()}: {each['msg']}." for each in error.errors(include_input=False)]
         raise SettingsError(

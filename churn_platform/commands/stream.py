@@ -160,7 +160,9 @@ def recreate_topic(
             if word != topic:
                 end(ExitCode.NOT_SO, f"{word!r} is not {topic!r}: nothing was changed.")
             with Working("Deleting and creating the topic"):
-                created = resetting.recreate_topic(connection, config, topic=topic)
+                created = resetting.recreate_topic(
+                    connection, config, topic=topic, kafka_is_embedded="kafka" in the_stack().embedded
+                )
     _say(f"{topic} is empty, with the new id {created.topic_id}. The stream reads it from its beginning.")
 
 

@@ -38,6 +38,10 @@ SURELY_INT64 = 18  # digits; of 19 only some numbers fit
 LONGEST_INT64 = 20  # characters, the sign among them
 INT64 = range(-(2**63), 2**63)
 NO_FILE_REMEDY = "Make one with 'churn data generate', or name yours in CHURN_RAW_CSV."
+QUOTES = (
+    "Complete or remove those lines; a value with a comma needs double quotes, and a double quote needs another that "
+    "closes it."
+)
 MUST_BE_CSV = "The file must be comma-separated text: export it again with commas between the values."
 
 
@@ -294,7 +298,7 @@ def _problems(
     malformed = f"{count} not fit the header of {width} names: {', '.join(found.malformed)}{others}."
     return MalformedFileError(
         _listed(file, [malformed, *lines]),
-        remedy=" ".join(["Complete or remove those lines; a value with a comma needs double quotes.", *remedies]),
+        remedy=" ".join([QUOTES, *remedies]),
     )
 
 
@@ -321,6 +325,8 @@ def _scan(content: bytes, width: int, wanted: list[int], id_position: int) -> _S
         id_position: of CustomerId in a row.
     """
     found, sought = _Scan([], 0, {}), set(wanted)
+    # A quote that is never closed makes one value of all that follows: longer than the usual limit, which would raise.
+    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
     rows = csv.reader(_lines(content, errors="replace"))
     next(rows)
     begin = rows.line_num + 1

@@ -124,14 +124,13 @@ def described(found: Sequence[WrongValues], rows: int, places: Mapping[int, str]
     Returns:
         The lines, and the remedies, each once.
     """
-    crowded = _rows_wrong_in_several_columns(found)
     lines: list[str] = []
     remedies: dict[str, list[str]] = {}
     for each in found:
         for kind, members in _by_kind(each):
             whole = _is_whole_column(len(members), of=rows if kind is MISSING else each.filled)
             examples = [
-                _example(each, kind, index, place=places[row], hidden=whole or row in crowded)
+                _example(each, kind, index, place=places[row])
                 for index, row in zip(members[:EXAMPLES], each.rows[members[:EXAMPLES]].tolist(), strict=True)
             ]
             others = len(members) - len(examples)
@@ -171,19 +170,11 @@ def _kind(text: str, column: Column) -> Kind:
     return next(kind for kind in KINDS[1:] if kind.pattern.fullmatch(trimmed))
 
 
-def _rows_wrong_in_several_columns(found: Sequence[WrongValues]) -> set[int]:
-    """Rows whose values have probably moved into other columns, so that a text may be the customer's name."""
-    if not found:
-        return set()
-    rows, counts = np.unique(np.concatenate([each.rows for each in found]), return_counts=True)
-    return set(rows[counts > 1].tolist())
-
-
-def _example(wrong: WrongValues, kind: Kind, index: np.intp, *, place: str, hidden: bool) -> str:
+def _example(wrong: WrongValues, kind: Kind, index: np.intp, *, place: str) -> str:
     if kind is MISSING:
         return place
     text = str(wrong.texts[int(index)].as_py()).strip()
-    if kind is TEXT and hidden:
+    if kind is TEXT:
         return f"a text of {len(text)} characters in {place} (not shown, because it may be a name)"
     return f"{shortened(text)} in {place}"
 

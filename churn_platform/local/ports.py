@@ -35,6 +35,17 @@ def is_free(port: int) -> bool:
     return True
 
 
+def _remembered(file: Path) -> dict[str, int]:
+    """Ports by name. A file that was cut off, by a power failure for example, remembers none: they are chosen again."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: port for name, port in found.items() if isinstance(port, int)}
+
+
 class Ports:
     """The ports of one stack, remembered in a file so that addresses stay the same from one start to the next."""
 
@@ -47,7 +58,7 @@ class Ports:
         """
         self._file = file
         self._usual = usual
-        self._chosen: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+        self._chosen = _remembered(file)
         self._reserved: list[FileLock] = []
 
     def __getitem__(self, name: str) -> int:

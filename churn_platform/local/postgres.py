@@ -70,7 +70,13 @@ def password(file: Path) -> str:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as writer:
             writer.write(secrets.token_urlsafe(24))
-    return file.read_text(encoding="ascii")
+    kept = file.read_text(encoding="ascii")
+    if not kept:
+        raise StackError(
+            f"{file} is empty: the password of a login of the embedded PostgreSQL is lost.",
+            remedy="Restore it from a copy. Without one, 'churn clean' deletes the embedded stack, data included.",
+        )
+    return kept
 
 
 def dsn(login: Login, *, port: int, password: str) -> str:

@@ -55,6 +55,9 @@ LEASE_SECONDS: Final = 15
 STATEMENT_SECONDS: Final = 60
 # How long a failed hold waits for its writer before it leaves the connection to the lease.
 WRITER_SECONDS: Final = 5.0
+# A live run looks this often whether another environment has taken over. It costs 6 ms; the command that takes over is
+# refused within a minute of the last prediction, so a run that it has missed ends before the other one begins.
+GUARD_SECONDS: Final = 5.0
 SWITCH_SECONDS: Final = 0.0005
 
 # What a consumer is told when its topic is deleted.
@@ -302,10 +305,13 @@ class BatchLoop:
         partition_ends: dict[int, int] = {}
         self._gathered = math.inf  # when the last commit's events were complete; there is none yet
         read, first_event, last_event = self._read_before, self._opened_on_this_clock(), time.monotonic()
-        last_sign = last_event
+        last_sign = guarded = last_event
         while True:
             self._check_threads()
             now = time.monotonic()
+            if now - guarded >= GUARD_SECONDS:
+                self._guard.check_again()
+                guarded = now
             # Silence alone may be a slow broker; at the ends of all partitions nothing waits.
             at_ends = all(partition_ends.get(p, -1) >= offset for p, offset in next_offsets.items())
             quiet_since = last_event if at_ends else now

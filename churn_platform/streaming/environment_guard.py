@@ -69,6 +69,7 @@ class EnvironmentGuard:
         self._config = config
         self._claims = Claims(admin, config)
         self._resources: list[Resource] = []
+        self._own: str | None = None
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -113,7 +114,7 @@ class EnvironmentGuard:
             BrokerRefusedError, BrokersUnreachableError: see clients.explained().
         """
         self._claims.read()
-        if found := self._of_kafka(environments.find_id(self._connection)):
+        if found := self._of_kafka(self._own):
             raise self._refusal(found)
 
     def require_alone(self) -> None:
@@ -241,7 +242,7 @@ class EnvironmentGuard:
         self.check()
         if create_topics:
             topics.create_missing(self._admin, self._config)
-        own = environments.identify(self._connection)
+        own = self._own = environments.identify(self._connection)
         self._resources = self._describe_resources()
         if self._missing(own) or environments.find_binding(self._connection) is None:
             self._write_missing(own)

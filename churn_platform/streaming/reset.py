@@ -153,7 +153,9 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
         )
 
 
-def recreate_topic(connection: psycopg.Connection, config: StreamConfig, *, topic: str) -> topics.Topic:
+def recreate_topic(
+    connection: psycopg.Connection, config: StreamConfig, *, topic: str, kafka_is_embedded: bool
+) -> topics.Topic:
     """Delete a topic that the platform created, with every event in it, and create it again.
 
     Another topic id is read from its beginning, so this is how a stream goes on whose log lost its end.
@@ -161,15 +163,21 @@ def recreate_topic(connection: psycopg.Connection, config: StreamConfig, *, topi
     Args:
         connection: that holds the stream's lock.
         topic: name of the events topic.
+        kafka_is_embedded: whether all topics there are the platform's.
 
     Raises:
-        ResetError: the platform did not create the topic.
+        ResetError: it is no events topic, or the platform did not create it.
         TopicMissingError: there is no such topic.
         BrokerRefusedError, BrokersUnreachableError: see clients.explained().
     """
     admin = clients.admin(config.kafka)
     described = topics.describe(admin, topic)
-    if described.topic_id not in ledger.created_topics(connection):
+    if topic != config.events_topic and not ledger.is_known_topic(connection, topic):
+        raise ResetError(
+            f"{topic!r} is not read as events; EVENTS_TOPIC is {config.events_topic!r}. Nothing was changed.",
+            remedy="Name the events topic whose log lost its end.",
+        )
+    if not kafka_is_embedded and described.topic_id not in ledger.created_topics(connection):
         raise ResetError(
             f"The platform did not create the topic {topic!r}, id {described.topic_id}. Nothing was changed.",
             remedy="Delete it and create it again with the tools of your Kafka.",

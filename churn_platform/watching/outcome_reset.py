@@ -125,6 +125,11 @@ def _stands(connection: psycopg.Connection, config: StreamConfig, topic: str, pa
     Raises:
         ResetError: there is no such topic or partition, or it was truncated.
     """
+    if topic == config.events_topic or ledger.is_known_topic(connection, topic):
+        raise ResetError(
+            f"{topic} is read as events, not as outcomes. Nothing was changed.",
+            remedy="'churn stream reset' moves the position of an events topic.",
+        )
     admin = clients.admin(config.kafka)
     try:
         described = topics.describe(admin, topic)

@@ -184,9 +184,15 @@ def _csv_lines(file: Path) -> Iterator[Line]:
                 f"{file} has no column true_churn_label; it has {', '.join(rows.fieldnames or ()) or 'none'}.",
                 remedy=f"Name its columns like the fields of an outcome: {', '.join(FIELDS)}.",
             )
-        for row in rows:
-            fields = {name: _cell(name, row[name]) for name in FIELDS if row.get(name)}
-            yield Line(rows.line_num, "", msgspec.json.encode(fields))
+        try:
+            for row in rows:
+                fields = {name: _cell(name, row[name]) for name in FIELDS if row.get(name)}
+                yield Line(rows.line_num, "", msgspec.json.encode(fields))
+        except csv.Error as error:
+            raise ProducerError(
+                f"{file}, after line {rows.line_num}: {error}.",
+                remedy="Correct that line: a double quote needs another that closes it. The lines before it were read.",
+            ) from error
 
 
 def _cell(name: str, text: str) -> str | int:

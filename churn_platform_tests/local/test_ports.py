@@ -73,3 +73,11 @@ def test_no_port_serves_two_servers(tmp_path: Path) -> None:
     ports.release()
 
     assert len({ports[name] for name in ANY_FREE_PORTS}) == len(ANY_FREE_PORTS)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"dagster": "soon"}', "{"])
+def test_a_damaged_file_remembers_no_port(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "ports.json"
+    file.write_text(content)
+
+    assert is_free(_chosen(file, _free_port()))

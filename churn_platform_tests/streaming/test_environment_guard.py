@@ -239,6 +239,18 @@ def test_a_standby_that_waited_while_another_took_over_publishes_nothing(stream:
     assert stream.published_ids() == []
 
 
+def test_a_live_run_ends_when_another_environment_takes_over(stream: Stream, other: Stream) -> None:
+    stream.send([event(number) for number in range(3)])
+    with ThreadPoolExecutor(1) as pool:
+        live = pool.submit(stream.stream, idle_seconds=120.0, batch_seconds=120.0)
+        wait_until(lambda: len(stream.published_ids()) == 3)
+        take_over(other)
+
+        assert isinstance(live.exception(60), EnvironmentConflictError)
+    stream.send([event(number) for number in range(3, 9)])
+    assert len(stream.published_ids()) == 3
+
+
 def test_published_offsets_of_another_environment_are_refused_where_the_claims_topic_was_deleted(
     stream: Stream, other: Stream
 ) -> None:

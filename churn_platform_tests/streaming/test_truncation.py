@@ -120,7 +120,7 @@ def test_a_topic_that_lost_its_end_is_created_again_and_read_from_its_beginning(
     topic = stream.config.events_topic
 
     with reset.at_rest(stream.config, topic) as connection:
-        reset.recreate_topic(connection, stream.config, topic=topic)
+        reset.recreate_topic(connection, stream.config, topic=topic, kafka_is_embedded=False)
     stream.send([event(number) for number in range(20, 27)], partition=0)
 
     assert stream.stream().events == 7
@@ -136,9 +136,34 @@ def test_a_topic_that_somebody_else_created_is_not_deleted(stream: Stream) -> No
         reset.at_rest(stream.config, topic) as connection,
         pytest.raises(ResetError, match="did not create the topic"),
     ):
-        reset.recreate_topic(connection, stream.config, topic=topic)
+        reset.recreate_topic(connection, stream.config, topic=topic, kafka_is_embedded=False)
 
     assert topics.describe(stream.admin, topic)
+
+
+def test_only_an_events_topic_is_deleted_and_only_an_outcomes_topic_moved_as_outcomes(stream: Stream) -> None:
+    predictions, events = stream.config.predictions_topic, stream.config.events_topic
+
+    with (
+        reset.at_rest(stream.config, predictions) as connection,
+        pytest.raises(ResetError, match="is not read as events"),
+    ):
+        reset.recreate_topic(connection, stream.config, topic=predictions, kafka_is_embedded=True)
+    with pytest.raises(ResetError, match="is read as events, not as outcomes"):
+        outcome_reset.plan(stream.connection, stream.config, topic=events, partition=0, to="latest")
+
+    assert topics.describe(stream.admin, predictions)
+
+
+def test_every_events_topic_of_an_embedded_kafka_may_be_created_again(stream: Stream) -> None:
+    stream.connection.execute("delete from created_topics")
+    topic = stream.config.events_topic
+    before = topics.describe(stream.admin, topic)
+
+    with reset.at_rest(stream.config, topic) as connection:
+        created = reset.recreate_topic(connection, stream.config, topic=topic, kafka_is_embedded=True)
+
+    assert created.topic_id != before.topic_id
 
 
 def test_a_replay_does_not_take_other_records_for_the_events_of_its_batch(stream: Stream, broker: Broker) -> None:
@@ -248,7 +273,7 @@ def test_outcomes_of_a_log_that_was_cut_and_has_grown_are_not_skipped(stream: St
     with pytest.raises(LogTruncatedError, match=f"offset 4 holds another record.*{command}"):
         take()
 
-    move = outcome_reset.plan(stream.connection, outcome, topic=outcome.events_topic, partition=0, to="5")
+    move = outcome_reset.plan(stream.connection, stream.config, topic=outcome.events_topic, partition=0, to="5")
     assert move is not None
     outcome_reset.apply(stream.connection, move, reason="lost")
     assert take() == Taken(left=5)
