@@ -155,15 +155,16 @@ class Claims:
             self._topic = None
         except BrokerRefusedError as error:
             if _code_of(error) in _UNAUTHORIZED:
-                raise self._unusable() from error
+                raise self._unusable(error) from error
             raise
         return self._topic is not None
 
-    def _unusable(self) -> BrokerRefusedError:
+    def _unusable(self, refusal: BaseException) -> BrokerRefusedError:
         name = self._config.claims_topic
+        cause = refusal.problem if isinstance(refusal, BrokerRefusedError) else f"{refusal.args[0].str()}."
         return BrokerRefusedError(
             f"The topic {name!r} (CLAIMS_TOPIC) is needed: it records which environment publishes to which topic. "
-            f"Kafka does not let this client see it, or create it where it does not exist.",
+            f"Kafka does not let this client see it, or create it where it does not exist: {cause}",
             remedy=f"Create it with one partition and cleanup.policy=compact (kafka-topics.sh --create --topic {name} "
             f"--partitions 1 --config cleanup.policy=compact), and let this client describe, read and write it.",
         )
@@ -257,7 +258,7 @@ class Claims:
         except (BrokerRefusedError, KafkaException) as error:
             code = _code_of(error)
             if code in _UNAUTHORIZED:
-                raise self._unusable() from error
+                raise self._unusable(error) from error
             if code != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
         self._topic = topics.describe_new(self._admin, name)
