@@ -16,6 +16,10 @@ from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.storage.migrations import upgrade
 from churn_platform.storage.studies import study_storage
+from churn_platform.streaming import verification
+from churn_platform_tests.conftest import copy_database
+from churn_platform_tests.streaming.conftest import new_stream
+from churn_platform_tests.streaming.stream import Stream, event
 
 OTHERWISE = {
     "client_encoding": "LATIN1",
@@ -150,3 +154,36 @@ def test_migrations_are_applied_to_the_usual_schema_of_the_database_that_is_name
 
     with connect(owner, application_name="test") as connection:
         assert connection.execute("select to_regclass('public.churn_predictions') is not null").fetchone() == (True,)
+
+
+def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_law(
+    stack: Stack, database: str, template_database: str, bundle_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [event(number) for number in range(300)]
+    with new_stream(copy_database(stack, template_database), bundle_uri) as usual:
+        usual.send(events)
+        usual.stream()
+        expected = scores(usual)
+
+    with new_stream(database, bundle_uri) as stream:
+        owner = make_conninfo(stack.owner_dsn, dbname=conninfo_to_dict(database)["dbname"])
+        set_otherwise(owner, str(conninfo_to_dict(database)["user"]))
+        for name, value in ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+        with connect(database, application_name="test", autocommit=True) as stream.connection:
+            stream.send(events)
+            stream.stream()
+
+            assert scores(stream) == expected
+            assert [law.name for law in verification.verify(stream.config) if not law.holds] == []
+
+
+def scores(stream: Stream) -> list[tuple[object, ...]]:
+    """What was predicted, bit by bit, and the hour that it counts for."""
+    rows = stream.connection.execute(
+        """
+        select customer_id, float8send(risk_score::float8), prediction, date_trunc('hour', event_timestamp)::text
+        from churn_predictions order by customer_id
+        """
+    )
+    return rows.fetchall()
