@@ -11,6 +11,7 @@ import tempfile
 import time
 import xmlrpc.client
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -213,15 +214,24 @@ class Supervisor:
 
     def stop(self, names: Sequence[str], *, seconds: float) -> None:
         """Stop servers, at the same time, and wait until they are gone; supervisord kills what is too slow."""
-        for name in names:
-            if self.state(name).state in RUNNING | {"BACKOFF"}:
-                self._call("stopProcess", name, False)
-        if not _wait(lambda: all(self.state(name).pid is None for name in names), seconds=seconds):
+        if not _wait(lambda: self._are_stopped(names), seconds=seconds):
             alive = [name for name in names if self.state(name).pid is not None]
             raise StackError(
                 f"Still running {seconds:.0f} s after they were told to stop: {', '.join(alive)}.",
                 remedy="Run 'churn down' again: it ends what is left.",
             )
+
+    def _are_stopped(self, names: Sequence[str]) -> bool:
+        """Whether servers are gone; those that are not are told to stop.
+
+        One that crashes again and again is told more than once: supervisord may start it anew before it hears of it.
+        """
+        states = self.states()
+        for name in names:
+            if states[name].state in RUNNING | {"BACKOFF"}:
+                with suppress(xmlrpc.client.Fault):  # its state is another by now
+                    self._call("stopProcess", name, False)
+        return all(states[name].pid is None and states[name].state not in RUNNING | {"BACKOFF"} for name in names)
 
     def shut_down(self) -> None:
         """End supervisord itself."""
