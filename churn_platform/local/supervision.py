@@ -224,7 +224,7 @@ class Supervisor:
     def _are_stopped(self, names: Sequence[str]) -> bool:
         """Whether servers are gone; those that are not are told to stop.
 
-        One that crashes again and again is told more than once: supervisord may start it anew before it hears of it.
+        One that crashes again and again is told more than once: supervisord may start it again before it hears of it.
         """
         states = self.states()
         for name in names:
