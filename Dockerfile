@@ -53,6 +53,6 @@ WORKDIR /app
 USER 10001:10001
 EXPOSE 4000
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s \
-    CMD ["python", "-m", "churn_platform.local.probe", "code", "localhost:4000"]
+    CMD ["python", "-m", "churn_platform.deployment.health_probe", "code", "localhost:4000"]
 ENTRYPOINT ["tini", "-g", "--"]
 CMD ["dagster", "api", "grpc", "--host", "0.0.0.0", "--port", "4000", "--module-name", "churn_platform.definitions", "--location-name", "churn_platform", "--working-directory", "/app", "--use-python-environment-entry-point"]

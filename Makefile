@@ -63,12 +63,12 @@ test: install ## Run the tests on real embedded servers (ARGS="-k sensor" select
 .PHONY: test-s3
 test-s3: install ## The tests of S3 once more, on versitygw instead of moto's server (needs Go, and builds it the first time)
 	test -x $(BIN)/versitygw || GOBIN=$(CURDIR)/$(BIN) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
-	$(BIN)/python -m pytest --s3-server versitygw churn_platform_tests/storage/test_s3.py churn_platform_tests/clean \
+	$(BIN)/python -m pytest --s3-server versitygw churn_platform_tests/files/test_s3.py churn_platform_tests/clean \
 		churn_platform_tests/end_to_end/test_s3.py $(ARGS)
 
 .PHONY: test-faults
 test-faults: install ## Break everything that may fail, one after the other, on a platform under traffic
-	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/streaming/test_secured_kafka.py $(ARGS)
+	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/kafka/test_secured_kafka.py $(ARGS)
 
 .PHONY: test-image
 test-image: install ## Build the image with buildah, and run docker-compose.yaml's services from it as processes (as root)

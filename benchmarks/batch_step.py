@@ -18,7 +18,7 @@ KILOBYTES: Final = 1024  # in a MiB
 
 def generate(customers: int) -> None:
     """Write the file that CHURN_RAW_CSV names."""
-    from churn_platform.customers.generator import generate_customers, write_customers
+    from churn_platform.schema.generator import generate_customers, write_customers
     from churn_platform.settings import settings
 
     write_customers(generate_customers(customers, SEED), settings().churn_raw_csv)
@@ -45,9 +45,9 @@ def train(_: int) -> None:
 
     from churn_platform.features.columns import FEATURES, TARGET, columns_of
     from churn_platform.features.transform import assemble
+    from churn_platform.files.artifacts import join
     from churn_platform.modeling import training
     from churn_platform.settings import settings
-    from churn_platform.storage.artifacts import join
 
     rows = pd.read_parquet(join(settings().artifacts, "assets", "train_features.parquet"))
     training.train(assemble(columns_of(rows, FEATURES)), rows[TARGET].to_numpy())

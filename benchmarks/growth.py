@@ -24,22 +24,22 @@ from rich.table import Table
 
 from benchmarks.latency import wait_until
 from benchmarks.servers import new_database, own_stack
-from churn_platform.assets.batches import batch_metadata
+from churn_platform.archive import archive_next
+from churn_platform.database import ledger, model_versions
 from churn_platform.definitions import defs
+from churn_platform.kafka import topics
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
-from churn_platform.partitions import batch_key, batches
-from churn_platform.resources.kafka import KafkaResource
-from churn_platform.resources.postgres import PostgresResource
-from churn_platform.sensors import STREAM_TAG, customer_events_sensor
+from churn_platform.orchestration.assets.batches import batch_metadata
+from churn_platform.orchestration.partitions import batch_key, batches
+from churn_platform.orchestration.resources.kafka import KafkaResource
+from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.stream_sensors import STREAM_TAG, customer_events_sensor
 from churn_platform.settings import settings
-from churn_platform.storage import ledger, model_versions
-from churn_platform.storage.archive import archive_next
-from churn_platform.streaming import topics
-from churn_platform.streaming.commit import Source, prediction_rows, write_rows
-from churn_platform.streaming.events import MICROSECONDS, EventColumns
-from churn_platform.streaming.producer import send
-from churn_platform.streaming.scoring import ScoredEvents
+from churn_platform.simulation.producer import send
+from churn_platform.stream.commit import Source, prediction_rows, write_rows
+from churn_platform.stream.events import MICROSECONDS, EventColumns
+from churn_platform.stream.scoring import ScoredEvents
 
 TICKS: Final = 15
 PAGES: Final = 7

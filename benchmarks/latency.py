@@ -28,12 +28,12 @@ from rich.table import Table
 from benchmarks import work
 from benchmarks.machine import this_machine
 from benchmarks.servers import cpu_seconds, own_stack
+from churn_platform.database import ledger
+from churn_platform.kafka import clients, topics
+from churn_platform.kafka.reader import make_consumer
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
-from churn_platform.storage import ledger
-from churn_platform.streaming import clients, topics
-from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.reader import make_consumer
+from churn_platform.stream.config import StreamConfig
 
 # How often the positions are looked at: rows are seen at most so much later than they are visible.
 LOOK_SECONDS: Final = 0.003

@@ -21,15 +21,13 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]
 
-from churn_platform.customers.reader import read_customers
 from churn_platform.features.cleaning import clean
 from churn_platform.features.columns import FEATURES, TARGET, columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform
-from churn_platform.modeling.booster import import_xgboost, predict
-from churn_platform.modeling.calibrating import choose_calibration
+from churn_platform.modeling.calibration_choice import choose_calibration
 from churn_platform.modeling.evaluation import evaluate
 from churn_platform.modeling.resampling import auc, bootstrapped_aucs
 from churn_platform.modeling.splitting import TEST, TRAIN, rows_of, with_split
@@ -45,6 +43,8 @@ from churn_platform.modeling.training import (
     train,
 )
 from churn_platform.modeling.tuning import tune
+from churn_platform.schema.reader import read_customers
+from churn_platform.scoring.booster import import_xgboost, predict
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:

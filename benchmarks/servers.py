@@ -13,12 +13,12 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from churn_platform.database.migrations import upgrade
 from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import left_over
 from churn_platform.settings import settings
-from churn_platform.storage.migrations import upgrade
 
 NO_ENV_FILE: Final = Path(os.devnull)
 

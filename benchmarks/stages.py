@@ -22,17 +22,17 @@ from rich.table import Table
 from benchmarks import work
 from benchmarks.machine import this_machine
 from benchmarks.servers import own_stack
-from churn_platform.modeling.booster import predict
+from churn_platform.database.bulk import copy_rows
+from churn_platform.kafka import clients, topics
+from churn_platform.kafka.reader import read_ranges
+from churn_platform.kafka.topics import Topic
+from churn_platform.scoring.booster import predict
 from churn_platform.settings import settings
-from churn_platform.storage.bulk import copy_rows
-from churn_platform.streaming import clients, topics
-from churn_platform.streaming.commit import Source, prediction_rows, write_rows
-from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.events import decode
-from churn_platform.streaming.publisher import Publication, Publisher, messages_of, prediction_frame
-from churn_platform.streaming.reader import read_ranges
-from churn_platform.streaming.scoring import Champion, load_champion, score
-from churn_platform.streaming.topics import Topic
+from churn_platform.stream.commit import Source, prediction_rows, write_rows
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.events import decode
+from churn_platform.stream.publisher import Publication, Publisher, messages_of, prediction_frame
+from churn_platform.stream.scoring import Champion, load_champion, score
 
 T = TypeVar("T")
 TOPIC: Final = "stages"

@@ -24,12 +24,12 @@ from benchmarks import work
 from benchmarks.contenders.task import Task
 from benchmarks.machine import this_machine
 from benchmarks.servers import new_database, own_stack
+from churn_platform.database import ledger
+from churn_platform.kafka import clients, topics
+from churn_platform.kafka.reader import read_all
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
-from churn_platform.storage import ledger
-from churn_platform.streaming import clients, topics
-from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.reader import read_all
+from churn_platform.stream.config import StreamConfig
 
 ROOT: Final = Path(__file__).parents[1]
 PEERS_PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"

@@ -9,19 +9,19 @@ import pandas as pd
 import psycopg
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 
-from churn_platform.customers.generator import generate_customers
+from churn_platform.database import model_versions
 from churn_platform.features.cleaning import clean
 from churn_platform.features.columns import TARGET, columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform
-from churn_platform.modeling.bundle import ModelBundle
 from churn_platform.modeling.training import data_hash, train
+from churn_platform.schema.generator import generate_customers
+from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.settings import settings
-from churn_platform.storage import model_versions
-from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.producer import Row, produce, rows_of
+from churn_platform.simulation.producer import Row, produce, rows_of
+from churn_platform.stream.config import StreamConfig
 
 CUSTOMERS: Final = 10_000
 SEED: Final = 42

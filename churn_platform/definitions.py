@@ -5,11 +5,12 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from churn_platform.assets import metrics, predictions, preparation, raw, training, watching
-from churn_platform.automation import retraining_sensor, watching_sensor
-from churn_platform.checks.batch_side import BATCH_SIDE_CHECKS
-from churn_platform.dg_errors import show_plainly
-from churn_platform.jobs import (
+from churn_platform.orchestration.assets import metrics, predictions, preparation, raw, training
+from churn_platform.orchestration.checks.preparation_checks import BATCH_SIDE_CHECKS
+from churn_platform.orchestration.dg_errors import show_plainly
+from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
+from churn_platform.orchestration.io_managers.postgres import PostgresIOManager
+from churn_platform.orchestration.jobs import (
     IN_PROCESS,
     daily_metrics_job,
     daily_watching_job,
@@ -21,15 +22,14 @@ from churn_platform.jobs import (
     retraining_job,
     training_job,
 )
-from churn_platform.maintenance import maintenance_job, maintenance_schedule
-from churn_platform.resources.kafka import KafkaResource
-from churn_platform.resources.mlflow import MlflowRegistry, mlflow_run
-from churn_platform.resources.postgres import PostgresResource
-from churn_platform.schedules import data_preparation_schedule, training_schedule
-from churn_platform.sensors import customer_events_sensor, dirty_hours_sensor
+from churn_platform.orchestration.maintenance import maintenance_job, maintenance_schedule
+from churn_platform.orchestration.monitoring_sensors import retraining_sensor, watching_sensor
+from churn_platform.orchestration.resources.kafka import KafkaResource
+from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow_run
+from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.schedules import data_preparation_schedule, training_schedule
+from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.settings import PROJECT_ROOT, settings
-from churn_platform.storage.parquet_io_manager import ParquetIOManager
-from churn_platform.storage.postgres_io_manager import PostgresIOManager
 
 
 def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:

@@ -13,16 +13,16 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from churn_platform.connections import ignore_environment
+from churn_platform.database.connections import ignore_environment
+from churn_platform.database.migrations import upgrade
+from churn_platform.files import s3 as object_store
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
-from churn_platform.storage import s3 as object_store
-from churn_platform.storage.migrations import upgrade
-from churn_platform.streaming import run_session
-from churn_platform_tests.modeling.bundles import small_bundle
-from churn_platform_tests.s3_server import BUCKET, Moto, Server, Versitygw, settings_of
+from churn_platform.stream import run_session
+from churn_platform_tests.files.s3_server import BUCKET, Moto, Server, Versitygw, settings_of
+from churn_platform_tests.scoring.bundles import small_bundle
 from churn_platform_tests.waiting import wait_until
 
 __all__ = ["wait_until"]

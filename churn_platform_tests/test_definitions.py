@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from churn_platform.definitions import build_defs, defs
+from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
 from churn_platform.settings import PROJECT_ROOT, settings
-from churn_platform.storage.parquet_io_manager import ParquetIOManager
 
 BATCH_SIDE = {
     "raw_customers",
@@ -155,7 +155,7 @@ def test_an_asset_leads_to_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
 
     assert isinstance(local, dg.LocalFileCodeReference)
-    assert local.file_path == str(PROJECT_ROOT / "churn_platform/assets/raw.py")
+    assert local.file_path == str(PROJECT_ROOT / "churn_platform/orchestration/assets/raw.py")
     assert isinstance(linked, dg.UrlCodeReference)
     assert linked.url.startswith("https://github.com/somebody/churn/tree/v1/churn_platform/assets/raw.py#L")
 

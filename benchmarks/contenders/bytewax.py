@@ -16,7 +16,7 @@ from bytewax.testing import run_main
 
 from benchmarks.contenders.rows import encoded, insert, now, row_of, score
 from benchmarks.contenders.task import Task
-from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.scoring.bundle import ModelBundle
 
 
 def flow_of(task: Task, connection: psycopg.Connection) -> Dataflow:

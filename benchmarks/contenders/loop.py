@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import psycopg
 
 from benchmarks.contenders.task import Task
-from churn_platform.partitions import batch_key
+from churn_platform.database import ledger
+from churn_platform.orchestration.partitions import batch_key
 from churn_platform.settings import load_settings
-from churn_platform.storage import ledger
-from churn_platform.streaming import runs
-from churn_platform.streaming.config import StreamConfig
+from churn_platform.stream import runs
+from churn_platform.stream.config import StreamConfig
 
 
 def environment(task: Task) -> Mapping[str, str]:

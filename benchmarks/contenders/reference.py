@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Producer
 
 from benchmarks.contenders.rows import encoded, insert, now, row_of, score
 from benchmarks.contenders.task import Task
-from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.scoring.bundle import ModelBundle
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import psycopg
 
 from benchmarks.contenders.task import moment
-from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.scoring.bundle import ModelBundle
 
 Event = dict[str, Any]
 Row = tuple[Any, ...]

@@ -22,7 +22,7 @@ from pyspark.sql import functions as f
 
 from benchmarks.contenders.rows import encoded, insert, now, row_of, score
 from benchmarks.contenders.task import Task
-from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.scoring.bundle import ModelBundle
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

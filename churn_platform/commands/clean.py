@@ -12,8 +12,8 @@ from churn_platform.commands.stack import the_stack
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, emit, end, output, plain_errors
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
-    from churn_platform.clean.places import Platform
-    from churn_platform.clean.plan import Item, Kept, Writer
+    from churn_platform.operations.cleanup.places import Platform
+    from churn_platform.operations.cleanup.plan import Item, Kept, Writer
 
 
 def clean(
@@ -32,7 +32,7 @@ def clean(
     """
     if as_json and not dry_run and yes is None:
         end(ExitCode.USAGE, "With --json say --dry-run, or --yes WORD: nothing is asked then.")
-    from churn_platform.clean.places import Platform
+    from churn_platform.operations.cleanup.places import Platform
     from churn_platform.settings import load_settings
 
     with plain_errors():
@@ -62,7 +62,7 @@ def clean(
 
 def _remove(platform: "Platform") -> None:
     """Delete, and look what is left."""
-    from churn_platform.clean.plan import StillWrittenToError
+    from churn_platform.operations.cleanup.plan import StillWrittenToError
 
     try:
         with Working("Looking") as report:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output
-from churn_platform.customers.defaults import DEFAULT_ROWS, DEFAULT_SEED, MAX_ROWS
+from churn_platform.schema.defaults import DEFAULT_ROWS, DEFAULT_SEED, MAX_ROWS
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -42,7 +42,7 @@ def generate(
     Example: churn data generate --rows 1000000 --seed 7 --output million.csv
     """
     # pandas takes a second to import: not before --help is answered
-    from churn_platform.customers.generator import generate_customers, write_customers
+    from churn_platform.schema.generator import generate_customers, write_customers
     from churn_platform.settings import PROJECT_ROOT
 
     target = file or PROJECT_ROOT / "data" / "raw" / "ChurnModelling.csv"

@@ -4,7 +4,7 @@ import typer
 
 from churn_platform.commands.stack import the_stack
 from churn_platform.commands.terminal import AsJson, Working, emit, output, plain_errors
-from churn_platform.storage import migrations
+from churn_platform.database import migrations
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -31,10 +31,10 @@ def demo(
     Example: churn demo --keep --json demo.json
     """
     from churn_platform.commands.stack import ProgressDisplay
-    from churn_platform.demo import report, scenario
     from churn_platform.local.stack import Stack
     from churn_platform.settings import load_settings
-    from churn_platform.streaming.producer import Mix
+    from churn_platform.simulation import report, scenario
+    from churn_platform.simulation.producer import Mix
 
     began, display = time.monotonic(), StepDisplay()
     with plain_errors():

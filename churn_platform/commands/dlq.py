@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, emit, end, output, plain_errors
-from churn_platform.connections import connect
+from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
     import psycopg
 
-    from churn_platform.streaming.config import StreamConfig
-    from churn_platform.streaming.dead_letters import Corrected, Kind, Letter
+    from churn_platform.operations.dead_letters import Corrected, Kind, Letter
+    from churn_platform.stream.config import StreamConfig
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -69,7 +69,7 @@ def list_letters(
 
     Example: churn dlq list --reason gender --since 2h --state open
     """
-    from churn_platform.streaming import dead_letters
+    from churn_platform.operations import dead_letters
 
     chosen = dead_letters.Chosen(
         reason=reason, since=_moment(since), state=None if state is None else dead_letters.State(state)
@@ -102,7 +102,7 @@ def show(
 
     Example: churn dlq show 0:1041
     """
-    from churn_platform.streaming import dead_letters
+    from churn_platform.operations import dead_letters
 
     with plain_errors(), _connect() as (connection, _):
         letter = dead_letters.find_one(connection, *_place(place), topic_id=topic_id)
@@ -158,7 +158,7 @@ def retry(
 
     Example: churn dlq retry --reason Gender --set Gender=Female --wait 30
     """
-    from churn_platform.streaming import dead_letters
+    from churn_platform.operations import dead_letters
 
     if bool(places) == (reason is not None):
         _refuse("Say which letters: places such as 0:1041, or --reason.")
@@ -204,8 +204,8 @@ def _correct(
     letters: "list[Letter]", config: "StreamConfig", changes: dict[str, object], event: dict[str, object] | None
 ) -> "tuple[list[Corrected], list[str]]":
     """The events to send, and in words why others are not; those are shown."""
-    from churn_platform.streaming import dead_letters
-    from churn_platform.streaming.exceptions import DeadLetterError
+    from churn_platform.operations import dead_letters
+    from churn_platform.stream.exceptions import DeadLetterError
 
     corrected, refused = [], []
     for letter in letters:
@@ -221,7 +221,7 @@ def _wait(
     connection: "psycopg.Connection", events: "list[Corrected]", *, seconds: float, say: Callable[[str], None]
 ) -> int:
     """Wait until the letters are resolved; how many are not."""
-    from churn_platform.streaming import dead_letters
+    from churn_platform.operations import dead_letters
 
     deadline = time.monotonic() + seconds
     with Working("Waiting until they are scored") as progress:
@@ -239,7 +239,7 @@ def _wait(
 def _connect() -> "Iterator[tuple[psycopg.Connection, StreamConfig]]":
 
     from churn_platform.settings import settings
-    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.stream.config import StreamConfig
 
     config = StreamConfig.from_settings(settings())
     with connect(config.dsn, autocommit=True, application_name="churn dlq") as connection:

@@ -8,13 +8,13 @@ import typer
 from rich.table import Table
 
 from churn_platform.commands.terminal import AsJson, Working, complaints, emit, output, plain_errors
-from churn_platform.connections import connect
+from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:
     import psycopg
 
+    from churn_platform.database.model_versions import ModelVersion
     from churn_platform.modeling.candidates import Comparison
-    from churn_platform.storage.model_versions import ModelVersion
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def list_versions(as_json: AsJson = False) -> None:
 
     Example: churn model list
     """
-    from churn_platform.storage import model_versions
+    from churn_platform.database import model_versions
 
     with plain_errors(), _connect() as connection:
         versions = model_versions.versions(connection)
@@ -58,7 +58,7 @@ def promote(
 
     Example: churn model promote 3 --reason "the bank's own choice"
     """
-    from churn_platform.storage import model_versions
+    from churn_platform.database import model_versions
 
     with plain_errors(), _connect() as connection:
         former = model_versions.champion(connection)
@@ -75,7 +75,7 @@ def rollback(reason: Reason = "rolled back by hand") -> None:
 
     Example: churn model rollback --reason "too many calls"
     """
-    from churn_platform.storage import model_versions
+    from churn_platform.database import model_versions
 
     with plain_errors(), _connect() as connection:
         left, champion = model_versions.rollback(connection, reason=reason)
@@ -96,13 +96,13 @@ def compare(
 
     Example: churn model compare 4
     """
-    from churn_platform.modeling.judging import Contender, promotion_rule
-    from churn_platform.modeling.judging import compare as judge
+    from churn_platform.database import model_versions
+    from churn_platform.files.artifacts import join, read_bytes
+    from churn_platform.files.parquet import from_parquet
+    from churn_platform.modeling.comparison import Contender, promotion_rule
+    from churn_platform.modeling.comparison import compare as judge
     from churn_platform.modeling.splitting import TRAIN, rows_of
     from churn_platform.settings import settings
-    from churn_platform.storage import model_versions
-    from churn_platform.storage.artifacts import join, read_bytes
-    from churn_platform.storage.parquet import from_parquet
 
     with plain_errors(), Working("Comparing"):
         with _connect() as connection:
@@ -137,7 +137,7 @@ def _connect() -> "Iterator[psycopg.Connection]":
 
 def _point_alias(champion: "ModelVersion") -> None:
     """Let MLflow's alias follow. Where MLflow is away, the next training lets it follow."""
-    from churn_platform.resources.mlflow import MlflowError, MlflowLostError, MlflowRegistry
+    from churn_platform.orchestration.resources.mlflow import MlflowError, MlflowLostError, MlflowRegistry
     from churn_platform.settings import SettingsError
 
     try:

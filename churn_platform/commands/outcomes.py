@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, emit, end, output, plain_errors
-from churn_platform.connections import connect
+from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
-    from churn_platform.streaming.reset import Move
+    from churn_platform.operations.reset import Move
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -62,9 +62,9 @@ def send(
     """
     import time
 
+    from churn_platform.operations import outcome_sender
     from churn_platform.settings import settings
-    from churn_platform.streaming.config import StreamConfig
-    from churn_platform.watching import outcome_sender
+    from churn_platform.stream.config import StreamConfig
 
     if source is not None and (count is not None or bad or seed is not None):
         end(ExitCode.USAGE, "--count, --bad and --seed are for simulated outcomes; with --from, the file says all.")
@@ -119,9 +119,9 @@ def reset(
 
     Example: churn outcomes reset --partition 0 --to earliest --reason "lost by retention"
     """
+    from churn_platform.operations import outcome_reset
     from churn_platform.settings import settings
-    from churn_platform.streaming.config import StreamConfig
-    from churn_platform.watching import outcome_reset
+    from churn_platform.stream.config import StreamConfig
 
     with plain_errors():
         name = topic or settings().outcomes_topic
@@ -154,9 +154,9 @@ def skip(
 
     Example: churn outcomes skip --partition 0 --offset 1041 --reason "the job fails at it"
     """
+    from churn_platform.operations import outcome_reset
     from churn_platform.settings import settings
-    from churn_platform.streaming.config import StreamConfig
-    from churn_platform.watching import outcome_reset
+    from churn_platform.stream.config import StreamConfig
 
     with plain_errors():
         name = topic or settings().outcomes_topic

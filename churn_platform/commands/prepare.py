@@ -8,7 +8,7 @@ import typer
 
 from churn_platform.commands.stack import the_stack
 from churn_platform.commands.terminal import AsJson, Working, emit, output, plain_errors
-from churn_platform.connections import connect
+from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:
     import psycopg
@@ -41,14 +41,14 @@ def prepare(
     Example: churn prepare --logins --dagster-home /srv/churn/dagster --code-server code:4000
     """
 
-    from churn_platform.local import bucket, orchestration
+    from churn_platform.database import migrations
+    from churn_platform.deployment import bucket, dagster_servers
+    from churn_platform.environments.environment_guard import EnvironmentGuard
+    from churn_platform.files.artifacts import in_s3
+    from churn_platform.files.s3 import Access
+    from churn_platform.kafka import clients, topics
     from churn_platform.settings import load_settings
-    from churn_platform.storage import migrations
-    from churn_platform.storage.artifacts import in_s3
-    from churn_platform.storage.s3 import Access
-    from churn_platform.streaming import clients, topics
-    from churn_platform.streaming.config import StreamConfig
-    from churn_platform.streaming.environment_guard import EnvironmentGuard
+    from churn_platform.stream.config import StreamConfig
 
     host, port = _address(code_server)
     with plain_errors(), Working("Looking whether another environment is at work") as progress:
@@ -73,7 +73,7 @@ def prepare(
             dagster_home.parent.mkdir(parents=True, exist_ok=True)
             root, access = settings.artifacts, Access.from_settings(settings)
             compute_logs = bucket.compute_logs(root, access, dagster_home / "storage") if in_s3(root) else ""
-            orchestration.write_home(dagster_home, {"host": host, "port": port}, compute_logs)
+            dagster_servers.write_home(dagster_home, {"host": host, "port": port}, compute_logs)
             made["dagster"] = [str(dagster_home)]
     if as_json:
         emit(made)
@@ -98,8 +98,8 @@ def _let_in(connection: "psycopg.Connection", settings: "Settings") -> list[str]
     """
     from psycopg.conninfo import conninfo_to_dict
 
+    from churn_platform.database import logins
     from churn_platform.settings import SettingsError, require_readable
-    from churn_platform.storage import logins
 
     made = []
     for variable, url, role in (

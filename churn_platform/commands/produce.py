@@ -31,10 +31,10 @@ def produce(
 
     Example: churn produce --rate 500 --duration 60 --bad 0.01
     """
-    from churn_platform.customers.reader import read_customers
+    from churn_platform.schema.reader import read_customers
     from churn_platform.settings import settings
-    from churn_platform.streaming import producer
-    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.simulation import producer
+    from churn_platform.stream.config import StreamConfig
 
     if count is None and duration is None:
         end(ExitCode.USAGE, "Say how many events, or for how long: --count 1000 or --duration 60.")

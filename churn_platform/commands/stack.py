@@ -20,7 +20,7 @@ from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Sta
 from churn_platform.settings import load_settings
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
-    from churn_platform.streaming.status import StreamStatus
+    from churn_platform.operations.status import StreamStatus
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -174,9 +174,9 @@ def status(as_json: AsJson = False) -> None:
 
 def _stream_status(parts: list[PartStatus]) -> "StreamStatus":
     """How the stream stands, as far as there are servers to ask. Those of another platform are not asked."""
+    from churn_platform.operations import status as streaming
     from churn_platform.settings import SettingsError
-    from churn_platform.streaming import status as streaming
-    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.stream.config import StreamConfig
 
     taken = [part.problem for part in parts if part.state == "port taken" and part.problem is not None]
     if taken:

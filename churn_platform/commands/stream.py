@@ -8,7 +8,7 @@ import typer
 
 from churn_platform.commands.stack import the_stack
 from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output, plain_errors
-from churn_platform.connections import connect
+from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:  # takes a moment to import
     import psycopg
@@ -33,8 +33,8 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     Example: churn stream pause
     """
 
+    from churn_platform.database import ledger
     from churn_platform.settings import settings
-    from churn_platform.storage import ledger
 
     with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
@@ -65,8 +65,8 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     Example: churn stream resume
     """
 
+    from churn_platform.database import ledger
     from churn_platform.settings import settings
-    from churn_platform.storage import ledger
 
     with plain_errors(), Working("Asking PostgreSQL"):
         name = topic or settings().events_topic
@@ -98,9 +98,9 @@ def reset(
 
     Example: churn stream reset --topic customer-events --partition 0 --to earliest --reason "lost by retention"
     """
+    from churn_platform.operations import reset as resetting
     from churn_platform.settings import settings
-    from churn_platform.streaming import reset as resetting
-    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.stream.config import StreamConfig
 
     with plain_errors():
         config = StreamConfig.from_settings(settings())
@@ -145,9 +145,9 @@ def recreate_topic(
 
     Example: churn stream recreate-topic --topic customer-events
     """
+    from churn_platform.operations import reset as resetting
     from churn_platform.settings import settings
-    from churn_platform.streaming import reset as resetting
-    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.stream.config import StreamConfig
 
     with plain_errors():
         config = StreamConfig.from_settings(settings())
@@ -181,10 +181,10 @@ def take_over(
 
     Example: churn stream take-over
     """
+    from churn_platform.environments.environment_guard import EnvironmentGuard
+    from churn_platform.kafka import clients
     from churn_platform.settings import load_settings
-    from churn_platform.streaming import clients
-    from churn_platform.streaming.config import StreamConfig
-    from churn_platform.streaming.environment_guard import EnvironmentGuard
+    from churn_platform.stream.config import StreamConfig
 
     if as_json and yes is None:
         end(ExitCode.USAGE, "With --json say --yes WORD: nothing is asked then.")
@@ -230,8 +230,8 @@ def _servers() -> Iterator[None]:
 
 def _check_topic(connection: "psycopg.Connection", name: str) -> None:
     """Make sure that a topic is read here, or was: a pause of another one would pause nothing."""
+    from churn_platform.database import ledger
     from churn_platform.settings import settings
-    from churn_platform.storage import ledger
 
     if name != settings().events_topic and not ledger.is_known_topic(connection, name):
         end(

@@ -10,7 +10,7 @@ from rich.text import Text
 from churn_platform.commands.terminal import duration
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
-    from churn_platform.streaming.status import PartitionStatus, StreamStatus
+    from churn_platform.operations.status import PartitionStatus, StreamStatus
 
 UNKNOWN = "unknown"
 

@@ -79,11 +79,11 @@ def plain_errors() -> Iterator[None]:
     import psycopg
     from confluent_kafka import KafkaException
 
-    from churn_platform.clean.plan import CleanError
     from churn_platform.errors import PlainError
+    from churn_platform.files.exceptions import ArtifactNotFoundError, ArtifactStoreError
     from churn_platform.local.errors import StackError
-    from churn_platform.storage.exceptions import ArtifactNotFoundError, ArtifactStoreError
-    from churn_platform.streaming.exceptions import EnvironmentConflictError, StreamIsLiveError
+    from churn_platform.operations.cleanup.plan import CleanError
+    from churn_platform.stream.exceptions import EnvironmentConflictError, StreamIsLiveError
 
     try:
         yield

@@ -17,9 +17,9 @@ def verify(as_json: AsJson = False) -> None:
 
     Example: churn verify --json
     """
+    from churn_platform.operations import verification
     from churn_platform.settings import settings
-    from churn_platform.streaming import verification
-    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.stream.config import StreamConfig
 
     began = time.monotonic()
     with plain_errors(), Working("Looking at Kafka") as progress:

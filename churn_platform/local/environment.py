@@ -7,13 +7,13 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from churn_platform.connections import IGNORED_VARIABLES
+from churn_platform.database.connections import IGNORED_VARIABLES
+from churn_platform.files.s3 import Access
 from churn_platform.local.errors import StackError
 from churn_platform.local.java import JAVA_VARIABLES
 from churn_platform.local.ports import HOST
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.tracking import BACKEND_VARIABLE
-from churn_platform.storage.s3 import Access
 
 STACK_MARKER = "CHURN_STACK"
 """In the environment of every process of a stack, and of nothing else: how left-over ones are found."""

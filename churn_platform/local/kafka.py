@@ -152,8 +152,8 @@ def problem(client: Mapping[str, str | int | float | bool]) -> Problem | None:
     Args:
         client: librdkafka settings.
     """
-    from churn_platform.streaming import clients
-    from churn_platform.streaming.exceptions import StreamError
+    from churn_platform.kafka import clients
+    from churn_platform.stream.exceptions import StreamError
 
     try:
         admin = clients.admin(client)

@@ -19,11 +19,11 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from churn_platform.connections import IGNORED_VARIABLES, connect
+from churn_platform.database import logins
+from churn_platform.database.connections import IGNORED_VARIABLES, connect
 from churn_platform.local.errors import StackError
 from churn_platform.local.part import Part, Problem, Report
 from churn_platform.local.ports import HOST
-from churn_platform.storage import logins
 
 DATABASE = "churn"
 REAPING_SECONDS = 30

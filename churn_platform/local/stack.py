@@ -20,8 +20,11 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
-from churn_platform.local import bucket, kafka, listening, orchestration, postgres, tracking, web
+from churn_platform.database import migrations
+from churn_platform.deployment import bucket, dagster_servers, web
+from churn_platform.files.artifacts import MARKER, MLFLOW, in_s3, join
 from churn_platform.local import environment as env
+from churn_platform.local import kafka, listening, postgres, tracking
 from churn_platform.local.errors import PortTakenError, StackError
 from churn_platform.local.part import Part, Problem
 from churn_platform.local.ports import HOST, USUAL_PORTS, Ports
@@ -35,11 +38,9 @@ from churn_platform.local.supervision import (
     left_over,
 )
 from churn_platform.settings import PROJECT_ROOT, load_settings, require_readable
-from churn_platform.storage import migrations
-from churn_platform.storage.artifacts import MARKER, MLFLOW, in_s3, join
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
-    from churn_platform.streaming.config import StreamConfig
+    from churn_platform.stream.config import StreamConfig
 
 SERVICES = ("kafka", "postgres", "mlflow")
 DAGSTER = ("code", "webserver", "daemon")
@@ -248,7 +249,7 @@ class Stack:
             ),
         }
         services = [self._yours_part(name) if name in self._yours else servers[name]() for name in SERVICES]
-        dagster = orchestration.parts(
+        dagster = dagster_servers.parts(
             folder=self.local / "dagster",
             socket=self._supervisor.runtime / "code.sock",
             port=self._ports["dagster"],
@@ -367,7 +368,7 @@ class Stack:
     def _write_dagster_home(self) -> None:
         home = self.local / "dagster"
         compute_logs = bucket.compute_logs(self._root, self._access, home / "storage") if in_s3(self._root) else ""
-        orchestration.write_home(home, {"socket": str(self._supervisor.runtime / "code.sock")}, compute_logs)
+        dagster_servers.write_home(home, {"socket": str(self._supervisor.runtime / "code.sock")}, compute_logs)
 
     def _process_environment(self) -> dict[str, str]:
         given = {**self._given, **(bucket.environment(self._access) if in_s3(self._root) else {})}
@@ -391,7 +392,7 @@ class Stack:
                     self._require_own_place(claim=not self.services_only)  # without Dagster nothing writes yet
 
     def _stream_config(self) -> "StreamConfig":
-        from churn_platform.streaming.config import StreamConfig
+        from churn_platform.stream.config import StreamConfig
 
         addresses = {
             "kafka_bootstrap_servers": self.addresses["kafka"],
@@ -403,7 +404,7 @@ class Stack:
         """Make our topics, so that events can be sent by any client from the start."""
         from confluent_kafka.admin import AdminClient
 
-        from churn_platform.streaming import topics
+        from churn_platform.kafka import topics
 
         config = self._stream_config()
         topics.create_unrecorded(AdminClient(config.kafka), config)
@@ -415,9 +416,9 @@ class Stack:
         """
         if self._only is not None:
             return
-        from churn_platform.connections import connect
-        from churn_platform.streaming import clients
-        from churn_platform.streaming.environment_guard import EnvironmentGuard
+        from churn_platform.database.connections import connect
+        from churn_platform.environments.environment_guard import EnvironmentGuard
+        from churn_platform.kafka import clients
 
         config = self._stream_config()
         with (

@@ -2,9 +2,9 @@
 
 import sys
 
+from churn_platform.deployment.web import answers
 from churn_platform.local.part import Part
 from churn_platform.local.ports import HOST
-from churn_platform.local.web import answers
 from churn_platform.settings import PROJECT_ROOT
 
 BACKEND_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
@@ -19,7 +19,7 @@ def part(*, artifacts: str, port: int, needs: tuple[str, ...]) -> Part:
         needs: parts that must be complete first.
     """
     command = (
-        *(sys.executable, "-m", "churn_platform.local.tracking_server", str(port)),
+        *(sys.executable, "-m", "churn_platform.deployment.mlflow_server", str(port)),
         *("--artifacts", artifacts),
     )
     return Part(

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from churn_platform.features.columns import INPUT_COLUMNS, columns_of
-from churn_platform.modeling.bundle import ModelBundle
+from churn_platform.files.artifacts import join, read_bytes, write_bytes
+from churn_platform.files.exceptions import ArtifactNotFoundError
+from churn_platform.files.parquet import from_parquet, to_parquet
 from churn_platform.modeling.exceptions import BundleIncompleteError
-from churn_platform.storage.artifacts import join, read_bytes, write_bytes
-from churn_platform.storage.exceptions import ArtifactNotFoundError
-from churn_platform.storage.parquet import from_parquet, to_parquet
+from churn_platform.scoring.bundle import ModelBundle
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from churn_platform.features.columns import INPUT_COLUMNS, TARGET, columns_of
-from churn_platform.modeling.bundle import ModelBundle
 from churn_platform.modeling.evaluation import calibration_bins, evaluate
-from churn_platform.modeling.explaining import Explainer
 from churn_platform.modeling.resampling import auc, bootstrapped_aucs
 from churn_platform.modeling.slices import slices
 from churn_platform.modeling.threshold import f1_maximising_threshold
+from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.scoring.contributions import Explainer
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from churn_platform.customers.schema import CUSTOMER_ID
 from churn_platform.modeling.exceptions import TrainingDataError
+from churn_platform.schema.columns import CUSTOMER_ID
 
 if TYPE_CHECKING:
     import pandas as pd

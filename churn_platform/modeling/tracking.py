@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import churn_platform
-from churn_platform.customers.schema import COLUMNS_BY_NAME
 from churn_platform.features.columns import INPUT_COLUMNS, TARGET
+from churn_platform.schema.columns import COLUMNS_BY_NAME
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
-    from churn_platform.modeling.bundle import ModelBundle
+    from churn_platform.scoring.bundle import ModelBundle
 
 PACKAGE = Path(churn_platform.__file__).parent
 EXAMPLE_ROWS = 5

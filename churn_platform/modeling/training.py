@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from churn_platform.features.columns import FEATURES
-from churn_platform.modeling.booster import booster_to_bytes, import_xgboost, predict
-from churn_platform.modeling.calibrating import CalibrationChoice, choose_calibration
+from churn_platform.modeling.calibration_choice import CalibrationChoice, choose_calibration
 from churn_platform.modeling.evaluation import Evaluation, evaluate
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.threshold import CallCosts, choose_threshold
+from churn_platform.scoring.booster import booster_to_bytes, import_xgboost, predict
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.modeling.booster import import_xgboost, predict
 from churn_platform.modeling.evaluation import brier_score
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.resampling import auc
 from churn_platform.modeling.training import FOLDS, SEED, THREADS, Hyperparameters, fit, require_both_outcomes
+from churn_platform.scoring.booster import import_xgboost, predict
 
 if TYPE_CHECKING:
     import optuna

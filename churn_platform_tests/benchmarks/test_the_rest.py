@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks import batch, growth, latency, model, stages
-from churn_platform.customers.generator import generate_customers, write_customers
 from churn_platform.modeling import tuning
 from churn_platform.modeling.training import FOLDS, Hyperparameters, out_of_fold_probabilities
+from churn_platform.schema.generator import generate_customers, write_customers
 
 RATE = 100
 SECONDS = 5

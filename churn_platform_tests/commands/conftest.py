@@ -8,12 +8,12 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from churn_platform.database import model_versions
+from churn_platform.kafka import topics
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
-from churn_platform.storage import model_versions
-from churn_platform.streaming import topics
-from churn_platform.streaming.config import StreamConfig
-from churn_platform_tests.streaming.stream import Stream
+from churn_platform.stream.config import StreamConfig
+from churn_platform_tests.stream.streams import Stream
 
 
 @pytest.fixture

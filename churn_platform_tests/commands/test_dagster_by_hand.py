@@ -18,7 +18,7 @@ from churn_platform.cli import app
 from churn_platform.local.ports import HOST
 from churn_platform.local.stack import Stack
 from churn_platform.settings import PROJECT_ROOT
-from churn_platform_tests.documentation import fences
+from churn_platform_tests.documentation.pages import fences
 from churn_platform_tests.waiting import wait_until
 
 BIN = Path(sys.executable).parent

@@ -12,18 +12,18 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode, output
+from churn_platform.database import model_versions
 from churn_platform.features.columns import TARGET, columns_of
+from churn_platform.files.artifacts import join, write_bytes
+from churn_platform.files.parquet import to_parquet
 from churn_platform.modeling.out_of_fold import OutOfFold
 from churn_platform.modeling.splitting import TRAIN, rows_of, with_split
 from churn_platform.modeling.training import Hyperparameters
-from churn_platform.resources.mlflow import MlflowRegistry
+from churn_platform.orchestration.resources.mlflow import MlflowRegistry
 from churn_platform.settings import settings
-from churn_platform.storage import model_versions
-from churn_platform.storage.artifacts import join, write_bytes
-from churn_platform.storage.parquet import to_parquet
 from churn_platform_tests.commands.tree import KEYS
 from churn_platform_tests.features.customers import cleaned
-from churn_platform_tests.modeling.bundles import FEW_TREES, small_bundle
+from churn_platform_tests.scoring.bundles import FEW_TREES, small_bundle
 
 runner = CliRunner()
 MODEL = "model_commands"

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
+from churn_platform.database import ledger
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
-from churn_platform.storage import ledger
-from churn_platform_tests.streaming.stream import Stream, event
+from churn_platform_tests.stream.streams import Stream, event
 
 runner = CliRunner(env={"COLUMNS": "200"})
 

@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
+from churn_platform.kafka import topics
+from churn_platform.kafka.reader import read_all
+from churn_platform.monitoring import outcomes
+from churn_platform.monitoring.outcomes import Taken
 from churn_platform.settings import settings
-from churn_platform.streaming import topics
-from churn_platform.streaming.reader import read_all
-from churn_platform.watching import outcomes
-from churn_platform.watching.outcomes import Taken
-from churn_platform_tests.streaming.stream import Stream, event
+from churn_platform_tests.stream.streams import Stream, event
 
 runner = CliRunner(env={"COLUMNS": "200"})
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
+from churn_platform.database import environments
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
-from churn_platform.storage import environments
 
 runner = CliRunner(env={"COLUMNS": "200"})
 

@@ -11,7 +11,7 @@ from churn_platform.cli import app
 from churn_platform.commands.settings import GROUPS, as_env_file, reference
 from churn_platform.commands.terminal import ExitCode, output
 from churn_platform.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
-from churn_platform.streaming.config import StreamConfig
+from churn_platform.stream.config import StreamConfig
 
 SECRET = "s3cret"  # noqa: S105  of no server
 

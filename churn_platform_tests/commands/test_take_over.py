@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
+from churn_platform.database import environments
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, EMBEDDED_MARKER
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
-from churn_platform.storage import environments
-from churn_platform.streaming.exceptions import EnvironmentConflictError
+from churn_platform.stream.exceptions import EnvironmentConflictError
 from churn_platform_tests.conftest import forget_settings
-from churn_platform_tests.streaming.stream import Stream
+from churn_platform_tests.stream.streams import Stream
 from churn_platform_tests.waiting import wait_until
 
 runner = CliRunner(env={"COLUMNS": "200"})

@@ -26,7 +26,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.commands.tree import KEYS, PAGE, commands, parse
 from churn_platform_tests.conftest import forget_settings
-from churn_platform_tests.streaming.stream import Stream
+from churn_platform_tests.stream.streams import Stream
 from churn_platform_tests.waiting import wait_until
 
 CHURN = Path(sys.executable).with_name("churn")

@@ -7,7 +7,7 @@ import pytest
 
 from churn_platform.local.environment import ARTIFACTS_VARIABLE
 from churn_platform_tests.end_to_end.running import Running, running_platform
-from churn_platform_tests.s3_server import BUCKET, Server, settings_of
+from churn_platform_tests.files.s3_server import BUCKET, Server, settings_of
 
 # Short batches and figures that come at once: what lasts a minute in earnest lasts seconds here.
 SETTINGS = {

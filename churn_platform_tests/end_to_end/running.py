@@ -14,9 +14,9 @@ import psycopg
 from confluent_kafka import Producer
 from dagster_graphql import DagsterGraphQLClient
 
-from churn_platform.customers.generator import generate_customers, write_customers
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
+from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform_tests.waiting import wait_until
 
 CUSTOMERS = 1_500

@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-from churn_platform.storage.artifacts import REPORTS, exists, join
-from churn_platform.watching.drift import WATCHED
+from churn_platform.files.artifacts import REPORTS, exists, join
+from churn_platform.monitoring.drift import WATCHED
 from churn_platform_tests.end_to_end.conftest import ROOT
 from churn_platform_tests.end_to_end.running import Running
-from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.stream.streams import event
 from churn_platform_tests.waiting import wait_until
 
 FIGURES = (

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from churn_platform.storage.artifacts import ARCHIVE, FOLDERS, REPORTS, join
-from churn_platform.storage.s3 import split, store
+from churn_platform.files.artifacts import ARCHIVE, FOLDERS, REPORTS, join
+from churn_platform.files.s3 import split, store
 from churn_platform_tests.end_to_end.conftest import ROOT, SETTINGS
 from churn_platform_tests.end_to_end.running import Running
-from churn_platform_tests.s3_server import Server, client
-from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.files.s3_server import Server, client
+from churn_platform_tests.stream.streams import event
 from churn_platform_tests.waiting import wait_until
 
 STATE = {".churn-platform", "dagster", "env", "kafka", "lock", "logs", "ports.json", "postgres", "run"}

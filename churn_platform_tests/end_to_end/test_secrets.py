@@ -14,13 +14,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from churn_platform.database import ledger
 from churn_platform.local import postgres
 from churn_platform.local.environment import ARTIFACTS_VARIABLE
-from churn_platform.storage import ledger
 from churn_platform_tests.end_to_end.conftest import ROOT, SETTINGS
 from churn_platform_tests.end_to_end.running import Running
-from churn_platform_tests.s3_server import Server
-from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.files.s3_server import Server
+from churn_platform_tests.stream.streams import event
 from churn_platform_tests.waiting import wait_until
 
 KEPT_IN = {"env", *(login.password_file for login in postgres.LOGINS)}

@@ -4,7 +4,7 @@ import psycopg
 
 from churn_platform.local.environment import ARTIFACTS_VARIABLE
 from churn_platform_tests.end_to_end.running import running_platform
-from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.stream.streams import event
 from churn_platform_tests.waiting import wait_until
 
 STREAMING_RUNS = "select run_id, status from dagster.runs where pipeline_name = 'prediction_stream_job'"

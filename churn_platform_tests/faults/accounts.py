@@ -2,7 +2,7 @@
 
 from typing import Final, LiteralString
 
-from churn_platform.streaming.verification import Law, verify
+from churn_platform.operations.verification import Law, verify
 from churn_platform_tests.faults.platform import FaultyPlatform
 
 _COUNTED: Final = """

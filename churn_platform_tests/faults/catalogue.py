@@ -15,10 +15,10 @@ import psutil
 import psycopg
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # re-exported
 
-from churn_platform.storage import model_versions
-from churn_platform.streaming import topics
-from churn_platform.streaming.exceptions import TopicMissingError
-from churn_platform.streaming.faults import FaultPoint
+from churn_platform.database import model_versions
+from churn_platform.kafka import topics
+from churn_platform.stream.exceptions import TopicMissingError
+from churn_platform.stream.faults import FaultPoint
 from churn_platform_tests.faults.orders import Order
 from churn_platform_tests.faults.platform import LONGEST_WAIT, FaultyPlatform, ended, kill
 from churn_platform_tests.waiting import wait_until

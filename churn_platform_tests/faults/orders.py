@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from churn_platform.streaming.faults import FaultPoint
+from churn_platform.stream.faults import FaultPoint
 from churn_platform_tests.waiting import wait_until
 
 INSIDE: Final = Path(__file__).with_name("inside")

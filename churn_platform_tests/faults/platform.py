@@ -14,20 +14,20 @@ import psutil
 import psycopg
 from pydantic import SecretStr
 
-from churn_platform.customers.generator import generate_customers
+from churn_platform.database import ledger, model_versions
+from churn_platform.kafka import clients, topics
+from churn_platform.kafka.reader import make_consumer, markers
 from churn_platform.local.ports import ANY_FREE_PORTS, is_free
 from churn_platform.local.stack import DAGSTER, SERVICES, Stack
 from churn_platform.local.supervision import is_supervisor, left_over
+from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import load_settings
-from churn_platform.storage import ledger, model_versions
-from churn_platform.streaming import clients, topics
-from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.producer import Mix, rows_of
-from churn_platform.streaming.reader import make_consumer, markers
+from churn_platform.simulation.producer import Mix, rows_of
+from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.end_to_end.running import Running
 from churn_platform_tests.faults.orders import Orders
 from churn_platform_tests.faults.traffic import Traffic
-from churn_platform_tests.modeling.bundles import FEW_TREES, small_bundle
+from churn_platform_tests.scoring.bundles import FEW_TREES, small_bundle
 from churn_platform_tests.waiting import wait_until
 
 MIX: Final = Mix(bad=0.02, duplicates=0.02, late=0.02)

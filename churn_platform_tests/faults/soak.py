@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
-from churn_platform.streaming.verification import Law
+from churn_platform.operations.verification import Law
 from churn_platform_tests.faults.accounts import audit
 from churn_platform_tests.faults.catalogue import CATALOGUE, Fault
 from churn_platform_tests.faults.platform import FaultyPlatform, Load, faulty_platform

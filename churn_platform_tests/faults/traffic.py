@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from churn_platform.streaming.config import StreamConfig
-from churn_platform.streaming.producer import Mix, Produced, Row, produce
+from churn_platform.simulation.producer import Mix, Produced, Row, produce
+from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.waiting import wait_until
 
 

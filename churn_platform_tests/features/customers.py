@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from churn_platform.customers.generator import generate_customers
 from churn_platform.features.cleaning import clean
 from churn_platform.features.columns import Columns, columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform
+from churn_platform.schema.generator import generate_customers
 
 
 def cleaned(rows: int = 500, seed: int = 7) -> pd.DataFrame:

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn_platform.customers.generator import generate_customers
 from churn_platform.features.cleaning import clean
 from churn_platform.features.exceptions import MissingColumnError
+from churn_platform.schema.generator import generate_customers
 
 
 def test_a_null_gender_drops_the_row_and_every_other_null_stays() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from churn_platform.customers.generator import generate_customers, write_customers
+from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform_tests.image import buildah
 from churn_platform_tests.image.compose import SECRETS, services
 from churn_platform_tests.image.running import Composed

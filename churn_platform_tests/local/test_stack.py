@@ -16,12 +16,12 @@ from confluent_kafka.admin import AdminClient
 from mlflow import MlflowClient
 from psycopg.conninfo import conninfo_to_dict
 
+from churn_platform.database import migrations
 from churn_platform.local import kafka, postgres
 from churn_platform.local.errors import StackError
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Phase, Stack, Step
 from churn_platform.local.supervision import left_over, runtime_folder
-from churn_platform.storage import migrations
 from churn_platform_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)

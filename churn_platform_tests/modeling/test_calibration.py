@@ -8,18 +8,18 @@ import pytest
 from numpy.typing import NDArray
 
 from churn_platform.features.columns import columns_of
-from churn_platform.modeling.bundle import CALIBRATION, ModelBundle
-from churn_platform.modeling.calibrating import choose_calibration
-from churn_platform.modeling.calibration import (
+from churn_platform.modeling.calibration_choice import choose_calibration
+from churn_platform.modeling.exceptions import BundleFormatError, BundleTamperedError
+from churn_platform.scoring.bundle import CALIBRATION, ModelBundle
+from churn_platform.scoring.calibration import (
     Calibration,
     Isotonic,
     Platt,
     calibration_from_json,
     calibration_to_json,
 )
-from churn_platform.modeling.exceptions import BundleFormatError, BundleTamperedError
 from churn_platform_tests.features.customers import cleaned
-from churn_platform_tests.modeling.bundles import small_bundle
+from churn_platform_tests.scoring.bundles import small_bundle
 
 CALIBRATIONS: list[Calibration] = [Platt(slope=0.7, intercept=-0.3), Isotonic((0.1, 0.4, 0.8), (0.02, 0.5, 0.93))]
 HONEST = np.random.default_rng(1).beta(1, 3, 8_000).astype(np.float32)

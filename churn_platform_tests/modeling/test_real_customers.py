@@ -2,7 +2,7 @@
 
 from benchmarks import model
 from churn_platform.modeling.training import Hyperparameters, out_of_fold_probabilities
-from churn_platform_tests.customers.bank_file import BANK_FILE, needs_bank_file
+from churn_platform_tests.schema.bank_file import BANK_FILE, needs_bank_file
 
 SEEDS = range(5)
 AT_LEAST = {"roc_auc": 0.865, "f1": 0.628}

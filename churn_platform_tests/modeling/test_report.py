@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from churn_platform.assets.curves import markdown
-from churn_platform.assets.evaluation import drawn, shown
 from churn_platform.features.columns import INPUT_COLUMNS, TARGET, columns_of
 from churn_platform.modeling.report import Report, make_report
+from churn_platform.orchestration.assets.curves import markdown
+from churn_platform.orchestration.assets.evaluation import drawn, shown
 from churn_platform_tests.features.customers import cleaned
-from churn_platform_tests.modeling.bundles import small_bundle
+from churn_platform_tests.scoring.bundles import small_bundle
 
 TRAIN, TEST = cleaned(), cleaned(1_000, seed=11)
 

@@ -10,7 +10,7 @@ from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.splitting import LEAST_OF_EACH_OUTCOME, TEST, TRAIN, rows_of, with_split
 from churn_platform.modeling.training import data_hash, train
 from churn_platform_tests.features.customers import cleaned, fitted
-from churn_platform_tests.modeling.bundles import FEW_TREES
+from churn_platform_tests.scoring.bundles import FEW_TREES
 
 CUSTOMERS = cleaned(2_000)
 CHURNED = CUSTOMERS[TARGET].to_numpy()

@@ -7,13 +7,13 @@ import numpy as np
 import psycopg
 import pytest
 
+from churn_platform.database.studies import study_storage
 from churn_platform.features.columns import TARGET, columns_of
 from churn_platform.modeling import tuning
-from churn_platform.modeling.booster import predict
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.training import Hyperparameters, fit, train
 from churn_platform.modeling.tuning import TREES_TIMES_DEPTH, Trial, stopping_trees, tune
-from churn_platform.storage.studies import study_storage
+from churn_platform.scoring.booster import predict
 from churn_platform_tests.features.customers import cleaned, fitted
 
 CUSTOMERS = cleaned(600)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from churn_platform.customers.reader import read_customers
-from churn_platform.streaming.producer import customer_event, rows_of
+from churn_platform.schema.reader import read_customers
+from churn_platform.simulation.producer import customer_event, rows_of
 
 
 def make_an_age_wrong(customers: Path) -> None:

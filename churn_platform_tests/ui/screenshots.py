@@ -14,7 +14,7 @@ from typing import Final
 from PIL import Image
 from rich.console import Console
 
-from churn_platform.partitions import hour_key
+from churn_platform.orchestration.partitions import hour_key
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.ui.dagster_ui import DagsterUi, open_ui

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import expect
 
-from churn_platform.partitions import hour_key
+from churn_platform.orchestration.partitions import hour_key
 from churn_platform_tests.end_to_end.running import CUSTOMERS, Running
 from churn_platform_tests.end_to_end.test_platform import ROWS
-from churn_platform_tests.streaming.stream import event
+from churn_platform_tests.stream.streams import event
 from churn_platform_tests.ui.dagster_ui import DagsterUi
 from churn_platform_tests.ui.orders import make_an_age_wrong
 from churn_platform_tests.waiting import wait_until

@@ -10,8 +10,8 @@ import signal
 import time
 from pathlib import Path
 
-from churn_platform.streaming import faults
-from churn_platform.streaming.faults import FaultPoint
+from churn_platform.stream import faults
+from churn_platform.stream.faults import FaultPoint
 
 ORDERS = Path(os.environ["CHURN_FAULT_ORDERS"])
 

@@ -1,0 +1,366 @@
+"""The guard between environments: what one publishes to, no other one does.
+
+An environment is a database, known by a random id that is stored in it. Several may read one events topic. A
+predictions topic, a consumer group with its transactional id, and a database belong to one. Who has what is recorded in
+the claims topic, so it holds while the other environment is stopped, and before anything was published. The database
+records in turn where its predictions go.
+
+Every process that writes asks here first: streaming runs, the sensor, `churn up`, `churn prepare`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Self
+
+import psycopg
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from churn_platform.database import environments, ledger
+from churn_platform.database.environments import Binding
+from churn_platform.environments.claims import Claim, Claims, Kind, Resource
+from churn_platform.kafka import topics
+from churn_platform.kafka.clients import explained
+from churn_platform.kafka.reader import make_consumer, marks
+from churn_platform.stream.config import LANE, StreamConfig
+from churn_platform.stream.exceptions import EnvironmentConflictError, StreamError, TopicMissingError
+
+ANSWER_SECONDS: Final = 10
+# Taken while claims are written: two processes of one environment would write each of them twice otherwise.
+_LOCK: Final = "select pg_advisory_xact_lock(hashtextextended('claims of the environment', 0))"
+EXCLUSIVE: Final = (Kind.GROUP, Kind.TOPIC)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Something that this environment would write to and that belongs to another one.
+
+    Attributes:
+        problem: a sentence that names it, and whose it is.
+        holder: id of the other environment; the database's name, where the database is what is shared.
+    """
+
+    problem: str
+    holder: str
+
+
+@dataclass(frozen=True)
+class Released:
+    """Something that this environment no longer claims."""
+
+    kind: Kind
+    name: str
+
+
+class EnvironmentGuard:
+    """What one environment may write to. As a context manager it closes its client."""
+
+    def __init__(self, connection: psycopg.Connection, admin: AdminClient, config: StreamConfig) -> None:
+        """Name the environment; nothing is asked yet.
+
+        Args:
+            connection: to its database, in autocommit; of any login that reads, and for claim() also writes.
+            admin: of the brokers.
+            config: of the stream that is to write.
+        """
+        self._connection = connection
+        self._admin = admin
+        self._config = config
+        self._claims = Claims(admin, config)
+        self._resources: list[Resource] = []
+        self._own: str | None = None
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the client."""
+        self._claims.close()
+
+    # Asking
+
+    def conflicts(self) -> list[Conflict]:
+        """What this environment would write to and another one has. Nothing is written.
+
+        Raises:
+            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        """
+        self._claims.read()
+        self._resources = self._describe_resources()
+        own = environments.find_id(self._connection)
+        return [*self._of_the_database(), *self._of_kafka(own), *self._of_published_offsets(own)]
+
+    def check(self) -> None:
+        """Refuse to write to what another environment has. Nothing is written.
+
+        Raises:
+            EnvironmentConflictError: another has the topic, the group or the database.
+            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        """
+        if found := self.conflicts():
+            raise self._refusal(found)
+
+    def check_again(self) -> None:
+        """Refuse to go on when another environment has taken over since claim(). It asks for one offset.
+
+        Raises:
+            EnvironmentConflictError: another has taken over.
+            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        """
+        self._claims.read()
+        if found := self._of_kafka(self._own):
+            raise self._refusal(found)
+
+    def require_alone(self) -> None:
+        """Refuse to start beside processes of another name on the same database, while they are at work.
+
+        Raises:
+            EnvironmentConflictError: it names them.
+        """
+        config, database = self._config, self._connection.info.dbname
+        at_work = environments.at_work(self._connection)
+        others = [
+            f"{name!r} works on the database {database!r}: its sensor looked for events {seconds:.0f} s ago."
+            for name, seconds in at_work.items()
+            if name != config.environment
+        ]
+        if not at_work:  # a live run that may be our own is not held against us
+            holder, _ = ledger.lock_sessions(self._connection, config.events_topic)
+            if holder is not None:
+                others = [f"On the database {database!r} the session {holder!r} streams {config.events_topic!r}."]
+        if others:
+            raise EnvironmentConflictError(
+                f"Another environment than {config.environment!r} is at work. {' '.join(others)}",
+                remedy="Stop it ('churn down', 'docker compose stop', or its sensor's switch in the UI) and try again "
+                "a minute later, or give this one a database and topics of its own: DATABASE_URL, EVENTS_TOPIC, "
+                "PREDICTIONS_TOPIC and STREAM_GROUP.",
+            )
+
+    def _describe_resources(self) -> list[Resource]:
+        """The group first: whoever has it is likely to have the topic, too."""
+        config = self._config
+        found = [Resource(Kind.GROUP, config.group, config.group)]
+        for kind, name in ((Kind.TOPIC, config.predictions_topic), (Kind.READER, config.events_topic)):
+            try:
+                found.append(Resource(kind, topics.describe(self._admin, name).topic_id, name))
+            except TopicMissingError:  # one that is not there is nobody's
+                continue
+        return found
+
+    def _of_the_database(self) -> list[Conflict]:
+        bound, config, database = (
+            environments.find_binding(self._connection),
+            self._config,
+            self._connection.info.dbname,
+        )
+        if bound is None:
+            return []
+        differing = []
+        if bound.claims_topic_id != self._claims.topic_id:
+            known = f"the topic {config.claims_topic!r} there is not the one that it knows"
+            differing.append(f"to another Kafka than KAFKA_BOOTSTRAP_SERVERS names now ({known})")
+        if bound.predictions_topic != config.predictions_topic:
+            differing.append(f"to the topic {bound.predictions_topic!r}, not {config.predictions_topic!r}")
+        if bound.stream_group != config.group:
+            differing.append(f"as the consumer group {bound.stream_group!r}, not {config.group!r}")
+        if not differing:
+            return []
+        return [Conflict(f"The database {database!r} publishes {' and '.join(differing)}.", database)]
+
+    def _of_kafka(self, own: str | None) -> list[Conflict]:
+        found = []
+        for resource in self._resources:
+            holder = self._claims.holder(resource.kind, resource.resource)
+            if resource.kind in EXCLUSIVE and holder is not None and holder.environment != own:
+                found.append(
+                    Conflict(
+                        f"{_described(resource)} belongs to environment {holder.environment} "
+                        f"({holder.environment_name!r}) since {holder.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC.",
+                        holder.environment,
+                    )
+                )
+        return found
+
+    def _of_published_offsets(self, own: str | None) -> list[Conflict]:
+        """Who wrote the group's published offsets, while nobody claims it: the claims topic may have been deleted."""
+        if self._claims.holder(Kind.GROUP, self._config.group) is not None:
+            return []
+        return [
+            Conflict(
+                f"The consumer group {self._config.group!r} holds offsets of {self._config.events_topic!r} that "
+                f"environment {author} has published.",
+                author,
+            )
+            for author in sorted(self._authors() - {own, ""})
+            if author is not None
+        ]
+
+    def _authors(self) -> set[str]:
+        try:
+            events = topics.describe(self._admin, self._config.events_topic)
+        except TopicMissingError:
+            return set()
+        consumer = make_consumer(self._config)
+        try:
+            return {author for _, author in marks(consumer, events, seconds=ANSWER_SECONDS).values()}
+        finally:
+            consumer.close()
+
+    def _refusal(self, conflicts: Sequence[Conflict]) -> EnvironmentConflictError:
+        own = environments.find_id(self._connection)
+        this = f"This environment ({self._config.environment!r}, id {own or 'none yet'})"
+        return EnvironmentConflictError(
+            f"{this} may not write here. {' '.join(each.problem for each in conflicts)} Nothing was written.",
+            remedy="Give this environment its own: DATABASE_URL, PREDICTIONS_TOPIC and STREAM_GROUP (EVENTS_TOPIC may "
+            "be shared). Where this one is to take the place of the other (its database was lost or created again, the "
+            "settings were changed on purpose, Kafka was replaced): stop the other and run 'churn stream take-over'.",
+        )
+
+    # Claiming
+
+    def claim(self, *, create_topics: bool = False) -> str:
+        """Claim what this environment writes to, or find that it has it already.
+
+        Args:
+            create_topics: also create the events and predictions topics where they do not exist.
+
+        Returns:
+            Id of this environment.
+
+        Raises:
+            EnvironmentConflictError: another has the topic, the group or the database; nothing was written.
+            StreamError: the database has no tables, or the claims topic cannot be used.
+            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        """
+        self._require_tables()
+        self.check()
+        if create_topics:
+            topics.create_missing(self._admin, self._config)
+        own = self._own = environments.identify(self._connection)
+        self._resources = self._describe_resources()
+        if self._missing(own) or environments.find_binding(self._connection) is None:
+            self._write_missing(own)
+        return own
+
+    def _require_tables(self) -> None:
+        if not environments.exists(self._connection):
+            raise StreamError(
+                f"The database {self._connection.info.dbname!r} has no table environment_identity, which says which "
+                f"environment it is.",
+                remedy="Apply the migrations first: 'churn db upgrade'.",
+            )
+
+    def _missing(self, own: str) -> list[Resource]:
+        """What this environment does not claim yet."""
+        claimed = {(claim.kind, claim.resource) for claim in self._claims.of(own)}
+        return [each for each in self._resources if (each.kind, each.resource) not in claimed]
+
+    def _write_missing(self, own: str) -> None:
+        self._claims.create_topic()
+        with self._connection.transaction():
+            self._connection.execute(_LOCK)
+            self._claims.read()
+            written = [each.claim(own, self._config.environment) for each in self._missing(own)]
+            self._claims.write(written)
+            self._claims.read()
+            # Another one may have claimed at the same moment: the lower offset counts.
+            if found := [*self._of_the_database(), *self._of_kafka(own)]:
+                self._claims.write(withdrawn=written)
+                raise self._refusal(found)
+            environments.bind(self._connection, self._binding())
+
+    def _binding(self) -> Binding:
+        if self._claims.topic_id is None:
+            raise RuntimeError("The claims topic was created and has no id.")
+        return Binding(self._claims.topic_id, self._config.predictions_topic, self._config.group)
+
+    # Taking over and letting go
+
+    def take_over(self, *, silent_seconds: float = environments.SILENT_SECONDS) -> list[Conflict]:
+        """Make everything this environment's own that it would write to; whoever had it is refused from then on.
+
+        Offsets that another environment has published in the group no longer count: they are about its predictions.
+
+        Args:
+            silent_seconds: so long nothing may have been written to the predictions topic.
+
+        Returns:
+            The conflicts that there were.
+
+        Raises:
+            EnvironmentConflictError: the other one publishes, or works on this database.
+            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        """
+        self._require_tables()
+        own = environments.identify(self._connection)
+        found = self.conflicts()
+        if not found:
+            return []
+        self.require_alone()
+        self._require_silence(found, silent_seconds)
+        self._claims.create_topic()
+        with self._connection.transaction():
+            self._connection.execute(_LOCK)
+            self._claims.read()
+            exclusive = [each for each in self._resources if each.kind in EXCLUSIVE]
+            others = [
+                claim
+                for each in exclusive
+                for claim in self._claims.all_of(each.kind, each.resource)
+                if claim.environment != own
+            ]
+            self._claims.write(
+                [each.claim(own, self._config.environment) for each in self._missing(own)], withdrawn=others
+            )
+            environments.bind(self._connection, self._binding(), replace=True)
+        self._void_published_offsets(own)
+        return found
+
+    def _require_silence(self, conflicts: Iterable[Conflict], seconds: float) -> None:
+        """Refuse while predictions arrive; those of this environment cannot, since it was refused."""
+        try:
+            written = topics.last_written(self._admin, topics.describe(self._admin, self._config.predictions_topic))
+        except TopicMissingError:
+            return
+        silent = float("inf") if written is None else (datetime.now(UTC) - written).total_seconds()
+        if silent < seconds:
+            raise EnvironmentConflictError(
+                f"Predictions were written to {self._config.predictions_topic!r} {silent:.0f} s ago: the environment "
+                f"that it belongs to is at work. {' '.join(each.problem for each in conflicts)} Nothing was changed.",
+                remedy=f"Stop it, and run the command again {seconds:.0f} s later.",
+            )
+
+    def _void_published_offsets(self, own: str) -> None:
+        try:
+            events = topics.describe(self._admin, self._config.events_topic)
+        except TopicMissingError:
+            return
+        consumer = make_consumer(self._config)
+        try:
+            void = [
+                TopicPartition(events.name, partition, offset, "")
+                for partition, (offset, author) in marks(consumer, events, seconds=ANSWER_SECONDS).items()
+                if author != own
+            ]
+            if void:
+                with explained(consumer):
+                    consumer.commit(offsets=void, asynchronous=False)
+        finally:
+            consumer.close()
+
+    def others(self, kind: Kind, resource: str) -> list[Claim]:
+        """Claims of other environments of a thing, after conflicts() or claim(); the one that counts first."""
+        own = environments.find_id(self._connection)
+        return [claim for claim in self._claims.all_of(kind, resource) if claim.environment != own]
+
+
+def _described(resource: Resource) -> str:
+    if resource.kind is Kind.GROUP:
+        return f"The consumer group {resource.name!r}, with its transactional id '{resource.name}-{LANE}',"
+    return f"The predictions topic {resource.name!r} (id {resource.resource})"

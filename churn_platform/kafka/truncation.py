@@ -1,0 +1,181 @@
+"""Whether a topic's log is still the one that was read.
+
+A log can lose its end: an unclean leader election, a broker restored from a backup, a power failure before the page
+cache was written. When it has grown again, the old offsets hold other records, and a consumer that goes on at its
+position skips them without an error. So the ledger keeps the last record read beside each position, and this module
+compares it with the log. Reading offsets and events as such is in reader.py.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from churn_platform.database.ledger import LastRecord
+from churn_platform.kafka.clients import explained
+from churn_platform.kafka.reader import check_positions, make_consumer, offset_of, partition_of, sort_messages
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.exceptions import LogTruncatedError, RangeLostError
+
+# Brokers that hold the record answer within milliseconds; one that has just become leader may need seconds.
+COMPARISON_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.05
+CONSUMED_AT_ONCE: Final = 1_000
+# Where no last record is known, it is looked for among this many offsets before the position. Transaction markers and
+# aborted records take offsets, so the record may lie further back; then there is nothing to compare with.
+SEARCHED_OFFSETS: Final = 100
+DIGEST_BYTES: Final = 16
+RESET: Final = "churn stream reset"
+REMEDY: Final = (
+    "Restore the log, or accept that these records are never read with '{reset} --topic {topic} --partition "
+    "{partition} --to {position}'. To read them all the same, create the topic again and send what it should hold: "
+    "another topic id is read from its beginning, and known event ids count as duplicates."
+)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A consumer that goes on at its positions, and what it has read meanwhile.
+
+    `messages` are from the positions on. `ends` are partition ends that the consumer has reported, and is not going to
+    report again. `found` are last records of positions that had none.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    ends: dict[int, int] = field(default_factory=dict)
+    found: dict[int, LastRecord] = field(default_factory=dict)
+
+
+def record_of(message: Message) -> LastRecord:
+    """What identifies a record: its offset, a digest of its timestamp, key and value, and its leader epoch."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in (repr(message.timestamp()).encode(), message.key(), message.value()):
+        data = part.encode() if isinstance(part, str) else part
+        # The length keeps parts apart, and a missing value from an empty one.
+        digest.update(b"-" if data is None else b"%d:" % len(data))
+        digest.update(data or b"")
+    return LastRecord(offset_of(message), digest.digest(), message.leader_epoch())
+
+
+def last_records(messages: Sequence[Message], partitions: int) -> dict[int, LastRecord]:
+    """The last record of each Kafka partition among messages; only of those that have one.
+
+    Args:
+        messages: of each partition in the order of its offsets.
+        partitions: how many the topic has: when all are found, the search ends.
+    """
+    found: dict[int, LastRecord] = {}
+    for message in reversed(messages):
+        partition = partition_of(message)
+        if partition not in found:
+            found[partition] = record_of(message)
+            if len(found) == partitions:
+                break
+    return found
+
+
+def resume(
+    consumer: Consumer,
+    topic: str,
+    positions: Mapping[int, int],
+    known: Mapping[int, LastRecord],
+    *,
+    reset: str = RESET,
+) -> Resumed:
+    """Assign positions to a consumer, after a comparison of the log with the last record read before each of them.
+
+    Where retention has deleted that record, only transaction markers lie between the log's beginning and the position,
+    so no event can have taken the place of one. A record that compaction has removed proves nothing either way.
+
+    Args:
+        consumer: read_committed, reports partition ends.
+        topic: name of the topic.
+        positions: next offset to read, by Kafka partition.
+        known: last record read before the position, by Kafka partition.
+        reset: the command that moves positions of this topic.
+
+    Raises:
+        LogTruncatedError: the log has another record there, or one between it and the position.
+        RangeLostError: see reader.check_positions().
+        KafkaException: the brokers do not answer.
+    """
+    oldest = check_positions(consumer, topic, positions)
+    starts: dict[int, int] = {}
+    for partition, position in positions.items():
+        record = known.get(partition)
+        if record is None:
+            starts[partition] = max(oldest[partition], position - SEARCHED_OFFSETS)
+        else:
+            starts[partition] = record.offset if record.offset >= oldest[partition] else position
+    consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
+    unproven = {partition for partition, offset in starts.items() if offset < positions[partition]}
+    resumed = Resumed()
+    problems: dict[int, str] = {}
+    deadline = time.monotonic() + COMPARISON_SECONDS
+    while unproven:
+        if time.monotonic() > deadline:
+            waiting = ", ".join(f"{topic}[{partition}]" for partition in sorted(unproven))
+            raise KafkaException(
+                KafkaError(
+                    KafkaError._TIMED_OUT, f"no record of {waiting} before its position in {COMPARISON_SECONDS} s"
+                )
+            )
+        polled: list[Message] = []
+        with explained(consumer):
+            sort_messages(consumer.consume(CONSUMED_AT_ONCE, POLL_SECONDS), polled, resumed.ends)
+        for message in polled:
+            partition, offset = partition_of(message), offset_of(message)
+            position, record = positions[partition], known.get(partition)
+            if offset >= position:
+                resumed.messages.append(message)
+                unproven.discard(partition)
+            elif record is None:
+                resumed.found[partition] = record_of(message)
+            elif offset == record.offset and record_of(message).digest == record.digest:
+                if position == offset + 1:
+                    unproven.discard(partition)
+            else:
+                remedy = REMEDY.format(reset=reset, topic=topic, partition=partition, position=position)
+                problem = f"{_problem(topic, partition, position, record, offset)} {remedy}"
+                problems.setdefault(partition, problem)
+                unproven.discard(partition)
+        for partition, end in resumed.ends.items():
+            if end < positions[partition]:
+                check_positions(consumer, topic, {partition: positions[partition]})
+            unproven.discard(partition)
+    if problems:
+        raise LogTruncatedError("\n".join(problems[partition] for partition in sorted(problems)))
+    return resumed
+
+
+def is_truncated(
+    config: StreamConfig, topic: str, partition: int, position: int, known: Mapping[int, LastRecord]
+) -> bool:
+    """Whether the log of a partition that reaches its position is another one than that which was read.
+
+    Args: see resume().
+    """
+    consumer = make_consumer(config)
+    try:
+        resume(consumer, topic, {partition: position}, known)
+    except LogTruncatedError:
+        return True
+    except RangeLostError:
+        return False  # retention has deleted what comes next
+    finally:
+        consumer.close()
+    return False
+
+
+def _problem(topic: str, partition: int, position: int, record: LastRecord, offset: int) -> str:
+    cause = (
+        f"offset {offset} holds another record than the one that was read"
+        if offset == record.offset
+        else f"offset {offset} holds a record that was never read; the last one read was {record.offset}"
+    )
+    return (
+        f"The log of {topic}[{partition}] was truncated below the position {position} and has grown past it: {cause}."
+    )

@@ -1,0 +1,93 @@
+"""The stack's folder: what `churn up` made there, and nothing that somebody has put beside it."""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from churn_platform.files.artifacts import MARKER
+from churn_platform.local.postgres import LOGINS
+from churn_platform.local.stack import PORTS_FILE, Stack
+from churn_platform.local.supervision import runtime_folder
+from churn_platform.operations.cleanup.plan import Findings, Item, Kept, Report, Writer, size
+
+# Everything that a stack makes in its folder, the mark last: a clean that is cut short can be taken up again.
+ENTRIES: Final = {
+    "kafka": "topics of the embedded Kafka",
+    "postgres": "tables of the embedded PostgreSQL",
+    "mlflow": "files of the embedded MLflow",
+    "artifacts": "Parquet files, model bundles, the archive",
+    "dagster": "Dagster's own files",
+    "logs": "logs",
+    "run": "sockets",
+    "env": "addresses",
+    **{login.password_file: "a password of the embedded PostgreSQL" for login in LOGINS},
+    PORTS_FILE: "ports",
+    "lock": "lock",
+    MARKER: "mark",
+}
+
+
+class LocalState:
+    """CHURN_LOCAL."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._folder = stack.local
+
+    @property
+    def word(self) -> str:
+        """The folder's name."""
+        return self._folder.name
+
+    def look(self, report: Report) -> Findings:
+        """What the stack keeps in its folder."""
+        report(f"Looking at {self._folder}")
+        if not self._folder.is_dir():
+            return Findings()
+        if not self._stack.is_ours:
+            reason = f"it has no file {MARKER}: 'churn up' did not make it"
+            return Findings(kept=[Kept(str(self._folder), "everything", reason)])
+        found = Findings()
+        for path in sorted(self._folder.iterdir()):
+            if path.name in ENTRIES:
+                found.items.append(Item(str(self._folder), path.name, f"{ENTRIES[path.name]}, {size(_bytes(path))}"))
+            else:
+                found.kept.append(Kept(str(self._folder), path.name, "not made by the platform"))
+        return found
+
+    def writers(self) -> list[Writer]:
+        """The stack, or what an earlier one has left running."""
+        if self._stack.is_up:
+            running = [f"{part.title} (process {part.pid})" for part in self._stack.status() if part.pid is not None]
+            return [Writer(f"the stack in {self._folder}: {', '.join(running) or 'supervisord'}", "churn down")]
+        left_over = self._stack.left_over()
+        return (
+            [Writer(f"{left_over} processes of an earlier stack in {self._folder}", "churn down")] if left_over else []
+        )
+
+    def rehearse(self) -> None:
+        """Files of one's own folder can be deleted."""
+
+    def remove(self, report: Report) -> None:
+        """Delete the entries, and the folder when nothing else is in it."""
+        if not self._stack.is_ours:
+            return
+        report(f"Deleting {self._folder}")
+        runtime = runtime_folder(self._folder)
+        for name in ENTRIES:
+            _delete(self._folder / name)
+        _delete(runtime)  # elsewhere, where the folder's path is too long for a socket
+        if not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return sum(file.lstat().st_size for file in files)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

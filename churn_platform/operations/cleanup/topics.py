@@ -1,0 +1,263 @@
+"""A Kafka of the user's own: the topics that the platform made there, its consumer group, and what it claims."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
+
+from churn_platform.database import environments, ledger
+from churn_platform.database.connections import connect
+from churn_platform.environments.claims import Claim, Claims, Kind
+from churn_platform.kafka import clients, topics
+from churn_platform.kafka.clients import explained
+from churn_platform.operations.cleanup.database import SESSION
+from churn_platform.operations.cleanup.plan import CleanError, Findings, Item, Kept, Report, Writer
+from churn_platform.settings import Settings
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.exceptions import TopicMissingError
+
+# So long is looked whether a topic grows.
+WATCHED_SECONDS: Final = 1.0
+GONE_SECONDS: Final = 30
+PAUSE_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the database says: topics that the platform made, name by id, names of topics that it has read, and its id.
+
+    Without a database, or before anything was claimed, there is no id.
+    """
+
+    created: Mapping[str, str]
+    read: frozenset[str]
+    environment: str | None
+
+
+class Topics:
+    """The topics that the settings name, and others that the database has a record of."""
+
+    def __init__(
+        self, settings: Settings, bootstrap_servers: str, database: Callable[[], AbstractContextManager[str | None]]
+    ) -> None:
+        """Name them.
+
+        Args:
+            settings: name the topics and the group, and how the brokers are spoken to.
+            bootstrap_servers: the brokers.
+            database: the connection string of the database that has the records, up while the block lasts; None when
+                there is no database any more, and so no record.
+        """
+        self._settings = settings
+        self._brokers = bootstrap_servers
+        self._database = database
+        self._place = f"Kafka {bootstrap_servers}"
+        self._ours: list[topics.Topic] = []
+        self._has_group = False
+        self._claimed: list[Claim] = []
+
+    @property
+    def word(self) -> str:
+        """The brokers' address."""
+        return self._brokers
+
+    @contextmanager
+    def _admin(self) -> Iterator[AdminClient]:
+        admin = clients.admin(self._settings.model_copy(update={"kafka_bootstrap_servers": self._brokers}).kafka_client)
+        with explained(admin):
+            yield admin
+
+    def _claims(self, admin: AdminClient) -> Claims:
+        there = {"kafka_bootstrap_servers": self._brokers, "database_url": SecretStr("")}  # no database is asked
+        return Claims(admin, StreamConfig.from_settings(self._settings.model_copy(update=there)))
+
+    def look(self, report: Report) -> Findings:
+        """Topics with a record, by id: one that was made anew by somebody else is not ours.
+
+        What another environment claims or reads stays, whoever made it.
+
+        Raises:
+            CleanError: the login may not read the records.
+            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            psycopg.OperationalError: the database with the records does not answer.
+        """
+        report(f"Looking at {self._place}")
+        found = Findings()
+        with self._database() as dsn:
+            records = _records(dsn)
+        with self._admin() as admin, self._claims(admin) as claims:
+            claims.read()
+            self._ours = []
+            named = {self._settings.events_topic, self._settings.predictions_topic, self._settings.outcomes_topic}
+            for name in sorted(named | set(records.created.values())):
+                try:
+                    topic = topics.describe(admin, name)
+                except TopicMissingError:
+                    continue
+                reason = _used_by_others(claims, topic.topic_id, records.environment)
+                if reason is None and topic.topic_id in records.created:
+                    self._ours.append(topic)
+                else:
+                    reason = reason or "there is no record that the platform made it"
+                    found.kept.append(Kept(self._place, f"topic {name}", reason))
+            found.items = [
+                Item(
+                    self._place,
+                    f"topic {topic.name}",
+                    f"{_ends(admin, topic):,} offsets in {len(topic.partitions)} partitions",
+                )
+                for topic in self._ours
+            ]
+            self._look_at_group(admin, claims, records, found)
+            self._look_at_claims(claims, records, found)
+        return found
+
+    def _look_at_group(self, admin: AdminClient, claims: Claims, records: Records, found: Findings) -> None:
+        """Our consumer group is the one that we claim, with offsets of no topics but those that we have read."""
+        group = self._settings.stream_group
+        committed = _topics_of(admin, group)
+        holder = claims.holder(Kind.GROUP, group)
+        ours = holder is not None and holder.environment == records.environment
+        self._has_group = bool(committed) and committed <= records.read and ours
+        if self._has_group:
+            found.items.append(Item(self._place, f"consumer group {group}", "the offsets that publishing has reached"))
+        elif committed:
+            if holder is not None and not ours:
+                reason = f"it belongs to environment {holder.environment} ({holder.environment_name})"
+            elif committed <= records.read:
+                reason = "this environment does not claim it"
+            else:
+                names = ", ".join(sorted(committed))
+                reason = f"it has offsets of {names}, which this platform has no record of reading"
+            found.kept.append(Kept(self._place, f"consumer group {group}", reason))
+
+    def _look_at_claims(self, claims: Claims, records: Records, found: Findings) -> None:
+        """What we claim is let go, so that the next environment may have it. The topic serves all environments."""
+        topic = self._settings.claims_topic
+        self._claimed = claims.of(records.environment) if records.environment is not None else []
+        if self._claimed:
+            names = ", ".join(sorted({f"{claim.kind} {claim.name}" for claim in self._claimed}))
+            found.items.append(Item(self._place, f"claims of environment {records.environment}", names))
+        if claims.topic_id is not None:
+            found.kept.append(
+                Kept(self._place, f"topic {topic}", "every environment of this Kafka has its claims there")
+            )
+
+    def writers(self) -> list[Writer]:
+        """Who sends to our topics, which grow while they are watched, and who consumes as our group.
+
+        Raises:
+            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        """
+        with self._admin() as admin:
+            return [*self._producers(admin), *self._members(admin)]
+
+    def _producers(self, admin: AdminClient) -> list[Writer]:
+        if self._ours:
+            before = [_ends(admin, topic) for topic in self._ours]
+            time.sleep(WATCHED_SECONDS)
+            return [
+                Writer(f"somebody who sends to the topic {topic.name} of {self._place}", "stop that producer")
+                for topic, ends in zip(self._ours, before, strict=True)
+                if _ends(admin, topic) > ends
+            ]
+        return []
+
+    def _members(self, admin: AdminClient) -> list[Writer]:
+        """The platform itself joins no group; Kafka deletes none that has members."""
+        group = self._settings.stream_group
+        if not self._has_group:
+            return []
+        described = admin.describe_consumer_groups([group])[group].result()
+        return [
+            Writer(f"the consumer {member.client_id!r} on {member.host}, a member of the group {group}", "stop it")
+            for member in described.members
+        ]
+
+    def rehearse(self) -> None:
+        """Kafka has no way to ask whether a topic could be deleted."""
+
+    def remove(self, report: Report) -> None:
+        """Delete the topics that `look` found, and wait until they are gone; then the group, and let go of the claims.
+
+        Raises:
+            CleanError: the brokers refuse; what was deleted until then is gone.
+        """
+        with self._admin() as admin:
+            for topic in self._ours:
+                report(f"Deleting the topic {topic.name}")
+                _done(admin.delete_topics([topic.name])[topic.name].result, f"the topic {topic.name}", "Delete on it")
+                _wait_until_gone(admin, topic.name)
+            if self._has_group:
+                group = self._settings.stream_group
+                _done(admin.delete_consumer_groups([group])[group].result, f"the group {group}", "Delete on it")
+            with self._claims(admin) as claims:
+                claims.write(withdrawn=self._claimed)
+
+
+def _used_by_others(claims: Claims, topic_id: str, own: str | None) -> str | None:
+    """Why a topic stays: another environment publishes to it or reads it. None when none does."""
+    for kind, does in ((Kind.TOPIC, "publishes to"), (Kind.READER, "reads")):
+        for claim in claims.all_of(kind, topic_id):
+            if claim.environment != own:
+                return f"environment {claim.environment} ({claim.environment_name}) {does} it"
+    return None
+
+
+def _records(dsn: str | None) -> Records:
+    nothing = Records({}, frozenset(), None)
+    if dsn is None:
+        return nothing
+    with connect(dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
+        try:
+            read = connection.execute("select distinct topic from stream_topics").fetchall()
+            environment = environments.find_id(connection)
+            return Records(ledger.created_topics(connection), frozenset(topic for (topic,) in read), environment)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise CleanError(
+                f"Set DATABASE_OWNER_URL to a login that may read and delete the platform's tables. The login "
+                f"{connection.info.user!r} may not: {error.diag.message_primary}."
+            ) from error
+        except psycopg.errors.UndefinedTable:  # dropped, or never made
+            return nothing
+
+
+def _ends(admin: AdminClient, topic: topics.Topic) -> int:
+    return sum(topics.list_offsets(admin, topic, topics.LATEST).values())
+
+
+def _topics_of(admin: AdminClient, group: str) -> set[str]:
+    """Names of the topics that a group has committed offsets of; none when there is no such group."""
+    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+    return {each.topic for each in asked[group].result().topic_partitions or ()}
+
+
+def _done(wait: Callable[[], object], what: str, right: str) -> None:
+    try:
+        wait()
+    except KafkaException as error:
+        code = error.args[0].code()
+        if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND):
+            return  # somebody else was quicker
+        if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+            raise CleanError(f"Give this client the right {right}: Kafka refused to delete {what}.") from error
+        raise CleanError(
+            f"Mend what Kafka says, and run the command again. It did not delete {what}: {error.args[0].str()}."
+        ) from error
+
+
+def _wait_until_gone(admin: AdminClient, name: str) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while name in admin.list_topics(timeout=topics.REQUEST_SECONDS).topics:
+        if time.monotonic() > deadline:
+            raise CleanError(
+                f"Wait, and run the command again: Kafka has accepted to delete the topic {name}, but still names it "
+                f"after {GONE_SECONDS} s."
+            )
+        time.sleep(PAUSE_SECONDS)

@@ -1,0 +1,202 @@
+"""Sending outcomes: from a file of the bank's, or simulated for customers who were predicted."""
+
+import csv
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psycopg
+from confluent_kafka import TIMESTAMP_CREATE_TIME
+
+from churn_platform.kafka import clients, topics
+from churn_platform.monitoring.outcomes import FIELDS, Refused, decode
+from churn_platform.simulation import producer
+from churn_platform.stream.config import CLOCK_TOLERANCE, StreamConfig
+from churn_platform.stream.exceptions import ProducerError
+
+INTEGERS: Final = ("true_churn_label", "CustomerId")
+# The latest prediction of each customer. Where the event brought its label, that is what came true.
+_PREDICTED: Final = """
+    select distinct on (customer_id) customer_id, risk_score::double precision, true_churn_label
+    from churn_predictions
+    where event_timestamp > now() - make_interval(days => %s)
+    order by customer_id, event_timestamp desc, event_id desc
+"""
+
+Fields = dict[str, str | int]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One outcome of a file: its number in it, its key and its value as it would be sent."""
+
+    number: int
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True)
+class WrongLine:
+    """A line that the platform would refuse, with the reason."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Unsent:
+    """A message as it would arrive if it were sent now."""
+
+    content: bytes
+
+    def value(self) -> bytes | None:
+        return self.content
+
+    def partition(self) -> int | None:
+        return 0
+
+    def offset(self) -> int | None:
+        return 0
+
+    def timestamp(self) -> tuple[int, int]:
+        return TIMESTAMP_CREATE_TIME, round(datetime.now(UTC).timestamp() * 1000)
+
+
+def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[WrongLine]]:
+    """Outcomes of a file: those that the decoder of the topic accepts, and the lines that it refuses.
+
+    Args:
+        file: JSON, one outcome a line; or, where its name ends in .csv, columns named like the fields.
+        accepts_from: earliest time that an outcome may have.
+
+    Raises:
+        ProducerError: there is no such file, it is not in UTF-8, or a CSV file lacks the column that is always needed.
+    """
+    try:
+        found = list(_csv_lines(file) if file.suffix.lower() == ".csv" else _json_lines(file))
+    except OSError as error:
+        raise ProducerError(
+            f"{file} cannot be read: {error.strerror}.", remedy="Name a file of outcomes with --from."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ProducerError(
+            f"{file} is not in UTF-8: byte {error.start} is {error.object[error.start]:#04x}.",
+            remedy="Save it in UTF-8.",
+        ) from error
+    good, wrong = [], []
+    until = datetime.now(UTC) + CLOCK_TOLERANCE
+    for line in found:
+        decoded = decode(_Unsent(line.value), accepts_from, until)
+        if isinstance(decoded, Refused):
+            wrong.append(WrongLine(line.number, decoded.reason))
+        else:
+            key = decoded.customer_id if decoded.customer_id is not None else decoded.event_id
+            good.append(Line(line.number, str(key), line.value))
+    return good, wrong
+
+
+def simulate(
+    connection: psycopg.Connection, *, days: int, count: int | None = None, bad: float = 0.0, seed: int | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Outcomes, known now, of customers who were predicted: the label of their event, else drawn by their risk.
+
+    Args:
+        connection: to the platform's database.
+        days: only customers with an event this recent.
+        count: of so many customers, chosen at random; None: of all.
+        bad: share of outcomes, 0 to 1, that the platform must refuse.
+        seed: makes the choice and the draws repeatable.
+
+    Raises:
+        ProducerError: no customer was predicted.
+    """
+    predicted = connection.execute(_PREDICTED, (days,)).fetchall()
+    if not predicted:
+        raise ProducerError(
+            f"No customer was predicted in the last {days} days, so there is no outcome to simulate.",
+            remedy="Send events first ('churn produce'), or send outcomes of your own with --from.",
+        )
+    chance = random.Random(seed)  # noqa: S311  a choice of samples, no secret
+    chosen = predicted if count is None else chance.sample(predicted, min(count, len(predicted)))
+    return _simulated(chosen, chance, bad)
+
+
+def send(
+    config: StreamConfig,
+    messages: Sequence[tuple[str, bytes]],
+    topic: str,
+    *,
+    rate: float | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Send outcomes, each a key and a value, and wait until Kafka has them; the topic is created if it is missing.
+
+    Raises:
+        ProducerError: Kafka did not acknowledge one; others may have been taken.
+        StreamError: the topic is missing, and the database has no table to record its creation in.
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+    """
+    topics.create_missing(clients.admin(config.kafka), config, topic)
+    return producer.send(config, messages, topic=topic, rate=rate, progress=progress)
+
+
+def _simulated(
+    predicted: Sequence[tuple[int, float, int | None]], chance: random.Random, bad: float
+) -> Iterator[tuple[str, bytes]]:
+    for customer, risk, label in predicted:
+        churned = int(chance.random() < risk) if label is None else label
+        fields: Fields = {
+            "CustomerId": customer,
+            "true_churn_label": churned,
+            "outcome_timestamp": datetime.now(UTC).isoformat(timespec="microseconds"),
+        }
+        if chance.random() < bad:
+            fields |= chance.choice(_FAULTS)
+        yield str(customer), msgspec.json.encode(fields)
+
+
+# Outcomes that must be refused, in some of the ways that producers get them wrong.
+_FAULTS: Final[tuple[Fields, ...]] = (
+    {"true_churn_label": 2},
+    {"true_churn_label": "left"},
+    {"CustomerId": "15600000"},
+    {"outcome_timestamp": "2015-01-01T00:00:00Z"},
+    {"outcome_timestamp": "2099-01-01T00:00:00Z"},
+    {"outcome_timestamp": "yesterday"},
+)
+
+
+def _json_lines(file: Path) -> Iterator[Line]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield Line(number, "", line.strip())
+
+
+def _csv_lines(file: Path) -> Iterator[Line]:
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        rows = csv.DictReader(text)
+        if "true_churn_label" not in (rows.fieldnames or ()):
+            raise ProducerError(
+                f"{file} has no column true_churn_label; it has {', '.join(rows.fieldnames or ()) or 'none'}.",
+                remedy=f"Name its columns like the fields of an outcome: {', '.join(FIELDS)}.",
+            )
+        try:
+            for row in rows:
+                fields = {name: _cell(name, row[name]) for name in FIELDS if row.get(name)}
+                yield Line(rows.line_num, "", msgspec.json.encode(fields))
+        except csv.Error as error:
+            raise ProducerError(
+                f"{file}, after line {rows.line_num}: {error}.",
+                remedy="Correct that line: a double quote needs another that closes it. The lines before it were read.",
+            ) from error
+
+
+def _cell(name: str, text: str) -> str | int:
+    """A cell as its field: whole numbers as numbers, the rest as it is; the decoder says what is wrong with it."""
+    digits = text.strip()
+    return int(digits) if name in INTEGERS and digits.isascii() and digits.isdigit() and len(digits) < 20 else text

@@ -1,0 +1,200 @@
+"""Moving the stream's position by hand: offsets that were lost, or that nobody wants, are skipped and recorded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+import psycopg
+
+from churn_platform.database import ledger
+from churn_platform.database.connections import connect
+from churn_platform.kafka import clients, topics
+from churn_platform.kafka.reader import TRUNCATED_REMEDY
+from churn_platform.kafka.topics import EARLIEST, LATEST
+from churn_platform.kafka.truncation import is_truncated
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.exceptions import ResetError, StreamIsLiveError
+
+LONGEST_OFFSET: Final = 20  # digits; an offset has 64 bits
+EARLIEST_WORD: Final = "earliest"
+LATEST_WORD: Final = "latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A move of one position forward. Offsets from `position` up to but without `end` are dropped.
+
+    `oldest` is the first offset that Kafka still holds of the partition. `truncated` says that the log was cut below
+    the position and has grown past it; then the position may stay, and records below it are never read either.
+    """
+
+    topic: str
+    topic_id: str
+    kafka_partition: int
+    position: int
+    end: int
+    oldest: int
+    truncated: bool
+
+    @property
+    def dropped(self) -> int:
+        """Offsets that will never be read. Transaction markers and aborted events are among them."""
+        return self.end - self.position
+
+    @property
+    def still_held(self) -> int:
+        """Offsets among those that Kafka still holds: events that could have been scored."""
+        return max(0, self.end - max(self.oldest, self.position))
+
+
+@contextmanager
+def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
+    """A connection that holds the stream's lock, so that no run reads or commits meanwhile.
+
+    Raises:
+        StreamIsLiveError: a run holds it.
+    """
+    with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
+        if not ledger.try_lock_stream(connection, topic):
+            holder, _ = ledger.lock_sessions(connection, topic)
+            raise StreamIsLiveError(
+                f"The stream of {topic!r} is live: {holder or 'another session'} holds its lock.",
+                remedy="Pause it first ('churn stream pause'), try again a few seconds later, and resume afterwards.",
+            )
+        yield connection
+
+
+def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, to: str) -> Move | None:
+    """What moving the position would drop; None when it stands there already, in the log that was read.
+
+    Args:
+        connection: that holds the stream's lock.
+        topic: name of the events topic.
+        partition: Kafka partition.
+        to: an offset, earliest (the oldest that Kafka holds) or latest (the end).
+
+    Raises:
+        ResetError: the position cannot move there.
+        TopicMissingError: there is no such topic.
+    """
+    admin = clients.admin(config.kafka)
+    described = topics.describe(admin, topic)
+    positions = ledger.positions_of(connection, described.topic_id)
+    if partition not in positions:
+        known = ", ".join(map(str, positions)) or "none"
+        raise ResetError(
+            f"The ledger has no position of {topic}[{partition}]; it has partitions {known} of topic id "
+            f"{described.topic_id}.",
+            remedy="Name one of those; STREAM_START says where a topic that was never read begins.",
+        )
+    position = positions[partition]
+    oldest = topics.list_offsets(admin, described, EARLIEST)[partition]
+    last = topics.list_offsets(admin, described, LATEST)[partition]
+    if last < position:
+        raise ResetError(
+            f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. No position "
+            f"can help, for offsets {last}..{position - 1} will be given to other events.",
+            remedy=TRUNCATED_REMEDY,
+        )
+    records = ledger.last_records_of(connection, described.topic_id)
+    truncated = is_truncated(config, topic, partition, position, records)
+    end = named_offset(to, oldest=oldest, last=last)
+    where = f"{topic}[{partition}] stands at offset {position}"
+    if end > last:
+        raise ResetError(f"{where} and ends at {last}: it cannot move to {end}, past events that are still to come.")
+    if end == position and not truncated:
+        return None
+    if end < position:
+        back = f"{where}: moving it back to {end} would count events twice."
+        if to == EARLIEST_WORD:
+            raise ResetError(f"{back} Nothing is lost, for the oldest that Kafka holds was read already.")
+        raise ResetError(
+            back,
+            remedy="To score events again, replay their batches: 'dg launch --assets churn_predictions --partition "
+            "<batch>'; stream_ranges says which batch holds which offsets.",
+        )
+    return Move(
+        topic=topic,
+        topic_id=described.topic_id,
+        kafka_partition=partition,
+        position=position,
+        end=end,
+        oldest=oldest,
+        truncated=truncated,
+    )
+
+
+def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
+    """Skip the offsets, in one transaction that records them, and the truncation, with the reason.
+
+    Raises:
+        ResetError: the position is another by now.
+    """
+    topic_id, partition, position = move.topic_id, move.kafka_partition, move.position
+    with connection.transaction():
+        done = not move.truncated or ledger.accept_truncation(
+            connection, topic_id=topic_id, kafka_partition=partition, position=position, reason=reason
+        )
+        if done and move.dropped:
+            done = ledger.skip(
+                connection,
+                topic_id=topic_id,
+                kafka_partition=partition,
+                position=position,
+                end=move.end,
+                reason=reason,
+            )
+    if not done:
+        raise ResetError(
+            f"{move.topic}[{move.kafka_partition}] no longer stands at offset {move.position}: somebody else has moved "
+            f"it. Nothing was changed.",
+            remedy="Look at 'churn status' and try again.",
+        )
+
+
+def recreate_topic(
+    connection: psycopg.Connection, config: StreamConfig, *, topic: str, kafka_is_embedded: bool
+) -> topics.Topic:
+    """Delete a topic that the platform created, with every event in it, and create it again.
+
+    Another topic id is read from its beginning, so this is how a stream goes on whose log lost its end.
+
+    Args:
+        connection: that holds the stream's lock.
+        topic: name of the events topic.
+        kafka_is_embedded: whether all topics there are the platform's.
+
+    Raises:
+        ResetError: it is no events topic, or the platform did not create it.
+        TopicMissingError: there is no such topic.
+        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+    """
+    admin = clients.admin(config.kafka)
+    described = topics.describe(admin, topic)
+    if topic != config.events_topic and not ledger.is_known_topic(connection, topic):
+        raise ResetError(
+            f"{topic!r} is not read as events; EVENTS_TOPIC is {config.events_topic!r}. Nothing was changed.",
+            remedy="Name the events topic whose log lost its end.",
+        )
+    if not kafka_is_embedded and described.topic_id not in ledger.created_topics(connection):
+        raise ResetError(
+            f"The platform did not create the topic {topic!r}, id {described.topic_id}. Nothing was changed.",
+            remedy="Delete it and create it again with the tools of your Kafka.",
+        )
+    topics.delete(admin, described)
+    topics.create_missing(admin, replace(config, events_topic=topic))
+    return topics.describe(admin, topic)
+
+
+def named_offset(to: str, *, oldest: int, last: int) -> int:
+    """The offset that --to names: a number, earliest or latest.
+
+    Raises:
+        ResetError: it is none of these.
+    """
+    if to in (EARLIEST_WORD, LATEST_WORD):
+        return oldest if to == EARLIEST_WORD else last
+    if not (to.isascii() and to.isdigit() and len(to) <= LONGEST_OFFSET):
+        raise ResetError(f"--to is {to!r}: expected an offset, {EARLIEST_WORD} or {LATEST_WORD}.")
+    return int(to)

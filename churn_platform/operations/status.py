@@ -1,0 +1,312 @@
+"""How the stream stands: lag, live run, latest batch, rate, dead letters. Looked up, never changed."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import psycopg
+from confluent_kafka import KafkaException
+from psycopg.rows import class_row
+
+from churn_platform.database import ledger, model_versions
+from churn_platform.database.connections import connect
+from churn_platform.environments.environment_guard import EnvironmentGuard
+from churn_platform.kafka import clients, topics
+from churn_platform.kafka.clients import explained
+from churn_platform.kafka.reader import first_times, make_consumer, markers
+from churn_platform.kafka.truncation import resume
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.exceptions import LedgerBehindError, RangeLostError, StreamError, TopicMissingError
+from churn_platform.stream.publisher import require_not_ahead
+
+# Longest wait for a server that does not answer.
+ANSWER_SECONDS: Final = 5
+# A transaction that is open for longer than this is worth a line of its own: Kafka's producers let one last so long.
+LONG_OPEN_SECONDS: Final = 60
+# The rate is what the ledger gained between two looks so far apart.
+SAMPLE_SECONDS: Final = 1.0
+
+_COUNTED: Final = "select coalesce(sum(events), 0)::bigint, clock_timestamp() from stream_batches"
+_LATEST_BATCH: Final = """
+    select batch, case when closed is null then 'open' else 'closed' end as state, events, last_commit,
+        extract(epoch from clock_timestamp() - last_commit)::double precision as last_commit_seconds
+    from stream_batches where opened is not null order by opened desc limit 1
+"""
+_POSITIONS: Final = """
+    select topic_id, kafka_partition, first_offset, next_offset, last_offset, last_digest, leader_epoch
+    from stream_positions join stream_topics using (topic_id) where topic = %s
+"""
+_LETTERS: Final = """
+    select
+        count(*) filter (where received_at >= date_trunc('day', now(), 'UTC')) as today,
+        count(*) filter (where resolved_at is null) as unresolved,
+        count(*) filter (where resolved_at is null and retry_event_id is not null) as retried
+    from dead_letter_events
+"""
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Where the stream began to read a partition, what it reads next, and the last record that it has read."""
+
+    first_offset: int
+    next_offset: int
+    last_record: ledger.LastRecord | None
+
+
+@dataclass(frozen=True)
+class PartitionStatus:
+    """One Kafka partition, in offsets. `position` is None where nothing was read yet, `unpublished` where unknown.
+
+    `held` counts the offsets behind `end`: a transaction of another producer is still open there. It is open since
+    `held_since`, which is None where nothing is held or the first message of it has no time.
+    """
+
+    kafka_partition: int
+    position: int | None
+    end: int
+    waiting: int | None
+    unpublished: int | None
+    held: int = 0
+    held_since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class LatestBatch:
+    """The batch that was opened last. Its age is that of its last commit, in seconds."""
+
+    batch: str
+    state: str
+    events: int
+    last_commit: datetime | None
+    last_commit_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Letters:
+    """Dead letters: received since midnight UTC, not resolved, and those of the latter that were retried."""
+
+    today: int
+    unresolved: int
+    retried: int
+
+
+@dataclass(kw_only=True)
+class StreamStatus:
+    """What could be learnt; None, or empty, is what could not, and `problems` says why.
+
+    `live_run` and `standbys` are Dagster's run ids; `lock_holder` names a session that holds the lock and is no run.
+    """
+
+    topic: str | None = None
+    partitions: list[PartitionStatus] = field(default_factory=list)
+    live_run: str | None = None
+    lock_holder: str | None = None
+    standbys: list[str] = field(default_factory=list)
+    latest_batch: LatestBatch | None = None
+    events_per_second: float | None = None
+    dead_letters: Letters | None = None
+    model_version: int | None = None
+    paused_since: datetime | None = None
+    problems: list[str] = field(default_factory=list)
+    answered: bool = True
+
+    @property
+    def held(self) -> int:
+        """Offsets that wait behind transactions that are still open, in all partitions."""
+        return sum(each.held for each in self.partitions)
+
+    @property
+    def held_since(self) -> datetime | None:
+        """When the oldest of these transactions began."""
+        return min((each.held_since for each in self.partitions if each.held_since is not None), default=None)
+
+    @property
+    def waiting(self) -> int | None:
+        """Offsets that wait in all partitions that are being read."""
+        known = [each.waiting for each in self.partitions if each.waiting is not None]
+        return sum(known) if known else None
+
+    @property
+    def unpublished(self) -> int | None:
+        """Offsets that were read and not published yet; None where one partition does not say."""
+        each = [partition.unpublished for partition in self.partitions]
+        return sum(count or 0 for count in each) if each and None not in each else None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: moments in ISO 8601, UTC."""
+        plain = {**asdict(self), "waiting": self.waiting, "unpublished": self.unpublished, "held": self.held}
+        plain["held_since"] = _iso(self.held_since)
+        plain["partitions"] = [{**asdict(each), "held_since": _iso(each.held_since)} for each in self.partitions]
+        plain["paused_since"] = _iso(self.paused_since)
+        if self.latest_batch is not None:
+            plain["latest_batch"] = {**asdict(self.latest_batch), "last_commit": _iso(self.latest_batch.last_commit)}
+        return plain
+
+
+def look(config: StreamConfig) -> StreamStatus:
+    """How the stream stands now. A server that does not answer becomes a problem in words, not an error."""
+    status = StreamStatus(topic=config.events_topic)
+    positions: dict[str, dict[int, _Position]] = {}
+    try:
+        with connect(
+            config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
+        ) as connection:
+            positions = _look_at_the_ledger(connection, config, status)
+    except psycopg.errors.UndefinedTable:
+        status.problems.append("The database has no schema of this version: run 'churn db upgrade'.")
+    except psycopg.OperationalError as error:
+        status.answered = False
+        status.problems.append(f"PostgreSQL does not answer: {str(error).strip()}")
+    except psycopg.Error as error:
+        status.answered = False
+        status.problems.append(f"PostgreSQL refuses the login of DATABASE_URL: {str(error).strip()}")
+    try:
+        _look_at_kafka(config, positions, status)
+        _look_at_claims(config, status)
+    except TopicMissingError as error:
+        status.problems.append(str(error))
+    except StreamError as error:
+        status.answered = False
+        status.problems.append(str(error))
+    except KafkaException as error:
+        status.answered = False
+        status.problems.append(f"Kafka at {config.kafka.get('bootstrap.servers')}: {error.args[0].str()}")
+    return status
+
+
+def _look_at_the_ledger(
+    connection: psycopg.Connection, config: StreamConfig, status: StreamStatus
+) -> dict[str, dict[int, _Position]]:
+    """Fill in what PostgreSQL knows; positions by topic id and Kafka partition."""
+    topic = config.events_topic
+    first = connection.execute(_COUNTED).fetchone()
+    sampled = time.monotonic()
+    holder, waiting = ledger.lock_sessions(connection, topic)
+    if holder is not None and holder.startswith(ledger.SESSION_PREFIX):
+        status.live_run = holder.removeprefix(ledger.SESSION_PREFIX)
+    else:
+        status.lock_holder = holder
+    status.standbys = [
+        name.removeprefix(ledger.SESSION_PREFIX) for name in waiting if name.startswith(ledger.SESSION_PREFIX)
+    ]
+    with connection.cursor(row_factory=class_row(LatestBatch)) as cursor:
+        status.latest_batch = cursor.execute(_LATEST_BATCH).fetchone()
+    with connection.cursor(row_factory=class_row(Letters)) as cursor:
+        status.dead_letters = cursor.execute(_LETTERS).fetchone()
+    champion = model_versions.champion(connection)
+    status.model_version = None if champion is None else champion.version
+    if champion is None:
+        status.problems.append("No champion model yet: materialize champion_model. Until then nothing is scored.")
+    status.paused_since = ledger.paused_since(connection, topic)
+    positions: dict[str, dict[int, _Position]] = {}
+    for topic_id, partition, first_offset, next_offset, *last in connection.execute(_POSITIONS, (topic,)):
+        record = None if last[0] is None else ledger.LastRecord(*last)
+        positions.setdefault(topic_id, {})[partition] = _Position(first_offset, next_offset, record)
+    if status.live_run is None or first is None:
+        status.events_per_second = 0.0  # only a live run counts events
+        return positions
+    time.sleep(max(0.0, SAMPLE_SECONDS - (time.monotonic() - sampled)))
+    second = connection.execute(_COUNTED).fetchone()
+    if second is not None:
+        status.events_per_second = (second[0] - first[0]) / (second[1] - first[1]).total_seconds()
+    return positions
+
+
+def _look_at_kafka(
+    config: StreamConfig, positions: Mapping[str, Mapping[int, _Position]], status: StreamStatus
+) -> None:
+    """Fill in what Kafka knows."""
+    # What goes wrong is said in the status; librdkafka's own lines would only stand in its way.
+    quiet = replace(config, kafka={**config.kafka, "log_level": 0})
+    admin = clients.admin(quiet.kafka)
+    with explained(admin):
+        admin.list_topics(timeout=ANSWER_SECONDS)
+    topic = topics.describe(admin, config.events_topic)
+    ends, held = topics.stable_ends(admin, topic)
+    known = positions.get(topic.topic_id, {})
+    since: dict[int, datetime] = {}
+    published: dict[int, int] = {}
+
+    def fill_in() -> None:
+        status.partitions = [
+            replace(
+                _partition(number, end, known.get(number), published.get(number)),
+                held=held[number],
+                held_since=since.get(number),
+            )
+            for number, end in sorted(ends.items())
+        ]
+
+    fill_in()
+    offsets = {number: where.next_offset for number, where in known.items()}
+    consumer = make_consumer(quiet)
+    try:
+        if status.held:
+            since = first_times(quiet, topic, {number: ends[number] for number, count in held.items() if count})
+            fill_in()
+            _say_what_is_held(topic.name, status)
+        if known:
+            records = {number: where.last_record for number, where in known.items() if where.last_record}
+            resume(consumer, topic.name, offsets, records)
+    except RangeLostError as error:
+        status.problems.append(str(error))
+    try:
+        if known:
+            published = markers(consumer, topic, seconds=ANSWER_SECONDS)
+            fill_in()
+            require_not_ahead(topic.name, offsets, published)
+    except LedgerBehindError as error:
+        status.problems.append(str(error))
+    finally:
+        consumer.close()
+
+
+def _look_at_claims(config: StreamConfig, status: StreamStatus) -> None:
+    """Fill in what another environment has that this one would write to."""
+    try:
+        with (
+            connect(
+                config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
+            ) as connection,
+            EnvironmentGuard(connection, clients.admin({**config.kafka, "log_level": 0}), config) as guard,
+        ):
+            status.problems += [conflict.problem for conflict in guard.conflicts()]
+    except psycopg.Error:
+        return  # is a problem in the status already
+    except StreamError as error:
+        status.problems.append(str(error))
+
+
+def _say_what_is_held(topic: str, status: StreamStatus) -> None:
+    """Say which partitions a transaction holds up that has been open for long."""
+    now = datetime.now(UTC)
+    for each in status.partitions:
+        if each.held_since is None or (now - each.held_since).total_seconds() < LONG_OPEN_SECONDS:
+            continue
+        status.problems.append(
+            f"{topic}[{each.kafka_partition}]: {each.held:,} offsets from {each.end} on wait for a transaction of "
+            f"another producer, open since {each.held_since:%Y-%m-%d %H:%M:%S} UTC. They are read once that producer "
+            f"commits or aborts it, or Kafka does, after the producer's transaction.timeout.ms. 'kafka-transactions.sh "
+            f"find-hanging' and 'abort' end one that nobody will end."
+        )
+
+
+def _partition(number: int, end: int, position: _Position | None, marker: int | None) -> PartitionStatus:
+    if position is None:
+        return PartitionStatus(number, None, end, None, None)
+    if marker is None and position.next_offset == position.first_offset:
+        marker = position.first_offset  # nothing was read, so there is nothing to publish
+    return PartitionStatus(
+        kafka_partition=number,
+        position=position.next_offset,
+        end=end,
+        waiting=max(0, end - position.next_offset),
+        unpublished=None if marker is None else max(0, position.next_offset - marker),
+    )
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat()

@@ -1,0 +1,97 @@
+"""The IO manager of the batch side: frames as Parquet, fitted steps as JSON, one file per asset."""
+
+import gc
+from typing import Protocol, Self, runtime_checkable
+
+import dagster as dg
+import pandas as pd
+
+from churn_platform.files.artifacts import ASSETS, claim, join, read_bytes, write_bytes
+from churn_platform.files.exceptions import ArtifactNotFoundError
+from churn_platform.files.parquet import from_parquet, to_parquet
+from churn_platform.settings import settings
+
+
+@runtime_checkable
+class JsonDocument(Protocol):
+    """A value that is its own JSON: what is not a frame must be one to be stored."""
+
+    def to_json(self) -> str:
+        """The value as JSON."""
+        ...
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The value that `to_json` wrote."""
+        ...
+
+
+class MissingAssetFileError(Exception):
+    """An asset's file is not there, so that what depends on it cannot be made."""
+
+
+class ParquetIOManager(dg.ConfigurableIOManager):
+    """Stores a value at `<root>/assets/<asset key>`, `.parquet` or `.json` by its type, replacing the file whole.
+
+    Attributes:
+        root: an absolute folder or s3:// prefix; empty for the artifacts root of the settings.
+    """
+
+    root: str = ""
+
+    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame | JsonDocument) -> None:
+        """Write the value of an asset.
+
+        Raises:
+            TypeError: the value is neither a frame nor its own JSON; nothing is pickled.
+            ArtifactStoreError: the S3 server refuses, or cannot be reached.
+        """
+        if isinstance(obj, pd.DataFrame):
+            uri, content = self._uri(context.asset_key, "parquet"), to_parquet(obj)
+        elif isinstance(obj, JsonDocument):
+            uri, content = self._uri(context.asset_key, "json"), obj.to_json().encode()
+        else:
+            raise TypeError(
+                f"Asset {context.asset_key.to_user_string()} returned a {type(obj).__name__}, expected a DataFrame or "
+                f"a value with to_json and from_json. Give it those two methods, or another IO manager."
+            )
+        claim(self._root)
+        write_bytes(uri, content)
+        context.add_output_metadata({"dagster/uri": uri, "file_size_bytes": len(content)})
+
+    def load_input(self, context: dg.InputContext) -> pd.DataFrame | JsonDocument:
+        """Read the value of an asset as the type that the input is annotated with.
+
+        Raises:
+            MissingAssetFileError: the asset has no file yet.
+            ArtifactStoreError: the S3 server refuses, or cannot be reached.
+            TypeError: the input's annotation is neither DataFrame nor a type that has from_json.
+        """
+        wanted = context.dagster_type.typing_type
+        if wanted is pd.DataFrame:
+            gc.collect()  # a step that has ended leaves its frames in reference cycles
+            return from_parquet(self._content(context.asset_key, "parquet"))
+        if isinstance(wanted, type) and issubclass(wanted, JsonDocument):
+            document: JsonDocument = wanted.from_json(self._content(context.asset_key, "json").decode())
+            return document
+        raise TypeError(
+            f"Input {context.name} of {context.asset_key.to_user_string()} is annotated {wanted}, expected DataFrame "
+            f"or a type with from_json. Correct the annotation of the asset or check that reads it."
+        )
+
+    def _content(self, asset_key: dg.AssetKey, extension: str) -> bytes:
+        uri, name = self._uri(asset_key, extension), asset_key.to_user_string()
+        try:
+            return read_bytes(uri)
+        except ArtifactNotFoundError as error:
+            raise MissingAssetFileError(
+                f"Asset {name} has no file at {uri}. Materialize {name} first: 'dg launch --assets {name}', or with "
+                f"all that comes before it, 'dg launch --assets \"+{name}\"'."
+            ) from error
+
+    @property
+    def _root(self) -> str:
+        return self.root or settings().artifacts
+
+    def _uri(self, asset_key: dg.AssetKey, extension: str) -> str:
+        return join(self._root, ASSETS, *asset_key.path) + f".{extension}"

@@ -1,0 +1,117 @@
+"""Maintenance, once an hour and on by default: it holds the growth of Dagster's records and of churn_predictions."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import dagster as dg
+
+from churn_platform.orchestration.jobs import IN_PROCESS
+from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.settings import settings
+
+# Of each step; a backlog is worked off over several runs, and a run stays short enough to hold no place in the queue.
+STEP_SECONDS: Final = 100
+SESSION: Final = "churn maintenance"
+
+
+def _days_ago(days: int) -> datetime:
+    return datetime.now(UTC) - timedelta(days=days)
+
+
+def _report(context: dg.OpExecutionContext, figures: dict[str, int]) -> None:
+    context.log.info(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in figures.items()))
+    context.add_output_metadata(figures)
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def prune_partitions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
+    """Prediction partitions older than RETENTION_DAYS or beyond the newest 20,000, with their runs and events."""
+    from churn_platform.orchestration import pruning
+
+    with postgres.connect(SESSION) as connection:
+        connection.autocommit = True
+        figures = pruning.prune_partitions(
+            context.instance,
+            connection,
+            before=_days_ago(settings().retention_days),
+            budget=pruning.Budget(STEP_SECONDS),
+        )
+    _report(context, figures)
+
+
+@dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
+def prune_runs(context: dg.OpExecutionContext) -> None:
+    """Runs and events older than RETENTION_DAYS, less those that hold the latest materialization of something."""
+    from churn_platform.orchestration import pruning
+
+    before, budget = _days_ago(settings().retention_days), pruning.Budget(STEP_SECONDS)
+    _report(context, pruning.prune_runs(context.instance, before=before, budget=budget))
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def prune_ticks(context: dg.OpExecutionContext) -> None:
+    """Ticks of sensors and schedules older than RETENTION_DAYS."""
+    from churn_platform.orchestration import pruning
+
+    before, budget = _days_ago(settings().retention_days), pruning.Budget(STEP_SECONDS)
+    _report(context, pruning.prune_ticks(context.instance, before=before, budget=budget))
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
+    """Predictions of batches that were closed more than ARCHIVE_DAYS ago, to Parquet files."""
+    from churn_platform import archive
+    from churn_platform.orchestration.pruning import Budget
+
+    before, budget = _days_ago(settings().archive_days), Budget(STEP_SECONDS)
+    figures = {"files": 0, "batches": 0, "rows": 0}
+    with postgres.connect(SESSION) as connection:
+        connection.autocommit = True
+        with archive.archiving(connection) as may:
+            if not may:
+                context.log.info("Another run is archiving; there is nothing to do for this one.")
+            while may and not budget.spent:
+                archived = archive.archive_next(connection, settings().artifacts, before=before)
+                if archived is None:
+                    break
+                context.log.info(f"{archived.file}: {archived.rows} rows of {archived.batches} batches.")
+                figures["files"] += 1
+                figures["batches"] += archived.batches
+                figures["rows"] += archived.rows
+    _report(context, figures)
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def forget_watching(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
+    """Drift of hours, outcomes and daily pages of days older than ARCHIVE_DAYS as a whole; figures of days stay."""
+    from churn_platform.monitoring import lookups, pruning, report
+
+    before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().archive_days)
+    with postgres.connect(SESSION) as connection:
+        figures = lookups.forget(connection, before=before)
+    _report(context, {**figures, "pages": report.forget(settings().artifacts, before=before.date())})
+
+
+@dg.job(
+    executor_def=IN_PROCESS,
+    # It can wait in the queue, and the next one comes within the hour.
+    tags={"dagster/priority": "-1", "dagster/max_retries": "0"},
+    description="Prunes Dagster's records by RETENTION_DAYS and archives predictions by ARCHIVE_DAYS, in small steps. "
+    "Each step says in its log and its metadata what it pruned.",
+)
+def maintenance_job() -> None:
+    """Runs follow their partitions; the other steps go their own ways."""
+    prune_runs(after=prune_partitions())
+    prune_ticks()
+    archive_predictions()
+    forget_watching()
+
+
+maintenance_schedule = dg.ScheduleDefinition(
+    name="maintenance_schedule",
+    job=maintenance_job,
+    cron_schedule="23 * * * *",  # not at the full hour, when training and the hourly figures are due
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Holds the growth of the platform, once an hour. On by default.",
+)

@@ -1,0 +1,245 @@
+"""The sensors of watching: one looks what is due to be judged, one whether the judgement asks for a new model."""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+import dagster as dg
+
+from churn_platform.orchestration.assets.training_inputs import changes
+from churn_platform.orchestration.jobs import daily_watching_job, hourly_watching_job, outcomes_job, retraining_job
+from churn_platform.orchestration.partitions import day_key, hour_key
+from churn_platform.orchestration.resources.kafka import KafkaResource
+from churn_platform.orchestration.resources.mlflow import code_version
+from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.stream_sensors import RANGE_START_TAG, is_active, is_another_starting, window_request
+from churn_platform.settings import settings
+
+TICK_SECONDS: Final = 29  # the loop of the daemon turns every 5 s
+RETRAINING_TICK_SECONDS: Final = 299
+# The figures of a day change slowly, and its page is for people.
+DAYS_PER_HOURS: Final = 6
+# Outcomes that come one by one are read together: a run for each would do nothing but start.
+OUTCOMES_SECONDS: Final = 60
+# A kind whose runs fail waits, so that it does not take the place of the others: 1, 2, 4 minutes, at most 10.
+FIRST_WAIT_SECONDS: Final = 60
+LONGEST_WAIT_SECONDS: Final = 600
+LATEST_RUNS: Final = 5
+SESSION: Final = "churn watching sensor"
+WHY_TAG: Final = "churn/retraining"
+LONGEST_TAG: Final = 500
+KINDS: Final = (outcomes_job, hourly_watching_job, daily_watching_job)
+# In the cursor: when the figures of the running day were last asked for.
+TODAY: Final = "today"
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A run that is due. `days` is empty unless it computes days."""
+
+    request: dg.RunRequest
+    days: frozenset[date] = frozenset()
+
+    @property
+    def job(self) -> str:
+        """Name of its job: its kind."""
+        return str(self.request.job_name)
+
+    @property
+    def key(self) -> str:
+        """Its kind and where its partitions begin."""
+        return f"{self.job} {self.request.partition_key or self.request.tags.get(RANGE_START_TAG, '')}"
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the sensor keeps from tick to tick: its cursor.
+
+    Attributes:
+        asked: when a run was last asked for, in seconds since 1970, by kind and by `_Due.key`.
+        outcomes: the newest outcome that the figures of today were asked for with.
+        postponed: whether the last tick waited for another process that was starting.
+    """
+
+    asked: dict[str, float] = field(default_factory=dict)
+    outcomes: str | None = None
+    postponed: bool = False
+
+    @classmethod
+    def load(cls, cursor: str | None) -> "_State":
+        return cls(**json.loads(cursor)) if cursor else cls()
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
+    def seconds_since(self, key: str) -> float:
+        """How long ago this was asked for; infinity where it never was."""
+        return time.time() - self.asked[key] if key in self.asked else math.inf
+
+    def next(self, due: Sequence[_Due]) -> _Due:
+        """The run whose kind was not asked for the longest; of that kind, the one that was not asked for the longest.
+
+        So no kind keeps another one waiting, however much it has to do, and no window that fails keeps the others.
+        """
+        return min(due, key=lambda each: (self.asked.get(each.job, 0.0), self.asked.get(each.key, 0.0)))
+
+    def after(self, chosen: _Due, due: Sequence[_Due]) -> "_State":
+        """With what was chosen; what is no longer due is forgotten, kinds excepted."""
+        known = {each.key for each in due} | {TODAY, *(job.name for job in KINDS)}
+        now = time.time()
+        asked = {key: at for key, at in self.asked.items() if key in known} | {chosen.job: now, chosen.key: now}
+        return replace(self, asked=asked, postponed=False)
+
+
+@dg.sensor(
+    jobs=list(KINDS),
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Launches the watching of hours and days that have changed, and the reading of outcomes that wait, in "
+    "turns.",
+)
+def watching_sensor(
+    context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for what is due: level-triggered, so that nothing is missed by a run that failed.
+
+    One run at a tick, of the kind that was not asked for the longest. Where another process starts it waits for the
+    next tick, once: watching is in no hurry, and the stream is.
+    """
+    from confluent_kafka import KafkaException
+
+    from churn_platform.monitoring import lookups, outcomes
+    from churn_platform.stream.exceptions import StreamError
+
+    state = _State.load(context.cursor)
+    every, since = settings().watching_seconds, _complete_since()
+    today = datetime.now(UTC).date()
+    with postgres.connect(SESSION) as connection:
+        connection.autocommit = True
+        hours = lookups.hours_to_judge(connection, at_most_every=every, since=since)
+        days = set(lookups.days_to_judge(connection, at_most_every=DAYS_PER_HOURS * every, since=since))
+        known = datetime.fromisoformat(state.outcomes) if state.outcomes else None
+        newest = lookups.new_outcomes(connection, today, known=known)
+        if newest is not None and state.seconds_since(TODAY) >= every:
+            days.add(today)
+        waiting, problem = 0, ""
+        try:
+            waiting = outcomes.waiting(connection, kafka.admin(), settings().outcomes_topic)
+        except (StreamError, KafkaException) as error:  # drift is judged all the same
+            problem = f"; the topic {settings().outcomes_topic} cannot be read: {error}"
+            context.log.warning(problem)
+        rest = OUTCOMES_SECONDS - state.seconds_since(outcomes_job.name)
+        wanted = _wanted(hours, days, waiting if rest <= 0 else 0)
+        held = {job: reason for job in {each.job for each in wanted} if (reason := _held(context.instance, job))}
+        due = [each for each in wanted if each.job not in held]
+        soon = f" and are read in {rest:.0f} s" if waiting and rest > 0 else ""
+        seen = f"{len(hours)} hours and {len(days)} days are due, {waiting} outcomes wait{soon}{problem}"
+        if not due:
+            return dg.SkipReason("; ".join([seen, *sorted(held.values())]) + ".")
+        if is_another_starting(context.instance, connection) and not state.postponed:
+            return dg.SensorResult(
+                skip_reason=f"{seen}. Another run is starting; theirs follow at the next tick.",
+                cursor=replace(state, postponed=True).dump(),
+            )
+    chosen = state.next(due)
+    state = state.after(chosen, wanted)
+    if today in chosen.days:
+        outcomes_known = state.outcomes if newest is None else newest.isoformat()
+        state = replace(state, outcomes=outcomes_known, asked=state.asked | {TODAY: time.time()})
+    return dg.SensorResult(run_requests=[chosen.request], cursor=state.dump())
+
+
+def _wanted(hours: Sequence[datetime], days: Iterable[date], waiting: int) -> list[_Due]:
+    """All runs that are due, in the order of time within a kind."""
+    from churn_platform.database.metrics import midnight, windows
+
+    wanted = [_Due(dg.RunRequest(job_name=outcomes_job.name))] if waiting else []
+    wanted += [
+        _Due(window_request(hourly_watching_job.name, hour_key(first), hour_key(last)))
+        for first, last in windows(hours, joined_within=timedelta(hours=12))
+    ]
+    wanted += [
+        _Due(
+            window_request(daily_watching_job.name, day_key(first), day_key(last)),
+            days=frozenset((first + timedelta(days=number)).date() for number in range((last - first).days + 1)),
+        )
+        for first, last in windows(midnight(sorted(days)), joined_within=timedelta(days=7))
+    ]
+    return wanted
+
+
+def _held(instance: dg.DagsterInstance, job: str) -> str:
+    """Why no run of this job may be asked for now; empty where one may."""
+    from churn_platform.stream.planning import failures_in_a_row
+
+    if is_active(instance, job):
+        return f"a run of {job} is under way"
+    latest = instance.get_run_records(dg.RunsFilter(job_name=job), limit=LATEST_RUNS)
+    failures = failures_in_a_row([record.dagster_run.status == dg.DagsterRunStatus.FAILURE for record in latest])
+    if not failures:
+        return ""
+    wait = min(FIRST_WAIT_SECONDS * 2 ** (failures - 1), LONGEST_WAIT_SECONDS)
+    left = wait - (time.time() - latest[0].update_timestamp.timestamp())
+    return f"the last runs of {job} failed ({failures}), the next try comes in {left:.0f} s" if left > 0 else ""
+
+
+@dg.sensor(
+    job=retraining_job,
+    minimum_interval_seconds=RETRAINING_TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Asks for a new model when a feature is far off, or live performance too low; never while nothing "
+    "has changed that it could learn from. Off until turned on.",
+)
+def retraining_sensor(
+    context: dg.SensorEvaluationContext, postgres: PostgresResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask once a day for each cause, by the run key; the run's tags say why. The cursor has the day's causes."""
+    from churn_platform.monitoring import lookups
+    from churn_platform.schema.reader import fingerprint
+
+    with postgres.connect(SESSION) as connection:
+        crossings = lookups.crossings(
+            connection, since=datetime.now(UTC).date() - timedelta(days=1), auc_loss=settings().live_auc_loss
+        )
+    if not crossings:
+        return dg.SkipReason("No feature of the champion is far off, and its live performance is as expected.")
+    why = "; ".join(crossing.words for crossing in crossings)
+    path = settings().churn_raw_csv
+    if not path.is_file():
+        return dg.SkipReason(f"{why}. There is no customers file to train on: {path} (CHURN_RAW_CSV).")
+    changed = changes(context.instance, revision=code_version(), file=fingerprint(path))
+    if not changed:
+        return dg.SkipReason(
+            f"{why}. The customers file, the settings and the code are those of the latest model: training again would "
+            f"make the same one. Put newer customers into {path}."
+        )
+    if is_active(context.instance, retraining_job.name):
+        return dg.SkipReason(f"{why}. A training is under way.")
+    keys = [f"{crossing.day} {crossing.cause}" for crossing in crossings]
+    asked = [key for key in json.loads(context.cursor or "[]") if key in keys]
+    new = [key for key in keys if key not in asked]
+    if not new:
+        return dg.SkipReason(f"{why}. A new model was asked for today already.")
+    # One run for all causes; its key is that of a cause for which none was asked yet.
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_key=new[0],
+                tags={WHY_TAG: why[:LONGEST_TAG], "churn/changed": "; ".join(changed)[:LONGEST_TAG]},
+            )
+        ],
+        cursor=json.dumps(keys),
+    )
+
+
+def _complete_since() -> datetime:
+    """Days before this are no longer complete: see watching/retention.py."""
+    from churn_platform.monitoring import pruning
+
+    return pruning.complete_since(
+        datetime.now(UTC), archive_days=settings().archive_days, batch_seconds=settings().batch_seconds
+    )

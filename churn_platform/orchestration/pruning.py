@@ -1,0 +1,265 @@
+"""Pruning of what Dagster's own storage holds: prediction partitions, runs, events and ticks that nobody looks at.
+
+Dagster deletes a run or a key on demand, one by one, and ticks by age; events without a run, events of a deleted key
+and results of checks it keeps for ever. So its tables are named here, as SQLAlchemy knows them on every storage.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+import dagster as dg
+import psycopg
+import sqlalchemy as sa
+from dagster._core.instance import RUNLESS_RUN_ID
+from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    DynamicPartitionsTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.schedules.schema import JobTickTable
+from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
+
+from churn_platform.database import ledger
+from churn_platform.orchestration.partitions import batch_key, batches
+
+# The asset page needs 80 ms for 10,000 partitions and seconds for 100,000; these are two weeks of a batch a minute.
+KEPT_PARTITIONS: Final = 20_000
+# Unopened keys that stay, though old: one for the run to come and one for its standby, and one to spare.
+KEPT_FOR_REUSE: Final = 3
+# Keys or runs pruned between two looks at the clock, some seconds at most.
+STEP: Final = 100
+# Rows of one delete.
+STEP_ROWS: Final = 1_000
+
+PREDICTIONS: Final = dg.AssetKey("churn_predictions")
+PARTITION_TAG: Final = "dagster/partition"
+FIRST_TAG: Final = "dagster/asset_partition_range_start"
+LAST_TAG: Final = "dagster/asset_partition_range_end"
+FINISHED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+T = TypeVar("T")
+
+_events: Final = SqlEventLogStorageTable.c
+_checks: Final = AssetCheckExecutionsTable.c
+_ticks: Final = JobTickTable.c
+
+
+class UnknownStorageError(TypeError):
+    """Dagster's storage is none whose tables are known."""
+
+
+class Budget:
+    """Time to spend, in seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left of it."""
+        return time.monotonic() >= self._deadline
+
+    def steps(self, items: Sequence[T], size: int) -> Iterator[list[T]]:
+        """The items in steps of a size, as long as there is time for another one."""
+        remaining = iter(items)
+        while not self.spent and (step := list(islice(remaining, size))):
+            yield step
+
+
+def prune_partitions(
+    instance: dg.DagsterInstance,
+    connection: psycopg.Connection,
+    *,
+    before: datetime,
+    budget: Budget,
+    keep: int = KEPT_PARTITIONS,
+) -> dict[str, int]:
+    """Delete prediction partitions with their runs, materializations and results of checks.
+
+    Those go whose batch was closed before the moment, or is none of the newest, and is reported; and those that were
+    planned before the moment and never opened, except for a few that the sensor uses again. A key goes last, so that
+    what is left half-way is found again. The ledger keeps every batch that was ever opened.
+
+    Args:
+        connection: to the ledger, in autocommit mode.
+        keep: how many of the newest partitions stay, whatever their number in the time before.
+
+    Returns:
+        How many partitions and runs were deleted, and how many partitions wait for the next time.
+    """
+    keys = sorted(instance.get_dynamic_partitions(str(batches.name)))
+    surplus = keys[: max(len(keys) - keep, 0)]
+    active = _active_ranges(instance)
+    ledger.forget_unopened(connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE)
+    settled = set(ledger.settled_batches(connection, keys, before=before, surplus=surplus))
+    # Of a key that the ledger has forgotten, or never knew, its own time tells.
+    settled |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
+    prunable = [key for key in keys if key in settled and not any(first <= key <= last for first, last in active)]
+    partitions = runs = 0
+    for step in budget.steps(prunable, STEP):
+        found = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: step}))
+        busy = {run.tags[PARTITION_TAG] for run in found if not run.is_finished}
+        idle = [key for key in step if key not in busy]
+        finished = [run.run_id for run in found if run.tags[PARTITION_TAG] not in busy]
+        _delete_runs(instance, finished)
+        _delete_partitions(instance, idle)
+        partitions, runs = partitions + len(idle), runs + len(finished)
+    return {"partitions": partitions, "runs": runs, "partitions_left_for_next_time": len(prunable) - partitions}
+
+
+def prune_runs(instance: dg.DagsterInstance, *, before: datetime, budget: Budget) -> dict[str, int]:
+    """Delete runs that ended before the moment, with their events and logs, and old events that belong to no run.
+
+    A run stays that made the latest materialization of an asset or of one of its partitions, or the latest result of
+    a check: without its events Dagster would call the asset or hour never materialized.
+
+    Returns:
+        How many runs and events without a run were deleted, and how many runs stay as just said or for the next time.
+    """
+    kept = _latest_runs(instance)
+    old = instance.get_run_ids(dg.RunsFilter(statuses=FINISHED, updated_before=before))
+    prunable = [run_id for run_id in reversed(old) if run_id not in kept]
+    runs = 0
+    for step in budget.steps(prunable, STEP):
+        _delete_runs(instance, step)
+        runs += len(step)
+    return {
+        "runs": runs,
+        "events_without_run": _prune_runless_events(instance, before, budget),
+        "runs_kept_for_their_materializations": len(old) - len(prunable),
+        "runs_left_for_next_time": len(prunable) - runs,
+    }
+
+
+def prune_ticks(instance: dg.DagsterInstance, *, before: datetime, budget: Budget) -> dict[str, int]:
+    """Delete ticks of sensors and schedules from before the moment, except for the last of each: it goes on from there.
+
+    Returns:
+        How many ticks were deleted.
+    """
+    storage = instance.schedule_storage
+    if not isinstance(storage, SqlScheduleStorage):
+        raise UnknownStorageError(_unknown(storage))
+    last = sa.select(sa.func.max(_ticks.id)).group_by(_ticks.selector_id, _ticks.job_origin_id)
+    with storage.connect() as connection:
+        old = _ids(connection, sa.select(_ticks.id).where(_ticks.timestamp < before, _ticks.id.not_in(last)))
+        ticks = 0
+        for step in budget.steps(old, STEP_ROWS):
+            connection.execute(sa.delete(JobTickTable).where(_ticks.id.in_(step)))
+            ticks += len(step)
+    return {"ticks": ticks}
+
+
+def _active_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
+    """First and last partition key of each run that is not finished: one key, or the batches of a backfill."""
+    unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED]
+    tags = [run.tags for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))]
+    single = [(each[PARTITION_TAG], each[PARTITION_TAG]) for each in tags if PARTITION_TAG in each]
+    return single + [(each[FIRST_TAG], each[LAST_TAG]) for each in tags if FIRST_TAG in each and LAST_TAG in each]
+
+
+def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
+    """Delete finished runs with all that they left; the runs last, so that they are found again if this is cut short.
+
+    All at once: instance.delete_run() opens a dozen connections for each.
+    """
+    if not run_ids:
+        return
+    storage = instance.run_storage
+    if not isinstance(storage, SqlRunStorage):
+        raise UnknownStorageError(_unknown(storage))
+    for run_id in run_ids:
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
+    with _event_log(instance).index_connection() as connection:
+        connection.execute(sa.delete(AssetCheckExecutionsTable).where(_checks.run_id.in_(run_ids)))
+        _delete_events(connection, _events.run_id.in_(run_ids))
+    with storage.connect() as connection:
+        connection.execute(sa.delete(RunTagsTable).where(RunTagsTable.c.run_id.in_(run_ids)))
+        connection.execute(sa.delete(RunsTable).where(RunsTable.c.run_id.in_(run_ids)))
+
+
+def _delete_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+    """Delete keys of prediction partitions, after what other runs, or none, have reported of them."""
+    asset = PREDICTIONS.to_string()
+    with _event_log(instance).index_connection() as connection:
+        _delete_events(connection, sa.and_(_events.asset_key == asset, _events.partition.in_(keys)))
+        connection.execute(
+            sa.delete(AssetCheckExecutionsTable).where(_checks.asset_key == asset, _checks.partition.in_(keys))
+        )
+        connection.execute(
+            sa.delete(DynamicPartitionsTable).where(
+                DynamicPartitionsTable.c.partitions_def_name == batches.name,
+                DynamicPartitionsTable.c.partition.in_(keys),
+            )
+        )
+
+
+def _latest_runs(instance: dg.DagsterInstance) -> set[str]:
+    """Runs that made the latest materialization of an asset or partition, or the latest result of a check."""
+    materialized = _events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value
+    events = sa.select(sa.func.max(_events.id)).group_by(_events.asset_key, _events.partition)
+    # Named key by key, so that the index of assets and partitions serves.
+    keys = [key.to_string() for key in instance.all_asset_keys()]
+    latest_events = events.where(_events.asset_key.in_(keys), materialized)
+    # A check that was planned by a run that failed before it has no result.
+    evaluated = _checks.execution_status.in_(
+        [status.value for status in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES]
+    )
+    latest_checks = sa.select(sa.func.max(_checks.id)).where(evaluated).group_by(_checks.asset_key, _checks.check_name)
+    with _event_log(instance).index_connection() as connection:
+        runs = [
+            *connection.execute(sa.select(_events.run_id).where(_events.id.in_(latest_events)).distinct()),
+            *connection.execute(sa.select(_checks.run_id).where(_checks.id.in_(latest_checks)).distinct()),
+        ]
+    return {run_id for (run_id,) in runs}
+
+
+def _prune_runless_events(instance: dg.DagsterInstance, before: datetime, budget: Budget) -> int:
+    """Delete what sensors reported of assets, except for the latest of each asset or partition."""
+    runless = _events.run_id == RUNLESS_RUN_ID
+    latest = (
+        sa.select(sa.func.max(_events.id))
+        .where(runless)
+        .group_by(_events.asset_key, _events.dagster_event_type, _events.partition)
+    )
+    with _event_log(instance).index_connection() as connection:
+        old = _ids(
+            connection, sa.select(_events.id).where(runless, _events.timestamp < before, _events.id.not_in(latest))
+        )
+        deleted = 0
+        for step in budget.steps(old, STEP_ROWS):
+            _delete_events(connection, _events.id.in_(step))
+            deleted += len(step)
+    return deleted
+
+
+def _delete_events(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    ids = sa.select(_events.id).where(which)
+    connection.execute(sa.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(ids)))
+    connection.execute(sa.delete(SqlEventLogStorageTable).where(which))
+
+
+def _ids(connection: sa.Connection, query: sa.Select[Any]) -> list[int]:
+    return [found for (found,) in connection.execute(query)]
+
+
+def _event_log(instance: dg.DagsterInstance) -> SqlEventLogStorage:
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        raise UnknownStorageError(_unknown(storage))
+    return storage
+
+
+def _unknown(storage: object) -> str:
+    return (
+        f"Dagster keeps its records in a {type(storage).__name__}, whose tables are not known here; expected one of "
+        f"PostgreSQL, MySQL or SQLite. Set one in dagster.yaml, or turn maintenance_schedule off."
+    )

@@ -1,0 +1,55 @@
+"""PostgreSQL for assets and sensors."""
+
+import dagster as dg
+import psycopg
+from pydantic import PrivateAttr
+
+from churn_platform.database.connections import connect
+from churn_platform.orchestration.run_launcher import SESSION_TAG
+from churn_platform.settings import settings
+from churn_platform.stream.run_session import RunSession, keep_to_the_end
+
+ENDS = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED}
+
+
+class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
+    """Connections to the platform's database, as the settings name it. It holds no secret of its own.
+
+    A run that has it keeps a session in PostgreSQL for its whole life, by which sensors know that it is alive.
+    """
+
+    _session: RunSession | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Open the session of a run; a sensor has none."""
+        run, instance = context.run, context.instance
+        if run is None or instance is None:
+            return
+
+        def has_ended() -> bool:
+            # The status alone does not tell: a run that starts overwrites it.
+            return bool(instance.all_logs(run.run_id, of_type=ENDS))
+
+        self._session = RunSession(settings().postgres_dsn, run.run_id, has_ended=has_ended)
+        self._session.open()
+        keep_to_the_end(self._session)
+        instance.add_run_tags(run.run_id, {SESSION_TAG: "opened"})
+
+    def connect(self, application_name: str) -> psycopg.Connection:
+        """A connection; as a context manager it commits at the end, or rolls back on an error, and closes.
+
+        Raises:
+            SettingsError: no database is configured and the embedded one is not up.
+            psycopg.OperationalError: the database does not answer.
+        """
+        return connect(settings().postgres_dsn, application_name=application_name)
+
+    def confirm_run(self) -> None:
+        """Make sure that nobody has recorded the end of this run, or can do so while its session lasts.
+
+        Raises:
+            RunEndedError: somebody has.
+        """
+        if self._session is None:
+            raise RuntimeError("Only a run has a session; this is none.")
+        self._session.confirm()

@@ -1,0 +1,57 @@
+"""The model as MLflow serves it: raw rows in, P(churn) and prediction out. MLflow runs this file; nothing imports it.
+
+MLflow keeps the file as code beside the bundle ("models from code"), so that nothing is unpickled when it loads.
+"""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from churn_platform.features.exceptions import FeatureError
+from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.scoring.frames import scorable_columns
+
+
+class ChurnModel(PythonModel):
+    """Scores with the bundle that lies in the model's own artifacts."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load and verify the bundle.
+
+        Raises:
+            BundleError: a part is missing, changed or unreadable.
+        """
+        self.bundle = ModelBundle.load(context.artifacts["bundle"])
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Score raw rows.
+
+        Args:
+            context: of MLflow.
+            model_input: n rows with the raw columns of the customers file, of any dtypes that can be cast without loss;
+                other columns are ignored.
+            params: none are used.
+
+        Returns:
+            n rows: `probability` P(churn) 0..1, `prediction` 1 where it reaches the bundle's threshold.
+
+        Raises:
+            MlflowException: a column is missing, or rows have values that the stream would refuse, too. `mlflow models
+                serve` answers with its text.
+        """
+        del context, params
+        try:
+            probability = self.bundle.score(scorable_columns(model_input))
+        except FeatureError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        prediction = (probability >= self.bundle.threshold).astype(np.int64)
+        return pd.DataFrame({"probability": probability, "prediction": prediction}, index=model_input.index)
+
+
+mlflow.models.set_model(ChurnModel())

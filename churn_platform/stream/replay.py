@@ -1,0 +1,223 @@
+"""Replay of a closed batch: the same events, today's champion, in one transaction. It publishes nothing."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import psycopg
+from confluent_kafka import Message
+
+from churn_platform.database import ledger
+from churn_platform.database.connections import connect
+from churn_platform.kafka import clients, topics
+from churn_platform.kafka.reader import offset_of, partition_of, read_ranges
+from churn_platform.operations import dead_letters as letters
+from churn_platform.stream.commit import Source, Written, prediction_rows, write_rows
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.events import UNIX_EPOCH, DeadLetter, EventColumns, decode
+from churn_platform.stream.exceptions import RangeLostError, ReplayError, UnknownBatchError
+from churn_platform.stream.scoring import Champion, load_champion, score
+
+_FORGET_ROWS: Final = """
+    delete from churn_predictions where batch = %s
+    returning kafka_partition, kafka_offset, customer_id, event_timestamp
+"""
+_FORGET_SUMS: Final = """
+    delete from churn_batch_hours where batch = %s returning hour_timestamp
+"""
+# Alerts that went out are history: such a row stays, whatever today's champion thinks of the customer.
+_FORGET_HIGH_RISK: Final = """
+    delete from high_risk_customers h where h.batch = %s and not h.alert_sent
+"""
+_UPDATE_ALERTED: Final = """
+    update high_risk_customers h set risk_score = p.risk_score, reasons = null
+    from churn_predictions p where p.event_id = h.event_id and h.batch = %s and h.alert_sent
+"""
+_RECORD: Final = """
+    update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, model_version = %s,
+        replays = replays + 1
+    where batch = %s
+"""
+
+
+MICROSECOND: Final = timedelta(microseconds=1)
+# Customer id and event time of each row, by Kafka partition and offset.
+_StoredRows = dict[tuple[int, int], tuple[int, datetime]]
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What a replay found and how many rows it replaced. Counts are in events."""
+
+    events: int
+    predictions: int
+    dead_letters: int
+    duplicates: int
+    replaced: int
+    model_version: int
+
+
+def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> ReplayResult:
+    """Read exactly the recorded ranges of a closed batch, score with the champion and replace the batch's rows.
+
+    Raises:
+        UnknownBatchError: the ledger does not know the batch.
+        ReplayError: the batch is not closed, or archived, or Kafka no longer gives its events. Nothing was changed.
+        NoChampionError: nothing to score with.
+    """
+    with connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
+        champion = load_champion(connection)
+        with ledger.replaying(connection, batch):
+            recorded = ledger.find_batch(connection, batch)
+            if recorded is None:
+                raise UnknownBatchError(f"Batch {batch} is not in the ledger; there is nothing to replay.")
+            if recorded.closed is None or recorded.accepts_from is None or recorded.accepts_until is None:
+                raise ReplayError(f"Batch {batch} is not closed: it is still being streamed. Replay it afterwards.")
+            if recorded.archived is not None:
+                raise ReplayError(
+                    f"Batch {batch} was archived on {recorded.archived:%Y-%m-%d}: its predictions are in "
+                    f"{recorded.archive}. It is not replayed; nothing was changed."
+                )
+            source, ranges = _source(connection, config, batch)
+            log(f"Replaying {batch} from {source.topic}, offsets {ranges}, with model version {champion.version}.")
+            try:
+                return _replace(connection, config, recorded, source, ranges, champion)
+            except RangeLostError as error:
+                raise ReplayError(f"Batch {batch} cannot be replayed, its rows stay as they are: {error}") from error
+
+
+def _source(
+    connection: psycopg.Connection, config: StreamConfig, batch: str
+) -> tuple[Source, dict[int, tuple[int, int]]]:
+    recorded = ledger.ranges_of(connection, batch)
+    topic = topics.describe(clients.admin(config.kafka), config.events_topic)
+    others = {each.topic_id for each in recorded} - {topic.topic_id}
+    if others:
+        raise ReplayError(
+            f"Batch {batch} was read from topic id {', '.join(sorted(others))}, but {topic.name!r} is {topic.topic_id} "
+            f"now: the topic was made anew and the events are gone. Its rows stay as they are."
+        )
+    source = Source(batch=batch, topic=topic.name, topic_id=topic.topic_id)
+    return source, {each.kafka_partition: (each.start_offset, each.end_offset) for each in recorded}
+
+
+def _replace(
+    connection: psycopg.Connection,
+    config: StreamConfig,
+    recorded: ledger.Batch,
+    source: Source,
+    ranges: dict[int, tuple[int, int]],
+    champion: Champion,
+) -> ReplayResult:
+    batch = recorded.batch
+    rows: _StoredRows = {
+        (partition, offset): (customer, time)
+        for partition, offset, customer, time in connection.execute(_FORGET_ROWS, (batch,))
+    }
+    letters.set_aside(connection, batch)
+    connection.execute(_FORGET_HIGH_RISK, (batch,))
+    hours = {hour for (hour,) in connection.execute(_FORGET_SUMS, (batch,))}
+    predictions = dead_letters = duplicates = 0
+    sums: list[ledger.HourSums] = []
+    for messages in _rows_first(config, source.topic, ranges, rows, recorded.events):
+        written = _write(connection, config, source, recorded, champion, messages, rows)
+        predictions += len(written.predictions)
+        dead_letters += written.dead_letters
+        duplicates += written.duplicates
+        sums += written.hours
+    letters.restore(connection, batch)
+    connection.execute(_UPDATE_ALERTED, (batch,))
+    ledger.add_sums(connection, batch=batch, hours=sums)
+    result = ReplayResult(
+        events=predictions + dead_letters + duplicates,
+        predictions=predictions,
+        dead_letters=dead_letters,
+        duplicates=duplicates,
+        replaced=len(rows),
+        model_version=champion.version,
+    )
+    if result.events != recorded.events:
+        raise ReplayError(
+            f"Batch {batch} had {recorded.events} events, but Kafka gave {result.events} in its ranges {ranges}. "
+            f"Its rows stay as they are."
+        )
+    connection.execute(_RECORD, (result.events, predictions, dead_letters, duplicates, champion.version, batch))
+    # Last, because the stream's own commits wait for these rows from here on.
+    ledger.mark_dirty(connection, [*hours, *(each.hour_timestamp for each in sums)])
+    return result
+
+
+def _rows_first(
+    config: StreamConfig, topic: str, ranges: dict[int, tuple[int, int]], rows: _StoredRows, events: int
+) -> Iterator[list[Message]]:
+    """The events of a batch: first those that are its rows, by Kafka partition and offset, then the others.
+
+    Partitions are read in another order each time, but of two events with one id the one that is the row stays it.
+    """
+    for are_rows in (True, False) if len(rows) < events else (True,):
+        for messages in read_ranges(config, topic, ranges, chunk=config.commit_events):
+            chosen = [each for each in messages if ((partition_of(each), offset_of(each)) in rows) is are_rows]
+            if chosen:
+                yield chosen
+
+
+def _write(
+    connection: psycopg.Connection,
+    config: StreamConfig,
+    source: Source,
+    recorded: ledger.Batch,
+    champion: Champion,
+    messages: list[Message],
+    rows: _StoredRows,
+) -> Written:
+    events, dead_letters = decode(
+        messages,
+        topic_id=source.topic_id,
+        accepts_from=_recorded(recorded.accepts_from, recorded),
+        accepts_until=_recorded(recorded.accepts_until, recorded),
+    )
+    _require_same_events(source, rows, events, dead_letters)
+    scored = score(events, champion, threads=config.scoring_threads)
+    return write_rows(
+        connection,
+        source,
+        scored,
+        prediction_rows(source, scored),
+        dead_letters,
+        messages,
+        high_risk_threshold=config.high_risk_threshold,
+    )
+
+
+def _require_same_events(
+    source: Source, rows: _StoredRows, events: EventColumns, dead_letters: Sequence[DeadLetter]
+) -> None:
+    """Refuse records that are not what the rows were made of: the log was cut, and other events took the offsets.
+
+    Raises:
+        ReplayError: at the offset of a row lies another event, or none.
+    """
+    read = zip(
+        events.kafka_partition.tolist(),
+        events.kafka_offset.tolist(),
+        events.customer_id.tolist(),
+        events.event_timestamp.tolist(),
+        strict=True,
+    )
+    found = {(partition, offset): (customer, time) for partition, offset, customer, time in read}
+    found |= {(each.kafka_partition, each.kafka_offset): (None, None) for each in dead_letters}
+    for place, (customer, time) in rows.items():
+        if place in found and found[place] != (customer, (time - UNIX_EPOCH) // MICROSECOND):
+            partition, offset = place
+            raise ReplayError(
+                f"Batch {source.batch} has a row of customer {customer} from {source.topic}[{partition}] offset "
+                f"{offset}, where Kafka holds another record now: the log was truncated and has grown again. The "
+                f"batch's rows stay as they are."
+            )
+
+
+def _recorded(moment: datetime | None, batch: ledger.Batch) -> datetime:
+    if moment is None:
+        raise ReplayError(f"Batch {batch.batch} does not say which event times it takes: it was never opened.")
+    return moment

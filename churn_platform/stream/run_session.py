@@ -1,0 +1,147 @@
+"""The session in PostgreSQL by which others know that a run is alive, from its first moment to its last.
+
+A run connects, waits, streams, explains, replays: whatever it does, this one session says that its process lives. It
+holds a lock of the run. Whoever takes the run for dead has to take that lock first, so that a run is either alive or
+given up, and never both.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+
+from churn_platform.database import ledger
+from churn_platform.database.connections import connect
+from churn_platform.stream.exceptions import RunEndedError
+
+_python_log = logging.getLogger(__name__)
+
+# The session is used this often, ...
+PULSE_SECONDS: Final = 3.0
+# ... and PostgreSQL ends it when it hears nothing for this long: its process is frozen or cut off.
+LEASE_SECONDS: Final = 15
+STATEMENT_SECONDS: Final = 60
+# A lost connection is made again after this long.
+RETRY_SECONDS: Final = 1.0
+CONNECT_SECONDS: Final = 10
+STOP_SECONDS: Final = 2.0
+
+
+class RunSession:
+    """Keeps a session for a run, and connects again when it is lost."""
+
+    def __init__(self, dsn: str, run_id: str, *, has_ended: Callable[[], bool]) -> None:
+        """Describe the session; open() makes it.
+
+        Args:
+            run_id: Dagster's id of the run.
+            has_ended: whether somebody has recorded the end of this run. It is asked each time that the session was
+                made, when nobody else can record it any more.
+        """
+        self._dsn = dsn
+        self._run_id = run_id
+        self._has_ended = has_ended
+        self._connection: psycopg.Connection | None = None
+        self._ended = False
+        self._using = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="run session", daemon=True)
+
+    def open(self) -> None:
+        """Connect, and stay connected.
+
+        Raises:
+            RunEndedError: see confirm().
+            psycopg.OperationalError: PostgreSQL does not answer.
+        """
+        self.confirm()
+        self._thread.start()
+
+    def confirm(self) -> None:
+        """Make sure that the session is there, so that nobody takes this run for dead as long as it lasts.
+
+        Raises:
+            RunEndedError: somebody took it for dead, or cancelled it, while it had no session.
+            psycopg.OperationalError: PostgreSQL does not answer.
+        """
+        with self._using:
+            if not self._ended and not self._is_connected():
+                self._connect()
+        if self._ended:
+            raise RunEndedError(
+                f"Run {self._run_id} was recorded as ended while it was still at work: it had lost its session in "
+                f"PostgreSQL and was taken for dead, or it was cancelled. It stops here and reports nothing; what it "
+                f"committed stays, and another run goes on.",
+                remedy="The run's events say who ended it. Was its machine frozen, or cut off from PostgreSQL?",
+            )
+
+    def close(self) -> None:
+        """End the session. May precede open()."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+        with self._using:
+            self._disconnect()
+
+    def _is_connected(self) -> bool:
+        if self._connection is None or self._connection.closed:
+            return False
+        try:
+            self._connection.execute("select 1")
+        except psycopg.Error:
+            return False
+        return True
+
+    def _connect(self) -> None:
+        self._disconnect()
+        self._connection = connect(
+            self._dsn,
+            autocommit=True,
+            application_name=ledger.run_session_name(self._run_id),
+            connect_timeout=CONNECT_SECONDS,
+        )
+        ledger.take_lease(self._connection, idle_seconds=LEASE_SECONDS, statement_seconds=STATEMENT_SECONDS)
+        ledger.hold_run(self._connection, self._run_id)
+        if self._has_ended():
+            self._ended = True
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _keep(self) -> None:
+        pause = PULSE_SECONDS
+        while not self._closed.wait(pause):
+            try:
+                self.confirm()
+                pause = PULSE_SECONDS
+            except RunEndedError:
+                return  # confirm() tells the run, too
+            except Exception as error:  # PostgreSQL or Dagster's storage is away: the run learns that by itself
+                _python_log.warning("The session of run %s is made again: %s", self._run_id, error)
+                pause = RETRY_SECONDS
+
+
+_kept: RunSession | None = None
+
+
+def keep_to_the_end(session: RunSession) -> None:
+    """Leave a session open until this process ends, or has another run to keep one for.
+
+    A run that has done its work is not over before Dagster has recorded its success, after the last line of its asset.
+    """
+    global _kept
+    end_kept()
+    _kept = session
+
+
+def end_kept() -> None:
+    """End the session that was left open, if there is one."""
+    global _kept
+    if _kept is not None:
+        _kept.close()
+    _kept = None

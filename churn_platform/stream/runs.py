@@ -1,0 +1,105 @@
+"""What a run does with its batch keys: stream into one, or replay those that are closed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from churn_platform.database import ledger
+from churn_platform.database.connections import connect
+from churn_platform.kafka.clients import explained
+from churn_platform.stream.batch_loop import Ending, StreamResult
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
+from churn_platform.stream.explaining import explain_batch
+from churn_platform.stream.replay import replay
+from churn_platform.stream.streaming_run import StreamingRun
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the keys. Without a materialization, `note` says why; `metadata` holds figures of this run."""
+
+    materialized: bool
+    note: str
+    metadata: dict[str, str | int | float] = field(default_factory=dict)
+
+
+def materialize(
+    config: StreamConfig,
+    keys: Sequence[str],
+    *,
+    run_id: str,
+    log: Callable[[str], None],
+    confirm: Callable[[], None],
+) -> Outcome:
+    """Stream into a planned or open batch, replay closed ones.
+
+    Args:
+        keys: one batch key, or several closed ones (a backfill).
+        run_id: Dagster's id of this run, by which PostgreSQL knows its session.
+        log: writes a line to the run's log.
+        confirm: RunSession.confirm() of this run.
+
+    Raises:
+        RunEndedError: somebody has ended this run's record; nothing more is written.
+        UnknownBatchError: the ledger does not know a key.
+        ReplayError: several keys, of which one is not closed; or events that Kafka no longer gives.
+        StreamError: see StreamingRun.run().
+    """
+    with connect(config.dsn, application_name="churn plan") as connection:
+        found = {key: ledger.find_batch(connection, key) for key in keys}
+    unknown = [key for key, batch in found.items() if batch is None]
+    if unknown:
+        raise UnknownBatchError(
+            f"Not in the ledger: {', '.join(unknown)}. Batch keys are planned by the sensor; a key typed by hand holds "
+            f"no offsets. Choose a partition that is listed."
+        )
+    unclosed = [key for key, batch in found.items() if batch is not None and batch.closed is None]
+    if not unclosed:
+        outcome = _replay_all(config, keys, log)
+        confirm()
+        return outcome
+    if len(keys) > 1:
+        raise ReplayError(
+            f"Still open or never opened: {', '.join(unclosed)}. A run over several batches replays closed ones only; "
+            f"leave these out. Nothing was changed."
+        )
+    with explained(config.kafka):
+        result = StreamingRun(config, batch=keys[0], run_id=run_id, log=log, confirm=confirm).run()
+    # The lock is free by now: the next run streams while this one ends its own batch.
+    late = explain_batch(config.dsn, keys[0], log)
+    confirm()
+    return _stream(result, late, log)
+
+
+def _replay_all(config: StreamConfig, keys: Sequence[str], log: Callable[[str], None]) -> Outcome:
+    replaced = 0
+    for key in keys:
+        result = replay(config, key, log)
+        replaced += result.replaced
+        explain_batch(config.dsn, key, log)
+        log(f"Replayed {key}: {result}.")
+    return Outcome(True, "replayed", {"mode": "replay", "rows_replaced": replaced})
+
+
+def _stream(result: StreamResult, explained_late: int, log: Callable[[str], None]) -> Outcome:
+    log(
+        f"Ended by {result.ending}: {result.commits} commits, {result.published} predictions published, "
+        f"{result.recovered} published for a predecessor, waited {result.waited_seconds:.1f} s for the lock."
+    )
+    # A batch that another run closed is materialized by the sensor, once, however much of it this run has committed.
+    if result.commits == 0 or result.ending is Ending.CLOSED:
+        note = "no event came" if result.ending is Ending.IDLE else str(result.ending)
+        return Outcome(False, note)
+    metadata: dict[str, str | int | float] = {}
+    for percent in (50, 99):
+        seconds = result.latency(percent)
+        if seconds is not None:
+            metadata[f"event_to_row_p{percent}_ms"] = round(seconds * 1000, 1)
+    metadata |= {
+        "mode": "stream",
+        "ended_by": str(result.ending),
+        "published": result.published,
+        "published_for_predecessor": result.recovered,
+        "explained_after_closing": explained_late,
+    }
+    return Outcome(True, "streamed", metadata)

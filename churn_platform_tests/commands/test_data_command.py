@@ -1,0 +1,110 @@
+"""`churn data generate`."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from churn_platform.commands.data import app
+from churn_platform.commands.terminal import ExitCode
+from churn_platform.schema.generator import generate_customers, write_customers
+from churn_platform.settings import PROJECT_ROOT
+
+CHURN = Path(sys.executable).with_name("churn")
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    return CliRunner(env={"COLUMNS": "200"})
+
+
+def test_it_writes_the_customers_of_the_seed(runner: CliRunner, tmp_path: Path) -> None:
+    made, expected = tmp_path / "new folder" / "made.csv", tmp_path / "expected.csv"
+    result = runner.invoke(app, ["generate", "--rows", "500", "--seed", "9", "--output", str(made)])
+    write_customers(generate_customers(500, 9), expected)
+
+    assert result.exit_code == 0
+    assert f"CHURN_RAW_CSV={made}" in result.output
+    assert made.read_bytes() == expected.read_bytes()
+
+
+def test_a_file_that_cannot_be_written_is_named_with_the_way_out(runner: CliRunner, tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(in_the_way / "customers.csv")])
+
+    assert result.exit_code == ExitCode.FAILED
+    assert f"{in_the_way / 'customers.csv'} cannot be written" in result.output
+    assert "Name another file with --output" in result.output
+
+
+def test_a_folder_as_output_is_refused(runner: CliRunner, tmp_path: Path) -> None:
+    result = runner.invoke(app, ["generate", "--output", str(tmp_path)])
+
+    assert result.exit_code == 2
+    assert f"--output {tmp_path / 'customers.csv'}" in result.output
+
+
+def test_no_rows_are_refused(runner: CliRunner) -> None:
+    assert runner.invoke(app, ["generate", "--rows", "0"]).exit_code == 2
+
+
+def test_a_file_that_is_there_is_left_alone_where_nobody_can_be_asked(runner: CliRunner, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text("mine")
+
+    result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(mine)])
+
+    assert result.exit_code == ExitCode.FAILED
+    assert f"{mine} is there already (4 bytes)" in result.output
+    assert "--force" in result.output
+    assert mine.read_text() == "mine"
+
+
+def test_the_file_of_the_project_is_left_alone_too() -> None:
+    tracked = PROJECT_ROOT / "data" / "raw" / "ChurnModelling.csv"
+    before = tracked.read_bytes()
+
+    outcome = subprocess.run(
+        [CHURN, "data", "generate", "--rows", "50"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+
+    assert outcome.returncode == ExitCode.FAILED
+    assert tracked.read_bytes() == before
+
+
+def test_a_file_that_is_there_is_replaced_with_force(runner: CliRunner, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text("mine")
+
+    result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(mine), "--force"])
+
+    assert result.exit_code == ExitCode.DONE
+    assert len(mine.read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "lines"), [(b"n\n", ExitCode.NOT_SO, 1), (b"y\n", ExitCode.DONE, 6)], ids=["no", "yes"]
+)
+def test_on_a_terminal_it_asks_before_it_replaces(tmp_path: Path, answer: bytes, code: ExitCode, lines: int) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text("mine")
+    ours, theirs = pty.openpty()
+    os.write(ours, answer)
+
+    outcome = subprocess.run(
+        [CHURN, "data", "generate", "--rows", "5", "--output", str(mine)],
+        stdin=theirs,
+        capture_output=True,
+        check=False,
+    )
+
+    os.close(ours)
+    os.close(theirs)
+    assert outcome.returncode == code
+    assert b"Replace it?" in outcome.stderr
+    assert len(mine.read_text().splitlines()) == lines

@@ -1,0 +1,108 @@
+"""Binary COPY: what is encoded from columns is what PostgreSQL reads."""
+
+from datetime import UTC, datetime
+from typing import LiteralString
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg import sql
+
+from churn_platform.database.bulk import Column, Rows, copy_rows, read_columns
+
+TABLE = """
+    create temporary table wide (
+        a smallint, b integer, c bigint, d real, e double precision, f timestamptz, g uuid, h text, i text, j smallint
+    )
+"""
+IDS = [f"0193{number:04d}-0000-7000-8000-00000000000{number}" for number in range(4)]
+
+
+def columns() -> dict[str, Column]:
+    """Four rows of every type, with texts of several lengths and nulls."""
+    moment = datetime(2026, 11, 24, 9, 30, 15, 123456, tzinfo=UTC)
+    return {
+        "a": Column("smallint", np.array([1, -2, 3, 4], np.int16)),
+        "b": Column("integer", np.array([1, 2, 3, 2**31 - 1])),
+        "c": Column("bigint", np.array([1, 2, 3, 2**62])),
+        "d": Column("real", np.array([0.5, 0.25, -1, 3], np.float32)),
+        "e": Column("double precision", np.array([0.1, 2.5, 1e300, -4])),
+        "f": Column("timestamptz", np.full(4, round(moment.timestamp() * 1e6))),
+        "g": Column("uuid", np.frombuffer(b"".join(bytes.fromhex(i.replace("-", "")) for i in IDS), "V16")),
+        "h": Column("text", np.char.encode(["", "ä", "Germany", "x" * 40], "utf-8")),
+        "i": Column("text", np.array([b"a", b"", b"ccc", b""]), null=np.array([False, True, False, False])),
+        "j": Column("smallint", np.array([0, -1, 1, -1], np.int16), null=np.array([False, True, False, True])),
+    }
+
+
+def test_rows_arrive_as_they_were_given(database: str) -> None:
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute(TABLE)
+        copy_rows(cursor, "wide", Rows.of(columns()))
+        rows = cursor.execute("select a, b, c, d, e, f, g::text, h, i, j from wide order by g").fetchall()
+
+    moment = datetime(2026, 11, 24, 9, 30, 15, 123456, tzinfo=UTC)
+    assert rows == [
+        (1, 1, 1, 0.5, 0.1, moment, IDS[0], "", "a", 0),
+        (-2, 2, 2, 0.25, 2.5, moment, IDS[1], "ä", None, None),
+        (3, 3, 3, -1.0, 1e300, moment, IDS[2], "Germany", "ccc", 1),
+        (4, 2**31 - 1, 2**62, 3.0, -4.0, moment, IDS[3], "x" * 40, "", None),
+    ]
+
+
+def test_many_rows_cross_the_chunks(database: str) -> None:
+    count = 50_000
+    texts = np.array([f"{number:0{1 + number % 30}d}".encode() for number in range(count)])
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute("create temporary table tall (number integer, text text)")
+        copy_rows(
+            cursor, "tall", Rows.of({"number": Column("integer", np.arange(count)), "text": Column("text", texts)})
+        )
+        found = cursor.execute("select count(*), count(*) filter (where text::bigint = number) from tall").fetchone()
+
+    assert found == (count, count)
+
+
+def test_columns_are_read_as_they_are_over_many_chunks(database: str) -> None:
+    types = {
+        "a": "integer",
+        "b": "bigint",
+        "c": "real",
+        "d": "smallint",
+        "e": "double precision",
+        "f": "uuid",
+    }
+    query = sql.SQL("""
+        select n::integer, n::bigint * 1000000000000, (n / 4.0)::real, (n % 7)::smallint, n / 8.0::double precision,
+            lpad(to_hex(n), 32, '0')::uuid
+        from generate_series(1, 200000) as n
+    """)
+    reported: list[int] = []
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        found = read_columns(cursor, query, types, on_rows=reported.append)
+
+    numbers = np.arange(1, 200_001)
+    assert (found["a"] == numbers).all()
+    assert (found["b"] == numbers * 10**12).all()
+    assert (found["c"] == (numbers / 4).astype(np.float32)).all()
+    assert (found["d"] == numbers % 7).all()
+    assert (found["e"] == numbers / 8).all()
+    assert found["f"].tobytes() == b"".join(int(n).to_bytes(16, "big") for n in numbers)
+    assert len(reported) > 1
+
+
+def test_a_query_without_rows_gives_empty_columns(database: str) -> None:
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        found = read_columns(cursor, sql.SQL("select 1, 2::bigint where false"), {"a": "integer", "b": "bigint"})
+
+    assert {name: len(values) for name, values in found.items()} == {"a": 0, "b": 0}
+
+
+@pytest.mark.parametrize("query", ["select null::integer", "select 1::bigint", "select 1, 2"])
+def test_a_null_and_another_type_are_refused(database: str, query: LiteralString) -> None:
+    with (
+        psycopg.connect(database) as connection,
+        connection.cursor() as cursor,
+        pytest.raises(ValueError, match=r"of type 'integer'|other columns than a"),
+    ):
+        read_columns(cursor, sql.SQL(query), {"a": "integer"})

@@ -1,0 +1,189 @@
+"""What a session of PostgreSQL depends on is what the platform says, whatever the environment and the login say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from churn_platform.database.connections import SESSION, connect, ignore_environment
+from churn_platform.database.migrations import upgrade
+from churn_platform.database.studies import study_storage
+from churn_platform.deployment.dagster_servers import STORAGE
+from churn_platform.local.postgres import in_schema
+from churn_platform.local.stack import Stack
+from churn_platform.operations import verification
+from churn_platform_tests.conftest import copy_database
+from churn_platform_tests.stream.conftest import new_stream
+from churn_platform_tests.stream.streams import Stream, event
+
+OTHERWISE = {
+    "client_encoding": "LATIN1",
+    "datestyle": "German, DMY",
+    "intervalstyle": "sql_standard",
+    "timezone": "Asia/Tokyo",
+    "extra_float_digits": "-3",
+    "bytea_output": "escape",
+    "standard_conforming_strings": "off",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+    "default_transaction_deferrable": "on",
+    "synchronous_commit": "off",
+    "search_path": "nowhere",
+}
+"""A value of each setting that the platform does not want."""
+
+ENVIRONMENT = {
+    "PGOPTIONS": "-cdatestyle=German -cdefault_transaction_read_only=on -cextra_float_digits=0 -csearch_path=nowhere",
+    "PGDATESTYLE": "German",
+    "PGTZ": "Asia/Tokyo",
+    "PGCLIENTENCODING": "LATIN1",
+    "PGSERVICE": "nowhere",
+    "PGHOST": "nowhere.invalid",
+    "PGHOSTADDR": "192.0.2.1",  # kept for documentation: nothing answers there
+    "PGPORT": "1",
+    "PGDATABASE": "nowhere",
+    "PGUSER": "nobody",
+    "PGTARGETSESSIONATTRS": "read-only",
+    "PGSSLMODE": "require",
+}
+
+
+@pytest.fixture
+def hostile_login(stack: Stack, database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Connection string of a login for which everything is set otherwise in its database; libpq's variables, too."""
+    owner = make_conninfo(stack.owner_dsn, dbname=conninfo_to_dict(database)["dbname"])
+    set_otherwise(owner, str(conninfo_to_dict(database)["user"]))
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return database
+
+
+def set_otherwise(owner: str, login: str) -> None:
+    """Let the login's sessions in the owner's database begin with other settings."""
+    with psycopg.connect(owner, autocommit=True) as connection:
+        for name, value in OTHERWISE.items():
+            connection.execute(
+                sql.SQL("alter role {} in database {} set {} = {}").format(
+                    sql.Identifier(login),
+                    sql.Identifier(connection.info.dbname),
+                    sql.SQL(name),
+                    sql.Literal(value),
+                )
+            )
+
+
+def settings_of(connection: psycopg.Connection) -> dict[str, str]:
+    """Each pinned setting as this session has it."""
+    rows = connection.execute("select name, setting from pg_settings where lower(name) = any(%s)", (list(SESSION),))
+    return {name.lower(): setting for name, setting in rows}
+
+
+def as_url(dsn: str) -> str:
+    """A connection string as a URL."""
+    parts = conninfo_to_dict(dsn)
+    return f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}?sslmode=disable"
+
+
+def test_the_login_of_these_tests_says_otherwise(hostile_login: str) -> None:
+    ignore_environment()
+    with psycopg.connect(hostile_login) as connection:
+        assert not settings_of(connection).items() & SESSION.items()
+
+
+def test_a_session_is_pinned_against_the_environment_and_the_login(hostile_login: str) -> None:
+    with connect(hostile_login, application_name="test") as connection:
+        assert settings_of(connection) == SESSION
+        assert connection.execute("select current_database(), current_schema()").fetchone() == (
+            conninfo_to_dict(hostile_login)["dbname"],
+            "public",
+        )
+        connection.execute("create temporary table scores as select 0.1::real + 0.2::real as score")
+
+
+def test_options_of_the_connection_string_are_kept(database: str) -> None:
+    with connect(
+        make_conninfo(database, options="-cstatement_timeout=7s -csearch_path=dagster"), application_name="test"
+    ) as connection:
+        assert connection.execute("show statement_timeout").fetchone() == ("7s",)
+        assert connection.execute("show search_path").fetchone() == ("dagster",)
+        assert settings_of(connection) == SESSION
+
+
+@pytest.fixture
+def instance(hostile_login: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance on that login."""
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", in_schema(as_url(hostile_login), "dagster"))
+    (tmp_path / "dagster.yaml").write_text(STORAGE)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        yield instance
+
+
+def test_dagsters_sessions_are_pinned(instance: dg.DagsterInstance) -> None:
+    instance.add_dynamic_partitions("pinned", ["a"])  # a read-only session could not
+
+    assert instance.get_dynamic_partitions("pinned") == ["a"]
+    with instance.run_storage._engine.connect() as connection:  # type: ignore[attr-defined]  # of the SQL storages
+        assert connection.execute(sa.text("show datestyle")).scalar() == SESSION["datestyle"]
+        assert connection.execute(sa.text("show timezone")).scalar() == "UTC"
+        assert connection.execute(sa.text("select current_schema()")).scalar() == "dagster"
+
+
+def test_optunas_sessions_are_pinned(hostile_login: str) -> None:
+    with study_storage(hostile_login) as storage, storage.engine.connect() as connection:
+        assert connection.execute(sa.text("show datestyle")).scalar() == SESSION["datestyle"]
+        assert connection.execute(sa.text("select current_schema()")).scalar() == "optuna"
+
+
+def test_migrations_are_applied_to_the_usual_schema_of_the_database_that_is_named(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
+        connection.execute("create database migrated_otherwise")
+    owner = make_conninfo(stack.owner_dsn, dbname="migrated_otherwise")
+    set_otherwise(owner, str(conninfo_to_dict(owner)["user"]))
+
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+    assert upgrade(owner)
+
+    with connect(owner, application_name="test") as connection:
+        assert connection.execute("select to_regclass('public.churn_predictions') is not null").fetchone() == (True,)
+
+
+def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_law(
+    stack: Stack, database: str, template_database: str, bundle_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [event(number) for number in range(300)]
+    with new_stream(copy_database(stack, template_database), bundle_uri) as usual:
+        usual.send(events)
+        usual.stream()
+        expected = scores(usual)
+
+    with new_stream(database, bundle_uri) as stream:
+        owner = make_conninfo(stack.owner_dsn, dbname=conninfo_to_dict(database)["dbname"])
+        set_otherwise(owner, str(conninfo_to_dict(database)["user"]))
+        for name, value in ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+        with connect(database, application_name="test", autocommit=True) as stream.connection:
+            stream.send(events)
+            stream.stream()
+
+            assert scores(stream) == expected
+            assert [law.name for law in verification.verify(stream.config) if not law.holds] == []
+
+
+def scores(stream: Stream) -> list[tuple[object, ...]]:
+    """What was predicted, bit by bit, and the hour that it counts for."""
+    rows = stream.connection.execute(
+        """
+        select customer_id, float8send(risk_score::float8), prediction, date_trunc('hour', event_timestamp)::text
+        from churn_predictions order by customer_id
+        """
+    )
+    return rows.fetchall()

@@ -1,0 +1,145 @@
+"""Hourly and daily figures from what commits have summed."""
+
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import psycopg
+import pytest
+
+from churn_platform.database import ledger, metrics
+
+HOUR = datetime(2026, 11, 20, 9, tzinfo=UTC)
+
+
+def add(database: str, batch: str, hour: datetime, **changes: float) -> None:
+    """What a commit adds to an hour: 10 predictions, 2 of churn, half of the ages known."""
+    sums = {
+        "total_predictions": 10,
+        "churn_count": 2,
+        "risk_sum": 2.5,
+        "high_risk_count": 1,
+        "age_count": 5,
+        "age_sum": 200.0,
+        "balance_sum": 1000.0,
+        "tenure_sum": 50.0,
+        **changes,
+    }
+    with psycopg.connect(database) as connection:
+        ledger.add_sums(connection, batch=batch, hours=[ledger.HourSums(hour_timestamp=hour, **sums)])  # type: ignore[arg-type]
+        ledger.mark_dirty(connection, [hour])
+
+
+def figures(database: str, start: datetime = HOUR, hours: int = 1) -> pd.DataFrame:
+    with psycopg.connect(database) as connection:
+        return metrics.hourly_figures(connection, start, start + timedelta(hours=hours))
+
+
+def dirty(database: str, at_most_every: float = 0) -> list[datetime]:
+    with psycopg.connect(database) as connection:
+        return metrics.dirty_hours(connection, at_most_every=at_most_every)
+
+
+def store(database: str, frame: pd.DataFrame) -> None:
+    """Store hourly figures as the IO manager does."""
+    with psycopg.connect(database) as connection:
+        for row in frame.to_dict("records"):
+            connection.execute("delete from churn_metrics_hourly where hour_timestamp = %s", (row["hour_timestamp"],))
+            connection.execute(
+                "insert into churn_metrics_hourly (hour_timestamp, total_predictions, churn_count, high_risk_count, "
+                "age_count, version) values (%s, %s, %s, %s, %s, %s)",
+                [row[name] for name in ("hour_timestamp", "total_predictions", "churn_count", "high_risk_count",
+                                        "age_count", "version")],
+            )  # fmt: skip
+
+
+def test_an_hour_is_the_sum_of_its_batches(database: str) -> None:
+    add(database, "first", HOUR)
+    add(database, "second", HOUR, total_predictions=30, churn_count=10, risk_sum=7.5, age_count=0, age_sum=0.0)
+
+    row = figures(database).iloc[0]
+
+    assert row["total_predictions"] == 40
+    assert row["churn_rate"] == pytest.approx(30.0)
+    assert row["avg_risk_score"] == pytest.approx(0.25)
+    assert row["avg_age"] == pytest.approx(40.0)
+    assert row["avg_balance"] == pytest.approx(50.0)
+
+
+def test_an_hour_whose_predictions_are_gone_has_a_row_of_zeros(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        ledger.mark_dirty(connection, [HOUR])
+
+    row = figures(database).iloc[0]
+
+    assert row["total_predictions"] == 0
+    assert pd.isna(row["churn_rate"])
+
+
+def test_an_hour_without_events_has_no_row(database: str) -> None:
+    add(database, "first", HOUR)
+
+    assert len(figures(database, HOUR + timedelta(hours=1), hours=5)) == 0
+
+
+def test_an_hour_is_dirty_until_its_figures_include_the_last_change(database: str) -> None:
+    add(database, "first", HOUR)
+    assert dirty(database) == [HOUR]
+
+    before = figures(database)
+    add(database, "first", HOUR)  # a commit that lands while the figures are computed
+    store(database, before)
+    assert dirty(database) == [HOUR]
+
+    store(database, figures(database))
+    assert dirty(database) == []
+
+
+def test_an_hour_that_keeps_changing_is_asked_for_at_most_every_so_often(database: str) -> None:
+    add(database, "first", HOUR)
+    store(database, figures(database))
+    add(database, "first", HOUR)
+
+    assert dirty(database, at_most_every=3600) == []
+    assert dirty(database, at_most_every=0) == [HOUR]
+
+
+def test_the_first_figures_of_an_hour_wait_as_long_after_its_first_batch(database: str) -> None:
+    add(database, "first", HOUR)
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "insert into stream_batches (batch, planned, opened) "
+            "values ('first', now() - interval '70 s', now() - interval '60 s')"
+        )
+
+    assert dirty(database, at_most_every=3600) == []
+    assert dirty(database, at_most_every=30) == [HOUR]
+
+
+def test_an_hour_that_has_not_begun_waits(database: str) -> None:
+    add(database, "first", datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1))
+
+    assert dirty(database) == []
+
+
+def test_a_day_is_the_sum_of_its_hours_weighted_by_what_they_average(database: str) -> None:
+    add(database, "first", HOUR)
+    add(database, "first", HOUR + timedelta(hours=1), total_predictions=30, churn_count=30, risk_sum=27.5, age_count=0)
+    add(database, "first", HOUR + timedelta(days=1))
+
+    days = metrics.daily_figures(figures(database, hours=48))
+
+    assert [str(day) for day in days["date"]] == ["2026-11-20", "2026-11-21"]
+    assert days["total_predictions"].tolist() == [40, 10]
+    assert days["churn_rate"].tolist() == pytest.approx([80.0, 20.0])
+    assert days["avg_risk_score"].tolist() == pytest.approx([0.75, 0.25])
+    assert days["avg_age"].tolist() == pytest.approx([40.0, 40.0])
+
+
+def test_hours_that_lie_close_share_a_window() -> None:
+    hours = [HOUR + timedelta(hours=number) for number in (0, 1, 2, 5, 30, 500, 501)]
+
+    assert metrics.windows(hours, joined_within=timedelta(hours=12)) == [
+        (hours[0], hours[3]),
+        (hours[4], hours[4]),
+        (hours[5], hours[6]),
+    ]

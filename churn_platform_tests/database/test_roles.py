@@ -1,0 +1,278 @@
+"""Roles: the platform writes rows, a reader reads, and neither does more; migrations work with little."""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from churn_platform.database import ledger
+from churn_platform.database.migrations import MIGRATIONS, MigrationError, upgrade
+from churn_platform.local.environment import READER_VARIABLE
+from churn_platform.local.ports import ANY_FREE_PORTS
+from churn_platform.local.stack import Stack
+
+pytestmark = pytest.mark.timeout(120)
+
+ROLES = MIGRATIONS / "20261125000002_roles.sql"
+
+
+@dataclass(frozen=True)
+class Logins:
+    """Connection strings of the three logins to one migrated database."""
+
+    owner: str
+    writer: str
+    reader: str
+
+
+@pytest.fixture
+def logins(stack: Stack, database: str) -> Logins:
+    """To a database of the test's own."""
+    name = str(conninfo_to_dict(database)["dbname"])
+    return Logins(
+        make_conninfo(stack.owner_dsn, dbname=name),
+        database,
+        make_conninfo(stack.environment[READER_VARIABLE], dbname=name),
+    )
+
+
+def _allowed(dsn: str, statement: LiteralString) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def _refused(dsn: str, statement: LiteralString) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create table public.mine (a integer)",
+        "create schema mine",
+        "create extension pg_trgm",
+        "drop table churn_predictions",
+        "drop view v_churn_trends",
+        "truncate churn_predictions",
+        "alter table stream_batches drop constraint conservation",
+        "alter table stream_ranges disable trigger all",
+        "insert into schema_migrations (version) values ('1')",
+        "delete from schema_migrations",
+        "truncate schema_migrations",
+        "create role mine",
+        "alter role churn password null",
+        "grant churn_owner to churn_platform",
+        "set role churn_owner",
+        "select rolpassword from pg_authid",
+        "select pg_read_file('postgresql.conf')",
+        "copy churn_predictions to program 'cat'",
+        "alter system set track_commit_timestamp = off",
+    ],
+)
+def test_the_writer_may_not(logins: Logins, statement: LiteralString) -> None:
+    _refused(logins.writer, statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into high_risk_customers select * from high_risk_customers",
+        "update stream_batches set reported = true",
+        "delete from high_risk_customers",
+        "create table public.mine (a integer)",
+        "create table dagster.mine (a integer)",
+        "set role churn_writer",
+        "select rolpassword from pg_authid",
+    ],
+)
+def test_the_reader_may_not(logins: Logins, statement: LiteralString) -> None:
+    _refused(logins.reader, statement)
+
+
+def test_the_reader_reads_every_table_and_view_of_the_platform_and_none_of_dagster_or_mlflow(logins: Logins) -> None:
+    _allowed(logins.writer, "create table dagster.runs (secret text)")
+    _allowed(logins.writer, "create table mlflow.experiments (secret text)")
+
+    with psycopg.connect(logins.reader, autocommit=True) as connection:
+        names = connection.execute(
+            "select c.relname from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v')"
+        ).fetchall()
+        for (name,) in names:
+            connection.execute(sql.SQL("select * from {}").format(sql.Identifier(name)))
+
+    assert {("churn_predictions",), ("v_churn_trends",)} <= set(names)
+    _refused(logins.reader, "select * from dagster.runs")
+    _refused(logins.reader, "select * from mlflow.experiments")
+
+
+def test_the_writer_can_do_all_that_a_stream_does_beside_reading_and_writing_rows(logins: Logins) -> None:
+    run = "run-1"
+    with (
+        psycopg.connect(logins.writer, application_name=ledger.session_name(run)),
+        psycopg.connect(logins.writer, autocommit=True) as connection,
+    ):
+        for name in ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
+            connection.execute(sql.SQL("set {} = '60s'").format(sql.Identifier(name)))
+        connection.execute("create temporary table staged (a integer)")
+        ledger.plan_batch(connection, "batch")
+        ledger.lock_stream(connection, "events")
+
+        assert ledger.streaming_sessions(connection) == {run}
+        assert connection.execute(
+            "select pg_xact_commit_timestamp(xmin) is not null from stream_batches where batch = 'batch'"
+        ).fetchone() == (True,)
+
+
+def test_who_makes_tables_for_dagster_or_mlflow_can_change_them_later(logins: Logins) -> None:
+    for statement in (
+        "create table dagster.mine (a serial primary key)",
+        "alter table dagster.mine add column b text",
+        "create index on dagster.mine (b)",
+        "drop table dagster.mine",
+        "create table mlflow.mine (a integer)",
+        "alter table mlflow.mine alter column a type bigint",
+    ):
+        _allowed(logins.writer, statement)
+
+
+def test_every_table_and_view_belongs_to_the_owner(logins: Logins) -> None:
+    with psycopg.connect(logins.owner) as connection:
+        strays = connection.execute(
+            "select relname from pg_class where relnamespace = 'public'::regnamespace "
+            "and relkind in ('r', 'p', 'v', 'm', 'S') and relowner <> 'churn_owner'::regrole"
+        ).fetchall()
+
+    assert strays == [], f"The migration that makes them begins with 'set local role churn_owner': see {ROLES.name}"
+
+
+def test_tables_of_later_migrations_have_the_same_grants(logins: Logins, tmp_path: Path) -> None:
+    (tmp_path / "29990101000000_later.sql").write_text(
+        "-- migrate:up\nset local role churn_owner;\n"
+        "create table later (number bigint generated always as identity, name text);\n"
+        "create sequence later_numbers;\n"
+        "reset role;\n\n-- migrate:down\n"
+    )
+
+    assert upgrade(logins.owner, tmp_path) == ["29990101000000_later.sql"]
+
+    _allowed(logins.writer, "insert into later (name) select nextval('later_numbers')::text")
+    _refused(logins.writer, "alter table later add column more text")
+    _allowed(logins.reader, "select * from later")
+    _refused(logins.reader, "delete from later")
+
+
+def test_a_writer_is_told_that_a_migration_needs_the_owner(logins: Logins, tmp_path: Path) -> None:
+    (tmp_path / "29990101000000_later.sql").write_text("-- migrate:up\ncreate table later (a int);\n-- migrate:down\n")
+
+    assert upgrade(logins.writer) == []
+    with pytest.raises(MigrationError, match=r"29990101000000_later\.sql.* DATABASE_OWNER_URL"):
+        upgrade(logins.writer, tmp_path)
+
+
+# On a server where nobody has made the roles yet.
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server of the test's own, and its superuser."""
+
+    superuser: str
+
+    def database(self, attributes: LiteralString) -> str:
+        """A new database that belongs to a new login with these attributes; the login's connection string."""
+        name = f"roles_{uuid.uuid4().hex}"
+        with psycopg.connect(self.superuser, autocommit=True) as connection:
+            connection.execute(sql.SQL("create role {} login " + attributes).format(sql.Identifier(name)))
+            connection.execute(
+                sql.SQL("alter role {} password {}").format(sql.Identifier(name), sql.Literal(f"{name}'s"))
+            )
+            connection.execute(sql.SQL("create database {0} owner {0}").format(sql.Identifier(name)))
+        return make_conninfo(self.superuser, dbname=name, user=name, password=f"{name}'s")
+
+    def roles(self) -> set[str]:
+        """Those of the platform that exist."""
+        with psycopg.connect(self.superuser) as connection:
+            found = connection.execute("select rolname from pg_roles where rolname ~ '^churn_(owner|writer|reader)$'")
+            return {name for (name,) in found}
+
+
+def _migrate_down(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute(ROLES.read_bytes().partition(b"-- migrate:down")[2])
+        connection.execute("delete from schema_migrations where version = %s", (ROLES.name.partition("_")[0],))
+
+
+@pytest.fixture
+def server(embedded_only: dict[str, str], stack: Stack, platform: str) -> Iterator[Server]:
+    """Its roles were taken away again by the migration's own way down."""
+    assert platform  # topics and a group that nobody else uses
+    given = {
+        **embedded_only,
+        "KAFKA_BOOTSTRAP_SERVERS": stack.addresses["kafka"],
+        "MLFLOW_TRACKING_URI": stack.addresses["mlflow"],
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="churn-tests-") as folder,
+        Stack(
+            Path(folder) / "local",
+            services_only=True,
+            usual_ports=ANY_FREE_PORTS,
+            given=given,
+            env_file=Path(os.devnull),
+        ) as own,
+    ):
+        _migrate_down(own.owner_dsn)
+        yield Server(own.owner_dsn)
+
+
+def test_the_roles_come_and_go_with_their_migration(server: Server) -> None:
+    assert server.roles() == set()
+
+    plain = server.database("nocreaterole")
+    with pytest.raises(MigrationError, match=r"may not create it\. Run as a superuser: create role churn_owner"):
+        upgrade(plain)
+    assert server.roles() == set()
+
+    # An owner who is no superuser but may create roles, twice.
+    managed = server.database("createrole")
+    assert ROLES.name in upgrade(managed)
+    assert upgrade(managed) == []
+    assert server.roles() == {"churn_owner", "churn_writer", "churn_reader"}
+    _allowed(managed, "insert into stream_batches (batch) values ('one login does everything')")
+    _allowed(managed, "create table dagster.mine (a integer)")
+
+    # Another one, in a second database, to whom the roles are not known.
+    with pytest.raises(MigrationError, match=r"grant churn_owner, churn_writer, churn_reader to roles_"):
+        upgrade(plain)
+    with psycopg.connect(server.superuser, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("grant churn_owner, churn_writer, churn_reader to {}").format(
+                sql.Identifier(str(conninfo_to_dict(plain)["user"]))
+            )
+        )
+    assert ROLES.name in upgrade(plain)
+
+    _migrate_down(plain)
+    assert server.roles() == {"churn_owner", "churn_writer", "churn_reader"}  # the other database uses them
+    _allowed(managed, "select * from v_churn_trends")
+    _migrate_down(managed)
+    assert server.roles() == set()
+
+
+def test_two_databases_can_be_migrated_at_the_same_time(server: Server) -> None:
+    databases = [server.database("superuser") for _ in range(4)]
+
+    with ThreadPoolExecutor(len(databases)) as pool:
+        applied = list(pool.map(upgrade, databases))
+
+    assert all(ROLES.name in names for names in applied)

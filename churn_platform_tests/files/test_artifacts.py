@@ -1,0 +1,62 @@
+"""Files appear whole or not at all, whatever the folder is called."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from churn_platform.files.artifacts import exists, join, read_bytes, write_bytes
+from churn_platform.files.exceptions import ArtifactNotFoundError
+
+
+def test_bytes_come_back_from_a_folder_with_any_name(tmp_path: Path) -> None:
+    uri = join(str(tmp_path), "a folder", "100% #1?", "model.ubj")
+
+    write_bytes(uri, b"\x00\xff")
+
+    assert read_bytes(uri) == b"\x00\xff"
+    assert exists(uri)
+
+
+def test_writing_again_replaces_the_file(tmp_path: Path) -> None:
+    uri = join(str(tmp_path), "file")
+
+    write_bytes(uri, b"a longer first version")
+    write_bytes(uri, b"second")
+
+    assert read_bytes(uri) == b"second"
+
+
+def test_a_write_that_fails_leaves_the_former_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = join(str(tmp_path), "file")
+    write_bytes(uri, b"first")
+
+    def full_disk(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(uri, b"second")
+
+    assert read_bytes(uri) == b"first"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    uri = join(str(tmp_path), "nowhere", "file")
+
+    assert not exists(uri)
+    with pytest.raises(ArtifactNotFoundError, match=f"There is no file {uri}"):
+        read_bytes(uri)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+
+    assert not exists(str(tmp_path / "folder"))
+
+
+def test_addresses_are_joined_with_one_slash() -> None:
+    assert join("s3://bucket/prefix/", "models", "7") == "s3://bucket/prefix/models/7"

@@ -1,0 +1,86 @@
+"""A topic of outcomes for each test."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+
+from churn_platform.monitoring import outcomes
+from churn_platform.monitoring.outcomes import Taken
+from churn_platform.settings import settings
+from churn_platform.stream.config import StreamConfig
+from churn_platform_tests.stream.conftest import new_stream
+from churn_platform_tests.stream.streams import Stream
+
+_number = itertools.count(1)
+
+
+@dataclass
+class Outcomes:
+    """The topic, and the database that it is read into."""
+
+    topic: str
+    connection: psycopg.Connection
+    admin: AdminClient
+
+    def send(self, *values: Mapping[str, object] | bytes | None, partition: int | None = None, **fields: Any) -> None:
+        """Send messages, in turns to both partitions or to one, and wait until Kafka has them.
+
+        Args:
+            values: of the messages.
+            partition: None: in turns.
+            fields: of every message beside its value: key, headers, timestamp.
+        """
+        producer = Producer({**settings().kafka_client, "acks": "all"})
+        for number, value in enumerate(values):
+            payload = json.dumps(value).encode() if isinstance(value, Mapping) else value
+            producer.produce(self.topic, payload, partition=number % 2 if partition is None else partition, **fields)
+        assert producer.flush(30) == 0
+
+    @property
+    def config(self) -> StreamConfig:
+        """How the brokers are reached."""
+        return StreamConfig.from_settings(settings())
+
+    def take(self) -> Taken:
+        """Read what waits."""
+        return outcomes.take(self.connection, self.admin, self.config, self.topic)
+
+    def waiting(self) -> int:
+        """Offsets that wait."""
+        return outcomes.waiting(self.connection, self.admin, self.topic)
+
+    def delete_before(self, offset: int, *, partition: int = 0) -> None:
+        """Delete messages, as retention does."""
+        for future in self.admin.delete_records([TopicPartition(self.topic, partition, offset)]).values():
+            future.result()
+
+    def refused(self) -> dict[tuple[int, int], str]:
+        """Reasons by Kafka partition and offset."""
+        found = self.connection.execute("select kafka_partition, kafka_offset, reason from refused_outcomes")
+        return {(partition, offset): reason for partition, offset, reason in found}
+
+    def make(self) -> None:
+        """Create the topic."""
+        for future in self.admin.create_topics([NewTopic(self.topic, 2, 1)]).values():
+            future.result()
+
+
+@pytest.fixture
+def outcome_topic(database: str) -> Iterator[Outcomes]:
+    """Not created yet."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        yield Outcomes(f"outcomes-{next(_number)}", connection, AdminClient(settings().kafka_client))
+
+
+@pytest.fixture
+def stream(database: str, bundle_uri: str) -> Iterator[Stream]:
+    """A stream with a champion and empty topics."""
+    with new_stream(database, bundle_uri) as stream:
+        yield stream

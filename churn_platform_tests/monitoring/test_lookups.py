@@ -1,0 +1,99 @@
+"""What is due to be judged, and which predictions of an hour are looked at; on real rows of a real stream."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from churn_platform.monitoring import lookups
+from churn_platform_tests.stream.streams import Stream, event
+
+HOUR = datetime(2026, 11, 26, 9, tzinfo=UTC)
+NOTHING = {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0}
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def batches(stream: Stream) -> None:
+    """300 events of one hour in three batches."""
+    for batch in range(3):
+        events = [event(n, event_timestamp=(HOUR + timedelta(minutes=n % 60)).isoformat()) for n in range(100)]
+        stream.send([{**each, "CreditScore": 400 + 100 * batch} for each in events])
+        stream.stream()
+
+
+def due(stream: Stream, *, every: float = 0, since: datetime = LONG_AGO) -> list[datetime]:
+    """Hours that are due."""
+    return lookups.hours_to_judge(stream.connection, at_most_every=every, since=since)
+
+
+def judged(stream: Stream, *, version: int) -> None:
+    """As if the hour had been judged at this version."""
+    stream.connection.execute("delete from drift_hourly")
+    stream.connection.execute(
+        "insert into drift_hourly values (%s, 1, 'Age', 1, 1, '{1}', 0, 0, 1, 'stable', 0, 0, %s)", (HOUR, version)
+    )
+
+
+def test_an_hour_is_due_until_it_was_judged_with_all_that_came(stream: Stream) -> None:
+    assert due(stream) == [HOUR]
+    assert due(stream, every=3_600) == []  # its first batch is younger
+    assert due(stream, since=HOUR + timedelta(hours=1)) == []
+    version = lookups.sample_hour(stream.connection, HOUR).version
+
+    judged(stream, version=version)
+    assert due(stream) == []
+
+    judged(stream, version=version - 1)
+    assert due(stream) == [HOUR]
+    assert due(stream, every=3_600) == []
+
+
+def test_a_day_is_due_when_its_hours_have_changed(stream: Stream) -> None:
+    def days() -> list[str]:
+        found = lookups.days_to_judge(stream.connection, at_most_every=0, since=LONG_AGO)
+        return [day.isoformat() for day in found]
+
+    assert days() == []
+    judged(stream, version=3)
+    assert days() == ["2026-11-26"]
+    stream.connection.execute(
+        "insert into drift_daily values ('2026-11-26', 1, 'Age', 1, 1, '{1}', 0, 0, 1, 'stable', 0, 0, 3)"
+    )
+    assert days() == []
+    judged(stream, version=4)
+    assert days() == ["2026-11-26"]
+
+
+def test_an_hour_of_few_predictions_is_looked_at_as_a_whole(stream: Stream) -> None:
+    sample = lookups.sample_hour(stream.connection, HOUR)
+
+    assert sample.weight == 1
+    assert {version: len(columns["Age"]) for version, columns in sample.columns.items()} == {1: 300}
+
+
+def test_of_an_hour_of_many_predictions_some_are_taken_from_batches_spread_over_it(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookups, "SCANNED_ROWS", 200)
+    monkeypatch.setattr(lookups, "SAMPLED_ROWS", 100)
+
+    sample, again = (lookups.sample_hour(stream.connection, HOUR) for _ in range(2))
+
+    taken = sample.columns[1]["CreditScore"]
+    assert 50 < len(taken) < 150
+    assert sample.weight == 300 / len(taken)
+    assert set(taken) == {400, 600}  # every second batch
+    assert (taken == again.columns[1]["CreditScore"]).all()
+
+
+def test_what_is_older_than_it_is_kept_is_forgotten(stream: Stream) -> None:
+    judged(stream, version=1)
+    stream.connection.execute(
+        "insert into customer_outcomes (topic_id, kafka_partition, kafka_offset, customer_id, churned, "
+        "outcome_timestamp, received_at) values ('t', 0, 0, 1, 1, now(), %s)",
+        (HOUR,),
+    )
+
+    assert lookups.forget(stream.connection, before=HOUR) == NOTHING
+    later = HOUR + timedelta(hours=1)
+    assert lookups.forget(stream.connection, before=later) == NOTHING | {"drift_rows": 1, "outcomes": 1}

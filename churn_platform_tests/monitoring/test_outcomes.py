@@ -1,0 +1,416 @@
+"""The outcomes topic on real Kafka: each message counts once, and none vanishes."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from churn_platform.kafka import topics
+from churn_platform.local.stack import Stack
+from churn_platform.monitoring import outcomes
+from churn_platform.monitoring.outcomes import Taken
+from churn_platform.operations import outcome_reset
+from churn_platform.stream.events import known_as
+from churn_platform.stream.exceptions import LedgerConflictError, RangeLostError, ResetError
+from churn_platform_tests.monitoring.conftest import Outcomes
+from churn_platform_tests.stream.messages import MEGABYTE, bad_values
+from churn_platform_tests.waiting import wait_until
+
+LEFT = {"event_id": "0190b2a4-0000-7000-8000-000000000001", "true_churn_label": 1}
+HOSTILE = (
+    b"",
+    b"[" * 100_000,
+    b'{"more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"true_churn_label": 1, "CustomerId": ' + b"9" * 5_000 + b"}",
+    b'{"true_churn_label": 1e999, "CustomerId": 1}',
+    b'{"true_churn_label": 1, "CustomerId": -1}',
+    b'{"true_churn_label": 1, "CustomerId": 4611686018427387905}',
+    b'{"true_churn_label": 1, "event_id": "\\ud800"}',
+    b'{"true_churn_label": 1, "event_id": "a\\u0000b"}',
+    b'{"true_churn_label": 1, "event_id": "\xff"}',
+    b'{"true_churn_label": 1, "event_id": "' + b"x" * 900_000 + b'"}',
+    b'{"true_churn_label": 1, "CustomerId": 1, "outcome_timestamp": "2026-11-25T24:00:00Z"}',
+    b'{"true_churn_label": 1, "CustomerId": 1, "outcome_timestamp": "2026-11-25T00:00:00"}',
+    b'{"true_churn_label": 1, "CustomerId": 1, "outcome_timestamp": 1795510800}',
+)
+STAYED = {"CustomerId": 15_600_001, "true_churn_label": 0, "outcome_timestamp": "2026-11-25T12:00:00+01:00"}
+
+
+def rows(outcome_topic: Outcomes, table: str = "customer_outcomes") -> int:
+    """How many there are."""
+    query = psycopg.sql.SQL("select count(*) from {}").format(psycopg.sql.Identifier(table))
+    found = outcome_topic.connection.execute(query).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def test_a_topic_that_does_not_exist_has_nothing_to_read(outcome_topic: Outcomes) -> None:
+    assert outcome_topic.waiting() == 0
+    assert outcome_topic.take() == Taken()
+
+
+def test_outcomes_are_rows_once(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    outcome_topic.send(LEFT, STAYED, {**LEFT, "event_id": "order-7"}, {**STAYED, "extra": 1})
+    assert outcome_topic.waiting() == 4
+
+    assert outcome_topic.take() == Taken(left=2, stayed=2)
+    assert outcome_topic.take() == Taken()
+
+    assert outcome_topic.waiting() == 0
+    found = outcome_topic.connection.execute(
+        "select event_id, customer_id, churned, outcome_timestamp from customer_outcomes order by 3 desc, 1"
+    ).fetchall()
+    moment = datetime(2026, 11, 25, 11, tzinfo=UTC)
+    assert {event_id for event_id, *_ in found[:2]} == {UUID(str(LEFT["event_id"])), known_as("order-7")}
+    assert [tuple(row) for row in found[2:]] == [(None, 15_600_001, 0, moment)] * 2
+    assert all(abs((datetime.now(UTC) - at).total_seconds()) < 300 for *_, at in found[:2])  # Kafka's own time
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "tombstone"),
+        (b"{", "ends too early"),
+        ({"true_churn_label": 1}, "neither an event_id nor a CustomerId"),
+        ({"CustomerId": 1}, "true_churn_label is missing"),
+        ({**LEFT, "true_churn_label": 2}, "true_churn_label: expected 0 or 1"),
+        ({**STAYED, "outcome_timestamp": "yesterday"}, "outcome_timestamp: expected"),
+    ],
+)
+def test_what_says_nothing_is_kept_with_its_reason(outcome_topic: Outcomes, value: object, reason: str) -> None:
+    outcome_topic.make()
+    outcome_topic.send(LEFT, value)  # type: ignore[arg-type]
+
+    assert outcome_topic.take() == Taken(left=1, refused=1)
+
+    (found,) = outcome_topic.connection.execute("select reason, payload from refused_outcomes").fetchall()
+    assert reason in found[0]
+    assert (found[1] is None) == (value is None)
+
+
+def test_a_reader_that_is_cut_off_goes_on_where_its_last_transaction_ended(
+    outcome_topic: Outcomes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome_topic.make()
+    outcome_topic.send(*[LEFT, STAYED] * 10)
+    monkeypatch.setattr(outcomes, "CHUNK", 4)
+    allowed = iter(range(13))
+    decode = outcomes.decode
+
+    def cut_off(*arguments: object) -> object:
+        if next(allowed, None) is None:
+            raise KeyboardInterrupt
+        return decode(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outcomes, "decode", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        outcome_topic.take()
+    before = rows(outcome_topic)
+    monkeypatch.setattr(outcomes, "decode", decode)
+
+    rest = outcome_topic.take()
+
+    assert 0 < before < 20
+    assert rest.left + rest.stayed == 20 - before
+    assert rows(outcome_topic) == 20
+
+
+def test_of_two_readers_at_once_one_waits_and_each_message_counts_once(outcome_topic: Outcomes, database: str) -> None:
+    outcome_topic.make()
+    outcome_topic.send(*[LEFT, STAYED] * 50)
+
+    def take(_: int) -> Taken:
+        with psycopg.connect(database) as connection:
+            return Outcomes(outcome_topic.topic, connection, outcome_topic.admin).take()
+
+    with ThreadPoolExecutor(3) as threads:
+        taken = list(threads.map(take, range(3)))
+
+    assert sorted(each.left for each in taken) == [0, 0, 50]
+    assert rows(outcome_topic) == 100
+
+
+def test_a_position_that_is_moved_while_a_run_reads_is_respected(
+    outcome_topic: Outcomes, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome_topic.make()
+    outcome_topic.send(*[LEFT] * 4, partition=0)
+    decode = outcomes.decode
+
+    def moved_first(*arguments: object) -> object:
+        monkeypatch.setattr(outcomes, "decode", decode)
+        with psycopg.connect(database) as connection:
+            move = outcome_reset.plan(connection, outcome_topic.config, topic=outcome_topic.topic, partition=0, to="3")
+            assert move is not None
+            outcome_reset.apply(connection, move, reason="only a test")
+        return decode(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outcomes, "decode", moved_first)
+    with pytest.raises(LedgerConflictError, match="was moved to offset 3 while this run went on from 0"):
+        outcome_topic.take()
+
+    assert rows(outcome_topic) == 0
+    assert outcome_topic.take() == Taken(left=1)
+
+
+def test_outcomes_that_kafka_deleted_before_they_were_read_are_said_to_be_lost(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    outcome_topic.send(LEFT)
+    outcome_topic.take()
+    outcome_topic.send(*[LEFT, STAYED] * 3)
+    outcome_topic.delete_before(3)
+
+    with pytest.raises(RangeLostError) as raised:
+        outcome_topic.take()
+
+    assert "no longer holds offsets 1..2" in raised.value.problem
+    assert raised.value.remedy == (
+        f"Accept the loss with 'churn outcomes reset --topic {outcome_topic.topic} --partition 0 --to 3', or restore "
+        f"the topic."
+    )
+    assert outcome_topic.waiting() == 6
+
+
+def test_a_loss_that_was_accepted_is_recorded_and_the_rest_is_read(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    outcome_topic.send(*[LEFT] * 5, partition=0)
+    outcome_topic.send(STAYED, partition=1)
+    outcome_topic.take()
+    outcome_topic.send(*[LEFT] * 5, partition=0)
+    outcome_topic.delete_before(8)
+    connection, config = outcome_topic.connection, outcome_topic.config
+
+    move = outcome_reset.plan(connection, config, topic=outcome_topic.topic, partition=0, to="earliest")
+    assert move is not None
+    assert (move.position, move.end, move.still_held) == (5, 8, 0)
+    outcome_reset.apply(connection, move, reason="lost by retention")
+
+    assert outcome_topic.take() == Taken(left=2)
+    assert connection.execute(
+        "select kafka_partition, start_offset, end_offset, reason from outcome_skips"
+    ).fetchall() == [(0, 5, 8, "lost by retention")]
+    with pytest.raises(ResetError, match="no longer stands at offset 5 but at 10"):
+        outcome_reset.apply(connection, move, reason="again")
+
+
+@pytest.mark.parametrize(
+    ("partition", "to", "problem"),
+    [
+        (0, "1", "cannot move back to 1, for each outcome counts once"),
+        (0, "earliest", "Nothing is lost"),
+        (0, "99", "past outcomes that are still to come"),
+        (7, "latest", "has no partition 7; it has 0, 1"),
+        (0, "soon", "expected an offset"),
+    ],
+)
+def test_a_position_moves_only_forward_and_within_the_topic(
+    outcome_topic: Outcomes, partition: int, to: str, problem: str
+) -> None:
+    outcome_topic.make()
+    outcome_topic.send(*[LEFT] * 4)
+    outcome_topic.take()
+
+    with pytest.raises(ResetError, match=problem):
+        outcome_reset.plan(
+            outcome_topic.connection, outcome_topic.config, topic=outcome_topic.topic, partition=partition, to=to
+        )
+
+
+def test_one_offset_that_is_skipped_is_left_out_and_its_neighbours_are_read(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    outcome_topic.send(LEFT, b"bad", STAYED, partition=0)
+    outcome_topic.send(b"bad", partition=1)
+    connection, config = outcome_topic.connection, outcome_topic.config
+
+    move = outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=1)
+    outcome_reset.apply_skip(connection, move, reason="only a test")
+
+    assert outcome_topic.take() == Taken(left=1, stayed=1, refused=1)
+    assert outcome_topic.refused().keys() == {(1, 0)}
+    with pytest.raises(ResetError, match="was read already"):
+        outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=1)
+    with pytest.raises(ResetError, match="there is no offset 3 yet"):
+        outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=3)
+
+
+def test_a_topic_that_was_created_again_is_read_from_its_beginning(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    outcome_topic.send(*[LEFT] * 4)
+    outcome_topic.take()
+    for future in outcome_topic.admin.delete_topics([outcome_topic.topic]).values():
+        future.result()
+    wait_until(lambda: outcome_topic.topic not in outcome_topic.admin.list_topics(timeout=10).topics)
+    outcome_topic.make()
+    outcome_topic.send(STAYED, STAYED)
+
+    assert outcome_topic.waiting() == 2
+    assert outcome_topic.take() == Taken(stayed=2)
+
+
+# Hostile outcomes
+
+
+@pytest.mark.parametrize(
+    ("moment", "reason"),
+    [
+        ("9999-12-31T23:59:59-01:00", "is after"),
+        ("9999-12-31T23:59:59.999999Z", "is after"),
+        ("0001-01-01T00:00:00+01:00", "is before"),
+        ("2099-01-01T00:00:00Z", "Is the producer's clock or its time zone wrong?"),
+        (
+            "1970-01-21T12:00:00Z",
+            "is before 2026-01-01T00:00:00+00:00, where the platform's events start (STREAM_EPOCH)",
+        ),
+    ],
+)
+def test_a_time_that_no_outcome_can_have_is_refused_and_what_follows_is_read(
+    outcome_topic: Outcomes, moment: str, reason: str
+) -> None:
+    outcome_topic.make()
+    outcome_topic.send({**STAYED, "outcome_timestamp": moment}, LEFT, partition=0)
+
+    assert outcome_topic.take() == Taken(left=1, refused=1)
+
+    assert reason in outcome_topic.refused()[0, 0]
+
+
+def test_a_kafka_timestamp_in_seconds_is_refused_and_named(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    outcome_topic.send(LEFT, timestamp=round(datetime.now(UTC).timestamp()))
+
+    assert outcome_topic.take() == Taken(refused=1)
+
+    (reason,) = outcome_topic.refused().values()
+    assert reason.startswith("Kafka's timestamp, which counts where there is no outcome_timestamp, 1970-01-")
+    assert "Is it in seconds instead of milliseconds?" in reason
+
+
+def test_an_outcome_from_the_future_does_not_beat_a_later_one(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    outcome_topic.send({**STAYED, "outcome_timestamp": "2099-01-01T00:00:00Z"}, {**STAYED, "true_churn_label": 1})
+
+    outcome_topic.take()
+
+    assert outcome_topic.connection.execute("select churned from customer_outcomes").fetchall() == [(1,)]
+
+
+def test_a_reading_that_was_cut_off_goes_on_with_the_times_that_it_began_with(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    outcome_topic.send({**STAYED, "outcome_timestamp": "2026-11-20T00:00:00Z"}, LEFT, partition=0)
+    topic_id = topics.describe(outcome_topic.admin, outcome_topic.topic).topic_id
+    outcome_topic.connection.execute(
+        "insert into outcome_reads (topic_id, kafka_partition, start_offset, end_offset, accepts_from, accepts_until) "
+        "values (%s, 0, 0, 1, '2026-01-01', '2026-11-10')",
+        (topic_id,),
+    )
+
+    assert outcome_topic.take() == Taken(refused=1)
+    assert "is after 2026-11-10" in outcome_topic.refused()[0, 0]
+    assert outcome_topic.take() == Taken(left=1)  # the offset behind it is of another reading
+
+
+def test_what_postgresql_refuses_is_kept_with_its_reason_and_the_others_are_rows(
+    outcome_topic: Outcomes, stack: Stack
+) -> None:
+    name = conninfo_to_dict(outcome_topic.connection.info.dsn)["dbname"]
+    with psycopg.connect(make_conninfo(stack.owner_dsn, dbname=name)) as owner:
+        owner.execute("alter table customer_outcomes add constraint nobody check (customer_id is distinct from 7)")
+    outcome_topic.make()
+    outcome_topic.send(LEFT, {**STAYED, "CustomerId": 7}, STAYED, partition=0)
+
+    assert outcome_topic.take() == Taken(left=1, stayed=1, refused=1)
+
+    assert 'violates check constraint "nobody"' in outcome_topic.refused()[0, 1]
+    assert rows(outcome_topic) == 2
+
+
+def test_messages_with_keys_headers_and_any_bytes_are_each_an_outcome_or_refused(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    values = [value for value, _ in bad_values().values() if len(value or b"") < MEGABYTE // 2] + list(HOSTILE)
+    outcome_topic.send(*values, key=b"\x00\xff", headers=[("h", b"\xff"), ("h", None)])
+    outcome_topic.send(LEFT, LEFT)
+
+    taken = outcome_topic.take()
+
+    assert taken.left + taken.stayed + taken.refused == len(values) + 2
+    assert taken.left >= 2
+    assert len(outcome_topic.refused()) == taken.refused
+    assert outcome_topic.waiting() == 0
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as Kafka hands it over."""
+
+    content: bytes | None
+    milliseconds: int
+    kind: int = TIMESTAMP_CREATE_TIME
+
+    def value(self) -> bytes | None:
+        return self.content
+
+    def partition(self) -> int | None:
+        return 0
+
+    def offset(self) -> int | None:
+        return 0
+
+    def timestamp(self) -> tuple[int, int]:
+        return self.kind, self.milliseconds
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=-(2**200), max_value=2**200)
+    | st.floats()
+    | st.text()
+    | st.datetimes(timezones=st.timezones()).map(datetime.isoformat)
+    | st.sampled_from(["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "2026-12-31T23:59:60Z"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "true_churn_label": st.sampled_from([0, 1]) | ANYTHING,
+        "event_id": st.text(min_size=1, max_size=220) | ANYTHING,
+        "CustomerId": st.integers(min_value=0, max_value=2**62) | ANYTHING,
+        "outcome_timestamp": ANYTHING,
+        "more": ANYTHING,
+    },
+)
+FROM, UNTIL = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 11, 28, tzinfo=UTC)
+
+
+@given(
+    value=st.none() | st.binary(max_size=200) | FIELDS.map(lambda fields: json.dumps(fields).encode()),
+    milliseconds=st.integers(min_value=-(2**63), max_value=2**63 - 1),
+    kind=st.sampled_from([TIMESTAMP_NOT_AVAILABLE, TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME]),
+)
+@hypothesis_settings(max_examples=1_000, deadline=None)
+def test_whatever_a_message_holds_it_is_an_outcome_in_bounds_or_refused_with_a_reason_that_can_be_stored(
+    value: bytes | None, milliseconds: int, kind: int
+) -> None:
+    found = outcomes.decode(Message(value, milliseconds, kind), FROM, UNTIL)
+
+    if isinstance(found, outcomes.Known):
+        assert FROM <= found.outcome_timestamp <= UNTIL
+        assert found.outcome_timestamp.utcoffset() == timedelta(0)
+        assert found.churned in (0, 1)
+        assert found.customer_id is None or 0 <= found.customer_id <= 2**62
+    else:
+        assert found.reason
+        assert found.reason.isprintable()
+        assert found.payload == value

@@ -1,0 +1,282 @@
+"""Dead letters: found, corrected, retried once, and not forgotten by a replay."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from churn_platform.operations import dead_letters, verification
+from churn_platform.operations.dead_letters import Chosen, Corrected, Letter, State
+from churn_platform.stream.events import positional_id
+from churn_platform.stream.exceptions import DeadLetterError, ReplayError
+from churn_platform_tests.stream.streams import CUSTOMER, Stream, event
+
+
+def only_letter(stream: Stream) -> Letter:
+    """The letter that there is."""
+    (letter,) = dead_letters.find(stream.connection, Chosen(), limit=9)
+    return letter
+
+
+def a_letter(stream: Stream, value: dict[str, object] | bytes | None) -> Letter:
+    """The letter that this value becomes."""
+    stream.send([value], partition=0)
+    stream.stream()
+    return only_letter(stream)
+
+
+def retry(stream: Stream, letter: Letter, **changes: object) -> Corrected:
+    """Send a letter again, with changes."""
+    corrected = dead_letters.correct(letter, stream.config, changes=changes)
+    dead_letters.retry(stream.connection, stream.config, [corrected])
+    return corrected
+
+
+def test_a_corrected_event_is_scored_and_resolves_its_letter(stream: Stream) -> None:
+    letter = a_letter(stream, event(7, Gender=None))
+    assert letter.state is State.OPEN
+
+    corrected = retry(stream, letter, Gender="Female")
+    assert only_letter(stream).state is State.RETRIED
+    assert dead_letters.unresolved(stream.connection, [corrected]) == 1
+    batch = stream.stream()
+
+    assert (batch.events, batch.predictions) == (1, 1)
+    assert only_letter(stream).state is State.RESOLVED
+    assert dead_letters.unresolved(stream.connection, [corrected]) == 0
+    assert stream.table_ids() == [str(positional_id(letter.topic_id, letter.kafka_partition, letter.kafka_offset))]
+    assert stream.value("select gender from churn_predictions") == "Female"
+    assert all(law.holds for law in verification.verify(stream.config))
+
+
+def test_a_letter_retried_twice_counts_once(stream: Stream) -> None:
+    letter = a_letter(stream, event(7, Gender=None))
+    retry(stream, letter, Gender="Female")
+    retry(stream, only_letter(stream), Gender="Female")
+
+    batch = stream.stream()
+
+    assert (batch.events, batch.predictions, batch.duplicates) == (2, 1, 1)
+
+
+def test_a_resolved_letter_is_not_sent_again(stream: Stream) -> None:
+    letter = a_letter(stream, event(7, Gender=None))
+    corrected = retry(stream, letter, Gender="Female")
+    stream.stream()
+
+    with pytest.raises(DeadLetterError, match="is resolved since"):
+        retry(stream, only_letter(stream), Gender="Male")
+    with pytest.raises(DeadLetterError, match="Nothing was sent"):
+        dead_letters.retry(stream.connection, stream.config, [corrected])
+
+    assert stream.waiting() == 0
+
+
+def test_the_retry_of_an_event_without_a_time_counts_when_kafka_had_it(stream: Stream) -> None:
+    letter = a_letter(stream, {**CUSTOMER, "CustomerId": 1, "Age": 7})
+
+    retry(stream, letter, Age=70)
+    stream.stream()
+
+    assert stream.value("select event_timestamp from churn_predictions") == letter.kafka_timestamp
+
+
+def test_a_wrapped_event_is_corrected_within(stream: Stream) -> None:
+    letter = a_letter(stream, {"timestamp": "2026-11-24T08:00:00Z", "data": event(7, Tenure=-1)})
+
+    retry(stream, letter, Tenure=5)
+    stream.stream()
+
+    assert stream.value("select tenure from churn_predictions") == 5
+
+
+def test_what_would_be_a_dead_letter_again_is_refused_with_the_reason(stream: Stream) -> None:
+    letter = a_letter(stream, event(7, Gender=None))
+
+    for changes, reason in (
+        ({"Gender": "Other"}, "Gender"),
+        ({"Gender": "Male", "event_timestamp": "2001-01-01T00:00:00Z"}, "STREAM_EPOCH"),
+        ({"Gender": "Male", "event_timestamp": (datetime.now(UTC) + timedelta(days=1)).isoformat()}, "the latest"),
+    ):
+        with pytest.raises(DeadLetterError, match=f"dead letter again.*{reason}"):
+            dead_letters.correct(letter, stream.config, changes=changes)
+
+    assert only_letter(stream).state is State.OPEN
+
+
+@pytest.mark.parametrize("payload", [b"no json", None, b"[1, 2]", b"\xff\x00", b'{"timestamp": 1, "data": 2}'])
+def test_a_payload_that_is_no_object_needs_the_whole_event(stream: Stream, payload: bytes | None) -> None:
+    letter = a_letter(stream, payload)
+
+    with pytest.raises(DeadLetterError, match="--file"):
+        dead_letters.correct(letter, stream.config, changes={"Gender": "Male"})
+    whole = dead_letters.correct(letter, stream.config, changes={"Age": 33}, event=event(3))
+
+    sent = json.loads(whole.value)
+    assert (sent["Age"], sent["event_id"], whole.key) == (33, str(whole.event_id), "15600003")
+
+
+def test_a_file_that_holds_no_event_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "corrected.json"
+    with pytest.raises(DeadLetterError, match="cannot be read"):
+        dead_letters.read_event(file)
+    file.write_text("[]")
+    with pytest.raises(DeadLetterError, match="holds no event"):
+        dead_letters.read_event(file)
+
+
+def test_letters_are_found_by_reason_time_and_state(stream: Stream) -> None:
+    stream.send([event(1, Gender=None), event(2, Age=3), b"bad"], partition=0)
+    stream.stream()
+    connection = stream.connection
+    connection.execute("update dead_letter_events set received_at = now() - interval '2 days' where kafka_offset = 2")
+    retry(stream, dead_letters.find_one(connection, 0, 1), Age=33)
+
+    def offsets(**chosen: object) -> list[int]:
+        found = dead_letters.find(connection, Chosen(**chosen), limit=9)  # type: ignore[arg-type]  # of any type
+        return [letter.kafka_offset for letter in found]
+
+    assert offsets() == [0, 1, 2]
+    assert offsets(reason="GENDER") == [0]
+    assert offsets(reason="%") == []
+    assert offsets(since=datetime.now(UTC) - timedelta(days=1)) == [0, 1]
+    assert offsets(state=State.OPEN) == [0, 2]
+    assert offsets(state=State.RETRIED) == [1]
+    assert offsets(state=State.RESOLVED) == []
+    assert len(dead_letters.find(connection, Chosen(), limit=1)) == 1
+
+
+def test_reasons_that_differ_in_times_and_places_only_are_of_one_kind(stream: Stream) -> None:
+    taken = [event(number) for number in range(2)]
+    stream.send(taken)
+    stream.stream()
+    stream.send([*({**each, "Balance": 1.0} for each in taken)])
+    stream.send([event(1, event_timestamp=f"200{year}-01-01T00:00:00Z") for year in range(3)])
+    stream.stream()
+
+    found = dead_letters.kinds(stream.connection, Chosen())
+
+    assert [(kind.count, kind.open, kind.retried) for kind in found] == [(3, 3, 0), (2, 2, 0)]
+    assert "STREAM_EPOCH" in found[0].reason
+    assert "batch …, Kafka partition …, offset …" in found[1].reason
+
+
+def test_letters_of_topics_that_share_a_place_are_told_apart(stream: Stream) -> None:
+    letter = a_letter(stream, b"bad")
+    stream.connection.execute("insert into stream_topics values ('earlier', 'events')")
+    stream.connection.execute(
+        "insert into dead_letter_events select 'earlier', kafka_partition, kafka_offset, batch, topic, 'of old' "
+        ", payload, kafka_timestamp, received_at from dead_letter_events"
+    )
+
+    with pytest.raises(DeadLetterError, match="--topic-id"):
+        dead_letters.find_one(stream.connection, 0, 0)
+
+    assert dead_letters.find_one(stream.connection, 0, 0, topic_id="earlier").reason == "of old"
+    assert dead_letters.find_one(stream.connection, 0, 0, topic_id=letter.topic_id).reason == letter.reason
+
+
+def test_a_replay_keeps_when_a_letter_came_and_what_became_of_it(stream: Stream) -> None:
+    stream.send([event(1, Gender=None), b"bad", event(2)], partition=0)
+    batch = stream.stream()
+    retry(stream, dead_letters.find_one(stream.connection, 0, 0), Gender="Female")
+    stream.stream()
+    before = dead_letters.find(stream.connection, Chosen(), limit=9)
+
+    stream.materialize(batch.batch)
+
+    assert dead_letters.find(stream.connection, Chosen(), limit=9) == before
+    assert [letter.state for letter in before] == [State.RESOLVED, State.OPEN]
+    assert stream.batch(batch.batch).replays == 1
+
+
+def test_a_letter_that_a_replay_no_longer_makes_goes_with_it(stream: Stream) -> None:
+    batch = _with_a_letter_that_is_an_event_by_now(stream)
+
+    stream.materialize(batch)
+
+    assert dead_letters.find(stream.connection, Chosen(), limit=9) == []
+    assert len(stream.table_ids()) == 1
+
+
+def test_a_replay_that_would_count_a_retried_letter_twice_changes_nothing(stream: Stream) -> None:
+    batch = _with_a_letter_that_is_an_event_by_now(stream)
+    retry(stream, only_letter(stream), event_timestamp=datetime.now(UTC).isoformat())
+    stream.stream()
+
+    with pytest.raises(ReplayError, match="both would count"):
+        stream.materialize(batch)
+
+    assert only_letter(stream).state is State.RESOLVED
+    assert (stream.batch(batch).replays, len(stream.table_ids())) == (0, 1)
+
+
+def _with_a_letter_that_is_an_event_by_now(stream: Stream) -> str:
+    """A batch whose one event was too old for it, and is not by what the batch is now said to accept."""
+    a_letter(stream, event(1, event_timestamp="2020-01-01T00:00:00Z"))
+    stream.connection.execute("update stream_batches set accepts_from = '2019-01-01' where events > 0")
+    return str(stream.value("select batch from stream_batches where events > 0"))
+
+
+VARIANTS = [
+    ("a value", [event(1, Age=7), event(1, Age=8), event(1, Age="it's 'quoted'")]),
+    ("a value, and more behind", [json.dumps(event(1, CreditScore=score)).encode() + b" x" for score in (1.5, 2.5)]),
+    ("names that were found", [{"Age": 40}, {"Age": 40, "Tenure": 1}]),
+    ("an early end", [json.dumps(event(1)).encode()[:cut] for cut in (20, 150, 200)]),
+    ("more behind", [json.dumps(event(number)).encode() + end for number, end in ((1, b" {}"), (100, b" 'a'"))]),
+    ("a place in malformed JSON", [b'{"Age" 4}', b'{"Age" : 4, "Tenure" 5}']),
+    ("bytes that are no UTF-8", [b'{"Gender": "' + bytes([number]) * number + b'"}' for number in (0xE9, 0xFF)]),
+    ("a time", [event(1, event_timestamp=f"200{year}-01-01T00:00:0{year}Z") for year in range(3)]),
+    ("what wide characters begin with", [json.dumps(event(1)).encode("utf-16-be"), ' {"Age": 1}'.encode("utf-16-be")]),
+    ("white space", [b" ", b"   "]),
+]
+
+
+@pytest.mark.parametrize("values", [values for _, values in VARIANTS], ids=[name for name, _ in VARIANTS])
+def test_reasons_that_vary_in_one_thing_are_of_one_kind(
+    stream: Stream, values: list[dict[str, object] | bytes]
+) -> None:
+    stream.send(values, partition=0)
+    stream.stream()
+
+    (kind,) = dead_letters.kinds(stream.connection, Chosen())
+
+    assert kind.count == len(values)
+    reasons = {letter.reason for letter in dead_letters.find(stream.connection, Chosen(), limit=9)}
+    assert len(reasons) == len(values), reasons
+    assert "…" in kind.reason
+
+
+def test_reasons_of_different_kinds_stay_apart_and_say_what_was_expected(stream: Stream) -> None:
+    stream.send(
+        [
+            event(1, Age=7),
+            event(1, CreditScore=1),
+            {"timestamp": 1, "data": event(1, Age=7)},
+            b"",
+            None,
+            b'{"Age": NaN}',
+            b'{"Age": Infinity}',
+            json.dumps(event(1)).encode("utf-16-le"),
+            b"\0\0\0\0\1",
+        ],
+        partition=0,
+    )
+    stream.stream()
+
+    kinds = {kind.reason for kind in dead_letters.kinds(stream.connection, Chosen())}
+
+    assert len(kinds) == 9
+    assert "Age: expected a number from 18 to 120 or null, got …" in kinds
+    assert "Age in data: expected a number from 18 to 120 or null, got …" in kinds
+    assert "NaN at byte … is not JSON. Send null where there is no number." in kinds
+
+
+def test_a_letter_in_an_envelope_without_timestamp_is_retried_as_its_event(stream: Stream) -> None:
+    letter = a_letter(stream, {"data": event(7)})
+
+    corrected = retry(stream, letter)
+    batch = stream.stream()
+
+    assert (batch.predictions, dead_letters.unresolved(stream.connection, [corrected])) == (1, 0)

@@ -1,0 +1,244 @@
+"""How the stream stands, also when there is not much to look at."""
+
+import json
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from churn_platform.database import ledger
+from churn_platform.kafka import topics
+from churn_platform.local.stack import Stack
+from churn_platform.operations import status
+from churn_platform.settings import settings
+from churn_platform.stream.exceptions import RangeLostError
+from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.waiting import wait_until
+
+
+def test_at_rest_it_says_what_was_done(stream: Stream) -> None:
+    stream.send([*(event(number) for number in range(20)), b"bad"])
+    batch = stream.stream()
+
+    found = status.look(stream.config)
+
+    assert (found.waiting, found.unpublished, found.events_per_second) == (0, 0, 0.0)
+    assert (found.live_run, found.standbys, found.lock_holder, found.paused_since) == (None, [], None, None)
+    assert found.latest_batch is not None
+    assert (found.latest_batch.batch, found.latest_batch.state, found.latest_batch.events) == (
+        batch.batch,
+        "closed",
+        21,
+    )
+    assert found.dead_letters == status.Letters(today=1, unresolved=1, retried=0)
+    assert (found.model_version, found.problems) == (1, [])
+
+
+def test_what_waits_is_counted_by_partition(stream: Stream) -> None:
+    stream.waiting()
+    stream.send([event(number) for number in range(4)], partition=1)
+
+    found = status.look(stream.config)
+
+    assert [(each.position, each.end, each.waiting) for each in found.partitions] == [(0, 0, 0), (0, 4, 4), (0, 0, 0)]
+    assert found.waiting == 4
+
+
+def test_a_live_run_its_standby_and_its_rate_are_seen(stream: Stream) -> None:
+    live, standby = stream.plan(), stream.plan()
+    first = threading.Thread(target=stream.materialize, args=(live,), kwargs={"idle_seconds": 5})
+    first.start()
+    wait_until(lambda: ledger.lock_sessions(stream.connection, stream.config.events_topic)[0])
+    second = threading.Thread(target=stream.materialize, args=(standby,))
+    second.start()
+    wait_until(lambda: ledger.lock_sessions(stream.connection, stream.config.events_topic)[1])
+    stopped = threading.Event()
+
+    def feed() -> None:
+        while not stopped.is_set():
+            stream.send([event(number) for number in range(50)])
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    try:
+        wait_until(lambda: stream.batch(live).events > 0)
+        found = status.look(stream.config)
+    finally:
+        stopped.set()
+        feeding.join()
+        first.join()
+        second.join()
+
+    assert found.live_run == f"run of {live}"
+    assert found.standbys == [f"run of {standby}"]
+    assert found.events_per_second is not None
+    assert found.events_per_second > 0
+
+
+def test_a_lock_that_no_run_holds_is_named(stream: Stream) -> None:
+    with psycopg.connect(stream.config.dsn, autocommit=True, application_name="somebody") as holder:
+        ledger.lock_stream(holder, stream.config.events_topic)
+
+        found = status.look(stream.config)
+
+    assert (found.live_run, found.lock_holder) == (None, "somebody")
+
+
+def test_a_pause_is_seen_with_its_beginning(stream: Stream) -> None:
+    ledger.pause(stream.connection, stream.config.events_topic)
+
+    found = status.look(stream.config)
+
+    assert found.paused_since is not None
+    assert str(found.as_dict()["paused_since"]).startswith(f"{found.paused_since.astimezone(UTC):%Y-%m-%dT%H:%M:%S}")
+
+
+def test_letters_of_yesterday_are_unresolved_but_not_of_today(stream: Stream) -> None:
+    stream.send([b"bad", b"worse"])
+    stream.stream()
+    stream.connection.execute("update dead_letter_events set received_at = now() - interval '1 day'")
+    stream.connection.execute(
+        "update dead_letter_events set retry_event_id = gen_random_uuid() where kafka_partition = 0"
+    )
+
+    assert status.look(stream.config).dead_letters == status.Letters(today=0, unresolved=2, retried=1)
+
+
+def test_without_topic_and_champion_it_says_what_is_missing(stream: Stream) -> None:
+    stream.connection.execute("update model_versions set retired_at = now()")
+
+    found = status.look(replace(stream.config, events_topic="no-such-topic"))
+
+    assert found.partitions == []
+    assert (found.waiting, found.unpublished, found.model_version, found.latest_batch) == (None, None, None, None)
+    assert any("champion_model" in problem for problem in found.problems)
+    assert any("'no-such-topic' does not exist" in problem for problem in found.problems)
+
+
+def test_before_the_first_look_of_the_sensor_no_position_is_made_up(stream: Stream) -> None:
+    found = status.look(stream.config)
+
+    assert [each.position for each in found.partitions] == [None, None, None]
+    assert found.waiting is None
+    assert (
+        ledger.positions_of(stream.connection, topics.describe(stream.admin, stream.config.events_topic).topic_id) == {}
+    )
+
+
+def test_a_topic_read_from_its_end_has_nothing_to_publish(stream: Stream) -> None:
+    stream.send([event(number) for number in range(9)])
+    described = topics.describe(stream.admin, stream.config.events_topic)
+    topics.register(stream.connection, stream.admin, described, "latest")
+
+    assert status.look(stream.config).unpublished == 0
+
+
+def test_lost_offsets_are_a_problem_with_its_remedy(stream: Stream) -> None:
+    stream.waiting()
+    stream.send([event(number) for number in range(9)], partition=0)
+    for future in stream.admin.delete_records([TopicPartition(stream.config.events_topic, 0, 5)]).values():
+        future.result()
+
+    found = status.look(stream.config)
+
+    assert [problem for problem in found.problems if "churn stream reset" in problem] == found.problems != []
+    assert found.waiting == 9
+
+
+def test_a_database_that_does_not_answer_leaves_what_kafka_says(stream: Stream) -> None:
+    found = status.look(replace(stream.config, dsn=make_conninfo(stream.config.dsn, port="1")))
+
+    assert [problem.partition(":")[0] for problem in found.problems] == ["PostgreSQL does not answer"]
+    assert not found.answered
+    assert found.events_per_second is None
+    assert len(found.partitions) == 3
+
+
+def test_brokers_that_do_not_answer_leave_what_the_ledger_says(stream: Stream) -> None:
+    found = status.look(replace(stream.config, kafka={**stream.config.kafka, "bootstrap.servers": "127.0.0.1:1"}))
+
+    (problem,) = found.problems
+    assert "Kafka at 127.0.0.1:1 does not answer" in problem
+    assert (found.model_version, found.answered) == (1, False)
+
+
+def test_a_database_without_the_schema_is_told_from_one_that_does_not_answer(stream: Stream) -> None:
+    found = status.look(replace(stream.config, dsn=make_conninfo(settings().postgres_dsn, dbname="postgres")))
+
+    assert any("churn db upgrade" in problem for problem in found.problems)
+
+
+def test_as_json_moments_are_text(stream: Stream) -> None:
+    stream.send([event(1)])
+    stream.stream()
+
+    plain = status.look(stream.config).as_dict()
+
+    batch = plain["latest_batch"]
+    assert isinstance(batch, dict)
+    assert datetime.fromisoformat(batch["last_commit"]).tzinfo is not None
+    assert (plain["waiting"], plain["unpublished"]) == (0, 0)
+
+
+def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_its_beginning(stream: Stream) -> None:
+    stream.send([event(number) for number in range(3)], partition=1)
+    stream.stream()
+    began = datetime.now(UTC) - timedelta(hours=1)
+    producer = Producer({**stream.config.kafka, "transactional.id": f"of {stream.config.events_topic}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(5):
+        value = json.dumps(event(number)).encode()
+        producer.produce(stream.config.events_topic, value, partition=1, timestamp=round(began.timestamp() * 1000))
+    producer.flush(30)
+    stream.send([event(7)], partition=1)  # another producer's, which is held back, too
+
+    wait_until(lambda: status.look(stream.config).held == 6)
+    found = status.look(stream.config)
+
+    assert (found.waiting, [each.held for each in found.partitions]) == (0, [0, 6, 0])
+    assert found.held_since is not None
+    assert abs(found.held_since - began) < timedelta(seconds=1)
+    (problem,) = found.problems
+    assert f"[1]: 6 offsets from {found.partitions[1].end} on wait for a transaction" in problem
+    assert found.as_dict()["held"] == 6
+
+    producer.commit_transaction(30)
+    wait_until(lambda: status.look(stream.config).held == 0)
+    found = status.look(stream.config)
+    assert (found.waiting, found.held_since, found.problems) == (7, None, [])  # one of them is the marker
+
+
+def test_every_partition_that_was_damaged_is_named_at_once(stream: Stream) -> None:
+    stream.waiting()
+    for partition in (0, 2):
+        stream.send([event(number) for number in range(4)], partition=partition)
+    gone = [TopicPartition(stream.config.events_topic, partition, 3) for partition in (0, 2)]
+    for deleted in stream.admin.delete_records(gone).values():
+        deleted.result()
+
+    problems = "\n".join(status.look(stream.config).problems)
+
+    for partition in (0, 2):
+        assert f"{stream.config.events_topic}[{partition}] no longer holds offsets 0..2" in problems
+    with pytest.raises(RangeLostError) as lost:
+        stream.materialize(stream.plan())
+    for partition in (0, 2):
+        assert f"--partition {partition} --to 3" in str(lost.value)
+
+
+def test_a_login_without_rights_is_refused_and_said_so(stream: Stream, stack: Stack) -> None:
+    login = f"nobody_{stream.config.group.rsplit('-', 1)[-1]}"
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
+        owner.execute(sql.SQL("create role {} login password 'x'").format(sql.Identifier(login)))
+
+    found = status.look(replace(stream.config, dsn=make_conninfo(stream.config.dsn, user=login, password="x")))  # noqa: S106
+
+    assert not found.answered
+    assert any("PostgreSQL refuses" in problem and "permission denied" in problem for problem in found.problems)
+    assert [each.end for each in found.partitions] == [0, 0, 0]

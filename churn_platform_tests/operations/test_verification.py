@@ -1,0 +1,380 @@
+"""Verification: a healthy stream passes, and each law that is broken is found."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import LiteralString
+
+import numpy as np
+import psycopg
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from psycopg.conninfo import conninfo_to_dict
+
+from churn_platform.database.metrics import daily_figures, hourly_figures
+from churn_platform.kafka import topics
+from churn_platform.local.stack import Stack
+from churn_platform.operations import reset, verification
+from churn_platform.operations.extracts import Ranges
+from churn_platform.operations.verification import Law
+from churn_platform.stream.config import StreamConfig
+from churn_platform_tests.conftest import copy_database
+from churn_platform_tests.stream.conftest import new_stream
+from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.waiting import wait_until
+
+
+def laws(stream: Stream) -> dict[str, Law]:
+    """Every law, by its name."""
+    return {law.name: law for law in verification.verify(stream.config)}
+
+
+def broken(stream: Stream) -> set[str]:
+    """Names of the laws that do not hold."""
+    return {name for name, law in laws(stream).items() if not law.holds}
+
+
+def abort(stream: Stream, values: Sequence[dict[str, object]]) -> None:
+    """Send events in a transaction that is aborted."""
+    producer = Producer({**stream.config.kafka, "transactional.id": f"aborted-{stream.config.group}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(stream.config.events_topic, json.dumps(value), partition=0)
+    producer.flush(30)
+    producer.abort_transaction(30)
+
+
+def publish(stream: Stream, value: bytes) -> None:
+    """Put a message into the predictions topic by hand."""
+    producer = Producer(stream.config.kafka)
+    producer.produce(stream.config.predictions_topic, value)
+    assert producer.flush(30) == 0
+
+
+def copy_of_a_prediction(stream: Stream, **changes: object) -> bytes:
+    """A published prediction, with changes."""
+    return json.dumps({**stream.published()[0], **changes}).encode()
+
+
+INSERT_HOURS = """
+    insert into churn_metrics_hourly
+    select (json_populate_record(null::churn_metrics_hourly, (value::jsonb || '{"updated_at": "now"}')::json)).*
+    from json_array_elements(%s::json)
+"""
+INSERT_DAYS = """
+    insert into churn_metrics_daily
+    select (json_populate_record(null::churn_metrics_daily, (value::jsonb || '{"updated_at": "now"}')::json)).*
+    from json_array_elements(%s::json)
+"""
+
+
+def compute_hours(stream: Stream) -> None:
+    """What the hourly and daily metrics do: their tables as of now."""
+    connection = stream.connection
+    first, last = stream.rows("select min(hour_timestamp), max(hour_timestamp) + interval '1 hour' from dirty_hours")[0]
+    hours = hourly_figures(connection, first, last)  # type: ignore[arg-type]  # rows of any query are objects
+    days = daily_figures(hours)
+    for insert, frame in ((INSERT_HOURS, hours), (INSERT_DAYS, days)):
+        connection.execute(insert, (frame.to_json(orient="records", date_format="iso", double_precision=15),))
+
+
+def live(stream: Stream) -> None:
+    """Give a stream a past: batches, duplicates, dead letters, high risk, aborted events, a skip, and a replay."""
+    first = event(0)
+    stream.send([first, *(event(number, NumOfProducts=1 + number % 4) for number in range(60)), first, b"bad"])
+    replayed = stream.stream()
+    abort(stream, [event(1), event(2)])
+    stream.send([event(number, Age=None) for number in range(30)])
+    stream.stream(commit_events=10)
+    stream.send([event(number) for number in range(5)], partition=1)
+    topic = stream.config.events_topic
+    with reset.at_rest(stream.config, topic) as connection:
+        move = reset.plan(connection, stream.config, topic=topic, partition=1, to="latest")
+        assert move is not None
+        reset.apply(connection, move, reason="not wanted")
+    stream.send([event(number) for number in range(20)])
+    stream.stream()
+    compute_hours(stream)
+    stream.materialize(replayed.batch)
+
+
+def with_low_threshold(stream: Stream) -> Stream:
+    """The stream with a threshold that the small model's scores reach."""
+    stream.config = replace(stream.config, high_risk_threshold=0.5)
+    return stream
+
+
+@pytest.fixture
+def own(stream: Stream) -> Stream:
+    """A stream with a past, whose topics the test may change."""
+    live(with_low_threshold(stream))
+    return stream
+
+
+@pytest.fixture(scope="module")
+def past(stack: Stack, template_database: str, bundle_uri: str) -> StreamConfig:
+    """A stream with a past, which nobody changes."""
+    with with_low_threshold(new_stream(copy_database(stack, template_database), bundle_uri)) as stream:
+        live(stream)
+    return stream.config
+
+
+@pytest.fixture
+def lived(stack: Stack, past: StreamConfig) -> Iterator[Stream]:
+    """A stream with a past: a database of its own, and topics that the test must not change."""
+    copy = copy_database(stack, str(conninfo_to_dict(past.dsn)["dbname"]))
+    with Stream(replace(past, dsn=copy)) as stream:
+        yield stream
+
+
+def test_every_law_holds_for_a_stream_with_a_past(lived: Stream) -> None:
+    found = laws(lived)
+
+    assert [law.broken for law in found.values() if not law.holds] == []
+    assert found["conservation"].figures["duplicates"] == 1
+    assert found["conservation"].figures["dead_letters"] == 1
+    assert found["ledger"].figures["skipped_offsets"] == 5
+    assert found["published"].figures["published"] == found["event ids"].figures["rows"] == 111
+    assert found["high-risk predictions"].figures["count"] > 0
+    assert found["hours"].figures["outdated"] > 0  # the replay came after the hours were computed
+
+
+def test_nothing_at_all_breaks_no_law(stream: Stream) -> None:
+    assert broken(stream) == set()
+
+
+def test_without_topics_no_law_is_broken(stream: Stream) -> None:
+    stream.config = replace(stream.config, events_topic="no-such-events", predictions_topic="no-such-predictions")
+
+    assert broken(stream) == set()
+
+
+@pytest.mark.parametrize(
+    ("damage", "law"),
+    [
+        (
+            "alter table stream_batches drop constraint conservation; update stream_batches set events = events + 1",
+            "conservation",
+        ),
+        (
+            "update stream_batches set predictions = predictions + 1, events = events + 1 where replays = 0",
+            "rows of batches",
+        ),
+        (
+            "update stream_batches set archived = now() where replays = 0",
+            "rows of batches",
+        ),
+        (
+            "delete from dead_letter_events",
+            "rows of batches",
+        ),
+        (
+            "update churn_predictions set batch = 'unknown' where event_id = (select min(event_id::text)::uuid "
+            "from churn_predictions)",
+            "rows of batches",
+        ),
+        (
+            "alter table churn_predictions drop constraint churn_predictions_pkey; "
+            "insert into churn_predictions (event_id, customer_id, prediction, risk_score, predicted_at, "
+            "event_timestamp, model_version, credit_score, geography, gender, tenure, balance, num_of_products, "
+            "has_cr_card, is_active_member, estimated_salary, batch, kafka_partition, kafka_offset) "
+            "select event_id, customer_id, prediction, risk_score, predicted_at, event_timestamp, model_version, "
+            "credit_score, geography, gender, tenure, balance, num_of_products, has_cr_card, is_active_member, "
+            "estimated_salary, batch, kafka_partition, kafka_offset from churn_predictions limit 1",
+            "event ids",
+        ),
+        (
+            "update churn_predictions set kafka_offset = 0 where kafka_partition = 0 and kafka_offset = 3",
+            "offsets once",
+        ),
+        (
+            "update churn_predictions set kafka_offset = 7000 where kafka_partition = 0 and kafka_offset = 3",
+            "offsets in ranges",
+        ),
+        (
+            "update dead_letter_events set kafka_offset = 7000",
+            "offsets in ranges",
+        ),
+        ("delete from stream_skips", "ledger"),
+        ("delete from stream_ranges where batch = (select max(batch) from stream_ranges)", "ledger"),
+        (
+            "alter table stream_ranges drop constraint no_offset_in_two_batches; "
+            "update stream_ranges set start_offset = start_offset - 1 where start_offset > 0",
+            "ledger",
+        ),
+        ("update stream_positions set first_offset = first_offset - 1", "ledger"),
+        ("update stream_positions set covered_to = next_offset + 1", "ledger"),
+        (
+            "update churn_batch_hours set risk_sum = risk_sum + 0.5",
+            "hours of batches",
+        ),
+        (
+            "update churn_batch_hours set total_predictions = total_predictions + 1",
+            "hours of batches",
+        ),
+        ("delete from churn_batch_hours", "hours of batches"),
+        ("update churn_metrics_hourly set version = 900", "hours"),
+        (
+            "update churn_metrics_hourly m set version = d.version, avg_balance = avg_balance + 1 from dirty_hours d "
+            "where d.hour_timestamp = m.hour_timestamp",
+            "hours",
+        ),
+        ("delete from dirty_hours", "hours"),
+        ("update churn_metrics_daily set total_predictions = total_predictions + 1", "days"),
+        ("update churn_metrics_daily set avg_age = avg_age + 1", "days"),
+        ("update churn_predictions set risk_score = risk_score / 2", "published"),
+        (
+            "delete from churn_predictions where event_id = (select min(event_id::text)::uuid from churn_predictions)",
+            "published",
+        ),
+        ("delete from high_risk_customers", "high-risk predictions"),
+        ("update high_risk_customers set risk_score = 0.99", "high-risk predictions"),
+        ("insert into high_risk_customers select gen_random_uuid(), batch, 1, 0.9, geography, gender, age, balance, "
+         "detected_at from high_risk_customers limit 1", "high-risk predictions"),
+        (
+            "insert into stream_batches (batch, opened) values ('a', now()), ('b', now())",
+            "open batch",
+        ),
+        (
+            "drop index model_versions_champion; insert into model_versions (version, uri, run_id, metrics, "
+            "promoted_at) values (9, '', '', '{}', now())",
+            "champion",
+        ),
+    ],
+)  # fmt: skip
+def test_a_broken_law_is_found(stack: Stack, lived: Stream, damage: LiteralString, law: str) -> None:
+    # The platform's own login may not drop what keeps the laws.
+    with psycopg.connect(stack.owner_dsn, dbname=str(conninfo_to_dict(lived.config.dsn)["dbname"])) as owner:
+        owner.execute(damage)
+
+    found = laws(lived)
+
+    assert not found[law].holds
+    assert found[law].broken
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="one that is there already"),
+        pytest.param({"event_id": "01936c5e-7d3b-7c4e-9f61-3b1f0c2a8d10"}, id="one that is not in the table"),
+    ],
+)
+def test_a_prediction_too_many_in_the_topic_is_found(own: Stream, changes: dict[str, object]) -> None:
+    publish(own, copy_of_a_prediction(own, **changes))
+
+    assert broken(own) == {"published"}
+
+
+def test_a_message_that_is_no_prediction_is_found(own: Stream) -> None:
+    publish(own, b"hello")
+
+    assert broken(own) == {"published"}
+
+
+def test_a_prediction_that_never_reached_the_topic_is_found(lived: Stream) -> None:
+    config = replace(lived.config, predictions_topic=f"{lived.config.predictions_topic}-empty")
+    topics.create_missing(lived.admin, config)
+    lived.config = config
+
+    found = laws(lived)["published"]
+
+    assert found.figures["broken"] == 111
+    assert "not published" in found.broken[0]
+
+
+def test_a_predictions_topic_that_is_gone_is_found(lived: Stream) -> None:
+    lived.config = replace(lived.config, predictions_topic="gone-predictions")
+
+    assert broken(lived) == {"published"}
+
+
+def test_an_event_that_the_position_moved_over_is_found(own: Stream) -> None:
+    own.send([event(1)], partition=2)
+    own.connection.execute("update stream_positions set next_offset = next_offset + 1 where kafka_partition = 2")
+
+    found = laws(own)["ledger"]
+
+    assert not found.holds
+    assert "no batch read" in found.broken[0]
+
+
+def test_predictions_that_retention_has_deleted_from_the_topic_are_not_missed(own: Stream) -> None:
+    admin, name = own.admin, own.config.predictions_topic
+    ends = topics.list_offsets(admin, topics.describe(admin, name), topics.LATEST)
+    for future in admin.delete_records(
+        [TopicPartition(name, number, end // 2) for number, end in ends.items()]
+    ).values():
+        future.result()
+
+    found = laws(own)["published"]
+
+    assert found.holds, found.broken
+    assert found.figures["deleted"] == 111 - found.figures["published"] > 0
+
+
+def test_predictions_that_were_never_published_only_wait(stream: Stream) -> None:
+    stream.send([event(number) for number in range(9)])
+    stream.stream()
+    stream.commit_and_die(stream.plan(), [event(number) for number in range(9, 20)])
+
+    found = laws(stream)
+
+    assert [law.broken for law in found.values() if not law.holds] == []
+    assert found["published"].figures["not_yet_published"] == 11
+
+
+def test_an_archived_batch_has_left_the_table_and_is_not_missed(lived: Stream) -> None:
+    lived.connection.execute(
+        "with gone as (update stream_batches set archived = now() where replays = 0 returning batch) "
+        "delete from churn_predictions p using gone where p.batch = gone.batch"
+    )
+
+    found = laws(lived)
+
+    assert [law.broken for law in found.values() if not law.holds] == []
+    assert found["published"].figures["archived"] == found["rows of batches"].figures["archived_predictions"] > 0
+
+
+def test_it_holds_while_the_stream_is_live(stream: Stream) -> None:
+    stopped = threading.Event()
+    key = stream.plan()
+    running = threading.Thread(target=stream.materialize, args=(key,), kwargs={"idle_seconds": 3, "commit_events": 50})
+    running.start()
+
+    def feed() -> None:
+        while not stopped.is_set():
+            stream.send([event(number) for number in range(20)])  # no more than is read meanwhile
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    try:
+        wait_until(lambda: stream.batch(key).events > 500)
+        found = [law for _ in range(3) for law in verification.verify(stream.config)]
+    finally:
+        stopped.set()
+        feeding.join()
+        running.join()
+
+    assert [law for law in found if not law.holds] == []
+    assert broken(stream) == set()
+
+
+def test_an_offset_belongs_to_the_range_of_its_batch_whichever_topic_it_was_of() -> None:
+    ranges = Ranges(
+        batch=np.array([0, 0, 0, 2]),
+        kafka_partition=np.array([0, 1, 1, 0]),
+        partition=np.array([5, 6, 7, 5]),
+        start=np.array([10, 0, 100, 20]),
+        end=np.array([20, 10, 110, 30]),
+    )
+
+    found = ranges.partition_of(
+        np.array([0, 0, 0, 0, 0, 1, 2, 2, -1]),
+        np.array([0, 0, 1, 1, 1, 0, 0, 3, 0]),
+        np.array([10, 20, 9, 100, 50, 10, 29, 20, 10]),
+    )
+
+    assert found.tolist() == [5, -1, 6, 7, -1, -1, 5, -1, -1]

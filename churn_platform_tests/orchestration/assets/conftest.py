@@ -1,0 +1,27 @@
+"""A stream with its assets for each test."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import psycopg
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from churn_platform.database import model_versions
+from churn_platform.kafka import topics
+from churn_platform.orchestration.resources.kafka import KafkaResource
+from churn_platform.settings import settings
+from churn_platform_tests.orchestration.assets.graph import Assets
+
+
+@pytest.fixture
+def assets(platform: str, bundle_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Assets]:
+    """Empty topics, a champion, and an instance that has seen nothing."""
+    monkeypatch.setenv("BATCH_SECONDS", "0.5")
+    monkeypatch.setenv("IDLE_SECONDS", "0.5")
+    settings.cache_clear()
+    topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    with psycopg.connect(platform, autocommit=True) as connection, dg.DagsterInstance.ephemeral() as instance:
+        model_versions.register(connection, version=7, uri=bundle_uri, run_id="training", metrics={})
+        model_versions.promote(connection, 7)
+        yield Assets(instance, connection)

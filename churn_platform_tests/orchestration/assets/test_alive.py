@@ -1,0 +1,175 @@
+"""A run of churn_predictions is alive from its first moment to its last, and reports its batch once or not at all."""
+
+import threading
+from collections.abc import Callable
+
+import dagster as dg
+import psycopg
+import pytest
+
+from churn_platform.database import ledger
+from churn_platform.definitions import defs
+from churn_platform.orchestration.stream_sensors import DEAD_SECONDS, STREAM_TAG
+from churn_platform.stream import faults
+from churn_platform.stream.faults import FaultPoint
+from churn_platform_tests.orchestration.assets.graph import Assets
+from churn_platform_tests.orchestration.test_stream_sensors import Ticks
+from churn_platform_tests.stream.streams import event
+from churn_platform_tests.waiting import wait_until
+
+RISKY = {"NumOfProducts": 4, "Age": 60, "Geography": "Germany", "Gender": "Female"}
+
+
+class Running:
+    """A streaming run of the sensor's in a thread, as far as a fault point, where something is done once."""
+
+    def __init__(self, assets: Assets, key: str, point: FaultPoint, at_point: Callable[[], None]) -> None:
+        self.reached = threading.Event()
+        self._assets, self._key, self._point, self._at_point = assets, key, point, at_point
+        self._thread = threading.Thread(target=self._run)
+
+    def _hook(self, point: FaultPoint) -> None:
+        if point is self._point and not self.reached.is_set():
+            self._at_point()
+            self.reached.set()
+
+    def _run(self) -> None:
+        defs.resolve_job_def("prediction_stream_job").execute_in_process(
+            instance=self._assets.instance,
+            partition_key=self._key,
+            tags={STREAM_TAG: "live"},
+            raise_on_error=False,
+        )
+
+    def __enter__(self) -> "Running":
+        faults.hook = self._hook
+        self._thread.start()
+        assert self.reached.wait(60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        faults.hook = None
+        self._thread.join(120)
+        assert not self._thread.is_alive()
+
+
+def _record(assets: Assets) -> dg.DagsterRun:
+    (run,) = assets.instance.get_runs(dg.RunsFilter(tags={STREAM_TAG: "live"}))
+    return run
+
+
+def _materializations(assets: Assets, key: str) -> int:
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("churn_predictions"), asset_partitions=[key])
+    return len(assets.instance.fetch_materializations(wanted, limit=10).records)
+
+
+def _report(assets: Assets, result: dg.SensorResult) -> None:
+    """Store what a tick reports, as the daemon does."""
+    for each in result.asset_events:
+        assets.instance.report_runless_asset_event(each)
+
+
+@pytest.fixture
+def ticks(assets: Assets, platform: str) -> Ticks:
+    return Ticks(assets.instance, platform)
+
+
+def test_a_run_that_explains_what_is_left_after_closing_its_batch_is_alive_for_as_long_as_that_takes(
+    assets: Assets, ticks: Ticks, platform: str
+) -> None:
+    assets.send(*(event(number, **RISKY) for number in range(10)))
+    key = assets.plan()
+    with psycopg.connect(platform) as slow:
+
+        def hold_up_the_explaining() -> None:
+            slow.execute("update high_risk_customers set reasons = null")  # as if none were explained yet
+            slow.commit()
+            slow.execute("lock table high_risk_customers in access exclusive mode")
+
+        with Running(assets, key, FaultPoint.AFTER_CLOSING, hold_up_the_explaining):
+            with ticks.connect() as connection:
+                waiting = "select exists (select from pg_locks where not granted and locktype = 'relation')"
+                wait_until(lambda: connection.execute(waiting).fetchone() == (True,), what="it to explain")
+            assets.send(event(100))
+            launched = ticks.tick()
+            ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+            again = ticks.tick()
+            assert _record(assets).status == dg.DagsterRunStatus.STARTED
+            _report(assets, launched)
+            _report(assets, again)
+            slow.commit()
+
+    assert len(launched.run_requests or []) == 1  # the lock is free: another run streams meanwhile
+    assert _record(assets).status == dg.DagsterRunStatus.SUCCESS
+    _report(assets, ticks.tick())
+    assert _materializations(assets, key) == 1
+    with ticks.connect() as connection:
+        left = connection.execute("select count(*) from high_risk_customers where reasons is null").fetchone()
+    assert left == (0,)
+
+
+def test_a_run_is_alive_after_its_asset_has_ended_until_its_process_does(assets: Assets, ticks: Ticks) -> None:
+    assets.send(event(1))
+
+    _, result = assets.stream()
+
+    with ticks.connect() as connection:
+        assert result.run_id in ledger.streaming_sessions(connection)
+        with ledger.dead_run(connection, result.run_id) as is_dead:
+            assert not is_dead
+
+
+def test_a_run_that_was_failed_while_it_had_no_session_never_succeeds_and_reports_nothing(
+    assets: Assets, platform: str
+) -> None:
+    assets.send(*(event(number) for number in range(10)))
+    key = assets.plan()
+
+    def be_taken_for_dead() -> None:
+        """As a process that is frozen for longer than its lease: PostgreSQL ends its sessions, and a tick fails it."""
+        run = _record(assets)
+        with psycopg.connect(platform, autocommit=True) as connection:
+
+            def is_failed() -> bool:
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%%' || %s",
+                    (run.run_id,),
+                )
+                with ledger.dead_run(connection, run.run_id) as is_dead:
+                    if is_dead:
+                        assets.instance.report_run_failed(run, "Its process is gone.")
+                    return is_dead
+
+            wait_until(is_failed, what="its sessions to end")
+
+    with Running(assets, key, FaultPoint.BEFORE_CLOSING, be_taken_for_dead):
+        pass
+
+    assert _record(assets).status == dg.DagsterRunStatus.FAILURE
+    assert _materializations(assets, key) == 0
+    failed = [each for each in assets.instance.all_logs(_record(assets).run_id) if "taken for dead" in str(each)]
+    assert failed
+
+
+def test_a_batch_that_another_run_closed_is_reported_once(assets: Assets, ticks: Ticks, platform: str) -> None:
+    assets.send(*(event(number) for number in range(10)))
+    key = assets.plan()
+
+    def lose_the_stream() -> None:
+        """As a process that is frozen while its standby takes over, and thaws before anybody took it for dead."""
+        with psycopg.connect(platform, autocommit=True) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
+                (ledger.session_name(_record(assets).run_id),),
+            )
+            ledger.take_over(connection, batch="of the standby", run_id="standby")
+
+    with Running(assets, key, FaultPoint.BEFORE_CLOSING, lose_the_stream):
+        pass
+
+    assert _record(assets).status == dg.DagsterRunStatus.SUCCESS
+    assert _materializations(assets, key) == 0
+    _report(assets, ticks.tick())
+    assert _materializations(assets, key) == 1
+    _report(assets, ticks.tick())
+    assert _materializations(assets, key) == 1

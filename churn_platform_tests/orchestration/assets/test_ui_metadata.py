@@ -1,0 +1,161 @@
+"""What materializations show: pictures that the UI draws in their place, tables of rows, and nobody's name."""
+
+import base64
+import re
+from datetime import UTC, datetime
+from xml.etree import ElementTree as ET
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from churn_platform.database.batch_rows import RISK_BINS, BatchRows
+from churn_platform.database.ledger import Batch
+from churn_platform.orchestration.assets import charts
+from churn_platform.orchestration.assets.batches import side_tables
+from churn_platform.orchestration.assets.ui_metadata import distributions, preview, rows_table
+from churn_platform.schema.generator import generate_customers
+from churn_platform.settings import settings
+
+SHOWN_INLINE = 1_000  # characters of markdown from which the UI hides it behind a link
+
+counts = st.lists(st.integers(0, 10**9), max_size=24)
+
+
+def svg_of(markdown: str) -> ET.Element:
+    found = re.fullmatch(r"!\[[^\]]*\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", markdown)
+    assert found is not None, markdown
+    return ET.fromstring(base64.b64decode(found[1]))  # noqa: S314  we wrote it
+
+
+def bars_of(markdown: str) -> list[tuple[str, str]]:
+    """Colour and outline of the bars, from left to right."""
+    return [
+        (path.attrib["fill"], path.attrib["d"])
+        for path in svg_of(markdown).iter("{http://www.w3.org/2000/svg}path")
+        if "fill" in path.attrib
+    ]
+
+
+@given(counts=counts, labels=st.lists(st.text(max_size=200), max_size=24), marked=st.none() | st.integers(0, 24))
+def test_any_picture_is_drawn_where_it_stands(counts: list[int], labels: list[str], marked: int | None) -> None:
+    printable = [re.sub(r"[^\x20-\ud7ff]", "", label) for label in labels]
+
+    text = charts.markdown(charts.Chart(counts, printable, marked), "a picture")
+
+    assert len(text) < SHOWN_INLINE
+    assert svg_of(text).attrib["width"] == str(charts.WIDTH)
+
+
+def test_a_bar_is_as_high_as_its_count_and_a_rare_value_is_seen() -> None:
+    ((_, outline),) = bars_of(charts.markdown(charts.Chart([10_000, 5_000, 0, 1], ["a", "b", "c", "d"]), ""))
+
+    heights = [int(height) for height in re.findall(r"v-(\d+)", outline)]
+    assert heights == [charts.HEIGHT, charts.HEIGHT // 2, 1]
+
+
+def test_bars_from_a_threshold_on_have_the_second_colour() -> None:
+    bars = bars_of(charts.markdown(charts.Chart([1, 1, 1], ["0", "1"], marked_from=2), ""))
+
+    assert [colour for colour, _ in bars] == [charts.BAR_COLOUR, charts.MARKED_COLOUR]
+    assert bars[1][1].startswith(f"M{round(2 * charts.WIDTH / 3)} ")
+
+
+def test_a_histogram_counts_every_known_value_once() -> None:
+    values = np.array([18.0, 18.5, 92.0, np.nan, 40.0])
+
+    chart = charts.histogram(values)
+
+    assert sum(chart.counts) == 4
+    assert chart.labels == ["18", "92"]
+
+
+def test_whole_numbers_of_a_small_range_have_a_bar_each() -> None:
+    chart = charts.histogram(np.array([3, 1, 1, 4]))
+
+    assert (chart.counts, chart.labels) == ([2, 0, 1, 1], ["1", "2", "3", "4"])
+
+
+@pytest.mark.parametrize("values", [np.array([]), np.array([np.nan, np.nan]), np.array([7.0])])
+def test_a_histogram_of_little_or_nothing_is_a_picture_all_the_same(values: np.ndarray) -> None:
+    assert svg_of(charts.markdown(charts.histogram(values), "")) is not None
+
+
+def test_customers_are_shown_without_their_names() -> None:
+    customers = generate_customers(20, seed=1)
+
+    shown = {**preview(customers), **distributions(customers, "Age", "Geography")}
+
+    table = shown["preview"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert len(table.records) == settings().preview_rows
+    assert {"Firstname", "Lastname"} < set(customers.columns)
+    assert not {"Firstname", "Lastname"} & table.records[0].data.keys()
+    assert {"distribution_Age", "distribution_Geography"} < shown.keys()
+
+
+def test_no_row_is_shown_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREVIEW_ROWS", "0")
+    settings.cache_clear()
+    try:
+        assert preview(generate_customers(20, seed=1)) == {}
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+
+
+def test_cells_are_what_people_read() -> None:
+    moment = datetime(2026, 11, 24, 9, 15, 30, 123456, UTC)
+    row = {"n": np.int64(3), "x": 0.123456789, "gap": float("nan"), "none": None, "when": moment, "name": "a"}
+
+    table = rows_table("rows", [row])["rows"]
+
+    assert isinstance(table, dg.TableMetadataValue)
+    assert table.records[0].data == {
+        "n": 3,
+        "x": 0.1235,
+        "gap": None,
+        "none": None,
+        "when": "2026-11-24 09:15:30.123",
+        "name": "a",
+    }
+    assert [column.type for column in table.schema.columns][:2] == ["int", "float"]
+
+
+def test_a_frame_of_other_types_has_pictures_too() -> None:
+    frame = pd.DataFrame({"split": ["train", "test", "train"], "flag": np.array([0, 1, 1], dtype=np.int8)})
+
+    assert distributions(frame, "split", "flag").keys() == {"distribution_split", "distribution_flag"}
+
+
+def test_the_riskiest_customers_are_shown_with_their_reasons_in_words() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    batch = Batch("20260101T000000000Z", now, now, now, now, now, now, "run", 1, 2, 2, 0, 0, 1, 0, None, None)
+    reasons = [
+        {"feature": "Age", "value": 58.0, "contribution": 1.31},
+        {"feature": "NumOfProducts", "value": 1.0, "contribution": 0.4},
+        {"feature": "Geography", "value": "Germany", "contribution": 0.3},
+        {"feature": "Tenure", "value": 5.0, "contribution": -0.02},
+    ]
+    rows = BatchRows(
+        risk_scores=[0] * RISK_BINS,
+        models={1: 2},
+        first=[],
+        high_risk=2,
+        customers_at_risk=1,
+        riskiest=[{"customer_id": 1, "reasons": reasons}, {"customer_id": 2, "reasons": None}],
+        reasons=[],
+    )
+
+    (shown,) = side_tables(batch, rows)
+
+    table = shown.metadata["riskiest"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [record.data["reasons"] for record in table.records] == [
+        "Age 58 raises the risk (+1.31); NumOfProducts 1 raises the risk (+0.40); "
+        "Geography Germany raises the risk (+0.30)",
+        "not yet known",
+    ]

@@ -1,0 +1,153 @@
+"""Dagster's storage: how many connections it makes, and what a restart of PostgreSQL does to it."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from churn_platform.database.connections import pinned_url
+from churn_platform.deployment.dagster_servers import STORAGE
+from churn_platform.deployment.web import answers
+from churn_platform.local.ports import HOST
+from churn_platform.local.postgres import in_schema
+from churn_platform.local.stack import Stack
+from churn_platform.orchestration.instance_storage import _engine
+from churn_platform_tests.waiting import wait_until
+
+QUERIES = 20
+
+
+@pytest.fixture
+def url(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where Dagster's storage is, as a stack says it."""
+    parts = psycopg.conninfo.conninfo_to_dict(database)
+    address = f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    url = in_schema(address, "dagster")
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", url)
+    return url
+
+
+@pytest.fixture
+def home(url: str, tmp_path: Path) -> Path:
+    """A DAGSTER_HOME with the storage of a running stack."""
+    assert url
+    (tmp_path / "dagster.yaml").write_text(STORAGE)
+    return tmp_path
+
+
+@pytest.fixture
+def observer(stack: Stack, url: str) -> Iterator[psycopg.Connection]:
+    """A connection of the superuser's to the same database."""
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    with psycopg.connect(stack.owner_dsn, dbname=name, autocommit=True) as connection:
+        yield connection
+
+
+def ask(home: Path) -> None:
+    """What a tick of a sensor does: an instance of its own, and a few questions."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        for _ in range(QUERIES):
+            instance.get_runs_count()
+        instance.all_instigator_state()
+        instance.fetch_run_status_changes(dg.DagsterEventType.RUN_START, limit=1)
+
+
+def sessions(observer: psycopg.Connection) -> set[int]:
+    """Server processes of all other sessions of the database."""
+    return {
+        pid
+        for (pid,) in observer.execute(
+            "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        )
+    }
+
+
+def test_instances_of_a_process_share_connections_that_are_kept(home: Path, observer: psycopg.Connection) -> None:
+    ask(home)
+    kept = sessions(observer)
+    ask(home)
+    ask(home)
+    assert kept
+    assert sessions(observer) == kept
+
+
+def test_a_connection_that_postgres_ended_is_replaced(home: Path, observer: psycopg.Connection) -> None:
+    ask(home)
+    before = sessions(observer)
+    observer.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", (list(before),))
+    wait_until(lambda: not sessions(observer) & before, what="the sessions to end")
+    ask(home)
+    assert sessions(observer)
+    assert not sessions(observer) & before
+
+
+def test_what_the_tables_have_is_asked_once_by_all_instances(home: Path, url: str) -> None:
+    ask(home)
+    statements: list[str] = []
+
+    @sa.event.listens_for(_engine(pinned_url(url)), "before_cursor_execute")
+    def note(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    ask(home)
+
+    assert [statement for statement in statements if "instigators" in statement]
+    assert not [statement for statement in statements if "pg_catalog" in statement]
+
+
+@pytest.fixture
+def webserver(home: Path) -> Iterator[str]:
+    """Address of Dagster's own web server on that storage."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "dagster_webserver", "--empty-workspace", "--host", HOST, "--port", str(port)]
+    with subprocess.Popen(command, env={**os.environ, "DAGSTER_HOME": str(home)}, cwd=home) as process:
+        try:
+            wait_until(
+                lambda: answers(f"http://{HOST}:{port}/server_info"), timeout=90, what="the web server to answer"
+            )
+            yield f"http://{HOST}:{port}"
+        finally:
+            process.terminate()
+
+
+def set_limit(webserver: str, limit: int) -> httpx.Response:
+    """Write to the storage through the web server."""
+    mutation = 'mutation($limit: Int!) { setConcurrencyLimit(concurrencyKey: "restarted", limit: $limit) }'
+    return httpx.post(
+        f"{webserver}/graphql", json={"query": mutation, "variables": {"limit": limit}}, timeout=60, trust_env=False
+    )
+
+
+def test_the_web_servers_first_mutation_after_a_restart_of_postgres_is_carried_out(
+    webserver: str, home: Path, stack: Stack
+) -> None:
+    assert set_limit(webserver, 3).json() == {"data": {"setConcurrencyLimit": True}}
+
+    stack.stop_part("postgres")
+    stack.start_part("postgres")
+    answer = set_limit(webserver, 4)
+
+    assert (answer.status_code, answer.json()) == (200, {"data": {"setConcurrencyLimit": True}})
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert instance.event_log_storage.get_concurrency_info("restarted").slot_count == 4
+
+
+def test_a_storage_with_the_web_servers_limits_outlives_a_restart_of_postgres(home: Path, stack: Stack) -> None:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
+        before = (instance.get_runs_count(), instance.all_instigator_state())
+
+        stack.stop_part("postgres")
+        stack.start_part("postgres")
+
+        assert (instance.get_runs_count(), instance.all_instigator_state()) == before

@@ -1,0 +1,366 @@
+"""Maintenance on a Dagster instance whose records are in PostgreSQL, as those of the platform are."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, LiteralString
+from urllib.parse import urlsplit
+
+import dagster as dg
+import psycopg
+import pytest
+from confluent_kafka.admin import AdminClient
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickData, TickStatus
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from psycopg.conninfo import conninfo_to_dict
+
+from churn_platform.database import ledger
+from churn_platform.definitions import defs
+from churn_platform.kafka import topics
+from churn_platform.local.postgres import in_schema
+from churn_platform.local.stack import Stack
+from churn_platform.orchestration import pruning
+from churn_platform.orchestration.partitions import batch_key, batches, hour_key, hours
+from churn_platform.orchestration.pruning import Budget, prune_partitions, prune_runs, prune_ticks
+from churn_platform.orchestration.resources.kafka import KafkaResource
+from churn_platform.settings import settings
+
+NOW = datetime.now(UTC)
+BEFORE = NOW - timedelta(days=14)
+ENOUGH = 60.0  # seconds
+
+
+@dg.asset(
+    partitions_def=batches,
+    check_specs=[dg.AssetCheckSpec("conservation", asset="churn_predictions")],
+)
+def churn_predictions() -> Iterator[dg.MaterializeResult[None]]:
+    """Stands for the asset of that name: what it leaves in Dagster's tables is the same."""
+    yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(check_name="conservation", passed=True)])
+
+
+@dg.asset(partitions_def=hours)
+def churn_metrics_hourly() -> None:
+    """Stands for the asset of that name."""
+
+
+@dg.asset
+def champion_model() -> None:
+    """Stands for the asset of that name."""
+
+
+class Records:
+    """A Dagster instance, the ledger beside it, and time that passes when told."""
+
+    def __init__(self, instance: dg.DagsterInstance, connection: psycopg.Connection) -> None:
+        self.instance, self.connection = instance, connection
+
+    def batch(self, *, days: float, closed: bool = True, reported: bool = True, opened: bool = True) -> str:
+        """A batch that was planned, opened and closed so many days ago, as the ledger has it."""
+        moment = NOW - timedelta(days=days)
+        key = batch_key(moment)
+        self.connection.execute(
+            "insert into stream_batches (batch, planned, opened, closed, reported) values (%s, %s, %s, %s, %s)",
+            (key, moment, moment if opened else None, moment if closed and opened else None, reported),
+        )
+        self.instance.add_dynamic_partitions(str(batches.name), [key])
+        return key
+
+    def materialize(self, asset: dg.AssetsDefinition, key: str | None = None, *, days: float) -> str:
+        """A run that ended so many days ago; its id."""
+        result = dg.materialize([asset], instance=self.instance, partition_key=key)
+        assert result.success
+        self.age(result.run_id, days)
+        return result.run_id
+
+    def age(self, run_id: str, days: float) -> None:
+        """Let a run, or all events of none, lie so many days back."""
+        moment = NOW - timedelta(days=days)
+        self.connection.execute(
+            "update dagster.runs set create_timestamp = %s, update_timestamp = %s, start_time = %s, end_time = %s "
+            "where run_id = %s",
+            (moment, moment, moment.timestamp(), moment.timestamp(), run_id),
+        )
+        self.connection.execute("update dagster.event_logs set timestamp = %s where run_id = %s", (moment, run_id))
+
+    def run(self, key: str, status: dg.DagsterRunStatus, *, days: float, last: str | None = None) -> str:
+        """A run of a batch, or of those from key to last, in some state since so many days; its id."""
+        tags = {pruning.PARTITION_TAG: key} if last is None else {pruning.FIRST_TAG: key, pruning.LAST_TAG: last}
+        run = self.instance.create_run_for_job(defs.resolve_job_def("prediction_stream_job"), tags=tags, status=status)
+        self.age(run.run_id, days)
+        return run.run_id
+
+    def prune_partitions(self, **changes: Any) -> dict[str, int]:
+        """Prune partitions of more than two weeks ago."""
+        given = {"before": BEFORE, "budget": Budget(ENOUGH), **changes}
+        return prune_partitions(self.instance, self.connection, **given)
+
+    def prune_runs(self, **changes: Any) -> dict[str, int]:
+        """Prune runs of more than two weeks ago."""
+        return prune_runs(self.instance, **{"before": BEFORE, "budget": Budget(ENOUGH), **changes})
+
+    def keys(self) -> list[str]:
+        """Prediction partitions."""
+        return sorted(self.instance.get_dynamic_partitions(str(batches.name)))
+
+    def runs(self) -> set[str]:
+        """Ids of all runs."""
+        return set(self.instance.get_run_ids())
+
+    def materialized(self, asset: dg.AssetsDefinition) -> set[str]:
+        """Partitions of an asset that Dagster calls materialized."""
+        return self.instance.get_materialized_partitions(asset.key)
+
+    def count(self, table: LiteralString) -> int:
+        """Rows of a table of Dagster's."""
+        row = self.connection.execute(f"select count(*) from dagster.{table}").fetchone()  # noqa: S608  a literal
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.fixture
+def records(stack: Stack, platform: str) -> Iterator[Records]:
+    name = conninfo_to_dict(platform)["dbname"]
+    url = urlsplit(stack.environment["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+    with tempfile.TemporaryDirectory() as folder:
+        storage = {"postgres": {"postgres_url": in_schema(url, "dagster")}}
+        # JSON is YAML, whatever is in its strings.
+        Path(folder, "dagster.yaml").write_text(json.dumps({"storage": storage, "telemetry": {"enabled": False}}))
+        with (
+            dg.DagsterInstance.from_config(folder) as instance,
+            psycopg.connect(platform, autocommit=True) as connection,
+        ):
+            yield Records(instance, connection)
+
+
+def test_old_partitions_go_with_their_runs_events_and_checks(records: Records) -> None:
+    old, recent = records.batch(days=15), records.batch(days=13)
+    records.materialize(churn_predictions, old, days=15)
+    kept = records.materialize(churn_predictions, recent, days=13)
+
+    pruned = records.prune_partitions()
+
+    assert pruned == {"partitions": 1, "runs": 1, "partitions_left_for_next_time": 0}
+    assert records.keys() == [recent]
+    assert records.runs() == {kept}
+    assert records.materialized(churn_predictions) == {recent}
+    assert records.connection.execute("select distinct run_id from dagster.event_logs").fetchall() == [(kept,)]
+    assert records.connection.execute("select run_id from dagster.asset_check_executions").fetchall() == [(kept,)]
+    assert ledger.find_batch(records.connection, old) is not None
+
+
+def test_a_second_time_finds_nothing(records: Records) -> None:
+    records.materialize(churn_predictions, records.batch(days=15), days=15)
+    records.prune_partitions()
+    records.prune_runs()
+
+    assert records.prune_partitions() == {"partitions": 0, "runs": 0, "partitions_left_for_next_time": 0}
+    assert set(records.prune_runs().values()) == {0}
+
+
+def test_partitions_beyond_the_newest_go_however_young_they_are(records: Records) -> None:
+    keys = [records.batch(days=days) for days in (5, 4, 3, 2, 1)]
+
+    pruned = records.prune_partitions(keep=2)
+
+    assert pruned["partitions"] == 3
+    assert records.keys() == keys[3:]
+
+
+def test_what_is_open_unreported_or_has_a_live_run_stays_however_old(records: Records) -> None:
+    open_one = records.batch(days=20, closed=False)
+    unreported = records.batch(days=19, reported=False)
+    replayed = records.batch(days=18)
+    backfilled = [records.batch(days=days) for days in (17, 16, 15)]
+    runs = {
+        records.run(replayed, dg.DagsterRunStatus.STARTED, days=18),
+        records.run(backfilled[0], dg.DagsterRunStatus.STARTED, days=0, last=backfilled[-1]),
+    }
+
+    assert records.prune_partitions(keep=0)["partitions"] == 0
+    assert records.prune_runs()["runs"] == 0
+
+    assert records.keys() == sorted([open_one, unreported, replayed, *backfilled])
+    assert records.runs() == runs
+
+
+def test_a_materialization_that_no_run_of_its_own_made_goes_with_its_partition(records: Records) -> None:
+    """As of an orphan: a sensor has reported it, or the run of the batch that followed."""
+    old = records.batch(days=15)
+    records.instance.report_runless_asset_event(dg.AssetMaterialization(churn_predictions.key, partition=old))
+
+    records.prune_partitions()
+
+    assert records.materialized(churn_predictions) == set()
+    assert records.count("event_logs") == 0
+
+
+def test_keys_planned_long_ago_and_never_opened_go_except_for_those_used_next(records: Records) -> None:
+    keys = [records.batch(days=30 - number, opened=False, reported=False) for number in range(6)]
+    active = keys[4]
+    records.run(active, dg.DagsterRunStatus.STARTED, days=0)
+    young = records.batch(days=1, opened=False, reported=False)
+
+    records.prune_partitions()
+
+    assert records.keys() == [*keys[: pruning.KEPT_FOR_REUSE], active, young]
+    assert [key for key in keys if ledger.find_batch(records.connection, key) is None] == [keys[3], keys[5]]
+    assert ledger.unopened_batch(records.connection, excluding=[]) == keys[0]
+
+
+def test_a_key_whose_ledger_row_went_before_a_crash_is_found_again(records: Records) -> None:
+    key = batch_key(NOW - timedelta(days=15))
+    records.instance.add_dynamic_partitions(str(batches.name), [key, "typed by hand"])
+
+    records.prune_partitions()
+
+    assert records.keys() == ["typed by hand"]
+
+
+def test_the_status_of_partitions_counts_those_that_are_left(records: Records) -> None:
+    for days in (15, 13):
+        records.materialize(churn_predictions, records.batch(days=days), days=days)
+    [*_, recent] = records.keys()
+    status(records)
+
+    records.prune_partitions()
+
+    assert status(records) == {recent}
+
+
+def test_old_runs_go_except_for_those_with_the_latest_materialization_or_check(records: Records) -> None:
+    hour = hour_key((NOW - timedelta(days=16)).replace(minute=0))
+    batch = records.batch(days=13)  # closed late: its run is older
+    for _ in range(2):
+        records.materialize(champion_model, days=17)
+        records.materialize(churn_metrics_hourly, hour, days=16)
+    latest = {
+        records.materialize(champion_model, days=16),
+        records.materialize(churn_metrics_hourly, hour, days=15.5),
+        records.materialize(churn_predictions, batch, days=15),
+    }
+    recent = {records.materialize(champion_model, days=1)}
+
+    pruned = records.prune_runs()
+
+    [champion] = [run for run in latest if run not in records.runs()]  # a more recent one is there
+    assert pruned["runs"] == 5
+    assert pruned["runs_kept_for_their_materializations"] == 2
+    assert records.runs() == latest - {champion} | recent
+    assert records.materialized(churn_metrics_hourly) == {hour}
+    assert records.instance.get_latest_materialization_event(champion_model.key) is not None
+    events = records.connection.execute("select distinct run_id from dagster.event_logs").fetchall()
+    assert {run_id for (run_id,) in events} == records.runs()
+
+
+def test_logs_of_a_run_go_with_it(records: Records) -> None:
+    run = records.run("none", dg.DagsterRunStatus.FAILURE, days=15)
+    manager = records.instance.compute_log_manager
+    assert isinstance(manager, LocalComputeLogManager)
+    log = Path(manager.get_captured_local_path([run, "compute_logs", "step"], "err"))
+    log.parent.mkdir(parents=True)
+    log.write_text("a line")
+
+    records.prune_runs()
+
+    assert not log.parent.parent.exists()
+    assert records.runs() == set()
+
+
+def test_old_observations_go_except_for_the_latest(records: Records) -> None:
+    for _ in range(3):
+        records.instance.report_runless_asset_event(dg.AssetObservation("customer_events", metadata={"lag": 1}))
+    records.instance.report_runless_asset_event(dg.AssetObservation("churn_predictions_topic", metadata={"lag": 1}))
+    records.age("", 15)
+
+    assert records.prune_runs()["events_without_run"] == 2
+    assert records.count("event_logs") == 2
+
+
+def test_a_backlog_is_worked_off_as_time_allows(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [records.batch(days=20 - number / 10) for number in range(5)]
+    monkeypatch.setattr(pruning, "STEP", 2)
+    spent = Budget(ENOUGH)
+    looks = iter([False, False, True])
+    monkeypatch.setattr(Budget, "spent", property(lambda _: next(looks, True)))
+
+    assert records.prune_partitions(budget=spent) == {
+        "partitions": 4,
+        "runs": 0,
+        "partitions_left_for_next_time": 1,
+    }
+    assert records.keys() == keys[4:]
+
+
+def test_old_ticks_go_except_for_the_last_of_each(records: Records) -> None:
+    for days in (30, 20, 1):
+        add_tick(records, "stream", days)
+    for days in (40, 30):
+        add_tick(records, "idle", days)
+
+    assert prune_ticks(records.instance, before=BEFORE, budget=Budget(ENOUGH)) == {"ticks": 3}
+
+    left = [records.instance.get_ticks(f"origin of {name}", f"selector of {name}") for name in ("stream", "idle")]
+    assert [[round((NOW.timestamp() - tick.timestamp) / 86400) for tick in ticks] for ticks in left] == [[1], [30]]
+
+
+def test_the_job_does_all_of_it_and_says_what(records: Records) -> None:
+    topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    records.materialize(churn_predictions, records.batch(days=15), days=15)
+    records.run("none", dg.DagsterRunStatus.FAILURE, days=15)
+    add_tick(records, "stream", 20)
+    add_tick(records, "stream", 19)
+
+    result = defs.resolve_job_def("maintenance_job").execute_in_process(instance=records.instance)
+
+    said = {
+        event.step_key: {name: value.value for name, value in event.step_output_data.metadata.items()}
+        for event in result.filter_events(lambda event: event.is_successful_output)
+    }
+    assert said == {
+        "prune_partitions": {"partitions": 1, "runs": 1, "partitions_left_for_next_time": 0},
+        "prune_runs": {
+            "runs": 1,
+            "events_without_run": 0,
+            "runs_kept_for_their_materializations": 0,
+            "runs_left_for_next_time": 0,
+        },
+        "prune_ticks": {"ticks": 1},
+        "archive_predictions": {"files": 0, "batches": 0, "rows": 0},
+        "forget_watching": {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0, "pages": 0},
+    }
+    assert records.runs() == {result.run_id}
+
+
+def test_a_platform_that_has_no_topic_yet_has_nothing_to_archive(records: Records) -> None:
+    assert defs.resolve_job_def("maintenance_job").execute_in_process(instance=records.instance).success
+
+
+def status(records: Records) -> set[str]:
+    """Partitions that the asset page shows as materialized."""
+    value = get_and_update_asset_status_cache_value(
+        records.instance, churn_predictions.key, batches, dynamic_partitions_loader=records.instance
+    )
+    assert value is not None
+    subset = value.deserialize_materialized_partition_subsets(batches)
+    return set(subset.get_partition_keys())
+
+
+def add_tick(records: Records, name: str, days: float) -> None:
+    """A tick of a sensor so many days ago."""
+    records.instance.create_tick(
+        TickData(
+            instigator_origin_id=f"origin of {name}",
+            instigator_name=name,
+            instigator_type=InstigatorType.SENSOR,
+            status=TickStatus.SUCCESS,
+            timestamp=time.time() - days * 86400,
+            selector_id=f"selector of {name}",
+            run_ids=[],
+        )
+    )

@@ -1,0 +1,174 @@
+"""Runs that start slowly, or never, under a real code server: the launcher knows which, and no clock does."""
+
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+import yaml  # type: ignore[import-untyped]
+from confluent_kafka.admin import AdminClient
+
+from churn_platform.database import ledger, model_versions
+from churn_platform.kafka import topics
+from churn_platform.orchestration.partitions import batches
+from churn_platform.orchestration.resources.kafka import KafkaResource
+from churn_platform.orchestration.run_launcher import SESSION_TAG, PatientRunLauncher, Worker, worker_of
+from churn_platform.orchestration.stream_sensors import (
+    DEAD_SECONDS,
+    STREAM_TAG,
+    UNSUBMITTED_SECONDS,
+    dirty_hours_sensor,
+)
+from churn_platform.settings import PROJECT_ROOT, settings
+from churn_platform_tests.orchestration.slow_start import SlowCodeServer
+from churn_platform_tests.orchestration.test_stream_sensors import Ticks
+from churn_platform_tests.waiting import wait_until
+
+JOB = "prediction_stream_job"
+DAY = 24 * 3600.0
+
+
+@pytest.fixture
+def server(
+    platform: str, bundle_uri: str, local_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SlowCodeServer]:
+    """A code server over an empty stream with a champion, and an instance with the launcher of dagster.yaml."""
+    monkeypatch.setenv("BATCH_EVENTS", "5")
+    settings.cache_clear()
+    topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    with psycopg.connect(platform) as connection:
+        model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
+        model_versions.promote(connection, 1)
+    home = Path(tempfile.mkdtemp(dir=local_folder))
+    written = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
+    kept = {name: written[name] for name in ("run_launcher", "run_monitoring", "telemetry")}
+    (home / "dagster.yaml").write_text(yaml.safe_dump(kept))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.get() as instance:
+        server = SlowCodeServer(home, instance)
+        server.start()
+        yield server
+        server.kill()
+
+
+def _slow_run(server: SlowCodeServer, platform: str) -> dg.DagsterRun:
+    """A run that was launched, and whose process is held before its first import."""
+    with psycopg.connect(platform, autocommit=True) as connection:
+        ledger.plan_batch(connection, "key")
+    server.instance.add_dynamic_partitions(str(batches.name), ["key"])
+    run = server.submitted(JOB, "key", {STREAM_TAG: "live"})
+    server.launch(run)
+    return run
+
+
+def _record(server: SlowCodeServer, run: dg.DagsterRun) -> dg.DagsterRun:
+    found = server.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found
+
+
+def test_a_run_that_takes_a_day_to_start_is_not_failed_not_launched_again_and_streams(
+    server: SlowCodeServer, platform: str
+) -> None:
+    assert isinstance(server.instance.run_launcher, PatientRunLauncher)
+    ticks = Ticks(server.instance, platform)
+    ticks.send(5)
+    run = _slow_run(server, platform)  # its launcher has waited longer than a call may last
+
+    assert _record(server, run).status == dg.DagsterRunStatus.STARTING
+    assert worker_of(server.instance, _record(server, run)) is Worker.ALIVE
+    ticks.reason()
+    ticks.age_what_is_missing(seconds=DAY)
+    reason = ticks.reason()
+
+    assert "A run is starting, for 864" in reason
+    assert _record(server, run).status == dg.DagsterRunStatus.STARTING
+    server.let_runs_start()
+    wait_until(lambda: _record(server, run).is_finished, 120, "the run to end")
+    assert _record(server, run).status == dg.DagsterRunStatus.SUCCESS
+    assert SESSION_TAG in _record(server, run).tags
+    with ticks.connect() as connection:
+        batch = ledger.find_batch(connection, "key")
+    assert batch is not None
+    assert (batch.predictions, batch.closed is not None) == (5, True)
+
+
+def test_a_run_that_dies_while_it_starts_is_failed_and_replaced(server: SlowCodeServer, platform: str) -> None:
+    ticks = Ticks(server.instance, platform)
+    ticks.send(5)
+    run = _slow_run(server, platform)
+    ticks.reason()
+
+    (process,) = server.run_processes()
+    process.kill()
+    wait_until(lambda: worker_of(server.instance, _record(server, run)) is Worker.GONE, 30, "its server to notice")
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+    replaced = ticks.tick()
+
+    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+    assert len(replaced.run_requests or []) == 1
+
+
+def test_a_run_whose_code_server_died_while_it_started_is_failed_once_another_answers(
+    server: SlowCodeServer, platform: str
+) -> None:
+    ticks = Ticks(server.instance, platform)
+    ticks.send(5)
+    run = _slow_run(server, platform)
+    ticks.reason()
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+
+    server.kill()
+    assert worker_of(server.instance, _record(server, run)) is Worker.UNKNOWN
+    ticks.reason()
+    assert _record(server, run).status == dg.DagsterRunStatus.STARTING
+    server.start()
+    assert worker_of(server.instance, _record(server, run)) is Worker.GONE
+    replaced = ticks.tick()
+
+    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+    assert len(replaced.run_requests or []) == 1
+
+
+def test_a_run_of_another_job_that_never_gets_a_process_does_not_stay_in_the_queue(
+    server: SlowCodeServer, platform: str
+) -> None:
+    ticks = Ticks(server.instance, platform)
+    run = server.submitted("hourly_metrics_job", "2026-11-24-09:00", {})
+    ticks.reason()
+
+    ticks.age_what_is_missing(seconds=UNSUBMITTED_SECONDS / 2)
+    ticks.reason()
+    assert not _record(server, run).is_finished
+    ticks.age_what_is_missing(seconds=UNSUBMITTED_SECONDS / 2)
+    ticks.reason()
+
+    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_metrics_run_that_died_with_its_code_server_does_not_hold_up_the_figures(
+    server: SlowCodeServer, platform: str
+) -> None:
+    ticks = Ticks(server.instance, platform)
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+    run = server.submitted("hourly_metrics_job", "2026-11-24-09:00", {SESSION_TAG: "opened"})
+    server.launch(run)
+    server.instance.report_dagster_event(
+        dg.DagsterEvent(event_type_value="PIPELINE_START", job_name="hourly_metrics_job"), run.run_id
+    )
+    assert "under way" in ticks.reason(dirty_hours_sensor)
+
+    ticks.tick()
+    ticks.age_what_is_missing(seconds=DAY)
+    ticks.tick()
+    assert not _record(server, run).is_finished  # its process is there
+    server.kill()
+    server.start()
+    ticks.tick()
+
+    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+    assert ticks.tick(dirty_hours_sensor).run_requests

@@ -1,0 +1,439 @@
+"""The sensors on a real Dagster instance, with real Kafka and PostgreSQL behind them."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import psycopg
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from churn_platform.database import environments, ledger, model_versions
+from churn_platform.definitions import defs
+from churn_platform.kafka import topics
+from churn_platform.local.stack import Stack
+from churn_platform.operations import status
+from churn_platform.orchestration.partitions import batches, day_key, hour_key
+from churn_platform.orchestration.resources.kafka import KafkaResource
+from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.stream_sensors import (
+    DEAD_SECONDS,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    STREAM_TAG,
+    UNKNOWN_SECONDS,
+    customer_events_sensor,
+    dirty_hours_sensor,
+)
+from churn_platform.settings import settings
+from churn_platform.stream.exceptions import EnvironmentConflictError
+from churn_platform_tests.conftest import copy_database
+from churn_platform_tests.stream.streams import event
+from churn_platform_tests.waiting import wait_until
+
+
+@dataclass
+class Ticks:
+    """A platform with topics and a champion, and the ticks of its sensors."""
+
+    instance: dg.DagsterInstance
+    database: str
+    cursor: str | None = None
+
+    def tick(self, sensor: dg.SensorDefinition = customer_events_sensor) -> dg.SensorResult:
+        """One tick, as the daemon would make it."""
+        with dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            definitions=defs,
+            resources={"postgres": PostgresResource(), "kafka": KafkaResource()},
+        ) as context:
+            result = sensor(context)
+        if isinstance(result, dg.SkipReason):
+            return dg.SensorResult(skip_reason=result)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor or self.cursor
+        for request in result.dynamic_partitions_requests or []:
+            self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+        return result
+
+    def reason(self, sensor: dg.SensorDefinition = customer_events_sensor) -> str:
+        """Why a tick asked for nothing."""
+        result = self.tick(sensor)
+        assert not result.run_requests
+        return str(result.skip_reason.skip_message if result.skip_reason else "")
+
+    def send(self, count: int) -> None:
+        """Send events."""
+        producer = Producer({**settings().kafka_client, "acks": "all"})
+        for number in range(count):
+            producer.produce(settings().events_topic, json.dumps(event(number)).encode())
+        assert producer.flush(30) == 0
+
+    def age_what_is_missing(self, *, seconds: float) -> None:
+        """As if so many seconds more had passed since the last tick saw a run without its session."""
+        state = json.loads(self.cursor or "{}")
+        state["missing"] = {run_id: since - seconds for run_id, since in state["missing"].items()}
+        self.cursor = json.dumps(state)
+
+    def connect(self) -> psycopg.Connection:
+        """A connection whose statements commit at once."""
+        return psycopg.connect(self.database, autocommit=True)
+
+    def run_of(self, key: str, status: dg.DagsterRunStatus, *, started: float) -> dg.DagsterRun:
+        """A streaming run of the sensor's, in this state since so many seconds."""
+        run: dg.DagsterRun = self.instance.create_run_for_job(
+            defs.resolve_job_def("prediction_stream_job"),
+            tags={STREAM_TAG: "live", "dagster/partition": key},
+            status=status,
+        )
+        run_event = dg.DagsterEvent(
+            event_type_value="PIPELINE_START", job_name="prediction_stream_job", message="started"
+        )
+        self.instance.report_dagster_event(run_event, run.run_id, timestamp=time.time() - started)
+        return run
+
+
+@pytest.fixture
+def ticks(platform: str, bundle_uri: str) -> Iterator[Ticks]:
+    """Sensors over empty topics and a champion."""
+    topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    with psycopg.connect(platform) as connection:
+        model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
+        model_versions.promote(connection, 1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Ticks(instance, platform)
+
+
+@pytest.mark.usefixtures("platform")
+def test_a_topic_that_does_not_exist_yet_is_named() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert settings().events_topic in Ticks(instance, "").reason()
+
+
+def test_nothing_waiting_asks_for_nothing(ticks: Ticks) -> None:
+    assert "0 offsets waiting" in ticks.reason()
+
+
+def test_each_tick_says_which_environment_is_at_work(ticks: Ticks) -> None:
+    ticks.tick()
+
+    with ticks.connect() as connection:
+        assert list(environments.at_work(connection)) == [settings().environment]
+
+
+def test_a_sensor_of_another_environment_is_refused_before_it_writes(
+    ticks: Ticks, stack: Stack, template_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks.tick()
+    with ticks.connect() as connection:
+        first = environments.identify(connection)
+    second = copy_database(stack, template_database)
+    monkeypatch.setenv("DATABASE_URL", second)
+    settings.cache_clear()
+
+    with pytest.raises(EnvironmentConflictError, match=f"belongs to environment {first}"):
+        Ticks(ticks.instance, second).tick()
+
+    assert f"belongs to environment {first}" in " ".join(status.look(KafkaResource().stream()).problems)
+    with psycopg.connect(second) as connection:
+        assert environments.at_work(connection) == {}
+        assert connection.execute("select count(*) from stream_positions").fetchone() == (0,)
+
+
+def test_waiting_events_ask_for_one_run_with_a_planned_key(ticks: Ticks) -> None:
+    ticks.send(5)
+
+    result = ticks.tick()
+
+    assert result.run_requests is not None
+    [request] = result.run_requests
+    assert request.run_key is None
+    assert request.partition_key is not None
+    planned_at = datetime.strptime(request.partition_key, "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - planned_at) < timedelta(minutes=1)
+    assert ticks.instance.get_dynamic_partitions(str(batches.name)) == [request.partition_key]
+    with ticks.connect() as connection:
+        planned = ledger.find_batch(connection, request.partition_key)
+    assert planned is not None
+    assert planned.opened is None
+
+
+def test_a_key_that_no_run_opened_is_used_again(ticks: Ticks) -> None:
+    ticks.send(5)
+
+    first, second = ticks.tick(), ticks.tick()
+
+    assert first.run_requests is not None
+    assert second.run_requests is not None
+    assert first.run_requests[0].partition_key == second.run_requests[0].partition_key
+
+
+def test_without_a_champion_it_says_what_to_materialize(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        connection.execute("update model_versions set retired_at = now()")
+    ticks.send(5)
+
+    assert "champion_model" in ticks.reason()
+
+
+def test_a_run_that_lives_in_postgres_is_left_alone_whatever_its_age(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
+
+    with psycopg.connect(ticks.database, application_name=ledger.session_name(run.run_id)):
+        assert "waits for its first event" in ticks.reason()
+
+    assert not _run(ticks, run).is_finished
+
+
+def test_a_run_whose_process_is_gone_is_failed_and_replaced(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
+
+    assert "starting" in ticks.reason()
+    assert not _run(ticks, run).is_finished
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+    result = ticks.tick()
+
+    assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
+    assert len(result.run_requests or []) == 1
+
+
+def test_a_run_that_lost_its_connection_and_came_back_is_not_dead(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
+    ticks.tick()
+    with psycopg.connect(ticks.database, application_name=ledger.session_name(run.run_id)):
+        ticks.tick()
+
+    assert "missing" in str(ticks.cursor)
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+    ticks.tick()
+
+    assert not _run(ticks, run).is_finished
+
+
+def test_a_run_that_holds_its_lock_is_not_failed_though_its_session_was_not_seen(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
+    ticks.tick()
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+
+    with ticks.connect() as connected_since:
+        ledger.hold_run(connected_since, run.run_id)
+        ticks.tick()
+        assert not _run(ticks, run).is_finished
+    ticks.tick()
+
+    assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_whose_launcher_knows_nothing_of_it_is_failed_much_later(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.instance.create_run_for_job(
+        defs.resolve_job_def("prediction_stream_job"),
+        tags={STREAM_TAG: "live", "dagster/partition": "key"},
+        status=dg.DagsterRunStatus.STARTING,
+    )
+    ticks.tick()
+
+    ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+    ticks.tick()
+    assert not _run(ticks, run).is_finished
+    ticks.age_what_is_missing(seconds=UNKNOWN_SECONDS)
+    ticks.tick()
+
+    assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_whose_batch_is_closed_lives_on_and_another_one_streams(ticks: Ticks) -> None:
+    ticks.send(5)
+    run = ticks.run_of("closed", dg.DagsterRunStatus.STARTED, started=3600)
+    with ticks.connect() as connection:
+        ledger.plan_batch(connection, "closed")
+        connection.execute("update stream_batches set opened = now(), closed = now() where batch = 'closed'")
+
+    with psycopg.connect(ticks.database, application_name=ledger.run_session_name(run.run_id)):
+        ticks.tick()
+        ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
+        result = ticks.tick()
+
+    assert len(result.run_requests or []) == 1
+    assert not _run(ticks, run).is_finished
+
+
+def test_a_paused_stream_gets_no_run_until_it_is_resumed(ticks: Ticks) -> None:
+    ticks.send(5)
+    with ticks.connect() as connection:
+        ledger.pause(connection, settings().events_topic)
+        paused = ticks.reason()
+        ledger.resume(connection, settings().events_topic)
+
+    assert "churn stream resume" in paused
+    assert len(ticks.tick().run_requests or []) == 1
+
+
+def test_a_standby_is_asked_for_while_events_flow(ticks: Ticks) -> None:
+    ticks.tick()  # registers the topic's positions
+    run = ticks.run_of("live", dg.DagsterRunStatus.STARTED, started=30)
+    with (
+        ticks.connect() as connection,
+        psycopg.connect(ticks.database, application_name=ledger.session_name(run.run_id)),
+    ):
+        ledger.plan_batch(connection, "live")
+        connection.execute("update stream_batches set opened = now(), last_commit = now() where batch = 'live'")
+
+        result = ticks.tick()
+
+    assert result.run_requests is not None
+    assert [request.partition_key != "live" for request in result.run_requests] == [True]
+
+
+def test_a_batch_that_a_dead_run_left_open_is_resumed_though_nothing_waits(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.plan_batch(connection, "left-open")
+        connection.execute("update stream_batches set opened = now() where batch = 'left-open'")
+
+    result = ticks.tick()
+
+    assert [request.partition_key for request in result.run_requests or []] == ["left-open"]
+
+
+def test_a_batch_that_a_dead_run_closed_over_is_reported_until_dagster_holds_it(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.plan_batch(connection, "lost")
+        connection.execute(
+            "update stream_batches set opened = now(), closed = now(), run_id = 'gone' where batch = 'lost'"
+        )
+
+    died_before_it_was_stored, again = _reported(ticks.tick()), _reported(ticks.tick())
+    ticks.instance.report_runless_asset_event(again[0])
+    after = _reported(ticks.tick())
+
+    assert [each.partition for each in died_before_it_was_stored] == ["lost"]
+    assert [each.partition for each in again] == ["lost"]
+    assert after == []
+    with ticks.connect() as connection:
+        assert ledger.unreported_batches(connection) == []
+
+
+def test_the_lag_is_observed_once_the_run_for_the_first_events_was_asked_for(ticks: Ticks) -> None:
+    ticks.tick()
+    ticks.send(7)
+    launching = ticks.tick()
+    ticks.run_of("key", dg.DagsterRunStatus.STARTING, started=0)
+
+    events = ticks.tick().asset_events
+
+    assert not launching.asset_events
+    lags = {
+        each.asset_key.to_user_string(): each.metadata["lag"].value
+        for each in events
+        if isinstance(each, dg.AssetObservation)
+    }
+    assert lags == {"customer_events": 7, "churn_predictions_topic": 0}
+
+
+def test_offsets_behind_an_open_transaction_are_said_and_observed_with_how_long(ticks: Ticks) -> None:
+    ticks.tick()
+    producer = Producer({**settings().kafka_client, "transactional.id": f"of {settings().events_topic}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(4):
+        producer.produce(settings().events_topic, json.dumps(event(number)).encode(), partition=0)
+    producer.flush(30)
+
+    result = ticks.tick()
+    state = json.loads(ticks.cursor or "{}")
+    state["stuck"] = {partition: [end, since - 90] for partition, (end, since) in state["stuck"].items()}
+    ticks.cursor = json.dumps(state)
+    reason = ticks.reason()
+    producer.abort_transaction(30)
+
+    (lag,) = (
+        each.metadata
+        for each in result.asset_events
+        if isinstance(each, dg.AssetObservation) and each.asset_key.to_user_string() == "customer_events"
+    )
+    assert (lag["lag"].value, lag["behind_open_transactions"].value) == (0, 4)
+    assert "4 more behind a transaction that is open for 9" in reason
+    wait_until(lambda: "more behind" not in str(ticks.tick().skip_reason))
+
+
+def test_up_to_date_hours_ask_for_nothing(ticks: Ticks) -> None:
+    assert ticks.reason(dirty_hours_sensor) == "Every hour and day is up to date."
+
+
+def test_dirty_hours_close_together_are_one_run_and_a_late_one_another(ticks: Ticks) -> None:
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    hours = [now - timedelta(hours=30), now - timedelta(hours=1), now]
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, hours)
+
+    result = ticks.tick(dirty_hours_sensor)
+
+    assert result.run_requests is not None
+    late, recent = result.run_requests
+    assert late.partition_key == hour_key(hours[0])
+    assert recent.tags[RANGE_START_TAG] == hour_key(hours[1])
+    assert recent.tags[RANGE_END_TAG] == hour_key(hours[2])
+
+
+def test_an_hour_that_changed_makes_its_day_dirty(ticks: Ticks) -> None:
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    with ticks.connect() as connection:
+        connection.execute(
+            "insert into churn_metrics_hourly "
+            "(hour_timestamp, total_predictions, churn_count, high_risk_count, age_count, version) "
+            "values (%s, 1, 0, 0, 1, 1)",
+            (hour,),
+        )
+
+    result = ticks.tick(dirty_hours_sensor)
+
+    assert [(request.job_name, request.partition_key) for request in result.run_requests or []] == [
+        ("daily_metrics_job", day_key(hour))
+    ]
+
+
+def test_metrics_that_are_being_computed_are_not_asked_for_twice(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+    ticks.instance.create_run_for_job(defs.resolve_job_def("hourly_metrics_job"), status=dg.DagsterRunStatus.STARTED)
+
+    assert "under way" in ticks.reason(dirty_hours_sensor)
+
+
+def test_figures_wait_one_tick_while_another_run_starts(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+    ticks.instance.create_run_for_job(defs.resolve_job_def("training_job"), status=dg.DagsterRunStatus.STARTING)
+
+    assert "Another run is starting" in ticks.reason(dirty_hours_sensor)
+    assert ticks.tick(dirty_hours_sensor).run_requests
+    assert "Another run is starting" in ticks.reason(dirty_hours_sensor)
+
+
+def test_figures_wait_one_tick_for_the_standby_of_a_run_that_has_just_taken_over(ticks: Ticks) -> None:
+    with ticks.connect() as connection:
+        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+        ledger.plan_batch(connection, "live")
+        connection.execute("update stream_batches set opened = now(), last_commit = now() where batch = 'live'")
+
+    assert "Another run is starting" in ticks.reason(dirty_hours_sensor)
+    assert ticks.tick(dirty_hours_sensor).run_requests
+
+
+def _reported(result: dg.SensorResult) -> list[dg.AssetMaterialization]:
+    return [each for each in result.asset_events if isinstance(each, dg.AssetMaterialization)]
+
+
+def _run(ticks: Ticks, run: dg.DagsterRun) -> dg.DagsterRun:
+    found = ticks.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found

@@ -1,0 +1,77 @@
+"""Reasons add up to the score."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, columns_of
+from churn_platform.scoring.booster import import_xgboost
+from churn_platform.scoring.calibration import Platt
+from churn_platform.scoring.contributions import Explainer, Reason, in_words
+from churn_platform_tests.features.customers import cleaned
+from churn_platform_tests.scoring.bundles import small_bundle
+
+CUSTOMERS = columns_of(cleaned(300, seed=11))
+
+
+def test_contributions_and_bias_are_the_log_odds() -> None:
+    bundle = small_bundle()
+
+    contributions, bias = Explainer(bundle).contributions(CUSTOMERS)
+
+    rows = import_xgboost().DMatrix(bundle.transform.transform(CUSTOMERS), feature_names=list(FEATURES))
+    log_odds = bundle.booster.predict(rows, output_margin=True)
+    np.testing.assert_allclose(contributions.sum(axis=1) + bias, log_odds, atol=1e-5)
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(-(contributions.sum(axis=1) + bias))), bundle.score(CUSTOMERS), atol=1e-6
+    )
+    assert contributions.shape == (len(log_odds), len(FEATURES))
+
+
+def test_all_reasons_together_are_the_log_odds_too() -> None:
+    explainer = Explainer(small_bundle())
+    contributions, _ = explainer.contributions(CUSTOMERS)
+
+    reasons = explainer.reasons(CUSTOMERS, most=len(INPUT_COLUMNS))
+
+    sums = [sum(reason["contribution"] for reason in each) for each in reasons]
+    np.testing.assert_allclose(sums, contributions.sum(axis=1), atol=1e-3)  # each is rounded to four decimals
+    assert all({reason["feature"] for reason in each} == set(INPUT_COLUMNS) for each in reasons)
+
+
+def test_the_greatest_come_first_with_the_value_as_it_was_given() -> None:
+    raw = {name: values[:3] for name, values in CUSTOMERS.items()}
+    raw["Age"] = np.array([np.nan, 58.0, 33.0])
+
+    reasons = Explainer(small_bundle()).reasons(raw)
+
+    for row, each in enumerate(reasons):
+        assert len(each) == 5
+        sizes = [abs(reason["contribution"]) for reason in each]
+        assert sizes == sorted(sizes, reverse=True)
+        for reason in each:
+            given = raw[reason["feature"]][row]
+            assert reason["value"] == (None if given != given else given)
+    assert any(reason["feature"] == "Age" for reason in reasons[0])
+
+
+def test_a_calibrated_bundle_has_the_same_reasons() -> None:
+    bundle = small_bundle()
+
+    calibrated = Explainer(replace(bundle, calibration=Platt(0.8, 0.1)))
+
+    assert calibrated.reasons(CUSTOMERS) == Explainer(bundle).reasons(CUSTOMERS)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (Reason(feature="Age", value=58.0, contribution=1.234), "Age 58 raises the risk (+1.23)"),
+        (Reason(feature="Geography", value="Spain", contribution=-0.2), "Geography Spain lowers the risk (-0.20)"),
+        (Reason(feature="Balance", value=125000.5, contribution=0.1), "Balance 125,000.5 raises the risk (+0.10)"),
+        (Reason(feature="Age", value=None, contribution=0.1), "Age unknown raises the risk (+0.10)"),
+    ],
+)
+def test_a_reason_in_words(reason: Reason, words: str) -> None:
+    assert in_words(reason) == words

@@ -1,0 +1,195 @@
+"""A stream under test: sends events, runs batches, and counts on both ends."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, LiteralString, Self
+
+import psycopg
+import pytest
+import uuid_utils
+from confluent_kafka import Message, Producer
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
+
+from churn_platform.database import ledger
+from churn_platform.kafka import topics
+from churn_platform.kafka.reader import read_all
+from churn_platform.orchestration.partitions import batch_key
+from churn_platform.stream import faults, runs
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.faults import FaultPoint
+from churn_platform.stream.run_session import RunSession
+from churn_platform_tests.waiting import wait_until
+
+CUSTOMER = {
+    "CreditScore": 640,
+    "Geography": "Spain",
+    "Gender": "Female",
+    "Age": 41,
+    "Tenure": 3,
+    "Balance": 1234.5,
+    "NumOfProducts": 2,
+    "HasCrCard": 1,
+    "IsActiveMember": 0,
+    "EstimatedSalary": 90_000.25,
+}
+
+
+def event(number: int = 0, **changes: object) -> dict[str, object]:
+    """A valid event; `number` varies the customer."""
+    return {
+        **CUSTOMER,
+        "CustomerId": 15_600_000 + number,
+        "Age": 20 + number % 60,
+        "Geography": ("France", "Germany", "Spain")[number % 3],
+        "event_id": str(uuid_utils.uuid7()),
+        "event_timestamp": datetime.now(UTC).isoformat(),
+        **changes,
+    }
+
+
+class Killed(Exception):  # noqa: N818  it is no error but the end of a process
+    """Raised at a fault point."""
+
+
+@dataclass
+class Stream:
+    """One stream on the real servers. As a context manager it closes its connection."""
+
+    config: StreamConfig
+    connection: psycopg.Connection = field(init=False)
+    admin: AdminClient = field(init=False)
+    log: list[str] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)  # runs whose end somebody has recorded
+
+    def __enter__(self) -> Self:
+        self.connection = psycopg.connect(self.config.dsn, autocommit=True)
+        self.admin = AdminClient(self.config.kafka)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def send(self, values: Sequence[Mapping[str, object] | bytes | None], *, partition: int | None = None) -> None:
+        """Send events, spread over the partitions, and wait until Kafka has them."""
+        producer = Producer({**self.config.kafka, "acks": "all"})
+        for number, value in enumerate(values):
+            payload = json.dumps(value).encode() if isinstance(value, Mapping) else value
+            producer.produce(
+                self.config.events_topic, payload, partition=number % 3 if partition is None else partition
+            )
+        assert producer.flush(30) == 0
+
+    def plan(self) -> str:
+        """A planned batch."""
+        key = batch_key(datetime.now(UTC))
+        ledger.plan_batch(self.connection, key)
+        return key
+
+    def materialize(self, *keys: str, **changes: Any) -> runs.Outcome:
+        """Run these batches here, to their end."""
+        run_id = f"run of {keys[0]}"
+        session = RunSession(self.config.dsn, run_id, has_ended=lambda: run_id in self.ended)
+        session.open()
+        try:
+            return runs.materialize(
+                replace(self.config, **changes), keys, run_id=run_id, log=self.log.append, confirm=session.confirm
+            )
+        finally:
+            session.close()
+
+    def stream(self, **changes: Any) -> ledger.Batch:
+        """Stream what waits into a new batch."""
+        key = self.plan()
+        self.materialize(key, **changes)
+        return self.batch(key)
+
+    @contextmanager
+    def standby(self, key: str) -> Iterator[threading.Thread]:
+        """A run that is warm and waits for the lock, until the block ends."""
+        with psycopg.connect(self.config.dsn, autocommit=True) as holder:
+            ledger.lock_stream(holder, self.config.events_topic)
+            thread = self.start(key)
+            wait_until(lambda: self.value("select count(*) from pg_locks where locktype = 'advisory' and not granted"))
+            yield thread
+
+    def start(self, key: str, **changes: Any) -> threading.Thread:
+        """Run this batch in a thread."""
+        thread = threading.Thread(target=self.materialize, args=(key,), kwargs=changes)
+        thread.start()
+        return thread
+
+    @contextmanager
+    def in_thread(self, work: Callable[[], object]) -> Iterator[threading.Thread]:
+        """Do work in a thread, and wait for its end when the block ends."""
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            thread.join()
+
+    def commit_and_die(self, key: str, events: Sequence[Mapping[str, object]]) -> None:
+        """Let a run commit these to PostgreSQL and end before it publishes them, as a kill between the two does."""
+
+        def kill(point: FaultPoint) -> None:
+            if point is FaultPoint.AFTER_DATABASE_COMMIT:
+                raise Killed(point)
+
+        self.send(events)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(faults, "hook", kill)
+            with pytest.raises(Killed):
+                self.materialize(key, linger=1.0)  # long enough for all of them to come into that one commit
+        wait_until(lambda: not ledger.streaming_sessions(self.connection))
+
+    def add_partition(self) -> None:
+        """A fourth partition of the events topic, and the brokers know of it."""
+        topic = self.config.events_topic
+        for future in self.admin.create_partitions([NewPartitions(topic, 4)]).values():
+            future.result()
+        wait_until(lambda: len(topics.describe(self.admin, topic).partitions) == 4)
+
+    def make_topic_anew(self) -> None:
+        """Delete the events topic and create another of the same name."""
+        for future in self.admin.delete_topics([self.config.events_topic]).values():
+            future.result()
+        wait_until(lambda: self.config.events_topic not in self.admin.list_topics(timeout=10).topics)
+        topics.create_missing(self.admin, self.config)
+
+    def batch(self, key: str) -> ledger.Batch:
+        """A batch of the ledger."""
+        batch = ledger.find_batch(self.connection, key)
+        assert batch is not None
+        return batch
+
+    def waiting(self) -> int:
+        """Offsets that wait."""
+        return topics.backlog(self.connection, self.admin, self.config).waiting
+
+    def rows(self, query: LiteralString) -> list[tuple[object, ...]]:
+        """Rows of a query."""
+        return self.connection.execute(query).fetchall()
+
+    def value(self, query: LiteralString) -> object:
+        """The one value that a query gives."""
+        return self.rows(query)[0][0]
+
+    def table_ids(self) -> list[str]:
+        """Event ids in churn_predictions, in order."""
+        return sorted(str(event_id) for (event_id,) in self.rows("select event_id from churn_predictions"))
+
+    def reread(self) -> list[Message]:
+        """What a read_committed reader finds in the events topic now."""
+        return list(read_all(self.config, self.config.events_topic))
+
+    def published(self) -> list[dict[str, object]]:
+        """What a read_committed reader finds in the predictions topic."""
+        return [json.loads(message.value() or b"") for message in read_all(self.config, self.config.predictions_topic)]
+
+    def published_ids(self) -> list[str]:
+        """Event ids in the predictions topic, in order."""
+        return sorted(str(prediction["event_id"]) for prediction in self.published())

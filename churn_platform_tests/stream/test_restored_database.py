@@ -1,0 +1,81 @@
+"""A database that was restored to an earlier state publishes nothing a second time."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from churn_platform.database.migrations import upgrade
+from churn_platform.local.ports import ANY_FREE_PORTS
+from churn_platform.local.stack import Stack
+from churn_platform.operations import reset, status, verification
+from churn_platform.stream.exceptions import LedgerBehindError
+from churn_platform_tests.stream.conftest import new_stream
+from churn_platform_tests.stream.streams import Stream, event
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+def postgres(stack: Stack, embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
+    """A PostgreSQL server of its own, whose files a test may copy and restore. Kafka is that of all tests."""
+    assert stack.is_up
+    own = Stack(
+        local_folder / "restored",
+        services_only=True,
+        usual_ports=ANY_FREE_PORTS,
+        given=embedded_only,
+        env_file=Path("/dev/null"),
+    ).alone("postgres")
+    with own:
+        upgrade(own.owner_dsn)
+        yield own
+
+
+def copy_files(server: Stack, source: Path, target: Path) -> None:
+    """Copy the server's files while it is stopped, instead of those that are there."""
+    server.stop_part("postgres")
+    if target.exists():
+        shutil.rmtree(target)
+    copy = shutil.which("cp")
+    assert copy is not None
+    subprocess.run([copy, "-a", str(source), str(target)], check=True)  # keeps the owner of each file
+    server.start_part("postgres")
+
+
+def test_a_restored_ledger_is_refused_and_nothing_is_published_again(
+    postgres: Stack, bundle_uri: str, local_folder: Path
+) -> None:
+    files, backup = postgres.local / "postgres", local_folder / "backup"
+    with new_stream(postgres.addresses["postgres"], bundle_uri) as stream:
+        stream.send([event(number) for number in range(6)], partition=0)
+        stream.stream()
+    copy_files(postgres, files, backup)
+    with Stream(stream.config) as stream:
+        stream.send([event(number) for number in range(6, 15)], partition=0)
+        stream.stream()
+        published = stream.published_ids()
+    copy_files(postgres, backup, files)
+
+    with Stream(stream.config) as restored:
+        with pytest.raises(
+            LedgerBehindError, match=r"\[0\] was read up to offset 6, but published up to 15"
+        ) as refused:
+            restored.stream()
+
+        assert restored.published_ids() == published
+        assert restored.value("select count(*) from churn_predictions") == 6
+        assert any("published up to 15" in problem for problem in status.look(restored.config).problems)
+        assert "published" in [law.name for law in verification.verify(restored.config) if not law.holds]
+
+        topic = restored.config.events_topic
+        assert f"churn stream reset --topic {topic} --partition 0 --to 15" in (refused.value.remedy or "")
+        with reset.at_rest(restored.config, topic) as connection:
+            move = reset.plan(connection, restored.config, topic=topic, partition=0, to="15")
+            assert move is not None
+            reset.apply(connection, move, reason="the rows are lost")
+        restored.send([event(number) for number in range(15, 18)], partition=0)
+        assert restored.stream().events == 3
+        assert len(restored.published_ids()) == len(published) + 3
