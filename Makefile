@@ -63,7 +63,7 @@ test: install ## Run the tests on real embedded servers (ARGS="-k sensor" select
 .PHONY: test-s3
 test-s3: install ## The tests of S3 once more, on versitygw instead of moto's server (needs Go, and builds it the first time)
 	test -x $(BIN)/versitygw || GOBIN=$(CURDIR)/$(BIN) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
-	$(BIN)/python -m pytest --s3-server versitygw churn_platform_tests/files/test_s3.py churn_platform_tests/clean \
+	$(BIN)/python -m pytest --s3-server versitygw churn_platform_tests/files/test_s3.py churn_platform_tests/operations/cleanup \
 		churn_platform_tests/end_to_end/test_s3.py $(ARGS)
 
 .PHONY: test-faults

@@ -207,7 +207,7 @@ def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dic
 
     most = len(data.churned) * (FOLDS - 1) / FOLDS
     return {
-        f"learnt from {share * most:,.0f} rows, {100 * share:.0f} %": mean_figures(
+        f"learned from {share * most:,.0f} rows, {100 * share:.0f} %": mean_figures(
             data.churned, partial(score, share=share), seeds=seeds
         )
         for share in LEARNT_SHARES

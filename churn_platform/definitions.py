@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from churn_platform.orchestration.assets import metrics, predictions, preparation, raw, training
+from churn_platform.orchestration.assets import metrics, monitoring, predictions, preparation, raw, training
 from churn_platform.orchestration.checks.preparation_checks import BATCH_SIDE_CHECKS
 from churn_platform.orchestration.dg_errors import show_plainly
 from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
@@ -13,17 +13,17 @@ from churn_platform.orchestration.io_managers.postgres import PostgresIOManager
 from churn_platform.orchestration.jobs import (
     IN_PROCESS,
     daily_metrics_job,
-    daily_watching_job,
+    daily_monitoring_job,
     data_preparation_job,
     hourly_metrics_job,
-    hourly_watching_job,
+    hourly_monitoring_job,
     outcomes_job,
     prediction_stream_job,
     retraining_job,
     training_job,
 )
 from churn_platform.orchestration.maintenance import maintenance_job, maintenance_schedule
-from churn_platform.orchestration.monitoring_sensors import retraining_sensor, watching_sensor
+from churn_platform.orchestration.monitoring_sensors import monitoring_sensor, retraining_sensor
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
@@ -48,7 +48,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         **(resource_overrides or {}),
     }
     assets = dg.load_assets_from_modules(
-        [raw, preparation, training, predictions, metrics, watching], include_specs=True
+        [raw, preparation, training, predictions, metrics, monitoring], include_specs=True
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # links to code are called beta, once for each asset and load
@@ -69,14 +69,14 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             prediction_stream_job,
             hourly_metrics_job,
             daily_metrics_job,
-            hourly_watching_job,
-            daily_watching_job,
+            hourly_monitoring_job,
+            daily_monitoring_job,
             outcomes_job,
             retraining_job,
             maintenance_job,
         ],
         schedules=[data_preparation_schedule, training_schedule, maintenance_schedule],
-        sensors=[customer_events_sensor, dirty_hours_sensor, watching_sensor, retraining_sensor],
+        sensors=[customer_events_sensor, dirty_hours_sensor, monitoring_sensor, retraining_sensor],
         resources=resources,
         executor=IN_PROCESS,
     )

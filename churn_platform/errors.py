@@ -1,7 +1,7 @@
 """What an error says: what is wrong, and what to do about it."""
 
 
-class PlainError(Exception):
+class PlatformError(Exception):
     """An error that a person can do something about. Commands show its remedy first, logs show it as one text."""
 
     def __init__(self, problem: str, *, remedy: str = "") -> None:

@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from churn_platform.errors import PlainError
+from churn_platform.errors import PlatformError
 
 # librdkafka starts anew from the bootstrap servers when none answers, and forgets that it was backing off: with its
 # own 100 ms that is 20 attempts a second, for as long as a password is wrong.
@@ -24,7 +24,7 @@ RECONNECTING = {"reconnect.backoff.ms": 1000, "reconnect.backoff.max.ms": 2000}
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
-class SettingsError(PlainError):
+class SettingsError(PlatformError):
     """A setting that is needed here has no value, or one that cannot be used."""
 
 
@@ -209,8 +209,8 @@ class Settings(BaseSettings):
         "last one.",
     )
 
-    # Watching
-    watching_seconds: float = Field(
+    # Monitoring
+    monitoring_seconds: float = Field(
         600,
         ge=1,
         description="Drift of an hour is judged so long after its first event, and again at most so often, in seconds; "

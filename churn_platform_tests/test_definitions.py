@@ -29,7 +29,7 @@ BATCH_SIDE = {
     "champion_model",
 }
 STREAM = {"churn_predictions", "churn_metrics_hourly", "churn_metrics_daily"}
-WATCHING = {"customer_outcomes", "drift_hourly", "drift_daily", "live_performance", "watching_report"}
+MONITORING = {"customer_outcomes", "drift_hourly", "drift_daily", "live_performance", "monitoring_report"}
 EXTERNAL = {
     "customers_file",
     "registered_model",
@@ -39,7 +39,7 @@ EXTERNAL = {
     "high_risk_customers",
     "customer_outcomes_topic",
 }
-ALL = BATCH_SIDE | STREAM | WATCHING | EXTERNAL
+ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL
 # Fitted steps, a model and who is champion: what is not a table has no columns.
 NOT_TABLES = {
     "feature_imputer",
@@ -49,7 +49,7 @@ NOT_TABLES = {
     "model_evaluation",
     "champion_model",
     "registered_model",
-    "watching_report",
+    "monitoring_report",
 }
 SLOW = ("mlflow", "sklearn", "xgboost", "dagster_mlflow")
 
@@ -75,7 +75,7 @@ def test_an_asset_says_what_it_is_and_whose(name: str) -> None:
     node = defs.resolve_asset_graph().get(dg.AssetKey(name))
 
     assert node.description
-    assert node.group_name in {"raw", "preparation", "training", "predictions", "metrics", "watching"}
+    assert node.group_name in {"raw", "preparation", "training", "predictions", "metrics", "monitoring"}
     assert node.kinds
     assert node.owners
     assert all(owner.startswith("team:") for owner in node.owners)
@@ -135,7 +135,7 @@ def test_links_in_descriptions_lead_to_assets_that_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(STREAM | WATCHING - {"customer_outcomes"} | {"raw_customers", "champion_model"})
+    "name", sorted(STREAM | MONITORING - {"customer_outcomes"} | {"raw_customers", "champion_model"})
 )
 def test_what_should_be_fresh_says_how_fresh(name: str) -> None:
     assert defs.resolve_asset_graph().get(dg.AssetKey(name)).freshness_policy is not None
@@ -171,7 +171,7 @@ def test_automation_is_there_and_schedules_of_the_batch_side_are_off_until_turne
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         "customer_events_sensor": dg.DefaultSensorStatus.RUNNING,
         "dirty_hours_sensor": dg.DefaultSensorStatus.RUNNING,
-        "watching_sensor": dg.DefaultSensorStatus.RUNNING,
+        "monitoring_sensor": dg.DefaultSensorStatus.RUNNING,
         "retraining_sensor": dg.DefaultSensorStatus.STOPPED,
     }
     assert all(sensor.description for sensor in repository.sensor_defs)

@@ -8,8 +8,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from churn_platform.commands.stack import the_stack
-from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, emit, end, output, plain_errors
+from churn_platform.commands.stack import default_stack
+from churn_platform.commands.terminal import (
+    AsJson,
+    ExitCode,
+    ProgressReporter,
+    complaints,
+    emit,
+    end,
+    output,
+    report_errors,
+)
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
     from churn_platform.operations.cleanup.places import Platform
@@ -35,9 +44,9 @@ def clean(
     from churn_platform.operations.cleanup.places import Platform
     from churn_platform.settings import load_settings
 
-    with plain_errors():
-        platform = Platform(the_stack(), load_settings())
-        with Working("Looking") as report:
+    with report_errors():
+        platform = Platform(default_stack(), load_settings())
+        with ProgressReporter("Looking") as report:
             platform.look(report)
             writers = platform.writers()
             if not writers:
@@ -57,7 +66,7 @@ def clean(
         output.print("Deleted. What stays:" if platform.kept else "Deleted; nothing of it is left.")
         output.print(_table([(each.place, each.name, each.reason) for each in platform.kept]))
     if writers:
-        raise typer.Exit(ExitCode.STILL_WRITTEN_TO)
+        raise typer.Exit(ExitCode.IN_USE)
 
 
 def _remove(platform: "Platform") -> None:
@@ -65,22 +74,22 @@ def _remove(platform: "Platform") -> None:
     from churn_platform.operations.cleanup.plan import StillWrittenToError
 
     try:
-        with Working("Looking") as report:
+        with ProgressReporter("Looking") as report:
             platform.remove(report)
             platform.look(report)
     except StillWrittenToError as error:
-        end(ExitCode.STILL_WRITTEN_TO, f"{error} Nothing was deleted.")
+        end(ExitCode.IN_USE, f"{error} Nothing was deleted.")
     for item in platform.items:
         complaints.print(Text(f"Still there: {item.place}, {item.name}", style="red"), soft_wrap=True)
     if platform.items:
         complaints.print("Run the command again.", style="bold")
-        raise typer.Exit(ExitCode.NOT_SO)
+        raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _confirm(word: str, given: str | None) -> None:
     typed = given if given is not None else typer.prompt(f"Type {word} to delete all of it")
     if typed != word:
-        end(ExitCode.NOT_SO, f"{typed!r} is not {word!r}: nothing was deleted.")
+        end(ExitCode.CHECK_FAILED, f"{typed!r} is not {word!r}: nothing was deleted.")
 
 
 def _show(items: Sequence["Item"], kept: Sequence["Kept"], writers: Sequence["Writer"]) -> None:

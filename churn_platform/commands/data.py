@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output
+from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, emit, end, output
 from churn_platform.schema.defaults import DEFAULT_ROWS, DEFAULT_SEED, MAX_ROWS
 
 app = typer.Typer(no_args_is_help=True)
@@ -52,7 +52,7 @@ def generate(
         _confirm_replacing(target)
     begin = time.monotonic()
     written = 0
-    with Working("Making customers", total=rows) as progress:
+    with ProgressReporter("Making customers", total=rows) as progress:
         customers = generate_customers(rows, seed)
 
         def on_rows(count: int) -> None:
@@ -92,4 +92,4 @@ def _confirm_replacing(file: Path) -> None:
             remedy="Name another file with --output, or replace it with --force.",
         )
     if not typer.confirm(f"{file} is there already ({size}). Replace it?", err=True):
-        end(ExitCode.NOT_SO, f"{file} was not touched.")
+        end(ExitCode.CHECK_FAILED, f"{file} was not touched.")

@@ -2,8 +2,8 @@
 
 import typer
 
-from churn_platform.commands.stack import the_stack
-from churn_platform.commands.terminal import AsJson, Working, emit, output, plain_errors
+from churn_platform.commands.stack import default_stack
+from churn_platform.commands.terminal import AsJson, ProgressReporter, emit, output, report_errors
 from churn_platform.database import migrations
 
 app = typer.Typer(no_args_is_help=True)
@@ -25,8 +25,8 @@ def upgrade(as_json: AsJson = False) -> None:
 
     Example: churn db upgrade
     """
-    with plain_errors(), Working("Applying migrations"):
-        applied = migrations.upgrade(the_stack().owner_dsn)
+    with report_errors(), ProgressReporter("Applying migrations"):
+        applied = migrations.upgrade(default_stack().owner_dsn)
     if as_json:
         emit({"applied": applied})
         return

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from churn_platform.commands.terminal import ExitCode, Working, complaints, end, output, plain_errors
+from churn_platform.commands.terminal import ExitCode, ProgressReporter, complaints, end, output, report_errors
 
 # Short batches, so that a minute shows several and the hand-over between their runs.
 DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
@@ -37,7 +37,7 @@ def demo(
     from churn_platform.simulation.producer import Mix
 
     began, display = time.monotonic(), StepDisplay()
-    with plain_errors():
+    with report_errors():
         chosen = {name for name in DEMO_SETTINGS if name.lower() in load_settings().model_fields_set}
         shorter = {name: value for name, value in DEMO_SETTINGS.items() if name not in chosen}
         stack = Stack(load_settings().churn_local, given={**os.environ, **shorter})
@@ -79,21 +79,21 @@ def demo(
         )
     output.print(f"Took {took:.0f} s.", highlight=False)
     if broken := [sentence for sentence, holds in outcome.sums.items() if not holds]:
-        end(ExitCode.NOT_SO, f"What was sent is not all accounted for: {'; '.join(broken)}. Please report this.")
+        end(ExitCode.CHECK_FAILED, f"What was sent is not all accounted for: {'; '.join(broken)}. Please report this.")
 
 
 class StepDisplay:
     """Shows a step while it lasts, and afterwards how long it took."""
 
     def __init__(self) -> None:
-        self._working: Working | None = None
+        self._working: ProgressReporter | None = None
         self._title = ""
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
         """One step, by its title."""
         began, self._title = time.monotonic(), title
-        with Working(title) as self._working:
+        with ProgressReporter(title) as self._working:
             yield
         complaints.print(
             f"[green]✓[/green] {title} [dim]({time.monotonic() - began:.1f} s)[/dim]", highlight=False, soft_wrap=True

@@ -15,7 +15,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, emit, end, output, plain_errors
+from churn_platform.commands.terminal import (
+    AsJson,
+    ExitCode,
+    ProgressReporter,
+    complaints,
+    emit,
+    end,
+    output,
+    report_errors,
+)
 from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
@@ -74,7 +83,7 @@ def list_letters(
     chosen = dead_letters.Chosen(
         reason=reason, since=_moment(since), state=None if state is None else dead_letters.State(state)
     )
-    with plain_errors(), Working("Asking PostgreSQL"), _connect() as (connection, _):
+    with report_errors(), ProgressReporter("Asking PostgreSQL"), _connect() as (connection, _):
         kinds = dead_letters.kinds(connection, chosen)
         letters = dead_letters.find(connection, chosen, limit=limit)
     if as_json:
@@ -104,7 +113,7 @@ def show(
     """
     from churn_platform.operations import dead_letters
 
-    with plain_errors(), _connect() as (connection, _):
+    with report_errors(), _connect() as (connection, _):
         letter = dead_letters.find_one(connection, *_place(place), topic_id=topic_id)
     if as_json:
         payload = None if letter.payload is None else base64.b64encode(letter.payload).decode()
@@ -168,7 +177,7 @@ def retry(
         _refuse("--since goes with --reason.")
     corrections = dict(_change(each) for each in changes or [])
     chosen = dead_letters.Chosen(reason=reason, since=_moment(since), state=dead_letters.State.OPEN)
-    with plain_errors(), _connect() as (connection, config):
+    with report_errors(), _connect() as (connection, config):
         if places:
             wanted = dict.fromkeys(_place(place) for place in places)
             letters = [dead_letters.find_one(connection, *place, topic_id=topic_id) for place in wanted]
@@ -183,7 +192,7 @@ def retry(
                     typer.echo(each.value.decode())
             say(f"{len(corrected):,} would be sent, {len(refused):,} refused.")
         elif corrected:
-            with Working("Sending"):
+            with ProgressReporter("Sending"):
                 dead_letters.retry(connection, config, corrected)
             say(
                 f"{len(corrected):,} sent to {config.events_topic}, {len(refused):,} refused. "
@@ -197,7 +206,7 @@ def retry(
         sent = 0 if dry_run else len(corrected)
         emit({"sent": sent, "refused": refused, "unresolved": unresolved, "would_send": events})
     if refused or unresolved or not letters:
-        raise typer.Exit(ExitCode.NOT_SO)
+        raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _correct(
@@ -224,7 +233,7 @@ def _wait(
     from churn_platform.operations import dead_letters
 
     deadline = time.monotonic() + seconds
-    with Working("Waiting until they are scored") as progress:
+    with ProgressReporter("Waiting until they are scored") as progress:
         while (left := dead_letters.unresolved(connection, events)) and time.monotonic() < deadline:
             progress("Waiting until they are scored; left", left)
             time.sleep(LOOK_SECONDS)

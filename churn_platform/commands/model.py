@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from churn_platform.commands.terminal import AsJson, Working, complaints, emit, output, plain_errors
+from churn_platform.commands.terminal import AsJson, ProgressReporter, complaints, emit, output, report_errors
 from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def list_versions(as_json: AsJson = False) -> None:
     """
     from churn_platform.database import model_versions
 
-    with plain_errors(), _connect() as connection:
+    with report_errors(), _connect() as connection:
         versions = model_versions.versions(connection)
     if as_json:
         emit({"versions": [_told(each) for each in versions]})
@@ -60,7 +60,7 @@ def promote(
     """
     from churn_platform.database import model_versions
 
-    with plain_errors(), _connect() as connection:
+    with report_errors(), _connect() as connection:
         former = model_versions.champion(connection)
         if former is not None and former.version == version:
             _say(f"Version {version} is champion already; nothing was changed.")
@@ -77,7 +77,7 @@ def rollback(reason: Reason = "rolled back by hand") -> None:
     """
     from churn_platform.database import model_versions
 
-    with plain_errors(), _connect() as connection:
+    with report_errors(), _connect() as connection:
         left, champion = model_versions.rollback(connection, reason=reason)
         _point_alias(champion)
     _say(
@@ -104,7 +104,7 @@ def compare(
     from churn_platform.modeling.splitting import TRAIN, rows_of
     from churn_platform.settings import settings
 
-    with plain_errors(), Working("Comparing"):
+    with report_errors(), ProgressReporter("Comparing"):
         with _connect() as connection:
             new = model_versions.get(connection, version)
             old = model_versions.champion(connection) if other is None else model_versions.get(connection, other)

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, emit, end, output, plain_errors
+from churn_platform.commands.terminal import (
+    AsJson,
+    ExitCode,
+    ProgressReporter,
+    complaints,
+    emit,
+    end,
+    output,
+    report_errors,
+)
 from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
@@ -69,7 +78,7 @@ def send(
     if source is not None and (count is not None or bad or seed is not None):
         end(ExitCode.USAGE, "--count, --bad and --seed are for simulated outcomes; with --from, the file says all.")
     wrong: list[outcome_sender.WrongLine] = []
-    with plain_errors(), Working("Outcomes") as progress:
+    with report_errors(), ProgressReporter("Outcomes") as progress:
         config, topic = StreamConfig.from_settings(settings()), settings().outcomes_topic
         if source is not None:
             lines, wrong = outcome_sender.read_file(source, accepts_from=config.epoch)
@@ -99,7 +108,7 @@ def send(
     if wrong:
         not_sent = "they were not sent" if sent or skip_wrong else "nothing was sent"
         end(
-            ExitCode.NOT_SO,
+            ExitCode.CHECK_FAILED,
             f"{len(wrong):,} of {len(wrong) + len(messages):,} lines of {source} would be refused: {not_sent}.",
             remedy="" if skip_wrong else "Correct them, or send the others with --skip-wrong.",
         )
@@ -123,11 +132,11 @@ def reset(
     from churn_platform.settings import settings
     from churn_platform.stream.config import StreamConfig
 
-    with plain_errors():
+    with report_errors():
         name = topic or settings().outcomes_topic
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
-            with Working("Asking Kafka"):
+            with ProgressReporter("Asking Kafka"):
                 move = outcome_reset.plan(connection, config, topic=name, partition=partition, to=to)
             if move is None:
                 _say(f"{name}[{partition}] stands there already; nothing was changed.")
@@ -158,11 +167,11 @@ def skip(
     from churn_platform.settings import settings
     from churn_platform.stream.config import StreamConfig
 
-    with plain_errors():
+    with report_errors():
         name = topic or settings().outcomes_topic
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn skip") as connection:
-            with Working("Asking Kafka"):
+            with ProgressReporter("Asking Kafka"):
                 move = outcome_reset.plan_skip(connection, config, topic=name, partition=partition, offset=offset)
             _confirm(move, yes_drop)
             outcome_reset.apply_skip(connection, move, reason=reason)
@@ -183,7 +192,7 @@ def _confirm(move: "Move", yes_drop: str | None) -> None:
         )
     word = yes_drop if yes_drop is not None else typer.prompt("Type the topic's name to drop them")
     if word != move.topic:
-        end(ExitCode.NOT_SO, f"{word!r} is not {move.topic!r}: nothing was changed.")
+        end(ExitCode.CHECK_FAILED, f"{word!r} is not {move.topic!r}: nothing was changed.")
 
 
 def _say(sentence: str) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from churn_platform.commands.stack import the_stack
-from churn_platform.commands.terminal import AsJson, Working, emit, output, plain_errors
+from churn_platform.commands.stack import default_stack
+from churn_platform.commands.terminal import AsJson, ProgressReporter, emit, output, report_errors
 from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def prepare(
     from churn_platform.stream.config import StreamConfig
 
     host, port = _address(code_server)
-    with plain_errors(), Working("Looking whether another environment is at work") as progress:
-        settings, owner_dsn = load_settings(), the_stack().owner_dsn
+    with report_errors(), ProgressReporter("Looking whether another environment is at work") as progress:
+        settings, owner_dsn = load_settings(), default_stack().owner_dsn
         config = StreamConfig.from_settings(settings)
         admin = clients.admin(config.kafka)
         with (
@@ -110,12 +110,12 @@ def _let_in(connection: "psycopg.Connection", settings: "Settings") -> list[str]
             continue
         dsn = url.get_secret_value()
         require_readable(variable, dsn)
-        if logins.gets_in(dsn, role=role):
+        if logins.can_log_in(dsn, role=role):
             continue
         parts = conninfo_to_dict(dsn)
         user, password = parts.get("user"), parts.get("password")
         if not user or not password:
             raise SettingsError(f"{variable} names no user or no password: --logins needs both to make the login.")
-        logins.let_in(connection, name=str(user), password=str(password), role=role)
+        logins.ensure_login(connection, name=str(user), password=str(password), role=role)
         made.append(str(user))
     return made

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output, plain_errors
+from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, emit, end, output, report_errors
 
 Share = Annotated[float, typer.Option(min=0, max=1, help="Share of the events, 0 to 1.")]
 
@@ -40,7 +40,7 @@ def produce(
         end(ExitCode.USAGE, "Say how many events, or for how long: --count 1000 or --duration 60.")
     expected = min(count or float("inf"), rate * duration if rate and duration else float("inf"))
     total = None if expected == float("inf") else int(expected)
-    with plain_errors(), Working("Events", total=total) as progress:
+    with report_errors(), ProgressReporter("Events", total=total) as progress:
         config = StreamConfig.from_settings(settings())
         produced = producer.produce(
             config,

@@ -48,8 +48,8 @@ class Program(TyperGroup):
         """Run a command line.
 
         A character that the output's encoding does not have is written in other characters. An error that no command
-        knows is a fault of the platform's own: its traceback ends with FAILED, as NOT_SO is an answer. So is a reader
-        who has left: BROKEN_PIPE.
+        knows is a defect of the platform: its traceback ends with FAILED, because CHECK_FAILED is an answer. A reader
+        who has left ends it with BROKEN_PIPE.
         """
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):

@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 from rich.table import Table
 from rich.text import Text
 
-from churn_platform.commands.terminal import AsJson, ExitCode, emit, end, output, plain_errors
+from churn_platform.commands.terminal import AsJson, ExitCode, emit, end, output, report_errors
 from churn_platform.settings import Settings, load_settings
 
 Plain = str | int | float | bool | None
@@ -40,7 +40,7 @@ GROUPS: Final = {
     "metrics_seconds": "Metrics",
     "retention_days": "Growth",
     "data_preparation_cron": "Schedules",
-    "watching_seconds": "Watching",
+    "monitoring_seconds": "Monitoring",
     "call_cost": "The model",
     "preview_rows": "What the Dagster UI shows",
     "mlflow_experiment": "MLflow names",
@@ -90,7 +90,7 @@ def settings(
     if form is Format.ENV:
         typer.echo(as_env_file(reference()), nl=False)
         return
-    with plain_errors():
+    with report_errors():
         current = load_settings()
     values = {name.upper(): _shown(name, value) for name, value in current}
     if as_json:

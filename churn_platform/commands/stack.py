@@ -15,7 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.commands import stream_status
-from churn_platform.commands.terminal import AsJson, ExitCode, Working, complaints, duration, emit, output, plain_errors
+from churn_platform.commands.terminal import (
+    AsJson,
+    ExitCode,
+    ProgressReporter,
+    complaints,
+    duration,
+    emit,
+    output,
+    report_errors,
+)
 from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Stack, Step
 from churn_platform.settings import load_settings
 
@@ -81,7 +90,7 @@ class ProgressDisplay:
             self._live.stop()
 
 
-def the_stack(*, services_only: bool = False) -> Stack:
+def default_stack(*, services_only: bool = False) -> Stack:
     """The stack of this checkout."""
     return Stack(load_settings().churn_local, services_only=services_only)
 
@@ -91,8 +100,8 @@ def with_our_servers(command: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(command)
     def checked(*arguments: P.args, **options: P.kwargs) -> R:
-        with plain_errors():
-            the_stack().require_ours()
+        with report_errors():
+            default_stack().require_ours()
         return command(*arguments, **options)
 
     return checked
@@ -111,8 +120,8 @@ def up(
     Example: churn up --services-only
     """
     begun = time.monotonic()
-    with plain_errors():
-        stack = the_stack(services_only=services_only)
+    with report_errors():
+        stack = default_stack(services_only=services_only)
         with ProgressDisplay() as progress:
             started = stack.start(progress)
         parts, took = stack.status(), time.monotonic() - begun
@@ -136,8 +145,8 @@ def down(as_json: AsJson = False) -> None:
 
     Example: churn down
     """
-    with plain_errors(), ProgressDisplay() as progress:
-        stopped = the_stack().stop(progress)
+    with report_errors(), ProgressDisplay() as progress:
+        stopped = default_stack().stop(progress)
     if as_json:
         emit({"stopped": stopped})
         return
@@ -151,8 +160,8 @@ def status(as_json: AsJson = False) -> None:
 
     Example: churn status --json
     """
-    with plain_errors(), Working("Asking the servers"):
-        stack = the_stack()
+    with report_errors(), ProgressReporter("Asking the servers"):
+        stack = default_stack()
         parts, left_over = stack.status(), stack.left_over()
         stream = _stream_status(parts)
     if as_json:
@@ -169,7 +178,7 @@ def status(as_json: AsJson = False) -> None:
     if left_over:
         complaints.print(f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red")
     if left_over or not stream.answered or any(part.state in NOT_WELL for part in parts):
-        raise typer.Exit(ExitCode.NOT_SO)
+        raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _stream_status(parts: list[PartStatus]) -> "StreamStatus":
@@ -225,8 +234,8 @@ def logs(
 
     Example: churn logs daemon --follow
     """
-    with plain_errors():
-        stack = the_stack()
+    with report_errors():
+        stack = default_stack()
         names = [part] if part else [*SERVICES, *DAGSTER]
         files = {name: stack.log_file(name) for name in names}
         prefixes = {name: f"{name:<9} | " if len(names) > 1 else "" for name in names}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from churn_platform.commands.stack import the_stack
-from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, end, output, plain_errors
+from churn_platform.commands.stack import default_stack
+from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, emit, end, output, report_errors
 from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:  # takes a moment to import
@@ -36,7 +36,7 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     from churn_platform.database import ledger
     from churn_platform.settings import settings
 
-    with plain_errors(), Working("Asking PostgreSQL"):
+    with report_errors(), ProgressReporter("Asking PostgreSQL"):
         name = topic or settings().events_topic
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
             _check_topic(connection, name)
@@ -68,7 +68,7 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     from churn_platform.database import ledger
     from churn_platform.settings import settings
 
-    with plain_errors(), Working("Asking PostgreSQL"):
+    with report_errors(), ProgressReporter("Asking PostgreSQL"):
         name = topic or settings().events_topic
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
             _check_topic(connection, name)
@@ -102,10 +102,10 @@ def reset(
     from churn_platform.settings import settings
     from churn_platform.stream.config import StreamConfig
 
-    with plain_errors():
+    with report_errors():
         config = StreamConfig.from_settings(settings())
         with resetting.at_rest(config, topic) as connection:
-            with Working("Asking Kafka"):
+            with ProgressReporter("Asking Kafka"):
                 move = resetting.plan(connection, config, topic=topic, partition=partition, to=to)
             if move is None:
                 _say(f"{topic}[{partition}] stands there already; nothing was changed.")
@@ -122,7 +122,7 @@ def reset(
                 )
             word = yes_drop if yes_drop is not None else typer.prompt("Type the topic's name to drop them")
             if word != topic:
-                end(ExitCode.NOT_SO, f"{word!r} is not {topic!r}: nothing was changed.")
+                end(ExitCode.CHECK_FAILED, f"{word!r} is not {topic!r}: nothing was changed.")
             resetting.apply(connection, move, reason=reason)
     kept = " and ".join(
         table for table, holds in (("log_truncations", move.truncated), ("stream_skips", move.dropped)) if holds
@@ -149,7 +149,7 @@ def recreate_topic(
     from churn_platform.settings import settings
     from churn_platform.stream.config import StreamConfig
 
-    with plain_errors():
+    with report_errors():
         config = StreamConfig.from_settings(settings())
         with resetting.at_rest(config, topic) as connection:
             word = (
@@ -158,10 +158,10 @@ def recreate_topic(
                 else typer.prompt(f"Deletes {topic} with all events in it. Type the topic's name to delete it")
             )
             if word != topic:
-                end(ExitCode.NOT_SO, f"{word!r} is not {topic!r}: nothing was changed.")
-            with Working("Deleting and creating the topic"):
+                end(ExitCode.CHECK_FAILED, f"{word!r} is not {topic!r}: nothing was changed.")
+            with ProgressReporter("Deleting and creating the topic"):
                 created = resetting.recreate_topic(
-                    connection, config, topic=topic, kafka_is_embedded="kafka" in the_stack().embedded
+                    connection, config, topic=topic, kafka_is_embedded="kafka" in default_stack().embedded
                 )
     _say(f"{topic} is empty, with the new id {created.topic_id}. The stream reads it from its beginning.")
 
@@ -188,13 +188,13 @@ def take_over(
 
     if as_json and yes is None:
         end(ExitCode.USAGE, "With --json say --yes WORD: nothing is asked then.")
-    with plain_errors(), _servers():
+    with report_errors(), _servers():
         config = StreamConfig.from_settings(load_settings())
         with (
             connect(config.dsn, autocommit=True, application_name="churn take-over") as connection,
             EnvironmentGuard(connection, clients.admin(config.kafka), config) as guard,
         ):
-            with Working("Asking Kafka and PostgreSQL"):
+            with ProgressReporter("Asking Kafka and PostgreSQL"):
                 conflicts = guard.conflicts()
             if conflicts:
                 if not as_json:
@@ -203,7 +203,7 @@ def take_over(
                 word = conflicts[0].holder
                 typed = yes if yes is not None else typer.prompt(f"Type {word} to take over")
                 if typed != word:
-                    end(ExitCode.NOT_SO, f"{typed!r} is not {word!r}: nothing was changed.")
+                    end(ExitCode.CHECK_FAILED, f"{typed!r} is not {word!r}: nothing was changed.")
                 guard.take_over()
     if as_json:
         emit({"taken_over": [conflict.problem for conflict in conflicts]})
@@ -219,7 +219,7 @@ def take_over(
 @contextmanager
 def _servers() -> Iterator[None]:
     """Kafka and PostgreSQL, up while the block lasts: a stack that was refused has stopped its own again."""
-    stack = the_stack()
+    stack = default_stack()
     embedded = stack.embedded & {"kafka", "postgres"}
     if not embedded or stack.is_up:
         yield

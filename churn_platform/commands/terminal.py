@@ -50,11 +50,11 @@ class ExitCode(IntEnum):
 
     DONE = 0
     """Done, or what was asked about is so."""
-    NOT_SO = 1
+    CHECK_FAILED = 1
     """What was asked about is not so, or not all was done: a law is broken, a server down, a correction refused."""
     USAGE = 2
     """The command line means nothing; nothing was done."""
-    STILL_WRITTEN_TO = 3
+    IN_USE = 3
     """Refused, because something writes: a live stream, the stack, another environment. Nothing was done."""
     FAILED = 4
     """It cannot be done or found out: a server, a file, a setting or a right is in the way."""
@@ -74,12 +74,12 @@ def emit(found: Mapping[str, object] | Sequence[object]) -> None:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Show an error that a user can do something about on one screen, and end with its code; let others through."""
     import psycopg
     from confluent_kafka import KafkaException
 
-    from churn_platform.errors import PlainError
+    from churn_platform.errors import PlatformError
     from churn_platform.files.exceptions import ArtifactNotFoundError, ArtifactStoreError
     from churn_platform.local.errors import StackError
     from churn_platform.operations.cleanup.plan import CleanError
@@ -88,8 +88,8 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (EnvironmentConflictError, StreamIsLiveError) as error:
-        end(ExitCode.STILL_WRITTEN_TO, error.problem, remedy=error.remedy)
-    except PlainError as error:
+        end(ExitCode.IN_USE, error.problem, remedy=error.remedy)
+    except PlatformError as error:
         cause = error.__cause__
         remedy = error.remedy or (_about_postgres(cause) if isinstance(cause, psycopg.OperationalError) else "")
         end(ExitCode.FAILED, error.problem, remedy=remedy)
@@ -131,7 +131,7 @@ def _about_postgres(error: Exception) -> str:
     )
 
 
-class Working:
+class ProgressReporter:
     """What is being done, on stderr: a line that changes on a terminal; elsewhere a line once something takes long.
 
     Used as a context manager, and told of each stage by being called.

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import typer
 from rich.text import Text
 
-from churn_platform.commands.terminal import AsJson, ExitCode, Working, emit, output, plain_errors
+from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, emit, output, report_errors
 
 
 def verify(as_json: AsJson = False) -> None:
@@ -22,7 +22,7 @@ def verify(as_json: AsJson = False) -> None:
     from churn_platform.stream.config import StreamConfig
 
     began = time.monotonic()
-    with plain_errors(), Working("Looking at Kafka") as progress:
+    with report_errors(), ProgressReporter("Looking at Kafka") as progress:
         laws = verification.verify(StreamConfig.from_settings(settings()), progress)
     holds = all(law.holds for law in laws)
     if as_json:
@@ -39,4 +39,4 @@ def verify(as_json: AsJson = False) -> None:
         ending = "Every law holds" if holds else f"{broken} of {len(laws)} laws do not hold"
         output.print(f"{ending}. Took {time.monotonic() - began:.1f} s.", highlight=False)
     if not holds:
-        raise typer.Exit(ExitCode.NOT_SO)
+        raise typer.Exit(ExitCode.CHECK_FAILED)

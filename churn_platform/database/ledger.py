@@ -103,7 +103,7 @@ class Advance:
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Heartbeat:
     """What a streaming run has to know now and then: who is champion, and whether somebody has paused the stream."""
 
     champion: int | None
@@ -321,7 +321,7 @@ def forget_unopened(
     return [batch for (batch,) in rows]
 
 
-def settled_batches(
+def prunable_batches(
     connection: psycopg.Connection, keys: Sequence[str], *, before: datetime, surplus: Sequence[str]
 ) -> list[str]:
     """Of these keys those whose batches nobody will touch of himself: closed and reported, oldest first.
@@ -637,9 +637,9 @@ def take_lease(connection: psycopg.Connection, *, idle_seconds: int, statement_s
     )
 
 
-def pulse(connection: psycopg.Connection, topic: str) -> Pulse:
+def heartbeat(connection: psycopg.Connection, topic: str) -> Heartbeat:
     """A sign of life in a quiet time, which brings news."""
-    with connection.cursor(row_factory=class_row(Pulse)) as cursor:
+    with connection.cursor(row_factory=class_row(Heartbeat)) as cursor:
         found = cursor.execute(_PULSE, (topic,)).fetchone()
     if found is None:
         raise RuntimeError("A select without a table returned no row; PostgreSQL always gives one.")

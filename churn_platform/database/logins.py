@@ -6,7 +6,7 @@ from psycopg import sql
 from churn_platform.database.connections import connect
 
 
-def let_in(connection: psycopg.Connection, *, name: str, password: str, role: str | None) -> None:
+def ensure_login(connection: psycopg.Connection, *, name: str, password: str, role: str | None) -> None:
     """Make the login if it is missing, with this password and a member of the role.
 
     Args:
@@ -25,7 +25,7 @@ def let_in(connection: psycopg.Connection, *, name: str, password: str, role: st
         connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(name)))
 
 
-def gets_in(dsn: str, *, role: str) -> bool:
+def can_log_in(dsn: str, *, role: str) -> bool:
     """Whether the login of this connection string is let in, and has the rights of the role."""
     try:
         with connect(dsn, connect_timeout=10, application_name="churn logins") as connection:

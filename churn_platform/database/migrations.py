@@ -12,7 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.database.connections import IGNORED_VARIABLES, connect, session_options
-from churn_platform.errors import PlainError
+from churn_platform.errors import PlatformError
 from churn_platform.settings import PROJECT_ROOT
 
 MIGRATIONS = PROJECT_ROOT / "sql" / "migrations"
@@ -25,7 +25,7 @@ INSUFFICIENT_PRIVILEGE = "42501"
 """PostgreSQL's code, which dbmate's messages end with."""
 
 
-class MigrationError(PlainError):
+class MigrationError(PlatformError):
     """The schema could not be brought up to date."""
 
 

@@ -11,12 +11,12 @@ from psycopg import Connection
 from psycopg.rows import TupleRow, class_row
 from psycopg.types.json import Jsonb
 
-from churn_platform.errors import PlainError
+from churn_platform.errors import PlatformError
 
 PromotedBy: TypeAlias = Literal["training", "hand", "alias", "rollback"]
 
 
-class ModelVersionError(PlainError):
+class ModelVersionError(PlatformError):
     """A model version that is not in model_versions, or one that is there as something else."""
 
 

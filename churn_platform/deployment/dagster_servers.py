@@ -28,7 +28,7 @@ STORAGE = """
 storage:
   custom:
     module: churn_platform.orchestration.instance_storage
-    class: KeptPostgresStorage
+    class: PooledPostgresStorage
     config:
       postgres_url:
         env: DAGSTER_POSTGRES_URL

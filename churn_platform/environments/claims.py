@@ -23,7 +23,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.clients import explained
+from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.reader import offset_of
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import BrokerRefusedError, StreamError, TopicMissingError
@@ -100,7 +100,7 @@ class Claims:
         self._topic: topics.Topic | None = None
         self._position = 0
         self._known: dict[bytes, tuple[int, Claim]] = {}
-        self._consumer: clients.RememberingConsumer | None = None
+        self._consumer: clients.DiagnosticConsumer | None = None
         self._reading = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -128,7 +128,7 @@ class Claims:
         """Read what was written since the last time. Without the topic there are no claims.
 
         Raises:
-            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         with self._reading:
             if self._topic is None and not self._find():
@@ -169,7 +169,7 @@ class Claims:
             f"--partitions 1 --config cleanup.policy=compact), and let this client describe, read and write it.",
         )
 
-    def _make_consumer(self) -> clients.RememberingConsumer:
+    def _make_consumer(self) -> clients.DiagnosticConsumer:
         if self._consumer is None:
             self._consumer = clients.consumer(
                 {
@@ -184,10 +184,10 @@ class Claims:
             )
         return self._consumer
 
-    def _read_up_to(self, end: int, consumer: clients.RememberingConsumer) -> None:
+    def _read_up_to(self, end: int, consumer: clients.DiagnosticConsumer) -> None:
         deadline = time.monotonic() + REQUEST_SECONDS
         while self._position < end:
-            with explained(consumer):
+            with translate_kafka_errors(consumer):
                 message = consumer.poll(POLL_SECONDS)
                 if message is None:
                     if time.monotonic() > deadline:
@@ -253,7 +253,7 @@ class Claims:
             config={"cleanup.policy": "compact"},
         )
         try:
-            with explained(self._admin):
+            with translate_kafka_errors(self._admin):
                 self._admin.create_topics([new], request_timeout=REQUEST_SECONDS)[name].result()
         except (BrokerRefusedError, KafkaException) as error:
             code = _code_of(error)
@@ -285,7 +285,7 @@ class Claims:
         """Write claims and withdrawals in this order, and wait until Kafka has them.
 
         Raises:
-            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
             StreamError: Kafka did not take them.
         """
         records: list[tuple[bytes, bytes | None]] = [(claim.key, msgspec.json.encode(claim)) for claim in claims]
@@ -307,7 +307,7 @@ class Claims:
             if error is not None:
                 failures.append(error)
 
-        with explained(producer):
+        with translate_kafka_errors(producer):
             for key, value in records:
                 producer.produce(self._config.claims_topic, value, key, partition=0, on_delivery=delivered)
             producer.flush(2 * REQUEST_SECONDS)
@@ -315,12 +315,12 @@ class Claims:
                 raise KafkaException(failures[0])
 
 
-def _watermarks(consumer: clients.RememberingConsumer, partition: TopicPartition) -> tuple[int, int]:
+def _watermarks(consumer: clients.DiagnosticConsumer, partition: TopicPartition) -> tuple[int, int]:
     """Oldest offset and end. A topic that was created just now has no leader for a moment."""
     deadline = time.monotonic() + REQUEST_SECONDS
     while True:
         try:
-            with explained(consumer):
+            with translate_kafka_errors(consumer):
                 low, high = consumer.get_watermark_offsets(partition, REQUEST_SECONDS)
         except KafkaException as error:
             if error.args[0].code() not in _NOT_THERE_YET or time.monotonic() > deadline:

@@ -21,7 +21,7 @@ from churn_platform.database import environments, ledger
 from churn_platform.database.environments import Binding
 from churn_platform.environments.claims import Claim, Claims, Kind, Resource
 from churn_platform.kafka import topics
-from churn_platform.kafka.clients import explained
+from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.reader import make_consumer, marks
 from churn_platform.stream.config import LANE, StreamConfig
 from churn_platform.stream.exceptions import EnvironmentConflictError, StreamError, TopicMissingError
@@ -89,7 +89,7 @@ class EnvironmentGuard:
         """What this environment would write to and another one has. Nothing is written.
 
         Raises:
-            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         self._claims.read()
         self._resources = self._describe_resources()
@@ -101,7 +101,7 @@ class EnvironmentGuard:
 
         Raises:
             EnvironmentConflictError: another has the topic, the group or the database.
-            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         if found := self.conflicts():
             raise self._refusal(found)
@@ -111,7 +111,7 @@ class EnvironmentGuard:
 
         Raises:
             EnvironmentConflictError: another has taken over.
-            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         self._claims.read()
         if found := self._of_kafka(self._own):
@@ -236,7 +236,7 @@ class EnvironmentGuard:
         Raises:
             EnvironmentConflictError: another has the topic, the group or the database; nothing was written.
             StreamError: the database has no tables, or the claims topic cannot be used.
-            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         self._require_tables()
         self.check()
@@ -295,7 +295,7 @@ class EnvironmentGuard:
 
         Raises:
             EnvironmentConflictError: the other one publishes, or works on this database.
-            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         self._require_tables()
         own = environments.identify(self._connection)
@@ -349,7 +349,7 @@ class EnvironmentGuard:
                 if author != own
             ]
             if void:
-                with explained(consumer):
+                with translate_kafka_errors(consumer):
                     consumer.commit(offsets=void, asynchronous=False)
         finally:
             consumer.close()

@@ -50,7 +50,7 @@ _UNREACHABLE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._RESOLVE})
 _WHERE_IT_STOOD: Final = re.compile(r" \(after \d+ms in state [^)]*\)")
 
 
-class Complaints:
+class ErrorHistory:
     """What one client's brokers complained of lately: librdkafka tells a callback, and its caller of a timeout."""
 
     def __init__(self, settings: Settings) -> None:
@@ -72,7 +72,7 @@ class Complaints:
         return (refusals or connections or [error])[-1]
 
 
-def _configuration(settings: Settings, complaints: Complaints) -> dict[str, Any]:
+def _configuration(settings: Settings, complaints: ErrorHistory) -> dict[str, Any]:
     return {**settings, "error_cb": complaints}
 
 
@@ -80,27 +80,27 @@ class Admin(AdminClient):
     """An admin client that remembers complaints. Its log is silent: what it would say is raised."""
 
     def __init__(self, settings: Settings) -> None:
-        self.complaints = Complaints(settings)
+        self.complaints = ErrorHistory(settings)
         super().__init__({**_configuration(settings, self.complaints), "log_level": 2})
 
 
-class RememberingConsumer(Consumer):
+class DiagnosticConsumer(Consumer):
     """A consumer that remembers complaints."""
 
     def __init__(self, settings: Settings) -> None:
-        self.complaints = Complaints(settings)
+        self.complaints = ErrorHistory(settings)
         super().__init__(_configuration(settings, self.complaints))
 
 
-class RememberingProducer(Producer):
+class DiagnosticProducer(Producer):
     """A producer that remembers complaints."""
 
     def __init__(self, settings: Settings) -> None:
-        self.complaints = Complaints(settings)
+        self.complaints = ErrorHistory(settings)
         super().__init__(_configuration(settings, self.complaints))
 
 
-Client = Admin | RememberingConsumer | RememberingProducer
+Client = Admin | DiagnosticConsumer | DiagnosticProducer
 
 
 def admin(settings: Settings) -> Admin:
@@ -113,28 +113,28 @@ def admin(settings: Settings) -> Admin:
         return Admin(settings)
 
 
-def consumer(settings: Settings) -> RememberingConsumer:
+def consumer(settings: Settings) -> DiagnosticConsumer:
     """A consumer.
 
     Raises:
         KafkaSettingsError: librdkafka cannot make one of these settings.
     """
     with _made_of(settings):
-        return RememberingConsumer(settings)
+        return DiagnosticConsumer(settings)
 
 
-def producer(settings: Settings) -> RememberingProducer:
+def producer(settings: Settings) -> DiagnosticProducer:
     """A producer.
 
     Raises:
         KafkaSettingsError: librdkafka cannot make one of these settings.
     """
     with _made_of(settings):
-        return RememberingProducer(settings)
+        return DiagnosticProducer(settings)
 
 
 @contextmanager
-def explained(spoken_to: AdminClient | Consumer | Producer | Settings) -> Iterator[None]:
+def translate_kafka_errors(spoken_to: AdminClient | Consumer | Producer | Settings) -> Iterator[None]:
     """Say in words why brokers refuse a client or do not answer; other errors pass as they are.
 
     Args:
@@ -154,7 +154,7 @@ def explained(spoken_to: AdminClient | Consumer | Producer | Settings) -> Iterat
 
 
 def named_error(spoken_to: AdminClient | Consumer | Producer | Settings, error: KafkaError) -> StreamError | None:
-    """The error in words; None where it is neither a refusal nor silence. See explained()."""
+    """The error in words; None where it is neither a refusal nor silence. See translate_kafka_errors()."""
     if isinstance(spoken_to, Client):
         spoken_to.poll(0)  # hands over what the callback has not been told yet
         return _in_words(spoken_to.complaints.cause(error), spoken_to.complaints.settings)
@@ -181,7 +181,7 @@ def _asked_again(settings: Settings, error: KafkaError) -> StreamError | None:
         return _in_words(error, settings)
     try:
         asked = admin(settings)
-        with explained(asked):
+        with translate_kafka_errors(asked):
             asked.list_topics(timeout=ASKING_SECONDS)
     except StreamError as named:
         return named

@@ -16,7 +16,7 @@ from confluent_kafka import (
 )
 
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.clients import RememberingConsumer, explained
+from churn_platform.kafka.clients import DiagnosticConsumer, translate_kafka_errors
 from churn_platform.kafka.topics import Topic
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.events import KNOWN_MILLISECONDS, UNIX_EPOCH, Received
@@ -41,7 +41,7 @@ COORDINATOR_MOVING: Final = frozenset(
 )
 
 
-def make_consumer(config: StreamConfig, *, isolation: str = "read_committed") -> RememberingConsumer:
+def make_consumer(config: StreamConfig, *, isolation: str = "read_committed") -> DiagnosticConsumer:
     """A consumer that is assigned its offsets, stops at lost ones and reports the end of a partition.
 
     The group is only looked up for the published offsets; no membership, no automatic commit.
@@ -160,13 +160,13 @@ def marks(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, tupl
         seconds: longest wait for an answer.
 
     Raises:
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     asked = [TopicPartition(topic.name, partition) for partition in topic.partitions]
     deadline = time.monotonic() + seconds
     while True:
         try:
-            with explained(consumer):
+            with translate_kafka_errors(consumer):
                 committed = consumer.committed(asked, max(deadline - time.monotonic(), POLL_SECONDS))
                 _raise_first([found.error for found in committed])
         except KafkaException as error:
@@ -191,7 +191,7 @@ def _raise_refusal(consumer: Consumer) -> None:
     Raises:
         BrokerRefusedError: the user has no rights on the group.
     """
-    if isinstance(consumer, RememberingConsumer):
+    if isinstance(consumer, DiagnosticConsumer):
         settings = dict(consumer.complaints.settings)
         refusal = clients.group_refusal(settings, str(settings.pop("group.id")))
         if refusal is not None:
@@ -207,7 +207,7 @@ def _raise_first(errors: Sequence[KafkaError | None]) -> None:
 
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """Oldest offset, and the one after the newest that a read_committed reader sees."""
-    with explained(consumer):
+    with translate_kafka_errors(consumer):
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), WATERMARK_SECONDS)
     return low, high
 
@@ -275,7 +275,7 @@ def _read_assigned(consumer: Consumer, topic: str, open_ends: dict[int, int], ch
             )
         messages: list[Message] = []
         reached: dict[int, int] = {}
-        with explained(consumer):
+        with translate_kafka_errors(consumer):
             sort_messages(polled, messages, reached)
         for message in messages:
             partition, offset = partition_of(message), offset_of(message)

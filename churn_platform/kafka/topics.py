@@ -23,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.database import ledger
 from churn_platform.database.connections import connect
-from churn_platform.kafka.clients import explained
+from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import StreamError, TopicMissingError
 
@@ -80,7 +80,7 @@ def describe(admin: AdminClient, name: str) -> Topic:
 
     Raises:
         TopicMissingError: there is none.
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     return ask(admin, name)()
 
@@ -91,7 +91,7 @@ def ask(admin: AdminClient, name: str) -> Callable[[], Topic]:
 
     def answer() -> Topic:
         try:
-            with explained(admin):
+            with translate_kafka_errors(admin):
                 described = future.result()
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -119,7 +119,7 @@ def create_missing(admin: AdminClient, config: StreamConfig, *names: str) -> lis
         Names of the topics created.
 
     Raises:
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         StreamError: the database has no table to record them in; nothing was created.
     """
     if not _missing(admin, config, names):
@@ -148,7 +148,7 @@ def create_unrecorded(admin: AdminClient, config: StreamConfig, *names: str) -> 
         Names of the topics created.
 
     Raises:
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     new = _missing(admin, config, names)
     if not new:
@@ -156,7 +156,7 @@ def create_unrecorded(admin: AdminClient, config: StreamConfig, *names: str) -> 
     created = []
     for name, future in admin.create_topics(new, request_timeout=REQUEST_SECONDS).items():
         try:
-            with explained(admin):
+            with translate_kafka_errors(admin):
                 future.result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -170,9 +170,9 @@ def delete(admin: AdminClient, topic: Topic) -> None:
     """Delete a topic, and wait until no topic of this id is known any more.
 
     Raises:
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    with explained(admin):
+    with translate_kafka_errors(admin):
         admin.delete_topics([topic.name], request_timeout=REQUEST_SECONDS)[topic.name].result()
     deadline = time.monotonic() + REQUEST_SECONDS
     while True:
@@ -186,7 +186,7 @@ def delete(admin: AdminClient, topic: Topic) -> None:
 
 def _missing(admin: AdminClient, config: StreamConfig, names: Sequence[str]) -> list[NewTopic]:
     """Those of the topics that do not exist, as they are to be made."""
-    with explained(admin):
+    with translate_kafka_errors(admin):
         existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
     return [
         NewTopic(
@@ -225,7 +225,7 @@ def list_offsets(
     """One offset for each partition of the topic, as a reader of this isolation sees it; -1 where none fits.
 
     Raises:
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     return {partition: found.offset for partition, found in _look_up(admin, topic, spec, isolation).items()}
 
@@ -234,7 +234,7 @@ def last_written(admin: AdminClient, topic: Topic) -> datetime | None:
     """When the newest message of the topic was written; None where it holds none.
 
     Raises:
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     found = _look_up(admin, topic, NEWEST, IsolationLevel.READ_UNCOMMITTED)
     newest = max((each.timestamp for each in found.values()), default=-1)
@@ -249,7 +249,7 @@ def _look_up(
     while True:
         futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_SECONDS)
         try:
-            with explained(admin):
+            with translate_kafka_errors(admin):
                 return {where.partition: future.result() for where, future in futures.items()}
         except KafkaException as error:
             if error.args[0].code() not in LEADER_MOVING or time.monotonic() > deadline:
@@ -292,7 +292,7 @@ def backlog(connection: psycopg.Connection, admin: AdminClient, config: StreamCo
 
     Raises:
         TopicMissingError: there is no such topic.
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     topic = describe(admin, config.events_topic)
     positions = register(connection, admin, topic, config.start)
@@ -304,7 +304,7 @@ def stable_ends(admin: AdminClient, topic: Topic) -> tuple[dict[int, int], dict[
     """Last stable offset by Kafka partition, and how many offsets behind it wait for an open transaction.
 
     Raises:
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     # In this order: what is written in between would look as if it were held back.
     high = list_offsets(admin, topic, LATEST, isolation=IsolationLevel.READ_UNCOMMITTED)

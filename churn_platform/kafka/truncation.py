@@ -15,7 +15,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from churn_platform.database.ledger import LastRecord
-from churn_platform.kafka.clients import explained
+from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.reader import check_positions, make_consumer, offset_of, partition_of, sort_messages
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import LogTruncatedError, RangeLostError
@@ -124,7 +124,7 @@ def resume(
                 )
             )
         polled: list[Message] = []
-        with explained(consumer):
+        with translate_kafka_errors(consumer):
             sort_messages(consumer.consume(CONSUMED_AT_ONCE, POLL_SECONDS), polled, resumed.ends)
         for message in polled:
             partition, offset = partition_of(message), offset_of(message)

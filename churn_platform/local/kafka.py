@@ -157,7 +157,7 @@ def problem(client: Mapping[str, str | int | float | bool]) -> Problem | None:
 
     try:
         admin = clients.admin(client)
-        with clients.explained(admin):
+        with clients.translate_kafka_errors(admin):
             admin.list_topics(timeout=PROBLEM_SECONDS)
     except StreamError as error:
         return Problem(str(error), lasting=False)

@@ -252,7 +252,7 @@ def _create_database(address: str) -> None:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
 
-def let_in(address: str, passwords: Mapping[Login, str]) -> None:
+def ensure_login(address: str, passwords: Mapping[Login, str]) -> None:
     """Make the logins if they are missing, each a member of its role and with this password.
 
     Args:
@@ -261,7 +261,7 @@ def let_in(address: str, passwords: Mapping[Login, str]) -> None:
     """
     with connect(address, application_name="churn up") as connection:
         for login, secret in passwords.items():
-            logins.let_in(connection, name=login.name, password=secret, role=login.role)
+            logins.ensure_login(connection, name=login.name, password=secret, role=login.role)
 
 
 def in_schema(address: str, schema: str) -> str:

@@ -382,7 +382,7 @@ class Stack:
             migrations.upgrade(self.owner_dsn)
             if "postgres" in self.embedded:
                 logins = (postgres.WRITER, postgres.READER)
-                postgres.let_in(self.owner_dsn, {login: self._passwords[login] for login in logins})
+                postgres.ensure_login(self.owner_dsn, {login: self._passwords[login] for login in logins})
         if part.name == "kafka" and "kafka" in self.embedded:
             self._create_topics()
         if part.name in ("kafka", "postgres"):

@@ -1,9 +1,9 @@
 """What can go wrong with a model or its bundle."""
 
-from churn_platform.errors import PlainError
+from churn_platform.errors import PlatformError
 
 
-class BundleError(PlainError):
+class BundleError(PlatformError):
     """A model bundle that cannot be used: the message says which part, where, and what to do."""
 
 
@@ -27,5 +27,5 @@ class SkewError(Exception):
     """Raw rows and prepared features of the same customers that score differently."""
 
 
-class TrainingDataError(PlainError):
+class TrainingDataError(PlatformError):
     """Rows that no model can be trained or judged on."""

@@ -1,7 +1,7 @@
 """What a model said of its own training rows without having seen them, kept beside its bundle.
 
 A later model is compared with it on the same rows. The bundle itself would have an unfair advantage there: it has
-learnt those rows by heart. No customer is kept, only a hash of what the model reads of one, and P(churn).
+learned those rows by heart. No customer is kept, only a hash of what the model reads of one, and P(churn).
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class OutOfFold:
 
 
 def unseen_probabilities(bundle: ModelBundle, record: OutOfFold, rows: pd.DataFrame) -> NDArray[np.float32]:
-    """P(churn) of each row by a model that has not seen it: out of fold if the bundle learnt from it, else its own.
+    """P(churn) of each row by a model that has not seen it: out of fold if the bundle learned from it, else its own.
 
     Args:
         bundle: a model.
-        record: of the rows it learnt from.
+        record: of the rows it learned from.
         rows: n customers with their raw columns.
 
     Returns:
@@ -78,10 +78,10 @@ def unseen_probabilities(bundle: ModelBundle, record: OutOfFold, rows: pd.DataFr
     wanted = _keys(rows)
     order = np.argsort(record.keys, kind="stable")
     places = np.minimum(np.searchsorted(record.keys[order], wanted), len(order) - 1)
-    learnt = record.keys[order][places] == wanted
+    learned = record.keys[order][places] == wanted
     probabilities = record.probabilities[order][places]
-    if not learnt.all():
-        probabilities[~learnt] = bundle.score(columns_of(rows[~learnt]))
+    if not learned.all():
+        probabilities[~learned] = bundle.score(columns_of(rows[~learned]))
     return probabilities
 
 

@@ -65,7 +65,7 @@ def make_report(bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame) ->
 
     Args:
         bundle: the model.
-        train: rows that it learnt from, raw columns and target; the baselines learn from them, too.
+        train: rows that it learned from, raw columns and target; the baselines learn from them, too.
         test: rows that it did not.
 
     Returns:
@@ -192,7 +192,7 @@ def _baselines(
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
     }.items():
         model.fit(matrix, labels)
-        # On the rows it learnt from: a baseline is given that advantage.
+        # On the rows it learned from: a baseline is given that advantage.
         threshold = f1_maximising_threshold(labels, model.predict_proba(matrix)[:, 1])
         figures = evaluate(churned, model.predict_proba(unseen)[:, 1], threshold=threshold)
         found.append({"model": name, **figures.as_dict()})

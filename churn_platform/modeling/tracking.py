@@ -1,4 +1,4 @@
-"""What MLflow keeps of a training besides figures: the model of raw rows, its signature and the rows it learnt from."""
+"""What MLflow keeps of a training besides figures: the model of raw rows, its signature and its training rows."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def signature() -> ModelSignature:
 
 
 def log_dataset(rows: pd.DataFrame, *, source: str) -> None:
-    """Note in the active MLflow run which rows it learnt from.
+    """Note in the active MLflow run which rows it learned from.
 
     Args:
         rows: the training split, raw columns and target.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STUDY_VERSION: Final = 1
 # Scoring takes as long as trees times depth: what is found costs the stream no more than 250 trees of depth 4.
 TREES_TIMES_DEPTH: Final = 1_000
-DEPTHS: Final = (3, 5)  # 2 finds no three features that work together; above 5 a few thousand rows are learnt by heart
+DEPTHS: Final = (3, 5)  # 2 finds no three features that work together; above 5 a few thousand rows are learned by heart
 STOPPING_ROUNDS: Final = 30
 STOPPING_SHARE: Final = 0.2
 STARTUP_TRIALS: Final = 10
@@ -128,10 +128,10 @@ def stopping_trees(features: NDArray[np.float32], churned: NDArray[np.int64], hy
     from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # 1 s to import
 
     library = import_xgboost()
-    learnt, watched = train_test_split(
+    learned, watched = train_test_split(
         np.arange(len(churned)), test_size=STOPPING_SHARE, stratify=churned, random_state=SEED
     )
-    rows = [library.DMatrix(features[each], label=churned[each], nthread=THREADS) for each in (learnt, watched)]
+    rows = [library.DMatrix(features[each], label=churned[each], nthread=THREADS) for each in (learned, watched)]
     booster = library.train(
         {**hyperparameters.booster_parameters(), "eval_metric": "logloss"},
         rows[0],
@@ -172,7 +172,7 @@ def _space() -> dict[str, optuna.distributions.BaseDistribution]:
 
     return {
         "max_depth": IntDistribution(*DEPTHS),
-        "learning_rate": FloatDistribution(0.015, 0.15, log=True),  # slower, and the trees run out before it has learnt
+        "learning_rate": FloatDistribution(0.015, 0.15, log=True),  # a lower rate runs out of trees
         "subsample": FloatDistribution(0.5, 1.0),
         "colsample_bytree": FloatDistribution(0.4, 1.0),  # Age and NumOfProducts would be in every tree otherwise
         "min_child_weight": FloatDistribution(0.5, 20.0, log=True),

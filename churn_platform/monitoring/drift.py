@@ -1,4 +1,4 @@
-"""Drift: how far the customers of a time are from those a model learnt from, feature by feature. Pure."""
+"""Drift: how far the customers of a time are from those a model learned from, feature by feature. Pure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class FeatureReference:
-    """One feature in the rows a model learnt from.
+    """One feature in the rows a model learned from.
 
     The bins of a number are those between its edges, the lower edge included: n edges make n + 1 bins. A category has
     a bin for each known one and one for all others. In both, nulls have the last bin.
@@ -97,7 +97,7 @@ class FeatureReference:
         return np.append(counted, missing.sum()).astype(np.int64)
 
     def outside(self, values: NDArray[Any]) -> int:
-        """How many values no row had that the model learnt from: unknown categories, or beyond its span."""
+        """How many values no row had that the model learned from: unknown categories, or beyond its span."""
         known = values[~is_null(values)]
         if self.categories:
             return int((~np.isin(known.astype(str), self.categories)).sum())
@@ -107,7 +107,7 @@ class FeatureReference:
 
 @dataclass(frozen=True)
 class Reference:
-    """Every watched feature in the rows a model learnt from; kept with its version."""
+    """Every watched feature in the rows a model learned from; kept with its version."""
 
     features: Mapping[str, FeatureReference]
 
@@ -164,7 +164,7 @@ class Observed:
 
     @property
     def out_of_range_rate(self) -> float:
-        """Share of values that no row had that the model learnt from, 0..1."""
+        """Share of values that no row had that the model learned from, 0..1."""
         return self.outside / max(self.rows, 1)
 
 

@@ -11,7 +11,7 @@ from churn_platform.monitoring.drift import SCORE, Bounds, Observed, Reference, 
 NO_REFERENCE: Final = "no reference"
 
 # The rates at which a check warns, and at which it fails; shares of what was read, 0..1.
-MISSING_MORE: Final = (0.05, 0.2)  # more nulls than the model learnt from
+MISSING_MORE: Final = (0.05, 0.2)  # more nulls than the model learned from
 OUT_OF_RANGE: Final = (0.01, 0.05)
 DEAD_LETTERS: Final = (0.02, 0.1)
 
@@ -33,7 +33,7 @@ class Judged:
     out_of_range_rate: float
 
 
-def look_at(reference: Reference | None, columns: Mapping[str, NDArray[Any]], *, weight: float) -> dict[str, Observed]:
+def collect(reference: Reference | None, columns: Mapping[str, NDArray[Any]], *, weight: float) -> dict[str, Observed]:
     """Rows that a version scored, counted in the bins of its reference; without one, how many there are.
 
     Args:

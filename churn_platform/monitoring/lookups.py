@@ -1,4 +1,4 @@
-"""What watching reads and keeps: references, samples of an hour, labelled predictions; and what is due."""
+"""What monitoring reads and keeps: references, samples of an hour, labelled predictions; and what is due."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -214,7 +214,7 @@ def new_outcomes(connection: psycopg.Connection, day: date, *, known: datetime |
 
 
 def save_reference(connection: psycopg.Connection, version: int, reference: Reference) -> None:
-    """Keep what a registered version learnt from; saving it again changes nothing."""
+    """Keep what a registered version learned from; saving it again changes nothing."""
     connection.execute(
         "insert into model_references (version, reference) values (%s, %s) on conflict (version) do nothing",
         (version, Jsonb(reference.to_json())),

@@ -19,7 +19,7 @@ from churn_platform.kafka.reader import TRUNCATED_REMEDY, make_consumer, offset_
 from churn_platform.kafka.topics import EARLIEST, LATEST, Topic
 from churn_platform.kafka.truncation import last_records, resume
 from churn_platform.stream.config import CLOCK_TOLERANCE, StreamConfig
-from churn_platform.stream.events import Flag, Received, Timestamp, kafka_time, known_as
+from churn_platform.stream.events import Flag, Received, Timestamp, canonical_event_id, kafka_time
 from churn_platform.stream.exceptions import (
     LedgerConflictError,
     RangeLostError,
@@ -95,15 +95,15 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Taken:
+class IngestResult:
     """What was read: outcomes of those who left and who stayed, and messages that were refused."""
 
     left: int = 0
     stayed: int = 0
     refused: int = 0
 
-    def __add__(self, other: "Taken") -> "Taken":
-        return Taken(self.left + other.left, self.stayed + other.stayed, self.refused + other.refused)
+    def __add__(self, other: "IngestResult") -> "IngestResult":
+        return IngestResult(self.left + other.left, self.stayed + other.stayed, self.refused + other.refused)
 
 
 def decode(message: Received, accepts_from: datetime, accepts_until: datetime) -> Known | Refused:
@@ -135,7 +135,7 @@ def _known(message: Received, value: bytes | None, accepts_from: datetime, accep
     return Known(
         kafka_partition=partition_of(message),
         kafka_offset=offset_of(message),
-        event_id=None if outcome.event_id is None else known_as(outcome.event_id),
+        event_id=None if outcome.event_id is None else canonical_event_id(outcome.event_id),
         customer_id=outcome.CustomerId,
         churned=outcome.true_churn_label,
         # Only now: in UTC, a time at either end of the calendar may lie beyond it.
@@ -179,7 +179,7 @@ def waiting(connection: psycopg.Connection, admin: AdminClient, topic: str) -> i
     Those by which a truncated topic falls short of its positions count too, so that a run reports them.
 
     Raises:
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     try:
         found = topics.describe(admin, topic)
@@ -188,7 +188,7 @@ def waiting(connection: psycopg.Connection, admin: AdminClient, topic: str) -> i
     return sum(abs(end - start) for start, end in _ranges(connection, admin, found).values())
 
 
-def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig, topic: str) -> Taken:
+def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig, topic: str) -> IngestResult:
     """Read what waits in the outcomes topic.
 
     Outcomes, refused messages and the positions after them are one transaction each CHUNK: a message counts once,
@@ -203,19 +203,19 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
         RangeLostError: Kafka no longer holds what comes next, or not the log that was read.
         LedgerConflictError: the position was moved meanwhile; nothing of this chunk was written.
         TopicChangedError: the topic was deleted and created again meanwhile; nothing of this chunk was written.
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     try:
         found = topics.describe(admin, topic)
     except TopicMissingError:
-        return Taken()
+        return IngestResult()
     with outcomes.reading(connection, found.topic_id):
         return _take(connection, admin, config, found)
 
 
-def _take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig, found: Topic) -> Taken:
+def _take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig, found: Topic) -> IngestResult:
     readings, skipped, known = _open(connection, admin, found, config.epoch)
-    taken = Taken()
+    taken = IngestResult()
     if not readings:
         return taken
     reached = {partition: reading.start for partition, reading in readings.items()}
@@ -333,7 +333,7 @@ def _write(
     starts: Mapping[int, int],
     ends: Mapping[int, int],
     records: Mapping[int, LastRecord],
-) -> Taken:
+) -> IngestResult:
     """Write a chunk and move the positions from `starts` to `ends`; `records` are the last ones before those."""
     with connection.transaction():
         outcomes.lock(connection, topic.topic_id)
@@ -353,7 +353,7 @@ def _write(
             )
         outcomes.advance(connection, topic.topic_id, topic.name, ends, records)
     left = sum(each.churned for each in known)
-    return Taken(left=left, stayed=len(known) - left, refused=len(refused))
+    return IngestResult(left=left, stayed=len(known) - left, refused=len(refused))
 
 
 def _write_known(

@@ -39,7 +39,7 @@ def render(page: Page) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("churn_platform.watching", "."),
+        loader=PackageLoader("churn_platform.monitoring", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -138,7 +138,7 @@ def send(
     Raises:
         ProducerError: Kafka did not acknowledge one; others may have been taken.
         StreamError: the topic is missing, and the database has no table to record its creation in.
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     topics.create_missing(clients.admin(config.kafka), config, topic)
     return producer.send(config, messages, topic=topic, rate=rate, progress=progress)

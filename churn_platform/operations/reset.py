@@ -168,7 +168,7 @@ def recreate_topic(
     Raises:
         ResetError: it is no events topic, or the platform did not create it.
         TopicMissingError: there is no such topic.
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     admin = clients.admin(config.kafka)
     described = topics.describe(admin, topic)

@@ -14,7 +14,7 @@ from churn_platform.database import ledger, model_versions
 from churn_platform.database.connections import connect
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.clients import explained
+from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.reader import first_times, make_consumer, markers
 from churn_platform.kafka.truncation import resume
 from churn_platform.stream.config import StreamConfig
@@ -95,7 +95,7 @@ class Letters:
 
 @dataclass(kw_only=True)
 class StreamStatus:
-    """What could be learnt; None, or empty, is what could not, and `problems` says why.
+    """What could be learned; None, or empty, is what could not, and `problems` says why.
 
     `live_run` and `standbys` are Dagster's run ids; `lock_holder` names a session that holds the lock and is no run.
     """
@@ -164,7 +164,7 @@ def look(config: StreamConfig) -> StreamStatus:
         status.answered = False
         status.problems.append(f"PostgreSQL refuses the login of DATABASE_URL: {str(error).strip()}")
     try:
-        _look_at_kafka(config, positions, status)
+        _collect_kafka_status(config, positions, status)
         _look_at_claims(config, status)
     except TopicMissingError as error:
         status.problems.append(str(error))
@@ -215,14 +215,14 @@ def _look_at_the_ledger(
     return positions
 
 
-def _look_at_kafka(
+def _collect_kafka_status(
     config: StreamConfig, positions: Mapping[str, Mapping[int, _Position]], status: StreamStatus
 ) -> None:
     """Fill in what Kafka knows."""
     # What goes wrong is said in the status; librdkafka's own lines would only stand in its way.
     quiet = replace(config, kafka={**config.kafka, "log_level": 0})
     admin = clients.admin(quiet.kafka)
-    with explained(admin):
+    with translate_kafka_errors(admin):
         admin.list_topics(timeout=ANSWER_SECONDS)
     topic = topics.describe(admin, config.events_topic)
     ends, held = topics.stable_ends(admin, topic)

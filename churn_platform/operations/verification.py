@@ -198,7 +198,7 @@ def verify(config: StreamConfig, progress: Progress = lambda _stage, _count: Non
         psycopg.Error, KafkaException: a server does not answer.
         RangeLostError: the predictions topic was cut while it was read.
     """
-    before = _look_at_kafka(config)
+    before = _collect_kafka_status(config)
     with connect(config.dsn, autocommit=True, application_name="churn verify") as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
@@ -577,7 +577,7 @@ def _published_to(partition: Partition, before: _Kafka) -> int:
     return before.markers.get(partition.kafka_partition, -1)
 
 
-def _look_at_kafka(config: StreamConfig) -> _Kafka:
+def _collect_kafka_status(config: StreamConfig) -> _Kafka:
     admin = clients.admin(config.kafka)
     try:
         topic = topics.describe(admin, config.events_topic)

@@ -36,7 +36,7 @@ _made: Final[set[str]] = set()
 _affirmed: Final[set[tuple[str, str, str]]] = set()
 
 
-class KeptPostgresStorage(DagsterPostgresStorage):
+class PooledPostgresStorage(DagsterPostgresStorage):
     """Dagster's storage with one pool of connections in each process, however many instances it makes.
 
     Dagster's own connects for every query, 20 times a second when nothing happens at all: more than half of what an
@@ -65,7 +65,7 @@ class KeptPostgresStorage(DagsterPostgresStorage):
             for question in SCHEMA_QUESTIONS:
                 if hasattr(storage, question):
                     place = (postgres_url, type(storage).__name__)
-                    setattr(storage, question, partial(_ask_until_yes, getattr(storage, question), *place))
+                    setattr(storage, question, partial(_cache_positive, getattr(storage, question), *place))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
@@ -117,7 +117,7 @@ def _use_webserver_engine(
     )
 
 
-def _ask_until_yes(question: Callable[..., bool], postgres_url: str, storage: str, *arguments: object) -> bool:
+def _cache_positive(question: Callable[..., bool], postgres_url: str, storage: str, *arguments: object) -> bool:
     """The answer; a connection among the arguments makes no other question of it."""
     named = " ".join((question.__name__, *(each for each in arguments if isinstance(each, str))))
     if (postgres_url, storage, named) in _affirmed:

@@ -35,16 +35,16 @@ hourly_metrics_job = dg.define_asset_job(
     description="Computes the figures of one hour, or of a window of hours.",
 )
 
-hourly_watching_job = dg.define_asset_job(
-    "hourly_watching_job",
+hourly_monitoring_job = dg.define_asset_job(
+    "hourly_monitoring_job",
     selection=["drift_hourly"],
     executor_def=IN_PROCESS,
     description="Judges the drift of one hour, or of a window of hours.",
 )
 
-daily_watching_job = dg.define_asset_job(
-    "daily_watching_job",
-    selection=["drift_daily", "live_performance", "watching_report"],
+daily_monitoring_job = dg.define_asset_job(
+    "daily_monitoring_job",
+    selection=["drift_daily", "live_performance", "monitoring_report"],
     executor_def=IN_PROCESS,
     description="Judges the drift and the live performance of one day, or of a window of days, and writes its page.",
 )

@@ -82,7 +82,7 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
 
 
 @dg.op(out=dg.Out(dg.Nothing))
-def forget_watching(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
+def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
     """Drift of hours, outcomes and daily pages of days older than ARCHIVE_DAYS as a whole; figures of days stay."""
     from churn_platform.monitoring import lookups, pruning, report
 
@@ -104,7 +104,7 @@ def maintenance_job() -> None:
     prune_runs(after=prune_partitions())
     prune_ticks()
     archive_predictions()
-    forget_watching()
+    prune_monitoring()
 
 
 maintenance_schedule = dg.ScheduleDefinition(

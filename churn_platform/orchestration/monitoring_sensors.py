@@ -1,4 +1,4 @@
-"""The sensors of watching: one looks what is due to be judged, one whether the judgement asks for a new model."""
+"""The sensors of monitoring: one looks what is due to be judged, one whether the judgement asks for a new model."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from typing import Final
 import dagster as dg
 
 from churn_platform.orchestration.assets.training_inputs import changes
-from churn_platform.orchestration.jobs import daily_watching_job, hourly_watching_job, outcomes_job, retraining_job
+from churn_platform.orchestration.jobs import daily_monitoring_job, hourly_monitoring_job, outcomes_job, retraining_job
 from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import code_version
@@ -29,10 +29,10 @@ OUTCOMES_SECONDS: Final = 60
 FIRST_WAIT_SECONDS: Final = 60
 LONGEST_WAIT_SECONDS: Final = 600
 LATEST_RUNS: Final = 5
-SESSION: Final = "churn watching sensor"
+SESSION: Final = "churn monitoring sensor"
 WHY_TAG: Final = "churn/retraining"
 LONGEST_TAG: Final = 500
-KINDS: Final = (outcomes_job, hourly_watching_job, daily_watching_job)
+KINDS: Final = (outcomes_job, hourly_monitoring_job, daily_monitoring_job)
 # In the cursor: when the figures of the running day were last asked for.
 TODAY: Final = "today"
 
@@ -99,16 +99,15 @@ class _State:
     jobs=list(KINDS),
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches the watching of hours and days that have changed, and the reading of outcomes that wait, in "
-    "turns.",
+    description="Launches, in turn, the monitoring of changed hours and days and the reading of waiting outcomes.",
 )
-def watching_sensor(
+def monitoring_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for what is due: level-triggered, so that nothing is missed by a run that failed.
 
     One run at a tick, of the kind that was not asked for the longest. Where another process starts it waits for the
-    next tick, once: watching is in no hurry, and the stream is.
+    next tick, once: monitoring is in no hurry, and the stream is.
     """
     from confluent_kafka import KafkaException
 
@@ -116,7 +115,7 @@ def watching_sensor(
     from churn_platform.stream.exceptions import StreamError
 
     state = _State.load(context.cursor)
-    every, since = settings().watching_seconds, _complete_since()
+    every, since = settings().monitoring_seconds, _complete_since()
     today = datetime.now(UTC).date()
     with postgres.connect(SESSION) as connection:
         connection.autocommit = True
@@ -159,12 +158,12 @@ def _wanted(hours: Sequence[datetime], days: Iterable[date], waiting: int) -> li
 
     wanted = [_Due(dg.RunRequest(job_name=outcomes_job.name))] if waiting else []
     wanted += [
-        _Due(window_request(hourly_watching_job.name, hour_key(first), hour_key(last)))
+        _Due(window_request(hourly_monitoring_job.name, hour_key(first), hour_key(last)))
         for first, last in windows(hours, joined_within=timedelta(hours=12))
     ]
     wanted += [
         _Due(
-            window_request(daily_watching_job.name, day_key(first), day_key(last)),
+            window_request(daily_monitoring_job.name, day_key(first), day_key(last)),
             days=frozenset((first + timedelta(days=number)).date() for number in range((last - first).days + 1)),
         )
         for first, last in windows(midnight(sorted(days)), joined_within=timedelta(days=7))
@@ -237,7 +236,7 @@ def retraining_sensor(
 
 
 def _complete_since() -> datetime:
-    """Days before this are no longer complete: see watching/retention.py."""
+    """Days before this are no longer complete: see monitoring/retention.py."""
     from churn_platform.monitoring import pruning
 
     return pruning.complete_since(

@@ -99,7 +99,7 @@ def prune_partitions(
     surplus = keys[: max(len(keys) - keep, 0)]
     active = _active_ranges(instance)
     ledger.forget_unopened(connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE)
-    settled = set(ledger.settled_batches(connection, keys, before=before, surplus=surplus))
+    settled = set(ledger.prunable_batches(connection, keys, before=before, surplus=surplus))
     # Of a key that the ledger has forgotten, or never knew, its own time tells.
     settled |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
     prunable = [key for key in keys if key in settled and not any(first <= key <= last for first, last in active)]

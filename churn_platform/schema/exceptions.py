@@ -1,9 +1,9 @@
 """What can be wrong with a customers file. A message names the place, what is there, what was expected, the remedy."""
 
-from churn_platform.errors import PlainError
+from churn_platform.errors import PlatformError
 
 
-class CustomersFileError(PlainError):
+class CustomersFileError(PlatformError):
     """A customers file cannot be read as one."""
 
 

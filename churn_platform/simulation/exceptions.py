@@ -1,7 +1,7 @@
 """What stops the demonstration."""
 
-from churn_platform.errors import PlainError
+from churn_platform.errors import PlatformError
 
 
-class DemoError(PlainError):
+class DemoError(PlatformError):
     """A run failed, or something did not come in time."""

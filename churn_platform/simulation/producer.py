@@ -80,7 +80,7 @@ def produce(
 
     Raises:
         ProducerError: Kafka did not acknowledge an event.
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         ValueError: there is no row, or nothing that ends the sending.
     """
     if not rows:
@@ -134,7 +134,7 @@ def send(
 
     Raises:
         ProducerError: Kafka did not acknowledge one; others may have been taken.
-        BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     failures: list[KafkaError] = []
     producer = _make_producer(config)

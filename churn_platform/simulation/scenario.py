@@ -187,7 +187,7 @@ def run(
             sent = producer.produce(
                 config, rows, count=None, rate=plan.rate, duration=plan.seconds, mix=plan.mix, progress=progress
             )
-        with step("Sending outcomes, and monitoring: outcomes_job, hourly_watching_job, daily_watching_job"):
+        with step("Sending outcomes, and monitoring: outcomes_job, hourly_monitoring_job, daily_monitoring_job"):
             _wait(
                 lambda: topics.backlog(connection, admin, config).waiting == 0, SETTLE_SECONDS, "the events to be read"
             )
@@ -257,11 +257,11 @@ def _monitor(connection: psycopg.Connection, dagster_url: str, config: StreamCon
     runs = [_submit(dagster_url, "outcomes_job")]
     if hours:
         first, last = (hour.strftime(HOUR_KEY) for hour in (hours[0], hours[-1]))
-        runs.append(_submit(dagster_url, "hourly_watching_job", first, last))
+        runs.append(_submit(dagster_url, "hourly_monitoring_job", first, last))
     for run in runs:
         _finish(dagster_url, *run)
     days = sorted({*lookups.days_to_judge(connection, at_most_every=0, since=since), now.date()})
-    _finish(dagster_url, *_submit(dagster_url, "daily_watching_job", days[0].isoformat(), days[-1].isoformat()))
+    _finish(dagster_url, *_submit(dagster_url, "daily_monitoring_job", days[0].isoformat(), days[-1].isoformat()))
 
 
 def totals(connection: psycopg.Connection) -> Totals:

@@ -49,7 +49,7 @@ QUIET_SECONDS: Final = 1.0
 COMMIT_BYTES: Final = 32 * 1024 * 1024
 CONSUMED_AT_ONCE: Final = 1_000
 # In a quiet time the session gives a sign of life this often, ...
-PULSE_SECONDS: Final = 3.0
+HEARTBEAT_SECONDS: Final = 3.0
 # ... and PostgreSQL ends it, lock and all, when it hears nothing for this long: its process is frozen or cut off.
 LEASE_SECONDS: Final = 15
 # The same for a process that is frozen in the middle of a statement; no statement of a commit lasts as long.
@@ -122,7 +122,7 @@ class _Work:
     last_records: Mapping[int, ledger.LastRecord] = field(default_factory=dict)
 
 
-PULSE: Final = _Work(None, (), {})
+HEARTBEAT: Final = _Work(None, (), {})
 
 
 class BatchLoop:
@@ -247,7 +247,7 @@ class BatchLoop:
             self._hand_over(None)
             self._writer.join()
             self._check_threads()
-            self._publisher.finish(self._pulse, every=PULSE_SECONDS)
+            self._publisher.finish(self._heartbeat, every=HEARTBEAT_SECONDS)
             faults.reach(FaultPoint.BEFORE_CLOSING)
             ledger.close_batch(self._connection, self._batch, topic_id=topic.topic_id)
             faults.reach(FaultPoint.AFTER_CLOSING)
@@ -279,7 +279,7 @@ class BatchLoop:
         self._result.orphans += orphans
         for orphan in orphans:
             self._log(f"Closed batch {orphan.batch}, left open by run {orphan.run_id} with {orphan.events} events.")
-        news = ledger.pulse(self._connection, topic.name)
+        news = ledger.heartbeat(self._connection, topic.name)
         if batch is None or batch.closed is not None:
             return orphans, Ending.CLOSED
         if any(each.topic_id != topic.topic_id for each in ledger.ranges_of(self._connection, self._batch)):
@@ -326,9 +326,9 @@ class BatchLoop:
             if not messages:
                 if now - last_event >= QUIET_SECONDS:
                     self._skip_markers(next_offsets, partition_ends)
-                if now - last_sign >= PULSE_SECONDS:
+                if now - last_sign >= HEARTBEAT_SECONDS:
                     self._check_topic(topics.ask(self._admin, self._topic.name))
-                    self._hand_over(PULSE)
+                    self._hand_over(HEARTBEAT)
                     last_sign = now
                 continue
             faults.reach(FaultPoint.AFTER_READ)
@@ -550,8 +550,8 @@ class BatchLoop:
         """The writer thread: one PostgreSQL transaction after the other, each handed on to the publisher."""
         try:
             while (work := self._work.get()) is not None and not self._ended:
-                if work is PULSE:
-                    self._pulse()
+                if work is HEARTBEAT:
+                    self._heartbeat()
                 else:
                     self._publisher.put(self._write(work))
                 if self._work.empty():
@@ -562,8 +562,8 @@ class BatchLoop:
             self._writer_error = error
             self._writer_idle.set()
 
-    def _pulse(self) -> None:
-        news = ledger.pulse(self._connection, self._topic.name)
+    def _heartbeat(self) -> None:
+        news = ledger.heartbeat(self._connection, self._topic.name)
         self._paused = news.paused
         self.follower.follow(self._connection, news.champion)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from churn_platform.database.bulk import Column, Rows, copy_rows
 from churn_platform.database.ledger import HourSums
 from churn_platform.stream.events import KNOWN_MILLISECONDS, MICROSECONDS, UNIX_EPOCH, DeadLetter, dead_letter
-from churn_platform.stream.exceptions import LawBrokenError
+from churn_platform.stream.exceptions import InvariantViolation
 from churn_platform.stream.scoring import ScoredEvents
 
 HOUR_US: Final = 3600 * MICROSECONDS
@@ -113,7 +113,7 @@ def write_rows(
         high_risk_threshold: risk score from which a prediction is high risk.
 
     Raises:
-        LawBrokenError: the counts of what was written do not add up to what was read.
+        InvariantViolation: the counts of what was written do not add up to what was read.
     """
     kept, conflicts = _write_predictions(connection, scored, rows)
     letters = [*dead_letters, *_conflict_letters(conflicts, messages)]
@@ -122,7 +122,7 @@ def write_rows(
     duplicates = len(scored) - len(kept) - len(conflicts)
     read = len(scored) + len(dead_letters)
     if len(kept) + written_letters + duplicates != read:
-        raise LawBrokenError(
+        raise InvariantViolation(
             f"Batch {source.batch}: {read} events were read, but {len(kept)} predictions, {written_letters} dead "
             f"letters and {duplicates} duplicates were written. The commit is undone; please report this as a bug."
         )

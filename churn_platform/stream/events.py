@@ -231,7 +231,7 @@ def positional_id(topic_id: str, partition: int, offset: int) -> uuid.UUID:
     return uuid.uuid5(EVENT_NAMESPACE, f"{topic_id}/{partition}/{offset}")
 
 
-def known_as(sent: str) -> uuid.UUID:
+def canonical_event_id(sent: str) -> uuid.UUID:
     """The event_id that churn_predictions has for an id as it was sent: the same UUID, or one made of another text."""
     return _as_uuid(sent) or uuid.uuid5(EVENT_NAMESPACE, sent)
 
@@ -288,7 +288,7 @@ def _identify(event: Event, message: Received, topic_id: str, index: int, refs: 
     elif "\0" in sent:
         raise ValueError("event_id holds U+0000, which PostgreSQL cannot store as text.")
     else:
-        identity, refs[index] = known_as(sent), sent
+        identity, refs[index] = canonical_event_id(sent), sent
     event.event_id = str(identity)
 
 

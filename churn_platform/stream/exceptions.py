@@ -1,9 +1,9 @@
 """What can go wrong with the stream and is worth a name."""
 
-from churn_platform.errors import PlainError
+from churn_platform.errors import PlatformError
 
 
-class StreamError(PlainError):
+class StreamError(PlatformError):
     """Base of the stream's own errors."""
 
 
@@ -47,7 +47,7 @@ class RunEndedError(StreamError):
     """Dagster's record of this run has ended while the run was still at work: it stops and reports nothing."""
 
 
-class LawBrokenError(StreamError):
+class InvariantViolation(StreamError):  # noqa: N818  an invariant is violated; "Error" adds nothing
     """events = predictions + dead letters + duplicates does not hold; nothing was written."""
 
 

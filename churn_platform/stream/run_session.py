@@ -19,7 +19,7 @@ from churn_platform.stream.exceptions import RunEndedError
 _python_log = logging.getLogger(__name__)
 
 # The session is used this often, ...
-PULSE_SECONDS: Final = 3.0
+HEARTBEAT_SECONDS: Final = 3.0
 # ... and PostgreSQL ends it when it hears nothing for this long: its process is frozen or cut off.
 LEASE_SECONDS: Final = 15
 STATEMENT_SECONDS: Final = 60
@@ -114,11 +114,11 @@ class RunSession:
             self._connection = None
 
     def _keep(self) -> None:
-        pause = PULSE_SECONDS
+        pause = HEARTBEAT_SECONDS
         while not self._closed.wait(pause):
             try:
                 self.confirm()
-                pause = PULSE_SECONDS
+                pause = HEARTBEAT_SECONDS
             except RunEndedError:
                 return  # confirm() tells the run, too
             except Exception as error:  # PostgreSQL or Dagster's storage is away: the run learns that by itself

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from churn_platform.database import ledger
 from churn_platform.database.connections import connect
-from churn_platform.kafka.clients import explained
+from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.stream.batch_loop import Ending, StreamResult
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
@@ -63,7 +63,7 @@ def materialize(
             f"Still open or never opened: {', '.join(unclosed)}. A run over several batches replays closed ones only; "
             f"leave these out. Nothing was changed."
         )
-    with explained(config.kafka):
+    with translate_kafka_errors(config.kafka):
         result = StreamingRun(config, batch=keys[0], run_id=run_id, log=log, confirm=confirm).run()
     # The lock is free by now: the next run streams while this one ends its own batch.
     late = explain_batch(config.dsn, keys[0], log)

@@ -88,7 +88,7 @@ def test_a_file_that_is_there_is_replaced_with_force(runner: CliRunner, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "lines"), [(b"n\n", ExitCode.NOT_SO, 1), (b"y\n", ExitCode.DONE, 6)], ids=["no", "yes"]
+    ("answer", "code", "lines"), [(b"n\n", ExitCode.CHECK_FAILED, 1), (b"y\n", ExitCode.DONE, 6)], ids=["no", "yes"]
 )
 def test_on_a_terminal_it_asks_before_it_replaces(tmp_path: Path, answer: bytes, code: ExitCode, lines: int) -> None:
     mine = tmp_path / "mine.csv"

@@ -91,9 +91,9 @@ def test_status_ends_with_1_while_kafka_does_not_answer(monkeypatch: pytest.Monk
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     settings.cache_clear()
 
-    assert "does not answer" in run("status", code=ExitCode.NOT_SO)
+    assert "does not answer" in run("status", code=ExitCode.CHECK_FAILED)
     outcome = runner.invoke(app, ["status", "--json"])
-    assert (outcome.exit_code, json.loads(outcome.stdout)["stream"]["answered"]) == (ExitCode.NOT_SO, False)
+    assert (outcome.exit_code, json.loads(outcome.stdout)["stream"]["answered"]) == (ExitCode.CHECK_FAILED, False)
 
 
 def test_reset_asks_for_the_topics_name_and_says_what_it_drops(stream: Stream) -> None:
@@ -122,9 +122,7 @@ def test_reset_of_a_live_stream_is_refused_with_the_remedy(stream: Stream) -> No
     with psycopg.connect(stream.config.dsn, autocommit=True) as live:
         ledger.lock_stream(live, topic)
 
-        said = run(
-            "stream", "reset", "--topic", topic, "--partition", "0", "--to", "latest", code=ExitCode.STILL_WRITTEN_TO
-        )
+        said = run("stream", "reset", "--topic", topic, "--partition", "0", "--to", "latest", code=ExitCode.IN_USE)
 
     assert "churn stream pause" in said
 
@@ -150,9 +148,9 @@ def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) ->
     assert "dead letter again" in run("dlq", "retry", "0:0", "--set", "Gender=Female", "--set", "Age=3", code=1)
     assert "2 sent" in run("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female")
     again = ("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female")
-    assert "No such open dead letter" in run(*again, code=ExitCode.NOT_SO)
-    assert "No such open dead letter" in run(*again, "--dry-run", code=ExitCode.NOT_SO)
-    assert json.loads(run(*again, "--json", code=ExitCode.NOT_SO))["sent"] == 0
+    assert "No such open dead letter" in run(*again, code=ExitCode.CHECK_FAILED)
+    assert "No such open dead letter" in run(*again, "--dry-run", code=ExitCode.CHECK_FAILED)
+    assert json.loads(run(*again, "--json", code=ExitCode.CHECK_FAILED))["sent"] == 0
     assert "2 are not resolved" in run("dlq", "retry", "0:0", "0:1", "--set", "Gender=Female", "--wait", "0", code=1)
     stream_all(stream)
 

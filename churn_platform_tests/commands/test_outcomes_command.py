@@ -13,7 +13,7 @@ from churn_platform.commands.terminal import ExitCode
 from churn_platform.kafka import topics
 from churn_platform.kafka.reader import read_all
 from churn_platform.monitoring import outcomes
-from churn_platform.monitoring.outcomes import Taken
+from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.settings import settings
 from churn_platform_tests.stream.streams import Stream, event
 
@@ -39,7 +39,7 @@ def fields(message: Message) -> dict[str, object]:
     return found
 
 
-def take(stream: Stream) -> Taken:
+def take(stream: Stream) -> IngestResult:
     """Read what waits."""
     return outcomes.take(stream.connection, stream.admin, stream.config, settings().outcomes_topic)
 
@@ -74,7 +74,7 @@ def test_a_share_of_bad_outcomes_is_refused_when_it_is_read(stream: Stream) -> N
 
     run("send", "--count", "50", "--bad", "1", "--seed", "3")
 
-    assert take(stream) == Taken(refused=50)
+    assert take(stream) == IngestResult(refused=50)
     assert stream.value("select count(distinct reason) from refused_outcomes") != 1
 
 
@@ -100,7 +100,7 @@ def test_outcomes_of_a_csv_file_are_sent_as_they_are_named(stream: Stream, tmp_p
         "outcome_timestamp": "2026-11-25T12:00:00+01:00",
     }
     assert {"true_churn_label": 0, "event_id": "order-7"} in by_key.values()
-    assert take(stream) == Taken(left=1, stayed=1)
+    assert take(stream) == IngestResult(left=1, stayed=1)
 
 
 def test_a_file_with_a_wrong_line_is_not_sent_and_the_line_is_named(stream: Stream, tmp_path: Path) -> None:
@@ -108,14 +108,14 @@ def test_a_file_with_a_wrong_line_is_not_sent_and_the_line_is_named(stream: Stre
     lines = ('{"CustomerId": 1, "true_churn_label": 1}', "", '{"CustomerId": 1, "true_churn_label": "yes"}')
     file.write_text("\n".join(lines))
 
-    said = run("send", "--from", str(file), code=ExitCode.NOT_SO)
+    said = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
 
     assert 'Line 3: true_churn_label: expected 0 or 1, got "yes".' in said
     assert "1 of 2 lines" in said
     assert "nothing was sent" in said
     assert settings().outcomes_topic not in stream.admin.list_topics(timeout=10).topics
-    assert "they were not sent" in run("send", "--from", str(file), "--skip-wrong", code=ExitCode.NOT_SO)
-    assert take(stream) == Taken(left=1)
+    assert "they were not sent" in run("send", "--from", str(file), "--skip-wrong", code=ExitCode.CHECK_FAILED)
+    assert take(stream) == IngestResult(left=1)
 
 
 @pytest.mark.usefixtures("stream")
@@ -153,11 +153,11 @@ def test_lost_outcomes_are_accepted_after_the_topics_name(stream: Stream, tmp_pa
         future.result()
     move = ("reset", "--partition", str(partition), "--to", "8")
 
-    assert "nothing was changed" in run(*move, code=ExitCode.NOT_SO, typed="yes\n")
+    assert "nothing was changed" in run(*move, code=ExitCode.CHECK_FAILED, typed="yes\n")
     said = run(*move, "--reason", "lost by retention", typed=f"{topic}\n")
 
     assert f"Drops offsets 5..7 of {topic}[{partition}]: 3, of which Kafka still holds 0." in said
-    assert take(stream) == Taken(left=2)
+    assert take(stream) == IngestResult(left=2)
     assert "stands at offset 10" in run(*move, code=ExitCode.FAILED)
     assert "nothing was changed" in run("reset", "--partition", str(partition), "--to", "latest")
     assert stream.rows("select start_offset, end_offset, reason from outcome_skips") == [(5, 8, "lost by retention")]
@@ -172,7 +172,7 @@ def test_one_outcome_is_skipped_after_the_topics_name(stream: Stream, tmp_path: 
     said = run("skip", "--partition", str(partition), "--offset", "1", "--yes-drop", topic)
 
     assert "is left out by the next run" in said
-    assert take(stream) == Taken(left=2)
+    assert take(stream) == IngestResult(left=2)
 
 
 @pytest.mark.usefixtures("stream")

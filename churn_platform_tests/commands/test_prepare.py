@@ -66,7 +66,7 @@ def test_beside_another_environment_it_changes_nothing(logins: dict[str, str]) -
     with psycopg.connect(logins["DATABASE_OWNER_URL"], autocommit=True) as owner:
         environments.note(owner, "elsewhere")
 
-    said = prepare("--logins", code=ExitCode.STILL_WRITTEN_TO)
+    said = prepare("--logins", code=ExitCode.IN_USE)
 
     assert "'elsewhere' works on the database" in said
     with pytest.raises(psycopg.OperationalError):

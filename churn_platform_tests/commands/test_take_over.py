@@ -61,10 +61,10 @@ def test_a_second_checkout_is_refused_and_takes_over_by_its_own_command(stream: 
     with pytest.raises(EnvironmentConflictError, match=f"belongs to environment {first}"):
         the_second(second_checkout, services_only=False).start()
     assert not the_second(second_checkout).is_up
-    assert "churn stream take-over" in run("up", "--services-only", code=ExitCode.STILL_WRITTEN_TO)
+    assert "churn stream take-over" in run("up", "--services-only", code=ExitCode.IN_USE)
 
     run("stream", "take-over", "--json", code=ExitCode.USAGE)
-    assert "nothing was changed" in run("stream", "take-over", code=ExitCode.NOT_SO, typed="yes\n")
+    assert "nothing was changed" in run("stream", "take-over", code=ExitCode.CHECK_FAILED, typed="yes\n")
     stream.stream(idle_seconds=0.5)  # still the first one's
 
     said = run("stream", "take-over", typed=f"{first}\n")
@@ -87,7 +87,7 @@ def test_prepare_in_a_second_checkout_changes_nothing(
     monkeypatch.setenv("STREAM_GROUP", config.group)
     forget_settings()
 
-    said = run("prepare", "--logins", code=ExitCode.STILL_WRITTEN_TO)
+    said = run("prepare", "--logins", code=ExitCode.IN_USE)
 
     assert f"belongs to environment {environments.identify(stream.connection)}" in said
     assert "id none yet" in said

@@ -21,7 +21,7 @@ from churn_platform.cli import app
 from churn_platform.commands import terminal
 from churn_platform.commands.completion import Shell
 from churn_platform.commands.program import BROKEN_PIPE, Program
-from churn_platform.commands.terminal import ExitCode, Working
+from churn_platform.commands.terminal import ExitCode, ProgressReporter
 from churn_platform.local.stack import Stack
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.commands.tree import KEYS, PAGE, commands, parse
@@ -75,7 +75,7 @@ GIVEN = {
     "outcomes send": ["--from", "{folder}/outcomes.json"],
 }
 ELSEWHERE = {"model compare"}  # test_model.py: it wants two versions and a prepared split
-ENDS_WITH = {"clean": ExitCode.STILL_WRITTEN_TO, "dlq retry": ExitCode.NOT_SO}
+ENDS_WITH = {"clean": ExitCode.IN_USE, "dlq retry": ExitCode.CHECK_FAILED}
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_where_lines_stay_a_stage_that_lasts_is_told_once(monkeypatch: pytest.Mo
     monkeypatch.setattr(terminal, "QUIET_SECONDS", 0.01)
     with file.open("w", buffering=1) as stream:
         monkeypatch.setattr(terminal, "complaints", Console(file=stream))
-        with Working("Looking") as working:
+        with ProgressReporter("Looking") as working:
             wait_until(lambda: "Looking" in file.read_text(), 30)
             working("Comparing", 1200)
             wait_until(lambda: "Comparing" in file.read_text(), 30)
@@ -259,7 +259,7 @@ def test_where_lines_stay_a_stage_that_lasts_is_told_once(monkeypatch: pytest.Mo
 
 
 def test_what_ends_soon_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Working("Looking") as working:
+    with ProgressReporter("Looking") as working:
         working("Comparing", 1)
 
     assert capsys.readouterr().err == ""

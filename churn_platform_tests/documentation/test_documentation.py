@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from churn_platform.features import binning, columns
 from churn_platform.orchestration.assets import preparation
-from churn_platform.orchestration.checks import frames, preparation
+from churn_platform.orchestration.checks import frames, preparation_checks
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.commands.tree import parse, root
 from churn_platform_tests.documentation.pages import PAGES, Fence, anchors, fences, links, words_of
@@ -25,9 +25,9 @@ SHELL = [fence for page in PAGES for fence in fences(page) if fence.language in 
 
 # Which test runs a command; a test that runs it with other options runs it, too.
 RUN_BY = {
-    "churn clean": "clean/test_clean.py::test_what_the_platform_made_goes_and_what_others_have_stays",
+    "churn clean": "operations/cleanup/test_cleanup.py::test_what_the_platform_made_goes_and_what_others_have_stays",
     "churn completion": "commands/test_terminal.py::test_bash_completes_commands_options_and_parts",
-    "churn data generate": "customers/test_data_command.py::test_it_writes_the_customers_of_the_seed",
+    "churn data generate": "commands/test_data_command.py::test_it_writes_the_customers_of_the_seed",
     "churn db upgrade": "commands/test_terminal.py::test_json_has_the_keys_of_the_page",
     "churn dlq list": "commands/test_operating.py::test_dead_letters_are_listed_shown_corrected_and_resolved",
     "churn dlq retry": "commands/test_operating.py::test_dead_letters_are_listed_shown_corrected_and_resolved",
@@ -59,7 +59,7 @@ RUN_BY = {
     "set": "commands/test_dagster_by_hand.py::test_the_dashboard_of_the_readme_is_read",
     "export": "commands/test_dagster_by_hand.py::test_a_dagster_of_your_own_serves_the_platform",
     "eval": "commands/test_terminal.py::test_bash_completes_commands_options_and_parts",
-    "kafka-console-producer.sh": "streaming/test_java_clients.py::"
+    "kafka-console-producer.sh": "stream/test_java_clients.py::"
     "test_events_of_the_console_producer_are_read_with_keys_and_headers",
 }
 # What takes minutes is run by a job of its own, or in small by a test.
@@ -125,7 +125,7 @@ def test_commands_within_a_sentence_exist(page: Path) -> None:
 def example() -> dict[str, object]:
     """What its blocks define, each within the module that it goes into."""
     known: dict[str, object] = {"np": np, "pd": pd, "dg": dg}
-    for module in (columns, binning, preparation, frames, preparation):
+    for module in (columns, binning, preparation, frames, preparation_checks):
         known |= vars(module)
     for fence in fences(PROJECT_ROOT / "docs" / "extending.md"):
         if not fence.body.startswith("frame_checks("):

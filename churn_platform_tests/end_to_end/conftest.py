@@ -14,7 +14,7 @@ SETTINGS = {
     "BATCH_SECONDS": "4",
     "IDLE_SECONDS": "20",
     "METRICS_SECONDS": "0",
-    "WATCHING_SECONDS": "1",
+    "MONITORING_SECONDS": "1",
     "DATA_PREPARATION_CRON": "* * * * *",
     "TRAINING_CRON": "* * * * *",
     "S3_KMS_KEY_ID": "alias/churn",

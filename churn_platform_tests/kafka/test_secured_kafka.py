@@ -257,7 +257,7 @@ def test_status_says_why_the_users_kafka_does_not_answer(
     theirs.local.mkdir()
     theirs._ports.choose()
     theirs._ports.release()
-    monkeypatch.setattr("churn_platform.commands.stack.the_stack", lambda: theirs)
+    monkeypatch.setattr("churn_platform.commands.stack.default_stack", lambda: theirs)
     monkeypatch.setattr(output, "width", 200)  # a cell of the table is on one line
 
     said = user.churn("status")

@@ -88,7 +88,7 @@ def test_a_server_whose_port_another_has_taken_is_not_ready(name: str, stack: St
     assert produced.exit_code == ExitCode.FAILED
     assert refused.value.problem in produced.output.replace("\n", " ")
     assert str(port_of(stack, name)) in refused.value.problem
-    assert outcome.exit_code == ExitCode.NOT_SO
+    assert outcome.exit_code == ExitCode.CHECK_FAILED
     (part,) = (part for part in json.loads(outcome.stdout)["servers"] if part["name"] == name)
     assert part["state"] == "port taken"
     assert part["problem"] == refused.value.problem

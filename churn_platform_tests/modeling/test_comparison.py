@@ -281,11 +281,11 @@ def test_our_roc_auc_is_that_of_scikit_learn(rows: list[tuple[int, int]]) -> Non
 
 
 def test_rows_learnt_from_are_judged_out_of_fold_and_new_ones_by_the_model_itself(tmp_path: Path) -> None:
-    bundle, learnt, new = small_bundle(), cleaned(), cleaned(50, seed=11)
-    recorded = np.linspace(0, 1, len(learnt), dtype=np.float32)
-    OutOfFold.of(learnt, recorded).save(str(tmp_path))
+    bundle, learned, new = small_bundle(), cleaned(), cleaned(50, seed=11)
+    recorded = np.linspace(0, 1, len(learned), dtype=np.float32)
+    OutOfFold.of(learned, recorded).save(str(tmp_path))
 
-    judged = unseen_probabilities(bundle, OutOfFold.load(str(tmp_path)), pd.concat([new, learnt], ignore_index=True))
+    judged = unseen_probabilities(bundle, OutOfFold.load(str(tmp_path)), pd.concat([new, learned], ignore_index=True))
 
     np.testing.assert_array_equal(judged[: len(new)], bundle.score(columns_of(new)))
     np.testing.assert_array_equal(judged[len(new) :], recorded)

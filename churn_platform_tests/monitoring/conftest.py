@@ -12,7 +12,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.monitoring import outcomes
-from churn_platform.monitoring.outcomes import Taken
+from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.stream.conftest import new_stream
@@ -48,7 +48,7 @@ class Outcomes:
         """How the brokers are reached."""
         return StreamConfig.from_settings(settings())
 
-    def take(self) -> Taken:
+    def take(self) -> IngestResult:
         """Read what waits."""
         return outcomes.take(self.connection, self.admin, self.config, self.topic)
 

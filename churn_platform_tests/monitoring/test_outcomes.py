@@ -17,9 +17,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from churn_platform.kafka import topics
 from churn_platform.local.stack import Stack
 from churn_platform.monitoring import outcomes
-from churn_platform.monitoring.outcomes import Taken
+from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.operations import outcome_reset
-from churn_platform.stream.events import known_as
+from churn_platform.stream.events import canonical_event_id
 from churn_platform.stream.exceptions import LedgerConflictError, RangeLostError, ResetError
 from churn_platform_tests.monitoring.conftest import Outcomes
 from churn_platform_tests.stream.messages import MEGABYTE, bad_values
@@ -55,7 +55,7 @@ def rows(outcome_topic: Outcomes, table: str = "customer_outcomes") -> int:
 
 def test_a_topic_that_does_not_exist_has_nothing_to_read(outcome_topic: Outcomes) -> None:
     assert outcome_topic.waiting() == 0
-    assert outcome_topic.take() == Taken()
+    assert outcome_topic.take() == IngestResult()
 
 
 def test_outcomes_are_rows_once(outcome_topic: Outcomes) -> None:
@@ -63,15 +63,15 @@ def test_outcomes_are_rows_once(outcome_topic: Outcomes) -> None:
     outcome_topic.send(LEFT, STAYED, {**LEFT, "event_id": "order-7"}, {**STAYED, "extra": 1})
     assert outcome_topic.waiting() == 4
 
-    assert outcome_topic.take() == Taken(left=2, stayed=2)
-    assert outcome_topic.take() == Taken()
+    assert outcome_topic.take() == IngestResult(left=2, stayed=2)
+    assert outcome_topic.take() == IngestResult()
 
     assert outcome_topic.waiting() == 0
     found = outcome_topic.connection.execute(
         "select event_id, customer_id, churned, outcome_timestamp from customer_outcomes order by 3 desc, 1"
     ).fetchall()
     moment = datetime(2026, 11, 25, 11, tzinfo=UTC)
-    assert {event_id for event_id, *_ in found[:2]} == {UUID(str(LEFT["event_id"])), known_as("order-7")}
+    assert {event_id for event_id, *_ in found[:2]} == {UUID(str(LEFT["event_id"])), canonical_event_id("order-7")}
     assert [tuple(row) for row in found[2:]] == [(None, 15_600_001, 0, moment)] * 2
     assert all(abs((datetime.now(UTC) - at).total_seconds()) < 300 for *_, at in found[:2])  # Kafka's own time
 
@@ -91,7 +91,7 @@ def test_what_says_nothing_is_kept_with_its_reason(outcome_topic: Outcomes, valu
     outcome_topic.make()
     outcome_topic.send(LEFT, value)  # type: ignore[arg-type]
 
-    assert outcome_topic.take() == Taken(left=1, refused=1)
+    assert outcome_topic.take() == IngestResult(left=1, refused=1)
 
     (found,) = outcome_topic.connection.execute("select reason, payload from refused_outcomes").fetchall()
     assert reason in found[0]
@@ -129,7 +129,7 @@ def test_of_two_readers_at_once_one_waits_and_each_message_counts_once(outcome_t
     outcome_topic.make()
     outcome_topic.send(*[LEFT, STAYED] * 50)
 
-    def take(_: int) -> Taken:
+    def take(_: int) -> IngestResult:
         with psycopg.connect(database) as connection:
             return Outcomes(outcome_topic.topic, connection, outcome_topic.admin).take()
 
@@ -160,7 +160,7 @@ def test_a_position_that_is_moved_while_a_run_reads_is_respected(
         outcome_topic.take()
 
     assert rows(outcome_topic) == 0
-    assert outcome_topic.take() == Taken(left=1)
+    assert outcome_topic.take() == IngestResult(left=1)
 
 
 def test_outcomes_that_kafka_deleted_before_they_were_read_are_said_to_be_lost(outcome_topic: Outcomes) -> None:
@@ -195,7 +195,7 @@ def test_a_loss_that_was_accepted_is_recorded_and_the_rest_is_read(outcome_topic
     assert (move.position, move.end, move.still_held) == (5, 8, 0)
     outcome_reset.apply(connection, move, reason="lost by retention")
 
-    assert outcome_topic.take() == Taken(left=2)
+    assert outcome_topic.take() == IngestResult(left=2)
     assert connection.execute(
         "select kafka_partition, start_offset, end_offset, reason from outcome_skips"
     ).fetchall() == [(0, 5, 8, "lost by retention")]
@@ -235,7 +235,7 @@ def test_one_offset_that_is_skipped_is_left_out_and_its_neighbours_are_read(outc
     move = outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=1)
     outcome_reset.apply_skip(connection, move, reason="only a test")
 
-    assert outcome_topic.take() == Taken(left=1, stayed=1, refused=1)
+    assert outcome_topic.take() == IngestResult(left=1, stayed=1, refused=1)
     assert outcome_topic.refused().keys() == {(1, 0)}
     with pytest.raises(ResetError, match="was read already"):
         outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=1)
@@ -254,7 +254,7 @@ def test_a_topic_that_was_created_again_is_read_from_its_beginning(outcome_topic
     outcome_topic.send(STAYED, STAYED)
 
     assert outcome_topic.waiting() == 2
-    assert outcome_topic.take() == Taken(stayed=2)
+    assert outcome_topic.take() == IngestResult(stayed=2)
 
 
 # Hostile outcomes
@@ -279,7 +279,7 @@ def test_a_time_that_no_outcome_can_have_is_refused_and_what_follows_is_read(
     outcome_topic.make()
     outcome_topic.send({**STAYED, "outcome_timestamp": moment}, LEFT, partition=0)
 
-    assert outcome_topic.take() == Taken(left=1, refused=1)
+    assert outcome_topic.take() == IngestResult(left=1, refused=1)
 
     assert reason in outcome_topic.refused()[0, 0]
 
@@ -288,7 +288,7 @@ def test_a_kafka_timestamp_in_seconds_is_refused_and_named(outcome_topic: Outcom
     outcome_topic.make()
     outcome_topic.send(LEFT, timestamp=round(datetime.now(UTC).timestamp()))
 
-    assert outcome_topic.take() == Taken(refused=1)
+    assert outcome_topic.take() == IngestResult(refused=1)
 
     (reason,) = outcome_topic.refused().values()
     assert reason.startswith("Kafka's timestamp, which counts where there is no outcome_timestamp, 1970-01-")
@@ -314,9 +314,9 @@ def test_a_reading_that_was_cut_off_goes_on_with_the_times_that_it_began_with(ou
         (topic_id,),
     )
 
-    assert outcome_topic.take() == Taken(refused=1)
+    assert outcome_topic.take() == IngestResult(refused=1)
     assert "is after 2026-11-10" in outcome_topic.refused()[0, 0]
-    assert outcome_topic.take() == Taken(left=1)  # the offset behind it is of another reading
+    assert outcome_topic.take() == IngestResult(left=1)  # the offset behind it is of another reading
 
 
 def test_what_postgresql_refuses_is_kept_with_its_reason_and_the_others_are_rows(
@@ -328,7 +328,7 @@ def test_what_postgresql_refuses_is_kept_with_its_reason_and_the_others_are_rows
     outcome_topic.make()
     outcome_topic.send(LEFT, {**STAYED, "CustomerId": 7}, STAYED, partition=0)
 
-    assert outcome_topic.take() == Taken(left=1, stayed=1, refused=1)
+    assert outcome_topic.take() == IngestResult(left=1, stayed=1, refused=1)
 
     assert 'violates check constraint "nobody"' in outcome_topic.refused()[0, 1]
     assert rows(outcome_topic) == 2

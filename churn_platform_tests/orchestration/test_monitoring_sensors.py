@@ -1,4 +1,4 @@
-"""The sensors of watching and the training schedule: what they ask for, and why they do not."""
+"""The sensors of monitoring and the training schedule: what they ask for, and why they do not."""
 
 import json
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from churn_platform.orchestration.assets.training_inputs import (
     TRAINING_SETTINGS,
     training_settings,
 )
-from churn_platform.orchestration.jobs import hourly_watching_job, retraining_job
-from churn_platform.orchestration.monitoring_sensors import WHY_TAG, retraining_sensor, watching_sensor
+from churn_platform.orchestration.jobs import hourly_monitoring_job, retraining_job
+from churn_platform.orchestration.monitoring_sensors import WHY_TAG, monitoring_sensor, retraining_sensor
 from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import code_version
@@ -137,16 +137,16 @@ def automation(platform: str, bundle_uri: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_when_nothing_is_due_nothing_is_asked_for(automation: Automation) -> None:
-    assert automation.tick(watching_sensor) == ([], "0 hours and 0 days are due, 0 outcomes wait.")
+    assert automation.tick(monitoring_sensor) == ([], "0 hours and 0 days are due, 0 outcomes wait.")
 
 
 def test_hours_are_asked_for_as_windows_then_their_days(automation: Automation) -> None:
     for hours in (0, 2, 5):
         automation.predictions(HOUR - timedelta(hours=hours))
 
-    [request], _ = automation.tick(watching_sensor)
+    [request], _ = automation.tick(monitoring_sensor)
 
-    assert request.job_name == hourly_watching_job.name
+    assert request.job_name == hourly_monitoring_job.name
     assert request.tags["dagster/asset_partition_range_start"] == hour_key(HOUR - timedelta(hours=5))
     assert request.tags["dagster/asset_partition_range_end"] == hour_key(HOUR)
 
@@ -154,8 +154,8 @@ def test_hours_are_asked_for_as_windows_then_their_days(automation: Automation) 
         "insert into drift_hourly select hour_timestamp, 1, 'Age', 1, 1, '{1}', 0, 0, 1, 'stable', 0, 0, 1 "
         "from dirty_hours"
     )
-    [request], _ = automation.tick(watching_sensor)
-    assert (request.job_name, request.partition_key) == ("daily_watching_job", day_key(HOUR))
+    [request], _ = automation.tick(monitoring_sensor)
+    assert (request.job_name, request.partition_key) == ("daily_monitoring_job", day_key(HOUR))
 
 
 def test_outcomes_that_never_cease_leave_hours_and_days_their_turns(automation: Automation) -> None:
@@ -164,21 +164,21 @@ def test_outcomes_that_never_cease_leave_hours_and_days_their_turns(automation: 
     asked = []
     for _ in range(6):
         automation.outcomes(1)
-        asked += automation.tick(watching_sensor)[0]
+        asked += automation.tick(monitoring_sensor)[0]
         automation.later(100)
 
     jobs = [str(request.job_name) for request in asked]
-    assert sorted(jobs[:3]) == sorted(jobs[3:]) == ["daily_watching_job", "hourly_watching_job", "outcomes_job"]
+    assert sorted(jobs[:3]) == sorted(jobs[3:]) == ["daily_monitoring_job", "hourly_monitoring_job", "outcomes_job"]
 
 
 def test_outcomes_that_come_one_by_one_are_read_together(automation: Automation) -> None:
     automation.outcomes(1)
-    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["outcomes_job"]
+    assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["outcomes_job"]
     automation.outcomes(1)
 
-    assert automation.tick(watching_sensor)[0] == []
+    assert automation.tick(monitoring_sensor)[0] == []
     automation.later(60)
-    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["outcomes_job"]
+    assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["outcomes_job"]
 
 
 def test_a_window_that_stays_due_leaves_later_windows_their_turn(automation: Automation) -> None:
@@ -187,7 +187,7 @@ def test_a_window_that_stays_due_leaves_later_windows_their_turn(automation: Aut
 
     asked = []
     for _ in range(4):
-        asked += [request.partition_key for request in automation.tick(watching_sensor)[0]]
+        asked += [request.partition_key for request in automation.tick(monitoring_sensor)[0]]
         automation.later(100)
 
     first, second, third = (hour_key(HOUR - timedelta(days=days)) for days in (20, 10, 0))
@@ -197,25 +197,25 @@ def test_a_window_that_stays_due_leaves_later_windows_their_turn(automation: Aut
 def test_a_kind_whose_runs_fail_waits_longer_each_time_and_the_others_go_on(automation: Automation) -> None:
     automation.predictions(HOUR)
     automation.drift(HOUR - timedelta(days=1))
-    automation.active("hourly_watching_job", dg.DagsterRunStatus.FAILURE)
-    automation.active("hourly_watching_job", dg.DagsterRunStatus.FAILURE)
+    automation.active("hourly_monitoring_job", dg.DagsterRunStatus.FAILURE)
+    automation.active("hourly_monitoring_job", dg.DagsterRunStatus.FAILURE)
 
-    requests, _ = automation.tick(watching_sensor)
+    requests, _ = automation.tick(monitoring_sensor)
     automation.connection.execute("delete from drift_hourly")
-    nothing, said = automation.tick(watching_sensor)
+    nothing, said = automation.tick(monitoring_sensor)
 
-    assert [request.job_name for request in requests] == ["daily_watching_job"]
+    assert [request.job_name for request in requests] == ["daily_monitoring_job"]
     assert nothing == []
-    assert "the last runs of hourly_watching_job failed (2), the next try comes in 1" in said
+    assert "the last runs of hourly_monitoring_job failed (2), the next try comes in 1" in said
 
 
 def test_another_process_that_starts_is_waited_for_once(automation: Automation) -> None:
     automation.predictions(HOUR)
     automation.active("prediction_stream_job", dg.DagsterRunStatus.STARTING)
 
-    assert automation.tick(watching_sensor)[0] == []
-    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["hourly_watching_job"]
-    assert automation.tick(watching_sensor)[0] == []
+    assert automation.tick(monitoring_sensor)[0] == []
+    assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["hourly_monitoring_job"]
+    assert automation.tick(monitoring_sensor)[0] == []
 
 
 def test_outcomes_that_are_lost_are_left_to_a_run_that_reports_them(automation: Automation) -> None:
@@ -229,7 +229,7 @@ def test_outcomes_that_are_lost_are_left_to_a_run_that_reports_them(automation: 
             (topic_id, partition, settings().outcomes_topic, position),
         )
 
-    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["outcomes_job"]
+    assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["outcomes_job"]
 
 
 def test_new_outcomes_make_the_figures_of_today_due(automation: Automation) -> None:
@@ -239,43 +239,43 @@ def test_new_outcomes_make_the_figures_of_today_due(automation: Automation) -> N
         "churn_rate, updated_at) values (%s, 1, 30, 1, 1, 0, 0, 0, 0, now())",
         (now.date(),),
     )
-    assert automation.tick(watching_sensor)[0] == []
+    assert automation.tick(monitoring_sensor)[0] == []
     automation.connection.execute(
         "insert into customer_outcomes values ('t', 0, 0, null, 1, 1, now(), now() + interval '1 second')"
     )
 
-    [request], _ = automation.tick(watching_sensor)
+    [request], _ = automation.tick(monitoring_sensor)
 
-    assert (request.job_name, request.partition_key) == ("daily_watching_job", day_key(now))
+    assert (request.job_name, request.partition_key) == ("daily_monitoring_job", day_key(now))
 
 
 def test_outcomes_of_nobody_who_was_predicted_are_looked_at_once(automation: Automation) -> None:
     automation.connection.execute("insert into customer_outcomes values ('t', 0, 0, null, 1, 1, now())")
 
-    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["daily_watching_job"]
-    assert automation.tick(watching_sensor)[0] == []
+    assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["daily_monitoring_job"]
+    assert automation.tick(monitoring_sensor)[0] == []
     automation.connection.execute(
         "insert into customer_outcomes values ('t', 0, 1, null, 1, 1, now(), now() + interval '1 second')"
     )
-    assert automation.tick(watching_sensor)[0] == []  # at most every WATCHING_SECONDS
-    automation.later(settings().watching_seconds)
-    assert [request.job_name for request in automation.tick(watching_sensor)[0]] == ["daily_watching_job"]
+    assert automation.tick(monitoring_sensor)[0] == []  # at most every MONITORING_SECONDS
+    automation.later(settings().monitoring_seconds)
+    assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["daily_monitoring_job"]
 
 
 @pytest.mark.parametrize(
     ("job", "status", "reason"),
     [
-        ("hourly_watching_job", dg.DagsterRunStatus.STARTED, "under way"),
+        ("hourly_monitoring_job", dg.DagsterRunStatus.STARTED, "under way"),
         ("prediction_stream_job", dg.DagsterRunStatus.STARTING, "Another run is starting"),
     ],
 )
-def test_watching_waits_for_its_own_run_and_for_a_process_that_starts(
+def test_monitoring_waits_for_its_own_run_and_for_a_process_that_starts(
     automation: Automation, job: str, status: dg.DagsterRunStatus, reason: str
 ) -> None:
     automation.predictions(HOUR)
     automation.active(job, status)
 
-    requests, said = automation.tick(watching_sensor)
+    requests, said = automation.tick(monitoring_sensor)
 
     assert requests == []
     assert reason in said
@@ -288,11 +288,11 @@ def test_drift_is_judged_though_the_outcomes_topic_cannot_be_read(
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     settings.cache_clear()
 
-    requests, _ = automation.tick(watching_sensor)
+    requests, _ = automation.tick(monitoring_sensor)
     automation.connection.execute("delete from dirty_hours")
-    _, said = automation.tick(watching_sensor)
+    _, said = automation.tick(monitoring_sensor)
 
-    assert [request.job_name for request in requests] == [hourly_watching_job.name]
+    assert [request.job_name for request in requests] == [hourly_monitoring_job.name]
     assert f"the topic {settings().outcomes_topic} cannot be read" in said
 
 

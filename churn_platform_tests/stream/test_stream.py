@@ -14,7 +14,7 @@ from confluent_kafka import Producer, TopicPartition
 
 from churn_platform.database import ledger, model_versions
 from churn_platform.kafka import topics
-from churn_platform.kafka.clients import RememberingProducer
+from churn_platform.kafka.clients import DiagnosticProducer
 from churn_platform.operations.extracts import read_published
 from churn_platform.stream import batch_loop, publisher
 from churn_platform.stream.batch_loop import Ending
@@ -473,7 +473,7 @@ def test_a_silent_session_is_ended_by_postgres_and_so_gives_up_the_lock(stream: 
 
 def test_a_quiet_stream_keeps_its_lease(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_loop, "LEASE_SECONDS", 2)
-    monkeypatch.setattr(batch_loop, "PULSE_SECONDS", 0.2)
+    monkeypatch.setattr(batch_loop, "HEARTBEAT_SECONDS", 0.2)
     running = stream.start(key := stream.plan(), idle_seconds=5)
     running.join()
 
@@ -636,15 +636,15 @@ def test_a_call_to_kafka_that_never_returns_is_given_up_and_what_it_carried_is_p
 ) -> None:
     monkeypatch.setattr(publisher, "KAFKA_SECONDS", 5)
     monkeypatch.setattr(publisher, "GRACE_SECONDS", 0)
-    send_offsets, calls = RememberingProducer.send_offsets_to_transaction, itertools.count()
+    send_offsets, calls = DiagnosticProducer.send_offsets_to_transaction, itertools.count()
     remembered = threading.Event()
 
-    def forget_the_first(producer: RememberingProducer, *arguments: Any) -> None:
+    def forget_the_first(producer: DiagnosticProducer, *arguments: Any) -> None:
         if next(calls) == 0:
             remembered.wait()  # as librdkafka does when its coordinator goes at the wrong moment, but for ever
         send_offsets(producer, *arguments)
 
-    monkeypatch.setattr(RememberingProducer, "send_offsets_to_transaction", forget_the_first)
+    monkeypatch.setattr(DiagnosticProducer, "send_offsets_to_transaction", forget_the_first)
     stream.send([event(number) for number in range(30)])
 
     batch = stream.stream()

@@ -12,7 +12,7 @@ from confluent_kafka import Producer, TopicPartition
 
 from churn_platform.kafka import topics
 from churn_platform.monitoring import outcomes
-from churn_platform.monitoring.outcomes import Taken
+from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.operations import outcome_reset, reset, status, verification
 from churn_platform.stream.exceptions import LogTruncatedError, ReplayError, ResetError
 from churn_platform_tests.kafka.brokers import Broker, own_broker
@@ -260,11 +260,11 @@ def test_outcomes_of_a_log_that_was_cut_and_has_grown_are_not_skipped(stream: St
         for number in numbers:
             sender.send([{"CustomerId": number, "true_churn_label": 1}], partition=0)
 
-    def take() -> Taken:
+    def take() -> IngestResult:
         return outcomes.take(stream.connection, stream.admin, outcome, outcome.events_topic)
 
     send(range(5))
-    assert take() == Taken(left=5)
+    assert take() == IngestResult(left=5)
     broker.stop()
     broker.cut(outcome.events_topic, 0, 3)
     broker.start()
@@ -277,7 +277,7 @@ def test_outcomes_of_a_log_that_was_cut_and_has_grown_are_not_skipped(stream: St
     move = outcome_reset.plan(stream.connection, stream.config, topic=outcome.events_topic, partition=0, to="5")
     assert move is not None
     outcome_reset.apply(stream.connection, move, reason="lost")
-    assert take() == Taken(left=5)
+    assert take() == IngestResult(left=5)
     assert stream.value("select count(*) from customer_outcomes") == 10
 
 

@@ -84,7 +84,7 @@ def _pictures(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterUi],
         expected = running.events_read() + len(older)
         running.send(older)
         wait_until(lambda: running.events_read() == expected and running.at_rest(), 180, "the hour to be there")
-        running.launch("hourly_watching_job", hour_key(hour))
+        running.launch("hourly_monitoring_job", hour_key(hour))
         ui.asset("drift_hourly", "checks")
         ui.page.get_by_text("drift_Age", exact=True).first.click()
         ui.text("far, PSI").wait_for()

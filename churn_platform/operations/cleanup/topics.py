@@ -15,7 +15,7 @@ from churn_platform.database import environments, ledger
 from churn_platform.database.connections import connect
 from churn_platform.environments.claims import Claim, Claims, Kind
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.clients import explained
+from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.operations.cleanup.database import SESSION
 from churn_platform.operations.cleanup.plan import CleanError, Findings, Item, Kept, Report, Writer
 from churn_platform.settings import Settings
@@ -70,7 +70,7 @@ class Topics:
     @contextmanager
     def _admin(self) -> Iterator[AdminClient]:
         admin = clients.admin(self._settings.model_copy(update={"kafka_bootstrap_servers": self._brokers}).kafka_client)
-        with explained(admin):
+        with translate_kafka_errors(admin):
             yield admin
 
     def _claims(self, admin: AdminClient) -> Claims:
@@ -84,7 +84,7 @@ class Topics:
 
         Raises:
             CleanError: the login may not read the records.
-            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
             psycopg.OperationalError: the database with the records does not answer.
         """
         report(f"Looking at {self._place}")
@@ -153,7 +153,7 @@ class Topics:
         """Who sends to our topics, which grow while they are watched, and who consumes as our group.
 
         Raises:
-            BrokerRefusedError, BrokersUnreachableError: see clients.explained().
+            BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         with self._admin() as admin:
             return [*self._producers(admin), *self._members(admin)]

@@ -112,7 +112,7 @@ def _with_reasons_in_words(row: Row) -> Row:
     return {**row, "reasons": said}
 
 
-def look_at(connection: psycopg.Connection, batch: str) -> BatchRows:
+def collect(connection: psycopg.Connection, batch: str) -> BatchRows:
     """The batch's rows, as many as PREVIEW_ROWS says."""
     return rows_of_batch(connection, batch, most=settings().preview_rows)
 

@@ -239,7 +239,7 @@ def _drift(time: tuple[str, str, str, str]) -> Metadata:
         ("sampled", "bigint", "Predictions that were looked at."),
         ("weight", "double precision", "How many predictions each of them stands for; 1 unless it was too many."),
         ("counts", "bigint[]", "Of the sampled ones in each bin of model_references; nulls have the last one."),
-        ("outside", "bigint", "Of the sampled ones with a value that no row had that the model learnt from."),
+        ("outside", "bigint", "Of the sampled ones with a value that no row had that the model learned from."),
         ("psi", "double precision", "Population stability index, from 0: 0.1 has shifted, 0.25 is far off."),
         ("p_value", "double precision", "Of a chi-squared test that both are distributed alike, 0 to 1."),
         ("verdict", "text", "stable, shifted, far, too few (to be judged) or no reference."),

@@ -1,4 +1,4 @@
-"""Watching: drift of every feature and of the score, live performance once outcomes are known, and a page per day."""
+"""Monitoring: drift of every feature and of the score, live performance once outcomes are known, and a page per day."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -37,7 +37,7 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 
-SESSION: Final = "churn watching"
+SESSION: Final = "churn monitoring"
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 REASONS_SHOWN: Final = 3
@@ -53,7 +53,7 @@ class Common(TypedDict):
     owners: list[str]
 
 
-WATCHING = Common(group_name="watching", owners=["team:ml-platform"])
+MONITORING = Common(group_name="monitoring", owners=["team:ml-platform"])
 
 
 def drift_check(feature: str) -> str:
@@ -65,19 +65,19 @@ def _drift_checks(asset: str, partitions: dg.PartitionsDefinition, period: str) 
     shifted, far = settings().drift_shifted, settings().drift_far
     expected = {
         **{
-            drift_check(feature): f"{feature} of the {period} is distributed as in the rows that the model learnt "
+            drift_check(feature): f"{feature} of the {period} is distributed as in the rows that the model learned "
             f"from. A PSI from {shifted:g} on warns, from {far:g} on fails, where no chance explains it."
             for feature in WATCHED
         },
-        "missing_values": "about as many nulls as the model learnt from.",
-        "out_of_range": "hardly a value beyond those that the model learnt from.",
+        "missing_values": "about as many nulls as the model learned from.",
+        "out_of_range": "hardly a value beyond those that the model learned from.",
     }
     return [partition_check(name, asset, partitions, f"Expected: {text}") for name, text in expected.items()]
 
 
 customer_outcomes_topic = dg.AssetSpec(
     "customer_outcomes_topic",
-    group_name=WATCHING["group_name"],
+    group_name=MONITORING["group_name"],
     kinds={"kafka"},
     owners=["team:core-banking"],
     metadata=OUTCOME_FIELDS,
@@ -89,7 +89,7 @@ customer until then. Next: [customer_outcomes](/assets/customer_outcomes), where
 
 
 @dg.asset(
-    **WATCHING,
+    **MONITORING,
     deps=[customer_outcomes_topic],
     kinds={"kafka", "postgres", "table"},
     check_specs=[
@@ -104,9 +104,9 @@ customer until then. Next: [customer_outcomes](/assets/customer_outcomes), where
 def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> Iterator[dg.MaterializeResult[None]]:
     """Who left and who stayed, as the outcomes topic said: each message once, with the offsets after it.
 
-    The [watching_sensor](/automation) asks for it when outcomes wait. A message that is no outcome, or has a time that
-    none can have, is kept in `refused_outcomes` with its reason, and counted here. Each run goes on where the last one
-    ended. `churn outcomes reset` and `churn outcomes skip` leave out what cannot be read.
+    The [monitoring_sensor](/automation) asks for it when outcomes wait. A message that is not an outcome, or has an
+    impossible time, is kept in `refused_outcomes` with its reason, and counted here. Each run continues where the last
+    one ended. `churn outcomes reset` and `churn outcomes skip` leave out what cannot be read.
     """
     from churn_platform.monitoring import outcomes
 
@@ -127,7 +127,7 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> Itera
 
 
 @dg.asset(
-    **WATCHING,
+    **MONITORING,
     partitions_def=hours,
     deps=[dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping())],
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -152,13 +152,13 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> Itera
 def drift_hourly(
     context: dg.AssetExecutionContext, postgres: PostgresResource
 ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
-    """How far each feature and the score are from what the model learnt from, per hour of the event.
+    """How far each feature and the score are from what the model learned from, per hour of the event.
 
     The bins are those of the training split, kept with each model version. The distance is the population stability
     index (PSI), beside a chi-squared test that says whether chance explains it. **A check** is about its own hour, by
     the model version that scored most of it; this page shows those of the latest hour. Of an hour of very many
     predictions a sample is taken: `weight` says how many each stands for. An hour of which predictions have been
-    archived keeps its figures. The rule is `watching/drift.py`; how to read it, docs/watching.md.
+    archived keeps its figures. The rule is `monitoring/drift.py`; how to read it, docs/monitoring.md.
     """
     begun = _starts(context.partition_time_window, HOUR)
     rows: list[dict[str, Any]] = []
@@ -173,7 +173,7 @@ def drift_hourly(
         for hour, sample in found.items():
             for version, columns in sample.columns.items():
                 reference = references.get(version)
-                observed = evaluation.look_at(reference, columns, weight=sample.weight)
+                observed = evaluation.collect(reference, columns, weight=sample.weight)
                 rows += [
                     {"hour_timestamp": hour, **asdict(each), "version": sample.version, "updated_at": datetime.now(UTC)}
                     for each in evaluation.judge(version, reference, observed, _bounds())
@@ -199,7 +199,7 @@ def drift_hourly(
 
 
 @dg.asset(
-    **WATCHING,
+    **MONITORING,
     partitions_def=days,
     ins={
         "drift_hourly": dg.AssetIn(
@@ -239,7 +239,7 @@ def drift_daily(
                 now = datetime.now(UTC)
                 rows += [{"date": day, **asdict(each), "version": version, "updated_at": now} for each in judged]
         day_rows = [row for row in rows if row["date"] == day]
-        shown = {**_shown(day_rows, references, "watching_report"), **_kept_note(day in kept)}
+        shown = {**_shown(day_rows, references, "monitoring_report"), **_kept_note(day in kept)}
         context.add_asset_metadata(shown, partition_key=day.isoformat())
         results[day.isoformat()] = _check_results(_of_main_version(day_rows), references, day.isoformat())
     yield dg.MaterializeResult(value=_frame(rows, "date"))
@@ -249,7 +249,7 @@ def drift_daily(
 
 
 @dg.asset(
-    **WATCHING,
+    **MONITORING,
     partitions_def=days,
     deps=[
         customer_outcomes,
@@ -306,7 +306,7 @@ def live_performance(
                 **_live_figures(of_day, main),
                 **_reliability(None if main is None else counted.get(main["model_version"])),
                 **_kept_note(kept),
-                **next_asset("watching_report"),
+                **next_asset("monitoring_report"),
             }
             context.add_asset_metadata(shown, partition_key=day_key(day))
             results[day_key(day)] = _live_checks(main)
@@ -317,13 +317,13 @@ def live_performance(
 
 
 @dg.asset(
-    **WATCHING,
+    **MONITORING,
     partitions_def=days,
     backfill_policy=dg.BackfillPolicy.single_run(),
     freshness_policy=FRESH,
     kinds={"html"},
 )
-def watching_report(
+def monitoring_report(
     context: dg.AssetExecutionContext,
     drift_daily: pd.DataFrame,
     live_performance: pd.DataFrame,

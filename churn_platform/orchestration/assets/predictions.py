@@ -12,8 +12,8 @@ from churn_platform.orchestration.assets.batches import (
     HIGH_RISK,
     PREDICTIONS,
     batch_metadata,
+    collect,
     conservation,
-    look_at,
     rows_metadata,
     side_tables,
 )
@@ -147,7 +147,7 @@ def churn_predictions(
     with postgres.connect("churn metadata") as connection:
         found = [each for key in keys if (each := ledger.find_batch(connection, key)) is not None]
         for batch in found:
-            rows = look_at(connection, batch.batch)
+            rows = collect(connection, batch.batch)
             ranges = ledger.ranges_of(connection, batch.batch)
             shown = batch_metadata(batch, ranges, {**outcome.metadata}, rows_metadata(batch.batch, rows))
             context.add_asset_metadata(shown, partition_key=batch.batch)

@@ -85,8 +85,8 @@ def churn_model(
 
     Figures that begin with `oof_` are out of fold: each row judged by a model that has not seen it. The threshold, from
     which a risk score counts as churn, is chosen by them, too. The bundle holds the model with its feature steps as
-    data, no pickle; a stream reads it without MLflow. How it is trained: `modeling/training.py`. What it learnt from is
-    kept in bins, too, for [drift_hourly](/assets/drift_hourly) to compare the stream with.
+    data, no pickle; a stream reads it without MLflow. How it is trained: `modeling/training.py`. The
+    training rows are kept in bins, too, for [drift_hourly](/assets/drift_hourly) to compare the stream with.
     """
     import time
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from churn_platform.errors import PlainError
+from churn_platform.errors import PlatformError
 from churn_platform.settings import PROJECT_ROOT, settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ LOST_REMEDY = (
 )
 
 
-class MlflowError(PlainError):
+class MlflowError(PlatformError):
     """MLflow refuses something, or does not answer."""
 
 

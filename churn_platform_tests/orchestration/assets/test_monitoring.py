@@ -1,4 +1,4 @@
-"""Watching, run here on a real stream: drift by hour and day, outcomes, live performance, the page of a day."""
+"""Monitoring, run here on a real stream: drift by hour and day, outcomes, live performance, the page of a day."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ def judge_hour(assets: Assets, *events: Mapping[str, object], hour: datetime = H
     """Stream the events and judge their hour."""
     assets.send(*map(dict, events))
     assets.stream()
-    return assets.run("hourly_watching_job", partition_key=hour_key(hour))
+    return assets.run("hourly_monitoring_job", partition_key=hour_key(hour))
 
 
 def failed(run: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckSeverity]:
@@ -71,7 +71,7 @@ def failed(run: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckSeverity]:
 @pytest.mark.usefixtures("reference")
 def test_customers_of_the_kind_that_the_model_learnt_from_fail_no_check(assets: Assets) -> None:
     run = judge_hour(assets, *customers())
-    day = assets.run("daily_watching_job", partition_key=day_key(HOUR))
+    day = assets.run("daily_monitoring_job", partition_key=day_key(HOUR))
 
     shown = materializations(run, "drift_hourly")[hour_key(HOUR)]
     rows = assets.connection.execute("select feature, verdict, sampled, weight from drift_hourly").fetchall()
@@ -104,7 +104,7 @@ def test_nulls_strange_values_and_dead_letters_are_noticed(assets: Assets) -> No
     assets.stream()
     opened = assets.connection.execute("select date_trunc('hour', max(opened)) from stream_batches").fetchone()
     assert opened is not None
-    letters = assets.run("hourly_watching_job", partition_key=hour_key(opened[0]))
+    letters = assets.run("hourly_monitoring_job", partition_key=hour_key(opened[0]))
 
     assert {"missing_values", "out_of_range", "drift_Age", "drift_EstimatedSalary"} <= failed(run).keys()
     assert failed(run)["out_of_range"] == dg.AssetCheckSeverity.ERROR
@@ -136,7 +136,7 @@ def test_a_day_is_the_sum_of_its_hours_and_its_page_says_what_shifted(assets: As
     judge_hour(assets, *customers(years=10))
     judge_hour(assets, *customers(hour=HOUR + timedelta(hours=1), rows=500), hour=HOUR + timedelta(hours=1))
 
-    run = assets.run("daily_watching_job", partition_key=day_key(HOUR))
+    run = assets.run("daily_monitoring_job", partition_key=day_key(HOUR))
 
     day: dict[str, list[int]] = dict(
         assets.connection.execute("select feature, array[sampled, version]::bigint[] from drift_daily").fetchall()
@@ -145,7 +145,7 @@ def test_a_day_is_the_sum_of_its_hours_and_its_page_says_what_shifted(assets: As
     assert hours is not None
     assert day["Age"] == [SENT + 500, hours[0]]
     assert "drift_Age" in failed(run)
-    page = Path(str(materializations(run, "watching_report")[day_key(HOUR)]["report"])).read_text()
+    page = Path(str(materializations(run, "monitoring_report")[day_key(HOUR)]["report"])).read_text()
     assert "<h3>Age, model version 7</h3>" in page
     assert "<h3>Geography" not in page
 
@@ -170,7 +170,7 @@ def test_live_performance_is_that_of_labels_in_events_and_of_outcomes_that_came_
     )
     read = assets.run("outcomes_job")
     again = assets.run("outcomes_job")
-    run = assets.run("daily_watching_job", partition_key=day_key(today))
+    run = assets.run("daily_monitoring_job", partition_key=day_key(today))
 
     counted = {
         name: value for name, value in materializations(read, "customer_outcomes")[None].items() if name != "next"
@@ -219,7 +219,7 @@ def test_a_champion_that_turns_out_worse_than_when_it_was_trained_fails_its_chec
     assets.send(*({**each, "true_churn_label": abs(each["true_churn_label"] - flipped)} for each in sent))
     assets.stream()
 
-    run = assets.run("daily_watching_job", partition_key=day_key(datetime.now(UTC)))
+    run = assets.run("daily_monitoring_job", partition_key=day_key(datetime.now(UTC)))
 
     assert ("roc_auc" in failed(run)) == bad
     crossed = lookups.crossings(assets.connection, since=datetime.now(UTC).date(), auc_loss=settings().live_auc_loss)
@@ -250,7 +250,7 @@ def test_evaluating_an_older_hour_or_day_leaves_the_latest_ones_result_on_the_pa
     judge_hour(assets, *customers(years=10))
     judge_hour(assets, *customers(hour=before, rows=50), hour=before)
     for day in (HOUR, before):
-        assets.run("daily_watching_job", partition_key=day_key(day))
+        assets.run("daily_monitoring_job", partition_key=day_key(day))
 
     for asset, key, latest, older in (
         ("drift_hourly", "drift_Age", hour_key(HOUR), hour_key(before)),
@@ -268,13 +268,13 @@ def test_in_a_run_over_several_hours_each_has_results_of_its_own(assets: Assets)
     assets.send(*customers(hour=hours[0], years=10), *customers(hour=hours[2]))
     assets.stream()
 
-    assets.run_window("hourly_watching_job", hour_key(hours[0]), hour_key(hours[2]))
+    assets.run_window("hourly_monitoring_job", hour_key(hours[0]), hour_key(hours[2]))
 
     found = [result_of(assets, "drift_hourly", "drift_Age", hour_key(hour)) for hour in hours]
     assert [each.passed for each in found] == [False, True, True]
     assert "no prediction" in str(found[1].description)
     assert shown(assets, "drift_hourly", "drift_Age").partition == hour_key(hours[2])
-    assets.run_window("hourly_watching_job", hour_key(hours[0]), hour_key(hours[1]))
+    assets.run_window("hourly_monitoring_job", hour_key(hours[0]), hour_key(hours[1]))
     assert shown(assets, "drift_hourly", "drift_Age").partition == hour_key(hours[2])
 
 
@@ -291,8 +291,8 @@ def test_evaluating_an_older_day_leaves_the_latest_live_performance_on_the_page(
         assets.send(*({**each, "true_churn_label": abs(each["true_churn_label"] - flipped)} for each in sent))
     assets.stream()
 
-    assets.run_window("daily_watching_job", day_key(days[1]), day_key(days[2]))
-    assets.run("daily_watching_job", partition_key=day_key(days[0]))
+    assets.run_window("daily_monitoring_job", day_key(days[1]), day_key(days[2]))
+    assets.run("daily_monitoring_job", partition_key=day_key(days[0]))
 
     page = shown(assets, "live_performance", "roc_auc")
     assert (page.partition, page.passed) == (day_key(days[1]), False)  # nothing is known of today
@@ -309,7 +309,7 @@ def test_a_day_without_outcomes_shows_no_reliability_chart_of_another_day(
     assets.send(*customers(hour=days[0].replace(hour=0, minute=0), rows=300))
     assets.stream()
 
-    run = assets.run_window("daily_watching_job", day_key(days[0]), day_key(days[2]))
+    run = assets.run_window("daily_monitoring_job", day_key(days[0]), day_key(days[2]))
 
     found = materializations(run, "live_performance")
     assert ["reliability" in found[day_key(day)] for day in days] == [True, False, False]
@@ -331,8 +331,8 @@ def test_figures_of_past_days_stay_when_what_they_were_made_of_leaves(
             (hour + timedelta(minutes=59), key),
         )
     day, first, last = day_key(boundary), hour_key(boundary), hour_key(boundary + timedelta(hours=23))
-    assets.run_window("hourly_watching_job", first, last)
-    assets.run("daily_watching_job", partition_key=day)
+    assets.run_window("hourly_monitoring_job", first, last)
+    assets.run("daily_monitoring_job", partition_key=day)
     before = figures(assets)
     assert {verdict for feature, verdict in verdicts(assets) if feature == "Age"} == {"far"}
     assert len(before["live_performance"]) == 1
@@ -349,8 +349,8 @@ def test_figures_of_past_days_stay_when_what_they_were_made_of_leaves(
         assert lookups.days_to_judge(assets.connection, at_most_every=0, since=since) == []
         hours_left = {row["hour_timestamp"] for row in figures(assets)["drift_hourly"]}
         assert len(hours_left) == (2 if moment.hour else 0)  # of a day all hours go together
-        assets.run_window("hourly_watching_job", first, last)
-        run = assets.run("daily_watching_job", partition_key=day)
+        assets.run_window("hourly_monitoring_job", first, last)
+        run = assets.run("daily_monitoring_job", partition_key=day)
 
         after = figures(assets)
         assert after["drift_daily"] == before["drift_daily"]

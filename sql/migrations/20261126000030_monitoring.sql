@@ -2,13 +2,13 @@
 
 set local role churn_owner;
 
--- What a model version learnt from, in bins: what drift is measured against. Not in model_versions, which every commit
+-- What a model version learned from, in bins: what drift is measured against. Not in model_versions, which every commit
 -- of the stream reads.
 create table model_references (
     version integer primary key references model_versions,
     reference jsonb not null
 );
-comment on table model_references is 'Bins of every watched feature and of the score in the rows that a model version learnt from';
+comment on table model_references is 'Bins of every watched feature and of the score in the rows that a model version learned from';
 
 create table drift_hourly (
     hour_timestamp timestamptz not null,
@@ -27,7 +27,7 @@ create table drift_hourly (
     updated_at timestamptz not null default now(),
     primary key (hour_timestamp, model_version, feature)
 );
-comment on table drift_hourly is 'How far each feature is from what the model learnt from, per hour of the event, UTC';
+comment on table drift_hourly is 'How far each feature is from what the model learned from, per hour of the event, UTC';
 comment on column drift_hourly.counts is 'Sampled predictions in each bin of model_references; the last bin holds nulls';
 comment on column drift_hourly.weight is 'How many predictions each sampled one stands for';
 comment on column drift_hourly.version is 'The version in dirty_hours that this includes';
