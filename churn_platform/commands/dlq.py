@@ -214,7 +214,7 @@ def _correct(
 ) -> "tuple[list[Corrected], list[str]]":
     """The events to send, and in words why others are not; those are shown."""
     from churn_platform.operations import dead_letters
-    from churn_platform.stream.exceptions import DeadLetterError
+    from churn_platform.operations.exceptions import DeadLetterError
 
     corrected, refused = [], []
     for letter in letters:

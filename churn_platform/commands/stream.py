@@ -192,7 +192,7 @@ def take_over(
         config = StreamConfig.from_settings(load_settings())
         with (
             connect(config.dsn, autocommit=True, application_name="churn take-over") as connection,
-            EnvironmentGuard(connection, clients.admin(config.kafka), config) as guard,
+            EnvironmentGuard(connection, clients.admin(config.kafka.client), config) as guard,
         ):
             with ProgressReporter("Asking Kafka and PostgreSQL"):
                 conflicts = guard.conflicts()
@@ -209,7 +209,7 @@ def take_over(
         emit({"taken_over": [conflict.problem for conflict in conflicts]})
     elif conflicts:
         _say(
-            f"Taken over: this environment publishes to {config.predictions_topic!r} as {config.group!r} from now on. "
+            f"Taken over: this environment now publishes to {config.predictions_topic!r} as {config.kafka.group!r}. "
             f"Start it: 'churn up'."
         )
     else:

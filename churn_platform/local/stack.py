@@ -407,7 +407,9 @@ class Stack:
         from churn_platform.kafka import topics
 
         config = self._stream_config()
-        topics.create_unrecorded(AdminClient(config.kafka), config)
+        topics.create_missing(
+            AdminClient(config.kafka.client), config.kafka, (config.events_topic, config.predictions_topic)
+        )
 
     def _require_own_place(self, *, claim: bool) -> None:
         """Refuse to start where another environment publishes, and claim what this one writes to.
@@ -423,7 +425,7 @@ class Stack:
         config = self._stream_config()
         with (
             connect(self.owner_dsn, autocommit=True, application_name="churn up") as connection,
-            EnvironmentGuard(connection, clients.admin(config.kafka), config) as guard,
+            EnvironmentGuard(connection, clients.admin(config.kafka.client), config) as guard,
         ):
             if "postgres" in self._yours:
                 guard.require_alone()

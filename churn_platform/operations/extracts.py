@@ -14,7 +14,7 @@ from psycopg import sql
 
 from churn_platform.database.bulk import read_columns
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import read_all
+from churn_platform.kafka.reading import read_all
 from churn_platform.kafka.topics import EARLIEST
 from churn_platform.stream.config import StreamConfig
 
@@ -244,11 +244,11 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
     Raises:
         TopicMissingError: there is no such topic.
     """
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     beginnings = topics.list_offsets(admin, topics.describe(admin, config.predictions_topic), EARLIEST)
     decode = msgspec.json.Decoder(_Prediction).decode
     gathered = _Gathered()
-    for number, message in enumerate(read_all(config, config.predictions_topic), 1):
+    for number, message in enumerate(read_all(config.kafka, config.predictions_topic), 1):
         try:
             prediction = decode(message.value() or b"")
         except (ValueError, RecursionError):  # not UTF-8, and nested by the thousands, too

@@ -9,12 +9,12 @@ import psycopg
 
 from churn_platform.database import ledger
 from churn_platform.database.connections import connect
+from churn_platform.environments import created_topics
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import TRUNCATED_REMEDY
 from churn_platform.kafka.topics import EARLIEST, LATEST
-from churn_platform.kafka.truncation import is_truncated
+from churn_platform.operations.exceptions import ResetError, StreamIsLiveError
+from churn_platform.positions.truncation import TRUNCATED_REMEDY, is_truncated
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import ResetError, StreamIsLiveError
 
 LONGEST_OFFSET: Final = 20  # digits; an offset has 64 bits
 EARLIEST_WORD: Final = "earliest"
@@ -78,7 +78,7 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
         ResetError: the position cannot move there.
         TopicMissingError: there is no such topic.
     """
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     described = topics.describe(admin, topic)
     positions = ledger.positions_of(connection, described.topic_id)
     if partition not in positions:
@@ -98,7 +98,7 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
             remedy=TRUNCATED_REMEDY,
         )
     records = ledger.last_records_of(connection, described.topic_id)
-    truncated = is_truncated(config, topic, partition, position, records)
+    truncated = is_truncated(config.kafka, topic, partition, position, records)
     end = named_offset(to, oldest=oldest, last=last)
     where = f"{topic}[{partition}] stands at offset {position}"
     if end > last:
@@ -170,7 +170,7 @@ def recreate_topic(
         TopicMissingError: there is no such topic.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     described = topics.describe(admin, topic)
     if topic != config.events_topic and not ledger.is_known_topic(connection, topic):
         raise ResetError(
@@ -183,7 +183,7 @@ def recreate_topic(
             remedy="Delete it and create it again with the tools of your Kafka.",
         )
     topics.delete(admin, described)
-    topics.create_missing(admin, replace(config, events_topic=topic))
+    created_topics.create_missing(admin, replace(config, events_topic=topic))
     return topics.describe(admin, topic)
 
 

@@ -12,10 +12,11 @@ from psycopg import sql
 
 from churn_platform.database import ledger
 from churn_platform.database.connections import connect
+from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import make_consumer, markers, read_ranges
+from churn_platform.kafka.exceptions import RangeLostError, TopicMissingError
+from churn_platform.kafka.reading import make_consumer, read_ranges
 from churn_platform.kafka.topics import EARLIEST, LATEST, Topic
-from churn_platform.kafka.truncation import resume
 from churn_platform.operations.extracts import (
     ID_TYPE,
     Extract,
@@ -26,8 +27,8 @@ from churn_platform.operations.extracts import (
     read_published,
     read_tables,
 )
+from churn_platform.positions.truncation import resume
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import RangeLostError, TopicMissingError
 
 ANSWER_SECONDS: Final = 10
 EXAMPLES: Final = 5
@@ -158,7 +159,7 @@ class _Kafka:
     """The events topic at the beginning: None when there is none. Positions by Kafka partition."""
 
     topic: Topic | None
-    markers: Mapping[int, int]
+    published_offsets: Mapping[int, int]
 
 
 class _Findings:
@@ -359,7 +360,7 @@ def _events_after_ranges(config: StreamConfig, extract: Extract, before: _Kafka)
     """Events that Kafka holds between the last range and the position of a partition: read over and lost; in words."""
     if before.topic is None:
         return []
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     oldest = topics.list_offsets(admin, before.topic, EARLIEST)
     ends = topics.list_offsets(admin, before.topic, LATEST)
     asked = {}
@@ -373,7 +374,7 @@ def _events_after_ranges(config: StreamConfig, extract: Extract, before: _Kafka)
         return []
     return [
         f"{before.topic.name}[{message.partition()}] offset {message.offset()} holds an event that no batch read"
-        for messages in read_ranges(config, before.topic.name, asked, chunk=MARKERS_AT_ONCE)
+        for messages in read_ranges(config.kafka, before.topic.name, asked, chunk=MARKERS_AT_ONCE)
         for message in messages
     ]
 
@@ -387,7 +388,7 @@ def log(connection: psycopg.Connection, config: StreamConfig, before: _Kafka) ->
         known = ledger.last_records_of(connection, topic.topic_id)
         compared = len(known)
         for partition, position in positions.items():
-            consumer = make_consumer(config)
+            consumer = make_consumer(config.kafka)
             try:
                 resume(consumer, topic.name, {partition: position}, known)
             except RangeLostError as error:
@@ -406,7 +407,7 @@ def lag(config: StreamConfig, extract: Extract, before: _Kafka) -> Law:
     """What waits in the events topic. It can be any number; only said, never wrong."""
     if before.topic is None:
         return Law("lag", True, f"there is no topic {config.events_topic} to read", figures={"waiting": 0})
-    ends = topics.list_offsets(clients.admin(config.kafka), before.topic, LATEST)
+    ends = topics.list_offsets(clients.admin(config.kafka.client), before.topic, LATEST)
     waiting = {
         partition.kafka_partition: max(0, ends[partition.kafka_partition] - partition.next_offset)
         for partition in extract.partitions
@@ -574,18 +575,18 @@ def _published_to(partition: Partition, before: _Kafka) -> int:
     """Offset up to which predictions of this partition were published before the snapshot; -1 where nothing says so."""
     if before.topic is None or partition.topic_id != before.topic.topic_id:
         return -1
-    return before.markers.get(partition.kafka_partition, -1)
+    return before.published_offsets.get(partition.kafka_partition, -1)
 
 
 def _collect_kafka_status(config: StreamConfig) -> _Kafka:
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     try:
         topic = topics.describe(admin, config.events_topic)
     except TopicMissingError:
         return _Kafka(None, {})
-    consumer = make_consumer(config)
+    consumer = make_consumer(config.kafka)
     try:
-        return _Kafka(topic, markers(consumer, topic, seconds=ANSWER_SECONDS))
+        return _Kafka(topic, published_offsets(consumer, topic, seconds=ANSWER_SECONDS))
     finally:
         consumer.close()
 

@@ -12,10 +12,11 @@ import msgspec
 import uuid_utils
 from confluent_kafka import KafkaError, Message, Producer
 
-from churn_platform.kafka import clients, topics
+from churn_platform.decoding.events import CUSTOMER_FIELDS  # Exited goes along as the label, names do not
+from churn_platform.environments import created_topics
+from churn_platform.kafka import clients
+from churn_platform.kafka.exceptions import SendError
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.events import CUSTOMER_FIELDS  # Exited goes along as the label, names do not
-from churn_platform.stream.exceptions import ProducerError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,7 @@ def produce(
         until: asked again and again; the sending ends when it says so. None: no such end.
 
     Raises:
-        ProducerError: Kafka did not acknowledge an event.
+        SendError: Kafka did not acknowledge an event.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         ValueError: there is no row, or nothing that ends the sending.
     """
@@ -87,7 +88,7 @@ def produce(
         raise ValueError("There is no customer to make events from: the file has no row with a known Gender.")
     if count is None and duration is None and until is None:
         raise ValueError("Nothing ends the sending: say how many events (count), for how long (duration), or until.")
-    topics.create_missing(clients.admin(config.kafka), config)
+    created_topics.create_missing(clients.admin(config.kafka.client), config)
     failures: list[KafkaError] = []
     producer = _make_producer(config)
     produced, started = Produced(), time.monotonic()
@@ -133,7 +134,7 @@ def send(
         How many were sent.
 
     Raises:
-        ProducerError: Kafka did not acknowledge one; others may have been taken.
+        SendError: Kafka did not acknowledge one; others may have been taken.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     failures: list[KafkaError] = []
@@ -155,7 +156,7 @@ def send(
 def _make_producer(config: StreamConfig) -> Producer:
     return clients.producer(
         {
-            **config.kafka,
+            **config.kafka.client,
             "acks": "all",
             "enable.idempotence": True,
             "compression.type": "lz4",
@@ -174,7 +175,7 @@ def _flush(producer: Producer, failures: Sequence[KafkaError], sent: int) -> Non
     if failures or unacknowledged:
         first = failures[0] if failures else KafkaError(KafkaError._TIMED_OUT)
         named = clients.named_error(producer, first)
-        raise ProducerError(
+        raise SendError(
             f"{len(failures) + unacknowledged} of {sent} messages were not acknowledged by Kafka. "
             f"{first.str() if named is None else named.problem}",
             remedy="" if named is None else named.remedy,

@@ -13,10 +13,12 @@ from psycopg.rows import dict_row
 
 from churn_platform.database import metrics, model_versions
 from churn_platform.database.connections import connect
+from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
-from churn_platform.kafka.reader import read_all
+from churn_platform.kafka.reading import read_all
 from churn_platform.monitoring import lookups, pruning
 from churn_platform.operations import outcome_sender
+from churn_platform.positions.backlog import load_backlog
 from churn_platform.schema.reader import read_customers
 from churn_platform.settings import Settings
 from churn_platform.simulation import producer
@@ -169,8 +171,8 @@ def run(
             require_ours()
             _finish(dagster_url, *_submit(dagster_url, job))
     require_ours()
-    admin = AdminClient(config.kafka)
-    topics.create_missing(admin, config)
+    admin = AdminClient(config.kafka.client)
+    created_topics.create_missing(admin, config)
     rows = producer.rows_of(read_customers(settings.churn_raw_csv))
     with connect(config.dsn, autocommit=True, application_name="churn demo") as connection:
         with step("Waiting until the stream is at rest"):
@@ -189,7 +191,9 @@ def run(
             )
         with step("Sending outcomes, and monitoring: outcomes_job, hourly_monitoring_job, daily_monitoring_job"):
             _wait(
-                lambda: topics.backlog(connection, admin, config).waiting == 0, SETTLE_SECONDS, "the events to be read"
+                lambda: load_backlog(connection, admin, config).waiting == 0,
+                SETTLE_SECONDS,
+                "the events to be read",
             )
             outcomes_before = _count(connection, _OUTCOMES)
             outcomes_sent = outcome_sender.send(
@@ -217,7 +221,7 @@ def run(
             events_produced=first.sent + sent.sent,
             mixed_in=sent.kinds,
             stream=totals(connection).since(before),
-            published=sum(1 for _ in read_all(config, config.predictions_topic, published_to)),
+            published=sum(1 for _ in read_all(config.kafka, config.predictions_topic, published_to)),
             hours=_count(connection, "select count(*) from churn_metrics_hourly"),
             days=_count(connection, "select count(*) from churn_metrics_daily"),
             latency_p50_ms=p50,
@@ -274,7 +278,7 @@ def totals(connection: psycopg.Connection) -> Totals:
 
 def _at_rest(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig) -> bool:
     """Whether nothing waits, and every batch that was opened is closed and known to Dagster."""
-    return topics.backlog(connection, admin, config).waiting == 0 and _count(connection, _UNFINISHED) == 0
+    return load_backlog(connection, admin, config).waiting == 0 and _count(connection, _UNFINISHED) == 0
 
 
 def _figures_are_there(connection: psycopg.Connection) -> bool:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.kafka import topics
-from churn_platform.kafka.reader import read_all
+from churn_platform.kafka.reading import read_all
 from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.settings import settings
@@ -29,7 +29,7 @@ def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
 
 def sent(stream: Stream) -> list[Message]:
     """What the outcomes topic holds."""
-    return list(read_all(stream.config, settings().outcomes_topic))
+    return list(read_all(stream.config.kafka, settings().outcomes_topic))
 
 
 def fields(message: Message) -> dict[str, object]:

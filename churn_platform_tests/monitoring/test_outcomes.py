@@ -14,13 +14,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from churn_platform.database.exceptions import LedgerConflictError
+from churn_platform.decoding.events import canonical_event_id
 from churn_platform.kafka import topics
+from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.local.stack import Stack
 from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.operations import outcome_reset
-from churn_platform.stream.events import canonical_event_id
-from churn_platform.stream.exceptions import LedgerConflictError, RangeLostError, ResetError
+from churn_platform.operations.exceptions import ResetError
 from churn_platform_tests.monitoring.conftest import Outcomes
 from churn_platform_tests.stream.messages import MEGABYTE, bad_values
 from churn_platform_tests.waiting import wait_until

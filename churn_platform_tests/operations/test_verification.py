@@ -13,6 +13,7 @@ from confluent_kafka import Producer, TopicPartition
 from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.database.metrics import daily_figures, hourly_figures
+from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.local.stack import Stack
 from churn_platform.operations import reset, verification
@@ -37,7 +38,7 @@ def broken(stream: Stream) -> set[str]:
 
 def abort(stream: Stream, values: Sequence[dict[str, object]]) -> None:
     """Send events in a transaction that is aborted."""
-    producer = Producer({**stream.config.kafka, "transactional.id": f"aborted-{stream.config.group}"})
+    producer = Producer({**stream.config.kafka.client, "transactional.id": f"aborted-{stream.config.kafka.group}"})
     producer.init_transactions(30)
     producer.begin_transaction()
     for value in values:
@@ -48,7 +49,7 @@ def abort(stream: Stream, values: Sequence[dict[str, object]]) -> None:
 
 def publish(stream: Stream, value: bytes) -> None:
     """Put a message into the predictions topic by hand."""
-    producer = Producer(stream.config.kafka)
+    producer = Producer(stream.config.kafka.client)
     producer.produce(stream.config.predictions_topic, value)
     assert producer.flush(30) == 0
 
@@ -276,7 +277,7 @@ def test_a_message_that_is_no_prediction_is_found(own: Stream) -> None:
 
 def test_a_prediction_that_never_reached_the_topic_is_found(lived: Stream) -> None:
     config = replace(lived.config, predictions_topic=f"{lived.config.predictions_topic}-empty")
-    topics.create_missing(lived.admin, config)
+    created_topics.create_missing(lived.admin, config)
     lived.config = config
 
     found = laws(lived)["published"]

@@ -11,10 +11,10 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import model_versions
-from churn_platform.kafka import topics
+from churn_platform.environments import created_topics
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
-from churn_platform_tests.stream.streams import Stream
+from churn_platform_tests.stream.streams import Stream, with_changes
 
 _number = itertools.count(1)
 
@@ -33,18 +33,18 @@ def new_stream(database: str, bundle_uri: str, **changes: Any) -> Stream:
         changes: fields of its configuration that are to be others.
     """
     number = next(_number)
+    base = StreamConfig.from_settings(settings())
     config = replace(
-        StreamConfig.from_settings(settings()),
+        base,
         dsn=database,
         events_topic=f"events-{number}",
         predictions_topic=f"predictions-{number}",
-        group=f"group-{number}",
-        retention=timedelta(days=14),
+        kafka=replace(base.kafka, group=f"group-{number}", retention=timedelta(days=14)),
         idle_seconds=0.5,
         linger=0.005,
     )
-    config = replace(config, **changes)
-    topics.create_missing(AdminClient(config.kafka), config)
+    config = with_changes(config, **changes)
+    created_topics.create_missing(AdminClient(config.kafka.client), config)
     register_champion(config.dsn, bundle_uri)
     return Stream(config)
 
