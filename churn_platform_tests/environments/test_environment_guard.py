@@ -22,8 +22,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import StreamError
 from churn_platform_tests.conftest import copy_database
-from churn_platform_tests.stream.conftest import register_champion
-from churn_platform_tests.stream.streams import Stream, event, with_changes
+from churn_platform_tests.stream.streams import Stream, event, register_champion, with_changes
 from churn_platform_tests.waiting import wait_until
 
 

@@ -21,8 +21,7 @@ from churn_platform.operations.extracts import Ranges
 from churn_platform.operations.verification import Law
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database
-from churn_platform_tests.stream.conftest import new_stream
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, new_stream
 from churn_platform_tests.waiting import wait_until
 
 

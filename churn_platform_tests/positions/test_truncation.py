@@ -20,8 +20,7 @@ from churn_platform.operations.exceptions import ResetError
 from churn_platform.positions import backlog
 from churn_platform.stream.exceptions import ReplayError
 from churn_platform_tests.kafka.brokers import Broker, own_broker
-from churn_platform_tests.stream.conftest import new_stream
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, new_stream
 from churn_platform_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)

@@ -1,11 +1,12 @@
 """A stream under test: sends events, runs batches, and counts on both ends."""
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, Self
 
 import psycopg
@@ -14,12 +15,13 @@ import uuid_utils
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
-from churn_platform.database import ledger
+from churn_platform.database import ledger, model_versions
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.kafka.reading import read_all
 from churn_platform.orchestration.partitions import batch_key
 from churn_platform.positions import backlog
+from churn_platform.settings import settings
 from churn_platform.stream import faults, runs
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.faults import FaultPoint
@@ -205,3 +207,36 @@ class Stream:
     def published_ids(self) -> list[str]:
         """Event ids in the predictions topic, in order."""
         return sorted(str(prediction["event_id"]) for prediction in self.published())
+
+
+_number = itertools.count(1)
+
+
+def new_stream(database: str, bundle_uri: str, **changes: Any) -> Stream:
+    """A stream in this database, with a champion and empty topics of three partitions.
+
+    Args:
+        changes: fields of its configuration that are to be others.
+    """
+    number = next(_number)
+    base = StreamConfig.from_settings(settings())
+    config = replace(
+        base,
+        dsn=database,
+        events_topic=f"events-{number}",
+        predictions_topic=f"predictions-{number}",
+        kafka=replace(base.kafka, group=f"group-{number}", retention=timedelta(days=14)),
+        idle_seconds=0.5,
+        linger=0.005,
+    )
+    config = with_changes(config, **changes)
+    created_topics.create_missing(AdminClient(config.kafka.client), config)
+    register_champion(config.dsn, bundle_uri)
+    return Stream(config)
+
+
+def register_champion(dsn: str, bundle_uri: str) -> None:
+    """Make this bundle the champion of a database."""
+    with psycopg.connect(dsn) as connection:
+        model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
+        model_versions.promote(connection, 1)

@@ -36,8 +36,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database, forget_settings
-from churn_platform_tests.stream.conftest import register_champion
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, register_champion
 from churn_platform_tests.waiting import wait_until
 
 runner = CliRunner(env={"COLUMNS": "200"})
