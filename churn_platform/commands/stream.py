@@ -151,7 +151,10 @@ def recreate_topic(
 
     with report_errors():
         config = StreamConfig.from_settings(settings())
+        embedded = "kafka" in default_stack().embedded
         with resetting.at_rest(config, topic) as connection:
+            with ProgressReporter("Asking Kafka"):
+                resetting.require_recreatable(connection, config, topic=topic, kafka_is_embedded=embedded)
             word = (
                 yes_delete
                 if yes_delete is not None
@@ -160,9 +163,7 @@ def recreate_topic(
             if word != topic:
                 end(ExitCode.CHECK_FAILED, f"{word!r} is not {topic!r}: nothing was changed.")
             with ProgressReporter("Deleting and creating the topic"):
-                created = resetting.recreate_topic(
-                    connection, config, topic=topic, kafka_is_embedded="kafka" in default_stack().embedded
-                )
+                created = resetting.recreate_topic(connection, config, topic=topic, kafka_is_embedded=embedded)
     _say(f"{topic} is empty, with the new id {created.topic_id}. The stream reads it from its beginning.")
 
 

@@ -484,8 +484,8 @@ class Stack:
             return self._stop(progress)
 
     def _stop(self, progress: Progress) -> bool:
+        found = self._supervisor.answers()  # one that is there and does not answer raises: nothing is stopped then
         (self.local / "env").unlink(missing_ok=True)  # it names servers that are about to be gone
-        found = self._supervisor.answers()
         if found:
             self._stop_in_order(progress)
             self._supervisor.shut_down()

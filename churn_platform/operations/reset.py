@@ -153,6 +153,36 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
         )
 
 
+def require_recreatable(
+    connection: psycopg.Connection, config: StreamConfig, *, topic: str, kafka_is_embedded: bool
+) -> topics.Topic:
+    """Refuse a topic that recreate_topic() may not delete; the topic, where it may.
+
+    Args:
+        connection: to the platform's database.
+        config: of the brokers.
+        topic: name of the events topic.
+        kafka_is_embedded: whether all topics there are the platform's.
+
+    Raises:
+        ResetError: it is no events topic, or the platform did not create it.
+        TopicMissingError: there is no such topic.
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
+    """
+    if topic != config.events_topic and not ledger.is_known_topic(connection, topic):
+        raise ResetError(
+            f"{topic!r} is not read as events; EVENTS_TOPIC is {config.events_topic!r}. Nothing was changed.",
+            remedy="Name the events topic whose log lost its end.",
+        )
+    described = topics.describe(clients.admin(config.kafka.client), topic)
+    if not kafka_is_embedded and described.topic_id not in ledger.created_topics(connection):
+        raise ResetError(
+            f"The platform did not create the topic {topic!r}, id {described.topic_id}. Nothing was changed.",
+            remedy="Delete it and create it again with the tools of your Kafka.",
+        )
+    return described
+
+
 def recreate_topic(
     connection: psycopg.Connection, config: StreamConfig, *, topic: str, kafka_is_embedded: bool
 ) -> topics.Topic:
@@ -166,22 +196,11 @@ def recreate_topic(
         kafka_is_embedded: whether all topics there are the platform's.
 
     Raises:
-        ResetError: it is no events topic, or the platform did not create it.
-        TopicMissingError: there is no such topic.
+        ResetError, TopicMissingError: see require_recreatable().
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
+    described = require_recreatable(connection, config, topic=topic, kafka_is_embedded=kafka_is_embedded)
     admin = clients.admin(config.kafka.client)
-    described = topics.describe(admin, topic)
-    if topic != config.events_topic and not ledger.is_known_topic(connection, topic):
-        raise ResetError(
-            f"{topic!r} is not read as events; EVENTS_TOPIC is {config.events_topic!r}. Nothing was changed.",
-            remedy="Name the events topic whose log lost its end.",
-        )
-    if not kafka_is_embedded and described.topic_id not in ledger.created_topics(connection):
-        raise ResetError(
-            f"The platform did not create the topic {topic!r}, id {described.topic_id}. Nothing was changed.",
-            remedy="Delete it and create it again with the tools of your Kafka.",
-        )
     topics.delete(admin, described)
     created_topics.create_missing(admin, replace(config, events_topic=topic))
     return topics.describe(admin, topic)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import uuid_utils
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from churn_platform.decoding.events import CUSTOMER_FIELDS  # Exited goes along as the label, names do not
 from churn_platform.environments import created_topics
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FLUSH_SECONDS: Final = 30
 # Events due within this long are sent together: a sleep is no finer than that anyway.
 SLICE_SECONDS: Final = 0.01
+# librdkafka's own limit, a little less than that of a broker (1,048,588 bytes with the batch's header).
+MESSAGE_BYTES: Final = 1_000_000
 LATE_BY: Final = timedelta(hours=26)
 
 Row = Mapping[str, str | int | float | None]
@@ -160,6 +162,7 @@ def _make_producer(config: StreamConfig) -> Producer:
             "acks": "all",
             "enable.idempotence": True,
             "compression.type": "lz4",
+            "message.max.bytes": MESSAGE_BYTES,
             "linger.ms": 1,  # events that are due together are handed over together
             "batch.size": 1_000_000,
             "partitioner": "murmur2_random",
@@ -199,6 +202,14 @@ def _send(producer: Producer, topic: str, key: str, value: bytes, failures: list
     while True:
         try:
             return producer.produce(topic, value, key, on_delivery=acknowledged)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                raise
+            raise SendError(
+                f"The message with the key {key!r} has {len(value):,} bytes, more than the limit of {MESSAGE_BYTES:,} "
+                f"bytes. Messages before it may have been sent.",
+                remedy="Leave out what the platform does not read.",
+            ) from error
         except BufferError:  # librdkafka's queue is full: wait until Kafka has taken some
             producer.poll(0.1)
 

@@ -198,7 +198,10 @@ def run(
             outcomes_before = _count(connection, _OUTCOMES)
             outcomes_sent = outcome_sender.send(
                 config,
-                list(outcome_sender.simulate(connection, days=settings.live_window_days)),
+                [
+                    (each.key, each.value)
+                    for each in outcome_sender.simulate(connection, days=settings.live_window_days)
+                ],
                 settings.outcomes_topic,
             )
             require_ours()

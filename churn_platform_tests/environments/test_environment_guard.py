@@ -19,6 +19,7 @@ from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import topics
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.stack import Stack
+from churn_platform.operations import verification
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, register_champion, with_changes
@@ -103,6 +104,25 @@ def test_either_of_topic_and_group_is_refused_alone_before_anything_was_publishe
     assert (stream.config.predictions_topic in str(refused.value)) == (own == "group")
     if own == "predictions_topic":
         assert changes[own] not in other.admin.list_topics(timeout=10).topics
+
+
+def test_verification_tells_what_another_environment_published_before_a_take_over(
+    stream: Stream, other: Stream
+) -> None:
+    stream.send([event(number) for number in range(9)])
+    stream.stream()
+    take_over(other)
+    stream.send([event(number) for number in range(9, 12)])
+    other.stream()  # events that both have read are published by both
+
+    found = {law.name: law for law in verification.verify(other.config)}
+
+    assert [law.broken for law in found.values() if not law.holds] == []
+    assert found["published"].figures["by_another_environment"] == 9
+    assert found["published"].figures["published"] == 12
+    assert "9 published by another environment" in found["published"].says
+    other.connection.execute("delete from churn_predictions where kafka_offset = 0")
+    assert "published" in [law.name for law in verification.verify(other.config) if not law.holds]
 
 
 def test_two_environments_may_read_one_events_topic(stream: Stream, other: Stream) -> None:

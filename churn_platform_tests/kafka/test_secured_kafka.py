@@ -330,6 +330,7 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
         _grant(config, (ResourceType.TOPIC, config.events_topic, AclOperation.READ))
         assert stream.stream().events == 30
         assert stream.published_ids() == stream.table_ids()
+    assert "Every law holds" in user.churn("verify")
 
 
 def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_make_it_and_writes_nothing(

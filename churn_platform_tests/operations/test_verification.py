@@ -268,10 +268,15 @@ def test_a_prediction_too_many_in_the_topic_is_found(own: Stream, changes: dict[
     assert broken(own) == {"published"}
 
 
-def test_a_message_that_is_no_prediction_is_found(own: Stream) -> None:
-    publish(own, b"hello")
+def test_foreign_messages_in_the_predictions_topic_are_counted_and_break_no_law(own: Stream) -> None:
+    for value in (b"hello", b'{"some": "other JSON"}'):
+        publish(own, value)
 
-    assert broken(own) == {"published"}
+    found = laws(own)
+
+    assert [law.broken for law in found.values() if not law.holds] == []
+    assert found["published"].figures["foreign"] == 2
+    assert "2 foreign messages" in found["published"].says
 
 
 def test_a_prediction_that_never_reached_the_topic_is_found(lived: Stream) -> None:
