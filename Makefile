@@ -23,37 +23,47 @@ $(BIN)/uv: requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.lock.txt
 	@touch $@
 
-$(VENV)/.installed: $(BIN)/uv requirements.lock pyproject.toml
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+# What running the platform needs: no test tools, no linters, no documentation tools.
+$(VENV)/.runtime: $(BIN)/uv requirements.lock pyproject.toml
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode \
+		--constraint requirements.lock --requirement pyproject.toml --group embedded
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --build-constraint requirements.lock --editable .
 	@$(BIN)/python -m compileall -q churn_platform
 	@touch $@
 
+$(VENV)/.installed: $(VENV)/.runtime
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: runtime
+runtime: $(VENV)/.runtime ## Create .venv with what running the platform needs, as pinned in requirements.lock
+
 .PHONY: install
-install: $(VENV)/.installed ## Create .venv with everything pinned in requirements.lock
+install: $(VENV)/.installed ## Add the tools for tests, checks and documentation to .venv
 
 .PHONY: demo
-demo: install ## Run the whole platform once, from the CSV to predictions in Postgres (ARGS="--keep" leaves it up)
+demo: runtime ## Run the whole platform once, from the CSV to predictions in Postgres (ARGS="--keep" leaves it up)
 	$(BIN)/churn demo $(ARGS)
 
 .PHONY: up
-up: install ## Start Kafka, Postgres, MLflow and Dagster (ARGS="--services-only" without Dagster)
+up: runtime ## Start Kafka, Postgres, MLflow and Dagster (ARGS="--services-only" without Dagster)
 	$(BIN)/churn up $(ARGS)
 
 .PHONY: down
-down: install ## Stop what `make up` started
+down: runtime ## Stop what `make up` started
 	$(BIN)/churn down $(ARGS)
 
 .PHONY: produce
-produce: install ## Send customer events (ARGS="--rate 500 --duration 60")
+produce: runtime ## Send customer events (ARGS="--rate 500 --duration 60")
 	$(BIN)/churn produce $(ARGS)
 
 .PHONY: status
-status: install ## Show what is up, and where, and how the stream stands
+status: runtime ## Show what is up, and where, and how the stream stands
 	$(BIN)/churn status $(ARGS)
 
 .PHONY: verify
-verify: install ## Check Kafka and Postgres against each other: every event once, every sum right
+verify: runtime ## Check Kafka and Postgres against each other: every event once, every sum right
 	$(BIN)/churn verify $(ARGS)
 
 .PHONY: test
