@@ -49,7 +49,7 @@ def demo(
                 load_settings(),
                 scenario.Plan(rate=rate, seconds=seconds, mix=Mix(bad=0.01, duplicates=0.01, late=0.01)),
                 dagster_url=stack.addresses["dagster"],
-                require_ours=partial(stack.require_ours, "webserver"),
+                require_own_servers=partial(stack.require_own_servers, "webserver"),
                 step=display.step,
                 progress=display.sent,
             )

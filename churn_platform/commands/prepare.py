@@ -42,9 +42,8 @@ def prepare(
     """
 
     from churn_platform.database import migrations
-    from churn_platform.deployment import bucket, dagster_servers
+    from churn_platform.deployment.dagster_home import write_dagster_home
     from churn_platform.environments.environment_guard import EnvironmentGuard
-    from churn_platform.files.artifacts import in_s3
     from churn_platform.files.s3 import Access
     from churn_platform.kafka import clients, topics
     from churn_platform.settings import load_settings
@@ -71,9 +70,12 @@ def prepare(
             guard.claim()
         if dagster_home is not None:
             dagster_home.parent.mkdir(parents=True, exist_ok=True)
-            root, access = settings.artifacts, Access.from_settings(settings)
-            compute_logs = bucket.compute_logs(root, access, dagster_home / "storage") if in_s3(root) else ""
-            dagster_servers.write_home(dagster_home, {"host": host, "port": port}, compute_logs)
+            write_dagster_home(
+                dagster_home,
+                code_server={"host": host, "port": port},
+                artifacts_root=settings.artifacts,
+                s3_access=Access.from_settings(settings),
+            )
             made["dagster"] = [str(dagster_home)]
     if as_json:
         emit(made)

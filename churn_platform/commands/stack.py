@@ -25,7 +25,10 @@ from churn_platform.commands.terminal import (
     output,
     report_errors,
 )
-from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Stack, Step
+from churn_platform.local.configuration import DAGSTER, SERVICES
+from churn_platform.local.progress import Phase, Step
+from churn_platform.local.stack import Stack
+from churn_platform.local.status import PartStatus
 from churn_platform.settings import load_settings
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
@@ -95,13 +98,13 @@ def default_stack(*, services_only: bool = False) -> Stack:
     return Stack(load_settings().churn_local, services_only=services_only)
 
 
-def with_our_servers(command: Callable[P, R]) -> Callable[P, R]:
+def with_own_servers(command: Callable[P, R]) -> Callable[P, R]:
     """The command, refused while another process listens at an address that it would take for an embedded server's."""
 
     @wraps(command)
     def checked(*arguments: P.args, **options: P.kwargs) -> R:
         with report_errors():
-            default_stack().require_ours()
+            default_stack().require_own_servers()
         return command(*arguments, **options)
 
     return checked
@@ -162,7 +165,7 @@ def status(as_json: AsJson = False) -> None:
     """
     with report_errors(), ProgressReporter("Asking the servers"):
         stack = default_stack()
-        parts, left_over = stack.status(), stack.left_over()
+        parts, left_over = stack.status(), stack.count_left_over()
         stream = _stream_status(parts)
     if as_json:
         emit({"servers": [part.as_dict() for part in parts], "stream": stream.as_dict()})

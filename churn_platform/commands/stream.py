@@ -224,7 +224,7 @@ def _servers() -> Iterator[None]:
     if not embedded or stack.is_up:
         yield
     else:
-        with stack.alone(*embedded):
+        with stack.only(*embedded):
             yield
 
 

@@ -147,7 +147,7 @@ def run(
     plan: Plan,
     *,
     dagster_url: str,
-    require_ours: Callable[[], None],
+    require_own_servers: Callable[[], None],
     step: Step,
     progress: Callable[[int], None],
 ) -> Outcome:
@@ -156,7 +156,7 @@ def run(
     Args:
         settings: of the stack that is up.
         dagster_url: address of the Dagster webserver.
-        require_ours: raises when another process answers there; called before anything is sent.
+        require_own_servers: raises when another process answers there; called before anything is sent.
         step: shows a step by its title while it lasts.
         progress: called with the number of events sent so far.
 
@@ -166,9 +166,9 @@ def run(
     config = StreamConfig.from_settings(settings)
     for job, title in zip(BATCH_SIDE, ("Preparing the data", "Training a model"), strict=True):
         with step(f"{title}: {job}"):
-            require_ours()
+            require_own_servers()
             _finish(dagster_url, *_submit(dagster_url, job))
-    require_ours()
+    require_own_servers()
     admin = AdminClient(config.kafka)
     topics.create_missing(admin, config)
     rows = producer.rows_of(read_customers(settings.churn_raw_csv))
@@ -197,7 +197,7 @@ def run(
                 list(outcome_sender.simulate(connection, days=settings.live_window_days)),
                 settings.outcomes_topic,
             )
-            require_ours()
+            require_own_servers()
             _monitor(connection, dagster_url, config, archive_days=settings.archive_days)
             outcomes_read = _count(connection, _OUTCOMES) - outcomes_before
         with step("Waiting until batches, hours and days are there"):

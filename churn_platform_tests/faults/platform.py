@@ -17,8 +17,9 @@ from pydantic import SecretStr
 from churn_platform.database import ledger, model_versions
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reader import make_consumer, markers
+from churn_platform.local.configuration import DAGSTER, SERVICES
 from churn_platform.local.ports import ANY_FREE_PORTS, is_free
-from churn_platform.local.stack import DAGSTER, SERVICES, Stack
+from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import is_supervisor, left_over
 from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import load_settings

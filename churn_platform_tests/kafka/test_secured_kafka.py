@@ -246,17 +246,17 @@ def test_status_says_why_the_users_kafka_does_not_answer(
     user: User, broker: SecuredBroker, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user.sets(broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret"))  # noqa: S106  a wrong one
-    monkeypatch.setattr("churn_platform.local.stack.YOURS_DEADLINE", 1)
     theirs = Stack(
         tmp_path / "local",
         services_only=True,
         usual_ports=ANY_FREE_PORTS,
         given={**os.environ, "MLFLOW_TRACKING_URI": stack.addresses["mlflow"]},
         env_file=Path(os.devnull),
+        user_server_deadline=1,
     )
     theirs.local.mkdir()
-    theirs._ports.choose()
-    theirs._ports.release()
+    theirs.configuration.ports.choose()
+    theirs.configuration.ports.release()
     monkeypatch.setattr("churn_platform.commands.stack.default_stack", lambda: theirs)
     monkeypatch.setattr(output, "width", 200)  # a cell of the table is on one line
 

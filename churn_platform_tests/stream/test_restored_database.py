@@ -28,7 +28,7 @@ def postgres(stack: Stack, embedded_only: dict[str, str], local_folder: Path) ->
         usual_ports=ANY_FREE_PORTS,
         given=embedded_only,
         env_file=Path("/dev/null"),
-    ).alone("postgres")
+    ).only("postgres")
     with own:
         upgrade(own.owner_dsn)
         yield own

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from churn_platform.files.artifacts import MARKER
+from churn_platform.local.folder import PORTS_FILE
 from churn_platform.local.postgres import LOGINS
-from churn_platform.local.stack import PORTS_FILE, Stack
+from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import runtime_folder
 from churn_platform.operations.cleanup.plan import Findings, Item, Kept, Report, Writer, size
 
@@ -60,7 +61,7 @@ class LocalState:
         if self._stack.is_up:
             running = [f"{part.title} (process {part.pid})" for part in self._stack.status() if part.pid is not None]
             return [Writer(f"the stack in {self._folder}: {', '.join(running) or 'supervisord'}", "churn down")]
-        left_over = self._stack.left_over()
+        left_over = self._stack.count_left_over()
         return (
             [Writer(f"{left_over} processes of an earlier stack in {self._folder}", "churn down")] if left_over else []
         )

@@ -42,7 +42,7 @@ class Platform:
         if "postgres" in self._stack.yours or self._stack.is_up:
             yield self._stack.owner_dsn
         elif (self._stack.local / "postgres").is_dir():
-            with self._stack.alone("postgres") as stack:
+            with self._stack.only("postgres") as stack:
                 yield stack.owner_dsn
         else:
             yield None
