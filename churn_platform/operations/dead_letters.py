@@ -14,7 +14,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from psycopg import sql
 from psycopg.rows import class_row
 
-from churn_platform.simulation.producer import send
+from churn_platform.kafka.sending import send
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.events import decode, positional_id
 from churn_platform.stream.exceptions import DeadLetterError, ReplayError
@@ -276,7 +276,7 @@ def retry(connection: psycopg.Connection, config: StreamConfig, events: Sequence
 
     Raises:
         DeadLetterError: a letter is gone or was resolved meanwhile; nothing was sent.
-        ProducerError: Kafka did not acknowledge an event. Retrying all of them again is safe.
+        SendError: Kafka did not acknowledge an event. Retrying all of them again is safe.
     """
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
@@ -292,7 +292,7 @@ def retry(connection: psycopg.Connection, config: StreamConfig, events: Sequence
                 f"Nothing was sent.",
                 remedy="List them anew: 'churn dlq list'.",
             )
-    send(config, [(each.key, each.value) for each in events])
+    send(config.kafka, config.events_topic, [(each.key, each.value) for each in events])
 
 
 def unresolved(connection: psycopg.Connection, events: Sequence[Corrected]) -> int:

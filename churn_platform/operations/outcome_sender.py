@@ -12,11 +12,10 @@ import msgspec
 import psycopg
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
-from churn_platform.kafka import clients, topics
+from churn_platform.errors import PlatformError
+from churn_platform.kafka import clients, sending, topics
 from churn_platform.monitoring.outcomes import FIELDS, Refused, decode
-from churn_platform.simulation import producer
 from churn_platform.stream.config import CLOCK_TOLERANCE, StreamConfig
-from churn_platform.stream.exceptions import ProducerError
 
 INTEGERS: Final = ("true_churn_label", "CustomerId")
 # The latest prediction of each customer. Where the event brought its label, that is what came true.
@@ -28,6 +27,10 @@ _PREDICTED: Final = """
 """
 
 Fields = dict[str, str | int]
+
+
+class OutcomeSourceError(PlatformError):
+    """A file of outcomes that cannot be read, or no customer to simulate outcomes for."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,16 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
         accepts_from: earliest time that an outcome may have.
 
     Raises:
-        ProducerError: there is no such file, it is not in UTF-8, or a CSV file lacks the column that is always needed.
+        OutcomeSourceError: the file is missing or not in UTF-8, or a CSV file lacks a required column.
     """
     try:
         found = list(_csv_lines(file) if file.suffix.lower() == ".csv" else _json_lines(file))
     except OSError as error:
-        raise ProducerError(
+        raise OutcomeSourceError(
             f"{file} cannot be read: {error.strerror}.", remedy="Name a file of outcomes with --from."
         ) from error
     except UnicodeDecodeError as error:
-        raise ProducerError(
+        raise OutcomeSourceError(
             f"{file} is not in UTF-8: byte {error.start} is {error.object[error.start]:#04x}.",
             remedy="Save it in UTF-8.",
         ) from error
@@ -112,11 +115,11 @@ def simulate(
         seed: makes the choice and the draws repeatable.
 
     Raises:
-        ProducerError: no customer was predicted.
+        OutcomeSourceError: no customer was predicted.
     """
     predicted = connection.execute(_PREDICTED, (days,)).fetchall()
     if not predicted:
-        raise ProducerError(
+        raise OutcomeSourceError(
             f"No customer was predicted in the last {days} days, so there is no outcome to simulate.",
             remedy="Send events first ('churn produce'), or send outcomes of your own with --from.",
         )
@@ -136,12 +139,12 @@ def send(
     """Send outcomes, each a key and a value, and wait until Kafka has them; the topic is created if it is missing.
 
     Raises:
-        ProducerError: Kafka did not acknowledge one; others may have been taken.
+        SendError: Kafka did not acknowledge an outcome; others may have been stored.
         StreamError: the topic is missing, and the database has no table to record its creation in.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     topics.create_missing(clients.admin(config.kafka), config, topic)
-    return producer.send(config, messages, topic=topic, rate=rate, progress=progress)
+    return sending.send(config.kafka, topic, messages, rate=rate, progress=progress)
 
 
 def _simulated(
@@ -181,7 +184,7 @@ def _csv_lines(file: Path) -> Iterator[Line]:
     with file.open(encoding="utf-8-sig", newline="") as text:
         rows = csv.DictReader(text)
         if "true_churn_label" not in (rows.fieldnames or ()):
-            raise ProducerError(
+            raise OutcomeSourceError(
                 f"{file} has no column true_churn_label; it has {', '.join(rows.fieldnames or ()) or 'none'}.",
                 remedy=f"Name its columns like the fields of an outcome: {', '.join(FIELDS)}.",
             )
@@ -190,7 +193,7 @@ def _csv_lines(file: Path) -> Iterator[Line]:
                 fields = {name: _cell(name, row[name]) for name in FIELDS if row.get(name)}
                 yield Line(rows.line_num, "", msgspec.json.encode(fields))
         except csv.Error as error:
-            raise ProducerError(
+            raise OutcomeSourceError(
                 f"{file}, after line {rows.line_num}: {error}.",
                 remedy="Correct that line: a double quote needs another that closes it. The lines before it were read.",
             ) from error

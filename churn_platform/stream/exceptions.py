@@ -71,10 +71,6 @@ class PublishError(StreamError):
     """Kafka did not take predictions that the table already holds; the next run publishes them first."""
 
 
-class ProducerError(StreamError):
-    """Events that Kafka did not acknowledge."""
-
-
 class ResetError(StreamError):
     """A position that cannot be moved there; nothing was changed."""
 
