@@ -82,27 +82,26 @@ def report_errors() -> Iterator[None]:
     from churn_platform.errors import PlatformError
     from churn_platform.files.exceptions import ArtifactNotFoundError, ArtifactStoreError
     from churn_platform.local.errors import StackError
-    from churn_platform.operations.cleanup.plan import CleanError
     from churn_platform.stream.exceptions import EnvironmentConflictError, StreamIsLiveError
 
     try:
         yield
     except (EnvironmentConflictError, StreamIsLiveError) as error:
         end(ExitCode.IN_USE, error.problem, remedy=error.remedy)
-    except PlatformError as error:
-        cause = error.__cause__
-        remedy = error.remedy or (_about_postgres(cause) if isinstance(cause, psycopg.OperationalError) else "")
-        end(ExitCode.FAILED, error.problem, remedy=remedy)
     except StackError as error:
         end(ExitCode.FAILED, error.problem, remedy=error.remedy, details=error.details)
+    except PlatformError as error:
+        cause = error.__cause__
+        remedy = error.remedy or (_postgres_remedy(cause) if isinstance(cause, psycopg.OperationalError) else "")
+        end(ExitCode.FAILED, error.problem, remedy=remedy)
     except ArtifactStoreError as error:
         end(ExitCode.FAILED, error.problem, remedy=error.remedy)
-    except (ArtifactNotFoundError, CleanError) as error:
+    except ArtifactNotFoundError as error:
         end(ExitCode.FAILED, str(error))
     except KafkaException as error:
         end(ExitCode.FAILED, error.args[0].str(), remedy="Is Kafka up? 'churn status' shows the embedded one.")
     except psycopg.OperationalError as error:
-        end(ExitCode.FAILED, str(error), remedy=_about_postgres(error))
+        end(ExitCode.FAILED, str(error), remedy=_postgres_remedy(error))
     except psycopg.errors.InsufficientPrivilege as error:
         end(ExitCode.FAILED, f"PostgreSQL refused: {error}", remedy="Give the login of DATABASE_URL the right.")
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedColumn) as error:
@@ -115,7 +114,7 @@ def report_errors() -> Iterator[None]:
         end(ExitCode.FAILED, f"PostgreSQL cannot take a value that was given: {error}")
 
 
-def _about_postgres(error: Exception) -> str:
+def _postgres_remedy(error: Exception) -> str:
     """What to do about a PostgreSQL that does not let in; libpq says why in words alone."""
     said = str(error)
     if "password" in said:
