@@ -26,7 +26,9 @@ from benchmarks.latency import wait_until
 from benchmarks.servers import new_database, own_stack
 from churn_platform.archive import archive_next
 from churn_platform.database import ledger, model_versions
+from churn_platform.decoding.events import MICROSECONDS, EventColumns
 from churn_platform.definitions import defs
+from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.kafka.sending import send
 from churn_platform.local.postgres import in_schema
@@ -38,7 +40,6 @@ from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.stream_sensors import STREAM_TAG, customer_events_sensor
 from churn_platform.settings import settings
 from churn_platform.stream.commit import Source, prediction_rows, write_rows
-from churn_platform.stream.events import MICROSECONDS, EventColumns
 from churn_platform.stream.scoring import ScoredEvents
 
 TICKS: Final = 15
@@ -354,8 +355,8 @@ class Growth:
         """Measure tick and asset page at each number of partitions."""
         kafka = KafkaResource()
         config, admin = kafka.stream(), kafka.admin()
-        topics.create_missing(admin, config)
-        send(config.kafka, config.events_topic, [("", b"{}")])
+        created_topics.create_missing(admin, config)
+        send(config.kafka.client, config.events_topic, [("", b"{}")])
         topic = topics.describe(admin, config.events_topic)
         wait_until(lambda: any(topics.list_offsets(admin, topic, topics.LATEST).values()), "the event to be there")
         with self._grown.asset_page() as grown, self._new.asset_page() as new:

@@ -30,7 +30,7 @@ from benchmarks.machine import this_machine
 from benchmarks.servers import cpu_seconds, own_stack
 from churn_platform.database import ledger
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import make_consumer
+from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
@@ -137,7 +137,7 @@ class Observer:
                 at = found
 
     def _topic(self) -> None:
-        admin, consumer = clients.admin(self.config.kafka), make_consumer(self.config)
+        admin, consumer = clients.admin(self.config.kafka.client), make_consumer(self.config.kafka)
         topic = topics.describe(admin, self.config.predictions_topic)
         ends = topics.list_offsets(admin, topic, topics.LATEST)
         consumer.assign([TopicPartition(topic.name, partition, end) for partition, end in ends.items()])

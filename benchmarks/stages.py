@@ -23,14 +23,14 @@ from benchmarks import work
 from benchmarks.machine import this_machine
 from benchmarks.servers import own_stack
 from churn_platform.database.bulk import copy_rows
+from churn_platform.decoding.events import decode
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import read_ranges
+from churn_platform.kafka.reading import read_ranges
 from churn_platform.kafka.topics import Topic
 from churn_platform.scoring.booster import predict
 from churn_platform.settings import settings
 from churn_platform.stream.commit import Source, prediction_rows, write_rows
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.events import decode
 from churn_platform.stream.publisher import Publication, Publisher, messages_of, prediction_frame
 from churn_platform.stream.scoring import Champion, load_champion, score
 
@@ -58,7 +58,7 @@ class Stages:
         self._config = config
         self._count = events
         self._size = commit_events
-        admin = clients.admin(config.kafka)
+        admin = clients.admin(config.kafka.client)
         self._topic: Topic = topics.describe(admin, TOPIC)
         self._ends = topics.list_offsets(admin, self._topic, topics.LATEST)
         self._connection = psycopg.connect(config.dsn, autocommit=True)
@@ -132,12 +132,17 @@ class Stages:
 
     def _read(self) -> list[Message]:
         ranges = {partition: (0, end) for partition, end in self._ends.items()}
-        chunks = read_ranges(self._config, TOPIC, ranges, chunk=self._size)
+        chunks = read_ranges(self._config.kafka, TOPIC, ranges, chunk=self._size)
         return [message for chunk in chunks for message in chunk]
 
     def _consume(self) -> None:
         consumer = Consumer(
-            {**self._config.kafka, "group.id": "ceiling", "fetch.queue.backoff.ms": 2, "queued.min.messages": 100_000}
+            {
+                **self._config.kafka.client,
+                "group.id": "ceiling",
+                "fetch.queue.backoff.ms": 2,
+                "queued.min.messages": 100_000,
+            }
         )
         consumer.assign([TopicPartition(TOPIC, partition, 0) for partition in self._ends])
         left = self._count
@@ -175,7 +180,12 @@ class Stages:
 
     def _produce(self, frames: Sequence[Any]) -> None:
         producer = clients.producer(
-            {**self._config.kafka, "acks": "all", "compression.type": "lz4", "queue.buffering.max.messages": 1_000_000}
+            {
+                **self._config.kafka.client,
+                "acks": "all",
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": 1_000_000,
+            }
         )
         for frame in frames:
             producer.produce_batch(f"{self._config.predictions_topic}-ceiling", messages_of(frame))

@@ -26,7 +26,7 @@ from benchmarks.machine import this_machine
 from benchmarks.servers import new_database, own_stack
 from churn_platform.database import ledger
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import read_all
+from churn_platform.kafka.reading import read_all
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
@@ -128,7 +128,7 @@ class Contest:
             with self._said(f"{events:,} events sent to {config.events_topic}"):
                 work.fill(config.events_topic, self._customers, events)
             ledger.resume(connection, config.events_topic)
-            admin, deadline = clients.admin(config.kafka), time.monotonic() + LONGEST_SECONDS
+            admin, deadline = clients.admin(config.kafka.client), time.monotonic() + LONGEST_SECONDS
             while not _all_is_out(connection, admin, config.predictions_topic, events):
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"The daemon had not drained {events:,} events after {LONGEST_SECONDS} s.")
@@ -140,7 +140,7 @@ class Contest:
             commits = [(float(moment), int(rows)) for moment, rows in connection.execute(_COMMITS)]
         written = sum(rows for _, rows in commits)
         config = StreamConfig.from_settings(settings())
-        published = [message.timestamp()[1] / 1000 for message in read_all(config, predictions_topic)]
+        published = [message.timestamp()[1] / 1000 for message in read_all(config.kafka, predictions_topic)]
         if (written, len(published)) != (events, events):
             raise RuntimeError(
                 f"{name} wrote {written:,} rows and {len(published):,} predictions of {events:,} events."

@@ -1,16 +1,21 @@
-"""What an error says: what is wrong, and what to do about it."""
+"""The base of every error that a user of the platform can act on."""
 
 
 class PlatformError(Exception):
-    """An error that a person can do something about. Commands show its remedy first, logs show it as one text."""
+    """An error with a problem, a remedy and details. Commands show the remedy first; logs show one text."""
 
-    def __init__(self, problem: str, *, remedy: str = "") -> None:
-        """Name the problem and the way out.
+    # Whether the same may succeed later although nobody changes anything: transience.py decides about retries.
+    transient: bool = False
+
+    def __init__(self, problem: str, *, remedy: str = "", details: str = "") -> None:
+        """Describe the error.
 
         Args:
             problem: what is wrong: the thing, its value and what was expected.
-            remedy: what to do about it, in whole sentences; empty where the problem says it.
+            remedy: what to do about it, in whole sentences; empty where the problem already says it.
+            details: what helps to understand it, such as the last lines of a log; may span lines.
         """
-        super().__init__(f"{problem} {remedy}".rstrip())
+        super().__init__("\n".join(filter(None, (f"{problem} {remedy}".rstrip(), details))))
         self.problem = problem
         self.remedy = remedy
+        self.details = details

@@ -5,6 +5,7 @@ and naming where the embedded servers listen), else from the default here.
 """
 
 import os
+import re
 import socket
 from datetime import UTC, datetime
 from functools import cache
@@ -22,6 +23,12 @@ from churn_platform.errors import PlatformError
 # own 100 ms that is 20 attempts a second, for as long as a password is wrong.
 RECONNECTING = {"reconnect.backoff.ms": 1000, "reconnect.backoff.max.ms": 2000}
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+# Minute, hour, day of the month, month, day of the week: least and most.
+CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+CRON_PART = re.compile(r"(?:[*?]|\d+|[A-Za-z]+)(?:-(?:\d+|[A-Za-z]+))?(?:/\d+)?(?:#\d)?")
+CRON_NAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
 
 
 class SettingsError(PlatformError):
@@ -55,11 +62,51 @@ def _linkable(url: str) -> str:
     return url.rstrip("/")
 
 
+def _stream_start(start: str) -> str:
+    if start not in ("earliest", "latest"):
+        expected = "expected earliest, latest or an ISO 8601 timestamp such as 2026-11-24T00:00:00Z"
+        try:
+            moment = _in_utc(datetime.fromisoformat(start))
+        except (ValueError, OverflowError):
+            raise ValueError(expected) from None
+        if moment < EPOCH:  # Kafka takes negative timestamps for other questions
+            raise ValueError(f"{expected}, not before 1970")
+    return start
+
+
+def _topic_name(name: str) -> str:
+    if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+        raise ValueError("expected a name of a Kafka topic: at most 249 letters, digits, dots, underscores and hyphens")
+    return name
+
+
+def _cron_schedule(schedule: str) -> str:
+    """Refuse what is surely no cron schedule. Dagster, which is slow to import, reads it in full."""
+    fields = schedule.split()
+    if schedule not in CRON_NAMES and not (
+        len(fields) == len(CRON_LIMITS)
+        and all(_is_cron_field(field, least, most) for field, (least, most) in zip(fields, CRON_LIMITS, strict=True))
+    ):
+        raise ValueError("expected the five fields of a cron schedule, such as '30 2 * * *'")
+    return schedule
+
+
+def _is_cron_field(field: str, least: int, most: int) -> bool:
+    return all(
+        CRON_PART.fullmatch(part)
+        and all(least <= int(number) <= most for number in re.findall(r"\d+", part.partition("/")[0].partition("#")[0]))
+        for part in field.split(",")
+    )
+
+
 ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
 ArtifactsPlace = Annotated[str, AfterValidator(_folder_or_prefix)]
 WebAddress = Annotated[str | None, AfterValidator(_web_address)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
+StreamStart = Annotated[str, AfterValidator(_stream_start)]
+TopicName = Annotated[str, AfterValidator(_topic_name)]
+CronSchedule = Annotated[str, AfterValidator(_cron_schedule)]
 
 
 class Settings(BaseSettings):
@@ -141,13 +188,13 @@ class Settings(BaseSettings):
     kafka_ssl_key_location: ProjectPath | None = Field(None, description="Client key file, for mutual TLS.")
 
     # Topics
-    events_topic: str = Field("customer-events", description="Topic that customer events are read from.")
-    predictions_topic: str = Field("churn-predictions", description="Topic that predictions are published to.")
-    outcomes_topic: str = Field(
+    events_topic: TopicName = Field("customer-events", description="Topic that customer events are read from.")
+    predictions_topic: TopicName = Field("churn-predictions", description="Topic that predictions are published to.")
+    outcomes_topic: TopicName = Field(
         "customer-outcomes",
         description="Topic that says later who left and who stayed; 'churn outcomes send' creates it if it is missing.",
     )
-    claims_topic: str = Field(
+    claims_topic: TopicName = Field(
         "churn-claims",
         description="Topic that records which environment publishes to which topic, as which consumer group. The same "
         "for all environments of a Kafka.",
@@ -163,7 +210,7 @@ class Settings(BaseSettings):
     stream_group: str = Field(
         "churn-platform", description="Consumer group of the published offsets: the lag that a Kafka UI shows."
     )
-    stream_start: str = Field(
+    stream_start: StreamStart = Field(
         "earliest", description="Where a topic never seen before begins: earliest, latest or an ISO 8601 timestamp."
     )
     stream_epoch: UtcDatetime = Field(
@@ -202,8 +249,8 @@ class Settings(BaseSettings):
     )
 
     # Schedules; both are off until turned on in the UI
-    data_preparation_cron: str = Field("0 2 * * *", description="When the data is prepared, cron syntax, UTC.")
-    training_cron: str = Field(
+    data_preparation_cron: CronSchedule = Field("0 2 * * *", description="When the data is prepared, cron syntax, UTC.")
+    training_cron: CronSchedule = Field(
         "30 2 * * *",
         description="When a model is trained, cron syntax, UTC; skipped while data, settings and code are those of the "
         "last one.",
@@ -428,7 +475,7 @@ def load_settings() -> Settings:
     yours = PROJECT_ROOT / ".env"
     try:
         local = os.environ.get("CHURN_LOCAL") or dotenv_values(yours).get("CHURN_LOCAL") or ".local"
-        return Settings(_env_file=(_at_project_root(Path(local)) / "env", yours))  # type: ignore[call-arg]  # hidden
+        found = Settings(_env_file=(_at_project_root(Path(local)) / "env", yours))  # type: ignore[call-arg]  # hidden
     except UnicodeDecodeError as error:
         raise SettingsError(
             f"{yours} or the file env in CHURN_LOCAL is not UTF-8 text: {error.reason} at byte {error.start}.",
@@ -439,6 +486,8 @@ def load_settings() -> Settings:
         raise SettingsError(
             "\n".join(problems), remedy="What each setting may be: 'churn settings --format markdown'."
         ) from error
+    found.call_costs  # noqa: B018  some of the three without the others are refused
+    return found
 
 
 @cache

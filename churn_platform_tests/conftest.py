@@ -23,6 +23,7 @@ from churn_platform.settings import settings
 from churn_platform.stream import run_session
 from churn_platform_tests.files.s3_server import BUCKET, Moto, Server, Versitygw, settings_of
 from churn_platform_tests.scoring.bundles import small_bundle
+from churn_platform_tests.stream.streams import Stream, new_stream
 from churn_platform_tests.waiting import wait_until
 
 __all__ = ["wait_until"]
@@ -154,6 +155,13 @@ def bundle_uri(local_folder: Path) -> str:
     uri = str(local_folder / "bundle")
     small_bundle().save(uri)
     return uri
+
+
+@pytest.fixture
+def stream(database: str, bundle_uri: str) -> Iterator[Stream]:
+    """A stream with a champion and empty topics of three partitions."""
+    with new_stream(database, bundle_uri) as stream:
+        yield stream
 
 
 @pytest.fixture(scope="session")

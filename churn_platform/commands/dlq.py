@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
@@ -214,7 +214,7 @@ def _correct(
 ) -> "tuple[list[Corrected], list[str]]":
     """The events to send, and in words why others are not; those are shown."""
     from churn_platform.operations import dead_letters
-    from churn_platform.stream.exceptions import DeadLetterError
+    from churn_platform.operations.exceptions import DeadLetterError
 
     corrected, refused = [], []
     for letter in letters:
@@ -331,6 +331,8 @@ def _moment(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:
+        if not text[:-1].isdecimal() and text.startswith(str(MAXYEAR)):
+            _refuse(f"--since is {text!r}, which is after the year {MAXYEAR} in UTC. No dead letter is from then.")
         _refuse(f"--since is {text!r}, which is before the year 1. Leave --since out to have all dead letters.")
     except ValueError:
         _refuse(f"--since is {text!r}: expected a moment such as 2026-11-24T08:00:00Z, or how long ago: 30m, 2h, 7d.")

@@ -78,18 +78,23 @@ def send(
     if source is not None and (count is not None or bad or seed is not None):
         end(ExitCode.USAGE, "--count, --bad and --seed are for simulated outcomes; with --from, the file says all.")
     wrong: list[outcome_sender.WrongLine] = []
+    bad_ones = 0
     with report_errors(), ProgressReporter("Outcomes") as progress:
         config, topic = StreamConfig.from_settings(settings()), settings().outcomes_topic
         if source is not None:
             lines, wrong = outcome_sender.read_file(source, accepts_from=config.epoch)
+            if not lines and not wrong:
+                end(ExitCode.USAGE, f"{source}: the file has no outcomes. Nothing was sent.")
             messages = [(line.key, line.value) for line in lines]
         else:
             with connect(config.dsn, application_name="churn outcomes") as connection:
-                messages = list(
+                simulated = list(
                     outcome_sender.simulate(
                         connection, days=settings().live_window_days, count=count, bad=bad, seed=seed
                     )
                 )
+            messages = [(each.key, each.value) for each in simulated]
+            bad_ones = sum(each.is_bad for each in simulated)
         started = time.monotonic()
         sent = 0
         if not wrong or skip_wrong:
@@ -102,9 +107,10 @@ def send(
     if len(wrong) > SHOWN:
         complaints.print(f"... and {len(wrong) - SHOWN:,} more.", highlight=False)
     if as_json:
-        emit({"topic": topic, "sent": sent, "refused": len(wrong), "seconds": seconds})
+        emit({"topic": topic, "sent": sent, "bad": bad_ones, "refused": len(wrong), "seconds": seconds})
     elif sent or not wrong:
-        output.print(f"[green]{sent:,}[/green] outcomes to {topic} in {seconds:.1f} s.", highlight=False)
+        mixed = f", among them {bad_ones:,} bad." if bad else "."
+        output.print(f"[green]{sent:,}[/green] outcomes to {topic} in {seconds:.1f} s{mixed}", highlight=False)
     if wrong:
         not_sent = "they were not sent" if sent or skip_wrong else "nothing was sent"
         end(

@@ -43,9 +43,10 @@ def prepare(
 
     from churn_platform.database import migrations
     from churn_platform.deployment.dagster_home import write_dagster_home
+    from churn_platform.environments import created_topics
     from churn_platform.environments.environment_guard import EnvironmentGuard
     from churn_platform.files.s3 import Access
-    from churn_platform.kafka import clients, topics
+    from churn_platform.kafka import clients
     from churn_platform.settings import load_settings
     from churn_platform.stream.config import StreamConfig
 
@@ -53,7 +54,7 @@ def prepare(
     with report_errors(), ProgressReporter("Looking whether another environment is at work") as progress:
         settings, owner_dsn = load_settings(), default_stack().owner_dsn
         config = StreamConfig.from_settings(settings)
-        admin = clients.admin(config.kafka)
+        admin = clients.admin(config.kafka.client)
         with (
             connect(owner_dsn, autocommit=True, application_name="churn prepare") as connection,
             EnvironmentGuard(connection, admin, config) as guard,
@@ -66,7 +67,7 @@ def prepare(
                 progress("Making logins")
                 made["logins"] = _let_in(connection, settings)
             progress("Creating topics")
-            made["topics"] = topics.create_missing(admin, replace(config, dsn=owner_dsn))
+            made["topics"] = created_topics.create_missing(admin, replace(config, dsn=owner_dsn))
             guard.claim()
         if dagster_home is not None:
             dagster_home.parent.mkdir(parents=True, exist_ok=True)

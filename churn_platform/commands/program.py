@@ -57,7 +57,8 @@ class Program(TyperGroup):
         try:
             return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
         except SystemExit as end:
-            if isinstance(sys.stdout, PacifyFlushWrapper):
+            # Typer's help and its errors are printed by a Rich console of its own, which ends with 1 in that case.
+            if isinstance(sys.stdout, PacifyFlushWrapper) or isinstance(end.__context__, BrokenPipeError):
                 raise SystemExit(BROKEN_PIPE) from end
             raise
         except Exception:

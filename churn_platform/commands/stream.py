@@ -151,7 +151,10 @@ def recreate_topic(
 
     with report_errors():
         config = StreamConfig.from_settings(settings())
+        embedded = "kafka" in default_stack().embedded
         with resetting.at_rest(config, topic) as connection:
+            with ProgressReporter("Asking Kafka"):
+                resetting.require_recreatable(connection, config, topic=topic, kafka_is_embedded=embedded)
             word = (
                 yes_delete
                 if yes_delete is not None
@@ -160,9 +163,7 @@ def recreate_topic(
             if word != topic:
                 end(ExitCode.CHECK_FAILED, f"{word!r} is not {topic!r}: nothing was changed.")
             with ProgressReporter("Deleting and creating the topic"):
-                created = resetting.recreate_topic(
-                    connection, config, topic=topic, kafka_is_embedded="kafka" in default_stack().embedded
-                )
+                created = resetting.recreate_topic(connection, config, topic=topic, kafka_is_embedded=embedded)
     _say(f"{topic} is empty, with the new id {created.topic_id}. The stream reads it from its beginning.")
 
 
@@ -192,7 +193,7 @@ def take_over(
         config = StreamConfig.from_settings(load_settings())
         with (
             connect(config.dsn, autocommit=True, application_name="churn take-over") as connection,
-            EnvironmentGuard(connection, clients.admin(config.kafka), config) as guard,
+            EnvironmentGuard(connection, clients.admin(config.kafka.client), config) as guard,
         ):
             with ProgressReporter("Asking Kafka and PostgreSQL"):
                 conflicts = guard.conflicts()
@@ -209,7 +210,7 @@ def take_over(
         emit({"taken_over": [conflict.problem for conflict in conflicts]})
     elif conflicts:
         _say(
-            f"Taken over: this environment publishes to {config.predictions_topic!r} as {config.group!r} from now on. "
+            f"Taken over: this environment now publishes to {config.predictions_topic!r} as {config.kafka.group!r}. "
             f"Start it: 'churn up'."
         )
     else:

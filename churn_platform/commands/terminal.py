@@ -79,10 +79,11 @@ def report_errors() -> Iterator[None]:
     import psycopg
     from confluent_kafka import KafkaException
 
+    from churn_platform.environments.exceptions import EnvironmentConflictError
     from churn_platform.errors import PlatformError
     from churn_platform.files.exceptions import ArtifactNotFoundError, ArtifactStoreError
     from churn_platform.local.errors import StackError
-    from churn_platform.stream.exceptions import EnvironmentConflictError, StreamIsLiveError
+    from churn_platform.operations.exceptions import StreamIsLiveError
 
     try:
         yield

@@ -10,20 +10,30 @@ from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter,
 
 
 def verify(as_json: AsJson = False) -> None:
-    """Check Kafka and PostgreSQL against each other: no event lost, none counted twice, every sum right.
+    """Check Kafka and PostgreSQL against each other: no event or outcome lost, none counted twice, every sum right.
 
     It changes nothing and may run while the stream is live. Exit code 1 when a law does not hold,
     4 when that cannot be found out.
 
     Example: churn verify --json
     """
-    from churn_platform.operations import verification
+    from datetime import UTC, datetime
+
+    from churn_platform.monitoring import pruning
+    from churn_platform.operations import outcome_verification, verification
     from churn_platform.settings import settings
     from churn_platform.stream.config import StreamConfig
 
     began = time.monotonic()
     with report_errors(), ProgressReporter("Looking at Kafka") as progress:
-        laws = verification.verify(StreamConfig.from_settings(settings()), progress)
+        config = StreamConfig.from_settings(settings())
+        complete_since = pruning.deletable_before(datetime.now(UTC), archive_days=settings().archive_days)
+        laws = [
+            *verification.verify(config, progress),
+            outcome_verification.verify(
+                config, settings().outcomes_topic, complete_since=complete_since, progress=progress
+            ),
+        ]
     holds = all(law.holds for law in laws)
     if as_json:
         emit({"holds": holds, "laws": [asdict(law) for law in laws]})

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
 
+from churn_platform.database.bulk import read_columns
 from churn_platform.database.ledger import LastRecord
 
 # One writer at a time; the lock lasts as long as the transaction.
@@ -53,6 +57,29 @@ _SKIPS: Final = """
     where topic_id = %s and end_offset > %s order by kafka_partition, start_offset
 """
 
+# Rows of a log that was truncated and has grown again cannot be compared with it: a comparison starts behind them.
+_ACCOUNTS: Final = """
+    select p.kafka_partition, p.next_offset, greatest(
+        (
+            select min(r.start_offset) from outcome_reads r
+            where r.topic_id = p.topic_id and r.kafka_partition = p.kafka_partition and r.opened >= %(since)s
+        ),
+        (
+            select max(t.next_offset) from log_truncations t
+            where t.topic_id = p.topic_id and t.kafka_partition = p.kafka_partition
+        )
+    ) as start_offset
+    from outcome_positions p
+    where p.topic_id = %(topic_id)s and exists (
+        select from outcome_reads r
+        where r.topic_id = p.topic_id and r.kafka_partition = p.kafka_partition and r.opened >= %(since)s
+    )
+"""
+_OFFSETS: Final = sql.SQL("""
+    select kafka_partition, kafka_offset from {} where topic_id = {}
+""")
+TABLES: Final = ("customer_outcomes", "refused_outcomes")
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -62,6 +89,23 @@ class Reading:
     end: int
     accepts_from: datetime
     accepts_until: datetime
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the offsets [start, position) of one Kafka partition became.
+
+    Attributes:
+        start: begin of the first reading of which no row was deleted because of its age.
+        position: next offset to read.
+        rows: offsets from `start` on, by table.
+        skips: offsets that were never to be read.
+    """
+
+    start: int
+    position: int
+    rows: dict[str, NDArray[np.int64]]
+    skips: list[range]
 
 
 def lock(connection: psycopg.Connection, topic_id: str) -> None:
@@ -91,6 +135,11 @@ def reading(connection: psycopg.Connection, topic_id: str) -> Iterator[None]:
 def positions(connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
     """Next offset to read, by Kafka partition; only of partitions that were read or reset before."""
     return dict(connection.execute(_POSITIONS, (topic_id,)).fetchall())
+
+
+def was_read(connection: psycopg.Connection, topic: str) -> bool:
+    """Whether a topic of this name was read before."""
+    return connection.execute("select from outcome_positions where topic = %s limit 1", (topic,)).rowcount > 0
 
 
 def last_records(connection: psycopg.Connection, topic_id: str) -> dict[int, LastRecord]:
@@ -164,3 +213,36 @@ def forget(connection: psycopg.Connection, *, before: datetime) -> int:
         """,
         (before,),
     ).rowcount
+
+
+def accounts(connection: psycopg.Connection, topic_id: str, *, since: datetime) -> dict[int, Account]:
+    """What was read in readings opened since the moment, by Kafka partition; only of partitions that have one.
+
+    Of one snapshot only in a transaction that is repeatable read.
+    """
+    found = connection.execute(_ACCOUNTS, {"topic_id": topic_id, "since": since}).fetchall()
+    with connection.cursor() as cursor:
+        tables = {
+            table: read_columns(
+                cursor,
+                _OFFSETS.format(sql.Identifier(table), sql.Literal(topic_id)),
+                {"kafka_partition": "integer", "kafka_offset": "bigint"},
+            )
+            for table in TABLES
+        }
+    left_out = skips(connection, topic_id, [])
+    return {
+        partition: Account(
+            start,
+            position,
+            {table: _offsets(columns, partition, start) for table, columns in tables.items()},
+            left_out.get(partition, []),
+        )
+        for partition, position, start in found
+    }
+
+
+def _offsets(columns: Mapping[str, NDArray[np.generic]], partition: int, start: int) -> NDArray[np.int64]:
+    offsets: NDArray[np.int64] = columns["kafka_offset"].astype(np.int64)
+    wanted: NDArray[np.int64] = offsets[(columns["kafka_partition"].astype(np.int64) == partition) & (offsets >= start)]
+    return wanted

@@ -22,11 +22,12 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
+from churn_platform.environments.config import EnvironmentConfig
+from churn_platform.environments.exceptions import ClaimsError
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
-from churn_platform.kafka.reader import offset_of
-from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import BrokerRefusedError, StreamError, TopicMissingError
+from churn_platform.kafka.exceptions import BrokerRefusedError, TopicMissingError
+from churn_platform.kafka.messages import offset_of
 
 REQUEST_SECONDS: Final = 10
 POLL_SECONDS: Final = 0.1
@@ -88,7 +89,7 @@ class Resource:
 class Claims:
     """The claims topic of one Kafka. As a context manager it closes its consumer."""
 
-    def __init__(self, admin: AdminClient, config: StreamConfig) -> None:
+    def __init__(self, admin: AdminClient, config: EnvironmentConfig) -> None:
         """Name the topic; nothing is asked yet.
 
         Args:
@@ -173,8 +174,8 @@ class Claims:
         if self._consumer is None:
             self._consumer = clients.consumer(
                 {
-                    **self._config.kafka,
-                    "group.id": self._config.group,  # the client wants one; nothing is committed
+                    **self._config.kafka.client,
+                    "group.id": self._config.kafka.group,  # the client wants one; nothing is committed
                     "enable.auto.commit": False,
                     "enable.auto.offset.store": False,
                     "enable.partition.eof": True,
@@ -240,7 +241,7 @@ class Claims:
 
         Raises:
             BrokerRefusedError: it may not be created.
-            StreamError: it is there, but deletes old records.
+            ClaimsError: it is there, but deletes old records.
         """
         if self._topic is not None or self._find():
             self._require_compaction()
@@ -249,7 +250,7 @@ class Claims:
         new = NewTopic(
             name,
             num_partitions=1,
-            replication_factor=self._config.topic_replication,
+            replication_factor=self._config.kafka.replication,
             config={"cleanup.policy": "compact"},
         )
         try:
@@ -274,7 +275,7 @@ class Claims:
             raise
         policy = found["cleanup.policy"].value
         if policy != "compact":
-            raise StreamError(
+            raise ClaimsError(
                 f"The topic {self._config.claims_topic!r} (CLAIMS_TOPIC) has cleanup.policy={policy}, expected "
                 f"compact: Kafka would delete what environments claim.",
                 remedy=f"Set it: kafka-configs.sh --alter --entity-type topics --entity-name "
@@ -286,7 +287,7 @@ class Claims:
 
         Raises:
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
-            StreamError: Kafka did not take them.
+            ClaimsError: Kafka did not take them.
         """
         records: list[tuple[bytes, bytes | None]] = [(claim.key, msgspec.json.encode(claim)) for claim in claims]
         records += [(claim.key, None) for claim in withdrawn]
@@ -294,7 +295,7 @@ class Claims:
             return
         # All of them go in one request, or another environment's could come between them.
         settings: Mapping[str, clients.Setting] = {
-            **self._config.kafka,
+            **self._config.kafka.client,
             "acks": "all",
             "enable.idempotence": True,
             "linger.ms": 50,

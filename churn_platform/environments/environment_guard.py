@@ -19,12 +19,15 @@ from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import environments, ledger
 from churn_platform.database.environments import Binding
+from churn_platform.environments import created_topics
 from churn_platform.environments.claims import Claim, Claims, Kind, Resource
+from churn_platform.environments.config import LANE, EnvironmentConfig
+from churn_platform.environments.exceptions import DatabaseNotMigratedError, EnvironmentConflictError
+from churn_platform.environments.published_offsets import attributed_offsets
 from churn_platform.kafka import topics
 from churn_platform.kafka.clients import translate_kafka_errors
-from churn_platform.kafka.reader import make_consumer, marks
-from churn_platform.stream.config import LANE, StreamConfig
-from churn_platform.stream.exceptions import EnvironmentConflictError, StreamError, TopicMissingError
+from churn_platform.kafka.exceptions import TopicMissingError
+from churn_platform.kafka.reading import make_consumer
 
 ANSWER_SECONDS: Final = 10
 # Taken while claims are written: two processes of one environment would write each of them twice otherwise.
@@ -56,7 +59,7 @@ class Released:
 class EnvironmentGuard:
     """What one environment may write to. As a context manager it closes its client."""
 
-    def __init__(self, connection: psycopg.Connection, admin: AdminClient, config: StreamConfig) -> None:
+    def __init__(self, connection: psycopg.Connection, admin: AdminClient, config: EnvironmentConfig) -> None:
         """Name the environment; nothing is asked yet.
 
         Args:
@@ -145,7 +148,7 @@ class EnvironmentGuard:
     def _describe_resources(self) -> list[Resource]:
         """The group first: whoever has it is likely to have the topic, too."""
         config = self._config
-        found = [Resource(Kind.GROUP, config.group, config.group)]
+        found = [Resource(Kind.GROUP, config.kafka.group, config.kafka.group)]
         for kind, name in ((Kind.TOPIC, config.predictions_topic), (Kind.READER, config.events_topic)):
             try:
                 found.append(Resource(kind, topics.describe(self._admin, name).topic_id, name))
@@ -167,8 +170,8 @@ class EnvironmentGuard:
             differing.append(f"to another Kafka than KAFKA_BOOTSTRAP_SERVERS names now ({known})")
         if bound.predictions_topic != config.predictions_topic:
             differing.append(f"to the topic {bound.predictions_topic!r}, not {config.predictions_topic!r}")
-        if bound.stream_group != config.group:
-            differing.append(f"as the consumer group {bound.stream_group!r}, not {config.group!r}")
+        if bound.stream_group != config.kafka.group:
+            differing.append(f"as the consumer group {bound.stream_group!r}, not {config.kafka.group!r}")
         if not differing:
             return []
         return [Conflict(f"The database {database!r} publishes {' and '.join(differing)}.", database)]
@@ -189,11 +192,11 @@ class EnvironmentGuard:
 
     def _of_published_offsets(self, own: str | None) -> list[Conflict]:
         """Who wrote the group's published offsets, while nobody claims it: the claims topic may have been deleted."""
-        if self._claims.holder(Kind.GROUP, self._config.group) is not None:
+        if self._claims.holder(Kind.GROUP, self._config.kafka.group) is not None:
             return []
         return [
             Conflict(
-                f"The consumer group {self._config.group!r} holds offsets of {self._config.events_topic!r} that "
+                f"The consumer group {self._config.kafka.group!r} holds offsets of {self._config.events_topic!r} that "
                 f"environment {author} has published.",
                 author,
             )
@@ -206,9 +209,9 @@ class EnvironmentGuard:
             events = topics.describe(self._admin, self._config.events_topic)
         except TopicMissingError:
             return set()
-        consumer = make_consumer(self._config)
+        consumer = make_consumer(self._config.kafka)
         try:
-            return {author for _, author in marks(consumer, events, seconds=ANSWER_SECONDS).values()}
+            return {author for _, author in attributed_offsets(consumer, events, seconds=ANSWER_SECONDS).values()}
         finally:
             consumer.close()
 
@@ -235,13 +238,14 @@ class EnvironmentGuard:
 
         Raises:
             EnvironmentConflictError: another has the topic, the group or the database; nothing was written.
-            StreamError: the database has no tables, or the claims topic cannot be used.
+            DatabaseNotMigratedError: the database has no tables.
+            ClaimsError: the claims topic cannot be used.
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         self._require_tables()
         self.check()
         if create_topics:
-            topics.create_missing(self._admin, self._config)
+            created_topics.create_missing(self._admin, self._config)
         own = self._own = environments.identify(self._connection)
         self._resources = self._describe_resources()
         if self._missing(own) or environments.find_binding(self._connection) is None:
@@ -250,7 +254,7 @@ class EnvironmentGuard:
 
     def _require_tables(self) -> None:
         if not environments.exists(self._connection):
-            raise StreamError(
+            raise DatabaseNotMigratedError(
                 f"The database {self._connection.info.dbname!r} has no table environment_identity, which says which "
                 f"environment it is.",
                 remedy="Apply the migrations first: 'churn db upgrade'.",
@@ -278,7 +282,7 @@ class EnvironmentGuard:
     def _binding(self) -> Binding:
         if self._claims.topic_id is None:
             raise RuntimeError("The claims topic was created and has no id.")
-        return Binding(self._claims.topic_id, self._config.predictions_topic, self._config.group)
+        return Binding(self._claims.topic_id, self._config.predictions_topic, self._config.kafka.group)
 
     # Taking over and letting go
 
@@ -341,11 +345,11 @@ class EnvironmentGuard:
             events = topics.describe(self._admin, self._config.events_topic)
         except TopicMissingError:
             return
-        consumer = make_consumer(self._config)
+        consumer = make_consumer(self._config.kafka)
         try:
             void = [
                 TopicPartition(events.name, partition, offset, "")
-                for partition, (offset, author) in marks(consumer, events, seconds=ANSWER_SECONDS).items()
+                for partition, (offset, author) in attributed_offsets(consumer, events, seconds=ANSWER_SECONDS).items()
                 if author != own
             ]
             if void:

@@ -10,11 +10,11 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.stream.exceptions import (
+from churn_platform.kafka.exceptions import (
     BrokerRefusedError,
     BrokersUnreachableError,
+    KafkaAccessError,
     KafkaSettingsError,
-    StreamError,
 )
 
 Setting = str | int | float | bool
@@ -153,7 +153,7 @@ def translate_kafka_errors(spoken_to: AdminClient | Consumer | Producer | Settin
         raise named from error
 
 
-def named_error(spoken_to: AdminClient | Consumer | Producer | Settings, error: KafkaError) -> StreamError | None:
+def named_error(spoken_to: AdminClient | Consumer | Producer | Settings, error: KafkaError) -> KafkaAccessError | None:
     """The error in words; None where it is neither a refusal nor silence. See translate_kafka_errors()."""
     if isinstance(spoken_to, Client):
         spoken_to.poll(0)  # hands over what the callback has not been told yet
@@ -161,7 +161,7 @@ def named_error(spoken_to: AdminClient | Consumer | Producer | Settings, error: 
     return _asked_again(spoken_to, error) if isinstance(spoken_to, Mapping) else None
 
 
-def group_refusal(settings: Settings, group: str) -> StreamError | None:
+def group_refusal(settings: Settings, group: str) -> KafkaAccessError | None:
     """Why the brokers refuse a client this group; None where they do not.
 
     A consumer without rights on its group is not told: it looks for the group's coordinator until its time is over.
@@ -175,7 +175,7 @@ def group_refusal(settings: Settings, group: str) -> StreamError | None:
     return None
 
 
-def _asked_again(settings: Settings, error: KafkaError) -> StreamError | None:
+def _asked_again(settings: Settings, error: KafkaError) -> KafkaAccessError | None:
     """What another client of these settings is told, where the error does not say why."""
     if error.code() not in _SILENCE | _UNREACHABLE | {KafkaError._INVALID_ARG}:
         return _in_words(error, settings)
@@ -183,12 +183,12 @@ def _asked_again(settings: Settings, error: KafkaError) -> StreamError | None:
         asked = admin(settings)
         with translate_kafka_errors(asked):
             asked.list_topics(timeout=ASKING_SECONDS)
-    except StreamError as named:
+    except KafkaAccessError as named:
         return named
     return _in_words(error, settings)
 
 
-def _in_words(error: KafkaError, settings: Settings) -> StreamError | None:
+def _in_words(error: KafkaError, settings: Settings) -> KafkaAccessError | None:
     code, cause = error.code(), _WHERE_IT_STOOD.sub("", error.str()).rstrip(".")
     brokers, who = settings.get("bootstrap.servers"), _who(settings)
     if code in _AUTHENTICATION:

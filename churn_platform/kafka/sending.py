@@ -4,19 +4,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
-from churn_platform.errors import PlatformError
 from churn_platform.kafka import clients
+from churn_platform.kafka.exceptions import SendError
 
 FLUSH_SECONDS: Final = 30
 # With a rate, messages that are due within this time are sent together. A sleep is no more precise than that.
 SLICE_SECONDS: Final = 0.01
 QUEUE_SECONDS: Final = 0.1  # between two attempts while librdkafka's queue is full
-
-
-class SendError(PlatformError):
-    """Messages that Kafka did not acknowledge. Others may have been stored."""
+# librdkafka's own limit, a little less than that of a broker (1,048,588 bytes with the header of the batch).
+MESSAGE_BYTES: Final = 1_000_000
 
 
 class Sender:
@@ -38,6 +36,7 @@ class Sender:
                 "acks": "all",
                 "enable.idempotence": True,
                 "compression.type": "lz4",
+                "message.max.bytes": MESSAGE_BYTES,
                 "linger.ms": 1,  # messages that are due together are sent together
                 "batch.size": 1_000_000,
                 "partitioner": "murmur2_random",
@@ -52,10 +51,22 @@ class Sender:
         return bool(self._failures)
 
     def send(self, key: str, value: bytes) -> None:
-        """Queue a message."""
+        """Queue a message.
+
+        Raises:
+            SendError: it is too large.
+        """
         while True:
             try:
                 self._producer.produce(self._topic, value, key, on_delivery=self._on_delivery)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise
+                raise SendError(
+                    f"The message with the key {key!r} has {len(value):,} bytes, more than the limit of "
+                    f"{MESSAGE_BYTES:,} bytes. Messages before it may have been sent.",
+                    remedy="Leave out what the platform does not read.",
+                ) from error
             except BufferError:  # librdkafka's queue is full
                 self._producer.poll(QUEUE_SECONDS)
             else:

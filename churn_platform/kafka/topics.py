@@ -1,12 +1,11 @@
-"""Topics as the brokers describe them: ids, partitions, watermarks, and the creation of ours."""
+"""Topics as the brokers describe them: ids, partitions, offsets; and their creation and deletion."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-import psycopg
 from confluent_kafka import (
     IsolationLevel,
     KafkaError,
@@ -21,11 +20,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     OffsetSpec,
 )
 
-from churn_platform.database import ledger
-from churn_platform.database.connections import connect
 from churn_platform.kafka.clients import translate_kafka_errors
-from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import StreamError, TopicMissingError
+from churn_platform.kafka.config import KafkaConfig
+from churn_platform.kafka.exceptions import TopicMissingError
 
 REQUEST_SECONDS: Final = 10
 PAUSE_SECONDS: Final = 0.05
@@ -50,29 +47,6 @@ class Topic:
     name: str
     topic_id: str
     partitions: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Backlog:
-    """What waits in a topic. Offsets by Kafka partition: where the stream stands, and the last stable offset.
-
-    `held` counts the offsets behind that one: a transaction that is still open holds them back.
-    """
-
-    topic: Topic
-    positions: Mapping[int, int]
-    ends: Mapping[int, int]
-    held: Mapping[int, int]
-
-    @property
-    def lag(self) -> dict[int, int]:
-        """Offsets that wait, by Kafka partition. A transaction's marker is an offset too, though not an event."""
-        return {partition: max(0, end - self.positions[partition]) for partition, end in self.ends.items()}
-
-    @property
-    def waiting(self) -> int:
-        """Offsets that wait in all partitions together."""
-        return sum(self.lag.values())
 
 
 def describe(admin: AdminClient, name: str) -> Topic:
@@ -105,44 +79,8 @@ def ask(admin: AdminClient, name: str) -> Callable[[], Topic]:
     return answer
 
 
-def create_missing(admin: AdminClient, config: StreamConfig, *names: str) -> list[str]:
-    """Create topics where they do not exist, and record that they are the platform's own.
-
-    Topics that exist are left as they are, and neither a right to create any nor the database is needed then.
-
-    Args:
-        admin: of the brokers.
-        config: how many partitions and replicas a new topic has, and where it is recorded.
-        names: of the topics; without one, those of the events and of the predictions.
-
-    Returns:
-        Names of the topics created.
-
-    Raises:
-        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
-        StreamError: the database has no table to record them in; nothing was created.
-    """
-    if not _missing(admin, config, names):
-        return []
-    with connect(config.dsn, autocommit=True, application_name="churn topics") as connection:
-        try:
-            ledger.created_topics(connection)
-        except psycopg.errors.UndefinedTable as error:
-            raise StreamError(
-                "Topics that the platform creates are recorded in the table created_topics, which the database does "
-                "not have.",
-                remedy="Apply the migrations first: 'churn db upgrade'.",
-            ) from error
-        created = create_unrecorded(admin, config, *names)
-        for name in created:
-            ledger.record_topic(connection, topic_id=describe_new(admin, name).topic_id, topic=name)
-    return created
-
-
-def create_unrecorded(admin: AdminClient, config: StreamConfig, *names: str) -> list[str]:
-    """Create the topics where they do not exist, in a Kafka that is the platform's own as a whole.
-
-    No compaction, and retention as configured.
+def create_missing(admin: AdminClient, kafka: KafkaConfig, names: Sequence[str]) -> list[str]:
+    """Create the topics that do not exist: no compaction, with the partitions, replicas and retention of the config.
 
     Returns:
         Names of the topics created.
@@ -150,7 +88,18 @@ def create_unrecorded(admin: AdminClient, config: StreamConfig, *names: str) -> 
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    new = _missing(admin, config, names)
+    new = [
+        NewTopic(
+            name,
+            num_partitions=kafka.partitions,
+            replication_factor=kafka.replication,
+            config={
+                "cleanup.policy": "delete",
+                "retention.ms": str(round(kafka.retention.total_seconds() * 1000)),
+            },
+        )
+        for name in missing(admin, names)
+    ]
     if not new:
         return []
     created = []
@@ -164,6 +113,17 @@ def create_unrecorded(admin: AdminClient, config: StreamConfig, *names: str) -> 
         else:
             created.append(name)
     return created
+
+
+def missing(admin: AdminClient, names: Sequence[str]) -> list[str]:
+    """Return those of the topics that do not exist.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
+    """
+    with translate_kafka_errors(admin):
+        existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
+    return [name for name in names if name not in existing]
 
 
 def delete(admin: AdminClient, topic: Topic) -> None:
@@ -182,25 +142,6 @@ def delete(admin: AdminClient, topic: Topic) -> None:
         except TopicMissingError:
             return
         time.sleep(PAUSE_SECONDS)
-
-
-def _missing(admin: AdminClient, config: StreamConfig, names: Sequence[str]) -> list[NewTopic]:
-    """Those of the topics that do not exist, as they are to be made."""
-    with translate_kafka_errors(admin):
-        existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
-    return [
-        NewTopic(
-            name,
-            num_partitions=config.topic_partitions,
-            replication_factor=config.topic_replication,
-            config={
-                "cleanup.policy": "delete",
-                "retention.ms": str(round(config.retention.total_seconds() * 1000)),
-            },
-        )
-        for name in names or (config.events_topic, config.predictions_topic)
-        if name not in existing
-    ]
 
 
 def describe_new(admin: AdminClient, name: str) -> Topic:
@@ -257,49 +198,6 @@ def _look_up(
             time.sleep(PAUSE_SECONDS)
 
 
-def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, start: str) -> dict[int, int]:
-    """Positions of all partitions of the topic, registering those that the ledger does not know yet.
-
-    A topic never seen begins at `start`. A partition added to a known topic, and a topic made anew under a known
-    name, begin at their oldest offset: what they hold was never read.
-
-    Args:
-        start: earliest, latest, or an ISO 8601 timestamp (UTC unless it says otherwise).
-
-    Returns:
-        Next offset to read, by Kafka partition.
-    """
-    known = ledger.positions_of(connection, topic.topic_id)
-    if not set(topic.partitions) - known.keys():
-        return known
-    spec = EARLIEST if ledger.is_known_topic(connection, topic.name) else _start(start)
-    earliest = list_offsets(admin, topic, EARLIEST)
-    found = list_offsets(admin, topic, spec)
-    ends = list_offsets(admin, topic, LATEST)
-    starts = {
-        # A timestamp later than every event has no offset: such a partition begins at its end.
-        partition: max(earliest[partition], found[partition] if found[partition] >= 0 else ends[partition])
-        for partition in topic.partitions
-        if partition not in known
-    }
-    with connection.transaction():
-        ledger.add_positions(connection, topic=topic.name, topic_id=topic.topic_id, starts=starts)
-    return ledger.positions_of(connection, topic.topic_id)
-
-
-def backlog(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig) -> Backlog:
-    """What waits in the events topic.
-
-    Raises:
-        TopicMissingError: there is no such topic.
-        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
-    """
-    topic = describe(admin, config.events_topic)
-    positions = register(connection, admin, topic, config.start)
-    ends, held = stable_ends(admin, topic)
-    return Backlog(topic, positions, ends, held)
-
-
 def stable_ends(admin: AdminClient, topic: Topic) -> tuple[dict[int, int], dict[int, int]]:
     """Last stable offset by Kafka partition, and how many offsets behind it wait for an open transaction.
 
@@ -310,20 +208,3 @@ def stable_ends(admin: AdminClient, topic: Topic) -> tuple[dict[int, int], dict[
     high = list_offsets(admin, topic, LATEST, isolation=IsolationLevel.READ_UNCOMMITTED)
     ends = list_offsets(admin, topic, LATEST)
     return ends, {partition: max(0, high[partition] - end) for partition, end in ends.items()}
-
-
-def _start(start: str) -> OffsetSpec:
-    if start == "earliest":
-        return EARLIEST
-    if start == "latest":
-        return LATEST
-    try:
-        moment = datetime.fromisoformat(start)
-    except ValueError as error:
-        raise StreamError(
-            f"STREAM_START is {start!r}: expected earliest, latest or an ISO 8601 timestamp, "
-            f"such as 2026-11-24T00:00:00Z."
-        ) from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    spec: OffsetSpec = OffsetSpec.for_timestamp(round(moment.timestamp() * 1000))
-    return spec

@@ -153,13 +153,13 @@ def problem(client: Mapping[str, str | int | float | bool]) -> Problem | None:
         client: librdkafka settings.
     """
     from churn_platform.kafka import clients
-    from churn_platform.stream.exceptions import StreamError
+    from churn_platform.kafka.exceptions import KafkaAccessError
 
     try:
         admin = clients.admin(client)
         with clients.translate_kafka_errors(admin):
             admin.list_topics(timeout=ANSWER_SECONDS)
-    except StreamError as error:
+    except KafkaAccessError as error:
         return Problem(str(error), lasting=False)
     return None
 

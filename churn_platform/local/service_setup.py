@@ -52,7 +52,9 @@ class ServiceSetup:
         from churn_platform.kafka import topics
 
         config = self._configuration.stream_config()
-        topics.create_unrecorded(AdminClient(config.kafka), config)
+        topics.create_missing(
+            AdminClient(config.kafka.client), config.kafka, (config.events_topic, config.predictions_topic)
+        )
 
     def _check_environment(self, *, claim: bool) -> None:
         """Refuse to start where another environment publishes; on request claim what this one writes to.
@@ -68,7 +70,7 @@ class ServiceSetup:
         config = self._configuration.stream_config()
         with (
             connect(self._configuration.owner_dsn, autocommit=True, application_name="churn up") as connection,
-            EnvironmentGuard(connection, clients.admin(config.kafka), config) as guard,
+            EnvironmentGuard(connection, clients.admin(config.kafka.client), config) as guard,
         ):
             if "postgres" in self._configuration.yours:
                 guard.require_alone()

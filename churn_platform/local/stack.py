@@ -227,8 +227,8 @@ class Stack:
             return self._stop(progress)
 
     def _stop(self, progress: Progress) -> bool:
+        running = self._supervisor.answers()  # raises if supervisord runs and does not answer: nothing is stopped then
         self._folder.env_file.unlink(missing_ok=True)  # it names servers that are about to stop
-        running = self._supervisor.answers()
         if running:
             stop_in_order(self._supervisor, self.configuration.parts(), progress)
             self._supervisor.shut_down()

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import psutil
@@ -28,8 +29,44 @@ PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+~ -]+")
 LOG_BYTES = 5 * 1024 * 1024
 LOG_BACKUPS = 2
 
+# supervisord answers within milliseconds, on a busy machine within a second or two. Commands end soon after this.
+ANSWER_SECONDS = 8
+
 RUNNING = frozenset({"RUNNING", "STARTING"})
 FAILED = frozenset({"BACKOFF", "FATAL", "EXITED", "UNKNOWN"})
+
+
+class SupervisorSilentError(StackError):
+    """supervisord runs, but does not answer."""
+
+    def __init__(self, pid: int | None, *, is_stopped: bool) -> None:
+        """Name the process.
+
+        Args:
+            pid: of supervisord; None where nothing says it.
+            is_stopped: whether a signal has stopped it.
+        """
+        process = "its process id is not known" if pid is None else f"process {pid}"
+        stopped = ". A signal has stopped it (SIGSTOP)" if is_stopped else ""
+        number = "<its process id>" if pid is None else str(pid)
+        super().__init__(
+            f"supervisord ({process}), which runs the servers, has not answered for {ANSWER_SECONDS} s{stopped}.",
+            remedy=f"Let it go on with 'kill -CONT {number}' and run the command again. If it still does not answer, "
+            f"end it with 'kill -KILL {number}', then run 'churn down', which ends the servers that it leaves.",
+        )
+
+
+class _TimedConnection(HTTPConnection):
+    """HTTP over the socket of supervisord, which waits for an answer no longer than ANSWER_SECONDS."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ANSWER_SECONDS)
+        self.sock.connect(self._path)
 
 
 @dataclass(frozen=True)
@@ -98,14 +135,32 @@ class Supervisor:
 
         # A new connection each time, because several threads call.
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        transport._get_connection = lambda: _TimedConnection(str(self._socket))
         try:
             proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
             return getattr(proxy.supervisor, method)(*arguments)
+        except (TimeoutError, BlockingIOError) as error:  # the latter when many connections wait for it
+            raise self._silence() from error
         finally:
             transport.close()
 
+    def _silence(self) -> "SupervisorSilentError":
+        try:
+            pid = int((self._runtime / "supervisord.pid").read_text())
+        except (OSError, ValueError):
+            return SupervisorSilentError(None, is_stopped=False)
+        try:
+            is_stopped = psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:
+            is_stopped = False
+        return SupervisorSilentError(pid, is_stopped=is_stopped)
+
     def answers(self) -> bool:
-        """Return whether supervisord runs."""
+        """Return whether supervisord runs.
+
+        Raises:
+            SupervisorSilentError: it runs, but does not answer.
+        """
         if not self._socket.exists():
             return False
         try:
@@ -113,6 +168,11 @@ class Supervisor:
         except (OSError, HTTPException, xmlrpc.client.Error):
             return False
         return True
+
+    def _answers_yet(self) -> bool:
+        with suppress(SupervisorSilentError):
+            return self.answers()
+        return False
 
     def launch(self, parts: Sequence[Part], environment: Mapping[str, str]) -> None:
         """Start supervisord. It knows every server and starts none.
@@ -129,7 +189,7 @@ class Supervisor:
         self._configuration.write_text(self._render(parts), encoding="utf-8")
         command = (sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration))
         outcome = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
-        if outcome.returncode != 0 or not _wait(self.answers, seconds=15):
+        if outcome.returncode != 0 or not _wait(self._answers_yet, seconds=15):
             raise StackError(
                 f"supervisord did not start (exit code {outcome.returncode}).",
                 remedy=f"See {self.logs / 'supervisord.log'}.",

@@ -12,21 +12,18 @@ from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import outcomes
+from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.ledger import LastRecord
 from churn_platform.database.outcomes import Reading
+from churn_platform.decoding.events import Flag, Timestamp, canonical_event_id, kafka_time
+from churn_platform.decoding.reasons import LONGEST_REASON, described, explain, printable
+from churn_platform.environments.config import CLOCK_TOLERANCE, EnvironmentConfig
 from churn_platform.kafka import topics
-from churn_platform.kafka.reader import TRUNCATED_REMEDY, make_consumer, offset_of, partition_of, read_ranges
+from churn_platform.kafka.exceptions import RangeLostError, TopicChangedError, TopicMissingError
+from churn_platform.kafka.messages import Received, offset_of, partition_of
+from churn_platform.kafka.reading import make_consumer, read_ranges
 from churn_platform.kafka.topics import EARLIEST, LATEST, Topic
-from churn_platform.kafka.truncation import last_records, resume
-from churn_platform.stream.config import CLOCK_TOLERANCE, StreamConfig
-from churn_platform.stream.events import Flag, Received, Timestamp, canonical_event_id, kafka_time
-from churn_platform.stream.exceptions import (
-    LedgerConflictError,
-    RangeLostError,
-    TopicChangedError,
-    TopicMissingError,
-)
-from churn_platform.stream.reasons import LONGEST_REASON, described, explain, printable
+from churn_platform.positions.truncation import TRUNCATED_REMEDY, last_records, resume
 
 CHUNK: Final = 10_000  # messages of one transaction
 
@@ -188,7 +185,7 @@ def waiting(connection: psycopg.Connection, admin: AdminClient, topic: str) -> i
     return sum(abs(end - start) for start, end in _ranges(connection, admin, found).values())
 
 
-def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig, topic: str) -> IngestResult:
+def take(connection: psycopg.Connection, admin: AdminClient, config: EnvironmentConfig, topic: str) -> IngestResult:
     """Read what waits in the outcomes topic.
 
     Outcomes, refused messages and the positions after them are one transaction each CHUNK: a message counts once,
@@ -213,7 +210,7 @@ def take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfi
         return _take(connection, admin, config, found)
 
 
-def _take(connection: psycopg.Connection, admin: AdminClient, config: StreamConfig, found: Topic) -> IngestResult:
+def _take(connection: psycopg.Connection, admin: AdminClient, config: EnvironmentConfig, found: Topic) -> IngestResult:
     readings, skipped, known = _open(connection, admin, found, config.epoch)
     taken = IngestResult()
     if not readings:
@@ -222,7 +219,7 @@ def _take(connection: psycopg.Connection, admin: AdminClient, config: StreamConf
     _compare_log(config, found, reached, known)
     try:
         ranges = {p: (r.start, r.end) for p, r in readings.items()}
-        for messages in read_ranges(config, found.name, ranges, chunk=CHUNK):
+        for messages in read_ranges(config.kafka, found.name, ranges, chunk=CHUNK):
             records = last_records(messages, len(found.partitions))
             ends = {partition: record.offset + 1 for partition, record in records.items()}
             wanted = [each for each in messages if not _is_skipped(each, skipped)]
@@ -239,7 +236,7 @@ def _take(connection: psycopg.Connection, admin: AdminClient, config: StreamConf
 
 
 def _compare_log(
-    config: StreamConfig, topic: Topic, positions: Mapping[int, int], known: Mapping[int, LastRecord]
+    config: EnvironmentConfig, topic: Topic, positions: Mapping[int, int], known: Mapping[int, LastRecord]
 ) -> None:
     """Refuse a topic whose log is not the one that was read before.
 
@@ -247,7 +244,7 @@ def _compare_log(
         LogTruncatedError: it lost its end, and other outcomes have taken the offsets.
     """
     read_before = {partition: position for partition, position in positions.items() if partition in known}
-    consumer = make_consumer(config)
+    consumer = make_consumer(config.kafka)
     try:
         resume(consumer, topic.name, read_before, known, reset="churn outcomes reset")
     finally:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from churn_platform.stream.config import CLOCK_TOLERANCE
+from churn_platform.environments.config import CLOCK_TOLERANCE
 
 
 def complete_since(now: datetime, *, archive_days: int, batch_seconds: float) -> datetime:

@@ -14,10 +14,11 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from psycopg import sql
 from psycopg.rows import class_row
 
+from churn_platform.decoding.events import decode, positional_id
 from churn_platform.kafka.sending import send
+from churn_platform.operations.exceptions import DeadLetterError
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.events import decode, positional_id
-from churn_platform.stream.exceptions import DeadLetterError, ReplayError
+from churn_platform.stream.exceptions import ReplayError
 
 _STATE: Final = sql.SQL(
     "case when resolved_at is not null then 'resolved' when retry_event_id is not null then 'retried' else 'open' end"
@@ -292,7 +293,7 @@ def retry(connection: psycopg.Connection, config: StreamConfig, events: Sequence
                 f"Nothing was sent.",
                 remedy="List them anew: 'churn dlq list'.",
             )
-    send(config.kafka, config.events_topic, [(each.key, each.value) for each in events])
+    send(config.kafka.client, config.events_topic, [(each.key, each.value) for each in events])
 
 
 def unresolved(connection: psycopg.Connection, events: Sequence[Corrected]) -> int:

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from churn_platform.database.bulk import read_columns
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import read_all
+from churn_platform.kafka.reading import read_all
 from churn_platform.kafka.topics import EARLIEST
 from churn_platform.stream.config import StreamConfig
 
@@ -146,6 +146,7 @@ class Extract:
 class Published:
     """n published predictions, in the order of their ids. `batch` counts in `batch_keys`.
 
+    `newest` is when the last prediction of each of `batch_keys` was published, in milliseconds since 1970.
     `foreign` counts messages that are no prediction.
     `deleted_until`: what was published before this moment, in milliseconds since 1970, may have been deleted by the
     topic's retention; None when nothing was.
@@ -155,6 +156,7 @@ class Published:
     risk_score: NDArray[np.float32]
     batch: Integers
     batch_keys: list[str]
+    newest: NDArray[np.int64]
     foreign: int
     deleted_until: int | None
 
@@ -173,6 +175,7 @@ class _Gathered:
     risks: "array[float]" = field(default_factory=lambda: array("f"))
     batches: "array[int]" = field(default_factory=lambda: array("i"))
     keys: dict[str, int] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
     oldest: dict[int, int] = field(default_factory=dict)
     foreign: int = 0
 
@@ -244,11 +247,11 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
     Raises:
         TopicMissingError: there is no such topic.
     """
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     beginnings = topics.list_offsets(admin, topics.describe(admin, config.predictions_topic), EARLIEST)
     decode = msgspec.json.Decoder(_Prediction).decode
     gathered = _Gathered()
-    for number, message in enumerate(read_all(config, config.predictions_topic), 1):
+    for number, message in enumerate(read_all(config.kafka, config.predictions_topic), 1):
         try:
             prediction = decode(message.value() or b"")
         except (ValueError, RecursionError):  # not UTF-8, and nested by the thousands, too
@@ -257,7 +260,9 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
         gathered.ids += prediction.event_id.bytes
         gathered.risks.append(prediction.risk_score)
         gathered.batches.append(gathered.keys.setdefault(prediction.batch, len(gathered.keys)))
-        gathered.oldest.setdefault(message.partition() or 0, message.timestamp()[1])
+        published = message.timestamp()[1]
+        gathered.newest[prediction.batch] = max(gathered.newest.get(prediction.batch, 0), published)
+        gathered.oldest.setdefault(message.partition() or 0, published)
         if number % REPORTED_EVERY == 0:
             progress("Reading the predictions topic", number)
     ids = np.frombuffer(bytes(gathered.ids), ID_TYPE)
@@ -268,6 +273,7 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
         risk_score=np.array(gathered.risks, np.float32)[order],
         batch=np.array(gathered.batches, np.int32)[order],
         batch_keys=list(gathered.keys),
+        newest=np.array([gathered.newest[key] for key in gathered.keys], np.int64),
         foreign=gathered.foreign,
         # A partition of which nothing is left may have held anything.
         deleted_until=max((gathered.oldest.get(partition, 2**62) for partition in cut), default=None),

@@ -7,12 +7,12 @@ import psycopg
 
 from churn_platform.database import ledger, outcomes
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import TRUNCATED_REMEDY
+from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.kafka.topics import EARLIEST, LATEST
-from churn_platform.kafka.truncation import is_truncated
+from churn_platform.operations.exceptions import ResetError
 from churn_platform.operations.reset import EARLIEST_WORD, Move, named_offset
+from churn_platform.positions.truncation import TRUNCATED_REMEDY, is_truncated
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import ResetError, TopicMissingError
 
 ANOTHER_MOVED: Final = "Nothing was changed."
 
@@ -127,7 +127,7 @@ def _stands(connection: psycopg.Connection, config: StreamConfig, topic: str, pa
             f"{topic} is read as events, not as outcomes. Nothing was changed.",
             remedy="'churn stream reset' moves the position of an events topic.",
         )
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     try:
         described = topics.describe(admin, topic)
     except TopicMissingError as error:
@@ -157,5 +157,5 @@ def _stands(connection: psycopg.Connection, config: StreamConfig, topic: str, pa
         position=position,
         end=last,
         oldest=oldest,
-        truncated=is_truncated(config, topic, partition, position, known),
+        truncated=is_truncated(config.kafka, topic, partition, position, known),
     )

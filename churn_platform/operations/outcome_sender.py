@@ -12,11 +12,17 @@ import msgspec
 import psycopg
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
-from churn_platform.errors import PlatformError
-from churn_platform.kafka import clients, sending, topics
+from churn_platform.decoding.reasons import wide_encoding
+from churn_platform.environments import created_topics
+from churn_platform.environments.config import CLOCK_TOLERANCE
+from churn_platform.kafka import clients, sending
 from churn_platform.monitoring.outcomes import FIELDS, Refused, decode
-from churn_platform.stream.config import CLOCK_TOLERANCE, StreamConfig
+from churn_platform.operations.exceptions import OutcomeSourceError
+from churn_platform.stream.config import StreamConfig
 
+# The limit is of key and value; a key is an id of at most 200 characters.
+LONGEST_VALUE: Final = sending.MESSAGE_BYTES - 1_000
+FIRST_BYTES: Final = 8  # tell UTF-16 and UTF-32 from UTF-8
 INTEGERS: Final = ("true_churn_label", "CustomerId")
 # The latest prediction of each customer. Where the event brought its label, that is what came true.
 _PREDICTED: Final = """
@@ -27,10 +33,6 @@ _PREDICTED: Final = """
 """
 
 Fields = dict[str, str | int]
-
-
-class OutcomeSourceError(PlatformError):
-    """A file of outcomes that cannot be read, or no customer to simulate outcomes for."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class WrongLine:
 
     number: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One simulated outcome: its key, its value, and whether the platform must refuse it."""
+
+    key: str
+    value: bytes
+    is_bad: bool
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
         OutcomeSourceError: the file is missing or not in UTF-8, or a CSV file lacks a required column.
     """
     try:
+        _require_utf8(file)
         found = list(_csv_lines(file) if file.suffix.lower() == ".csv" else _json_lines(file))
     except OSError as error:
         raise OutcomeSourceError(
@@ -93,6 +105,17 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
     good, wrong = [], []
     until = datetime.now(UTC) + CLOCK_TOLERANCE
     for line in found:
+        if isinstance(line, WrongLine):
+            wrong.append(line)
+            continue
+        if len(line.value) > LONGEST_VALUE:
+            wrong.append(
+                WrongLine(
+                    line.number,
+                    f"The outcome has {len(line.value):,} bytes, more than the limit of {LONGEST_VALUE:,} bytes.",
+                )
+            )
+            continue
         decoded = decode(_Unsent(line.value), accepts_from, until)
         if isinstance(decoded, Refused):
             wrong.append(WrongLine(line.number, decoded.reason))
@@ -104,7 +127,7 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
 
 def simulate(
     connection: psycopg.Connection, *, days: int, count: int | None = None, bad: float = 0.0, seed: int | None = None
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[Simulated]:
     """Outcomes, known now, of customers who were predicted: the label of their event, else drawn by their risk.
 
     Args:
@@ -143,13 +166,13 @@ def send(
         StreamError: the topic is missing, and the database has no table to record its creation in.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    topics.create_missing(clients.admin(config.kafka), config, topic)
-    return sending.send(config.kafka, topic, messages, rate=rate, progress=progress)
+    created_topics.create_missing(clients.admin(config.kafka.client), config, topic)
+    return sending.send(config.kafka.client, topic, messages, rate=rate, progress=progress)
 
 
 def _simulated(
     predicted: Sequence[tuple[int, float, int | None]], chance: random.Random, bad: float
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[Simulated]:
     for customer, risk, label in predicted:
         churned = int(chance.random() < risk) if label is None else label
         fields: Fields = {
@@ -157,9 +180,10 @@ def _simulated(
             "true_churn_label": churned,
             "outcome_timestamp": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
-        if chance.random() < bad:
+        is_bad = chance.random() < bad
+        if is_bad:
             fields |= chance.choice(_FAULTS)
-        yield str(customer), msgspec.json.encode(fields)
+        yield Simulated(str(customer), msgspec.json.encode(fields), is_bad)
 
 
 # Outcomes that must be refused, in some of the ways that producers get them wrong.
@@ -180,16 +204,37 @@ def _json_lines(file: Path) -> Iterator[Line]:
                 yield Line(number, "", line.strip())
 
 
-def _csv_lines(file: Path) -> Iterator[Line]:
+def _require_utf8(file: Path) -> None:
+    """Refuse a file in UTF-16 or UTF-32: a line feed does not end its lines where it seems to.
+
+    Raises:
+        OutcomeSourceError: it names the encoding.
+    """
+    with file.open("rb") as content:
+        start = content.read(FIRST_BYTES)
+    encoding = wide_encoding(start)
+    if encoding is not None:
+        raise OutcomeSourceError(
+            f"{file} is in {encoding} (it begins with {start.hex(' ')}), expected UTF-8.", remedy="Save it in UTF-8."
+        )
+
+
+def _csv_lines(file: Path) -> Iterator[Line | WrongLine]:
     with file.open(encoding="utf-8-sig", newline="") as text:
         rows = csv.DictReader(text)
-        if "true_churn_label" not in (rows.fieldnames or ()):
+        if rows.fieldnames is None:  # an empty file
+            return
+        if "true_churn_label" not in (rows.fieldnames):
             raise OutcomeSourceError(
-                f"{file} has no column true_churn_label; it has {', '.join(rows.fieldnames or ()) or 'none'}.",
+                f"{file} has no column true_churn_label; it has {', '.join(rows.fieldnames) or 'none'}.",
                 remedy=f"Name its columns like the fields of an outcome: {', '.join(FIELDS)}.",
             )
         try:
             for row in rows:
+                if None in row:
+                    count, header = len(row) - 1 + len(row[None]), len(rows.fieldnames)
+                    yield WrongLine(rows.line_num, f"The row has {count} values, but the header has {header} columns.")
+                    continue
                 fields = {name: _cell(name, row[name]) for name in FIELDS if row.get(name)}
                 yield Line(rows.line_num, "", msgspec.json.encode(fields))
         except csv.Error as error:

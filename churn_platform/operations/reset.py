@@ -9,12 +9,12 @@ import psycopg
 
 from churn_platform.database import ledger
 from churn_platform.database.connections import connect
+from churn_platform.environments import created_topics
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import TRUNCATED_REMEDY
 from churn_platform.kafka.topics import EARLIEST, LATEST
-from churn_platform.kafka.truncation import is_truncated
+from churn_platform.operations.exceptions import ResetError, StreamIsLiveError
+from churn_platform.positions.truncation import TRUNCATED_REMEDY, is_truncated
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import ResetError, StreamIsLiveError
 
 LONGEST_OFFSET: Final = 20  # digits; an offset has 64 bits
 EARLIEST_WORD: Final = "earliest"
@@ -78,7 +78,7 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
         ResetError: the position cannot move there.
         TopicMissingError: there is no such topic.
     """
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     described = topics.describe(admin, topic)
     positions = ledger.positions_of(connection, described.topic_id)
     if partition not in positions:
@@ -98,7 +98,7 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
             remedy=TRUNCATED_REMEDY,
         )
     records = ledger.last_records_of(connection, described.topic_id)
-    truncated = is_truncated(config, topic, partition, position, records)
+    truncated = is_truncated(config.kafka, topic, partition, position, records)
     end = named_offset(to, oldest=oldest, last=last)
     where = f"{topic}[{partition}] stands at offset {position}"
     if end > last:
@@ -153,6 +153,36 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
         )
 
 
+def require_recreatable(
+    connection: psycopg.Connection, config: StreamConfig, *, topic: str, kafka_is_embedded: bool
+) -> topics.Topic:
+    """Refuse a topic that recreate_topic() may not delete; the topic, where it may.
+
+    Args:
+        connection: to the platform's database.
+        config: of the brokers.
+        topic: name of the events topic.
+        kafka_is_embedded: whether all topics there are the platform's.
+
+    Raises:
+        ResetError: it is no events topic, or the platform did not create it.
+        TopicMissingError: there is no such topic.
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
+    """
+    if topic != config.events_topic and not ledger.is_known_topic(connection, topic):
+        raise ResetError(
+            f"{topic!r} is not read as events; EVENTS_TOPIC is {config.events_topic!r}. Nothing was changed.",
+            remedy="Name the events topic whose log lost its end.",
+        )
+    described = topics.describe(clients.admin(config.kafka.client), topic)
+    if not kafka_is_embedded and described.topic_id not in ledger.created_topics(connection):
+        raise ResetError(
+            f"The platform did not create the topic {topic!r}, id {described.topic_id}. Nothing was changed.",
+            remedy="Delete it and create it again with the tools of your Kafka.",
+        )
+    return described
+
+
 def recreate_topic(
     connection: psycopg.Connection, config: StreamConfig, *, topic: str, kafka_is_embedded: bool
 ) -> topics.Topic:
@@ -166,24 +196,13 @@ def recreate_topic(
         kafka_is_embedded: whether all topics there are the platform's.
 
     Raises:
-        ResetError: it is no events topic, or the platform did not create it.
-        TopicMissingError: there is no such topic.
+        ResetError, TopicMissingError: see require_recreatable().
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    admin = clients.admin(config.kafka)
-    described = topics.describe(admin, topic)
-    if topic != config.events_topic and not ledger.is_known_topic(connection, topic):
-        raise ResetError(
-            f"{topic!r} is not read as events; EVENTS_TOPIC is {config.events_topic!r}. Nothing was changed.",
-            remedy="Name the events topic whose log lost its end.",
-        )
-    if not kafka_is_embedded and described.topic_id not in ledger.created_topics(connection):
-        raise ResetError(
-            f"The platform did not create the topic {topic!r}, id {described.topic_id}. Nothing was changed.",
-            remedy="Delete it and create it again with the tools of your Kafka.",
-        )
+    described = require_recreatable(connection, config, topic=topic, kafka_is_embedded=kafka_is_embedded)
+    admin = clients.admin(config.kafka.client)
     topics.delete(admin, described)
-    topics.create_missing(admin, replace(config, events_topic=topic))
+    created_topics.create_missing(admin, replace(config, events_topic=topic))
     return topics.describe(admin, topic)
 
 

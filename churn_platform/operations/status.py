@@ -13,12 +13,15 @@ from psycopg.rows import class_row
 from churn_platform.database import ledger, model_versions
 from churn_platform.database.connections import connect
 from churn_platform.environments.environment_guard import EnvironmentGuard
+from churn_platform.environments.exceptions import LedgerBehindError
+from churn_platform.environments.published_offsets import published_offsets
+from churn_platform.errors import PlatformError
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
-from churn_platform.kafka.reader import first_times, make_consumer, markers
-from churn_platform.kafka.truncation import resume
+from churn_platform.kafka.exceptions import RangeLostError, TopicMissingError
+from churn_platform.kafka.reading import first_times, make_consumer
+from churn_platform.positions.truncation import resume
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import LedgerBehindError, RangeLostError, StreamError, TopicMissingError
 from churn_platform.stream.publisher import require_not_ahead
 
 # Longest wait for a server that does not answer.
@@ -168,12 +171,12 @@ def look(config: StreamConfig) -> StreamStatus:
         _look_at_claims(config, status)
     except TopicMissingError as error:
         status.problems.append(str(error))
-    except StreamError as error:
+    except PlatformError as error:
         status.answered = False
         status.problems.append(str(error))
     except KafkaException as error:
         status.answered = False
-        status.problems.append(f"Kafka at {config.kafka.get('bootstrap.servers')}: {error.args[0].str()}")
+        status.problems.append(f"Kafka at {config.kafka.client.get('bootstrap.servers')}: {error.args[0].str()}")
     return status
 
 
@@ -220,8 +223,8 @@ def _collect_kafka_status(
 ) -> None:
     """Fill in what Kafka knows."""
     # What goes wrong is said in the status; librdkafka's own lines would only stand in its way.
-    quiet = replace(config, kafka={**config.kafka, "log_level": 0})
-    admin = clients.admin(quiet.kafka)
+    quiet = replace(config, kafka=replace(config.kafka, client={**config.kafka.client, "log_level": 0}))
+    admin = clients.admin(quiet.kafka.client)
     with translate_kafka_errors(admin):
         admin.list_topics(timeout=ANSWER_SECONDS)
     topic = topics.describe(admin, config.events_topic)
@@ -242,10 +245,10 @@ def _collect_kafka_status(
 
     fill_in()
     offsets = {number: where.next_offset for number, where in known.items()}
-    consumer = make_consumer(quiet)
+    consumer = make_consumer(quiet.kafka)
     try:
         if status.held:
-            since = first_times(quiet, topic, {number: ends[number] for number, count in held.items() if count})
+            since = first_times(quiet.kafka, topic, {number: ends[number] for number, count in held.items() if count})
             fill_in()
             _say_what_is_held(topic.name, status)
         if known:
@@ -255,7 +258,7 @@ def _collect_kafka_status(
         status.problems.append(str(error))
     try:
         if known:
-            published = markers(consumer, topic, seconds=ANSWER_SECONDS)
+            published = published_offsets(consumer, topic, seconds=ANSWER_SECONDS)
             fill_in()
             require_not_ahead(topic.name, offsets, published)
     except LedgerBehindError as error:
@@ -271,12 +274,12 @@ def _look_at_claims(config: StreamConfig, status: StreamStatus) -> None:
             connect(
                 config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
             ) as connection,
-            EnvironmentGuard(connection, clients.admin({**config.kafka, "log_level": 0}), config) as guard,
+            EnvironmentGuard(connection, clients.admin({**config.kafka.client, "log_level": 0}), config) as guard,
         ):
             status.problems += [conflict.problem for conflict in guard.conflicts()]
     except psycopg.Error:
         return  # is a problem in the status already
-    except StreamError as error:
+    except PlatformError as error:
         status.problems.append(str(error))
 
 

@@ -1,7 +1,8 @@
 """The laws of the stream, checked against Kafka and PostgreSQL as they are. It changes nothing and stops nothing."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
@@ -10,12 +11,14 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from churn_platform.database import ledger
+from churn_platform.database import environments, ledger
 from churn_platform.database.connections import connect
+from churn_platform.environments.claims import Claims, Kind
+from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import make_consumer, markers, read_ranges
+from churn_platform.kafka.exceptions import RangeLostError, TopicMissingError
+from churn_platform.kafka.reading import make_consumer, read_ranges
 from churn_platform.kafka.topics import EARLIEST, LATEST, Topic
-from churn_platform.kafka.truncation import resume
 from churn_platform.operations.extracts import (
     ID_TYPE,
     Extract,
@@ -26,8 +29,8 @@ from churn_platform.operations.extracts import (
     read_published,
     read_tables,
 )
+from churn_platform.positions.truncation import resume
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import RangeLostError, TopicMissingError
 
 ANSWER_SECONDS: Final = 10
 EXAMPLES: Final = 5
@@ -158,10 +161,10 @@ class _Kafka:
     """The events topic at the beginning: None when there is none. Positions by Kafka partition."""
 
     topic: Topic | None
-    markers: Mapping[int, int]
+    published_offsets: Mapping[int, int]
 
 
-class _Findings:
+class Findings:
     """Collects what is wrong with one law: counts, and a few places."""
 
     def __init__(self) -> None:
@@ -220,7 +223,7 @@ def verify(config: StreamConfig, progress: Progress = lambda _stage, _count: Non
 
 def conservation(extract: Extract) -> Law:
     """events = predictions + dead letters + duplicates, for every batch and in sum."""
-    batches, found = extract.batches, _Findings()
+    batches, found = extract.batches, Findings()
     parts = batches.predictions + batches.dead_letters + batches.duplicates
     wrong = np.flatnonzero(batches.events != parts)
     found.add(
@@ -242,7 +245,7 @@ def conservation(extract: Extract) -> Law:
 
 def rows_of_batches(extract: Extract) -> Law:
     """Each batch has as many rows and letters as it counts; an archived one has no rows left."""
-    batches, found = extract.batches, _Findings()
+    batches, found = extract.batches, Findings()
     count = len(batches.keys)
     for what, recorded, origin in (
         ("predictions", np.where(batches.archived, 0, batches.predictions), extract.rows.batch),
@@ -273,11 +276,11 @@ def unique(extract: Extract, progress: Progress) -> list[Law]:
     """No event id twice; no offset twice among rows and letters of a topic; each within its batch's ranges."""
     rows, letters, names = extract.rows, extract.letters, extract.partitions
     progress("Comparing ids and offsets", len(rows.batch))
-    ids = _Findings()
+    ids = Findings()
     ordered = np.sort(rows.event_id)
     twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     ids.add(len(twice), (f"event {_uuid(ordered[i])} has several rows" for i in twice))
-    outside, offsets = _Findings(), _Findings()
+    outside, offsets = Findings(), Findings()
     of_rows = extract.ranges.partition_of(rows.batch, rows.kafka_partition, rows.offset)
     of_letters = extract.ranges.partition_of(letters.batch, letters.kafka_partition, letters.offset)
     stray = np.flatnonzero(of_rows < 0)
@@ -311,7 +314,7 @@ def ledger_tiles(
 ) -> Law:
     """Ranges and skips cover each partition from its first offset, without gap or overlap; no event follows them."""
     progress("Checking the ledger", len(extract.partitions))
-    found, ranges = _Findings(), extract.ranges
+    found, ranges = Findings(), extract.ranges
     skips: dict[tuple[str, int], list[tuple[int, int]]] = {}
     for topic_id, kafka_partition, start, end in connection.execute(_SKIPS):
         skips.setdefault((topic_id, kafka_partition), []).append((start, end))
@@ -359,7 +362,7 @@ def _events_after_ranges(config: StreamConfig, extract: Extract, before: _Kafka)
     """Events that Kafka holds between the last range and the position of a partition: read over and lost; in words."""
     if before.topic is None:
         return []
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     oldest = topics.list_offsets(admin, before.topic, EARLIEST)
     ends = topics.list_offsets(admin, before.topic, LATEST)
     asked = {}
@@ -373,21 +376,21 @@ def _events_after_ranges(config: StreamConfig, extract: Extract, before: _Kafka)
         return []
     return [
         f"{before.topic.name}[{message.partition()}] offset {message.offset()} holds an event that no batch read"
-        for messages in read_ranges(config, before.topic.name, asked, chunk=MARKERS_AT_ONCE)
+        for messages in read_ranges(config.kafka, before.topic.name, asked, chunk=MARKERS_AT_ONCE)
         for message in messages
     ]
 
 
 def log(connection: psycopg.Connection, config: StreamConfig, before: _Kafka) -> Law:
     """The events topic has the records that were read last, and nothing else was read at their offsets."""
-    found, compared = _Findings(), 0
+    found, compared = Findings(), 0
     if before.topic is not None:
         topic = before.topic
         positions = ledger.positions_of(connection, topic.topic_id)
         known = ledger.last_records_of(connection, topic.topic_id)
         compared = len(known)
         for partition, position in positions.items():
-            consumer = make_consumer(config)
+            consumer = make_consumer(config.kafka)
             try:
                 resume(consumer, topic.name, {partition: position}, known)
             except RangeLostError as error:
@@ -406,7 +409,7 @@ def lag(config: StreamConfig, extract: Extract, before: _Kafka) -> Law:
     """What waits in the events topic. It can be any number; only said, never wrong."""
     if before.topic is None:
         return Law("lag", True, f"there is no topic {config.events_topic} to read", figures={"waiting": 0})
-    ends = topics.list_offsets(clients.admin(config.kafka), before.topic, LATEST)
+    ends = topics.list_offsets(clients.admin(config.kafka.client), before.topic, LATEST)
     waiting = {
         partition.kafka_partition: max(0, ends[partition.kafka_partition] - partition.next_offset)
         for partition in extract.partitions
@@ -462,14 +465,16 @@ def published(
     connection: psycopg.Connection, config: StreamConfig, extract: Extract, before: _Kafka, progress: Progress
 ) -> Law:
     """The predictions topic and the table hold the same events, each once, with the same scores."""
-    found, rows = _Findings(), extract.rows
+    found, rows = Findings(), extract.rows
     try:
         topic = read_published(config, progress)
     except TopicMissingError:
         if len(rows.batch):
             found.add(1, [f"there is no topic {config.predictions_topic}, but {len(rows.batch):,} predictions"])
         return found.law("published", f"there is no topic {config.predictions_topic}")
-    found.add(topic.foreign, [f"{topic.foreign} messages are no predictions"] if topic.foreign else [])
+    total = len(topic.event_id)
+    topic = _own(connection, config, extract, topic)
+    others = total - len(topic.event_id)
     twice = np.flatnonzero(topic.event_id[1:] == topic.event_id[:-1])
     found.add(len(twice), (f"event {_uuid(topic.event_id[i])} was published twice" for i in twice))
     progress("Comparing the topic with the table", len(topic.event_id))
@@ -490,6 +495,8 @@ def published(
             (archived, "archived"),
             (deleted, "deleted from the topic by retention"),
             (unknown, "whose published position is not known"),
+            (others, "published by another environment before this one took the topic over"),
+            (topic.foreign, "foreign messages, which are not predictions"),
         )
         if count
     ]
@@ -503,11 +510,40 @@ def published(
         archived=archived,
         deleted=deleted,
         unknown=unknown,
+        by_another_environment=others,
+        foreign=topic.foreign,
     )
 
 
+def _own(connection: psycopg.Connection, config: StreamConfig, extract: Extract, topic: Published) -> Published:
+    """What the topic holds without the predictions of environments that had it before this one.
+
+    Those are of batches that this ledger does not know, of which the last prediction was published before this
+    environment claimed the topic. A take-over needs a topic that has been silent, by the clock that its claim is dated
+    by. A ledger that was restored to an earlier state has its claim from before what it lost, which stays a finding.
+    """
+    strange = ~np.isin(topic.batch_keys, extract.batches.keys)
+    if not strange.any():
+        return topic
+    since = _claimed_since(connection, config)
+    if since is None:
+        return topic
+    mine = ~(strange & (topic.newest < round(since.timestamp() * 1000)))[topic.batch]
+    return replace(topic, event_id=topic.event_id[mine], risk_score=topic.risk_score[mine], batch=topic.batch[mine])
+
+
+def _claimed_since(connection: psycopg.Connection, config: StreamConfig) -> datetime | None:
+    """When this environment claimed the predictions topic; None where it has not, or no longer."""
+    admin = clients.admin(config.kafka.client)
+    own, topic_id = environments.find_id(connection), topics.describe(admin, config.predictions_topic).topic_id
+    with Claims(admin, config) as claims:
+        claims.read()
+        holder = claims.holder(Kind.TOPIC, topic_id)
+    return None if holder is None or holder.environment != own else holder.since
+
+
 def _check_scores(
-    extract: Extract, topic: Published, row: NDArray[np.intp], known: NDArray[np.bool_], found: _Findings
+    extract: Extract, topic: Published, row: NDArray[np.intp], known: NDArray[np.bool_], found: Findings
 ) -> None:
     """The scores of a batch that was never replayed are those that were published."""
     rows = extract.rows
@@ -517,7 +553,7 @@ def _check_scores(
 
 
 def _check_strangers(
-    config: StreamConfig, topic: Published, strangers: NDArray[np.bool_], found: _Findings
+    config: StreamConfig, topic: Published, strangers: NDArray[np.bool_], found: Findings
 ) -> tuple[int, int]:
     """Predictions that the snapshot does not have must be in the table by now, or archived; how many are either."""
     ids, batches = topic.event_id[strangers], topic.batch[strangers]
@@ -545,7 +581,7 @@ def _check_missing(
     before: _Kafka,
     topic: Published,
     in_topic: NDArray[np.bool_],
-    found: _Findings,
+    found: Findings,
 ) -> tuple[int, int, int]:
     """Rows that the topic does not hold: how many wait, have no known marker, may have been deleted by retention."""
     rows = extract.rows
@@ -574,23 +610,23 @@ def _published_to(partition: Partition, before: _Kafka) -> int:
     """Offset up to which predictions of this partition were published before the snapshot; -1 where nothing says so."""
     if before.topic is None or partition.topic_id != before.topic.topic_id:
         return -1
-    return before.markers.get(partition.kafka_partition, -1)
+    return before.published_offsets.get(partition.kafka_partition, -1)
 
 
 def _collect_kafka_status(config: StreamConfig) -> _Kafka:
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     try:
         topic = topics.describe(admin, config.events_topic)
     except TopicMissingError:
         return _Kafka(None, {})
-    consumer = make_consumer(config)
+    consumer = make_consumer(config.kafka)
     try:
-        return _Kafka(topic, markers(consumer, topic, seconds=ANSWER_SECONDS))
+        return _Kafka(topic, published_offsets(consumer, topic, seconds=ANSWER_SECONDS))
     finally:
         consumer.close()
 
 
-def _count(connection: psycopg.Connection, config: StreamConfig, query: LiteralString) -> tuple[_Findings, int, int]:
+def _count(connection: psycopg.Connection, config: StreamConfig, query: LiteralString) -> tuple[Findings, int, int]:
     """Findings, number of rows, and how many are out of date, of a query that gives (place, wrong, outdated)."""
     row = connection.execute(
         sql.SQL(_COUNTED).format(sql.SQL(query)),
@@ -599,7 +635,7 @@ def _count(connection: psycopg.Connection, config: StreamConfig, query: LiteralS
     if row is None:
         raise RuntimeError("A select of counts returned no row; PostgreSQL always gives one.")
     count, wrong, outdated, places = row
-    found = _Findings()
+    found = Findings()
     found.add(wrong, places or [])
     return found, count, outdated
 

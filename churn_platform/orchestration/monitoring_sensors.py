@@ -111,8 +111,8 @@ def monitoring_sensor(
     """
     from confluent_kafka import KafkaException
 
+    from churn_platform.errors import PlatformError
     from churn_platform.monitoring import lookups, outcomes
-    from churn_platform.stream.exceptions import StreamError
 
     state = _State.load(context.cursor)
     every, since = settings().monitoring_seconds, _complete_since()
@@ -128,7 +128,7 @@ def monitoring_sensor(
         waiting, problem = 0, ""
         try:
             waiting = outcomes.waiting(connection, kafka.admin(), settings().outcomes_topic)
-        except (StreamError, KafkaException) as error:  # drift is judged all the same
+        except (PlatformError, KafkaException) as error:  # drift is judged all the same
             problem = f"; the topic {settings().outcomes_topic} cannot be read: {error}"
             context.log.warning(problem)
         rest = OUTCOMES_SECONDS - state.seconds_since(outcomes_job.name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
+from churn_platform.environments.config import LANE
 from churn_platform.orchestration.assets.batches import orphan_materialization
 from churn_platform.orchestration.assets.predictions import churn_predictions_topic, customer_events
 from churn_platform.orchestration.assets.ui_metadata import rows_table
@@ -18,13 +19,12 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.run_launcher import SESSION_TAG, Worker, worker_of
 from churn_platform.settings import settings
-from churn_platform.stream.config import LANE
 
 if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it starts
     import psycopg
 
     from churn_platform.database import ledger
-    from churn_platform.kafka import topics
+    from churn_platform.positions.backlog import Backlog
 
 ACTIVE: Final = (
     dg.DagsterRunStatus.NOT_STARTED,
@@ -104,7 +104,7 @@ class _State:
         due = now - self.observed >= OBSERVE_SECONDS and not waiting == self.waiting == held == self.held == 0
         return changed or due
 
-    def stuck_at(self, backlog: "topics.Backlog", now: float) -> dict[str, tuple[int, float]]:
+    def stuck_at(self, backlog: "Backlog", now: float) -> dict[str, tuple[int, float]]:
         """What is held back now, and since when: as before, where the transaction is the same."""
         ends = {str(partition): backlog.ends[partition] for partition, count in backlog.held.items() if count}
         known = {partition: since for partition, (end, since) in self.stuck.items() if end == ends.get(partition)}
@@ -123,9 +123,9 @@ def customer_events_sensor(
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for a streaming run when offsets wait and none is live, and for a standby while events flow."""
     from churn_platform.database import environments, ledger, model_versions
-    from churn_platform.kafka import topics
+    from churn_platform.kafka.exceptions import TopicMissingError
+    from churn_platform.positions.backlog import load_backlog
     from churn_platform.stream import planning
-    from churn_platform.stream.exceptions import TopicMissingError
 
     config, now = kafka.stream(), time.time()
     kafka.claim()
@@ -133,7 +133,7 @@ def customer_events_sensor(
         connection.autocommit = True
         environments.note(connection, config.environment)
         try:
-            backlog = topics.backlog(connection, kafka.admin(), config)
+            backlog = load_backlog(connection, kafka.admin(), config)
         except TopicMissingError as error:
             return dg.SkipReason(str(error))
         state = _State.load(context.cursor)
@@ -299,7 +299,7 @@ def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") 
     return missing
 
 
-def _observations(backlog: "topics.Backlog", published: Mapping[int, int]) -> list[dg.AssetObservation]:
+def _observations(backlog: "Backlog", published: Mapping[int, int]) -> list[dg.AssetObservation]:
     """Both topics' lags: offsets that wait to be scored, and those scored that wait to be published."""
     published = {p: published.get(p, position) for p, position in backlog.positions.items()}
     return [

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import uuid_utils
 
-from churn_platform.kafka import clients, topics
+from churn_platform.decoding.events import CUSTOMER_FIELDS
+from churn_platform.environments import created_topics
+from churn_platform.kafka import clients
 from churn_platform.kafka.sending import SLICE_SECONDS, Sender
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.events import CUSTOMER_FIELDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,8 +91,8 @@ def produce(
         raise ValueError(
             "Sending would never end: give a number of events (count), seconds (duration) or a condition (until)."
         )
-    topics.create_missing(clients.admin(config.kafka), config)
-    sender = Sender(config.kafka, config.events_topic)
+    created_topics.create_missing(clients.admin(config.kafka.client), config)
+    sender = Sender(config.kafka.client, config.events_topic)
     produced, started = Produced(), time.monotonic()
     events = _events(rows, mix, random.Random(seed), produced.kinds)  # noqa: S311  a choice of samples, no secret
     while not sender.has_failed:

@@ -12,10 +12,12 @@ from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import metrics, model_versions
 from churn_platform.database.connections import connect
+from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
-from churn_platform.kafka.reader import read_all
+from churn_platform.kafka.reading import read_all
 from churn_platform.monitoring import lookups, pruning
 from churn_platform.operations import outcome_sender
+from churn_platform.positions.backlog import load_backlog
 from churn_platform.schema.reader import read_customers
 from churn_platform.settings import Settings
 from churn_platform.simulation import figures, producer
@@ -138,7 +140,7 @@ class Demo:
         self._progress = progress
         self._limits = limits
         self._config = StreamConfig.from_settings(settings)
-        self._admin = AdminClient(self._config.kafka)
+        self._admin = AdminClient(self._config.kafka.client)
 
     def run(self) -> Outcome:
         """Do every step once.
@@ -148,7 +150,7 @@ class Demo:
         """
         self._prepare_and_train()
         self._require_own_servers()
-        topics.create_missing(self._admin, self._config)
+        created_topics.create_missing(self._admin, self._config)
         with connect(self._config.dsn, autocommit=True, application_name="churn demo") as connection:
             before = self._before(connection)
             sent = self._send_events(connection, before)
@@ -210,7 +212,10 @@ class Demo:
             before = figures.outcomes_read(connection)
             sent = outcome_sender.send(
                 self._config,
-                list(outcome_sender.simulate(connection, days=self._settings.live_window_days)),
+                [
+                    (line.key, line.value)
+                    for line in outcome_sender.simulate(connection, days=self._settings.live_window_days)
+                ],
                 self._settings.outcomes_topic,
             )
             self._require_own_servers()
@@ -250,7 +255,7 @@ class Demo:
                 remedy="The page of the asset champion_model in Dagster shows why.",
             )
         p50, p99 = figures.latency_ms(connection, since=sent.since)
-        predictions = read_all(self._config, self._config.predictions_topic, before.published_to)
+        predictions = read_all(self._config.kafka, self._config.predictions_topic, before.published_to)
         return Outcome(
             raw_rows=self._row_count("raw_customers"),
             cleaned_rows=self._row_count("cleaned_customers"),
@@ -287,7 +292,7 @@ class Demo:
             raise DemoError(f"{job} ended with {status}.", remedy=f"{self._jobs.run_url(run_id)} shows why.")
 
     def _backlog(self, connection: psycopg.Connection) -> int:
-        return topics.backlog(connection, self._admin, self._config).waiting
+        return load_backlog(connection, self._admin, self._config).waiting
 
     def _wait_until_settled(self, connection: psycopg.Connection, what: str) -> None:
         """Wait until every event is read, and every batch that was opened is closed and reported to Dagster."""

@@ -20,22 +20,19 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from churn_platform.database import environments, ledger
 from churn_platform.database.bulk import Rows
 from churn_platform.database.connections import connect
+from churn_platform.database.exceptions import LedgerConflictError
+from churn_platform.decoding.events import MICROSECONDS, DeadLetter, decode
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import check_positions, make_consumer, sort_messages, watermarks
+from churn_platform.kafka.exceptions import RangeLostError, TopicChangedError, TopicMissingError
+from churn_platform.kafka.reading import make_consumer, sort_messages, watermarks
 from churn_platform.kafka.topics import Topic
-from churn_platform.kafka.truncation import Resumed, last_records, resume
+from churn_platform.positions import backlog
+from churn_platform.positions.truncation import Resumed, check_positions, last_records, resume
 from churn_platform.stream import faults
 from churn_platform.stream.commit import Source, prediction_rows, write_rows
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.events import MICROSECONDS, DeadLetter, decode
-from churn_platform.stream.exceptions import (
-    LedgerConflictError,
-    RangeLostError,
-    TopicChangedError,
-    TopicMissingError,
-    UnknownBatchError,
-)
+from churn_platform.stream.exceptions import UnknownBatchError
 from churn_platform.stream.explaining import ExplainerThread
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.publisher import Publication, Publisher
@@ -170,8 +167,8 @@ class BatchLoop:
                 )
             )
             # Clients of Kafka connect while the model is loaded: each would wait half a second for it otherwise.
-            self._admin = clients.admin(config.kafka)
-            self._consumer = make_consumer(config)
+            self._admin = clients.admin(config.kafka.client)
+            self._consumer = make_consumer(config.kafka)
             opened.callback(self._consumer.close)
             self._publisher = Publisher(config, environments.identify(self._connection))
             opened.callback(self._publisher.release)
@@ -288,7 +285,7 @@ class BatchLoop:
             return orphans, Ending.TOPIC
         self._paused = news.paused
         self.follower.follow(self._connection, news.champion)
-        topics.register(self._connection, self._admin, topic, self._config.start)
+        backlog.register(self._connection, self._admin, topic, self._config.start)
         self._opened, self._accepts_until, self._read_before = batch.opened, batch.accepts_until, batch.events
         self._accepts_from = batch.accepts_from or self._config.epoch
         self._positions = ledger.positions_of(self._connection, topic.topic_id)
@@ -403,7 +400,7 @@ class BatchLoop:
         Raises:
             LogTruncatedError: it is not the one that was read.
         """
-        consumer = make_consumer(self._config)
+        consumer = make_consumer(self._config.kafka)
         try:
             resume(consumer, self._topic.name, positions, self._last_records)
         finally:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from churn_platform.database.bulk import Column, Rows, copy_rows
 from churn_platform.database.ledger import HourSums
-from churn_platform.stream.events import KNOWN_MILLISECONDS, MICROSECONDS, UNIX_EPOCH, DeadLetter, dead_letter
+from churn_platform.decoding.events import MICROSECONDS, DeadLetter, dead_letter
+from churn_platform.kafka.messages import KNOWN_MILLISECONDS, UNIX_EPOCH
 from churn_platform.stream.exceptions import InvariantViolation
 from churn_platform.stream.scoring import ScoredEvents
 

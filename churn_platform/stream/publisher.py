@@ -15,14 +15,18 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from churn_platform.database import ledger
 from churn_platform.database.connections import connect
+from churn_platform.environments.config import LANE
+from churn_platform.environments.exceptions import LedgerBehindError
+from churn_platform.environments.published_offsets import offset_metadata, published_offsets
 from churn_platform.kafka import clients
-from churn_platform.kafka.reader import make_consumer, marker_note, markers, read_all
+from churn_platform.kafka.reading import make_consumer, read_all
 from churn_platform.kafka.topics import Topic
 from churn_platform.stream import faults
-from churn_platform.stream.config import LANE, StreamConfig
-from churn_platform.stream.exceptions import LedgerBehindError, PublishError
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.exceptions import PublishError
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.scoring import ScoredEvents
+from churn_platform.transience import is_transient
 
 KAFKA_SECONDS: Final = 15
 # librdkafka may forget to return: a coordinator that goes at the wrong moment lets send_offsets_to_transaction() wait
@@ -138,7 +142,7 @@ class Publisher(threading.Thread):
         """Make the clients; nothing is sent before begin().
 
         Args:
-            environment: id of the environment, which markers carry.
+            environment: id of the environment, which published_offsets carry.
         """
         super().__init__(name="publisher", daemon=True)
         self._config = config
@@ -147,13 +151,13 @@ class Publisher(threading.Thread):
         self._room = threading.Condition()
         self._queued = 0
         self._released = False
-        self._consumer = make_consumer(config)
+        self._consumer = make_consumer(config.kafka)
         # Asked from this thread while the main thread polls, the group's metadata would come seconds late.
         self._group = self._consumer.consumer_group_metadata()
         self._producer = clients.producer(
             {
-                **config.kafka,
-                "transactional.id": f"{config.group}-{LANE}",
+                **config.kafka.client,
+                "transactional.id": f"{config.kafka.group}-{LANE}",
                 "acks": "all",
                 "compression.type": "lz4",
                 "linger.ms": 0,
@@ -184,7 +188,7 @@ class Publisher(threading.Thread):
         Raises:
             LedgerBehindError: the database was restored to an earlier state.
         """
-        require_not_ahead(topic.name, positions, markers(self._consumer, topic, seconds=KAFKA_SECONDS))
+        require_not_ahead(topic.name, positions, published_offsets(self._consumer, topic, seconds=KAFKA_SECONDS))
 
     def begin(self, topic: Topic, positions: Mapping[int, int]) -> None:
         """Start the thread. First it publishes what lies between the marker and these positions of the ledger.
@@ -224,7 +228,8 @@ class Publisher(threading.Thread):
         if error is not None:
             raise PublishError(
                 f"Predictions could not be published to {self._config.predictions_topic!r}: {error}. "
-                f"They are safe in churn_predictions and are published before anything that follows."
+                f"They are safe in churn_predictions and are published before anything that follows.",
+                transient=is_transient(error),
             ) from error
 
     def finish(self, meanwhile: Callable[[], object], *, every: float) -> None:
@@ -303,7 +308,7 @@ class Publisher(threading.Thread):
             if refused:
                 raise KafkaException(refused[0])
         if ends:
-            note = marker_note(self._topic, self._environment)
+            note = offset_metadata(self._topic, self._environment)
             marker = [TopicPartition(self._topic.name, partition, end, note) for partition, end in ends.items()]
             self._within(self._producer.send_offsets_to_transaction, marker, self._group, KAFKA_SECONDS)
         faults.reach(FaultPoint.BEFORE_KAFKA_COMMIT)
@@ -324,7 +329,7 @@ class Publisher(threading.Thread):
         """
         with connect(self._config.dsn, autocommit=True, application_name="churn publisher") as connection:
             for topic_id in ledger.unpublished_topics(connection, self._topic.name, other_than=self._topic.topic_id):
-                # Its markers went with the topic. What the predictions topic itself holds cannot be mistaken.
+                # Its published_offsets went with the topic. What the predictions topic itself holds cannot be mistaken.
                 known, found = (
                     ledger.published_to(connection, topic_id),
                     self._published_positions(connection, topic_id),
@@ -362,7 +367,7 @@ class Publisher(threading.Thread):
         The ledger knows as much of it as was published when a batch last closed; the marker knows the rest.
         """
         known = ledger.published_to(connection, self._topic.topic_id)
-        found = markers(self._consumer, self._topic, seconds=KAFKA_SECONDS)
+        found = published_offsets(self._consumer, self._topic, seconds=KAFKA_SECONDS)
         # Again: the transaction that init_transactions() has settled may have moved them.
         require_not_ahead(self._topic.name, self._positions, found)
         if any(position > known.get(p, 0) and p not in found for p, position in self._positions.items()):
@@ -377,7 +382,7 @@ class Publisher(threading.Thread):
             return {}
         found: dict[int, int] = {}
         decode = msgspec.json.Decoder(_Published).decode
-        for message in read_all(self._config, self._config.predictions_topic):
+        for message in read_all(self._config.kafka, self._config.predictions_topic):
             try:
                 source = decode(message.value() or b"")
             except (ValueError, RecursionError):  # somebody else's message, of which nothing follows

@@ -10,13 +10,15 @@ from confluent_kafka import Message
 
 from churn_platform.database import ledger
 from churn_platform.database.connections import connect
+from churn_platform.decoding.events import DeadLetter, EventColumns, decode
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import offset_of, partition_of, read_ranges
+from churn_platform.kafka.exceptions import RangeLostError
+from churn_platform.kafka.messages import UNIX_EPOCH, offset_of, partition_of
+from churn_platform.kafka.reading import read_ranges
 from churn_platform.operations import dead_letters as letters
 from churn_platform.stream.commit import Source, Written, prediction_rows, write_rows
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.events import UNIX_EPOCH, DeadLetter, EventColumns, decode
-from churn_platform.stream.exceptions import RangeLostError, ReplayError, UnknownBatchError
+from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
 from churn_platform.stream.scoring import Champion, load_champion, score
 
 _FORGET_ROWS: Final = """
@@ -91,7 +93,7 @@ def _source(
     connection: psycopg.Connection, config: StreamConfig, batch: str
 ) -> tuple[Source, dict[int, tuple[int, int]]]:
     recorded = ledger.ranges_of(connection, batch)
-    topic = topics.describe(clients.admin(config.kafka), config.events_topic)
+    topic = topics.describe(clients.admin(config.kafka.client), config.events_topic)
     others = {each.topic_id for each in recorded} - {topic.topic_id}
     if others:
         raise ReplayError(
@@ -156,7 +158,7 @@ def _rows_first(
     Partitions are read in another order each time, but of two events with one id the one that is the row stays it.
     """
     for are_rows in (True, False) if len(rows) < events else (True,):
-        for messages in read_ranges(config, topic, ranges, chunk=config.commit_events):
+        for messages in read_ranges(config.kafka, topic, ranges, chunk=config.commit_events):
             chosen = [each for each in messages if ((partition_of(each), offset_of(each)) in rows) is are_rows]
             if chosen:
                 yield chosen

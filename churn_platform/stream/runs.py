@@ -63,7 +63,7 @@ def materialize(
             f"Still open or never opened: {', '.join(unclosed)}. A run over several batches replays closed ones only; "
             f"leave these out. Nothing was changed."
         )
-    with translate_kafka_errors(config.kafka):
+    with translate_kafka_errors(config.kafka.client):
         result = StreamingRun(config, batch=keys[0], run_id=run_id, log=log, confirm=confirm).run()
     # The lock is free by now: the next run streams while this one ends its own batch.
     late = explain_batch(config.dsn, keys[0], log)

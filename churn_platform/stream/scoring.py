@@ -10,9 +10,9 @@ import psycopg
 from numpy.typing import NDArray
 
 from churn_platform.database import model_versions
+from churn_platform.decoding.events import MICROSECONDS, EventColumns
 from churn_platform.modeling.exceptions import BundleError
 from churn_platform.scoring.bundle import ModelBundle
-from churn_platform.stream.events import MICROSECONDS, EventColumns
 from churn_platform.stream.exceptions import NoChampionError
 
 # A champion that could not be loaded is tried again after so long.

@@ -7,18 +7,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 import psycopg
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 
+from churn_platform.errors import PlatformError
 from churn_platform.stream.batch_loop import BatchLoop, StreamResult
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import (
-    BrokersUnreachableError,
-    LedgerConflictError,
-    PublishError,
-    StreamError,
-    TopicChangedError,
-)
 from churn_platform.stream.scoring import ChampionFollower
+from churn_platform.transience import is_transient
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 3.0
@@ -27,62 +22,7 @@ GIVE_UP_SECONDS: Final = 600.0
 # A hold of the lock that lasted so long was well: the next fault is a new one.
 LONG_HOLD_SECONDS: Final = 60.0
 
-# What brokers and the ways to them do on a bad day. KafkaError.retriable() says it of transactions only.
-TRANSIENT_KAFKA_ERRORS: Final = frozenset(
-    {
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._RESOLVE,
-        KafkaError._TIMED_OUT,
-        KafkaError._TIMED_OUT_QUEUE,
-        KafkaError._MSG_TIMED_OUT,
-        KafkaError._WAIT_COORD,
-        KafkaError._PURGE_QUEUE,
-        KafkaError._PURGE_INFLIGHT,
-        KafkaError._FENCED,
-        KafkaError._FATAL,
-        KafkaError._STATE,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-        KafkaError.INVALID_TXN_STATE,
-        KafkaError.CONCURRENT_TRANSACTIONS,
-        KafkaError.TRANSACTION_COORDINATOR_FENCED,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.NETWORK_EXCEPTION,
-        KafkaError.BROKER_NOT_AVAILABLE,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.REPLICA_NOT_AVAILABLE,
-        KafkaError.NOT_ENOUGH_REPLICAS,
-        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.NOT_CONTROLLER,
-        KafkaError.KAFKA_STORAGE_ERROR,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.UNKNOWN_TOPIC_ID,
-    }
-)
-
 _python_log = logging.getLogger(__name__)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether to try again is the right answer to this error: a server that is away, or another run that took over."""
-    if isinstance(error, PublishError):
-        return error.__cause__ is not None and is_transient(error.__cause__)
-    if isinstance(error, KafkaException):
-        return error.args[0].retriable() or error.args[0].code() in TRANSIENT_KAFKA_ERRORS
-    # Of PostgreSQL's errors those of its operation: connection, restart, full disk, time-outs, deadlocks.
-    return isinstance(
-        error, psycopg.OperationalError | BrokersUnreachableError | LedgerConflictError | TopicChangedError
-    )
 
 
 class StreamingRun:
@@ -127,7 +67,7 @@ class StreamingRun:
             try:
                 self._confirm()
                 self._hold()
-            except (KafkaException, psycopg.OperationalError, StreamError) as error:
+            except (KafkaException, psycopg.OperationalError, PlatformError) as error:
                 if not is_transient(error):
                     raise
                 now = time.monotonic()

@@ -9,7 +9,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.database import model_versions
-from churn_platform.kafka import topics
+from churn_platform.environments import created_topics
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
@@ -23,7 +23,7 @@ def stream(platform: str, bundle_uri: str) -> Iterator[Stream]:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
         model_versions.promote(connection, 1)
     with Stream(StreamConfig.from_settings(settings())) as stream:
-        topics.create_missing(stream.admin, stream.config)
+        created_topics.create_missing(stream.admin, stream.config)
         yield stream
 
 

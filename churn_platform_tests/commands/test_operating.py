@@ -14,6 +14,7 @@ from churn_platform.database import ledger
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.waiting import wait_until
 
 runner = CliRunner(env={"COLUMNS": "200"})
 
@@ -198,7 +199,9 @@ def test_a_retry_that_does_not_say_what_it_means_is_refused(arguments: list[str]
         (["list", "--since", "99999999d"], 2, "before the year 1"),
         (["list", "--since", "9" * 5000 + "s"], 2, "--since"),
         (["list", "--since", "0001-01-01T00:00:00+14:00"], 2, "before the year 1"),
-        (["list", "--since", "9999-12-31T23:59:59-14:00"], 2, "--since"),
+        (["list", "--since", "9999-12-31T23:59:59-14:00"], 2, "after the year 9999"),
+        (["list", "--since", "9999-12-31T23:59:59-05:00"], 2, "after the year 9999"),
+        (["list", "--since", "99990000d"], 2, "before the year 1"),
         (["list", "--since", "2026-02-30"], 2, "expected a moment"),
         (["list", "--since", ""], 2, "expected a moment"),
         (["list", "--since", "0001-01-01"], 0, "No such dead letter"),
@@ -236,6 +239,26 @@ def test_a_reset_to_nowhere_is_refused_in_a_sentence(stream: Stream, arguments: 
     stream.waiting()
     said = run("stream", "reset", "--topic", stream.config.events_topic, *arguments, code=ExitCode.FAILED)
     assert stream.config.events_topic in said or "--to" in said
+
+
+@pytest.mark.parametrize("topic", ["../x", "", "no-such-topic"])
+def test_a_topic_that_cannot_be_recreated_is_refused_before_anything_is_asked(stream: Stream, topic: str) -> None:
+    said = run("stream", "recreate-topic", "--topic", topic, code=ExitCode.FAILED)
+
+    assert f"{topic!r} is not read as events; EVENTS_TOPIC is {stream.config.events_topic!r}" in said
+    assert "Type the topic's name" not in said
+
+
+def test_an_events_topic_that_does_not_exist_is_refused_before_anything_is_asked(stream: Stream) -> None:
+    topic = stream.config.events_topic
+    for future in stream.admin.delete_topics([topic]).values():
+        future.result()
+    wait_until(lambda: topic not in stream.admin.list_topics(timeout=10).topics)
+
+    said = run("stream", "recreate-topic", "--topic", topic, code=ExitCode.FAILED)
+
+    assert topic in said
+    assert "Type the topic's name" not in said
 
 
 def test_a_database_without_the_schema_and_a_login_without_rights_are_said_so(

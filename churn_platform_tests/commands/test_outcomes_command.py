@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.kafka import topics
-from churn_platform.kafka.reader import read_all
+from churn_platform.kafka.reading import read_all
 from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.settings import settings
@@ -29,7 +29,7 @@ def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
 
 def sent(stream: Stream) -> list[Message]:
     """What the outcomes topic holds."""
-    return list(read_all(stream.config, settings().outcomes_topic))
+    return list(read_all(stream.config.kafka, settings().outcomes_topic))
 
 
 def fields(message: Message) -> dict[str, object]:
@@ -72,8 +72,10 @@ def test_a_share_of_bad_outcomes_is_refused_when_it_is_read(stream: Stream) -> N
     stream.send([event(number) for number in range(60)])
     stream.stream()
 
-    run("send", "--count", "50", "--bad", "1", "--seed", "3")
+    said = run("send", "--count", "50", "--bad", "1", "--seed", "3")
 
+    assert "50 outcomes" in said
+    assert "among them 50 bad" in said
     assert take(stream) == IngestResult(refused=50)
     assert stream.value("select count(distinct reason) from refused_outcomes") != 1
 
@@ -129,6 +131,10 @@ def test_a_file_with_a_wrong_line_is_not_sent_and_the_line_is_named(stream: Stre
             "CustomerId,true_churn_label\nMüller,1\n".encode("latin-1"),
             "is not in UTF-8: byte 29 is 0xfc",
         ),
+        ("outcomes.json", '{"CustomerId": 1, "true_churn_label": 1}\n'.encode("utf-16"), "is in UTF-16-LE"),
+        ("outcomes.json", '{"CustomerId": 1, "true_churn_label": 1}\n'.encode("utf-16-be"), "is in UTF-16-BE"),
+        ("outcomes.json", '{"CustomerId": 1, "true_churn_label": 1}\n'.encode("utf-32"), "is in UTF-32-LE"),
+        ("outcomes.csv", "CustomerId,true_churn_label\n1,1\n".encode("utf-16"), "is in UTF-16-LE"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes | None, problem: str) -> None:
@@ -136,6 +142,49 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
         (tmp_path / name).write_bytes(content)
 
     assert problem in run("send", "--from", str(tmp_path / name), code=ExitCode.FAILED)
+
+
+@pytest.mark.usefixtures("stream")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("outcomes.json", ""), ("outcomes.json", "\n \n"), ("outcomes.csv", ""), ("outcomes.csv", "true_churn_label\n")],
+)
+def test_a_file_without_outcomes_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+
+    assert "the file has no outcomes" in run("send", "--from", str(tmp_path / name), code=ExitCode.USAGE)
+
+
+def test_a_line_above_the_limit_of_a_message_is_refused_with_the_limit(stream: Stream, tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.json"
+    good = {"CustomerId": 1, "true_churn_label": 1}
+    file.write_text(f"{json.dumps(good)}\n{json.dumps({**good, 'note': 'x' * 3_000_000})}\n")
+
+    said = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
+
+    assert "Line 2: The outcome has 3,000,052 bytes, more than the limit of 999,000 bytes" in said
+    assert "Is Kafka up?" not in said
+    run("send", "--from", str(file), "--skip-wrong", code=ExitCode.CHECK_FAILED)
+    assert take(stream) == IngestResult(left=1)
+
+
+def test_the_longest_outcome_is_sent(stream: Stream, tmp_path: Path) -> None:
+    start = '{"true_churn_label": 1, "event_id": "' + "x" * 200 + '", "note": "'
+    (tmp_path / "one.json").write_text(start + "x" * (999_000 - len(start) - 2) + '"}')
+
+    run("send", "--from", str(tmp_path / "one.json"))
+
+    assert take(stream) == IngestResult(left=1)
+
+
+def test_a_csv_row_with_more_values_than_the_header_is_refused(stream: Stream, tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.csv"
+    file.write_text("CustomerId,true_churn_label\n1,1\n2,0,1,5\n3,0\n")
+
+    said = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
+
+    assert "Line 3: The row has 4 values, but the header has 2 columns." in said
+    assert settings().outcomes_topic not in stream.admin.list_topics(timeout=10).topics
 
 
 def test_what_is_for_simulated_outcomes_is_refused_with_a_file() -> None:

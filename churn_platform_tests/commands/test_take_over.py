@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import environments
+from churn_platform.environments.exceptions import EnvironmentConflictError
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, EMBEDDED_MARKER
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
-from churn_platform.stream.exceptions import EnvironmentConflictError
 from churn_platform_tests.conftest import forget_settings
 from churn_platform_tests.stream.streams import Stream
 from churn_platform_tests.waiting import wait_until
@@ -34,7 +34,7 @@ def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
 def second_checkout(stack: Stack, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of a stack whose PostgreSQL is embedded; all else that it is told is what the first one was told."""
     assert stack.is_up
-    assert stream.config.group
+    assert stream.config.kafka.group
     with tempfile.TemporaryDirectory(prefix="churn-tests-") as folder:  # a short path, unlike pytest's own
         Path(folder).chmod(0o711)  # root's PostgreSQL runs as another user
         local = Path(folder) / "local"
@@ -69,7 +69,7 @@ def test_a_second_checkout_is_refused_and_takes_over_by_its_own_command(stream: 
 
     said = run("stream", "take-over", typed=f"{first}\n")
 
-    assert f"'{stream.config.group}-0'" in said
+    assert f"'{stream.config.kafka.group}-0'" in said
     assert "Taken over" in said
     assert "nothing was changed" in run("stream", "take-over")
     with the_second(second_checkout) as started:
@@ -84,7 +84,7 @@ def test_prepare_in_a_second_checkout_changes_nothing(
     stream.stream(idle_seconds=0.5)
     config = stream.config
     monkeypatch.setenv("PREDICTIONS_TOPIC", config.predictions_topic)
-    monkeypatch.setenv("STREAM_GROUP", config.group)
+    monkeypatch.setenv("STREAM_GROUP", config.kafka.group)
     forget_settings()
 
     said = run("prepare", "--logins", code=ExitCode.IN_USE)

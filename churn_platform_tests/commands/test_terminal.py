@@ -23,7 +23,7 @@ from churn_platform.commands.completion import Shell
 from churn_platform.commands.program import BROKEN_PIPE, Program
 from churn_platform.commands.terminal import ExitCode, ProgressReporter
 from churn_platform.local.stack import Stack
-from churn_platform.settings import PROJECT_ROOT
+from churn_platform.settings import PROJECT_ROOT, load_settings
 from churn_platform_tests.commands.tree import KEYS, PAGE, commands, parse
 from churn_platform_tests.conftest import forget_settings
 from churn_platform_tests.stream.streams import Stream
@@ -211,6 +211,49 @@ def test_a_wrong_setting_is_named_with_the_way_out(words: list[str], monkeypatch
     assert problem.startswith("BATCH_SECONDS: Input should be a valid number")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("STREAM_START", "garbage", "earliest, latest or an ISO 8601 timestamp"),
+        ("STREAM_START", "1969-12-31T23:59:59Z", "not before 1970"),
+        ("EVENTS_TOPIC", "../x", "a name of a Kafka topic"),
+        ("OUTCOMES_TOPIC", "..", "a name of a Kafka topic"),
+        ("TRAINING_CRON", "every night", "five fields of a cron schedule"),
+        ("DATA_PREPARATION_CRON", "61 * * * *", "five fields of a cron schedule"),
+        ("CALL_COST", "5", "KEPT_CUSTOMER_VALUE and CALL_SUCCESS_RATE not set"),
+    ],
+)
+@pytest.mark.parametrize("words", [["status"], ["settings"], ["verify"], ["outcomes", "send"]])
+def test_a_value_that_is_used_later_is_refused_by_every_command(
+    words: list[str], variable: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    forget_settings()
+
+    outcome = runner.invoke(app, words)
+
+    assert outcome.exit_code == ExitCode.FAILED
+    assert expected in outcome.stderr
+    assert variable in outcome.stderr or variable == "CALL_COST"
+    assert "Traceback" not in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("STREAM_START", "2026-11-24"),
+        ("STREAM_START", "latest"),
+        ("TRAINING_CRON", "*/5 1-3,7 L * mon-fri"),
+        ("TRAINING_CRON", "@daily"),
+        ("DATA_PREPARATION_CRON", "0 0 1 jan 1#2"),
+    ],
+)
+def test_a_value_that_is_used_later_is_taken(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+
+    assert getattr(load_settings(), variable.lower()) == value
+
+
 # Colours and progress
 
 
@@ -333,7 +376,11 @@ def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
     assert values["CHURN_ENVIRONMENT"] == "münchen ✓"
 
 
-@pytest.mark.parametrize("words", ["settings", "settings --json", "settings --format markdown"])
+@pytest.mark.parametrize(
+    "words",
+    ["settings", "settings --json", "settings --format markdown", "completion bash"]
+    + [f"{group} --help".strip() for group in ("", "stream", "dlq list", "verify")],
+)
 def test_a_reader_that_leaves_early_is_no_answer(words: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -342,6 +389,16 @@ def test_a_reader_that_leaves_early_is_no_answer(words: str) -> None:
 
     os.close(writing)
     assert (outcome.returncode, outcome.stderr) == (BROKEN_PIPE, b"")
+
+
+def test_a_reader_of_errors_that_leaves_early_is_no_answer() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    outcome = subprocess.run([CHURN, "nonsense"], stdout=subprocess.PIPE, stderr=writing, check=False)
+
+    os.close(writing)
+    assert (outcome.returncode, outcome.stdout) == (BROKEN_PIPE, b"")
 
 
 def test_a_fault_of_the_platforms_own_is_no_answer() -> None:

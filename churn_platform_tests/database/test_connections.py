@@ -18,8 +18,7 @@ from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.operations import verification
 from churn_platform_tests.conftest import copy_database
-from churn_platform_tests.stream.conftest import new_stream
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, new_stream
 
 OTHERWISE = {
     "client_encoding": "LATIN1",

@@ -9,16 +9,16 @@ import pytest
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
+from churn_platform.decoding.events import FIELDS
 from churn_platform.files.artifacts import FOLDERS
 from churn_platform.operations import dead_letters
 from churn_platform.operations.dead_letters import Chosen
 from churn_platform.settings import PROJECT_ROOT
-from churn_platform.stream.events import FIELDS
 from churn_platform.stream.planning import LONGEST_WAIT_SECONDS
 from churn_platform_tests.commands.conftest import stream
+from churn_platform_tests.decoding.test_events import EVENT, GOOD, reason
 from churn_platform_tests.documentation.pages import PAGES, fences
 from churn_platform_tests.stream.streams import Stream, event
-from churn_platform_tests.stream.test_events import EVENT, GOOD, reason
 
 __all__ = ["stream"]
 

@@ -14,14 +14,15 @@ from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # re-e
 from churn_platform.database import environments, ledger
 from churn_platform.environments.claims import Claims, Kind
 from churn_platform.environments.environment_guard import EnvironmentGuard
+from churn_platform.environments.exceptions import ClaimsError, EnvironmentConflictError
+from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import topics
-from churn_platform.kafka.reader import make_consumer, markers
+from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.stack import Stack
+from churn_platform.operations import verification
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import EnvironmentConflictError, StreamError
 from churn_platform_tests.conftest import copy_database
-from churn_platform_tests.stream.conftest import register_champion
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, register_champion, with_changes
 from churn_platform_tests.waiting import wait_until
 
 
@@ -36,7 +37,7 @@ def other(stream: Stream, stack: Stack, template_database: str, bundle_uri: str)
 
 def claim(stream: Stream, **changes: Any) -> str:
     """Claim what this environment writes to; its id."""
-    with EnvironmentGuard(stream.connection, stream.admin, replace(stream.config, **changes)) as guard:
+    with EnvironmentGuard(stream.connection, stream.admin, with_changes(stream.config, **changes)) as guard:
         return guard.claim()
 
 
@@ -74,7 +75,10 @@ def test_a_second_environment_on_the_same_topics_and_group_publishes_nothing(str
 
     said = str(refused.value)
     first = environments.identify(stream.connection)
-    assert f"The consumer group '{stream.config.group}', with its transactional id '{stream.config.group}-0'" in said
+    assert (
+        f"The consumer group '{stream.config.kafka.group}', with its transactional id '{stream.config.kafka.group}-0'"
+        in said
+    )
     assert f"The predictions topic '{stream.config.predictions_topic}' (id " in said
     assert f"belongs to environment {first} ('{stream.config.environment}') since 20" in said
     assert "churn stream take-over" in said
@@ -90,15 +94,35 @@ def test_either_of_topic_and_group_is_refused_alone_before_anything_was_publishe
     stream: Stream, other: Stream, own: str
 ) -> None:
     claim(stream)
-    changes = {own: f"{getattr(other.config, own)}-of-the-second"}
+    shared = {"group": other.config.kafka.group, "predictions_topic": other.config.predictions_topic}
+    changes: dict[str, Any] = {own: f"{shared[own]}-of-the-second"}
 
     with pytest.raises(EnvironmentConflictError) as refused:
         other.stream(**changes)
 
-    assert (stream.config.group in str(refused.value)) == (own == "predictions_topic")
+    assert (stream.config.kafka.group in str(refused.value)) == (own == "predictions_topic")
     assert (stream.config.predictions_topic in str(refused.value)) == (own == "group")
     if own == "predictions_topic":
         assert changes[own] not in other.admin.list_topics(timeout=10).topics
+
+
+def test_verification_tells_what_another_environment_published_before_a_take_over(
+    stream: Stream, other: Stream
+) -> None:
+    stream.send([event(number) for number in range(9)])
+    stream.stream()
+    take_over(other)
+    stream.send([event(number) for number in range(9, 12)])
+    other.stream()  # events that both have read are published by both
+
+    found = {law.name: law for law in verification.verify(other.config)}
+
+    assert [law.broken for law in found.values() if not law.holds] == []
+    assert found["published"].figures["by_another_environment"] == 9
+    assert found["published"].figures["published"] == 12
+    assert "9 published by another environment" in found["published"].says
+    other.connection.execute("delete from churn_predictions where kafka_offset = 0")
+    assert "published" in [law.name for law in verification.verify(other.config) if not law.holds]
 
 
 def test_two_environments_may_read_one_events_topic(stream: Stream, other: Stream) -> None:
@@ -106,12 +130,12 @@ def test_two_environments_may_read_one_events_topic(stream: Stream, other: Strea
     stream.stream()
     own: dict[str, Any] = {
         "predictions_topic": f"{stream.config.predictions_topic}-staging",
-        "group": f"{stream.config.group}-staging",
+        "group": f"{stream.config.kafka.group}-staging",
     }
 
     assert other.stream(**own).events == 9
 
-    staging = Stream(replace(other.config, **own))
+    staging = Stream(with_changes(other.config, **own))
     assert staging.published_ids() == other.table_ids()
     assert len(stream.published_ids()) == 9
 
@@ -124,7 +148,7 @@ def test_a_topic_that_was_deleted_and_created_again_is_nobodys(stream: Stream, o
     stream.admin.create_topics([NewTopic(name, 3)])[name].result()
     wait_until(lambda: name in stream.admin.list_topics(timeout=10).topics)
 
-    second = claim(other, group=f"{other.config.group}-of-the-second")
+    second = claim(other, group=f"{other.config.kafka.group}-of-the-second")
 
     assert holder(other.config, other) == second
     with pytest.raises(EnvironmentConflictError, match="predictions topic"):
@@ -218,9 +242,9 @@ def test_taking_over_moves_what_was_claimed_and_refuses_the_former_owner(stream:
     assert set(other.table_ids()) <= set(stream.published_ids())
     assert len(other.published()) == 18
     events = topics.describe(other.admin, other.config.events_topic)
-    consumer = make_consumer(other.config)
+    consumer = make_consumer(other.config.kafka)
     try:
-        assert sum(markers(consumer, events, seconds=10).values()) >= 9
+        assert sum(published_offsets(consumer, events, seconds=10).values()) >= 9
     finally:
         consumer.close()
 
@@ -262,17 +286,17 @@ def test_published_offsets_of_another_environment_are_refused_where_the_claims_t
 
 
 def test_a_claims_topic_that_forgets_is_refused(stream: Stream) -> None:
-    name = f"forgetful-{stream.config.group}"
+    name = f"forgetful-{stream.config.kafka.group}"
     stream.admin.create_topics([NewTopic(name, 1)])[name].result()
     wait_until(lambda: name in stream.admin.list_topics(timeout=10).topics)
 
-    with pytest.raises(StreamError, match=r"has cleanup\.policy=delete, expected compact"):
+    with pytest.raises(ClaimsError, match=r"has cleanup\.policy=delete, expected compact"):
         claim(stream, claims_topic=name)
 
 
 def test_what_is_no_claim_in_the_topic_is_passed_over(stream: Stream) -> None:
     claim(stream)
-    producer = Producer(stream.config.kafka)
+    producer = Producer(stream.config.kafka.client)
     for key, value in ((b"theirs", b"not JSON"), (None, b"{}"), (b"theirs", b"{}")):
         producer.produce(stream.config.claims_topic, value, key)
     assert producer.flush(10) == 0

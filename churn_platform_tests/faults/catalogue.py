@@ -16,8 +16,9 @@ import psycopg
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # re-exported
 
 from churn_platform.database import model_versions
+from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
-from churn_platform.stream.exceptions import TopicMissingError
+from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.stream.faults import FaultPoint
 from churn_platform_tests.faults.orders import Order
 from churn_platform_tests.faults.platform import LONGEST_WAIT, FaultyPlatform, ended, kill
@@ -110,7 +111,7 @@ def kill_and_lose_the_markers(platform: FaultyPlatform) -> Struck:
         at = kill(victim)
     successor = platform.orders.wait_for_hit(FaultPoint.AFTER_LOCK).pid
     try:
-        for deleted in platform.admin.delete_consumer_groups([platform.config.group]).values():
+        for deleted in platform.admin.delete_consumer_groups([platform.config.kafka.group]).values():
             deleted.result()
     finally:
         _continue(successor)
@@ -420,7 +421,7 @@ def topic_made_anew(platform: FaultyPlatform) -> Struck:
         deleted.result()
 
     def is_new() -> bool:
-        topics.create_missing(platform.admin, platform.config)
+        created_topics.create_missing(platform.admin, platform.config)
         try:
             return topics.describe(platform.admin, name).topic_id != old
         except TopicMissingError:

@@ -15,12 +15,14 @@ import psycopg
 from pydantic import SecretStr
 
 from churn_platform.database import ledger, model_versions
+from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.reader import make_consumer, markers
+from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.configuration import DAGSTER, SERVICES
 from churn_platform.local.ports import ANY_FREE_PORTS, is_free
 from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import is_supervisor, left_over
+from churn_platform.positions import backlog
 from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import load_settings
 from churn_platform.simulation.producer import Mix, rows_of
@@ -104,7 +106,7 @@ class FaultyPlatform(Running):
             "database_url": SecretStr(self.stack.addresses["postgres"]),
         }
         self.config = StreamConfig.from_settings(load_settings().model_copy(update=addresses))
-        self.admin = clients.admin(self.config.kafka)
+        self.admin = clients.admin(self.config.kafka.client)
         customers = rows_of(generate_customers(1_500, seed=self.load.seed))
         self.traffic = Traffic(self.config, customers, rate=self.load.rate, mix=MIX, seed=self.load.seed)
         self._make_champions()
@@ -260,14 +262,14 @@ class FaultyPlatform(Running):
 
     def waiting(self) -> int:
         """Offsets that wait to be read."""
-        return topics.backlog(self.connection, self.admin, self.config).waiting
+        return backlog.load_backlog(self.connection, self.admin, self.config).waiting
 
     def all_published(self) -> bool:
-        """Whether the markers stand where the ledger does."""
+        """Whether the published_offsets stand where the ledger does."""
         topic = topics.describe(self.admin, self.config.events_topic)
-        consumer = make_consumer(self.config)
+        consumer = make_consumer(self.config.kafka)
         try:
-            published = markers(consumer, topic, seconds=10)
+            published = published_offsets(consumer, topic, seconds=10)
         finally:
             consumer.close()
         positions = ledger.positions_of(self.connection, topic.topic_id)

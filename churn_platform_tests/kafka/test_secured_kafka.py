@@ -26,6 +26,7 @@ from churn_platform.commands.terminal import output
 from churn_platform.database import model_versions
 from churn_platform.environments.claims import Claims
 from churn_platform.kafka import clients, topics
+from churn_platform.kafka.exceptions import BrokerRefusedError, BrokersUnreachableError, KafkaSettingsError
 from churn_platform.local.ports import ANY_FREE_PORTS, HOST
 from churn_platform.local.stack import Stack
 from churn_platform.operations import status
@@ -33,7 +34,6 @@ from churn_platform.orchestration.resources import kafka as kafka_resource
 from churn_platform.settings import settings
 from churn_platform.stream import streaming_run
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import BrokerRefusedError, BrokersUnreachableError, KafkaSettingsError
 from churn_platform_tests.kafka.secured import PASSWORDS, Authority, SecuredBroker, secured_broker
 from churn_platform_tests.orchestration.test_stream_sensors import Ticks
 from churn_platform_tests.stream.streams import Stream
@@ -285,7 +285,7 @@ def test_a_user_without_the_right_to_see_topics_is_told_which_rights_it_takes(
 
 def _grant(config: StreamConfig, *rights: tuple[ResourceType, str, AclOperation]) -> None:
     """Rights for the intruder."""
-    admin = clients.admin(config.kafka)
+    admin = clients.admin(config.kafka.client)
     granted = admin.create_acls(
         [
             AclBinding(
@@ -304,7 +304,7 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
     user.sets(broker.environment())
     user.churn("produce", "--count", "30")
     config = StreamConfig.from_settings(settings())
-    with Claims(clients.admin(config.kafka), config) as claims:
+    with Claims(clients.admin(config.kafka.client), config) as claims:
         claims.create_topic()
     _grant(
         config,
@@ -315,10 +315,10 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
         (ResourceType.TOPIC, config.claims_topic, AclOperation.DESCRIBE),
         (ResourceType.TOPIC, config.claims_topic, AclOperation.READ),
         (ResourceType.TOPIC, config.claims_topic, AclOperation.WRITE),
-        (ResourceType.GROUP, config.group, AclOperation.READ),
-        (ResourceType.GROUP, config.group, AclOperation.DESCRIBE),
-        (ResourceType.TRANSACTIONAL_ID, f"{config.group}-0", AclOperation.WRITE),
-        (ResourceType.TRANSACTIONAL_ID, f"{config.group}-0", AclOperation.DESCRIBE),
+        (ResourceType.GROUP, config.kafka.group, AclOperation.READ),
+        (ResourceType.GROUP, config.kafka.group, AclOperation.DESCRIBE),
+        (ResourceType.TRANSACTIONAL_ID, f"{config.kafka.group}-0", AclOperation.WRITE),
+        (ResourceType.TRANSACTIONAL_ID, f"{config.kafka.group}-0", AclOperation.DESCRIBE),
     )
     user.sets(broker.environment("intruder"))
 
@@ -330,6 +330,7 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
         _grant(config, (ResourceType.TOPIC, config.events_topic, AclOperation.READ))
         assert stream.stream().events == 30
         assert stream.published_ids() == stream.table_ids()
+    assert "Every law holds" in user.churn("verify")
 
 
 def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_make_it_and_writes_nothing(
@@ -342,7 +343,7 @@ def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_make_it_and_write
         config,
         *((ResourceType.TOPIC, config.events_topic, each) for each in (AclOperation.DESCRIBE, AclOperation.READ)),
         *((ResourceType.TOPIC, config.predictions_topic, each) for each in (AclOperation.DESCRIBE, AclOperation.WRITE)),
-        *((ResourceType.GROUP, config.group, each) for each in (AclOperation.DESCRIBE, AclOperation.READ)),
+        *((ResourceType.GROUP, config.kafka.group, each) for each in (AclOperation.DESCRIBE, AclOperation.READ)),
     )
     user.sets(broker.environment("intruder"))
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from mlflow import MlflowClient
 from psycopg.conninfo import conninfo_to_dict
+from typer.testing import CliRunner
 
+from churn_platform.cli import app
+from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import migrations
 from churn_platform.local import postgres
 from churn_platform.local.errors import StackError
@@ -24,6 +28,7 @@ from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.progress import Phase, Step
 from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import left_over, runtime_folder
+from churn_platform_tests.conftest import forget_settings
 from churn_platform_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -125,6 +130,33 @@ def test_the_owners_password_is_in_no_environment(stack: Stack) -> None:
 
     assert len(environments) > 1
     assert not [value for each in environments for value in each.values() if password in value]
+
+
+def test_a_supervisor_that_is_frozen_is_named_and_nothing_hangs(
+    sandbox: Sandbox, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = sandbox.stack({"KAFKA_BOOTSTRAP_SERVERS": stack.addresses["kafka"]})
+    own.start()
+    pid = int((runtime_folder(own.local) / "supervisord.pid").read_text())
+    monkeypatch.setenv("CHURN_LOCAL", str(own.local))
+    forget_settings()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for words in ("status", "up", "down", "verify", "stream pause"):
+            began = time.monotonic()
+            said = CliRunner().invoke(app, words.split())
+
+            assert said.exit_code == ExitCode.FAILED, said.output
+            assert time.monotonic() - began < 12
+            assert f"supervisord (process {pid})" in said.output
+            assert f"kill -CONT {pid}" in said.output
+        assert (own.local / "env").exists()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        monkeypatch.undo()
+        forget_settings()
+
+    assert own.is_ready("postgres")
 
 
 def test_a_stack_of_before_there_were_roles_is_upgraded_in_place(sandbox: Sandbox, stack: Stack) -> None:

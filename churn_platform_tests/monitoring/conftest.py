@@ -15,8 +15,7 @@ from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
-from churn_platform_tests.stream.conftest import new_stream
-from churn_platform_tests.stream.streams import Stream
+from churn_platform_tests.stream.streams import Stream, new_stream
 
 _number = itertools.count(1)
 

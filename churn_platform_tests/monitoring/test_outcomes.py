@@ -2,8 +2,9 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import LiteralString
 from uuid import UUID
 
 import psycopg
@@ -14,13 +15,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from churn_platform.database.exceptions import LedgerConflictError
+from churn_platform.decoding.events import canonical_event_id
 from churn_platform.kafka import topics
+from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.local.stack import Stack
 from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
-from churn_platform.operations import outcome_reset
-from churn_platform.stream.events import canonical_event_id
-from churn_platform.stream.exceptions import LedgerConflictError, RangeLostError, ResetError
+from churn_platform.operations import outcome_reset, outcome_verification
+from churn_platform.operations.exceptions import ResetError
+from churn_platform.operations.verification import Law
 from churn_platform_tests.monitoring.conftest import Outcomes
 from churn_platform_tests.stream.messages import MEGABYTE, bad_values
 from churn_platform_tests.waiting import wait_until
@@ -51,6 +55,81 @@ def rows(outcome_topic: Outcomes, table: str = "customer_outcomes") -> int:
     found = outcome_topic.connection.execute(query).fetchone()
     assert found is not None
     return int(found[0])
+
+
+def law(outcome_topic: Outcomes) -> Law:
+    """The law of the outcomes, of what was received in the last 30 days."""
+    info = outcome_topic.connection.info
+    config = replace(outcome_topic.config, dsn=make_conninfo(info.dsn, password=info.password))
+    since = datetime.now(UTC) - timedelta(days=30)
+    return outcome_verification.verify(config, outcome_topic.topic, complete_since=since)
+
+
+def test_each_message_is_stored_refused_or_skipped(outcome_topic: Outcomes) -> None:
+    assert law(outcome_topic).holds
+    outcome_topic.make()
+    assert law(outcome_topic).figures["messages"] == 0
+    outcome_topic.send(*[LEFT, STAYED] * 4, b"{", partition=0)
+    outcome_topic.take()
+    outcome_topic.send(*[LEFT] * 3, partition=0)
+    config = outcome_topic.config
+    move = outcome_reset.plan(outcome_topic.connection, config, topic=outcome_topic.topic, partition=0, to="11")
+    assert move is not None
+    outcome_reset.apply(outcome_topic.connection, move, reason="not wanted")
+    outcome_topic.take()
+    outcome_topic.delete_before(2)
+    outcome_topic.send(LEFT)  # not read yet
+
+    found = law(outcome_topic)
+
+    assert found.broken == []
+    assert found.figures == {
+        "messages": 12, "outcomes": 9, "refused": 1, "skipped": 2, "deleted": 2, "partitions": 1, "broken": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("delete from customer_outcomes where kafka_offset = 1", "[0] offset 1 was read over"),
+        ("delete from refused_outcomes", "[0] offset 2 was read over"),
+        ("update outcome_positions set next_offset = next_offset + 1", "ends at 3, but was read up to 4"),
+        ("update customer_outcomes set kafka_offset = 7 where kafka_offset = 1", "but the position is 3"),
+        (
+            "insert into refused_outcomes (topic_id, kafka_partition, kafka_offset, reason) "
+            "select topic_id, kafka_partition, 1, '' from refused_outcomes",
+            "[0] offset 1 counts twice",
+        ),
+    ],
+)
+def test_an_outcome_that_is_lost_or_counts_twice_is_found(
+    outcome_topic: Outcomes, damage: LiteralString, words: str
+) -> None:
+    outcome_topic.make()
+    outcome_topic.send(LEFT, STAYED, b"{", partition=0)
+    outcome_topic.take()
+    assert law(outcome_topic).holds
+
+    outcome_topic.connection.execute(damage)
+
+    found = law(outcome_topic)
+    assert not found.holds
+    assert words in " ".join(found.broken)
+
+
+def test_outcomes_deleted_because_of_their_age_are_not_missed(outcome_topic: Outcomes) -> None:
+    outcome_topic.make()
+    outcome_topic.send(LEFT, STAYED, partition=0)
+    outcome_topic.take()
+    outcome_topic.connection.execute("update outcome_reads set opened = opened - interval '40 days'")
+    outcome_topic.connection.execute("delete from customer_outcomes")
+    outcome_topic.send(LEFT, partition=0)
+    outcome_topic.take()
+
+    found = law(outcome_topic)
+
+    assert found.broken == []
+    assert found.figures["messages"] == 1
 
 
 def test_a_topic_that_does_not_exist_has_nothing_to_read(outcome_topic: Outcomes) -> None:

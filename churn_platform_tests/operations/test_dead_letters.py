@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from churn_platform.decoding.events import positional_id
 from churn_platform.operations import dead_letters, verification
 from churn_platform.operations.dead_letters import Chosen, Corrected, Letter, State
-from churn_platform.stream.events import positional_id
-from churn_platform.stream.exceptions import DeadLetterError, ReplayError
+from churn_platform.operations.exceptions import DeadLetterError
+from churn_platform.stream.exceptions import ReplayError
 from churn_platform_tests.stream.streams import CUSTOMER, Stream, event
 
 

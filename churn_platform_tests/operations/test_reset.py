@@ -5,9 +5,10 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from churn_platform.database import ledger
+from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.operations import reset, verification
+from churn_platform.operations.exceptions import ResetError
 from churn_platform.operations.reset import Move
-from churn_platform.stream.exceptions import RangeLostError, ResetError
 from churn_platform_tests.stream.streams import Stream, event
 
 

@@ -13,11 +13,12 @@ from psycopg.conninfo import make_conninfo
 
 from churn_platform.database import ledger
 from churn_platform.kafka import topics
+from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.local.stack import Stack
 from churn_platform.operations import status
+from churn_platform.positions import backlog
 from churn_platform.settings import settings
-from churn_platform.stream.exceptions import RangeLostError
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, with_changes
 from churn_platform_tests.waiting import wait_until
 
 
@@ -133,7 +134,7 @@ def test_before_the_first_look_of_the_sensor_no_position_is_made_up(stream: Stre
 def test_a_topic_read_from_its_end_has_nothing_to_publish(stream: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     described = topics.describe(stream.admin, stream.config.events_topic)
-    topics.register(stream.connection, stream.admin, described, "latest")
+    backlog.register(stream.connection, stream.admin, described, "latest")
 
     assert status.look(stream.config).unpublished == 0
 
@@ -160,7 +161,7 @@ def test_a_database_that_does_not_answer_leaves_what_kafka_says(stream: Stream) 
 
 
 def test_brokers_that_do_not_answer_leave_what_the_ledger_says(stream: Stream) -> None:
-    found = status.look(replace(stream.config, kafka={**stream.config.kafka, "bootstrap.servers": "127.0.0.1:1"}))
+    found = status.look(with_changes(stream.config, client={"bootstrap.servers": "127.0.0.1:1"}))
 
     (problem,) = found.problems
     assert "Kafka at 127.0.0.1:1 does not answer" in problem
@@ -189,7 +190,7 @@ def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_i
     stream.send([event(number) for number in range(3)], partition=1)
     stream.stream()
     began = datetime.now(UTC) - timedelta(hours=1)
-    producer = Producer({**stream.config.kafka, "transactional.id": f"of {stream.config.events_topic}"})
+    producer = Producer({**stream.config.kafka.client, "transactional.id": f"of {stream.config.events_topic}"})
     producer.init_transactions(30)
     producer.begin_transaction()
     for number in range(5):
@@ -233,7 +234,7 @@ def test_every_partition_that_was_damaged_is_named_at_once(stream: Stream) -> No
 
 
 def test_a_login_without_rights_is_refused_and_said_so(stream: Stream, stack: Stack) -> None:
-    login = f"nobody_{stream.config.group.rsplit('-', 1)[-1]}"
+    login = f"nobody_{stream.config.kafka.group.rsplit('-', 1)[-1]}"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
         owner.execute(sql.SQL("create role {} login password 'x'").format(sql.Identifier(login)))
 

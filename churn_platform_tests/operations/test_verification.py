@@ -13,6 +13,7 @@ from confluent_kafka import Producer, TopicPartition
 from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.database.metrics import daily_figures, hourly_figures
+from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.local.stack import Stack
 from churn_platform.operations import reset, verification
@@ -20,8 +21,7 @@ from churn_platform.operations.extracts import Ranges
 from churn_platform.operations.verification import Law
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database
-from churn_platform_tests.stream.conftest import new_stream
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, new_stream
 from churn_platform_tests.waiting import wait_until
 
 
@@ -37,7 +37,7 @@ def broken(stream: Stream) -> set[str]:
 
 def abort(stream: Stream, values: Sequence[dict[str, object]]) -> None:
     """Send events in a transaction that is aborted."""
-    producer = Producer({**stream.config.kafka, "transactional.id": f"aborted-{stream.config.group}"})
+    producer = Producer({**stream.config.kafka.client, "transactional.id": f"aborted-{stream.config.kafka.group}"})
     producer.init_transactions(30)
     producer.begin_transaction()
     for value in values:
@@ -48,7 +48,7 @@ def abort(stream: Stream, values: Sequence[dict[str, object]]) -> None:
 
 def publish(stream: Stream, value: bytes) -> None:
     """Put a message into the predictions topic by hand."""
-    producer = Producer(stream.config.kafka)
+    producer = Producer(stream.config.kafka.client)
     producer.produce(stream.config.predictions_topic, value)
     assert producer.flush(30) == 0
 
@@ -268,15 +268,20 @@ def test_a_prediction_too_many_in_the_topic_is_found(own: Stream, changes: dict[
     assert broken(own) == {"published"}
 
 
-def test_a_message_that_is_no_prediction_is_found(own: Stream) -> None:
-    publish(own, b"hello")
+def test_foreign_messages_in_the_predictions_topic_are_counted_and_break_no_law(own: Stream) -> None:
+    for value in (b"hello", b'{"some": "other JSON"}'):
+        publish(own, value)
 
-    assert broken(own) == {"published"}
+    found = laws(own)
+
+    assert [law.broken for law in found.values() if not law.holds] == []
+    assert found["published"].figures["foreign"] == 2
+    assert "2 foreign messages" in found["published"].says
 
 
 def test_a_prediction_that_never_reached_the_topic_is_found(lived: Stream) -> None:
     config = replace(lived.config, predictions_topic=f"{lived.config.predictions_topic}-empty")
-    topics.create_missing(lived.admin, config)
+    created_topics.create_missing(lived.admin, config)
     lived.config = config
 
     found = laws(lived)["published"]

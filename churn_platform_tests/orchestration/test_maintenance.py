@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.database import ledger
 from churn_platform.definitions import defs
-from churn_platform.kafka import topics
+from churn_platform.environments import created_topics
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.orchestration import pruning
@@ -310,7 +310,7 @@ def test_old_ticks_go_except_for_the_last_of_each(records: Records) -> None:
 
 
 def test_the_job_does_all_of_it_and_says_what(records: Records) -> None:
-    topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
     records.materialize(churn_predictions, records.batch(days=15), days=15)
     records.run("none", dg.DagsterRunStatus.FAILURE, days=15)
     add_tick(records, "stream", 20)

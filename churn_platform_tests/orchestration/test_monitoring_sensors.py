@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import model_versions
 from churn_platform.definitions import defs
+from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.orchestration.assets.training_inputs import (
     FILE_HASH,
@@ -65,7 +66,9 @@ class Automation:
 
     def outcomes(self, count: int) -> None:
         """Messages in the outcomes topic, which is created."""
-        topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream(), settings().outcomes_topic)
+        created_topics.create_missing(
+            AdminClient(settings().kafka_client), KafkaResource().stream(), settings().outcomes_topic
+        )
         producer = Producer(settings().kafka_client)
         for _ in range(count):
             producer.produce(settings().outcomes_topic, b"{}")

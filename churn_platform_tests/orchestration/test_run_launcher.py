@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import ledger, model_versions
-from churn_platform.kafka import topics
+from churn_platform.environments import created_topics
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.run_launcher import SESSION_TAG, PatientRunLauncher, Worker, worker_of
@@ -38,7 +38,7 @@ def server(
     """A code server over an empty stream with a champion, and an instance with the launcher of dagster.yaml."""
     monkeypatch.setenv("BATCH_EVENTS", "5")
     settings.cache_clear()
-    topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
     with psycopg.connect(platform) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
         model_versions.promote(connection, 1)

@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import environments, ledger, model_versions
 from churn_platform.definitions import defs
-from churn_platform.kafka import topics
+from churn_platform.environments import created_topics
+from churn_platform.environments.exceptions import EnvironmentConflictError
 from churn_platform.local.stack import Stack
 from churn_platform.operations import status
 from churn_platform.orchestration.partitions import batches, day_key, hour_key
@@ -30,7 +31,6 @@ from churn_platform.orchestration.stream_sensors import (
     dirty_hours_sensor,
 )
 from churn_platform.settings import settings
-from churn_platform.stream.exceptions import EnvironmentConflictError
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import event
 from churn_platform_tests.waiting import wait_until
@@ -101,7 +101,7 @@ class Ticks:
 @pytest.fixture
 def ticks(platform: str, bundle_uri: str) -> Iterator[Ticks]:
     """Sensors over empty topics and a champion."""
-    topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
     with psycopg.connect(platform) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
         model_versions.promote(connection, 1)

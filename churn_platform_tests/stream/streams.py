@@ -1,11 +1,12 @@
 """A stream under test: sends events, runs batches, and counts on both ends."""
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, Self
 
 import psycopg
@@ -14,10 +15,13 @@ import uuid_utils
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
-from churn_platform.database import ledger
+from churn_platform.database import ledger, model_versions
+from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
-from churn_platform.kafka.reader import read_all
+from churn_platform.kafka.reading import read_all
 from churn_platform.orchestration.partitions import batch_key
+from churn_platform.positions import backlog
+from churn_platform.settings import settings
 from churn_platform.stream import faults, runs
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.faults import FaultPoint
@@ -55,6 +59,14 @@ class Killed(Exception):  # noqa: N818  it is no error but the end of a process
     """Raised at a fault point."""
 
 
+def with_changes(
+    config: StreamConfig, *, group: str | None = None, client: Mapping[str, str] | None = None, **changes: Any
+) -> StreamConfig:
+    """Return this configuration with another group, other settings of the Kafka clients, or other fields."""
+    kafka = replace(config.kafka, group=group or config.kafka.group, client={**config.kafka.client, **(client or {})})
+    return replace(config, kafka=kafka, **changes)
+
+
 @dataclass
 class Stream:
     """One stream on the real servers. As a context manager it closes its connection."""
@@ -67,7 +79,7 @@ class Stream:
 
     def __enter__(self) -> Self:
         self.connection = psycopg.connect(self.config.dsn, autocommit=True)
-        self.admin = AdminClient(self.config.kafka)
+        self.admin = AdminClient(self.config.kafka.client)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +87,7 @@ class Stream:
 
     def send(self, values: Sequence[Mapping[str, object] | bytes | None], *, partition: int | None = None) -> None:
         """Send events, spread over the partitions, and wait until Kafka has them."""
-        producer = Producer({**self.config.kafka, "acks": "all"})
+        producer = Producer({**self.config.kafka.client, "acks": "all"})
         for number, value in enumerate(values):
             payload = json.dumps(value).encode() if isinstance(value, Mapping) else value
             producer.produce(
@@ -96,7 +108,7 @@ class Stream:
         session.open()
         try:
             return runs.materialize(
-                replace(self.config, **changes), keys, run_id=run_id, log=self.log.append, confirm=session.confirm
+                with_changes(self.config, **changes), keys, run_id=run_id, log=self.log.append, confirm=session.confirm
             )
         finally:
             session.close()
@@ -158,7 +170,7 @@ class Stream:
         for future in self.admin.delete_topics([self.config.events_topic]).values():
             future.result()
         wait_until(lambda: self.config.events_topic not in self.admin.list_topics(timeout=10).topics)
-        topics.create_missing(self.admin, self.config)
+        created_topics.create_missing(self.admin, self.config)
 
     def batch(self, key: str) -> ledger.Batch:
         """A batch of the ledger."""
@@ -168,7 +180,7 @@ class Stream:
 
     def waiting(self) -> int:
         """Offsets that wait."""
-        return topics.backlog(self.connection, self.admin, self.config).waiting
+        return backlog.load_backlog(self.connection, self.admin, self.config).waiting
 
     def rows(self, query: LiteralString) -> list[tuple[object, ...]]:
         """Rows of a query."""
@@ -184,12 +196,47 @@ class Stream:
 
     def reread(self) -> list[Message]:
         """What a read_committed reader finds in the events topic now."""
-        return list(read_all(self.config, self.config.events_topic))
+        return list(read_all(self.config.kafka, self.config.events_topic))
 
     def published(self) -> list[dict[str, object]]:
         """What a read_committed reader finds in the predictions topic."""
-        return [json.loads(message.value() or b"") for message in read_all(self.config, self.config.predictions_topic)]
+        return [
+            json.loads(message.value() or b"") for message in read_all(self.config.kafka, self.config.predictions_topic)
+        ]
 
     def published_ids(self) -> list[str]:
         """Event ids in the predictions topic, in order."""
         return sorted(str(prediction["event_id"]) for prediction in self.published())
+
+
+_number = itertools.count(1)
+
+
+def new_stream(database: str, bundle_uri: str, **changes: Any) -> Stream:
+    """A stream in this database, with a champion and empty topics of three partitions.
+
+    Args:
+        changes: fields of its configuration that are to be others.
+    """
+    number = next(_number)
+    base = StreamConfig.from_settings(settings())
+    config = replace(
+        base,
+        dsn=database,
+        events_topic=f"events-{number}",
+        predictions_topic=f"predictions-{number}",
+        kafka=replace(base.kafka, group=f"group-{number}", retention=timedelta(days=14)),
+        idle_seconds=0.5,
+        linger=0.005,
+    )
+    config = with_changes(config, **changes)
+    created_topics.create_missing(AdminClient(config.kafka.client), config)
+    register_champion(config.dsn, bundle_uri)
+    return Stream(config)
+
+
+def register_champion(dsn: str, bundle_uri: str) -> None:
+    """Make this bundle the champion of a database."""
+    with psycopg.connect(dsn) as connection:
+        model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
+        model_versions.promote(connection, 1)

@@ -37,7 +37,7 @@ def test_events_of_the_console_producer_are_read_with_keys_and_headers(stream: S
 
     run_tool(
         "ConsoleProducer",
-        *("--bootstrap-server", str(stream.config.kafka["bootstrap.servers"])),
+        *("--bootstrap-server", str(stream.config.kafka.client["bootstrap.servers"])),
         *("--topic", stream.config.events_topic),
         *("--reader-property", "parse.key=true", "--reader-property", "parse.headers=true"),
         lines=[*lines, "source:teller\tkey\tno event"],
@@ -57,7 +57,7 @@ def test_events_of_a_java_producer_with_transactions_are_read_once_committed(str
         *("--topic", stream.config.events_topic, "--num-records", "300", "--throughput", "-1"),
         *("--payload-file", str(payloads), "--transactional-id", f"java of {stream.config.events_topic}"),
         *("--transaction-duration-ms", "10"),
-        *("--producer-props", f"bootstrap.servers={stream.config.kafka['bootstrap.servers']}", "acks=all"),
+        *("--producer-props", f"bootstrap.servers={stream.config.kafka.client['bootstrap.servers']}", "acks=all"),
     )
 
     batch = stream.stream(idle_seconds=2.5)

@@ -22,7 +22,7 @@ LETTERS = "select kafka_partition, kafka_offset, reason, payload from dead_lette
 def send(stream: Stream, *messages: Mapping[str, Any], **settings: Any) -> None:
     """Send messages, each with the arguments of Producer.produce(), and wait until Kafka has them."""
     failures: list[object] = []
-    producer = Producer({**stream.config.kafka, "acks": "all", **settings})
+    producer = Producer({**stream.config.kafka.client, "acks": "all", **settings})
     for message in messages:
         while True:
             try:
@@ -232,7 +232,7 @@ def test_gaps_that_compaction_leaves_are_no_events_and_no_lag(stream: Stream) ->
 
 
 def test_transactions_that_end_a_partition_or_begin_it_are_neither_events_nor_lag(stream: Stream) -> None:
-    producer = Producer({**stream.config.kafka, "transactional.id": f"upstream of {stream.config.events_topic}"})
+    producer = Producer({**stream.config.kafka.client, "transactional.id": f"upstream of {stream.config.events_topic}"})
     producer.init_transactions(30)
 
     def transaction(count: int, *, partition: int, commit: bool) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from churn_platform.database.migrations import upgrade
+from churn_platform.environments.exceptions import LedgerBehindError
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.operations import reset, status, verification
-from churn_platform.stream.exceptions import LedgerBehindError
-from churn_platform_tests.stream.conftest import new_stream
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, new_stream
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -15,16 +15,11 @@ from confluent_kafka import Producer, TopicPartition
 from churn_platform.database import ledger, model_versions
 from churn_platform.kafka import topics
 from churn_platform.kafka.clients import DiagnosticProducer
+from churn_platform.kafka.exceptions import RangeLostError, TopicMissingError
 from churn_platform.operations.extracts import read_published
 from churn_platform.stream import batch_loop, publisher
 from churn_platform.stream.batch_loop import Ending
-from churn_platform.stream.exceptions import (
-    NoChampionError,
-    RangeLostError,
-    ReplayError,
-    TopicMissingError,
-    UnknownBatchError,
-)
+from churn_platform.stream.exceptions import NoChampionError, ReplayError, UnknownBatchError
 from churn_platform_tests.scoring.bundles import small_bundle
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
@@ -331,7 +326,7 @@ def test_a_successor_closes_what_was_left_open_and_publishes_its_rest(stream: St
 def test_what_was_published_is_not_published_again_when_the_marker_has_expired(stream: Stream) -> None:
     stream.send([event(number) for number in range(30)])
     stream.stream()
-    for future in stream.admin.delete_consumer_groups([stream.config.group]).values():
+    for future in stream.admin.delete_consumer_groups([stream.config.kafka.group]).values():
         future.result()
     dead = stream.plan()
     stream.commit_and_die(dead, [event(number) for number in range(30, 50)])
@@ -347,12 +342,12 @@ def test_messages_of_others_in_the_predictions_topic_do_not_stop_the_search_for_
 ) -> None:
     stream.send([event(number) for number in range(10)])
     stream.stream()
-    producer = Producer(stream.config.kafka)
+    producer = Producer(stream.config.kafka.client)
     foreign = (b"hello", b"", None, b"\xff\xfe", b'{"batch": 1}', b'{"more": ' + b"[" * 100_000)
     for value in foreign:
         producer.produce(stream.config.predictions_topic, value)
     assert producer.flush(30) == 0
-    for future in stream.admin.delete_consumer_groups([stream.config.group]).values():
+    for future in stream.admin.delete_consumer_groups([stream.config.kafka.group]).values():
         future.result()
     stream.connection.execute("update stream_positions set published_to = 0")
 
@@ -495,7 +490,7 @@ def test_the_ledger_refuses_an_offset_in_two_batches(stream: Stream) -> None:
 
 
 def test_aborted_transactions_and_markers_are_neither_events_nor_lag(stream: Stream) -> None:
-    producer = Producer({**stream.config.kafka, "transactional.id": "upstream"})
+    producer = Producer({**stream.config.kafka.client, "transactional.id": "upstream"})
     producer.init_transactions(30)
     for number, commit in enumerate((True, False, True, False)):
         producer.begin_transaction()

@@ -16,11 +16,11 @@ from churn_platform.database.connections import connect
 from churn_platform.environments.claims import Claim, Claims, Kind
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
+from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.operations.cleanup.database import SESSION
 from churn_platform.operations.cleanup.plan import CleanError, Findings, Item, Kept, Report, Writer
 from churn_platform.settings import Settings
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import TopicMissingError
 
 GROWTH_SECONDS: Final = 1.0  # a topic that grows within this time has a producer
 DELETION_SECONDS: Final = 30

@@ -442,11 +442,15 @@ def _check_results(
         row["feature"]: row["missing_rate"] - reference.features[row["feature"]].missing_rate for row in rows
     }
     outside = {row["feature"]: row["out_of_range_rate"] for row in rows}
+    is_missing = any(row["missing_rate"] > 0 for row in rows)
+    nothing = "no more is missing than in training" if is_missing else "nothing is missing"
     enough = rows[0]["sampled"] >= settings().drift_least_predictions
     return [
         *(_drift_result(row, when) for row in rows),
-        _rate_result("missing_values", missing_more, evaluation.MISSING_MORE, when, enough=enough),
-        _rate_result("out_of_range", outside, evaluation.OUT_OF_RANGE, when, enough=enough),
+        _rate_result("missing_values", missing_more, evaluation.MISSING_MORE, when, nothing=nothing, enough=enough),
+        _rate_result(
+            "out_of_range", outside, evaluation.OUT_OF_RANGE, when, nothing="nothing is out of range", enough=enough
+        ),
     ]
 
 
@@ -464,15 +468,16 @@ def _drift_result(row: Mapping[str, Any], when: str) -> dg.AssetCheckResult:
 
 
 def _rate_result(
-    name: str, rates: Mapping[str, float], bounds: tuple[float, float], when: str, *, enough: bool
+    name: str, rates: Mapping[str, float], bounds: tuple[float, float], when: str, *, nothing: str, enough: bool
 ) -> dg.AssetCheckResult:
     worst = max(rates, key=lambda feature: rates[feature])
     verdict = evaluation.level(rates[worst], bounds) if enough else Verdict.TOO_FEW
+    seen = f"most of {worst}, {100 * rates[worst]:.2f} % of the predictions" if rates[worst] > 0 else nothing
     return dg.AssetCheckResult(
         check_name=name,
         passed=verdict not in SEVERITY,
         severity=SEVERITY.get(verdict, dg.AssetCheckSeverity.WARN),
-        description=f"Seen, {when}: most of {worst}, {100 * rates[worst]:.2f} % of the predictions. Expected: less "
+        description=f"Seen, {when}: {seen}. Expected: less "
         f"than {100 * bounds[0]:g} %; from {100 * bounds[1]:g} % on it fails.",
         metadata={"feature": worst, "rate": rates[worst], "when": when},
     )

@@ -7,6 +7,7 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from churn_platform.database import ledger
+from churn_platform.environments.config import LANE
 from churn_platform.orchestration.assets.batches import (
     DEAD_LETTERS,
     HIGH_RISK,
@@ -27,7 +28,6 @@ from churn_platform.orchestration.assets.columns import (
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.stream.config import LANE
 
 GROUP = "predictions"
 OWNERS = ["team:ml-platform"]

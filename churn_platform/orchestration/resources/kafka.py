@@ -9,8 +9,9 @@ from confluent_kafka.admin import AdminClient
 
 from churn_platform.database.connections import connect
 from churn_platform.environments.environment_guard import EnvironmentGuard
+from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import clients
-from churn_platform.kafka.reader import make_consumer, markers
+from churn_platform.kafka.reading import make_consumer
 from churn_platform.kafka.topics import Topic
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
@@ -42,8 +43,8 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
         """
         config = self.stream()
         asked = (
-            *(config.dsn, str(config.kafka["bootstrap.servers"]), config.claims_topic),
-            *(config.events_topic, config.predictions_topic, config.group),
+            *(config.dsn, str(config.kafka.client["bootstrap.servers"]), config.claims_topic),
+            *(config.events_topic, config.predictions_topic, config.kafka.group),
         )
         if time.monotonic() - _claimed.get(asked, float("-inf")) < CLAIMED_SECONDS:
             return
@@ -56,9 +57,9 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
 
     def published(self, topic: Topic) -> dict[int, int]:
         """Position up to which the events topic's predictions are published, by Kafka partition, where one is known."""
-        consumer = make_consumer(self.stream())
+        consumer = make_consumer(self.stream().kafka)
         try:
-            return markers(consumer, topic, seconds=ANSWER_SECONDS)
+            return published_offsets(consumer, topic, seconds=ANSWER_SECONDS)
         finally:
             consumer.close()
 

@@ -26,9 +26,9 @@ from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import environments, ledger, model_versions
 from churn_platform.database.studies import study_storage
 from churn_platform.definitions import defs
+from churn_platform.environments import created_topics
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.files.artifacts import MARKER, claim, exists, is_empty, join, write_bytes
-from churn_platform.kafka import topics
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, EMBEDDED_MARKER, OWNER_VARIABLE
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.postgres import in_schema
@@ -36,8 +36,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database, forget_settings
-from churn_platform_tests.stream.conftest import register_champion
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, register_champion
 from churn_platform_tests.waiting import wait_until
 
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -136,7 +135,7 @@ def yours(
     claim(s3_root)
     write_bytes(join(s3_root, "models", "run", "model.ubj"), b"model")
     with Stream(StreamConfig.from_settings(settings())) as stream:
-        topics.create_missing(stream.admin, stream.config)
+        created_topics.create_missing(stream.admin, stream.config)
         yield Yours(stream, owner, s3_root)
 
 
@@ -154,7 +153,7 @@ def instance(yours: Yours) -> Iterator[dg.DagsterInstance]:
 @pytest.mark.usefixtures("instance")
 def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) -> None:
     yours.read_and_publish()
-    topics.create_missing(yours.stream.admin, yours.stream.config, settings().outcomes_topic)
+    created_topics.create_missing(yours.stream.admin, yours.stream.config, settings().outcomes_topic)
     yours.owns("create table public.theirs (a integer)")
     with study_storage(settings().postgres_dsn):
         assert "optuna.studies" in yours.tables()
@@ -173,7 +172,7 @@ def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) ->
         found["delete"]
     )
     assert f"topic {settings().outcomes_topic}" in names(found["delete"])
-    assert f"consumer group {config.group}" in names(found["delete"])
+    assert f"consumer group {config.kafka.group}" in names(found["delete"])
     assert "roles churn_owner" in said
     assert yours.tables() == {"theirs"}
     assert yours.schemas() == set()
@@ -228,7 +227,7 @@ def test_a_group_that_reads_other_topics_too_is_not_ours(yours: Yours) -> None:
     yours.read_and_publish()
     yours.owns("update stream_topics set topic = 'another'")
 
-    assert f"consumer group {yours.stream.config.group}" in names(listed()["keep"])
+    assert f"consumer group {yours.stream.config.kafka.group}" in names(listed()["keep"])
 
 
 # Another environment on the same Kafka.
@@ -256,7 +255,7 @@ def test_what_another_environment_has_taken_over_stays(yours: Yours, neighbour: 
 
     other = environments.identify(neighbour.connection)
     reasons = {each["name"]: each["reason"] for each in found["keep"]}
-    assert other in reasons[f"consumer group {config.group}"]
+    assert other in reasons[f"consumer group {config.kafka.group}"]
     assert other in reasons[f"topic {config.predictions_topic}"]
     assert f"environment {other} " in reasons[f"topic {config.events_topic}"]
     assert yours.tables() == set()
@@ -278,7 +277,7 @@ def test_the_group_of_an_environment_that_was_never_stopped_stays_where_a_second
     found = listed()
     clean("--yes", found["word"])
 
-    assert f"consumer group {neighbour.config.group}" in names(found["keep"])
+    assert f"consumer group {neighbour.config.kafka.group}" in names(found["keep"])
     before = len(neighbour.published())
     assert neighbour.stream().events == 0
     assert len(neighbour.published()) == before == 9
@@ -286,7 +285,7 @@ def test_the_group_of_an_environment_that_was_never_stopped_stays_where_a_second
 
 def test_an_events_topic_that_another_environment_reads_stays(yours: Yours, neighbour: Stream) -> None:
     yours.read_and_publish()
-    staging = f"staging-{yours.stream.config.group}"
+    staging = f"staging-{yours.stream.config.kafka.group}"
     neighbour.stream(group=staging, predictions_topic=staging)
 
     found = listed()
@@ -302,7 +301,7 @@ def test_what_was_claimed_is_free_for_the_next_environment(yours: Yours, neighbo
     claimed = [name for name in names(found["delete"]) if name.startswith("claims of environment ")]
     clean("--yes", found["word"])
 
-    topics.create_missing(neighbour.admin, neighbour.config)
+    created_topics.create_missing(neighbour.admin, neighbour.config)
     neighbour.send([event(number) for number in range(9)])
 
     assert len(claimed) == 1
@@ -313,7 +312,7 @@ def test_what_was_claimed_is_free_for_the_next_environment(yours: Yours, neighbo
 def test_a_consumer_in_the_group_is_named(yours: Yours) -> None:
     yours.read_and_publish()
     config = yours.stream.config
-    consumer = Consumer({**config.kafka, "group.id": config.group, "client.id": "somebody"})
+    consumer = Consumer({**config.kafka.client, "group.id": config.kafka.group, "client.id": "somebody"})
     consumer.subscribe([config.events_topic])
     wait_until(lambda: consumer.poll(0.1) is not None or bool(consumer.assignment()))
     try:
@@ -393,7 +392,7 @@ def test_a_daemon_lives_while_it_reports(instance: dg.DagsterInstance, silent: f
 
 
 def test_a_producer_is_noticed(yours: Yours) -> None:
-    producer = Producer(yours.stream.config.kafka)
+    producer = Producer(yours.stream.config.kafka.client)
     begun, enough = threading.Event(), threading.Event()
 
     def send() -> None:
@@ -450,8 +449,8 @@ def test_the_stacks_folder_goes_and_so_do_the_topics_that_its_database_knows(sta
         assert running.embedded == {"postgres"}
         dsn = SecretStr(running.addresses["postgres"])
         config = StreamConfig.from_settings(settings().model_copy(update={"database_url": dsn}))
-        admin = AdminClient(config.kafka)
-        topics.create_missing(admin, config)
+        admin = AdminClient(config.kafka.client)
+        created_topics.create_missing(admin, config)
         claim(str(local / "artifacts"))
         said = clean("--yes", stack.addresses["kafka"], code=3)
     (local / "theirs").write_text("x")

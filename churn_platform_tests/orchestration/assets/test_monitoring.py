@@ -90,6 +90,17 @@ def test_customers_ten_years_older_fail_the_check_of_age_and_hardly_another(asse
     assert failed(run).keys() <= {"drift_Age", f"drift_{SCORE}"}
     shown = materializations(run, "drift_hourly")[hour_key(HOUR)]
     assert shown["farthest_feature"] == "Age"
+    said = {each.check_name: each.description for each in run.get_asset_check_evaluations()}
+    assert "no more is missing than in training" in str(said["missing_values"])
+
+
+@pytest.mark.usefixtures("reference")
+def test_where_nothing_is_missing_the_check_says_so(assets: Assets) -> None:
+    run = judge_hour(assets, *customers(Age=41.0))
+
+    said = {each.check_name: each.description for each in run.get_asset_check_evaluations()}
+    assert "nothing is missing" in str(said["missing_values"])
+    assert "most of" not in str(said["missing_values"])
 
 
 @pytest.mark.usefixtures("reference")
@@ -108,6 +119,8 @@ def test_nulls_strange_values_and_dead_letters_are_noticed(assets: Assets) -> No
 
     assert {"missing_values", "out_of_range", "drift_Age", "drift_EstimatedSalary"} <= failed(run).keys()
     assert failed(run)["out_of_range"] == dg.AssetCheckSeverity.ERROR
+    said = {each.check_name: each.description for each in run.get_asset_check_evaluations()}
+    assert "most of Age, 3" in str(said["missing_values"])
     assert failed(letters) == {"dead_letters": dg.AssetCheckSeverity.ERROR}
 
 

@@ -12,6 +12,7 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from churn_platform.decoding.events import CUSTOMER_FIELDS, decode
 from churn_platform.features.cleaning import clean
 from churn_platform.features.columns import INPUT_COLUMNS
 from churn_platform.orchestration.checks.preparation_checks import RAW_RULES
@@ -19,7 +20,6 @@ from churn_platform.schema.columns import COLUMNS_BY_NAME, Column
 from churn_platform.schema.exceptions import WrongValueError
 from churn_platform.schema.reader import read_customers
 from churn_platform.scoring.frames import UnscorableRowsError, scorable_columns
-from churn_platform.stream.events import CUSTOMER_FIELDS, decode
 from churn_platform_tests.stream.streams import CUSTOMER
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)

@@ -4,26 +4,24 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Annotated, Any, Final, Literal, Protocol, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 import numpy as np
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from numpy.typing import NDArray
 
+from churn_platform.decoding.reasons import described, explain
 from churn_platform.features.columns import INPUT_COLUMNS
+from churn_platform.kafka.messages import KNOWN_MILLISECONDS, UNIX_EPOCH, Received
 from churn_platform.schema.columns import COLUMNS_BY_NAME, CUSTOMER_ID, Column
-from churn_platform.stream.reasons import described, explain
 
 # Namespace of ids that are not UUIDs. Fixed for ever: the same text must map to the same event_id.
 EVENT_NAMESPACE: Final = uuid.UUID("5f2f7f0e-5d0c-4c51-9b7a-0f3a6a0e7c11")
 MICROSECONDS: Final = 1_000_000
-UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 UUID_CHARACTERS: Final = 36
-# Kafka's timestamps are any 64 bits; these are the milliseconds of years 1 to 9999, which Python and PostgreSQL know.
-KNOWN_MILLISECONDS: Final = range(-62_135_596_800_000, 253_402_300_800_000)
 
 _HYPHENS: Final = (8, 13, 18, 23)
 _HEX: Final = "[0-9a-fA-F]"
@@ -87,22 +85,6 @@ _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 # What the fields may hold, for the reasons of dead letters.
 FIELDS: Final = described(CompleteEvent)
 TOMBSTONE: Final = "The message has no value (null, a tombstone). An event is a JSON object."
-
-
-class Received(Protocol):
-    """What is decoded: a Kafka message, or something that stands for one before it is sent."""
-
-    def value(self) -> bytes | None:
-        """The bytes as sent."""
-
-    def partition(self) -> int | None:
-        """Kafka partition."""
-
-    def offset(self) -> int | None:
-        """Offset in that partition."""
-
-    def timestamp(self) -> tuple[int, int]:
-        """Kind of Kafka's timestamp, and milliseconds since 1970."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
-from churn_platform.stream.events import EVENT_NAMESPACE, DeadLetter, EventColumns, decode
+from churn_platform.decoding.events import EVENT_NAMESPACE, DeadLetter, EventColumns, decode
 from churn_platform_tests.stream.streams import CUSTOMER
 
 OPENED = datetime(2026, 11, 24, 9, tzinfo=UTC)

@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
+from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
+from churn_platform.kafka.exceptions import LogTruncatedError
 from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.operations import outcome_reset, reset, status, verification
-from churn_platform.stream.exceptions import LogTruncatedError, ReplayError, ResetError
+from churn_platform.operations.exceptions import ResetError
+from churn_platform.positions import backlog
+from churn_platform.stream.exceptions import ReplayError
 from churn_platform_tests.kafka.brokers import Broker, own_broker
-from churn_platform_tests.stream.conftest import new_stream
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Stream, event, new_stream
 from churn_platform_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)
@@ -36,8 +39,8 @@ _number = itertools.count(1)
 @pytest.fixture
 def stream(broker: Broker, database: str, bundle_uri: str) -> Iterator[Stream]:
     """A stream on that broker."""
-    kafka = {"bootstrap.servers": broker.part.address}
-    with new_stream(database, bundle_uri, kafka=kafka, events_topic=f"cut-{next(_number)}") as stream:
+    client = {"bootstrap.servers": broker.part.address}
+    with new_stream(database, bundle_uri, client=client, events_topic=f"cut-{next(_number)}") as stream:
         yield stream
 
 
@@ -218,7 +221,7 @@ def test_records_that_retention_deleted_are_no_truncation(stream: Stream) -> Non
 def test_a_position_after_transaction_markers_is_compared_with_the_record_before_them(
     stream: Stream, broker: Broker
 ) -> None:
-    producer = Producer({**stream.config.kafka, "transactional.id": f"of {stream.config.events_topic}"})
+    producer = Producer({**stream.config.kafka.client, "transactional.id": f"of {stream.config.events_topic}"})
     producer.init_transactions(30)
     for number, ends in ((0, producer.commit_transaction), (1, producer.abort_transaction)):
         producer.begin_transaction()
@@ -240,7 +243,7 @@ def test_a_position_after_transaction_markers_is_compared_with_the_record_before
 def test_a_position_without_a_last_record_gets_one_at_the_next_takeover(stream: Stream, broker: Broker) -> None:
     send_one_by_one(stream, range(5))
     topic = topics.describe(stream.admin, stream.config.events_topic)
-    topics.register(stream.connection, stream.admin, topic, "latest")
+    backlog.register(stream.connection, stream.admin, topic, "latest")
     assert stream.stream().events == 0
     assert stream.value("select last_offset from stream_positions where kafka_partition = 0") == 4
 
@@ -253,7 +256,7 @@ def test_a_position_without_a_last_record_gets_one_at_the_next_takeover(stream: 
 
 def test_outcomes_of_a_log_that_was_cut_and_has_grown_are_not_skipped(stream: Stream, broker: Broker) -> None:
     outcome = replace(stream.config, events_topic=f"outcomes-{next(_number)}")
-    topics.create_missing(stream.admin, outcome)
+    created_topics.create_missing(stream.admin, outcome)
     sender = Stream(outcome)
 
     def send(numbers: range) -> None:

@@ -16,9 +16,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from churn_platform.database.ledger import LastRecord
 from churn_platform.kafka.clients import translate_kafka_errors
-from churn_platform.kafka.reader import check_positions, make_consumer, offset_of, partition_of, sort_messages
-from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import LogTruncatedError, RangeLostError
+from churn_platform.kafka.config import KafkaConfig
+from churn_platform.kafka.exceptions import LogTruncatedError, RangeLostError
+from churn_platform.kafka.messages import offset_of, partition_of
+from churn_platform.kafka.reading import make_consumer, sort_messages, watermarks
 
 # Brokers that hold the record answer within milliseconds; one that has just become leader may need seconds.
 COMPARISON_SECONDS: Final = 30.0
@@ -28,6 +29,11 @@ CONSUMED_AT_ONCE: Final = 1_000
 # aborted records take offsets, so the record may lie further back; then there is nothing to compare with.
 SEARCHED_OFFSETS: Final = 100
 DIGEST_BYTES: Final = 16
+# Offsets that other events will bear cannot be read under the same topic id: they are in the ledger already.
+TRUNCATED_REMEDY: Final = (
+    "Restore it, or delete it and create it again ('churn stream recreate-topic', for a topic that the platform "
+    "created): another topic id is read from its beginning. Events sent since it was truncated have to be sent again."
+)
 RESET: Final = "churn stream reset"
 REMEDY: Final = (
     "Restore the log, or accept that these records are never read with '{reset} --topic {topic} --partition "
@@ -151,14 +157,44 @@ def resume(
     return resumed
 
 
+def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
+    """Make sure that Kafka still holds what comes next, and return its oldest offset, by Kafka partition.
+
+    Raises:
+        RangeLostError: events were deleted before they were read.
+        LogTruncatedError: the topic ends before the position.
+    """
+    oldest: dict[int, int] = {}
+    lost: list[str] = []
+    truncated = False
+    for partition, position in positions.items():
+        low, high = watermarks(consumer, topic, partition)
+        if low > position:
+            lost.append(
+                f"{topic}[{partition}] no longer holds offsets {position}..{low - 1}: the broker's oldest is {low}. "
+                f"They were deleted by retention before they were read. Accept the loss with "
+                f"'churn stream reset --topic {topic} --partition {partition} --to {low}', or restore the topic."
+            )
+        if high < position:
+            truncated = True
+            lost.append(
+                f"{topic}[{partition}] ends at offset {high}, but the ledger has read up to {position}: the topic was "
+                f"truncated. {TRUNCATED_REMEDY}"
+            )
+        oldest[partition] = low
+    if lost:
+        raise (LogTruncatedError if truncated else RangeLostError)("\n".join(lost))
+    return oldest
+
+
 def is_truncated(
-    config: StreamConfig, topic: str, partition: int, position: int, known: Mapping[int, LastRecord]
+    kafka: KafkaConfig, topic: str, partition: int, position: int, known: Mapping[int, LastRecord]
 ) -> bool:
     """Whether the log of a partition that reaches its position is another one than that which was read.
 
     Args: see resume().
     """
-    consumer = make_consumer(config)
+    consumer = make_consumer(kafka)
     try:
         resume(consumer, topic, {partition: position}, known)
     except LogTruncatedError:

@@ -1,5 +1,6 @@
 """Why bytes are no event, in words for people who know their data and not this code. Only failures come here."""
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -32,6 +33,13 @@ _FORMATS: Final = (
 # Without a byte order mark, the zero bytes around the first characters tell: those of JSON are ASCII.
 _WIDE: Final = (("utf-32-be", 4), ("utf-32-le", 4), ("utf-16-be", 2), ("utf-16-le", 2))
 _WIDE_CHARACTERS: Final = 2
+# The mark of UTF-32-LE begins with that of UTF-16-LE.
+_WIDE_MARKS: Final = (
+    (codecs.BOM_UTF32_LE, "UTF-32-LE"),
+    (codecs.BOM_UTF32_BE, "UTF-32-BE"),
+    (codecs.BOM_UTF16_LE, "UTF-16-LE"),
+    (codecs.BOM_UTF16_BE, "UTF-16-BE"),
+)
 TOO_DEEP: Final = "The JSON is nested too deeply: hundreds of brackets inside one another. An event is flat."
 _JSON_KINDS: Final = {
     "null": "JSON's null",
@@ -112,6 +120,17 @@ def _malformed_besides(value: bytes) -> str:
     except RecursionError:
         return TOO_DEEP
     return ""
+
+
+def wide_encoding(value: bytes) -> str | None:
+    """Name of the UTF-16 or UTF-32 that a text of ASCII characters is in, by its first bytes; None where it is none."""
+    for mark, encoding in _WIDE_MARKS:
+        if value.startswith(mark):
+            return encoding
+    for encoding, width in _WIDE:
+        if _is_wide(value[: width * _WIDE_CHARACTERS], encoding):
+            return encoding.upper()
+    return None
 
 
 def _no_json(value: bytes, problem: str) -> str:

@@ -1,0 +1,68 @@
+"""What an environment is configured with: its Kafka, its database and its topics."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from churn_platform.kafka.config import KafkaConfig
+from churn_platform.settings import Settings
+
+# Clocks of producers run ahead: an event may be this much later than the longest life of the batch that holds it.
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+# Which part of the topic a run streams. There is one part, the whole topic.
+LANE: Final = "0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentConfig:
+    """One environment: a Kafka, a database, and the topics between them.
+
+    Attributes:
+        kafka: the brokers, the consumer group, and how topics are created.
+        dsn: connection string of the database.
+        environment: the name that people call it. It is identified by an id in its database: see environment_guard.
+        start: where a topic never seen is read from: earliest, latest, or an ISO 8601 timestamp.
+        epoch: earliest event time that is accepted.
+    """
+
+    kafka: KafkaConfig
+    dsn: str
+    environment: str
+    events_topic: str
+    predictions_topic: str
+    claims_topic: str
+    start: str
+    epoch: datetime
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "EnvironmentConfig":
+        """Return the environment that the settings describe.
+
+        Raises:
+            SettingsError: Kafka or PostgreSQL is neither configured nor up.
+        """
+        return cls(
+            kafka=kafka_config(settings),
+            dsn=settings.postgres_dsn,
+            environment=settings.environment,
+            events_topic=settings.events_topic,
+            predictions_topic=settings.predictions_topic,
+            claims_topic=settings.claims_topic,
+            start=settings.stream_start,
+            epoch=settings.stream_epoch,
+        )
+
+
+def kafka_config(settings: Settings) -> KafkaConfig:
+    """Return the Kafka cluster that the settings describe.
+
+    Raises:
+        SettingsError: Kafka is neither configured nor up.
+    """
+    return KafkaConfig(
+        client=settings.kafka_client,
+        group=settings.stream_group,
+        partitions=settings.topic_partitions,
+        replication=settings.topic_replication,
+        retention=timedelta(days=settings.retention_days),
+    )

@@ -1,0 +1,19 @@
+"""Errors of what operators do by hand."""
+
+from churn_platform.errors import PlatformError
+
+
+class ResetError(PlatformError):
+    """The position cannot be moved there. Nothing was changed."""
+
+
+class StreamIsLiveError(ResetError):
+    """A run reads and commits, so nothing may be moved now."""
+
+
+class DeadLetterError(PlatformError):
+    """The dead letter does not exist, or cannot be retried like this. Nothing was sent for it."""
+
+
+class OutcomeSourceError(PlatformError):
+    """A file of outcomes that cannot be read, or no customer to simulate outcomes for."""

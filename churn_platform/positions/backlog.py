@@ -1,0 +1,96 @@
+"""Where the stream's positions begin, and how much waits behind them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psycopg
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported
+
+from churn_platform.database import ledger
+from churn_platform.environments.config import EnvironmentConfig
+from churn_platform.errors import PlatformError
+from churn_platform.kafka.topics import EARLIEST, LATEST, Topic, describe, list_offsets, stable_ends
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits in a topic. Offsets by Kafka partition: where the stream stands, and the last stable offset.
+
+    `held` counts the offsets behind that one: a transaction that is still open holds them back.
+    """
+
+    topic: Topic
+    positions: Mapping[int, int]
+    ends: Mapping[int, int]
+    held: Mapping[int, int]
+
+    @property
+    def lag(self) -> dict[int, int]:
+        """Offsets that wait, by Kafka partition. A transaction's marker is an offset too, though not an event."""
+        return {partition: max(0, end - self.positions[partition]) for partition, end in self.ends.items()}
+
+    @property
+    def waiting(self) -> int:
+        """Offsets that wait in all partitions together."""
+        return sum(self.lag.values())
+
+
+def load_backlog(connection: psycopg.Connection, admin: AdminClient, config: EnvironmentConfig) -> Backlog:
+    """What waits in the events topic.
+
+    Raises:
+        TopicMissingError: there is no such topic.
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
+    """
+    topic = describe(admin, config.events_topic)
+    positions = register(connection, admin, topic, config.start)
+    ends, held = stable_ends(admin, topic)
+    return Backlog(topic, positions, ends, held)
+
+
+def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, start: str) -> dict[int, int]:
+    """Positions of all partitions of the topic, registering those that the ledger does not know yet.
+
+    A topic never seen begins at `start`. A partition added to a known topic, and a topic made anew under a known
+    name, begin at their oldest offset: what they hold was never read.
+
+    Args:
+        start: earliest, latest, or an ISO 8601 timestamp (UTC unless it says otherwise).
+
+    Returns:
+        Next offset to read, by Kafka partition.
+    """
+    known = ledger.positions_of(connection, topic.topic_id)
+    if not set(topic.partitions) - known.keys():
+        return known
+    spec = EARLIEST if ledger.is_known_topic(connection, topic.name) else _start(start)
+    earliest = list_offsets(admin, topic, EARLIEST)
+    found = list_offsets(admin, topic, spec)
+    ends = list_offsets(admin, topic, LATEST)
+    starts = {
+        # A timestamp later than every event has no offset: such a partition begins at its end.
+        partition: max(earliest[partition], found[partition] if found[partition] >= 0 else ends[partition])
+        for partition in topic.partitions
+        if partition not in known
+    }
+    with connection.transaction():
+        ledger.add_positions(connection, topic=topic.name, topic_id=topic.topic_id, starts=starts)
+    return ledger.positions_of(connection, topic.topic_id)
+
+
+def _start(start: str) -> OffsetSpec:
+    if start == "earliest":
+        return EARLIEST
+    if start == "latest":
+        return LATEST
+    try:
+        moment = datetime.fromisoformat(start)
+    except ValueError as error:
+        raise PlatformError(
+            f"STREAM_START is {start!r}: expected earliest, latest or an ISO 8601 timestamp, "
+            f"such as 2026-11-24T00:00:00Z."
+        ) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    spec: OffsetSpec = OffsetSpec.for_timestamp(round(moment.timestamp() * 1000))
+    return spec
