@@ -52,7 +52,7 @@ def generate(
         _confirm_replacing(target)
     begin = time.monotonic()
     written = 0
-    with ProgressReporter("Making customers", total=rows) as progress:
+    with ProgressReporter("Generating customers", total=rows) as progress:
         customers = generate_customers(rows, seed)
 
         def on_rows(count: int) -> None:

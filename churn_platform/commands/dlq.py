@@ -83,7 +83,7 @@ def list_letters(
     chosen = dead_letters.Chosen(
         reason=reason, since=_moment(since), state=None if state is None else dead_letters.State(state)
     )
-    with report_errors(), ProgressReporter("Asking PostgreSQL"), _connect() as (connection, _):
+    with report_errors(), ProgressReporter("Connecting to PostgreSQL"), _connect() as (connection, _):
         kinds = dead_letters.kinds(connection, chosen)
         letters = dead_letters.find(connection, chosen, limit=limit)
     if as_json:

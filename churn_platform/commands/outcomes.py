@@ -142,7 +142,7 @@ def reset(
         name = topic or settings().outcomes_topic
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
-            with ProgressReporter("Asking Kafka"):
+            with ProgressReporter("Reading Kafka"):
                 move = outcome_reset.plan(connection, config, topic=name, partition=partition, to=to)
             if move is None:
                 _say(f"{name}[{partition}] stands there already; nothing was changed.")
@@ -177,7 +177,7 @@ def skip(
         name = topic or settings().outcomes_topic
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn skip") as connection:
-            with ProgressReporter("Asking Kafka"):
+            with ProgressReporter("Reading Kafka"):
                 move = outcome_reset.plan_skip(connection, config, topic=name, partition=partition, offset=offset)
             _confirm(move, yes_drop)
             outcome_reset.apply_skip(connection, move, reason=reason)

@@ -51,7 +51,7 @@ def prepare(
     from churn_platform.stream.config import StreamConfig
 
     host, port = _address(code_server)
-    with report_errors(), ProgressReporter("Looking whether another environment is at work") as progress:
+    with report_errors(), ProgressReporter("Checking for other environments") as progress:
         settings, owner_dsn = load_settings(), default_stack().owner_dsn
         config = StreamConfig.from_settings(settings)
         admin = clients.admin(config.kafka.client)

@@ -163,7 +163,7 @@ def status(as_json: AsJson = False) -> None:
 
     Example: churn status --json
     """
-    with report_errors(), ProgressReporter("Asking the servers"):
+    with report_errors(), ProgressReporter("Checking the servers"):
         stack = default_stack()
         parts, left_over = stack.status(), stack.count_left_over()
         stream = _stream_status(parts)

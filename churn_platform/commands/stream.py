@@ -36,7 +36,7 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     from churn_platform.database import ledger
     from churn_platform.settings import settings
 
-    with report_errors(), ProgressReporter("Asking PostgreSQL"):
+    with report_errors(), ProgressReporter("Connecting to PostgreSQL"):
         name = topic or settings().events_topic
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
             _check_topic(connection, name)
@@ -68,7 +68,7 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     from churn_platform.database import ledger
     from churn_platform.settings import settings
 
-    with report_errors(), ProgressReporter("Asking PostgreSQL"):
+    with report_errors(), ProgressReporter("Connecting to PostgreSQL"):
         name = topic or settings().events_topic
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
             _check_topic(connection, name)
@@ -105,7 +105,7 @@ def reset(
     with report_errors():
         config = StreamConfig.from_settings(settings())
         with resetting.at_rest(config, topic) as connection:
-            with ProgressReporter("Asking Kafka"):
+            with ProgressReporter("Reading Kafka"):
                 move = resetting.plan(connection, config, topic=topic, partition=partition, to=to)
             if move is None:
                 _say(f"{topic}[{partition}] stands there already; nothing was changed.")
@@ -153,7 +153,7 @@ def recreate_topic(
         config = StreamConfig.from_settings(settings())
         embedded = "kafka" in default_stack().embedded
         with resetting.at_rest(config, topic) as connection:
-            with ProgressReporter("Asking Kafka"):
+            with ProgressReporter("Reading Kafka"):
                 resetting.require_recreatable(connection, config, topic=topic, kafka_is_embedded=embedded)
             word = (
                 yes_delete
@@ -195,7 +195,7 @@ def take_over(
             connect(config.dsn, autocommit=True, application_name="churn take-over") as connection,
             EnvironmentGuard(connection, clients.admin(config.kafka.client), config) as guard,
         ):
-            with ProgressReporter("Asking Kafka and PostgreSQL"):
+            with ProgressReporter("Reading Kafka and PostgreSQL"):
                 conflicts = guard.conflicts()
             if conflicts:
                 if not as_json:

@@ -25,7 +25,7 @@ def verify(as_json: AsJson = False) -> None:
     from churn_platform.stream.config import StreamConfig
 
     began = time.monotonic()
-    with report_errors(), ProgressReporter("Looking at Kafka") as progress:
+    with report_errors(), ProgressReporter("Reading Kafka") as progress:
         config = StreamConfig.from_settings(settings())
         complete_since = pruning.deletable_before(datetime.now(UTC), archive_days=settings().archive_days)
         laws = [
