@@ -197,7 +197,7 @@ def _stream_status(parts: list[PartStatus]) -> "StreamStatus":
         config = StreamConfig.from_settings(load_settings())
     except SettingsError as error:
         return streaming.StreamStatus(problems=[str(error)])
-    return streaming.look(config)
+    return streaming.collect_status(config)
 
 
 def _status_table(parts: list[PartStatus]) -> Table:

@@ -360,9 +360,9 @@ def test_an_output_that_knows_ascii_alone_changes_no_exit_code() -> None:
     }
 
     assert {outcome.returncode for outcome in said.values()} == {ExitCode.DONE}
-    laws = said["utf-8"].stdout.decode().count("✓")
-    assert laws
-    assert re.findall(r"^ok ", said["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * laws
+    invariants = said["utf-8"].stdout.decode().count("✓")
+    assert invariants
+    assert re.findall(r"^ok ", said["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * invariants
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

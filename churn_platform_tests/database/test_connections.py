@@ -174,7 +174,7 @@ def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_law(
             stream.stream()
 
             assert scores(stream) == expected
-            assert [law.name for law in verification.verify(stream.config) if not law.holds] == []
+            assert [invariant.name for invariant in verification.verify(stream.config) if not invariant.holds] == []
 
 
 def scores(stream: Stream) -> list[tuple[object, ...]]:

@@ -330,7 +330,7 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
         _grant(config, (ResourceType.TOPIC, config.events_topic, AclOperation.READ))
         assert stream.stream().events == 30
         assert stream.published_ids() == stream.table_ids()
-    assert "Every law holds" in user.churn("verify")
+    assert "Every invariant holds" in user.churn("verify")
 
 
 def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_make_it_and_writes_nothing(
@@ -368,7 +368,7 @@ def test_status_of_a_user_without_rights_on_the_group_shows_the_rest_and_names_t
         )
     user.sets(broker.environment("intruder"))
 
-    found = status.look(StreamConfig.from_settings(settings()))
+    found = status.collect_status(StreamConfig.from_settings(settings()))
 
     assert (sum(each.end for each in found.partitions), found.waiting, found.unpublished) == (30, 0, None)
     (problem,) = found.problems
