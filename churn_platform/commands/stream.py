@@ -1,4 +1,4 @@
-"""`churn stream`: pausing the stream, letting it go on, moving its position by hand, and taking over a stream."""
+"""`churn stream`: pause and resume the stream, move its position, recreate its topic, take it over."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def _stream() -> None:
 
 @app.command()
 def pause(topic: Topic = None, as_json: AsJson = False) -> None:
-    """Pause the stream: nothing is read until it is resumed, and events wait in Kafka.
+    """Pause the stream. Until it is resumed nothing is read, and events stay in Kafka.
 
     Example: churn stream pause
     """
@@ -60,7 +60,7 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def resume(topic: Topic = None, as_json: AsJson = False) -> None:
-    """Let a paused stream go on where it stopped.
+    """Resume a paused stream where it stopped.
 
     Example: churn stream resume
     """
@@ -76,7 +76,7 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     if as_json:
         emit({"topic": name, "changed": was_paused})
     elif was_paused:
-        _say(f"{name} is resumed: when events wait, the sensor launches a run at its next tick, within about 5 s.")
+        _say(f"{name} is resumed: if events are unread, the sensor launches a run at its next tick, within about 5 s.")
     else:
         _say(f"{name} is not paused; nothing was changed.")
 
@@ -85,16 +85,16 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
 def reset(
     topic: Annotated[str, typer.Option(help="Events topic.")],
     partition: Annotated[int, typer.Option(min=0, help="Kafka partition.")],
-    to: Annotated[str, typer.Option(help="Offset to go on at, earliest (the oldest that Kafka holds) or latest.")],
-    reason: Annotated[str, typer.Option(help="Why; recorded with the move.")] = "accepted by hand",
+    to: Annotated[str, typer.Option(help="Offset to continue at, earliest (the oldest that Kafka holds) or latest.")],
+    reason: Annotated[str, typer.Option(help="The reason; recorded with the move.")] = "accepted by hand",
     yes_drop: Annotated[
         str | None, typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, not asked for.")
     ] = None,
 ) -> None:
     """Move the stream's position in one Kafka partition forward. The offsets between are never read.
 
-    It says what it drops and asks for the topic's name. The stream has to be at rest ('churn stream pause'); exit code
-    3 while it is not.
+    It shows what it drops and asks for the topic's name. The stream must be paused ('churn stream pause'); while a run
+    is live, the exit code is 3.
 
     Example: churn stream reset --topic customer-events --partition 0 --to earliest --reason "lost by retention"
     """
@@ -139,9 +139,9 @@ def recreate_topic(
 ) -> None:
     """Delete an events topic that the platform created, with its events, and create it again, empty.
 
-    It is for a log that lost its end, after a power failure for example: the stream refuses to read it, because other
-    events take the offsets of those that were read. Predictions stay. Events that nobody had read are lost, and have to
-    be sent again. It asks for the topic's name; the stream has to be at rest ('churn stream pause').
+    It is for a log that lost its end, for example after a power failure. The stream refuses to read such a log, because
+    new events get the offsets of events that were read. Predictions stay. Unread events are lost and have to be sent
+    again. It asks for the topic's name; the stream must be paused ('churn stream pause').
 
     Example: churn stream recreate-topic --topic customer-events
     """

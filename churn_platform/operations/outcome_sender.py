@@ -37,7 +37,7 @@ Fields = dict[str, str | int]
 
 @dataclass(frozen=True)
 class Line:
-    """One outcome of a file: its number in it, its key and its value as it would be sent."""
+    """One outcome of a file: its line number, key and value."""
 
     number: int
     key: str
@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class WrongLine:
-    """A line that the platform would refuse, with the reason."""
+    """A line that the platform would reject, with the reason."""
 
     number: int
     reason: str
@@ -54,7 +54,7 @@ class WrongLine:
 
 @dataclass(frozen=True)
 class Simulated:
-    """One simulated outcome: its key, its value, and whether the platform must refuse it."""
+    """One simulated outcome: its key, its value, and whether the platform must reject it."""
 
     key: str
     value: bytes

@@ -1,4 +1,4 @@
-"""Moving the stream's position by hand: offsets that were lost, or that nobody wants, are skipped and recorded."""
+"""Move the stream's position forward: offsets that are lost or unwanted are skipped and recorded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,7 +149,7 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
         raise ResetError(
             f"{move.topic}[{move.kafka_partition}] no longer stands at offset {move.position}: somebody else has moved "
             f"it. Nothing was changed.",
-            remedy="Look at 'churn status' and try again.",
+            remedy="Check 'churn status' and try again.",
         )
 
 
