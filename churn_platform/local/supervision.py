@@ -29,7 +29,7 @@ PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+~ -]+")
 LOG_BYTES = 5 * 1024 * 1024
 LOG_BACKUPS = 2
 
-# supervisord answers within milliseconds, on a busy machine within a second or two. Commands end soon after this.
+# supervisord answers within milliseconds, on a busy machine within two seconds. Without an answer, commands fail then.
 ANSWER_SECONDS = 8
 
 RUNNING = frozenset({"RUNNING", "STARTING"})
@@ -37,13 +37,13 @@ FAILED = frozenset({"BACKOFF", "FATAL", "EXITED", "UNKNOWN"})
 
 
 class SupervisorSilentError(StackError):
-    """supervisord runs, but does not answer."""
+    """The supervisord process runs but does not answer."""
 
     def __init__(self, pid: int | None, *, is_stopped: bool) -> None:
         """Name the process.
 
         Args:
-            pid: of supervisord; None where nothing says it.
+            pid: of supervisord; None if it is unknown.
             is_stopped: whether a signal has stopped it.
         """
         process = "its process id is not known" if pid is None else f"process {pid}"
@@ -51,13 +51,13 @@ class SupervisorSilentError(StackError):
         number = "<its process id>" if pid is None else str(pid)
         super().__init__(
             f"supervisord ({process}), which runs the servers, has not answered for {ANSWER_SECONDS} s{stopped}.",
-            remedy=f"Let it go on with 'kill -CONT {number}' and run the command again. If it still does not answer, "
-            f"end it with 'kill -KILL {number}', then run 'churn down', which ends the servers that it leaves.",
+            remedy=f"Continue it with 'kill -CONT {number}' and run the command again. If it still does not answer, "
+            f"end it with 'kill -KILL {number}', then run 'churn down', which ends the servers that are left.",
         )
 
 
 class _TimedConnection(HTTPConnection):
-    """HTTP over the socket of supervisord, which waits for an answer no longer than ANSWER_SECONDS."""
+    """HTTP over the socket of supervisord, with ANSWER_SECONDS as its timeout."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost")
@@ -139,7 +139,7 @@ class Supervisor:
         try:
             proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
             return getattr(proxy.supervisor, method)(*arguments)
-        except (TimeoutError, BlockingIOError) as error:  # the latter when many connections wait for it
+        except (TimeoutError, BlockingIOError) as error:  # the latter if many connections are waiting
             raise self._silence() from error
         finally:
             transport.close()

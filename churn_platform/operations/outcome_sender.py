@@ -84,7 +84,7 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
     """Outcomes of a file: those that the decoder of the topic accepts, and the lines that it refuses.
 
     Args:
-        file: JSON, one outcome a line; or, where its name ends in .csv, columns named like the fields.
+        file: JSON, one outcome a line; or CSV, if its name ends in .csv, with columns named like the fields.
         accepts_from: earliest time that an outcome may have.
 
     Raises:
@@ -205,7 +205,7 @@ def _json_lines(file: Path) -> Iterator[Line]:
 
 
 def _require_utf8(file: Path) -> None:
-    """Refuse a file in UTF-16 or UTF-32: a line feed does not end its lines where it seems to.
+    """Refuse a file in UTF-16 or UTF-32, whose lines cannot be split at the byte of a line feed.
 
     Raises:
         OutcomeSourceError: it names the encoding.

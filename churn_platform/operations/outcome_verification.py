@@ -55,7 +55,7 @@ def verify(
     except TopicMissingError:
         return Invariant(NAME, True, f"there is no topic {topic} to read", figures={"messages": 0})
     except BrokerRefusedError:
-        # Kafka refuses, too, where there is no such topic and the client has no right to it.
+        # Kafka also refuses if the topic does not exist and the client has no right to it.
         with connect(config.dsn, autocommit=True, application_name="churn verify") as connection:
             if outcomes.was_read(connection, topic):
                 raise

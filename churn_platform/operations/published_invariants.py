@@ -21,8 +21,8 @@ from churn_platform.stream.config import StreamConfig
 
 _STORED: Final = "select event_id from churn_predictions where event_id = any(%s)"
 _ARCHIVED: Final = "select batch from stream_batches where archived is not null"
-# A replay predicts anew and publishes nothing: what was published is at least as old as the batch then. A second, for
-# clocks that differ and timestamps that Kafka cuts to milliseconds.
+# A replay predicts again and publishes nothing, so the published predictions are at least as old as the batch.
+# A second is added for clocks that differ and for timestamps that Kafka cuts to milliseconds.
 _PREDICTED_BEFORE: Final = """
     select count(*) from churn_predictions p join stream_batches b using (batch)
     where p.event_id = any(%s)

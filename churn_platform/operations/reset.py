@@ -156,7 +156,7 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
 def require_recreatable(
     connection: psycopg.Connection, config: StreamConfig, *, topic: str, kafka_is_embedded: bool
 ) -> topics.Topic:
-    """Refuse a topic that recreate_topic() may not delete; the topic, where it may.
+    """Return the topic; refuse one that recreate_topic() may not delete.
 
     Args:
         connection: to the platform's database.

@@ -61,7 +61,7 @@ class _Position:
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """One Kafka partition, in offsets. `position` is None where nothing was read yet, `unpublished` where unknown.
+    """One Kafka partition, in offsets. `position` is None if nothing was read yet, `unpublished` if unknown.
 
     `held` counts the offsets after `end`, where a transaction of another producer is open. `held_since` is when
     it began; None if nothing is held or its first message has no time.

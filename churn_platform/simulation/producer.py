@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LATE_BY: Final = timedelta(hours=26)  # at most: late events also belong to the day before
-SENT_AT_ONCE: Final = 1000  # between two looks at errors, the progress and the end
+SENT_AT_ONCE: Final = 1000  # between two checks for errors and for the end
 
 Row = Mapping[str, str | int | float | None]
 

@@ -1,4 +1,4 @@
-"""Servers of somebody else's: real ones of each kind, which listen where one of ours should."""
+"""Real servers of each kind that belong to somebody else and listen where an embedded one should."""
 
 import os
 import secrets
@@ -24,7 +24,7 @@ ANSWER_SECONDS = 90
 
 @contextmanager
 def stranger(name: str, place: int | Path, folder: Path) -> Iterator[Callable[[], int]]:
-    """A real server of that kind at that place; tells which of its processes listens.
+    """Run a real server of that kind at that place; give a function that returns which of its processes listens.
 
     Args:
         name: of the part whose place it takes.

@@ -82,7 +82,7 @@ def test_the_database_has_schemas_and_migrations(stack: Stack) -> None:
     assert applied > 0
 
 
-def test_the_database_wants_its_password(stack: Stack) -> None:
+def test_the_database_requires_its_password(stack: Stack) -> None:
     without = stack.addresses["postgres"].replace(stack.addresses["postgres"].split(":")[2].split("@")[0], "wrong")
 
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
@@ -102,7 +102,7 @@ def test_mlflow_keeps_artifacts_and_models(stack: Stack, tmp_path: Path) -> None
     assert client.get_registered_model("local").name == "local"
 
 
-def test_a_misspelt_topic_is_not_created(stack: Stack) -> None:
+def test_a_misspelled_topic_is_not_created(stack: Stack) -> None:
     admin = AdminClient({"bootstrap.servers": stack.addresses["kafka"]})
 
     admin.list_topics("customer-evnets", timeout=10)
@@ -110,7 +110,7 @@ def test_a_misspelt_topic_is_not_created(stack: Stack) -> None:
     assert "customer-evnets" not in admin.list_topics(timeout=10).topics
 
 
-def test_secrets_are_for_the_owner_alone(stack: Stack) -> None:
+def test_only_the_owner_can_read_secrets(stack: Stack) -> None:
     files = [login.password_file for login in postgres.LOGINS]
     passwords = {(stack.local / file).read_text() for file in files}
 

@@ -1,4 +1,4 @@
-"""Another process listens where a server of ours should: it is never taken for ours."""
+"""A process that listens where an embedded server should is never used in its place."""
 
 import json
 import os
@@ -199,6 +199,6 @@ def test_the_daemon_is_not_ready_through_a_web_server_that_is_not_ours(
         with stranger("webserver", port_of(mine, "webserver"), other):
             assert not mine.is_ready("daemon")
         mine.start_part("webserver")
-        wait_until(lambda: mine.is_ready("daemon"), 60, "the daemon to be well again")
+        wait_until(lambda: mine.is_ready("daemon"), 60, "the daemon to be ready again")
     finally:
         mine.stop()
