@@ -492,7 +492,7 @@ def test_a_folder_that_was_not_empty_is_not_ours(local: Path) -> None:
     clean()
 
     assert found["delete"] == []
-    assert any("'churn up' did not make it" in each["reason"] for each in found["keep"])
+    assert any("'churn up' did not create it" in each["reason"] for each in found["keep"])
     assert (local / "logs" / "theirs.log").exists()
 
 
