@@ -30,6 +30,7 @@ from churn_platform.decoding.events import MICROSECONDS, EventColumns
 from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
+from churn_platform.kafka.sending import send
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.orchestration.assets.batches import batch_metadata
@@ -38,7 +39,6 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.stream_sensors import STREAM_TAG, customer_events_sensor
 from churn_platform.settings import settings
-from churn_platform.simulation.producer import send
 from churn_platform.stream.commit import Source, prediction_rows, write_rows
 from churn_platform.stream.scoring import ScoredEvents
 
@@ -356,7 +356,7 @@ class Growth:
         kafka = KafkaResource()
         config, admin = kafka.stream(), kafka.admin()
         created_topics.create_missing(admin, config)
-        send(config, [("", b"{}")])
+        send(config.kafka.client, config.events_topic, [("", b"{}")])
         topic = topics.describe(admin, config.events_topic)
         wait_until(lambda: any(topics.list_offsets(admin, topic, topics.LATEST).values()), "the event to be there")
         with self._grown.asset_page() as grown, self._new.asset_page() as new:

@@ -123,7 +123,7 @@ class Contest:
         with psycopg.connect(config.dsn, autocommit=True) as connection:
             ledger.pause(connection, config.events_topic)
             with self._said("Dagster started"):
-                self._stack.services_only = False
+                self._stack.configuration.services_only = False
                 self._stack.start()
             with self._said(f"{events:,} events sent to {config.events_topic}"):
                 work.fill(config.events_topic, self._customers, events)

@@ -26,9 +26,9 @@ for command in (
     stack.down,
     stack.status,
     stack.logs,
-    stack.with_our_servers(prepare),
-    stack.with_our_servers(produce),
-    stack.with_our_servers(verify),
+    stack.with_own_servers(prepare),
+    stack.with_own_servers(produce),
+    stack.with_own_servers(verify),
     settings,
     clean,
     completion,
@@ -42,7 +42,7 @@ app.add_typer(db.app, name="db")
 for group in (stream.app, dlq.app, outcomes.app, model.app, db.app):
     for described in group.registered_commands:
         if described.callback is not None:
-            described.callback = stack.with_our_servers(described.callback)
+            described.callback = stack.with_own_servers(described.callback)
 app.add_typer(data.app, name="data")
 
 if __name__ == "__main__":

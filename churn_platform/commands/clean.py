@@ -1,4 +1,4 @@
-"""`churn clean`: deletes what the platform has made, and nothing else."""
+"""`churn clean`: delete what the platform has made, and nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,67 +21,68 @@ from churn_platform.commands.terminal import (
 )
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
-    from churn_platform.operations.cleanup.places import Platform
+    from churn_platform.operations.cleanup.places import Cleanup
     from churn_platform.operations.cleanup.plan import Item, Kept, Writer
 
 
 def clean(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go and what would stay.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what will be deleted and kept.")] = False,
     yes: Annotated[
-        str | None, typer.Option("--yes", metavar="WORD", help="For scripts: the word that is asked for otherwise.")
+        str | None,
+        typer.Option("--yes", metavar="WORD", help="For scripts: the word to confirm with."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete what the platform has made: the stack's folder, files in S3, and in your own servers tables and topics.
 
-    It lists all of it and asks for a word. --json goes with --dry-run or --yes. It is refused with exit code 3 while
-    something still writes: 'churn down' first.
+    It lists everything and asks for a word before it deletes. --json requires --dry-run or --yes. While something still
+    writes, nothing is deleted and the exit code is 3: run 'churn down' first.
 
     Example: churn clean --dry-run
     """
     if as_json and not dry_run and yes is None:
-        end(ExitCode.USAGE, "With --json say --dry-run, or --yes WORD: nothing is asked then.")
-    from churn_platform.operations.cleanup.places import Platform
+        end(ExitCode.USAGE, "--json requires --dry-run or --yes WORD, because the command cannot ask.")
+    from churn_platform.operations.cleanup.places import Cleanup
     from churn_platform.settings import load_settings
 
     with report_errors():
-        platform = Platform(default_stack(), load_settings())
-        with ProgressReporter("Looking") as report:
-            platform.look(report)
-            writers = platform.writers()
+        cleanup = Cleanup(default_stack(), load_settings())
+        with ProgressReporter("Listing") as report:
+            cleanup.collect(report)
+            writers = cleanup.writers()
             if not writers:
-                platform.rehearse()  # what a real one would be refused, a dry run is refused, too
-        word, items = platform.word, platform.items
+                cleanup.check_deletable()  # so that a dry run fails where a real one would
+        word, items = cleanup.word, cleanup.items
         if not as_json:
-            _show(items, platform.kept, writers)
+            _show(items, cleanup.kept, writers)
         deletes = bool(items and not writers and not dry_run)
         if deletes:
             _confirm(word, yes)
-            _remove(platform)
+            _delete(cleanup)
     if as_json:
-        told: dict[str, Sequence[Item | Kept | Writer]] = {"delete": items, "keep": platform.kept, "writers": writers}
-        listed = {name: [asdict(each) for each in found] for name, found in told.items()}
+        content: dict[str, Sequence[Item | Kept | Writer]] = {"delete": items, "keep": cleanup.kept, "writers": writers}
+        listed = {name: [asdict(each) for each in found] for name, found in content.items()}
         emit({"word": word, **listed, "deleted": deletes})
     elif deletes:
-        output.print("Deleted. What stays:" if platform.kept else "Deleted; nothing of it is left.")
-        output.print(_table([(each.place, each.name, each.reason) for each in platform.kept]))
+        output.print("Deleted. Kept:" if cleanup.kept else "Deleted; nothing is left.")
+        output.print(_table([(each.place, each.name, each.reason) for each in cleanup.kept]))
     if writers:
         raise typer.Exit(ExitCode.IN_USE)
 
 
-def _remove(platform: "Platform") -> None:
-    """Delete, and look what is left."""
-    from churn_platform.operations.cleanup.plan import StillWrittenToError
+def _delete(cleanup: "Cleanup") -> None:
+    """Delete everything, and report what is left."""
+    from churn_platform.operations.cleanup.plan import InUseError
 
     try:
-        with ProgressReporter("Looking") as report:
-            platform.remove(report)
-            platform.look(report)
-    except StillWrittenToError as error:
-        end(ExitCode.IN_USE, f"{error} Nothing was deleted.")
-    for item in platform.items:
-        complaints.print(Text(f"Still there: {item.place}, {item.name}", style="red"), soft_wrap=True)
-    if platform.items:
+        with ProgressReporter("Deleting") as report:
+            cleanup.delete(report)
+            cleanup.collect(report)
+    except InUseError as error:
+        end(ExitCode.IN_USE, error.problem, remedy=error.remedy)
+    for item in cleanup.items:
+        complaints.print(Text(f"Not deleted: {item.place}, {item.name}", style="red"), soft_wrap=True)
+    if cleanup.items:
         complaints.print("Run the command again.", style="bold")
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -94,14 +95,14 @@ def _confirm(word: str, given: str | None) -> None:
 
 def _show(items: Sequence["Item"], kept: Sequence["Kept"], writers: Sequence["Writer"]) -> None:
     for title, rows in (
-        ("Goes", [(each.place, each.name, each.detail) for each in items]),
-        ("Stays", [(each.place, each.name, each.reason) for each in kept]),
+        ("Will delete", [(each.place, each.name, each.detail) for each in items]),
+        ("Will keep", [(each.place, each.name, each.reason) for each in kept]),
     ):
         if rows:
             output.print(Text(title, style="bold"))
             output.print(_table(rows))
     if not items:
-        output.print("There is nothing of the platform's to delete.")
+        output.print("There is nothing to delete.")
     for writer in writers:
         complaints.print(Text(f"First: {writer.remedy}", style="bold"), soft_wrap=True)
         complaints.print(Text(f"Still writes: {writer.name}", style="red"), soft_wrap=True)

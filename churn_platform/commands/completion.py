@@ -1,4 +1,4 @@
-"""`churn completion`: what makes a shell complete commands, options and parts."""
+"""`churn completion`: the script by which a shell completes commands, options and parts."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -8,7 +8,7 @@ from typer._completion_shared import get_completion_script  # what --show-comple
 
 
 class Shell(StrEnum):
-    """Shells that can be told."""
+    """Supported shells."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -16,7 +16,7 @@ class Shell(StrEnum):
 
 
 def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
-    """Print what makes a shell complete churn's commands and options; for its start-up file.
+    """Print the completion script for churn's commands and options, for the start-up file of a shell.
 
     bash and zsh: eval "$(churn completion bash)". fish: churn completion fish | source.
 

@@ -1,4 +1,4 @@
-"""`churn data`: making customers files."""
+"""`churn data`: generate customers files."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def _data() -> None:
-    """Make customers files.
+    """Generate customers files.
 
     Example: churn data generate --rows 100000 --output customers.csv
     """
@@ -32,16 +32,16 @@ def generate(
     file: Annotated[
         Path | None, typer.Option("--output", help="File to write. Default: the project's data/raw/ChurnModelling.csv.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there, without asking.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a file of customers who behave like the real bank's.
 
-    A file that is there is replaced only when you say so: on a terminal it asks, elsewhere give --force.
+    An existing file is replaced only after a confirmation on a terminal, or with --force.
 
     Example: churn data generate --rows 1000000 --seed 7 --output million.csv
     """
-    # pandas takes a second to import: not before --help is answered
+    # pandas takes a second to import, which --help must not wait for
     from churn_platform.schema.generator import generate_customers, write_customers
     from churn_platform.settings import PROJECT_ROOT
 
@@ -52,7 +52,7 @@ def generate(
         _confirm_replacing(target)
     begin = time.monotonic()
     written = 0
-    with ProgressReporter("Making customers", total=rows) as progress:
+    with ProgressReporter("Generating customers", total=rows) as progress:
         customers = generate_customers(rows, seed)
 
         def on_rows(count: int) -> None:
@@ -83,7 +83,7 @@ def generate(
 
 
 def _confirm_replacing(file: Path) -> None:
-    """Ask whether the file may be replaced; end the command when it may not, or when nobody is there to answer."""
+    """Ask whether the file may be replaced; end the command if not, or if there is no terminal to ask on."""
     size = f"{file.stat().st_size:,} bytes"
     if not sys.stdin.isatty():
         end(

@@ -1,4 +1,4 @@
-"""`churn demo`: the whole platform once, from the CSV to predictions in Postgres."""
+"""`churn demo`: the whole platform once, from the CSV to predictions in PostgreSQL."""
 
 import json
 import os
@@ -13,20 +13,20 @@ import typer
 
 from churn_platform.commands.terminal import ExitCode, ProgressReporter, complaints, end, output, report_errors
 
-# Short batches, so that a minute shows several and the hand-over between their runs.
+# Short batches, so that a minute shows several of them and the handover between their runs.
 DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
 
 
 def demo(
     rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 500,
     seconds: Annotated[float, typer.Option(min=1, help="How long events are produced.")] = 25,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything up afterwards.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write what happened to this file, too.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running afterwards.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results to this file as well.")] = None,
 ) -> None:
-    """Start everything, train a model, stream events through it, and show what came of them.
+    """Start everything, train a model, stream events through it, and show the results.
 
-    Some events are bad, some come twice, some are late. Batches last 15 s here instead of 60, unless BATCH_SECONDS says
-    otherwise. Exit code 1 when an event is not accounted for.
+    Some of the events are bad, duplicate or late. Batches last 15 s here instead of 60, unless BATCH_SECONDS is set.
+    The exit code is 1 if an event is not accounted for.
 
     Example: churn demo --keep --json demo.json
     """
@@ -45,14 +45,17 @@ def demo(
             started = stack.start(progress)
         try:
             os.environ.update(stack.environment)
-            outcome = scenario.run(
+            # Not before: the partitions read the settings when they are imported.
+            from churn_platform.orchestration.dagster_client import DagsterClient
+
+            outcome = scenario.Demo(
                 load_settings(),
                 scenario.Plan(rate=rate, seconds=seconds, mix=Mix(bad=0.01, duplicates=0.01, late=0.01)),
-                dagster_url=stack.addresses["dagster"],
-                require_ours=partial(stack.require_ours, "webserver"),
+                DagsterClient(stack.addresses["dagster"]),
+                require_own_servers=partial(stack.require_own_servers, "webserver"),
                 step=display.step,
                 progress=display.sent,
-            )
+            ).run()
         finally:
             if started and not keep:
                 with ProgressDisplay() as progress:
@@ -69,37 +72,37 @@ def demo(
         if started and shorter:
             settings = ", ".join(f"{name}={value}" for name, value in shorter.items())
             output.print(
-                f"Until then it runs with {settings}; 'churn up' uses your own settings.",
+                f"Until it is stopped it runs with {settings}; 'churn up' uses your own settings.",
                 highlight=False,
                 soft_wrap=True,
             )
     else:
         output.print(
-            "\n'churn up' (make up) brings it back, with all it holds, and says where its UI is.", soft_wrap=True
+            "\n'churn up' (make up) starts it again with its data and prints the address of its UI.", soft_wrap=True
         )
     output.print(f"Took {took:.0f} s.", highlight=False)
     if broken := [sentence for sentence, holds in outcome.sums.items() if not holds]:
-        end(ExitCode.CHECK_FAILED, f"What was sent is not all accounted for: {'; '.join(broken)}. Please report this.")
+        end(ExitCode.CHECK_FAILED, f"These sums do not hold: {'; '.join(broken)}. Please report this.")
 
 
 class StepDisplay:
-    """Shows a step while it lasts, and afterwards how long it took."""
+    """Shows a step while it lasts, and how long it took once it has ended."""
 
     def __init__(self) -> None:
-        self._working: ProgressReporter | None = None
+        self._reporter: ProgressReporter | None = None
         self._title = ""
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """One step, by its title."""
+        """Show one step by its title."""
         began, self._title = time.monotonic(), title
-        with ProgressReporter(title) as self._working:
+        with ProgressReporter(title) as self._reporter:
             yield
         complaints.print(
             f"[green]✓[/green] {title} [dim]({time.monotonic() - began:.1f} s)[/dim]", highlight=False, soft_wrap=True
         )
 
     def sent(self, count: int) -> None:
-        """Events sent so far, beside the step's title."""
-        if self._working is not None:
-            self._working(self._title, count)
+        """Show the events sent so far beside the step's title."""
+        if self._reporter is not None:
+            self._reporter(self._title, count)

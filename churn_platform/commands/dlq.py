@@ -1,4 +1,4 @@
-"""`churn dlq`: events that could not be scored: what is wrong with them, and sending them again, corrected."""
+"""`churn dlq`: list the events that could not be scored, and send them again after a correction."""
 
 import base64
 import json
@@ -30,37 +30,37 @@ from churn_platform.database.connections import connect
 if TYPE_CHECKING:  # Kafka's client is slow to import
     import psycopg
 
-    from churn_platform.operations.dead_letters import Corrected, Kind, Letter
+    from churn_platform.operations.dead_letters import Corrected, DeadLetter, Kind
     from churn_platform.stream.config import StreamConfig
 
 app = typer.Typer(no_args_is_help=True)
 
 UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-# Between two looks whether retried letters are resolved.
-LOOK_SECONDS: Final = 0.2
+# Between two checks whether retried dead letters are resolved.
+POLL_SECONDS: Final = 0.2
 AT_ONCE: Final = 10_000
 AT_MOST: Final = 2**31 - 1
 LONGEST_NUMBER: Final = 20  # digits; an offset has 64 bits
 
 
 class ShownState(StrEnum):
-    """States to choose from; the same words as in streaming/dead_letters.py, which is slow to import."""
+    """The states of operations/dead_letters.py, which is slow to import."""
 
     OPEN = "open"
     RETRIED = "retried"
     RESOLVED = "resolved"
 
 
-Reason = Annotated[str | None, typer.Option(help="Part of the reason, in any case.")]
+Reason = Annotated[str | None, typer.Option(help="Part of the reason, ignoring case.")]
 Since = Annotated[
-    str | None, typer.Option(help="Received since: ISO 8601 (UTC unless it says otherwise), or 30m, 2h, 7d ago.")
+    str | None, typer.Option(help="Received since: ISO 8601 (UTC without an offset), or 30m, 2h, 7d ago.")
 ]
-TopicId = Annotated[str | None, typer.Option(help="Kafka's id of the topic, if several have had such an offset.")]
+TopicId = Annotated[str | None, typer.Option(help="Kafka's id of the topic, if several topics match.")]
 
 
 @app.callback()
 def _dlq() -> None:
-    """Look at dead letters and retry them.
+    """List, show and retry dead letters.
 
     Example: churn dlq list
     """
@@ -71,26 +71,26 @@ def list_letters(
     reason: Reason = None,
     since: Since = None,
     state: Annotated[ShownState | None, typer.Option(help="Retried: sent again, not scored yet.")] = None,
-    limit: Annotated[int, typer.Option(min=0, max=AT_MOST, help="How many letters, the latest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, max=AT_MOST, help="How many dead letters, the latest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, and count them by reason. In the counts, … stands for what varies.
+    """List dead letters, and count them by reason. In the counts, … stands for parts that vary.
 
     Example: churn dlq list --reason gender --since 2h --state open
     """
     from churn_platform.operations import dead_letters
 
-    chosen = dead_letters.Chosen(
+    chosen = dead_letters.Selection(
         reason=reason, since=_moment(since), state=None if state is None else dead_letters.State(state)
     )
-    with report_errors(), ProgressReporter("Asking PostgreSQL"), _connect() as (connection, _):
+    with report_errors(), ProgressReporter("Connecting to PostgreSQL"), _connect() as (connection, _):
         kinds = dead_letters.kinds(connection, chosen)
         letters = dead_letters.find(connection, chosen, limit=limit)
     if as_json:
-        emit({"by_reason": [vars(kind) for kind in kinds], "letters": [letter.as_dict() for letter in letters]})
+        emit({"by_reason": [vars(kind) for kind in kinds], "dead_letters": [letter.as_dict() for letter in letters]})
         return
     if not kinds:
-        output.print("No such dead letter.")
+        output.print("No dead letter matches.")
         return
     output.print(_kinds_table(kinds))
     total = sum(kind.count for kind in kinds)
@@ -103,11 +103,11 @@ def list_letters(
 
 @app.command()
 def show(
-    place: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="Where the letter was, as listed.")],
+    place: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="Place of the dead letter, as listed.")],
     topic_id: TopicId = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one dead letter with its payload: as text if it is text, else in hexadecimal.
+    """Show one dead letter with its payload, as text or else in hexadecimal.
 
     Example: churn dlq show 0:1041
     """
@@ -143,40 +143,42 @@ def show(
 @app.command()
 def retry(
     places: Annotated[
-        list[str] | None, typer.Argument(metavar="[PARTITION:OFFSET]...", help="Letters, by where they were.")
+        list[str] | None, typer.Argument(metavar="[PARTITION:OFFSET]...", help="Places of dead letters.")
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Instead: all open letters with this in their reason.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Instead of places: all open ones with this in the reason.")
+    ] = None,
     since: Since = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="A correction; VALUE is JSON or plain text."),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="For one letter: a JSON file with the whole corrected event.")
+        Path | None, typer.Option(help="For one dead letter: a JSON file with the whole corrected event.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=AT_ONCE, help="With --reason: at most so many.")] = 1000,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=AT_ONCE, help="With --reason: the maximum number.")] = 1000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
     wait: Annotated[float | None, typer.Option(min=0, help="Seconds to wait until they are resolved.")] = None,
     topic_id: TopicId = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters again, corrected, as events of their own. A letter retried twice counts once.
+    """Send dead letters again as corrected events. A dead letter that is retried twice counts once.
 
-    A correction that would be a dead letter again is refused, the others are sent. Exit code 1 when one was refused,
-    when no letter has the reason or, with --wait, when one is not resolved.
+    A correction that would be a dead letter again is refused, and the others are sent. The exit code is 1 if one was
+    refused, if no dead letter has the reason or, with --wait, if one is not resolved.
 
     Example: churn dlq retry --reason Gender --set Gender=Female --wait 30
     """
     from churn_platform.operations import dead_letters
 
     if bool(places) == (reason is not None):
-        _refuse("Say which letters: places such as 0:1041, or --reason.")
+        _refuse("Choose dead letters by places such as 0:1041, or by --reason.")
     if file is not None and len(places or []) != 1:
-        _refuse("--file corrects one letter: name its place, such as 0:1041.")
+        _refuse("--file corrects one dead letter: give its place, such as 0:1041.")
     if since is not None and reason is None:
-        _refuse("--since goes with --reason.")
+        _refuse("--since requires --reason.")
     corrections = dict(_change(each) for each in changes or [])
-    chosen = dead_letters.Chosen(reason=reason, since=_moment(since), state=dead_letters.State.OPEN)
+    chosen = dead_letters.Selection(reason=reason, since=_moment(since), state=dead_letters.State.OPEN)
     with report_errors(), _connect() as (connection, config):
         if places:
             wanted = dict.fromkeys(_place(place) for place in places)
@@ -199,7 +201,7 @@ def retry(
                 f"'churn dlq list --state retried' shows those that are not scored yet."
             )
         if not letters:
-            say("No such open dead letter. 'churn dlq list' shows those there are.")
+            say("No open dead letter matches. 'churn dlq list' lists the dead letters.")
         unresolved = 0 if wait is None or dry_run else _wait(connection, corrected, seconds=wait, say=say)
     if as_json:
         events = [json.loads(each.value) for each in corrected] if dry_run else []
@@ -210,9 +212,9 @@ def retry(
 
 
 def _correct(
-    letters: "list[Letter]", config: "StreamConfig", changes: dict[str, object], event: dict[str, object] | None
+    letters: "list[DeadLetter]", config: "StreamConfig", changes: dict[str, object], event: dict[str, object] | None
 ) -> "tuple[list[Corrected], list[str]]":
-    """The events to send, and in words why others are not; those are shown."""
+    """Return the events to send, and why the others are refused; print the latter."""
     from churn_platform.operations import dead_letters
     from churn_platform.operations.exceptions import DeadLetterError
 
@@ -229,16 +231,16 @@ def _correct(
 def _wait(
     connection: "psycopg.Connection", events: "list[Corrected]", *, seconds: float, say: Callable[[str], None]
 ) -> int:
-    """Wait until the letters are resolved; how many are not."""
+    """Wait until the dead letters are resolved; return how many are not."""
     from churn_platform.operations import dead_letters
 
     deadline = time.monotonic() + seconds
     with ProgressReporter("Waiting until they are scored") as progress:
         while (left := dead_letters.unresolved(connection, events)) and time.monotonic() < deadline:
-            progress("Waiting until they are scored; left", left)
-            time.sleep(LOOK_SECONDS)
+            progress("Waiting until they are scored, open", left)
+            time.sleep(POLL_SECONDS)
     if left:
-        say(f"{left:,} are not resolved after {seconds:g} s. Is the stream running? 'churn status' says so.")
+        say(f"{left:,} are not resolved after {seconds:g} s. Check with 'churn status' whether the stream is live.")
     elif events:
         say(f"All {len(events):,} are resolved.")
     return left
@@ -257,7 +259,7 @@ def _connect() -> "Iterator[tuple[psycopg.Connection, StreamConfig]]":
 
 def _kinds_table(kinds: "list[Kind]") -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("Letters", "Open", "Retried"):
+    for title in ("Dead letters", "Open", "Retried"):
         table.add_column(title, justify="right")
     table.add_column("Reason", overflow="fold")
     for kind in kinds:
@@ -265,7 +267,7 @@ def _kinds_table(kinds: "list[Kind]") -> Table:
     return table
 
 
-def _letters_table(letters: "list[Letter]") -> Table:
+def _letters_table(letters: "list[DeadLetter]") -> Table:
     table = Table("Received", box=None, header_style="dim", pad_edge=False)
     table.add_column("Place", no_wrap=True)
     table.add_column("State")
@@ -281,7 +283,7 @@ def _letters_table(letters: "list[Letter]") -> Table:
 
 
 def _payload(payload: bytes | None) -> tuple[str, str]:
-    """How a payload is shown, and the payload like that."""
+    """Return the form in which a payload is shown, and the payload in that form."""
     if payload is None:
         return "none (a tombstone)", ""
     size = f"{len(payload):,} bytes"
@@ -292,7 +294,7 @@ def _payload(payload: bytes | None) -> tuple[str, str]:
 
 
 def _safe(text: str) -> str:
-    """Text that cannot steer a terminal: what is not printable is written as its escape."""
+    """Return the text with unprintable characters escaped, so that it cannot control a terminal."""
     return "".join(
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text
@@ -306,17 +308,17 @@ def _time(moment: datetime | None) -> str:
 def _place(text: str) -> tuple[int, int]:
     partition, _, offset = text.partition(":")
     if not all(number.isdecimal() and len(number) <= LONGEST_NUMBER for number in (partition, offset)):
-        _refuse(f"{text!r} is no place: expected PARTITION:OFFSET, such as 0:1041.")
+        _refuse(f"{text!r} is not a place: expected PARTITION:OFFSET, such as 0:1041.")
     return int(partition), int(offset)
 
 
 def _change(text: str) -> tuple[str, object]:
-    """A field and its value: JSON where it is JSON, else the text as it stands."""
+    """Return a field and its value: decoded if it is JSON, else the text."""
     name, equals, value = text.partition("=")
     if not (name and equals):
-        _refuse(f"{text!r} is no correction: expected FIELD=VALUE, such as Gender=Female or Age=41.")
+        _refuse(f"{text!r} is not a correction: expected FIELD=VALUE, such as Gender=Female or Age=41.")
     try:
-        return name, msgspec.json.decode(value)  # unlike Python's own it takes no NaN and no 1e999 for a number
+        return name, msgspec.json.decode(value)  # unlike Python's decoder it accepts neither NaN nor 1e999
     except (ValueError, RecursionError):
         return name, value
 
@@ -333,9 +335,9 @@ def _moment(text: str | None) -> datetime | None:
     except OverflowError:
         if not text[:-1].isdecimal() and text.startswith(str(MAXYEAR)):
             _refuse(f"--since is {text!r}, which is after the year {MAXYEAR} in UTC. No dead letter is from then.")
-        _refuse(f"--since is {text!r}, which is before the year 1. Leave --since out to have all dead letters.")
+        _refuse(f"--since is {text!r}, which is before the year 1. Omit --since to select all dead letters.")
     except ValueError:
-        _refuse(f"--since is {text!r}: expected a moment such as 2026-11-24T08:00:00Z, or how long ago: 30m, 2h, 7d.")
+        _refuse(f"--since is {text!r}: expected a time such as 2026-11-24T08:00:00Z, or how long ago: 30m, 2h, 7d.")
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -347,4 +349,4 @@ def _say(sentence: str) -> None:
 
 
 def _say_nothing(sentence: str) -> None:
-    """Programs are told all of it at the end."""
+    """Print nothing: with --json everything is in the final object."""

@@ -1,4 +1,4 @@
-"""`churn model`: the trained versions, and which of them scores the stream."""
+"""`churn model`: list, compare and choose the trained versions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-Reason = Annotated[str, typer.Option(help="Why; kept in model_promotions.")]
+Reason = Annotated[str, typer.Option(help="The reason; recorded in model_promotions.")]
 FIGURES = ("roc_auc", "brier", "f1", "precision", "recall", "ece")
 OUT_OF_FOLD = "oof_"
 
@@ -33,7 +33,7 @@ def _model() -> None:
 
 @app.command("list")
 def list_versions(as_json: AsJson = False) -> None:
-    """List the versions, the newest first, with their figures out of fold.
+    """List the versions, the newest first, with their out-of-fold metrics.
 
     Example: churn model list
     """
@@ -42,7 +42,7 @@ def list_versions(as_json: AsJson = False) -> None:
     with report_errors(), _connect() as connection:
         versions = model_versions.versions(connection)
     if as_json:
-        emit({"versions": [_told(each) for each in versions]})
+        emit({"versions": [_as_dict(each) for each in versions]})
     elif versions:
         output.print(_versions_table(versions))
     else:
@@ -54,7 +54,7 @@ def promote(
     version: Annotated[int, typer.Argument(min=1, help="Version, as listed.")],
     reason: Reason = "chosen by hand",
 ) -> None:
-    """Make a version champion, whatever its figures are. The stream scores with it from its next commit on.
+    """Make a version champion, whatever its metrics are. The stream scores with it from its next commit.
 
     Example: churn model promote 3 --reason "the bank's own choice"
     """
@@ -71,7 +71,7 @@ def promote(
 
 @app.command()
 def rollback(reason: Reason = "rolled back by hand") -> None:
-    """Go back to the version that was champion before. The stream scores with it from its next commit on.
+    """Return to the previous champion. The stream scores with it from its next commit.
 
     Example: churn model rollback --reason "too many calls"
     """
@@ -92,7 +92,7 @@ def compare(
     other: Annotated[int | None, typer.Argument(min=1, help="To compare with. Default: the champion.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two versions on the training split, each row judged by a model that has not seen it.
+    """Compare two versions on the training split, each row scored by a model that was not trained on it.
 
     Example: churn model compare 4
     """
@@ -100,7 +100,7 @@ def compare(
     from churn_platform.files.artifacts import join, read_bytes
     from churn_platform.files.parquet import from_parquet
     from churn_platform.modeling.comparison import Contender, promotion_rule
-    from churn_platform.modeling.comparison import compare as judge
+    from churn_platform.modeling.comparison import compare as compare_versions
     from churn_platform.modeling.splitting import TRAIN, rows_of
     from churn_platform.settings import settings
 
@@ -113,7 +113,7 @@ def compare(
                 "There is no champion to compare with.", remedy="Name a second version, or 'churn model promote' one."
             )
         split = from_parquet(read_bytes(join(settings().artifacts, "assets", "train_test_split.parquet")))
-        comparison = judge(
+        comparison = compare_versions(
             rows_of(split, TRAIN),
             Contender(new.version, new.run_id, new.uri),
             Contender(old.version, old.run_id, old.uri),
@@ -136,7 +136,7 @@ def _connect() -> "Iterator[psycopg.Connection]":
 
 
 def _point_alias(champion: "ModelVersion") -> None:
-    """Let MLflow's alias follow. Where MLflow is away, the next training lets it follow."""
+    """Move MLflow's alias to the champion. If MLflow does not answer, the next training does it."""
     from churn_platform.orchestration.resources.mlflow import MlflowError, MlflowLostError, MlflowRegistry
     from churn_platform.settings import SettingsError
 
@@ -155,8 +155,8 @@ def _point_alias(champion: "ModelVersion") -> None:
         )
 
 
-def _told(version: "ModelVersion") -> dict[str, object]:
-    """A version for programs; moments in ISO 8601."""
+def _as_dict(version: "ModelVersion") -> dict[str, object]:
+    """Return a version for JSON, with times in ISO 8601."""
     return {
         **vars(version),
         **{

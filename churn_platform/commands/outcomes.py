@@ -1,4 +1,4 @@
-"""`churn outcomes`: sending what became of customers, and skipping outcomes that cannot be read."""
+"""`churn outcomes`: send outcomes of customers, and skip outcomes that cannot be read."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -25,7 +25,7 @@ app = typer.Typer(no_args_is_help=True)
 SHOWN: Final = 5  # wrong lines of a file
 Topic = Annotated[str | None, typer.Option(help="Outcomes topic. Default: OUTCOMES_TOPIC.")]
 Partition = Annotated[int, typer.Option(min=0, help="Kafka partition.")]
-Reason = Annotated[str, typer.Option(help="Why; recorded in outcome_skips.")]
+Reason = Annotated[str, typer.Option(help="The reason; recorded in outcome_skips.")]
 YesDrop = Annotated[
     str | None, typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, not asked for.")
 ]
@@ -50,10 +50,10 @@ def send(
         ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Simulate for so many customers, chosen at random. Default: for all.")
+        int | None, typer.Option(min=1, help="Number of customers to simulate, chosen at random. Default: all.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(min=0.1, help="Outcomes a second. Default: as fast as Kafka takes them.")
+        float | None, typer.Option(min=0.1, help="Outcomes a second. Default: as fast as Kafka accepts them.")
     ] = None,
     bad: Annotated[float, typer.Option(min=0, max=1, help="Share of the simulated outcomes, 0 to 1.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes the simulation repeatable.")] = None,
@@ -123,14 +123,14 @@ def send(
 @app.command()
 def reset(
     partition: Partition,
-    to: Annotated[str, typer.Option(help="Offset to go on at, earliest (the oldest that Kafka holds) or latest.")],
+    to: Annotated[str, typer.Option(help="Offset to continue at, earliest (the oldest that Kafka holds) or latest.")],
     topic: Topic = None,
     reason: Reason = ACCEPTED,
     yes_drop: YesDrop = None,
 ) -> None:
     """Move the position in one Kafka partition of the outcomes topic forward. The offsets between are never read.
 
-    It says what it drops and asks for the topic's name.
+    It shows what it drops and asks for the topic's name.
 
     Example: churn outcomes reset --partition 0 --to earliest --reason "lost by retention"
     """
@@ -142,7 +142,7 @@ def reset(
         name = topic or settings().outcomes_topic
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
-            with ProgressReporter("Asking Kafka"):
+            with ProgressReporter("Reading Kafka"):
                 move = outcome_reset.plan(connection, config, topic=name, partition=partition, to=to)
             if move is None:
                 _say(f"{name}[{partition}] stands there already; nothing was changed.")
@@ -177,7 +177,7 @@ def skip(
         name = topic or settings().outcomes_topic
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn skip") as connection:
-            with ProgressReporter("Asking Kafka"):
+            with ProgressReporter("Reading Kafka"):
                 move = outcome_reset.plan_skip(connection, config, topic=name, partition=partition, offset=offset)
             _confirm(move, yes_drop)
             outcome_reset.apply_skip(connection, move, reason=reason)
@@ -185,7 +185,7 @@ def skip(
 
 
 def _confirm(move: "Move", yes_drop: str | None) -> None:
-    """Say what is dropped, and end the command unless the topic's name is given."""
+    """Show what is dropped, and end the command unless the topic's name is typed."""
     if move.truncated:
         _say(
             f"The log of {move.topic}[{move.kafka_partition}] was truncated below {move.position} and has grown past "

@@ -1,4 +1,4 @@
-"""`churn prepare`: what the platform's processes expect to find, made on servers that are there already."""
+"""`churn prepare`: create what the platform's processes need on existing servers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,43 +16,44 @@ if TYPE_CHECKING:
     from churn_platform.settings import Settings
 
 WRITER, READER = "churn_writer", "churn_reader"
-NOTHING_MADE: Final = {"migrations": "up to date", "logins": "all get in", "topics": "there already"}
+NOTHING_MADE: Final = {"migrations": "up to date", "logins": "all can log in", "topics": "exist already"}
 
 
 def prepare(
     logins: Annotated[
         bool,
-        typer.Option("--logins", help="Make the logins of DATABASE_URL and DATABASE_READER_URL, or let them in again."),
+        typer.Option(
+            "--logins", help="Create the logins of DATABASE_URL and DATABASE_READER_URL, or restore their access."
+        ),
     ] = False,
     dagster_home: Annotated[
         Path | None,
-        typer.Option(help="Folder to write dagster.yaml and workspace.yaml to: DAGSTER_HOME of the processes."),
+        typer.Option(help="DAGSTER_HOME of the processes: folder for dagster.yaml and workspace.yaml."),
     ] = None,
     code_server: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where the code server will listen; for workspace.yaml.")
     ] = "localhost:4000",
     as_json: AsJson = False,
 ) -> None:
-    """Make ready what the platform expects of servers that are there: tables, logins, topics, Dagster's own files.
+    """Create what the platform needs on existing servers: tables, logins, topics and Dagster's own files.
 
-    It may be run again at any time. It changes nothing where another environment publishes to the same topic, as the
-    same consumer group or from the same database, or is at work on that database, and says which.
+    It can be repeated at any time. It changes nothing and names the environment if another one publishes to the same
+    topic, uses the same consumer group or uses the same database.
 
     Example: churn prepare --logins --dagster-home /srv/churn/dagster --code-server code:4000
     """
 
     from churn_platform.database import migrations
-    from churn_platform.deployment import bucket, dagster_servers
+    from churn_platform.deployment.dagster_home import write_dagster_home
     from churn_platform.environments import created_topics
     from churn_platform.environments.environment_guard import EnvironmentGuard
-    from churn_platform.files.artifacts import in_s3
     from churn_platform.files.s3 import Access
     from churn_platform.kafka import clients
     from churn_platform.settings import load_settings
     from churn_platform.stream.config import StreamConfig
 
     host, port = _address(code_server)
-    with report_errors(), ProgressReporter("Looking whether another environment is at work") as progress:
+    with report_errors(), ProgressReporter("Checking for other environments") as progress:
         settings, owner_dsn = load_settings(), default_stack().owner_dsn
         config = StreamConfig.from_settings(settings)
         admin = clients.admin(config.kafka.client)
@@ -65,34 +66,39 @@ def prepare(
             progress("Applying migrations")
             made = {"migrations": migrations.upgrade(owner_dsn)}
             if logins:
-                progress("Making logins")
-                made["logins"] = _let_in(connection, settings)
+                progress("Creating logins")
+                made["logins"] = _ensure_logins(connection, settings)
             progress("Creating topics")
             made["topics"] = created_topics.create_missing(admin, replace(config, dsn=owner_dsn))
             guard.claim()
         if dagster_home is not None:
             dagster_home.parent.mkdir(parents=True, exist_ok=True)
-            root, access = settings.artifacts, Access.from_settings(settings)
-            compute_logs = bucket.compute_logs(root, access, dagster_home / "storage") if in_s3(root) else ""
-            dagster_servers.write_home(dagster_home, {"host": host, "port": port}, compute_logs)
+            write_dagster_home(
+                dagster_home,
+                code_server={"host": host, "port": port},
+                artifacts_root=settings.artifacts,
+                s3_access=Access.from_settings(settings),
+            )
             made["dagster"] = [str(dagster_home)]
     if as_json:
         emit(made)
         return
     for what, names in made.items():
-        said = f"{what.capitalize()}: {', '.join(names) or NOTHING_MADE[what]}"
-        output.print(said, highlight=False, markup=False, soft_wrap=True)
+        line = f"{what.capitalize()}: {', '.join(names) or NOTHING_MADE[what]}"
+        output.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _address(code_server: str) -> tuple[str, int]:
     host, _, port = code_server.rpartition(":")
     if not host or not port.isdigit():
-        raise typer.BadParameter(f"{code_server!r} is not HOST:PORT, such as code:4000.", param_hint="'--code-server'")
+        raise typer.BadParameter(
+            f"{code_server!r} is not HOST:PORT; expected for example code:4000.", param_hint="'--code-server'"
+        )
     return host, int(port)
 
 
-def _let_in(connection: "psycopg.Connection", settings: "Settings") -> list[str]:
-    """Make those logins of the settings that do not get in as what they should be; returns their names.
+def _ensure_logins(connection: "psycopg.Connection", settings: "Settings") -> list[str]:
+    """Create or repair the logins of the settings that cannot log in with their role; return their names.
 
     Raises:
         SettingsError: a connection string lacks a user or a password.
@@ -116,7 +122,7 @@ def _let_in(connection: "psycopg.Connection", settings: "Settings") -> list[str]
         parts = conninfo_to_dict(dsn)
         user, password = parts.get("user"), parts.get("password")
         if not user or not password:
-            raise SettingsError(f"{variable} names no user or no password: --logins needs both to make the login.")
+            raise SettingsError(f"{variable} has no user or no password; --logins needs both to create the login.")
         logins.ensure_login(connection, name=str(user), password=str(password), role=role)
         made.append(str(user))
     return made

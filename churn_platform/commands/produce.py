@@ -1,4 +1,4 @@
-"""`churn produce`: customer events into Kafka."""
+"""`churn produce`: send customer events to Kafka."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ Share = Annotated[float, typer.Option(min=0, max=1, help="Share of the events, 0
 
 def produce(
     rate: Annotated[
-        float | None, typer.Option(min=0.1, help="Events a second. Default: as fast as Kafka takes them.")
+        float | None, typer.Option(min=0.1, help="Events a second. Default: as fast as Kafka accepts them.")
     ] = None,
     duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many events.")] = None,
@@ -25,9 +25,9 @@ def produce(
     seed: Annotated[int | None, typer.Option(help="Makes the choice of customers repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send customer events: rows of the customers file, each with a UUIDv7 and the time. --count or --duration ends it.
+    """Send customer events: rows of the customers file with a UUIDv7 and the time. --count or --duration is required.
 
-    Rows without a Gender are left out. --bad, --duplicates and --late mix in events that are not as they should be.
+    Rows without a Gender are left out. --bad, --duplicates and --late mix in events with faults.
 
     Example: churn produce --rate 500 --duration 60 --bad 0.01
     """
@@ -37,7 +37,7 @@ def produce(
     from churn_platform.stream.config import StreamConfig
 
     if count is None and duration is None:
-        end(ExitCode.USAGE, "Say how many events, or for how long: --count 1000 or --duration 60.")
+        end(ExitCode.USAGE, "Give a number of events or a duration: --count 1000 or --duration 60.")
     expected = min(count or float("inf"), rate * duration if rate and duration else float("inf"))
     total = None if expected == float("inf") else int(expected)
     with report_errors(), ProgressReporter("Events", total=total) as progress:

@@ -1,4 +1,4 @@
-"""How `churn` writes and how it ends, whatever it writes to and whatever goes wrong."""
+"""The output encoding and the exit code of `churn`, whatever it writes to and whatever error occurs."""
 
 import codecs
 import io
@@ -17,7 +17,7 @@ BRAILLE: Final = range(0x2800, 0x2900)  # Rich's spinners
 
 
 def in_other_characters(error: UnicodeError) -> tuple[str, int]:
-    """What to write for characters that an output's encoding does not have, as an error handler of `codecs`."""
+    """Replace characters that an output's encoding lacks; an error handler for `codecs`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     unknown = error.object[error.start : error.end]
@@ -34,7 +34,7 @@ codecs.register_error("churn", in_other_characters)
 
 
 class Program(TyperGroup):
-    """The command `churn`: its output never decides how it ends."""
+    """The command `churn`. A problem with its output does not change its exit code, except that its reader has left."""
 
     def main(
         self,

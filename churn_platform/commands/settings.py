@@ -1,4 +1,4 @@
-"""`churn settings`: what can be set, what it is set to, and the reference that `docs/settings.md` holds."""
+"""`churn settings`: the settings, their values, and the reference that docs/settings.md holds."""
 
 import re
 import shlex
@@ -61,7 +61,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, as settings.py describes it. `allowed` says in words what it may be."""
+    """One setting, as settings.py describes it. `allowed` describes its values as text."""
 
     variable: str
     group: str
@@ -76,9 +76,9 @@ def settings(
     ] = Format.TABLE,
     as_json: AsJson = False,
 ) -> None:
-    """Show every setting: its value now, its default and what it means. Passwords are never shown.
+    """Show every setting with its value, default and meaning. Passwords are never shown.
 
-    With --format markdown or env it prints docs/settings.md or .env.example, whatever is set.
+    --format markdown prints docs/settings.md and --format env prints .env.example; both ignore the values in force.
 
     Example: churn settings
     """
@@ -178,7 +178,7 @@ def _table(described: Sequence[Setting], values: dict[str, Plain], given: set[st
 
 
 def _shown(name: str, value: object) -> Plain:
-    """A value as it may be shown to anybody."""
+    """Return a value without secrets."""
     if isinstance(value, SecretStr):
         return _connection(value.get_secret_value()) if name in DATABASES else MASK
     plain: Plain = to_jsonable_python(value)
@@ -186,7 +186,7 @@ def _shown(name: str, value: object) -> Plain:
 
 
 def _connection(secret: str) -> str:
-    """Where a connection string leads, without what opens it; hidden whole where the two cannot be told apart."""
+    """Return the parts of a connection string that are not secret; mask all of it if they cannot be told apart."""
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
@@ -202,7 +202,7 @@ def _connection(secret: str) -> str:
 
 
 def _text(value: Plain) -> str:
-    """A value as it would stand in the environment."""
+    """Return a value as it is written in the environment."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -211,7 +211,7 @@ def _text(value: Plain) -> str:
 
 
 def _allowed(schema: dict[str, Any]) -> str:
-    """What a JSON schema allows, in words."""
+    """Return the values that a JSON schema allows, as text."""
     schema = next((each for each in schema.get("anyOf", []) if each.get("type") != "null"), schema)
     if "enum" in schema:
         return ", ".join(schema["enum"])

@@ -1,4 +1,4 @@
-"""`churn up`, `down`, `status` and `logs`: the embedded servers."""
+"""`churn up`, `down`, `status` and `logs`: control the embedded servers."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,10 @@ from churn_platform.commands.terminal import (
     output,
     report_errors,
 )
-from churn_platform.local.stack import DAGSTER, SERVICES, PartStatus, Phase, Stack, Step
+from churn_platform.local.configuration import DAGSTER, SERVICES
+from churn_platform.local.progress import Phase, Step
+from churn_platform.local.stack import Stack
+from churn_platform.local.status import PartStatus
 from churn_platform.settings import load_settings
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
@@ -34,23 +37,23 @@ if TYPE_CHECKING:  # Kafka's client is slow to import
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FOLLOW_PAUSE = 0.2  # seconds between two looks at a log that is followed
-DETAIL_PAUSE = 2  # seconds between two lines about the same part, where lines stay
-NOT_WELL: Final = frozenset({"failed", "port taken", "not answering", "not answering (yours)"})
+FOLLOW_PAUSE = 0.2  # seconds between two reads of a log that is followed
+DETAIL_PAUSE = 2  # seconds between two lines about the same part, without a terminal
+UNHEALTHY: Final = frozenset({"failed", "port taken", "not answering", "not answering (yours)"})
 
 
 class ProgressDisplay:
-    """What the parts are doing: a table that changes on a terminal, a line for each change elsewhere."""
+    """Shows the progress of the parts: a table that changes on a terminal, else a line for each change."""
 
     def __init__(self, console: Console = complaints) -> None:
-        """Choose the form by what the console is."""
+        """Choose the form by the kind of console."""
         self._console = console
         self._steps: dict[str, Step] = {}
         self._spinner = Spinner("dots")
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=8, transient=False)
 
     def __call__(self, step: Step) -> None:
-        """Take note of a step."""
+        """Show a step."""
         before = self._steps.get(step.part)
         if self._console.is_terminal or before is None or before.phase != step.phase or self._is_news(before, step):
             self._steps[step.part] = step
@@ -60,7 +63,7 @@ class ProgressDisplay:
 
     @staticmethod
     def _is_news(before: Step, step: Step) -> bool:
-        """Whether a detail is worth a line where lines stay."""
+        """Return whether a detail is worth a line without a terminal."""
         return step.detail != before.detail and step.seconds - before.seconds >= DETAIL_PAUSE
 
     def _table(self) -> Table:
@@ -77,7 +80,7 @@ class ProgressDisplay:
         return table
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the display."""
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -85,23 +88,23 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leave the last state on the screen."""
+        """Stop the display; its last state stays on the screen."""
         if self._console.is_terminal:
             self._live.stop()
 
 
 def default_stack(*, services_only: bool = False) -> Stack:
-    """The stack of this checkout."""
+    """Return the stack of this checkout."""
     return Stack(load_settings().churn_local, services_only=services_only)
 
 
-def with_our_servers(command: Callable[P, R]) -> Callable[P, R]:
-    """The command, refused while another process listens at an address that it would take for an embedded server's."""
+def with_own_servers(command: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a command so that it is refused while another process listens at the address of an embedded server."""
 
     @wraps(command)
     def checked(*arguments: P.args, **options: P.kwargs) -> R:
         with report_errors():
-            default_stack().require_ours()
+            default_stack().require_own_servers()
         return command(*arguments, **options)
 
     return checked
@@ -109,7 +112,7 @@ def with_our_servers(command: Callable[P, R]) -> Callable[P, R]:
 
 def up(
     services_only: Annotated[
-        bool, typer.Option("--services-only", help="Without Dagster: for a 'dg dev' by hand.")
+        bool, typer.Option("--services-only", help="Without Dagster, to run 'dg dev' yourself.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -154,20 +157,20 @@ def down(as_json: AsJson = False) -> None:
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show each part (whether it answers, where, its process) and how the stream stands.
+    """Show each part (state, address, process) and the status of the stream.
 
-    Exit code 1 when a part that should answer does not, or refuses.
+    The exit code is 1 if a part that should answer does not.
 
     Example: churn status --json
     """
-    with report_errors(), ProgressReporter("Asking the servers"):
+    with report_errors(), ProgressReporter("Checking the servers"):
         stack = default_stack()
-        parts, left_over = stack.status(), stack.left_over()
+        parts, left_over = stack.status(), stack.count_left_over()
         stream = _stream_status(parts)
     if as_json:
         emit({"servers": [part.as_dict() for part in parts], "stream": stream.as_dict()})
     elif not parts and stream.topic is None:
-        output.print("Never started. Run 'churn up'.")
+        output.print("The stack was never started. Run 'churn up'.")
     else:
         if parts:
             output.print(_status_table(parts))
@@ -177,12 +180,12 @@ def status(as_json: AsJson = False) -> None:
             complaints.print(Text(part.problem, style="red"), soft_wrap=True)
     if left_over:
         complaints.print(f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red")
-    if left_over or not stream.answered or any(part.state in NOT_WELL for part in parts):
+    if left_over or not stream.answered or any(part.state in UNHEALTHY for part in parts):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _stream_status(parts: list[PartStatus]) -> "StreamStatus":
-    """How the stream stands, as far as there are servers to ask. Those of another platform are not asked."""
+    """Return the status of the stream. Servers of another platform are not read."""
     from churn_platform.operations import status as streaming
     from churn_platform.settings import SettingsError
     from churn_platform.stream.config import StreamConfig
@@ -194,7 +197,7 @@ def _stream_status(parts: list[PartStatus]) -> "StreamStatus":
         config = StreamConfig.from_settings(load_settings())
     except SettingsError as error:
         return streaming.StreamStatus(problems=[str(error)])
-    return streaming.look(config)
+    return streaming.collect_status(config)
 
 
 def _status_table(parts: list[PartStatus]) -> Table:
@@ -212,9 +215,9 @@ def _status_table(parts: list[PartStatus]) -> Table:
     return table
 
 
-def _known(part: str | None) -> str | None:
+def _known_part(part: str | None) -> str | None:
     if part not in (None, *SERVICES, *DAGSTER):
-        raise typer.BadParameter(f"{part!r} is none of {', '.join((*SERVICES, *DAGSTER))}.")
+        raise typer.BadParameter(f"{part!r} is not a part; expected one of {', '.join((*SERVICES, *DAGSTER))}.")
     return part
 
 
@@ -222,13 +225,15 @@ def logs(
     part: Annotated[
         str | None,
         typer.Argument(
-            help=f"One of {', '.join((*SERVICES, *DAGSTER))}; all of them if not given.",
-            callback=_known,
+            help=f"One of {', '.join((*SERVICES, *DAGSTER))}; all parts by default.",
+            callback=_known_part,
             autocompletion=lambda: [*SERVICES, *DAGSTER],
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Continue with new lines as they are written.")
+    ] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines.")] = 20,
 ) -> None:
     """Show the end of a part's log.
 
@@ -254,11 +259,11 @@ def _follow(files: dict[str, Path], prefixes: dict[str, str]) -> None:
                 positions[name] = _echo_new(file, positions[name], prefixes[name])
             time.sleep(FOLLOW_PAUSE)
     except KeyboardInterrupt:
-        raise typer.Exit(ExitCode.DONE) from None  # the way to end following
+        raise typer.Exit(ExitCode.DONE) from None  # Ctrl+C is how to stop following
 
 
 def _echo_new(file: Path, position: int, prefix: str) -> int:
-    """Echo whole lines written since a position; the position after them. A shorter file was rotated: begin anew."""
+    """Print whole lines since a position; return the next position. A shorter file was rotated and is read from 0."""
     if not file.exists():
         return 0
     with file.open("rb") as log:

@@ -1,4 +1,4 @@
-"""`churn stream`: pausing the stream, letting it go on, moving its position by hand, and taking over a stream."""
+"""`churn stream`: pause and resume the stream, move its position, recreate its topic, take it over."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def _stream() -> None:
 
 @app.command()
 def pause(topic: Topic = None, as_json: AsJson = False) -> None:
-    """Pause the stream: nothing is read until it is resumed, and events wait in Kafka.
+    """Pause the stream. Until it is resumed nothing is read, and events stay in Kafka.
 
     Example: churn stream pause
     """
@@ -36,7 +36,7 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     from churn_platform.database import ledger
     from churn_platform.settings import settings
 
-    with report_errors(), ProgressReporter("Asking PostgreSQL"):
+    with report_errors(), ProgressReporter("Connecting to PostgreSQL"):
         name = topic or settings().events_topic
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
             _check_topic(connection, name)
@@ -60,7 +60,7 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def resume(topic: Topic = None, as_json: AsJson = False) -> None:
-    """Let a paused stream go on where it stopped.
+    """Resume a paused stream where it stopped.
 
     Example: churn stream resume
     """
@@ -68,7 +68,7 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     from churn_platform.database import ledger
     from churn_platform.settings import settings
 
-    with report_errors(), ProgressReporter("Asking PostgreSQL"):
+    with report_errors(), ProgressReporter("Connecting to PostgreSQL"):
         name = topic or settings().events_topic
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
             _check_topic(connection, name)
@@ -76,7 +76,7 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     if as_json:
         emit({"topic": name, "changed": was_paused})
     elif was_paused:
-        _say(f"{name} is resumed: when events wait, the sensor launches a run at its next tick, within about 5 s.")
+        _say(f"{name} is resumed: if events are unread, the sensor launches a run at its next tick, within about 5 s.")
     else:
         _say(f"{name} is not paused; nothing was changed.")
 
@@ -85,16 +85,16 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
 def reset(
     topic: Annotated[str, typer.Option(help="Events topic.")],
     partition: Annotated[int, typer.Option(min=0, help="Kafka partition.")],
-    to: Annotated[str, typer.Option(help="Offset to go on at, earliest (the oldest that Kafka holds) or latest.")],
-    reason: Annotated[str, typer.Option(help="Why; recorded with the move.")] = "accepted by hand",
+    to: Annotated[str, typer.Option(help="Offset to continue at, earliest (the oldest that Kafka holds) or latest.")],
+    reason: Annotated[str, typer.Option(help="The reason; recorded with the move.")] = "accepted by hand",
     yes_drop: Annotated[
         str | None, typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, not asked for.")
     ] = None,
 ) -> None:
     """Move the stream's position in one Kafka partition forward. The offsets between are never read.
 
-    It says what it drops and asks for the topic's name. The stream has to be at rest ('churn stream pause'); exit code
-    3 while it is not.
+    It shows what it drops and asks for the topic's name. The stream must be paused ('churn stream pause'); while a run
+    is live, the exit code is 3.
 
     Example: churn stream reset --topic customer-events --partition 0 --to earliest --reason "lost by retention"
     """
@@ -105,7 +105,7 @@ def reset(
     with report_errors():
         config = StreamConfig.from_settings(settings())
         with resetting.at_rest(config, topic) as connection:
-            with ProgressReporter("Asking Kafka"):
+            with ProgressReporter("Reading Kafka"):
                 move = resetting.plan(connection, config, topic=topic, partition=partition, to=to)
             if move is None:
                 _say(f"{topic}[{partition}] stands there already; nothing was changed.")
@@ -139,9 +139,9 @@ def recreate_topic(
 ) -> None:
     """Delete an events topic that the platform created, with its events, and create it again, empty.
 
-    It is for a log that lost its end, after a power failure for example: the stream refuses to read it, because other
-    events take the offsets of those that were read. Predictions stay. Events that nobody had read are lost, and have to
-    be sent again. It asks for the topic's name; the stream has to be at rest ('churn stream pause').
+    It is for a log that lost its end, for example after a power failure. The stream refuses to read such a log, because
+    new events get the offsets of events that were read. Predictions stay. Unread events are lost and have to be sent
+    again. It asks for the topic's name; the stream must be paused ('churn stream pause').
 
     Example: churn stream recreate-topic --topic customer-events
     """
@@ -153,7 +153,7 @@ def recreate_topic(
         config = StreamConfig.from_settings(settings())
         embedded = "kafka" in default_stack().embedded
         with resetting.at_rest(config, topic) as connection:
-            with ProgressReporter("Asking Kafka"):
+            with ProgressReporter("Reading Kafka"):
                 resetting.require_recreatable(connection, config, topic=topic, kafka_is_embedded=embedded)
             word = (
                 yes_delete
@@ -195,7 +195,7 @@ def take_over(
             connect(config.dsn, autocommit=True, application_name="churn take-over") as connection,
             EnvironmentGuard(connection, clients.admin(config.kafka.client), config) as guard,
         ):
-            with ProgressReporter("Asking Kafka and PostgreSQL"):
+            with ProgressReporter("Reading Kafka and PostgreSQL"):
                 conflicts = guard.conflicts()
             if conflicts:
                 if not as_json:
@@ -225,7 +225,7 @@ def _servers() -> Iterator[None]:
     if not embedded or stack.is_up:
         yield
     else:
-        with stack.alone(*embedded):
+        with stack.only(*embedded):
             yield
 
 

@@ -1,4 +1,4 @@
-"""The stream's part of `churn status`, as a person sees it."""
+"""The stream's part of `churn status`, as tables."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 
 def show(console: Console, status: "StreamStatus") -> None:
-    """Print how the stream stands: its figures, its partitions, and what is wrong."""
+    """Print the status of the stream: its figures, its partitions and its problems."""
     if status.topic is not None:
         console.print(f"\nStream of {status.topic}", style="bold", highlight=False)
         console.print(_figures(status))

@@ -1,4 +1,4 @@
-"""What the commands share: the two consoles, exit codes, progress, and errors on one screen."""
+"""What all commands share: the two consoles, exit codes, progress, and errors on one screen."""
 
 import errno
 import json
@@ -18,11 +18,11 @@ PIPED_COLUMNS: Final = 160
 
 
 class _Console(Console):
-    """A console that leaves it to the program how to end when its reader has left: Rich itself would end it with 1."""
+    """A console that raises when its reader has left. Rich itself would end the program with exit code 1."""
 
     @property
     def width(self) -> int:
-        """Columns of a line. A file or a pipe has no edge: at Rich's 80 columns, tables would lose what they hold."""
+        """Columns of a line. In a file or a pipe Rich assumes 80 columns, which would cut tables off."""
         found = super().width
         return found if self.is_terminal else max(found, PIPED_COLUMNS)
 
@@ -34,34 +34,34 @@ class _Console(Console):
         raise BrokenPipeError(errno.EPIPE, "The reader of the output has left.")
 
 
-# Rich colours neither what is no terminal nor, with NO_COLOR in the environment, a terminal.
+# Rich uses colours only on a terminal, and not if NO_COLOR is set.
 output = _Console()
 complaints = _Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object; docs/terminal.md has its keys.")]
 
-# Where lines stay, what ends sooner says nothing, and what goes on says so again after a while.
+# Without a terminal, a stage prints a line only if it takes longer than this, and then again after a while.
 QUIET_SECONDS: Final = 2.0
-AGAIN_SECONDS: Final = 10.0
+REPEAT_SECONDS: Final = 10.0
 
 
 class ExitCode(IntEnum):
-    """How a command ends; docs/terminal.md says the same to its readers."""
+    """How a command ends; docs/terminal.md documents it."""
 
     DONE = 0
-    """Done, or what was asked about is so."""
+    """Done, or every check passed."""
     CHECK_FAILED = 1
-    """What was asked about is not so, or not all was done: a law is broken, a server down, a correction refused."""
+    """A check failed, or not all was done: an invariant is violated, a server down, a correction refused."""
     USAGE = 2
-    """The command line means nothing; nothing was done."""
+    """Invalid arguments; nothing was done."""
     IN_USE = 3
-    """Refused, because something writes: a live stream, the stack, another environment. Nothing was done."""
+    """Refused because something writes: a live stream, the stack or another environment. Nothing was done."""
     FAILED = 4
-    """It cannot be done or found out: a server, a file, a setting or a right is in the way."""
+    """It cannot be done or checked, because of a server, a file, a setting or a missing right."""
 
 
 def end(code: ExitCode, problem: str, *, remedy: str = "", details: str = "") -> NoReturn:
-    """End the command with one screen on stderr: what to do, what is wrong, and what helps to understand it."""
+    """End the command with one screen on stderr: the remedy, the problem and the details."""
     for text, style in ((remedy, "bold"), (problem, "red"), (details, "dim")):
         if text:
             complaints.print(Text(text, style=style), soft_wrap=True)
@@ -69,13 +69,13 @@ def end(code: ExitCode, problem: str, *, remedy: str = "", details: str = "") ->
 
 
 def emit(found: Mapping[str, object] | Sequence[object]) -> None:
-    """Print for programs, as JSON; characters that the output's encoding may not have are escaped as JSON does."""
+    """Print JSON. Characters that the output's encoding may lack are escaped."""
     output.print_json(json.dumps(found), ensure_ascii=not output.encoding.lower().startswith("utf"))
 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Show an error that a user can do something about on one screen, and end with its code; let others through."""
+    """Show an error that a user can act on and end with its exit code. Other errors pass through."""
     import psycopg
     from confluent_kafka import KafkaException
 
@@ -83,27 +83,26 @@ def report_errors() -> Iterator[None]:
     from churn_platform.errors import PlatformError
     from churn_platform.files.exceptions import ArtifactNotFoundError, ArtifactStoreError
     from churn_platform.local.errors import StackError
-    from churn_platform.operations.cleanup.plan import CleanError
     from churn_platform.operations.exceptions import StreamIsLiveError
 
     try:
         yield
     except (EnvironmentConflictError, StreamIsLiveError) as error:
         end(ExitCode.IN_USE, error.problem, remedy=error.remedy)
-    except PlatformError as error:
-        cause = error.__cause__
-        remedy = error.remedy or (_about_postgres(cause) if isinstance(cause, psycopg.OperationalError) else "")
-        end(ExitCode.FAILED, error.problem, remedy=remedy)
     except StackError as error:
         end(ExitCode.FAILED, error.problem, remedy=error.remedy, details=error.details)
+    except PlatformError as error:
+        cause = error.__cause__
+        remedy = error.remedy or (_postgres_remedy(cause) if isinstance(cause, psycopg.OperationalError) else "")
+        end(ExitCode.FAILED, error.problem, remedy=remedy)
     except ArtifactStoreError as error:
         end(ExitCode.FAILED, error.problem, remedy=error.remedy)
-    except (ArtifactNotFoundError, CleanError) as error:
+    except ArtifactNotFoundError as error:
         end(ExitCode.FAILED, str(error))
     except KafkaException as error:
         end(ExitCode.FAILED, error.args[0].str(), remedy="Is Kafka up? 'churn status' shows the embedded one.")
     except psycopg.OperationalError as error:
-        end(ExitCode.FAILED, str(error), remedy=_about_postgres(error))
+        end(ExitCode.FAILED, str(error), remedy=_postgres_remedy(error))
     except psycopg.errors.InsufficientPrivilege as error:
         end(ExitCode.FAILED, f"PostgreSQL refused: {error}", remedy="Give the login of DATABASE_URL the right.")
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedColumn) as error:
@@ -116,16 +115,16 @@ def report_errors() -> Iterator[None]:
         end(ExitCode.FAILED, f"PostgreSQL cannot take a value that was given: {error}")
 
 
-def _about_postgres(error: Exception) -> str:
-    """What to do about a PostgreSQL that does not let in; libpq says why in words alone."""
-    said = str(error)
-    if "password" in said:
+def _postgres_remedy(error: Exception) -> str:
+    """Return what to do about a failed connection. libpq gives the reason only as text."""
+    text = str(error)
+    if "password" in text:
         return (
-            "Correct the user and the password in DATABASE_URL or DATABASE_OWNER_URL (what is special in a password is "
-            "percent-encoded). 'churn settings' shows which host and user are meant."
+            "Correct the user and the password in DATABASE_URL or DATABASE_OWNER_URL (with special characters "
+            "percent-encoded). 'churn settings' shows the host and the user."
         )
-    if "does not exist" in said:
-        return "Create it in PostgreSQL, or correct DATABASE_URL. 'churn settings' shows what is meant."
+    if "does not exist" in text:
+        return "Create it in PostgreSQL, or correct DATABASE_URL. 'churn settings' shows its parts."
     return (
         "Is PostgreSQL up? 'churn status' shows the embedded one, 'churn up' starts it; "
         "DATABASE_URL names one of your own."
@@ -133,69 +132,81 @@ def _about_postgres(error: Exception) -> str:
 
 
 class ProgressReporter:
-    """What is being done, on stderr: a line that changes on a terminal; elsewhere a line once something takes long.
+    """Shows on stderr what is being done: a line that changes on a terminal, else a line for each long stage.
 
-    Used as a context manager, and told of each stage by being called.
+    Use it as a context manager, and call it at the start of each stage.
     """
 
-    def __init__(self, stage: str, *, total: int | None = None) -> None:
+    def __init__(
+        self,
+        stage: str,
+        *,
+        total: int | None = None,
+        console: Console = complaints,
+        quiet_seconds: float = QUIET_SECONDS,
+        repeat_seconds: float = REPEAT_SECONDS,
+    ) -> None:
         """Name the first stage.
 
         Args:
-            stage: in a few words.
-            total: how many of something the whole will be, if that is known; a bar is shown then.
+            stage: a short text.
+            total: the final count, if it is known; then a bar is shown.
+            console: where to show it.
+            quiet_seconds: without a terminal, a stage that is shorter prints nothing.
+            repeat_seconds: without a terminal, the time between two lines of the same stage.
         """
         self._stage, self._count, self._total = stage, 0, total
+        self._console, self._quiet_seconds, self._repeat_seconds = console, quiet_seconds, repeat_seconds
         columns = (BarColumn(bar_width=30), MofNCompleteColumn()) if total else ()
         self._display = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             *columns,
             TimeElapsedColumn(),
-            console=complaints,
+            console=console,
             transient=True,
         )
         self._task = self._display.add_task(stage, total=total)
         self._ended = threading.Event()
-        self._teller = threading.Thread(target=self._tell, daemon=True)
+        self._printer = threading.Thread(target=self._print_lines, daemon=True)
 
     def __call__(self, stage: str, count: int = 0) -> None:
-        """Take note of a stage, and of how many of something are done in it."""
+        """Start a stage, or update its count."""
         self._stage, self._count = stage, count
-        if complaints.is_terminal:
-            self._display.update(self._task, description=stage if self._total else self._said(), completed=count)
+        if self._console.is_terminal:
+            self._display.update(self._task, description=stage if self._total else self._text(), completed=count)
 
     def __enter__(self) -> Self:
-        """Begin to show."""
-        if complaints.is_terminal:
+        """Start to show the stage."""
+        if self._console.is_terminal:
             self._display.start()
         else:
-            self._teller.start()
+            self._printer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave a terminal as it was."""
+        """Clear the line."""
         self._ended.set()
-        if complaints.is_terminal:
+        if self._console.is_terminal:
             self._display.stop()
         else:
-            self._teller.join()
+            self._printer.join()
 
-    def _said(self) -> str:
+    def _text(self) -> str:
         of = f" of {self._total:,}" if self._total else ""
         return f"{self._stage}: {self._count:,}{of}" if self._count else self._stage
 
-    def _tell(self) -> None:
-        """Write lines where they stay: one for a stage that lasts, and one now and then while it goes on."""
-        told, at = "", 0.0
-        while not self._ended.wait(QUIET_SECONDS):
-            if self._stage != told or time.monotonic() - at >= AGAIN_SECONDS:
-                complaints.print(Text(self._said()), soft_wrap=True)
-                told, at = self._stage, time.monotonic()
+    def _print_lines(self) -> None:
+        """Print a line for each stage that takes long, and repeat it while the stage goes on."""
+        printed, at = "", 0.0
+        while not self._ended.wait(self._quiet_seconds):
+            if self._stage != printed or time.monotonic() - at >= self._repeat_seconds:
+                self._console.print(Text(self._text()), soft_wrap=True)
+                printed, at = self._stage, time.monotonic()
 
 
 def duration(seconds: float | None) -> str:
-    """A number of seconds for a person, "" for None."""
+    """Return a number of seconds as text, "" for None."""
     if seconds is None:
         return ""
     minutes, hours = seconds / 60, seconds / 3600

@@ -1,4 +1,4 @@
-"""`churn verify`: whether every law of the stream holds."""
+"""`churn verify`: check every invariant of the stream."""
 
 import time
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter,
 def verify(as_json: AsJson = False) -> None:
     """Check Kafka and PostgreSQL against each other: no event or outcome lost, none counted twice, every sum right.
 
-    It changes nothing and may run while the stream is live. Exit code 1 when a law does not hold,
+    It changes nothing and may run while the stream is live. Exit code 1 when an invariant does not hold,
     4 when that cannot be found out.
 
     Example: churn verify --json
@@ -25,28 +25,28 @@ def verify(as_json: AsJson = False) -> None:
     from churn_platform.stream.config import StreamConfig
 
     began = time.monotonic()
-    with report_errors(), ProgressReporter("Looking at Kafka") as progress:
+    with report_errors(), ProgressReporter("Reading Kafka") as progress:
         config = StreamConfig.from_settings(settings())
         complete_since = pruning.deletable_before(datetime.now(UTC), archive_days=settings().archive_days)
-        laws = [
+        invariants = [
             *verification.verify(config, progress),
             outcome_verification.verify(
                 config, settings().outcomes_topic, complete_since=complete_since, progress=progress
             ),
         ]
-    holds = all(law.holds for law in laws)
+    holds = all(invariant.holds for invariant in invariants)
     if as_json:
-        emit({"holds": holds, "laws": [asdict(law) for law in laws]})
+        emit({"holds": holds, "invariants": [asdict(invariant) for invariant in invariants]})
     else:
-        for law in laws:
-            mark, style = ("✓", "green") if law.holds else ("✗", "red")
-            output.print(Text.assemble((f"{mark} ", style), f"{law.name}: {law.says}"), soft_wrap=True)
-            for place in law.broken:
+        for invariant in invariants:
+            mark, style = ("✓", "green") if invariant.holds else ("✗", "red")
+            output.print(Text.assemble((f"{mark} ", style), f"{invariant.name}: {invariant.says}"), soft_wrap=True)
+            for place in invariant.broken:
                 output.print(Text(f"    {place}", style="red"), soft_wrap=True)
-            if not law.holds and (more := law.figures.get("broken", 0) - len(law.broken)) > 0:
+            if not invariant.holds and (more := invariant.figures.get("broken", 0) - len(invariant.broken)) > 0:
                 output.print(Text(f"    and {more:,} more", style="red"))
-        broken = sum(not law.holds for law in laws)
-        ending = "Every law holds" if holds else f"{broken} of {len(laws)} laws do not hold"
+        broken = sum(not invariant.holds for invariant in invariants)
+        ending = "Every invariant holds" if holds else f"{broken} of {len(invariants)} invariants do not hold"
         output.print(f"{ending}. Took {time.monotonic() - began:.1f} s.", highlight=False)
     if not holds:
         raise typer.Exit(ExitCode.CHECK_FAILED)

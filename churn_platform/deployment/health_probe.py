@@ -1,19 +1,20 @@
-"""A container's health check: whether its server is well. Quick, for it is asked as long as the container runs.
+"""A container's health check. It has to start quickly, because the engine runs it again and again.
 
-`python -m churn_platform.deployment.health_probe code localhost:4000`; the exit code is 0 when it is well.
+`python -m churn_platform.deployment.health_probe code localhost:4000`; the exit code is 0 if the server is healthy.
 """
 
 import sys
 from collections.abc import Callable, Mapping
 
-from churn_platform.deployment import dagster_servers, web
+from churn_platform.deployment import health
 
 PROBES: Mapping[str, Callable[[str], bool]] = {
-    "code": dagster_servers.serves,
-    "web": web.answers,
-    "daemon": lambda url: dagster_servers.beats(url, since=0),
+    "code": health.code_server_serves,
+    "web": health.http_server_answers,
+    "daemon": health.daemons_have_heartbeats,
 }
-"""By kind of server. Each gets an address: host:port of a code server, else a URL; a daemon's is the web server's."""
+"""By kind of server. The argument is host:port for a code server, a URL for a web server, and the web server's URL for
+the daemon."""
 
 if __name__ == "__main__":
     kind, address = sys.argv[1:]

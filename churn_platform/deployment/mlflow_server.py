@@ -1,7 +1,7 @@
 """MLflow's own server application in one process.
 
-`mlflow server` imports MLflow twice, in a parent that stays and in its worker: twice the memory (270 MB more) and
-twice the work at start. What is done here is what it does, less the parent.
+`mlflow server` imports MLflow twice: in a parent process that stays, and in its worker. That takes 270 MB more memory
+and twice the time to start. This module does the same without the parent.
 """
 
 import json
@@ -16,9 +16,8 @@ from mlflow.server.fastapi_app import app
 from mlflow.server.handlers import initialize_backend_stores
 
 from churn_platform.database.connections import pinned_url
+from churn_platform.deployment.variables import MLFLOW_DATABASE_VARIABLE
 from churn_platform.files.s3 import Access
-from churn_platform.local.ports import HOST
-from churn_platform.local.tracking import BACKEND_VARIABLE
 from churn_platform.settings import load_settings
 
 ARTIFACT_ROOT = "mlflow-artifacts:/"
@@ -28,10 +27,10 @@ ARTIFACT_ROOT = "mlflow-artifacts:/"
 def serve(
     port: int,
     artifacts: Annotated[str, typer.Option(help="Folder or s3:// prefix of the artifacts.")],
-    host: Annotated[str, typer.Option(help="Address to listen at: 0.0.0.0 in a container.")] = HOST,
+    host: Annotated[str, typer.Option(help="Address to listen on: 0.0.0.0 in a container.")] = "127.0.0.1",
 ) -> None:
-    """Serve with the database that the environment names; its tables are brought up to date first."""
-    backend = pinned_url(os.environ[BACKEND_VARIABLE])
+    """Migrate the tables in the database of MLFLOW_BACKEND_STORE_URI, then serve."""
+    backend = pinned_url(os.environ[MLFLOW_DATABASE_VARIABLE])
     os.environ.update(
         {
             constants.BACKEND_STORE_URI_ENV_VAR: backend,

@@ -1,4 +1,4 @@
-"""What the processes of the stack, and a shell beside it, find in their environment."""
+"""Environment variables of the stack's processes and of a shell beside it."""
 
 import hashlib
 import os
@@ -8,27 +8,28 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from churn_platform.database.connections import IGNORED_VARIABLES
+from churn_platform.deployment.variables import DAGSTER_DATABASE_VARIABLE, MLFLOW_DATABASE_VARIABLE
 from churn_platform.files.s3 import Access
 from churn_platform.local.errors import StackError
 from churn_platform.local.java import JAVA_VARIABLES
 from churn_platform.local.ports import HOST
 from churn_platform.local.postgres import in_schema
-from churn_platform.local.tracking import BACKEND_VARIABLE
 
 STACK_MARKER = "CHURN_STACK"
-"""In the environment of every process of a stack, and of nothing else: how left-over ones are found."""
+"""Set for every process of a stack and for nothing else: processes that were left behind are found by it."""
 
 EMBEDDED_MARKER = "CHURN_EMBEDDED"
-"""Digests of the addresses that `churn up` wrote: how those are told from yours in a shell that read `.local/env`."""
+"""Digests of the addresses that `churn up` wrote. They tell a shell that read `.local/env` from one that
+names servers of the user."""
 
 OWNER_VARIABLE = "DATABASE_OWNER_URL"
-"""Of the user: the login that owns the tables of his own PostgreSQL."""
+"""Set by the user: the login that owns the tables in his own PostgreSQL."""
 
 READER_VARIABLE = "DATABASE_READER_URL"
-"""In `.local/env`: the embedded PostgreSQL for a person or a dashboard, who only look."""
+"""In `.local/env`: a login of the embedded PostgreSQL that only reads, for a person or a dashboard."""
 
 ARTIFACTS_VARIABLE = "CHURN_ARTIFACTS"
-"""Of the user: where files go, a folder or a prefix in S3."""
+"""Set by the user: where files go, a folder or an S3 prefix."""
 
 S3_VARIABLES: Mapping[str, str] = {
     "endpoint": "AWS_ENDPOINT_URL_S3",
@@ -49,10 +50,10 @@ FOREIGN_VARIABLES = frozenset(
         "WEB_CONCURRENCY",  # uvicorn refuses to serve an application object with more than one worker
     }
 )
-"""Variables by which Python or uvicorn does something else than the stack's own commands say."""
+"""Variables that change what Python or uvicorn does, whatever the stack's own commands say."""
 
 MLFLOW_CHOICES = frozenset({"MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"})
-"""Variables by which a training would write to another run, experiment or registry than the settings name."""
+"""Variables by which a training would write to a run, experiment or registry that the settings do not name."""
 
 SERVERS: Mapping[str, str] = {
     "kafka": "KAFKA_BOOTSTRAP_SERVERS",
@@ -66,54 +67,54 @@ def _digest(value: str) -> str:
 
 
 def given_environment() -> dict[str, str]:
-    """This process' environment."""
+    """Return this process' environment."""
     return dict(os.environ)
 
 
 def without_earlier_stack(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment less what a shell took from the `.local/env` of an earlier `churn up`."""
+    """Return the environment without what a shell read from the `.local/env` of an earlier `churn up`."""
     ours = environment.get(EMBEDDED_MARKER, "").split()
     stale = {name for name in SERVERS.values() if f"{name}:{_digest(environment.get(name, ''))}" in ours}
     return {name: value for name, value in environment.items() if name not in stale | {EMBEDDED_MARKER, STACK_MARKER}}
 
 
 def your_servers(environment: Mapping[str, str], env_file: Path) -> dict[str, str]:
-    """Address of each server that the user runs himself, by part: from the environment, else from `.env`.
+    """Return the address of each server of the user, by part: from the environment, else from `.env`.
 
     Args:
-        environment: without what an earlier stack left in it.
-        env_file: the user's own `.env`.
+        environment: without the variables of an earlier stack.
+        env_file: the user's `.env`.
     """
     found = {part: _given(variable, environment, env_file) for part, variable in SERVERS.items()}
     return {part: address for part, address in found.items() if address}
 
 
 def your_artifacts(environment: Mapping[str, str], env_file: Path) -> str | None:
-    """Where the user wants files to go, if he says so: a folder, or s3://bucket/prefix.
+    """Return where the user wants files to go: a folder or s3://bucket/prefix; None if nothing is set.
 
     Args:
-        environment: goes first.
-        env_file: the user's own `.env`.
+        environment: takes precedence.
+        env_file: the user's `.env`.
     """
     return _given(ARTIFACTS_VARIABLE, environment, env_file)
 
 
 def your_s3(environment: Mapping[str, str], env_file: Path) -> Access:
-    """How the user's S3 server is reached.
+    """Return how to reach the user's S3 server.
 
     Args:
-        environment: goes first.
-        env_file: the user's own `.env`.
+        environment: takes precedence.
+        env_file: the user's `.env`.
     """
     return Access(**{name: _given(variable, environment, env_file) for name, variable in S3_VARIABLES.items()})
 
 
 def your_database_owner(environment: Mapping[str, str], env_file: Path) -> str | None:
-    """Connection string of the owner of the tables in the user's own PostgreSQL, where he names one.
+    """Return the connection string of the owner of the tables in the user's own PostgreSQL; None if none is set.
 
     Args:
-        environment: goes first.
-        env_file: the user's own `.env`.
+        environment: takes precedence.
+        env_file: the user's `.env`.
     """
     return _given(OWNER_VARIABLE, environment, env_file)
 
@@ -124,70 +125,70 @@ def _given(variable: str, environment: Mapping[str, str], env_file: Path) -> str
 
 
 def shell_environment(*, local: Path, addresses: Mapping[str, str], embedded: set[str]) -> dict[str, str]:
-    """What a shell needs to work with the stack, such as for a `dg dev` by hand.
+    """Return the variables of a shell that works with the stack, for example to run `dg dev`.
 
     Args:
         local: the stack's folder.
         addresses: of Kafka, Postgres and MLflow, by part.
-        embedded: the parts among them that are ours.
+        embedded: the parts among them that are embedded.
     """
     return {
         "CHURN_LOCAL": str(local),
         "DAGSTER_HOME": str(local / "dagster"),
-        "DAGSTER_POSTGRES_URL": in_schema(addresses["postgres"], "dagster"),
+        DAGSTER_DATABASE_VARIABLE: in_schema(addresses["postgres"], "dagster"),
         **{variable: addresses[part] for part, variable in SERVERS.items()},
         EMBEDDED_MARKER: " ".join(f"{SERVERS[part]}:{_digest(addresses[part])}" for part in sorted(embedded)),
     }
 
 
 def _without_proxy(hosts: str) -> str:
-    """Hosts that are reached without a proxy, this machine's own servers among them."""
+    """Return the hosts to reach without a proxy, with this machine among them."""
     return ",".join(filter(None, (hosts, HOST)))
 
 
 def _changes_servers(name: str, embedded: set[str]) -> bool:
-    """Whether a variable, meant for something else, would change what the stack's processes do.
+    """Return whether a variable that is meant for another program would change what the stack's processes do.
 
     Args:
         name: of the variable.
-        embedded: the parts that are ours.
+        embedded: the parts that are embedded.
     """
     if name.startswith(("MLFLOW_", "_MLFLOW_")):
-        # how to log in to an MLflow of the user's is his to say, and which of its runs is the active one is not
+        # For the user's own MLflow the variables that log in are needed; those that choose a run are not.
         return "mlflow" in embedded or name in MLFLOW_CHOICES
-    # Dagster's commands take every one of their options from a variable: a port, a host, a prefix of paths
+    # Dagster's commands read each of their options from a variable too: port, host, path prefix.
     return name in IGNORED_VARIABLES | JAVA_VARIABLES | FOREIGN_VARIABLES or name.startswith("DAGSTER_")
 
 
 def process_environment(
     given: Mapping[str, str], *, local: Path, addresses: Mapping[str, str], embedded: set[str]
 ) -> dict[str, str]:
-    """What every process of the stack finds.
+    """Return the variables of every process of the stack.
 
     Args:
         given: the environment to build on.
         local: the stack's folder.
         addresses: of Kafka, Postgres and MLflow, by part.
-        embedded: the parts among them that are ours.
+        embedded: the parts among them that are embedded.
     """
     ours = shell_environment(local=local, addresses=addresses, embedded=embedded)
     environment = {
         **{name: value for name, value in given.items() if not _changes_servers(name, embedded)},
         **ours,
         STACK_MARKER: str(local),
-        BACKEND_VARIABLE: in_schema(addresses["postgres"], "mlflow"),
+        MLFLOW_DATABASE_VARIABLE: in_schema(addresses["postgres"], "mlflow"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONUNBUFFERED": "1",  # a log line is in the file when it happens
+        "PYTHONUNBUFFERED": "1",  # log lines are not delayed by a buffer
         "PYTHONUTF8": "1",  # files, logs and output are UTF-8 in every locale
         **{name: _without_proxy(given.get(name, "")) for name in ("NO_PROXY", "no_proxy")},
     }
-    for other_login in (OWNER_VARIABLE, READER_VARIABLE):  # the platform's processes are writers and nothing else
+    for other_login in (OWNER_VARIABLE, READER_VARIABLE):  # the platform's processes use only the writer's login
         environment.pop(other_login, None)
     return environment
 
 
 def require_same_for_all_readers(variables: Mapping[str, str]) -> None:
-    """Refuse values that a shell and python-dotenv would read differently.
+    """Check that a shell and python-dotenv read the values alike.
 
     Raises:
         StackError: a value holds such characters.
@@ -201,7 +202,7 @@ def require_same_for_all_readers(variables: Mapping[str, str]) -> None:
 
 
 def write_env_file(file: Path, variables: Mapping[str, str]) -> None:
-    """Write the variables so that a shell and python-dotenv read the same; for the owner's eyes only.
+    """Write the variables so that a shell and python-dotenv read the same. Only the owner can read the file.
 
     Raises:
         StackError: a value holds characters that the two read differently.

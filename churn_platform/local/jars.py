@@ -1,6 +1,6 @@
-"""Kafka's jars: resolved once from Maven Central into a lock file, then always exactly those.
+"""Kafka's jars. They are resolved from Maven Central into a lock file, and exactly those are downloaded.
 
-`python -m churn_platform.local.jars` resolves them anew and rewrites the lock file.
+`python -m churn_platform.local.jars` resolves them again and rewrites the lock file.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from churn_platform.local.errors import StackError
 KAFKA_VERSION = "4.3.1"
 BROKER = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
 LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
-"""In Kafka's own distribution too: without it the broker writes no log. The version of the broker's log4j-core."""
+"""Without it the broker writes no log; Kafka's own distribution has it too. The version is that of its log4j-core."""
 TOOLS = f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
-"""Kafka's own console and performance producers, without what they need for Kafka Connect."""
+"""Kafka's console and performance producers, without their dependencies for Kafka Connect."""
 LOCK_FILE = Path(__file__).with_name("kafka.lock.toml")
 DOWNLOADS_AT_ONCE = 8
 
 
 def _repository() -> MavenContext:
-    """Maven Central, or the mirrors of the user's jgo configuration, into the user's cache folder."""
+    """Return Maven Central, or the mirrors of the user's jgo configuration, with the user's cache folder."""
     mirrors = GlobalSettings.load().repositories or {"central": MAVEN_CENTRAL_URL}
     cache = user_cache_path("churn-platform", ensure_exists=True) / "maven"
     cache.mkdir(exist_ok=True)
@@ -52,20 +52,20 @@ def _path(artifact: Artifact) -> Path:
 
 
 def class_path() -> list[Path]:
-    """Where the jars of the lock file are, or will be once fetched."""
+    """Return the paths of the jars of the lock file, downloaded or not."""
     return [_path(artifact) for artifact in _locked(_repository())]
 
 
 def fetch(report: Callable[[str], None]) -> list[Path]:
-    """Bring every jar of the lock file into the cache and check its SHA-256 sum.
+    """Download every jar of the lock file that the cache lacks, and check its SHA-256 sum.
 
-    A jar with another sum (a download that was cut short, or one that was tampered with) is fetched again, once.
+    A jar with a wrong sum (a download that was interrupted, or a file that was changed) is downloaded again, once.
 
     Args:
-        report: is told how far it is.
+        report: receives the progress.
 
     Raises:
-        StackError: a jar cannot be fetched, or is not the one in the lock file.
+        StackError: a jar cannot be downloaded, or is not the one in the lock file.
     """
     repository = _repository()
     artifacts = _locked(repository)
@@ -116,11 +116,11 @@ def _download(artifacts: list[Artifact], report: Callable[[str], None]) -> None:
 
 
 def write_lock() -> LockFile:
-    """Resolve the jars anew and write the lock file."""
+    """Resolve the jars again and write the lock file."""
     repository = _repository()
     broker, needed = repository.resolver.resolve([repository.create_dependency(BROKER)])
-    # not resolved with the broker: what log4j manages would replace kafka-clients by an older version, and the tools
-    # bring a web server
+    # Not resolved together with the broker: log4j's managed versions would replace kafka-clients by an older one, and
+    # the tools would bring a web server.
     jars = [*broker, *needed, repository.create_dependency(LOGGING), repository.create_dependency(TOOLS)]
     lock = LockFile.from_resolved_dependencies(jars, environment_name=f"kafka-{KAFKA_VERSION}")
     lock.save(LOCK_FILE)

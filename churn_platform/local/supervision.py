@@ -1,4 +1,4 @@
-"""Keeping the servers running: supervisord, told what to do over a socket that only its owner reaches."""
+"""Supervision of the servers by supervisord, controlled over a socket that only its owner can open."""
 
 import configparser
 import hashlib
@@ -29,7 +29,7 @@ PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+~ -]+")
 LOG_BYTES = 5 * 1024 * 1024
 LOG_BACKUPS = 2
 
-# supervisord answers within milliseconds, on a busy machine within a second or two. Commands end soon after this.
+# supervisord answers within milliseconds, on a busy machine within two seconds. Without an answer, commands fail then.
 ANSWER_SECONDS = 8
 
 RUNNING = frozenset({"RUNNING", "STARTING"})
@@ -37,13 +37,13 @@ FAILED = frozenset({"BACKOFF", "FATAL", "EXITED", "UNKNOWN"})
 
 
 class SupervisorSilentError(StackError):
-    """supervisord runs, but does not answer."""
+    """The supervisord process runs but does not answer."""
 
     def __init__(self, pid: int | None, *, is_stopped: bool) -> None:
         """Name the process.
 
         Args:
-            pid: of supervisord; None where nothing says it.
+            pid: of supervisord; None if it is unknown.
             is_stopped: whether a signal has stopped it.
         """
         process = "its process id is not known" if pid is None else f"process {pid}"
@@ -51,13 +51,13 @@ class SupervisorSilentError(StackError):
         number = "<its process id>" if pid is None else str(pid)
         super().__init__(
             f"supervisord ({process}), which runs the servers, has not answered for {ANSWER_SECONDS} s{stopped}.",
-            remedy=f"Let it go on with 'kill -CONT {number}' and run the command again. If it still does not answer, "
-            f"end it with 'kill -KILL {number}', then run 'churn down', which ends the servers that it leaves.",
+            remedy=f"Continue it with 'kill -CONT {number}' and run the command again. If it still does not answer, "
+            f"end it with 'kill -KILL {number}', then run 'churn down', which ends the servers that are left.",
         )
 
 
 class _TimedConnection(HTTPConnection):
-    """HTTP over the socket of supervisord, which waits for an answer no longer than ANSWER_SECONDS."""
+    """HTTP over the socket of supervisord, with ANSWER_SECONDS as its timeout."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost")
@@ -71,7 +71,7 @@ class _TimedConnection(HTTPConnection):
 
 @dataclass(frozen=True)
 class ProcessState:
-    """What supervisord knows of one server."""
+    """The state of one server as supervisord reports it."""
 
     name: str
     state: str
@@ -82,12 +82,13 @@ class ProcessState:
 
 
 def runtime_folder(local: Path) -> Path:
-    """Where the sockets are: in the stack's folder, or in a short place of its owner's.
+    """Return the folder of the sockets: in the stack's folder, or a short path in the temporary folder.
 
-    The short place is for a path that is too long for a socket, or that gRPC, which reads it as a URI, would misread.
+    The short path is used if the stack's path is too long for a socket, or if gRPC, which reads it as a URI, would
+    misread it.
 
     Raises:
-        StackError: the short place exists and belongs to someone else.
+        StackError: the short path exists and belongs to another user.
     """
     near = local / "run"
     short = len(os.fsencode(near / "supervisor.sock.1234567")) <= SOCKET_PATH_LIMIT
@@ -109,7 +110,7 @@ class Supervisor:
     """One supervisord and the servers it runs."""
 
     def __init__(self, local: Path) -> None:
-        """Name its places.
+        """Name its files.
 
         Args:
             local: the stack's folder.
@@ -132,13 +133,13 @@ class Supervisor:
     def _call(self, method: str, *arguments: object) -> object:
         from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
-        # a connection of its own each time: calls come from several threads
+        # A new connection each time, because several threads call.
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         transport._get_connection = lambda: _TimedConnection(str(self._socket))
         try:
             proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
             return getattr(proxy.supervisor, method)(*arguments)
-        except (TimeoutError, BlockingIOError) as error:  # the latter when many connections wait for it
+        except (TimeoutError, BlockingIOError) as error:  # the latter if many connections are waiting
             raise self._silence() from error
         finally:
             transport.close()
@@ -155,10 +156,10 @@ class Supervisor:
         return SupervisorSilentError(pid, is_stopped=is_stopped)
 
     def answers(self) -> bool:
-        """Whether supervisord is there.
+        """Return whether supervisord runs.
 
         Raises:
-            SupervisorSilentError: it is, but does not answer.
+            SupervisorSilentError: it runs, but does not answer.
         """
         if not self._socket.exists():
             return False
@@ -174,11 +175,11 @@ class Supervisor:
         return False
 
     def launch(self, parts: Sequence[Part], environment: Mapping[str, str]) -> None:
-        """Start supervisord, with every server known to it and none started.
+        """Start supervisord. It knows every server and starts none.
 
         Args:
             parts: the servers.
-            environment: of supervisord and all its children; secrets go here, not into a file or onto a command line.
+            environment: of supervisord and all its children. Secrets go here, never into a file or a command line.
 
         Raises:
             StackError: it does not start.
@@ -211,12 +212,12 @@ class Supervisor:
             },
         }
         if os.geteuid() == 0:
-            sections["supervisord"]["user"] = "root"  # it would warn otherwise
+            sections["supervisord"]["user"] = "root"  # it warns if this is missing
         for part in parts:
             sections[f"program:{part.name}"] = {
                 "command": shlex.join(part.command),
                 "directory": part.folder,
-                "autostart": "false",  # the stack starts them, each as soon as what it needs is there
+                "autostart": "false",  # Startup starts each as soon as what it needs is complete
                 "autorestart": "true",
                 "startsecs": 1,
                 "startretries": 30,
@@ -225,7 +226,9 @@ class Supervisor:
                 "stopasgroup": str(part.stop_with_children).lower(),
                 "killasgroup": "true",
                 "redirect_stderr": "true",
-                "stdout_logfile": str(self.log_file(part.name)).replace("%", "%%"),  # supervisord expands it twice
+                "stdout_logfile": str(self.log_file(part.name)).replace(
+                    "%", "%%"
+                ),  # supervisord expands this value twice
                 "stdout_logfile_maxbytes": LOG_BYTES,
                 "stdout_logfile_backups": LOG_BACKUPS,
             }
@@ -237,7 +240,7 @@ class Supervisor:
                 )
         for values in sections.values():
             for value in values.values():
-                _require_whole(str(value))
+                _require_no_comment(str(value))
         parser = configparser.RawConfigParser()
         parser.read_dict(
             {
@@ -251,7 +254,7 @@ class Supervisor:
             return draft.read()
 
     def states(self) -> dict[str, ProcessState]:
-        """Every server that supervisord knows, by name."""
+        """Return every server that supervisord knows, by name."""
         return {
             info["name"]: ProcessState(
                 name=info["name"],
@@ -264,7 +267,7 @@ class Supervisor:
         }
 
     def state(self, name: str) -> ProcessState:
-        """One server."""
+        """Return one server."""
         return self.states()[name]
 
     def start(self, name: str) -> None:
@@ -273,34 +276,34 @@ class Supervisor:
             self._call("startProcess", name, False)
 
     def stop(self, names: Sequence[str], *, seconds: float) -> None:
-        """Stop servers, at the same time, and wait until they are gone; supervisord kills what is too slow."""
+        """Stop servers at the same time and wait until they have ended. Supervisord kills those that take too long."""
         if not _wait(lambda: self._are_stopped(names), seconds=seconds):
             alive = [name for name in names if self.state(name).pid is not None]
             raise StackError(
                 f"Still running {seconds:.0f} s after they were told to stop: {', '.join(alive)}.",
-                remedy="Run 'churn down' again: it ends what is left.",
+                remedy="Run 'churn down' again: it ends the processes that are left.",
             )
 
     def _are_stopped(self, names: Sequence[str]) -> bool:
-        """Whether servers are gone; those that are not are told to stop.
+        """Return whether servers have ended; request the stop of those that have not.
 
-        One that crashes again and again is told more than once: supervisord may start it again before it hears of it.
+        A server that crashes repeatedly gets more than one request: supervisord may restart it before it handles one.
         """
         states = self.states()
         for name in names:
             if states[name].state in RUNNING | {"BACKOFF"}:
-                with suppress(xmlrpc.client.Fault):  # its state is another by now
+                with suppress(xmlrpc.client.Fault):  # its state has changed meanwhile
                     self._call("stopProcess", name, False)
         return all(states[name].pid is None and states[name].state not in RUNNING | {"BACKOFF"} for name in names)
 
     def shut_down(self) -> None:
-        """End supervisord itself."""
+        """Stop supervisord itself."""
         pid = int(str(self._call("getPID")))
         self._call("shutdown")
-        _wait(lambda: not _alive(pid), seconds=15)  # what stays is ended as a left-over
+        _wait(lambda: not _alive(pid), seconds=15)  # if it stays, it is ended as a process that was left over
 
     def last_lines(self, name: str, count: int = 15) -> list[str]:
-        """End of a server's log."""
+        """Return the last lines of a server's log."""
         file = self.log_file(name)
         if not file.exists():
             return []
@@ -309,11 +312,11 @@ class Supervisor:
             return log.read().decode(errors="replace").splitlines()[-count:]
 
 
-def _require_whole(value: str) -> None:
-    """Refuse what supervisord would not read whole: it takes the rest of a line after " #" or " ;" for a comment.
+def _require_no_comment(value: str) -> None:
+    """Check that supervisord reads all of a value: it reads the rest of a line after " #" or " ;" as a comment.
 
     Raises:
-        StackError: the value holds such a place.
+        StackError: the value holds one of these.
     """
     if re.search(r"\s[;#]|[\r\n]", value):
         raise StackError(
@@ -323,7 +326,7 @@ def _require_whole(value: str) -> None:
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process runs; one that ended but whose parent has not noticed does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -340,7 +343,7 @@ def _wait(condition: Callable[[], bool], *, seconds: float, pause: float = 0.05)
 
 
 def left_over(local: Path) -> list[psutil.Process]:
-    """Processes of a stack in this folder, other than this one and those that started it."""
+    """Return the processes of a stack in this folder, without this process and its parents."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     return [process for process in psutil.process_iter() if process.pid not in own and _belongs_to(process, local)]
 
@@ -349,7 +352,7 @@ def _belongs_to(process: psutil.Process, local: Path) -> bool:
     try:
         return process.environ().get(STACK_MARKER) == str(local)
     except (psutil.AccessDenied, psutil.NoSuchProcess, OSError):
-        return False  # another user's, or already gone: not ours to end
+        return False  # of another user, or it has ended
 
 
 def _all_gone(processes: Sequence[psutil.Process]) -> bool:
@@ -357,26 +360,26 @@ def _all_gone(processes: Sequence[psutil.Process]) -> bool:
 
 
 def end(processes: Sequence[psutil.Process], signals: Sequence[tuple[int, float]]) -> None:
-    """End processes, each signal with its time to obey; the last one is a kill."""
+    """End processes by one signal after the other, each with the seconds to wait for it; the last is a kill."""
     for number, seconds in signals:
         alive = [process for process in processes if _alive(process.pid)]
         for process in alive:
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
-                continue  # it ended by itself, as wished
+                continue  # it has ended meanwhile
         if _wait(partial(_all_gone, alive), seconds=seconds):
             return
     stubborn = [process for process in processes if _alive(process.pid)]
     if stubborn:
         raise StackError(
-            f"Processes {', '.join(str(process.pid) for process in stubborn)} of an earlier stack cannot be ended.",
+            f"Processes {', '.join(str(process.pid) for process in stubborn)} of an earlier stack survived SIGKILL.",
             remedy="End them by hand, then run the command again.",
         )
 
 
 def is_supervisor(process: psutil.Process) -> bool:
-    """Whether the process is a supervisord."""
+    """Return whether the process is a supervisord."""
     try:
         return "supervisor.supervisord" in process.cmdline()
     except psutil.NoSuchProcess:

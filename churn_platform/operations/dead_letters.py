@@ -1,4 +1,4 @@
-"""Dead letters: finding them, correcting and retrying them, and keeping what is known of them through a replay."""
+"""Dead letters: find, correct and retry them, and keep their history through a replay."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from churn_platform.decoding.events import decode, positional_id
+from churn_platform.kafka.sending import send
 from churn_platform.operations.exceptions import DeadLetterError
-from churn_platform.simulation.producer import send
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import ReplayError
 
@@ -76,7 +76,7 @@ _NOT_MADE_AGAIN: Final = """
 
 
 class State(StrEnum):
-    """What has become of a dead letter."""
+    """The state of a dead letter."""
 
     OPEN = "open"
     RETRIED = "retried"
@@ -84,8 +84,8 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A row of dead_letter_events. `retry_event_id`: of the corrected event; `resolved_at`: when that was scored."""
+class DeadLetter:
+    """A row of dead_letter_events. `retry_event_id`: of the corrected event. `resolved_at`: when it was scored."""
 
     topic_id: str
     topic: str
@@ -102,7 +102,7 @@ class Letter:
 
     @property
     def place(self) -> str:
-        """Where it was: topic[partition]@offset."""
+        """The place of the message: topic[partition]@offset."""
         return f"{self.topic}[{self.kafka_partition}]@{self.kafka_offset}"
 
     @property
@@ -113,7 +113,7 @@ class Letter:
         return State.OPEN if self.retry_event_id is None else State.RETRIED
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON, without the payload: moments in ISO 8601, UTC."""
+        """Return it for JSON without the payload, with times in ISO 8601, UTC."""
         moments = ("kafka_timestamp", "received_at", "retried_at", "resolved_at")
         plain = {name: value for name, value in vars(self).items() if name not in ("payload", *moments)}
         for name in moments:
@@ -124,7 +124,7 @@ class Letter:
 
 @dataclass(frozen=True)
 class Kind:
-    """How many letters have a reason of this kind, and how many of them are open and retried."""
+    """How many dead letters have a reason of this kind, and how many of them are open or retried."""
 
     reason: str
     count: int
@@ -133,8 +133,8 @@ class Kind:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """Which letters: part of the reason (in any case), received since, state; None takes all."""
+class Selection:
+    """Which dead letters: part of the reason (ignoring case), received since, state. None selects all."""
 
     reason: str | None = None
     since: datetime | None = None
@@ -143,9 +143,9 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Corrected:
-    """The event that is sent for a letter."""
+    """The corrected event of a dead letter."""
 
-    letter: Letter
+    letter: DeadLetter
     event_id: UUID
     key: str
     value: bytes
@@ -153,9 +153,9 @@ class Corrected:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A corrected event as the decoder takes it. It has no Kafka timestamp before Kafka has it."""
+    """A corrected event in the form that the decoder reads. Without a Kafka timestamp, because it is not yet sent."""
 
-    letter: Letter
+    letter: DeadLetter
     content: bytes
 
     def value(self) -> bytes:
@@ -171,42 +171,42 @@ class _Draft:
         return TIMESTAMP_NOT_AVAILABLE, 0
 
 
-def find(connection: psycopg.Connection, chosen: Chosen, *, limit: int) -> list[Letter]:
-    """Letters, the latest first."""
-    with connection.cursor(row_factory=class_row(Letter)) as cursor:
+def find(connection: psycopg.Connection, chosen: Selection, *, limit: int) -> list[DeadLetter]:
+    """Return dead letters, the latest first."""
+    with connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
         return cursor.execute(_FIND, {**vars(chosen), "limit": limit}).fetchall()
 
 
-def kinds(connection: psycopg.Connection, chosen: Chosen) -> list[Kind]:
-    """Letters counted by kind, the most frequent first: a reason in which … stands for what varies."""
+def kinds(connection: psycopg.Connection, chosen: Selection) -> list[Kind]:
+    """Return the counts by kind, the most frequent first. In a kind, … stands for the parts of a reason that vary."""
     return [Kind(*row) for row in connection.execute(_COUNT, vars(chosen)).fetchall()]
 
 
-def find_one(connection: psycopg.Connection, partition: int, offset: int, *, topic_id: str | None = None) -> Letter:
-    """The letter from this place.
+def find_one(connection: psycopg.Connection, partition: int, offset: int, *, topic_id: str | None = None) -> DeadLetter:
+    """Return the dead letter at this place.
 
     Args:
-        topic_id: Kafka's id of the topic, where letters of several topics have this partition and offset.
+        topic_id: Kafka's id of the topic, if several topics have a dead letter at this place.
 
     Raises:
-        DeadLetterError: there is none, or several topics have one.
+        DeadLetterError: none or several topics have one.
     """
-    with connection.cursor(row_factory=class_row(Letter)) as cursor:
+    with connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
         found = cursor.execute(_FIND_ONE, {"partition": partition, "offset": offset, "topic_id": topic_id}).fetchall()
     if not found:
         raise DeadLetterError(
-            f"No dead letter is from {partition}:{offset}.", remedy="'churn dlq list' shows those there are."
+            f"There is no dead letter at {partition}:{offset}.", remedy="'churn dlq list' lists the dead letters."
         )
     if len(found) > 1:
         several = ", ".join(f"{letter.topic_id} ({letter.topic})" for letter in found)
         raise DeadLetterError(
-            f"Letters of several topics are from {partition}:{offset}: {several}.", remedy="Choose with --topic-id."
+            f"Several topics have a dead letter at {partition}:{offset}: {several}.", remedy="Choose with --topic-id."
         )
     return found[0]
 
 
 def read_event(file: Path) -> dict[str, object]:
-    """An event from a JSON file.
+    """Return the event in a JSON file.
 
     Raises:
         DeadLetterError: the file cannot be read or does not hold a JSON object.
@@ -219,35 +219,35 @@ def read_event(file: Path) -> dict[str, object]:
         ) from error
     except ValueError as error:
         raise DeadLetterError(
-            f"{file} holds no event, which is a JSON object: {error}.",
-            remedy="'churn dlq show' shows the payload to begin with.",
+            f"{file} does not hold an event, which is a JSON object: {error}.",
+            remedy="Start from the payload that 'churn dlq show' prints.",
         ) from error
 
 
 def correct(
-    letter: Letter,
+    letter: DeadLetter,
     config: StreamConfig,
     *,
     changes: Mapping[str, object],
     event: Mapping[str, object] | None = None,
 ) -> Corrected:
-    """The event to send for a letter: its own content, or `event`, with the changes.
+    """Return the event to send for a dead letter: its own content, or `event`, with the changes.
 
-    Its id derives from where the letter was, so that a letter retried twice counts once; whatever id the letter had is
-    left in its payload. Without a time of its own it has Kafka's of the letter: it counts in the hour it came from.
+    Its id derives from the place of the dead letter, so that one that is retried twice counts once. An id in the
+    payload is not used. Without a time of its own it gets Kafka's time of the dead letter, and counts in that hour.
 
     Raises:
-        DeadLetterError: the letter is resolved, its payload is no JSON object, or the event would be
-            a dead letter again.
+        DeadLetterError: the dead letter is resolved, its payload is not a JSON object, or the event would be a dead
+            letter again.
     """
     if letter.resolved_at is not None:
-        raise DeadLetterError(f"{letter.place} is resolved since {letter.resolved_at.isoformat()}: its event counts.")
+        raise DeadLetterError(f"{letter.place} was resolved at {letter.resolved_at.isoformat()}: its event counts.")
     if event is None:
         try:
             event = _event_in(letter.payload)
         except ValueError as error:
             raise DeadLetterError(
-                f"{letter.place}: the payload cannot be corrected field by field, for it is no JSON object ({error}).",
+                f"{letter.place}: the payload is not a JSON object ({error}), so single fields cannot be corrected.",
                 remedy="Write the whole event to a file: --file corrected.json",
             ) from error
     event_id = positional_id(letter.topic_id, letter.kafka_partition, letter.kafka_offset)
@@ -267,17 +267,17 @@ def correct(
 
 
 def retry(connection: psycopg.Connection, config: StreamConfig, events: Sequence[Corrected]) -> None:
-    """Mark the letters as retried, then send the events.
+    """Mark the dead letters as retried, then send the events.
 
-    Marked first: an event that is scored before its letter is marked would leave it unresolved for ever. Marked and
-    not sent is harmless: the next retry sends it.
+    The mark comes first: if an event were scored before its dead letter is marked, that would stay unresolved forever.
+    A mark without an event is harmless, because the next retry sends it.
 
     Args:
         connection: in autocommit mode.
 
     Raises:
-        DeadLetterError: a letter is gone or was resolved meanwhile; nothing was sent.
-        ProducerError: Kafka did not acknowledge an event. Retrying all of them again is safe.
+        DeadLetterError: a dead letter was deleted or resolved meanwhile; nothing was sent.
+        SendError: Kafka did not acknowledge an event. Retrying all of them again is safe.
     """
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
@@ -289,46 +289,46 @@ def retry(connection: psycopg.Connection, config: StreamConfig, events: Sequence
         )
         if cursor.rowcount != len(events):
             raise DeadLetterError(
-                f"Of {len(events)} letters {len(events) - cursor.rowcount} were resolved or replayed away meanwhile. "
+                f"{len(events) - cursor.rowcount} of {len(events)} dead letters were resolved or replayed meanwhile. "
                 f"Nothing was sent.",
-                remedy="List them anew: 'churn dlq list'.",
+                remedy="List them again: 'churn dlq list'.",
             )
-    send(config, [(each.key, each.value) for each in events])
+    send(config.kafka.client, config.events_topic, [(each.key, each.value) for each in events])
 
 
 def unresolved(connection: psycopg.Connection, events: Sequence[Corrected]) -> int:
-    """How many of the letters, of which these events were sent, are not resolved yet."""
+    """Return how many of the dead letters of these events are not yet resolved."""
     row = connection.execute(_UNRESOLVED, ([each.event_id for each in events],)).fetchone()
     return 0 if row is None else row[0]
 
 
 def set_aside(connection: psycopg.Connection, batch: str) -> None:
-    """Delete the letters of a batch that is being replayed, and keep them until the transaction ends."""
+    """Delete the dead letters of a batch that is being replayed, with a copy until the transaction ends."""
     connection.execute(_CREATE_KEPT)
     connection.execute(_FORGET, (batch,))
 
 
 def restore(connection: psycopg.Connection, batch: str) -> None:
-    """Give letters that the replay has made again what was known of them: when they came and what became of them.
+    """Restore the history of dead letters that the replay has created again: when they arrived and their state.
 
     Raises:
-        ReplayError: the replay scores an event whose letter was retried: it would count twice.
+        ReplayError: the replay scores an event whose dead letter was retried, so it would count twice.
     """
     connection.execute(_RESTORE)
     scored = [f"{topic}[{partition}]@{offset}" for topic, partition, offset in connection.execute(_NOT_MADE_AGAIN)]
     if scored:
         raise ReplayError(
-            f"Batch {batch} cannot be replayed, its rows stay as they are: today {len(scored)} of its dead letters "
-            f"would be valid events, but corrected ones were sent for them already ('churn dlq retry') and both would "
+            f"Batch {batch} cannot be replayed and was not changed: {len(scored)} of its dead letters would now be "
+            f"valid events, but corrected events were already sent for them ('churn dlq retry'), and both would "
             f"count: {', '.join(scored[:5])}{', …' if len(scored) > 5 else ''}."
         )
 
 
 def _event_in(payload: bytes | None) -> dict[str, object]:
-    """The JSON object in a payload, out of its {"timestamp", "data"} where it is wrapped, the timestamp forgotten too.
+    """Return the JSON object in a payload; of a {"timestamp", "data"} wrapper only the data.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: there is none.
     """
     if payload is None:
         raise ValueError("it is empty, a tombstone")

@@ -13,3 +13,7 @@ class StreamIsLiveError(ResetError):
 
 class DeadLetterError(PlatformError):
     """The dead letter does not exist, or cannot be retried like this. Nothing was sent for it."""
+
+
+class OutcomeSourceError(PlatformError):
+    """A file of outcomes that cannot be read, or no customer to simulate outcomes for."""

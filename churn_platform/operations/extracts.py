@@ -1,4 +1,4 @@
-"""What verification compares: ledger, rows, letters and published predictions, as arrays of a few bytes an event."""
+"""What verification compares: ledger, rows, dead letters and published predictions, as compact arrays."""
 
 import uuid
 from array import array

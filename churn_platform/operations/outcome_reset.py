@@ -1,4 +1,4 @@
-"""Moving the position of the outcomes topic by hand: offsets that were lost, or that nobody wants, are skipped."""
+"""Move the position of the outcomes topic forward: offsets that are lost or unwanted are skipped and recorded."""
 
 from dataclasses import replace
 from typing import Final

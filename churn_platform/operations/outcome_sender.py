@@ -15,14 +15,13 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME
 from churn_platform.decoding.reasons import wide_encoding
 from churn_platform.environments import created_topics
 from churn_platform.environments.config import CLOCK_TOLERANCE
-from churn_platform.kafka import clients
-from churn_platform.kafka.exceptions import SendError
+from churn_platform.kafka import clients, sending
 from churn_platform.monitoring.outcomes import FIELDS, Refused, decode
-from churn_platform.simulation import producer
+from churn_platform.operations.exceptions import OutcomeSourceError
 from churn_platform.stream.config import StreamConfig
 
 # The limit is of key and value; a key is an id of at most 200 characters.
-LONGEST_VALUE: Final = producer.MESSAGE_BYTES - 1_000
+LONGEST_VALUE: Final = sending.MESSAGE_BYTES - 1_000
 FIRST_BYTES: Final = 8  # tell UTF-16 and UTF-32 from UTF-8
 INTEGERS: Final = ("true_churn_label", "CustomerId")
 # The latest prediction of each customer. Where the event brought its label, that is what came true.
@@ -38,7 +37,7 @@ Fields = dict[str, str | int]
 
 @dataclass(frozen=True)
 class Line:
-    """One outcome of a file: its number in it, its key and its value as it would be sent."""
+    """One outcome of a file: its line number, key and value."""
 
     number: int
     key: str
@@ -47,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class WrongLine:
-    """A line that the platform would refuse, with the reason."""
+    """A line that the platform would reject, with the reason."""
 
     number: int
     reason: str
@@ -55,7 +54,7 @@ class WrongLine:
 
 @dataclass(frozen=True)
 class Simulated:
-    """One simulated outcome: its key, its value, and whether the platform must refuse it."""
+    """One simulated outcome: its key, its value, and whether the platform must reject it."""
 
     key: str
     value: bytes
@@ -85,21 +84,21 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
     """Outcomes of a file: those that the decoder of the topic accepts, and the lines that it refuses.
 
     Args:
-        file: JSON, one outcome a line; or, where its name ends in .csv, columns named like the fields.
+        file: JSON, one outcome a line; or CSV, if its name ends in .csv, with columns named like the fields.
         accepts_from: earliest time that an outcome may have.
 
     Raises:
-        SendError: there is no such file, it is not in UTF-8, or a CSV file lacks the column that is always needed.
+        OutcomeSourceError: the file is missing or not in UTF-8, or a CSV file lacks a required column.
     """
     try:
         _require_utf8(file)
         found = list(_csv_lines(file) if file.suffix.lower() == ".csv" else _json_lines(file))
     except OSError as error:
-        raise SendError(
+        raise OutcomeSourceError(
             f"{file} cannot be read: {error.strerror}.", remedy="Name a file of outcomes with --from."
         ) from error
     except UnicodeDecodeError as error:
-        raise SendError(
+        raise OutcomeSourceError(
             f"{file} is not in UTF-8: byte {error.start} is {error.object[error.start]:#04x}.",
             remedy="Save it in UTF-8.",
         ) from error
@@ -139,11 +138,11 @@ def simulate(
         seed: makes the choice and the draws repeatable.
 
     Raises:
-        SendError: no customer was predicted.
+        OutcomeSourceError: no customer was predicted.
     """
     predicted = connection.execute(_PREDICTED, (days,)).fetchall()
     if not predicted:
-        raise SendError(
+        raise OutcomeSourceError(
             f"No customer was predicted in the last {days} days, so there is no outcome to simulate.",
             remedy="Send events first ('churn produce'), or send outcomes of your own with --from.",
         )
@@ -163,12 +162,12 @@ def send(
     """Send outcomes, each a key and a value, and wait until Kafka has them; the topic is created if it is missing.
 
     Raises:
-        SendError: Kafka did not acknowledge one; others may have been taken.
+        SendError: Kafka did not acknowledge an outcome; others may have been stored.
         StreamError: the topic is missing, and the database has no table to record its creation in.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     created_topics.create_missing(clients.admin(config.kafka.client), config, topic)
-    return producer.send(config, messages, topic=topic, rate=rate, progress=progress)
+    return sending.send(config.kafka.client, topic, messages, rate=rate, progress=progress)
 
 
 def _simulated(
@@ -206,16 +205,16 @@ def _json_lines(file: Path) -> Iterator[Line]:
 
 
 def _require_utf8(file: Path) -> None:
-    """Refuse a file in UTF-16 or UTF-32: a line feed does not end its lines where it seems to.
+    """Refuse a file in UTF-16 or UTF-32, whose lines cannot be split at the byte of a line feed.
 
     Raises:
-        SendError: it names the encoding.
+        OutcomeSourceError: it names the encoding.
     """
     with file.open("rb") as content:
         start = content.read(FIRST_BYTES)
     encoding = wide_encoding(start)
     if encoding is not None:
-        raise SendError(
+        raise OutcomeSourceError(
             f"{file} is in {encoding} (it begins with {start.hex(' ')}), expected UTF-8.", remedy="Save it in UTF-8."
         )
 
@@ -226,7 +225,7 @@ def _csv_lines(file: Path) -> Iterator[Line | WrongLine]:
         if rows.fieldnames is None:  # an empty file
             return
         if "true_churn_label" not in (rows.fieldnames):
-            raise SendError(
+            raise OutcomeSourceError(
                 f"{file} has no column true_churn_label; it has {', '.join(rows.fieldnames) or 'none'}.",
                 remedy=f"Name its columns like the fields of an outcome: {', '.join(FIELDS)}.",
             )
@@ -239,7 +238,7 @@ def _csv_lines(file: Path) -> Iterator[Line | WrongLine]:
                 fields = {name: _cell(name, row[name]) for name in FIELDS if row.get(name)}
                 yield Line(rows.line_num, "", msgspec.json.encode(fields))
         except csv.Error as error:
-            raise SendError(
+            raise OutcomeSourceError(
                 f"{file}, after line {rows.line_num}: {error}.",
                 remedy="Correct that line: a double quote needs another that closes it. The lines before it were read.",
             ) from error

@@ -1,4 +1,4 @@
-"""The law of the outcomes, checked against Kafka and PostgreSQL as they are. It changes nothing and stops nothing."""
+"""The invariant of the outcomes, checked against Kafka and PostgreSQL as they are. It changes and stops nothing."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,7 +17,7 @@ from churn_platform.kafka.messages import offset_of, partition_of
 from churn_platform.kafka.reading import read_ranges
 from churn_platform.kafka.topics import EARLIEST, LATEST, Topic
 from churn_platform.operations.extracts import Progress
-from churn_platform.operations.verification import Findings, Law
+from churn_platform.operations.invariant import Findings, Invariant
 from churn_platform.stream.config import StreamConfig
 
 NAME: Final = "outcomes"
@@ -30,7 +30,7 @@ def verify(
     *,
     complete_since: datetime,
     progress: Progress = lambda _stage, _count: None,
-) -> Law:
+) -> Invariant:
     """messages read = outcomes stored + outcomes refused + offsets skipped, for each partition of the outcomes topic.
 
     Every message counts, so one that was sent twice is stored twice. What is compared begins with the first reading
@@ -53,13 +53,13 @@ def verify(
     try:
         described = topics.describe(admin, topic)
     except TopicMissingError:
-        return Law(NAME, True, f"there is no topic {topic} to read", figures={"messages": 0})
+        return Invariant(NAME, True, f"there is no topic {topic} to read", figures={"messages": 0})
     except BrokerRefusedError:
-        # Kafka refuses, too, where there is no such topic and the client has no right to it.
+        # Kafka also refuses if the topic does not exist and the client has no right to it.
         with connect(config.dsn, autocommit=True, application_name="churn verify") as connection:
             if outcomes.was_read(connection, topic):
                 raise
-        return Law(
+        return Invariant(
             NAME, True, f"{topic} was never read, and this client has no right to describe it", figures={"messages": 0}
         )
     with connect(config.dsn, autocommit=True, application_name="churn verify") as connection:
@@ -79,7 +79,7 @@ def verify(
 
 def _compare(
     topic: Topic, accounts: dict[int, Account], ends: dict[int, int], held: dict[int, NDArray[np.int64]]
-) -> Law:
+) -> Invariant:
     found = Findings()
     messages = stored = refused = skipped = deleted = 0
     for partition, account in sorted(accounts.items()):
@@ -105,7 +105,7 @@ def _compare(
             len(ahead),
             (f"{where} offset {offset} is in a table, but the position is {account.position}" for offset in ahead),
         )
-    return found.law(
+    return found.invariant(
         NAME,
         f"messages read = outcomes + refused + skipped: {messages:,} = {stored:,} + {refused:,} + {skipped:,}, in each "
         f"of {len(accounts):,} partitions of {topic.name}"

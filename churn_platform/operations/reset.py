@@ -1,4 +1,4 @@
-"""Moving the stream's position by hand: offsets that were lost, or that nobody wants, are skipped and recorded."""
+"""Move the stream's position forward: offsets that are lost or unwanted are skipped and recorded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,14 +149,14 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
         raise ResetError(
             f"{move.topic}[{move.kafka_partition}] no longer stands at offset {move.position}: somebody else has moved "
             f"it. Nothing was changed.",
-            remedy="Look at 'churn status' and try again.",
+            remedy="Check 'churn status' and try again.",
         )
 
 
 def require_recreatable(
     connection: psycopg.Connection, config: StreamConfig, *, topic: str, kafka_is_embedded: bool
 ) -> topics.Topic:
-    """Refuse a topic that recreate_topic() may not delete; the topic, where it may.
+    """Return the topic; refuse one that recreate_topic() may not delete.
 
     Args:
         connection: to the platform's database.

@@ -1,4 +1,4 @@
-"""How the stream stands: lag, live run, latest batch, rate, dead letters. Looked up, never changed."""
+"""The status of the stream: lag, live run, latest batch, rate, dead letters. Nothing is changed."""
 
 import time
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ from churn_platform.positions.truncation import resume
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.publisher import require_not_ahead
 
-# Longest wait for a server that does not answer.
+# How long to wait for a server that does not answer.
 ANSWER_SECONDS: Final = 5
-# A transaction that is open for longer than this is worth a line of its own: Kafka's producers let one last so long.
+# A transaction that is open for longer than this is reported: it is the default timeout of Kafka's producers.
 LONG_OPEN_SECONDS: Final = 60
-# The rate is what the ledger gained between two looks so far apart.
+# The rate is the increase of the ledger's count over this time.
 SAMPLE_SECONDS: Final = 1.0
 
 _COUNTED: Final = "select coalesce(sum(events), 0)::bigint, clock_timestamp() from stream_batches"
@@ -52,7 +52,7 @@ _LETTERS: Final = """
 
 @dataclass(frozen=True)
 class _Position:
-    """Where the stream began to read a partition, what it reads next, and the last record that it has read."""
+    """The first offset of a partition that was read, the next one to read, and the last record that was read."""
 
     first_offset: int
     next_offset: int
@@ -61,10 +61,10 @@ class _Position:
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """One Kafka partition, in offsets. `position` is None where nothing was read yet, `unpublished` where unknown.
+    """One Kafka partition, in offsets. `position` is None if nothing was read yet, `unpublished` if unknown.
 
-    `held` counts the offsets behind `end`: a transaction of another producer is still open there. It is open since
-    `held_since`, which is None where nothing is held or the first message of it has no time.
+    `held` counts the offsets after `end`, where a transaction of another producer is open. `held_since` is when
+    it began; None if nothing is held or its first message has no time.
     """
 
     kafka_partition: int
@@ -78,7 +78,7 @@ class PartitionStatus:
 
 @dataclass(frozen=True)
 class LatestBatch:
-    """The batch that was opened last. Its age is that of its last commit, in seconds."""
+    """The batch that was opened last. `last_commit_seconds`: since its last commit."""
 
     batch: str
     state: str
@@ -88,8 +88,8 @@ class LatestBatch:
 
 
 @dataclass(frozen=True)
-class Letters:
-    """Dead letters: received since midnight UTC, not resolved, and those of the latter that were retried."""
+class DeadLetterCounts:
+    """Dead letters: received since midnight UTC, unresolved, and the unresolved ones that were retried."""
 
     today: int
     unresolved: int
@@ -98,7 +98,7 @@ class Letters:
 
 @dataclass(kw_only=True)
 class StreamStatus:
-    """What could be learned; None, or empty, is what could not, and `problems` says why.
+    """The status as far as the servers answer. What is unknown is None or empty, and `problems` gives the reason.
 
     `live_run` and `standbys` are Dagster's run ids; `lock_holder` names a session that holds the lock and is no run.
     """
@@ -110,7 +110,7 @@ class StreamStatus:
     standbys: list[str] = field(default_factory=list)
     latest_batch: LatestBatch | None = None
     events_per_second: float | None = None
-    dead_letters: Letters | None = None
+    dead_letters: DeadLetterCounts | None = None
     model_version: int | None = None
     paused_since: datetime | None = None
     problems: list[str] = field(default_factory=list)
@@ -118,7 +118,7 @@ class StreamStatus:
 
     @property
     def held(self) -> int:
-        """Offsets that wait behind transactions that are still open, in all partitions."""
+        """Offsets held back by open transactions, in all partitions."""
         return sum(each.held for each in self.partitions)
 
     @property
@@ -128,18 +128,18 @@ class StreamStatus:
 
     @property
     def waiting(self) -> int | None:
-        """Offsets that wait in all partitions that are being read."""
+        """The lag in all partitions that are read."""
         known = [each.waiting for each in self.partitions if each.waiting is not None]
         return sum(known) if known else None
 
     @property
     def unpublished(self) -> int | None:
-        """Offsets that were read and not published yet; None where one partition does not say."""
+        """Offsets that are read and not yet published; None if a partition's number is unknown."""
         each = [partition.unpublished for partition in self.partitions]
         return sum(count or 0 for count in each) if each and None not in each else None
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: moments in ISO 8601, UTC."""
+        """Return it for JSON, with times in ISO 8601, UTC."""
         plain = {**asdict(self), "waiting": self.waiting, "unpublished": self.unpublished, "held": self.held}
         plain["held_since"] = _iso(self.held_since)
         plain["partitions"] = [{**asdict(each), "held_since": _iso(each.held_since)} for each in self.partitions]
@@ -149,15 +149,15 @@ class StreamStatus:
         return plain
 
 
-def look(config: StreamConfig) -> StreamStatus:
-    """How the stream stands now. A server that does not answer becomes a problem in words, not an error."""
+def collect_status(config: StreamConfig) -> StreamStatus:
+    """Return the status of the stream now. A server that does not answer is a problem in the status, not an error."""
     status = StreamStatus(topic=config.events_topic)
     positions: dict[str, dict[int, _Position]] = {}
     try:
         with connect(
             config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
         ) as connection:
-            positions = _look_at_the_ledger(connection, config, status)
+            positions = _collect_ledger_status(connection, config, status)
     except psycopg.errors.UndefinedTable:
         status.problems.append("The database has no schema of this version: run 'churn db upgrade'.")
     except psycopg.OperationalError as error:
@@ -168,7 +168,7 @@ def look(config: StreamConfig) -> StreamStatus:
         status.problems.append(f"PostgreSQL refuses the login of DATABASE_URL: {str(error).strip()}")
     try:
         _collect_kafka_status(config, positions, status)
-        _look_at_claims(config, status)
+        _collect_claims(config, status)
     except TopicMissingError as error:
         status.problems.append(str(error))
     except PlatformError as error:
@@ -180,10 +180,10 @@ def look(config: StreamConfig) -> StreamStatus:
     return status
 
 
-def _look_at_the_ledger(
+def _collect_ledger_status(
     connection: psycopg.Connection, config: StreamConfig, status: StreamStatus
 ) -> dict[str, dict[int, _Position]]:
-    """Fill in what PostgreSQL knows; positions by topic id and Kafka partition."""
+    """Fill in the ledger's part; return the positions by topic id and Kafka partition."""
     topic = config.events_topic
     first = connection.execute(_COUNTED).fetchone()
     sampled = time.monotonic()
@@ -197,7 +197,7 @@ def _look_at_the_ledger(
     ]
     with connection.cursor(row_factory=class_row(LatestBatch)) as cursor:
         status.latest_batch = cursor.execute(_LATEST_BATCH).fetchone()
-    with connection.cursor(row_factory=class_row(Letters)) as cursor:
+    with connection.cursor(row_factory=class_row(DeadLetterCounts)) as cursor:
         status.dead_letters = cursor.execute(_LETTERS).fetchone()
     champion = model_versions.champion(connection)
     status.model_version = None if champion is None else champion.version
@@ -221,8 +221,8 @@ def _look_at_the_ledger(
 def _collect_kafka_status(
     config: StreamConfig, positions: Mapping[str, Mapping[int, _Position]], status: StreamStatus
 ) -> None:
-    """Fill in what Kafka knows."""
-    # What goes wrong is said in the status; librdkafka's own lines would only stand in its way.
+    """Fill in Kafka's part."""
+    # The status reports what is wrong, so librdkafka logs nothing.
     quiet = replace(config, kafka=replace(config.kafka, client={**config.kafka.client, "log_level": 0}))
     admin = clients.admin(quiet.kafka.client)
     with translate_kafka_errors(admin):
@@ -250,7 +250,7 @@ def _collect_kafka_status(
         if status.held:
             since = first_times(quiet.kafka, topic, {number: ends[number] for number, count in held.items() if count})
             fill_in()
-            _say_what_is_held(topic.name, status)
+            _report_held(topic.name, status)
         if known:
             records = {number: where.last_record for number, where in known.items() if where.last_record}
             resume(consumer, topic.name, offsets, records)
@@ -267,8 +267,8 @@ def _collect_kafka_status(
         consumer.close()
 
 
-def _look_at_claims(config: StreamConfig, status: StreamStatus) -> None:
-    """Fill in what another environment has that this one would write to."""
+def _collect_claims(config: StreamConfig, status: StreamStatus) -> None:
+    """Report what another environment has claimed that this one would write to."""
     try:
         with (
             connect(
@@ -283,8 +283,8 @@ def _look_at_claims(config: StreamConfig, status: StreamStatus) -> None:
         status.problems.append(str(error))
 
 
-def _say_what_is_held(topic: str, status: StreamStatus) -> None:
-    """Say which partitions a transaction holds up that has been open for long."""
+def _report_held(topic: str, status: StreamStatus) -> None:
+    """Report the partitions that a long transaction holds back."""
     now = datetime.now(UTC)
     for each in status.partitions:
         if each.held_since is None or (now - each.held_since).total_seconds() < LONG_OPEN_SECONDS:
@@ -293,7 +293,7 @@ def _say_what_is_held(topic: str, status: StreamStatus) -> None:
             f"{topic}[{each.kafka_partition}]: {each.held:,} offsets from {each.end} on wait for a transaction of "
             f"another producer, open since {each.held_since:%Y-%m-%d %H:%M:%S} UTC. They are read once that producer "
             f"commits or aborts it, or Kafka does, after the producer's transaction.timeout.ms. 'kafka-transactions.sh "
-            f"find-hanging' and 'abort' end one that nobody will end."
+            f"find-hanging' and 'abort' end one that its producer will not end."
         )
 
 

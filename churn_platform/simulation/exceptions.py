@@ -1,7 +1,7 @@
-"""What stops the demonstration."""
+"""Errors of the demonstration."""
 
 from churn_platform.errors import PlatformError
 
 
 class DemoError(PlatformError):
-    """A run failed, or something did not come in time."""
+    """A run failed, or an expected result did not arrive in time."""

@@ -1,39 +1,34 @@
-"""Producing of customer events: from rows of the customers file, at a rate, with faults mixed in when asked for."""
+"""The producer of customer events: rows of the customers file, at a given rate, with faults mixed in on request."""
 
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import uuid_utils
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from churn_platform.decoding.events import CUSTOMER_FIELDS  # Exited goes along as the label, names do not
+from churn_platform.decoding.events import CUSTOMER_FIELDS
 from churn_platform.environments import created_topics
 from churn_platform.kafka import clients
-from churn_platform.kafka.exceptions import SendError
+from churn_platform.kafka.sending import SLICE_SECONDS, Sender
 from churn_platform.stream.config import StreamConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FLUSH_SECONDS: Final = 30
-# Events due within this long are sent together: a sleep is no finer than that anyway.
-SLICE_SECONDS: Final = 0.01
-# librdkafka's own limit, a little less than that of a broker (1,048,588 bytes with the batch's header).
-MESSAGE_BYTES: Final = 1_000_000
-LATE_BY: Final = timedelta(hours=26)
+LATE_BY: Final = timedelta(hours=26)  # at most: late events also belong to the day before
+SENT_AT_ONCE: Final = 1000  # between two checks for errors and for the end
 
 Row = Mapping[str, str | int | float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Shares of events, each 0 to 1, that are not as they should be."""
+    """Shares of events with a fault, each 0 to 1."""
 
     bad: float = 0.0
     duplicates: float = 0.0
@@ -42,7 +37,7 @@ class Mix:
 
 @dataclass
 class Produced:
-    """What was sent. `sent` counts every message; the others say how many of those were of a kind."""
+    """What was sent. `sent` counts every message, `kinds` those among them with a fault, by kind."""
 
     sent: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -50,7 +45,10 @@ class Produced:
 
 
 def rows_of(customers: "pd.DataFrame") -> list[Row]:
-    """Rows to make events from: customers whose Gender is known, nulls as None."""
+    """Return the rows to make events from: customers with a known Gender, nulls as None.
+
+    Exited becomes the label of the event. Names are left out.
+    """
     known = customers[customers["Gender"].notna()]
     wanted = [name for name in (*CUSTOMER_FIELDS, "Exited") if name in known]
     objects = known[wanted].astype(object)
@@ -69,153 +67,62 @@ def produce(
     progress: Callable[[int], None] = lambda _: None,
     until: Callable[[], bool] | None = None,
 ) -> Produced:
-    """Send events made from rows picked at random, with replacement; the topic is created if it is missing.
+    """Send events made from rows that are picked at random, with replacement. A missing topic is created.
 
     Args:
+        config: of the stream whose events topic is used.
         rows: customers, with the fields of CUSTOMER_FIELDS and perhaps Exited.
         count: how many events; None: no limit.
-        rate: events a second; None: as fast as Kafka takes them.
+        rate: events a second; None: as fast as Kafka accepts them.
         duration: seconds; None: no limit.
         mix: shares of bad, duplicate and late events.
-        seed: makes the choice of rows and faults repeatable; ids and times differ all the same.
+        seed: makes the choice of rows and faults repeatable; ids and times still differ.
         progress: called with the number of events sent so far.
-        until: asked again and again; the sending ends when it says so. None: no such end.
+        until: called repeatedly; sending ends when it returns True. None: no such end.
 
     Raises:
         SendError: Kafka did not acknowledge an event.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
-        ValueError: there is no row, or nothing that ends the sending.
+        ValueError: there is no row, or sending would never end.
     """
     if not rows:
         raise ValueError("There is no customer to make events from: the file has no row with a known Gender.")
     if count is None and duration is None and until is None:
-        raise ValueError("Nothing ends the sending: say how many events (count), for how long (duration), or until.")
+        raise ValueError(
+            "Sending would never end: give a number of events (count), seconds (duration) or a condition (until)."
+        )
     created_topics.create_missing(clients.admin(config.kafka.client), config)
-    failures: list[KafkaError] = []
-    producer = _make_producer(config)
+    sender = Sender(config.kafka.client, config.events_topic)
     produced, started = Produced(), time.monotonic()
     events = _events(rows, mix, random.Random(seed), produced.kinds)  # noqa: S311  a choice of samples, no secret
-    while not failures:
+    while not sender.has_failed:
         elapsed = time.monotonic() - started
         if (duration is not None and elapsed >= duration) or (until is not None and until()):
             break
         due = _due(produced.sent, count=count, rate=rate, elapsed=elapsed)
         for _ in range(due):
-            key, value = next(events)
-            _send(producer, config.events_topic, key, value, failures)
+            sender.send(*next(events))
         produced.sent += due
-        producer.poll(0)
+        sender.poll()
         progress(produced.sent)
         if count is not None and produced.sent >= count:
             break
         if rate is not None:
             time.sleep(SLICE_SECONDS)
-    _flush(producer, failures, produced.sent)
+    sender.flush()
     produced.seconds = time.monotonic() - started
     return produced
 
 
-def send(
-    config: StreamConfig,
-    messages: Iterable[tuple[str, bytes]],
-    *,
-    topic: str | None = None,
-    rate: float | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> int:
-    """Send messages, each a key and a value, and wait until Kafka has them.
-
-    Args:
-        config: of the brokers.
-        messages: keys and values.
-        topic: None: the events topic.
-        rate: messages a second; None: as fast as Kafka takes them.
-        progress: called with the number of messages sent so far.
-
-    Returns:
-        How many were sent.
-
-    Raises:
-        SendError: Kafka did not acknowledge one; others may have been taken.
-        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
-    """
-    failures: list[KafkaError] = []
-    producer = _make_producer(config)
-    sent, started = 0, time.monotonic()
-    for key, value in messages:
-        while rate is not None and sent > rate * (time.monotonic() - started):
-            producer.poll(0)
-            time.sleep(SLICE_SECONDS)
-        if failures:
-            break
-        _send(producer, topic or config.events_topic, key, value, failures)
-        sent += 1
-        progress(sent)
-    _flush(producer, failures, sent)
-    return sent
-
-
-def _make_producer(config: StreamConfig) -> Producer:
-    return clients.producer(
-        {
-            **config.kafka.client,
-            "acks": "all",
-            "enable.idempotence": True,
-            "compression.type": "lz4",
-            "message.max.bytes": MESSAGE_BYTES,
-            "linger.ms": 1,  # events that are due together are handed over together
-            "batch.size": 1_000_000,
-            "partitioner": "murmur2_random",
-            "queue.buffering.max.messages": 500_000,
-            "log_level": 2,  # a broker that has just started makes harmless noise; what matters is raised
-        }
-    )
-
-
-def _flush(producer: Producer, failures: Sequence[KafkaError], sent: int) -> None:
-    """Wait until everything that was sent is acknowledged."""
-    unacknowledged = producer.flush(FLUSH_SECONDS)
-    if failures or unacknowledged:
-        first = failures[0] if failures else KafkaError(KafkaError._TIMED_OUT)
-        named = clients.named_error(producer, first)
-        raise SendError(
-            f"{len(failures) + unacknowledged} of {sent} messages were not acknowledged by Kafka. "
-            f"{first.str() if named is None else named.problem}",
-            remedy="" if named is None else named.remedy,
-        )
-
-
 def _due(sent: int, *, count: int | None, rate: float | None, elapsed: float) -> int:
-    """How many events are to be sent now; never more than a thousand, so that progress and errors are seen."""
-    wanted = 1000 if rate is None else int(rate * elapsed) + 1 - sent
+    """Return how many events to send now."""
+    wanted = SENT_AT_ONCE if rate is None else int(rate * elapsed) + 1 - sent
     left = wanted if count is None else count - sent
-    return max(0, min(wanted, left, 1000))
-
-
-def _send(producer: Producer, topic: str, key: str, value: bytes, failures: list[KafkaError]) -> None:
-    """Hand a message to the producer; should Kafka refuse it later, its error goes to `failures`."""
-
-    def acknowledged(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failures.append(error)
-
-    while True:
-        try:
-            return producer.produce(topic, value, key, on_delivery=acknowledged)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
-                raise
-            raise SendError(
-                f"The message with the key {key!r} has {len(value):,} bytes, more than the limit of {MESSAGE_BYTES:,} "
-                f"bytes. Messages before it may have been sent.",
-                remedy="Leave out what the platform does not read.",
-            ) from error
-        except BufferError:  # librdkafka's queue is full: wait until Kafka has taken some
-            producer.poll(0.1)
+    return max(0, min(wanted, left, SENT_AT_ONCE))
 
 
 def customer_event(row: Row, *, moment: datetime) -> dict[str, str | int | float | None]:
-    """An event of this customer: the row's own fields, a new UUIDv7, the time, and the label where it is known."""
+    """Return an event of this customer: the row's fields, a new UUIDv7, the time, and the label if it is known."""
     event: dict[str, str | int | float | None] = {name: row[name] for name in CUSTOMER_FIELDS}
     event["event_id"] = str(uuid_utils.uuid7())
     event["event_timestamp"] = moment.isoformat(timespec="microseconds")
@@ -225,7 +132,7 @@ def customer_event(row: Row, *, moment: datetime) -> dict[str, str | int | float
 
 
 def _events(rows: Sequence[Row], mix: Mix, chance: random.Random, kinds: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    """Keys and values of events without end; `kinds` counts what was mixed in."""
+    """Generate keys and values of events without end; `kinds` counts the faults among them."""
     encode = msgspec.json.encode
     last: tuple[str, bytes] | None = None
     while True:
@@ -238,7 +145,7 @@ def _events(rows: Sequence[Row], mix: Mix, chance: random.Random, kinds: Counter
         key = str(row["CustomerId"])
         if mix.duplicates <= draw < mix.duplicates + mix.bad:
             kinds["bad"] += 1
-            yield key, _spoiled(row, chance)
+            yield key, _bad_event(row, chance)
             continue
         moment = datetime.now(UTC)
         if mix.duplicates + mix.bad <= draw < mix.duplicates + mix.bad + mix.late:
@@ -248,8 +155,8 @@ def _events(rows: Sequence[Row], mix: Mix, chance: random.Random, kinds: Counter
         yield last
 
 
-def _spoiled(row: Row, chance: random.Random) -> bytes:
-    """An event that must end as a dead letter, in one of the ways that producers get it wrong."""
+def _bad_event(row: Row, chance: random.Random) -> bytes:
+    """Return an event that must become a dead letter, with one of the mistakes that producers make."""
     event = customer_event(row, moment=datetime.now(UTC))
     faults: tuple[dict[str, str | int | float | None], ...] = (
         {"Gender": None},
@@ -261,4 +168,4 @@ def _spoiled(row: Row, chance: random.Random) -> bytes:
     )
     choice = chance.randrange(len(faults) + 1)
     encoded = msgspec.json.encode({**event, **faults[choice]} if choice < len(faults) else event)
-    return encoded if choice < len(faults) else encoded[: len(encoded) // 2]  # cut off in the middle
+    return encoded if choice < len(faults) else encoded[: len(encoded) // 2]  # truncated JSON

@@ -1,4 +1,4 @@
-"""What the demonstration saw, as tables for a person and as JSON for a program."""
+"""The results of the demonstration: tables for a person, JSON for a program."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -12,7 +12,7 @@ MODEL_FIGURES = ("roc_auc", "accuracy", "precision", "recall", "f1", "brier", "e
 
 
 def as_json(outcome: Outcome, *, seconds: float) -> dict[str, object]:
-    """The outcome as plain data. `seconds` is how long the whole demonstration took."""
+    """Return the outcome for JSON. `seconds` is how long the whole demonstration took."""
     return {
         "raw_rows": outcome.raw_rows,
         "cleaned_rows": outcome.cleaned_rows,
@@ -37,8 +37,8 @@ def as_json(outcome: Outcome, *, seconds: float) -> dict[str, object]:
 
 
 def _model_json(outcome: Outcome) -> dict[str, object]:
-    """The model's figures out of fold, which is what it is to be judged by; those on the test split under `test`."""
-    figures = _known(outcome.model_metrics)
+    """Return the model's out-of-fold metrics, by which it is evaluated, and under `test` those on the test split."""
+    figures = _metrics_by_split(outcome.model_metrics)
     out_of_fold = dict(figures["the folds (out of fold)"])
     return {
         "version": outcome.model_version,
@@ -50,11 +50,11 @@ def _model_json(outcome: Outcome) -> dict[str, object]:
 
 
 def show(console: Console, outcome: Outcome) -> None:
-    """Print what happened."""
+    """Print the outcome."""
     console.print(_model(outcome))
     console.print(_stream(outcome))
     console.print(_hours(outcome.hourly))
-    console.print(_riskiest(outcome.riskiest))
+    console.print(_top_risk(outcome.riskiest))
     console.print(_drift(outcome.drift))
     console.print(_live(outcome.live))
     for sentence, holds in outcome.sums.items():
@@ -70,7 +70,7 @@ def _table(title: str, columns: Iterable[str]) -> Table:
 
 
 def _model(outcome: Outcome) -> Table:
-    figures = _known(outcome.model_metrics)
+    figures = _metrics_by_split(outcome.model_metrics)
     table = _table(
         f"\nThe model: version {outcome.model_version}, "
         f"from {outcome.cleaned_rows:,} of {outcome.raw_rows:,} customers",
@@ -81,8 +81,8 @@ def _model(outcome: Outcome) -> Table:
     return table
 
 
-def _known(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Figures by what they were measured on; those out of fold bear the prefix oof_."""
+def _metrics_by_split(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return the metrics by what they were measured on. Out-of-fold metrics have the prefix oof_."""
     return {
         "the test split": {name: value for name, value in metrics.items() if not name.startswith("oof_")},
         "the folds (out of fold)": {
@@ -105,7 +105,7 @@ def _stream(outcome: Outcome) -> Table:
     mixed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(outcome.mixed_in.items()))
     table.caption = (
         f"Mixed in: {mixed or 'nothing'}. From event to row: p50 {outcome.latency_p50_ms:,.0f} ms, "
-        f"p99 {outcome.latency_p99_ms:,.0f} ms; the first event, with no run live, {outcome.first_event_seconds:.1f} s."
+        f"p99 {outcome.latency_p99_ms:,.0f} ms; the first event, with no live run: {outcome.first_event_seconds:.1f} s."
     )
     table.caption_justify = "left"
     return table
@@ -150,8 +150,8 @@ def _live(live: list[dict[str, object]]) -> Table:
     return table
 
 
-def _riskiest(riskiest: list[dict[str, object]]) -> Table:
-    table = _table("\nThe riskiest customers", ["customer", "risk", "geography", "gender", "age", "balance"])
+def _top_risk(riskiest: list[dict[str, object]]) -> Table:
+    table = _table("\nCustomers with the highest risk", ["customer", "risk", "geography", "gender", "age", "balance"])
     for row in riskiest:
         table.add_row(
             str(row["customer_id"]),

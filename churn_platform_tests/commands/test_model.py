@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
-from churn_platform.commands.terminal import ExitCode, output
+from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import model_versions
 from churn_platform.features.columns import TARGET, columns_of
 from churn_platform.files.artifacts import join, write_bytes
@@ -51,7 +51,7 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     """A database, a folder and a registered model of its own."""
     monkeypatch.setenv("CHURN_ARTIFACTS", str(tmp_path))
     monkeypatch.setenv("MLFLOW_MODEL", MODEL)
-    monkeypatch.setattr(output, "width", 200)  # a row of the table is a line
+    monkeypatch.setenv("COLUMNS", "200")  # a row of the table is a line
     settings.cache_clear()
     split = with_split(cleaned(1_500), TARGET)
     write_bytes(join(settings().artifacts, "assets", "train_test_split.parquet"), to_parquet(split))

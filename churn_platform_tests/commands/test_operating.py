@@ -138,7 +138,7 @@ def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) ->
     assert " 0:2 " not in listed
     found = json.loads(run("dlq", "list", "--json", "--limit", "1"))
     assert [kind["count"] for kind in found["by_reason"]] == [2, 1]
-    assert [letter["state"] for letter in found["letters"]] == ["open"]
+    assert [letter["state"] for letter in found["dead_letters"]] == ["open"]
     shown = run("dlq", "show", "0:2")
     assert "\\x1b[31mbad" in shown
     assert "\x1b" not in shown
@@ -149,14 +149,14 @@ def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) ->
     assert "dead letter again" in run("dlq", "retry", "0:0", "--set", "Gender=Female", "--set", "Age=3", code=1)
     assert "2 sent" in run("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female")
     again = ("dlq", "retry", "--reason", "Gender", "--set", "Gender=Female")
-    assert "No such open dead letter" in run(*again, code=ExitCode.CHECK_FAILED)
-    assert "No such open dead letter" in run(*again, "--dry-run", code=ExitCode.CHECK_FAILED)
+    assert "No open dead letter matches" in run(*again, code=ExitCode.CHECK_FAILED)
+    assert "No open dead letter matches" in run(*again, "--dry-run", code=ExitCode.CHECK_FAILED)
     assert json.loads(run(*again, "--json", code=ExitCode.CHECK_FAILED))["sent"] == 0
     assert "2 are not resolved" in run("dlq", "retry", "0:0", "0:1", "--set", "Gender=Female", "--wait", "0", code=1)
     stream_all(stream)
 
     assert "0:0" in run("dlq", "list", "--state", "resolved")
-    assert "No such dead letter" in run("dlq", "list", "--state", "retried")
+    assert "No dead letter matches" in run("dlq", "list", "--state", "retried")
     assert len(stream.table_ids()) == 2
     run("verify")
 
@@ -204,14 +204,14 @@ def test_a_retry_that_does_not_say_what_it_means_is_refused(arguments: list[str]
         (["list", "--since", "99990000d"], 2, "before the year 1"),
         (["list", "--since", "2026-02-30"], 2, "expected a moment"),
         (["list", "--since", ""], 2, "expected a moment"),
-        (["list", "--since", "0001-01-01"], 0, "No such dead letter"),
+        (["list", "--since", "0001-01-01"], 0, "No dead letter matches"),
         (["list", "--limit", "99999999999999999999"], 2, "--limit"),
         (["list", "--reason", "\udcff"], 4, "cannot take a value"),
         (["list", "--reason", "\0"], 4, "cannot take a value"),
-        (["show", "99999999999999999999:99999999999999999999"], 4, "No dead letter is from"),
-        (["show", "0:" + "9" * 5000], 2, "is no place"),
+        (["show", "99999999999999999999:99999999999999999999"], 4, "There is no dead letter at"),
+        (["show", "0:" + "9" * 5000], 2, "is not a place"),
         (["show", "0:1", "--topic-id", "\0"], 4, "cannot take a value"),
-        (["retry", "0:99999999999999999999"], 4, "No dead letter is from"),
+        (["retry", "0:99999999999999999999"], 4, "There is no dead letter at"),
     ],
 )
 def test_odd_arguments_are_refused_in_a_sentence(arguments: list[str], code: int, words: str) -> None:
@@ -283,7 +283,7 @@ def test_verify_ends_with_1_when_a_law_is_broken(stream: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream_all(stream)
 
-    assert "Every law holds" in run("verify")
+    assert "Every invariant holds" in run("verify")
     stream.connection.execute("delete from churn_predictions where kafka_partition = 1")
     said = run("verify", code=1)
     found = json.loads(runner.invoke(app, ["verify", "--json"]).stdout)
@@ -291,7 +291,7 @@ def test_verify_ends_with_1_when_a_law_is_broken(stream: Stream) -> None:
     assert "✗ rows of batches" in said
     assert "is published, but not in the table" in said
     assert not found["holds"]
-    assert {law["name"] for law in found["laws"] if not law["holds"]} == {
+    assert {invariant["name"] for invariant in found["invariants"] if not invariant["holds"]} == {
         "rows of batches",
         "hours of batches",
         "published",

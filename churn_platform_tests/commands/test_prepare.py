@@ -51,7 +51,7 @@ def test_again_it_makes_nothing_and_lets_in_whose_password_has_changed(logins: d
     prepare("--logins")
     name = conninfo_to_dict(logins["DATABASE_URL"])["user"]
 
-    assert "Logins: all get in" in prepare("--logins")
+    assert "Logins: all can log in" in prepare("--logins")
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("alter role {} password 'another'").format(sql.Identifier(str(name))))
     said = prepare("--logins")

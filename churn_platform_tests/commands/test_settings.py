@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.settings import GROUPS, as_env_file, reference
-from churn_platform.commands.terminal import ExitCode, output
+from churn_platform.commands.terminal import ExitCode
 from churn_platform.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 from churn_platform.stream.config import StreamConfig
 
@@ -21,7 +21,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """Runs the command on a wide terminal, so that no value is broken over two lines; no server is named."""
     for variable in ("DATABASE_URL", "DATABASE_OWNER_URL", "KAFKA_BOOTSTRAP_SERVERS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(output, "width", 400)
+    monkeypatch.setenv("COLUMNS", "400")
     return CliRunner()
 
 

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from churn_platform.database.connections import SESSION, connect, ignore_environment
 from churn_platform.database.migrations import upgrade
 from churn_platform.database.studies import study_storage
-from churn_platform.deployment.dagster_servers import STORAGE
+from churn_platform.deployment.dagster_home import STORAGE
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.operations import verification
@@ -174,7 +174,7 @@ def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_law(
             stream.stream()
 
             assert scores(stream) == expected
-            assert [law.name for law in verification.verify(stream.config) if not law.holds] == []
+            assert [invariant.name for invariant in verification.verify(stream.config) if not invariant.holds] == []
 
 
 def scores(stream: Stream) -> list[tuple[object, ...]]:

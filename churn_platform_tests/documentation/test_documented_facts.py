@@ -12,7 +12,7 @@ from churn_platform.cli import app
 from churn_platform.decoding.events import FIELDS
 from churn_platform.files.artifacts import FOLDERS
 from churn_platform.operations import dead_letters
-from churn_platform.operations.dead_letters import Chosen
+from churn_platform.operations.dead_letters import Selection
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform.stream.planning import LONGEST_WAIT_SECONDS
 from churn_platform_tests.commands.conftest import stream
@@ -95,8 +95,8 @@ def test_the_dead_letters_of_the_page_are_those_that_the_stream_writes(stream: S
         partition=0,
     )
     stream.stream()
-    letters = dead_letters.find(stream.connection, Chosen(), limit=9)
-    kinds = {(kind.count, kind.reason) for kind in dead_letters.kinds(stream.connection, Chosen())}
+    letters = dead_letters.find(stream.connection, Selection(), limit=9)
+    kinds = {(kind.count, kind.reason) for kind in dead_letters.kinds(stream.connection, Selection())}
     blocks = [fence.body for fence in fences(OPERATIONS) if "churn dlq" in fence.body]
 
     listed = re.findall(r"  0:\d+  open   (.*)", blocks[0])

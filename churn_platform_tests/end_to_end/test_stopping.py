@@ -27,6 +27,6 @@ def test_live_streaming_runs_end_as_canceled_when_the_stack_is_stopped(embedded_
 
         assert running.stack.stop()
 
-        with running.stack.alone("postgres") as server, psycopg.connect(server.addresses["postgres"]) as connection:
+        with running.stack.only("postgres") as server, psycopg.connect(server.addresses["postgres"]) as connection:
             ended: dict[str, str] = dict(connection.execute(STREAMING_RUNS).fetchall())
         assert ended == dict.fromkeys(live, "CANCELED")

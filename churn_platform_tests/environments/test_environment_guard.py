@@ -115,14 +115,14 @@ def test_verification_tells_what_another_environment_published_before_a_take_ove
     stream.send([event(number) for number in range(9, 12)])
     other.stream()  # events that both have read are published by both
 
-    found = {law.name: law for law in verification.verify(other.config)}
+    found = {invariant.name: invariant for invariant in verification.verify(other.config)}
 
-    assert [law.broken for law in found.values() if not law.holds] == []
+    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["by_another_environment"] == 9
     assert found["published"].figures["published"] == 12
     assert "9 published by another environment" in found["published"].says
     other.connection.execute("delete from churn_predictions where kafka_offset = 0")
-    assert "published" in [law.name for law in verification.verify(other.config) if not law.holds]
+    assert "published" in [invariant.name for invariant in verification.verify(other.config) if not invariant.holds]
 
 
 def test_two_environments_may_read_one_events_topic(stream: Stream, other: Stream) -> None:

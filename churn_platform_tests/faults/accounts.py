@@ -1,8 +1,9 @@
-"""The accounts: everything that was sent against what the platform counted, and the laws that `churn verify` checks."""
+"""The accounts: what was sent against what the platform counted, and the invariants that `churn verify` checks."""
 
 from typing import Final, LiteralString
 
-from churn_platform.operations.verification import Law, verify
+from churn_platform.operations.invariant import Invariant
+from churn_platform.operations.verification import verify
 from churn_platform_tests.faults.platform import FaultyPlatform
 
 _COUNTED: Final = """
@@ -22,30 +23,34 @@ _FAILED_AND_SUCCEEDED: Final = """
 """
 
 
-def audit(platform: FaultyPlatform) -> list[Law]:
+def audit(platform: FaultyPlatform) -> list[Invariant]:
     """Check everything on a platform that has settled; see FaultyPlatform.settle()."""
-    laws = verify(platform.config)
+    invariants = verify(platform.config)
     return [
         _all_that_was_sent(platform),
-        _all_is_published(laws),
+        _all_is_published(invariants),
         _never(platform, "a batch is reported twice", _REPORTED_TWICE),
         _never(platform, "a failed run succeeds", _FAILED_AND_SUCCEEDED),
-        *laws,
+        *invariants,
     ]
 
 
-def broken(laws: list[Law]) -> str:
-    """The laws that do not hold, with the first places where they do not; empty when all do."""
-    return "\n".join(f"{law.name}: {law.says}; {'; '.join(law.broken)}" for law in laws if not law.holds)
+def broken(invariants: list[Invariant]) -> str:
+    """The invariants that do not hold, with the first places where they do not; empty when all do."""
+    return "\n".join(
+        f"{invariant.name}: {invariant.says}; {'; '.join(invariant.broken)}"
+        for invariant in invariants
+        if not invariant.holds
+    )
 
 
-def _all_that_was_sent(platform: FaultyPlatform) -> Law:
+def _all_that_was_sent(platform: FaultyPlatform) -> Invariant:
     """Each message that Kafka has acknowledged became what it had to become."""
     sent = platform.traffic.sent
     wanted = (sent.messages, sent.predictions, sent.dead_letters, sent.duplicates)
     (counted,) = platform.rows(_COUNTED)
     says = "{:,} events, {:,} predictions, {:,} dead letters and {:,} duplicates"
-    return Law(
+    return Invariant(
         "all that was sent",
         counted == wanted,
         f"{says.format(*counted)} are those that were sent",
@@ -53,13 +58,13 @@ def _all_that_was_sent(platform: FaultyPlatform) -> Law:
     )
 
 
-def _never(platform: FaultyPlatform, name: str, query: LiteralString) -> Law:
+def _never(platform: FaultyPlatform, name: str, query: LiteralString) -> Invariant:
     """What Dagster must never have recorded; the query finds it."""
     found = [str(each) for (each,) in platform.rows(query)]
-    return Law(f"never: {name}", not found, f"{len(found)} were found", found[:5])
+    return Invariant(f"never: {name}", not found, f"{len(found)} were found", found[:5])
 
 
-def _all_is_published(laws: list[Law]) -> Law:
-    """The law about the predictions topic allows for some that wait; a platform that has settled has none."""
-    left = sum(law.figures["not_yet_published"] for law in laws if law.name == "published")
-    return Law("all is published", left == 0, f"{left:,} predictions are not yet published")
+def _all_is_published(invariants: list[Invariant]) -> Invariant:
+    """The invariant about the predictions topic allows for some that wait; a platform that has settled has none."""
+    left = sum(invariant.figures["not_yet_published"] for invariant in invariants if invariant.name == "published")
+    return Invariant("all is published", left == 0, f"{left:,} predictions are not yet published")

@@ -18,8 +18,9 @@ from churn_platform.database import ledger, model_versions
 from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import make_consumer
+from churn_platform.local.configuration import DAGSTER, SERVICES
 from churn_platform.local.ports import ANY_FREE_PORTS, is_free
-from churn_platform.local.stack import DAGSTER, SERVICES, Stack
+from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import is_supervisor, left_over
 from churn_platform.positions import backlog
 from churn_platform.schema.generator import generate_customers

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
-from churn_platform.operations.verification import Law
+from churn_platform.operations.invariant import Invariant
 from churn_platform_tests.faults.accounts import audit
 from churn_platform_tests.faults.catalogue import CATALOGUE, Fault
 from churn_platform_tests.faults.platform import FaultyPlatform, Load, faulty_platform
@@ -64,11 +64,11 @@ def main(
                 recoveries.append(recovery)
                 console.print(_line(recovery))
             platform.come_to_rest()
-            laws = audit(platform)
+            invariants = audit(platform)
         except AssertionError as error:  # what did not come back in time
-            laws = [Law("recovery", holds=False, says=str(error))]
+            invariants = [Invariant("recovery", holds=False, says=str(error))]
         sent = platform.traffic.sent
-    _show(recoveries, laws)
+    _show(recoveries, invariants)
     console.print(
         f"{sent.messages:,} events sent: {sent.predictions:,} predictions, {sent.dead_letters:,} dead letters, "
         f"{sent.duplicates:,} duplicates; {sent.kinds['late']:,} were late."
@@ -81,10 +81,10 @@ def main(
             "seed": seed,
             "sent": sent.messages,
             "recoveries": [asdict(recovery) for recovery in recoveries],
-            "laws": [asdict(law) for law in laws],
+            "invariants": [asdict(invariant) for invariant in invariants],
         }
         report.write_text(json.dumps(results, indent=2))
-    if not all(law.holds for law in laws):
+    if not all(invariant.holds for invariant in invariants):
         console.print(f"The platform's logs are kept: {folder / 'local' / 'logs'}", style="red")
         raise typer.Exit(1)
     shutil.rmtree(folder)
@@ -111,7 +111,7 @@ def _line(recovery: Recovery) -> str:
     )
 
 
-def _show(recoveries: list[Recovery], laws: list[Law]) -> None:
+def _show(recoveries: list[Recovery], invariants: list[Invariant]) -> None:
     table = Table("Fault", title="Recoveries, in seconds")
     for column in ("times", "cause lasted", "next row after, median", "longest", "caught up, longest"):
         table.add_column(column, justify="right")
@@ -129,10 +129,10 @@ def _show(recoveries: list[Recovery], laws: list[Law]) -> None:
             f"{max(recovery.caught_up for recovery in group):.1f}",
         )
     console.print(table)
-    for law in laws:
-        mark, style = ("✓", "green") if law.holds else ("✗", "red")
-        console.print(Text.assemble((f"{mark} ", style), f"{law.name}: {law.says}"))
-        for place in law.broken:
+    for invariant in invariants:
+        mark, style = ("✓", "green") if invariant.holds else ("✗", "red")
+        console.print(Text.assemble((f"{mark} ", style), f"{invariant.name}: {invariant.says}"))
+        for place in invariant.broken:
             console.print(Text(f"    {place}", style="red"))
 
 

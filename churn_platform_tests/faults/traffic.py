@@ -72,7 +72,7 @@ class Traffic:
         """Let it flow, and wait until it does; nothing happens if it flows already.
 
         Raises:
-            ProducerError: Kafka takes no events.
+            SendError: Kafka takes no events.
         """
         if self._thread is None:
             self._ending.clear()
@@ -88,7 +88,7 @@ class Traffic:
         """End it and wait until Kafka has acknowledged everything.
 
         Raises:
-            ProducerError: Kafka did not.
+            SendError: Kafka did not.
         """
         if self._thread is None:
             return
@@ -101,7 +101,7 @@ class Traffic:
         """Make sure that it has not ended by itself.
 
         Raises:
-            ProducerError: Kafka did not acknowledge an event.
+            SendError: Kafka did not acknowledge an event.
         """
         if self._error is not None:
             raise self._error

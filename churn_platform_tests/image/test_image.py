@@ -105,8 +105,8 @@ def test_preparing_again_changes_nothing(composed: Composed) -> None:
 
     assert again.returncode == 0, again.stdout + again.stderr
     assert "Migrations: up to date" in again.stdout
-    assert "Logins: all get in" in again.stdout
-    assert "Topics: there already" in again.stdout
+    assert "Logins: all can log in" in again.stdout
+    assert "Topics: exist already" in again.stdout
 
 
 def test_another_environment_is_refused_and_told_whom_it_met(composed: Composed) -> None:

@@ -246,17 +246,17 @@ def test_status_says_why_the_users_kafka_does_not_answer(
     user: User, broker: SecuredBroker, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user.sets(broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret"))  # noqa: S106  a wrong one
-    monkeypatch.setattr("churn_platform.local.stack.YOURS_DEADLINE", 1)
     theirs = Stack(
         tmp_path / "local",
         services_only=True,
         usual_ports=ANY_FREE_PORTS,
         given={**os.environ, "MLFLOW_TRACKING_URI": stack.addresses["mlflow"]},
         env_file=Path(os.devnull),
+        user_server_deadline=1,
     )
     theirs.local.mkdir()
-    theirs._ports.choose()
-    theirs._ports.release()
+    theirs.configuration.ports.choose()
+    theirs.configuration.ports.release()
     monkeypatch.setattr("churn_platform.commands.stack.default_stack", lambda: theirs)
     monkeypatch.setattr(output, "width", 200)  # a cell of the table is on one line
 
@@ -330,7 +330,7 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
         _grant(config, (ResourceType.TOPIC, config.events_topic, AclOperation.READ))
         assert stream.stream().events == 30
         assert stream.published_ids() == stream.table_ids()
-    assert "Every law holds" in user.churn("verify")
+    assert "Every invariant holds" in user.churn("verify")
 
 
 def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_make_it_and_writes_nothing(
@@ -368,7 +368,7 @@ def test_status_of_a_user_without_rights_on_the_group_shows_the_rest_and_names_t
         )
     user.sets(broker.environment("intruder"))
 
-    found = status.look(StreamConfig.from_settings(settings()))
+    found = status.collect_status(StreamConfig.from_settings(settings()))
 
     assert (sum(each.end for each in found.partitions), found.waiting, found.unpublished) == (30, 0, None)
     (problem,) = found.problems

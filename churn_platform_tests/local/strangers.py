@@ -1,4 +1,4 @@
-"""Servers of somebody else's: real ones of each kind, which listen where one of ours should."""
+"""Real servers of each kind that belong to somebody else and listen where an embedded one should."""
 
 import os
 import secrets
@@ -12,8 +12,7 @@ from types import MappingProxyType
 
 import psutil
 
-from churn_platform.deployment.dagster_servers import serves
-from churn_platform.deployment.web import answers
+from churn_platform.deployment.health import code_server_serves, http_server_answers
 from churn_platform.local import kafka, postgres
 from churn_platform.local.listening import listens
 from churn_platform.local.part import Part
@@ -25,7 +24,7 @@ ANSWER_SECONDS = 90
 
 @contextmanager
 def stranger(name: str, place: int | Path, folder: Path) -> Iterator[Callable[[], int]]:
-    """A real server of that kind at that place; tells which of its processes listens.
+    """Run a real server of that kind at that place; give a function that returns which of its processes listens.
 
     Args:
         name: of the part whose place it takes.
@@ -91,7 +90,9 @@ def _mlflow(place: int | Path, folder: Path) -> Iterator[Callable[[], int]]:
         *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--default-artifact-root", str(folder / "files")),
     )
     given = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with _running(command, place, lambda: answers(f"http://{HOST}:{place}/health"), folder, given=given) as listening:
+    with _running(
+        command, place, lambda: http_server_answers(f"http://{HOST}:{place}/health"), folder, given=given
+    ) as listening:
         yield listening
 
 
@@ -103,7 +104,7 @@ def _webserver(place: int | Path, folder: Path) -> Iterator[Callable[[], int]]:
     )
     given = {"DAGSTER_HOME": str(folder)}
     with _running(
-        command, place, lambda: answers(f"http://{HOST}:{place}/server_info"), folder, given=given
+        command, place, lambda: http_server_answers(f"http://{HOST}:{place}/server_info"), folder, given=given
     ) as listening:
         yield listening
 
@@ -116,7 +117,7 @@ def _code_server(place: int | Path, folder: Path) -> Iterator[Callable[[], int]]
         *("--python-file", str(folder / "nothing.py")),
     )
     with _running(
-        command, place, lambda: serves(f"unix:{place}"), folder, given={"DAGSTER_HOME": str(folder)}
+        command, place, lambda: code_server_serves(f"unix:{place}"), folder, given={"DAGSTER_HOME": str(folder)}
     ) as listening:
         yield listening
 

@@ -56,7 +56,7 @@ def test_the_schema_is_up_to_date_once_the_stack_is_up() -> None:
     assert "Up to date" in outcome.stdout
 
 
-def test_down_without_a_stack_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_down_without_a_stack_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_LOCAL", str(tmp_path / "local"))
 
     outcome = runner.invoke(app, ["down"])

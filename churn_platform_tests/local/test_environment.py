@@ -43,7 +43,7 @@ def test_a_shell_and_dotenv_read_the_same(tmp_path: Path) -> None:
     assert dotenv_values(file) == variables
 
 
-def test_the_env_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_the_env_file(tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text("")
     file.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Another process listens where a server of ours should: it is never taken for ours."""
+"""A process that listens where an embedded server should is never used in its place."""
 
 import json
 import os
@@ -18,7 +18,8 @@ from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.local.errors import PortTakenError
 from churn_platform.local.ports import ANY_FREE_PORTS, HOST
-from churn_platform.local.stack import Phase, Stack, Step
+from churn_platform.local.progress import Phase, Step
+from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform_tests.local.strangers import stranger
 from churn_platform_tests.waiting import wait_until
@@ -81,7 +82,7 @@ def test_a_server_whose_port_another_has_taken_is_not_ready(name: str, stack: St
             stack.start_part(name)
         assert not stack.is_ready(name)
         with pytest.raises(PortTakenError, match=str(listening())):
-            stack.require_ours()
+            stack.require_own_servers()
         outcome = runner.invoke(app, ["status", "--json"])
         produced = runner.invoke(app, ["produce", "--count", "1"])
 
@@ -118,7 +119,11 @@ def test_a_port_that_another_takes_before_ours_listens_is_given_up_for_a_free_on
 
             assert port_of(mine, name) != taken[0]
             assert mine.is_ready(name)
-            assert [step for step in told if step.detail.startswith("moving: ") and str(taken[0]) in step.detail]
+            assert [
+                step
+                for step in told
+                if step.detail.startswith("choosing another port: ") and str(taken[0]) in step.detail
+            ]
             assert str(taken[0]) not in (mine.local / "env").read_text()
         finally:
             mine.stop()
@@ -155,13 +160,13 @@ def test_the_demonstration_sends_nothing_to_a_web_server_that_is_not_ours(
     mine = sandbox(folder, embedded_only, stack, platform, "webserver")
     mine.start()
     try:
-        mine.require_ours("webserver")
+        mine.require_own_servers("webserver")
         mine.stop_part("webserver")
         with (
             stranger("webserver", port_of(mine, "webserver"), other),
             pytest.raises(PortTakenError, match="Dagster UI cannot use port"),
         ):
-            mine.require_ours("webserver")
+            mine.require_own_servers("webserver")
     finally:
         mine.stop()
 
@@ -194,6 +199,6 @@ def test_the_daemon_is_not_ready_through_a_web_server_that_is_not_ours(
         with stranger("webserver", port_of(mine, "webserver"), other):
             assert not mine.is_ready("daemon")
         mine.start_part("webserver")
-        wait_until(lambda: mine.is_ready("daemon"), 60, "the daemon to be well again")
+        wait_until(lambda: mine.is_ready("daemon"), 60, "the daemon to be ready again")
     finally:
         mine.stop()

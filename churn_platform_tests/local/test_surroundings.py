@@ -1,4 +1,4 @@
-"""The stack starts, and works, whatever the environment holds and wherever its folder is."""
+"""The stack starts and works with any environment variables and in any folder."""
 
 import os
 import shutil

@@ -24,7 +24,7 @@ from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.operations import outcome_reset, outcome_verification
 from churn_platform.operations.exceptions import ResetError
-from churn_platform.operations.verification import Law
+from churn_platform.operations.invariant import Invariant
 from churn_platform_tests.monitoring.conftest import Outcomes
 from churn_platform_tests.stream.messages import MEGABYTE, bad_values
 from churn_platform_tests.waiting import wait_until
@@ -57,8 +57,8 @@ def rows(outcome_topic: Outcomes, table: str = "customer_outcomes") -> int:
     return int(found[0])
 
 
-def law(outcome_topic: Outcomes) -> Law:
-    """The law of the outcomes, of what was received in the last 30 days."""
+def invariant(outcome_topic: Outcomes) -> Invariant:
+    """The invariant of the outcomes, of what was received in the last 30 days."""
     info = outcome_topic.connection.info
     config = replace(outcome_topic.config, dsn=make_conninfo(info.dsn, password=info.password))
     since = datetime.now(UTC) - timedelta(days=30)
@@ -66,9 +66,9 @@ def law(outcome_topic: Outcomes) -> Law:
 
 
 def test_each_message_is_stored_refused_or_skipped(outcome_topic: Outcomes) -> None:
-    assert law(outcome_topic).holds
+    assert invariant(outcome_topic).holds
     outcome_topic.make()
-    assert law(outcome_topic).figures["messages"] == 0
+    assert invariant(outcome_topic).figures["messages"] == 0
     outcome_topic.send(*[LEFT, STAYED] * 4, b"{", partition=0)
     outcome_topic.take()
     outcome_topic.send(*[LEFT] * 3, partition=0)
@@ -80,7 +80,7 @@ def test_each_message_is_stored_refused_or_skipped(outcome_topic: Outcomes) -> N
     outcome_topic.delete_before(2)
     outcome_topic.send(LEFT)  # not read yet
 
-    found = law(outcome_topic)
+    found = invariant(outcome_topic)
 
     assert found.broken == []
     assert found.figures == {
@@ -108,11 +108,11 @@ def test_an_outcome_that_is_lost_or_counts_twice_is_found(
     outcome_topic.make()
     outcome_topic.send(LEFT, STAYED, b"{", partition=0)
     outcome_topic.take()
-    assert law(outcome_topic).holds
+    assert invariant(outcome_topic).holds
 
     outcome_topic.connection.execute(damage)
 
-    found = law(outcome_topic)
+    found = invariant(outcome_topic)
     assert not found.holds
     assert words in " ".join(found.broken)
 
@@ -126,7 +126,7 @@ def test_outcomes_deleted_because_of_their_age_are_not_missed(outcome_topic: Out
     outcome_topic.send(LEFT, partition=0)
     outcome_topic.take()
 
-    found = law(outcome_topic)
+    found = invariant(outcome_topic)
 
     assert found.broken == []
     assert found.figures["messages"] == 1

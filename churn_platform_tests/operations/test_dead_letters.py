@@ -8,26 +8,26 @@ import pytest
 
 from churn_platform.decoding.events import positional_id
 from churn_platform.operations import dead_letters, verification
-from churn_platform.operations.dead_letters import Chosen, Corrected, Letter, State
+from churn_platform.operations.dead_letters import Corrected, DeadLetter, Selection, State
 from churn_platform.operations.exceptions import DeadLetterError
 from churn_platform.stream.exceptions import ReplayError
 from churn_platform_tests.stream.streams import CUSTOMER, Stream, event
 
 
-def only_letter(stream: Stream) -> Letter:
+def only_letter(stream: Stream) -> DeadLetter:
     """The letter that there is."""
-    (letter,) = dead_letters.find(stream.connection, Chosen(), limit=9)
+    (letter,) = dead_letters.find(stream.connection, Selection(), limit=9)
     return letter
 
 
-def a_letter(stream: Stream, value: dict[str, object] | bytes | None) -> Letter:
+def a_letter(stream: Stream, value: dict[str, object] | bytes | None) -> DeadLetter:
     """The letter that this value becomes."""
     stream.send([value], partition=0)
     stream.stream()
     return only_letter(stream)
 
 
-def retry(stream: Stream, letter: Letter, **changes: object) -> Corrected:
+def retry(stream: Stream, letter: DeadLetter, **changes: object) -> Corrected:
     """Send a letter again, with changes."""
     corrected = dead_letters.correct(letter, stream.config, changes=changes)
     dead_letters.retry(stream.connection, stream.config, [corrected])
@@ -48,7 +48,7 @@ def test_a_corrected_event_is_scored_and_resolves_its_letter(stream: Stream) -> 
     assert dead_letters.unresolved(stream.connection, [corrected]) == 0
     assert stream.table_ids() == [str(positional_id(letter.topic_id, letter.kafka_partition, letter.kafka_offset))]
     assert stream.value("select gender from churn_predictions") == "Female"
-    assert all(law.holds for law in verification.verify(stream.config))
+    assert all(invariant.holds for invariant in verification.verify(stream.config))
 
 
 def test_a_letter_retried_twice_counts_once(stream: Stream) -> None:
@@ -66,7 +66,7 @@ def test_a_resolved_letter_is_not_sent_again(stream: Stream) -> None:
     corrected = retry(stream, letter, Gender="Female")
     stream.stream()
 
-    with pytest.raises(DeadLetterError, match="is resolved since"):
+    with pytest.raises(DeadLetterError, match="was resolved at"):
         retry(stream, only_letter(stream), Gender="Male")
     with pytest.raises(DeadLetterError, match="Nothing was sent"):
         dead_letters.retry(stream.connection, stream.config, [corrected])
@@ -123,7 +123,7 @@ def test_a_file_that_holds_no_event_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeadLetterError, match="cannot be read"):
         dead_letters.read_event(file)
     file.write_text("[]")
-    with pytest.raises(DeadLetterError, match="holds no event"):
+    with pytest.raises(DeadLetterError, match="does not hold an event"):
         dead_letters.read_event(file)
 
 
@@ -135,7 +135,7 @@ def test_letters_are_found_by_reason_time_and_state(stream: Stream) -> None:
     retry(stream, dead_letters.find_one(connection, 0, 1), Age=33)
 
     def offsets(**chosen: object) -> list[int]:
-        found = dead_letters.find(connection, Chosen(**chosen), limit=9)  # type: ignore[arg-type]  # of any type
+        found = dead_letters.find(connection, Selection(**chosen), limit=9)  # type: ignore[arg-type]  # of any type
         return [letter.kafka_offset for letter in found]
 
     assert offsets() == [0, 1, 2]
@@ -145,7 +145,7 @@ def test_letters_are_found_by_reason_time_and_state(stream: Stream) -> None:
     assert offsets(state=State.OPEN) == [0, 2]
     assert offsets(state=State.RETRIED) == [1]
     assert offsets(state=State.RESOLVED) == []
-    assert len(dead_letters.find(connection, Chosen(), limit=1)) == 1
+    assert len(dead_letters.find(connection, Selection(), limit=1)) == 1
 
 
 def test_reasons_that_differ_in_times_and_places_only_are_of_one_kind(stream: Stream) -> None:
@@ -156,7 +156,7 @@ def test_reasons_that_differ_in_times_and_places_only_are_of_one_kind(stream: St
     stream.send([event(1, event_timestamp=f"200{year}-01-01T00:00:00Z") for year in range(3)])
     stream.stream()
 
-    found = dead_letters.kinds(stream.connection, Chosen())
+    found = dead_letters.kinds(stream.connection, Selection())
 
     assert [(kind.count, kind.open, kind.retried) for kind in found] == [(3, 3, 0), (2, 2, 0)]
     assert "STREAM_EPOCH" in found[0].reason
@@ -183,11 +183,11 @@ def test_a_replay_keeps_when_a_letter_came_and_what_became_of_it(stream: Stream)
     batch = stream.stream()
     retry(stream, dead_letters.find_one(stream.connection, 0, 0), Gender="Female")
     stream.stream()
-    before = dead_letters.find(stream.connection, Chosen(), limit=9)
+    before = dead_letters.find(stream.connection, Selection(), limit=9)
 
     stream.materialize(batch.batch)
 
-    assert dead_letters.find(stream.connection, Chosen(), limit=9) == before
+    assert dead_letters.find(stream.connection, Selection(), limit=9) == before
     assert [letter.state for letter in before] == [State.RESOLVED, State.OPEN]
     assert stream.batch(batch.batch).replays == 1
 
@@ -197,7 +197,7 @@ def test_a_letter_that_a_replay_no_longer_makes_goes_with_it(stream: Stream) -> 
 
     stream.materialize(batch)
 
-    assert dead_letters.find(stream.connection, Chosen(), limit=9) == []
+    assert dead_letters.find(stream.connection, Selection(), limit=9) == []
     assert len(stream.table_ids()) == 1
 
 
@@ -241,10 +241,10 @@ def test_reasons_that_vary_in_one_thing_are_of_one_kind(
     stream.send(values, partition=0)
     stream.stream()
 
-    (kind,) = dead_letters.kinds(stream.connection, Chosen())
+    (kind,) = dead_letters.kinds(stream.connection, Selection())
 
     assert kind.count == len(values)
-    reasons = {letter.reason for letter in dead_letters.find(stream.connection, Chosen(), limit=9)}
+    reasons = {letter.reason for letter in dead_letters.find(stream.connection, Selection(), limit=9)}
     assert len(reasons) == len(values), reasons
     assert "…" in kind.reason
 
@@ -266,7 +266,7 @@ def test_reasons_of_different_kinds_stay_apart_and_say_what_was_expected(stream:
     )
     stream.stream()
 
-    kinds = {kind.reason for kind in dead_letters.kinds(stream.connection, Chosen())}
+    kinds = {kind.reason for kind in dead_letters.kinds(stream.connection, Selection())}
 
     assert len(kinds) == 9
     assert "Age: expected a number from 18 to 120 or null, got …" in kinds

@@ -26,7 +26,7 @@ def test_at_rest_it_says_what_was_done(stream: Stream) -> None:
     stream.send([*(event(number) for number in range(20)), b"bad"])
     batch = stream.stream()
 
-    found = status.look(stream.config)
+    found = status.collect_status(stream.config)
 
     assert (found.waiting, found.unpublished, found.events_per_second) == (0, 0, 0.0)
     assert (found.live_run, found.standbys, found.lock_holder, found.paused_since) == (None, [], None, None)
@@ -36,7 +36,7 @@ def test_at_rest_it_says_what_was_done(stream: Stream) -> None:
         "closed",
         21,
     )
-    assert found.dead_letters == status.Letters(today=1, unresolved=1, retried=0)
+    assert found.dead_letters == status.DeadLetterCounts(today=1, unresolved=1, retried=0)
     assert (found.model_version, found.problems) == (1, [])
 
 
@@ -44,7 +44,7 @@ def test_what_waits_is_counted_by_partition(stream: Stream) -> None:
     stream.waiting()
     stream.send([event(number) for number in range(4)], partition=1)
 
-    found = status.look(stream.config)
+    found = status.collect_status(stream.config)
 
     assert [(each.position, each.end, each.waiting) for each in found.partitions] == [(0, 0, 0), (0, 4, 4), (0, 0, 0)]
     assert found.waiting == 4
@@ -68,7 +68,7 @@ def test_a_live_run_its_standby_and_its_rate_are_seen(stream: Stream) -> None:
     feeding.start()
     try:
         wait_until(lambda: stream.batch(live).events > 0)
-        found = status.look(stream.config)
+        found = status.collect_status(stream.config)
     finally:
         stopped.set()
         feeding.join()
@@ -85,7 +85,7 @@ def test_a_lock_that_no_run_holds_is_named(stream: Stream) -> None:
     with psycopg.connect(stream.config.dsn, autocommit=True, application_name="somebody") as holder:
         ledger.lock_stream(holder, stream.config.events_topic)
 
-        found = status.look(stream.config)
+        found = status.collect_status(stream.config)
 
     assert (found.live_run, found.lock_holder) == (None, "somebody")
 
@@ -93,7 +93,7 @@ def test_a_lock_that_no_run_holds_is_named(stream: Stream) -> None:
 def test_a_pause_is_seen_with_its_beginning(stream: Stream) -> None:
     ledger.pause(stream.connection, stream.config.events_topic)
 
-    found = status.look(stream.config)
+    found = status.collect_status(stream.config)
 
     assert found.paused_since is not None
     assert str(found.as_dict()["paused_since"]).startswith(f"{found.paused_since.astimezone(UTC):%Y-%m-%dT%H:%M:%S}")
@@ -107,13 +107,15 @@ def test_letters_of_yesterday_are_unresolved_but_not_of_today(stream: Stream) ->
         "update dead_letter_events set retry_event_id = gen_random_uuid() where kafka_partition = 0"
     )
 
-    assert status.look(stream.config).dead_letters == status.Letters(today=0, unresolved=2, retried=1)
+    assert status.collect_status(stream.config).dead_letters == status.DeadLetterCounts(
+        today=0, unresolved=2, retried=1
+    )
 
 
 def test_without_topic_and_champion_it_says_what_is_missing(stream: Stream) -> None:
     stream.connection.execute("update model_versions set retired_at = now()")
 
-    found = status.look(replace(stream.config, events_topic="no-such-topic"))
+    found = status.collect_status(replace(stream.config, events_topic="no-such-topic"))
 
     assert found.partitions == []
     assert (found.waiting, found.unpublished, found.model_version, found.latest_batch) == (None, None, None, None)
@@ -122,7 +124,7 @@ def test_without_topic_and_champion_it_says_what_is_missing(stream: Stream) -> N
 
 
 def test_before_the_first_look_of_the_sensor_no_position_is_made_up(stream: Stream) -> None:
-    found = status.look(stream.config)
+    found = status.collect_status(stream.config)
 
     assert [each.position for each in found.partitions] == [None, None, None]
     assert found.waiting is None
@@ -136,7 +138,7 @@ def test_a_topic_read_from_its_end_has_nothing_to_publish(stream: Stream) -> Non
     described = topics.describe(stream.admin, stream.config.events_topic)
     backlog.register(stream.connection, stream.admin, described, "latest")
 
-    assert status.look(stream.config).unpublished == 0
+    assert status.collect_status(stream.config).unpublished == 0
 
 
 def test_lost_offsets_are_a_problem_with_its_remedy(stream: Stream) -> None:
@@ -145,14 +147,14 @@ def test_lost_offsets_are_a_problem_with_its_remedy(stream: Stream) -> None:
     for future in stream.admin.delete_records([TopicPartition(stream.config.events_topic, 0, 5)]).values():
         future.result()
 
-    found = status.look(stream.config)
+    found = status.collect_status(stream.config)
 
     assert [problem for problem in found.problems if "churn stream reset" in problem] == found.problems != []
     assert found.waiting == 9
 
 
 def test_a_database_that_does_not_answer_leaves_what_kafka_says(stream: Stream) -> None:
-    found = status.look(replace(stream.config, dsn=make_conninfo(stream.config.dsn, port="1")))
+    found = status.collect_status(replace(stream.config, dsn=make_conninfo(stream.config.dsn, port="1")))
 
     assert [problem.partition(":")[0] for problem in found.problems] == ["PostgreSQL does not answer"]
     assert not found.answered
@@ -161,7 +163,7 @@ def test_a_database_that_does_not_answer_leaves_what_kafka_says(stream: Stream) 
 
 
 def test_brokers_that_do_not_answer_leave_what_the_ledger_says(stream: Stream) -> None:
-    found = status.look(with_changes(stream.config, client={"bootstrap.servers": "127.0.0.1:1"}))
+    found = status.collect_status(with_changes(stream.config, client={"bootstrap.servers": "127.0.0.1:1"}))
 
     (problem,) = found.problems
     assert "Kafka at 127.0.0.1:1 does not answer" in problem
@@ -169,7 +171,7 @@ def test_brokers_that_do_not_answer_leave_what_the_ledger_says(stream: Stream) -
 
 
 def test_a_database_without_the_schema_is_told_from_one_that_does_not_answer(stream: Stream) -> None:
-    found = status.look(replace(stream.config, dsn=make_conninfo(settings().postgres_dsn, dbname="postgres")))
+    found = status.collect_status(replace(stream.config, dsn=make_conninfo(settings().postgres_dsn, dbname="postgres")))
 
     assert any("churn db upgrade" in problem for problem in found.problems)
 
@@ -178,7 +180,7 @@ def test_as_json_moments_are_text(stream: Stream) -> None:
     stream.send([event(1)])
     stream.stream()
 
-    plain = status.look(stream.config).as_dict()
+    plain = status.collect_status(stream.config).as_dict()
 
     batch = plain["latest_batch"]
     assert isinstance(batch, dict)
@@ -199,8 +201,8 @@ def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_i
     producer.flush(30)
     stream.send([event(7)], partition=1)  # another producer's, which is held back, too
 
-    wait_until(lambda: status.look(stream.config).held == 6)
-    found = status.look(stream.config)
+    wait_until(lambda: status.collect_status(stream.config).held == 6)
+    found = status.collect_status(stream.config)
 
     assert (found.waiting, [each.held for each in found.partitions]) == (0, [0, 6, 0])
     assert found.held_since is not None
@@ -210,8 +212,8 @@ def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_i
     assert found.as_dict()["held"] == 6
 
     producer.commit_transaction(30)
-    wait_until(lambda: status.look(stream.config).held == 0)
-    found = status.look(stream.config)
+    wait_until(lambda: status.collect_status(stream.config).held == 0)
+    found = status.collect_status(stream.config)
     assert (found.waiting, found.held_since, found.problems) == (7, None, [])  # one of them is the marker
 
 
@@ -223,7 +225,7 @@ def test_every_partition_that_was_damaged_is_named_at_once(stream: Stream) -> No
     for deleted in stream.admin.delete_records(gone).values():
         deleted.result()
 
-    problems = "\n".join(status.look(stream.config).problems)
+    problems = "\n".join(status.collect_status(stream.config).problems)
 
     for partition in (0, 2):
         assert f"{stream.config.events_topic}[{partition}] no longer holds offsets 0..2" in problems
@@ -238,7 +240,8 @@ def test_a_login_without_rights_is_refused_and_said_so(stream: Stream, stack: St
     with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
         owner.execute(sql.SQL("create role {} login password 'x'").format(sql.Identifier(login)))
 
-    found = status.look(replace(stream.config, dsn=make_conninfo(stream.config.dsn, user=login, password="x")))  # noqa: S106
+    dsn = make_conninfo(stream.config.dsn, user=login, password="x")  # noqa: S106  of a login that this test creates
+    found = status.collect_status(replace(stream.config, dsn=dsn))
 
     assert not found.answered
     assert any("PostgreSQL refuses" in problem and "permission denied" in problem for problem in found.problems)

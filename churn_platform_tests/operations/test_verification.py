@@ -1,4 +1,4 @@
-"""Verification: a healthy stream passes, and each law that is broken is found."""
+"""Verification: a healthy stream passes, and each invariant that is broken is found."""
 
 import json
 import threading
@@ -18,21 +18,21 @@ from churn_platform.kafka import topics
 from churn_platform.local.stack import Stack
 from churn_platform.operations import reset, verification
 from churn_platform.operations.extracts import Ranges
-from churn_platform.operations.verification import Law
+from churn_platform.operations.invariant import Invariant
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 from churn_platform_tests.waiting import wait_until
 
 
-def laws(stream: Stream) -> dict[str, Law]:
-    """Every law, by its name."""
-    return {law.name: law for law in verification.verify(stream.config)}
+def invariants(stream: Stream) -> dict[str, Invariant]:
+    """Every invariant, by its name."""
+    return {invariant.name: invariant for invariant in verification.verify(stream.config)}
 
 
 def broken(stream: Stream) -> set[str]:
-    """Names of the laws that do not hold."""
-    return {name for name, law in laws(stream).items() if not law.holds}
+    """Names of the invariants that do not hold."""
+    return {name for name, invariant in invariants(stream).items() if not invariant.holds}
 
 
 def abort(stream: Stream, values: Sequence[dict[str, object]]) -> None:
@@ -130,9 +130,9 @@ def lived(stack: Stack, past: StreamConfig) -> Iterator[Stream]:
 
 
 def test_every_law_holds_for_a_stream_with_a_past(lived: Stream) -> None:
-    found = laws(lived)
+    found = invariants(lived)
 
-    assert [law.broken for law in found.values() if not law.holds] == []
+    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
     assert found["conservation"].figures["duplicates"] == 1
     assert found["conservation"].figures["dead_letters"] == 1
     assert found["ledger"].figures["skipped_offsets"] == 5
@@ -152,7 +152,7 @@ def test_without_topics_no_law_is_broken(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "law"),
+    ("damage", "invariant"),
     [
         (
             "alter table stream_batches drop constraint conservation; update stream_batches set events = events + 1",
@@ -244,15 +244,15 @@ def test_without_topics_no_law_is_broken(stream: Stream) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_broken_law_is_found(stack: Stack, lived: Stream, damage: LiteralString, law: str) -> None:
-    # The platform's own login may not drop what keeps the laws.
+def test_a_broken_law_is_found(stack: Stack, lived: Stream, damage: LiteralString, invariant: str) -> None:
+    # The platform's own login may not drop what keeps the invariants.
     with psycopg.connect(stack.owner_dsn, dbname=str(conninfo_to_dict(lived.config.dsn)["dbname"])) as owner:
         owner.execute(damage)
 
-    found = laws(lived)
+    found = invariants(lived)
 
-    assert not found[law].holds
-    assert found[law].broken
+    assert not found[invariant].holds
+    assert found[invariant].broken
 
 
 @pytest.mark.parametrize(
@@ -272,9 +272,9 @@ def test_foreign_messages_in_the_predictions_topic_are_counted_and_break_no_law(
     for value in (b"hello", b'{"some": "other JSON"}'):
         publish(own, value)
 
-    found = laws(own)
+    found = invariants(own)
 
-    assert [law.broken for law in found.values() if not law.holds] == []
+    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["foreign"] == 2
     assert "2 foreign messages" in found["published"].says
 
@@ -284,7 +284,7 @@ def test_a_prediction_that_never_reached_the_topic_is_found(lived: Stream) -> No
     created_topics.create_missing(lived.admin, config)
     lived.config = config
 
-    found = laws(lived)["published"]
+    found = invariants(lived)["published"]
 
     assert found.figures["broken"] == 111
     assert "not published" in found.broken[0]
@@ -300,7 +300,7 @@ def test_an_event_that_the_position_moved_over_is_found(own: Stream) -> None:
     own.send([event(1)], partition=2)
     own.connection.execute("update stream_positions set next_offset = next_offset + 1 where kafka_partition = 2")
 
-    found = laws(own)["ledger"]
+    found = invariants(own)["ledger"]
 
     assert not found.holds
     assert "no batch read" in found.broken[0]
@@ -314,7 +314,7 @@ def test_predictions_that_retention_has_deleted_from_the_topic_are_not_missed(ow
     ).values():
         future.result()
 
-    found = laws(own)["published"]
+    found = invariants(own)["published"]
 
     assert found.holds, found.broken
     assert found.figures["deleted"] == 111 - found.figures["published"] > 0
@@ -325,9 +325,9 @@ def test_predictions_that_were_never_published_only_wait(stream: Stream) -> None
     stream.stream()
     stream.commit_and_die(stream.plan(), [event(number) for number in range(9, 20)])
 
-    found = laws(stream)
+    found = invariants(stream)
 
-    assert [law.broken for law in found.values() if not law.holds] == []
+    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["not_yet_published"] == 11
 
 
@@ -337,9 +337,9 @@ def test_an_archived_batch_has_left_the_table_and_is_not_missed(lived: Stream) -
         "delete from churn_predictions p using gone where p.batch = gone.batch"
     )
 
-    found = laws(lived)
+    found = invariants(lived)
 
-    assert [law.broken for law in found.values() if not law.holds] == []
+    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["archived"] == found["rows of batches"].figures["archived_predictions"] > 0
 
 
@@ -357,13 +357,13 @@ def test_it_holds_while_the_stream_is_live(stream: Stream) -> None:
     feeding.start()
     try:
         wait_until(lambda: stream.batch(key).events > 500)
-        found = [law for _ in range(3) for law in verification.verify(stream.config)]
+        found = [invariant for _ in range(3) for invariant in verification.verify(stream.config)]
     finally:
         stopped.set()
         feeding.join()
         running.join()
 
-    assert [law for law in found if not law.holds] == []
+    assert [invariant for invariant in found if not invariant.holds] == []
     assert broken(stream) == set()
 
 

@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from churn_platform.database.connections import pinned_url
-from churn_platform.deployment.dagster_servers import STORAGE
-from churn_platform.deployment.web import answers
+from churn_platform.deployment.dagster_home import STORAGE
+from churn_platform.deployment.health import http_server_answers
 from churn_platform.local.ports import HOST
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
@@ -113,7 +113,9 @@ def webserver(home: Path) -> Iterator[str]:
     with subprocess.Popen(command, env={**os.environ, "DAGSTER_HOME": str(home)}, cwd=home) as process:
         try:
             wait_until(
-                lambda: answers(f"http://{HOST}:{port}/server_info"), timeout=90, what="the web server to answer"
+                lambda: http_server_answers(f"http://{HOST}:{port}/server_info"),
+                timeout=90,
+                what="the web server to answer",
             )
             yield f"http://{HOST}:{port}"
         finally:

@@ -139,7 +139,7 @@ def test_a_sensor_of_another_environment_is_refused_before_it_writes(
     with pytest.raises(EnvironmentConflictError, match=f"belongs to environment {first}"):
         Ticks(ticks.instance, second).tick()
 
-    assert f"belongs to environment {first}" in " ".join(status.look(KafkaResource().stream()).problems)
+    assert f"belongs to environment {first}" in " ".join(status.collect_status(KafkaResource().stream()).problems)
     with psycopg.connect(second) as connection:
         assert environments.at_work(connection) == {}
         assert connection.execute("select count(*) from stream_positions").fetchone() == (0,)

@@ -27,7 +27,7 @@ def postgres(stack: Stack, embedded_only: dict[str, str], local_folder: Path) ->
         usual_ports=ANY_FREE_PORTS,
         given=embedded_only,
         env_file=Path("/dev/null"),
-    ).alone("postgres")
+    ).only("postgres")
     with own:
         upgrade(own.owner_dsn)
         yield own
@@ -66,8 +66,10 @@ def test_a_restored_ledger_is_refused_and_nothing_is_published_again(
 
         assert restored.published_ids() == published
         assert restored.value("select count(*) from churn_predictions") == 6
-        assert any("published up to 15" in problem for problem in status.look(restored.config).problems)
-        assert "published" in [law.name for law in verification.verify(restored.config) if not law.holds]
+        assert any("published up to 15" in problem for problem in status.collect_status(restored.config).problems)
+        assert "published" in [
+            invariant.name for invariant in verification.verify(restored.config) if not invariant.holds
+        ]
 
         topic = restored.config.events_topic
         assert f"churn stream reset --topic {topic} --partition 0 --to 15" in (refused.value.remedy or "")

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the user's own: the tables that our migrations made, and the schemas that they have marked."""
+"""The user's own PostgreSQL: the tables that the migrations created and the schemas that they marked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +13,14 @@ from churn_platform.database.migrations import MIGRATIONS
 from churn_platform.operations.cleanup.plan import CleanError, Findings, Item, Kept, Report, Writer, size
 
 SESSION: Final = "churn clean"
-SCHEMA_MARK: Final = "Made by churn_platform"
-# A daemon reports every 30 s; after one and a half times that it is gone.
-SILENT_SECONDS: Final = 45
-# A session that has read from a table and goes on with its transaction holds up a drop: better said than waited for.
+SCHEMA_COMMENT: Final = "Made by churn_platform"  # set by the migration that creates the schemas
+# A daemon sends a heartbeat every 30 s. Without one for one and a half times that, it has stopped.
+HEARTBEAT_SECONDS: Final = 45
+# A session with an open transaction that has read a table blocks its drop. An error after this time is better than
+# waiting without end.
 LOCK_TIMEOUT: Final = "10s"
 
-# What belongs to churn_owner in the schema of the migrations was made by them: see the migration "roles".
+# In the schema of the migrations everything that belongs to churn_owner was created by them: see the migration "roles".
 _HAS_OWNER: Final = "select exists (select from pg_roles where rolname = 'churn_owner')"
 _TABLES: Final = """
     select count(*) filter (where relkind = 'r'), count(*) filter (where relkind = 'v'),
@@ -51,7 +52,7 @@ _SESSIONS: Final = """
     where datname = current_database() and starts_with(application_name, 'churn ') and application_name <> %s
     order by backend_start
 """
-# By the catalog: to_regclass() is refused to a login that may not use the schema. None: there are no such tables.
+# Read from the catalog, because to_regclass() fails for a login without usage on the schema. Null: no such tables.
 _READS_DAGSTER: Final = """
     select bool_and(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'))
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -66,8 +67,8 @@ _DAEMON: Final = """
     from dagster.daemon_heartbeats
 """
 
-# Without CASCADE: what somebody else has built on our tables is named by the error, and nothing is dropped. Names are
-# put together by the server, which quotes them.
+# Without CASCADE: if somebody else's object depends on a table, the error names it and nothing is dropped. The server
+# assembles the names, because it quotes them correctly.
 _DROP: Final = """
 do $$
 declare
@@ -111,7 +112,7 @@ begin
         end if;
         execute format('drop schema %I restrict', place.nspname);
     end loop;
-    -- What tables to come would have been granted.
+    -- Default privileges for tables that were still to be created.
     execute format('alter default privileges for role churn_owner in schema %s
         revoke all on tables from churn_writer, churn_reader', home::regnamespace);
     execute format('alter default privileges for role churn_owner in schema %s
@@ -126,14 +127,14 @@ $$
 
 
 class Database:
-    """The tables in a PostgreSQL that is not ours."""
+    """The platform's tables in the user's own PostgreSQL."""
 
     def __init__(self, dsn: str, application: str) -> None:
-        """Name it.
+        """Name the database.
 
         Args:
             dsn: connection string of the owner of the tables.
-            application: of the login that the platform works with, which may be another: Dagster's tables are its own.
+            application: connection string of the platform's own login, which owns Dagster's tables.
         """
         self._dsn = dsn
         self._application = application
@@ -142,12 +143,12 @@ class Database:
 
     @property
     def word(self) -> str:
-        """database@host."""
+        """The database as database@host."""
         return self._place.removeprefix("PostgreSQL ")
 
     @contextmanager
     def _connected(self, dsn: str | None = None) -> Iterator[psycopg.Connection]:
-        """A connection of the owner, if no other is named.
+        """Open a connection, of the owner by default.
 
         Raises:
             CleanError: the login lacks a right.
@@ -158,19 +159,19 @@ class Database:
             except psycopg.errors.InsufficientPrivilege as error:
                 owners = _value(connection, _SCHEMA_OWNERS)
                 raise CleanError(
-                    f"Set DATABASE_OWNER_URL to a login that may: a superuser, or a member of churn_owner that owns "
-                    f"the schemas dagster and mlflow (whose owners are: {owners or 'nobody'}). The login "
-                    f"{connection.info.user!r} may not delete the platform's tables in {self._place}: "
-                    f"{error.diag.message_primary}."
+                    f"The login {connection.info.user!r} may not delete the platform's tables in {self._place}: "
+                    f"{error.diag.message_primary}.",
+                    remedy=f"Set DATABASE_OWNER_URL to a login that may: a superuser, or a member of churn_owner that "
+                    f"owns the schemas dagster and mlflow (their owners are: {owners or 'nobody'}).",
                 ) from error
 
-    def look(self, report: Report) -> Findings:
-        """The platform's tables, and what of the platform's will stay.
+    def collect(self, report: Report) -> Findings:
+        """Return the platform's tables and schemas, and what of it is kept.
 
         Raises:
             psycopg.OperationalError: the server does not answer.
         """
-        report(f"Looking at {self._place}")
+        report(f"Reading the catalog of {self._place}")
         found = Findings()
         with self._connected() as connection:
             if _value(connection, _HAS_OWNER):
@@ -180,12 +181,12 @@ class Database:
                         self._item("the platform's tables", f"{tables} tables, {views} views, {size(total)}")
                     )
             if self._migrations_of_others(connection):
-                found.kept.append(Kept(self._place, "table schema_migrations", "it holds migrations of others"))
-            for name, marked, tables, total in connection.execute(_SCHEMAS, (SCHEMA_MARK,)):
+                found.kept.append(Kept(self._place, "table schema_migrations", "it has migrations of another program"))
+            for name, marked, tables, total in connection.execute(_SCHEMAS, (SCHEMA_COMMENT,)):
                 if marked:
                     found.items.append(self._item(f"schema {name}", f"{tables} tables, {size(total)}"))
                 else:
-                    reason = "it does not bear the platform's mark: it held tables when the migration looked"
+                    reason = "it has no comment of the platform: it held tables before the platform was installed"
                     found.kept.append(Kept(self._place, f"schema {name}", reason))
             found.kept += [Kept(self._place, *row) for row in connection.execute(_REMAINDERS)]
         return found
@@ -194,7 +195,7 @@ class Database:
         return Item(self._place, name, detail)
 
     def writers(self) -> list[Writer]:
-        """Sessions of the platform, Dagster's runs, and a daemon that lives.
+        """Return sessions of the platform, Dagster's live runs, and a running daemon.
 
         Raises:
             CleanError: no login may read Dagster's runs.
@@ -212,10 +213,11 @@ class Database:
             if not _value(connection, _READS_DAGSTER):
                 logins = " and ".join(sorted({repr(owner), repr(connection.info.user)}))
                 raise CleanError(
-                    f"Set DATABASE_URL to the login that the platform works with, or let the one of DATABASE_OWNER_URL "
-                    f"read Dagster's tables (grant usage on schema dagster, and select on all tables in it). What "
-                    f"DATABASE_OWNER_URL and DATABASE_URL name now, {logins}, may not read dagster.runs in "
-                    f"{self._place}, which says whether a run is under way."
+                    f"The logins of DATABASE_OWNER_URL and DATABASE_URL ({logins}) may not read dagster.runs in "
+                    f"{self._place}, so it is unknown whether a run is live.",
+                    remedy="Set DATABASE_URL to the login that the platform works with, or let the one of "
+                    "DATABASE_OWNER_URL read Dagster's tables (grant usage on schema dagster, and select on all tables "
+                    "in it).",
                 )
             return found + self._dagster(connection)
 
@@ -229,22 +231,22 @@ class Database:
         found = [
             Writer(
                 f"Dagster run {run_id} of {job}, {status}",
-                f"terminate it in Dagster's UI; if its process is gone, 'dagster run delete {run_id}'",
+                f"terminate it in Dagster's UI; if its process has ended, 'dagster run delete {run_id}'",
             )
             for run_id, job, status in connection.execute(_RUNS)
         ]
-        silent = _value(connection, _DAEMON)
-        if silent is not None and silent < SILENT_SECONDS:
+        since_heartbeat = _value(connection, _DAEMON)
+        if since_heartbeat is not None and since_heartbeat < HEARTBEAT_SECONDS:
             found.append(
                 Writer(
-                    f"a Dagster daemon that reported {silent:.0f} s ago",
-                    f"stop it; where that is done, wait {SILENT_SECONDS - silent:.0f} s until it counts as gone",
+                    f"a Dagster daemon with a heartbeat {since_heartbeat:.0f} s ago",
+                    f"stop it; if it is stopped, wait {HEARTBEAT_SECONDS - since_heartbeat:.0f} s",
                 )
             )
         return found
 
-    def rehearse(self) -> None:
-        """Drop everything in a transaction, and undo it.
+    def check_deletable(self) -> None:
+        """Drop everything in a transaction, and roll it back.
 
         Raises:
             CleanError: something cannot be dropped.
@@ -252,7 +254,7 @@ class Database:
         with self._connected() as connection, connection.transaction(force_rollback=True):
             self._drop(connection)
 
-    def remove(self, report: Report) -> None:
+    def delete(self, report: Report) -> None:
         """Drop everything in one transaction.
 
         Raises:
@@ -271,17 +273,17 @@ class Database:
             self._forget_migrations(connection)
         except psycopg.errors.DependentObjectsStillExist as error:
             raise CleanError(
-                f"Drop first what others have built on the platform's tables in {self._place}: "
-                f"{error.diag.message_detail or error}"
+                f"Other objects depend on the platform's tables in {self._place}: {error.diag.message_detail or error}",
+                remedy="Drop those objects first.",
             ) from error
         except psycopg.errors.LockNotAvailable as error:
             raise CleanError(
-                f"End the sessions that read or write tables in {self._place} (pg_stat_activity shows them): "
-                f"{error.diag.message_primary} within {LOCK_TIMEOUT}."
+                f"Other sessions use tables in {self._place}: {error.diag.message_primary} within {LOCK_TIMEOUT}.",
+                remedy="End those sessions; pg_stat_activity shows them.",
             ) from error
 
     def _forget_migrations(self, connection: psycopg.Connection) -> None:
-        """Drop dbmate's table, or take our migrations out of it where it has others, too."""
+        """Drop dbmate's table, or delete only the platform's migrations if it also has others."""
         if not self._migrations_of_others(connection):
             connection.execute("drop table if exists schema_migrations restrict")
         else:
@@ -295,7 +297,7 @@ class Database:
 
 
 def _versions() -> list[str]:
-    """Versions of our migrations, as dbmate records them."""
+    """Return the versions of the platform's migrations, as dbmate records them."""
     return [file.name.partition("_")[0] for file in MIGRATIONS.glob("*.sql")]
 
 

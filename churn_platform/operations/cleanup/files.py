@@ -1,11 +1,11 @@
-"""The artifacts root where it is no part of the stack's folder: a prefix in S3, or a folder of the user's choice."""
+"""The artifacts root, if it is outside the stack's folder: an S3 prefix, or a folder that the user chose."""
 
 from churn_platform.files import artifacts
 from churn_platform.operations.cleanup.plan import Findings, Item, Kept, Report, Writer, size
 
 
 class Files:
-    """CHURN_ARTIFACTS. Only what lies in its known folders, and only where the platform has left its mark."""
+    """CHURN_ARTIFACTS. Only the platform's folders are deleted, and only if the root has the platform's marker file."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -15,40 +15,40 @@ class Files:
         """Bucket and prefix, or the folder's name."""
         return self._root.removeprefix("s3://") if artifacts.in_s3(self._root) else self._root.rpartition("/")[2]
 
-    def look(self, report: Report) -> Findings:
-        """What lies in our folders, and the names of what lies beside them.
+    def collect(self, report: Report) -> Findings:
+        """Return the platform's folders and the names of everything beside them.
 
         Raises:
-            ArtifactStoreError: the S3 server cannot be asked.
+            ArtifactStoreError: the S3 server does not answer.
         """
-        report(f"Looking at {self._root}")
+        report(f"Listing {self._root}")
         names = artifacts.names(self._root)
         ours = artifacts.is_claimed(self._root)
         found = Findings()
         for name in names:
             if not ours:
-                found.kept.append(Kept(self._root, name, f"there is no {artifacts.MARKER}: it was there before"))
+                found.kept.append(Kept(self._root, name, f"there is no {artifacts.MARKER}: not the platform's"))
             elif name in artifacts.FOLDERS:
                 files, total = artifacts.summary(artifacts.join(self._root, name), report)
                 found.items.append(Item(self._root, f"{name}/", f"{files:,} files, {size(total)}"))
             elif name == artifacts.MARKER:
-                found.items.append(Item(self._root, name, "mark"))
+                found.items.append(Item(self._root, name, "marker file"))
             else:
                 found.kept.append(Kept(self._root, name, "not made by the platform"))
         return found
 
     def writers(self) -> list[Writer]:
-        """S3 does not tell; who writes there has a session in PostgreSQL too, or is a part of the stack."""
+        """Return nothing: S3 does not tell. A writer also has a session in PostgreSQL, or is a part of the stack."""
         return []
 
-    def rehearse(self) -> None:
-        """S3 has no way to ask whether an object could be deleted."""
+    def check_deletable(self) -> None:
+        """Do nothing: S3 cannot tell whether an object could be deleted."""
 
-    def remove(self, report: Report) -> None:
-        """Delete our folders, then the mark.
+    def delete(self, report: Report) -> None:
+        """Delete the platform's folders, then the marker file.
 
         Raises:
-            ArtifactStoreError: the S3 server refuses, or cannot be reached; what was deleted until then is gone.
+            ArtifactStoreError: the S3 server refuses, or cannot be reached; what was deleted until then stays deleted.
         """
         if not artifacts.is_claimed(self._root):
             return

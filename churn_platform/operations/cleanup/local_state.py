@@ -1,16 +1,18 @@
-"""The stack's folder: what `churn up` made there, and nothing that somebody has put beside it."""
+"""The stack's folder: what `churn up` created there. Other files in it are kept."""
 
 import shutil
 from pathlib import Path
 from typing import Final
 
 from churn_platform.files.artifacts import MARKER
+from churn_platform.local.folder import PORTS_FILE
 from churn_platform.local.postgres import LOGINS
-from churn_platform.local.stack import PORTS_FILE, Stack
+from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import runtime_folder
 from churn_platform.operations.cleanup.plan import Findings, Item, Kept, Report, Writer, size
 
-# Everything that a stack makes in its folder, the mark last: a clean that is cut short can be taken up again.
+# Everything that a stack creates in its folder. The marker file is last, so that a clean that was interrupted can be
+# repeated.
 ENTRIES: Final = {
     "kafka": "topics of the embedded Kafka",
     "postgres": "tables of the embedded PostgreSQL",
@@ -23,12 +25,12 @@ ENTRIES: Final = {
     **{login.password_file: "a password of the embedded PostgreSQL" for login in LOGINS},
     PORTS_FILE: "ports",
     "lock": "lock",
-    MARKER: "mark",
+    MARKER: "marker file",
 }
 
 
 class LocalState:
-    """CHURN_LOCAL."""
+    """The folder CHURN_LOCAL."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -39,13 +41,13 @@ class LocalState:
         """The folder's name."""
         return self._folder.name
 
-    def look(self, report: Report) -> Findings:
-        """What the stack keeps in its folder."""
-        report(f"Looking at {self._folder}")
+    def collect(self, report: Report) -> Findings:
+        """Return what the stack keeps in its folder."""
+        report(f"Listing {self._folder}")
         if not self._folder.is_dir():
             return Findings()
         if not self._stack.is_ours:
-            reason = f"it has no file {MARKER}: 'churn up' did not make it"
+            reason = f"it has no file {MARKER}: 'churn up' did not create it"
             return Findings(kept=[Kept(str(self._folder), "everything", reason)])
         found = Findings()
         for path in sorted(self._folder.iterdir()):
@@ -56,27 +58,27 @@ class LocalState:
         return found
 
     def writers(self) -> list[Writer]:
-        """The stack, or what an earlier one has left running."""
+        """Return the stack if it is up, or the processes that an earlier one left running."""
         if self._stack.is_up:
             running = [f"{part.title} (process {part.pid})" for part in self._stack.status() if part.pid is not None]
             return [Writer(f"the stack in {self._folder}: {', '.join(running) or 'supervisord'}", "churn down")]
-        left_over = self._stack.left_over()
+        left_over = self._stack.count_left_over()
         return (
             [Writer(f"{left_over} processes of an earlier stack in {self._folder}", "churn down")] if left_over else []
         )
 
-    def rehearse(self) -> None:
-        """Files of one's own folder can be deleted."""
+    def check_deletable(self) -> None:
+        """Do nothing: the files belong to this user."""
 
-    def remove(self, report: Report) -> None:
-        """Delete the entries, and the folder when nothing else is in it."""
+    def delete(self, report: Report) -> None:
+        """Delete the entries, and the folder if nothing else is in it."""
         if not self._stack.is_ours:
             return
         report(f"Deleting {self._folder}")
         runtime = runtime_folder(self._folder)
         for name in ENTRIES:
             _delete(self._folder / name)
-        _delete(runtime)  # elsewhere, where the folder's path is too long for a socket
+        _delete(runtime)  # outside the folder if its path is too long for a socket
         if not any(self._folder.iterdir()):
             self._folder.rmdir()
 

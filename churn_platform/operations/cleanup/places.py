@@ -1,4 +1,4 @@
-"""All places where the platform keeps things, as the settings and the stack's folder have it."""
+"""All places where the platform keeps things, according to the settings and the stack's folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,20 +8,24 @@ from churn_platform.local.stack import Stack
 from churn_platform.operations.cleanup.database import Database
 from churn_platform.operations.cleanup.files import Files
 from churn_platform.operations.cleanup.local_state import LocalState
-from churn_platform.operations.cleanup.plan import Findings, Item, Kept, Place, Report, StillWrittenToError, Writer
+from churn_platform.operations.cleanup.plan import Findings, InUseError, Item, Kept, Place, Report, Writer
 from churn_platform.operations.cleanup.topics import Topics
 from churn_platform.settings import Settings
 
 
-class Platform:
-    """What a clean is about: first what has its record in the database, then the database, the stack's folder last."""
+class Cleanup:
+    """Finds and deletes what the platform has made.
+
+    The order of the places matters: topics and files have records in the database, so the database comes after them.
+    The stack's folder is last.
+    """
 
     def __init__(self, stack: Stack, settings: Settings) -> None:
-        """Find out which places there are; nothing is looked at.
+        """Find out which places there are; they are not read.
 
         Args:
             stack: of this checkout, up or down.
-            settings: name topics and files.
+            settings: name the topics and the artifacts root.
         """
         self._stack = stack
         self._settings = settings
@@ -38,70 +42,69 @@ class Platform:
 
     @contextmanager
     def _records(self) -> Iterator[str | None]:
-        """The database that knows which topics are ours; an embedded one that is down is up meanwhile."""
+        """Give the database with the records of created topics. An embedded one that is down is started meanwhile."""
         if "postgres" in self._stack.yours or self._stack.is_up:
             yield self._stack.owner_dsn
         elif (self._stack.local / "postgres").is_dir():
-            with self._stack.alone("postgres") as stack:
+            with self._stack.only("postgres") as stack:
                 yield stack.owner_dsn
         else:
             yield None
 
-    def look(self, report: Report) -> None:
-        """Look at all places; nothing is changed."""
-        self._found = [place.look(report) for place in self._places]
+    def collect(self, report: Report) -> None:
+        """Find out what is in each place. Nothing is changed."""
+        self._found = [place.collect(report) for place in self._places]
 
     @property
     def items(self) -> list[Item]:
-        """What would go."""
+        """What will be deleted."""
         return [item for found in self._found for item in found.items]
 
     @property
     def kept(self) -> list[Kept]:
-        """What stays."""
+        """What will be kept."""
         kept = [kept for found in self._found for kept in found.kept]
         if "mlflow" in self._stack.yours:
             name = f"experiment {self._settings.mlflow_experiment}, model {self._settings.mlflow_model}"
-            kept.append(Kept("MLflow of MLFLOW_TRACKING_URI", name, "runs and models are deleted in MLflow"))
+            kept.append(Kept("MLflow of MLFLOW_TRACKING_URI", name, "delete runs and models in MLflow"))
         return kept
 
     def writers(self) -> list[Writer]:
-        """Who still writes, asked now; the stack first, for what stops it may stop the others."""
+        """Return what still writes now. The stack is first, because stopping it may stop the others."""
         return [writer for place in reversed(self._places) for writer in place.writers()]
 
     @property
     def word(self) -> str:
-        """What is typed to confirm: the name of the place that others are most likely to share.
+        """What the user types to confirm: the name of the place that is most likely to be shared.
 
-        It differs from one environment to the next, so that a script cannot clean another one than it means.
-        Empty when nothing would go.
+        It differs between environments, so that a script cannot clean the wrong one. Empty if nothing was found.
         """
         order = (Database, Topics, Files, LocalState)
         affected = [place for place, found in zip(self._places, self._found, strict=True) if found.items]
         affected.sort(key=lambda place: [isinstance(place, kind) for kind in order].index(True))
         return affected[0].word if affected else ""
 
-    def rehearse(self) -> None:
-        """Make sure that what `look` has found can be deleted, as far as that can be known. Nothing is changed.
+    def check_deletable(self) -> None:
+        """Check, as far as the servers allow it, that everything found can be deleted. Nothing is changed.
 
         Raises:
-            CleanError: something cannot.
+            CleanError: something cannot be deleted.
         """
         for place, found in zip(self._places, self._found, strict=True):
             if found.items:
-                place.rehearse()
+                place.check_deletable()
 
-    def remove(self, report: Report) -> None:
-        """Delete all that `look` has found, while nobody can start the stack.
+    def delete(self, report: Report) -> None:
+        """Delete everything that `collect` has found. Meanwhile the stack cannot be started.
 
         Raises:
-            StillWrittenToError: somebody writes by now; nothing was deleted.
-            CleanError: something cannot be deleted; run again, it goes on with what is left.
+            InUseError: something writes again; nothing was deleted.
+            CleanError: something cannot be deleted. Another call deletes what is left.
         """
         with self._stack.lock() if self._stack.local.is_dir() else nullcontext():
             if writers := self.writers():
-                raise StillWrittenToError(f"{writers[0].name} writes by now.")
-            self.rehearse()
+                raise InUseError(f"{writers[0].name} writes again. Nothing was deleted.", remedy=writers[0].remedy)
+            self.check_deletable()
             for place, found in zip(self._places, self._found, strict=True):
                 if found.items:
-                    place.remove(report)
+                    place.delete(report)

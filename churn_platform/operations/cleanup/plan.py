@@ -1,20 +1,22 @@
-"""What a clean finds and does: the words that its places share."""
+"""What `churn clean` finds in each place, and the interface of such a place."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from churn_platform.errors import PlatformError
+
 Report = Callable[[str], None]
-"""Is told, in a few words, what is being done."""
+"""Receives a short text about what is being done."""
 
 
-class CleanError(Exception):
-    """Something cannot be deleted. Its text says what to do about it."""
+class CleanError(PlatformError):
+    """Something cannot be deleted."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that would go: where it is, what it is called, and how much of it there is."""
+    """One thing that will be deleted: where it is, its name, and how much of it there is."""
 
     place: str
     name: str
@@ -23,7 +25,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Kept:
-    """One thing that stays, and why."""
+    """One thing that will be kept, and why."""
 
     place: str
     name: str
@@ -32,54 +34,54 @@ class Kept:
 
 @dataclass(frozen=True)
 class Writer:
-    """Something that still writes, and how it is stopped."""
+    """Something that still writes, and how to stop it."""
 
     name: str
     remedy: str
 
 
-class StillWrittenToError(Exception):
-    """Somebody has begun to write again; nothing was deleted."""
+class InUseError(PlatformError):
+    """Something writes again; nothing was deleted."""
 
 
 @dataclass
 class Findings:
-    """What a place holds of the platform's, and what of others'."""
+    """What a place holds: the platform's things, and those to keep."""
 
     items: list[Item] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
 
 
 class Place(Protocol):
-    """Somewhere that the platform keeps things."""
+    """A server or folder where the platform keeps things."""
 
     @property
     def word(self) -> str:
-        """What is typed to confirm that this place is meant."""
+        """What the user types to confirm that this place is meant."""
 
-    def look(self, report: Report) -> Findings:
-        """Find out what is there, and change nothing."""
+    def collect(self, report: Report) -> Findings:
+        """Return what is there. Nothing is changed."""
 
     def writers(self) -> list[Writer]:
-        """Who still writes there, after a look."""
+        """Return what still writes there, after `collect`."""
 
-    def rehearse(self) -> None:
-        """Make sure, as far as that can be known, that all of it can be deleted.
+    def check_deletable(self) -> None:
+        """Check, as far as the server allows it, that everything found can be deleted.
 
         Raises:
-            CleanError: something cannot.
+            CleanError: something cannot be deleted.
         """
 
-    def remove(self, report: Report) -> None:
-        """Delete what `look` has found.
+    def delete(self, report: Report) -> None:
+        """Delete what `collect` has found.
 
         Raises:
-            CleanError: something cannot be deleted; the rest may be gone.
+            CleanError: something cannot be deleted; the rest may be deleted.
         """
 
 
 def size(count: float) -> str:
-    """A number of bytes for a person."""
+    """Return a number of bytes as text."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

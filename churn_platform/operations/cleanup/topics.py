@@ -1,4 +1,4 @@
-"""A Kafka of the user's own: the topics that the platform made there, its consumer group, and what it claims."""
+"""The user's own Kafka: the topics that the platform created, its consumer group and its claims."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,17 +22,16 @@ from churn_platform.operations.cleanup.plan import CleanError, Findings, Item, K
 from churn_platform.settings import Settings
 from churn_platform.stream.config import StreamConfig
 
-# So long is looked whether a topic grows.
-WATCHED_SECONDS: Final = 1.0
-GONE_SECONDS: Final = 30
+GROWTH_SECONDS: Final = 1.0  # a topic that grows within this time has a producer
+DELETION_SECONDS: Final = 30
 PAUSE_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True)
 class Records:
-    """What the database says: topics that the platform made, name by id, names of topics that it has read, and its id.
+    """Records of the database: topics that the platform created, name by id; topics that it has read; its environment.
 
-    Without a database, or before anything was claimed, there is no id.
+    Without a database, or before anything was claimed, there is no environment.
     """
 
     created: Mapping[str, str]
@@ -46,19 +45,21 @@ class Topics:
     def __init__(
         self, settings: Settings, bootstrap_servers: str, database: Callable[[], AbstractContextManager[str | None]]
     ) -> None:
-        """Name them.
+        """Name the brokers.
 
         Args:
-            settings: name the topics and the group, and how the brokers are spoken to.
+            settings: name the topics and the group, and how to connect.
             bootstrap_servers: the brokers.
-            database: the connection string of the database that has the records, up while the block lasts; None when
-                there is no database any more, and so no record.
+            database: gives the connection string of the database with the records, which is up within the block; None
+                if there is no database any more and so no record.
         """
         self._settings = settings
         self._brokers = bootstrap_servers
         self._database = database
         self._place = f"Kafka {bootstrap_servers}"
         self._ours: list[topics.Topic] = []
+        self._ends: list[int] = []
+        self._ends_read_at = 0.0
         self._has_group = False
         self._claimed: list[Claim] = []
 
@@ -74,20 +75,20 @@ class Topics:
             yield admin
 
     def _claims(self, admin: AdminClient) -> Claims:
-        there = {"kafka_bootstrap_servers": self._brokers, "database_url": SecretStr("")}  # no database is asked
+        there = {"kafka_bootstrap_servers": self._brokers, "database_url": SecretStr("")}  # no database is read
         return Claims(admin, StreamConfig.from_settings(self._settings.model_copy(update=there)))
 
-    def look(self, report: Report) -> Findings:
-        """Topics with a record, by id: one that was made anew by somebody else is not ours.
+    def collect(self, report: Report) -> Findings:
+        """Return the topics whose id has a record. One that somebody else has recreated has another id.
 
-        What another environment claims or reads stays, whoever made it.
+        What another environment claims or reads is kept, whoever created it.
 
         Raises:
             CleanError: the login may not read the records.
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
             psycopg.OperationalError: the database with the records does not answer.
         """
-        report(f"Looking at {self._place}")
+        report(f"Listing the topics of {self._place}")
         found = Findings()
         with self._database() as dsn:
             records = _records(dsn)
@@ -104,29 +105,27 @@ class Topics:
                 if reason is None and topic.topic_id in records.created:
                     self._ours.append(topic)
                 else:
-                    reason = reason or "there is no record that the platform made it"
+                    reason = reason or "there is no record that the platform created it"
                     found.kept.append(Kept(self._place, f"topic {name}", reason))
+            self._ends = [_end(admin, topic) for topic in self._ours]
+            self._ends_read_at = time.monotonic()
             found.items = [
-                Item(
-                    self._place,
-                    f"topic {topic.name}",
-                    f"{_ends(admin, topic):,} offsets in {len(topic.partitions)} partitions",
-                )
-                for topic in self._ours
+                Item(self._place, f"topic {topic.name}", f"{end:,} offsets in {len(topic.partitions)} partitions")
+                for topic, end in zip(self._ours, self._ends, strict=True)
             ]
-            self._look_at_group(admin, claims, records, found)
-            self._look_at_claims(claims, records, found)
+            self._collect_group(admin, claims, records, found)
+            self._collect_claims(claims, records, found)
         return found
 
-    def _look_at_group(self, admin: AdminClient, claims: Claims, records: Records, found: Findings) -> None:
-        """Our consumer group is the one that we claim, with offsets of no topics but those that we have read."""
+    def _collect_group(self, admin: AdminClient, claims: Claims, records: Records, found: Findings) -> None:
+        """The group is the platform's if it claims it, and if all committed offsets are of topics that it has read."""
         group = self._settings.stream_group
         committed = _topics_of(admin, group)
         holder = claims.holder(Kind.GROUP, group)
         ours = holder is not None and holder.environment == records.environment
         self._has_group = bool(committed) and committed <= records.read and ours
         if self._has_group:
-            found.items.append(Item(self._place, f"consumer group {group}", "the offsets that publishing has reached"))
+            found.items.append(Item(self._place, f"consumer group {group}", "the published offsets"))
         elif committed:
             if holder is not None and not ours:
                 reason = f"it belongs to environment {holder.environment} ({holder.environment_name})"
@@ -137,8 +136,8 @@ class Topics:
                 reason = f"it has offsets of {names}, which this platform has no record of reading"
             found.kept.append(Kept(self._place, f"consumer group {group}", reason))
 
-    def _look_at_claims(self, claims: Claims, records: Records, found: Findings) -> None:
-        """What we claim is let go, so that the next environment may have it. The topic serves all environments."""
+    def _collect_claims(self, claims: Claims, records: Records, found: Findings) -> None:
+        """Claims are withdrawn, so that the next environment can claim the same. Their topic serves all of them."""
         topic = self._settings.claims_topic
         self._claimed = claims.of(records.environment) if records.environment is not None else []
         if self._claimed:
@@ -146,11 +145,11 @@ class Topics:
             found.items.append(Item(self._place, f"claims of environment {records.environment}", names))
         if claims.topic_id is not None:
             found.kept.append(
-                Kept(self._place, f"topic {topic}", "every environment of this Kafka has its claims there")
+                Kept(self._place, f"topic {topic}", "it holds the claims of every environment of this Kafka")
             )
 
     def writers(self) -> list[Writer]:
-        """Who sends to our topics, which grow while they are watched, and who consumes as our group.
+        """Return producers, whose topics have grown since `collect`, and consumers of the platform's group.
 
         Raises:
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
@@ -159,18 +158,17 @@ class Topics:
             return [*self._producers(admin), *self._members(admin)]
 
     def _producers(self, admin: AdminClient) -> list[Writer]:
-        if self._ours:
-            before = [_ends(admin, topic) for topic in self._ours]
-            time.sleep(WATCHED_SECONDS)
-            return [
-                Writer(f"somebody who sends to the topic {topic.name} of {self._place}", "stop that producer")
-                for topic, ends in zip(self._ours, before, strict=True)
-                if _ends(admin, topic) > ends
-            ]
-        return []
+        if not self._ours:
+            return []
+        time.sleep(max(0.0, GROWTH_SECONDS - (time.monotonic() - self._ends_read_at)))
+        return [
+            Writer(f"a producer to the topic {topic.name} of {self._place}", "stop that producer")
+            for topic, before in zip(self._ours, self._ends, strict=True)
+            if _end(admin, topic) > before
+        ]
 
     def _members(self, admin: AdminClient) -> list[Writer]:
-        """The platform itself joins no group; Kafka deletes none that has members."""
+        """Return the members of the group. They are not the platform's, and Kafka deletes no group that has members."""
         group = self._settings.stream_group
         if not self._has_group:
             return []
@@ -180,29 +178,29 @@ class Topics:
             for member in described.members
         ]
 
-    def rehearse(self) -> None:
-        """Kafka has no way to ask whether a topic could be deleted."""
+    def check_deletable(self) -> None:
+        """Do nothing: Kafka cannot tell whether a topic could be deleted."""
 
-    def remove(self, report: Report) -> None:
-        """Delete the topics that `look` found, and wait until they are gone; then the group, and let go of the claims.
+    def delete(self, report: Report) -> None:
+        """Delete the topics that `collect` found, wait for it, delete the group, and withdraw the claims.
 
         Raises:
-            CleanError: the brokers refuse; what was deleted until then is gone.
+            CleanError: the brokers refuse; what was deleted until then stays deleted.
         """
         with self._admin() as admin:
             for topic in self._ours:
                 report(f"Deleting the topic {topic.name}")
-                _done(admin.delete_topics([topic.name])[topic.name].result, f"the topic {topic.name}", "Delete on it")
+                _finish(admin.delete_topics([topic.name])[topic.name].result, f"the topic {topic.name}", "Delete on it")
                 _wait_until_gone(admin, topic.name)
             if self._has_group:
                 group = self._settings.stream_group
-                _done(admin.delete_consumer_groups([group])[group].result, f"the group {group}", "Delete on it")
+                _finish(admin.delete_consumer_groups([group])[group].result, f"the group {group}", "Delete on it")
             with self._claims(admin) as claims:
                 claims.write(withdrawn=self._claimed)
 
 
 def _used_by_others(claims: Claims, topic_id: str, own: str | None) -> str | None:
-    """Why a topic stays: another environment publishes to it or reads it. None when none does."""
+    """Return why a topic is kept: another environment publishes to it or reads it. None if none does."""
     for kind, does in ((Kind.TOPIC, "publishes to"), (Kind.READER, "reads")):
         for claim in claims.all_of(kind, topic_id):
             if claim.environment != own:
@@ -221,43 +219,46 @@ def _records(dsn: str | None) -> Records:
             return Records(ledger.created_topics(connection), frozenset(topic for (topic,) in read), environment)
         except psycopg.errors.InsufficientPrivilege as error:
             raise CleanError(
-                f"Set DATABASE_OWNER_URL to a login that may read and delete the platform's tables. The login "
-                f"{connection.info.user!r} may not: {error.diag.message_primary}."
+                f"The login {connection.info.user!r} may not read the platform's tables: {error.diag.message_primary}.",
+                remedy="Set DATABASE_OWNER_URL to a login that may read and delete the platform's tables.",
             ) from error
-        except psycopg.errors.UndefinedTable:  # dropped, or never made
+        except psycopg.errors.UndefinedTable:  # dropped, or never created
             return nothing
 
 
-def _ends(admin: AdminClient, topic: topics.Topic) -> int:
+def _end(admin: AdminClient, topic: topics.Topic) -> int:
     return sum(topics.list_offsets(admin, topic, topics.LATEST).values())
 
 
 def _topics_of(admin: AdminClient, group: str) -> set[str]:
-    """Names of the topics that a group has committed offsets of; none when there is no such group."""
+    """Return the names of the topics of a group's committed offsets; none if there is no such group."""
     asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
     return {each.topic for each in asked[group].result().topic_partitions or ()}
 
 
-def _done(wait: Callable[[], object], what: str, right: str) -> None:
+def _finish(wait: Callable[[], object], what: str, right: str) -> None:
     try:
         wait()
     except KafkaException as error:
         code = error.args[0].code()
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND):
-            return  # somebody else was quicker
+            return  # already deleted
         if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            raise CleanError(f"Give this client the right {right}: Kafka refused to delete {what}.") from error
+            raise CleanError(
+                f"Kafka refused this client to delete {what}.", remedy=f"Give it the right {right}."
+            ) from error
         raise CleanError(
-            f"Mend what Kafka says, and run the command again. It did not delete {what}: {error.args[0].str()}."
+            f"Kafka did not delete {what}: {error.args[0].str()}.",
+            remedy="Correct the cause, and run the command again.",
         ) from error
 
 
 def _wait_until_gone(admin: AdminClient, name: str) -> None:
-    deadline = time.monotonic() + GONE_SECONDS
+    deadline = time.monotonic() + DELETION_SECONDS
     while name in admin.list_topics(timeout=topics.REQUEST_SECONDS).topics:
         if time.monotonic() > deadline:
             raise CleanError(
-                f"Wait, and run the command again: Kafka has accepted to delete the topic {name}, but still names it "
-                f"after {GONE_SECONDS} s."
+                f"Kafka has accepted to delete the topic {name}, but still lists it after {DELETION_SECONDS} s.",
+                remedy="Wait, and run the command again.",
             )
         time.sleep(PAUSE_SECONDS)

@@ -14,7 +14,9 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from churn_platform.deployment.dagster_servers import LOCATION, MODULE, serves
+from churn_platform.deployment.dagster_home import LOCATION
+from churn_platform.deployment.health import code_server_serves
+from churn_platform.local.dagster_servers import MODULE
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.waiting import wait_until
 
@@ -47,7 +49,7 @@ class SlowCodeServer:
             cwd=PROJECT_ROOT,
             env={**os.environ, "PYTHONPATH": path, "CHURN_RUNS_MAY_START": str(self._may_start)},
         )
-        wait_until(lambda: serves(f"unix:{self._socket}"), 120, "the code server to serve")
+        wait_until(lambda: code_server_serves(f"unix:{self._socket}"), 120, "the code server to serve")
 
     def kill(self) -> None:
         """kill -9 of the server; its children end themselves."""
