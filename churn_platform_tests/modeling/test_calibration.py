@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from churn_platform.features.columns import columns_of
+from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.modeling.calibration_choice import choose_calibration
-from churn_platform.modeling.exceptions import BundleFormatError, BundleTamperedError
-from churn_platform.scoring.bundle import CALIBRATION, ModelBundle
+from churn_platform.scoring.bundle import CALIBRATION
 from churn_platform.scoring.calibration import (
     Calibration,
     Isotonic,
@@ -18,6 +18,7 @@ from churn_platform.scoring.calibration import (
     calibration_from_json,
     calibration_to_json,
 )
+from churn_platform.scoring.exceptions import BundleFormatError, BundleTamperedError
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
@@ -47,10 +48,10 @@ def test_dishonest_probabilities_are_mended(distorted: NDArray[np.float32]) -> N
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
 def test_a_bundle_keeps_its_calibration_and_applies_it(tmp_path: Path, calibration: Calibration) -> None:
     bundle = replace(small_bundle(), calibration=calibration)
-    bundle.save(str(tmp_path))
+    save_bundle(bundle, str(tmp_path))
     columns = columns_of(cleaned(300, seed=11))
 
-    loaded = ModelBundle.load(str(tmp_path))
+    loaded = load_bundle(str(tmp_path))
 
     assert loaded == bundle
     np.testing.assert_array_equal(
@@ -58,7 +59,7 @@ def test_a_bundle_keeps_its_calibration_and_applies_it(tmp_path: Path, calibrati
     )
     (tmp_path / CALIBRATION).write_text(calibration_to_json(calibration) + " ")
     with pytest.raises(BundleTamperedError, match=r"calibration\.json"):
-        ModelBundle.load(str(tmp_path))
+        load_bundle(str(tmp_path))
 
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
@@ -82,10 +83,10 @@ def test_calibration_never_changes_the_order(calibration: Calibration) -> None:
 
 def test_an_unknown_method_is_refused(tmp_path: Path) -> None:
     bundle = replace(small_bundle(), calibration=CALIBRATIONS[0])
-    parts = bundle.parts()
+    parts = bundle.to_parts()
     with pytest.raises(ValueError, match="method 'spline', expected platt or isotonic"):
         calibration_from_json(parts[CALIBRATION].decode().replace("platt", "spline"))
-    bundle.save(str(tmp_path))
+    save_bundle(bundle, str(tmp_path))
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(BundleFormatError):
-        ModelBundle.load(str(tmp_path))
+        load_bundle(str(tmp_path))

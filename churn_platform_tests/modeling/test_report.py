@@ -7,7 +7,7 @@ import pytest
 from churn_platform.features.columns import INPUT_COLUMNS, TARGET, columns_of
 from churn_platform.modeling.report import Report, make_report
 from churn_platform.orchestration.assets.curves import markdown
-from churn_platform.orchestration.assets.evaluation import drawn, shown
+from churn_platform.orchestration.assets.evaluation import charts, report_metadata
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
@@ -48,7 +48,7 @@ def test_what_matters_most_matters_by_both_measures(report: Report) -> None:
 
 def test_slices_have_intervals_that_hold_their_figure(report: Report) -> None:
     for each in report.slices:
-        assert float(each["at_least"]) <= float(each["roc_auc"]) <= float(each["at_most"])
+        assert float(each["roc_auc_low"]) <= float(each["roc_auc"]) <= float(each["roc_auc_high"])
 
 
 def test_baselines_are_judged_by_the_same_figures(report: Report) -> None:
@@ -59,7 +59,14 @@ def test_baselines_are_judged_by_the_same_figures(report: Report) -> None:
 
 
 def test_pictures_are_short_enough_to_be_shown_in_their_place(report: Report) -> None:
-    for name, svg in drawn(report).items():
+    for name, svg in charts(report).items():
         assert len(markdown(svg, name)) < 1_000
-    assert set(shown(report)) >= {"roc", "reliability", "confusion", "slices", "baselines", "permutation_importance"}
+    assert set(report_metadata(report)) >= {
+        "roc",
+        "reliability",
+        "confusion",
+        "slices",
+        "baselines",
+        "permutation_importance",
+    }
     assert json.loads(json.dumps(report.as_dict()))["confusion"] == report.confusion

@@ -7,7 +7,7 @@ from sklearn.model_selection import train_test_split  # type: ignore[import-unty
 
 from churn_platform.features.columns import FEATURES, TARGET, columns_of
 from churn_platform.modeling.exceptions import TrainingDataError
-from churn_platform.modeling.splitting import LEAST_OF_EACH_OUTCOME, TEST, TRAIN, rows_of, with_split
+from churn_platform.modeling.splitting import MIN_CUSTOMERS_OF_EACH_OUTCOME, TEST, TRAIN, rows_of, with_split
 from churn_platform.modeling.training import data_hash, train
 from churn_platform_tests.features.customers import cleaned, fitted
 from churn_platform_tests.scoring.bundles import FEW_TREES
@@ -86,7 +86,7 @@ def test_too_few_customers_of_an_outcome_are_refused_with_how_many_are_needed_an
         with_split(few, TARGET)
 
     assert f"{left} customers who left (Exited 1) and {stayed} who stayed (Exited 0)" in raised.value.problem
-    assert f"needs {LEAST_OF_EACH_OUTCOME} or more of each" in raised.value.problem
+    assert f"needs {MIN_CUSTOMERS_OF_EACH_OUTCOME} or more of each" in raised.value.problem
 
 
 def test_folds_that_would_lack_an_outcome_are_refused_with_how_many_are_needed_and_found() -> None:

@@ -1,4 +1,4 @@
-"""An evaluation in the UI and in MLflow: pictures of curves, tables, and what simpler models reach."""
+"""An evaluation in the UI and in MLflow: charts of the curves, and tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,20 +6,20 @@ import dagster as dg
 
 from churn_platform.modeling.report import Report
 from churn_platform.orchestration.assets import curves
+from churn_platform.orchestration.assets.ui_metadata import Metadata, rows_table
 
 TITLES = {
-    "roc": "found (up) of churners by false alarms",
+    "roc": "recall (up) by false positive rate",
     "precision_recall": "precision (up) by recall",
     "reliability": "churn rate (up) by score",
-    "gain": "found (up) of churners by called",
+    "gain": "recall (up) by share called",
 }
-CHANCE = ("roc", "reliability", "gain")  # where the diagonal is what chance, or an honest score, looks like
-DECIMALS = 4
+WITH_DIAGONAL = ("roc", "reliability", "gain")  # the diagonal is a random ranking, or a perfectly calibrated score
 
 
-def shown(report: Report) -> dict[str, dg.MetadataValue]:
-    """The report as metadata of a materialization."""
-    pictures = {name: dg.MetadataValue.md(curves.markdown(svg, TITLES[name])) for name, svg in drawn(report).items()}
+def report_metadata(report: Report) -> Metadata:
+    """Return the report as metadata of a materialization."""
+    images = {name: dg.MetadataValue.md(curves.markdown(svg, TITLES[name])) for name, svg in charts(report).items()}
     tables = {
         "confusion": report.confusion,
         "lift": report.lift,
@@ -28,28 +28,19 @@ def shown(report: Report) -> dict[str, dg.MetadataValue]:
         "contributions": _pairs("mean_contribution", report.contributions),
         "permutation_importance": _pairs("roc_auc_lost", report.permutation),
     }
-    return {**pictures, **{name: _table(rows) for name, rows in tables.items()}}
+    metadata: Metadata = {**images}
+    for name, rows in tables.items():
+        metadata |= rows_table(name, rows)
+    return metadata
 
 
-def drawn(report: Report) -> dict[str, str]:
-    """Name -> SVG of each curve."""
+def charts(report: Report) -> dict[str, str]:
+    """Return name -> SVG of each curve."""
     return {
-        name: curves.curve(points, title=TITLES[name], diagonal=name in CHANCE)
+        name: curves.curve(points, title=TITLES[name], diagonal=name in WITH_DIAGONAL)
         for name, points in report.curves.items()
     }
 
 
-def _pairs(name: str, values: Mapping[str, float]) -> list[dict[str, str | int | float]]:
+def _pairs(name: str, values: Mapping[str, float]) -> Sequence[Mapping[str, object]]:
     return [{"column": column, name: value} for column, value in values.items()]
-
-
-def _table(rows: Sequence[Mapping[str, str | int | float]]) -> dg.TableMetadataValue:
-    kinds = {str: "string", int: "int", float: "float"}
-    columns = [dg.TableColumn(name, kinds[type(value)]) for name, value in rows[0].items()]
-    records = [
-        dg.TableRecord(
-            {name: round(value, DECIMALS) if isinstance(value, float) else value for name, value in row.items()}
-        )
-        for row in rows
-    ]
-    return dg.MetadataValue.table(records, dg.TableSchema(columns))

@@ -204,7 +204,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
             client.set_registered_model_alias(name, CHAMPION_ALIAS, str(version))
             client.set_registered_model_tag(name, FOLLOWED_TAG, str(RegisteredVersion(version, run_id)))
 
-    def note_decision(self, version: int, run_id: str, *, promoted: bool, reason: str) -> None:
+    def record_decision(self, version: int, run_id: str, *, promoted: bool, reason: str) -> None:
         """Tag a trained version with what was decided; the alias `challenger` is at the last one refused.
 
         Raises:

@@ -24,6 +24,7 @@ from churn_platform.database.migrations import upgrade
 from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, columns_of
 from churn_platform.local.ports import HOST
 from churn_platform.local.stack import Stack
+from churn_platform.model_store import load_bundle
 from churn_platform.modeling.splitting import TRAIN, rows_of
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.drift import Reference
@@ -37,7 +38,6 @@ from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.schedules import data_preparation_schedule, training_schedule
 from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform.schema.reader import fingerprint, read_customers
-from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.settings import settings
 from churn_platform_tests.waiting import wait_until
 
@@ -140,7 +140,7 @@ def test_stored_features_are_those_that_the_bundle_makes_of_raw_rows(batch_side:
     split = batch_side.value("train_test_split")
     rows = split[split["split"] == "test"]
 
-    made = ModelBundle.load(batch_side.champion().uri).transform.transform(columns_of(rows))
+    made = load_bundle(batch_side.champion().uri).transform.transform(columns_of(rows))
 
     stored = batch_side.value("test_features")[[*FEATURES]].to_numpy(np.float32)
     np.testing.assert_array_equal(made, stored)
@@ -205,7 +205,7 @@ def test_the_registered_model_scores_raw_rows_exactly_as_the_bundle(batch_side: 
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{champion.version}")
     scored = model.predict(raw_rows)
 
-    bundle = ModelBundle.load(champion.uri)
+    bundle = load_bundle(champion.uri)
     np.testing.assert_array_equal(scored["probability"].to_numpy(), bundle.score(columns_of(raw_rows)))
     assert scored["prediction"].tolist() == (scored["probability"] >= bundle.threshold).astype(int).tolist()
     assert model.metadata.get_input_schema().input_names()[:2] == ["CreditScore", "Age"]
@@ -277,7 +277,7 @@ def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_
             os.killpg(server.pid, signal.SIGTERM)  # it starts workers
             server.wait(30)
 
-    bundle = ModelBundle.load(champion.uri)
+    bundle = load_bundle(champion.uri)
     assert [answer.status_code for answer in answers_to] == [200, 200, 400, 400]
     assert "Age is wrong in 1 of 1 rows (500 in row 0)" in answers_to[2].json()["message"]
     served = scored["probability"].to_numpy().astype(np.float32)
@@ -355,8 +355,8 @@ def test_no_row_of_the_test_split_is_read_before_the_model_is_made(batch_side: B
         split.to_parquet(f"{settings().artifacts}/assets/train_test_split.parquet")
         features.to_parquet(f"{settings().artifacts}/assets/test_features.parquet")
 
-    made = ModelBundle.load(str(metadata(result, "churn_model")["bundle"]))
-    assert made == ModelBundle.load(before.uri)
+    made = load_bundle(str(metadata(result, "churn_model")["bundle"]))
+    assert made == load_bundle(before.uri)
     assert not result.success, "model_evaluation, which comes last, notices the garbled rows"
 
 
@@ -407,7 +407,7 @@ def test_a_search_is_logged_trial_by_trial_and_taken_from_record_the_next_time(
     made = [metadata(result, "churn_model") for result in (first, second)]
     assert "of 2 of study churn" in str(made[0]["hyperparameters_from"])
     assert made[0]["hyperparameters"] == made[1]["hyperparameters"]
-    bundles = [ModelBundle.load(str(each["bundle"])).parts() for each in made]
+    bundles = [load_bundle(str(each["bundle"])).to_parts() for each in made]
     assert bundles[0] == bundles[1]
     mlflow.set_tracking_uri(settings().tracking_uri)
     trials = {
@@ -454,7 +454,7 @@ def test_a_model_with_the_threshold_of_new_costs_is_promoted_and_one_of_the_same
     settings.cache_clear()
     try:
         by_cost, again = batch_side.train(), batch_side.train()
-        threshold = ModelBundle.load(str(by_cost["bundle"])).threshold
+        threshold = load_bundle(str(by_cost["bundle"])).threshold
     finally:
         monkeypatch.undo()
         settings.cache_clear()
@@ -463,7 +463,7 @@ def test_a_model_with_the_threshold_of_new_costs_is_promoted_and_one_of_the_same
     assert [said["promoted"] for said in (by_cost, again, by_f1)] == [True, False, True]
     assert "at today's (a call 5, a kept customer 400, success rate 0.25)" in str(by_cost["reason"])
     assert "at today's (no costs)" in str(by_f1["reason"])
-    assert threshold < ModelBundle.load(str(by_f1["bundle"])).threshold
+    assert threshold < load_bundle(str(by_f1["bundle"])).threshold
 
 
 def runs_by_alias() -> dict[str, str | None]:
