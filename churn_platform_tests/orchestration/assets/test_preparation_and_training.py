@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import dagster as dg
-import httpx
 import numpy as np
 import pandas as pd
 import psycopg
@@ -22,7 +18,6 @@ from psycopg.conninfo import make_conninfo
 from churn_platform.database import model_versions
 from churn_platform.database.migrations import upgrade
 from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, columns_of
-from churn_platform.local.ports import HOST
 from churn_platform.local.stack import Stack
 from churn_platform.model_store import load_bundle
 from churn_platform.modeling.splitting import TRAIN, rows_of
@@ -39,7 +34,7 @@ from churn_platform.orchestration.schedules import data_preparation_schedule, tr
 from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform.schema.reader import fingerprint, read_customers
 from churn_platform.settings import settings
-from churn_platform_tests.waiting import wait_until
+from churn_platform_tests.modeling.serving import served_model, served_scores
 
 DEFINITIONS = dg.Definitions(
     assets=dg.load_assets_from_modules([raw, preparation, training]),
@@ -192,7 +187,7 @@ def test_each_picture_and_table_of_an_evaluation_is_in_dagster_and_in_mlflow(bat
         assert len(table.records) == len(kept[in_mlflow]) > 0
     assert len(kept["baselines"]) == 3
     assert set(kept["contributions"]) == set(kept["permutation"]) == set(INPUT_COLUMNS)
-    assert all(each["at_least"] <= each["roc_auc"] <= each["at_most"] for each in kept["slices"])
+    assert all(each["roc_auc_low"] <= each["roc_auc"] <= each["roc_auc_high"] for each in kept["slices"])
 
 
 def test_the_registered_model_scores_raw_rows_exactly_as_the_bundle(batch_side: BatchSide) -> None:
@@ -242,46 +237,21 @@ def test_the_registered_model_scores_frames_as_people_have_them_and_refuses_what
 def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_side: BatchSide) -> None:
     champion = batch_side.champion()
     raw_rows = batch_side.value("cleaned_customers").head(50)[list(INPUT_COLUMNS)]
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "--env-manager", "local"]
-    model = ["--model-uri", f"models:/{MODEL}/{champion.version}", "--host", HOST, "--port", str(port)]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in a virtual environment that is active
-    environment = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": settings().tracking_uri}
-    with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=30, trust_env=False) as client:
+    with served_model(
+        f"models:/{MODEL}/{champion.version}",
+        programs=Path(sys.executable).parent,
+        environment={"MLFLOW_TRACKING_URI": settings().tracking_uri},
+    ) as client:
+        scores = served_scores(client, raw_rows)
+        event = json.loads(raw_rows.head(1).assign(Age=41, Balance=0).to_json(orient="records"))[0]
+        answers = [
+            client.post("/invocations", json={"dataframe_records": [{**event, **change}]})
+            for change in ({}, {"CreditScore": 545.0, "HasCrCard": True}, {"Age": 500}, {"Geography": "Italy"})
+        ]
 
-        def answers() -> bool:
-            try:
-                return client.get("/ping").is_success
-            except httpx.TransportError:
-                return False
-
-        server = subprocess.Popen(
-            [*command, *model],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            wait_until(answers, 90, "the model's server to answer")
-            asked = {"dataframe_split": json.loads(raw_rows.to_json(orient="split", index=False))}
-            scored = pd.DataFrame(client.post("/invocations", json=asked).raise_for_status().json()["predictions"])
-            event = json.loads(raw_rows.head(1).assign(Age=41, Balance=0).to_json(orient="records"))[0]
-            answers_to = [
-                client.post("/invocations", json={"dataframe_records": [{**event, **change}]})
-                for change in ({}, {"CreditScore": 545.0, "HasCrCard": True}, {"Age": 500}, {"Geography": "Italy"})
-            ]
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)  # it starts workers
-            server.wait(30)
-
-    bundle = load_bundle(champion.uri)
-    assert [answer.status_code for answer in answers_to] == [200, 200, 400, 400]
-    assert "Age is wrong in 1 of 1 rows (500 in row 0)" in answers_to[2].json()["message"]
-    served = scored["probability"].to_numpy().astype(np.float32)
-    np.testing.assert_array_equal(served, bundle.score(columns_of(raw_rows)))
+    assert [answer.status_code for answer in answers] == [200, 200, 400, 400]
+    assert "Age is wrong in 1 of 1 rows (500 in row 0)" in answers[2].json()["message"]
+    np.testing.assert_array_equal(scores, load_bundle(champion.uri).score(columns_of(raw_rows)))
 
 
 def test_an_equally_good_model_is_not_promoted(batch_side: BatchSide) -> None:
@@ -290,9 +260,9 @@ def test_an_equally_good_model_is_not_promoted(batch_side: BatchSide) -> None:
     said = batch_side.train()
 
     assert batch_side.champion() == former, "the same rows train the same model"
-    assert (said["promoted"], said["candidate_version"]) == (False, former.version + 1)
+    assert (said["promoted"], said["challenger_version"]) == (False, former.version + 1)
     assert "gain of +0.0000" in str(said["reason"])
-    assert "no better than chance" in str(said["reason"])
+    assert "the gain is not significant" in str(said["reason"])
     assert aliases() == {"champion": former.version, "challenger": former.version + 1}
 
 
@@ -313,7 +283,7 @@ def test_a_model_of_shuffled_labels_is_not_promoted_and_the_reason_is_given(
     assert batch_side.champion() == former
     assert said["promoted"] is False
     assert f"Version {former.version} stays champion" in str(said["reason"])
-    refused = MlflowRegistry().client().get_model_version(MODEL, str(said["candidate_version"]))
+    refused = MlflowRegistry().client().get_model_version(MODEL, str(said["challenger_version"]))
     assert refused.tags["decision"] == "refused"
     assert refused.tags["decision_reason"] == said["reason"]
 
@@ -325,7 +295,7 @@ def test_a_truly_better_model_is_promoted_and_the_alias_follows(
 
     with monkeypatch.context() as poorer:
         poorer.setattr(fitting, "Hyperparameters", partial(fitting.Hyperparameters, trees=1, max_depth=1))
-        poor = batch_side.train()["candidate_version"]
+        poor = batch_side.train()["challenger_version"]
     assert isinstance(poor, int)
     with psycopg.connect(settings().postgres_dsn) as connection:
         promoted = model_versions.promote(connection, poor)
@@ -336,7 +306,7 @@ def test_a_truly_better_model_is_promoted_and_the_alias_follows(
     champion = batch_side.champion()
     assert champion.version == said["champion_version"] == poor + 1
     assert said["promoted"] is True
-    assert "better than chance" in str(said["reason"])
+    assert "the gain is significant" in str(said["reason"])
     assert aliases() == {"champion": champion.version}
 
 
@@ -393,9 +363,6 @@ def test_a_search_is_logged_trial_by_trial_and_taken_from_record_the_next_time(
 ) -> None:
     import mlflow
 
-    from churn_platform.modeling import tuning
-
-    monkeypatch.setattr(tuning, "TREES_TIMES_DEPTH", 60)
     monkeypatch.setenv("TUNING_TRIALS", "2")
     settings.cache_clear()
     try:
@@ -434,7 +401,7 @@ def run_of(result: dg.ExecuteInProcessResult) -> str:
 
 
 def test_an_alias_moved_by_hand_is_adopted_and_reported(batch_side: BatchSide) -> None:
-    chosen = batch_side.train()["candidate_version"]
+    chosen = batch_side.train()["challenger_version"]
     assert isinstance(chosen, int)
     MlflowRegistry().client().set_registered_model_alias(MODEL, "champion", str(chosen))
 
@@ -503,7 +470,7 @@ def test_a_registered_model_that_was_deleted_and_created_again_is_never_taken_fo
 
     said = batch_side.train()
 
-    assert said["candidate_version"] == newest + 1, "the first training succeeds, under a number of its own"
+    assert said["challenger_version"] == newest + 1, "the first training succeeds, under a number of its own"
     assert batch_side.champion() == champion
     with psycopg.connect(settings().postgres_dsn) as connection:
         made = model_versions.get(connection, newest + 1)
