@@ -101,7 +101,7 @@ def test_a_null_gender_is_never_invented() -> None:
 def test_columns_of_different_lengths_and_missing_columns_are_refused() -> None:
     columns = columns_of(CUSTOMERS)
 
-    with pytest.raises(FeatureError, match="one length"):
+    with pytest.raises(FeatureError, match="different lengths"):
         TRANSFORM.transform({**columns, "Age": np.array([40.0])})
     with pytest.raises(MissingColumnError, match="'Age' is missing"):
         TRANSFORM.transform({name: values for name, values in columns.items() if name != "Age"})

@@ -8,7 +8,7 @@ import pytest
 from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, columns_of
 from churn_platform.scoring.booster import import_xgboost
 from churn_platform.scoring.calibration import Platt
-from churn_platform.scoring.contributions import Explainer, Reason, in_words
+from churn_platform.scoring.contributions import Explainer, Reason, reason_as_text
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
@@ -33,7 +33,7 @@ def test_all_reasons_together_are_the_log_odds_too() -> None:
     explainer = Explainer(small_bundle())
     contributions, _ = explainer.contributions(CUSTOMERS)
 
-    reasons = explainer.reasons(CUSTOMERS, most=len(INPUT_COLUMNS))
+    reasons = explainer.reasons(CUSTOMERS, limit=len(INPUT_COLUMNS))
 
     sums = [sum(reason["contribution"] for reason in each) for each in reasons]
     np.testing.assert_allclose(sums, contributions.sum(axis=1), atol=1e-3)  # each is rounded to four decimals
@@ -74,4 +74,4 @@ def test_a_calibrated_bundle_has_the_same_reasons() -> None:
     ],
 )
 def test_a_reason_in_words(reason: Reason, words: str) -> None:
-    assert in_words(reason) == words
+    assert reason_as_text(reason) == words

@@ -103,11 +103,13 @@ def side_tables(batch: ledger.Batch, rows: BatchRows) -> Iterator[dg.AssetMateri
 
 def _with_reasons_in_words(row: Row) -> Row:
     """A row of high_risk_customers with what moves its score most, greatest first, as a person would say it."""
-    from churn_platform.scoring.contributions import in_words  # a run that explains nothing need not load it
+    from churn_platform.scoring.contributions import reason_as_text  # a run that explains nothing need not load it
 
     reasons = row["reasons"]
     said = (
-        "; ".join(in_words(each) for each in reasons[:REASONS_SHOWN]) if isinstance(reasons, list) else "not yet known"
+        "; ".join(reason_as_text(each) for each in reasons[:REASONS_SHOWN])
+        if isinstance(reasons, list)
+        else "not yet known"
     )
     return {**row, "reasons": said}
 

@@ -70,7 +70,7 @@ BATCH_SIDE_CHECKS: list[dg.AssetChecksDefinition] = [
     frame_checks(raw_customers, RAW_RULES),
     frame_checks(
         cleaned_customers,
-        _customer_rules(*(column.name for column in COLUMNS if column.missing in ("imputed", "kept"))),
+        _customer_rules(*(column.name for column in COLUMNS if column.missing in ("imputed", "ignored"))),
     ),
     # The scaler was fitted on the training split: only there do scaled values have to lie in 0..1.
     frame_checks(train_features, _feature_rules({**FEATURE_RANGES, **dict.fromkeys(COLUMNS_TO_SCALE, (0.0, 1.0))})),

@@ -428,8 +428,8 @@ def test_a_model_with_the_threshold_of_new_costs_is_promoted_and_one_of_the_same
     by_f1 = batch_side.train()
 
     assert [said["promoted"] for said in (by_cost, again, by_f1)] == [True, False, True]
-    assert "at today's (a call 5, a kept customer 400, success rate 0.25)" in str(by_cost["reason"])
-    assert "at today's (no costs)" in str(by_f1["reason"])
+    assert "At today's (a call 5, a kept customer 400, success rate 0.25)" in str(by_cost["reason"])
+    assert "At today's (no costs)" in str(by_f1["reason"])
     assert threshold < load_bundle(str(by_f1["bundle"])).threshold
 
 
@@ -598,7 +598,7 @@ def test_a_file_of_ten_rows_or_one_outcome_is_refused_with_how_many_are_needed(
     failure = result.failure_data_for_node("train_test_split")
     assert failure is not None
     assert failure.error is not None
-    assert "A training needs 10 or more of each" in str(failure.error.cause)
+    assert "Training needs 10 or more of each" in str(failure.error.cause)
     assert Path(place).read_bytes() == before
 
 
