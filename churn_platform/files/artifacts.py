@@ -57,7 +57,8 @@ def read_bytes(uri: str) -> bytes:
         return Path(uri).read_bytes()
     except FileNotFoundError as error:
         raise ArtifactNotFoundError(
-            f"There is no file {uri}. Materialize the asset that writes it, or set CHURN_ARTIFACTS to where it is."
+            f"There is no file {uri}.",
+            remedy="Materialize the asset that writes it, or set CHURN_ARTIFACTS to the folder that has it.",
         ) from error
 
 

@@ -53,11 +53,11 @@ def test_a_customer_in_several_rows_is_counted_and_named_by_id_and_equal_rows_ar
 
     assert rule.violations(customers) == []
     assert rule.violations(copied) == [
-        f"2 values of CustomerId are in 5 of 23 rows, equal ones (remove the copies): {fourth}, {fifth}"
+        f"2 values of CustomerId are in 5 of 23 rows, which are equal (remove the copies): {fourth}, {fifth}"
     ]
     assert rule.violations(changed) == [
-        f"1 values of CustomerId are in 2 of 23 rows, equal ones (remove the copies): {fourth}",
-        f"1 values of CustomerId are in 3 of 23 rows, different ones (keep the row that is right): {fifth}",
+        f"1 values of CustomerId are in 2 of 23 rows, which are equal (remove the copies): {fourth}",
+        f"1 values of CustomerId are in 3 of 23 rows, which differ (keep the correct one): {fifth}",
     ]
 
 
