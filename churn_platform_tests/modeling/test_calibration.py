@@ -1,4 +1,4 @@
-"""Calibration is chosen only where it helps, and changes a score alike wherever it is made."""
+"""A calibration is chosen only if it helps, and gives the same scores wherever it is applied."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,26 +23,28 @@ from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
 CALIBRATIONS: list[Calibration] = [Platt(slope=0.7, intercept=-0.3), Isotonic((0.1, 0.4, 0.8), (0.02, 0.5, 0.93))]
-HONEST = np.random.default_rng(1).beta(1, 3, 8_000).astype(np.float32)
-CHURNED = (np.random.default_rng(2).random(len(HONEST)) < HONEST).astype(np.int64)
+CALIBRATED = np.random.default_rng(1).beta(1, 3, 8_000).astype(np.float32)
+CHURNED = (np.random.default_rng(2).random(len(CALIBRATED)) < CALIBRATED).astype(np.int64)
 
 
-def test_honest_probabilities_are_left_alone() -> None:
-    choice = choose_calibration(CHURNED, HONEST, seed=42)
+def test_calibrated_probabilities_are_not_changed() -> None:
+    choice = choose_calibration(CHURNED, CALIBRATED, seed=42)
 
     assert (choice.calibration, choice.name) == (None, "none")
-    np.testing.assert_array_equal(choice.probabilities, HONEST)
+    np.testing.assert_array_equal(choice.probabilities, CALIBRATED)
     assert set(choice.tried) == {"none", "platt", "isotonic"}
 
 
-@pytest.mark.parametrize("distorted", [HONEST**2, np.sqrt(HONEST), np.where(HONEST < 0.3, 0.5 * HONEST, HONEST)])
-def test_dishonest_probabilities_are_mended(distorted: NDArray[np.float32]) -> None:
+@pytest.mark.parametrize(
+    "distorted", [CALIBRATED**2, np.sqrt(CALIBRATED), np.where(CALIBRATED < 0.3, 0.5 * CALIBRATED, CALIBRATED)]
+)
+def test_distorted_probabilities_are_calibrated(distorted: NDArray[np.float32]) -> None:
     choice = choose_calibration(CHURNED, distorted.astype(np.float32), seed=42)
 
     assert choice.calibration is not None
-    mended, before = choice.tried[choice.name], choice.tried["none"]
-    assert mended["brier"] < before["brier"]
-    assert mended["ece"] < before["ece"]
+    after, before = choice.tried[choice.name], choice.tried["none"]
+    assert after["brier"] < before["brier"]
+    assert after["ece"] < before["ece"]
 
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
@@ -63,7 +65,7 @@ def test_a_bundle_keeps_its_calibration_and_applies_it(tmp_path: Path, calibrati
 
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
-def test_a_score_does_not_depend_on_how_many_are_made_at_once(calibration: Calibration) -> None:
+def test_a_score_does_not_depend_on_the_size_of_the_batch(calibration: Calibration) -> None:
     bundle, columns = replace(small_bundle(), calibration=calibration), columns_of(cleaned(301, seed=11))
     at_once = bundle.score(columns)
 
@@ -77,11 +79,11 @@ def test_a_score_does_not_depend_on_how_many_are_made_at_once(calibration: Calib
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
 def test_calibration_never_changes_the_order(calibration: Calibration) -> None:
-    assert (np.diff(calibration.apply(np.sort(HONEST))) >= 0).all()
+    assert (np.diff(calibration.apply(np.sort(CALIBRATED))) >= 0).all()
     assert calibration_from_json(calibration_to_json(calibration)) == calibration
 
 
-def test_an_unknown_method_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_method_is_an_error(tmp_path: Path) -> None:
     bundle = replace(small_bundle(), calibration=CALIBRATIONS[0])
     parts = bundle.to_parts()
     with pytest.raises(ValueError, match="method 'spline', expected platt or isotonic"):

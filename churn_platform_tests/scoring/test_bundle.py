@@ -1,4 +1,4 @@
-"""A bundle comes back as it was saved, or not at all."""
+"""A bundle is loaded as it was saved, or loading it is an error."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_saved_bundle_loads_equal_and_scores_alike(saved: Path) -> None:
+def test_a_loaded_bundle_equals_the_saved_one_and_has_the_same_scores(saved: Path) -> None:
     columns = columns_of(cleaned(200, seed=11))
 
     loaded = load_bundle(str(saved))
@@ -50,13 +50,13 @@ def test_scores_are_probabilities_and_do_not_depend_on_threads(saved: Path) -> N
     np.testing.assert_array_equal(scores, bundle.score(columns, threads=2))
 
 
-def test_no_rows_score_to_nothing(saved: Path) -> None:
+def test_no_rows_have_no_scores(saved: Path) -> None:
     none = {name: values[:0] for name, values in columns_of(cleaned(5)).items()}
 
     assert load_bundle(str(saved)).score(none).shape == (0,)
 
 
-def test_the_manifest_says_what_the_bundle_is(saved: Path) -> None:
+def test_the_manifest_describes_the_bundle(saved: Path) -> None:
     manifest = json.loads((saved / MANIFEST).read_text())
 
     assert manifest["features"][:2] == ["CreditScore", "Age"]
@@ -67,7 +67,7 @@ def test_the_manifest_says_what_the_bundle_is(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_changed_part_is_refused_and_named(saved: Path, part: str) -> None:
+def test_a_changed_part_is_an_error_that_names_it(saved: Path, part: str) -> None:
     (saved / part).write_bytes((saved / part).read_bytes() + b" ")
 
     with pytest.raises(BundleTamperedError, match=rf"{part} of the bundle at {saved} .* SHA-256 is [0-9a-f]{{64}}"):
@@ -75,14 +75,14 @@ def test_a_changed_part_is_refused_and_named(saved: Path, part: str) -> None:
 
 
 @pytest.mark.parametrize("part", [*PARTS, MANIFEST])
-def test_a_missing_part_is_named(saved: Path, part: str) -> None:
+def test_a_missing_part_is_an_error_that_names_it(saved: Path, part: str) -> None:
     (saved / part).unlink()
 
     with pytest.raises(BundleIncompleteError, match=f"has no {part}"):
         load_bundle(str(saved))
 
 
-def test_a_manifest_of_other_features_is_refused(saved: Path) -> None:
+def test_a_manifest_with_other_features_is_an_error(saved: Path) -> None:
     manifest = json.loads((saved / MANIFEST).read_text())
     (saved / MANIFEST).write_text(json.dumps({**manifest, "features": manifest["features"][1:]}))
 
@@ -90,7 +90,7 @@ def test_a_manifest_of_other_features_is_refused(saved: Path) -> None:
         load_bundle(str(saved))
 
 
-def test_a_model_that_xgboost_cannot_read_is_refused_at_loading(tmp_path: Path) -> None:
+def test_loading_a_model_that_xgboost_cannot_read_is_an_error(tmp_path: Path) -> None:
     good = small_bundle()
     broken = ModelBundle(b"no model", good.transform, good.threshold, good.metrics, "test", good.data_hash)
     save_bundle(broken, str(tmp_path))
@@ -100,7 +100,7 @@ def test_a_model_that_xgboost_cannot_read_is_refused_at_loading(tmp_path: Path) 
 
 
 class _Trap:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -109,7 +109,7 @@ class _Trap:
         return Path.touch, (self.mark,)  # type: ignore[return-value]  # a path, as touch wants it
 
 
-def test_a_pickle_in_the_place_of_the_model_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_a_pickle_instead_of_the_model_is_an_error_and_is_not_run(tmp_path: Path) -> None:
     good, mark = small_bundle(), tmp_path / "ran"
     trap = pickle.dumps(_Trap(mark))
     bundle = ModelBundle(trap, good.transform, good.threshold, good.metrics, "test", good.data_hash)
@@ -119,11 +119,11 @@ def test_a_pickle_in_the_place_of_the_model_is_refused_and_not_run(tmp_path: Pat
         load_bundle(str(tmp_path / "b"))
 
     assert not mark.exists()
-    pickle.loads(trap)  # noqa: S301  the test's own: had it been unpickled, this would show
+    pickle.loads(trap)  # noqa: S301  the test's own pickle: shows that unpickling it would have been noticed
     assert mark.exists()
 
 
-def test_a_bundle_that_lists_a_pickle_is_refused(saved: Path) -> None:
+def test_a_bundle_that_lists_a_pickle_is_an_error(saved: Path) -> None:
     manifest = json.loads((saved / MANIFEST).read_text())
     (saved / "model.pkl").write_bytes(pickle.dumps({}))
     manifest["sha256"]["model.pkl"] = hashlib.sha256(pickle.dumps({})).hexdigest()
@@ -157,10 +157,10 @@ pickle.loads(pickle.dumps(ModelBundle))
     done = subprocess.run([sys.executable, "-c", script, str(saved)], capture_output=True, text=True, check=False)
 
     assert done.stdout.strip() == "(1,)"
-    assert "unpickled ('churn_platform.scoring.bundle', 'ModelBundle')" in done.stderr  # the watch was kept
+    assert "unpickled ('churn_platform.scoring.bundle', 'ModelBundle')" in done.stderr  # the audit hook was active
 
 
-def test_scoring_imports_nothing_heavy(saved: Path) -> None:
+def test_scoring_imports_nothing_that_is_slow_to_load(saved: Path) -> None:
     script = """
 import sys
 import numpy as np

@@ -67,7 +67,7 @@ def _translate_errors(what: str) -> Iterator[None]:
             raise MlflowLostError(f"MLflow no longer has {what}: {message}", remedy=LOST_REMEDY) from error
         raise MlflowError(
             f"MLflow failed on a request for {what}: {message}",
-            remedy="Check that MLflow is running ('churn status') and that MLFLOW_TRACKING_URI is right, then try again.",
+            remedy="Check that MLflow is running ('churn status') and that MLFLOW_TRACKING_URI is right; try again.",
         ) from error
 
 
@@ -228,8 +228,8 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
             found = client.get_model_version(name, str(version))
         if found.run_id != run_id:
             raise MlflowLostError(
-                f"Version {version} of model {name} belongs to run {found.run_id or 'none'} in MLflow, but to run {run_id} "
-                f"in model_versions: they are different models. The registry was replaced.",
+                f"Version {version} of model {name} belongs to run {found.run_id or 'none'} in MLflow, but to run "
+                f"{run_id} in model_versions: they are different models. The registry was replaced.",
                 remedy=LOST_REMEDY,
             )
 
