@@ -87,7 +87,7 @@ def tune(
 
     A trial runs five folds. In each, early stopping on a fifth of the fold's training rows finds the number of trees, a
     model with that many trees is trained on all of them, and the fold's held-out rows are scored once. The search
-    minimises the log loss: like ROC AUC it rewards a good ranking, and it rewards calibrated probabilities as well.
+    minimises the log loss, which rewards a good ranking, as ROC AUC does, and calibrated probabilities as well.
 
     Args:
         features: shape (n, 14), in the order of FEATURES, training split only.
@@ -100,7 +100,7 @@ def tune(
             sampler. An evaluation that holds rows back needs None: the committed ones were found on all training rows.
         storage: where the study is stored; None stores it nowhere.
         on_trial: called after each new trial.
-        limits: limits of the search.
+        limits: see SearchLimits.
 
     Returns:
         At most `trials` trials, the best first. They are the same whether or not the search was interrupted.
@@ -121,13 +121,7 @@ def tune(
             searched.enqueue_trial({name: first.as_dict()[name] for name in _space()})
         asked = searched.ask(_space())
         trial = _run_trial(done + 1, features, churned, asked.params, repeats, limits)
-        for name, value in {
-            "trees": trial.hyperparameters.trees,
-            "roc_auc": trial.roc_auc,
-            "brier": trial.brier,
-        }.items():
-            asked.set_user_attr(name, value)
-        searched.tell(asked, trial.log_loss)
+        _record(searched, asked, trial)
         on_trial(trial)
     completed = _completed(searched)[:trials]
     if not completed:
@@ -245,6 +239,14 @@ def _waiting(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     import optuna
 
     return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+
+
+def _record(study: optuna.Study, asked: optuna.Trial, trial: Trial) -> None:
+    """Store the result of a trial in the study, for `_from_record`."""
+    asked.set_user_attr("trees", trial.hyperparameters.trees)
+    asked.set_user_attr("roc_auc", trial.roc_auc)
+    asked.set_user_attr("brier", trial.brier)
+    study.tell(asked, trial.log_loss)
 
 
 def _from_record(number: int, trial: optuna.trial.FrozenTrial) -> Trial:

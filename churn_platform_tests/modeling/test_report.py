@@ -6,8 +6,8 @@ import pytest
 
 from churn_platform.features.columns import INPUT_COLUMNS, TARGET, columns_of
 from churn_platform.modeling.report import Report, make_report
-from churn_platform.orchestration.assets.curves import markdown
-from churn_platform.orchestration.assets.evaluation import charts, report_metadata
+from churn_platform.orchestration.assets.evaluation_metadata import charts, report_metadata
+from churn_platform.orchestration.assets.svg import markdown_image
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
@@ -60,7 +60,7 @@ def test_baselines_have_the_same_metrics(report: Report) -> None:
 
 def test_charts_are_short_enough_to_be_shown_inline(report: Report) -> None:
     for name, svg in charts(report).items():
-        assert len(markdown(svg, name)) < 1_000
+        assert len(markdown_image(svg, name)) < 1_000
     assert set(report_metadata(report)) >= {
         "roc",
         "reliability",

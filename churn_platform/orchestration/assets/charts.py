@@ -4,14 +4,15 @@ Dagster's UI shows images that are embedded in Markdown, but inline only if the 
 longer one is behind a link. So a chart is one image, and all bars of a colour are one path.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 import numpy as np
 from numpy.typing import NDArray
+
+from churn_platform.orchestration.assets.svg import LINE_COLOUR, TEXT_COLOUR, markdown_image
 
 MAX_CHARACTERS: Final = 999
 BINS: Final = 20
@@ -20,9 +21,6 @@ MAX_LABELS: Final = 6
 WIDTH: Final = 300
 HEIGHT: Final = 60
 LINE: Final = 14
-# Readable on the white of the light theme and on the near-black of the dark one.
-TEXT_COLOUR: Final = "#7b8494"
-BAR_COLOUR: Final = "#8f86e8"
 MARKED_COLOUR: Final = "#e0574f"
 
 
@@ -72,12 +70,10 @@ def markdown(chart: Chart, alt: str) -> str:
         chart: the chart.
         alt: text for those who cannot see it.
     """
-    text = _image(chart, alt)
-    return text if len(text) <= MAX_CHARACTERS else _image(Chart(chart.counts, [], chart.marked_from), alt)
-
-
-def _image(chart: Chart, alt: str) -> str:
-    return f"![{alt}](data:image/svg+xml;base64,{base64.b64encode(ET.tostring(_svg(chart))).decode()})"
+    image = markdown_image(_svg(chart), alt)
+    if len(image) <= MAX_CHARACTERS:
+        return image
+    return markdown_image(_svg(replace(chart, labels=[])), alt)
 
 
 def _svg(chart: Chart) -> ET.Element:
@@ -85,7 +81,7 @@ def _svg(chart: Chart) -> ET.Element:
     text = {"fill": TEXT_COLOUR, "font-family": "sans-serif", "font-size": "10"}
     svg = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, **text})
     split = len(chart.counts) if chart.marked_from is None else chart.marked_from
-    for colour, first, last in ((BAR_COLOUR, 0, split), (MARKED_COLOUR, split, len(chart.counts))):
+    for colour, first, last in ((LINE_COLOUR, 0, split), (MARKED_COLOUR, split, len(chart.counts))):
         if any(chart.counts[first:last]):
             ET.SubElement(svg, "path", {"fill": colour, "d": _outline(chart.counts, first, last)})
     ET.SubElement(svg, "path", {"d": f"M0 {HEIGHT}h{WIDTH}v1H0"})

@@ -1,15 +1,13 @@
 """Curves as small SVG images: one line in a unit square, with an optional diagonal. Pure; no Dagster."""
 
-import base64
 from collections.abc import Sequence
 from typing import Final
 from xml.etree import ElementTree as ET
 
+from churn_platform.orchestration.assets.svg import LINE_COLOUR, TEXT_COLOUR
+
 SIDE: Final = 160  # pixels
 MARGIN: Final = 14  # pixels, for one line of text
-# Readable on the white of the light theme and on the near-black of the dark one.
-TEXT_COLOUR: Final = "#7b8494"
-LINE_COLOUR: Final = "#8f86e8"
 
 
 def curve(points: Sequence[tuple[float, float]], *, title: str, diagonal: bool = True) -> str:
@@ -37,13 +35,3 @@ def curve(points: Sequence[tuple[float, float]], *, title: str, diagonal: bool =
     text = {"y": str(SIDE + MARGIN - 3), "font-size": "10", "stroke": "none", "fill": TEXT_COLOUR}
     ET.SubElement(svg, "text", text).text = title
     return ET.tostring(svg, encoding="unicode")
-
-
-def markdown(svg: str, alt: str) -> str:
-    """Return an image in Markdown.
-
-    Args:
-        svg: the image.
-        alt: text for those who cannot see it.
-    """
-    return f"![{alt}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"

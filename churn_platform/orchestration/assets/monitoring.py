@@ -31,6 +31,7 @@ from churn_platform.orchestration.assets.columns import (
 )
 from churn_platform.orchestration.assets.partition_checks import evaluations, partition_check
 from churn_platform.orchestration.assets.predictions import FRESH
+from churn_platform.orchestration.assets.svg import markdown_image
 from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table
 from churn_platform.orchestration.partitions import day_key, days, hour_key, hours
 from churn_platform.orchestration.resources.kafka import KafkaResource
@@ -573,7 +574,7 @@ def _reliability(counted: tuple[Counts, Tally] | None) -> Metadata:
     if counted is None:
         return {}
     svg = curves.curve(reliability(counted[0]), title="churn rate (up) by score")
-    return {"reliability": dg.MetadataValue.md(curves.markdown(svg, "Churn rate by score"))}
+    return {"reliability": dg.MetadataValue.md(markdown_image(svg, "Churn rate by score"))}
 
 
 def _live_checks(row: Mapping[str, Any] | None) -> list[dg.AssetCheckResult]:

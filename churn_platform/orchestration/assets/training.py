@@ -1,6 +1,6 @@
 """From features to the champion: train a model, evaluate it, and promote it if it is significantly better."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, TypedDict
@@ -19,32 +19,40 @@ from churn_platform.features.transform import FeatureTransform, assemble
 from churn_platform.files.artifacts import MODELS, join
 from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.modeling.comparison import Comparison
-from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.out_of_fold import OutOfFold
-from churn_platform.modeling.promotion import decide, promotion_rule
+from churn_platform.modeling.promotion import Decision, decide, promotion_rule
 from churn_platform.modeling.splitting import TEST, TRAIN, rows_of
 from churn_platform.modeling.trained_model import TrainedModel
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.drift import SCORE, Reference
-from churn_platform.orchestration.assets import evaluation as evaluation_metadata
+from churn_platform.orchestration.assets import evaluation_metadata
 from churn_platform.orchestration.assets.training_inputs import (
-    FILE_HASH,
     REVISION,
     TRAINING_SETTINGS,
     file_hash,
+    require_one_file,
+    require_same_rows,
     training_settings,
 )
 from churn_platform.orchestration.assets.ui_metadata import next_asset, significant
-from churn_platform.orchestration.resources.mlflow import MlflowLostError, MlflowRegistry, code_version, ending_run
+from churn_platform.orchestration.resources.mlflow import (
+    MlflowLostError,
+    MlflowRegistry,
+    RegisteredVersion,
+    code_version,
+    ending_run,
+)
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.scoring.costs import CallCosts
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:
+    import psycopg
+
     from churn_platform.modeling.training import Hyperparameters, TrainingResult
 
 APPLICATION = "churn training"
-OUT_OF_FOLD = "oof_"  # prefix of metrics out of fold on the training split; those without it are of the test split
 
 
 class Common(TypedDict):
@@ -98,7 +106,7 @@ def churn_model(
     from churn_platform.modeling import training
 
     rows = rows_of(train_test_split, TRAIN)
-    _require_one_file(train_features, train_test_split)
+    require_one_file(train_features, train_test_split)
     with ending_run():
         started = time.perf_counter()
         features, churned = assemble(columns_of(train_features, FEATURES)), train_features[TARGET].to_numpy()
@@ -108,23 +116,16 @@ def churn_model(
         trained = training.train(features, churned, hyperparameters, costs)
         seconds = time.perf_counter() - started
 
-        bundle = ModelBundle(
-            model=trained.model,
-            transform=FeatureTransform(feature_imputer, feature_encoder, feature_scaler),
-            threshold=trained.threshold,
-            metrics=trained.evaluation.as_dict(OUT_OF_FOLD),
-            code_version=code_version(),
-            data_hash=data_hash,
-            calibration=trained.calibration.calibration,
-            costs=costs,
-        )
+        transform = FeatureTransform(feature_imputer, feature_encoder, feature_scaler)
+        bundle = _bundle(trained, transform, data_hash=data_hash, costs=costs)
         reference = Reference.of({**columns_of(rows), SCORE: trained.out_of_fold})
         metrics = {**bundle.metrics, "threshold": bundle.threshold}
         mlflow.log_params({"trees": hyperparameters.trees, **hyperparameters.booster_parameters()})
         mlflow.log_param("hyperparameters_from", source)
         mlflow.log_metrics({**metrics, "training_time_seconds": seconds})
         mlflow.log_dict(reference.to_json(), "reference.json")
-        _log_details(mlflow, trained)
+        mlflow.log_dict(trained.calibration.tried, "calibration.json")
+        mlflow.log_dict(trained.importances, "feature_importances.json")
         run_id = mlflow.active_run().info.run_id
         version = _register(context, mlflow, bundle, rows, mlflow_registry, postgres)
 
@@ -150,16 +151,25 @@ def churn_model(
             REVISION: bundle.code_version,
             TRAINING_SETTINGS: training_settings(),
             **file_hash(rows),
-            "feature_importances": _importances(trained.importances),
+            "feature_importances": evaluation_metadata.importances_table(trained.importances),
             **next_asset("model_evaluation"),
         },
     )
 
 
-def _log_details(mlflow: ModuleType, trained: "TrainingResult") -> None:
-    """Log what the calibration was chosen from, and the importances, to the active MLflow run."""
-    mlflow.log_dict(trained.calibration.tried, "calibration.json")
-    mlflow.log_dict(trained.importances, "feature_importances.json")
+def _bundle(
+    trained: "TrainingResult", transform: FeatureTransform, *, data_hash: str, costs: CallCosts | None
+) -> ModelBundle:
+    return ModelBundle(
+        model=trained.model,
+        transform=transform,
+        threshold=trained.threshold,
+        metrics=trained.evaluation.as_dict(evaluation_metadata.OUT_OF_FOLD),
+        code_version=code_version(),
+        data_hash=data_hash,
+        calibration=trained.calibration.calibration,
+        costs=costs,
+    )
 
 
 def _register(
@@ -205,7 +215,7 @@ def model_evaluation(
 
     rows, train = rows_of(train_test_split, TEST), rows_of(train_test_split, TRAIN)
     challenger = load_bundle(churn_model.uri)
-    _require_same_rows(challenger, train)
+    require_same_rows(challenger, train)
     probabilities = challenger.score(columns_of(rows))
     challenger.require_same_scores(probabilities, assemble(columns_of(test_features, FEATURES)))
     evaluation = evaluate(rows[TARGET].to_numpy(), probabilities, threshold=challenger.threshold)
@@ -230,7 +240,7 @@ def model_evaluation(
         value=comparison,
         metadata={
             **significant(evaluation.as_dict()),
-            **_comparison_metadata(comparison),
+            **evaluation_metadata.comparison_metadata(comparison),
             **evaluation_metadata.report_metadata(report),
             "version": churn_model.version,
             "champion_version": "none" if champion is None else champion.version,
@@ -262,16 +272,7 @@ def champion_model(
     by_hand = mlflow_registry.champion_set_by_hand()
     with postgres.connect(APPLICATION) as connection:
         former = model_versions.champion(connection)
-        if by_hand is not None:  # a version without a bundle cannot score: this raises before anything changes
-            model_versions.of_run(connection, by_hand.version, by_hand.run_id)
-        model_versions.of_run(connection, model_evaluation.version, model_evaluation.run_id)
-        if former is not None and former.version == model_evaluation.champion_version:
-            model_versions.of_run(connection, former.version, model_evaluation.champion_run_id or "")
-        decision = decide(
-            model_evaluation,
-            champion_version=None if former is None else former.version,
-            set_by_hand=None if by_hand is None else by_hand.version,
-        )
+        decision = _decide(connection, model_evaluation, former, by_hand)
         champion = model_versions.promote(
             connection, decision.version, by="alias" if decision.adopted else "training", reason=decision.reason
         )
@@ -314,21 +315,27 @@ def champion_model(
     )
 
 
-def _require_same_rows(challenger: ModelBundle, train: pd.DataFrame) -> None:
-    """Check that the model was trained on the training split as it is now. Another one may overlap the test split.
+def _decide(
+    connection: "psycopg.Connection",
+    comparison: Comparison,
+    champion: model_versions.ModelVersion | None,
+    by_hand: RegisteredVersion | None,
+) -> Decision:
+    """Return who is to be champion, after checking that model_versions has the same versions as MLflow.
 
     Raises:
-        TrainingDataError: it was trained on other rows.
+        ModelVersionError: a version belongs to another run. It is raised before anything changes.
     """
-    from churn_platform.modeling.training import data_hash
-
-    current = data_hash(train[[*INPUT_COLUMNS, TARGET]])
-    if challenger.data_hash != current:
-        raise TrainingDataError(
-            f"churn_model was trained on rows with hash {challenger.data_hash}; the training split now has {current}: "
-            f"the data was prepared again after the training.",
-            remedy="Materialize churn_model again, then model_evaluation: run training_job.",
-        )
+    if by_hand is not None:
+        model_versions.of_run(connection, by_hand.version, by_hand.run_id)
+    model_versions.of_run(connection, comparison.version, comparison.run_id)
+    if champion is not None and champion.version == comparison.champion_version:
+        model_versions.of_run(connection, champion.version, comparison.champion_run_id or "")
+    return decide(
+        comparison,
+        champion_version=None if champion is None else champion.version,
+        set_by_hand=None if by_hand is None else by_hand.version,
+    )
 
 
 def _missing_in_mlflow(context: dg.AssetExecutionContext, *steps: Callable[[], None]) -> dict[str, str]:
@@ -344,21 +351,6 @@ def _missing_in_mlflow(context: dg.AssetExecutionContext, *steps: Callable[[], N
             context.log.warning(str(error))
             lost.append(error.problem)
     return {"missing_in_mlflow": " ".join(lost)} if lost else {}
-
-
-def _require_one_file(train_features: pd.DataFrame, train_test_split: pd.DataFrame) -> None:
-    """Check that both were made from the same customers file.
-
-    Raises:
-        TrainingDataError: one of them was made from another file since.
-    """
-    hashes = [file_hash(frame).get(FILE_HASH) for frame in (train_features, train_test_split)]
-    if None not in hashes and hashes[0] != hashes[1]:
-        raise TrainingDataError(
-            f"train_features come from the customers file with SHA-256 {hashes[0]}, train_test_split from the one with "
-            f"{hashes[1]}; training needs both from one file.",
-            remedy="Materialize the whole preparation group again: run data_preparation_job.",
-        )
 
 
 def _hyperparameters(
@@ -398,45 +390,3 @@ def _hyperparameters(
     source = f"trial {found[0].number} of {len(found)} of study {study}"
     context.log.info(f"Hyperparameters of {source}: {found[0].hyperparameters}")
     return found[0].hyperparameters, source
-
-
-def _comparison_metadata(comparison: Comparison) -> dict[str, float | dg.TableMetadataValue]:
-    """Return the out-of-fold metrics of both models and, if there is a champion, the gain over it."""
-    gain, value = comparison.gain, comparison.decision_value
-    challenger = significant(comparison.challenger.as_dict(OUT_OF_FOLD))
-    if gain is None or comparison.champion is None:
-        return {**challenger}
-    numbers = {
-        **comparison.champion.as_dict(f"champion_{OUT_OF_FOLD}"),
-        "gain_roc_auc": gain.auc,
-        "gain_low": gain.low,
-        "gain_high": gain.high,
-        **({} if value is None else {"decision_value": value.challenger, "champion_decision_value": value.champion}),
-    }
-    return {
-        **challenger,
-        **significant(numbers),
-        "gain_by_slice": dg.MetadataValue.table(
-            [dg.TableRecord({"slice": name, **significant({"gain": gain})}) for name, gain in gain.slices.items()],
-            schema=dg.TableSchema(
-                [
-                    dg.TableColumn("slice", "string", "Group of customers that is evaluated separately."),
-                    dg.TableColumn("gain", "float", "ROC AUC of the new model minus the champion's, out of fold."),
-                ]
-            ),
-        ),
-    }
-
-
-def _importances(shares: Mapping[str, float]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table(
-        records=[
-            dg.TableRecord({"feature": name, **significant({"share_of_gain": share})}) for name, share in shares.items()
-        ],
-        schema=dg.TableSchema(
-            columns=[
-                dg.TableColumn("feature", "string", "Name of the feature."),
-                dg.TableColumn("share_of_gain", "float", "Its share of the total gain of all splits, 0..1."),
-            ]
-        ),
-    )

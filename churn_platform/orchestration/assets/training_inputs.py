@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
+from churn_platform.features.columns import INPUT_COLUMNS, TARGET
+from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:  # the code server starts without pandas
     import pandas as pd
+
+    from churn_platform.scoring.bundle import ModelBundle
 
 FILE_HASH: Final = "sha256"
 """Name of metadata: SHA-256 of the customers file, from raw_customers to the model."""
@@ -31,6 +35,38 @@ def file_hash(frame: "pd.DataFrame") -> dict[str, str]:
     It is read from the frame, because the latest upstream materialization may belong to newer rows.
     """
     return {FILE_HASH: str(frame.attrs[FILE_HASH])} if FILE_HASH in frame.attrs else {}
+
+
+def require_one_file(train_features: "pd.DataFrame", train_test_split: "pd.DataFrame") -> None:
+    """Check that both were made from the same customers file.
+
+    Raises:
+        TrainingDataError: one of them was made from another file since.
+    """
+    hashes = [file_hash(frame).get(FILE_HASH) for frame in (train_features, train_test_split)]
+    if None not in hashes and hashes[0] != hashes[1]:
+        raise TrainingDataError(
+            f"train_features come from the customers file with SHA-256 {hashes[0]}, train_test_split from the one with "
+            f"{hashes[1]}; training needs both from one file.",
+            remedy="Materialize the whole preparation group again: run data_preparation_job.",
+        )
+
+
+def require_same_rows(challenger: "ModelBundle", train: "pd.DataFrame") -> None:
+    """Check that the model was trained on the training split as it is now. Another one may overlap the test split.
+
+    Raises:
+        TrainingDataError: it was trained on other rows.
+    """
+    from churn_platform.modeling.training import data_hash
+
+    current = data_hash(train[[*INPUT_COLUMNS, TARGET]])
+    if challenger.data_hash != current:
+        raise TrainingDataError(
+            f"churn_model was trained on rows with hash {challenger.data_hash}; the training split now has {current}: "
+            f"the data was prepared again after the training.",
+            remedy="Materialize churn_model again, then model_evaluation: run training_job.",
+        )
 
 
 def training_settings() -> str:

@@ -16,6 +16,7 @@ from churn_platform.database.batch_rows import RISK_BINS, BatchRows
 from churn_platform.database.ledger import Batch
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.batches import side_tables
+from churn_platform.orchestration.assets.svg import LINE_COLOUR
 from churn_platform.orchestration.assets.ui_metadata import distributions, preview, rows_table
 from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import settings
@@ -60,7 +61,7 @@ def test_bars_are_proportional_to_counts_and_rare_values_are_visible() -> None:
 def test_bars_from_a_threshold_on_have_the_second_colour() -> None:
     bars = bars_of(charts.markdown(charts.Chart([1, 1, 1], ["0", "1"], marked_from=2), ""))
 
-    assert [colour for colour, _ in bars] == [charts.BAR_COLOUR, charts.MARKED_COLOUR]
+    assert [colour for colour, _ in bars] == [LINE_COLOUR, charts.MARKED_COLOUR]
     assert bars[1][1].startswith(f"M{round(2 * charts.WIDTH / 3)} ")
 
 
