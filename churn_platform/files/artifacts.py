@@ -163,6 +163,6 @@ def release(root: str) -> None:
 
 
 def _s3() -> ObjectStore:
-    from churn_platform.files.s3 import store  # a model that MLflow serves reads files alone, and has no boto3
+    from churn_platform.files.s3 import store  # boto3 is slow to import, and local files do not need it
 
     return store()

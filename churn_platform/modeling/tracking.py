@@ -87,7 +87,7 @@ def signature() -> ModelSignature:
     from mlflow.types.schema import AnyType
 
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), name) for name in INPUT_COLUMNS]),  # type: ignore[no-untyped-call]  # MLflow's gap
+        inputs=Schema([ColSpec(AnyType(), name) for name in INPUT_COLUMNS]),  # type: ignore[no-untyped-call]  # MLflow's
         outputs=Schema([ColSpec(DataType.float, "probability"), ColSpec(DataType.long, "prediction")]),
     )
 

@@ -198,7 +198,7 @@ def fit(features: NDArray[np.float32], churned: NDArray[np.int64], hyperparamete
 
 
 def _importances(booster: xgboost.Booster) -> dict[str, float]:
-    gains = {name: float(gain) for name, gain in booster.get_score(importance_type="total_gain").items()}  # type: ignore[arg-type]
+    gains = {name: float(gain) for name, gain in booster.get_score(importance_type="total_gain").items()}  # type: ignore[arg-type]  # lists occur in multi-class models only
     total = sum(gains.values()) or 1.0
     shares = {name: gains.get(name, 0.0) / total for name in FEATURES}
     return dict(sorted(shares.items(), key=lambda share: -share[1]))

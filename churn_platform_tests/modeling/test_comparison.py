@@ -27,18 +27,19 @@ from churn_platform.scoring.exceptions import BundleIncompleteError
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
+# Outcome and score of up to 60 customers, one of whom at least has churned.
+OUTCOMES_AND_SCORES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60).filter(
+    lambda rows: any(churned for churned, _ in rows)
+)
+
 
 def f1(churned: NDArray[np.int64], predicted: NDArray[np.bool_]) -> float:
-    """F1 from its definition."""
+    """Return F1 by its definition."""
     return 2 * float((churned & predicted).sum()) / float(churned.sum() + predicted.sum())
 
 
 @settings(deadline=None)
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60).filter(
-        lambda rows: any(churned for churned, _ in rows)
-    )
-)
+@given(rows=OUTCOMES_AND_SCORES)
 def test_no_threshold_has_a_greater_f1_than_the_chosen_one(rows: list[tuple[int, int]]) -> None:
     churned = np.array([row[0] for row in rows])
     probabilities = np.array([row[1] for row in rows], np.float32) / np.float32(20)
@@ -85,16 +86,12 @@ def test_the_calibration_error_is_the_mean_distance_of_bins_from_the_churn_rate(
 
 
 def profit(churned: NDArray[np.int64], called: NDArray[np.bool_], costs: CallCosts) -> float:
-    """Profit from its definition."""
+    """Return the profit by its definition."""
     return float((churned & called).sum()) * costs.success_rate * costs.customer - float(called.sum()) * costs.call
 
 
 @settings(deadline=None)
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60).filter(
-        lambda rows: any(churned for churned, _ in rows)
-    )
-)
+@given(rows=OUTCOMES_AND_SCORES)
 def test_no_threshold_has_more_profit_than_the_one_chosen_by_cost(rows: list[tuple[int, int]]) -> None:
     churned = np.array([row[0] for row in rows])
     probabilities = np.array([row[1] for row in rows], np.float32) / np.float32(20)

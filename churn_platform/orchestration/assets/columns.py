@@ -262,7 +262,7 @@ def _drift(time: tuple[str, str, str, str]) -> Metadata:
         ("outside", "bigint", "Sampled predictions with a value that no training row has."),
         ("psi", "double precision", "Population stability index, from 0; 0.1 is a moderate shift, 0.25 a large one."),
         ("p_value", "double precision", "Of a chi-squared test of equal distributions, 0 to 1."),
-        ("verdict", "text", "stable, shifted, far, too few (to be judged) or no reference."),
+        ("verdict", "text", "stable, shifted, far, too few (to evaluate) or no reference."),
         ("missing_rate", "double precision", "Share of nulls, 0 to 1."),
         ("out_of_range_rate", "double precision", "outside as a share of sampled, 0 to 1."),
         ("version", "bigint", "Version of the hour (sum of the day's hours) that is included: see dirty_hours."),

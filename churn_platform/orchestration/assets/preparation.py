@@ -309,7 +309,7 @@ def _features_of(scaled_features: pd.DataFrame, split: str, *, followed_by: str)
 
 
 def _frame(columns: Columns, rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns, with outcome, split and `attrs` of the rows that they were made of. Shares what did not change."""
+    """Return the columns as a frame, with outcome, split and `attrs` of `rows`. Unchanged arrays are shared."""
     frame = pd.DataFrame({**columns, **{name: rows[name].to_numpy() for name in OUTCOME}}, copy=False)
     frame.attrs = dict(rows.attrs)
     return frame
