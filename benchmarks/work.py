@@ -16,6 +16,7 @@ from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform
+from churn_platform.model_store import save_bundle
 from churn_platform.modeling.training import data_hash, train
 from churn_platform.schema.generator import generate_customers
 from churn_platform.scoring.bundle import ModelBundle
@@ -49,7 +50,7 @@ def trained_bundle(folder: Path) -> str:
         data_hash=data_hash(rows),
         calibration=trained.calibration.calibration,
     )
-    bundle.save(str(folder))
+    save_bundle(bundle, str(folder))
     return str(folder)
 
 

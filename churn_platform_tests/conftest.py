@@ -19,6 +19,7 @@ from churn_platform.files import s3 as object_store
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
+from churn_platform.model_store import save_bundle
 from churn_platform.settings import settings
 from churn_platform.stream import run_session
 from churn_platform_tests.files.s3_server import BUCKET, Moto, Server, Versitygw, settings_of
@@ -153,7 +154,7 @@ def platform(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def bundle_uri(local_folder: Path) -> str:
     """A saved bundle."""
     uri = str(local_folder / "bundle")
-    small_bundle().save(uri)
+    save_bundle(small_bundle(), uri)
     return uri
 
 

@@ -16,12 +16,12 @@ from bytewax.testing import run_main
 
 from benchmarks.contenders.rows import encoded, insert, now, row_of, score
 from benchmarks.contenders.task import Task
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.model_store import load_bundle
 
 
 def flow_of(task: Task, connection: psycopg.Connection) -> Dataflow:
     """Events in, rows and predictions out."""
-    bundle = ModelBundle.load(task.bundle)
+    bundle = load_bundle(task.bundle)
 
     def process(messages: list[KafkaSourceMessage]) -> list[KafkaSinkMessage]:
         events = [json.loads(message.value) for message in messages]

@@ -10,7 +10,7 @@ from quixstreams.sinks import BatchingSink, SinkBatch
 
 from benchmarks.contenders.rows import encoded, insert, now, row_of, score
 from benchmarks.contenders.task import Task
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.model_store import load_bundle
 
 
 class PredictionSink(BatchingSink):
@@ -19,7 +19,7 @@ class PredictionSink(BatchingSink):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self._task = task
-        self._bundle = ModelBundle.load(task.bundle)
+        self._bundle = load_bundle(task.bundle)
 
     def setup(self) -> None:
         """Connect; called once, before the first batch."""

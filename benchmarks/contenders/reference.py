@@ -10,13 +10,13 @@ from confluent_kafka import Consumer, Producer
 
 from benchmarks.contenders.rows import encoded, insert, now, row_of, score
 from benchmarks.contenders.task import Task
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.model_store import load_bundle
 
 
 def main() -> None:
     """Read until nothing is left."""
     task = Task.from_arguments()
-    bundle = ModelBundle.load(task.bundle)
+    bundle = load_bundle(task.bundle)
     consumer = Consumer(
         {
             "bootstrap.servers": task.brokers,

@@ -22,7 +22,7 @@ from pyspark.sql import functions as f
 
 from benchmarks.contenders.rows import encoded, insert, now, row_of, score
 from benchmarks.contenders.task import Task
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.model_store import load_bundle
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -65,7 +65,7 @@ def main() -> None:
     spark.sparkContext.setLogLevel("ERROR")
 
     def scored(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        bundle = ModelBundle.load(task.bundle)
+        bundle = load_bundle(task.bundle)
         for frame in frames:
             events = [json.loads(value) for value in frame["value"]]
             scores, at = score(bundle, events), now()

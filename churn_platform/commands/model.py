@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from churn_platform.database.model_versions import ModelVersion
-    from churn_platform.modeling.candidates import Comparison
+    from churn_platform.modeling.comparison import Comparison
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -99,9 +99,10 @@ def compare(
     from churn_platform.database import model_versions
     from churn_platform.files.artifacts import join, read_bytes
     from churn_platform.files.parquet import from_parquet
-    from churn_platform.modeling.comparison import Contender, promotion_rule
-    from churn_platform.modeling.comparison import compare as compare_versions
+    from churn_platform.modeling.comparison import compare as compare_models
+    from churn_platform.modeling.promotion import promotion_rule
     from churn_platform.modeling.splitting import TRAIN, rows_of
+    from churn_platform.modeling.trained_model import TrainedModel
     from churn_platform.settings import settings
 
     with report_errors(), ProgressReporter("Comparing"):
@@ -113,10 +114,10 @@ def compare(
                 "There is no champion to compare with.", remedy="Name a second version, or 'churn model promote' one."
             )
         split = from_parquet(read_bytes(join(settings().artifacts, "assets", "train_test_split.parquet")))
-        comparison = compare_versions(
+        comparison = compare_models(
             rows_of(split, TRAIN),
-            Contender(new.version, new.run_id, new.uri),
-            Contender(old.version, old.run_id, old.uri),
+            TrainedModel(new.version, new.run_id, new.uri),
+            TrainedModel(old.version, old.run_id, old.uri),
             promotion_rule(settings()),
         )
     if as_json:
@@ -201,7 +202,7 @@ def _comparison_table(comparison: "Comparison") -> Table:
     for title in (f"version {comparison.version}", f"version {comparison.champion_version}"):
         table.add_column(title, justify="right")
     champion = {} if comparison.champion is None else comparison.champion.as_dict()
-    for name, value in comparison.candidate.as_dict().items():
+    for name, value in comparison.challenger.as_dict().items():
         table.add_row(name, f"{value:.4f}", f"{champion[name]:.4f}" if name in champion else "")
     for name, gain in ({} if comparison.gain is None else comparison.gain.slices).items():
         table.add_row(f"ROC AUC, {name}", f"{gain:+.4f}", "")

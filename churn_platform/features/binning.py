@@ -1,4 +1,4 @@
-"""Credit score bands. Pure."""
+"""Credit score bands. Pure; no I/O."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ BAND_NAMES = ("Poor", "Fair", "Good", "Very Good", "Excellent")
 
 
 def credit_score_band(scores: NDArray[Any]) -> NDArray[np.int8]:
-    """Ordinal band of each credit score: 0 Poor, 1 Fair, 2 Good, 3 Very Good, 4 Excellent.
+    """Return the ordinal band of each credit score: 0 Poor, 1 Fair, 2 Good, 3 Very Good, 4 Excellent.
 
     Args:
         scores: shape (n,), points on the 300-900 scale, no nulls.
@@ -26,9 +26,9 @@ def credit_score_band(scores: NDArray[Any]) -> NDArray[np.int8]:
 
 
 def add_credit_score_band(columns: Columns) -> dict[str, NDArray[Any]]:
-    """The columns and CreditScoreBins beside them.
+    """Return the columns and, in addition, CreditScoreBins.
 
     Raises:
-        MissingColumnError: there is no CreditScore.
+        MissingColumnError: CreditScore is missing.
     """
     return {**columns, BAND_COLUMN: credit_score_band(column(columns, "CreditScore"))}

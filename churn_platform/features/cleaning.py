@@ -1,4 +1,4 @@
-"""From the raw file to typed customers with a known Gender; nothing is imputed here. Pure."""
+"""From raw customers to typed ones with a known Gender. Nothing is imputed here. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-FRACTIONAL_COLUMNS = ("Age", "Balance", "EstimatedSalary")  # Age is whole years, but float64 so that it can be null
+FRACTIONAL_COLUMNS = ("Age", "Balance", "EstimatedSalary")  # Age is in whole years, but float64 because it can be null
 
 
 def clean(raw: pd.DataFrame) -> pd.DataFrame:
-    """Customers whose Gender is known, with one dtype per column whatever the file happened to hold.
+    """Return the customers whose Gender is known, with the same dtypes whatever the file contained.
 
-    A null Gender drops the row: the encoder would otherwise need a third category that the stream never sends.
-    Every other null stays null, for the imputer.
+    Rows with a null Gender are dropped: the encoder would need a third category, which the stream never sends. All
+    other nulls stay, for the imputer.
 
     Args:
-        raw: one row per customer, as `read_customers` gives it.
+        raw: one row per customer, as `read_customers` returns them.
 
     Returns:
-        The same columns and `attrs`, and a fresh index 0..n-1. Whole numbers are int64 (float64 where a null is among
-        them), Age, Balance and EstimatedSalary float64, Geography and Gender object (str or None).
+        The same columns and `attrs`, with a new index 0..n-1. Whole numbers are int64 (float64 if the column has
+        nulls), Age, Balance and EstimatedSalary float64, Geography and Gender object (str or None).
 
     Raises:
-        MissingColumnError: a column is not there.
+        MissingColumnError: a column is missing.
     """
     import pandas as pd
 
-    columns_of(raw, (*NUMERIC_COLUMNS, *CATEGORICAL_COLUMNS, TARGET))  # raises when one is not there
+    columns_of(raw, (*NUMERIC_COLUMNS, *CATEGORICAL_COLUMNS, TARGET))  # raises if one is missing
     known = raw["Gender"].notna().to_numpy()
-    # Column by column: with a frame of its own for each step, ten million customers take three times the memory.
+    # Column by column: a frame for each step would take three times the memory for ten million customers.
     cleaned = pd.DataFrame({str(name): _typed(str(name), values[known]) for name, values in raw.items()}, copy=False)
     cleaned.attrs = dict(raw.attrs)
     return cleaned
 
 
 def _typed(name: str, values: pd.Series) -> NDArray[Any]:
-    """One column with the dtype that every step expects; a column that none reads keeps its own."""
+    """Return one column with the dtype that every step expects. Columns that no step reads keep their dtype."""
     if name in CATEGORICAL_COLUMNS:
         return values.astype(object).mask(values.isna(), other=None).to_numpy()
     if name in (*NUMERIC_COLUMNS, TARGET):

@@ -1,4 +1,4 @@
-"""Names of the raw columns and of the features, in their fixed orders, and how a batch of columns is passed. Pure."""
+"""Names of the raw columns and the features, in their fixed order, and the type of a batch of columns. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from churn_platform.features.exceptions import MissingColumnError
 
-if TYPE_CHECKING:  # scoring never needs pandas, and importing it takes longer than loading a model
+if TYPE_CHECKING:  # scoring needs no pandas, and importing it takes longer than loading a model
     import pandas as pd
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
-"""Column name -> values, every array of shape (n,). Numbers have a numeric dtype; categories are object or str."""
+"""Column name -> values, all arrays of shape (n,). Numbers have a numeric dtype, categories object or str."""
 
 NUMERIC_COLUMNS = (
     "CreditScore",
@@ -28,7 +28,7 @@ NUMERIC_COLUMNS = (
 )
 CATEGORICAL_COLUMNS = ("Geography", "Gender")
 INPUT_COLUMNS = (*NUMERIC_COLUMNS, *CATEGORICAL_COLUMNS)
-"""The raw columns that features are made of; names and ids feed none."""
+"""The raw columns that features are made of. Names and ids are not among them."""
 
 BAND_COLUMN = "CreditScoreBins"
 TARGET = "Exited"
@@ -46,7 +46,7 @@ FEATURES = (
 
 
 def column(columns: Columns, name: str) -> NDArray[Any]:
-    """The values of one column.
+    """Return the values of one column.
 
     Raises:
         MissingColumnError: there is no such column.
@@ -55,13 +55,13 @@ def column(columns: Columns, name: str) -> NDArray[Any]:
         return columns[name]
     except KeyError:
         raise MissingColumnError(
-            f"Column {name!r} is missing: the features need {', '.join(INPUT_COLUMNS)}, but got {', '.join(columns)}. "
-            f"Add the column; a value that is not known may be null (NaN) where it is a number."
+            f"Column {name!r} is missing: the features need {', '.join(INPUT_COLUMNS)}, but got {', '.join(columns)}.",
+            remedy="Add the column. Unknown numbers may be null (NaN).",
         ) from None
 
 
 def columns_of(frame: pd.DataFrame, names: tuple[str, ...] = INPUT_COLUMNS) -> dict[str, NDArray[Any]]:
-    """The named columns of a frame as arrays of shape (n,), by default those that features are made of.
+    """Return columns of a frame as arrays of shape (n,), by default those that features are made of.
 
     Raises:
         MissingColumnError: the frame lacks one of them.
@@ -71,7 +71,7 @@ def columns_of(frame: pd.DataFrame, names: tuple[str, ...] = INPUT_COLUMNS) -> d
 
 
 def is_null(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """True where a value is missing: NaN in numbers, None or NaN in objects. Shape (n,), as `values`."""
+    """Return whether each value is missing: NaN in numbers, None or NaN in objects. Shape (n,), as `values`."""
     if values.dtype.kind == "O":
         missing: NDArray[np.bool_] = (values == None) | (values != values)  # noqa: E711  elementwise, unlike `is`
     elif values.dtype.kind == "f":

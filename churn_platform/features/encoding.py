@@ -1,4 +1,4 @@
-"""Categories as columns of 0 and 1, one per category. Pure."""
+"""One-hot encoding: categories as columns of 0 and 1, one per category. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENCODING_TYPE = "one_hot"
 
 @dataclass(frozen=True)
 class OneHotEncoder:
-    """The categories of each column, alphabetical.
+    """The categories of each column, in alphabetical order.
 
     Attributes:
         categories: column -> its categories, in the order of the binary columns.
@@ -31,28 +31,31 @@ class OneHotEncoder:
 
     @property
     def binary_columns(self) -> dict[str, tuple[str, ...]]:
-        """Column -> the columns that replace it, such as Geography -> Geography_France, Geography_Germany, ..."""
+        """Column -> the binary columns that replace it, such as Gender -> Gender_Female, Gender_Male."""
         return {
             name: tuple(f"{name}_{category}" for category in categories) for name, categories in self.categories.items()
         }
 
     @classmethod
     def fit(cls, frame: pd.DataFrame) -> OneHotEncoder:
-        """The categories found in the rows given, which are to be the training split's, nulls aside.
+        """Return an encoder of the categories in these rows. Nulls are ignored.
+
+        Args:
+            frame: rows of the training split only.
 
         Raises:
-            MissingColumnError: a column is not there.
+            MissingColumnError: a column is missing.
         """
         columns = columns_of(frame, CATEGORICAL_COLUMNS)
         known = {name: values[~is_null(values)] for name, values in columns.items()}
         return cls({name: tuple(sorted({str(value) for value in values})) for name, values in known.items()})
 
     def encode(self, columns: Columns) -> dict[str, NDArray[Any]]:
-        """The columns with each categorical one replaced by its binary columns (int8, 0 or 1).
+        """Return the columns with each categorical one replaced by its binary columns (int8, 0 or 1).
 
         Raises:
-            MissingColumnError: a fitted column is not there.
-            UnknownCategoryError: a value is none of the fitted categories.
+            MissingColumnError: a fitted column is missing.
+            UnknownCategoryError: a value is not one of the fitted categories.
         """
         encoded = {name: values for name, values in columns.items() if name not in self.categories}
         for name, binary_columns in self.binary_columns.items():
@@ -68,12 +71,12 @@ class OneHotEncoder:
         except KeyError:
             row = next(row for row, value in enumerate(values.tolist()) if value not in code_of)
             raise UnknownCategoryError(
-                f"{name} of row {row} is {values[row]!r}, expected one of {', '.join(self.categories[name])}. "
-                f"Correct the row, or train a model on rows that have this category."
+                f"{name} of row {row} is {values[row]!r}, expected one of {', '.join(self.categories[name])}.",
+                remedy="Correct the row, or train a model on rows that have this category.",
             ) from None
 
     def to_json(self) -> str:
-        """JSON with `encoding_type` ("one_hot"), `categories` and `binary_columns`, the latter two by column."""
+        """Return JSON with `encoding_type` ("one_hot"), `categories` and `binary_columns`, the latter two by column."""
         document = {
             "encoding_type": ENCODING_TYPE,
             "categories": dict(self.categories),
@@ -83,25 +86,26 @@ class OneHotEncoder:
 
     @classmethod
     def from_json(cls, text: str) -> OneHotEncoder:
-        """The encoder that `to_json` wrote.
+        """Return the encoder that `to_json` wrote.
 
         Raises:
-            MetadataError: the JSON is not such an encoder's.
+            MetadataError: the JSON does not describe a one-hot encoder.
         """
         try:
             document = json.loads(text)
             encoder = cls({str(name): tuple(values) for name, values in document["categories"].items()})
             binary_columns = {name: tuple(values) for name, values in document["binary_columns"].items()}
-            readable = document["encoding_type"] == ENCODING_TYPE and binary_columns == encoder.binary_columns
+            expected = document["encoding_type"] == ENCODING_TYPE and binary_columns == encoder.binary_columns
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MetadataError(_not_an_encoder(text, repr(error))) from error
-        if not readable:
-            raise MetadataError(_not_an_encoder(text, "its encoding_type or binary_columns differ"))
+            raise _not_an_encoder(text, repr(error)) from error
+        if not expected:
+            raise _not_an_encoder(text, "another encoding_type, or binary_columns of other names")
         return encoder
 
 
-def _not_an_encoder(text: str, reason: str) -> str:
-    return (
-        f"This is not a one-hot encoder's JSON ({reason}): expected 'encoding_type' {ENCODING_TYPE!r}, 'categories' "
-        f"and 'binary_columns' named column_category, got {text[:200]!r}. Materialize feature_encoder again."
+def _not_an_encoder(text: str, reason: str) -> MetadataError:
+    return MetadataError(
+        f"This is not the JSON of a one-hot encoder ({reason}): expected 'encoding_type' {ENCODING_TYPE!r}, "
+        f"'categories' and 'binary_columns' named column_category, got {text[:200]!r}.",
+        remedy="Materialize feature_encoder again.",
     )

@@ -1,17 +1,19 @@
-"""What can go wrong between a raw row and its features."""
+"""Errors between a raw row and its features."""
+
+from churn_platform.errors import PlatformError
 
 
-class FeatureError(Exception):
-    """A raw row, or a fitted step, that cannot give the features."""
+class FeatureError(PlatformError):
+    """A raw row has no features, or a fitted step cannot make them."""
 
 
 class MissingColumnError(FeatureError):
-    """A column that a step reads is not there."""
+    """A column that a step reads is missing."""
 
 
 class UnknownCategoryError(FeatureError):
-    """A category that the encoder was not fitted on, or a null where none can be imputed."""
+    """A value is not one of the categories that the encoder was fitted on, or is a null that is not imputed."""
 
 
 class MetadataError(FeatureError):
-    """A fitted step's JSON, or its values, are not what this version of the platform reads."""
+    """The JSON of a fitted step, or its values, are not what this version of the platform expects."""

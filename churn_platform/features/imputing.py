@@ -1,4 +1,4 @@
-"""Values for what is not known, fitted on the training split. Pure."""
+"""Replacing missing values, by medians and modes of the training split. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from churn_platform.features.exceptions import MetadataError
 if TYPE_CHECKING:
     import pandas as pd
 
-MODE_COLUMNS = ("Geography",)  # not Gender: cleaning drops a row without one, so that none may be invented in scoring
+MODE_COLUMNS = ("Geography",)  # not Gender: training drops rows without one, so scoring must not invent one
 
 
 @dataclass(frozen=True)
 class Imputer:
-    """Median of each numeric column, mode of each category that may be null.
+    """The median of each numeric column and the mode of each category that may be null.
 
     Attributes:
         medians: column -> value, in the column's own unit.
-        modes: column -> most frequent category; the first in the alphabet of several equally frequent ones.
+        modes: column -> most frequent category; of equally frequent ones, the first in alphabetical order.
     """
 
     medians: Mapping[str, float]
@@ -34,11 +34,14 @@ class Imputer:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame) -> Imputer:
-        """Medians and modes of the rows given, which are to be the training split's and no others.
+        """Return an imputer with the medians and modes of these rows.
+
+        Args:
+            frame: rows of the training split only.
 
         Raises:
-            MissingColumnError: a column is not there.
-            MetadataError: a column holds nothing but nulls.
+            MissingColumnError: a column is missing.
+            MetadataError: a column has only nulls.
         """
         columns = columns_of(frame, (*NUMERIC_COLUMNS, *MODE_COLUMNS))
         return cls(
@@ -47,10 +50,10 @@ class Imputer:
         )
 
     def impute(self, columns: Columns) -> dict[str, NDArray[Any]]:
-        """The columns with every null of a fitted one replaced; a column without nulls keeps its array and dtype.
+        """Return the columns with the nulls of fitted columns replaced. Others keep their array and dtype.
 
         Raises:
-            MissingColumnError: a fitted column is not there.
+            MissingColumnError: a fitted column is missing.
         """
         imputed = dict(columns)
         values_for_null: dict[str, float | str] = {**self.medians, **self.modes}
@@ -58,22 +61,22 @@ class Imputer:
             values = column(columns, name)
             missing = is_null(values)
             if missing.any():
-                # a copy, in float64 for numbers: a median may be finer than the column's own float32
+                # a copy, numbers in float64: a median may not be exact in the column's float32
                 imputed[name] = values.astype(np.float64 if values.dtype.kind == "f" else object)
                 imputed[name][missing] = value
         return imputed
 
     def to_json(self) -> str:
-        """JSON with `strategy`, `medians` and `modes`."""
+        """Return JSON with `strategy`, `medians` and `modes`."""
         document = {"strategy": "median_and_mode", "medians": dict(self.medians), "modes": dict(self.modes)}
         return json.dumps(document, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Imputer:
-        """The imputer that `to_json` wrote.
+        """Return the imputer that `to_json` wrote.
 
         Raises:
-            MetadataError: the JSON is not an imputer's.
+            MetadataError: the JSON does not describe an imputer.
         """
         try:
             document = json.loads(text)
@@ -83,23 +86,23 @@ class Imputer:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MetadataError(
-                f"This is not an imputer's JSON ({error!r}): expected 'medians' and 'modes', got {text[:200]!r}. "
-                f"Materialize feature_imputer again."
+                f"This is not the JSON of an imputer ({error!r}): expected 'medians' and 'modes', got {text[:200]!r}.",
+                remedy="Materialize feature_imputer again.",
             ) from error
 
 
 def _known(name: str, columns: Columns) -> NDArray[Any]:
-    """A column's values that are not null.
+    """Return the values of a column that are not null.
 
     Raises:
-        MetadataError: there is none.
+        MetadataError: all of them are null.
     """
     values = columns[name]
     known = values[~is_null(values)]
     if len(known) == 0:
         raise MetadataError(
-            f"Column {name!r} is null in all {len(values)} training rows, so it has no median or mode. "
-            f"Check the raw file: at least one row needs a value."
+            f"Column {name!r} is null in all {len(values)} training rows, so it has no median or mode.",
+            remedy="Check the customers file: at least one row needs a value.",
         )
     return known
 

@@ -1,4 +1,4 @@
-"""Amounts and ages on a scale of 0 to 1. Pure."""
+"""Min-max scaling of amounts and ages to 0..1. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -23,52 +23,55 @@ FRAMEWORK = "numpy"
 
 @dataclass(frozen=True)
 class MinMaxScaler:
-    """Least and greatest value of each scaled column.
+    """The minimum and maximum of each scaled column.
 
     Attributes:
-        ranges: column -> (least, greatest), in the column's own unit: Balance and EstimatedSalary euros, Age years.
+        ranges: column -> (minimum, maximum), in the column's own unit: Balance and EstimatedSalary euros, Age years.
     """
 
     ranges: Mapping[str, tuple[float, float]]
 
     @classmethod
     def fit(cls, frame: pd.DataFrame) -> MinMaxScaler:
-        """The ranges of the rows given, which are to be the training split's, imputed, and no others.
+        """Return a scaler with the ranges of these rows.
+
+        Args:
+            frame: imputed rows of the training split only.
 
         Raises:
-            MissingColumnError: a column is not there.
-            MetadataError: a column has one value only, so that it has no scale.
+            MissingColumnError: a column is missing.
+            MetadataError: a column has only one value, so it cannot be scaled.
         """
         columns = columns_of(frame, COLUMNS_TO_SCALE)
         return cls({name: (float(np.nanmin(values)), float(np.nanmax(values))) for name, values in columns.items()})
 
     def __post_init__(self) -> None:
-        for name, (least, greatest) in self.ranges.items():
-            if not least < greatest:
+        for name, (minimum, maximum) in self.ranges.items():
+            if not minimum < maximum:
                 raise MetadataError(
-                    f"{name} lies in {least}..{greatest}, expected a range wider than nothing. "
-                    f"Check the column in the raw file: a constant cannot be scaled."
+                    f"{name} has the range {minimum}..{maximum}, expected two different values.",
+                    remedy="Check the column in the customers file: a constant cannot be scaled.",
                 )
 
     def scale(self, columns: Columns) -> dict[str, NDArray[Any]]:
-        """The columns with each fitted one as (value - least) / (greatest - least), float64.
+        """Return the columns with each fitted one as (value - minimum) / (maximum - minimum), float64.
 
-        A value beyond the fitted range lies outside 0..1 and is not clipped: the trees read its order, not its size.
+        Values beyond the fitted range are outside 0..1 and are not clipped: trees depend on order, not on size.
 
         Raises:
-            MissingColumnError: a fitted column is not there.
+            MissingColumnError: a fitted column is missing.
         """
         scaled = dict(columns)
-        for name, (least, greatest) in self.ranges.items():
-            scaled[name] = (column(columns, name).astype(np.float64) - least) / (greatest - least)
+        for name, (minimum, maximum) in self.ranges.items():
+            scaled[name] = (column(columns, name).astype(np.float64) - minimum) / (maximum - minimum)
         return scaled
 
     def to_json(self) -> str:
-        """JSON with `columns_to_scale`, `data_min` and `data_max` (in the same order), `scaling_type`, `framework`."""
+        """Return JSON with `columns_to_scale`, `data_min`, `data_max`, `scaling_type` and `framework`."""
         document = {
             "columns_to_scale": list(self.ranges),
-            "data_min": [least for least, _ in self.ranges.values()],
-            "data_max": [greatest for _, greatest in self.ranges.values()],
+            "data_min": [minimum for minimum, _ in self.ranges.values()],
+            "data_max": [maximum for _, maximum in self.ranges.values()],
             "scaling_type": SCALING_TYPE,
             "framework": FRAMEWORK,
         }
@@ -76,28 +79,28 @@ class MinMaxScaler:
 
     @classmethod
     def from_json(cls, text: str) -> MinMaxScaler:
-        """The scaler that `to_json` wrote.
+        """Return the scaler that `to_json` wrote.
 
         Raises:
-            MetadataError: the JSON is not such a scaler's.
+            MetadataError: the JSON does not describe a min-max scaler.
         """
         try:
             document = json.loads(text)
-            names, least, greatest = document["columns_to_scale"], document["data_min"], document["data_max"]
-            readable = document["scaling_type"] == SCALING_TYPE
+            names, minima, maxima = document["columns_to_scale"], document["data_min"], document["data_max"]
+            expected = document["scaling_type"] == SCALING_TYPE
             ranges = {
-                str(name): (float(low), float(high)) for name, low, high in zip(names, least, greatest, strict=True)
+                str(name): (float(low), float(high)) for name, low, high in zip(names, minima, maxima, strict=True)
             }
         except (ValueError, KeyError, TypeError) as error:
-            raise MetadataError(_not_a_scaler(text, repr(error))) from error
-        if not readable:
-            raise MetadataError(_not_a_scaler(text, "its scaling_type differs"))
+            raise _not_a_scaler(text, repr(error)) from error
+        if not expected:
+            raise _not_a_scaler(text, "another scaling_type")
         return cls(ranges)
 
 
-def _not_a_scaler(text: str, reason: str) -> str:
-    return (
-        f"This is not a min-max scaler's JSON ({reason}): expected 'scaling_type' {SCALING_TYPE!r} and "
-        f"'columns_to_scale', 'data_min' and 'data_max' of one length, got {text[:200]!r}. "
-        f"Materialize feature_scaler again."
+def _not_a_scaler(text: str, reason: str) -> MetadataError:
+    return MetadataError(
+        f"This is not the JSON of a min-max scaler ({reason}): expected 'scaling_type' {SCALING_TYPE!r} and "
+        f"'columns_to_scale', 'data_min' and 'data_max' of one length, got {text[:200]!r}.",
+        remedy="Materialize feature_scaler again.",
     )

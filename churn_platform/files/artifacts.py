@@ -57,7 +57,8 @@ def read_bytes(uri: str) -> bytes:
         return Path(uri).read_bytes()
     except FileNotFoundError as error:
         raise ArtifactNotFoundError(
-            f"There is no file {uri}. Materialize the asset that writes it, or set CHURN_ARTIFACTS to where it is."
+            f"There is no file {uri}.",
+            remedy="Materialize the asset that writes it, or set CHURN_ARTIFACTS to the folder that has it.",
         ) from error
 
 
@@ -162,6 +163,6 @@ def release(root: str) -> None:
 
 
 def _s3() -> ObjectStore:
-    from churn_platform.files.s3 import store  # a model that MLflow serves reads files alone, and has no boto3
+    from churn_platform.files.s3 import store  # boto3 is slow to import, and local files do not need it
 
     return store()

@@ -1,24 +1,26 @@
-"""What can go wrong with the files of the artifacts root."""
+"""Errors of the files below the artifacts root."""
+
+from churn_platform.errors import PlatformError
 
 
-class ArtifactNotFoundError(FileNotFoundError):
-    """A file that should be under the artifacts root is not there."""
+class ArtifactNotFoundError(PlatformError, FileNotFoundError):
+    """A file that should be below the artifacts root does not exist."""
 
 
-class ArtifactStoreError(OSError):
-    """The S3 server refuses, or is not to be reached. Its text says first what to do about it."""
+class ArtifactStoreError(PlatformError, OSError):
+    """The S3 server refuses a request, or cannot be reached. Its text starts with the remedy, because
+    the problem ends with the server's own message, which may be long."""
 
     def __init__(self, problem: str, *, remedy: str) -> None:
-        """Name the problem and the way out.
+        """Take the problem and the remedy.
 
         Args:
-            problem: the address that was asked for, and what came of it.
+            problem: the address, and what happened.
             remedy: what to do about it.
         """
-        super().__init__(f"{remedy} {problem}")
-        self.problem = problem
-        self.remedy = remedy
+        super().__init__(problem, remedy=remedy)
+        self.args = (f"{remedy} {problem}",)
 
 
 class ArtifactStoreUnreachableError(ArtifactStoreError):
-    """No S3 server answers, or what answers has a fault of its own: the same may work later."""
+    """No S3 server answers, or the server has an internal error. The same request may succeed later."""

@@ -287,7 +287,8 @@ class ObjectStore:
         code = error.response["Error"].get("Code", "")
         if code == "NoSuchKey":
             return ArtifactNotFoundError(
-                f"There is no file {uri}. Materialize the asset that writes it, or set CHURN_ARTIFACTS to where it is."
+                f"There is no file {uri}.",
+                remedy="Materialize the asset that writes it, or set CHURN_ARTIFACTS to the folder that has it.",
             )
         status = error.response["ResponseMetadata"].get("HTTPStatusCode")
         message = error.response["Error"].get("Message", "")

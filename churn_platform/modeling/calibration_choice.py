@@ -1,4 +1,4 @@
-"""Choosing a calibration, only where it helps. Pure."""
+"""Choosing a calibration, or none where it does not help. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from churn_platform.modeling.evaluation import brier_score, expected_calibration
 from churn_platform.scoring.calibration import Calibration, Isotonic, Platt, log_odds, name_of
 
 FOLDS: Final = 5
-# One-sided 95 % of a normal distribution: the mean of thousands of differences is one.
+# One-sided 95 % quantile of the normal distribution, which the mean of thousands of differences follows.
 _STANDARD_ERRORS: Final = 1.645
 
 
 @dataclass(frozen=True)
 class CalibrationChoice:
-    """What was tried and what was taken.
+    """The chosen calibration and the alternatives.
 
     Attributes:
-        calibration: fitted on all rows; None: the model's own probabilities are as good or better.
-        probabilities: shape (n,), P(churn) as it is to be judged: calibrated by rows of other folds, or as it was.
-        tried: method -> {"brier", "ece"} out of fold, "none" among them.
+        calibration: fitted on all rows; None if the model's own probabilities are as good or better.
+        probabilities: shape (n,), P(churn) to evaluate: calibrated on other folds, or unchanged.
+        tried: method, including "none" -> {"brier", "ece"} out of fold.
     """
 
     calibration: Calibration | None
@@ -33,41 +33,41 @@ class CalibrationChoice:
 
     @property
     def name(self) -> str:
-        """none, platt or isotonic."""
+        """Name of the method: none, platt or isotonic."""
         return "none" if self.calibration is None else name_of(self.calibration)
 
 
 def choose_calibration(
     churned: NDArray[np.integer], out_of_fold: NDArray[np.float32], *, seed: int
 ) -> CalibrationChoice:
-    """The calibration that helps most, or none.
+    """Return the calibration that helps most, or none.
 
-    Each method is fitted on four fifths of the out-of-fold probabilities and judged on the last one, in turn. It helps
-    when its Brier score is lower by more than chance (1.645 standard errors of the paired differences) and its expected
-    calibration error is no greater. Of those that help, the one with the lower Brier score is taken.
+    Each method is fitted on four fifths of the out-of-fold probabilities and evaluated on the last one, in turn. It
+    helps if its Brier score is significantly lower (by 1.645 standard errors of the paired differences) and its
+    expected calibration error is not higher. Of those that help, the one with the lowest Brier score is chosen.
 
     Args:
         churned: shape (n,), 0 or 1.
         out_of_fold: shape (n,), P(churn) of each row by a model that has not seen it.
-        seed: of the folds.
+        seed: seed of the folds.
     """
-    judged = {name: _cross_fitted(fit, churned, out_of_fold, seed) for name, fit in _METHODS.items()}
+    calibrated = {name: _cross_fitted(fit, churned, out_of_fold, seed) for name, fit in _METHODS.items()}
     tried = {
         name: {
             "brier": brier_score(churned, probabilities),
             "ece": expected_calibration_error(churned, probabilities),
         }
-        for name, probabilities in {"none": out_of_fold, **judged}.items()
+        for name, probabilities in {"none": out_of_fold, **calibrated}.items()
     }
     helpful = [
         name
-        for name, probabilities in judged.items()
-        if _better_than_chance(churned, out_of_fold, probabilities) and tried[name]["ece"] <= tried["none"]["ece"]
+        for name, probabilities in calibrated.items()
+        if _significantly_better(churned, out_of_fold, probabilities) and tried[name]["ece"] <= tried["none"]["ece"]
     ]
     if not helpful:
         return CalibrationChoice(None, out_of_fold, tried)
     best = min(helpful, key=lambda name: tried[name]["brier"])
-    return CalibrationChoice(_METHODS[best](churned, out_of_fold), judged[best], tried)
+    return CalibrationChoice(_METHODS[best](churned, out_of_fold), calibrated[best], tried)
 
 
 def _fit_platt(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> Platt:
@@ -91,6 +91,7 @@ _METHODS: Final[Mapping[str, _Fit]] = {"platt": _fit_platt, "isotonic": _fit_iso
 def _cross_fitted(
     fit: _Fit, churned: NDArray[np.integer], probabilities: NDArray[np.float32], seed: int
 ) -> NDArray[np.float32]:
+    """Return each fold's probabilities, calibrated by a fit on the other folds. Shape (n,)."""
     from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]  # 1 s to import
 
     calibrated = np.empty_like(probabilities)
@@ -99,6 +100,8 @@ def _cross_fitted(
     return calibrated
 
 
-def _better_than_chance(churned: NDArray[np.integer], before: NDArray[np.float32], after: NDArray[np.float32]) -> bool:
+def _significantly_better(
+    churned: NDArray[np.integer], before: NDArray[np.float32], after: NDArray[np.float32]
+) -> bool:
     gain = (before.astype(np.float64) - churned) ** 2 - (after.astype(np.float64) - churned) ** 2
     return bool(gain.mean() > _STANDARD_ERRORS * gain.std() / np.sqrt(len(gain)))

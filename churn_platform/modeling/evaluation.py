@@ -1,4 +1,4 @@
-"""How good a model's probabilities are, and which of two models is better. Pure."""
+"""Metrics of a model's probabilities. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CALIBRATION_BINS: Final = 10
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures over one set of rows. All lie in 0..1; for brier and ece less is better, for the others more.
+    """Metrics over one set of rows. All are in 0..1. For brier and ece lower is better, for the others higher.
 
-    accuracy, precision, recall and f1 are those at the model's threshold; roc_auc, brier and ece (expected calibration
-    error) read the probabilities.
+    accuracy, precision, recall and f1 depend on the model's threshold. roc_auc, brier and ece (expected calibration
+    error) depend on the probabilities alone.
     """
 
     accuracy: float
@@ -30,22 +30,22 @@ class Evaluation:
     ece: float
 
     def as_dict(self, prefix: str = "") -> dict[str, float]:
-        """Name -> value, each name with the prefix, such as "oof_"."""
+        """Return name -> value, each name with the prefix, such as "oof_"."""
         return {f"{prefix}{name}": float(value) for name, value in asdict(self).items()}
 
 
 def evaluate(churned: NDArray[np.integer], probabilities: NDArray[np.floating], *, threshold: float) -> Evaluation:
-    """Judge probabilities against what happened.
+    """Return the metrics of probabilities against the known outcomes.
 
     Args:
         churned: shape (n,), 0 or 1, both present.
         probabilities: shape (n,), P(churn) 0..1.
-        threshold: from this probability on, the prediction is churn.
+        threshold: the prediction is churn at this probability and above.
 
     Raises:
-        TrainingDataError: everybody or nobody churned, so that there is no ROC curve.
+        TrainingDataError: everybody or nobody churned, so there is no ROC curve.
     """
-    from sklearn import metrics  # type: ignore[import-untyped]  # 1 s to import: only who evaluates pays
+    from sklearn import metrics  # type: ignore[import-untyped]  # 1 s to import
 
     if churned.min() == churned.max():
         raise TrainingDataError(f"All {len(churned)} rows have Exited = {churned[0]}: ROC AUC needs both 0 and 1.")
@@ -62,14 +62,14 @@ def evaluate(churned: NDArray[np.integer], probabilities: NDArray[np.floating], 
 
 
 def brier_score(churned: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
-    """Mean squared difference between P(churn) and what happened, 0..1; less is better."""
+    """Return the mean squared difference between P(churn) and the outcome, 0..1; lower is better."""
     return float(np.mean((probabilities.astype(np.float64) - churned) ** 2))
 
 
 def expected_calibration_error(churned: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
-    """How far probabilities lie from what happens: 0 when of those called 30 % three in ten churn, and so on.
+    """Return the mean distance between probability and churn rate: 0 if 30 % of those scored 30 % churn, and so on.
 
-    Rows are put into ten bins of equal count by their probability; the result is the mean over all rows of
+    Rows are sorted by probability into ten bins of equal count. The result is the mean over all rows of
     |mean probability - churn rate| of their bin.
     """
     bins = [rows for rows in calibration_bins(probabilities) if len(rows)]
@@ -83,5 +83,5 @@ def expected_calibration_error(churned: NDArray[np.integer], probabilities: NDAr
 
 
 def calibration_bins(probabilities: NDArray[np.floating]) -> list[NDArray[np.intp]]:
-    """Row numbers of CALIBRATION_BINS bins of equal count, from the least probability to the greatest."""
+    """Return the row numbers of CALIBRATION_BINS bins of equal count, by ascending probability."""
     return np.array_split(np.argsort(probabilities, kind="stable"), CALIBRATION_BINS)

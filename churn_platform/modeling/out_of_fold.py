@@ -1,7 +1,7 @@
-"""What a model said of its own training rows without having seen them, kept beside its bundle.
+"""A model's probabilities of its own training rows, by models that have not seen them. Stored beside its bundle.
 
-A later model is compared with it on the same rows. The bundle itself would have an unfair advantage there: it has
-learned those rows by heart. No customer is kept, only a hash of what the model reads of one, and P(churn).
+A later model is compared with it on the same rows. Scoring them with the bundle would be unfair: the bundle has learned
+from them. The record holds no customer data, only a hash of each customer's features and P(churn).
 """
 
 from __future__ import annotations
@@ -16,25 +16,31 @@ from churn_platform.features.columns import INPUT_COLUMNS, columns_of
 from churn_platform.files.artifacts import join, read_bytes, write_bytes
 from churn_platform.files.exceptions import ArtifactNotFoundError
 from churn_platform.files.parquet import from_parquet, to_parquet
-from churn_platform.modeling.exceptions import BundleIncompleteError
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.scoring.exceptions import BundleIncompleteError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from churn_platform.scoring.bundle import ModelBundle
 
 RECORD: Final = "out_of_fold.parquet"
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """P(churn) out of fold. Both of shape (n,); `keys` are hashes of the raw columns that features are made of."""
+    """P(churn) of training rows, out of fold.
+
+    Attributes:
+        keys: shape (n,), hashes of the raw columns that features are made of.
+        probabilities: shape (n,), 0..1.
+    """
 
     keys: NDArray[np.uint64]
     probabilities: NDArray[np.float32]
 
     @classmethod
     def of(cls, rows: pd.DataFrame, probabilities: NDArray[np.float32]) -> OutOfFold:
-        """The record of training rows, raw columns among them, in the order of the probabilities."""
+        """Return the record of training rows, which have the order of the probabilities."""
         return cls(_keys(rows), probabilities)
 
     def save(self, uri: str) -> None:
@@ -46,7 +52,7 @@ class OutOfFold:
 
     @classmethod
     def load(cls, uri: str) -> OutOfFold:
-        """The record beside the bundle at `uri`.
+        """Return the record beside the bundle at `uri`.
 
         Raises:
             BundleIncompleteError: there is none.
@@ -55,18 +61,20 @@ class OutOfFold:
             frame = from_parquet(read_bytes(join(uri, RECORD)))
         except ArtifactNotFoundError as error:
             raise BundleIncompleteError(
-                f"The bundle at {uri} has no {RECORD}, so nothing can be compared with it on its training rows. "
-                f"Choose the champion by hand, 'churn model promote', or train it again."
+                f"The bundle at {uri} has no {RECORD}, so nothing can be compared with it on its training rows.",
+                remedy="Choose the champion by hand with 'churn model promote', or train it again.",
             ) from error
         return cls(frame["key"].to_numpy(np.uint64), frame["probability"].to_numpy(np.float32))
 
 
 def unseen_probabilities(bundle: ModelBundle, record: OutOfFold, rows: pd.DataFrame) -> NDArray[np.float32]:
-    """P(churn) of each row by a model that has not seen it: out of fold if the bundle learned from it, else its own.
+    """Return P(churn) of each row by a model that has not seen it.
+
+    Rows that the bundle was trained on have their recorded probability; others are scored by the bundle.
 
     Args:
         bundle: a model.
-        record: of the rows it learned from.
+        record: the record of its training rows.
         rows: n customers with their raw columns.
 
     Returns:
@@ -78,10 +86,10 @@ def unseen_probabilities(bundle: ModelBundle, record: OutOfFold, rows: pd.DataFr
     wanted = _keys(rows)
     order = np.argsort(record.keys, kind="stable")
     places = np.minimum(np.searchsorted(record.keys[order], wanted), len(order) - 1)
-    learned = record.keys[order][places] == wanted
+    recorded = record.keys[order][places] == wanted
     probabilities = record.probabilities[order][places]
-    if not learned.all():
-        probabilities[~learned] = bundle.score(columns_of(rows[~learned]))
+    if not recorded.all():
+        probabilities[~recorded] = bundle.score(columns_of(rows[~recorded]))
     return probabilities
 
 

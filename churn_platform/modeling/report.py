@@ -1,4 +1,4 @@
-"""What an evaluation shows beyond its figures: curves, tables and baselines, all on the test split. Pure."""
+"""The details of an evaluation: curves, tables and baselines, all on the test split. Pure."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CURVE_POINTS: Final = 21
 TENTHS: Final = 10
 SLICE_RESAMPLES: Final = 200
 INTERVAL: Final = (0.025, 0.975)
-# Beyond, a picture is no sharper and a baseline no better, but both take longer.
-MOST_ROWS: Final = 20_000
+# More rows make curves no sharper and baselines no better, but take longer.
+MAX_ROWS: Final = 20_000
 EXPLAINED_ROWS: Final = 2_000
 
 Row = dict[str, str | int | float]
@@ -35,16 +35,16 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation in pictures and tables.
+    """An evaluation as curves and tables.
 
     Attributes:
         curves: name -> points (x, y), both 0..1: roc, precision_recall, reliability, gain.
-        confusion: called or not, by left or stayed, in customers.
-        lift: by tenth of the customers, the riskiest first: churn rate, and lift over the average.
-        contributions: column -> mean size of its contribution to the log-odds, greatest first.
+        confusion: number of customers by prediction (leaves, stays) and outcome (left, stayed).
+        lift: churn rate, and lift over the average, of each tenth of the customers, the riskiest first.
+        contributions: column -> mean absolute contribution to the log-odds, greatest first.
         permutation: column -> ROC AUC lost when its values are shuffled among the customers, greatest first.
-        slices: customers, churn rate, and ROC AUC with its 95 % interval of each slice of the customers.
-        baselines: figures of this model and of simpler ones, fitted and judged on the same rows.
+        slices: number of customers, churn rate, and ROC AUC with its 95 % interval, by slice.
+        baselines: metrics of this model and of simpler ones, fitted and evaluated on the same rows.
     """
 
     curves: Mapping[str, Points]
@@ -56,22 +56,19 @@ class Report:
     baselines: Sequence[Row]
 
     def as_dict(self) -> dict[str, object]:
-        """Everything as plain data."""
+        """Return all attributes as plain data."""
         return dict(vars(self))
 
 
 def make_report(bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame) -> Report:
-    """Evaluate a bundle in detail.
+    """Evaluate a bundle in detail. The same arguments always give the same report.
 
     Args:
         bundle: the model.
-        train: rows that it learned from, raw columns and target; the baselines learn from them, too.
-        test: rows that it did not.
-
-    Returns:
-        The same every time for the same arguments.
+        train: its training rows, raw columns and target; the baselines are fitted on them.
+        test: rows that it was not trained on.
     """
-    train, test = _at_most(train), _at_most(test)
+    train, test = _limited(train), _limited(test)
     churned, columns = test[TARGET].to_numpy(), columns_of(test)
     probabilities = bundle.score(columns)
     return Report(
@@ -85,20 +82,20 @@ def make_report(bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame) ->
     )
 
 
-def _at_most(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows if len(rows) <= MOST_ROWS else rows.sample(MOST_ROWS, random_state=SEED)
+def _limited(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows if len(rows) <= MAX_ROWS else rows.sample(MAX_ROWS, random_state=SEED)
 
 
 def _curves(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> dict[str, Points]:
     ranked = churned[np.argsort(-probabilities, kind="stable")]
     churners, count = int(ranked.sum()), len(ranked)
-    called = np.linspace(0, count, 201).round().astype(int)  # fine; thinned below, evenly along the curve
+    called = np.linspace(0, count, 201).round().astype(int)  # a fine grid; thinned below to points even in x
     found = np.append(0, np.cumsum(ranked))[called]
-    recall, false = found / churners, (called - found) / (count - churners)
+    recall, false_positive_rate = found / churners, (called - found) / (count - churners)
     precision = np.divide(found, called, out=np.ones(len(called)), where=called > 0)
     bins = [rows for rows in calibration_bins(probabilities) if len(rows)]
     return {
-        "roc": _thinned(false, recall),
+        "roc": _thinned(false_positive_rate, recall),
         "precision_recall": _thinned(recall[1:], precision[1:]),
         "reliability": [(float(probabilities[rows].mean()), float(churned[rows].mean())) for rows in bins],
         "gain": _thinned(called / count, recall),
@@ -106,9 +103,9 @@ def _curves(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) ->
 
 
 def _thinned(x: NDArray[np.floating], y: NDArray[np.floating]) -> Points:
-    """CURVE_POINTS of the points, evenly spread in x."""
-    wanted = np.searchsorted(x, np.linspace(x[0], x[-1], CURVE_POINTS)).clip(0, len(x) - 1)
-    return [(float(x[place]), float(y[place])) for place in wanted]
+    """Return CURVE_POINTS of the points, evenly spaced in x."""
+    kept = np.searchsorted(x, np.linspace(x[0], x[-1], CURVE_POINTS)).clip(0, len(x) - 1)
+    return [(float(x[index]), float(y[index])) for index in kept]
 
 
 def _confusion(churned: NDArray[np.integer], called: NDArray[np.bool_]) -> list[Row]:
@@ -141,11 +138,14 @@ def _contributions(bundle: ModelBundle, rows: pd.DataFrame) -> dict[str, float]:
     return _greatest_first(dict(zip(INPUT_COLUMNS, np.abs(by_column).mean(axis=0).tolist(), strict=True)))
 
 
-def _permutation(bundle: ModelBundle, rows: pd.DataFrame, whole: float) -> dict[str, float]:
+def _permutation(bundle: ModelBundle, rows: pd.DataFrame, unshuffled_auc: float) -> dict[str, float]:
     columns, churned = columns_of(rows), rows[TARGET].to_numpy()
     order = np.random.default_rng(SEED).permutation(len(rows))
     return _greatest_first(
-        {name: whole - auc(churned, bundle.score({**columns, name: columns[name][order]})) for name in INPUT_COLUMNS}
+        {
+            name: unshuffled_auc - auc(churned, bundle.score({**columns, name: columns[name][order]}))
+            for name in INPUT_COLUMNS
+        }
     )
 
 
@@ -158,8 +158,8 @@ def _slices(rows: pd.DataFrame, churned: NDArray[np.integer], probabilities: NDA
     for name, members in slices(rows):
         if not 0 < churned[members].sum() < members.sum():  # there is no ROC curve without both outcomes
             continue
-        drawn = bootstrapped_aucs(churned[members], probabilities[members], resamples=SLICE_RESAMPLES)
-        low, high = np.nanquantile(drawn, INTERVAL)
+        aucs = bootstrapped_aucs(churned[members], probabilities[members], resamples=SLICE_RESAMPLES)
+        low, high = np.nanquantile(aucs, INTERVAL)
         found.append(
             {
                 "slice": name,
@@ -167,8 +167,8 @@ def _slices(rows: pd.DataFrame, churned: NDArray[np.integer], probabilities: NDA
                 "churn_rate_percent": 100 * float(churned[members].mean()),
                 "mean_risk_percent": 100 * float(probabilities[members].mean()),
                 "roc_auc": auc(churned[members], probabilities[members]),
-                "at_least": float(low),
-                "at_most": float(high),
+                "roc_auc_low": float(low),
+                "roc_auc_high": float(high),
             }
         )
     return found
@@ -192,8 +192,8 @@ def _baselines(
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
     }.items():
         model.fit(matrix, labels)
-        # On the rows it learned from: a baseline is given that advantage.
+        # Chosen on the training rows themselves, which can only favour the baseline over this model's threshold.
         threshold = f1_maximising_threshold(labels, model.predict_proba(matrix)[:, 1])
-        figures = evaluate(churned, model.predict_proba(unseen)[:, 1], threshold=threshold)
-        found.append({"model": name, **figures.as_dict()})
+        metrics = evaluate(churned, model.predict_proba(unseen)[:, 1], threshold=threshold)
+        found.append({"model": name, **metrics.as_dict()})
     return found

@@ -1,4 +1,4 @@
-"""How much of a figure is chance: ROC AUC over rows drawn again and again with replacement. Pure."""
+"""ROC AUC and its uncertainty, by a bootstrap over the rows. Pure."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from numpy.typing import NDArray
 
 RESAMPLES: Final = 1_000
 SEED: Final = 42
-# Beyond, chance is small and time is not: that many rows are drawn once, and the bootstrap is theirs.
-MOST_ROWS: Final = 100_000
+# A bootstrap of more rows takes longer and is hardly more precise: of more, this many are drawn once.
+MAX_ROWS: Final = 100_000
 
 
 def bootstrapped_aucs(
     churned: NDArray[np.integer], *probabilities: NDArray[np.floating], resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """ROC AUC of each model on the same resampled rows, so that their differences are paired.
+    """Return the ROC AUC of each model on the same resampled rows, so that their differences are paired.
 
     Args:
         churned: shape (n,), 0 or 1, both present.
         probabilities: of each of k models, shape (n,).
+        resamples: how many times n rows are drawn with replacement.
 
     Returns:
-        shape (k, resamples), the same every time.
+        shape (k, resamples), the same for the same arguments.
     """
     generator = np.random.default_rng(SEED)
-    if len(churned) > MOST_ROWS:
-        drawn = generator.choice(len(churned), MOST_ROWS, replace=False)
-        churned, probabilities = churned[drawn], tuple(each[drawn] for each in probabilities)
+    if len(churned) > MAX_ROWS:
+        sample = generator.choice(len(churned), MAX_ROWS, replace=False)
+        churned, probabilities = churned[sample], tuple(each[sample] for each in probabilities)
     rankings = [_Ranking(churned, each) for each in probabilities]
     count = len(churned)
     aucs = np.empty((len(rankings), resamples))
@@ -39,7 +40,7 @@ def bootstrapped_aucs(
 
 
 def auc(churned: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
-    """ROC AUC; scikit-learn's figure, without its import."""
+    """Return the ROC AUC. Equal to scikit-learn's, without its import, which takes a second."""
     return _Ranking(churned, probabilities).auc(np.ones(len(churned)))
 
 
@@ -53,7 +54,7 @@ class _Ranking:
         self._churned = churned[self._order].astype(np.float64)
 
     def auc(self, weights: NDArray[np.float64]) -> float:
-        """Share of pairs (churner, other) in which the churner ranks higher; a tie is half. NaN without pairs."""
+        """Return the share of pairs (churner, other) in which the churner ranks higher; a tie is half. NaN if none."""
         weights = weights[self._order]
         churners = np.add.reduceat(weights * self._churned, self._starts)
         others = np.add.reduceat(weights * (1 - self._churned), self._starts)

@@ -1,4 +1,4 @@
-"""Groups of customers that a model is judged on one by one. Pure."""
+"""Groups of customers on which a model is evaluated separately. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-# Fewer of one outcome than this, and a slice's ROC AUC is mostly chance (its standard error is above .04).
-LEAST_OF_EACH: Final = 50
-AGE_BANDS: Final = ((18, 30), (30, 40), (40, 50), (50, 60), (60, 121))  # years; from the first until before the second
+# With fewer churners, or fewer others, the ROC AUC of a slice is mostly chance: its standard error is above 0.04.
+MIN_ROWS_OF_EACH_OUTCOME: Final = 50
+AGE_BANDS: Final = ((18, 30), (30, 40), (40, 50), (50, 60), (60, 121))  # years, the first included, the second not
 
 
 def slices(rows: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Name and rows, shape (n,), of each slice: by Geography, Gender, age band and number of products.
+    """Yield the name and the members, shape (n,), of each slice: by Geography, Gender, age band and NumOfProducts.
 
     Args:
         rows: n customers with their raw columns.
@@ -33,9 +33,9 @@ def slices(rows: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         yield f"NumOfProducts {products}", (rows["NumOfProducts"] == products).to_numpy()
 
 
-def judgeable_slices(rows: pd.DataFrame, churned: NDArray[np.integer]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """The slices with LEAST_OF_EACH customers or more of either outcome."""
+def slices_large_enough(rows: pd.DataFrame, churned: NDArray[np.integer]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield the slices that have at least MIN_ROWS_OF_EACH_OUTCOME customers of either outcome."""
     for name, members in slices(rows):
         churners = int(churned[members].sum())
-        if min(churners, int(members.sum()) - churners) >= LEAST_OF_EACH:
+        if min(churners, int(members.sum()) - churners) >= MIN_ROWS_OF_EACH_OUTCOME:
             yield name, members

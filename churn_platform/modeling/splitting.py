@@ -1,4 +1,4 @@
-"""Which customers a model may learn from. Pure.
+"""Splitting customers into a training and a test split. Pure.
 
 The split is by customer, not by row: all rows of one CustomerId are in the same split.
 """
@@ -6,7 +6,7 @@ The split is by customer, not by row: all rows of one CustomerId are in the same
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,59 +17,65 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLIT, TRAIN, TEST = "split", "train", "test"
-TEST_SHARE = 0.2
-RANDOM_STATE = 42
-# A fifth of ten is test: two. The eight others make five folds with one at least in each, and in the four folds that a
-# model of the search learns from are enough to hold a fifth back once more.
-LEAST_OF_EACH_OUTCOME = 10
+TEST_SHARE: Final = 0.2
+RANDOM_STATE: Final = 42
+# Of ten, two are test. The other eight give each of five folds one at least, and leave enough in the other four folds
+# for the hyperparameter search to hold back a fifth of them for early stopping.
+MIN_CUSTOMERS_OF_EACH_OUTCOME: Final = 10
 
 
 def with_split(cleaned: pd.DataFrame, target: str) -> pd.DataFrame:
-    """The rows with a column `split`, "train" or "test": a fifth of the customers is test, with equal shares of churn.
+    """Return the rows with a column `split`, "train" or "test". A fifth of the customers is test, stratified by churn.
 
     Args:
         cleaned: n rows with CustomerId.
-        target: the column of the outcome, 0 or 1. A customer with several rows counts as churned if one of them is.
+        target: name of the outcome column, 0 or 1. A customer with several rows counts as churned if any of them is 1.
 
     Returns:
         The same rows, in their order, with their `attrs`.
 
     Raises:
-        TrainingDataError: too few customers of either outcome to learn and to be judged.
+        TrainingDataError: there are too few customers of either outcome to train and evaluate a model.
     """
     import pandas as pd
-    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # 1 s to import: only who splits pays
+    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # 1 s to import
 
-    customer, ids = pd.factorize(cleaned[CUSTOMER_ID])  # in the order in which they first occur
+    customer, ids = pd.factorize(cleaned[CUSTOMER_ID])  # numbered in the order of their first rows
     churned = np.zeros(len(ids), dtype=np.int64)
     np.maximum.at(churned, customer, cleaned[target].to_numpy(np.int64))
     _require_both_outcomes(len(churned) - int(churned.sum()), int(churned.sum()))
     train, _ = train_test_split(np.arange(len(ids)), test_size=TEST_SHARE, stratify=churned, random_state=RANDOM_STATE)
-    learns = np.zeros(len(ids), dtype=np.bool_)
-    learns[train] = True
-    split = np.where(learns[customer], TRAIN, TEST).astype(object)
+    in_train = np.zeros(len(ids), dtype=np.bool_)
+    in_train[train] = True
+    split = np.where(in_train[customer], TRAIN, TEST).astype(object)
     marked = pd.DataFrame({**dict(cleaned.items()), SPLIT: split}, copy=False)
     marked.attrs = dict(cleaned.attrs)
     return marked
 
 
 def _require_both_outcomes(stayed: int, left: int) -> None:
-    if min(stayed, left) < LEAST_OF_EACH_OUTCOME:
+    if min(stayed, left) < MIN_CUSTOMERS_OF_EACH_OUTCOME:
         raise TrainingDataError(
-            f"The customers file has {left:,} customers who left (Exited 1) and {stayed:,} who stayed (Exited 0) and "
-            f"whose Gender is known. A training needs {LEAST_OF_EACH_OUTCOME} or more of each: a fifth of them is the "
-            f"test split, and the others make five folds.",
-            remedy="Add customers of the outcome that is rare, or check that Exited is 1 for those who left.",
+            f"The customers file has {left:,} customers who left (Exited 1) and {stayed:,} who stayed (Exited 0), "
+            f"not counting those without a Gender. Training needs {MIN_CUSTOMERS_OF_EACH_OUTCOME} or more of each: a "
+            f"fifth of them is the test split, and the others are divided into five folds.",
+            remedy="Add customers of the rare outcome, or check that Exited is 1 for those who left.",
         )
 
 
 def rows_of(frame: pd.DataFrame, split: str, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """The rows of one split, index 0..n-1, without the column that says so; of all columns, or of some."""
-    wanted = [name for name in frame if name != SPLIT and (columns is None or name in columns)]
+    """Return the rows of one split with a new index 0..n-1, without the column `split`.
+
+    Args:
+        frame: what `with_split` returned, or features made of it.
+        split: TRAIN or TEST.
+        columns: names of the columns to return; None returns all.
+    """
     import pandas as pd
 
-    taken = np.flatnonzero(frame[SPLIT].to_numpy() == split)
+    wanted = [name for name in frame if name != SPLIT and (columns is None or name in columns)]
+    positions = np.flatnonzero(frame[SPLIT].to_numpy() == split)
     # Column by column: pandas would copy the frame for each of the three steps.
-    rows = pd.DataFrame({name: frame[name].to_numpy()[taken] for name in wanted}, copy=False)
+    rows = pd.DataFrame({name: frame[name].to_numpy()[positions] for name in wanted}, copy=False)
     rows.attrs = dict(frame.attrs)
     return rows

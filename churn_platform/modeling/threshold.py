@@ -1,34 +1,14 @@
-"""The P(churn) from which a customer is called a churner. Pure."""
-
-from dataclasses import dataclass
+"""Choosing the P(churn) from which a customer counts as a churner. Pure."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from churn_platform.modeling.exceptions import TrainingDataError
+from churn_platform.scoring.costs import CallCosts
 
 
-@dataclass(frozen=True)
-class CallCosts:
-    """What calling a customer costs and brings, all in one currency.
-
-    Attributes:
-        call: cost of a call, whoever is called.
-        customer: value of a customer who is kept.
-        success_rate: share of churners that a call keeps, 0..1.
-    """
-
-    call: float
-    customer: float
-    success_rate: float
-
-    def __str__(self) -> str:
-        """The costs as text."""
-        return f"a call {self.call:g}, a kept customer {self.customer:g}, success rate {self.success_rate:g}"
-
-
-def worth_of_calls(churned: NDArray[np.integer], called: NDArray[np.bool_], costs: CallCosts | None) -> float:
-    """What a choice of customers to call is worth: profit per customer at these costs; without costs, F1.
+def value_of_calls(churned: NDArray[np.integer], called: NDArray[np.bool_], costs: CallCosts | None) -> float:
+    """Return the value of calling these customers: profit per customer at these costs; without costs, F1.
 
     Args:
         churned: shape (n,), 0 or 1.
@@ -44,7 +24,7 @@ def worth_of_calls(churned: NDArray[np.integer], called: NDArray[np.bool_], cost
 def choose_threshold(
     churned: NDArray[np.integer], probabilities: NDArray[np.floating], costs: CallCosts | None
 ) -> float:
-    """The threshold with the greatest profit at these costs; without costs, with the greatest F1.
+    """Return the threshold with the greatest profit at these costs; without costs, with the greatest F1.
 
     Args:
         churned: shape (n,), 0 or 1.
@@ -60,7 +40,7 @@ def choose_threshold(
 
 
 def f1_maximising_threshold(churned: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
-    """The threshold with the greatest F1 when "probability >= threshold" means churn; of equals, the highest.
+    """Return the threshold with the greatest F1 when "probability >= threshold" means churn; of equals, the highest.
 
     Args:
         churned: shape (n,), 0 or 1.
@@ -70,19 +50,19 @@ def f1_maximising_threshold(churned: NDArray[np.integer], probabilities: NDArray
         One of the probabilities.
 
     Raises:
-        TrainingDataError: nobody churned, so that F1 is 0 whatever the threshold.
+        TrainingDataError: nobody churned, so F1 is 0 at every threshold.
     """
     positives = int(churned.sum())
     if positives == 0:
         raise TrainingDataError(f"None of {len(churned)} customers churned, so no threshold is better than another.")
-    thresholds, called, true_positives = _by_threshold(churned, probabilities)
+    thresholds, called, true_positives = _counts_by_threshold(churned, probabilities)
     return float(thresholds[np.argmax(2 * true_positives / (called + positives))])
 
 
 def profit_maximising_threshold(
     churned: NDArray[np.integer], probabilities: NDArray[np.floating], costs: CallCosts
 ) -> float:
-    """The threshold with the greatest profit when everybody from it on is called; of equals, the highest.
+    """Return the threshold with the greatest profit when everybody at or above it is called; of equals, the highest.
 
     Profit = churners called * success rate * value of a customer - customers called * cost of a call.
 
@@ -90,24 +70,24 @@ def profit_maximising_threshold(
         One of the probabilities.
 
     Raises:
-        TrainingDataError: whatever the threshold, calling costs more than it brings.
+        TrainingDataError: at every threshold, calling costs more than it brings.
     """
-    thresholds, called, true_positives = _by_threshold(churned, probabilities)
+    thresholds, called, true_positives = _counts_by_threshold(churned, probabilities)
     profit = true_positives * costs.success_rate * costs.customer - called * costs.call
     best = int(np.argmax(profit))
     if profit[best] <= 0:
         raise TrainingDataError(
-            f"No threshold pays: a call costs {costs.call:g}, and one that reaches a churner brings "
-            f"{costs.success_rate:g} of {costs.customer:g}. Look at CALL_COST, KEPT_CUSTOMER_VALUE and "
-            f"CALL_SUCCESS_RATE, or leave them empty: then F1 decides."
+            f"No threshold is profitable: a call costs {costs.call:g}, and a call to a churner brings "
+            f"{costs.success_rate:g} of {costs.customer:g}.",
+            remedy="Correct CALL_COST, KEPT_CUSTOMER_VALUE and CALL_SUCCESS_RATE, or leave them empty to use F1.",
         )
     return float(thresholds[best])
 
 
-def _by_threshold(
+def _counts_by_threshold(
     churned: NDArray[np.integer], probabilities: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.integer], NDArray[np.integer]]:
-    """Each probability that occurs, from high to low, and how many customers and churners are called from it on."""
+    """Return each distinct probability, descending, and the customers and churners at or above it."""
     order = np.argsort(-probabilities, kind="stable")
     ranked = probabilities[order]
     last_of_its_value = np.append(ranked[1:] != ranked[:-1], True)  # equal probabilities cannot be told apart

@@ -1,14 +1,19 @@
-"""What MLflow keeps of a training besides figures: the model of raw rows, its signature and its training rows."""
+"""What MLflow stores of a training besides metrics: the model of raw rows, its signature and its training rows.
+
+A logged model ships the code that scores and nothing else of the platform: SHIPPED_CODE lists it.
+"""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import churn_platform
 from churn_platform.features.columns import INPUT_COLUMNS, TARGET
+from churn_platform.model_store import save_bundle
 from churn_platform.schema.columns import COLUMNS_BY_NAME
 
 if TYPE_CHECKING:
@@ -17,18 +22,21 @@ if TYPE_CHECKING:
 
     from churn_platform.scoring.bundle import ModelBundle
 
-PACKAGE = Path(churn_platform.__file__).parent
-EXAMPLE_ROWS = 5
+PACKAGE: Final = Path(churn_platform.__file__).parent
+PYFUNC_MODEL: Final = PACKAGE / "modeling" / "pyfunc_model.py"
+# Everything that pyfunc_model.py imports of the platform, directly or not: 21 of 197 modules.
+SHIPPED_CODE: Final = ("__init__.py", "errors.py", "features", "schema/__init__.py", "schema/columns.py", "scoring")
+EXAMPLE_ROWS: Final = 5
 
 
 def log_model(bundle: ModelBundle, *, registered_as: str, example: pd.DataFrame, tags: dict[str, str]) -> int:
-    """Log the bundle to the active MLflow run as a pyfunc of raw rows, with all code it needs, and register it.
+    """Log the bundle to the active MLflow run as a pyfunc of raw rows, with the code it needs, and register it.
 
     Args:
         bundle: the trained model.
         registered_as: name of the registered model.
         example: raw rows; the first few become the input example.
-        tags: of the registered version.
+        tags: tags of the registered version.
 
     Returns:
         The new version of the registered model.
@@ -36,12 +44,13 @@ def log_model(bundle: ModelBundle, *, registered_as: str, example: pd.DataFrame,
     import mlflow
 
     with tempfile.TemporaryDirectory() as folder:
-        bundle.save(folder)
+        bundle_folder, code = f"{folder}/bundle", Path(folder, "code")
+        save_bundle(bundle, bundle_folder)
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(PACKAGE / "modeling" / "pyfunc_model.py"),
-            artifacts={"bundle": folder},
-            code_paths=[str(PACKAGE)],
+            python_model=str(PYFUNC_MODEL),
+            artifacts={"bundle": bundle_folder},
+            code_paths=[str(copy_scoring_code(code))],
             signature=signature(),
             input_example=example[list(INPUT_COLUMNS)].head(EXAMPLE_ROWS),
             registered_model_name=registered_as,
@@ -54,28 +63,41 @@ def log_model(bundle: ModelBundle, *, registered_as: str, example: pd.DataFrame,
     return int(number)
 
 
-def signature() -> ModelSignature:
-    """Raw columns in, `probability` (float) and `prediction` (long) out.
+def copy_scoring_code(folder: Path) -> Path:
+    """Copy the code that scoring needs below `folder` and return the copied package's folder."""
+    package = folder / PACKAGE.name
+    for name in SHIPPED_CODE:
+        source, target = PACKAGE / name, package / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    return package
 
-    The columns have no types here: MLflow would refuse an integer Age or a float CreditScore of 545.0 before the model
-    sees it. The model casts what loses nothing and judges the rest (`modeling/frames.py`).
+
+def signature() -> ModelSignature:
+    """Return the signature: raw columns in, `probability` (float) and `prediction` (long) out.
+
+    The columns have no types here: MLflow would reject an integer Age or a float CreditScore of 545.0 before the model
+    sees it. The model casts what can be cast without loss and rejects the rest (`scoring/frames.py`).
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType
 
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), name) for name in INPUT_COLUMNS]),  # type: ignore[no-untyped-call]
+        inputs=Schema([ColSpec(AnyType(), name) for name in INPUT_COLUMNS]),  # type: ignore[no-untyped-call]  # MLflow's
         outputs=Schema([ColSpec(DataType.float, "probability"), ColSpec(DataType.long, "prediction")]),
     )
 
 
 def log_dataset(rows: pd.DataFrame, *, source: str) -> None:
-    """Note in the active MLflow run which rows it learned from.
+    """Record the training rows as an input of the active MLflow run.
 
     Args:
         rows: the training split, raw columns and target.
-        source: where the raw file lies.
+        source: path of the customers file.
     """
     import mlflow
     from mlflow.data.pandas_dataset import from_pandas
@@ -86,7 +108,10 @@ def log_dataset(rows: pd.DataFrame, *, source: str) -> None:
 
 
 def requirements() -> list[str]:
-    """What scoring needs, at the versions that trained. MLflow would have to run the model to find out by itself."""
+    """Return the packages that scoring needs, pinned to the versions that trained.
+
+    MLflow can infer them only by running the model; it adds its own version by itself.
+    """
     packages = ["numpy", "pandas", _xgboost_package()]
     return [f"{package}=={version(package)}" for package in packages]
 

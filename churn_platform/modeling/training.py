@@ -1,11 +1,11 @@
-"""Fitting the model, the same one every time for the same rows. Pure; reads the training split and nothing else."""
+"""Training a model. The same rows always give the same model. Pure; reads the training split and nothing else."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,31 +14,32 @@ from churn_platform.features.columns import FEATURES
 from churn_platform.modeling.calibration_choice import CalibrationChoice, choose_calibration
 from churn_platform.modeling.evaluation import Evaluation, evaluate
 from churn_platform.modeling.exceptions import TrainingDataError
-from churn_platform.modeling.threshold import CallCosts, choose_threshold
+from churn_platform.modeling.threshold import choose_threshold
 from churn_platform.scoring.booster import booster_to_bytes, import_xgboost, predict
+from churn_platform.scoring.costs import CallCosts
 
 if TYPE_CHECKING:
     import pandas as pd
     import xgboost
 
-FOLDS = 5
-SEED = 42
-# A better credit score, or a customer who becomes active, never raises the risk. The rows do not contradict it, and the
-# few of them that chance puts the other way cannot teach a rule that nobody could explain to a customer.
-FALLING = ("CreditScore", "CreditScoreBins", "IsActiveMember")
-THREADS = 1  # sums of gradients differ in their last bits with the number of threads, and so would the bundle's bytes
+FOLDS: Final = 5
+SEED: Final = 42
+# A higher credit score, or an active membership, never raises the risk. The data agree, apart from noise; without the
+# constraint the model would learn that noise, and nobody could explain it to a customer.
+NEVER_RAISES_RISK: Final = ("CreditScore", "CreditScoreBins", "IsActiveMember")
+THREADS: Final = 1  # with more threads, sums of gradients differ in their last bits, and so would the bundle's bytes
 
-Learner: TypeAlias = "Callable[[NDArray[np.float32], NDArray[np.int64]], xgboost.Booster]"
+FoldTrainer: TypeAlias = "Callable[[NDArray[np.float32], NDArray[np.int64]], xgboost.Booster]"
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
     """XGBoost's settings.
 
-    The defaults were found by out-of-fold log loss on the training split of the public bank file, by 124 trials, and
-    rounded. A later search (docs/model.md) found none that is better by more than the seed of the folds is worth. Trees
-    of depth 3 score as well as depth 4 there, and their reasons cost a third; trees times depth, which is what scoring
-    costs, is within TREES_TIMES_DEPTH.
+    The defaults were found by 124 trials on the training split of the public bank file, by out-of-fold log loss, and
+    rounded. A later search (docs/model.md) found nothing that is better by more than the seed of the folds changes. On
+    that file trees of depth 3 score as well as those of depth 4, and explaining them costs a third. Trees times depth,
+    which the cost of scoring is proportional to, is within TREES_TIMES_DEPTH.
     """
 
     trees: int = 300
@@ -50,7 +51,7 @@ class Hyperparameters:
     reg_lambda: float = 0.26
 
     def booster_parameters(self) -> dict[str, str | int | float]:
-        """Parameters as `xgboost.train` takes them, seeds and threads fixed."""
+        """Return the parameters of `xgboost.train`, with seed and threads fixed."""
         return {
             "objective": "binary:logistic",
             "tree_method": "hist",
@@ -60,26 +61,26 @@ class Hyperparameters:
             "colsample_bytree": self.colsample_bytree,
             "min_child_weight": self.min_child_weight,
             "reg_lambda": self.reg_lambda,
-            "monotone_constraints": f"({','.join(str(-(name in FALLING)) for name in FEATURES)})",
+            "monotone_constraints": f"({','.join(str(-(name in NEVER_RAISES_RISK)) for name in FEATURES)})",
             "seed": SEED,
             "nthread": THREADS,
         }
 
     def as_dict(self) -> dict[str, int | float]:
-        """Name -> value, of what a study varies."""
+        """Return name -> value."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A fitted model and what its folds say of it.
+    """A trained model and its out-of-fold metrics.
 
     Attributes:
-        model: XGBoost's UBJ bytes, fitted on all training rows.
-        calibration: what is done to its probabilities, and why; `calibration.probabilities` has shape (n,): P(churn)
-            of each training row by a model, and a calibration, that have not seen it.
+        model: UBJ bytes of the model, trained on all training rows.
+        calibration: how its probabilities are calibrated, and why. `calibration.probabilities` has shape (n,): P(churn)
+            of each training row by a model and a calibration that have not seen it.
         threshold: P(churn) from which the prediction is churn, chosen out of fold.
-        evaluation: figures of those probabilities at the threshold.
+        evaluation: metrics of those probabilities at the threshold.
         importances: feature -> its share of the total gain, 0..1, sum 1; greatest first.
     """
 
@@ -91,7 +92,7 @@ class TrainingResult:
 
     @property
     def out_of_fold(self) -> NDArray[np.float32]:
-        """Shape (n,), P(churn) of each training row by a model and a calibration that have not seen it."""
+        """P(churn) of each training row by a model and a calibration that have not seen it. Shape (n,)."""
         return self.calibration.probabilities
 
 
@@ -101,19 +102,19 @@ def train(
     hyperparameters: Hyperparameters | None = None,
     costs: CallCosts | None = None,
 ) -> TrainingResult:
-    """Fit on all rows; choose calibration and threshold and measure, all out of fold.
+    """Train on all rows; choose calibration and threshold and compute metrics, all out of fold.
 
     Args:
         features: shape (n, 14), in the order of FEATURES, training split only.
         churned: shape (n,), 0 or 1.
-        hyperparameters: by default the committed ones.
-        costs: what the threshold is chosen by; without them by F1.
+        hyperparameters: None for the committed ones.
+        costs: what the threshold is chosen by; None for F1.
 
     Returns:
-        The same bytes and figures for the same arguments, on any number of cores.
+        The same bytes and metrics for the same arguments, on any number of cores.
 
     Raises:
-        TrainingDataError: a fold would lack one of the outcomes, or there is no threshold to choose.
+        TrainingDataError: a fold would lack one of the outcomes, or no threshold is profitable.
     """
     require_both_outcomes(churned)
     hyperparameters = hyperparameters or Hyperparameters()
@@ -131,27 +132,27 @@ def train(
 
 
 def require_both_outcomes(churned: NDArray[np.int64]) -> None:
-    """Make sure that each fold can have rows of either outcome.
+    """Check that there are enough rows of either outcome for every fold.
 
     Raises:
-        TrainingDataError: it cannot.
+        TrainingDataError: there are not.
     """
     left = int(churned.sum())
     stayed = len(churned) - left
     if min(left, stayed) < FOLDS:
         raise TrainingDataError(
-            f"The training split has {left:,} rows with Exited 1 and {stayed:,} with Exited 0; {FOLDS} folds need "
+            f"The training split has {left:,} rows with Exited 1 and {stayed:,} with Exited 0. {FOLDS} folds need "
             f"{FOLDS} or more of each.",
-            remedy="Add customers of the outcome that is rare, or check that Exited is 1 for those who left.",
+            remedy="Add customers of the rare outcome, or check that Exited is 1 for those who left.",
         )
 
 
 def out_of_fold_probabilities(
     features: NDArray[np.float32], churned: NDArray[np.int64], hyperparameters: Hyperparameters, *, seed: int = SEED
 ) -> NDArray[np.float32]:
-    """P(churn) of each row by a model that has not seen it: five stratified folds, shuffled with a fixed seed.
+    """Return P(churn) of each row by a model that has not seen it: five stratified folds, shuffled with a fixed seed.
 
-    The number of trees is one of the hyperparameters, so that nothing here looks at the rows that are left out.
+    The number of trees is a hyperparameter, so nothing here depends on the rows that are left out.
 
     Returns:
         shape (n,), 0..1.
@@ -160,25 +161,25 @@ def out_of_fold_probabilities(
 
 
 def out_of_fold(
-    features: NDArray[np.float32], churned: NDArray[np.int64], learn: Learner, *, seed: int
+    features: NDArray[np.float32], churned: NDArray[np.int64], train_fold: FoldTrainer, *, seed: int
 ) -> NDArray[np.float32]:
-    """P(churn) of each row by what `learn` makes of the other four folds: it is given their rows and no others.
+    """Return P(churn) of each row by the model that `train_fold` makes of the other four folds, its only arguments.
 
     Returns:
         shape (n,), 0..1.
     """
-    from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]  # 1 s to import: only who trains pays
+    from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]  # 1 s to import
 
     probabilities = np.empty(len(churned), dtype=np.float32)
     folds = StratifiedKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
     for seen, unseen in folds.split(features, churned):
-        booster = learn(features[seen], churned[seen])
+        booster = train_fold(features[seen], churned[seen])
         probabilities[unseen] = predict(booster, features[unseen], threads=THREADS)
     return probabilities
 
 
 def data_hash(rows: pd.DataFrame) -> str:
-    """SHA-256 over the values and column names of the rows, in their order: equal data, equal hash, in any process."""
+    """Return the SHA-256 of the column names and values, in their order. It is the same in any process."""
     import pandas as pd
 
     digest = hashlib.sha256("\n".join(map(str, rows.columns)).encode())
@@ -187,7 +188,7 @@ def data_hash(rows: pd.DataFrame) -> str:
 
 
 def fit(features: NDArray[np.float32], churned: NDArray[np.int64], hyperparameters: Hyperparameters) -> xgboost.Booster:
-    """A model of these rows: the same for the same rows and hyperparameters."""
+    """Return a model trained on these rows, the same for the same arguments."""
     library = import_xgboost()
     rows = library.DMatrix(features, label=churned, feature_names=list(FEATURES), nthread=THREADS)
     booster: xgboost.Booster = library.train(
@@ -197,7 +198,7 @@ def fit(features: NDArray[np.float32], churned: NDArray[np.int64], hyperparamete
 
 
 def _importances(booster: xgboost.Booster) -> dict[str, float]:
-    gains = {name: float(gain) for name, gain in booster.get_score(importance_type="total_gain").items()}  # type: ignore[arg-type]
+    gains = {name: float(gain) for name, gain in booster.get_score(importance_type="total_gain").items()}  # type: ignore[arg-type]  # lists occur in multi-class models only
     total = sum(gains.values()) or 1.0
     shares = {name: gains.get(name, 0.0) / total for name in FEATURES}
     return dict(sorted(shares.items(), key=lambda share: -share[1]))

@@ -1,6 +1,6 @@
-"""The search for hyperparameters, on the training split alone. The same rows and number of trials find the same ones.
+"""The search for hyperparameters, on the training split alone. The same rows and number of trials give the same result.
 
-Where the study is kept is the caller's choice: in a database it is resumed by whoever trains on the same rows next.
+The caller decides where the study is stored. A study in a database is resumed by the next training on the same rows.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,28 +23,44 @@ from churn_platform.scoring.booster import import_xgboost, predict
 if TYPE_CHECKING:
     import optuna
 
-# To be raised with every change of what a trial does, so that trials of another kind are not taken for its own.
+# Increase it with every change of what a trial does, so that trials of the old kind are not reused.
 STUDY_VERSION: Final = 1
-# Scoring takes as long as trees times depth: what is found costs the stream no more than 250 trees of depth 4.
+# Scoring time is proportional to trees times depth: a result costs the stream no more than 250 trees of depth 4.
 TREES_TIMES_DEPTH: Final = 1_000
-DEPTHS: Final = (3, 5)  # 2 finds no three features that work together; above 5 a few thousand rows are learned by heart
+DEPTHS: Final = (3, 5)  # depth 2 misses interactions of three features; above 5, a few thousand rows are overfitted
 STOPPING_ROUNDS: Final = 30
 STOPPING_SHARE: Final = 0.2
 STARTUP_TRIALS: Final = 10
-DIGITS: Final = 4  # significant ones of a hyperparameter: more would say nothing, and hide what a database may round
+DIGITS: Final = 4  # significant digits of a hyperparameter: more have no effect, and a database might round them
 COMMITTED: Final = Hyperparameters()
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One set of hyperparameters and its figures out of fold.
+class SearchLimits:
+    """Limits of a search.
 
     Attributes:
-        number: of the trials that ended, from 1.
-        hyperparameters: with as many trees as early stopping took.
-        log_loss: mean of -log P(what happened); what the search makes small.
-        roc_auc: of all rows.
-        brier: of all rows.
+        trees_times_depth: upper bound of the number of trees times their depth.
+        startup_trials: number of random trials before the sampler uses earlier results.
+    """
+
+    trees_times_depth: int = TREES_TIMES_DEPTH
+    startup_trials: int = STARTUP_TRIALS
+
+
+DEFAULT_LIMITS: Final = SearchLimits()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of hyperparameters and its out-of-fold metrics.
+
+    Attributes:
+        number: among the completed trials, from 1.
+        hyperparameters: with the number of trees that early stopping found.
+        log_loss: mean of -log P(actual outcome); the search minimises it.
+        roc_auc: over all rows.
+        brier: over all rows.
     """
 
     number: int
@@ -65,30 +81,32 @@ def tune(
     first: Hyperparameters | None = COMMITTED,
     storage: optuna.storages.BaseStorage | None = None,
     on_trial: Callable[[Trial], None] = lambda _: None,
+    limits: SearchLimits = DEFAULT_LIMITS,
 ) -> list[Trial]:
-    """Search, or go on with a search that is on record.
+    """Run a search, or resume a stored one.
 
-    A trial is five folds: for each, early stopping finds the number of trees on a fifth of the rows that its model may
-    see, a model with that many learns from all of those, and the fold's own rows are scored once. The log loss is what
-    is made small: it asks for the right order as ROC AUC does, and for honest probabilities, too.
+    A trial runs five folds. In each, early stopping on a fifth of the fold's training rows finds the number of trees, a
+    model with that many trees is trained on all of them, and the fold's held-out rows are scored once. The search
+    minimises the log loss, which rewards a good ranking, as ROC AUC does, and calibrated probabilities as well.
 
     Args:
         features: shape (n, 14), in the order of FEATURES, training split only.
         churned: shape (n,), 0 or 1.
-        trials: how many are to have ended, those on record included.
-        seconds: no trial begins after this long.
-        study: name of the search; of the same rows, repeats and first trial only.
-        repeats: how many seeds of the folds each trial is judged by: one seed's best trial is partly luck.
-        first: what the first trial tries, but for its trees. None: the sampler begins. So does an evaluation that holds
-            rows back, because the committed hyperparameters were found on all of the training split.
-        storage: where it is kept; None: nowhere.
+        trials: total number of completed trials to reach, stored ones included.
+        seconds: no trial starts after this time.
+        study: name of the search. Use another name for other rows, repeats or first trial.
+        repeats: number of fold seeds per trial. With one seed, the best trial is partly luck.
+        first: hyperparameters of the first trial, their number of trees aside. None leaves the first trial to the
+            sampler. An evaluation that holds rows back needs None: the committed ones were found on all training rows.
+        storage: where the study is stored; None stores it nowhere.
         on_trial: called after each new trial.
+        limits: see SearchLimits.
 
     Returns:
-        At most `trials` trials, the best first: the same ones whether or not the search was interrupted meanwhile.
+        At most `trials` trials, the best first. They are the same whether or not the search was interrupted.
 
     Raises:
-        TrainingDataError: a fold would lack one of the outcomes, or no trial ended in time.
+        TrainingDataError: a fold would lack one of the outcomes, or no trial was completed in time.
     """
     import optuna
 
@@ -96,83 +114,107 @@ def tune(
     logging.getLogger("optuna").setLevel(logging.WARNING)
     searched = optuna.create_study(storage=storage, study_name=study, load_if_exists=True)
     began = time.monotonic()
-    while (done := len(_ended(searched))) < trials and time.monotonic() - began < seconds:
-        # By the number of trials that ended, so that a search goes on as if it had never been interrupted.
-        searched.sampler = optuna.samplers.TPESampler(seed=SEED + done, n_startup_trials=STARTUP_TRIALS)
+    while (done := len(_completed(searched))) < trials and time.monotonic() - began < seconds:
+        # The seed depends on the number of completed trials, so a resumed search continues as if never interrupted.
+        searched.sampler = optuna.samplers.TPESampler(seed=SEED + done, n_startup_trials=limits.startup_trials)
         if first is not None and done == 0 and not _waiting(searched):
             searched.enqueue_trial({name: first.as_dict()[name] for name in _space()})
         asked = searched.ask(_space())
-        trial = _try(done + 1, features, churned, asked.params, repeats)
-        for name, value in {
-            "trees": trial.hyperparameters.trees,
-            "roc_auc": trial.roc_auc,
-            "brier": trial.brier,
-        }.items():
-            asked.set_user_attr(name, value)
-        searched.tell(asked, trial.log_loss)
+        trial = _run_trial(done + 1, features, churned, asked.params, repeats, limits)
+        _record(searched, asked, trial)
         on_trial(trial)
-    ended = _ended(searched)[:trials]
-    if not ended:
-        raise TrainingDataError(f"No trial of study {study!r} ended within {seconds:g} s: raise TUNING_SECONDS.")
-    return sorted((_recorded(number, each) for number, each in enumerate(ended, 1)), key=lambda each: each.log_loss)
+    completed = _completed(searched)[:trials]
+    if not completed:
+        raise TrainingDataError(
+            f"No trial of study {study!r} was completed within {seconds:g} s.", remedy="Raise TUNING_SECONDS."
+        )
+    return sorted(
+        (_from_record(number, each) for number, each in enumerate(completed, 1)), key=lambda each: each.log_loss
+    )
 
 
 def stopping_trees(features: NDArray[np.float32], churned: NDArray[np.int64], hyperparameters: Hyperparameters) -> int:
-    """How many trees serve rows that were left out best: a fifth of these rows, by their log loss.
+    """Return the number of trees with the lowest log loss on a held-out fifth of these rows.
 
     Args:
-        features: rows that a model may see; they are all that is read.
+        features: shape (n, 14), rows that a model may learn from.
         churned: shape (n,), 0 or 1.
-        hyperparameters: its trees are the most that there may be.
+        hyperparameters: their number of trees is the upper bound.
     """
     from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # 1 s to import
 
     library = import_xgboost()
-    learned, watched = train_test_split(
+    trained, held_out = train_test_split(
         np.arange(len(churned)), test_size=STOPPING_SHARE, stratify=churned, random_state=SEED
     )
-    rows = [library.DMatrix(features[each], label=churned[each], nthread=THREADS) for each in (learned, watched)]
+    rows = [library.DMatrix(features[each], label=churned[each], nthread=THREADS) for each in (trained, held_out)]
     booster = library.train(
         {**hyperparameters.booster_parameters(), "eval_metric": "logloss"},
         rows[0],
         num_boost_round=hyperparameters.trees,
-        evals=[(rows[1], "watched")],
+        evals=[(rows[1], "held_out")],
         early_stopping_rounds=STOPPING_ROUNDS,
         verbose_eval=False,
     )
     return int(booster.best_iteration) + 1
 
 
-def _try(
-    number: int, features: NDArray[np.float32], churned: NDArray[np.int64], parameters: dict[str, Any], repeats: int
+def score_fold(
+    features: NDArray[np.float32],
+    churned: NDArray[np.int64],
+    held_out: NDArray[np.float32],
+    hyperparameters: Hyperparameters,
+) -> tuple[int, NDArray[np.float32]]:
+    """Return the number of trees that early stopping finds, and P(churn) of the held-out rows with that many.
+
+    Args:
+        features: shape (n, 14), the rows to learn from.
+        churned: shape (n,), their outcomes.
+        held_out: shape (m, 14), scored and otherwise unused.
+        hyperparameters: their number of trees is the upper bound.
+
+    Returns:
+        The number of trees, and shape (m,), 0..1.
+    """
+    trees = stopping_trees(features, churned, hyperparameters)
+    booster = fit(features, churned, replace(hyperparameters, trees=trees))
+    return trees, predict(booster, held_out, threads=THREADS)
+
+
+def _run_trial(
+    number: int,
+    features: NDArray[np.float32],
+    churned: NDArray[np.int64],
+    parameters: dict[str, Any],
+    repeats: int,
+    limits: SearchLimits,
 ) -> Trial:
     from sklearn.model_selection import StratifiedKFold  # 1 s to import
 
-    most = _hyperparameters(parameters, trees=TREES_TIMES_DEPTH // int(parameters["max_depth"]))
+    upper = _hyperparameters(parameters, trees=limits.trees_times_depth // int(parameters["max_depth"]))
     probabilities = np.empty((repeats, len(churned)), dtype=np.float32)
     trees = []
     for repeat in range(repeats):
         for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED + repeat).split(features, churned):
-            trees.append(stopping_trees(features[seen], churned[seen], most))
-            booster = fit(features[seen], churned[seen], _hyperparameters(parameters, trees=trees[-1]))
-            probabilities[repeat, unseen] = predict(booster, features[unseen], threads=THREADS)
-    happened = np.where(churned == 1, probabilities.astype(np.float64), 1 - probabilities.astype(np.float64))
+            found, probabilities[repeat, unseen] = score_fold(features[seen], churned[seen], features[unseen], upper)
+            trees.append(found)
+    of_outcome = np.where(churned == 1, probabilities.astype(np.float64), 1 - probabilities.astype(np.float64))
     return Trial(
         number=number,
         hyperparameters=_hyperparameters(parameters, trees=int(np.median(trees))),
-        log_loss=float(-np.log(happened).mean()),
+        log_loss=float(-np.log(of_outcome).mean()),
         roc_auc=float(np.mean([auc(churned, each) for each in probabilities])),
         brier=float(np.mean([brier_score(churned, each) for each in probabilities])),
     )
 
 
 def _space() -> dict[str, optuna.distributions.BaseDistribution]:
-    """What is searched. The ranges hold what suits some thousand rows of 14 features, of which 20 % churned."""
+    """Return the search space. Its ranges suit some thousand rows of 14 features, 20 % of them churners."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     return {
         "max_depth": IntDistribution(*DEPTHS),
-        "learning_rate": FloatDistribution(0.015, 0.15, log=True),  # a lower rate runs out of trees
+        "learning_rate": FloatDistribution(0.015, 0.15, log=True),  # a lower rate needs more trees than allowed
         "subsample": FloatDistribution(0.5, 1.0),
         "colsample_bytree": FloatDistribution(0.4, 1.0),  # Age and NumOfProducts would be in every tree otherwise
         "min_child_weight": FloatDistribution(0.5, 20.0, log=True),
@@ -185,28 +227,38 @@ def _hyperparameters(parameters: dict[str, Any], *, trees: int) -> Hyperparamete
     return Hyperparameters(trees=trees, max_depth=int(parameters["max_depth"]), **rounded)
 
 
-def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that have a result, in the order they began; those of a process that died have none."""
+def _completed(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials that have a result, in the order they started. A trial whose process died has none."""
     import optuna
 
     return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
 
 
 def _waiting(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that were given but not begun."""
+    """Return the trials that were enqueued and have not started."""
     import optuna
 
     return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
 
 
-def _recorded(number: int, trial: optuna.trial.FrozenTrial) -> Trial:
-    figures = trial.user_attrs
+def _record(study: optuna.Study, asked: optuna.Trial, trial: Trial) -> None:
+    """Store the result of a trial in the study, for `_from_record`."""
+    asked.set_user_attr("trees", trial.hyperparameters.trees)
+    asked.set_user_attr("roc_auc", trial.roc_auc)
+    asked.set_user_attr("brier", trial.brier)
+    study.tell(asked, trial.log_loss)
+
+
+def _from_record(number: int, trial: optuna.trial.FrozenTrial) -> Trial:
+    metrics = trial.user_attrs
     if trial.value is None:
-        raise TrainingDataError(f"Trial {trial.number} is complete but has no value; delete the study and search anew.")
+        raise TrainingDataError(
+            f"Trial {trial.number} is complete but has no value.", remedy="Delete the study and search again."
+        )
     return Trial(
         number=number,
-        hyperparameters=_hyperparameters(trial.params, trees=figures["trees"]),
+        hyperparameters=_hyperparameters(trial.params, trees=metrics["trees"]),
         log_loss=trial.value,
-        roc_auc=figures["roc_auc"],
-        brier=figures["brier"],
+        roc_auc=metrics["roc_auc"],
+        brier=metrics["brier"],
     )

@@ -1,23 +1,24 @@
 """The columns of a customer: type, unit, allowed values, missing values and meaning. Pure; no I/O.
 
-This is the one definition. The file reader, the checks of the files, the decoder of the stream's events and the frames
-that MLflow scores are all made from it, so that they accept and refuse the same values.
+This is the only definition. The file reader, the asset checks, the decoder of events and the frames that MLflow scores
+all derive from it, so that they accept and reject the same values.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["whole", "number", "category", "text"]
-Missing = Literal["refused", "left out", "imputed", "kept"]
-"""What a missing value means.
+Missing = Literal["rejected", "dropped", "imputed", "ignored"]
+"""How a missing value is handled.
 
-refused: a file with one is refused, an event with one is a dead letter. left out: the row is not used for training, an
-event is a dead letter. imputed: it is replaced, for training and for scoring. kept: nothing reads the column.
+rejected: a file with one is an error, and an event with one becomes a dead letter. dropped: the row is not used for
+training, and an event becomes a dead letter. imputed: it is replaced, in training and in scoring. ignored: nothing
+reads the column.
 """
 
 MISSING_TEXTS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-"""What a file may write for a missing number; in a column of texts only the empty value is missing."""
-MOST_CUSTOMER_ID = 2**62  # leaves the whole range of a PostgreSQL bigint above it free
+"""Texts that stand for a missing number. In a column of texts only the empty value is missing."""
+MAX_CUSTOMER_ID = 2**62  # half of a PostgreSQL bigint's range stays free
 
 DTYPES: dict[Kind, str] = {"whole": "int64", "number": "float64", "category": "object", "text": "object"}
 
@@ -27,17 +28,17 @@ class Column:
     """One column of a customer.
 
     Attributes:
-        name: as in the file's header and in events.
+        name: name in the file's header and in events.
         kind: "whole" for whole numbers, "number" for any number, "category" for one of a few texts, "text" for any.
-        description: what it means, one sentence.
-        unit: of a number, or None.
-        minimum: least allowed number, or None for no bound.
-        maximum: greatest allowed number, or None for no bound.
-        categories: the allowed texts of a category, alphabetical.
-        missing: what a missing value means.
-        unique: whether no two rows of a file may have the same value.
-        optional: whether the file may lack the column.
-        counted: whether the reader counts the rows instead of reading the column.
+        description: its meaning, in one sentence.
+        unit: unit of a number, or None.
+        minimum: smallest allowed number, or None for no bound.
+        maximum: largest allowed number, or None for no bound.
+        categories: the allowed texts of a category, in alphabetical order.
+        missing: how a missing value is handled.
+        unique: whether all rows of a file must have different values.
+        optional: whether the column may be missing from the file.
+        counted: whether the reader numbers the rows instead of reading the column.
     """
 
     name: str
@@ -47,33 +48,33 @@ class Column:
     minimum: int | float | None = None
     maximum: int | float | None = None
     categories: tuple[str, ...] = ()
-    missing: Missing = "refused"
+    missing: Missing = "rejected"
     unique: bool = False
     optional: bool = False
     counted: bool = False
 
     @property
     def dtype(self) -> str:
-        """pandas dtype of the column once read: int64, float64 (a gap is NaN) or object (a gap is None)."""
+        """pandas dtype of the column: int64, float64 (NaN if missing) or object (None if missing)."""
         return DTYPES[self.kind]
 
     @property
     def nullable(self) -> bool:
-        """Whether a row of a file may lack the value."""
-        return self.missing != "refused"
+        """Whether the value may be missing from a row of a file."""
+        return self.missing != "rejected"
 
     def is_missing(self, text: str) -> bool:
-        """Whether a file's text, without spaces around it, stands for a missing value."""
+        """Return whether a text of the file, stripped of spaces, stands for a missing value."""
         return text in (MISSING_TEXTS if self.kind in ("whole", "number") else MISSING_TEXTS[:1])
 
     @property
     def allowed(self) -> str:
-        """The values that a file may have, as text, such as "300 to 900 points" or "Female or Male, or empty"."""
+        """The values allowed in a file, as text, such as "300 to 900 points" or "Female or Male, or empty"."""
         return f"{self._values()}, or empty" if self.nullable else self._values()
 
     @property
     def allowed_when_scored(self) -> str:
-        """The values that a customer who is to be scored may have, as text."""
+        """The values allowed in scoring, as text."""
         return f"{self._values()}, or null" if self.missing == "imputed" else self._values()
 
     def _values(self) -> str:
@@ -102,29 +103,29 @@ COLUMNS = (
         minimum=1,
         optional=True,
         counted=True,
-        description="Position of the customer in the file; counted, whatever the file has there.",
+        description="Position of the customer in the file. The reader numbers the rows and ignores the file's values.",
     ),
     Column(
         name="CustomerId",
         kind="whole",
         minimum=0,
-        maximum=MOST_CUSTOMER_ID,
+        maximum=MAX_CUSTOMER_ID,
         unique=True,
         description="The bank's number for the customer.",
     ),
     Column(
         name="Firstname",
         kind="text",
-        missing="kept",
+        missing="ignored",
         optional=True,
-        description="First name; feeds no feature.",
+        description="First name. Not used for features.",
     ),
     Column(
         name="Lastname",
         kind="text",
-        missing="kept",
+        missing="ignored",
         optional=True,
-        description="Last name, called Surname in the public file; feeds no feature.",
+        description="Last name, called Surname in the public file. Not used for features.",
     ),
     Column(
         name="CreditScore",
@@ -132,7 +133,7 @@ COLUMNS = (
         unit="points",
         minimum=300,
         maximum=900,
-        description="Credit score; the bank's own are capped at 850.",
+        description="Credit score. The bank's own scores are capped at 850.",
     ),
     Column(
         name="Geography",
@@ -144,8 +145,8 @@ COLUMNS = (
         name="Gender",
         kind="category",
         categories=("Female", "Male"),
-        missing="left out",
-        description="Gender; a customer without one is not used for training.",
+        missing="dropped",
+        description="Gender. Customers without one are not used for training.",
     ),
     Column(
         name="Age",
@@ -154,7 +155,7 @@ COLUMNS = (
         minimum=18,
         maximum=120,
         missing="imputed",
-        description="Age in completed years; a gap is imputed.",
+        description="Age in completed years. Missing values are imputed.",
     ),
     Column(
         name="Tenure",
@@ -170,7 +171,7 @@ COLUMNS = (
         unit="euros",
         minimum=0,
         maximum=1_000_000_000,
-        description="Money in the account, to the cent; 0 for an account without any.",
+        description="Money in the account, to the cent; 0 for an empty account.",
     ),
     Column(
         name="NumOfProducts",
@@ -178,7 +179,7 @@ COLUMNS = (
         unit="products",
         minimum=1,
         maximum=10,
-        description="How many of the bank's products the customer has.",
+        description="Number of the bank's products that the customer has.",
     ),
     Column(
         name="HasCrCard",
@@ -192,7 +193,7 @@ COLUMNS = (
         kind="whole",
         minimum=0,
         maximum=1,
-        description="1 for a customer that the bank counts as active.",
+        description="1 for a customer whom the bank counts as active.",
     ),
     Column(
         name="EstimatedSalary",
@@ -200,18 +201,18 @@ COLUMNS = (
         unit="euros a year",
         minimum=0,
         maximum=1_000_000_000,
-        description="The bank's estimate of the yearly salary, to the cent.",
+        description="The bank's estimate of the annual salary, to the cent.",
     ),
     Column(
         name="Exited",
         kind="whole",
         minimum=0,
         maximum=1,
-        description="1 for a customer who left: what the model predicts.",
+        description="1 for a customer who left. This is what the model predicts.",
     ),
 )
 
 CUSTOMER_ID = "CustomerId"
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)
 COLUMNS_BY_NAME = {column.name: column for column in COLUMNS}
-OTHER_NAMES = {"Surname": "Lastname"}  # header of the original public file, and the column it fills
+OTHER_NAMES = {"Surname": "Lastname"}  # name in the original public file -> column that it fills

@@ -1,22 +1,22 @@
-"""What can be wrong with a customers file. A message names the place, what is there, what was expected, the remedy."""
+"""Errors of a customers file. A message names the location, the value, what was expected and the remedy."""
 
 from churn_platform.errors import PlatformError
 
 
 class CustomersFileError(PlatformError):
-    """A customers file cannot be read as one."""
+    """A customers file cannot be read."""
 
 
 class CustomersFileMissingError(CustomersFileError):
-    """There is no such file, or it cannot be opened."""
+    """The file does not exist or cannot be opened."""
 
 
 class EmptyCustomersFileError(CustomersFileError):
-    """The file has no customers: it is empty, or only a header."""
+    """The file has no customers: it is empty, or has only a header."""
 
 
 class HeaderError(CustomersFileError):
-    """The header lacks a column, or names one twice."""
+    """The header lacks a column, or has one twice."""
 
 
 class MalformedFileError(CustomersFileError):
@@ -24,4 +24,4 @@ class MalformedFileError(CustomersFileError):
 
 
 class WrongValueError(CustomersFileError):
-    """A value cannot be what its column says."""
+    """A value does not have the type of its column."""

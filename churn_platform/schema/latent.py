@@ -1,11 +1,11 @@
-"""How likely each generated customer is to leave: the hidden model behind `Exited`. Pure; no I/O."""
+"""The probability that a generated customer leaves: the model behind `Exited`. Pure; no I/O."""
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 # Log-odds of leaving by age, for a man outside Germany with one product and a balance; linear between the ages.
-# Of the inactive customers from 50 to 65 most leave, of the active ones few: the strongest interaction of the bank.
+# Most inactive customers from 50 to 65 leave, and few active ones: the strongest interaction in the bank's data.
 AGES = (22, 28, 34, 40, 45, 50, 56, 64, 72)
 INACTIVE_BY_AGE = (-2.67, -2.77, -2.63, -1.77, -0.88, 0.77, 2.17, 1.83, -0.42)
 ACTIVE_BY_AGE = (-3.59, -3.61, -3.33, -2.52, -1.62, -1.27, -1.14, -2.29, -4.54)
@@ -23,11 +23,11 @@ THREE_PRODUCTS_IN_GERMANY = -1.78
 TENURE_PER_YEAR = -0.02
 UNUSUAL_BALANCE = 0.08  # per 50,000 away from 115,000
 POOR_CREDIT = 5.0
-POOR_CREDIT_BELOW = 405  # points; the bank lost nearly everybody under this score
+POOR_CREDIT_BELOW = 405  # points; the bank lost almost everybody below this score
 
 
 def churn_probability(customers: pd.DataFrame) -> NDArray[np.float64]:
-    """Probability that each customer leaves. Customers with four products leave for certain.
+    """Return the probability that each customer leaves. It is 1 for customers with four products.
 
     Args:
         customers: n rows with CreditScore, Geography, Gender, Age, Tenure, Balance, NumOfProducts and IsActiveMember,
@@ -37,8 +37,8 @@ def churn_probability(customers: pd.DataFrame) -> NDArray[np.float64]:
         shape (n,), 0..1.
 
     Source: fitted by least squares to the churn of groups in the public bank file (by country, gender, products,
-    activity and age, and by pairs of them), under the condition that XGBoost separates the result as well as it does
-    the bank's customers. Rounded to two decimals.
+    activity and age, and by pairs of them), so that XGBoost has the same ROC AUC on the result as on the bank's
+    customers. Rounded to two decimals.
     """
     age = customers["Age"].to_numpy(dtype=np.float64)
     active = customers["IsActiveMember"].to_numpy() == 1

@@ -1,4 +1,4 @@
-"""Reading a customers file into a typed frame. The file is read once: what is hashed is what was parsed."""
+"""Reading a customers file into a typed frame. The file is read once, so the hash is that of the parsed bytes."""
 
 import csv
 import hashlib
@@ -27,34 +27,33 @@ from churn_platform.schema.exceptions import (
     MalformedFileError,
     WrongValueError,
 )
-from churn_platform.schema.wrong_values import EXAMPLES, WrongValues, described, rows_to_place
+from churn_platform.schema.wrong_values import MAX_EXAMPLES, WrongValues, describe, rows_to_locate
 
-WHOLE = r"^-?[0-9]+(\.0+)?$"  # 619, and 619.0 as pandas writes a column that once had gaps
+WHOLE = r"^-?[0-9]+(\.0+)?$"  # 619, and 619.0 as pandas writes a column that once had missing values
 NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 ZERO_DECIMALS = r"\.0+$"
 LEADING_ZEROS = r"^(-?)0+([0-9])"
-NAMES_OF_A_HEADER = 2  # fewer, and the line may be a customer's, one of whose values happens to be such a word
-SURELY_INT64 = 18  # digits; of 19 only some numbers fit
-LONGEST_INT64 = 20  # characters, the sign among them
+MIN_HEADER_NAMES = 2  # with fewer known names, the line may be a customer with such a word among the values
+INT64_SAFE_DIGITS = 18  # of 19 digits only some numbers fit
+MAX_INT64_LENGTH = 20  # characters, including the sign
 INT64 = range(-(2**63), 2**63)
-NO_FILE_REMEDY = "Make one with 'churn data generate', or name yours in CHURN_RAW_CSV."
+NO_FILE_REMEDY = "Generate one with 'churn data generate', or set CHURN_RAW_CSV to the path of yours."
 QUOTES = (
-    "Complete or remove those lines; a value with a comma needs double quotes, and a double quote needs another that "
-    "closes it."
+    "Complete or remove those lines. A value with a comma needs double quotes, and a double quote needs a closing one."
 )
 MUST_BE_CSV = "The file must be comma-separated text: export it again with commas between the values."
 
 
 @dataclass(frozen=True)
 class CustomersFile:
-    """A customers file as it was when it was read.
+    """A customers file at the time when it was read.
 
     Attributes:
-        customers: n x 15, the columns of `schema.COLUMNS` in their order: whole numbers int64, Age and money float64,
+        customers: n x 15, in the order of `schema.columns.COLUMNS`: whole numbers int64, Age and money float64,
             texts object.
-        sha256: of the very bytes that the customers were parsed from, in hexadecimal.
-        size_bytes: how many those are.
-        modified: when the file was last written.
+        sha256: hexadecimal SHA-256 of the bytes that the customers were parsed from.
+        size_bytes: number of those bytes.
+        modified: when the file was last modified.
     """
 
     customers: pd.DataFrame
@@ -64,20 +63,20 @@ class CustomersFile:
 
 
 def load_customers(path: str | Path) -> CustomersFile:
-    """Read a customers file once: its customers, typed, and the identity of the bytes that they come from.
+    """Read a customers file once and return its typed customers with the hash of its bytes.
 
     Reads the bank's file, files of `write_customers`, and the original public file, whose `Surname` becomes `Lastname`.
-    Columns may stand in any order, others are ignored, and names and RowNumber may be absent: they feed no feature.
+    Columns may have any order, unknown ones are ignored, and names and RowNumber may be missing: no feature needs them.
 
-    Values are typed, not judged: an Age of 17 or a Geography of Italy is read, and the asset checks say what is out of
-    range. A gap is NaN in a number and None in a text; whole numbers cannot have gaps.
+    Values are typed but not validated: an Age of 17 or a Geography of Italy is read, and the asset checks report it.
+    Missing numbers are NaN and missing texts None. Whole numbers cannot be missing.
 
     Args:
         path: a comma-separated UTF-8 file with a header.
 
     Raises:
         CustomersFileError: the file is missing, empty or malformed, the header lacks a column or has one twice, or
-            values are not of their column's type. It lists all such rows and values, counted.
+            values do not have the type of their column. The message counts all such rows and values.
     """
     file = Path(path)
     content, modified = _read(file)
@@ -98,18 +97,18 @@ def load_customers(path: str | Path) -> CustomersFile:
 
 
 def read_customers(path: str | Path) -> pd.DataFrame:
-    """The customers in a CSV file, typed: see `load_customers`."""
+    """Return the typed customers of a CSV file. See `load_customers`."""
     return load_customers(path).customers
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, for who does not parse it."""
+    """Return the hexadecimal SHA-256 of a file, without parsing it."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(file: Path) -> tuple[bytes, datetime]:
-    """The file's bytes and when it was last written, both of the same opened file."""
+    """Return the bytes of the file and when it was last modified, both from one open file."""
     try:
         with file.open("rb") as opened:
             modified = datetime.fromtimestamp(os.fstat(opened.fileno()).st_mtime, UTC)
@@ -124,7 +123,7 @@ def _read(file: Path) -> tuple[bytes, datetime]:
 
 
 def _header(file: Path, content: bytes) -> list[str]:
-    """Names in the file's first line."""
+    """Return the names in the first line of the file."""
     try:
         header = next(csv.reader(_lines(content, errors="strict")), None)
     except UnicodeDecodeError:
@@ -142,18 +141,18 @@ def _header(file: Path, content: bytes) -> list[str]:
 
 
 def _sources(file: Path, header: list[str]) -> dict[str, int]:
-    """Position in the file of each of our columns that is read from it.
+    """Return column name -> position in the file, of the columns that are read from it.
 
     Raises:
-        HeaderError: a needed column is absent, or one is there twice.
+        HeaderError: a required column is missing, or the header has one twice.
     """
     wanted = {column.name for column in COLUMNS if not column.counted} | set(OTHER_NAMES)
-    twice = [name for name in dict.fromkeys(header) if name in wanted and header.count(name) > 1]
-    if twice:
-        places = [position + 1 for position, name in enumerate(header) if name == twice[0]]
+    repeated = [name for name in dict.fromkeys(header) if name in wanted and header.count(name) > 1]
+    if repeated:
+        positions = [position + 1 for position, name in enumerate(header) if name == repeated[0]]
         raise HeaderError(
-            f"{file}, line 1 names column {twice[0]} {len(places)} times, as the columns "
-            f"{', '.join(map(str, places))} of the file. Expected it once.",
+            f"{file}, line 1 names column {repeated[0]} {len(positions)} times, as the columns "
+            f"{', '.join(map(str, positions))} of the file. Expected it once.",
             remedy="Remove or rename one of them.",
         )
     sources = {name: header.index(name) for name in wanted if name in header}
@@ -174,18 +173,18 @@ def _missing_columns(file: Path, header: list[str], missing: list[str]) -> Heade
     needed = ", ".join(column.name for column in COLUMNS if not column.optional)
     words = set(re.split(r"[^a-z]+", " ".join(header).lower()))
     known = sum(column.name.lower() in words for column in COLUMNS) + len(renamings)
-    if known < NAMES_OF_A_HEADER:
+    if known < MIN_HEADER_NAMES:
         return HeaderError(
-            f"{file}, line 1 is no header with the columns' names; its {len(header)} values are not shown, because "
+            f"{file}, line 1 is not a header with the columns' names. Its {len(header)} values are not shown, because "
             f"they may be a customer's. Expected {needed}.",
-            remedy="Add the line with the names of the columns, separated by commas, at the top of the file.",
+            remedy="Add a first line with the names of the columns, separated by commas.",
         )
     if len(header) == 1:
         remedy = MUST_BE_CSV
     elif renamings:
         remedy = f"Rename {', '.join(renamings)}, or add the column."
     else:
-        remedy = "Add what is missing."
+        remedy = "Add the missing columns."
     return HeaderError(
         f"{file}, line 1 lacks the column{'' if len(missing) == 1 else 's'} {', '.join(missing)}. "
         f"It has {', '.join(header)}. Expected {needed}.",
@@ -194,9 +193,9 @@ def _missing_columns(file: Path, header: list[str], missing: list[str]) -> Heade
 
 
 def _read_as_text(file: Path, content: bytes, sources: dict[str, int], width: int) -> tuple[pa.Table, int]:
-    """The wanted columns as texts, named by their position in the file, and how many rows do not fit the header.
+    """Return the wanted columns as texts, named by their position, and the number of rows that do not fit the header.
 
-    Blank lines are no rows.
+    Blank lines are ignored.
 
     Raises:
         MalformedFileError: the text is not CSV or not UTF-8.
@@ -223,21 +222,21 @@ def _read_as_text(file: Path, content: bytes, sources: dict[str, int], width: in
     except pa.ArrowInvalid as error:
         if "UTF8" in str(error):
             raise not_utf8(file, content) from None
-        # Arrow's own text may quote the row, and with it the customer's name.
+        # Arrow's own message may quote the row, and with it a customer's name.
         raise MalformedFileError(
-            f"{file} cannot be read as comma-separated text: often a double quote is opened and never closed.",
+            f"{file} cannot be read as comma-separated text. Often a double quote is not closed.",
             remedy=MUST_BE_CSV,
         ) from None
     return table, skipped
 
 
 def _typed_columns(table: pa.Table, sources: dict[str, int]) -> tuple[pd.DataFrame, list[WrongValues]]:
-    """The columns with their dtypes, and the values that have none; columns with such values are left out."""
+    """Return the typed columns, and the wrong values of columns that cannot be typed."""
     rows, typed, wrong = table.num_rows, {}, []
     for column in COLUMNS:
         if column.name not in sources:
-            absent = np.arange(1, rows + 1) if column.counted else [None] * rows
-            typed[column.name] = pd.Series(absent, dtype=column.dtype)
+            default = np.arange(1, rows + 1) if column.counted else [None] * rows
+            typed[column.name] = pd.Series(default, dtype=column.dtype)
             continue
         position = str(sources[column.name])
         values = _typed(table.column(position), column)
@@ -246,51 +245,51 @@ def _typed_columns(table: pa.Table, sources: dict[str, int]) -> tuple[pd.DataFra
         else:
             typed[column.name] = values
         if not wrong:
-            table = table.drop_columns(position)  # a number takes less memory than its text
+            table = table.drop_columns(position)  # free the text, which takes more memory than the numbers
     return pd.DataFrame(typed, copy=False), wrong
 
 
-def _typed(given: pa.ChunkedArray, column: Column) -> pd.Series | WrongValues:
-    """One column with its dtype, or what is wrong with it: no number, no whole one, or a whole number is missing."""
-    trimmed = pc.utf8_trim_whitespace(given)
-    gap = pc.is_in(trimmed, value_set=pa.array([text for text in MISSING_TEXTS if column.is_missing(text)]))
-    text = pc.if_else(gap, pa.scalar(None, pa.string()), trimmed)
+def _typed(texts: pa.ChunkedArray, column: Column) -> pd.Series | WrongValues:
+    """Return one column with its dtype, or its values that are not numbers, not whole, or missing whole numbers."""
+    trimmed = pc.utf8_trim_whitespace(texts)
+    missing = pc.is_in(trimmed, value_set=pa.array([text for text in MISSING_TEXTS if column.is_missing(text)]))
+    text = pc.if_else(missing, pa.scalar(None, pa.string()), trimmed)
     if column.dtype == "object":
-        texts: pd.Series = text.to_pandas()  # of equal texts one object
-        return texts.astype(object)
+        series: pd.Series = text.to_pandas()  # equal texts share one object
+        return series.astype(object)
     if column.kind == "whole":
-        right = pc.fill_null(pc.match_substring_regex(text, WHOLE), fill_value=False).to_numpy()
+        valid = pc.fill_null(pc.match_substring_regex(text, WHOLE), fill_value=False).to_numpy()
         text = pc.replace_substring_regex(text, ZERO_DECIMALS, "")
-        if (pc.max(pc.utf8_length(text)).as_py() or 0) > SURELY_INT64:
+        if (pc.max(pc.utf8_length(text)).as_py() or 0) > INT64_SAFE_DIGITS:
             text = pc.replace_substring_regex(text, LEADING_ZEROS, r"\1\2")
-        right &= _fits_int64(text, right)
+        valid &= _fits_int64(text, valid)
     else:
-        right = pc.fill_null(pc.match_substring_regex(text, NUMBER), fill_value=True).to_numpy()
-    wrong = np.flatnonzero(~right)
+        valid = pc.fill_null(pc.match_substring_regex(text, NUMBER), fill_value=True).to_numpy()
+    wrong = np.flatnonzero(~valid)
     if len(wrong):
-        filled = len(gap) - int(pc.sum(gap).as_py())
-        return WrongValues(column, wrong, pa.concat_arrays(given.take(pa.array(wrong)).chunks), filled)
+        filled = len(missing) - int(pc.sum(missing).as_py())
+        return WrongValues(column, wrong, pa.concat_arrays(texts.take(pa.array(wrong)).chunks), filled)
     return pd.Series(pc.cast(text, pa.int64() if column.kind == "whole" else pa.float64()).to_numpy())
 
 
 def _fits_int64(digits: pa.ChunkedArray, whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each of the whole numbers, without leading zeros, is one of 64 bits. Shape (n,)."""
+    """Return whether each whole number, without leading zeros, fits into 64 bits. Shape (n,)."""
     fits: NDArray[np.bool_] = pc.fill_null(
-        pc.less_equal(pc.utf8_length(digits), SURELY_INT64), fill_value=True
+        pc.less_equal(pc.utf8_length(digits), INT64_SAFE_DIGITS), fill_value=True
     ).to_numpy()
     fits |= ~whole
     for row in np.flatnonzero(~fits).tolist():
         number = digits[row].as_py()
-        fits[row] = len(number) <= LONGEST_INT64 and int(number) in INT64
+        fits[row] = len(number) <= MAX_INT64_LENGTH and int(number) in INT64
     return fits
 
 
 def _problems(
     file: Path, content: bytes, *, width: int, skipped: int, wrong: list[WrongValues], id_position: int
 ) -> CustomersFileError:
-    """All that is wrong with the rows of a file, in one error."""
-    found = _scan(content, width, rows_to_place(wrong), id_position)
-    lines, remedies = described(wrong, found.rows, found.places)
+    """Return one error for all that is wrong with the rows of a file."""
+    found = _scan(content, width, rows_to_locate(wrong), id_position)
+    lines, remedies = describe(wrong, found.rows, found.locations)
     if not skipped:
         return WrongValueError(_listed(file, lines), remedy=" ".join(remedies))
     others = f" and {skipped - len(found.malformed):,} more" if skipped > len(found.malformed) else ""
@@ -308,36 +307,36 @@ def _listed(file: Path, lines: list[str]) -> str:
 
 @dataclass
 class _Scan:
-    """What an error names: the first malformed rows, how many rows are well-formed, and where some of those are."""
+    """The first malformed rows, the number of well-formed rows, and the location of some of them, for an error."""
 
     malformed: list[str]
     rows: int
-    places: dict[int, str]
+    locations: dict[int, str]
 
 
 def _scan(content: bytes, width: int, wanted: list[int], id_position: int) -> _Scan:
     """Find the lines of the file that an error names.
 
     Args:
-        content: of the file.
-        width: how many values a row should have.
-        wanted: numbers of rows with that many, from 0, in order.
-        id_position: of CustomerId in a row.
+        content: the bytes of the file.
+        width: number of values that a row should have.
+        wanted: numbers of well-formed rows to locate, from 0, in order.
+        id_position: position of CustomerId in a row.
     """
-    found, sought = _Scan([], 0, {}), set(wanted)
-    # A quote that is never closed makes one value of all that follows: longer than the usual limit, which would raise.
+    found, remaining = _Scan([], 0, {}), set(wanted)
+    # An unclosed quote makes one value of the rest of the file, which is longer than the default limit.
     csv.field_size_limit(max(csv.field_size_limit(), len(content)))
     rows = csv.reader(_lines(content, errors="replace"))
     next(rows)
     begin = rows.line_num + 1
     for values in rows:
         if len(values) == width:
-            if found.rows in sought:
-                customer = values[id_position].strip()  # in a row that has shifted this may be the name
+            if found.rows in remaining:
+                customer = values[id_position].strip()  # in a row with shifted values this may be a name
                 known = f", CustomerId {customer}" if customer.isdecimal() else ""
-                found.places[found.rows] = f"line {begin:,} (row {found.rows + 1:,}{known})"
+                found.locations[found.rows] = f"line {begin:,} (row {found.rows + 1:,}{known})"
             found.rows += 1
-        elif values and len(found.malformed) < EXAMPLES:  # a blank line is no row
+        elif values and len(found.malformed) < MAX_EXAMPLES:  # blank lines are ignored
             found.malformed.append(f"line {begin:,} has {len(values)} values")
         begin = rows.line_num + 1
     return found

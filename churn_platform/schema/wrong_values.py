@@ -1,6 +1,6 @@
-"""What is wrong with values that a column cannot hold, as text: counted by column and kind, with examples and remedies.
+"""Messages about values that do not have the type of their column: counts by column and kind, examples and remedies.
 
-Nothing here shows a customer's name: errors end up in logs that more people read than the file itself.
+A message never shows a customer's name, because more people read logs than the file.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from churn_platform.schema.columns import Column
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-EXAMPLES = 3  # values that are shown of each kind in a column
-MANY = 10  # fewer values of a kind have one cause only if they are all that the column has
-LONGEST_QUOTE = 60  # characters of a value in a message
+MAX_EXAMPLES = 3  # values of each kind and column in a message
+MIN_FOR_ONE_CAUSE = 10  # fewer values of a kind have a common cause only if the column has no others
+MAX_QUOTE_LENGTH = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One way in which values are wrong.
+    """A kind of wrong value.
 
     Attributes:
         is_wrong: completes "... of 10,000 values ".
-        remedy: what to do when the whole column is so; empty: correct single values.
-        pattern: of the trimmed text; the first kind that matches is taken.
+        remedy: what to do if the whole column is of this kind; empty if single values have to be corrected.
+        pattern: matches the trimmed text; the first matching kind applies.
     """
 
     is_wrong: str
@@ -92,19 +92,19 @@ KINDS = (
     NOT_WHOLE,
     TEXT,
 )
-SINGLE = (MISSING, NOT_WHOLE, TEXT)  # a few of these are typing errors; only a whole column of them has one cause
+SINGLE = (MISSING, NOT_WHOLE, TEXT)  # a few of these are typing errors; only a whole column has a common cause
 CORRECT = "Correct the values or remove the lines."
 
 
 @dataclass(frozen=True)
 class WrongValues:
-    """The values of one column that it cannot hold.
+    """The values of one column that do not have its type.
 
     Attributes:
         column: the column.
         rows: row numbers, from 0, in order.
-        texts: the values as the file has them, in the same order.
-        filled: how many values of the column are not missing.
+        texts: the values in the file, in the same order.
+        filled: number of values of the column that are not missing.
     """
 
     column: Column
@@ -113,16 +113,13 @@ class WrongValues:
     filled: int
 
 
-def described(found: Sequence[WrongValues], rows: int, places: Mapping[int, str]) -> tuple[list[str], list[str]]:
-    """One line for each column and kind of wrong value, and the remedies.
+def describe(found: Sequence[WrongValues], rows: int, locations: Mapping[int, str]) -> tuple[list[str], list[str]]:
+    """Return one line for each column and kind of wrong value, and the remedies, each once.
 
     Args:
-        found: by column.
-        rows: how many rows the file has.
-        places: row number -> where that is, as text; those of `rows_to_place` at least.
-
-    Returns:
-        The lines, and the remedies, each once.
+        found: wrong values by column.
+        rows: number of rows of the file.
+        locations: row number -> its location as text, at least those of `rows_to_locate`.
     """
     lines: list[str] = []
     remedies: dict[str, list[str]] = {}
@@ -130,8 +127,8 @@ def described(found: Sequence[WrongValues], rows: int, places: Mapping[int, str]
         for kind, members in _by_kind(each):
             whole = _is_whole_column(len(members), of=rows if kind is MISSING else each.filled)
             examples = [
-                _example(each, kind, index, place=places[row])
-                for index, row in zip(members[:EXAMPLES], each.rows[members[:EXAMPLES]].tolist(), strict=True)
+                _example(each, kind, index, location=locations[row])
+                for index, row in zip(members[:MAX_EXAMPLES], each.rows[members[:MAX_EXAMPLES]].tolist(), strict=True)
             ]
             others = len(members) - len(examples)
             more = f" and {others:,} more" if others else ""
@@ -144,23 +141,25 @@ def described(found: Sequence[WrongValues], rows: int, places: Mapping[int, str]
     return lines, [f"{', '.join(dict.fromkeys(names))}: {remedy}" for remedy, names in remedies.items()]
 
 
-def rows_to_place(found: Sequence[WrongValues]) -> list[int]:
-    """The rows, in order, whose place in the file `described` wants to know."""
-    wanted = {int(each.rows[index]) for each in found for _, members in _by_kind(each) for index in members[:EXAMPLES]}
+def rows_to_locate(found: Sequence[WrongValues]) -> list[int]:
+    """Return the rows, in order, whose locations `describe` needs."""
+    wanted = {
+        int(each.rows[index]) for each in found for _, members in _by_kind(each) for index in members[:MAX_EXAMPLES]
+    }
     return sorted(wanted)
 
 
 def _is_whole_column(count: int, *, of: int) -> bool:
-    return count == of or (count >= MANY and count * 2 > of)
+    return count == of or (count >= MIN_FOR_ONE_CAUSE and count * 2 > of)
 
 
 def _by_kind(wrong: WrongValues) -> list[tuple[Kind, NDArray[np.intp]]]:
-    """The kinds that occur, and which of the values are of each; a text is looked at once, however often it occurs."""
+    """Return each kind that occurs with the indices of its values. Equal texts are classified once."""
     encoded = pc.dictionary_encode(wrong.texts)
     kinds = [_kind(text or "", wrong.column) for text in encoded.dictionary.to_pylist()]
-    order = {kind: place for place, kind in enumerate(KINDS)}
-    codes = np.array([order[kind] for kind in kinds], np.intp)[encoded.indices.to_numpy(zero_copy_only=False)]
-    return [(kind, np.flatnonzero(codes == place)) for place, kind in enumerate(KINDS) if (codes == place).any()]
+    code_of = {kind: code for code, kind in enumerate(KINDS)}
+    codes = np.array([code_of[kind] for kind in kinds], np.intp)[encoded.indices.to_numpy(zero_copy_only=False)]
+    return [(kind, np.flatnonzero(codes == code)) for code, kind in enumerate(KINDS) if (codes == code).any()]
 
 
 def _kind(text: str, column: Column) -> Kind:
@@ -170,15 +169,15 @@ def _kind(text: str, column: Column) -> Kind:
     return next(kind for kind in KINDS[1:] if kind.pattern.fullmatch(trimmed))
 
 
-def _example(wrong: WrongValues, kind: Kind, index: np.intp, *, place: str) -> str:
+def _example(wrong: WrongValues, kind: Kind, index: np.intp, *, location: str) -> str:
     if kind is MISSING:
-        return place
+        return location
     text = str(wrong.texts[int(index)].as_py()).strip()
     if kind is TEXT:
-        return f"a text of {len(text)} characters in {place} (not shown, because it may be a name)"
-    return f"{shortened(text)} in {place}"
+        return f"a text of {len(text)} characters in {location} (not shown, because it may be a name)"
+    return f"{shortened(text)} in {location}"
 
 
 def shortened(text: str) -> str:
-    """The text in quotes, cut after LONGEST_QUOTE characters."""
-    return repr(text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}...")
+    """Return the text in quotes, truncated to MAX_QUOTE_LENGTH characters."""
+    return repr(text if len(text) <= MAX_QUOTE_LENGTH else f"{text[:MAX_QUOTE_LENGTH]}...")

@@ -1,6 +1,6 @@
-"""Mending probabilities that are systematically too high or too low: what is applied when a score is made. Pure.
+"""Calibrations: corrections of probabilities that are systematically too high or too low. Pure; no I/O.
 
-Needs numpy alone, so that a process that scores starts fast; how one is fitted and chosen is in calibrating.py.
+Only what scoring applies, which needs only numpy. modeling/calibration_choice.py fits and chooses calibrations.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# Log-odds of 0 and 1 are infinite; a model of a few hundred trees comes nowhere near these.
-_LEAST: Final = 1e-7
+# The log-odds of 0 and 1 are infinite. Models of a few hundred trees do not come near these bounds.
+_MIN_PROBABILITY: Final = 1e-7
 
 
 @dataclass(frozen=True)
 class Platt:
-    """A line through the log-odds: P = 1 / (1 + exp(-(slope * log-odds + intercept)))."""
+    """A linear function of the log-odds: P = 1 / (1 + exp(-(slope * log-odds + intercept)))."""
 
     slope: float
     intercept: float
 
     def apply(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated P(churn), each number by itself: how many are passed at once changes none of them."""
+        """Return calibrated P(churn). The result for one number does not depend on the others."""
         line = self.slope * log_odds(probabilities) + self.intercept
         calibrated: NDArray[np.float32] = (1.0 / (1.0 + np.exp(-line))).astype(np.float32)
         return calibrated
@@ -32,18 +32,18 @@ class Platt:
 
 @dataclass(frozen=True)
 class Isotonic:
-    """A line through points that never falls: between two points straight, beyond the outer ones level.
+    """A non-decreasing function, linear between given points and constant beyond the outer ones.
 
     Attributes:
-        scores: P(churn) as the model gives it, rising.
-        probabilities: what each becomes, never falling.
+        scores: P(churn) of the model at each point, increasing.
+        probabilities: calibrated P(churn) at each point, non-decreasing.
     """
 
     scores: tuple[float, ...]
     probabilities: tuple[float, ...]
 
     def apply(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated P(churn), each number by itself."""
+        """Return calibrated P(churn). The result for one number does not depend on the others."""
         return np.interp(probabilities.astype(np.float64), self.scores, self.probabilities).astype(np.float32)
 
 
@@ -51,15 +51,15 @@ Calibration: TypeAlias = Platt | Isotonic
 
 
 def calibration_to_json(calibration: Calibration) -> str:
-    """JSON with `method` and its numbers."""
+    """Return JSON with `method` and its parameters."""
     return json.dumps({"method": name_of(calibration), **asdict(calibration)}, indent=2)
 
 
 def calibration_from_json(text: str) -> Calibration:
-    """The calibration that `calibration_to_json` wrote.
+    """Return the calibration that `calibration_to_json` wrote.
 
     Raises:
-        ValueError, KeyError, TypeError: the text is not one.
+        ValueError, KeyError, TypeError: the text does not describe a calibration.
     """
     document = json.loads(text)
     method = document["method"]
@@ -73,12 +73,12 @@ def calibration_from_json(text: str) -> Calibration:
 
 
 def name_of(calibration: Calibration) -> str:
-    """platt or isotonic."""
+    """Return the name of the method: platt or isotonic."""
     return "platt" if isinstance(calibration, Platt) else "isotonic"
 
 
 def log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log-odds of probabilities, finite also for 0 and 1."""
-    inside = np.clip(probabilities.astype(np.float64), _LEAST, 1 - _LEAST)
+    """Return the log-odds of probabilities, finite even for 0 and 1."""
+    inside = np.clip(probabilities.astype(np.float64), _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     odds: NDArray[np.float64] = np.log(inside) - np.log1p(-inside)
     return odds

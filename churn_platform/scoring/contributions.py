@@ -1,8 +1,8 @@
-"""Why a customer scores as high as they do: XGBoost's own exact contributions (TreeSHAP), by raw column. Pure.
+"""Explanations of risk scores: XGBoost's exact contributions (TreeSHAP), by raw column. Pure; no I/O.
 
-Contributions are in log-odds, and exact: with the bias they add up to the model's log-odds. Columns that become several
-features (Geography, Gender, CreditScore with its band) are one reason, the sum of theirs: nobody can act on half of it.
-A calibrated bundle changes probabilities, not their order, so what raises the log-odds raises the risk score.
+Contributions are in log-odds. With the bias they add up to the model's log-odds. The contributions of a column that
+becomes several features (Geography, Gender, CreditScore with its band) are summed into one reason: a part of it would
+help nobody. Calibration changes probabilities but not their order, so what raises the log-odds raises the risk score.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TOP_REASONS: Final = 5
 
 
 class Reason(TypedDict):
-    """One column's part in a customer's log-odds of churn; `value` is as the event gave it, None where unknown."""
+    """One column's contribution to a customer's log-odds of churn. `value` is that of the event, None if unknown."""
 
     feature: str
     value: str | float | None
@@ -28,7 +28,7 @@ class Reason(TypedDict):
 
 
 class Explainer:
-    """Explains what a bundle scores. It reads a copy of the model: other threads score with the bundle meanwhile."""
+    """Explains the scores of a bundle. It copies the model, because other threads score with the bundle."""
 
     def __init__(self, bundle: ModelBundle) -> None:
         self._transform = bundle.transform
@@ -36,7 +36,7 @@ class Explainer:
         self._booster.set_param({"nthread": 1})
 
     def contributions(self, columns: Columns) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What each feature adds to the log-odds, and the log-odds before any of them.
+        """Return what each feature adds to the log-odds, and the bias, which is the log-odds without any feature.
 
         Args:
             columns: raw column name -> shape (n,), as `FeatureTransform.transform` takes them.
@@ -49,32 +49,32 @@ class Explainer:
         """
         matrix = self._transform.transform(columns)
         rows = import_xgboost().DMatrix(matrix, feature_names=list(FEATURES), nthread=1)
-        found = self._booster.predict(rows, pred_contribs=True)
-        return found[:, :-1], found[:, -1]
+        contributions = self._booster.predict(rows, pred_contribs=True)
+        return contributions[:, :-1], contributions[:, -1]
 
     def by_column(self, columns: Columns) -> NDArray[np.float64]:
-        """What each raw column adds to the log-odds: shape (n, 10), in the order of INPUT_COLUMNS."""
+        """Return what each raw column adds to the log-odds: shape (n, 10), in the order of INPUT_COLUMNS."""
         contributions, _ = self.contributions(columns)
         summed: NDArray[np.float64] = contributions.astype(np.float64) @ _FEATURE_TO_COLUMN
         return summed
 
-    def reasons(self, columns: Columns, most: int = TOP_REASONS) -> list[list[Reason]]:
-        """The columns that move each customer's log-odds most, up or down, greatest first.
+    def reasons(self, columns: Columns, limit: int = TOP_REASONS) -> list[list[Reason]]:
+        """Return the columns with the greatest effect on each customer's log-odds, up or down, greatest first.
 
         Args:
             columns: raw column name -> shape (n,).
-            most: reasons of a customer.
+            limit: number of reasons per customer.
 
         Returns:
-            n lists.
+            n lists, one per customer.
         """
         by_column = self.by_column(columns)
-        greatest = np.argsort(-np.abs(by_column), axis=1, kind="stable")[:, :most]
+        greatest = np.argsort(-np.abs(by_column), axis=1, kind="stable")[:, :limit]
         return [
             [
                 Reason(
                     feature=INPUT_COLUMNS[column],
-                    value=_plain(columns[INPUT_COLUMNS[column]][row]),
+                    value=_json_value(columns[INPUT_COLUMNS[column]][row]),
                     contribution=round(float(by_column[row, column]), 4),
                 )
                 for column in chosen
@@ -83,16 +83,16 @@ class Explainer:
         ]
 
 
-def in_words(reason: Reason) -> str:
-    """A reason as a person would say it."""
+def reason_as_text(reason: Reason) -> str:
+    """Return a reason as a human-readable phrase, such as "Age 62 raises the risk (+1.20)"."""
     value = "unknown" if reason["value"] is None else reason["value"]
-    shown = f"{value:,.10g}" if isinstance(value, float) else value
+    text = f"{value:,.10g}" if isinstance(value, float) else value
     direction = "raises" if reason["contribution"] > 0 else "lowers"
-    return f"{reason['feature']} {shown} {direction} the risk ({reason['contribution']:+.2f})"
+    return f"{reason['feature']} {text} {direction} the risk ({reason['contribution']:+.2f})"
 
 
 def _column_of(feature: str) -> str:
-    """The raw column that a feature is made of."""
+    """Return the raw column that a feature is made of."""
     return "CreditScore" if feature == BAND_COLUMN else feature.partition("_")[0]
 
 
@@ -101,9 +101,9 @@ _FEATURE_TO_COLUMN: Final = np.array(
 )
 
 
-def _plain(value: object) -> str | float | None:
-    """A value as JSON can hold it."""
+def _json_value(value: object) -> str | float | None:
+    """Return a value that JSON can represent."""
     if value is None or isinstance(value, str):
         return value
-    number = float(value)  # type: ignore[arg-type]  # of numpy
+    number = float(value)  # type: ignore[arg-type]  # a NumPy scalar
     return None if np.isnan(number) else number

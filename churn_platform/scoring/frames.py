@@ -1,7 +1,7 @@
-"""Frames of any ordinary dtypes as the columns that a model scores, by the rules that the stream holds events to.
+"""Frames with any common dtypes as the columns that a model scores, validated by the rules that the stream applies.
 
-A dtype says how a frame was made and nothing of the customer: what can be cast without loss is cast. Ranges, categories
-and missing values are those of `customers/schema.py`. Values are never changed to fit.
+A dtype depends on how a frame was made, not on the customer: values that can be cast without loss are cast. Ranges,
+categories and missing values follow `schema/columns.py`. Values are never changed to make them valid.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from churn_platform.schema.columns import COLUMNS_BY_NAME, Column
 if TYPE_CHECKING:
     import pandas as pd
 
-EXAMPLES: Final = 3  # values that are shown of each column
-LONGEST: Final = 40  # characters of a value in a message
+MAX_EXAMPLES: Final = 3  # values of each column in a message
+MAX_VALUE_LENGTH: Final = 40  # characters of a value in a message
 
 
 class UnscorableRowsError(FeatureError):
-    """Rows with values that the stream would refuse, too."""
+    """Rows have values that the stream would reject as well."""
 
 
 def scorable_columns(frame: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """The raw columns that features are made of, cast without loss: whole numbers int64, others float64, texts object.
+    """Return the raw columns of the features, cast without loss: whole numbers int64, others float64, texts object.
 
     Args:
-        frame: n rows. Whole numbers may be of any integer dtype, or floats without decimals; 0 and 1 may be booleans;
-            numbers of any kind, nullable dtypes, categories and objects are taken. Other columns are ignored.
+        frame: n rows. Whole numbers may have any integer dtype or be floats without decimals; 0 and 1 may be booleans.
+            Numbers of any kind, nullable dtypes, categoricals and objects are accepted. Other columns are ignored.
 
     Raises:
-        MissingColumnError: a column is not there.
-        UnscorableRowsError: values are out of range, of no known category, missing or of another type. It counts them
-            by column and names the first.
+        MissingColumnError: a column is missing.
+        UnscorableRowsError: values are out of range, not a known category, missing or of another type. The message
+            counts them by column and shows the first ones.
     """
-    columns_of(frame)  # raises when one is not there
+    columns_of(frame)  # raises if one is missing
     cast: dict[str, NDArray[Any]] = {}
     problems: list[str] = []
     for name in INPUT_COLUMNS:
         column, series = COLUMNS_BY_NAME[name], frame[name]
-        values, right = _categories(series, column) if column.categories else _numbers(series, column)
+        values, valid = _categories(series, column) if column.categories else _numbers(series, column)
         cast[name] = values
-        if not right.all():
-            problems.append(_problem(series, np.flatnonzero(~right), column))
+        if not valid.all():
+            problems.append(_problem(series, np.flatnonzero(~valid), column))
     if problems:
         raise UnscorableRowsError(
-            f"{'; '.join(problems)}. Correct or leave out these rows: the stream would refuse them, too."
+            f"{'; '.join(problems)}.", remedy="Correct or remove these rows: the stream would reject them as well."
         )
-    return {name: _of_kind(values, COLUMNS_BY_NAME[name]) for name, values in cast.items()}
+    return {name: _with_dtype(values, COLUMNS_BY_NAME[name]) for name, values in cast.items()}
 
 
-def _of_kind(values: NDArray[Any], column: Column) -> NDArray[Any]:
+def _with_dtype(values: NDArray[Any], column: Column) -> NDArray[Any]:
     return values.astype(np.int64) if column.kind == "whole" else values
 
 
@@ -66,7 +66,7 @@ def _categories(series: pd.Series, column: Column) -> tuple[NDArray[np.object_],
 
 
 def _numbers(series: pd.Series, column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The values as floats, NaN where there is none, and whether each may be scored."""
+    """Return the values as floats, NaN where missing, and whether each is valid."""
     import pandas as pd
 
     types = pd.api.types
@@ -84,19 +84,19 @@ def _numbers(series: pd.Series, column: Column) -> tuple[NDArray[np.float64], ND
 
 
 def _from_objects(objects: NDArray[np.object_], *, flags: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Objects as floats, and which of them are numbers or missing; with `flags` booleans are numbers."""
+    """Return objects as floats, and whether each is a number or missing. With `flags`, booleans are numbers."""
     import pandas as pd
 
     values = np.full(len(objects), np.nan)
     known = np.asarray(pd.isna(objects), np.bool_)
     for row in np.flatnonzero(~known).tolist():
-        given = objects[row]
-        is_flag = isinstance(given, bool | np.bool_)
+        value = objects[row]
+        is_flag = isinstance(value, bool | np.bool_)
         if is_flag and not flags:
             continue
-        if is_flag or isinstance(given, Real | Decimal):
+        if is_flag or isinstance(value, Real | Decimal):
             try:
-                values[row] = float(given)
+                values[row] = float(value)
             except OverflowError:
                 continue
             known[row] = True
@@ -104,23 +104,24 @@ def _from_objects(objects: NDArray[np.object_], *, flags: bool) -> tuple[NDArray
 
 
 def _problem(series: pd.Series, wrong: NDArray[np.intp], column: Column) -> str:
-    shown = ", ".join(
-        f"{_shown(series.iloc[row], column)} in row {series.index[row]}" for row in wrong[:EXAMPLES].tolist()
+    """Return a message about the wrong rows of one column."""
+    examples = ", ".join(
+        f"{_example(series.iloc[row], column)} in row {series.index[row]}" for row in wrong[:MAX_EXAMPLES].tolist()
     )
-    more = f" and {len(wrong) - EXAMPLES:,} more" if len(wrong) > EXAMPLES else ""
+    more = f" and {len(wrong) - MAX_EXAMPLES:,} more" if len(wrong) > MAX_EXAMPLES else ""
     return (
-        f"{column.name} is wrong in {len(wrong):,} of {len(series):,} rows ({shown}{more}), "
+        f"{column.name} is wrong in {len(wrong):,} of {len(series):,} rows ({examples}{more}), "
         f"expected {column.allowed_when_scored}"
     )
 
 
-def _shown(value: object, column: Column) -> str:
-    """A value as a message shows it. A text where a number should be may be a customer's name: it is not shown."""
+def _example(value: object, column: Column) -> str:
+    """Return a value for a message. A text instead of a number may be a customer's name, so it is not shown."""
     import pandas as pd
 
-    if pd.api.types.is_scalar(value) and pd.isna(value):  # type: ignore[call-overload]  # a scalar, as was just asked
+    if pd.api.types.is_scalar(value) and pd.isna(value):  # type: ignore[call-overload]  # is_scalar has narrowed it, which the stubs do not know
         return "missing"
     if isinstance(value, str) and not column.categories:
         return "a text"
     text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

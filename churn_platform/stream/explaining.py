@@ -17,9 +17,9 @@ from psycopg.types.json import Jsonb
 from churn_platform.database import model_versions
 from churn_platform.database.connections import connect
 from churn_platform.database.model_versions import ModelVersionError
-from churn_platform.modeling.exceptions import BundleError
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.model_store import load_bundle
 from churn_platform.scoring.contributions import Explainer
+from churn_platform.scoring.exceptions import BundleError
 
 _python_log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Explanations:
         """The explainer of a version; None, and said once, when its bundle cannot be read."""
         if version not in self._explainers:
             try:
-                bundle = ModelBundle.load(model_versions.get(connection, version).uri)
+                bundle = load_bundle(model_versions.get(connection, version).uri)
             except (BundleError, ModelVersionError, OSError) as error:
                 self._unreadable.append(version)
                 self._log(f"High-risk predictions scored by version {version} get no reasons from this run: {error}")

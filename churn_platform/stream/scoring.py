@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from churn_platform.database import model_versions
 from churn_platform.decoding.events import MICROSECONDS, EventColumns
-from churn_platform.modeling.exceptions import BundleError
+from churn_platform.model_store import load_bundle
 from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.scoring.exceptions import BundleError
 from churn_platform.stream.exceptions import NoChampionError
 
 # A champion that could not be loaded is tried again after so long.
@@ -76,7 +77,7 @@ def load_champion(connection: psycopg.Connection) -> Champion:
     champion = model_versions.champion(connection)
     if champion is None:
         raise NoChampionError("No model has been promoted: materialize churn_model and champion_model to score events.")
-    return Champion(champion.version, ModelBundle.load(champion.uri))
+    return Champion(champion.version, load_bundle(champion.uri))
 
 
 class ChampionFollower:

@@ -16,6 +16,7 @@ from churn_platform.database import model_versions
 from churn_platform.features.columns import TARGET, columns_of
 from churn_platform.files.artifacts import join, write_bytes
 from churn_platform.files.parquet import to_parquet
+from churn_platform.model_store import save_bundle
 from churn_platform.modeling.out_of_fold import OutOfFold
 from churn_platform.modeling.splitting import TRAIN, rows_of, with_split
 from churn_platform.modeling.training import Hyperparameters
@@ -61,7 +62,7 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     with psycopg.connect(platform) as connection:
         for version, hyperparameters in enumerate((poor, FEW_TREES, FEW_TREES), 1):
             bundle, uri = small_bundle(hyperparameters), str(tmp_path / str(version))
-            bundle.save(uri)
+            save_bundle(bundle, uri)
             OutOfFold.of(rows, bundle.score(columns_of(rows))).save(uri)
             client.create_model_version(MODEL, f"s3://models/{version}", f"run {version}")  # nothing is read from there
             metrics = {"oof_roc_auc": 0.8 + version / 100, "threshold": 0.3}

@@ -22,6 +22,7 @@ from churn_platform.local.configuration import DAGSTER, SERVICES
 from churn_platform.local.ports import ANY_FREE_PORTS, is_free
 from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import is_supervisor, left_over
+from churn_platform.model_store import save_bundle
 from churn_platform.positions import backlog
 from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import load_settings
@@ -124,7 +125,7 @@ class FaultyPlatform(Running):
 
     def _make_champions(self) -> None:
         for version, hyperparameters in CHAMPIONS.items():
-            small_bundle(hyperparameters).save(str(self.bundle(version)))
+            save_bundle(small_bundle(hyperparameters), str(self.bundle(version)))
             model_versions.register(
                 self.connection,
                 version=version,

@@ -1,4 +1,4 @@
-"""Cleaning drops who has no Gender, types the rest, and changes nothing else."""
+"""Cleaning drops rows without a Gender, casts the columns, and changes nothing else."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ def test_a_null_gender_drops_the_row_and_every_other_null_stays() -> None:
     pd.testing.assert_frame_equal(cleaned, kept, check_dtype=False)
 
 
-def test_whole_numbers_are_int64_and_what_may_be_null_is_float64() -> None:
+def test_whole_numbers_are_int64_and_nullable_columns_float64() -> None:
     text = generate_customers(50, seed=3).astype({"Tenure": "int8", "Age": "float32", "Exited": "bool"})
 
     dtypes = clean(text).dtypes
@@ -33,7 +33,7 @@ def test_whole_numbers_are_int64_and_what_may_be_null_is_float64() -> None:
     }
 
 
-def test_a_whole_number_that_is_null_waits_for_the_imputer_as_float64() -> None:
+def test_a_column_of_whole_numbers_with_nulls_is_float64() -> None:
     raw = generate_customers(50, seed=3).assign(Tenure=np.nan)
 
     assert str(clean(raw)["Tenure"].dtype) == "float64"

@@ -1,4 +1,4 @@
-"""Each fitted step alone: golden values, the documented JSON, and errors that say what to do."""
+"""Each fitted step alone: golden values, the documented JSON, and errors with a remedy."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_encoder_json_has_the_documented_keys_and_alphabetical_categories() -> N
     }
 
 
-def test_every_step_survives_its_json() -> None:
+def test_every_step_survives_a_round_trip_through_json() -> None:
     rows = cleaned()
     imputer, encoder, scaler = Imputer.fit(rows), OneHotEncoder.fit(rows), MinMaxScaler.fit(rows)
 
@@ -103,7 +103,7 @@ def test_null_is_none_or_nan_in_objects_and_nan_in_numbers() -> None:
     assert is_null(np.array(["a", "b"])).tolist() == [False, False]
 
 
-def test_a_category_never_seen_is_named_with_its_row() -> None:
+def test_an_unknown_category_is_reported_with_its_row() -> None:
     encoder = OneHotEncoder({"Geography": ("France", "Spain")})
 
     with pytest.raises(UnknownCategoryError, match=r"Geography of row 1 is 'Italy', expected one of France, Spain"):
@@ -118,12 +118,12 @@ def test_a_missing_column_is_named() -> None:
 def test_a_column_of_nulls_or_of_one_value_cannot_be_fitted() -> None:
     with pytest.raises(MetadataError, match="'Age' is null in all"):
         Imputer.fit(cleaned(20).assign(Age=np.nan))
-    with pytest.raises(MetadataError, match=r"Age lies in 40\.0\.\.40\.0"):
+    with pytest.raises(MetadataError, match=r"Age has the range 40\.0\.\.40\.0"):
         MinMaxScaler.fit(cleaned(20).assign(Age=40.0))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"encoding_type": "label", "categories": {}, "binary_columns": {}}'])
-def test_json_of_something_else_is_refused(text: str) -> None:
+def test_other_json_is_an_error(text: str) -> None:
     for step in (Imputer, OneHotEncoder, MinMaxScaler):
         with pytest.raises(MetadataError, match="This is not"):
             step.from_json(text)

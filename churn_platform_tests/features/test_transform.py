@@ -1,4 +1,4 @@
-"""Training and scoring make the same features: the steps one after another, and all at once."""
+"""Training (step by step) and scoring (all at once) make the same features."""
 
 import dataclasses
 import time
@@ -21,7 +21,7 @@ TRANSFORM = fitted(CUSTOMERS)
 
 
 def step_by_step(columns: Columns) -> NDArray[np.float32]:
-    """The features as the assets make them: each step's columns go through a frame before the next step."""
+    """Return the features as the assets make them, with a frame between two steps."""
     imputed = pd.DataFrame(TRANSFORM.imputer.impute(columns))
     encoded = pd.DataFrame(TRANSFORM.encoder.encode(columns_of(imputed)))
     unbinned = tuple(name for name in FEATURES if name != BAND_COLUMN)
@@ -49,7 +49,7 @@ def test_the_features_are_these_fourteen_in_this_order() -> None:
     )
 
 
-@settings(deadline=None)  # of no use on a machine that does other things
+@settings(deadline=None)  # the machine may be busy
 @given(columns=raw_columns())
 def test_training_and_scoring_transform_any_customers_identically(columns: Columns) -> None:
     np.testing.assert_array_equal(TRANSFORM.transform(columns), step_by_step(columns), strict=True)
@@ -57,7 +57,7 @@ def test_training_and_scoring_transform_any_customers_identically(columns: Colum
 
 @settings(deadline=None)
 @given(columns=raw_columns())
-def test_a_row_has_the_same_features_alone_as_among_others(columns: Columns) -> None:
+def test_the_features_of_a_row_do_not_depend_on_other_rows(columns: Columns) -> None:
     together = TRANSFORM.transform(columns)
 
     for row in range(len(together)):
@@ -65,7 +65,7 @@ def test_a_row_has_the_same_features_alone_as_among_others(columns: Columns) -> 
         np.testing.assert_array_equal(alone[0], together[row])
 
 
-def test_the_streams_narrow_types_give_the_features_of_the_frames_wide_ones() -> None:
+def test_the_streams_narrow_dtypes_give_the_same_features_as_wide_ones() -> None:
     wide = columns_of(CUSTOMERS)
     narrow = {**wide, "Age": wide["Age"].astype(np.float32), "CreditScore": wide["CreditScore"].astype(np.int16)}
 
@@ -79,7 +79,7 @@ def test_categories_may_be_str_arrays_and_other_columns_are_ignored() -> None:
     np.testing.assert_array_equal(TRANSFORM.transform(text), TRANSFORM.transform(columns))
 
 
-def test_features_have_no_null_and_scaled_ones_lie_in_0_to_1_where_they_were_fitted() -> None:
+def test_training_features_have_no_null_and_scaled_ones_are_in_0_to_1() -> None:
     matrix = TRANSFORM.transform(columns_of(CUSTOMERS))
 
     assert matrix.dtype == np.float32
@@ -91,30 +91,30 @@ def test_features_have_no_null_and_scaled_ones_lie_in_0_to_1_where_they_were_fit
         assert (scaled.min(), scaled.max()) == (0.0, 1.0)
 
 
-def test_a_null_gender_is_never_invented() -> None:
+def test_a_null_gender_is_never_imputed() -> None:
     columns = columns_of(CUSTOMERS.head(2)) | {"Gender": np.array(["Male", None], dtype=object)}
 
     with pytest.raises(UnknownCategoryError, match="Gender of row 1 is None"):
         TRANSFORM.transform(columns)
 
 
-def test_columns_of_different_lengths_and_missing_columns_are_refused() -> None:
+def test_columns_of_different_lengths_and_missing_columns_are_an_error() -> None:
     columns = columns_of(CUSTOMERS)
 
-    with pytest.raises(FeatureError, match="one length"):
+    with pytest.raises(FeatureError, match="different lengths"):
         TRANSFORM.transform({**columns, "Age": np.array([40.0])})
     with pytest.raises(MissingColumnError, match="'Age' is missing"):
         TRANSFORM.transform({name: values for name, values in columns.items() if name != "Age"})
 
 
-def test_an_encoder_of_other_categories_is_refused() -> None:
+def test_an_encoder_of_other_categories_is_an_error() -> None:
     encoder = OneHotEncoder({"Geography": ("France", "Italy"), "Gender": ("Female", "Male")})
 
     with pytest.raises(MetadataError, match="Geography_Italy"):
         dataclasses.replace(TRANSFORM, encoder=encoder)
 
 
-def test_a_hundred_thousand_rows_are_transformed_well_within_the_streams_budget() -> None:
+def test_a_hundred_thousand_rows_are_transformed_within_the_streams_budget() -> None:
     columns = columns_of(CUSTOMERS.sample(100_000, replace=True, random_state=1))
     transform = FeatureTransform(TRANSFORM.imputer, TRANSFORM.encoder, TRANSFORM.scaler)
 
@@ -125,4 +125,4 @@ def test_a_hundred_thousand_rows_are_transformed_well_within_the_streams_budget(
 
     assert (
         min(seconds() for _ in range(5)) < 0.06
-    )  # it takes 0.016 s of CPU, of the 1.2 that the stream has for as many
+    )  # measured: 0.016 s of CPU, of the 1.2 s that the stream has for as many rows

@@ -13,7 +13,7 @@ from churn_platform.files.exceptions import (
     ArtifactStoreUnreachableError,
 )
 from churn_platform.files.s3 import meaning, store
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.settings import SettingsError, load_settings
 from churn_platform_tests.conftest import forget_settings
 from churn_platform_tests.files.s3_server import BUCKET, OTHERS_BUCKET, Server, client
@@ -40,9 +40,9 @@ def test_a_missing_object_is_named(s3_root: str) -> None:
 
 def test_a_bundle_is_saved_and_loaded(s3_root: str) -> None:
     bundle = small_bundle()
-    bundle.save(join(s3_root, "models", "run"))
+    save_bundle(bundle, join(s3_root, "models", "run"))
 
-    assert ModelBundle.load(join(s3_root, "models", "run")).parts() == bundle.parts()
+    assert load_bundle(join(s3_root, "models", "run")).to_parts() == bundle.to_parts()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Thresholds, figures, and who becomes champion."""
+"""Thresholds, metrics, the comparison with the champion, and the decision who is champion."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,29 +12,34 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 
 from churn_platform.features.columns import TARGET, columns_of
-from churn_platform.modeling.candidates import Comparison, Gain, Rule, TrainedModel, Worth, decide, measure_gain
-from churn_platform.modeling.comparison import Contender, compare
+from churn_platform.model_store import save_bundle
+from churn_platform.modeling.comparison import Comparison, DecisionValue, Gain, PromotionRule, compare, measure_gain
 from churn_platform.modeling.evaluation import Evaluation, evaluate, expected_calibration_error
-from churn_platform.modeling.exceptions import BundleIncompleteError, StaleComparisonError, TrainingDataError
+from churn_platform.modeling.exceptions import StaleComparisonError, TrainingDataError
 from churn_platform.modeling.out_of_fold import OutOfFold, unseen_probabilities
+from churn_platform.modeling.promotion import decide
 from churn_platform.modeling.resampling import auc
-from churn_platform.modeling.slices import LEAST_OF_EACH, judgeable_slices, slices
-from churn_platform.modeling.threshold import CallCosts, choose_threshold, f1_maximising_threshold, worth_of_calls
+from churn_platform.modeling.slices import MIN_ROWS_OF_EACH_OUTCOME, slices, slices_large_enough
+from churn_platform.modeling.threshold import choose_threshold, f1_maximising_threshold, value_of_calls
+from churn_platform.modeling.trained_model import TrainedModel
+from churn_platform.scoring.costs import CallCosts
+from churn_platform.scoring.exceptions import BundleIncompleteError
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
+# Outcome and score of up to 60 customers, one of whom at least has churned.
+OUTCOMES_AND_SCORES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60).filter(
+    lambda rows: any(churned for churned, _ in rows)
+)
+
 
 def f1(churned: NDArray[np.int64], predicted: NDArray[np.bool_]) -> float:
-    """F1 from its definition."""
+    """Return F1 by its definition."""
     return 2 * float((churned & predicted).sum()) / float(churned.sum() + predicted.sum())
 
 
 @settings(deadline=None)
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60).filter(
-        lambda rows: any(churned for churned, _ in rows)
-    )
-)
+@given(rows=OUTCOMES_AND_SCORES)
 def test_no_threshold_has_a_greater_f1_than_the_chosen_one(rows: list[tuple[int, int]]) -> None:
     churned = np.array([row[0] for row in rows])
     probabilities = np.array([row[1] for row in rows], np.float32) / np.float32(20)
@@ -59,10 +64,10 @@ def test_without_churners_there_is_no_threshold_and_no_roc_curve() -> None:
         evaluate(nobody, np.array([0.1, 0.2, 0.3]), threshold=0.5)
 
 
-def test_figures_are_those_of_their_definitions() -> None:
-    figures = evaluate(np.array([1, 1, 0, 0]), np.array([0.9, 0.4, 0.6, 0.1]), threshold=0.5)
+def test_metrics_agree_with_their_definitions() -> None:
+    computed = evaluate(np.array([1, 1, 0, 0]), np.array([0.9, 0.4, 0.6, 0.1]), threshold=0.5)
 
-    assert figures.as_dict("test_") == {
+    assert computed.as_dict("test_") == {
         "test_accuracy": 0.5,
         "test_precision": 0.5,
         "test_recall": 0.5,
@@ -73,7 +78,7 @@ def test_figures_are_those_of_their_definitions() -> None:
     }
 
 
-def test_the_calibration_error_is_how_far_bins_of_equal_count_are_from_what_happened() -> None:
+def test_the_calibration_error_is_the_mean_distance_of_bins_from_the_churn_rate() -> None:
     churned = np.tile([1, 0, 0, 0, 0], 200)
 
     assert expected_calibration_error(churned, np.full(1000, 0.2)) == pytest.approx(0)
@@ -81,17 +86,13 @@ def test_the_calibration_error_is_how_far_bins_of_equal_count_are_from_what_happ
 
 
 def profit(churned: NDArray[np.int64], called: NDArray[np.bool_], costs: CallCosts) -> float:
-    """Profit from its definition."""
+    """Return the profit by its definition."""
     return float((churned & called).sum()) * costs.success_rate * costs.customer - float(called.sum()) * costs.call
 
 
 @settings(deadline=None)
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60).filter(
-        lambda rows: any(churned for churned, _ in rows)
-    )
-)
-def test_no_threshold_brings_more_than_the_one_chosen_by_cost(rows: list[tuple[int, int]]) -> None:
+@given(rows=OUTCOMES_AND_SCORES)
+def test_no_threshold_has_more_profit_than_the_one_chosen_by_cost(rows: list[tuple[int, int]]) -> None:
     churned = np.array([row[0] for row in rows])
     probabilities = np.array([row[1] for row in rows], np.float32) / np.float32(20)
     costs = CallCosts(call=1, customer=300, success_rate=0.25)
@@ -102,30 +103,30 @@ def test_no_threshold_brings_more_than_the_one_chosen_by_cost(rows: list[tuple[i
     assert profit(churned, probabilities >= chosen, costs) == pytest.approx(best)
 
 
-def test_dear_calls_raise_the_threshold_and_calls_that_never_pay_are_refused() -> None:
+def test_expensive_calls_raise_the_threshold_and_unprofitable_ones_are_an_error() -> None:
     churned, probabilities = np.array([1, 0, 1, 0, 0]), np.array([0.9, 0.7, 0.6, 0.5, 0.1])
 
-    cheap, dear = (choose_threshold(churned, probabilities, CallCosts(call, 10, 1)) for call in (1, 9))
+    cheap, expensive = (choose_threshold(churned, probabilities, CallCosts(call, 10, 1)) for call in (1, 9))
 
-    assert (cheap, dear) == (0.6, 0.9)
+    assert (cheap, expensive) == (0.6, 0.9)
     with pytest.raises(TrainingDataError, match=r"a call costs 11.*brings 1 of 10.*CALL_COST"):
         choose_threshold(churned, probabilities, CallCosts(11, 10, 1))
 
 
-def figures(roc_auc: float) -> Evaluation:
-    """Figures that differ in ROC AUC only."""
+def metrics(roc_auc: float) -> Evaluation:
+    """Return metrics with this ROC AUC."""
     return Evaluation(accuracy=0.8, precision=0.6, recall=0.6, f1=0.6, roc_auc=roc_auc, brier=0.1, ece=0.01)
 
 
-RULE = Rule(confidence=0.95, slice_loss=0.02)
+RULE = PromotionRule(confidence=0.95, slice_loss=0.02)
 
 
 def comparison(low: float | None = None, **slices: float) -> Comparison:
-    """Version 5, against version 4 if there is a gain to state: so much at least, and so much in each slice."""
+    """Compare version 5 with version 4, with this lower bound of the gain and this gain by slice; None: no champion."""
     if low is None:
-        return Comparison(version=5, rows=900, rule=RULE, candidate=figures(0.86))
+        return Comparison(version=5, rows=900, rule=RULE, challenger=metrics(0.86))
     gain = Gain(auc=low + 0.002, low=low, high=low + 0.004, slices=slices)
-    return Comparison(5, 900, RULE, figures(0.86), 4, figures(0.86 - gain.auc), gain)
+    return Comparison(5, 900, RULE, metrics(0.86), 4, metrics(0.86 - gain.auc), gain)
 
 
 def test_the_first_version_becomes_champion() -> None:
@@ -136,49 +137,55 @@ def test_the_first_version_becomes_champion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("judged", "chosen", "said"),
+    ("compared", "champion", "reason"),
     [
-        (comparison(0.001, Spain=-0.02), 5, "better than chance, and no slice loses more than 0.02"),
-        (comparison(0.0), 4, "no better than chance: at 95% confidence it may be +0.0000"),
-        (comparison(-0.01), 4, "no better than chance: at 95% confidence it may be -0.0100"),
+        (comparison(0.001, Spain=-0.02), 5, "the gain is significant, and no slice loses more than 0.02"),
+        (comparison(0.0), 4, "the gain is not significant: at 95% confidence it may be +0.0000"),
+        (comparison(-0.01), 4, "the gain is not significant: at 95% confidence it may be -0.0100"),
         (comparison(0.001, Spain=-0.021, France=0.1), 4, "Spain loses 0.0210 of ROC AUC, more than the 0.02 allowed"),
     ],
 )
-def test_a_version_replaces_the_champion_only_when_its_gain_is_no_chance_and_no_slice_pays(
-    judged: Comparison, chosen: int, said: str
+def test_a_version_replaces_the_champion_only_if_its_gain_is_significant_and_no_slice_loses_much(
+    compared: Comparison, champion: int, reason: str
 ) -> None:
-    decision = decide(judged, champion_version=4, set_by_hand=None)
+    decision = decide(compared, champion_version=4, set_by_hand=None)
 
-    assert decision.version == chosen
-    assert said in decision.reason
+    assert decision.version == champion
+    assert reason in decision.reason
 
 
 CALLS = CallCosts(call=5, customer=400, success_rate=0.25)
 
 
 @pytest.mark.parametrize(
-    ("low", "worth", "slices", "wins", "said"),
+    ("low", "value", "slices", "wins", "reason"),
     [
-        (0.0, Worth(12.5, 9.0), {}, True, "worth 12.5000 per customer, those of the champion 9.0000: worth more"),
-        (-0.001, Worth(12.5, 9.0), {}, True, "no worse in its order than by chance"),
-        (0.001, Worth(9.0, 9.0), {}, True, "better than chance"),
-        (0.0, Worth(9.0, 9.0), {}, False, "nor are its decisions worth more"),
-        (-0.01, Worth(12.5, 9.0), {}, False, "the loss is no chance: at 95% confidence it is 0.0060 or more"),
-        (0.0, Worth(12.5, 9.0), {"Spain": -0.03}, False, "Spain loses 0.0300"),
-        (0.0, None, {}, False, "no better than chance"),
+        (
+            0.0,
+            DecisionValue(12.5, 9.0),
+            {},
+            True,
+            "worth 12.5000 per customer, those of the champion 9.0000. Promoted: its decisions",
+        ),
+        (-0.001, DecisionValue(12.5, 9.0), {}, True, "its ranking is not significantly worse"),
+        (0.001, DecisionValue(9.0, 9.0), {}, True, "the gain is significant"),
+        (0.0, DecisionValue(9.0, 9.0), {}, False, "its decisions are worth no more"),
+        (-0.01, DecisionValue(12.5, 9.0), {}, False, "the loss is significant: at 95% confidence it is 0.0060 or more"),
+        (0.0, DecisionValue(12.5, 9.0), {"Spain": -0.03}, False, "Spain loses 0.0300"),
+        (0.0, None, {}, False, "the gain is not significant"),
     ],
 )
-def test_where_costs_have_changed_decisions_that_are_worth_more_win_over_an_equal_order(
-    low: float, worth: Worth | None, slices: dict[str, float], wins: bool, said: str
+def test_after_a_change_of_costs_decisions_of_more_value_win_with_an_equal_ranking(
+    low: float, value: DecisionValue | None, slices: dict[str, float], wins: bool, reason: str
 ) -> None:
-    judged = replace(comparison(low, **slices), worth=worth, rule=replace(RULE, costs=CALLS))
+    compared = replace(comparison(low, **slices), decision_value=value, rule=replace(RULE, costs=CALLS))
 
-    assert judged.candidate_wins == wins
-    assert said in judged.reason
+    assert compared.challenger_wins == wins
+    assert reason in compared.reason
 
 
 @pytest.mark.parametrize(("before", "today"), [(None, CALLS), (CALLS, None), (replace(CALLS, call=60.0), CALLS)])
-def test_the_same_model_with_the_threshold_of_todays_costs_replaces_the_one_of_other_costs(
+def test_the_same_model_with_a_threshold_for_todays_costs_replaces_one_for_other_costs(
     before: CallCosts | None, today: CallCosts | None, tmp_path: Path
 ) -> None:
     rows = cleaned(2_000)
@@ -186,9 +193,10 @@ def test_the_same_model_with_the_threshold_of_todays_costs_replaces_the_one_of_o
     sides = []
     for version, costs in enumerate((before, today, today), 1):
         uri = str(tmp_path / str(version))
-        replace(small_bundle(), threshold=choose_threshold(churned, unseen, costs), costs=costs).save(uri)
+        threshold = choose_threshold(churned, unseen, costs)
+        save_bundle(replace(small_bundle(), threshold=threshold, costs=costs), uri)
         OutOfFold.of(rows, unseen).save(uri)
-        sides.append(Contender(version, f"run {version}", uri))
+        sides.append(TrainedModel(version, f"run {version}", uri))
     rule = replace(RULE, costs=today)
 
     promoted, again, back = (
@@ -196,29 +204,29 @@ def test_the_same_model_with_the_threshold_of_todays_costs_replaces_the_one_of_o
         for challenger, champion in ((sides[1], sides[0]), (sides[2], sides[1]), (sides[0], sides[1]))
     )
 
-    assert promoted.worth is not None
-    assert promoted.worth.challenger > promoted.worth.champion
-    assert promoted.candidate_wins
-    assert (again.worth, again.candidate_wins) == (None, False), "nothing has changed since the champion was trained"
-    assert not back.candidate_wins, "a threshold of other costs than today's wins nothing"
+    assert promoted.decision_value is not None
+    assert promoted.decision_value.challenger > promoted.decision_value.champion
+    assert promoted.challenger_wins
+    assert (again.decision_value, again.challenger_wins) == (None, False), "the costs are those of the champion"
+    assert not back.challenger_wins, "its threshold is for other costs than today's"
 
 
-def test_the_worth_of_calls_is_profit_per_customer_or_f1() -> None:
+def test_the_value_of_calls_is_profit_per_customer_or_f1() -> None:
     churned, called = np.array([1, 0, 1, 0]), np.array([True, True, False, False])
 
-    assert worth_of_calls(churned, called, CALLS) == (0.25 * 400 - 2 * 5) / 4
-    assert worth_of_calls(churned, called, None) == 2 * 1 / (2 + 2)
-    assert worth_of_calls(churned[:0], called[:0], CALLS) == worth_of_calls(churned[:0], called[:0], None) == 0
+    assert value_of_calls(churned, called, CALLS) == (0.25 * 400 - 2 * 5) / 4
+    assert value_of_calls(churned, called, None) == 2 * 1 / (2 + 2)
+    assert value_of_calls(churned[:0], called[:0], CALLS) == value_of_calls(churned[:0], called[:0], None) == 0
 
 
-def test_a_champion_chosen_by_hand_is_adopted_however_good_the_new_version_is() -> None:
+def test_a_champion_chosen_by_hand_is_adopted_whatever_the_new_version_gains() -> None:
     decision = decide(comparison(0.1), champion_version=4, set_by_hand=2)
 
     assert (decision.version, decision.adopted) == (2, True)
     assert "moved by hand to version 2" in decision.reason
 
 
-def test_a_comparison_with_a_former_champion_decides_nothing() -> None:
+def test_a_comparison_with_a_former_champion_is_an_error() -> None:
     with pytest.raises(StaleComparisonError, match="compared with champion 4, but the champion is now 3"):
         decide(comparison(0.1), champion_version=3, set_by_hand=None)
 
@@ -230,17 +238,17 @@ def test_deciding_twice_keeps_the_champion() -> None:
 CUSTOMERS = cleaned(2_000)
 CHURNED = CUSTOMERS[TARGET].to_numpy()
 GENERATOR = np.random.default_rng(3)
-# A model that knows something of who churned, and noise of which less is better.
+# Two models: the outcome plus noise, and the same with less noise.
 INFORMED = (CHURNED + GENERATOR.normal(0, 1.0, len(CHURNED))).astype(np.float32)
 BETTER = (CHURNED + 0.8 * (INFORMED - CHURNED)).astype(np.float32)
 
 
 def gain_of(challenger: NDArray[np.float32]) -> Gain:
-    """Over the informed model."""
+    """Return the gain over the informed model."""
     return measure_gain(CUSTOMERS, CHURNED, challenger=challenger, champion=INFORMED, rule=RULE)
 
 
-def test_a_better_model_gains_more_than_chance_and_an_equal_or_shuffled_one_does_not() -> None:
+def test_a_better_model_gains_significantly_and_an_equal_or_shuffled_one_does_not() -> None:
     better, equal, shuffled = gain_of(BETTER), gain_of(INFORMED), gain_of(GENERATOR.permutation(INFORMED))
 
     assert 0 < better.low < better.auc < better.high
@@ -249,7 +257,7 @@ def test_a_better_model_gains_more_than_chance_and_an_equal_or_shuffled_one_does
     assert better == gain_of(BETTER), "the same every time"
 
 
-def test_a_model_that_fails_one_slice_shows_there() -> None:
+def test_a_model_that_fails_on_one_slice_loses_there() -> None:
     germany = (CUSTOMERS["Geography"] == "Germany").to_numpy()
     worse = np.where(germany, -BETTER, BETTER).astype(np.float32)
 
@@ -260,12 +268,12 @@ def test_a_model_that_fails_one_slice_shows_there() -> None:
     assert min(slices, key=lambda name: slices[name]) == "Geography Germany"
 
 
-def test_slices_are_disjoint_within_a_column_and_leave_nobody_out() -> None:
+def test_the_slices_of_a_column_are_a_partition_of_the_customers() -> None:
     for column in ("Geography", "Gender", "Age", "NumOfProducts"):
         members = [rows for name, rows in slices(CUSTOMERS) if name.startswith(column)]
 
         assert (np.sum(members, axis=0) == 1).all()
-    assert all(rows.sum() >= 2 * LEAST_OF_EACH for _, rows in judgeable_slices(CUSTOMERS, CHURNED))
+    assert all(rows.sum() >= 2 * MIN_ROWS_OF_EACH_OUTCOME for _, rows in slices_large_enough(CUSTOMERS, CHURNED))
 
 
 @settings(deadline=None)
@@ -274,32 +282,34 @@ def test_slices_are_disjoint_within_a_column_and_leave_nobody_out() -> None:
         lambda rows: len({churned for churned, _ in rows}) == 2
     )
 )
-def test_our_roc_auc_is_that_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
+def test_our_roc_auc_equals_scikit_learns(rows: list[tuple[int, int]]) -> None:
     churned, probabilities = np.array([row[0] for row in rows]), np.array([row[1] for row in rows]) / 5
 
     assert auc(churned, probabilities) == pytest.approx(roc_auc_score(churned, probabilities))
 
 
-def test_rows_learnt_from_are_judged_out_of_fold_and_new_ones_by_the_model_itself(tmp_path: Path) -> None:
+def test_training_rows_have_recorded_probabilities_and_new_rows_are_scored(tmp_path: Path) -> None:
     bundle, learned, new = small_bundle(), cleaned(), cleaned(50, seed=11)
     recorded = np.linspace(0, 1, len(learned), dtype=np.float32)
     OutOfFold.of(learned, recorded).save(str(tmp_path))
 
-    judged = unseen_probabilities(bundle, OutOfFold.load(str(tmp_path)), pd.concat([new, learned], ignore_index=True))
+    found = unseen_probabilities(bundle, OutOfFold.load(str(tmp_path)), pd.concat([new, learned], ignore_index=True))
 
-    np.testing.assert_array_equal(judged[: len(new)], bundle.score(columns_of(new)))
-    np.testing.assert_array_equal(judged[len(new) :], recorded)
+    np.testing.assert_array_equal(found[: len(new)], bundle.score(columns_of(new)))
+    np.testing.assert_array_equal(found[len(new) :], recorded)
 
 
-def test_without_its_record_a_bundle_cannot_be_compared_and_the_remedy_is_named(tmp_path: Path) -> None:
+def test_a_bundle_without_its_record_cannot_be_compared_and_the_error_has_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(BundleIncompleteError, match=r"has no out_of_fold\.parquet.*churn model promote"):
         OutOfFold.load(str(tmp_path))
 
 
-def test_what_the_assets_hand_on_survives_its_json() -> None:
+def test_models_and_comparisons_survive_a_round_trip_through_json() -> None:
     model = TrainedModel(version=5, run_id="abc", uri="/models/abc")
 
     assert TrainedModel.from_json(model.to_json()) == model
-    by_worth = replace(comparison(0.1), worth=Worth(2.0, 1.0), rule=replace(RULE, costs=CALLS), run_id="a")
-    for handed_on in (comparison(0.1, Spain=0.1), comparison(), by_worth):
-        assert Comparison.from_json(handed_on.to_json()) == handed_on
+    with_value = replace(
+        comparison(0.1), decision_value=DecisionValue(2.0, 1.0), rule=replace(RULE, costs=CALLS), run_id="a"
+    )
+    for compared in (comparison(0.1, Spain=0.1), comparison(), with_value):
+        assert Comparison.from_json(compared.to_json()) == compared

@@ -1,4 +1,4 @@
-"""An evaluation's curves and tables say what happened."""
+"""The curves and tables of an evaluation are correct."""
 
 import json
 
@@ -6,8 +6,8 @@ import pytest
 
 from churn_platform.features.columns import INPUT_COLUMNS, TARGET, columns_of
 from churn_platform.modeling.report import Report, make_report
-from churn_platform.orchestration.assets.curves import markdown
-from churn_platform.orchestration.assets.evaluation import drawn, shown
+from churn_platform.orchestration.assets.evaluation_metadata import charts, report_metadata
+from churn_platform.orchestration.assets.svg import markdown_image
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
@@ -16,7 +16,7 @@ TRAIN, TEST = cleaned(), cleaned(1_000, seed=11)
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    """Of the small bundle."""
+    """The report of the small bundle."""
     return make_report(small_bundle(), TRAIN, TEST)
 
 
@@ -31,7 +31,7 @@ def test_tables_count_every_customer_once(report: Report) -> None:
     assert float(report.lift[0]["lift"]) > 1 > float(report.lift[-1]["lift"])
 
 
-def test_curves_begin_and_end_where_they_must(report: Report) -> None:
+def test_curves_have_the_right_end_points(report: Report) -> None:
     assert (report.curves["roc"][0], report.curves["roc"][-1]) == ((0, 0), (1, 1))
     assert (report.curves["gain"][0], report.curves["gain"][-1]) == ((0, 0), (1, 1))
     found, precision = report.curves["precision_recall"][-1]
@@ -40,26 +40,33 @@ def test_curves_begin_and_end_where_they_must(report: Report) -> None:
     assert all(0 <= value <= 1 for points in report.curves.values() for point in points for value in point)
 
 
-def test_what_matters_most_matters_by_both_measures(report: Report) -> None:
+def test_both_measures_of_importance_agree_on_the_top_column(report: Report) -> None:
     assert set(report.contributions) == set(report.permutation) == set(INPUT_COLUMNS)
     assert next(iter(report.contributions)) in list(report.permutation)[:3]
     assert list(report.permutation.values()) == sorted(report.permutation.values(), reverse=True)
 
 
-def test_slices_have_intervals_that_hold_their_figure(report: Report) -> None:
+def test_slices_have_intervals_that_contain_their_roc_auc(report: Report) -> None:
     for each in report.slices:
-        assert float(each["at_least"]) <= float(each["roc_auc"]) <= float(each["at_most"])
+        assert float(each["roc_auc_low"]) <= float(each["roc_auc"]) <= float(each["roc_auc_high"])
 
 
-def test_baselines_are_judged_by_the_same_figures(report: Report) -> None:
+def test_baselines_have_the_same_metrics(report: Report) -> None:
     ours, forest, line = report.baselines
 
     assert set(ours) == set(forest) == set(line)
     assert 0.6 < float(line["roc_auc"]) < 1
 
 
-def test_pictures_are_short_enough_to_be_shown_in_their_place(report: Report) -> None:
-    for name, svg in drawn(report).items():
-        assert len(markdown(svg, name)) < 1_000
-    assert set(shown(report)) >= {"roc", "reliability", "confusion", "slices", "baselines", "permutation_importance"}
+def test_charts_are_short_enough_to_be_shown_inline(report: Report) -> None:
+    for name, svg in charts(report).items():
+        assert len(markdown_image(svg, name)) < 1_000
+    assert set(report_metadata(report)) >= {
+        "roc",
+        "reliability",
+        "confusion",
+        "slices",
+        "baselines",
+        "permutation_importance",
+    }
     assert json.loads(json.dumps(report.as_dict()))["confusion"] == report.confusion

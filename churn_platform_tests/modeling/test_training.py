@@ -1,4 +1,4 @@
-"""Training is the same every time, and learns from what it may see only."""
+"""Training is reproducible and uses the training split only."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from sklearn.model_selection import train_test_split  # type: ignore[import-unty
 
 from churn_platform.features.columns import FEATURES, TARGET, columns_of
 from churn_platform.modeling.exceptions import TrainingDataError
-from churn_platform.modeling.splitting import LEAST_OF_EACH_OUTCOME, TEST, TRAIN, rows_of, with_split
+from churn_platform.modeling.splitting import MIN_CUSTOMERS_OF_EACH_OUTCOME, TEST, TRAIN, rows_of, with_split
 from churn_platform.modeling.training import data_hash, train
 from churn_platform_tests.features.customers import cleaned, fitted
 from churn_platform_tests.scoring.bundles import FEW_TREES
@@ -25,7 +25,7 @@ def test_the_same_rows_give_the_same_model_byte_for_byte() -> None:
     np.testing.assert_array_equal(once.out_of_fold, again.out_of_fold)
 
 
-def test_out_of_fold_probabilities_find_churners_among_customers_not_learnt_from() -> None:
+def test_out_of_fold_probabilities_find_churners() -> None:
     result = train(MATRIX, CHURNED, FEW_TREES)
 
     assert result.out_of_fold.shape == CHURNED.shape
@@ -33,7 +33,7 @@ def test_out_of_fold_probabilities_find_churners_among_customers_not_learnt_from
     assert 0 < result.threshold < 1
 
 
-def test_labels_by_chance_cannot_be_learnt_out_of_fold() -> None:
+def test_shuffled_labels_cannot_be_predicted_out_of_fold() -> None:
     shuffled = np.random.default_rng(5).permutation(CHURNED)
 
     assert abs(train(MATRIX, shuffled, FEW_TREES).evaluation.roc_auc - 0.5) < 0.08
@@ -47,7 +47,7 @@ def test_importances_are_shares_by_name() -> None:
     assert list(importances.values()) == sorted(importances.values(), reverse=True)
 
 
-def test_a_fifth_is_test_with_the_same_share_of_churn_and_always_the_same_rows() -> None:
+def test_a_fifth_is_test_stratified_by_churn_and_reproducible() -> None:
     split = with_split(CUSTOMERS, TARGET)
     train_rows, test_rows = rows_of(split, TRAIN), rows_of(split, TEST)
 
@@ -58,7 +58,7 @@ def test_a_fifth_is_test_with_the_same_share_of_churn_and_always_the_same_rows()
     assert with_split(CUSTOMERS, TARGET).equals(split)
 
 
-def test_the_split_of_customers_with_one_row_each_is_scikit_learns_stratified_one() -> None:
+def test_the_split_of_customers_with_one_row_each_equals_scikit_learns() -> None:
     learned, _ = train_test_split(np.arange(len(CUSTOMERS)), test_size=0.2, stratify=CHURNED, random_state=42)
 
     split = with_split(CUSTOMERS, TARGET)
@@ -66,7 +66,7 @@ def test_the_split_of_customers_with_one_row_each_is_scikit_learns_stratified_on
     assert set(np.flatnonzero(split["split"] == TRAIN)) == set(learned)
 
 
-def test_no_customer_is_in_both_splits_although_half_of_them_have_two_rows() -> None:
+def test_no_customer_is_in_both_splits_even_with_two_rows() -> None:
     twice = pd.concat([CUSTOMERS, CUSTOMERS.head(1_000).assign(Tenure=3)], ignore_index=True)
 
     split = with_split(twice, TARGET)
@@ -78,7 +78,7 @@ def test_no_customer_is_in_both_splits_although_half_of_them_have_two_rows() -> 
 
 
 @pytest.mark.parametrize(("left", "stayed"), [(0, 30), (30, 0), (9, 400), (0, 0)])
-def test_too_few_customers_of_an_outcome_are_refused_with_how_many_are_needed_and_found(left: int, stayed: int) -> None:
+def test_too_few_customers_of_an_outcome_are_an_error_with_both_counts(left: int, stayed: int) -> None:
     rows = CUSTOMERS[TARGET].to_numpy()
     few = pd.concat([CUSTOMERS[rows == 1].head(left), CUSTOMERS[rows == 0].head(stayed)], ignore_index=True)
 
@@ -86,15 +86,15 @@ def test_too_few_customers_of_an_outcome_are_refused_with_how_many_are_needed_an
         with_split(few, TARGET)
 
     assert f"{left} customers who left (Exited 1) and {stayed} who stayed (Exited 0)" in raised.value.problem
-    assert f"needs {LEAST_OF_EACH_OUTCOME} or more of each" in raised.value.problem
+    assert f"needs {MIN_CUSTOMERS_OF_EACH_OUTCOME} or more of each" in raised.value.problem
 
 
-def test_folds_that_would_lack_an_outcome_are_refused_with_how_many_are_needed_and_found() -> None:
+def test_folds_without_an_outcome_are_an_error_with_both_counts() -> None:
     with pytest.raises(TrainingDataError, match=r"4 rows with Exited 1 and 96 with Exited 0.*5 or more of each"):
         train(MATRIX[:100], (np.arange(100) < 4).astype(np.int64), FEW_TREES)
 
 
-def test_the_data_hash_changes_with_any_value_and_with_nothing_else() -> None:
+def test_the_data_hash_depends_on_values_and_column_names_only() -> None:
     changed = CUSTOMERS.assign(Balance=CUSTOMERS["Balance"].where(CUSTOMERS.index != 7, 0.01))
 
     assert data_hash(CUSTOMERS) == data_hash(CUSTOMERS.copy())

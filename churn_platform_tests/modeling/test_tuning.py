@@ -1,4 +1,4 @@
-"""A search finds the same hyperparameters every time, interrupted or not, and sees the training rows only."""
+"""A search is reproducible, can be interrupted and resumed, and never learns from held-out rows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from churn_platform.features.columns import TARGET, columns_of
 from churn_platform.modeling import tuning
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.training import Hyperparameters, fit, train
-from churn_platform.modeling.tuning import TREES_TIMES_DEPTH, Trial, stopping_trees, tune
+from churn_platform.modeling.tuning import TREES_TIMES_DEPTH, SearchLimits, Trial, score_fold, stopping_trees, tune
 from churn_platform.scoring.booster import predict
 from churn_platform_tests.features.customers import cleaned, fitted
 
@@ -22,29 +22,26 @@ MATRIX = fitted(CUSTOMERS).transform(columns_of(CUSTOMERS))
 TRIALS = 4
 
 
-@pytest.fixture(autouse=True)
-def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small models, and a search that leaves chance behind after two trials."""
-    monkeypatch.setattr(tuning, "TREES_TIMES_DEPTH", 60)
-    monkeypatch.setattr(tuning, "STARTUP_TRIALS", 2)
+# Small models, and a sampler that uses earlier results from the third trial on: the tests take seconds.
+LIMITS = SearchLimits(trees_times_depth=60, startup_trials=2)
 
 
-class Interrupted(Exception):  # noqa: N818  it is no error but the end of a process
+class Interrupted(Exception):  # noqa: N818  it stands for the end of a process, which is no error
     """Raised in the middle of a search."""
 
 
 def search(
     dsn: str, study: str, *, trials: int = TRIALS, on_trial: Callable[[Trial], None] = lambda _: None
 ) -> list[Trial]:
-    """Search in this database."""
+    """Search with the study stored in this database."""
     with study_storage(dsn) as storage:
-        return tune(MATRIX, CHURNED, trials=trials, seconds=60, study=study, storage=storage, on_trial=on_trial)
+        return tune(
+            MATRIX, CHURNED, trials=trials, seconds=60, study=study, storage=storage, on_trial=on_trial, limits=LIMITS
+        )
 
 
-def test_an_interrupted_search_is_resumed_and_finds_what_it_would_have_found(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at_once = tune(MATRIX, CHURNED, trials=TRIALS, seconds=60, study="at once")
+def test_an_interrupted_search_is_resumed_and_finds_the_same(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = tune(MATRIX, CHURNED, trials=TRIALS, seconds=60, study="at once", limits=LIMITS)
 
     def die(*_: object) -> None:
         raise Interrupted
@@ -52,7 +49,8 @@ def test_an_interrupted_search_is_resumed_and_finds_what_it_would_have_found(
     with pytest.raises(Interrupted):
         search(database, "resumed", on_trial=lambda trial: die() if trial.number == 2 else None)
     with monkeypatch.context() as patch:
-        patch.setattr(tuning, "fit", die)  # in the middle of the third trial
+        # A fault in the middle of the third trial: callers can only interrupt between two trials.
+        patch.setattr(tuning, "fit", die)
         with pytest.raises(Interrupted):
             search(database, "resumed")
     resumed: list[int] = []
@@ -61,12 +59,14 @@ def test_an_interrupted_search_is_resumed_and_finds_what_it_would_have_found(
     assert resumed == [3, 4]
     assert found == at_once
     assert {trial.number for trial in found} == {1, 2, 3, 4}
-    assert search(database, "resumed", trials=2) == tune(MATRIX, CHURNED, trials=2, seconds=60, study="two")
+    assert search(database, "resumed", trials=2) == tune(
+        MATRIX, CHURNED, trials=2, seconds=60, study="two", limits=LIMITS
+    )
     bundles = [train(MATRIX, CHURNED, each[0].hyperparameters).model for each in (found, at_once)]
     assert bundles[0] == bundles[1]
 
 
-def test_a_study_is_kept_in_a_schema_of_its_own(database: str) -> None:
+def test_a_study_is_stored_in_a_schema_of_its_own(database: str) -> None:
     search(database, "kept", trials=1)
 
     with psycopg.connect(database) as connection:
@@ -76,21 +76,22 @@ def test_a_study_is_kept_in_a_schema_of_its_own(database: str) -> None:
     assert elsewhere == (None, None)
 
 
-def test_the_first_trial_is_the_committed_hyperparameters_and_the_best_comes_first() -> None:
-    found = tune(MATRIX, CHURNED, trials=TRIALS, seconds=60, study="first")
+def test_the_first_trial_uses_the_committed_hyperparameters_and_the_best_trial_comes_first() -> None:
+    found = tune(MATRIX, CHURNED, trials=TRIALS, seconds=60, study="first", limits=LIMITS)
 
     first = next(trial for trial in found if trial.number == 1)
     committed = Hyperparameters(trees=first.hyperparameters.trees)
     assert first.hyperparameters == committed
     assert found[0].log_loss == min(trial.log_loss for trial in found)
     for trial in found:
-        assert 1 <= trial.hyperparameters.trees * trial.hyperparameters.max_depth <= tuning.TREES_TIMES_DEPTH
+        assert 1 <= trial.hyperparameters.trees * trial.hyperparameters.max_depth <= LIMITS.trees_times_depth
 
 
-def test_a_search_begins_with_what_it_is_given_or_with_nothing_at_all() -> None:
+def test_a_search_starts_with_the_given_hyperparameters_or_with_the_sampler() -> None:
     given = Hyperparameters(max_depth=4, learning_rate=0.1)
     asked, unasked = (
-        tune(MATRIX, CHURNED, trials=2, seconds=60, study="given", first=first) for first in (given, None)
+        tune(MATRIX, CHURNED, trials=2, seconds=60, study="given", first=first, limits=LIMITS)
+        for first in (given, None)
     )
 
     begun = next(trial.hyperparameters for trial in asked if trial.number == 1)
@@ -99,36 +100,25 @@ def test_a_search_begins_with_what_it_is_given_or_with_nothing_at_all() -> None:
     assert known.isdisjoint(trial.hyperparameters.learning_rate for trial in unasked)
 
 
-def test_committed_hyperparameters_score_as_fast_as_a_search_may_choose() -> None:
+def test_the_committed_hyperparameters_are_within_the_limit_of_scoring_time() -> None:
     assert Hyperparameters().trees * Hyperparameters().max_depth <= TREES_TIMES_DEPTH
 
 
-def test_no_time_for_a_trial_is_said() -> None:
-    with pytest.raises(TrainingDataError, match=r"No trial of study 'none' ended within 0 s: raise TUNING_SECONDS"):
+def test_no_time_for_a_trial_is_an_error_that_names_the_setting() -> None:
+    with pytest.raises(
+        TrainingDataError, match=r"No trial of study 'none' was completed within 0 s\. Raise TUNING_SECONDS"
+    ):
         tune(MATRIX, CHURNED, trials=1, seconds=0, study="none")
 
 
-def test_neither_trees_nor_models_of_a_fold_read_the_rows_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[set[bytes]] = []
+def test_a_fold_does_not_learn_from_its_held_out_rows() -> None:
+    seen, unseen = np.arange(400), np.arange(400, len(MATRIX))
+    hyperparameters = Hyperparameters(trees=20)
 
-    def keys(rows: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> set[bytes]:
-        return {row.tobytes() for row in rows}
+    trees, probabilities = score_fold(MATRIX[seen], CHURNED[seen], MATRIX[unseen], hyperparameters)
+    fewer_trees, fewer = score_fold(MATRIX[seen], CHURNED[seen], MATRIX[unseen][:50], hyperparameters)
 
-    def stopping(features, churned, hyperparameters):  # type: ignore[no-untyped-def]
-        read.append(keys(features))
-        return stopping_trees(features, churned, hyperparameters)
-
-    def fitting(features, churned, hyperparameters):  # type: ignore[no-untyped-def]
-        assert keys(features) == read[-1]
-        return fit(features, churned, hyperparameters)
-
-    def predicting(booster, features, *, threads):  # type: ignore[no-untyped-def]
-        assert not keys(features) & read[-1]
-        return predict(booster, features, threads=threads)
-
-    monkeypatch.setattr(tuning, "stopping_trees", stopping)
-    monkeypatch.setattr(tuning, "fit", fitting)
-    monkeypatch.setattr(tuning, "predict", predicting)
-    tune(MATRIX, CHURNED, trials=1, seconds=60, study="watched")
-
-    assert len(read) == 5
+    assert fewer_trees == trees == stopping_trees(MATRIX[seen], CHURNED[seen], hyperparameters)
+    np.testing.assert_array_equal(fewer, probabilities[:50])
+    model = fit(MATRIX[seen], CHURNED[seen], replace(hyperparameters, trees=trees))
+    np.testing.assert_array_equal(probabilities, predict(model, MATRIX[unseen], threads=1))

@@ -1,4 +1,4 @@
-"""Generated customers: the same bytes for the same seed, and the bank's shares, ranges, gaps and reasons to leave."""
+"""Generated customers: the same bytes for the same seed, and the bank's shares, ranges, missing values and churn."""
 
 import subprocess
 import sys
@@ -36,24 +36,21 @@ def customers() -> pd.DataFrame:
 def test_the_committed_file_is_reproduced_byte_for_byte(tmp_path: Path) -> None:
     again = tmp_path / "again.csv"
     command = "from churn_platform.commands.data import app; app()"
-    subprocess.run(  # in a process of its own: nothing of this one's state may matter
+    subprocess.run(  # in another process, so that no state of this one matters
         [sys.executable, "-c", command, "generate", "--output", str(again)], check=True, cwd=PROJECT_ROOT
     )
 
     assert again.read_bytes() == COMMITTED.read_bytes()
 
 
-def test_what_is_written_is_read_back_alike(customers: pd.DataFrame) -> None:
+def test_written_customers_are_read_back_equal(customers: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(read_customers(COMMITTED), customers)
 
 
-def test_the_size_of_the_parts_written_does_not_show(
-    customers: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_written_in_many_parts_is_the_same(customers: pd.DataFrame, tmp_path: Path) -> None:
     assert len(customers) < ROWS_PER_WRITE
-    monkeypatch.setattr("churn_platform.schema.generator.ROWS_PER_WRITE", 777)
     parts: list[int] = []
-    write_customers(customers, tmp_path / "parts.csv", on_rows=parts.append)
+    write_customers(customers, tmp_path / "parts.csv", on_rows=parts.append, rows_per_write=777)
 
     assert (tmp_path / "parts.csv").read_bytes() == COMMITTED.read_bytes()
     assert sum(parts) == len(customers)
@@ -68,11 +65,11 @@ def test_another_seed_makes_other_customers(customers: pd.DataFrame) -> None:
         assert not other[name].equals(customers[name])
 
 
-def test_the_shares_are_the_banks_exactly(customers: pd.DataFrame) -> None:
+def test_the_shares_are_exactly_those_of_the_bank(customers: pd.DataFrame) -> None:
     assert customers["Geography"].value_counts().to_dict() == {"France": 5014, "Germany": 2509, "Spain": 2477}
     assert customers["NumOfProducts"].value_counts().to_dict() == {1: 5084, 2: 4590, 3: 266, 4: 60}
-    gaps = customers.isna().sum()
-    assert gaps[gaps > 0].to_dict() == {"Firstname": 7, "Lastname": 6, "Gender": 108, "Age": 600}
+    missing = customers.isna().sum()
+    assert missing[missing > 0].to_dict() == {"Firstname": 7, "Lastname": 6, "Gender": 108, "Age": 600}
     assert customers["Exited"].sum() == 2037
     assert (customers["CreditScore"] == 850).sum() == 233
     assert customers["CustomerId"].is_unique
@@ -114,7 +111,7 @@ def test_ages_scores_and_money_are_distributed_as_the_banks(customers: pd.DataFr
     assert tenure.mean() == pytest.approx(5.01, abs=0.05)
 
 
-def test_no_german_account_is_empty_and_two_products_often_go_with_an_empty_one(customers: pd.DataFrame) -> None:
+def test_no_german_account_is_empty_and_half_of_those_with_two_products_are(customers: pd.DataFrame) -> None:
     empty = customers["Balance"] == 0
 
     assert not empty[customers["Geography"] == "Germany"].any()
@@ -123,7 +120,7 @@ def test_no_german_account_is_empty_and_two_products_often_go_with_an_empty_one(
     assert shares[2] == pytest.approx(0.57, abs=0.02)
 
 
-def test_every_value_is_one_its_column_allows(customers: pd.DataFrame) -> None:
+def test_every_value_is_allowed_by_its_column(customers: pd.DataFrame) -> None:
     for column in COLUMNS:
         values = customers[column.name]
         assert values.dtype == column.dtype
@@ -136,7 +133,7 @@ def test_every_value_is_one_its_column_allows(customers: pd.DataFrame) -> None:
             assert values.max() <= column.maximum
 
 
-def test_a_model_separates_them_as_well_as_the_banks_customers(customers: pd.DataFrame) -> None:
+def test_a_model_has_the_same_roc_auc_as_on_the_banks_customers(customers: pd.DataFrame) -> None:
     known = customers.dropna(subset=["Gender"])
     features = known[
         ["CreditScore", "Age", "Tenure", "Balance", "NumOfProducts", "IsActiveMember", "HasCrCard"]
@@ -147,7 +144,7 @@ def test_a_model_separates_them_as_well_as_the_banks_customers(customers: pd.Dat
     model = XGBClassifier(max_depth=3, n_estimators=400, learning_rate=0.05, subsample=0.8, random_state=42, n_jobs=1)
     model.fit(train, left)
 
-    # .848 on the bank's file; the split alone moves it by .01
+    # 0.848 on the bank's file; the split alone changes it by 0.01
     assert roc_auc_score(left_test, model.predict_proba(test)[:, 1]) == pytest.approx(0.85, abs=0.015)
 
 
@@ -163,7 +160,7 @@ def test_any_number_of_rows_can_be_made(rows: int) -> None:
     assert {name: str(made[name].dtype) for name in COLUMN_NAMES} == {column.name: column.dtype for column in COLUMNS}
 
 
-def test_in_a_large_file_the_numbers_stay_unique_and_of_eight_digits() -> None:
+def test_a_large_file_has_unique_customer_ids_of_eight_digits() -> None:
     made = generate_customers(200_000, seed=5)
 
     assert made["CustomerId"].is_unique
@@ -173,6 +170,6 @@ def test_in_a_large_file_the_numbers_stay_unique_and_of_eight_digits() -> None:
 
 
 @pytest.mark.parametrize(("rows", "seed", "named"), [(0, 1, "rows"), (MAX_ROWS + 1, 1, "rows is"), (5, -1, "seed")])
-def test_impossible_rows_and_seeds_are_refused(rows: int, seed: int, named: str) -> None:
+def test_rows_and_seeds_out_of_range_are_an_error(rows: int, seed: int, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         generate_customers(rows, seed)

@@ -1,4 +1,4 @@
-"""Reading customers files: what is accepted, and that an error says what, where, what was expected and what to do."""
+"""Reading customers files: what is accepted, and what error messages contain."""
 
 import gzip
 import hashlib
@@ -45,11 +45,11 @@ def with_value(column: str, value: str) -> str:
 
 
 def at(line: int) -> str:
-    """Where an error says that a row is, in a file with one row to a line."""
+    """Return the location of a row as an error shows it, in a file with one row per line."""
     return f"line {line} (row {line - 1}, CustomerId 15600001)"
 
 
-def test_columns_are_typed_and_gaps_kept(tmp_path: Path) -> None:
+def test_columns_are_typed_and_missing_values_stay_missing(tmp_path: Path) -> None:
     customers = read_customers(customers_file(tmp_path, HEADER, *ROWS))
 
     assert customers.dtypes.astype(str).to_dict() == TYPES
@@ -63,14 +63,17 @@ def test_columns_are_typed_and_gaps_kept(tmp_path: Path) -> None:
 def test_order_extra_columns_blank_lines_spaces_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
     plain = read_customers(customers_file(tmp_path, HEADER, *ROWS))
     lines = [HEADER, *ROWS]
-    turned = [",".join(f" {value}" for value in ["extra", *reversed(line.split(","))]) for line in lines]
+    reversed_lines = [",".join(f" {value}" for value in ["extra", *reversed(line.split(","))]) for line in lines]
 
     pd.testing.assert_frame_equal(
-        read_customers(customers_file(tmp_path, f"\ufeff{turned[0]}", turned[1], "", turned[2])), plain
+        read_customers(
+            customers_file(tmp_path, f"\ufeff{reversed_lines[0]}", reversed_lines[1], "", reversed_lines[2])
+        ),
+        plain,
     )
 
 
-def test_whole_numbers_with_zero_decimals_and_words_for_gaps_are_read(tmp_path: Path) -> None:
+def test_whole_numbers_with_zero_decimals_and_texts_for_missing_values_are_read(tmp_path: Path) -> None:
     row = with_value("CreditScore", "619.0").replace(",42,", ",NaN,")
     customers = read_customers(customers_file(tmp_path, HEADER, row))
 
@@ -84,7 +87,7 @@ def test_leading_zeros_do_not_matter_however_many(tmp_path: Path) -> None:
     assert read_customers(customers_file(tmp_path, HEADER, *rows))["CreditScore"].tolist() == [619, 619]
 
 
-def test_names_may_hold_commas_line_breaks_and_words_for_gaps(tmp_path: Path) -> None:
+def test_names_may_contain_commas_line_breaks_and_texts_for_missing_values(tmp_path: Path) -> None:
     row = with_value("Lastname", '"Null, de\nla"').replace("Ada", "None")
     customers = read_customers(customers_file(tmp_path, HEADER, row, ROWS[1]))
 
@@ -133,7 +136,7 @@ def test_values_out_of_range_are_left_to_the_checks(tmp_path: Path) -> None:
         ("Tenure", "", "missing: line 6", "Expected a whole number from 0 to 50 years"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_named_with_its_place(
+def test_a_value_of_the_wrong_type_is_reported_with_its_location(
     tmp_path: Path, column: str, value: str, found: str, expected: str
 ) -> None:
     wrong = with_value(column, f'"{value}"' if "," in value else value)
@@ -198,14 +201,14 @@ def test_a_whole_column_of_one_kind_gets_the_remedy_of_that_kind(
     assert "remove the lines" not in raised.value.remedy or kind == "missing"
 
 
-def test_a_quote_that_is_never_closed_is_an_error_with_a_line(tmp_path: Path) -> None:
+def test_an_unclosed_quote_is_an_error_with_a_line_number(tmp_path: Path) -> None:
     rows = [ROWS[1]] * 3_000
     path = customers_file(tmp_path, HEADER, ROWS[0], with_value("Lastname", '"Weber'), *rows)
 
     with pytest.raises(MalformedFileError, match=r"line \d+ has \d+ values") as raised:
         read_customers(path)
 
-    assert "a double quote needs another that closes it" in raised.value.remedy
+    assert "a double quote needs a closing one" in raised.value.remedy
     assert "Weber" not in str(raised.value)
 
 
@@ -230,7 +233,7 @@ NAMES = ("Ottokar", "Schlotterbeck")
         (HEADER, with_value("Lastname", "Weber\udcff")),
     ],
 )
-def test_no_error_and_no_cause_of_one_shows_a_customers_name(tmp_path: Path, lines: tuple[str, ...]) -> None:
+def test_no_error_and_no_cause_of_an_error_shows_a_customers_name(tmp_path: Path, lines: tuple[str, ...]) -> None:
     path, text = tmp_path / "customers.csv", "\n".join(lines) + "\n"
     path.write_bytes(text.replace("Ada", NAMES[0]).replace("Weber", NAMES[1]).encode(errors="surrogateescape"))
 
@@ -241,9 +244,9 @@ def test_no_error_and_no_cause_of_one_shows_a_customers_name(tmp_path: Path, lin
     assert not any(name in logged for name in NAMES)
 
 
-def test_a_file_is_read_once_so_that_the_hash_is_that_of_the_bytes_that_were_parsed(tmp_path: Path) -> None:
+def test_a_file_is_read_once_so_the_hash_is_that_of_the_parsed_bytes(tmp_path: Path) -> None:
     path = tmp_path / "customers.csv"
-    os.mkfifo(path)  # its bytes can be read once only
+    os.mkfifo(path)  # it can be read only once
     content = f"{HEADER}\n{ROWS[0]}\n".encode()
     writer = threading.Thread(target=lambda: path.write_bytes(content), daemon=True)
     writer.start()
@@ -255,7 +258,7 @@ def test_a_file_is_read_once_so_that_the_hash_is_that_of_the_bytes_that_were_par
     assert (loaded.sha256, loaded.size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
 
 
-def test_rows_are_counted_whatever_the_file_has_as_row_number(tmp_path: Path) -> None:
+def test_rows_are_numbered_whatever_the_file_has_as_row_number(tmp_path: Path) -> None:
     lines = [HEADER, ROWS[0].replace("1,", "x,", 1), ROWS[1].replace("2,", ",", 1)]
     without = [line.partition(",")[2] for line in lines]
 
@@ -275,7 +278,7 @@ def test_rows_are_counted_whatever_the_file_has_as_row_number(tmp_path: Path) ->
         (lambda text: b"PK\x03\x04" + text.encode(), "Excel workbook", "Export it as CSV"),
     ],
 )
-def test_a_file_that_is_no_utf8_text_is_named_for_what_it_is(
+def test_the_error_for_a_file_of_another_format_names_the_format(
     tmp_path: Path, encoded: Callable[[str], bytes], what: str, remedy: str
 ) -> None:
     path = tmp_path / "customers.csv"
@@ -288,18 +291,18 @@ def test_a_file_that_is_no_utf8_text_is_named_for_what_it_is(
     assert remedy in raised.value.remedy
 
 
-def test_a_missing_file_is_named_with_the_ways_out(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_has_remedies(tmp_path: Path) -> None:
     with pytest.raises(CustomersFileMissingError, match=r"absent\.csv.*churn data generate.*CHURN_RAW_CSV"):
         read_customers(tmp_path / "absent.csv")
 
 
-def test_a_folder_is_no_customers_file(tmp_path: Path) -> None:
+def test_a_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CustomersFileMissingError, match="cannot be opened"):
         read_customers(tmp_path)
 
 
 @pytest.mark.parametrize(("content", "found"), [("", "line 1 is empty"), (f"{HEADER}\n", "a header and no customers")])
-def test_an_empty_file_is_refused(tmp_path: Path, content: str, found: str) -> None:
+def test_an_empty_file_is_an_error(tmp_path: Path, content: str, found: str) -> None:
     path = tmp_path / "customers.csv"
     path.write_text(content, encoding="utf-8")
 
@@ -307,7 +310,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, content: str, found: str) -> N
         read_customers(path)
 
 
-def test_missing_columns_are_named_and_a_misspelt_one_recognised(tmp_path: Path) -> None:
+def test_missing_columns_are_named_and_a_misspelt_one_is_recognised(tmp_path: Path) -> None:
     lines = [HEADER.replace("CreditScore", "credit_score").replace("Gender", "x"), *ROWS]
 
     with pytest.raises(HeaderError) as raised:
@@ -318,14 +321,14 @@ def test_missing_columns_are_named_and_a_misspelt_one_recognised(tmp_path: Path)
     assert "Expected CustomerId, CreditScore, Geography" in str(raised.value)
 
 
-def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
+def test_a_repeated_column_is_an_error(tmp_path: Path) -> None:
     lines = [f"{HEADER},Age", *(f"{row},42" for row in ROWS)]
 
     with pytest.raises(HeaderError, match="line 1 names column Age 2 times, as the columns 8, 16 of the file"):
         read_customers(customers_file(tmp_path, *lines))
 
 
-def test_a_file_with_semicolons_is_told_to_use_commas(tmp_path: Path) -> None:
+def test_the_error_for_semicolons_says_that_commas_are_expected(tmp_path: Path) -> None:
     lines = [line.replace(",", ";") for line in (HEADER, *ROWS)]
 
     with pytest.raises(HeaderError, match="must be comma-separated"):
@@ -341,7 +344,7 @@ def test_a_row_with_too_many_or_too_few_values_is_named(tmp_path: Path, row: str
 
 
 @pytest.mark.parametrize("customers_before", [0, 20_000])
-def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path, customers_before: int) -> None:
+def test_a_file_that_is_not_utf8_is_an_error(tmp_path: Path, customers_before: int) -> None:
     path = customers_file(tmp_path, HEADER, *[ROWS[1]] * customers_before, with_value("Lastname", "Müller"))
     path.write_bytes(path.read_text(encoding="utf-8").encode("latin-1"))
 
@@ -349,7 +352,7 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path, customers_before: in
         read_customers(path)
 
 
-def test_every_error_can_be_caught_as_one() -> None:
+def test_all_errors_have_one_base_class() -> None:
     kinds = (CustomersFileMissingError, EmptyCustomersFileError, HeaderError, MalformedFileError, WrongValueError)
 
     assert all(issubclass(kind, CustomersFileError) for kind in kinds)

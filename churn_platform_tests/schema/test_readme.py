@@ -1,4 +1,4 @@
-"""data/README.md tells the columns as schema.py does."""
+"""The data dictionary in data/README.md agrees with the schema."""
 
 from churn_platform.schema.columns import COLUMNS, Column
 from churn_platform.settings import PROJECT_ROOT
@@ -12,7 +12,7 @@ def dictionary_row(column: Column) -> str:
     return f"| {column.name} | {kind} | {column.unit or ''} | {allowed} | {meaning} |"
 
 
-def test_the_data_dictionary_is_the_schema() -> None:
+def test_the_data_dictionary_agrees_with_the_schema() -> None:
     table = ["| Column | Type | Unit | Allowed | Meaning |", "|---|---|---|---|---|", *map(dictionary_row, COLUMNS)]
 
     assert "\n".join(table) in (PROJECT_ROOT / "data" / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A bundle comes back as it was saved, or not at all."""
+"""A bundle is loaded as it was saved, or loading it is an error."""
 
 import hashlib
 import json
@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from churn_platform.features.columns import columns_of
-from churn_platform.modeling.exceptions import BundleFormatError, BundleIncompleteError, BundleTamperedError, SkewError
-from churn_platform.modeling.threshold import CallCosts
+from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.scoring.bundle import ENCODER, IMPUTER, MANIFEST, MODEL, SCALER, ModelBundle
+from churn_platform.scoring.costs import CallCosts
+from churn_platform.scoring.exceptions import BundleFormatError, BundleIncompleteError, BundleTamperedError, SkewError
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
@@ -23,24 +24,24 @@ PARTS = (MODEL, IMPUTER, ENCODER, SCALER)
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    small_bundle().save(str(tmp_path))
+    save_bundle(small_bundle(), str(tmp_path))
     return tmp_path
 
 
-def test_a_saved_bundle_loads_equal_and_scores_alike(saved: Path) -> None:
+def test_a_loaded_bundle_equals_the_saved_one_and_has_the_same_scores(saved: Path) -> None:
     columns = columns_of(cleaned(200, seed=11))
 
-    loaded = ModelBundle.load(str(saved))
+    loaded = load_bundle(str(saved))
     by_cost = replace(small_bundle(), costs=CallCosts(call=5, customer=400, success_rate=0.25))
-    by_cost.save(f"{saved}/by cost")
+    save_bundle(by_cost, f"{saved}/by cost")
 
     assert loaded == small_bundle()
-    assert ModelBundle.load(f"{saved}/by cost") == by_cost
+    assert load_bundle(f"{saved}/by cost") == by_cost
     np.testing.assert_array_equal(loaded.score(columns), small_bundle().score(columns), strict=True)
 
 
 def test_scores_are_probabilities_and_do_not_depend_on_threads(saved: Path) -> None:
-    bundle, columns = ModelBundle.load(str(saved)), columns_of(cleaned())
+    bundle, columns = load_bundle(str(saved)), columns_of(cleaned())
 
     scores = bundle.score(columns)
 
@@ -49,13 +50,13 @@ def test_scores_are_probabilities_and_do_not_depend_on_threads(saved: Path) -> N
     np.testing.assert_array_equal(scores, bundle.score(columns, threads=2))
 
 
-def test_no_rows_score_to_nothing(saved: Path) -> None:
+def test_no_rows_have_no_scores(saved: Path) -> None:
     none = {name: values[:0] for name, values in columns_of(cleaned(5)).items()}
 
-    assert ModelBundle.load(str(saved)).score(none).shape == (0,)
+    assert load_bundle(str(saved)).score(none).shape == (0,)
 
 
-def test_the_manifest_says_what_the_bundle_is(saved: Path) -> None:
+def test_the_manifest_describes_the_bundle(saved: Path) -> None:
     manifest = json.loads((saved / MANIFEST).read_text())
 
     assert manifest["features"][:2] == ["CreditScore", "Age"]
@@ -66,40 +67,40 @@ def test_the_manifest_says_what_the_bundle_is(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_changed_part_is_refused_and_named(saved: Path, part: str) -> None:
+def test_a_changed_part_is_an_error_that_names_it(saved: Path, part: str) -> None:
     (saved / part).write_bytes((saved / part).read_bytes() + b" ")
 
     with pytest.raises(BundleTamperedError, match=rf"{part} of the bundle at {saved} .* SHA-256 is [0-9a-f]{{64}}"):
-        ModelBundle.load(str(saved))
+        load_bundle(str(saved))
 
 
 @pytest.mark.parametrize("part", [*PARTS, MANIFEST])
-def test_a_missing_part_is_named(saved: Path, part: str) -> None:
+def test_a_missing_part_is_an_error_that_names_it(saved: Path, part: str) -> None:
     (saved / part).unlink()
 
     with pytest.raises(BundleIncompleteError, match=f"has no {part}"):
-        ModelBundle.load(str(saved))
+        load_bundle(str(saved))
 
 
-def test_a_manifest_of_other_features_is_refused(saved: Path) -> None:
+def test_a_manifest_with_other_features_is_an_error(saved: Path) -> None:
     manifest = json.loads((saved / MANIFEST).read_text())
     (saved / MANIFEST).write_text(json.dumps({**manifest, "features": manifest["features"][1:]}))
 
     with pytest.raises(BundleFormatError, match="was trained on the features Age"):
-        ModelBundle.load(str(saved))
+        load_bundle(str(saved))
 
 
-def test_a_model_that_xgboost_cannot_read_is_refused_at_loading(tmp_path: Path) -> None:
+def test_loading_a_model_that_xgboost_cannot_read_is_an_error(tmp_path: Path) -> None:
     good = small_bundle()
     broken = ModelBundle(b"no model", good.transform, good.threshold, good.metrics, "test", good.data_hash)
-    broken.save(str(tmp_path))
+    save_bundle(broken, str(tmp_path))
 
     with pytest.raises(BundleFormatError, match=r"cannot read the 8 bytes of model\.ubj"):
-        ModelBundle.load(str(tmp_path))
+        load_bundle(str(tmp_path))
 
 
 class _Trap:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -108,27 +109,28 @@ class _Trap:
         return Path.touch, (self.mark,)  # type: ignore[return-value]  # a path, as touch wants it
 
 
-def test_a_pickle_in_the_place_of_the_model_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_a_pickle_instead_of_the_model_is_an_error_and_is_not_run(tmp_path: Path) -> None:
     good, mark = small_bundle(), tmp_path / "ran"
     trap = pickle.dumps(_Trap(mark))
-    ModelBundle(trap, good.transform, good.threshold, good.metrics, "test", good.data_hash).save(str(tmp_path / "b"))
+    bundle = ModelBundle(trap, good.transform, good.threshold, good.metrics, "test", good.data_hash)
+    save_bundle(bundle, str(tmp_path / "b"))
 
     with pytest.raises(BundleFormatError, match=r"cannot read the \d+ bytes of model\.ubj"):
-        ModelBundle.load(str(tmp_path / "b"))
+        load_bundle(str(tmp_path / "b"))
 
     assert not mark.exists()
-    pickle.loads(trap)  # noqa: S301  the test's own: had it been unpickled, this would show
+    pickle.loads(trap)  # noqa: S301  the test's own pickle: shows that unpickling it would have been noticed
     assert mark.exists()
 
 
-def test_a_bundle_that_lists_a_pickle_is_refused(saved: Path) -> None:
+def test_a_bundle_that_lists_a_pickle_is_an_error(saved: Path) -> None:
     manifest = json.loads((saved / MANIFEST).read_text())
     (saved / "model.pkl").write_bytes(pickle.dumps({}))
     manifest["sha256"]["model.pkl"] = hashlib.sha256(pickle.dumps({})).hexdigest()
     (saved / MANIFEST).write_text(json.dumps(manifest))
 
     with pytest.raises(BundleFormatError, match=r"does not know: model\.pkl"):
-        ModelBundle.load(str(saved))
+        load_bundle(str(saved))
 
 
 def test_loading_and_scoring_unpickle_nothing(saved: Path) -> None:
@@ -141,10 +143,11 @@ def refuse(event, arguments):
 
 sys.addaudithook(refuse)
 import numpy as np
+from churn_platform.model_store import load_bundle
 from churn_platform.scoring.bundle import ModelBundle
-from churn_platform.streaming import batch_loop
+from churn_platform.stream import batch_loop
 
-bundle = ModelBundle.load(sys.argv[1])
+bundle = load_bundle(sys.argv[1])
 numbers = ("CreditScore", "Age", "Tenure", "Balance", "NumOfProducts", "HasCrCard", "IsActiveMember", "EstimatedSalary")
 columns = {name: np.array([1.0]) for name in numbers}
 columns["Geography"], columns["Gender"] = np.array(["Spain"], object), np.array(["Male"], object)
@@ -154,16 +157,16 @@ pickle.loads(pickle.dumps(ModelBundle))
     done = subprocess.run([sys.executable, "-c", script, str(saved)], capture_output=True, text=True, check=False)
 
     assert done.stdout.strip() == "(1,)"
-    assert "unpickled ('churn_platform.scoring.bundle', 'ModelBundle')" in done.stderr  # the watch was kept
+    assert "unpickled ('churn_platform.scoring.bundle', 'ModelBundle')" in done.stderr  # the audit hook was active
 
 
-def test_scoring_imports_nothing_heavy(saved: Path) -> None:
+def test_scoring_imports_nothing_that_is_slow_to_load(saved: Path) -> None:
     script = """
 import sys
 import numpy as np
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.model_store import load_bundle
 
-bundle = ModelBundle.load(sys.argv[1])
+bundle = load_bundle(sys.argv[1])
 numbers = ("CreditScore", "Age", "Tenure", "Balance", "NumOfProducts", "HasCrCard", "IsActiveMember", "EstimatedSalary")
 columns = {name: np.array([np.nan]) for name in numbers}
 columns["Geography"], columns["Gender"] = np.array(["Spain"], object), np.array(["Male"], object)
@@ -175,7 +178,7 @@ print(*sorted({"dagster", "mlflow", "pandas", "sklearn"} & set(sys.modules)))
     assert done.stdout.strip() == ""
 
 
-def test_prepared_features_of_other_customers_are_noticed() -> None:
+def test_prepared_features_of_other_customers_are_an_error() -> None:
     bundle, columns = small_bundle(), columns_of(cleaned(100, seed=11))
     matrix, scores = bundle.transform.transform(columns), bundle.score(columns)
 
@@ -183,5 +186,5 @@ def test_prepared_features_of_other_customers_are_noticed() -> None:
 
     with pytest.raises(SkewError, match=f"{len(scores)} raw rows and {len(scores) - 1} rows"):
         bundle.require_same_scores(scores, matrix[1:])
-    with pytest.raises(SkewError, match="do not score alike"):
+    with pytest.raises(SkewError, match="have different scores"):
         bundle.require_same_scores(scores, matrix[::-1].copy())

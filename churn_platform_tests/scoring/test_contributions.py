@@ -1,4 +1,4 @@
-"""Reasons add up to the score."""
+"""Contributions add up to the log-odds of the score."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, columns_of
 from churn_platform.scoring.booster import import_xgboost
 from churn_platform.scoring.calibration import Platt
-from churn_platform.scoring.contributions import Explainer, Reason, in_words
+from churn_platform.scoring.contributions import Explainer, Reason, reason_as_text
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.scoring.bundles import small_bundle
 
@@ -29,18 +29,18 @@ def test_contributions_and_bias_are_the_log_odds() -> None:
     assert contributions.shape == (len(log_odds), len(FEATURES))
 
 
-def test_all_reasons_together_are_the_log_odds_too() -> None:
+def test_all_reasons_add_up_to_the_log_odds() -> None:
     explainer = Explainer(small_bundle())
     contributions, _ = explainer.contributions(CUSTOMERS)
 
-    reasons = explainer.reasons(CUSTOMERS, most=len(INPUT_COLUMNS))
+    reasons = explainer.reasons(CUSTOMERS, limit=len(INPUT_COLUMNS))
 
     sums = [sum(reason["contribution"] for reason in each) for each in reasons]
     np.testing.assert_allclose(sums, contributions.sum(axis=1), atol=1e-3)  # each is rounded to four decimals
     assert all({reason["feature"] for reason in each} == set(INPUT_COLUMNS) for each in reasons)
 
 
-def test_the_greatest_come_first_with_the_value_as_it_was_given() -> None:
+def test_the_greatest_reasons_come_first_with_the_original_values() -> None:
     raw = {name: values[:3] for name, values in CUSTOMERS.items()}
     raw["Age"] = np.array([np.nan, 58.0, 33.0])
 
@@ -65,7 +65,7 @@ def test_a_calibrated_bundle_has_the_same_reasons() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "words"),
+    ("reason", "text"),
     [
         (Reason(feature="Age", value=58.0, contribution=1.234), "Age 58 raises the risk (+1.23)"),
         (Reason(feature="Geography", value="Spain", contribution=-0.2), "Geography Spain lowers the risk (-0.20)"),
@@ -73,5 +73,5 @@ def test_a_calibrated_bundle_has_the_same_reasons() -> None:
         (Reason(feature="Age", value=None, contribution=0.1), "Age unknown raises the risk (+0.10)"),
     ],
 )
-def test_a_reason_in_words(reason: Reason, words: str) -> None:
-    assert in_words(reason) == words
+def test_a_reason_as_text(reason: Reason, text: str) -> None:
+    assert reason_as_text(reason) == text

@@ -1,4 +1,4 @@
-"""Frames as people have them: dtypes that lose nothing are cast, and values get the stream's verdict."""
+"""Frames of common dtypes are cast without loss, and values are validated as in the stream."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ WHOLE = ("CreditScore", "Tenure", "NumOfProducts", "HasCrCard", "IsActiveMember"
 
 
 def known_ages(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with an Age, whole euros and an index of their own."""
+    """Return rows that have an Age, whole euros and an unusual index."""
     return rows.dropna(subset=["Age"]).assign(Balance=lambda known: known["Balance"].round()).reset_index(drop=True)
 
 
@@ -41,7 +41,7 @@ def known_ages(rows: pd.DataFrame) -> pd.DataFrame:
         lambda rows: rows[list(reversed(rows.columns))],
     ],
 )
-def test_dtypes_that_lose_nothing_give_the_same_scores(given: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+def test_dtypes_without_loss_have_the_same_scores(given: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     rows, bundle = known_ages(ROWS), small_bundle()
 
     scores = bundle.score(scorable_columns(given(rows)))
@@ -59,7 +59,7 @@ def test_the_training_file_as_pandas_reads_it_and_the_documented_event_are_score
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
-def test_an_age_that_is_missing_is_imputed_however_it_is_written(missing: object) -> None:
+def test_a_missing_age_is_imputed_in_any_representation(missing: object) -> None:
     rows = ROWS.head(3).astype({"Age": object})
     rows["Age"] = pd.Series([missing, 40, 41], dtype=object, index=rows.index)
 
@@ -91,7 +91,7 @@ def test_an_age_that_is_missing_is_imputed_however_it_is_written(missing: object
         ("Gender", pd.NA, "missing", "Female or Male"),
     ],
 )
-def test_what_the_stream_refuses_is_refused_with_its_row_and_what_was_expected(
+def test_what_the_stream_rejects_is_rejected_with_its_row_and_what_was_expected(
     name: str, value: object, shown: str, expected: str
 ) -> None:
     rows = known_ages(ROWS).head(6)
@@ -116,7 +116,7 @@ def test_all_wrong_values_are_counted_by_column() -> None:
     assert "Geography is wrong in 1 of 50 rows ('Italy' in row 0)" in str(raised.value)
 
 
-def test_a_frame_without_a_column_is_refused() -> None:
+def test_a_frame_without_a_column_is_an_error() -> None:
     with pytest.raises(MissingColumnError, match="'Tenure' is missing"):
         scorable_columns(ROWS[[name for name in INPUT_COLUMNS if name != "Tenure"]])
 

@@ -7,7 +7,7 @@ import pytest
 
 from churn_platform.database import model_versions
 from churn_platform.features.columns import columns_of
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.model_store import load_bundle
 from churn_platform.scoring.contributions import Explainer
 from churn_platform.stream import explaining
 from churn_platform.stream.explaining import AT_ONCE, Explanations, explain_batch
@@ -26,7 +26,7 @@ def test_reasons_are_those_of_the_bundle_for_the_event_as_it_was_sent(stream: St
 
     stream.stream(high_risk_threshold=ALL)
 
-    expected = Explainer(ModelBundle.load(bundle_uri)).reasons(columns_of(pd.DataFrame(sent).astype({"Age": float})))
+    expected = Explainer(load_bundle(bundle_uri)).reasons(columns_of(pd.DataFrame(sent).astype({"Age": float})))
     stored: dict[str, object] = dict(
         stream.connection.execute("select event_id::text, reasons from high_risk_customers").fetchall()
     )

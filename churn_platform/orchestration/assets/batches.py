@@ -8,7 +8,7 @@ import psycopg
 from churn_platform.database import ledger
 from churn_platform.database.batch_rows import RISK_BINS, BatchRows, Row, rows_of_batch
 from churn_platform.orchestration.assets import charts
-from churn_platform.orchestration.assets.ui_metadata import Shown, next_asset, picture, rows_table
+from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table
 from churn_platform.orchestration.resources.mlflow import version_url
 from churn_platform.settings import settings
 from churn_platform.stream.config import HIGH_RISK_THRESHOLD
@@ -40,13 +40,13 @@ def counts(batches: list[ledger.Batch]) -> dict[str, int]:
     }
 
 
-def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *between: Shown) -> Shown:
+def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *between: Metadata) -> Metadata:
     """What the ledger says of a batch: counts, offsets and the model, and at the end its history.
 
     Args:
         between: what else there is to say, before the history.
     """
-    metadata: Shown = {
+    metadata: Metadata = {
         **counts([batch]),
         "topic": settings().events_topic,
         "offset_ranges": dg.MetadataValue.table([dg.TableRecord(_range(each)) for each in ranges], RANGES),
@@ -68,7 +68,7 @@ def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *betwe
     return metadata
 
 
-def rows_metadata(batch: str, rows: BatchRows) -> Shown:
+def rows_metadata(batch: str, rows: BatchRows) -> Metadata:
     """What the table says of a batch: how its scores lie, several models that gave them, some rows, how to see all."""
     risk = charts.Chart(rows.risk_scores, ["0", "risk score", "1"], FIRST_HIGH_RISK_BIN)
     return {
@@ -103,11 +103,13 @@ def side_tables(batch: ledger.Batch, rows: BatchRows) -> Iterator[dg.AssetMateri
 
 def _with_reasons_in_words(row: Row) -> Row:
     """A row of high_risk_customers with what moves its score most, greatest first, as a person would say it."""
-    from churn_platform.scoring.contributions import in_words  # a run that explains nothing need not load it
+    from churn_platform.scoring.contributions import reason_as_text  # a run that explains nothing need not load it
 
     reasons = row["reasons"]
     said = (
-        "; ".join(in_words(each) for each in reasons[:REASONS_SHOWN]) if isinstance(reasons, list) else "not yet known"
+        "; ".join(reason_as_text(each) for each in reasons[:REASONS_SHOWN])
+        if isinstance(reasons, list)
+        else "not yet known"
     )
     return {**row, "reasons": said}
 

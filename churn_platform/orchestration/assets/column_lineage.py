@@ -1,5 +1,6 @@
-"""Where columns come from: as Dagster's column lineage, and in each column's description, which is where its UI shows
-it. (The graph of columns is a part of Dagster+; it reads the same metadata.)
+"""Column lineage: as Dagster's metadata, and as links in each column's description, where the open-source UI shows it.
+
+Dagster+ draws a graph of columns from the same metadata.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,17 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import dagster as dg
 
 Sources = Mapping[str, Sequence[str]]
-"""Column -> the columns that it is made of, each as "asset.column"."""
+"""Column -> its source columns, each as "asset.column"."""
 
 
 def table_metadata(
     columns: Iterable[dg.TableColumn], sources: Sources
 ) -> dict[str, dg.TableSchema | dg.TableColumnLineage]:
-    """Definition metadata of a table: its columns, and where they come from.
+    """Return the definition metadata of a table: its columns and their lineage.
 
     Args:
         columns: in the table's order; descriptions end with a full stop.
-        sources: of those columns that come from another asset.
+        sources: of the columns that come from another asset.
     """
     return {
         "dagster/column_schema": dg.TableSchema([_with_sources(each, sources.get(each.name, ())) for each in columns]),
@@ -33,7 +34,7 @@ def _dependency(source: str) -> dg.TableColumnDep:
 
 
 def _with_sources(column: dg.TableColumn, sources: Sequence[str]) -> dg.TableColumn:
-    """The same column, its description followed by links to the assets that it comes from."""
+    """Return the column with links to its source assets in the description."""
     if not sources:
         return column
     links = []

@@ -1,4 +1,4 @@
-"""Columns of the batch side's tables, for the UI: type, unit, range, meaning and origin of each."""
+"""Column metadata of the preparation's tables, for the UI: type, unit, range, meaning and lineage."""
 
 from collections.abc import Iterable, Sequence
 
@@ -21,33 +21,33 @@ def column_metadata(
     scaled: Iterable[str] = (),
     imputed: bool = False,
 ) -> dict[str, dg.TableSchema | dg.TableColumnLineage]:
-    """The schema of a table with these columns, and its column lineage.
+    """Return the schema of a table with these columns, and its column lineage.
 
     Args:
         names: raw columns, binary columns, CreditScoreBins or split, in the table's order.
-        upstream: the asset that the table is made of, if it is one of ours.
+        upstream: the asset that the table is made from; empty if it is not one of ours.
         upstream_names: columns of that asset.
-        scaled: those of them that are min-max scaled.
-        imputed: whether gaps have been filled.
+        scaled: the columns that are min-max scaled.
+        imputed: whether missing values are replaced.
     """
-    scaled, there = set(scaled), set(upstream_names)
+    scaled, available = set(scaled), set(upstream_names)
     sources: Sources = {}
     if upstream:
-        sources = {name: [f"{upstream}.{name if name in there else _origin(name)}"] for name in names}
+        sources = {name: [f"{upstream}.{name if name in available else _origin(name)}"] for name in names}
     return table_metadata((_column(name, scaled=name in scaled, imputed=imputed) for name in names), sources)
 
 
 def _origin(name: str) -> str:
-    """The column that a new column is made of: a band of CreditScore, a binary column of a category, a split of Exited.
+    """Return the source of a new column: CreditScore of a band, a category of a binary column, Exited of the split.
 
-    The split is stratified by Exited; which row goes where is drawn.
+    The split is random, but stratified by Exited.
     """
     return {BAND_COLUMN: "CreditScore", SPLIT: TARGET}.get(name) or name.split("_", maxsplit=1)[0]
 
 
 def _column(name: str, *, scaled: bool, imputed: bool) -> dg.TableColumn:
     if name == SPLIT:
-        return dg.TableColumn(name, "string", "train or test: which rows a model may learn from.", _not_null())
+        return dg.TableColumn(name, "string", "train or test: only train rows are used for training.", _not_null())
     if name == BAND_COLUMN:
         return dg.TableColumn(name, "int8", f"Credit score band: {BANDS}.", _not_null())
     if name not in COLUMNS_BY_NAME:
@@ -55,7 +55,7 @@ def _column(name: str, *, scaled: bool, imputed: bool) -> dg.TableColumn:
         return dg.TableColumn(name, "int8", f"1 where {column} is {category}, else 0.", _not_null())
     raw = COLUMNS_BY_NAME[name]
     if scaled:
-        description = f"{raw.description} Scaled: 0 is the training split's least, 1 its greatest value."
+        description = f"{raw.description} Scaled: 0 is the minimum and 1 the maximum of the training split."
         return dg.TableColumn(name, "float64", description, _not_null())
     known = not raw.nullable or (imputed and name not in CATEGORICAL_COLUMNS)
     return dg.TableColumn(

@@ -12,15 +12,15 @@ Metadata = dict[str, dg.TableSchema | dg.TableColumnLineage]
 
 
 def _columns(*columns: tuple[str, str, str] | tuple[str, str, str, str]) -> Metadata:
-    """Metadata of a table, from name, type, meaning and, space-separated, the columns that each comes from."""
+    """Return the metadata of a table, from name, type, description and space-separated source columns."""
     return table_metadata(
         (dg.TableColumn(name, type_, description=text) for name, type_, text, *_ in columns),
         {name: sources[0].split() for name, _, _, *sources in columns if sources},
     )
 
 
-def _meaning(name: str) -> str:
-    """What a customer's column means, and the values that it has where customers are scored."""
+def _description(name: str) -> str:
+    """Return the description of a customer's column and its allowed values in scoring."""
     column = COLUMNS_BY_NAME[name]
     return f"{column.description} Values: {column.allowed_when_scored}."
 
@@ -31,61 +31,65 @@ def _event_fields() -> Iterable[tuple[str, str, str]]:
             yield (
                 column.name,
                 {"whole": "integer", "number": "number"}.get(column.kind, "string"),
-                _meaning(column.name),
+                _description(column.name),
             )
 
 
 EVENT_FIELDS = _columns(
     *_event_fields(),
-    ("event_id", "string", "Id of the event, best a UUID; left out, the message's position stands in for it."),
-    ("event_timestamp", "string", "When it happened, RFC 3339 with a time zone; left out, Kafka's own time counts."),
-    ("true_churn_label", "integer", "1 left, 0 stayed, where that is known already."),
+    ("event_id", "string", "Id of the event, preferably a UUID. Without one, the message's position is used."),
+    (
+        "event_timestamp",
+        "string",
+        "Time of the event, RFC 3339 with a time zone. Without one, Kafka's timestamp is used.",
+    ),
+    ("true_churn_label", "integer", "1 left, 0 stayed; only if already known."),
 )
 
 PREDICTION_COLUMNS = _columns(
     (
         "event_id",
         "uuid",
-        "Id of the event; a UUIDv5 of what was sent where that was no UUID.",
+        "Id of the event; a UUIDv5 of the id that was sent if that is not a UUID.",
         "customer_events.event_id",
     ),
-    ("event_ref", "text", "The id as sent, where it was not a UUID.", "customer_events.event_id"),
-    ("customer_id", "bigint", _meaning("CustomerId"), "customer_events.CustomerId"),
-    ("prediction", "smallint", "1 churn, 0 retained: risk_score against the model's threshold."),
+    ("event_ref", "text", "The id that was sent, if it is not a UUID.", "customer_events.event_id"),
+    ("customer_id", "bigint", _description("CustomerId"), "customer_events.CustomerId"),
+    ("prediction", "smallint", "1 churn, 0 retained: whether risk_score reaches the model's threshold."),
     ("probability", "real", "P(churn), 0 to 1; the same number as risk_score."),
     (
         "risk_score",
         "real",
-        "P(churn), 0 to 1, by the model version beside it; high risk from 0.7.",
+        "P(churn), 0 to 1, by model_version; high risk from 0.7.",
         " ".join(f"customer_events.{name}" for name in INPUT_COLUMNS),
     ),
-    ("predicted_at", "timestamptz", "When the commit was scored, UTC."),
+    ("predicted_at", "timestamptz", "When the events of the commit were scored, UTC."),
     (
         "event_timestamp",
         "timestamptz",
-        "Time of the event, UTC; Kafka's own where it had none.",
+        "Time of the event, UTC; Kafka's timestamp if the event has none.",
         "customer_events.event_timestamp",
     ),
-    ("model_version", "integer", "Champion that scored it: the version in model_versions and in MLflow's registry."),
-    ("credit_score", "smallint", _meaning("CreditScore"), "customer_events.CreditScore"),
-    ("geography", "text", _meaning("Geography"), "customer_events.Geography"),
-    ("gender", "text", _meaning("Gender"), "customer_events.Gender"),
-    ("age", "real", _meaning("Age"), "customer_events.Age"),
-    ("tenure", "smallint", _meaning("Tenure"), "customer_events.Tenure"),
-    ("balance", "double precision", _meaning("Balance"), "customer_events.Balance"),
-    ("num_of_products", "smallint", _meaning("NumOfProducts"), "customer_events.NumOfProducts"),
-    ("has_cr_card", "smallint", _meaning("HasCrCard"), "customer_events.HasCrCard"),
-    ("is_active_member", "smallint", _meaning("IsActiveMember"), "customer_events.IsActiveMember"),
-    ("estimated_salary", "double precision", _meaning("EstimatedSalary"), "customer_events.EstimatedSalary"),
+    ("model_version", "integer", "Version that scored the event, in model_versions and in MLflow's registry."),
+    ("credit_score", "smallint", _description("CreditScore"), "customer_events.CreditScore"),
+    ("geography", "text", _description("Geography"), "customer_events.Geography"),
+    ("gender", "text", _description("Gender"), "customer_events.Gender"),
+    ("age", "real", _description("Age"), "customer_events.Age"),
+    ("tenure", "smallint", _description("Tenure"), "customer_events.Tenure"),
+    ("balance", "double precision", _description("Balance"), "customer_events.Balance"),
+    ("num_of_products", "smallint", _description("NumOfProducts"), "customer_events.NumOfProducts"),
+    ("has_cr_card", "smallint", _description("HasCrCard"), "customer_events.HasCrCard"),
+    ("is_active_member", "smallint", _description("IsActiveMember"), "customer_events.IsActiveMember"),
+    ("estimated_salary", "double precision", _description("EstimatedSalary"), "customer_events.EstimatedSalary"),
     (
         "true_churn_label",
         "smallint",
-        "1 left, 0 stayed; null where the event did not say.",
+        "1 left, 0 stayed; null if the event does not have it.",
         "customer_events.true_churn_label",
     ),
-    ("batch", "text", "Batch, which is the partition of this asset, that the row belongs to."),
+    ("batch", "text", "Batch of the row, which is a partition of this asset."),
     ("kafka_partition", "integer", "Kafka partition that the event was read from."),
-    ("kafka_offset", "bigint", "Its offset there: with the partition, the very message."),
+    ("kafka_offset", "bigint", "Offset of the message in that partition."),
 )
 
 PUBLISHED_FIELDS = _columns(
@@ -93,37 +97,37 @@ PUBLISHED_FIELDS = _columns(
         (name, kind, text, f"churn_predictions.{name}")
         for name, kind, text in (
             ("event_id", "string", "Id of the event."),
-            ("customer_id", "integer", "The bank's number for the customer; the message's key, too."),
+            ("customer_id", "integer", "The bank's number for the customer; also the message's key."),
             ("prediction", "integer", "1 churn, 0 retained."),
             ("probability", "number", "P(churn), 0 to 1."),
             ("risk_score", "number", "P(churn), 0 to 1; high risk from 0.7."),
-            ("model_version", "integer", "Champion that scored it."),
+            ("model_version", "integer", "Version that scored the event."),
             ("event_timestamp", "string", "Time of the event, ISO 8601, UTC."),
-            ("predicted_at", "string", "When the commit was scored, ISO 8601, UTC."),
+            ("predicted_at", "string", "When the events of the commit were scored, ISO 8601, UTC."),
             ("geography", "string", "France, Germany or Spain."),
             ("gender", "string", "Female or Male."),
             ("age", "number", "Years, or null."),
             ("balance", "number", "Euros."),
             ("batch", "string", "Batch of the row."),
             ("kafka_partition", "integer", "Partition of the events topic that the event was read from."),
-            ("kafka_offset", "integer", "Its offset there."),
+            ("kafka_offset", "integer", "Offset in that partition."),
         )
     )
 )
 
 DEAD_LETTER_COLUMNS = _columns(
-    ("topic_id", "text", "Kafka's id of the topic: one that was deleted and made anew is another."),
+    ("topic_id", "text", "Kafka's id of the topic; a recreated topic has another id."),
     ("kafka_partition", "integer", "Kafka partition that the message was read from."),
-    ("kafka_offset", "bigint", "Its offset there."),
+    ("kafka_offset", "bigint", "Offset in that partition."),
     ("batch", "text", "Batch that read it."),
     ("topic", "text", "Name of the topic."),
-    ("reason", "text", "What is wrong, what was expected and what was found."),
-    ("payload", "bytea", "The bytes as they came; null for a tombstone."),
-    ("kafka_timestamp", "timestamptz", "Kafka's time of the message, UTC."),
-    ("received_at", "timestamptz", "When it was read, UTC."),
-    ("retry_event_id", "uuid", "Id of the corrected event that was sent for this one."),
-    ("retried_at", "timestamptz", "When that was sent, UTC."),
-    ("resolved_at", "timestamptz", "When that was scored, UTC."),
+    ("reason", "text", "The problem: what was expected and what was found."),
+    ("payload", "bytea", "The original bytes; null for a tombstone."),
+    ("kafka_timestamp", "timestamptz", "Kafka's timestamp of the message, UTC."),
+    ("received_at", "timestamptz", "When the message was read, UTC."),
+    ("retry_event_id", "uuid", "Id of the corrected event that was sent instead."),
+    ("retried_at", "timestamptz", "When the corrected event was sent, UTC."),
+    ("resolved_at", "timestamptz", "When the corrected event was scored, UTC."),
 )
 
 HIGH_RISK_COLUMNS = _columns(
@@ -136,42 +140,46 @@ HIGH_RISK_COLUMNS = _columns(
             (
                 "risk_score",
                 "real",
-                "P(churn), 0.7 to 1; an alerted row keeps its place when a replay scores it lower.",
+                "P(churn), 0.7 to 1; a row with alert_sent stays even if a replay scores it lower.",
                 "risk_score",
             ),
             ("geography", "text", "France, Germany or Spain.", "geography"),
             ("gender", "text", "Female or Male.", "gender"),
-            ("age", "real", "Years; null where unknown.", "age"),
+            ("age", "real", "Years; null if unknown.", "age"),
             ("balance", "double precision", "Euros.", "balance"),
             (
                 "reasons",
                 "jsonb",
-                "What moves the log-odds most: feature, value, contribution; null until explained.",
+                "Greatest contributions to the log-odds: feature, value, contribution; null until explained.",
                 "risk_score",
             ),
             ("detected_at", "timestamptz", "When the event was scored, UTC.", "predicted_at"),
         )
     ),
-    ("alert_sent", "boolean", "Whether somebody was told; yours to set, and never touched by a replay."),
-    ("alert_sent_at", "timestamptz", "When somebody was told, UTC."),
+    ("alert_sent", "boolean", "Whether an alert was sent. Set by you; a replay does not change it."),
+    ("alert_sent_at", "timestamptz", "When the alert was sent, UTC."),
 )
 
 
 def _summary(upstream: str, sources: dict[str, str]) -> Iterable[tuple[str, str, str] | tuple[str, str, str, str]]:
-    """Columns of hourly and daily figures; `sources` are columns of upstream, the figure's own name unless given."""
+    """Return the columns of hourly and daily metrics. `sources` maps those with another name upstream."""
     for name, kind, text in (
         ("total_predictions", "bigint", "Predictions."),
         ("churn_count", "bigint", "Predictions of churn."),
-        ("churn_rate", "double precision", "churn_count in per cent of total_predictions, 0 to 100."),
+        ("churn_rate", "double precision", "churn_count as a percentage of total_predictions, 0 to 100."),
         ("avg_risk_score", "double precision", "Mean P(churn), 0 to 1."),
         ("high_risk_count", "bigint", "Predictions with a risk score from 0.7."),
-        ("avg_age", "double precision", "Years, unknown ages left out."),
+        ("avg_age", "double precision", "Years, without unknown ages."),
         ("avg_balance", "double precision", "Euros."),
         ("avg_tenure", "double precision", "Years."),
-        ("age_count", "bigint", "Predictions whose age is known: the weight of avg_age."),
+        ("age_count", "bigint", "Predictions with a known age: the weight of avg_age."),
     ):
         yield name, kind, text, f"{upstream}.{sources.get(name, name)}"
-    yield "version", "bigint", "Changes of the hour (hours of the day) that these figures include: see dirty_hours."
+    yield (
+        "version",
+        "bigint",
+        "Version of the hour (sum of the day's hours) that these metrics include: see dirty_hours.",
+    )
 
 
 HOURLY_COLUMNS = _columns(
@@ -203,49 +211,61 @@ DAILY_COLUMNS = _columns(
 
 OUTCOME_FIELDS = _columns(
     ("true_churn_label", "integer", "1 left, 0 stayed."),
-    ("event_id", "string", "Id of the event that this is known of, as it was sent."),
-    ("CustomerId", "integer", "The bank's number for the customer, where no event is named."),
-    ("outcome_timestamp", "string", "When it was known, RFC 3339 with a time zone; left out, Kafka's own time counts."),
+    ("event_id", "string", "Id of the event, as it was sent."),
+    ("CustomerId", "integer", "The bank's number for the customer, if there is no event_id."),
+    (
+        "outcome_timestamp",
+        "string",
+        "When the outcome was known, RFC 3339 with a time zone. Without one, Kafka's timestamp is used.",
+    ),
 )
 
 OUTCOME_COLUMNS = _columns(
-    ("topic_id", "text", "Kafka's id of the topic: one that was deleted and made anew is another."),
+    ("topic_id", "text", "Kafka's id of the topic; a recreated topic has another id."),
     ("kafka_partition", "integer", "Kafka partition that the message was read from."),
-    ("kafka_offset", "bigint", "Its offset there."),
-    ("event_id", "uuid", "Event of churn_predictions, where one was named.", "customer_outcomes_topic.event_id"),
+    ("kafka_offset", "bigint", "Offset in that partition."),
+    ("event_id", "uuid", "Event of churn_predictions, if the outcome has one.", "customer_outcomes_topic.event_id"),
     (
         "customer_id",
         "bigint",
-        "Customer of whom it is known, where one was named.",
+        "Customer, if the outcome has one.",
         "customer_outcomes_topic.CustomerId",
     ),
     ("churned", "smallint", "1 left, 0 stayed.", "customer_outcomes_topic.true_churn_label"),
     (
         "outcome_timestamp",
         "timestamptz",
-        "When it was known, UTC; of a customer, predictions until then are judged by it.",
+        "When the outcome was known, UTC. A customer's outcome applies to predictions before it.",
         "customer_outcomes_topic.outcome_timestamp",
     ),
-    ("received_at", "timestamptz", "When it was read, UTC."),
+    ("received_at", "timestamptz", "When the message was read, UTC."),
 )
 
 
 def _drift(time: tuple[str, str, str, str]) -> Metadata:
-    """Columns of a drift table, after the one that holds its time."""
+    """Return the columns of a drift table. The first is its time."""
     return _columns(
         time,
-        ("model_version", "integer", "Model version that scored the predictions, and whose reference counts."),
+        (
+            "model_version",
+            "integer",
+            "Version that scored the predictions, and whose reference they are compared with.",
+        ),
         ("feature", "text", "Raw column, or risk_score."),
-        ("sampled", "bigint", "Predictions that were looked at."),
-        ("weight", "double precision", "How many predictions each of them stands for; 1 unless it was too many."),
-        ("counts", "bigint[]", "Of the sampled ones in each bin of model_references; nulls have the last one."),
-        ("outside", "bigint", "Of the sampled ones with a value that no row had that the model learned from."),
-        ("psi", "double precision", "Population stability index, from 0: 0.1 has shifted, 0.25 is far off."),
-        ("p_value", "double precision", "Of a chi-squared test that both are distributed alike, 0 to 1."),
-        ("verdict", "text", "stable, shifted, far, too few (to be judged) or no reference."),
+        ("sampled", "bigint", "Predictions in the sample."),
+        (
+            "weight",
+            "double precision",
+            "Number of predictions that each one in the sample represents; 1 without sampling.",
+        ),
+        ("counts", "bigint[]", "Sampled predictions in each bin of model_references; the last bin is for nulls."),
+        ("outside", "bigint", "Sampled predictions with a value that no training row has."),
+        ("psi", "double precision", "Population stability index, from 0; 0.1 is a moderate shift, 0.25 a large one."),
+        ("p_value", "double precision", "Of a chi-squared test of equal distributions, 0 to 1."),
+        ("verdict", "text", "stable, shifted, far, too few (to evaluate) or no reference."),
         ("missing_rate", "double precision", "Share of nulls, 0 to 1."),
-        ("out_of_range_rate", "double precision", "outside as a share, 0 to 1."),
-        ("version", "bigint", "Changes of the hour (hours of the day) that are included: see dirty_hours."),
+        ("out_of_range_rate", "double precision", "outside as a share of sampled, 0 to 1."),
+        ("version", "bigint", "Version of the hour (sum of the day's hours) that is included: see dirty_hours."),
         ("updated_at", "timestamptz", "When it was computed, UTC."),
     )
 
@@ -256,18 +276,23 @@ DRIFT_HOURLY_COLUMNS = _drift(
 DRIFT_DAILY_COLUMNS = _drift(("date", "date", "Day of the events, UTC.", "drift_hourly.hour_timestamp"))
 LIVE_COLUMNS = _columns(
     ("date", "date", "Last day of the window, UTC.", "churn_predictions.event_timestamp"),
-    ("model_version", "integer", "Model version whose predictions these are.", "churn_predictions.model_version"),
-    ("window_days", "integer", "Days of events that are looked back on."),
-    ("labelled", "bigint", "Predictions whose outcome is known."),
-    ("churned", "bigint", "Of them, those who left.", "churn_predictions.true_churn_label customer_outcomes.churned"),
-    ("roc_auc", "double precision", "ROC AUC, 0 to 1; null while all left or all stayed."),
+    ("model_version", "integer", "Version that made the predictions.", "churn_predictions.model_version"),
+    ("window_days", "integer", "Days of events in the window."),
+    ("labelled", "bigint", "Predictions with a known outcome."),
+    (
+        "churned",
+        "bigint",
+        "Customers among them who left.",
+        "churn_predictions.true_churn_label customer_outcomes.churned",
+    ),
+    ("roc_auc", "double precision", "ROC AUC, 0 to 1; null if all left or all stayed."),
     ("roc_auc_error", "double precision", "Its standard error (Hanley and McNeil)."),
-    ("expected_roc_auc", "double precision", "ROC AUC out of fold, when the version was trained."),
-    ("precision", "double precision", "Of those predicted to leave, the share that left, 0 to 1."),
-    ("recall", "double precision", "Of those who left, the share that was predicted to, 0 to 1."),
+    ("expected_roc_auc", "double precision", "Out-of-fold ROC AUC of the version's training."),
+    ("precision", "double precision", "Share of those predicted to leave who left, 0 to 1."),
+    ("recall", "double precision", "Share of those who left who were predicted to leave, 0 to 1."),
     ("brier", "double precision", "Mean squared error of the score, 0 to 1."),
-    ("ece", "double precision", "Expected calibration error over ten groups, 0 to 1."),
+    ("ece", "double precision", "Expected calibration error over ten bins, 0 to 1."),
     ("mean_score", "double precision", "Mean score.", "churn_predictions.risk_score"),
-    ("churn_rate", "double precision", "Share that left, 0 to 1."),
+    ("churn_rate", "double precision", "Share of customers who left, 0 to 1."),
     ("updated_at", "timestamptz", "When it was computed, UTC."),
 )

@@ -1,24 +1,22 @@
-"""Curves as small pictures: one line in a square, from 0 to 1 both ways, beside the diagonal. Pure; no Dagster."""
+"""Curves as small SVG images: one line in a unit square, with an optional diagonal. Pure; no Dagster."""
 
-import base64
 from collections.abc import Sequence
 from typing import Final
 from xml.etree import ElementTree as ET
 
+from churn_platform.orchestration.assets.svg import LINE_COLOUR, TEXT_COLOUR
+
 SIDE: Final = 160  # pixels
-MARGIN: Final = 14  # for a line of text
-# Readable on the white of the light theme and on the near-black of the dark one.
-TEXT_COLOUR: Final = "#7b8494"
-LINE_COLOUR: Final = "#8f86e8"
+MARGIN: Final = 14  # pixels, for one line of text
 
 
 def curve(points: Sequence[tuple[float, float]], *, title: str, diagonal: bool = True) -> str:
-    """The picture as SVG, short enough for a UI that shows an image of less than 1,000 characters in its place.
+    """Return a curve as SVG. It has less than the 1,000 characters up to which Dagster's UI shows an image inline.
 
     Args:
         points: (x, y), each 0..1.
-        title: written below.
-        diagonal: whether a line from corner to corner says what chance, or honesty, would look like.
+        title: text below the curve.
+        diagonal: whether to draw the diagonal, for a random ranking or perfect calibration.
     """
     svg = ET.Element(
         "svg",
@@ -32,17 +30,8 @@ def curve(points: Sequence[tuple[float, float]], *, title: str, diagonal: bool =
     )
     corner = f"M0 {SIDE}L{SIDE} 0" if diagonal else ""
     ET.SubElement(svg, "path", {"d": f"M0 0V{SIDE}H{SIDE}{corner}"})
-    places = " ".join(f"{round(x * SIDE)} {round((1 - y) * SIDE)}" for x, y in points)
-    ET.SubElement(svg, "path", {"d": f"M{places}", "stroke": LINE_COLOUR, "stroke-width": "2"})
+    coordinates = " ".join(f"{round(x * SIDE)} {round((1 - y) * SIDE)}" for x, y in points)
+    ET.SubElement(svg, "path", {"d": f"M{coordinates}", "stroke": LINE_COLOUR, "stroke-width": "2"})
     text = {"y": str(SIDE + MARGIN - 3), "font-size": "10", "stroke": "none", "fill": TEXT_COLOUR}
     ET.SubElement(svg, "text", text).text = title
     return ET.tostring(svg, encoding="unicode")
-
-
-def markdown(svg: str, alt: str) -> str:
-    """A picture in markdown.
-
-    Args:
-        alt: what it shows, for who cannot see it.
-    """
-    return f"![{alt}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"

@@ -10,7 +10,7 @@ from churn_platform.database import metrics
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.columns import DAILY_COLUMNS, HOURLY_COLUMNS
 from churn_platform.orchestration.assets.predictions import FRESH
-from churn_platform.orchestration.assets.ui_metadata import Shown, next_asset, picture, rows_table
+from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table
 from churn_platform.orchestration.partitions import days, hour_key, hours
 from churn_platform.orchestration.resources.postgres import PostgresResource
 
@@ -96,7 +96,7 @@ def churn_metrics_daily(
     return dg.MaterializeResult(value=figures)
 
 
-def _figures(row: Mapping[Any, Any] | None) -> Shown:
+def _figures(row: Mapping[Any, Any] | None) -> Metadata:
     """Numbers of one hour or day, for the UI to plot; counts of 0 where nothing happened."""
     if row is None:
         return {"dagster/partition_row_count": 0, "predictions": 0, "churn_count": 0, "high_risk_count": 0}
@@ -109,13 +109,13 @@ def _figures(row: Mapping[Any, Any] | None) -> Shown:
     }
 
 
-def _batches(found: Mapping[str, int]) -> Shown:
+def _batches(found: Mapping[str, int]) -> Metadata:
     """The batches that an hour is made of, the newest ones by name."""
     newest = [{"batch": batch, "predictions": count} for batch, count in list(found.items())[:MOST_BATCHES]]
     return {"batches": len(found), **rows_table("newest_batches", newest)}
 
 
-def _hours(hourly: pd.DataFrame, day: str) -> Shown:
+def _hours(hourly: pd.DataFrame, day: str) -> Metadata:
     """Predictions of a day, hour by hour."""
     moments = pd.to_datetime(hourly["hour_timestamp"], utc=True)
     of_day = hourly["total_predictions"].groupby(moments.dt.hour.where(moments.dt.strftime("%Y-%m-%d") == day)).sum()

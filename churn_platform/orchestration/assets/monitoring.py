@@ -31,7 +31,8 @@ from churn_platform.orchestration.assets.columns import (
 )
 from churn_platform.orchestration.assets.partition_checks import evaluations, partition_check
 from churn_platform.orchestration.assets.predictions import FRESH
-from churn_platform.orchestration.assets.ui_metadata import Shown, next_asset, picture, rows_table
+from churn_platform.orchestration.assets.svg import markdown_image
+from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table
 from churn_platform.orchestration.partitions import day_key, days, hour_key, hours
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
@@ -387,13 +388,13 @@ def _of_main_version(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["model_version"] == main]
 
 
-def _shown(rows: Sequence[dict[str, Any]], references: Mapping[int, Reference], following: str) -> Shown:
+def _shown(rows: Sequence[dict[str, Any]], references: Mapping[int, Reference], following: str) -> Metadata:
     """What the UI shows of an hour or a day: every feature with its distance, and how the farthest one looks."""
     main = sorted(_of_main_version(rows), key=lambda row: -(row["psi"] or 0.0))
     if not main:
         return {"dagster/partition_row_count": 0, "predictions": 0}
     first = main[0]
-    shown: Shown = {
+    shown: Metadata = {
         "dagster/partition_row_count": len(rows),
         "predictions": round(first["sampled"] * first["weight"]),
         "model_version": first["model_version"],
@@ -532,7 +533,7 @@ def _days_with_lost_hours(
     return sorted(lost)
 
 
-def _kept_note(kept: bool) -> Shown:
+def _kept_note(kept: bool) -> Metadata:
     """What the UI says of a partition whose figures were left as they are."""
     note = "Some of what this was made of has been archived or deleted: the figures stay as they were."
     return {"note": note} if kept else {}
@@ -560,7 +561,7 @@ def _main_live_row(rows: Sequence[dict[str, Any]], champion: int | None) -> dict
     return max(rows, key=lambda row: (row["model_version"] == champion, row["labelled"]), default=None)
 
 
-def _live_figures(rows: Sequence[dict[str, Any]], main: Mapping[str, Any] | None) -> Shown:
+def _live_figures(rows: Sequence[dict[str, Any]], main: Mapping[str, Any] | None) -> Metadata:
     if main is None:
         return {"dagster/partition_row_count": 0, "labelled": 0}
     figures = {name: main[name] for name in LIVE_FIGURES if main[name] is not None}
@@ -573,12 +574,12 @@ def _live_figures(rows: Sequence[dict[str, Any]], main: Mapping[str, Any] | None
     }
 
 
-def _reliability(counted: tuple[Counts, Tally] | None) -> Shown:
+def _reliability(counted: tuple[Counts, Tally] | None) -> Metadata:
     """The reliability chart of what was counted; none where nothing was."""
     if counted is None:
         return {}
     svg = curves.curve(reliability(counted[0]), title="churn rate (up) by score")
-    return {"reliability": dg.MetadataValue.md(curves.markdown(svg, "Churn rate by score"))}
+    return {"reliability": dg.MetadataValue.md(markdown_image(svg, "Churn rate by score"))}
 
 
 def _live_checks(row: Mapping[str, Any] | None) -> list[dg.AssetCheckResult]:

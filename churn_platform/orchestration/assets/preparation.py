@@ -1,4 +1,4 @@
-"""From raw customers to the features that a model reads. Every fitted step sees the training split only."""
+"""From raw customers to the features of a model. Every step is fitted on the training split only."""
 
 import json
 from typing import TypedDict
@@ -57,11 +57,11 @@ MODEL_METADATA = column_metadata(
     metadata=column_metadata(COLUMN_NAMES, upstream="raw_customers", upstream_names=COLUMN_NAMES),
 )
 def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """Customers with a known Gender, typed. Nothing else is dropped, and nothing is filled in yet.
+    """Customers with a known Gender, typed. No other rows are dropped, and nothing is imputed yet.
 
-    A null Gender drops the row: a third category would leak the gap into the encoding. (In the stream such an event is
-    a dead letter.) A null Age stays: [feature_imputer](/assets/feature_imputer) says what stands in for it. The rule
-    is `features/cleaning.py`.
+    Rows with a null Gender are dropped, because a third category would encode the missing value. (In the stream, such
+    an event becomes a dead letter.) A null Age stays, for [feature_imputer](/assets/feature_imputer). The code is
+    `features/cleaning.py`.
     """
     cleaned = clean(raw_customers)
     return dg.MaterializeResult(
@@ -85,12 +85,12 @@ def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.Da
     metadata=column_metadata(SPLIT_COLUMNS, upstream="cleaned_customers", upstream_names=COLUMN_NAMES),
 )
 def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """The cleaned customers, each marked train or test: a fifth is test, by a fixed seed and stratified by Exited.
+    """The cleaned customers with a column `split`: a fifth is test, with a fixed seed and stratified by Exited.
 
-    The split is by CustomerId: no customer is in both splits, whatever the file holds.
+    The split is by CustomerId: no customer is in both splits, even if the file has several rows of one.
 
-    Everything that is fitted (imputer, encoder, scaler, model, threshold) sees the training split alone; the test split
-    is read once, by [model_evaluation](/assets/model_evaluation). The rule is `modeling/splitting.py`.
+    Everything that is fitted (imputer, encoder, scaler, model, threshold) uses the training split only. The test split
+    is used once, by [model_evaluation](/assets/model_evaluation). The code is `modeling/splitting.py`.
     """
     customers = with_split(cleaned_customers, TARGET)
     train, test = (customers.loc[customers[SPLIT] == split, [TARGET]] for split in (TRAIN, TEST))
@@ -111,10 +111,10 @@ def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd
 
 @dg.asset(**PREPARATION, kinds={"numpy"})
 def feature_imputer(train_test_split: pd.DataFrame) -> dg.MaterializeResult[Imputer]:
-    """What stands in for a null: each numeric column's median and Geography's mode, over the training split.
+    """Replacements for missing values: medians of the numeric columns and the mode of Geography, in the training split.
 
-    A fitted step, kept as JSON: a part of the model's bundle, so that the stream fills gaps exactly as training did.
-    The median, because ages and balances have long tails. The rule is `features/imputing.py`.
+    A fitted step, stored as JSON. It becomes part of the model's bundle, so the stream imputes exactly as training did.
+    It uses medians because ages and balances have long tails. The code is `features/imputing.py`.
     """
     train = rows_of(train_test_split, TRAIN, INPUT_COLUMNS)
     imputer = Imputer.fit(train)
@@ -135,10 +135,10 @@ def feature_imputer(train_test_split: pd.DataFrame) -> dg.MaterializeResult[Impu
     metadata=column_metadata(IMPUTED_COLUMNS, upstream="train_test_split", upstream_names=SPLIT_COLUMNS, imputed=True),
 )
 def imputed_features(train_test_split: pd.DataFrame, feature_imputer: Imputer) -> dg.MaterializeResult[pd.DataFrame]:
-    """The raw columns that features are made of, of both splits, nulls replaced.
+    """The raw columns of the features, of both splits, with missing values replaced.
 
-    By [feature_imputer](/assets/feature_imputer), which the stream uses, too. Names and ids are left behind here: they
-    feed no feature.
+    [feature_imputer](/assets/feature_imputer) replaces them, in the stream as well. Names and ids are dropped here,
+    because no feature uses them.
     """
     imputed = _frame(feature_imputer.impute(columns_of(train_test_split)), train_test_split)
     return dg.MaterializeResult(
@@ -155,10 +155,10 @@ def imputed_features(train_test_split: pd.DataFrame, feature_imputer: Imputer) -
 
 @dg.asset(**PREPARATION, kinds={"numpy"})
 def feature_encoder(imputed_features: pd.DataFrame) -> dg.MaterializeResult[OneHotEncoder]:
-    """One-hot encoding of Geography and Gender: the categories of the training split, alphabetical.
+    """One-hot encoding of Geography and Gender: the categories of the training split, in alphabetical order.
 
-    A fitted step, kept as JSON: a part of the model's bundle. One column for each category, since countries have no
-    order. The rule is `features/encoding.py`.
+    A fitted step, stored as JSON. It becomes part of the model's bundle. There is one column for each category, because
+    countries have no order. The code is `features/encoding.py`.
     """
     train = rows_of(imputed_features, TRAIN, CATEGORICAL_COLUMNS)
     encoder = OneHotEncoder.fit(train)
@@ -175,10 +175,10 @@ def feature_encoder(imputed_features: pd.DataFrame) -> dg.MaterializeResult[OneH
 
 @dg.asset(**PREPARATION, kinds={"numpy"})
 def feature_scaler(imputed_features: pd.DataFrame) -> dg.MaterializeResult[MinMaxScaler]:
-    """Min-max scale of Balance, EstimatedSalary and Age: the training split's least and greatest values.
+    """Min-max scaling of Balance, EstimatedSalary and Age: the minima and maxima of the training split.
 
-    A fitted step, kept as JSON: a part of the model's bundle. A customer beyond those values, in the test split or in
-    the stream, gets a feature outside 0..1, and is not cut off. The rule is `features/scaling.py`.
+    A fitted step, stored as JSON. It becomes part of the model's bundle. Values beyond the range, in the test split or
+    in the stream, give features outside 0..1 and are not clipped. The code is `features/scaling.py`.
     """
     train = rows_of(imputed_features, TRAIN, COLUMNS_TO_SCALE)
     scaler = MinMaxScaler.fit(train)
@@ -197,9 +197,9 @@ def feature_scaler(imputed_features: pd.DataFrame) -> dg.MaterializeResult[MinMa
 def encoded_features(
     imputed_features: pd.DataFrame, feature_encoder: OneHotEncoder
 ) -> dg.MaterializeResult[pd.DataFrame]:
-    """The imputed columns of both splits with Geography and Gender as columns of 0 and 1.
+    """The imputed columns of both splits, with Geography and Gender as columns of 0 and 1.
 
-    By [feature_encoder](/assets/feature_encoder), which the stream uses, too.
+    [feature_encoder](/assets/feature_encoder) encodes them, in the stream as well.
     """
     encoded = _frame(feature_encoder.encode(columns_of(imputed_features)), imputed_features)
     return dg.MaterializeResult(
@@ -221,13 +221,13 @@ def encoded_features(
     ),
 )
 def binned_features(encoded_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """The encoded columns of both splits with CreditScoreBins, the bank's five bands, beside CreditScore.
+    """The encoded columns of both splits, with the bank's five credit score bands in CreditScoreBins.
 
     | Poor 0 | Fair 1 | Good 2 | Very Good 3 | Excellent 4 |
     |---|---|---|---|---|
     | to 580 points | to 670 | to 740 | to 800 | above |
 
-    The bands are those of the bank's scorecard, upper bounds inclusive. The rule is `features/binning.py`.
+    The bands are those of the bank's scorecard, with inclusive upper bounds. The code is `features/binning.py`.
     """
     columns = add_credit_score_band(columns_of(encoded_features, UNBINNED))
     binned = _frame({name: columns[name] for name in FEATURES}, encoded_features)
@@ -256,9 +256,9 @@ def binned_features(encoded_features: pd.DataFrame) -> dg.MaterializeResult[pd.D
     ),
 )
 def scaled_features(binned_features: pd.DataFrame, feature_scaler: MinMaxScaler) -> dg.MaterializeResult[pd.DataFrame]:
-    """All 14 features of both splits, Balance, EstimatedSalary and Age scaled; a test value may lie outside 0..1.
+    """All 14 features of both splits, with Balance, EstimatedSalary and Age scaled. Test values may be outside 0..1.
 
-    By [feature_scaler](/assets/feature_scaler), which the stream uses, too. The columns stand in the order that the
+    [feature_scaler](/assets/feature_scaler) scales them, in the stream as well. The columns have the order in which the
     model reads them (`features/columns.py`).
     """
     scaled = _frame(feature_scaler.scale(columns_of(binned_features, FEATURES)), binned_features)
@@ -275,19 +275,19 @@ def scaled_features(binned_features: pd.DataFrame, feature_scaler: MinMaxScaler)
 
 @dg.asset(**PREPARATION, kinds={"pandas"}, metadata=MODEL_METADATA)
 def train_features(scaled_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """The 14 features and Exited of the training split: what a model learns from.
+    """The 14 features and Exited of the training split: the input of the training.
 
-    The stream computes the same features by the same code (`features/transform.py`), and `model_evaluation` fails if a
-    bundle scores raw rows otherwise than these.
+    The stream computes the same features with the same code (`features/transform.py`). `model_evaluation` fails if the
+    bundle's scores of raw rows differ from those of prepared features.
     """
     return _features_of(scaled_features, TRAIN, followed_by="churn_model")
 
 
 @dg.asset(**PREPARATION, kinds={"pandas"}, metadata=MODEL_METADATA)
 def test_features(scaled_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """The 14 features and Exited of the test split: what a model is judged on, once.
+    """The 14 features and Exited of the test split, for the evaluation of a model.
 
-    Nothing is fitted on them, and no threshold is chosen by them.
+    Nothing is fitted on them, and no threshold is chosen on them.
     """
     return _features_of(scaled_features, TEST, followed_by="model_evaluation")
 
@@ -309,7 +309,7 @@ def _features_of(scaled_features: pd.DataFrame, split: str, *, followed_by: str)
 
 
 def _frame(columns: Columns, rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns, with outcome, split and `attrs` of the rows that they were made of. Shares what did not change."""
+    """Return the columns as a frame, with outcome, split and `attrs` of `rows`. Unchanged arrays are shared."""
     frame = pd.DataFrame({**columns, **{name: rows[name].to_numpy() for name in OUTCOME}}, copy=False)
     frame.attrs = dict(rows.attrs)
     return frame

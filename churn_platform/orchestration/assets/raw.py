@@ -1,4 +1,4 @@
-"""The customers file, outside of Dagster, and the customers in it."""
+"""The customers file, which exists outside Dagster, and the asset that reads it."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from churn_platform.orchestration.assets.column_schema import column_metadata
-from churn_platform.orchestration.assets.training_inputs import FILE_HASH, file_hash, made_of
+from churn_platform.orchestration.assets.training_inputs import FILE_HASH, file_hash, with_file_hash
 from churn_platform.orchestration.assets.ui_metadata import distributions, next_asset, preview
 from churn_platform.schema.columns import COLUMN_NAMES
 from churn_platform.settings import settings
@@ -19,12 +19,13 @@ customers_file = dg.AssetSpec(
     kinds={"csv", "file"},
     owners=["team:core-banking"],
     metadata=column_metadata(COLUMN_NAMES),
-    description="""The CSV file that the bank exports: one customer a row, and whether the customer left.
+    description="""The CSV file that the bank exports: one row per customer, including whether the customer left.
 
-The setting `CHURN_RAW_CSV` names it; `data/README.md` is its data dictionary. The one in `data/raw` is made, not real.
+The setting `CHURN_RAW_CSV` is its path, and `data/README.md` is its data dictionary. The file in `data/raw` is
+synthetic.
 
-**Observations** are made by each run of [raw_customers](/assets/raw_customers): by the SHA-256 of what it read, two
-runs that saw the same file are seen to have done so.
+Each run of [raw_customers](/assets/raw_customers) records an **observation** with the SHA-256 of the file, which shows
+whether two runs read the same file.
 
 Next: [raw_customers](/assets/raw_customers).""",
 )
@@ -39,18 +40,18 @@ Next: [raw_customers](/assets/raw_customers).""",
     metadata=column_metadata(COLUMN_NAMES, upstream=customers_file.key.to_user_string(), upstream_names=COLUMN_NAMES),
 )
 def raw_customers(context: dg.AssetExecutionContext) -> dg.MaterializeResult[pd.DataFrame]:
-    """The bank's customers, one row each, as the file has them: typed and not judged, nulls and all.
+    """The bank's customers, one row each, typed but not validated, missing values included.
 
-    The reader refuses a file with values that it cannot type, and lists them with their lines. What is typed but wrong
-    (a Geography of Italy, an Age of 17, a CustomerId that two rows have) is read, and the **checks** of this asset
-    fail: they say what was seen and what was expected, and nothing that comes after is made of it. Ranges and
-    categories are those of `customers/schema.py`, which the stream has, too.
+    A file with values that cannot be typed is an error, which lists their lines. Values that are typed but wrong (a
+    Geography of Italy, an Age of 17, a repeated CustomerId) are read, and the **checks** of this asset fail: they
+    report what was found and what was expected, and block all downstream assets. Ranges and categories are defined in
+    `schema/columns.py`, for the stream as well.
     """
     from churn_platform.schema.reader import load_customers
 
     path = settings().churn_raw_csv
     file = load_customers(path)
-    customers = made_of(file.customers, file.sha256)
+    customers = with_file_hash(file.customers, file.sha256)
     context.log_event(
         dg.AssetObservation(
             customers_file.key,

@@ -1,6 +1,6 @@
-"""From features to the champion: train, judge, and replace the champion only by a model that is better than chance."""
+"""From features to the champion: train a model, evaluate it, and promote it if it is significantly better."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, TypedDict
@@ -17,31 +17,42 @@ from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform, assemble
 from churn_platform.files.artifacts import MODELS, join
-from churn_platform.modeling.candidates import Comparison, TrainedModel, decide
-from churn_platform.modeling.exceptions import TrainingDataError
+from churn_platform.model_store import load_bundle, save_bundle
+from churn_platform.modeling.comparison import Comparison
 from churn_platform.modeling.out_of_fold import OutOfFold
+from churn_platform.modeling.promotion import Decision, decide, promotion_rule
 from churn_platform.modeling.splitting import TEST, TRAIN, rows_of
+from churn_platform.modeling.trained_model import TrainedModel
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.drift import SCORE, Reference
-from churn_platform.orchestration.assets import evaluation as pictures
+from churn_platform.orchestration.assets import evaluation_metadata
 from churn_platform.orchestration.assets.training_inputs import (
-    FILE_HASH,
     REVISION,
     TRAINING_SETTINGS,
     file_hash,
+    require_one_file,
+    require_same_rows,
     training_settings,
 )
-from churn_platform.orchestration.assets.ui_metadata import next_asset
-from churn_platform.orchestration.resources.mlflow import MlflowLostError, MlflowRegistry, code_version, ending_run
+from churn_platform.orchestration.assets.ui_metadata import next_asset, significant
+from churn_platform.orchestration.resources.mlflow import (
+    MlflowLostError,
+    MlflowRegistry,
+    RegisteredVersion,
+    code_version,
+    ending_run,
+)
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.scoring.costs import CallCosts
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:
-    from churn_platform.modeling.training import Hyperparameters
+    import psycopg
+
+    from churn_platform.modeling.training import Hyperparameters, TrainingResult
 
 APPLICATION = "churn training"
-OUT_OF_FOLD = "oof_"  # prefix of figures out of fold on the training split; those without it are the test split's
 
 
 class Common(TypedDict):
@@ -61,11 +72,12 @@ registered_model = dg.AssetSpec(
     kinds={"mlflow"},
     description="""The model in MLflow's registry (setting `MLFLOW_MODEL`): its versions, and the alias `champion`.
 
-Versions are registered by [churn_model](/assets/churn_model); the alias follows the table `model_versions`, which says
-who scores the stream. Move it by hand in MLflow, and the next [champion_model](/assets/champion_model) adopts it.
-`mlflow models serve` and `mlflow.pyfunc.load_model` take raw rows: the feature steps are in the bundle.
+[churn_model](/assets/churn_model) registers the versions. The alias follows the table `model_versions`, which decides
+which version scores the stream. If somebody moves the alias in MLflow, the next
+[champion_model](/assets/champion_model) adopts that version.
+`mlflow models serve` and `mlflow.pyfunc.load_model` take raw rows: the feature steps are part of the model.
 
-**Observations** show which version the alias stands at.""",
+**Observations** record the version that the alias points at.""",
 )
 
 
@@ -81,20 +93,20 @@ def churn_model(
     mlflow_registry: MlflowRegistry,
     postgres: PostgresResource,
 ) -> dg.MaterializeResult[TrainedModel]:
-    """An XGBoost model of the training split: an MLflow run, a registered version and a bundle, not yet champion.
+    """An XGBoost model of the training split: an MLflow run, a registered version and a bundle. Not yet champion.
 
-    Figures that begin with `oof_` are out of fold: each row judged by a model that has not seen it. The threshold, from
-    which a risk score counts as churn, is chosen by them, too. The bundle holds the model with its feature steps as
-    data, no pickle; a stream reads it without MLflow. How it is trained: `modeling/training.py`. The
-    training rows are kept in bins, too, for [drift_hourly](/assets/drift_hourly) to compare the stream with.
+    Metrics that begin with `oof_` are out of fold: each row is scored by a model that has not seen it. The threshold,
+    from which a risk score counts as churn, is chosen out of fold as well. The bundle holds the model and its feature
+    steps as data, without pickles; the stream loads it without MLflow. The training code is `modeling/training.py`.
+    The distribution of the training rows is stored too: [drift_hourly](/assets/drift_hourly) compares the stream with
+    it.
     """
     import time
 
-    from churn_platform.modeling import tracking, training
-    from churn_platform.modeling.comparison import promotion_rule
+    from churn_platform.modeling import training
 
     rows = rows_of(train_test_split, TRAIN)
-    _require_one_file(train_features, train_test_split)
+    require_one_file(train_features, train_test_split)
     with ending_run():
         started = time.perf_counter()
         features, churned = assemble(columns_of(train_features, FEATURES)), train_features[TARGET].to_numpy()
@@ -104,59 +116,80 @@ def churn_model(
         trained = training.train(features, churned, hyperparameters, costs)
         seconds = time.perf_counter() - started
 
-        bundle = ModelBundle(
-            model=trained.model,
-            transform=FeatureTransform(feature_imputer, feature_encoder, feature_scaler),
-            threshold=trained.threshold,
-            metrics=trained.evaluation.as_dict(OUT_OF_FOLD),
-            code_version=code_version(),
-            data_hash=data_hash,
-            calibration=trained.calibration.calibration,
-            costs=costs,
-        )
-        run_id = mlflow.active_run().info.run_id
+        transform = FeatureTransform(feature_imputer, feature_encoder, feature_scaler)
+        bundle = _bundle(trained, transform, data_hash=data_hash, costs=costs)
+        reference = Reference.of({**columns_of(rows), SCORE: trained.out_of_fold})
+        metrics = {**bundle.metrics, "threshold": bundle.threshold}
         mlflow.log_params({"trees": hyperparameters.trees, **hyperparameters.booster_parameters()})
         mlflow.log_param("hyperparameters_from", source)
-        figures = {**bundle.metrics, "threshold": bundle.threshold}
-        mlflow.log_metrics({**figures, "training_time_seconds": seconds})
+        mlflow.log_metrics({**metrics, "training_time_seconds": seconds})
+        mlflow.log_dict(reference.to_json(), "reference.json")
         mlflow.log_dict(trained.calibration.tried, "calibration.json")
         mlflow.log_dict(trained.importances, "feature_importances.json")
-        reference = Reference.of({**columns_of(rows), SCORE: trained.out_of_fold})
-        mlflow.log_dict(reference.to_json(), "reference.json")
-        tags = {"dagster_run_id": context.run.run_id, "git_commit": bundle.code_version, "data_hash": bundle.data_hash}
-        mlflow.set_tags(tags)
-        tracking.log_dataset(rows, source=str(settings().churn_raw_csv))
-        with postgres.connect(APPLICATION) as connection:
-            newest = model_versions.newest(connection)
-        with mlflow_registry.numbered_above(newest, run_id):
-            version = tracking.log_model(bundle, registered_as=settings().mlflow_model, example=rows, tags=tags)
+        run_id = mlflow.active_run().info.run_id
+        version = _register(context, mlflow, bundle, rows, mlflow_registry, postgres)
 
     model = TrainedModel(version=version, run_id=run_id, uri=join(settings().artifacts, MODELS, run_id))
-    bundle.save(model.uri)
+    save_bundle(bundle, model.uri)
     OutOfFold.of(rows, trained.out_of_fold).save(model.uri)
     with postgres.connect(APPLICATION) as connection:
-        model_versions.register(connection, version=version, uri=model.uri, run_id=run_id, metrics=figures)
+        model_versions.register(connection, version=version, uri=model.uri, run_id=run_id, metrics=metrics)
         lookups.save_reference(connection, version, reference)
     return dg.MaterializeResult(
         value=model,
         metadata={
-            **figures,
+            **significant(metrics),
             "version": version,
             "hyperparameters": dg.MetadataValue.json(hyperparameters.as_dict()),
             "hyperparameters_from": source,
             "calibration": trained.calibration.name,
             "training_rows": len(rows),
-            "training_time_seconds": seconds,
+            **significant({"training_time_seconds": seconds}),
             "mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(run_id)),
             "bundle": dg.MetadataValue.path(model.uri),
             "data_hash": bundle.data_hash,
             REVISION: bundle.code_version,
             TRAINING_SETTINGS: training_settings(),
             **file_hash(rows),
-            "feature_importances": _importances(trained.importances),
+            "feature_importances": evaluation_metadata.importances_table(trained.importances),
             **next_asset("model_evaluation"),
         },
     )
+
+
+def _bundle(
+    trained: "TrainingResult", transform: FeatureTransform, *, data_hash: str, costs: CallCosts | None
+) -> ModelBundle:
+    return ModelBundle(
+        model=trained.model,
+        transform=transform,
+        threshold=trained.threshold,
+        metrics=trained.evaluation.as_dict(evaluation_metadata.OUT_OF_FOLD),
+        code_version=code_version(),
+        data_hash=data_hash,
+        calibration=trained.calibration.calibration,
+        costs=costs,
+    )
+
+
+def _register(
+    context: dg.AssetExecutionContext,
+    mlflow: ModuleType,
+    bundle: ModelBundle,
+    rows: pd.DataFrame,
+    mlflow_registry: MlflowRegistry,
+    postgres: PostgresResource,
+) -> int:
+    """Log the bundle and its training rows to the active MLflow run, register it, and return the version."""
+    from churn_platform.modeling import tracking
+
+    tags = {"dagster_run_id": context.run.run_id, "git_commit": bundle.code_version, "data_hash": bundle.data_hash}
+    mlflow.set_tags(tags)
+    tracking.log_dataset(rows, source=str(settings().churn_raw_csv))
+    with postgres.connect(APPLICATION) as connection:
+        newest = model_versions.newest(connection)
+    with mlflow_registry.numbered_above(newest, mlflow.active_run().info.run_id):
+        return tracking.log_model(bundle, registered_as=settings().mlflow_model, example=rows, tags=tags)
 
 
 @dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
@@ -168,52 +201,51 @@ def model_evaluation(
     mlflow_registry: MlflowRegistry,
     postgres: PostgresResource,
 ) -> dg.MaterializeResult[Comparison]:
-    """The new model's figures on the test split, once, and its comparison with the champion, which decides.
+    """The new model's metrics on the test split, and its comparison with the champion.
 
-    They are compared on the training split, each row judged by a model that has not seen it: the test split decides
-    nothing. The bundle scores raw rows, as the stream does; this fails unless prepared test_features score alike.
-    Where the costs of a call have changed since the champion was trained, what the decisions of both are worth at
-    today's costs is compared, too. A run that MLflow has lost is reported as `missing_in_mlflow`, and decides nothing.
+    The comparison is made on the training split, each row scored by a model that has not seen it. The test split is
+    used once, for the metrics, and has no part in the promotion. The bundle scores raw rows, as the stream does; the
+    asset fails unless the prepared test_features have the same scores.
+    If the costs of a call have changed since the champion was trained, the value of both models' decisions at today's
+    costs is compared as well. A run that MLflow has lost is reported as `missing_in_mlflow` and has no other effect.
     """
-    from churn_platform.modeling.comparison import Contender, compare, promotion_rule
+    from churn_platform.modeling.comparison import compare
     from churn_platform.modeling.evaluation import evaluate
     from churn_platform.modeling.report import make_report
 
     rows, train = rows_of(train_test_split, TEST), rows_of(train_test_split, TRAIN)
-    candidate = ModelBundle.load(churn_model.uri)
-    _require_same_rows(candidate, train)
-    probabilities = candidate.score(columns_of(rows))
-    candidate.require_same_scores(probabilities, assemble(columns_of(test_features, FEATURES)))
-    evaluation = evaluate(rows[TARGET].to_numpy(), probabilities, threshold=candidate.threshold)
+    challenger = load_bundle(churn_model.uri)
+    require_same_rows(challenger, train)
+    probabilities = challenger.score(columns_of(rows))
+    challenger.require_same_scores(probabilities, assemble(columns_of(test_features, FEATURES)))
+    evaluation = evaluate(rows[TARGET].to_numpy(), probabilities, threshold=challenger.threshold)
     with postgres.connect(APPLICATION) as connection:
         model_versions.of_run(connection, churn_model.version, churn_model.run_id)
         model_versions.record_metrics(connection, churn_model.version, evaluation.as_dict())
         champion = model_versions.champion(connection)
-    report = make_report(candidate, train, rows)
+    report = make_report(challenger, train, rows)
     run_id = churn_model.run_id
     missing = _missing_in_mlflow(
         context,
         lambda: mlflow_registry.log_metrics(run_id, evaluation.as_dict()),
-        lambda: mlflow_registry.log_evaluation(run_id, pictures.drawn(report), report.as_dict()),
+        lambda: mlflow_registry.log_evaluation(run_id, evaluation_metadata.charts(report), report.as_dict()),
     )
     comparison = compare(
         train,
-        Contender(churn_model.version, run_id, churn_model.uri),
-        None if champion is None else Contender(champion.version, champion.run_id, champion.uri),
+        churn_model,
+        None if champion is None else TrainedModel(champion.version, champion.run_id, champion.uri),
         promotion_rule(settings()),
     )
     return dg.MaterializeResult(
         value=comparison,
         metadata={
-            **evaluation.as_dict(),
-            **comparison.candidate.as_dict(OUT_OF_FOLD),
-            **({} if comparison.champion is None else comparison.champion.as_dict(f"champion_{OUT_OF_FOLD}")),
-            **_gain(comparison),
-            **pictures.shown(report),
+            **significant(evaluation.as_dict()),
+            **evaluation_metadata.comparison_metadata(comparison),
+            **evaluation_metadata.report_metadata(report),
             "version": churn_model.version,
             "champion_version": "none" if champion is None else champion.version,
             "test_rows": len(rows),
-            "mean_risk_score": float(probabilities.mean()),
+            **significant({"mean_risk_score": float(probabilities.mean())}),
             **(missing or {"mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(run_id))}),
             **next_asset("champion_model"),
         },
@@ -227,35 +259,27 @@ def champion_model(
     mlflow_registry: MlflowRegistry,
     postgres: PostgresResource,
 ) -> dg.MaterializeResult[None]:
-    """Who scores the stream: the new model if it beats the champion by more than chance, else that one.
+    """The version that scores the stream: the new model if it is significantly better, else the champion so far.
 
-    Both are judged out of fold on the training split, and no slice of the customers may lose much; `reason` says why.
-    The stream follows at its next commit: no restart, and each row says which version scored it.
-    Where MLflow's alias `champion` was moved by hand, that version is adopted instead. The table `model_versions` is
-    the truth, and the alias follows it: to the version of the same MLflow run, never to another one of that number.
-    What MLflow has lost is reported as `missing_in_mlflow`, and changes nothing of the decision. The rule is
-    `modeling/candidates.py`.
+    Both are evaluated out of fold on the training split, and no slice of the customers may lose much; `reason` explains
+    the decision. The stream changes to a new champion at its next commit, without a restart, and each row records the
+    version that scored it.
+    If somebody moved MLflow's alias `champion` by hand, that version is adopted instead. The table `model_versions` is
+    the truth and the alias follows it: to the version of the same MLflow run, never to another one with that number.
+    A version that MLflow has lost is reported as `missing_in_mlflow` and does not change the decision. The rule is in
+    `modeling/comparison.py` and `modeling/promotion.py`.
     """
     by_hand = mlflow_registry.champion_set_by_hand()
     with postgres.connect(APPLICATION) as connection:
         former = model_versions.champion(connection)
-        if by_hand is not None:  # a version without a bundle cannot score: say so, change nothing
-            model_versions.of_run(connection, by_hand.version, by_hand.run_id)
-        model_versions.of_run(connection, model_evaluation.version, model_evaluation.run_id)
-        if former is not None and former.version == model_evaluation.champion_version:
-            model_versions.of_run(connection, former.version, model_evaluation.champion_run_id or "")
-        decision = decide(
-            model_evaluation,
-            champion_version=None if former is None else former.version,
-            set_by_hand=None if by_hand is None else by_hand.version,
-        )
+        decision = _decide(connection, model_evaluation, former, by_hand)
         champion = model_versions.promote(
             connection, decision.version, by="alias" if decision.adopted else "training", reason=decision.reason
         )
     missing = _missing_in_mlflow(
         context,
         lambda: mlflow_registry.follow_champion(champion.version, champion.run_id),
-        lambda: mlflow_registry.note_decision(
+        lambda: mlflow_registry.record_decision(
             model_evaluation.version,
             model_evaluation.run_id,
             promoted=champion.version == model_evaluation.version,
@@ -278,7 +302,7 @@ def champion_model(
         metadata={
             "champion_version": champion.version,
             "former_champion_version": "none" if former is None else former.version,
-            "candidate_version": model_evaluation.version,
+            "challenger_version": model_evaluation.version,
             "promoted": former is None or champion.version != former.version,
             "alias_moved_by_hand": decision.adopted,
             "reason": decision.reason,
@@ -291,25 +315,34 @@ def champion_model(
     )
 
 
-def _require_same_rows(candidate: ModelBundle, train: pd.DataFrame) -> None:
-    """Make sure that the model learned from the training split as it is now: from another, it may know the test split.
+def _decide(
+    connection: "psycopg.Connection",
+    comparison: Comparison,
+    champion: model_versions.ModelVersion | None,
+    by_hand: RegisteredVersion | None,
+) -> Decision:
+    """Return who is to be champion, after checking that model_versions has the same versions as MLflow.
 
     Raises:
-        TrainingDataError: it learned from other rows.
+        ModelVersionError: a version belongs to another run. It is raised before anything changes.
     """
-    from churn_platform.modeling.training import data_hash
-
-    now = data_hash(train[[*INPUT_COLUMNS, TARGET]])
-    if candidate.data_hash != now:
-        raise TrainingDataError(
-            f"churn_model was trained on rows with hash {candidate.data_hash}; the training split has {now}: the data "
-            f"was prepared again since.",
-            remedy="Materialize churn_model again, then model_evaluation: run training_job.",
-        )
+    if by_hand is not None:
+        model_versions.of_run(connection, by_hand.version, by_hand.run_id)
+    model_versions.of_run(connection, comparison.version, comparison.run_id)
+    if champion is not None and champion.version == comparison.champion_version:
+        model_versions.of_run(connection, champion.version, comparison.champion_run_id or "")
+    return decide(
+        comparison,
+        champion_version=None if champion is None else champion.version,
+        set_by_hand=None if by_hand is None else by_hand.version,
+    )
 
 
 def _missing_in_mlflow(context: dg.AssetExecutionContext, *steps: Callable[[], None]) -> dict[str, str]:
-    """Take the steps; what MLflow has lost is a warning, and metadata. It mirrors what the platform keeps elsewhere."""
+    """Run the steps. If MLflow has lost something, log a warning and return it as metadata.
+
+    It is no error, because MLflow only mirrors what the platform stores elsewhere.
+    """
     lost = []
     for step in steps:
         try:
@@ -320,21 +353,6 @@ def _missing_in_mlflow(context: dg.AssetExecutionContext, *steps: Callable[[], N
     return {"missing_in_mlflow": " ".join(lost)} if lost else {}
 
 
-def _require_one_file(train_features: pd.DataFrame, train_test_split: pd.DataFrame) -> None:
-    """Make sure that both were made of the same customers file.
-
-    Raises:
-        TrainingDataError: one of them was made again since, from another file.
-    """
-    found = [file_hash(frame).get(FILE_HASH) for frame in (train_features, train_test_split)]
-    if None not in found and found[0] != found[1]:
-        raise TrainingDataError(
-            f"train_features come from the customers file with SHA-256 {found[0]}, train_test_split from the one with "
-            f"{found[1]}; a training needs both from one file.",
-            remedy="Materialize the preparation group again, whole: run data_preparation_job.",
-        )
-
-
 def _hyperparameters(
     context: dg.AssetExecutionContext,
     mlflow: ModuleType,
@@ -342,7 +360,7 @@ def _hyperparameters(
     churned: NDArray[np.int64],
     data_hash: str,
 ) -> tuple["Hyperparameters", str]:
-    """The committed hyperparameters, or those of a search with TUNING_TRIALS; and where they come from, in words."""
+    """Return the hyperparameters and where they come from: committed, or a search with TUNING_TRIALS trials."""
     from churn_platform.database.studies import study_storage
     from churn_platform.modeling import training, tuning
 
@@ -372,37 +390,3 @@ def _hyperparameters(
     source = f"trial {found[0].number} of {len(found)} of study {study}"
     context.log.info(f"Hyperparameters of {source}: {found[0].hyperparameters}")
     return found[0].hyperparameters, source
-
-
-def _gain(comparison: Comparison) -> dict[str, float | dg.TableMetadataValue]:
-    """What the challenger gains over the champion, on all rows and by slice; nothing where there is no champion."""
-    gain, worth = comparison.gain, comparison.worth
-    if gain is None:
-        return {}
-    return {
-        "gain_roc_auc": gain.auc,
-        "gain_at_least": gain.low,
-        "gain_at_most": gain.high,
-        **({} if worth is None else {"worth_at_todays_costs": worth.challenger, "champion_worth": worth.champion}),
-        "gain_by_slice": dg.MetadataValue.table(
-            [dg.TableRecord({"slice": name, "gain": round(value, 4)}) for name, value in gain.slices.items()],
-            schema=dg.TableSchema(
-                [
-                    dg.TableColumn("slice", "string", "Customers that are judged by themselves."),
-                    dg.TableColumn("gain", "float", "ROC AUC of the new model less the champion's, out of fold."),
-                ]
-            ),
-        ),
-    }
-
-
-def _importances(shares: Mapping[str, float]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table(
-        records=[dg.TableRecord({"feature": name, "share_of_gain": round(share, 4)}) for name, share in shares.items()],
-        schema=dg.TableSchema(
-            columns=[
-                dg.TableColumn("feature", "string", "Name of the feature."),
-                dg.TableColumn("share_of_gain", "float", "Its share of what all splits gain, 0..1."),
-            ]
-        ),
-    )

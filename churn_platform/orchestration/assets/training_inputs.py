@@ -1,17 +1,21 @@
-"""What a model depends on: the customers file, the settings and the code; and whether any of it has changed since."""
+"""What a model depends on (customers file, settings and code), and which of them changed after its training."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
+from churn_platform.features.columns import INPUT_COLUMNS, TARGET
+from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.settings import settings
 
-if TYPE_CHECKING:  # the code server needs no pandas to start
+if TYPE_CHECKING:  # the code server starts without pandas
     import pandas as pd
 
+    from churn_platform.scoring.bundle import ModelBundle
+
 FILE_HASH: Final = "sha256"
-"""Metadata of raw_customers and of what is made of it, up to the model: SHA-256 of the customers file."""
+"""Name of metadata: SHA-256 of the customers file, from raw_customers to the model."""
 
 REVISION: Final = "git_commit"
 TRAINING_SETTINGS: Final = "training_settings"
@@ -19,22 +23,54 @@ MODEL: Final = dg.AssetKey("churn_model")
 SPLIT_CUSTOMERS: Final = dg.AssetKey("train_test_split")
 
 
-def made_of(frame: "pd.DataFrame", sha256: str) -> "pd.DataFrame":
-    """The frame, marked as made of the customers file with this SHA-256. The mark is stored with the rows."""
+def with_file_hash(frame: "pd.DataFrame", sha256: str) -> "pd.DataFrame":
+    """Record in the frame the SHA-256 of the customers file that it was made from. It is stored with the rows."""
     frame.attrs = {FILE_HASH: sha256}
     return frame
 
 
 def file_hash(frame: "pd.DataFrame") -> dict[str, str]:
-    """SHA-256 of the customers file that these very rows come from, as metadata.
+    """Return the SHA-256 of the customers file that these rows come from, as metadata.
 
-    It is read from the frame and not from the latest materialization upstream, which may be of newer rows than these.
+    It is read from the frame, because the latest upstream materialization may belong to newer rows.
     """
     return {FILE_HASH: str(frame.attrs[FILE_HASH])} if FILE_HASH in frame.attrs else {}
 
 
+def require_one_file(train_features: "pd.DataFrame", train_test_split: "pd.DataFrame") -> None:
+    """Check that both were made from the same customers file.
+
+    Raises:
+        TrainingDataError: one of them was made from another file since.
+    """
+    hashes = [file_hash(frame).get(FILE_HASH) for frame in (train_features, train_test_split)]
+    if None not in hashes and hashes[0] != hashes[1]:
+        raise TrainingDataError(
+            f"train_features come from the customers file with SHA-256 {hashes[0]}, train_test_split from the one with "
+            f"{hashes[1]}; training needs both from one file.",
+            remedy="Materialize the whole preparation group again: run data_preparation_job.",
+        )
+
+
+def require_same_rows(challenger: "ModelBundle", train: "pd.DataFrame") -> None:
+    """Check that the model was trained on the training split as it is now. Another one may overlap the test split.
+
+    Raises:
+        TrainingDataError: it was trained on other rows.
+    """
+    from churn_platform.modeling.training import data_hash
+
+    current = data_hash(train[[*INPUT_COLUMNS, TARGET]])
+    if challenger.data_hash != current:
+        raise TrainingDataError(
+            f"churn_model was trained on rows with hash {challenger.data_hash}; the training split now has {current}: "
+            f"the data was prepared again after the training.",
+            remedy="Materialize churn_model again, then model_evaluation: run training_job.",
+        )
+
+
 def training_settings() -> str:
-    """The settings that a model, or its promotion, depends on."""
+    """Return the settings that a model or its promotion depends on, as text."""
     names = (
         "call_cost",
         "kept_customer_value",
@@ -48,12 +84,12 @@ def training_settings() -> str:
 
 
 def changes(instance: dg.DagsterInstance, *, revision: str, file: str | None = None) -> list[str]:
-    """What a training would find changed since the latest model, in words; empty where it would make the same again.
+    """Return what changed since the latest model was trained, as text; empty if a training would give the same model.
 
     Args:
-        instance: that holds the materializations.
-        revision: of the code that runs.
-        file: SHA-256 of the customers file that it will read; None: it takes the data that was prepared last.
+        instance: instance with the materializations.
+        revision: revision of the running code.
+        file: SHA-256 of the customers file that the training will read; None if it uses the data prepared last.
     """
     model = latest(instance, MODEL)
     if not model:
@@ -71,7 +107,7 @@ def changes(instance: dg.DagsterInstance, *, revision: str, file: str | None = N
 
 
 def latest(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, str]:
-    """Texts among the metadata of the latest materialization of an asset; nothing before the first."""
+    """Return the texts among the metadata of an asset's latest materialization; none before the first."""
     event = instance.get_latest_materialization_event(asset)
     materialization = None if event is None else event.asset_materialization
     if materialization is None:
@@ -80,5 +116,5 @@ def latest(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, str
 
 
 def _short(text: str | None) -> str:
-    """Enough of a hash to be told apart."""
+    """Return the first characters of a hash; other texts unchanged."""
     return "unknown" if text is None else text[:12] if " " not in text else text

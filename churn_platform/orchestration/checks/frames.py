@@ -1,4 +1,4 @@
-"""Checks of frames, from one factory: schema, nulls, ranges, categories, uniqueness, column order. All are blocking."""
+"""Blocking asset checks of frames, from one factory: schema, nulls, ranges, categories, uniqueness and column order."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,18 +9,18 @@ import pandas as pd
 
 from churn_platform.schema.columns import COLUMNS, CUSTOMER_ID
 
-COUNTED = tuple(column.name for column in COLUMNS if column.counted)  # differs in copies of a row, too
-MOST_NAMED = 5  # unknown categories in one message: a wrong column may hold thousands
+COUNTED = tuple(column.name for column in COLUMNS if column.counted)  # differs even in copies of a row
+MAX_EXAMPLES = 5  # values in a message: a wrong column may have thousands of unknown categories
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a frame has to satisfy.
+    """A rule that a frame has to satisfy.
 
     Attributes:
-        name: of the check, as the UI shows it.
-        expected: the rule in words.
-        violations: what a frame has instead, in words; one text for each thing that is wrong, none when all is well.
+        name: name of the check.
+        expected: the rule as text.
+        violations: returns one text for each violation of a frame.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Rule:
 
 
 def schema_rule(dtypes: Mapping[str, str]) -> Rule:
-    """Each of the columns is there, with its dtype; others may be there too."""
+    """Return the rule that these columns exist with these dtypes. Other columns are allowed."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
         found = {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
@@ -43,7 +43,7 @@ def schema_rule(dtypes: Mapping[str, str]) -> Rule:
 
 
 def nulls_rule(columns: Sequence[str]) -> Rule:
-    """None of the columns has a null; a column that is not there is all null."""
+    """Return the rule that the columns have no nulls. A missing column counts as all null."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
         nulls = frame.reindex(columns=list(columns)).isna()
@@ -57,23 +57,23 @@ def nulls_rule(columns: Sequence[str]) -> Rule:
 
 
 def ranges_rule(ranges: Mapping[str, tuple[float, float]]) -> Rule:
-    """Every value lies in its column's range, both bounds included; a null is not judged here."""
+    """Return the rule that values are in the range of their column, bounds included. Nulls are ignored."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
         wrong = [f"{name} is missing" for name in ranges if name not in frame]
-        for name, (least, greatest) in ranges.items():
+        for name, (minimum, maximum) in ranges.items():
             values = frame[name] if name in frame else pd.Series(dtype="float64")
-            outside = values[(values < least) | (values > greatest)]
+            outside = values[(values < minimum) | (values > maximum)]
             if len(outside):
                 wrong.append(f"{name} is {_span(outside.min(), outside.max())} in {_share(outside, frame)}")
         return wrong
 
-    expected = ", ".join(f"{name} {_span(least, greatest)}" for name, (least, greatest) in ranges.items())
+    expected = ", ".join(f"{name} {_span(minimum, maximum)}" for name, (minimum, maximum) in ranges.items())
     return Rule("ranges", expected, violations)
 
 
 def categories_rule(categories: Mapping[str, Sequence[str]]) -> Rule:
-    """Every value is one of its column's categories; a null is not judged here."""
+    """Return the rule that values are categories of their column. Nulls are ignored."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
         wrong = [f"{name} is missing" for name in categories if name not in frame]
@@ -82,10 +82,10 @@ def categories_rule(categories: Mapping[str, Sequence[str]]) -> Rule:
             unknown = values[~values.isin(list(known))]
             if len(unknown):
                 texts = sorted(map(str, unknown.unique()))
-                # So many are no list of categories, but another column's texts: perhaps names of customers.
+                # So many texts are not categories but those of another column, perhaps names of customers.
                 kinds = (
                     ", ".join(map(repr, texts))
-                    if len(texts) <= MOST_NAMED
+                    if len(texts) <= MAX_EXAMPLES
                     else f"one of {len(texts):,} other texts (not shown, because they may be names)"
                 )
                 wrong.append(f"{name} is {kinds} in {_share(unknown, frame)}")
@@ -96,7 +96,7 @@ def categories_rule(categories: Mapping[str, Sequence[str]]) -> Rule:
 
 
 def unique_rule(name: str) -> Rule:
-    """No two rows have the same value in this column, whether they are copies of each other or differ elsewhere."""
+    """Return the rule that no two rows have the same value in this column, copies of a row included."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
         if name not in frame:
@@ -108,10 +108,10 @@ def unique_rule(name: str) -> Rule:
         differs = repeated[name].isin(distinct[distinct.duplicated()])
         return [
             f"{rows.nunique():,} values of {name} are in {len(rows):,} of {len(frame):,} rows, {what}: "
-            f"{', '.join(map(str, rows.unique()[:MOST_NAMED]))}"
+            f"{', '.join(map(str, rows.unique()[:MAX_EXAMPLES]))}"
             for rows, what in (
-                (repeated.loc[~differs, name], "equal ones (remove the copies)"),
-                (repeated.loc[differs, name], "different ones (keep the row that is right)"),
+                (repeated.loc[~differs, name], "which are equal (remove the copies)"),
+                (repeated.loc[differs, name], "which differ (keep the correct one)"),
             )
             if len(rows)
         ]
@@ -120,7 +120,7 @@ def unique_rule(name: str) -> Rule:
 
 
 def column_order_rule(columns: Sequence[str]) -> Rule:
-    """The columns are these, in this order, and no others."""
+    """Return the rule that the frame has exactly these columns, in this order."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
         found = [str(name) for name in frame.columns]
@@ -130,7 +130,7 @@ def column_order_rule(columns: Sequence[str]) -> Rule:
 
 
 def frame_checks(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> dg.AssetChecksDefinition:
-    """Blocking checks of an asset whose value is a frame; it is loaded once for all of them."""
+    """Return blocking checks of an asset whose value is a frame. The frame is loaded once for all of them."""
     key = asset.key
     specs = [
         dg.AssetCheckSpec(rule.name, asset=key, blocking=True, description=f"Expected: {rule.expected}.")
@@ -147,10 +147,10 @@ def frame_checks(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> dg.AssetC
     return checks
 
 
-def _span(least: float, greatest: float) -> str:
-    if math.isinf(greatest) and not math.isinf(least):
-        return f"{_digits(least)} or more"
-    return _digits(least) if least == greatest else f"{_digits(least)}..{_digits(greatest)}"
+def _span(minimum: float, maximum: float) -> str:
+    if math.isinf(maximum) and not math.isinf(minimum):
+        return f"{_digits(minimum)} or more"
+    return _digits(minimum) if minimum == maximum else f"{_digits(minimum)}..{_digits(maximum)}"
 
 
 def _digits(number: float) -> str:
@@ -158,27 +158,27 @@ def _digits(number: float) -> str:
 
 
 def _share(some: pd.DataFrame | pd.Series, frame: pd.DataFrame) -> str:
-    """How many rows of the frame these are, and which customers the first of them are of, where the frame says."""
+    """Return the number of rows and, if the frame has it, the CustomerId of the first ones."""
     share = f"{len(some):,} of {len(frame):,} rows"
     if CUSTOMER_ID not in frame:
         return share
-    ids = frame[CUSTOMER_ID].loc[some.index[:MOST_NAMED]]
-    more = ", ..." if len(some) > MOST_NAMED else ""
+    ids = frame[CUSTOMER_ID].loc[some.index[:MAX_EXAMPLES]]
+    more = ", ..." if len(some) > MAX_EXAMPLES else ""
     return f"{share} ({CUSTOMER_ID} {', '.join(map(str, ids))}{more})"
 
 
 def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckResult:
     violations = rule.violations(frame)
-    seen = "; ".join(violations) or f"as expected in {len(frame):,} rows"
+    found = "; ".join(violations) or f"as expected in {len(frame):,} rows"
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=rule.name,
         passed=not violations,
-        description=f"Seen: {seen}. Expected: {rule.expected}.",
+        description=f"Seen: {found}. Expected: {rule.expected}.",
         metadata={
             "rows": len(frame),
             "violations": len(violations),
-            "seen": seen,
+            "seen": found,
             "expected": rule.expected,
         },
     )

@@ -1,4 +1,4 @@
-"""Which rules hold for which frame of the batch side."""
+"""The asset checks of the preparation: which rules apply to which asset."""
 
 import math
 
@@ -70,9 +70,9 @@ BATCH_SIDE_CHECKS: list[dg.AssetChecksDefinition] = [
     frame_checks(raw_customers, RAW_RULES),
     frame_checks(
         cleaned_customers,
-        _customer_rules(*(column.name for column in COLUMNS if column.missing in ("imputed", "kept"))),
+        _customer_rules(*(column.name for column in COLUMNS if column.missing in ("imputed", "ignored"))),
     ),
-    # The scaler was fitted on the training split: only there do scaled values have to lie in 0..1.
+    # The scaler is fitted on the training split, so only there all scaled values are in 0..1.
     frame_checks(train_features, _feature_rules({**FEATURE_RANGES, **dict.fromkeys(COLUMNS_TO_SCALE, (0.0, 1.0))})),
     frame_checks(test_features, _feature_rules(FEATURE_RANGES)),
 ]

@@ -1,4 +1,4 @@
-"""MLflow as Dagster resources: the registry, and the run that a training writes to. Imported when first used."""
+"""MLflow as Dagster resources: the registry, and the run that a training writes to. MLflow is imported lazily."""
 
 from __future__ import annotations
 
@@ -21,139 +21,139 @@ if TYPE_CHECKING:
 
 CHAMPION_ALIAS = "champion"
 CHALLENGER_ALIAS = "challenger"
-FOLLOWED_TAG = "champion_set_by_platform"  # the version that we last pointed the alias at: another one was set by hand
-DELETED_STATE = "Current state is deleted"  # what MLflow says of a run that was deleted, and may be restored
-SKIPPED = "Skipped: model_versions has this number of another model."
+FOLLOWED_TAG = "champion_set_by_platform"  # the version that the platform set the alias to; another one was set by hand
+DELETED_STATE = "Current state is deleted"  # part of MLflow's message about a deleted run, which can be restored
+SKIPPED = "Skipped: model_versions has another model with this number."
 LOST_REMEDY = (
-    "The stream goes on: it reads model_versions and the bundle, not MLflow. Restore MLflow's database, or train "
-    "again: that registers a new version."
+    "The stream is not affected: it reads model_versions and the bundle, not MLflow. Restore MLflow's database, or "
+    "train again to register a new version."
 )
 
 
 class MlflowError(PlatformError):
-    """MLflow refuses something, or does not answer."""
+    """MLflow refuses a request, or does not answer."""
 
 
 class MlflowLostError(MlflowError):
-    """A run or a version that MLflow has no more, or has of another run under the same number."""
+    """MLflow no longer has a run or a version, or has a version of another run under its number."""
 
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version of the registered model and the run that trained it: the number alone is given again."""
+    """A version of the registered model and the run that trained it. A new registry uses the same numbers again."""
 
     version: int
     run_id: str
 
     def __str__(self) -> str:
-        """Both in one text."""
+        """Return both as text."""
         return f"{self.version} of run {self.run_id}"
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Raise MLflow's exceptions as errors that say what was asked for, whether it is lost, and what to do.
+def _translate_errors(what: str) -> Iterator[None]:
+    """Translate MLflow's exceptions into errors with a remedy.
 
     Args:
-        what: that MLflow is asked for, such as "run 1f2e".
+        what: the object of the request, such as "run 1f2e".
     """
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
-        said = str(error).splitlines()[0]
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or DELETED_STATE in said:
-            raise MlflowLostError(f"MLflow has no {what} any more: {said}", remedy=LOST_REMEDY) from error
+        message = str(error).splitlines()[0]
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or DELETED_STATE in message:
+            raise MlflowLostError(f"MLflow no longer has {what}: {message}", remedy=LOST_REMEDY) from error
         raise MlflowError(
-            f"MLflow did not do what was asked of it for {what}: {said}",
-            remedy="Check that it is up ('churn status') and that MLFLOW_TRACKING_URI names it, then run this again.",
+            f"MLflow failed on a request for {what}: {message}",
+            remedy="Check that MLflow is running ('churn status') and that MLFLOW_TRACKING_URI is right; try again.",
         ) from error
 
 
 class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
-    """The tracking server and its registry of models, where the settings say. It holds no secret of its own."""
+    """The tracking server of the settings and its model registry. The resource itself holds no secret."""
 
     def client(self) -> MlflowClient:
-        """A client of the tracking server.
+        """Return a client of the tracking server.
 
         Raises:
-            SettingsError: no server is configured and the embedded one is not up.
+            SettingsError: no server is configured and the embedded one is not running.
         """
-        from mlflow import MlflowClient  # 5 s to import: only who speaks to MLflow pays
+        from mlflow import MlflowClient  # 5 s to import
 
-        # the registry is named too: MLFLOW_REGISTRY_URI in the environment would lead to another one
+        # the registry's address is explicit, because MLFLOW_REGISTRY_URI in the environment would override it
         return MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
 
     def run_url(self, run_id: str) -> str:
-        """The page of a run in MLflow's UI.
+        """Return the page of a run in MLflow's UI.
 
         Raises:
-            MlflowLostError: MLflow has no such run any more.
-            MlflowError: it does not answer.
+            MlflowLostError: MLflow no longer has this run.
+            MlflowError: MLflow does not answer.
         """
-        with _explained(f"run {run_id}"):
+        with _translate_errors(f"run {run_id}"):
             experiment = self.client().get_run(run_id).info.experiment_id
         return f"{settings().tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
     def version_url(self, version: int) -> str:
-        """The page of a version of the registered model in MLflow's UI."""
+        """Return the page of a version of the registered model in MLflow's UI."""
         return version_url(version)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Add figures to a run, ended or not.
+        """Add metrics to a run, which may have ended.
 
         Raises:
-            MlflowLostError: MLflow has no such run any more, or it was deleted.
-            MlflowError: it does not answer.
+            MlflowLostError: MLflow no longer has this run, or it was deleted.
+            MlflowError: MLflow does not answer.
         """
         client = self.client()
-        with _explained(f"run {run_id}"):
+        with _translate_errors(f"run {run_id}"):
             for name, value in metrics.items():
                 client.log_metric(run_id, name, value)
 
-    def log_evaluation(self, run_id: str, pictures: Mapping[str, str], tables: dict[str, object]) -> None:
-        """Add pictures (name -> SVG) and tables to a run, ended or not.
+    def log_evaluation(self, run_id: str, charts: Mapping[str, str], tables: dict[str, object]) -> None:
+        """Add charts (name -> SVG) and tables to a run, which may have ended.
 
         Raises:
-            MlflowLostError: MLflow has no such run any more.
-            MlflowError: it does not answer.
+            MlflowLostError: MLflow no longer has this run.
+            MlflowError: MLflow does not answer.
         """
         client = self.client()
-        with _explained(f"run {run_id}"):
-            for name, svg in pictures.items():
+        with _translate_errors(f"run {run_id}"):
+            for name, svg in charts.items():
                 client.log_text(run_id, svg, f"evaluation/{name}.svg")
             client.log_dict(run_id, tables, "evaluation/tables.json")
 
     @contextmanager
     def numbered_above(self, newest: int, run_id: str) -> Iterator[None]:
-        """Let the version that is registered inside have a greater number than `newest`.
+        """Ensure that a version registered inside the block has a higher number than `newest`.
 
-        A registered model that was deleted and created again counts from 1, and model_versions has those numbers of
-        other models. Numbers are skipped by versions that are deleted again.
+        A registered model that was deleted and created again counts from 1, and model_versions has other models with
+        these numbers. Numbers are skipped by creating versions and deleting them afterwards.
 
         Args:
-            newest: the greatest number in model_versions.
-            run_id: of the training; a version has to have one.
+            newest: the highest number in model_versions.
+            run_id: run of the training, because a version must have one.
 
         Raises:
             MlflowError: MLflow refuses, or does not answer.
         """
         client, name, skipped = self.client(), settings().mlflow_model, list[str]()
-        with _explained(f"registered model {name}"):
+        with _translate_errors(f"registered model {name}"):
             latest = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
             number = int(latest[0].version) if latest else 0
             if number < newest:
                 self._create_missing_model(client, name)
             while number < newest:
                 source = f"{client.get_run(run_id).info.artifact_uri}/none"
-                made = client.create_model_version(name, source, run_id, description=SKIPPED, await_creation_for=0)
-                skipped.append(str(made.version))
-                number = int(made.version)
+                created = client.create_model_version(name, source, run_id, description=SKIPPED, await_creation_for=0)
+                skipped.append(str(created.version))
+                number = int(created.version)
         try:
             yield
         finally:
-            with _explained(f"registered model {name}"):
+            with _translate_errors(f"registered model {name}"):
                 for version in skipped:
                     client.delete_model_version(name, version)
 
@@ -167,14 +167,14 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
                 raise
 
     def champion_set_by_hand(self) -> RegisteredVersion | None:
-        """The version that the alias `champion` was moved to by somebody else than `follow_champion`, if it was.
+        """Return the version that the alias `champion` was moved to by hand, or None if `follow_champion` set it last.
 
         Raises:
             MlflowError: MLflow does not answer.
         """
         client, name = self.client(), settings().mlflow_model
         try:
-            with _explained(f"registered model {name}"):
+            with _translate_errors(f"registered model {name}"):
                 model = client.get_registered_model(name)
                 alias = model.aliases.get(CHAMPION_ALIAS)
                 if alias is None:
@@ -186,13 +186,13 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         return None if model.tags.get(FOLLOWED_TAG) == str(found) else found
 
     def follow_champion(self, version: int, run_id: str) -> None:
-        """Point the alias `champion` at the version that model_versions names, if MLflow has it from that very run.
+        """Set the alias `champion` to the champion of model_versions, if MLflow has this version of this run.
 
-        Otherwise the alias is taken away: it must not name a version that is not champion.
+        Otherwise delete the alias: it must not point at a version that is not champion.
 
         Raises:
-            MlflowLostError: MLflow has no such version any more, or one of another run under its number.
-            MlflowError: it does not answer.
+            MlflowLostError: MLflow no longer has this version, or has one of another run under its number.
+            MlflowError: MLflow does not answer.
         """
         client, name = self.client(), settings().mlflow_model
         try:
@@ -200,21 +200,21 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         except MlflowLostError:
             self._drop_alias(client, name, CHAMPION_ALIAS)
             raise
-        with _explained(f"version {version} of model {name}"):
+        with _translate_errors(f"version {version} of model {name}"):
             client.set_registered_model_alias(name, CHAMPION_ALIAS, str(version))
             client.set_registered_model_tag(name, FOLLOWED_TAG, str(RegisteredVersion(version, run_id)))
 
-    def note_decision(self, version: int, run_id: str, *, promoted: bool, reason: str) -> None:
-        """Tag a trained version with what was decided; the alias `challenger` is at the last one refused.
+    def record_decision(self, version: int, run_id: str, *, promoted: bool, reason: str) -> None:
+        """Tag a trained version with the decision. The alias `challenger` points at the last rejected one.
 
         Raises:
-            MlflowLostError: MLflow has no such version any more, or one of another run under its number.
-            MlflowError: it does not answer.
+            MlflowLostError: MLflow no longer has this version, or has one of another run under its number.
+            MlflowError: MLflow does not answer.
         """
         client, name = self.client(), settings().mlflow_model
         self._require_version(client, version, run_id)
-        with _explained(f"version {version} of model {name}"):
-            client.set_model_version_tag(name, str(version), "decision", "promoted" if promoted else "refused")
+        with _translate_errors(f"version {version} of model {name}"):
+            client.set_model_version_tag(name, str(version), "decision", "promoted" if promoted else "rejected")
             client.set_model_version_tag(name, str(version), "decision_reason", reason)
             if not promoted:
                 client.set_registered_model_alias(name, CHALLENGER_ALIAS, str(version))
@@ -222,52 +222,56 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
             self._drop_alias(client, name, CHALLENGER_ALIAS)
 
     def _require_version(self, client: MlflowClient, version: int, run_id: str) -> None:
-        """Make sure that MLflow's version of this number is the one that this run trained."""
+        """Check that MLflow's version with this number is of this run."""
         name = settings().mlflow_model
-        with _explained(f"version {version} of model {name}"):
+        with _translate_errors(f"version {version} of model {name}"):
             found = client.get_model_version(name, str(version))
         if found.run_id != run_id:
             raise MlflowLostError(
-                f"Version {version} of model {name} is of run {found.run_id or 'none'} in MLflow, of run {run_id} in "
-                f"model_versions: it is another model. The registry was replaced.",
+                f"Version {version} of model {name} belongs to run {found.run_id or 'none'} in MLflow, but to run "
+                f"{run_id} in model_versions: they are different models. The registry was replaced.",
                 remedy=LOST_REMEDY,
             )
 
     def _drop_alias(self, client: MlflowClient, name: str, alias: str) -> None:
-        with suppress(MlflowLostError), _explained(f"registered model {name}"):
+        with suppress(MlflowLostError), _translate_errors(f"registered model {name}"):
             if alias in client.get_registered_model(name).aliases:
                 client.delete_registered_model_alias(name, alias)
 
 
 def version_url(version: int) -> str:
-    """The page of a version of the registered model in MLflow's UI. It asks no server.
+    """Return the page of a version of the registered model in MLflow's UI, without a request to MLflow.
 
     Raises:
-        SettingsError: no server is configured and the embedded one is not up.
+        SettingsError: no server is configured and the embedded one is not running.
     """
     return f"{settings().tracking_uri.rstrip('/')}/#/models/{settings().mlflow_model}/versions/{version}"
 
 
-@dg.resource(description="The MLflow run of this Dagster run, by dagster-mlflow: MLflow's functions, the run active.")
+@dg.resource(
+    description="The MLflow run of this Dagster run, through dagster-mlflow: MLflow's functions with this run active."
+)
 def mlflow_run(context: dg.InitResourceContext) -> Iterator[MlFlow]:
-    """dagster-mlflow's resource, set up from the settings and imported only where a training needs it (7 s).
+    """Provide dagster-mlflow's resource, configured from the settings. Importing it takes 7 s, so only trainings do.
 
-    Within one Dagster run every step gets the same MLflow run. Write to it inside `ending_run()`.
+    All steps of one Dagster run have the same MLflow run. Write to it inside `ending_run()`.
     """
     config = {"mlflow_tracking_uri": settings().tracking_uri, "experiment_name": settings().mlflow_experiment}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is called beta, and calls Dagster by names of old: no news to who trains
+        warnings.simplefilter(
+            "ignore"
+        )  # warnings that it is beta and uses deprecated names of Dagster: nothing that a user can act on
         from dagster_mlflow.resources import MlFlow
 
-        run = MlFlow(context.replace_config(config))  # type: ignore[no-untyped-call]  # the library is not typed
+        run = MlFlow(context.replace_config(config))  # type: ignore[no-untyped-call]  # the library is untyped
     yield run
 
 
 @contextmanager
 def ending_run() -> Iterator[None]:
-    """End the active MLflow run as what happens inside does: FINISHED, or FAILED on an error.
+    """End the active MLflow run after the block: as FINISHED, or as FAILED after an error.
 
-    dagster-mlflow would leave a failed run RUNNING: a step's error does not reach its resources.
+    dagster-mlflow would leave a failed run RUNNING, because an error of a step does not reach its resources.
     """
     import mlflow
 
@@ -280,9 +284,9 @@ def ending_run() -> Iterator[None]:
 
 
 def code_version() -> str:
-    """The git commit of the running code, "-dirty" when files differ from it; without git, the package's version.
+    """Return the git commit of the running code, with "-dirty" if files differ from it; without git, the version.
 
-    An image holds no git: it is built with its revision.
+    An image contains no git; its revision is set when it is built.
     """
     if settings().churn_revision:
         return settings().churn_revision
@@ -294,11 +298,11 @@ def code_version() -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments],  # noqa: S607  the user's own git, wherever it is
+    result = subprocess.run(
+        ["git", *arguments],  # noqa: S607  the user's git, wherever it is installed
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stdout.strip()
+    return result.stdout.strip()

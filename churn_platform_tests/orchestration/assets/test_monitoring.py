@@ -18,10 +18,10 @@ from psycopg.rows import dict_row
 
 from churn_platform import archive
 from churn_platform.features.columns import INPUT_COLUMNS, columns_of
+from churn_platform.model_store import load_bundle
 from churn_platform.monitoring import lookups, pruning
 from churn_platform.monitoring.drift import SCORE, Reference
 from churn_platform.orchestration.partitions import day_key, hour_key
-from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.settings import settings
 from churn_platform_tests.features.customers import cleaned
 from churn_platform_tests.orchestration.assets.graph import Assets, materializations
@@ -36,7 +36,7 @@ HOUR = datetime(2026, 11, 26, 9, tzinfo=UTC)
 def reference(assets: Assets, bundle_uri: str) -> Reference:
     """Of the champion: 4,000 customers of the generator, scored by it."""
     columns = columns_of(cleaned(4_000, seed=1))
-    kept = Reference.of({**columns, SCORE: ModelBundle.load(bundle_uri).score(columns)})
+    kept = Reference.of({**columns, SCORE: load_bundle(bundle_uri).score(columns)})
     lookups.save_reference(assets.connection, VERSION, kept)
     return kept
 

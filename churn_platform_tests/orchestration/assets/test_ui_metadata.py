@@ -1,4 +1,4 @@
-"""What materializations show: pictures that the UI draws in their place, tables of rows, and nobody's name."""
+"""Metadata of materializations: charts that the UI shows inline, tables of rows, and no customer names."""
 
 import base64
 import re
@@ -16,11 +16,12 @@ from churn_platform.database.batch_rows import RISK_BINS, BatchRows
 from churn_platform.database.ledger import Batch
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.batches import side_tables
+from churn_platform.orchestration.assets.svg import LINE_COLOUR
 from churn_platform.orchestration.assets.ui_metadata import distributions, preview, rows_table
 from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import settings
 
-SHOWN_INLINE = 1_000  # characters of markdown from which the UI hides it behind a link
+SHOWN_INLINE = 1_000  # characters of Markdown; the UI shows longer ones behind a link
 
 counts = st.lists(st.integers(0, 10**9), max_size=24)
 
@@ -41,7 +42,7 @@ def bars_of(markdown: str) -> list[tuple[str, str]]:
 
 
 @given(counts=counts, labels=st.lists(st.text(max_size=200), max_size=24), marked=st.none() | st.integers(0, 24))
-def test_any_picture_is_drawn_where_it_stands(counts: list[int], labels: list[str], marked: int | None) -> None:
+def test_every_chart_is_shown_inline(counts: list[int], labels: list[str], marked: int | None) -> None:
     printable = [re.sub(r"[^\x20-\ud7ff]", "", label) for label in labels]
 
     text = charts.markdown(charts.Chart(counts, printable, marked), "a picture")
@@ -50,7 +51,7 @@ def test_any_picture_is_drawn_where_it_stands(counts: list[int], labels: list[st
     assert svg_of(text).attrib["width"] == str(charts.WIDTH)
 
 
-def test_a_bar_is_as_high_as_its_count_and_a_rare_value_is_seen() -> None:
+def test_bars_are_proportional_to_counts_and_rare_values_are_visible() -> None:
     ((_, outline),) = bars_of(charts.markdown(charts.Chart([10_000, 5_000, 0, 1], ["a", "b", "c", "d"]), ""))
 
     heights = [int(height) for height in re.findall(r"v-(\d+)", outline)]
@@ -60,7 +61,7 @@ def test_a_bar_is_as_high_as_its_count_and_a_rare_value_is_seen() -> None:
 def test_bars_from_a_threshold_on_have_the_second_colour() -> None:
     bars = bars_of(charts.markdown(charts.Chart([1, 1, 1], ["0", "1"], marked_from=2), ""))
 
-    assert [colour for colour, _ in bars] == [charts.BAR_COLOUR, charts.MARKED_COLOUR]
+    assert [colour for colour, _ in bars] == [LINE_COLOUR, charts.MARKED_COLOUR]
     assert bars[1][1].startswith(f"M{round(2 * charts.WIDTH / 3)} ")
 
 
@@ -73,18 +74,18 @@ def test_a_histogram_counts_every_known_value_once() -> None:
     assert chart.labels == ["18", "92"]
 
 
-def test_whole_numbers_of_a_small_range_have_a_bar_each() -> None:
+def test_whole_numbers_in_a_small_range_have_one_bar_each() -> None:
     chart = charts.histogram(np.array([3, 1, 1, 4]))
 
     assert (chart.counts, chart.labels) == ([2, 0, 1, 1], ["1", "2", "3", "4"])
 
 
 @pytest.mark.parametrize("values", [np.array([]), np.array([np.nan, np.nan]), np.array([7.0])])
-def test_a_histogram_of_little_or_nothing_is_a_picture_all_the_same(values: np.ndarray) -> None:
+def test_a_histogram_of_few_or_no_values_is_a_chart(values: np.ndarray) -> None:
     assert svg_of(charts.markdown(charts.histogram(values), "")) is not None
 
 
-def test_customers_are_shown_without_their_names() -> None:
+def test_previews_do_not_show_names_of_customers() -> None:
     customers = generate_customers(20, seed=1)
 
     shown = {**preview(customers), **distributions(customers, "Age", "Geography")}
@@ -97,7 +98,7 @@ def test_customers_are_shown_without_their_names() -> None:
     assert {"distribution_Age", "distribution_Geography"} < shown.keys()
 
 
-def test_no_row_is_shown_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_of_no_rows_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREVIEW_ROWS", "0")
     settings.cache_clear()
     try:
@@ -107,7 +108,7 @@ def test_no_row_is_shown_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -
         settings.cache_clear()
 
 
-def test_cells_are_what_people_read() -> None:
+def test_cells_are_human_readable() -> None:
     moment = datetime(2026, 11, 24, 9, 15, 30, 123456, UTC)
     row = {"n": np.int64(3), "x": 0.123456789, "gap": float("nan"), "none": None, "when": moment, "name": "a"}
 
@@ -125,13 +126,13 @@ def test_cells_are_what_people_read() -> None:
     assert [column.type for column in table.schema.columns][:2] == ["int", "float"]
 
 
-def test_a_frame_of_other_types_has_pictures_too() -> None:
+def test_other_dtypes_have_charts() -> None:
     frame = pd.DataFrame({"split": ["train", "test", "train"], "flag": np.array([0, 1, 1], dtype=np.int8)})
 
     assert distributions(frame, "split", "flag").keys() == {"distribution_split", "distribution_flag"}
 
 
-def test_the_riskiest_customers_are_shown_with_their_reasons_in_words() -> None:
+def test_the_riskiest_customers_are_shown_with_their_reasons_as_text() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     batch = Batch("20260101T000000000Z", now, now, now, now, now, now, "run", 1, 2, 2, 0, 0, 1, 0, None, None)
     reasons = [

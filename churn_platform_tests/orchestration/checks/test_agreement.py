@@ -1,4 +1,4 @@
-"""A customers file, the stream and a frame that is scored accept and refuse the same values of each column."""
+"""The file reader, the stream and the scoring of frames accept and reject the same values of each column."""
 
 import csv
 import io
@@ -27,9 +27,9 @@ Value = str | int | float | None
 
 
 def values_of(column: Column) -> st.SearchStrategy[Value]:
-    """Values that both formats can hold: near the column's bounds, far from them, of other categories, and none."""
+    """Values that both formats can represent: near the bounds, far from them, other categories, and missing."""
     if column.kind == "category":
-        # A file cannot have spaces around a text, and no field of a text file holds a zero byte.
+        # A file cannot have spaces around a text, nor a zero byte in one.
         texts = st.text(st.characters(codec="utf-8", exclude_characters="\0")).map(str.strip)
         return st.none() | st.sampled_from([*column.categories, column.categories[0].lower(), "Italy"]) | texts
     least, most = int(column.minimum or 0), int(column.maximum or 0)
@@ -41,7 +41,7 @@ def values_of(column: Column) -> st.SearchStrategy[Value]:
 
 
 def stream_accepts(column: Column, value: Value) -> bool:
-    """Whether an event with this value is scored."""
+    """Return whether an event with this value is scored."""
     content = json.dumps({**CUSTOMER, "CustomerId": 15_700_001, column.name: value}).encode()
     message = Message(
         topic="events",
@@ -56,7 +56,7 @@ def stream_accepts(column: Column, value: Value) -> bool:
 
 
 def file_accepts(column: Column, value: Value, folder: Path) -> bool:
-    """Whether a model would learn from a row with this value."""
+    """Return whether a row with this value is used for training."""
     row = {**CUSTOMER, "CustomerId": 15_700_001, "Exited": 0, column.name: value}
     text = io.StringIO()
     csv.writer(text).writerows([row.keys(), ["" if each is None else each for each in row.values()]])
@@ -87,7 +87,7 @@ def test_a_file_and_the_stream_agree_on_every_value_of_a_column(name: str, tmp_p
 
 
 def frame_accepts(column: Column, value: Value) -> bool:
-    """Whether a model scores a frame with this value."""
+    """Return whether a model scores a frame with this value."""
     row = {name: pd.Series([CUSTOMER[name]], dtype=object) for name in INPUT_COLUMNS}
     try:
         scorable_columns(pd.DataFrame({**row, column.name: pd.Series([value], dtype=object)}))
@@ -109,7 +109,7 @@ def test_a_frame_and_the_stream_agree_on_every_value_of_a_column(name: str) -> N
 
 
 @pytest.mark.parametrize("name", CUSTOMER_FIELDS)
-def test_both_bounds_of_a_column_are_inside_and_what_lies_beyond_is_outside(name: str, tmp_path: Path) -> None:
+def test_the_bounds_of_a_column_are_inclusive(name: str, tmp_path: Path) -> None:
     column = COLUMNS_BY_NAME[name]
     if column.categories:
         inside, outside = list[Value](column.categories), list[Value](["Atlantis"])

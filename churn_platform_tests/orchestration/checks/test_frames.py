@@ -1,4 +1,4 @@
-"""A check says what it saw where something is wrong, and nothing where all is well."""
+"""Checks report violations, and nothing if there are none."""
 
 import numpy as np
 import pandas as pd
@@ -38,11 +38,11 @@ FRAME = pd.DataFrame({"Age": [18.0, np.nan, 130.0], "Tenure": [1, 2, 3], "Gender
         (column_order_rule(["Tenure", "Age", "Gender"]), ["the columns are Age, Tenure, Gender"]),
     ],
 )
-def test_violations_are_named(rule: Rule, violations: list[str]) -> None:
+def test_violations_are_reported(rule: Rule, violations: list[str]) -> None:
     assert rule.violations(FRAME) == violations
 
 
-def test_a_customer_in_several_rows_is_counted_and_named_by_id_and_equal_rows_are_told_from_different_ones() -> None:
+def test_repeated_customers_are_reported_by_id_and_equal_rows_apart_from_different_ones() -> None:
     customers = generate_customers(20, seed=3)
     copied = pd.concat([customers, customers.iloc[[4, 5, 5]]], ignore_index=True)
     copied["RowNumber"] = range(1, len(copied) + 1)
@@ -53,16 +53,16 @@ def test_a_customer_in_several_rows_is_counted_and_named_by_id_and_equal_rows_ar
 
     assert rule.violations(customers) == []
     assert rule.violations(copied) == [
-        f"2 values of CustomerId are in 5 of 23 rows, equal ones (remove the copies): {fourth}, {fifth}"
+        f"2 values of CustomerId are in 5 of 23 rows, which are equal (remove the copies): {fourth}, {fifth}"
     ]
     assert rule.violations(changed) == [
-        f"1 values of CustomerId are in 2 of 23 rows, equal ones (remove the copies): {fourth}",
-        f"1 values of CustomerId are in 3 of 23 rows, different ones (keep the row that is right): {fifth}",
+        f"1 values of CustomerId are in 2 of 23 rows, which are equal (remove the copies): {fourth}",
+        f"1 values of CustomerId are in 3 of 23 rows, which differ (keep the correct one): {fifth}",
     ]
 
 
-def test_every_rule_that_the_schema_declares_for_a_column_is_checked() -> None:
-    """A rule that the UI and the data dictionary show is one that a file is held to."""
+def test_every_rule_of_the_schema_is_checked() -> None:
+    """The UI and the data dictionary show no rule that a file may break."""
     seen = " ".join(f"{rule.name}: {rule.expected};" for rule in RAW_RULES)
 
     for column in COLUMNS:
@@ -73,7 +73,7 @@ def test_every_rule_that_the_schema_declares_for_a_column_is_checked() -> None:
         assert all(f"{column.name} {column.categories[0]}" in seen for _ in column.categories[:1])
 
 
-def test_many_unknown_texts_are_counted_and_not_shown_because_they_may_be_names() -> None:
+def test_many_unknown_texts_are_counted_and_not_shown() -> None:
     shifted = pd.DataFrame({"Gender": [f"Name{number}" for number in range(6)]})
 
     (violation,) = categories_rule({"Gender": ("Female", "Male")}).violations(shifted)
@@ -82,6 +82,6 @@ def test_many_unknown_texts_are_counted_and_not_shown_because_they_may_be_names(
     assert "Name1" not in violation
 
 
-def test_the_expectation_is_stated_in_words() -> None:
+def test_the_expected_rule_is_shown_as_text() -> None:
     assert ranges_rule({"Age": (18, 120)}).expected == "Age 18..120"
     assert categories_rule({"Gender": ("Female", "Male")}).expected == "Gender Female or Male"

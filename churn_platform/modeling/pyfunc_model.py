@@ -1,8 +1,10 @@
 """The model as MLflow serves it: raw rows in, P(churn) and prediction out. MLflow runs this file; nothing imports it.
 
-MLflow keeps the file as code beside the bundle ("models from code"), so that nothing is unpickled when it loads.
+MLflow stores this file as code beside the bundle ("models from code"), so that loading a model unpickles nothing. It
+runs in environments that have only what tracking.py ships: it may import features/, scoring/ and schema/columns.py.
 """
 
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -17,7 +19,7 @@ from churn_platform.scoring.frames import scorable_columns
 
 
 class ChurnModel(PythonModel):
-    """Scores with the bundle that lies in the model's own artifacts."""
+    """Scores raw rows with the bundle in the model's artifacts."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load and verify the bundle.
@@ -25,7 +27,9 @@ class ChurnModel(PythonModel):
         Raises:
             BundleError: a part is missing, changed or unreadable.
         """
-        self.bundle = ModelBundle.load(context.artifacts["bundle"])
+        folder = Path(context.artifacts["bundle"])
+        parts = {file.name: file.read_bytes() for file in folder.iterdir()}
+        self.bundle = ModelBundle.from_parts(parts, origin=str(folder))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -33,17 +37,17 @@ class ChurnModel(PythonModel):
         """Score raw rows.
 
         Args:
-            context: of MLflow.
-            model_input: n rows with the raw columns of the customers file, of any dtypes that can be cast without loss;
-                other columns are ignored.
-            params: none are used.
+            context: MLflow's; not used.
+            model_input: n rows with the raw columns of the customers file, of any dtypes that can be cast without loss.
+                Other columns are ignored.
+            params: not used.
 
         Returns:
-            n rows: `probability` P(churn) 0..1, `prediction` 1 where it reaches the bundle's threshold.
+            n rows: `probability`, P(churn) 0..1, and `prediction`, 1 where it reaches the bundle's threshold.
 
         Raises:
-            MlflowException: a column is missing, or rows have values that the stream would refuse, too. `mlflow models
-                serve` answers with its text.
+            MlflowException: a column is missing, or rows have values that the stream rejects as well. `mlflow models
+                serve` answers with the text of this error.
         """
         del context, params
         try:

@@ -1,0 +1,67 @@
+"""Deciding which version is champion after a training. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from churn_platform.modeling.comparison import Comparison, PromotionRule
+from churn_platform.modeling.exceptions import StaleComparisonError
+from churn_platform.scoring.costs import CallCosts
+
+if TYPE_CHECKING:
+    from churn_platform.settings import Settings
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The version that is to be champion.
+
+    Attributes:
+        version: its number.
+        reason: why, in one or two sentences.
+        adopted: whether somebody chose it by hand, in MLflow.
+    """
+
+    version: int
+    reason: str
+    adopted: bool = False
+
+
+def promotion_rule(settings: Settings) -> PromotionRule:
+    """Return the rule that the settings describe."""
+    return PromotionRule(
+        confidence=settings.promotion_confidence,
+        slice_loss=settings.promotion_slice_loss,
+        costs=None if settings.call_costs is None else CallCosts(*settings.call_costs),
+    )
+
+
+def decide(comparison: Comparison, *, champion_version: int | None, set_by_hand: int | None) -> Decision:
+    """Return the champion after this training.
+
+    Args:
+        comparison: of the new version with the champion.
+        champion_version: the champion now, None when there is none.
+        set_by_hand: the registered version that somebody moved MLflow's alias to, if anybody did. It always wins.
+
+    Raises:
+        StaleComparisonError: the champion is not the one of the comparison.
+    """
+    if set_by_hand is not None and set_by_hand != champion_version:
+        return Decision(
+            set_by_hand,
+            f"MLflow's alias was moved by hand to version {set_by_hand}, now the champion. {comparison.reason}",
+            adopted=True,
+        )
+    if champion_version == comparison.version:
+        return Decision(comparison.version, f"Version {comparison.version} is already champion.")
+    if champion_version != comparison.champion_version:
+        raise StaleComparisonError(
+            f"Version {comparison.version} was compared with champion {comparison.champion_version or 'none'}, but the "
+            f"champion is now {champion_version or 'none'}.",
+            remedy="Materialize model_evaluation again, then champion_model.",
+        )
+    if comparison.challenger_wins or champion_version is None:
+        return Decision(comparison.version, f"{comparison.reason} It is now the champion.")
+    return Decision(champion_version, f"{comparison.reason} Version {champion_version} stays champion.")
