@@ -28,6 +28,7 @@ from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.exceptions import BrokerRefusedError, TopicMissingError
 from churn_platform.kafka.messages import offset_of
+from churn_platform.kafka.retries import retry_on
 
 REQUEST_SECONDS: Final = 10
 POLL_SECONDS: Final = 0.1
@@ -317,18 +318,14 @@ class Claims:
 
 
 def _watermarks(consumer: clients.DiagnosticConsumer, partition: TopicPartition) -> tuple[int, int]:
-    """Oldest offset and end. A topic that was created just now has no leader for a moment."""
-    deadline = time.monotonic() + REQUEST_SECONDS
-    while True:
-        try:
-            with translate_kafka_errors(consumer):
-                low, high = consumer.get_watermark_offsets(partition, REQUEST_SECONDS)
-        except KafkaException as error:
-            if error.args[0].code() not in _NOT_THERE_YET or time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_SECONDS)
-        else:
-            return low, high
+    """Return the oldest offset and the end. A topic that was created just now has no leader for a moment."""
+
+    def watermarks() -> tuple[int, int]:
+        with translate_kafka_errors(consumer):
+            low, high = consumer.get_watermark_offsets(partition, REQUEST_SECONDS)
+        return low, high
+
+    return retry_on(_NOT_THERE_YET, seconds=REQUEST_SECONDS)(watermarks)
 
 
 def _code_of(error: BaseException) -> int | None:

@@ -174,7 +174,7 @@ def _flush(producer: Producer, failures: Sequence[KafkaError], sent: int) -> Non
     unacknowledged = producer.flush(FLUSH_SECONDS)
     if failures or unacknowledged:
         first = failures[0] if failures else KafkaError(KafkaError._TIMED_OUT)
-        named = clients.named_error(producer, first)
+        named = clients.find_access_error(producer, first)
         raise SendError(
             f"{len(failures) + unacknowledged} of {sent} messages were not acknowledged by Kafka. "
             f"{first.str() if named is None else named.problem}",
