@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
@@ -25,15 +25,15 @@ from churn_platform.cli import app
 from churn_platform.commands.terminal import output
 from churn_platform.database import model_versions
 from churn_platform.environments.claims import Claims
-from churn_platform.kafka import clients, topics
+from churn_platform.kafka import clients
 from churn_platform.kafka.exceptions import BrokerRefusedError, BrokersUnreachableError, KafkaSettingsError
 from churn_platform.local.ports import ANY_FREE_PORTS, HOST
 from churn_platform.local.stack import Stack
 from churn_platform.operations import status
 from churn_platform.orchestration.resources import kafka as kafka_resource
 from churn_platform.settings import settings
-from churn_platform.stream import streaming_run
 from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.limits import DEFAULT_LIMITS
 from churn_platform_tests.kafka.secured import PASSWORDS, Authority, SecuredBroker, secured_broker
 from churn_platform_tests.orchestration.test_stream_sensors import Ticks
 from churn_platform_tests.stream.streams import Stream
@@ -127,11 +127,8 @@ def test_the_whole_stream_runs_on_a_secured_broker(user: User, broker: SecuredBr
 
 
 @pytest.mark.faults
-def test_a_refused_client_tries_again_a_few_times_and_not_without_pause(
-    user: User, broker: SecuredBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(topics, "REQUEST_SECONDS", 5)
-    user.sets(broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret"))  # noqa: S106  a wrong one
+def test_a_refused_client_tries_again_a_few_times_and_not_without_pause(user: User, broker: SecuredBroker) -> None:
+    user.sets(broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret", KAFKA_REQUEST_SECONDS="5"))  # noqa: S106  a wrong one
     before = broker.refusals()  # first of the refusals: the clients of the others may still be calling
 
     user.churn("produce", "--count", "5")
@@ -212,11 +209,9 @@ IN_EVERY_TEST = "wrong password"
     ],
 )
 def test_a_refusal_names_brokers_user_cause_and_setting_and_never_the_password(
-    user: User, broker: SecuredBroker, refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    user: User, broker: SecuredBroker, refusal: Refusal, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(topics, "REQUEST_SECONDS", 3)
-    monkeypatch.setattr(streaming_run, "GIVE_UP_SECONDS", 0)  # brokers that are away may come back, others never do
-    user.sets(broker.environment(**refusal.changes(broker, tmp_path)))
+    user.sets({**broker.environment(**refusal.changes(broker, tmp_path)), "KAFKA_REQUEST_SECONDS": "3"})
 
     with pytest.raises(refusal.error) as of_the_run:
         _run(user)
@@ -235,7 +230,8 @@ def test_a_refusal_names_brokers_user_cause_and_setting_and_never_the_password(
 
 
 def _run(user: User) -> None:
-    stream = Stream(StreamConfig.from_settings(settings()))
+    impatient = replace(DEFAULT_LIMITS, give_up_seconds=0)  # brokers that are away may come back, others never do
+    stream = Stream(StreamConfig.from_settings(settings()), impatient)
     stream.connection = psycopg.connect(user.database, autocommit=True)
     with stream.connection:
         stream.materialize(stream.plan())
@@ -379,8 +375,7 @@ def test_status_of_a_user_without_rights_on_the_group_shows_the_rest_and_names_t
 
 
 @pytest.mark.faults
-def test_a_broker_that_hangs_up_is_not_called_without_pause(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "REQUEST_SECONDS", 5)
+def test_a_broker_that_hangs_up_is_not_called_without_pause(user: User) -> None:
     calls = itertools.count()
 
     def hang_up(listener: socket.socket) -> None:
@@ -393,7 +388,7 @@ def test_a_broker_that_hangs_up_is_not_called_without_pause(user: User, monkeypa
 
     with socket.create_server((HOST, 0)) as listener:
         threading.Thread(target=hang_up, args=(listener,), daemon=True).start()
-        user.sets({"KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{listener.getsockname()[1]}"})
+        user.sets({"KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{listener.getsockname()[1]}", "KAFKA_REQUEST_SECONDS": "5"})
 
         said = user.churn("produce", "--count", "5")
         listener.shutdown(socket.SHUT_RDWR)

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 
 from churn_platform.database import ledger, model_versions
 from churn_platform.environments import created_topics
-from churn_platform.kafka import topics
+from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_all
 from churn_platform.orchestration.partitions import batch_key
 from churn_platform.positions import backlog
@@ -25,6 +25,7 @@ from churn_platform.settings import settings
 from churn_platform.stream import faults, runs
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.faults import FaultPoint
+from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
 from churn_platform.stream.run_session import RunSession
 from churn_platform_tests.waiting import wait_until
 
@@ -69,9 +70,14 @@ def with_changes(
 
 @dataclass
 class Stream:
-    """One stream on the real servers. As a context manager it closes its connection."""
+    """One stream on the real servers. As a context manager it closes its connection.
+
+    Its runs have these limits, and publish with a producer that `make_producer` creates.
+    """
 
     config: StreamConfig
+    limits: Limits = DEFAULT_LIMITS
+    make_producer: clients.ProducerFactory = clients.producer
     connection: psycopg.Connection = field(init=False)
     admin: AdminClient = field(init=False)
     log: list[str] = field(default_factory=list)
@@ -108,7 +114,13 @@ class Stream:
         session.open()
         try:
             return runs.materialize(
-                with_changes(self.config, **changes), keys, run_id=run_id, log=self.log.append, confirm=session.confirm
+                with_changes(self.config, **changes),
+                keys,
+                run_id=run_id,
+                log=self.log.append,
+                confirm=session.confirm,
+                limits=self.limits,
+                make_producer=self.make_producer,
             )
         finally:
             session.close()
@@ -152,10 +164,8 @@ class Stream:
                 raise Killed(point)
 
         self.send(events)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(faults, "hook", kill)
-            with pytest.raises(Killed):
-                self.materialize(key, linger=1.0)  # long enough for all of them to come into that one commit
+        with faults.installed(kill), pytest.raises(Killed):
+            self.materialize(key, linger=1.0)  # long enough for all of them to be in that one commit
         wait_until(lambda: not ledger.streaming_sessions(self.connection))
 
     def add_partition(self) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,9 +18,8 @@ from churn_platform.kafka import topics
 from churn_platform.kafka.clients import DiagnosticProducer
 from churn_platform.kafka.exceptions import RangeLostError, TopicMissingError
 from churn_platform.operations.extracts import read_published
-from churn_platform.stream import batch_loop, publisher
-from churn_platform.stream.batch_loop import Ending
 from churn_platform.stream.exceptions import NoChampionError, ReplayError, UnknownBatchError
+from churn_platform.stream.result import Ending
 from churn_platform_tests.scoring.bundles import small_bundle
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
@@ -466,9 +466,8 @@ def test_a_silent_session_is_ended_by_postgres_and_so_gives_up_the_lock(stream: 
             frozen.execute("select 1")
 
 
-def test_a_quiet_stream_keeps_its_lease(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_loop, "LEASE_SECONDS", 2)
-    monkeypatch.setattr(batch_loop, "HEARTBEAT_SECONDS", 0.2)
+def test_a_quiet_stream_keeps_its_lease(stream: Stream) -> None:
+    stream.limits = replace(stream.limits, lease_seconds=2, heartbeat_seconds=0.2)
     running = stream.start(key := stream.plan(), idle_seconds=5)
     running.join()
 
@@ -616,34 +615,31 @@ def test_a_topic_that_does_not_exist_is_named(stream: Stream) -> None:
         topics.describe(stream.admin, "nowhere")
 
 
-def test_a_commit_of_large_events_ends_at_its_bytes(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_loop, "COMMIT_BYTES", 1_000_000)
+def test_a_commit_of_large_events_ends_at_its_bytes(stream: Stream) -> None:
+    stream.limits = replace(stream.limits, commit_bytes=1_000_000)
     stream.send([event(number, note="x" * 1_000) for number in range(5_000)])
 
-    batch = stream.stream(linger=3.0)  # long enough for all of them to come into one commit
+    batch = stream.stream(linger=3.0)  # long enough for all of them to be in one commit
 
     assert batch.events == 5_000
     assert batch.commits >= 2
 
 
-def test_a_call_to_kafka_that_never_returns_is_given_up_and_what_it_carried_is_published_once(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publisher, "KAFKA_SECONDS", 5)
-    monkeypatch.setattr(publisher, "GRACE_SECONDS", 0)
-    send_offsets, calls = DiagnosticProducer.send_offsets_to_transaction, itertools.count()
-    remembered = threading.Event()
+def test_a_call_to_kafka_that_never_returns_is_given_up_and_its_predictions_are_published_once(stream: Stream) -> None:
+    calls, returned = itertools.count(), threading.Event()
 
-    def forget_the_first(producer: DiagnosticProducer, *arguments: Any) -> None:
-        if next(calls) == 0:
-            remembered.wait()  # as librdkafka does when its coordinator goes at the wrong moment, but for ever
-        send_offsets(producer, *arguments)
+    class ForgetfulProducer(DiagnosticProducer):
+        def send_offsets_to_transaction(self, *arguments: Any) -> None:
+            if next(calls) == 0:
+                returned.wait()  # as librdkafka does when its coordinator goes away at the wrong moment, but forever
+            super().send_offsets_to_transaction(*arguments)
 
-    monkeypatch.setattr(DiagnosticProducer, "send_offsets_to_transaction", forget_the_first)
+    stream.make_producer = ForgetfulProducer
+    stream.limits = replace(stream.limits, kafka_seconds=5, kafka_grace_seconds=0)
     stream.send([event(number) for number in range(30)])
 
     batch = stream.stream()
-    remembered.set()
+    returned.set()
     wait_until(lambda: not any(thread.name == "publisher" for thread in threading.enumerate()))
 
     assert batch.predictions == 30

@@ -42,13 +42,13 @@ class Running:
         )
 
     def __enter__(self) -> "Running":
-        faults.hook = self._hook
+        faults.install(self._hook)
         self._thread.start()
         assert self.reached.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
-        faults.hook = None
+        faults.install(None)
         self._thread.join(120)
         assert not self._thread.is_alive()
 
