@@ -428,7 +428,7 @@ class Stack:
             EnvironmentGuard(connection, clients.admin(config.kafka.client), config) as guard,
         ):
             if "postgres" in self._yours:
-                guard.require_alone()
+                guard.require_exclusive_use()
             if claim:
                 guard.claim()
             else:

@@ -290,12 +290,12 @@ def test_what_is_no_claim_in_the_topic_is_passed_over(stream: Stream) -> None:
 def test_one_at_work_on_the_same_database_is_named_until_it_has_been_silent_for_long(stream: Stream) -> None:
     with EnvironmentGuard(stream.connection, stream.admin, stream.config) as guard:
         environments.note(stream.connection, stream.config.environment)
-        guard.require_alone()
+        guard.require_exclusive_use()
         environments.note(stream.connection, "another machine:/srv/churn")
         with pytest.raises(EnvironmentConflictError, match="'another machine:/srv/churn' works on the database 'test_"):
-            guard.require_alone()
+            guard.require_exclusive_use()
         stream.connection.execute("update environments set seen = now() - interval '2 minutes'")
-        guard.require_alone()
+        guard.require_exclusive_use()
 
 
 def test_a_live_run_without_a_sensor_is_named_by_its_session(stream: Stream) -> None:
@@ -306,4 +306,4 @@ def test_a_live_run_without_a_sensor_is_named_by_its_session(stream: Stream) -> 
         ledger.lock_stream(live, stream.config.events_topic)
 
         with pytest.raises(EnvironmentConflictError, match="the session 'churn stream run-1' streams 'events-"):
-            guard.require_alone()
+            guard.require_exclusive_use()
