@@ -56,7 +56,7 @@ def holder(config: StreamConfig, stream: Stream) -> str:
         return found.environment
 
 
-def test_an_environment_is_refused_no_topic_of_its_own(stream: Stream) -> None:
+def test_an_environment_may_use_its_own_topics(stream: Stream) -> None:
     first = claim(stream)
 
     stream.send([event(number) for number in range(9)])
@@ -120,7 +120,7 @@ def test_two_environments_may_read_one_events_topic(stream: Stream, other: Strea
     assert len(stream.published_ids()) == 9
 
 
-def test_a_topic_that_was_deleted_and_created_again_is_nobodys(stream: Stream, other: Stream) -> None:
+def test_a_topic_that_was_deleted_and_recreated_has_no_owner(stream: Stream, other: Stream) -> None:
     claim(stream)
     name = stream.config.predictions_topic
     stream.admin.delete_topics([name])[name].result()
@@ -265,7 +265,7 @@ def test_published_offsets_of_another_environment_are_refused_where_the_claims_t
         claim(other, claims_topic="claims-that-were-deleted", predictions_topic="another-topic")
 
 
-def test_a_claims_topic_that_forgets_is_refused(stream: Stream) -> None:
+def test_a_claims_topic_that_deletes_records_is_refused(stream: Stream) -> None:
     name = f"forgetful-{stream.config.kafka.group}"
     stream.admin.create_topics([NewTopic(name, 1)])[name].result()
     wait_until(lambda: name in stream.admin.list_topics(timeout=10).topics)
@@ -274,7 +274,7 @@ def test_a_claims_topic_that_forgets_is_refused(stream: Stream) -> None:
         claim(stream, claims_topic=name)
 
 
-def test_what_is_no_claim_in_the_topic_is_passed_over(stream: Stream) -> None:
+def test_records_that_are_not_claims_are_ignored(stream: Stream) -> None:
     claim(stream)
     producer = Producer(stream.config.kafka.client)
     for key, value in ((b"theirs", b"not JSON"), (None, b"{}"), (b"theirs", b"{}")):
@@ -287,7 +287,7 @@ def test_what_is_no_claim_in_the_topic_is_passed_over(stream: Stream) -> None:
 # Processes of another name on the same database, at work.
 
 
-def test_one_at_work_on_the_same_database_is_named_until_it_has_been_silent_for_long(stream: Stream) -> None:
+def test_another_environment_on_the_same_database_is_named_until_it_has_been_silent(stream: Stream) -> None:
     with EnvironmentGuard(stream.connection, stream.admin, stream.config) as guard:
         environments.note(stream.connection, stream.config.environment)
         guard.require_exclusive_use()

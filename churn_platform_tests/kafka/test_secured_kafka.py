@@ -265,7 +265,7 @@ def test_status_says_why_the_users_kafka_does_not_answer(
 
 
 @pytest.mark.faults
-def test_a_user_without_the_right_to_see_topics_is_told_which_rights_it_takes(
+def test_a_user_without_the_right_to_describe_topics_is_told_which_rights_are_needed(
     user: User, broker: SecuredBroker
 ) -> None:
     user.sets(broker.environment("intruder"))
@@ -328,7 +328,7 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
         assert stream.published_ids() == stream.table_ids()
 
 
-def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_make_it_and_writes_nothing(
+def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_create_it_and_writes_nothing(
     user: User, broker: SecuredBroker
 ) -> None:
     user.sets({**broker.environment(), "CLAIMS_TOPIC": f"claims-of-nobody-{next(_number)}"})

@@ -203,7 +203,7 @@ def test_an_accepted_truncation_goes_on_at_the_position_and_is_recorded(stream: 
     assert [law.name for law in verification.verify(stream.config) if not law.holds] == []
 
 
-def test_records_that_retention_deleted_are_no_truncation(stream: Stream) -> None:
+def test_records_that_retention_deleted_are_not_a_truncation(stream: Stream) -> None:
     send_one_by_one(stream, range(5))
     stream.stream()
     delete_before(stream, 5)

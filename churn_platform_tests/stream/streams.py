@@ -175,7 +175,7 @@ class Stream:
             future.result()
         wait_until(lambda: len(topics.describe(self.admin, topic).partitions) == 4)
 
-    def make_topic_anew(self) -> None:
+    def recreate_topic(self) -> None:
         """Delete the events topic and create another of the same name."""
         for future in self.admin.delete_topics([self.config.events_topic]).values():
             future.result()
