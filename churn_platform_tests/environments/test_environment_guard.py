@@ -14,13 +14,12 @@ from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # re-e
 from churn_platform.database import environments, ledger
 from churn_platform.environments.claims import Claims, Kind
 from churn_platform.environments.environment_guard import EnvironmentGuard
-from churn_platform.environments.exceptions import EnvironmentConflictError
+from churn_platform.environments.exceptions import ClaimsError, EnvironmentConflictError
 from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import topics
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.stack import Stack
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.exceptions import StreamError
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, register_champion, with_changes
 from churn_platform_tests.waiting import wait_until
@@ -94,7 +93,8 @@ def test_either_of_topic_and_group_is_refused_alone_before_anything_was_publishe
     stream: Stream, other: Stream, own: str
 ) -> None:
     claim(stream)
-    changes = {own: f"{getattr(other.config, own)}-of-the-second"}
+    names = {"group": other.config.kafka.group, "predictions_topic": other.config.predictions_topic}
+    changes = {own: f"{names[own]}-of-the-second"}
 
     with pytest.raises(EnvironmentConflictError) as refused:
         other.stream(**changes)
@@ -182,7 +182,10 @@ def test_a_database_is_refused_to_another_kafka_topic_and_group(stream: Stream) 
     for changes, problem in (
         ({"predictions_topic": "another"}, "to the topic 'predictions-.*, not 'another'"),
         ({"group": "another"}, "as the consumer group 'group-.*, not 'another'"),
-        ({"claims_topic": "claims-of-another-kafka"}, "to another Kafka than KAFKA_BOOTSTRAP_SERVERS names"),
+        (
+            {"claims_topic": "claims-of-another-kafka"},
+            "to another Kafka than the one that KAFKA_BOOTSTRAP_",
+        ),
     ):
         with pytest.raises(EnvironmentConflictError, match=f"The database 'test_.*' publishes {problem}"):
             stream.stream(**changes)
@@ -270,7 +273,7 @@ def test_a_claims_topic_that_deletes_records_is_refused(stream: Stream) -> None:
     stream.admin.create_topics([NewTopic(name, 1)])[name].result()
     wait_until(lambda: name in stream.admin.list_topics(timeout=10).topics)
 
-    with pytest.raises(StreamError, match=r"has cleanup\.policy=delete, expected compact"):
+    with pytest.raises(ClaimsError, match=r"has cleanup\.policy=delete, expected compact"):
         claim(stream, claims_topic=name)
 
 
