@@ -1,4 +1,4 @@
-"""Two environments on one Kafka: what one publishes to, the other is refused, whether the first one runs or not."""
+"""Two environments on one Kafka: neither may publish where the other does, whether that one runs or not."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def other(stream: Stream, stack: Stack, template_database: str, bundle_uri: str)
 
 
 def claim(stream: Stream, **changes: Any) -> str:
-    """Claim what this environment writes to; its id."""
+    """Claim what this environment writes to, and return its id."""
     with EnvironmentGuard(stream.connection, stream.admin, with_changes(stream.config, **changes)) as guard:
         return guard.claim()
 
@@ -47,7 +47,7 @@ def take_over(stream: Stream, *, silent_seconds: float = 0) -> None:
 
 
 def holder(config: StreamConfig, stream: Stream) -> str:
-    """Id of the environment that has the predictions topic."""
+    """Return the id of the environment that owns the predictions topic."""
     with Claims(stream.admin, config) as claims:
         claims.read()
         found = claims.holder(Kind.TOPIC, topics.describe(stream.admin, config.predictions_topic).topic_id)

@@ -1,4 +1,4 @@
-"""Brokers that want TLS, a password, a certificate or rights: the whole way through, and what a refusal looks like."""
+"""Brokers that require TLS, a password, a certificate or rights: a whole stream, and the errors of refusals."""
 
 import gc
 import itertools
@@ -53,23 +53,23 @@ def broker(local_folder: Path) -> Iterator[SecuredBroker]:
 
 @dataclass
 class User:
-    """Somebody who has set the settings of this process, with a database and topics of their own."""
+    """A user who has set the settings of this process, with a database and topics of their own."""
 
     database: str
     monkeypatch: pytest.MonkeyPatch
 
     def sets(self, environment: dict[str, str]) -> None:
-        """Set settings, as if this process had begun with them."""
+        """Set settings, as if this process had started with them."""
         for name, value in environment.items():
             self.monkeypatch.setenv(name, value)
         settings.cache_clear()
 
     def stream(self) -> Stream:
-        """The stream that the settings describe."""
+        """Return the stream that the settings describe."""
         return Stream(StreamConfig.from_settings(settings()))
 
     def churn(self, *arguments: str) -> str:
-        """What the command prints to both streams."""
+        """Return what the command prints to both streams."""
         outcome = CliRunner(env={"COLUMNS": "2000"}).invoke(app, arguments)
         return outcome.output
 
@@ -138,7 +138,7 @@ def test_a_refused_client_tries_again_a_few_times_and_not_without_pause(user: Us
 
 @dataclass(frozen=True)
 class Refusal:
-    """Settings that do not work, the error that they end in, and words that it must have."""
+    """Settings that do not work, the error that they cause, and words that it must contain."""
 
     changes: Callable[[SecuredBroker, Path], dict[str, str]]
     error: type[Exception]
@@ -280,7 +280,7 @@ def test_a_user_without_the_right_to_describe_topics_is_told_which_rights_are_ne
 
 
 def _grant(config: StreamConfig, *rights: tuple[ResourceType, str, AclOperation]) -> None:
-    """Rights for the intruder."""
+    """Grant rights to the intruder."""
     admin = clients.admin(config.kafka.client)
     granted = admin.create_acls(
         [

@@ -1,4 +1,4 @@
-"""What the archive leaves to the stream: no replay, and nothing that was still to be published."""
+"""Archived batches cannot be replayed, and batches that are not published are not archived."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

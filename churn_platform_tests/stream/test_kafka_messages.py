@@ -1,4 +1,4 @@
-"""Messages as Kafka really delivers them: every one becomes a prediction or a dead letter that a person understands."""
+"""Messages as Kafka really delivers them: each becomes a prediction, or a dead letter with a clear reason."""
 
 import itertools
 import json
