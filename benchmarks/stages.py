@@ -31,7 +31,9 @@ from churn_platform.scoring.booster import predict
 from churn_platform.settings import settings
 from churn_platform.stream.commit import Source, prediction_rows, write_rows
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.publisher import Publication, Publisher, messages_of, prediction_frame
+from churn_platform.stream.prediction_messages import messages_of, prediction_frame
+from churn_platform.stream.publisher import Publication, Publisher
+from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.scoring import Champion, load_champion, score
 
 T = TypeVar("T")
@@ -165,16 +167,17 @@ class Stages:
 
     def _published(self, scored: Sequence[Any]) -> float:
         """Events a second from the second commit on: before the first the producer makes itself known to Kafka."""
-        publisher = Publisher(self._config, "benchmark")
+        run = RunContext(config=self._config, batch=BATCH, run_id="benchmark", log=lambda _: None)
+        publisher = Publisher(run, "benchmark")
         publisher.warm_up()
         publisher.begin(self._topic, dict.fromkeys(self._ends, 0))
-        publisher.put(Publication(BATCH, scored[0], {0: 1}))
+        publisher.publish(Publication(BATCH, scored[0], {0: 1}))
         while not publisher.published:
             publisher.check()
             time.sleep(0.001)
         began = time.perf_counter()
         for number, each in enumerate(scored[1:], start=2):
-            publisher.put(Publication(BATCH, each, {0: number}))
+            publisher.publish(Publication(BATCH, each, {0: number}))
         publisher.finish(lambda: None, every=60)
         return sum(map(len, scored[1:])) / (time.perf_counter() - began)
 

@@ -186,6 +186,12 @@ class Settings(BaseSettings):
         None, description="Client certificate file, for mutual TLS."
     )
     kafka_ssl_key_location: ProjectPath | None = Field(None, description="Client key file, for mutual TLS.")
+    kafka_request_seconds: float | None = Field(
+        None,
+        ge=1,
+        le=50,  # librdkafka wants it below the time-out of a transaction, 60 s
+        description="Time-out of a request to the brokers. Unset: 10 s for requests about topics, 60 s for others.",
+    )
 
     # Topics
     events_topic: TopicName = Field("customer-events", description="Topic that customer events are read from.")
@@ -405,6 +411,7 @@ class Settings(BaseSettings):
     @property
     def kafka_client(self) -> dict[str, str | int | float | bool]:
         """librdkafka settings that every client of ours shares: brokers, security, and a log of warnings and worse."""
+        seconds = self.kafka_request_seconds
         given = {
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.kafka_security_protocol,
@@ -419,6 +426,7 @@ class Settings(BaseSettings):
             "log_level": 4,
             **RECONNECTING,
             **{name: str(value) for name, value in given.items() if value is not None},
+            **({} if seconds is None else {"socket.timeout.ms": round(seconds * 1000)}),
         }
 
 

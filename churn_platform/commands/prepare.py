@@ -61,7 +61,7 @@ def prepare(
             connect(owner_dsn, autocommit=True, application_name="churn prepare") as connection,
             EnvironmentGuard(connection, admin, config) as guard,
         ):
-            guard.require_alone()
+            guard.require_exclusive_use()
             guard.check()
             progress("Applying migrations")
             made = {"migrations": migrations.upgrade(owner_dsn)}

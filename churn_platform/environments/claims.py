@@ -1,12 +1,12 @@
-"""The claims topic: which environment has what in a Kafka for itself. It is kept where every environment sees it.
+"""The claims topic: which environment owns what in a Kafka cluster. It is kept where every environment sees it.
 
-One compacted topic with one partition for all environments of a Kafka. A record says that an environment claims a
-predictions topic (by Kafka's id of it) or a consumer group, or that it reads an events topic, which several may. A
-tombstone withdraws it. Of two claims of one thing the one at the lower offset counts, so that two environments that
-start at the same moment agree on who was first. An environment writes each of its records once and never renews it:
-compaction keeps the last record of a key, and a renewed one would come after another's.
+It is one compacted topic with one partition, for all environments of a Kafka cluster. A record states that an
+environment claims a predictions topic (by Kafka's topic id) or a consumer group, or that it reads an events topic,
+which several may. A tombstone withdraws a claim. Of two claims of one resource, the one at the lower offset counts, so
+two environments that start at the same moment agree on who was first. An environment writes each of its records once
+and never renews it: compaction keeps the last record of a key, so a renewed claim would come after another's.
 
-Offsets committed to a consumer group would need no topic, but Kafka forgets them after seven days without a member.
+Offsets committed to a consumer group would need no topic, but Kafka deletes them after seven days without a member.
 """
 
 import logging
@@ -28,6 +28,7 @@ from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.exceptions import BrokerRefusedError, TopicMissingError
 from churn_platform.kafka.messages import offset_of
+from churn_platform.kafka.retries import retry_on
 
 REQUEST_SECONDS: Final = 10
 POLL_SECONDS: Final = 0.1
@@ -59,7 +60,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> bytes:
-        """Key of the record: one for each environment and thing."""
+        """Key of the record: one for each environment and resource."""
         return msgspec.json.encode([self.kind, self.resource, self.environment])
 
 
@@ -68,14 +69,14 @@ _decode: Final = msgspec.json.Decoder(Claim).decode
 
 @dataclass(frozen=True)
 class Resource:
-    """Something to claim."""
+    """Something that can be claimed."""
 
     kind: Kind
     resource: str
     name: str
 
     def claim(self, environment: str, environment_name: str) -> Claim:
-        """The record by which an environment claims it now."""
+        """Return the record with which an environment claims it now."""
         return Claim(
             kind=self.kind,
             resource=self.resource,
@@ -87,14 +88,14 @@ class Resource:
 
 
 class Claims:
-    """The claims topic of one Kafka. As a context manager it closes its consumer."""
+    """The claims topic of one Kafka cluster. As a context manager it closes its consumer."""
 
     def __init__(self, admin: AdminClient, config: EnvironmentConfig) -> None:
-        """Name the topic; nothing is asked yet.
+        """Describe the topic; nothing is requested yet.
 
         Args:
             admin: of the brokers.
-            config: names the topic, and how the brokers are reached.
+            config: has the topic's name and the brokers.
         """
         self._admin = admin
         self._config = config
@@ -120,13 +121,13 @@ class Claims:
 
     @property
     def topic_id(self) -> str | None:
-        """Kafka's id of the topic; None where there is no such topic, or it was not read yet."""
+        """Kafka's id of the topic; None where it does not exist, or was not read yet."""
         return None if self._topic is None else self._topic.topic_id
 
     # Reading
 
     def read(self) -> None:
-        """Read what was written since the last time. Without the topic there are no claims.
+        """Read what was written since the last call. Without the topic there are no claims.
 
         Raises:
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
@@ -147,7 +148,7 @@ class Claims:
             try:
                 self._read_up_to(high, consumer)
             finally:
-                consumer.unassign()  # an assigned partition is fetched from, whether anybody reads or not
+                consumer.unassign()  # an assigned partition is fetched even when nobody reads
 
     def _find(self) -> bool:
         try:
@@ -175,11 +176,11 @@ class Claims:
             self._consumer = clients.consumer(
                 {
                     **self._config.kafka.client,
-                    "group.id": self._config.kafka.group,  # the client wants one; nothing is committed
+                    "group.id": self._config.kafka.group,  # required by the client; nothing is committed
                     "enable.auto.commit": False,
                     "enable.auto.offset.store": False,
                     "enable.partition.eof": True,
-                    "auto.offset.reset": "earliest",  # compaction may delete the first records meanwhile
+                    "auto.offset.reset": "earliest",  # compaction may delete the first records in the meantime
                     "fetch.wait.max.ms": 10,
                 }
             )
@@ -202,46 +203,46 @@ class Claims:
             if error is not None:
                 self._position = max(self._position, offset_of(message))
             else:
-                self._take(message)
+                self._apply(message)
                 self._position = offset_of(message) + 1
 
-    def _take(self, message: Message) -> None:
+    def _apply(self, message: Message) -> None:
         key, value = message.key(), message.value()
         if key is None:
-            _log.warning("%s@%s has no key and is no claim.", self._config.claims_topic, message.offset())
+            _log.warning("%s@%s has no key, so it is not a claim.", self._config.claims_topic, message.offset())
         elif value is None:
             self._known.pop(bytes(key), None)
         else:
             try:
                 claim = _decode(value)
             except msgspec.DecodeError as error:
-                _log.warning("%s@%s is no claim: %s", self._config.claims_topic, message.offset(), error)
+                _log.warning("%s@%s is not a claim: %s", self._config.claims_topic, message.offset(), error)
                 return
             self._known[claim.key] = (offset_of(message), claim)
 
     def of(self, environment: str) -> list[Claim]:
-        """What an environment has written, whether it counts or not."""
+        """Return the claims of an environment, whether they count or not."""
         return [claim for _, claim in self._known.values() if claim.environment == environment]
 
     def all_of(self, kind: Kind, resource: str) -> list[Claim]:
-        """The claims of one thing, the one that counts first."""
+        """Return the claims of one resource; the one that counts comes first."""
         found = [(at, claim) for at, claim in self._known.values() if (claim.kind, claim.resource) == (kind, resource)]
         return [claim for _, claim in sorted(found, key=lambda each: each[0])]
 
     def holder(self, kind: Kind, resource: str) -> Claim | None:
-        """The claim that counts, if there is one."""
+        """Return the claim that counts, if there is one."""
         return next(iter(self.all_of(kind, resource)), None)
 
     # Writing
 
     def create_topic(self) -> None:
-        """Create the topic where it does not exist, and make sure that Kafka keeps what is written to it.
+        """Create the topic if it does not exist, and make sure that Kafka keeps what is written to it.
 
-        It is not recorded as the platform's own: other environments need it when this one is deleted.
+        It is not recorded as created by the platform: other environments still need it when this one is deleted.
 
         Raises:
-            BrokerRefusedError: it may not be created.
-            ClaimsError: it is there, but deletes old records.
+            BrokerRefusedError: this client may not create it.
+            ClaimsError: it exists, but deletes old records.
         """
         if self._topic is not None or self._find():
             self._require_compaction()
@@ -265,7 +266,7 @@ class Claims:
         self._topic = topics.describe_new(self._admin, name)
 
     def _require_compaction(self) -> None:
-        """Refuse a topic that deletes old records, and claims with them. Without DescribeConfigs nobody can tell."""
+        """Refuse a topic that deletes old records. Without the right DescribeConfigs this cannot be checked."""
         asked = ConfigResource(ResourceType.TOPIC, self._config.claims_topic)
         try:
             found = self._admin.describe_configs([asked], request_timeout=REQUEST_SECONDS)[asked].result()
@@ -277,23 +278,23 @@ class Claims:
         if policy != "compact":
             raise ClaimsError(
                 f"The topic {self._config.claims_topic!r} (CLAIMS_TOPIC) has cleanup.policy={policy}, expected "
-                f"compact: Kafka would delete what environments claim.",
+                f"compact: Kafka would delete the claims of environments.",
                 remedy=f"Set it: kafka-configs.sh --alter --entity-type topics --entity-name "
                 f"{self._config.claims_topic} --add-config cleanup.policy=compact.",
             )
 
     def write(self, claims: Iterable[Claim] = (), *, withdrawn: Iterable[Claim] = ()) -> None:
-        """Write claims and withdrawals in this order, and wait until Kafka has them.
+        """Write claims, then withdrawals, and wait until Kafka has acknowledged them.
 
         Raises:
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
-            ClaimsError: Kafka did not take them.
+            ClaimsError: Kafka did not accept them.
         """
         records: list[tuple[bytes, bytes | None]] = [(claim.key, msgspec.json.encode(claim)) for claim in claims]
         records += [(claim.key, None) for claim in withdrawn]
         if not records:
             return
-        # All of them go in one request, or another environment's could come between them.
+        # All of them are sent in one request, so that no record of another environment comes between them.
         settings: Mapping[str, clients.Setting] = {
             **self._config.kafka.client,
             "acks": "all",
@@ -317,18 +318,14 @@ class Claims:
 
 
 def _watermarks(consumer: clients.DiagnosticConsumer, partition: TopicPartition) -> tuple[int, int]:
-    """Oldest offset and end. A topic that was created just now has no leader for a moment."""
-    deadline = time.monotonic() + REQUEST_SECONDS
-    while True:
-        try:
-            with translate_kafka_errors(consumer):
-                low, high = consumer.get_watermark_offsets(partition, REQUEST_SECONDS)
-        except KafkaException as error:
-            if error.args[0].code() not in _NOT_THERE_YET or time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_SECONDS)
-        else:
-            return low, high
+    """Return the oldest offset and the end. A topic that was created just now has no leader for a moment."""
+
+    def watermarks() -> tuple[int, int]:
+        with translate_kafka_errors(consumer):
+            low, high = consumer.get_watermark_offsets(partition, REQUEST_SECONDS)
+        return low, high
+
+    return retry_on(_NOT_THERE_YET, seconds=REQUEST_SECONDS)(watermarks)
 
 
 def _code_of(error: BaseException) -> int | None:

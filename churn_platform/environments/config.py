@@ -1,4 +1,4 @@
-"""What an environment is configured with: its Kafka, its database and its topics."""
+"""Configuration of an environment: its Kafka, its database and its topics."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,9 +7,9 @@ from typing import Final
 from churn_platform.kafka.config import KafkaConfig
 from churn_platform.settings import Settings
 
-# Clocks of producers run ahead: an event may be this much later than the longest life of the batch that holds it.
+# Producers' clocks may be ahead. An event may be this much later than the longest life of the batch that holds it.
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-# Which part of the topic a run streams. There is one part, the whole topic.
+# The part of the topic that a run streams. There is only one part, the whole topic.
 LANE: Final = "0"
 
 
@@ -20,8 +20,8 @@ class EnvironmentConfig:
     Attributes:
         kafka: the brokers, the consumer group, and how topics are created.
         dsn: connection string of the database.
-        environment: the name that people call it. It is identified by an id in its database: see environment_guard.
-        start: where a topic never seen is read from: earliest, latest, or an ISO 8601 timestamp.
+        environment: its name, for people. An id in its database identifies it: see environment_guard.
+        start: where a new topic is read from: earliest, latest, or an ISO 8601 timestamp.
         epoch: earliest event time that is accepted.
     """
 

@@ -1,4 +1,4 @@
-"""Creation of the platform's topics, and the record of those that it created: only they may be deleted by it."""
+"""Creation of the platform's topics, and the record of those that it created: it may delete only these."""
 
 import psycopg
 from confluent_kafka.admin import AdminClient
@@ -11,14 +11,14 @@ from churn_platform.kafka import topics
 
 
 def create_missing(admin: AdminClient, config: EnvironmentConfig, *names: str) -> list[str]:
-    """Create topics where they do not exist, and record that they are the platform's own.
+    """Create topics that do not exist, and record that the platform created them.
 
-    Topics that exist are left as they are, and neither a right to create any nor the database is needed then.
+    Topics that exist are left as they are. If all of them exist, no right to create topics and no database is needed.
 
     Args:
         admin: of the brokers.
         config: how many partitions and replicas a new topic has, and where it is recorded.
-        names: of the topics; without one, those of the events and of the predictions.
+        names: of the topics; if there are none, the events and predictions topics.
 
     Returns:
         Names of the topics created.

@@ -1,11 +1,11 @@
-"""The guard between environments: what one publishes to, no other one does.
+"""The guard between environments: it keeps two environments from writing to the same place.
 
-An environment is a database, known by a random id that is stored in it. Several may read one events topic. A
-predictions topic, a consumer group with its transactional id, and a database belong to one. Who has what is recorded in
-the claims topic, so it holds while the other environment is stopped, and before anything was published. The database
-records in turn where its predictions go.
+An environment is a database, identified by a random id that is stored in it. Several environments may read one events
+topic. A predictions topic, a consumer group with its transactional id, and a database belong to one environment. The
+claims topic records the owners, so a claim also holds while its environment is stopped, and before it has published
+anything. The database records in turn where its predictions go.
 
-Every process that writes asks here first: streaming runs, the sensor, `churn up`, `churn prepare`.
+Every process that writes checks this first: streaming runs, the sensor, `churn up`, `churn prepare`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,18 +30,18 @@ from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.kafka.reading import make_consumer
 
 ANSWER_SECONDS: Final = 10
-# Taken while claims are written: two processes of one environment would write each of them twice otherwise.
+# Held while claims are written. Otherwise two processes of one environment could write each claim twice.
 _LOCK: Final = "select pg_advisory_xact_lock(hashtextextended('claims of the environment', 0))"
 EXCLUSIVE: Final = (Kind.GROUP, Kind.TOPIC)
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Something that this environment would write to and that belongs to another one.
+    """Something that this environment would write to, although it belongs to another one.
 
     Attributes:
-        problem: a sentence that names it, and whose it is.
-        holder: id of the other environment; the database's name, where the database is what is shared.
+        problem: a sentence that names it and its owner.
+        holder: id of the other environment; where the database itself is shared, the database's name.
     """
 
     problem: str
@@ -57,15 +57,15 @@ class Released:
 
 
 class EnvironmentGuard:
-    """What one environment may write to. As a context manager it closes its client."""
+    """Checks and claims what one environment may write to. As a context manager it closes its client."""
 
     def __init__(self, connection: psycopg.Connection, admin: AdminClient, config: EnvironmentConfig) -> None:
-        """Name the environment; nothing is asked yet.
+        """Describe the environment; nothing is requested yet.
 
         Args:
-            connection: to its database, in autocommit; of any login that reads, and for claim() also writes.
+            connection: to its database, in autocommit. The login has to read, and for claim() also to write.
             admin: of the brokers.
-            config: of the stream that is to write.
+            config: of the environment.
         """
         self._connection = connection
         self._admin = admin
@@ -86,10 +86,10 @@ class EnvironmentGuard:
         """Close the client."""
         self._claims.close()
 
-    # Asking
+    # Checking
 
     def conflicts(self) -> list[Conflict]:
-        """What this environment would write to and another one has. Nothing is written.
+        """Return what this environment would write to although another one owns it. Nothing is written.
 
         Raises:
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
@@ -100,17 +100,17 @@ class EnvironmentGuard:
         return [*self._of_the_database(), *self._of_kafka(own), *self._of_published_offsets(own)]
 
     def check(self) -> None:
-        """Refuse to write to what another environment has. Nothing is written.
+        """Refuse to write to what another environment owns. Nothing is written.
 
         Raises:
-            EnvironmentConflictError: another has the topic, the group or the database.
+            EnvironmentConflictError: another one owns the topic, the group or the database.
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         if found := self.conflicts():
             raise self._refusal(found)
 
     def check_again(self) -> None:
-        """Refuse to go on when another environment has taken over since claim(). It asks for one offset.
+        """Refuse to go on when another environment has taken over since claim(). The check requests one offset.
 
         Raises:
             EnvironmentConflictError: another has taken over.
@@ -120,11 +120,11 @@ class EnvironmentGuard:
         if found := self._of_kafka(self._own):
             raise self._refusal(found)
 
-    def require_alone(self) -> None:
-        """Refuse to start beside processes of another name on the same database, while they are at work.
+    def require_exclusive_use(self) -> None:
+        """Refuse to start while processes with another environment name work on the same database.
 
         Raises:
-            EnvironmentConflictError: it names them.
+            EnvironmentConflictError: another environment works there; the error names it.
         """
         config, database = self._config, self._connection.info.dbname
         at_work = environments.at_work(self._connection)
@@ -133,7 +133,7 @@ class EnvironmentGuard:
             for name, seconds in at_work.items()
             if name != config.environment
         ]
-        if not at_work:  # a live run that may be our own is not held against us
+        if not at_work:  # otherwise a live run may be our own
             holder, _ = ledger.lock_sessions(self._connection, config.events_topic)
             if holder is not None:
                 others = [f"On the database {database!r} the session {holder!r} streams {config.events_topic!r}."]
@@ -146,13 +146,13 @@ class EnvironmentGuard:
             )
 
     def _describe_resources(self) -> list[Resource]:
-        """The group first: whoever has it is likely to have the topic, too."""
+        """Return the topics and the group. The group is first: its owner is likely to own the topic, too."""
         config = self._config
         found = [Resource(Kind.GROUP, config.kafka.group, config.kafka.group)]
         for kind, name in ((Kind.TOPIC, config.predictions_topic), (Kind.READER, config.events_topic)):
             try:
                 found.append(Resource(kind, topics.describe(self._admin, name).topic_id, name))
-            except TopicMissingError:  # one that is not there is nobody's
+            except TopicMissingError:  # nobody owns a topic that does not exist
                 continue
         return found
 
@@ -164,17 +164,17 @@ class EnvironmentGuard:
         )
         if bound is None:
             return []
-        differing = []
+        differences = []
         if bound.claims_topic_id != self._claims.topic_id:
-            known = f"the topic {config.claims_topic!r} there is not the one that it knows"
-            differing.append(f"to another Kafka than KAFKA_BOOTSTRAP_SERVERS names now ({known})")
+            known = f"the topic {config.claims_topic!r} there is not the one that the database knows"
+            differences.append(f"to another Kafka than the one that KAFKA_BOOTSTRAP_SERVERS names ({known})")
         if bound.predictions_topic != config.predictions_topic:
-            differing.append(f"to the topic {bound.predictions_topic!r}, not {config.predictions_topic!r}")
+            differences.append(f"to the topic {bound.predictions_topic!r}, not {config.predictions_topic!r}")
         if bound.stream_group != config.kafka.group:
-            differing.append(f"as the consumer group {bound.stream_group!r}, not {config.kafka.group!r}")
-        if not differing:
+            differences.append(f"as the consumer group {bound.stream_group!r}, not {config.kafka.group!r}")
+        if not differences:
             return []
-        return [Conflict(f"The database {database!r} publishes {' and '.join(differing)}.", database)]
+        return [Conflict(f"The database {database!r} publishes {' and '.join(differences)}.", database)]
 
     def _of_kafka(self, own: str | None) -> list[Conflict]:
         found = []
@@ -191,7 +191,7 @@ class EnvironmentGuard:
         return found
 
     def _of_published_offsets(self, own: str | None) -> list[Conflict]:
-        """Who wrote the group's published offsets, while nobody claims it: the claims topic may have been deleted."""
+        """Return who wrote the published offsets of an unclaimed group: the claims topic may have been deleted."""
         if self._claims.holder(Kind.GROUP, self._config.kafka.group) is not None:
             return []
         return [
@@ -221,23 +221,23 @@ class EnvironmentGuard:
         return EnvironmentConflictError(
             f"{this} may not write here. {' '.join(each.problem for each in conflicts)} Nothing was written.",
             remedy="Give this environment its own: DATABASE_URL, PREDICTIONS_TOPIC and STREAM_GROUP (EVENTS_TOPIC may "
-            "be shared). Where this one is to take the place of the other (its database was lost or created again, the "
-            "settings were changed on purpose, Kafka was replaced): stop the other and run 'churn stream take-over'.",
+            "be shared). If this one replaces the other (its database was lost or recreated, settings were changed on "
+            "purpose, Kafka was replaced), stop the other and run 'churn stream take-over'.",
         )
 
     # Claiming
 
     def claim(self, *, create_topics: bool = False) -> str:
-        """Claim what this environment writes to, or find that it has it already.
+        """Claim what this environment writes to, unless it has claimed it already.
 
         Args:
-            create_topics: also create the events and predictions topics where they do not exist.
+            create_topics: also create the events and predictions topics if they do not exist.
 
         Returns:
             Id of this environment.
 
         Raises:
-            EnvironmentConflictError: another has the topic, the group or the database; nothing was written.
+            EnvironmentConflictError: another one owns the topic, the group or the database; nothing was written.
             DatabaseNotMigratedError: the database has no tables.
             ClaimsError: the claims topic cannot be used.
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
@@ -255,13 +255,13 @@ class EnvironmentGuard:
     def _require_tables(self) -> None:
         if not environments.exists(self._connection):
             raise DatabaseNotMigratedError(
-                f"The database {self._connection.info.dbname!r} has no table environment_identity, which says which "
-                f"environment it is.",
+                f"The database {self._connection.info.dbname!r} has no table environment_identity, which identifies "
+                f"the environment.",
                 remedy="Apply the migrations first: 'churn db upgrade'.",
             )
 
     def _missing(self, own: str) -> list[Resource]:
-        """What this environment does not claim yet."""
+        """Return what this environment has not claimed yet."""
         claimed = {(claim.kind, claim.resource) for claim in self._claims.of(own)}
         return [each for each in self._resources if (each.kind, each.resource) not in claimed]
 
@@ -273,7 +273,7 @@ class EnvironmentGuard:
             written = [each.claim(own, self._config.environment) for each in self._missing(own)]
             self._claims.write(written)
             self._claims.read()
-            # Another one may have claimed at the same moment: the lower offset counts.
+            # Another environment may have claimed it at the same moment. The claim at the lower offset counts.
             if found := [*self._of_the_database(), *self._of_kafka(own)]:
                 self._claims.write(withdrawn=written)
                 raise self._refusal(found)
@@ -284,21 +284,22 @@ class EnvironmentGuard:
             raise RuntimeError("The claims topic was created and has no id.")
         return Binding(self._claims.topic_id, self._config.predictions_topic, self._config.kafka.group)
 
-    # Taking over and letting go
+    # Taking over
 
     def take_over(self, *, silent_seconds: float = environments.SILENT_SECONDS) -> list[Conflict]:
-        """Make everything this environment's own that it would write to; whoever had it is refused from then on.
+        """Claim everything that this environment would write to; the former owner is refused from then on.
 
-        Offsets that another environment has published in the group no longer count: they are about its predictions.
+        Offsets that another environment has published in the group no longer count, because they are about its
+        predictions.
 
         Args:
-            silent_seconds: so long nothing may have been written to the predictions topic.
+            silent_seconds: nothing may have been written to the predictions topic for this long.
 
         Returns:
-            The conflicts that there were.
+            The conflicts that existed.
 
         Raises:
-            EnvironmentConflictError: the other one publishes, or works on this database.
+            EnvironmentConflictError: the other environment publishes, or works on this database.
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         self._require_tables()
@@ -306,7 +307,7 @@ class EnvironmentGuard:
         found = self.conflicts()
         if not found:
             return []
-        self.require_alone()
+        self.require_exclusive_use()
         self._require_silence(found, silent_seconds)
         self._claims.create_topic()
         with self._connection.transaction():
@@ -327,7 +328,7 @@ class EnvironmentGuard:
         return found
 
     def _require_silence(self, conflicts: Iterable[Conflict], seconds: float) -> None:
-        """Refuse while predictions arrive; those of this environment cannot, since it was refused."""
+        """Refuse while predictions arrive. They are not from this environment, because it was refused."""
         try:
             written = topics.last_written(self._admin, topics.describe(self._admin, self._config.predictions_topic))
         except TopicMissingError:
@@ -336,7 +337,7 @@ class EnvironmentGuard:
         if silent < seconds:
             raise EnvironmentConflictError(
                 f"Predictions were written to {self._config.predictions_topic!r} {silent:.0f} s ago: the environment "
-                f"that it belongs to is at work. {' '.join(each.problem for each in conflicts)} Nothing was changed.",
+                f"that owns it is running. {' '.join(each.problem for each in conflicts)} Nothing was changed.",
                 remedy=f"Stop it, and run the command again {seconds:.0f} s later.",
             )
 
@@ -359,7 +360,7 @@ class EnvironmentGuard:
             consumer.close()
 
     def others(self, kind: Kind, resource: str) -> list[Claim]:
-        """Claims of other environments of a thing, after conflicts() or claim(); the one that counts first."""
+        """Return other environments' claims of a resource, the one that counts first; after conflicts() or claim()."""
         own = environments.find_id(self._connection)
         return [claim for claim in self._claims.all_of(kind, resource) if claim.environment != own]
 

@@ -8,7 +8,7 @@ class EnvironmentConflictError(PlatformError):
 
 
 class ClaimsError(PlatformError):
-    """Claims cannot be read or written: the topic loses old records, or Kafka did not accept them."""
+    """Claims cannot be kept: the topic deletes old records, or Kafka did not accept them."""
 
 
 class LedgerBehindError(PlatformError):

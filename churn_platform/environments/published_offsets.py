@@ -5,36 +5,40 @@ the predictions, so both appear together.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from churn_platform.environments.exceptions import LedgerBehindError
 from churn_platform.kafka import clients
 from churn_platform.kafka.clients import DiagnosticConsumer, translate_kafka_errors
 from churn_platform.kafka.exceptions import BrokersUnreachableError
+from churn_platform.kafka.retries import retry_on
 from churn_platform.kafka.topics import Topic
 
 POLL_SECONDS: Final = 0.05
-# A broker that has just started has no group coordinator for a moment; librdkafka hands that on instead of waiting.
+# A broker that has just started has no group coordinator for a moment. librdkafka reports that instead of waiting.
 COORDINATOR_MOVING: Final = frozenset(
     {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
 )
 
 
 def offset_metadata(topic: Topic, environment: str) -> str:
-    """What a marker says beside its offset: the topic's id, since one of its name may follow it, and whose it is.
+    """Return the metadata of a published offset: the topic's id, because its name may be used again, and the writer.
 
     Args:
-        environment: id of the environment that writes it.
+        topic: the events topic.
+        environment: id of the environment that writes the offset.
     """
     return f"{topic.topic_id} {environment}"
 
 
 def published_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, int]:
-    """Position up to which predictions are published, by Kafka partition of the events topic; only those that say so.
+    """Return the position up to which predictions are published, by Kafka partition of the events topic.
 
-    A marker that another topic of the same name has left is none.
+    Partitions without a published offset are left out. An offset that a deleted topic of the same name left does not
+    count.
 
     Args and errors: see attributed_offsets().
     """
@@ -44,10 +48,11 @@ def published_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> di
 
 
 def attributed_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, tuple[int, str]]:
-    """The markers of a topic, each with the id of the environment that wrote it.
+    """Return the published offsets of a topic, each with the id of the environment that wrote it.
 
     Args:
-        consumer: of the group that carries the markers.
+        consumer: of the group that carries the published offsets.
+        topic: the events topic.
         seconds: longest wait for an answer.
 
     Raises:
@@ -55,42 +60,74 @@ def attributed_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> d
     """
     asked = [TopicPartition(topic.name, partition) for partition in topic.partitions]
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with translate_kafka_errors(consumer):
-                committed = consumer.committed(asked, max(deadline - time.monotonic(), POLL_SECONDS))
-                _raise_first([found.error for found in committed])
-        except KafkaException as error:
-            if error.args[0].code() not in COORDINATOR_MOVING or time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_SECONDS)
-        except BrokersUnreachableError:
-            _raise_refusal(consumer)
-            raise
-        else:
-            notes = {found.partition: (found.metadata or "").partition(" ") for found in committed}
-            return {
-                found.partition: (found.offset, notes[found.partition][2])
-                for found in committed
-                if found.offset >= 0 and notes[found.partition][0] == topic.topic_id
-            }
+
+    def read_committed() -> list[TopicPartition]:
+        with translate_kafka_errors(consumer):
+            committed = consumer.committed(asked, max(deadline - time.monotonic(), POLL_SECONDS))
+            _raise_first([found.error for found in committed])
+            return committed
+
+    try:
+        committed = retry_on(COORDINATOR_MOVING, seconds=seconds)(read_committed)
+    except BrokersUnreachableError:
+        _raise_refusal(consumer)
+        raise
+    metadata = {found.partition: (found.metadata or "").partition(" ") for found in committed}
+    return {
+        found.partition: (found.offset, metadata[found.partition][2])
+        for found in committed
+        if found.offset >= 0 and metadata[found.partition][0] == topic.topic_id
+    }
+
+
+def require_not_ahead(topic: str, positions: Mapping[int, int], published: Mapping[int, int]) -> None:
+    """Refuse a ledger that is behind what was published from it.
+
+    Predictions are published after the commit that holds them. So a published offset is ahead of the ledger only when
+    the database was restored to an earlier state. Going on would publish the offsets between them a second time.
+
+    Args:
+        topic: name of the events topic.
+        positions: next offset to read, by Kafka partition.
+        published: offset up to which predictions were published, by Kafka partition.
+
+    Raises:
+        LedgerBehindError: some partition was published further than it was read.
+    """
+    ahead = {p: offset for p, offset in sorted(published.items()) if p in positions and offset > positions[p]}
+    if not ahead:
+        return
+    seen = "; ".join(
+        f"{topic}[{partition}] was read up to offset {positions[partition]}, but published up to {offset}"
+        for partition, offset in ahead.items()
+    )
+    commands = "; ".join(
+        f"'churn stream reset --topic {topic} --partition {partition} --to {offset}'"
+        for partition, offset in ahead.items()
+    )
+    raise LedgerBehindError(
+        f"The database is behind what was published from it: {seen}. It was restored to an earlier state, or a "
+        f"failover lost its last commits. Going on would publish these predictions a second time.",
+        remedy=f"Restore a state of the database that has these offsets. Or give up their rows: the predictions stay "
+        f"published, and churn_predictions never holds them: {commands}.",
+    )
 
 
 def _raise_refusal(consumer: Consumer) -> None:
-    """Raise why the brokers refuse the consumer its group, if it is that what it waited for in vain.
+    """Raise the brokers' reason for refusing the consumer its group, if that is why it got no answer.
 
     Raises:
         BrokerRefusedError: the user has no rights on the group.
     """
     if isinstance(consumer, DiagnosticConsumer):
-        settings = dict(consumer.complaints.settings)
+        settings = dict(consumer.errors.settings)
         refusal = clients.group_refusal(settings, str(settings.pop("group.id")))
         if refusal is not None:
             raise refusal
 
 
 def _raise_first(errors: Sequence[KafkaError | None]) -> None:
-    """Raise what the brokers say of a partition; librdkafka hands that back beside the offsets of the others."""
+    """Raise the error of a partition, which librdkafka returns beside the offsets of the others."""
     for error in errors:
         if error is not None:
             raise KafkaException(error)

@@ -1,9 +1,9 @@
-"""Kafka clients: how each is made, and what it means when the brokers refuse one or cannot be reached."""
+"""Kafka clients: how each is created, and errors that explain why brokers refuse one or cannot be reached."""
 
 import re
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -20,11 +20,13 @@ from churn_platform.kafka.exceptions import (
 Setting = str | int | float | bool
 Settings = Mapping[str, Setting]
 
-# An error that repeats is reported once in 30 s.
-REMEMBERED_SECONDS: Final = 60
-REMEMBERED: Final = 20
-# To find out why a client was refused takes one attempt.
-ASKING_SECONDS: Final = 3
+# A client reports an error that repeats once in 30 s.
+ERROR_HISTORY_SECONDS: Final = 60
+ERROR_HISTORY_SIZE: Final = 20
+# Time-out of one attempt to find out why a client was refused.
+DIAGNOSIS_SECONDS: Final = 3
+# Default time-out of a request about topics.
+REQUEST_SECONDS: Final = 10.0
 
 _AUTHENTICATION: Final = frozenset(
     {
@@ -34,10 +36,10 @@ _AUTHENTICATION: Final = frozenset(
         KafkaError.ILLEGAL_SASL_STATE,
     }
 )
-# What a user has to be allowed, by the error that says that he is not.
+# The rights that a user needs, by the error that reports a missing one.
 _RIGHTS: Final = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "to describe and read EVENTS_TOPIC, and OUTCOMES_TOPIC where there is one, "
-    "and to describe, read and write PREDICTIONS_TOPIC and CLAIMS_TOPIC; who sends events has to write EVENTS_TOPIC",
+    "and to describe, read and write PREDICTIONS_TOPIC and CLAIMS_TOPIC; a sender of events has to write EVENTS_TOPIC",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "to read and describe the group STREAM_GROUP",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "to write and describe the transactional id <STREAM_GROUP>-0",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "to create EVENTS_TOPIC, PREDICTIONS_TOPIC and CLAIMS_TOPIC where they "
@@ -47,98 +49,105 @@ _SILENCE: Final = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT}
 )
 _UNREACHABLE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._RESOLVE})
-_WHERE_IT_STOOD: Final = re.compile(r" \(after \d+ms in state [^)]*\)")
+_CLIENT_STATE: Final = re.compile(r" \(after \d+ms in state [^)]*\)")
 
 
 class ErrorHistory:
-    """What one client's brokers complained of lately: librdkafka tells a callback, and its caller of a timeout."""
+    """The latest errors of one client. librdkafka reports causes to a callback, and its caller gets only a time-out."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._heard: deque[tuple[float, KafkaError]] = deque(maxlen=REMEMBERED)
+        self._errors: deque[tuple[float, KafkaError]] = deque(maxlen=ERROR_HISTORY_SIZE)
 
     def __call__(self, error: KafkaError) -> None:
         """Remember an error; librdkafka's error_cb."""
-        self._heard.append((time.monotonic(), error))
+        self._errors.append((time.monotonic(), error))
 
     def cause(self, error: KafkaError) -> KafkaError:
-        """What lies behind an error: what says why goes before what says that nobody answers."""
+        """Return the cause of an error: a refusal rather than a failed connection, and that rather than a time-out."""
         if error.code() not in _SILENCE | _UNREACHABLE:
             return error
-        since = time.monotonic() - REMEMBERED_SECONDS
-        recent = [heard for moment, heard in self._heard if moment >= since]
-        refusals = [heard for heard in recent if heard.code() in _AUTHENTICATION or _is_of_tls(heard)]
-        connections = [heard for heard in recent if heard.code() in _UNREACHABLE]
+        since = time.monotonic() - ERROR_HISTORY_SECONDS
+        recent = [each for moment, each in self._errors if moment >= since]
+        refusals = [each for each in recent if each.code() in _AUTHENTICATION or _is_of_tls(each)]
+        connections = [each for each in recent if each.code() in _UNREACHABLE]
         return (refusals or connections or [error])[-1]
 
 
-def _configuration(settings: Settings, complaints: ErrorHistory) -> dict[str, Any]:
-    return {**settings, "error_cb": complaints}
+def _configuration(settings: Settings, errors: ErrorHistory) -> dict[str, Any]:
+    return {**settings, "error_cb": errors}
 
 
 class Admin(AdminClient):
-    """An admin client that remembers complaints. Its log is silent: what it would say is raised."""
+    """An admin client that remembers its errors. It logs nothing, because what it would log is raised."""
 
     def __init__(self, settings: Settings) -> None:
-        self.complaints = ErrorHistory(settings)
-        super().__init__({**_configuration(settings, self.complaints), "log_level": 2})
+        self.errors = ErrorHistory(settings)
+        super().__init__({**_configuration(settings, self.errors), "log_level": 2})
 
 
 class DiagnosticConsumer(Consumer):
-    """A consumer that remembers complaints."""
+    """A consumer that remembers its errors."""
 
     def __init__(self, settings: Settings) -> None:
-        self.complaints = ErrorHistory(settings)
-        super().__init__(_configuration(settings, self.complaints))
+        self.errors = ErrorHistory(settings)
+        super().__init__(_configuration(settings, self.errors))
 
 
 class DiagnosticProducer(Producer):
-    """A producer that remembers complaints."""
+    """A producer that remembers its errors."""
 
     def __init__(self, settings: Settings) -> None:
-        self.complaints = ErrorHistory(settings)
-        super().__init__(_configuration(settings, self.complaints))
+        self.errors = ErrorHistory(settings)
+        super().__init__(_configuration(settings, self.errors))
 
 
 Client = Admin | DiagnosticConsumer | DiagnosticProducer
+ProducerFactory = Callable[[Settings], DiagnosticProducer]
 
 
 def admin(settings: Settings) -> Admin:
-    """An admin client. Keep it until its futures are done: they end with it.
+    """Create an admin client. Keep it until its futures are done: they end with it.
 
     Raises:
-        KafkaSettingsError: librdkafka cannot make one of these settings.
+        KafkaSettingsError: librdkafka rejects one of these settings.
     """
-    with _made_of(settings):
+    with _rejected_settings(settings):
         return Admin(settings)
 
 
 def consumer(settings: Settings) -> DiagnosticConsumer:
-    """A consumer.
+    """Create a consumer.
 
     Raises:
-        KafkaSettingsError: librdkafka cannot make one of these settings.
+        KafkaSettingsError: librdkafka rejects one of these settings.
     """
-    with _made_of(settings):
+    with _rejected_settings(settings):
         return DiagnosticConsumer(settings)
 
 
 def producer(settings: Settings) -> DiagnosticProducer:
-    """A producer.
+    """Create a producer.
 
     Raises:
-        KafkaSettingsError: librdkafka cannot make one of these settings.
+        KafkaSettingsError: librdkafka rejects one of these settings.
     """
-    with _made_of(settings):
+    with _rejected_settings(settings):
         return DiagnosticProducer(settings)
 
 
+def request_seconds(client: AdminClient) -> float:
+    """Return the time-out of this client's requests about topics: its `socket.timeout.ms`, or REQUEST_SECONDS."""
+    milliseconds = client.errors.settings.get("socket.timeout.ms") if isinstance(client, Admin) else None
+    return REQUEST_SECONDS if milliseconds is None else float(milliseconds) / 1000
+
+
 @contextmanager
-def translate_kafka_errors(spoken_to: AdminClient | Consumer | Producer | Settings) -> Iterator[None]:
-    """Say in words why brokers refuse a client or do not answer; other errors pass as they are.
+def translate_kafka_errors(client: AdminClient | Consumer | Producer | Settings) -> Iterator[None]:
+    """Raise an error that explains why brokers refuse a client or do not answer; let other errors pass.
 
     Args:
-        spoken_to: a client of this module; or the settings of those that the block makes.
+        client: a client of this module; or the settings of the clients that the block creates.
 
     Raises:
         BrokerRefusedError: wrong password, certificate or rights.
@@ -147,82 +156,87 @@ def translate_kafka_errors(spoken_to: AdminClient | Consumer | Producer | Settin
     try:
         yield
     except KafkaException as error:
-        named = named_error(spoken_to, error.args[0])
-        if named is None:
+        access_error = find_access_error(client, error.args[0])
+        if access_error is None:
             raise
-        raise named from error
+        raise access_error from error
 
 
-def named_error(spoken_to: AdminClient | Consumer | Producer | Settings, error: KafkaError) -> KafkaAccessError | None:
-    """The error in words; None where it is neither a refusal nor silence. See translate_kafka_errors()."""
-    if isinstance(spoken_to, Client):
-        spoken_to.poll(0)  # hands over what the callback has not been told yet
-        return _in_words(spoken_to.complaints.cause(error), spoken_to.complaints.settings)
-    return _asked_again(spoken_to, error) if isinstance(spoken_to, Mapping) else None
+def find_access_error(
+    client: AdminClient | Consumer | Producer | Settings, error: KafkaError
+) -> KafkaAccessError | None:
+    """Return the error that explains this one; None for errors other than refusals and time-outs.
+
+    Args: see translate_kafka_errors().
+    """
+    if isinstance(client, Client):
+        client.poll(0)  # runs the callback for errors that are still waiting
+        return _access_error(client.errors.cause(error), client.errors.settings)
+    return _diagnose(client, error) if isinstance(client, Mapping) else None
 
 
 def group_refusal(settings: Settings, group: str) -> KafkaAccessError | None:
-    """Why the brokers refuse a client this group; None where they do not.
+    """Return why the brokers refuse a client this group; None where they do not.
 
-    A consumer without rights on its group is not told: it looks for the group's coordinator until its time is over.
+    A consumer without rights on its group gets no error: it looks for the group's coordinator until it times out.
     """
-    asked = admin(settings)
+    client = admin(settings)
     try:
-        asked.describe_consumer_groups([group], request_timeout=ASKING_SECONDS)[group].result()
+        client.describe_consumer_groups([group], request_timeout=DIAGNOSIS_SECONDS)[group].result()
     except KafkaException as error:
-        named = named_error(asked, error.args[0])
-        return named if isinstance(named, BrokerRefusedError) else None
+        access_error = find_access_error(client, error.args[0])
+        return access_error if isinstance(access_error, BrokerRefusedError) else None
     return None
 
 
-def _asked_again(settings: Settings, error: KafkaError) -> KafkaAccessError | None:
-    """What another client of these settings is told, where the error does not say why."""
+def _diagnose(settings: Settings, error: KafkaError) -> KafkaAccessError | None:
+    """Return what another client with these settings is told, where the error does not give the cause."""
     if error.code() not in _SILENCE | _UNREACHABLE | {KafkaError._INVALID_ARG}:
-        return _in_words(error, settings)
+        return _access_error(error, settings)
     try:
-        asked = admin(settings)
-        with translate_kafka_errors(asked):
-            asked.list_topics(timeout=ASKING_SECONDS)
-    except KafkaAccessError as named:
-        return named
-    return _in_words(error, settings)
+        client = admin(settings)
+        with translate_kafka_errors(client):
+            client.list_topics(timeout=DIAGNOSIS_SECONDS)
+    except KafkaAccessError as access_error:
+        return access_error
+    return _access_error(error, settings)
 
 
-def _in_words(error: KafkaError, settings: Settings) -> KafkaAccessError | None:
-    code, cause = error.code(), _WHERE_IT_STOOD.sub("", error.str()).rstrip(".")
-    brokers, who = settings.get("bootstrap.servers"), _who(settings)
+def _access_error(error: KafkaError, settings: Settings) -> KafkaAccessError | None:
+    code, cause = error.code(), _CLIENT_STATE.sub("", error.str()).rstrip(".")
+    brokers, user = settings.get("bootstrap.servers"), _user(settings)
     if code in _AUTHENTICATION:
         return BrokerRefusedError(
-            f"Kafka at {brokers} refused {who}: {cause}.",
+            f"Kafka at {brokers} refused {user}: {cause}.",
             remedy="Check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM.",
         )
     if _is_of_tls(error):
         return BrokerRefusedError(
-            f"No TLS connection to Kafka at {brokers} for {who}: {cause}.",
+            f"No TLS connection to Kafka at {brokers} for {user}: {cause}.",
             remedy="Check KAFKA_SSL_CA_LOCATION (the CA that signed the brokers' certificate), "
             "KAFKA_SECURITY_PROTOCOL and, where brokers ask for a client's, KAFKA_SSL_CERTIFICATE_LOCATION and "
             "KAFKA_SSL_KEY_LOCATION.",
         )
     if code in _RIGHTS:
         return BrokerRefusedError(
-            f"Kafka at {brokers} refused {who}: {cause}.",
+            f"Kafka at {brokers} refused {user}: {cause}.",
             remedy=f"Give that user the right, or set KAFKA_SASL_USERNAME to another: it has {_RIGHTS[code]}.",
         )
     if code in _SILENCE | _UNREACHABLE:
         return BrokersUnreachableError(
-            f"Kafka at {brokers} does not answer {who}: {cause}.",
+            f"Kafka at {brokers} does not answer {user}: {cause}.",
             remedy="Check KAFKA_BOOTSTRAP_SERVERS, and KAFKA_SECURITY_PROTOCOL: a broker that wants TLS or a password "
-            "hangs up on a client that comes without. 'churn status' shows whether it is up.",
+            "hangs up on a client that uses neither. 'churn status' shows whether it is up.",
         )
     return None
 
 
 def _is_of_tls(error: KafkaError) -> bool:
-    """A broker's own alert, that it wants a certificate, comes as a failure of the transport."""
+    """Return whether an error is about TLS. A broker's own alert about a missing certificate is a transport failure."""
     return error.code() == KafkaError._SSL or (error.code() == KafkaError._TRANSPORT and "SSL routines" in error.str())
 
 
-def _who(settings: Settings) -> str:
+def _user(settings: Settings) -> str:
     if "SASL" in str(settings.get("security.protocol")) and "sasl.username" in settings:
         return f"user {settings['sasl.username']!r}"
     if "ssl.certificate.location" in settings:
@@ -231,12 +245,12 @@ def _who(settings: Settings) -> str:
 
 
 @contextmanager
-def _made_of(settings: Settings) -> Iterator[None]:
+def _rejected_settings(settings: Settings) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
         raise KafkaSettingsError(
-            f"No client can be made for Kafka at {settings.get('bootstrap.servers')}: {error.args[0].str()}.",
+            f"No client can be created for Kafka at {settings.get('bootstrap.servers')}: {error.args[0].str()}.",
             remedy="Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*: is one missing, or a file not there "
-            "or no PEM?",
+            "or not PEM?",
         ) from error

@@ -1,4 +1,4 @@
-"""What a client of Kafka has to be told: the brokers, the group, and how a new topic is created."""
+"""Configuration of Kafka: the brokers, the consumer group, and how new topics are created."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -12,7 +12,7 @@ class KafkaSettingsError(KafkaAccessError):
 
 
 class BrokerRefusedError(KafkaAccessError):
-    """The brokers refuse this client, or it does not trust them. Trying again changes nothing."""
+    """The brokers refuse this client, or it does not trust them. Retrying does not help."""
 
 
 class BrokersUnreachableError(KafkaAccessError):
@@ -36,8 +36,8 @@ class RangeLostError(KafkaAccessError):
 
 
 class LogTruncatedError(RangeLostError):
-    """The topic's log lost its end: its offsets now hold other records than those that were read."""
+    """The topic's log lost its end, and its offsets now hold other records than those that were read."""
 
 
 class SendError(KafkaAccessError):
-    """Messages that Kafka did not acknowledge."""
+    """Kafka did not acknowledge some messages."""

@@ -1,31 +1,31 @@
-"""Messages as a consumer receives them: their place, and the range of Kafka's timestamps. Not what a value means."""
+"""Messages as a consumer receives them: their position, and the range of Kafka's timestamps. Values are not decoded."""
 
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Kafka's timestamps are any 64 bits; these are the milliseconds of years 1 to 9999, which Python and PostgreSQL know.
+# A Kafka timestamp is any 64-bit number. These are the milliseconds of the years 1 to 9999, the range of Python.
 KNOWN_MILLISECONDS: Final = range(-62_135_596_800_000, 253_402_300_800_000)
 
 
 class Received(Protocol):
-    """What is decoded: a Kafka message, or something that stands for one before it is sent."""
+    """A Kafka message, or something that takes its place before it is sent."""
 
     def value(self) -> bytes | None:
-        """The bytes as sent."""
+        """Return the bytes as sent."""
 
     def partition(self) -> int | None:
-        """Kafka partition."""
+        """Return the Kafka partition."""
 
     def offset(self) -> int | None:
-        """Offset in that partition."""
+        """Return the offset in that partition."""
 
     def timestamp(self) -> tuple[int, int]:
-        """Kind of Kafka's timestamp, and milliseconds since 1970."""
+        """Return the kind of Kafka's timestamp, and its milliseconds since 1970."""
 
 
 def partition_of(message: Received) -> int:
-    """Kafka partition of a message that was read."""
+    """Return the Kafka partition of a message that was read."""
     partition = message.partition()
     if partition is None:
         raise TypeError("A message that was read has a partition; this one has none.")
@@ -33,7 +33,7 @@ def partition_of(message: Received) -> int:
 
 
 def offset_of(message: Received) -> int:
-    """Offset of a message that was read."""
+    """Return the offset of a message that was read."""
     offset = message.offset()
     if offset is None:
         raise TypeError("A message that was read has an offset; this one has none.")

@@ -1,4 +1,4 @@
-"""Reading of Kafka: the consumer's settings, its errors, and exact offset ranges."""
+"""Reading from Kafka: the consumer's settings, its errors, and exact offset ranges."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,19 +23,20 @@ from churn_platform.kafka.messages import KNOWN_MILLISECONDS, UNIX_EPOCH, offset
 from churn_platform.kafka.topics import Topic
 
 WATERMARK_SECONDS: Final = 10
-# Longest silence while a range is read that the brokers are known to hold.
-RANGE_SILENCE_SECONDS: Final = 60
+# Longest time without a message while a range is read that the brokers are known to hold.
+RANGE_TIMEOUT_SECONDS: Final = 60
 # Longest wait for the first message that an open transaction holds back.
-FIRST_SECONDS: Final = 5
-# consume() waits for all it is asked for or for this long: short, or the end of every range costs it.
+FIRST_MESSAGE_SECONDS: Final = 5
+# consume() returns when it has as many messages as it was asked for, or after this long. The end of every range takes
+# that long, so it is short.
 POLL_SECONDS: Final = 0.05
-SCANNED_AT_ONCE: Final = 10_000
+CHUNK_MESSAGES: Final = 10_000
 
 
 def make_consumer(kafka: KafkaConfig, *, isolation: str = "read_committed") -> DiagnosticConsumer:
-    """A consumer that is assigned its offsets, stops at lost ones and reports the end of a partition.
+    """Create a consumer that is assigned its offsets, fails at lost offsets and reports the end of a partition.
 
-    The group is only looked up for the published offsets; no membership, no automatic commit.
+    Its group is only used to read the published offsets. It does not join the group and commits nothing by itself.
     """
     return clients.consumer(
         {
@@ -56,10 +57,10 @@ def make_consumer(kafka: KafkaConfig, *, isolation: str = "read_committed") -> D
 
 
 def sort_messages(polled: Sequence[Message], into: list[Message], ends: dict[int, int]) -> None:
-    """Put events into `into` and the offsets of partition ends into `ends`.
+    """Sort what was polled: append messages to `into`, and put the offsets of partition ends into `ends`.
 
     Raises:
-        RangeLostError: Kafka does not hold the next offset any more.
+        RangeLostError: Kafka no longer holds the next offset.
         KafkaException: another error of the consumer.
     """
     failed = [message for message in polled if message.error() is not None]
@@ -79,22 +80,22 @@ def sort_messages(polled: Sequence[Message], into: list[Message], ends: dict[int
 
 
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-    """Oldest offset, and the one after the newest that a read_committed reader sees."""
+    """Return the oldest offset, and the one after the newest that a read_committed reader sees."""
     with translate_kafka_errors(consumer):
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), WATERMARK_SECONDS)
     return low, high
 
 
 def first_times(kafka: KafkaConfig, topic: Topic, offsets: Mapping[int, int]) -> dict[int, datetime]:
-    """Kafka's times of the first messages from these offsets on, by Kafka partition, committed or not.
+    """Return Kafka's timestamps of the first messages from these offsets on, by Kafka partition, committed or not.
 
-    A partition whose message has no time, or does not come within FIRST_SECONDS, is left out.
+    A partition is left out when its message has no timestamp, or does not arrive within FIRST_MESSAGE_SECONDS.
     """
     consumer = make_consumer(kafka, isolation="read_uncommitted")
     found: dict[int, datetime] = {}
     try:
         consumer.assign([TopicPartition(topic.name, partition, offset) for partition, offset in offsets.items()])
-        deadline, left = time.monotonic() + FIRST_SECONDS, set(offsets)
+        deadline, left = time.monotonic() + FIRST_MESSAGE_SECONDS, set(offsets)
         while left and time.monotonic() < deadline:
             message = consumer.poll(POLL_SECONDS)
             if message is None or message.error() is not None or partition_of(message) not in left:
@@ -111,10 +112,10 @@ def first_times(kafka: KafkaConfig, topic: Topic, offsets: Mapping[int, int]) ->
 def read_ranges(
     kafka: KafkaConfig, topic: str, ranges: Mapping[int, tuple[int, int]], *, chunk: int
 ) -> Iterator[list[Message]]:
-    """Exactly the events of offset ranges [start, end), by Kafka partition, in lists of about `chunk`.
+    """Yield exactly the messages of offset ranges [start, end), by Kafka partition, in lists of about `chunk`.
 
     Raises:
-        RangeLostError: Kafka does not hold all of a range any more, or stopped giving it.
+        RangeLostError: Kafka no longer holds all of a range, or stopped delivering it.
     """
     consumer = make_consumer(kafka)
     try:
@@ -136,14 +137,14 @@ def read_ranges(
 
 def _read_assigned(consumer: Consumer, topic: str, open_ends: dict[int, int], chunk: int) -> Iterator[list[Message]]:
     buffer: list[Message] = []
-    last_heard = time.monotonic()
+    last_message_at = time.monotonic()
     while open_ends:
         polled = consumer.consume(chunk, POLL_SECONDS)
         if polled:
-            last_heard = time.monotonic()
-        elif time.monotonic() - last_heard > RANGE_SILENCE_SECONDS:
+            last_message_at = time.monotonic()
+        elif time.monotonic() - last_message_at > RANGE_TIMEOUT_SECONDS:
             raise RangeLostError(
-                f"{topic}: no event for {RANGE_SILENCE_SECONDS} s, while offsets up to {open_ends} were still to come. "
+                f"{topic}: no message for {RANGE_TIMEOUT_SECONDS} s, while offsets up to {open_ends} were expected. "
                 f"Are the brokers up?"
             )
         messages: list[Message] = []
@@ -158,7 +159,7 @@ def _read_assigned(consumer: Consumer, topic: str, open_ends: dict[int, int], ch
                 buffer.append(message)
             reached[partition] = max(reached.get(partition, 0), offset + 1)
         for partition, offset in reached.items():
-            # A range may end in transaction markers, which are never delivered: then the partition's end tells.
+            # A range may end in transaction markers, which are never delivered. Then the partition's end shows it.
             if partition in open_ends and offset >= open_ends[partition]:
                 del open_ends[partition]
         if len(buffer) >= chunk:
@@ -169,20 +170,22 @@ def _read_assigned(consumer: Consumer, topic: str, open_ends: dict[int, int], ch
 
 
 def read_all(kafka: KafkaConfig, topic: str, starts: Mapping[int, int] | None = None) -> Iterator[Message]:
-    """Every event that a topic holds now, transactions that were just committed included.
+    """Yield every message that a topic holds now, including transactions that were just committed.
 
     Args:
-        starts: offsets to begin at, by Kafka partition; None: all that there is.
+        kafka: the brokers.
+        topic: name of the topic.
+        starts: offsets to begin at, by Kafka partition; None: the oldest ones.
     """
     admin = clients.admin(kafka.client)
     described = topics.describe(admin, topic)
     begin = topics.list_offsets(admin, described, topics.EARLIEST) if starts is None else starts
-    # What a read_committed reader sees may end earlier for a moment, until the markers of a commit are written.
+    # A read_committed reader may see an earlier end for a moment, until the markers of a commit are written.
     ends = topics.list_offsets(admin, described, topics.LATEST, isolation=IsolationLevel.READ_UNCOMMITTED)
     consumer = make_consumer(kafka)
     try:
         consumer.assign([TopicPartition(topic, partition, start) for partition, start in begin.items()])
-        for messages in _read_assigned(consumer, topic, {p: ends[p] for p in begin}, chunk=SCANNED_AT_ONCE):
+        for messages in _read_assigned(consumer, topic, {p: ends[p] for p in begin}, chunk=CHUNK_MESSAGES):
             yield from messages
     finally:
         consumer.close()

@@ -87,7 +87,7 @@ class Sender:
         unacknowledged = self._producer.flush(FLUSH_SECONDS)
         if self._failures or unacknowledged:
             first = self._failures[0] if self._failures else KafkaError(KafkaError._TIMED_OUT)
-            named = clients.named_error(self._producer, first)
+            named = clients.find_access_error(self._producer, first)
             raise SendError(
                 f"{len(self._failures) + unacknowledged} of {self.sent} messages were not acknowledged by Kafka. "
                 f"{first.str() if named is None else named.problem}",

@@ -1,6 +1,5 @@
-"""Topics as the brokers describe them: ids, partitions, offsets; and their creation and deletion."""
+"""Topics as the brokers describe them: ids, partitions and offsets. Also their creation and deletion."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,14 +18,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     NewTopic,
     OffsetSpec,
 )
+from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
-from churn_platform.kafka.clients import translate_kafka_errors
+from churn_platform.kafka.clients import request_seconds, translate_kafka_errors
 from churn_platform.kafka.config import KafkaConfig
 from churn_platform.kafka.exceptions import TopicMissingError
+from churn_platform.kafka.retries import PAUSE_SECONDS, retry_on
 
-REQUEST_SECONDS: Final = 10
-PAUSE_SECONDS: Final = 0.05
-# A partition that was just made, or whose broker went, has no leader for a moment, or one that does not know it yet.
+# For a moment, a partition that is new or whose broker went away has no leader, or one that does not know it yet.
 LEADER_MOVING: Final = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -50,18 +49,18 @@ class Topic:
 
 
 def describe(admin: AdminClient, name: str) -> Topic:
-    """The topic of this name.
+    """Return the topic of this name.
 
     Raises:
-        TopicMissingError: there is none.
+        TopicMissingError: it does not exist.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    return ask(admin, name)()
+    return describe_async(admin, name)()
 
 
-def ask(admin: AdminClient, name: str) -> Callable[[], Topic]:
-    """Ask the brokers for the topic, and go on meanwhile; what is returned waits for the answer, as describe() does."""
-    future = admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_SECONDS)[name]
+def describe_async(admin: AdminClient, name: str) -> Callable[[], Topic]:
+    """Ask the brokers for a topic and return at once. The returned function waits for the answer; see describe()."""
+    future = admin.describe_topics(TopicCollection([name]), request_timeout=request_seconds(admin))[name]
 
     def answer() -> Topic:
         try:
@@ -80,7 +79,7 @@ def ask(admin: AdminClient, name: str) -> Callable[[], Topic]:
 
 
 def create_missing(admin: AdminClient, kafka: KafkaConfig, names: Sequence[str]) -> list[str]:
-    """Create the topics that do not exist: no compaction, with the partitions, replicas and retention of the config.
+    """Create the topics that do not exist, with the partitions, replicas and retention of the config. No compaction.
 
     Returns:
         Names of the topics created.
@@ -103,7 +102,7 @@ def create_missing(admin: AdminClient, kafka: KafkaConfig, names: Sequence[str])
     if not new:
         return []
     created = []
-    for name, future in admin.create_topics(new, request_timeout=REQUEST_SECONDS).items():
+    for name, future in admin.create_topics(new, request_timeout=request_seconds(admin)).items():
         try:
             with translate_kafka_errors(admin):
                 future.result()
@@ -122,7 +121,7 @@ def missing(admin: AdminClient, names: Sequence[str]) -> list[str]:
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     with translate_kafka_errors(admin):
-        existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
+        existing = admin.list_topics(timeout=request_seconds(admin)).topics
     return [name for name in names if name not in existing]
 
 
@@ -132,28 +131,32 @@ def delete(admin: AdminClient, topic: Topic) -> None:
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
+    seconds = request_seconds(admin)
     with translate_kafka_errors(admin):
-        admin.delete_topics([topic.name], request_timeout=REQUEST_SECONDS)[topic.name].result()
-    deadline = time.monotonic() + REQUEST_SECONDS
-    while True:
+        admin.delete_topics([topic.name], request_timeout=seconds)[topic.name].result()
+
+    def is_known() -> bool:
         try:
-            if describe(admin, topic.name).topic_id != topic.topic_id or time.monotonic() > deadline:
-                return
+            return describe(admin, topic.name).topic_id == topic.topic_id
         except TopicMissingError:
-            return
-        time.sleep(PAUSE_SECONDS)
+            return False
+
+    Retrying(
+        retry=retry_if_result(bool),
+        stop=stop_after_delay(seconds),
+        wait=wait_fixed(PAUSE_SECONDS),
+        retry_error_callback=lambda _: None,  # Kafka has accepted the deletion, so it will happen
+    )(is_known)
 
 
 def describe_new(admin: AdminClient, name: str) -> Topic:
-    """A topic that was made just now, as soon as the broker that is asked has heard of it."""
-    deadline = time.monotonic() + REQUEST_SECONDS
-    while True:
-        try:
-            return describe(admin, name)
-        except TopicMissingError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(PAUSE_SECONDS)
+    """Return a topic that was created just now, as soon as the broker that answers knows it."""
+    return Retrying(
+        retry=retry_if_exception_type(TopicMissingError),
+        stop=stop_after_delay(request_seconds(admin)),
+        wait=wait_fixed(PAUSE_SECONDS),
+        reraise=True,
+    )(describe, admin, name)
 
 
 def list_offsets(
@@ -163,7 +166,7 @@ def list_offsets(
     *,
     isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
 ) -> dict[int, int]:
-    """One offset for each partition of the topic, as a reader of this isolation sees it; -1 where none fits.
+    """Return one offset for each partition of the topic, as a reader of this isolation sees it; -1 where none matches.
 
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
@@ -172,7 +175,7 @@ def list_offsets(
 
 
 def last_written(admin: AdminClient, topic: Topic) -> datetime | None:
-    """When the newest message of the topic was written; None where it holds none.
+    """Return when the newest message of the topic was written; None where it holds none.
 
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
@@ -186,25 +189,23 @@ def _look_up(
     admin: AdminClient, topic: Topic, spec: OffsetSpec, isolation: IsolationLevel
 ) -> dict[int, ListOffsetsResultInfo]:
     asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
-    deadline = time.monotonic() + REQUEST_SECONDS
-    while True:
-        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_SECONDS)
-        try:
-            with translate_kafka_errors(admin):
-                return {where.partition: future.result() for where, future in futures.items()}
-        except KafkaException as error:
-            if error.args[0].code() not in LEADER_MOVING or time.monotonic() > deadline:
-                raise
-            time.sleep(PAUSE_SECONDS)
+    seconds = request_seconds(admin)
+
+    def look_up() -> dict[int, ListOffsetsResultInfo]:
+        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=seconds)
+        with translate_kafka_errors(admin):
+            return {where.partition: future.result() for where, future in futures.items()}
+
+    return retry_on(LEADER_MOVING, seconds=seconds)(look_up)
 
 
 def stable_ends(admin: AdminClient, topic: Topic) -> tuple[dict[int, int], dict[int, int]]:
-    """Last stable offset by Kafka partition, and how many offsets behind it wait for an open transaction.
+    """Return the last stable offset by Kafka partition, and how many offsets after it wait for an open transaction.
 
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    # In this order: what is written in between would look as if it were held back.
+    # In this order: offsets written between the two requests must not look as if a transaction held them back.
     high = list_offsets(admin, topic, LATEST, isolation=IsolationLevel.READ_UNCOMMITTED)
     ends = list_offsets(admin, topic, LATEST)
     return ends, {partition: max(0, high[partition] - end) for partition, end in ends.items()}

@@ -73,7 +73,7 @@ class ServiceSetup:
             EnvironmentGuard(connection, clients.admin(config.kafka.client), config) as guard,
         ):
             if "postgres" in self._configuration.yours:
-                guard.require_alone()
+                guard.require_exclusive_use()
             if claim:
                 guard.claim()
             else:

@@ -14,7 +14,7 @@ from churn_platform.database import ledger, model_versions
 from churn_platform.database.connections import connect
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.environments.exceptions import LedgerBehindError
-from churn_platform.environments.published_offsets import published_offsets
+from churn_platform.environments.published_offsets import published_offsets, require_not_ahead
 from churn_platform.errors import PlatformError
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
@@ -22,7 +22,6 @@ from churn_platform.kafka.exceptions import RangeLostError, TopicMissingError
 from churn_platform.kafka.reading import first_times, make_consumer
 from churn_platform.positions.truncation import resume
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.publisher import require_not_ahead
 
 # How long to wait for a server that does not answer.
 ANSWER_SECONDS: Final = 5

@@ -1,4 +1,4 @@
-"""Where the stream's positions begin, and how much waits behind them."""
+"""Where the stream's positions begin, and how many offsets wait after them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +15,13 @@ from churn_platform.kafka.topics import EARLIEST, LATEST, Topic, describe, list_
 
 @dataclass(frozen=True)
 class Backlog:
-    """What waits in a topic. Offsets by Kafka partition: where the stream stands, and the last stable offset.
+    """What waits in a topic.
 
-    `held` counts the offsets behind that one: a transaction that is still open holds them back.
+    Attributes:
+        topic: the events topic.
+        positions: next offset to read, by Kafka partition.
+        ends: last stable offset, by Kafka partition.
+        held: offsets after the last stable one, which an open transaction holds back, by Kafka partition.
     """
 
     topic: Topic
@@ -27,20 +31,20 @@ class Backlog:
 
     @property
     def lag(self) -> dict[int, int]:
-        """Offsets that wait, by Kafka partition. A transaction's marker is an offset too, though not an event."""
+        """Waiting offsets, by Kafka partition. A transaction marker is an offset too, though not an event."""
         return {partition: max(0, end - self.positions[partition]) for partition, end in self.ends.items()}
 
     @property
     def waiting(self) -> int:
-        """Offsets that wait in all partitions together."""
+        """Waiting offsets in all partitions."""
         return sum(self.lag.values())
 
 
 def load_backlog(connection: psycopg.Connection, admin: AdminClient, config: EnvironmentConfig) -> Backlog:
-    """What waits in the events topic.
+    """Load what waits in the events topic.
 
     Raises:
-        TopicMissingError: there is no such topic.
+        TopicMissingError: the topic does not exist.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     topic = describe(admin, config.events_topic)
@@ -50,12 +54,15 @@ def load_backlog(connection: psycopg.Connection, admin: AdminClient, config: Env
 
 
 def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, start: str) -> dict[int, int]:
-    """Positions of all partitions of the topic, registering those that the ledger does not know yet.
+    """Return the positions of all partitions of the topic, after registering those that the ledger does not know.
 
-    A topic never seen begins at `start`. A partition added to a known topic, and a topic made anew under a known
-    name, begin at their oldest offset: what they hold was never read.
+    A new topic begins at `start`. A partition added to a known topic, and a topic recreated under a known name, begin
+    at their oldest offset, because nothing of them was ever read.
 
     Args:
+        connection: to the ledger.
+        admin: of the brokers.
+        topic: the events topic.
         start: earliest, latest, or an ISO 8601 timestamp (UTC unless it says otherwise).
 
     Returns:
@@ -69,7 +76,7 @@ def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, s
     found = list_offsets(admin, topic, spec)
     ends = list_offsets(admin, topic, LATEST)
     starts = {
-        # A timestamp later than every event has no offset: such a partition begins at its end.
+        # A timestamp later than every message has no offset: such a partition begins at its end.
         partition: max(earliest[partition], found[partition] if found[partition] >= 0 else ends[partition])
         for partition in topic.partitions
         if partition not in known

@@ -1,9 +1,9 @@
 """Whether a topic's log is still the one that was read.
 
-A log can lose its end: an unclean leader election, a broker restored from a backup, a power failure before the page
-cache was written. When it has grown again, the old offsets hold other records, and a consumer that goes on at its
-position skips them without an error. So the ledger keeps the last record read beside each position, and this module
-compares it with the log. Reading offsets and events as such is in reader.py.
+A log can lose its end through an unclean leader election, a broker restored from a backup, or a power failure before
+the page cache was written. When it has grown again, the old offsets hold other records, and a consumer that goes on at
+its position skips them without an error. So the ledger keeps the last record read beside each position, and this module
+compares it with the log. Reading messages as such is in kafka/reading.py.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ from churn_platform.kafka.exceptions import LogTruncatedError, RangeLostError
 from churn_platform.kafka.messages import offset_of, partition_of
 from churn_platform.kafka.reading import make_consumer, sort_messages, watermarks
 
-# Brokers that hold the record answer within milliseconds; one that has just become leader may need seconds.
+# Brokers that hold the record deliver it within milliseconds. One that has just become leader may need seconds.
 COMPARISON_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
 CONSUMED_AT_ONCE: Final = 1_000
-# Where no last record is known, it is looked for among this many offsets before the position. Transaction markers and
-# aborted records take offsets, so the record may lie further back; then there is nothing to compare with.
+# Where no last record is known, it is searched for among this many offsets before the position. Transaction markers and
+# aborted records take up offsets, so the record may lie further back. Then there is nothing to compare with.
 SEARCHED_OFFSETS: Final = 100
 DIGEST_BYTES: Final = 16
-# Offsets that other events will bear cannot be read under the same topic id: they are in the ledger already.
+# The ledger has these offsets already, so other events at the same offsets cannot be read under the same topic id.
 TRUNCATED_REMEDY: Final = (
     "Restore it, or delete it and create it again ('churn stream recreate-topic', for a topic that the platform "
     "created): another topic id is read from its beginning. Events sent since it was truncated have to be sent again."
@@ -44,10 +44,12 @@ REMEDY: Final = (
 
 @dataclass(frozen=True)
 class Resumed:
-    """A consumer that goes on at its positions, and what it has read meanwhile.
+    """What a consumer read while the log was compared.
 
-    `messages` are from the positions on. `ends` are partition ends that the consumer has reported, and is not going to
-    report again. `found` are last records of positions that had none.
+    Attributes:
+        messages: messages from the positions on.
+        ends: partition ends that the consumer has reported, and will not report again.
+        found: last records of positions that had none, by Kafka partition.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -56,22 +58,22 @@ class Resumed:
 
 
 def record_of(message: Message) -> LastRecord:
-    """What identifies a record: its offset, a digest of its timestamp, key and value, and its leader epoch."""
+    """Return what identifies a record: its offset, a digest of its timestamp, key and value, and its leader epoch."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in (repr(message.timestamp()).encode(), message.key(), message.value()):
         data = part.encode() if isinstance(part, str) else part
-        # The length keeps parts apart, and a missing value from an empty one.
+        # The length keeps the parts apart, and distinguishes a missing value from an empty one.
         digest.update(b"-" if data is None else b"%d:" % len(data))
         digest.update(data or b"")
     return LastRecord(offset_of(message), digest.digest(), message.leader_epoch())
 
 
 def last_records(messages: Sequence[Message], partitions: int) -> dict[int, LastRecord]:
-    """The last record of each Kafka partition among messages; only of those that have one.
+    """Return the last record of each Kafka partition that has one among the messages.
 
     Args:
-        messages: of each partition in the order of its offsets.
-        partitions: how many the topic has: when all are found, the search ends.
+        messages: those of each partition in the order of its offsets.
+        partitions: how many partitions the topic has. When all are found, the search ends.
     """
     found: dict[int, LastRecord] = {}
     for message in reversed(messages):
@@ -91,10 +93,10 @@ def resume(
     *,
     reset: str = RESET,
 ) -> Resumed:
-    """Assign positions to a consumer, after a comparison of the log with the last record read before each of them.
+    """Assign positions to a consumer, and compare the log with the last record read before each of them.
 
     Where retention has deleted that record, only transaction markers lie between the log's beginning and the position,
-    so no event can have taken the place of one. A record that compaction has removed proves nothing either way.
+    so no event can have replaced another. A record that compaction has removed proves nothing.
 
     Args:
         consumer: read_committed, reports partition ends.
@@ -105,17 +107,10 @@ def resume(
 
     Raises:
         LogTruncatedError: the log has another record there, or one between it and the position.
-        RangeLostError: see reader.check_positions().
+        RangeLostError: see check_positions().
         KafkaException: the brokers do not answer.
     """
-    oldest = check_positions(consumer, topic, positions)
-    starts: dict[int, int] = {}
-    for partition, position in positions.items():
-        record = known.get(partition)
-        if record is None:
-            starts[partition] = max(oldest[partition], position - SEARCHED_OFFSETS)
-        else:
-            starts[partition] = record.offset if record.offset >= oldest[partition] else position
+    starts = _comparison_starts(check_positions(consumer, topic, positions), positions, known)
     consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
     unproven = {partition for partition, offset in starts.items() if offset < positions[partition]}
     resumed = Resumed()
@@ -124,11 +119,8 @@ def resume(
     while unproven:
         if time.monotonic() > deadline:
             waiting = ", ".join(f"{topic}[{partition}]" for partition in sorted(unproven))
-            raise KafkaException(
-                KafkaError(
-                    KafkaError._TIMED_OUT, f"no record of {waiting} before its position in {COMPARISON_SECONDS} s"
-                )
-            )
+            problem = f"no record of {waiting} before its position in {COMPARISON_SECONDS:.0f} s"
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, problem))
         polled: list[Message] = []
         with translate_kafka_errors(consumer):
             sort_messages(consumer.consume(CONSUMED_AT_ONCE, POLL_SECONDS), polled, resumed.ends)
@@ -157,8 +149,22 @@ def resume(
     return resumed
 
 
+def _comparison_starts(
+    oldest: Mapping[int, int], positions: Mapping[int, int], known: Mapping[int, LastRecord]
+) -> dict[int, int]:
+    """Return where reading has to begin to find the record before each position, by Kafka partition."""
+    starts: dict[int, int] = {}
+    for partition, position in positions.items():
+        record = known.get(partition)
+        if record is None:
+            starts[partition] = max(oldest[partition], position - SEARCHED_OFFSETS)
+        else:
+            starts[partition] = record.offset if record.offset >= oldest[partition] else position
+    return starts
+
+
 def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
-    """Make sure that Kafka still holds what comes next, and return its oldest offset, by Kafka partition.
+    """Make sure that Kafka still holds the next offsets, and return its oldest offset, by Kafka partition.
 
     Raises:
         RangeLostError: events were deleted before they were read.
@@ -190,7 +196,7 @@ def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]
 def is_truncated(
     kafka: KafkaConfig, topic: str, partition: int, position: int, known: Mapping[int, LastRecord]
 ) -> bool:
-    """Whether the log of a partition that reaches its position is another one than that which was read.
+    """Return whether the log of a partition, which reaches its position, is not the one that was read.
 
     Args: see resume().
     """
@@ -200,7 +206,7 @@ def is_truncated(
     except LogTruncatedError:
         return True
     except RangeLostError:
-        return False  # retention has deleted what comes next
+        return False  # retention has deleted the next offsets
     finally:
         consumer.close()
     return False

@@ -1,4 +1,4 @@
-"""What the stream is configured with. Its callers make it from the settings; the stream reads no environment itself."""
+"""Configuration of the stream. Its callers create it from the settings; the stream itself reads no environment."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -48,5 +48,5 @@ class StreamConfig(EnvironmentConfig):
         )
 
     def accepts_until(self, opened: datetime) -> datetime:
-        """Return the latest event time that a batch opened then accepts: its longest life, plus CLOCK_TOLERANCE."""
+        """Return the latest event time that a batch opened then accepts: its longest life plus CLOCK_TOLERANCE."""
         return opened.astimezone(UTC) + timedelta(seconds=self.batch_seconds) + CLOCK_TOLERANCE

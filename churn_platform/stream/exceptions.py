@@ -8,7 +8,7 @@ class StreamError(PlatformError):
 
 
 class RunEndedError(StreamError):
-    """Dagster's record of this run ended while the run was still working: it stops and reports nothing."""
+    """The end of this run was recorded while it was still working. It stops and reports nothing."""
 
 
 class InvariantViolation(StreamError):  # noqa: N818  the field's term; "Error" would add nothing

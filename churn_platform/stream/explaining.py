@@ -1,14 +1,14 @@
-"""Reasons of high-risk predictions, written moments after their rows: off the way of a commit, and never forgotten.
+"""Reasons of high-risk predictions, written shortly after their rows.
 
-Exact contributions cost some twenty times as much as a score. Within a commit they would halve the stream's throughput,
-so a commit writes the row without reasons. `reasons is null` is the list of what is to be done: whatever dies, the next
-one goes on from there.
+Exact contributions cost about twenty times as much as a score. Within a commit they would halve the stream's
+throughput, so a commit writes the rows without reasons. Rows whose `reasons` are null still have to be explained: after
+a crash, the next run explains them.
 """
 
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final, LiteralString
+from typing import Final, LiteralString, Self
 
 import numpy as np
 import psycopg
@@ -20,21 +20,17 @@ from churn_platform.database.model_versions import ModelVersionError
 from churn_platform.model_store import load_bundle
 from churn_platform.scoring.contributions import Explainer
 from churn_platform.scoring.exceptions import BundleError
+from churn_platform.stream.run_context import RunContext
 
 _python_log = logging.getLogger(__name__)
 
-# Some 5 ms of work, the longest that a commit which comes meanwhile shares its processor with it.
-AT_ONCE: Final = 32
-# Afterwards nobody waits.
-AT_ONCE_AFTERWARDS: Final = 512
-# High-risk predictions gather so long, or each commit would have a second one of PostgreSQL behind it.
-GATHER_SECONDS: Final = 1.0
-# So often it looks by itself: for what others left, and whether PostgreSQL is back.
-LOOK_SECONDS: Final = 5.0
-STOP_SECONDS: Final = 2.0
+# About 5 ms of work: the longest that a commit, which may come meanwhile, has to share its processor.
+ROWS_AT_ONCE: Final = 32
+# After a batch is closed, nothing else waits for the processor.
+ROWS_AT_ONCE_AFTER_CLOSING: Final = 512
 KEPT_MODELS: Final = 3
 
-# Columns of churn_predictions, as the features call them.
+# Columns of churn_predictions by the name that the features use.
 _COLUMNS: Final[dict[str, LiteralString]] = {
     "CreditScore": "credit_score",
     "Age": "age",
@@ -47,7 +43,7 @@ _COLUMNS: Final[dict[str, LiteralString]] = {
     "Geography": "geography",
     "Gender": "gender",
 }
-# The newest first: somebody may be about to call them.
+# The newest first: somebody may be about to call these customers.
 _UNEXPLAINED: Final = """
     select
         h.event_id, p.model_version, p.credit_score, p.age, p.tenure, p.balance, p.num_of_products, p.has_cr_card,
@@ -57,8 +53,8 @@ _UNEXPLAINED: Final = """
       and p.model_version <> all(%(unreadable)s)
     order by h.detected_at desc limit %(limit)s
 """
-# A replay may have taken a row, or scored it anew, since it was read. It never waits for one: a replay that holds some
-# of the rows and wants the others would be waiting for it.
+# A replay may have deleted a row, or scored it again, since it was read. Locked rows are skipped and not waited for: a
+# replay that has locked some of the rows and wants the others would wait for this statement, and this for the replay.
 _STORE: Final = """
     with explained as (
         select * from unnest(%s::uuid[], %s::integer[], %s::jsonb[]) as e (event_id, model_version, reasons)
@@ -74,7 +70,7 @@ _STORE: Final = """
 
 
 class Explanations:
-    """Explains what is not explained, each row by the model that scored it."""
+    """Explains rows that have no reasons yet, each with the model that scored it."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
@@ -87,17 +83,17 @@ class Explanations:
         Args:
             connection: in autocommit.
             most: rows at once.
-            batch: of this batch only.
+            batch: only rows of this batch.
 
         Returns:
-            How many rows were given their reasons; 0: there are none, or others hold them.
+            How many rows were given their reasons. 0: there are none, or others have locked them.
         """
         found = connection.execute(
             _UNEXPLAINED, {"batch": batch, "unreadable": self._unreadable, "limit": most}
         ).fetchall()
         if not found:
             return 0
-        version = found[0][1]  # rows of one model at once; the others are next
+        version = found[0][1]  # rows of one model at once; the next call explains the others
         rows = [row for row in found if row[1] == version]
         explainer = self._explainer(connection, version)
         if explainer is None:
@@ -110,7 +106,7 @@ class Explanations:
         return connection.execute(_STORE, ([row[0] for row in rows], [version] * len(rows), reasons)).rowcount
 
     def _explainer(self, connection: psycopg.Connection, version: int) -> Explainer | None:
-        """The explainer of a version; None, and said once, when its bundle cannot be read."""
+        """Return the explainer of a version; None, and logged once, when its bundle cannot be read."""
         if version not in self._explainers:
             try:
                 bundle = load_bundle(model_versions.get(connection, version).uri)
@@ -125,65 +121,86 @@ class Explanations:
 
 
 class ExplainerThread:
-    """Explains while the stream rests. What it cannot do is left for later; it never fails the stream."""
+    """Explains while the stream is idle. What it cannot explain is left for later; it never fails the stream.
 
-    def __init__(self, dsn: str, *, resting: threading.Event, log: Callable[[str], None]) -> None:
-        self._dsn = dsn
-        self._resting = resting
-        self._explanations = Explanations(log)
-        self._news = threading.Event()
+    As a context manager it ends the thread, which start() starts.
+    """
+
+    def __init__(self, run: RunContext) -> None:
+        self._dsn = run.config.dsn
+        self._limits = run.limits
+        self._explanations = Explanations(run.log)
+        # Set while the writer is idle and no event waits that the interpreter could be used for.
+        self._idle = threading.Event()
+        self._unexplained = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="explainer", daemon=True)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def start(self) -> None:
-        """Begin; what others left is explained first."""
-        self._news.set()
+        """Start the thread; it first explains what others left."""
+        self._unexplained.set()
         self._thread.start()
 
-    def notice(self) -> None:
-        """There are high-risk predictions."""
-        self._news.set()
+    def notify(self) -> None:
+        """Tell the thread that there are high-risk predictions to explain."""
+        self._unexplained.set()
+
+    def set_idle(self, idle: bool) -> None:
+        """Tell the thread whether the stream is idle, so that it may use the interpreter."""
+        if idle:
+            self._idle.set()
+        else:
+            self._idle.clear()
 
     def stop(self) -> None:
-        """End after the rows at hand; not waited for long, where PostgreSQL does not answer. May precede start()."""
+        """End the thread after the rows that it works on. May precede start().
+
+        It waits only briefly, in case PostgreSQL does not answer.
+        """
         self._stopped.set()
-        self._news.set()
+        self._unexplained.set()
         if self._thread.is_alive():
-            self._thread.join(STOP_SECONDS)
+            self._thread.join(self._limits.explain_stop_seconds)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
                 with connect(self._dsn, autocommit=True, application_name="churn reasons") as connection:
-                    # What a crash of PostgreSQL takes back is unexplained again, and explained by the next run.
+                    # What a crash of PostgreSQL undoes is unexplained again, and the next run explains it.
                     connection.execute("set synchronous_commit = off")
                     self._explain(connection)
-            except Exception as error:  # whatever it is: the stream goes on, and what is missing is seen in the table
-                # In the process' log: the run's own is kept in PostgreSQL, which may be what is away.
-                _python_log.warning("Reasons of high-risk predictions wait, and are written later: %s", error)
-                self._news.wait(LOOK_SECONDS)
+            except Exception as error:  # whatever it is, the stream goes on; the table shows which reasons are missing
+                # To the process' log: the run's own log is kept in PostgreSQL, which may be down.
+                _python_log.warning("Reasons of high-risk predictions are delayed: %s", error)
+                self._unexplained.wait(self._limits.explain_poll_seconds)
 
     def _explain(self, connection: psycopg.Connection) -> None:
         while not self._stopped.is_set():
-            self._news.wait(LOOK_SECONDS)
-            self._stopped.wait(GATHER_SECONDS)
-            self._news.clear()
+            self._unexplained.wait(self._limits.explain_poll_seconds)
+            self._stopped.wait(self._limits.explain_gather_seconds)
+            self._unexplained.clear()
             while not self._stopped.is_set():
-                if not self._resting.wait(LOOK_SECONDS):
+                if not self._idle.wait(self._limits.explain_poll_seconds):
                     continue
-                if not self._explanations.explain(connection, most=AT_ONCE):
+                if not self._explanations.explain(connection, most=ROWS_AT_ONCE):
                     break
 
 
 def explain_batch(dsn: str, batch: str, log: Callable[[str], None]) -> int:
-    """Explain what is left of a batch, after it was closed or replayed; how many rows that was.
+    """Explain what is left of a batch, after it was closed or replayed; return the number of rows.
 
-    Where PostgreSQL is away, the next streaming run does it.
+    If PostgreSQL does not answer, the next streaming run does it.
     """
     explanations, count = Explanations(log), 0
     try:
         with connect(dsn, autocommit=True, application_name="churn reasons") as connection:
-            while explained := explanations.explain(connection, most=AT_ONCE_AFTERWARDS, batch=batch):
+            while explained := explanations.explain(connection, most=ROWS_AT_ONCE_AFTER_CLOSING, batch=batch):
                 count += explained
     except psycopg.OperationalError as error:
         log(f"Reasons of high-risk predictions of batch {batch} are left to the next run: {error}")

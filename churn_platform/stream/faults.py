@@ -1,6 +1,7 @@
-"""Fault points: places where a test may break the stream. Only tests set the hook; without one they cost nothing."""
+"""Fault points: places where a test may break the stream. Only tests install a hook; without one they do nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 
@@ -11,16 +12,34 @@ class FaultPoint(StrEnum):
     AFTER_READ = "after events were read"
     IN_TRANSACTION = "after the rows were written, before the PostgreSQL commit"
     AFTER_DATABASE_COMMIT = "after the PostgreSQL commit, before anything was sent to Kafka"
-    BEFORE_KAFKA_COMMIT = "after predictions and marker were sent, before the Kafka commit"
+    BEFORE_KAFKA_COMMIT = "after predictions and offsets were sent, before the Kafka commit"
     AFTER_KAFKA_COMMIT = "after the Kafka commit"
     BEFORE_CLOSING = "after the last publication, before the batch is closed"
-    AFTER_CLOSING = "after the batch was closed, before the lock is let go"
+    AFTER_CLOSING = "after the batch was closed, before the lock is released"
 
 
-hook: Callable[[FaultPoint], None] | None = None
+Hook = Callable[[FaultPoint], None]
+
+_hook: Hook | None = None
 
 
 def reach(point: FaultPoint) -> None:
-    """Tell the hook, if a test has set one, that this point is reached."""
-    if hook is not None:
-        hook(point)
+    """Call the hook, if one is installed."""
+    if _hook is not None:
+        _hook(point)
+
+
+def install(hook: Hook | None) -> None:
+    """Call this hook at each fault point of the process from now on; None: call nothing."""
+    global _hook
+    _hook = hook
+
+
+@contextmanager
+def installed(hook: Hook) -> Iterator[None]:
+    """Call this hook at each fault point while the block lasts."""
+    install(hook)
+    try:
+        yield
+    finally:
+        install(None)

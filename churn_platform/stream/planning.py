@@ -1,15 +1,15 @@
-"""Whether a streaming run is asked for: a pure decision from what the sensor has looked up."""
+"""Whether the sensor launches a streaming run. Pure: decides from what the sensor has looked up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-# A live run that had an event this recently is worth a standby.
+# A live run gets a standby when its last event is at most this old.
 FLOWING_SECONDS: Final = 5.0
-# Without a standby its successor is asked for this long before the batch closes: a run needs 2-3 s to start.
+# Without a standby, the successor is launched this long before the batch closes: a run needs 2-3 s to start.
 LEAD_SECONDS: Final = 6.0
-# A run that takes longer to start is worth a word.
+# A run that takes longer than this to start is reported.
 SLOW_SECONDS: Final = 30.0
 FIRST_WAIT_SECONDS: Final = 10.0
 LONGEST_WAIT_SECONDS: Final = 60.0
@@ -17,12 +17,21 @@ LONGEST_WAIT_SECONDS: Final = 60.0
 
 @dataclass(frozen=True)
 class Observed:
-    """What the sensor saw. Seconds are ages; None where there is no such thing.
+    """What the sensor saw. Seconds are ages; None where there is nothing to measure.
 
-    `held` counts the offsets that an open transaction of another producer holds back, for `held_seconds` now.
-    `unpublished`: of what was read, something is not known to be published. `active_runs` counts streaming runs that
-    are queued, starting or running; `starting_seconds` is how long one of them has been without a session. `failures`
-    says how many of the latest runs failed in a row, and `since_failure` how long ago the last of them did.
+    Attributes:
+        waiting: offsets that wait to be read.
+        held: further offsets that an open transaction of another producer holds back.
+        held_seconds: how long it has held them back.
+        unpublished: whether something that was read is not known to be published.
+        active_runs: streaming runs that are queued, starting or running.
+        starting_seconds: how long one of them has been without a session.
+        has_champion: whether there is a model to score with.
+        paused_since: when the stream was paused.
+        batch_open_seconds: age of the open batch.
+        last_commit_seconds: age of the last commit.
+        failures: how many of the latest runs failed in a row.
+        since_failure: how long ago the last of them failed.
     """
 
     waiting: int
@@ -41,14 +50,14 @@ class Observed:
 
 @dataclass(frozen=True)
 class Decision:
-    """Launch a run or not, and why, in words for the tick's page."""
+    """Whether to launch a run, and the reason as text for the tick's page."""
 
     launch: bool
     reason: str
 
 
 def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
-    """One run when something waits and none is active; one more, a successor, while events flow."""
+    """Launch a run when something waits and none is active; launch one more, its successor, while events flow."""
     waiting = f"{seen.waiting} offsets waiting"
     if seen.last_commit_seconds is not None:
         waiting += f", last commit {seen.last_commit_seconds:.0f} s ago"
@@ -56,7 +65,8 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
         waiting += f", {seen.held} more behind a transaction that is open for {seen.held_seconds:.0f} s"
     if seen.paused_since is not None:
         return Decision(
-            False, f"Paused since {seen.paused_since:%Y-%m-%d %H:%M:%S %Z}: 'churn stream resume' goes on. {waiting}."
+            False,
+            f"Paused since {seen.paused_since:%Y-%m-%d %H:%M:%S %Z}: 'churn stream resume' resumes it. {waiting}.",
         )
     if not seen.has_champion:
         return Decision(False, f"No champion model yet: materialize champion_model. {waiting}.")
@@ -67,13 +77,13 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
         if seen.since_failure is not None and seen.since_failure < wait:
             return Decision(
                 False,
-                f"The last {seen.failures} streaming runs failed; the next try comes in "
+                f"The last {seen.failures} streaming runs failed; the next attempt follows in "
                 f"{wait - seen.since_failure:.0f} s. The latest run's page says why. {waiting}.",
             )
         if seen.batch_open_seconds is not None:
             return Decision(True, f"{waiting}; a batch was left open and is resumed.")
         if seen.waiting == 0:
-            return Decision(True, "A run died before everything was known to be published; another one makes sure.")
+            return Decision(True, "A run died before everything was known to be published; another one checks.")
         return Decision(True, f"{waiting}, no run is live.")
     if seen.active_runs > 1:
         return Decision(False, f"Streaming, with a standby. {waiting}.")
@@ -90,14 +100,14 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
 
 
 def _backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: the first is retried at once, then 10, 20, 40, at most 60."""
+    """Return the seconds to wait after this many failures in a row: 0 after the first, then 10, 20, 40, at most 60."""
     if failures < 2:
         return 0.0
     return min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** (failures - 2))
 
 
 def failures_in_a_row(newest_first: Sequence[bool]) -> int:
-    """How many of the latest runs failed before one that did not. True is a failure."""
+    """Return how many of the latest runs failed since the last one that did not. True is a failure."""
     for count, failed in enumerate(newest_first):
         if not failed:
             return count

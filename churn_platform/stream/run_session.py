@@ -1,8 +1,8 @@
-"""The session in PostgreSQL by which others know that a run is alive, from its first moment to its last.
+"""The session in PostgreSQL that shows that a run is alive, from its start to its end.
 
-A run connects, waits, streams, explains, replays: whatever it does, this one session says that its process lives. It
-holds a lock of the run. Whoever takes the run for dead has to take that lock first, so that a run is either alive or
-given up, and never both.
+A run connects, waits, streams, explains and replays. Whatever it does, this one session shows that its process is
+alive. The session holds a lock of the run. Whoever declares the run dead has to take that lock first, so that a run is
+either alive or given up, and never both.
 """
 
 import logging
@@ -15,14 +15,10 @@ import psycopg
 from churn_platform.database import ledger
 from churn_platform.database.connections import connect
 from churn_platform.stream.exceptions import RunEndedError
+from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
 
 _python_log = logging.getLogger(__name__)
 
-# The session is used this often, ...
-HEARTBEAT_SECONDS: Final = 3.0
-# ... and PostgreSQL ends it when it hears nothing for this long: its process is frozen or cut off.
-LEASE_SECONDS: Final = 15
-STATEMENT_SECONDS: Final = 60
 # A lost connection is made again after this long.
 RETRY_SECONDS: Final = 1.0
 CONNECT_SECONDS: Final = 10
@@ -32,14 +28,19 @@ STOP_SECONDS: Final = 2.0
 class RunSession:
     """Keeps a session for a run, and connects again when it is lost."""
 
-    def __init__(self, dsn: str, run_id: str, *, has_ended: Callable[[], bool]) -> None:
-        """Describe the session; open() makes it.
+    def __init__(
+        self, dsn: str, run_id: str, *, has_ended: Callable[[], bool], limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        """Describe the session; open() connects.
 
         Args:
+            dsn: connection string of the database.
             run_id: Dagster's id of the run.
-            has_ended: whether somebody has recorded the end of this run. It is asked each time that the session was
-                made, when nobody else can record it any more.
+            has_ended: whether the end of this run was recorded. It is called after each connect, when nobody else can
+                record the end any more.
+            limits: how often the session sends a heartbeat, and when PostgreSQL ends it.
         """
+        self._limits = limits
         self._dsn = dsn
         self._run_id = run_id
         self._has_ended = has_ended
@@ -60,10 +61,10 @@ class RunSession:
         self._thread.start()
 
     def confirm(self) -> None:
-        """Make sure that the session is there, so that nobody takes this run for dead as long as it lasts.
+        """Make sure that the session is connected: as long as it lasts, nobody declares this run dead.
 
         Raises:
-            RunEndedError: somebody took it for dead, or cancelled it, while it had no session.
+            RunEndedError: the run was declared dead, or cancelled, while it had no session.
             psycopg.OperationalError: PostgreSQL does not answer.
         """
         with self._using:
@@ -71,10 +72,10 @@ class RunSession:
                 self._connect()
         if self._ended:
             raise RunEndedError(
-                f"Run {self._run_id} was recorded as ended while it was still at work: it had lost its session in "
-                f"PostgreSQL and was taken for dead, or it was cancelled. It stops here and reports nothing; what it "
+                f"Run {self._run_id} was recorded as ended while it was still working: it had lost its session in "
+                f"PostgreSQL and was declared dead, or it was cancelled. It stops here and reports nothing; what it "
                 f"committed stays, and another run goes on.",
-                remedy="The run's events say who ended it. Was its machine frozen, or cut off from PostgreSQL?",
+                remedy="The run's events show who ended it. Was its machine frozen, or disconnected from PostgreSQL?",
             )
 
     def close(self) -> None:
@@ -102,7 +103,11 @@ class RunSession:
             application_name=ledger.run_session_name(self._run_id),
             connect_timeout=CONNECT_SECONDS,
         )
-        ledger.take_lease(self._connection, idle_seconds=LEASE_SECONDS, statement_seconds=STATEMENT_SECONDS)
+        ledger.take_lease(
+            self._connection,
+            idle_seconds=self._limits.lease_seconds,
+            statement_seconds=self._limits.statement_seconds,
+        )
         ledger.hold_run(self._connection, self._run_id)
         if self._has_ended():
             self._ended = True
@@ -114,15 +119,15 @@ class RunSession:
             self._connection = None
 
     def _keep(self) -> None:
-        pause = HEARTBEAT_SECONDS
+        pause = self._limits.heartbeat_seconds
         while not self._closed.wait(pause):
             try:
                 self.confirm()
-                pause = HEARTBEAT_SECONDS
+                pause = self._limits.heartbeat_seconds
             except RunEndedError:
                 return  # confirm() tells the run, too
-            except Exception as error:  # PostgreSQL or Dagster's storage is away: the run learns that by itself
-                _python_log.warning("The session of run %s is made again: %s", self._run_id, error)
+            except Exception as error:  # PostgreSQL or Dagster's storage is away, which the run notices by itself
+                _python_log.warning("The session of run %s is connected again: %s", self._run_id, error)
                 pause = RETRY_SECONDS
 
 
@@ -130,9 +135,9 @@ _kept: RunSession | None = None
 
 
 def keep_to_the_end(session: RunSession) -> None:
-    """Leave a session open until this process ends, or has another run to keep one for.
+    """Leave a session open until this process ends, or keeps the session of another run.
 
-    A run that has done its work is not over before Dagster has recorded its success, after the last line of its asset.
+    A run whose asset has returned is not over until Dagster has recorded its success.
     """
     global _kept
     end_kept()

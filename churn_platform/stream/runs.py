@@ -5,18 +5,27 @@ from dataclasses import dataclass, field
 
 from churn_platform.database import ledger
 from churn_platform.database.connections import connect
+from churn_platform.kafka import clients
 from churn_platform.kafka.clients import translate_kafka_errors
-from churn_platform.stream.batch_loop import Ending, StreamResult
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
 from churn_platform.stream.explaining import explain_batch
+from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
 from churn_platform.stream.replay import replay
+from churn_platform.stream.result import Ending, StreamResult
+from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.streaming_run import StreamingRun
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the keys. Without a materialization, `note` says why; `metadata` holds figures of this run."""
+    """The outcome of a run.
+
+    Attributes:
+        materialized: whether its keys are to be reported as materialized.
+        note: what the run did; without a materialization, why there is none.
+        metadata: figures of the run.
+    """
 
     materialized: bool
     note: str
@@ -30,19 +39,24 @@ def materialize(
     run_id: str,
     log: Callable[[str], None],
     confirm: Callable[[], None],
+    limits: Limits = DEFAULT_LIMITS,
+    make_producer: clients.ProducerFactory = clients.producer,
 ) -> Outcome:
     """Stream into a planned or open batch, replay closed ones.
 
     Args:
+        config: the stream.
         keys: one batch key, or several closed ones (a backfill).
-        run_id: Dagster's id of this run, by which PostgreSQL knows its session.
+        run_id: Dagster's id of this run, by which its session in PostgreSQL is known.
         log: writes a line to the run's log.
         confirm: RunSession.confirm() of this run.
+        limits: times and sizes that bound a streaming run.
+        make_producer: creates the Kafka producer that publishes.
 
     Raises:
-        RunEndedError: somebody has ended this run's record; nothing more is written.
+        RunEndedError: the end of this run was recorded; nothing more is written.
         UnknownBatchError: the ledger does not know a key.
-        ReplayError: several keys, of which one is not closed; or events that Kafka no longer gives.
+        ReplayError: several keys, of which one is not closed; or events that Kafka no longer holds.
         StreamError: see StreamingRun.run().
     """
     with connect(config.dsn, application_name="churn plan") as connection:
@@ -64,8 +78,11 @@ def materialize(
             f"leave these out. Nothing was changed."
         )
     with translate_kafka_errors(config.kafka.client):
-        result = StreamingRun(config, batch=keys[0], run_id=run_id, log=log, confirm=confirm).run()
-    # The lock is free by now: the next run streams while this one ends its own batch.
+        run = RunContext(
+            config=config, batch=keys[0], run_id=run_id, log=log, limits=limits, make_producer=make_producer
+        )
+        result = StreamingRun(run, confirm=confirm).run()
+    # The lock is free by now: the next run streams while this one explains the rest of its own batch.
     late = explain_batch(config.dsn, keys[0], log)
     confirm()
     return _stream(result, late, log)
@@ -86,7 +103,7 @@ def _stream(result: StreamResult, explained_late: int, log: Callable[[str], None
         f"Ended by {result.ending}: {result.commits} commits, {result.published} predictions published, "
         f"{result.recovered} published for a predecessor, waited {result.waited_seconds:.1f} s for the lock."
     )
-    # A batch that another run closed is materialized by the sensor, once, however much of it this run has committed.
+    # The sensor materializes a batch that another run closed, once, however much of it this run has committed.
     if result.commits == 0 or result.ending is Ending.CLOSED:
         note = "no event came" if result.ending is Ending.IDLE else str(result.ending)
         return Outcome(False, note)

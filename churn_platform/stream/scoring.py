@@ -16,13 +16,13 @@ from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.scoring.exceptions import BundleError
 from churn_platform.stream.exceptions import NoChampionError
 
-# A champion that could not be loaded is tried again after so long.
-TRY_AGAIN_SECONDS: Final = 10.0
+# Pause before a champion that could not be loaded is loaded again.
+RETRY_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The model that scores: its version in `model_versions` and its bundle."""
+    """The model that scores: its version in `model_versions`, and its bundle."""
 
     version: int
     bundle: ModelBundle
@@ -32,8 +32,12 @@ class Champion:
 class ScoredEvents:
     """n events with their scores.
 
-    risk_score is P(churn), 0 to 1; prediction is 1 where it reaches the bundle's threshold; predicted_at is in
-    microseconds since 1970 and one moment for all of them.
+    Attributes:
+        events: the events.
+        risk_score: P(churn), 0 to 1, shape (n,).
+        prediction: 1 where the risk score reaches the bundle's threshold, else 0, shape (n,).
+        model_version: version of the model that scored them.
+        predicted_at: when they were scored, in microseconds since 1970.
     """
 
     events: EventColumns
@@ -46,7 +50,7 @@ class ScoredEvents:
         return len(self.events)
 
     def select(self, keep: NDArray[np.bool_]) -> "ScoredEvents":
-        """The events where `keep`, of shape (n,), is True."""
+        """Return the events where `keep`, of shape (n,), is True."""
         return replace(
             self,
             events=self.events.select(keep),
@@ -56,7 +60,7 @@ class ScoredEvents:
 
 
 def score(events: EventColumns, champion: Champion, *, threads: int) -> ScoredEvents:
-    """Scores of the events, in their order, by the same transform that training used."""
+    """Score the events in their order, with the same transform that training used."""
     risk = champion.bundle.score(events.customers, threads=threads) if len(events) else np.empty(0, np.float32)
     return ScoredEvents(
         events=events,
@@ -68,7 +72,7 @@ def score(events: EventColumns, champion: Champion, *, threads: int) -> ScoredEv
 
 
 def load_champion(connection: psycopg.Connection) -> Champion:
-    """The champion's bundle.
+    """Load the champion's bundle.
 
     Raises:
         NoChampionError: no model version has been promoted.
@@ -81,29 +85,29 @@ def load_champion(connection: psycopg.Connection) -> Champion:
 
 
 class ChampionFollower:
-    """The champion that scores. It follows promotions; one that cannot be loaded leaves the former at work."""
+    """The champion that scores. It follows promotions; while a new champion cannot be loaded, the old one stays."""
 
     def __init__(self, champion: Champion, log: Callable[[str], None]) -> None:
         self.current = champion
         self._log = log
-        self._refused: int | None = None
-        self._refused_at = 0.0
+        self._rejected: int | None = None
+        self._rejected_at = 0.0
 
     def follow(self, connection: psycopg.Connection, version: int | None) -> None:
-        """Score from now on with this version, if it is another one; None, and without a promotion nothing changes."""
+        """Score with this version from now on, loading it if it is another one. None: no version is promoted."""
         if version is None or version == self.current.version:
             return
-        if version == self._refused and time.monotonic() - self._refused_at < TRY_AGAIN_SECONDS:
+        if version == self._rejected and time.monotonic() - self._rejected_at < RETRY_SECONDS:
             return
         try:
             self.current = load_champion(connection)
         except (BundleError, OSError) as error:
-            if version != self._refused:
+            if version != self._rejected:
                 self._log(
-                    f"Champion version {version} cannot be loaded, so version {self.current.version} goes on scoring: "
-                    f"{error} It is tried again every {TRY_AGAIN_SECONDS:.0f} s."
+                    f"Champion version {version} cannot be loaded, so version {self.current.version} keeps scoring: "
+                    f"{error} It is tried again every {RETRY_SECONDS:.0f} s."
                 )
-            self._refused, self._refused_at = version, time.monotonic()
+            self._rejected, self._rejected_at = version, time.monotonic()
         else:
-            self._refused = None
-            self._log(f"Champion is now version {self.current.version}; what is read from now on is scored with it.")
+            self._rejected = None
+            self._log(f"Champion is now version {self.current.version}; it scores what is read from now on.")

@@ -1,115 +1,156 @@
-"""The streaming run: one batch, through as many holds of the stream's lock as faults make of it."""
+"""The streaming run: one batch, through as many tenures of the stream's lock as faults make necessary."""
 
 import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
 
 import psycopg
 from confluent_kafka import KafkaException
 
+from churn_platform.database import ledger
 from churn_platform.errors import PlatformError
-from churn_platform.stream.batch_loop import BatchLoop, StreamResult
-from churn_platform.stream.config import StreamConfig
+from churn_platform.stream import faults
+from churn_platform.stream.batch_loop import BatchLoop
+from churn_platform.stream.explaining import ExplainerThread
+from churn_platform.stream.faults import FaultPoint
+from churn_platform.stream.limits import Limits
+from churn_platform.stream.result import Ending, StreamResult
+from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.scoring import ChampionFollower
+from churn_platform.stream.takeover import is_closed, take_over
+from churn_platform.stream.warm_up import Connections, warm_up
 from churn_platform.transience import is_transient
 
-FIRST_PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 3.0
-# So long without a commit, a run that only fails is better given up: Dagster shows it red, and the sensor tries anew.
-GIVE_UP_SECONDS: Final = 600.0
-# A hold of the lock that lasted so long was well: the next fault is a new one.
-LONG_HOLD_SECONDS: Final = 60.0
-
 _python_log = logging.getLogger(__name__)
+
+
+class RetryBudget:
+    """Decides how long to wait after each transient fault, and when to give up. Progress resets it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._failing_since: float | None = None
+        self._pause = limits.first_pause_seconds
+        self.attempts = 0
+
+    def next_pause(self, now: float, *, has_progressed: bool) -> float | None:
+        """Return the seconds to wait before the next attempt; None: give up.
+
+        Args:
+            now: when the fault came, on a monotonic clock.
+            has_progressed: whether the failed attempt had worked for some time, so that this fault is a new one.
+        """
+        if self._failing_since is None or has_progressed:
+            self._failing_since, self._pause, self.attempts = now, self._limits.first_pause_seconds, 0
+        if now - self._failing_since >= self._limits.give_up_seconds:
+            return None
+        self.attempts += 1
+        pause, self._pause = self._pause, min(2 * self._pause, self._limits.longest_pause_seconds)
+        return pause
 
 
 class StreamingRun:
     """Streams into one batch until it is full, old enough or idle.
 
-    A transient fault ends the hold of the lock, not the run: it connects anew, waits for the lock and goes on with its
-    batch where the ledger says. When another run has closed the batch meanwhile, there is nothing left to do.
+    A transient fault ends the tenure of the lock, not the run: it connects again, waits for the lock, and goes on with
+    its batch where the ledger stands. When another run has closed the batch meanwhile, there is nothing left to do.
     """
 
     def __init__(
-        self, config: StreamConfig, *, batch: str, run_id: str, log: Callable[[str], None], confirm: Callable[[], None]
+        self,
+        run: RunContext,
+        *,
+        confirm: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Describe the run.
 
         Args:
-            confirm: RunSession.confirm() of this run: asked before each hold.
+            run: what it streams.
+            confirm: RunSession.confirm() of this run; called before each tenure.
+            monotonic: the clock of the retries.
+            sleep: waits before a retry.
         """
-        self._config = config
-        self._batch = batch
-        self._run_id = run_id
-        self._log = log
+        self._run = run
         self._confirm = confirm
+        self._monotonic = monotonic
+        self._sleep = sleep
         self._result = StreamResult()
         self._follower: ChampionFollower | None = None
-        self._noted: list[str] = []
+        self._unlogged: list[str] = []
 
     def run(self) -> StreamResult:
         """Warm up, wait for the lock, stream; after a transient fault again.
 
         Raises:
-            RunEndedError: somebody has ended this run's record.
+            RunEndedError: the end of this run was recorded.
             NoChampionError, BundleError: there is nothing to score with.
             TopicMissingError: there is nothing to read.
             UnknownBatchError: the ledger does not know the batch.
-            RangeLostError: Kafka no longer holds what comes next.
-            PublishError, KafkaException, psycopg.OperationalError: a server was away for GIVE_UP_SECONDS, or refuses.
+            RangeLostError: Kafka no longer holds the next offset.
+            PublishError, KafkaException, psycopg.OperationalError: a server was away for `give_up_seconds`, or refuses.
         """
-        failing_since: float | None = None
-        pause, attempts = FIRST_PAUSE_SECONDS, 0
+        budget = RetryBudget(self._run.limits)
         while True:
-            began, commits = time.monotonic(), self._result.commits
+            began, commits = self._monotonic(), self._result.commits
             try:
                 self._confirm()
-                self._hold()
+                self._hold_lock()
             except (KafkaException, psycopg.OperationalError, PlatformError) as error:
                 if not is_transient(error):
                     raise
-                now = time.monotonic()
-                if failing_since is None or self._result.commits > commits or now - began > LONG_HOLD_SECONDS:
-                    failing_since, pause, attempts = now, FIRST_PAUSE_SECONDS, 0
-                if now - failing_since >= GIVE_UP_SECONDS:
+                now = self._monotonic()
+                was_healthy = now - began > self._run.limits.healthy_tenure_seconds
+                pause = budget.next_pause(now, has_progressed=self._result.commits > commits or was_healthy)
+                if pause is None:
                     raise
-                attempts += 1
-                self._note(f"Attempt {attempts} in {pause:.1f} s, after a fault: {one_line(error)}", error)
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                self._log_fault(f"Attempt {budget.attempts} in {pause:.1f} s, after a fault: {one_line(error)}", error)
+                self._sleep(pause)
             else:
-                self._say_what_was_noted()
+                self._log_delayed()
                 return self._result
 
-    def _hold(self) -> None:
-        """Once through: warm up, wait for the lock, stream."""
-        loop = BatchLoop(
-            self._config,
-            batch=self._batch,
-            run_id=self._run_id,
-            log=self._log,
-            follower=self._follower,
-            result=self._result,
-        )
-        self._follower = loop.follower
+    def _hold_lock(self) -> None:
+        """Warm up, wait for the lock and stream: one tenure of the lock.
 
-        loop.run(lambda _: self._say_what_was_noted())
+        The explainer is stopped last, because a standby may already have the lock then.
+        """
+        with ExplainerThread(self._run) as explainer, warm_up(self._run, self._follower) as connections:
+            self._follower = connections.follower
+            self._result.ending = self._stream(connections, explainer)
 
-    def _note(self, line: str, error: Exception) -> None:
-        """Say it in the process' log now, and in the run's as soon as that can be written: it is kept in PostgreSQL."""
-        _python_log.warning("Batch %s: %s", self._batch, line)
-        self._noted.append(f"{datetime.now(UTC):%H:%M:%S} UTC: {line}")
+    def _stream(self, connections: Connections, explainer: ExplainerThread) -> Ending:
+        if is_closed(self._run, connections):
+            return Ending.CLOSED
+        self._result.waited_seconds += connections.lease.acquire()
+        faults.reach(FaultPoint.AFTER_LOCK)
+        takeover = take_over(self._run, connections)
+        if isinstance(takeover, Ending):
+            return takeover
+        connections.guard.check_again()  # the wait for the lock may have been long
+        with BatchLoop(self._run, connections, takeover, explainer=explainer, result=self._result) as loop:
+            self._log_delayed()
+            ending = loop.run()
+            faults.reach(FaultPoint.BEFORE_CLOSING)
+            ledger.close_batch(connections.lease.connection, self._run.batch, topic_id=takeover.topic.topic_id)
+            faults.reach(FaultPoint.AFTER_CLOSING)
+        return ending
+
+    def _log_fault(self, line: str, error: Exception) -> None:
+        """Log to the process' log now, and to the run's as soon as PostgreSQL, where it is kept, answers again."""
+        _python_log.warning("Batch %s: %s", self._run.batch, line)
+        self._unlogged.append(f"{datetime.now(UTC):%H:%M:%S} UTC: {line}")
         if not isinstance(error, psycopg.OperationalError):
-            self._say_what_was_noted()
+            self._log_delayed()
 
-    def _say_what_was_noted(self) -> None:
-        for line in self._noted:
-            self._log(line)
-        self._noted.clear()
+    def _log_delayed(self) -> None:
+        for line in self._unlogged:
+            self._run.log(line)
+        self._unlogged.clear()
 
 
 def one_line(error: Exception) -> str:
-    """An error's text without its line breaks."""
+    """Return an error's text without its line breaks."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Two environments on one Kafka: what one publishes to, the other is refused, whether the first one runs or not."""
+"""Two environments on one Kafka: neither may publish where the other does, whether that one runs or not."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def other(stream: Stream, stack: Stack, template_database: str, bundle_uri: str)
 
 
 def claim(stream: Stream, **changes: Any) -> str:
-    """Claim what this environment writes to; its id."""
+    """Claim what this environment writes to, and return its id."""
     with EnvironmentGuard(stream.connection, stream.admin, with_changes(stream.config, **changes)) as guard:
         return guard.claim()
 
@@ -48,7 +48,7 @@ def take_over(stream: Stream, *, silent_seconds: float = 0) -> None:
 
 
 def holder(config: StreamConfig, stream: Stream) -> str:
-    """Id of the environment that has the predictions topic."""
+    """Return the id of the environment that owns the predictions topic."""
     with Claims(stream.admin, config) as claims:
         claims.read()
         found = claims.holder(Kind.TOPIC, topics.describe(stream.admin, config.predictions_topic).topic_id)
@@ -56,7 +56,7 @@ def holder(config: StreamConfig, stream: Stream) -> str:
         return found.environment
 
 
-def test_an_environment_is_refused_no_topic_of_its_own(stream: Stream) -> None:
+def test_an_environment_may_use_its_own_topics(stream: Stream) -> None:
     first = claim(stream)
 
     stream.send([event(number) for number in range(9)])
@@ -140,7 +140,7 @@ def test_two_environments_may_read_one_events_topic(stream: Stream, other: Strea
     assert len(stream.published_ids()) == 9
 
 
-def test_a_topic_that_was_deleted_and_created_again_is_nobodys(stream: Stream, other: Stream) -> None:
+def test_a_topic_that_was_deleted_and_recreated_has_no_owner(stream: Stream, other: Stream) -> None:
     claim(stream)
     name = stream.config.predictions_topic
     stream.admin.delete_topics([name])[name].result()
@@ -202,7 +202,10 @@ def test_a_database_is_refused_to_another_kafka_topic_and_group(stream: Stream) 
     for changes, problem in (
         ({"predictions_topic": "another"}, "to the topic 'predictions-.*, not 'another'"),
         ({"group": "another"}, "as the consumer group 'group-.*, not 'another'"),
-        ({"claims_topic": "claims-of-another-kafka"}, "to another Kafka than KAFKA_BOOTSTRAP_SERVERS names"),
+        (
+            {"claims_topic": "claims-of-another-kafka"},
+            "to another Kafka than the one that KAFKA_BOOTSTRAP_",
+        ),
     ):
         with pytest.raises(EnvironmentConflictError, match=f"The database 'test_.*' publishes {problem}"):
             stream.stream(**changes)
@@ -285,7 +288,7 @@ def test_published_offsets_of_another_environment_are_refused_where_the_claims_t
         claim(other, claims_topic="claims-that-were-deleted", predictions_topic="another-topic")
 
 
-def test_a_claims_topic_that_forgets_is_refused(stream: Stream) -> None:
+def test_a_claims_topic_that_deletes_records_is_refused(stream: Stream) -> None:
     name = f"forgetful-{stream.config.kafka.group}"
     stream.admin.create_topics([NewTopic(name, 1)])[name].result()
     wait_until(lambda: name in stream.admin.list_topics(timeout=10).topics)
@@ -294,7 +297,7 @@ def test_a_claims_topic_that_forgets_is_refused(stream: Stream) -> None:
         claim(stream, claims_topic=name)
 
 
-def test_what_is_no_claim_in_the_topic_is_passed_over(stream: Stream) -> None:
+def test_records_that_are_not_claims_are_ignored(stream: Stream) -> None:
     claim(stream)
     producer = Producer(stream.config.kafka.client)
     for key, value in ((b"theirs", b"not JSON"), (None, b"{}"), (b"theirs", b"{}")):
@@ -307,15 +310,15 @@ def test_what_is_no_claim_in_the_topic_is_passed_over(stream: Stream) -> None:
 # Processes of another name on the same database, at work.
 
 
-def test_one_at_work_on_the_same_database_is_named_until_it_has_been_silent_for_long(stream: Stream) -> None:
+def test_another_environment_on_the_same_database_is_named_until_it_has_been_silent(stream: Stream) -> None:
     with EnvironmentGuard(stream.connection, stream.admin, stream.config) as guard:
         environments.note(stream.connection, stream.config.environment)
-        guard.require_alone()
+        guard.require_exclusive_use()
         environments.note(stream.connection, "another machine:/srv/churn")
         with pytest.raises(EnvironmentConflictError, match="'another machine:/srv/churn' works on the database 'test_"):
-            guard.require_alone()
+            guard.require_exclusive_use()
         stream.connection.execute("update environments set seen = now() - interval '2 minutes'")
-        guard.require_alone()
+        guard.require_exclusive_use()
 
 
 def test_a_live_run_without_a_sensor_is_named_by_its_session(stream: Stream) -> None:
@@ -326,4 +329,4 @@ def test_a_live_run_without_a_sensor_is_named_by_its_session(stream: Stream) -> 
         ledger.lock_stream(live, stream.config.events_topic)
 
         with pytest.raises(EnvironmentConflictError, match="the session 'churn stream run-1' streams 'events-"):
-            guard.require_alone()
+            guard.require_exclusive_use()

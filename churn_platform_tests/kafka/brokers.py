@@ -1,4 +1,4 @@
-"""A broker of its own, whose log files a test may cut while it is stopped."""
+"""A separate broker, whose log files a test may truncate while it is stopped."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ class Broker:
         assert process.poll() is None, self.log.read_text()[-3000:]
 
     def stop(self, signal_number: signal.Signals = signal.SIGTERM) -> None:
-        """End it: by SIGTERM it closes its logs, by SIGKILL it does not."""
+        """End it: with SIGTERM it closes its logs, with SIGKILL it does not."""
         if self.process is not None:
             self.process.send_signal(signal_number)
             self.process.wait(60)
@@ -69,7 +69,7 @@ class Broker:
 
 @contextmanager
 def own_broker(folder: Path) -> Iterator[Broker]:
-    """A broker with an empty log, up."""
+    """Start a broker with an empty log."""
     folder.mkdir(parents=True)
     ports = Ports(folder / "ports.json", dict.fromkeys(("broker", "controller"), 0))
     ports.choose()
@@ -85,6 +85,6 @@ def own_broker(folder: Path) -> Iterator[Broker]:
 
 
 def bootstrap_servers(broker: Broker) -> str:
-    """Where clients find it."""
+    """The address for clients."""
     assert broker.part.address.startswith(HOST)
     return broker.part.address

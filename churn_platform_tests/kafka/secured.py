@@ -1,4 +1,4 @@
-"""A broker that wants TLS and a password or a certificate, and grants rights user by user."""
+"""A broker that requires TLS and a password or a certificate, and grants rights per user."""
 
 import ipaddress
 import os
@@ -23,7 +23,7 @@ PASSWORDS = {"churn": "right-s3cret", "intruder": "other-s3cret"}
 
 
 class Authority:
-    """A certificate authority: its own certificate in a file, and those that it signs."""
+    """A certificate authority: its own certificate in a file, and the certificates that it signs."""
 
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True)
@@ -39,7 +39,7 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str) -> tuple[Path, Path]:
-        """Files of a certificate for this name on localhost, and of its key, PEM."""
+        """Return the PEM files of a certificate for this name on localhost, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(HOST))]
         certificate = (
@@ -76,7 +76,7 @@ def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivat
 
 @dataclass(frozen=True)
 class SecuredBroker:
-    """A broker with one listener for passwords and one for certificates, both by TLS."""
+    """A broker with one TLS listener for passwords and one for certificates."""
 
     password_address: str
     certificate_address: str
@@ -84,7 +84,7 @@ class SecuredBroker:
     log: Path
 
     def environment(self, user: str = "churn", **changes: str) -> dict[str, str]:
-        """The settings that a user of this broker sets."""
+        """Return the settings that a user of this broker sets."""
         return {
             "KAFKA_BOOTSTRAP_SERVERS": self.password_address,
             "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
@@ -96,7 +96,7 @@ class SecuredBroker:
         }
 
     def certificate_environment(self) -> dict[str, str]:
-        """The settings of a user with a certificate."""
+        """Return the settings of a user with a certificate."""
         certificate, key = self.authority.issue("client")
         return {
             "KAFKA_BOOTSTRAP_SERVERS": self.certificate_address,
@@ -107,13 +107,13 @@ class SecuredBroker:
         }
 
     def refusals(self) -> int:
-        """Connections whose password the broker has refused, by its own log."""
+        """Return how many connections the broker has refused for their password, by its own log."""
         return self.log.read_text().count("Failed authentication")
 
 
 @contextmanager
 def secured_broker(folder: Path) -> Iterator[SecuredBroker]:
-    """The broker, up."""
+    """Start the broker."""
     folder.mkdir(parents=True)
     authority = Authority(folder / "authority", "Authority of the tests")
     certificate, key = authority.issue("broker")

@@ -1,4 +1,4 @@
-"""Brokers that want TLS, a password, a certificate or rights: the whole way through, and what a refusal looks like."""
+"""Brokers that require TLS, a password, a certificate or rights: a whole stream, and the errors of refusals."""
 
 import gc
 import itertools
@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
@@ -25,15 +25,15 @@ from churn_platform.cli import app
 from churn_platform.commands.terminal import output
 from churn_platform.database import model_versions
 from churn_platform.environments.claims import Claims
-from churn_platform.kafka import clients, topics
+from churn_platform.kafka import clients
 from churn_platform.kafka.exceptions import BrokerRefusedError, BrokersUnreachableError, KafkaSettingsError
 from churn_platform.local.ports import ANY_FREE_PORTS, HOST
 from churn_platform.local.stack import Stack
 from churn_platform.operations import status
 from churn_platform.orchestration.resources import kafka as kafka_resource
 from churn_platform.settings import settings
-from churn_platform.stream import streaming_run
 from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.limits import DEFAULT_LIMITS
 from churn_platform_tests.kafka.secured import PASSWORDS, Authority, SecuredBroker, secured_broker
 from churn_platform_tests.orchestration.test_stream_sensors import Ticks
 from churn_platform_tests.stream.streams import Stream
@@ -53,23 +53,23 @@ def broker(local_folder: Path) -> Iterator[SecuredBroker]:
 
 @dataclass
 class User:
-    """Somebody who has set the settings of this process, with a database and topics of their own."""
+    """A user who has set the settings of this process, with a database and topics of their own."""
 
     database: str
     monkeypatch: pytest.MonkeyPatch
 
     def sets(self, environment: dict[str, str]) -> None:
-        """Set settings, as if this process had begun with them."""
+        """Set settings, as if this process had started with them."""
         for name, value in environment.items():
             self.monkeypatch.setenv(name, value)
         settings.cache_clear()
 
     def stream(self) -> Stream:
-        """The stream that the settings describe."""
+        """Return the stream that the settings describe."""
         return Stream(StreamConfig.from_settings(settings()))
 
     def churn(self, *arguments: str) -> str:
-        """What the command prints to both streams."""
+        """Return what the command prints to both streams."""
         outcome = CliRunner(env={"COLUMNS": "2000"}).invoke(app, arguments)
         return outcome.output
 
@@ -127,11 +127,8 @@ def test_the_whole_stream_runs_on_a_secured_broker(user: User, broker: SecuredBr
 
 
 @pytest.mark.faults
-def test_a_refused_client_tries_again_a_few_times_and_not_without_pause(
-    user: User, broker: SecuredBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(topics, "REQUEST_SECONDS", 5)
-    user.sets(broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret"))  # noqa: S106  a wrong one
+def test_a_refused_client_tries_again_a_few_times_and_not_without_pause(user: User, broker: SecuredBroker) -> None:
+    user.sets(broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret", KAFKA_REQUEST_SECONDS="5"))  # noqa: S106  a wrong one
     before = broker.refusals()  # first of the refusals: the clients of the others may still be calling
 
     user.churn("produce", "--count", "5")
@@ -141,7 +138,7 @@ def test_a_refused_client_tries_again_a_few_times_and_not_without_pause(
 
 @dataclass(frozen=True)
 class Refusal:
-    """Settings that do not work, the error that they end in, and words that it must have."""
+    """Settings that do not work, the error that they cause, and words that it must contain."""
 
     changes: Callable[[SecuredBroker, Path], dict[str, str]]
     error: type[Exception]
@@ -212,11 +209,9 @@ IN_EVERY_TEST = "wrong password"
     ],
 )
 def test_a_refusal_names_brokers_user_cause_and_setting_and_never_the_password(
-    user: User, broker: SecuredBroker, refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    user: User, broker: SecuredBroker, refusal: Refusal, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(topics, "REQUEST_SECONDS", 3)
-    monkeypatch.setattr(streaming_run, "GIVE_UP_SECONDS", 0)  # brokers that are away may come back, others never do
-    user.sets(broker.environment(**refusal.changes(broker, tmp_path)))
+    user.sets({**broker.environment(**refusal.changes(broker, tmp_path)), "KAFKA_REQUEST_SECONDS": "3"})
 
     with pytest.raises(refusal.error) as of_the_run:
         _run(user)
@@ -235,7 +230,8 @@ def test_a_refusal_names_brokers_user_cause_and_setting_and_never_the_password(
 
 
 def _run(user: User) -> None:
-    stream = Stream(StreamConfig.from_settings(settings()))
+    impatient = replace(DEFAULT_LIMITS, give_up_seconds=0)  # brokers that are away may come back, others never do
+    stream = Stream(StreamConfig.from_settings(settings()), impatient)
     stream.connection = psycopg.connect(user.database, autocommit=True)
     with stream.connection:
         stream.materialize(stream.plan())
@@ -269,7 +265,7 @@ def test_status_says_why_the_users_kafka_does_not_answer(
 
 
 @pytest.mark.faults
-def test_a_user_without_the_right_to_see_topics_is_told_which_rights_it_takes(
+def test_a_user_without_the_right_to_describe_topics_is_told_which_rights_are_needed(
     user: User, broker: SecuredBroker
 ) -> None:
     user.sets(broker.environment("intruder"))
@@ -284,7 +280,7 @@ def test_a_user_without_the_right_to_see_topics_is_told_which_rights_it_takes(
 
 
 def _grant(config: StreamConfig, *rights: tuple[ResourceType, str, AclOperation]) -> None:
-    """Rights for the intruder."""
+    """Grant rights to the intruder."""
     admin = clients.admin(config.kafka.client)
     granted = admin.create_acls(
         [
@@ -333,7 +329,7 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
     assert "Every invariant holds" in user.churn("verify")
 
 
-def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_make_it_and_writes_nothing(
+def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_create_it_and_writes_nothing(
     user: User, broker: SecuredBroker
 ) -> None:
     user.sets({**broker.environment(), "CLAIMS_TOPIC": f"claims-of-nobody-{next(_number)}"})
@@ -380,8 +376,7 @@ def test_status_of_a_user_without_rights_on_the_group_shows_the_rest_and_names_t
 
 
 @pytest.mark.faults
-def test_a_broker_that_hangs_up_is_not_called_without_pause(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "REQUEST_SECONDS", 5)
+def test_a_broker_that_hangs_up_is_not_called_without_pause(user: User) -> None:
     calls = itertools.count()
 
     def hang_up(listener: socket.socket) -> None:
@@ -394,7 +389,7 @@ def test_a_broker_that_hangs_up_is_not_called_without_pause(user: User, monkeypa
 
     with socket.create_server((HOST, 0)) as listener:
         threading.Thread(target=hang_up, args=(listener,), daemon=True).start()
-        user.sets({"KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{listener.getsockname()[1]}"})
+        user.sets({"KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{listener.getsockname()[1]}", "KAFKA_REQUEST_SECONDS": "5"})
 
         said = user.churn("produce", "--count", "5")
         listener.shutdown(socket.SHUT_RDWR)

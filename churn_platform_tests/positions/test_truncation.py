@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture(scope="module")
 def broker(local_folder: Path) -> Iterator[Broker]:
-    """A broker whose log files the tests of this module cut."""
+    """The broker whose log files the tests of this module truncate."""
     with own_broker(local_folder / "cut") as broker:
         yield broker
 
@@ -45,7 +45,7 @@ def stream(broker: Broker, database: str, bundle_uri: str) -> Iterator[Stream]:
 
 
 def send_one_by_one(stream: Stream, numbers: range, *, partition: int = 0) -> None:
-    """Send events so that each is a record batch of its own: a log is cut between batches."""
+    """Send events, each in a record batch of its own, because a log is truncated between batches."""
     for number in numbers:
         stream.send([event(number)], partition=partition)
 
@@ -59,7 +59,7 @@ def cut(broker: Broker, stream: Stream, offset: int, *, how: signal.Signals = si
 
 
 def stream_end(stream: Stream) -> int:
-    """Where the log of partition 0 ends."""
+    """Return the end of the log of partition 0."""
     topic = topics.describe(stream.admin, stream.config.events_topic)
     return topics.list_offsets(stream.admin, topic, topics.LATEST)[0]
 
@@ -205,7 +205,7 @@ def test_an_accepted_truncation_goes_on_at_the_position_and_is_recorded(stream: 
     assert [invariant.name for invariant in verification.verify(stream.config) if not invariant.holds] == []
 
 
-def test_records_that_retention_deleted_are_no_truncation(stream: Stream) -> None:
+def test_records_that_retention_deleted_are_not_a_truncation(stream: Stream) -> None:
     send_one_by_one(stream, range(5))
     stream.stream()
     delete_before(stream, 5)

@@ -1,4 +1,4 @@
-"""Values of messages as producers really send them: those that are events, and those that are none, with the reason."""
+"""Message values as producers really send them: valid events, and invalid ones with the expected reason."""
 
 import json
 
@@ -9,23 +9,23 @@ DEEP = 100_000
 
 
 def valid(**changes: object) -> bytes:
-    """A valid event with an id of its own, as bytes."""
+    """Return a valid event with an id of its own, as bytes."""
     return json.dumps(event(1, **changes)).encode()
 
 
 def with_raw(name: str, raw: bytes) -> bytes:
-    """A valid event whose field `name` holds these bytes, whatever JSON says to them."""
+    """Return a valid event whose field `name` holds these bytes, valid JSON or not."""
     others = {other: content for other, content in event(1).items() if other != name}
     return json.dumps(others).encode()[:-1] + b', "' + name.encode() + b'": ' + raw + b"}"
 
 
 def without(name: str) -> bytes:
-    """An event that lacks a field."""
+    """Return an event that lacks a field."""
     return json.dumps({other: content for other, content in event(1).items() if other != name}).encode()
 
 
 def good_values() -> dict[str, bytes]:
-    """Events in unusual forms, by what is unusual."""
+    """Return events in unusual forms, by what is unusual."""
     return {
         "white space around": b" \n\t" + valid() + b"\r\n ",
         "unknown fields": valid(Surname="Müller", Extra={"a": [1, {"b": None}]}),

@@ -1,4 +1,4 @@
-"""A stream under test: sends events, runs batches, and counts on both ends."""
+"""A stream under test: it sends events, runs batches, and reads what was written and published."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 
 from churn_platform.database import ledger, model_versions
 from churn_platform.environments import created_topics
-from churn_platform.kafka import topics
+from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_all
 from churn_platform.orchestration.partitions import batch_key
 from churn_platform.positions import backlog
@@ -25,6 +25,7 @@ from churn_platform.settings import settings
 from churn_platform.stream import faults, runs
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.faults import FaultPoint
+from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
 from churn_platform.stream.run_session import RunSession
 from churn_platform_tests.waiting import wait_until
 
@@ -43,7 +44,7 @@ CUSTOMER = {
 
 
 def event(number: int = 0, **changes: object) -> dict[str, object]:
-    """A valid event; `number` varies the customer."""
+    """Return a valid event; `number` varies the customer."""
     return {
         **CUSTOMER,
         "CustomerId": 15_600_000 + number,
@@ -55,7 +56,7 @@ def event(number: int = 0, **changes: object) -> dict[str, object]:
     }
 
 
-class Killed(Exception):  # noqa: N818  it is no error but the end of a process
+class Killed(Exception):  # noqa: N818  it stands for the end of a process, not for an error
     """Raised at a fault point."""
 
 
@@ -69,13 +70,18 @@ def with_changes(
 
 @dataclass
 class Stream:
-    """One stream on the real servers. As a context manager it closes its connection."""
+    """One stream on the real servers. As a context manager it closes its connection.
+
+    Its runs have these limits, and publish with a producer that `make_producer` creates.
+    """
 
     config: StreamConfig
+    limits: Limits = DEFAULT_LIMITS
+    make_producer: clients.ProducerFactory = clients.producer
     connection: psycopg.Connection = field(init=False)
     admin: AdminClient = field(init=False)
     log: list[str] = field(default_factory=list)
-    ended: set[str] = field(default_factory=set)  # runs whose end somebody has recorded
+    ended: set[str] = field(default_factory=set)  # runs whose end was recorded
 
     def __enter__(self) -> Self:
         self.connection = psycopg.connect(self.config.dsn, autocommit=True)
@@ -96,19 +102,25 @@ class Stream:
         assert producer.flush(30) == 0
 
     def plan(self) -> str:
-        """A planned batch."""
+        """Plan a batch and return its key."""
         key = batch_key(datetime.now(UTC))
         ledger.plan_batch(self.connection, key)
         return key
 
     def materialize(self, *keys: str, **changes: Any) -> runs.Outcome:
-        """Run these batches here, to their end."""
+        """Run these batches in this thread, to their end."""
         run_id = f"run of {keys[0]}"
         session = RunSession(self.config.dsn, run_id, has_ended=lambda: run_id in self.ended)
         session.open()
         try:
             return runs.materialize(
-                with_changes(self.config, **changes), keys, run_id=run_id, log=self.log.append, confirm=session.confirm
+                with_changes(self.config, **changes),
+                keys,
+                run_id=run_id,
+                log=self.log.append,
+                confirm=session.confirm,
+                limits=self.limits,
+                make_producer=self.make_producer,
             )
         finally:
             session.close()
@@ -121,7 +133,7 @@ class Stream:
 
     @contextmanager
     def standby(self, key: str) -> Iterator[threading.Thread]:
-        """A run that is warm and waits for the lock, until the block ends."""
+        """Keep a warm run waiting for the lock until the block ends."""
         with psycopg.connect(self.config.dsn, autocommit=True) as holder:
             ledger.lock_stream(holder, self.config.events_topic)
             thread = self.start(key)
@@ -136,7 +148,7 @@ class Stream:
 
     @contextmanager
     def in_thread(self, work: Callable[[], object]) -> Iterator[threading.Thread]:
-        """Do work in a thread, and wait for its end when the block ends."""
+        """Do work in a thread, and wait for it when the block ends."""
         thread = threading.Thread(target=work)
         thread.start()
         try:
@@ -145,27 +157,25 @@ class Stream:
             thread.join()
 
     def commit_and_die(self, key: str, events: Sequence[Mapping[str, object]]) -> None:
-        """Let a run commit these to PostgreSQL and end before it publishes them, as a kill between the two does."""
+        """Let a run commit these events to PostgreSQL and die before it publishes them."""
 
         def kill(point: FaultPoint) -> None:
             if point is FaultPoint.AFTER_DATABASE_COMMIT:
                 raise Killed(point)
 
         self.send(events)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(faults, "hook", kill)
-            with pytest.raises(Killed):
-                self.materialize(key, linger=1.0)  # long enough for all of them to come into that one commit
+        with faults.installed(kill), pytest.raises(Killed):
+            self.materialize(key, linger=1.0)  # long enough for all of them to be in that one commit
         wait_until(lambda: not ledger.streaming_sessions(self.connection))
 
     def add_partition(self) -> None:
-        """A fourth partition of the events topic, and the brokers know of it."""
+        """Add a fourth partition to the events topic, and wait until the brokers know it."""
         topic = self.config.events_topic
         for future in self.admin.create_partitions([NewPartitions(topic, 4)]).values():
             future.result()
         wait_until(lambda: len(topics.describe(self.admin, topic).partitions) == 4)
 
-    def make_topic_anew(self) -> None:
+    def recreate_topic(self) -> None:
         """Delete the events topic and create another of the same name."""
         for future in self.admin.delete_topics([self.config.events_topic]).values():
             future.result()
@@ -173,39 +183,39 @@ class Stream:
         created_topics.create_missing(self.admin, self.config)
 
     def batch(self, key: str) -> ledger.Batch:
-        """A batch of the ledger."""
+        """Return a batch of the ledger."""
         batch = ledger.find_batch(self.connection, key)
         assert batch is not None
         return batch
 
     def waiting(self) -> int:
-        """Offsets that wait."""
+        """Return the number of waiting offsets."""
         return backlog.load_backlog(self.connection, self.admin, self.config).waiting
 
     def rows(self, query: LiteralString) -> list[tuple[object, ...]]:
-        """Rows of a query."""
+        """Return the rows of a query."""
         return self.connection.execute(query).fetchall()
 
     def value(self, query: LiteralString) -> object:
-        """The one value that a query gives."""
+        """Return the only value of a query."""
         return self.rows(query)[0][0]
 
     def table_ids(self) -> list[str]:
-        """Event ids in churn_predictions, in order."""
+        """Return the event ids in churn_predictions, in order."""
         return sorted(str(event_id) for (event_id,) in self.rows("select event_id from churn_predictions"))
 
     def reread(self) -> list[Message]:
-        """What a read_committed reader finds in the events topic now."""
+        """Return what a read_committed reader finds in the events topic now."""
         return list(read_all(self.config.kafka, self.config.events_topic))
 
     def published(self) -> list[dict[str, object]]:
-        """What a read_committed reader finds in the predictions topic."""
+        """Return what a read_committed reader finds in the predictions topic."""
         return [
             json.loads(message.value() or b"") for message in read_all(self.config.kafka, self.config.predictions_topic)
         ]
 
     def published_ids(self) -> list[str]:
-        """Event ids in the predictions topic, in order."""
+        """Return the event ids in the predictions topic, in order."""
         return sorted(str(prediction["event_id"]) for prediction in self.published())
 
 
@@ -213,10 +223,12 @@ _number = itertools.count(1)
 
 
 def new_stream(database: str, bundle_uri: str, **changes: Any) -> Stream:
-    """A stream in this database, with a champion and empty topics of three partitions.
+    """Create a stream in this database, with a champion and empty topics of three partitions.
 
     Args:
-        changes: fields of its configuration that are to be others.
+        database: connection string.
+        bundle_uri: the champion's bundle.
+        changes: fields of its configuration to change.
     """
     number = next(_number)
     base = StreamConfig.from_settings(settings())

@@ -1,4 +1,4 @@
-"""What the archive leaves to the stream: no replay, and nothing that was still to be published."""
+"""Archived batches cannot be replayed, and batches that are not published are not archived."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_an_archived_batch_is_not_replayed_and_nothing_changes(stream: Stream, t
     assert stream.value("select sum(total_predictions)::int from churn_batch_hours") == 30
 
 
-def test_the_stream_goes_on_after_its_past_was_archived(stream: Stream, tmp_path: Path) -> None:
+def test_the_stream_goes_on_after_its_batches_were_archived(stream: Stream, tmp_path: Path) -> None:
     stream.send([event(number) for number in range(30)])
     stream.stream()
     archive(stream, tmp_path)

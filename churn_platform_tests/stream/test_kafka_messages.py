@@ -1,4 +1,4 @@
-"""Messages as Kafka really delivers them: every one becomes a prediction or a dead letter that a person understands."""
+"""Messages as Kafka really delivers them: each becomes a prediction, or a dead letter with a clear reason."""
 
 import itertools
 import json
@@ -39,7 +39,7 @@ def send(stream: Stream, *messages: Mapping[str, Any], **settings: Any) -> None:
 
 
 def recreate_topic(stream: Stream, **config: str) -> None:
-    """The events topic anew, empty, with one partition and this configuration."""
+    """Recreate the events topic, empty, with one partition and this configuration."""
     for future in stream.admin.delete_topics([stream.config.events_topic]).values():
         future.result()
     wait_until(lambda: stream.config.events_topic not in stream.admin.list_topics(timeout=10).topics)
@@ -62,7 +62,7 @@ def test_every_unusual_event_is_predicted(stream: Stream) -> None:
     assert stream.published_ids() == stream.table_ids()
 
 
-def test_every_wrong_message_is_kept_byte_for_byte_with_a_reason_that_names_the_fault(stream: Stream) -> None:
+def test_every_wrong_message_is_kept_byte_for_byte_with_a_reason_that_names_the_error(stream: Stream) -> None:
     values = bad_values()
     send(
         stream, *({"value": value, "partition": 0} for value, _ in values.values()), **{"message.max.bytes": 2_000_000}
@@ -91,7 +91,7 @@ def test_the_last_of_two_fields_of_one_name_counts(stream: Stream) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_messages_of_nine_megabytes_pass_where_the_topic_allows_them(stream: Stream) -> None:
+def test_messages_of_nine_megabytes_are_read_where_the_topic_allows_them(stream: Stream) -> None:
     recreate_topic(stream, **{"max.message.bytes": "10485760"})
     large = 9 * MEGABYTE
     send(
@@ -121,7 +121,7 @@ def test_the_same_uuid_is_the_same_id_however_it_is_written(stream: Stream) -> N
     assert stream.rows("select event_id, event_ref from churn_predictions") == [(sent, None)]
 
 
-def test_an_id_with_other_content_is_refused_within_a_commit_too_and_names_the_first(stream: Stream) -> None:
+def test_an_id_with_other_content_is_refused_within_a_commit_and_the_reason_names_the_first(stream: Stream) -> None:
     first = event(1)
     stream.send([first, {**first, "Age": 77}, first], partition=0)
 
@@ -160,7 +160,7 @@ def test_keys_and_headers_are_ignored_whatever_they_hold(stream: Stream) -> None
     assert stream.stream().predictions == len(keys) * len(headers)
 
 
-def test_kafkas_timestamp_counts_for_an_event_without_one_and_is_judged_alike(stream: Stream) -> None:
+def test_kafkas_timestamp_counts_for_an_event_without_one_and_follows_the_same_rules(stream: Stream) -> None:
     recreate_topic(stream, **{"message.timestamp.after.max.ms": str(2**63 - 1), "retention.ms": "-1"})
     now = datetime.now(UTC)
     hour_ahead, year_ahead = now + timedelta(hours=1), now + timedelta(days=365)
@@ -189,7 +189,7 @@ def test_kafkas_timestamp_counts_for_an_event_without_one_and_is_judged_alike(st
     assert kept[3:] == [None, None]
 
 
-def test_the_brokers_time_counts_where_the_topic_says_so(stream: Stream) -> None:
+def test_the_brokers_time_counts_where_the_topic_is_configured_so(stream: Stream) -> None:
     recreate_topic(stream, **{"message.timestamp.type": "LogAppendTime"})
     before = datetime.now(UTC) - timedelta(seconds=1)
     send(stream, {"value": valid(event_timestamp=None), "timestamp": 1_420_070_400_000})
@@ -200,7 +200,7 @@ def test_the_brokers_time_counts_where_the_topic_says_so(stream: Stream) -> None
     assert before <= moment <= datetime.now(UTC)
 
 
-def test_gaps_that_compaction_leaves_are_no_events_and_no_lag(stream: Stream) -> None:
+def test_offsets_that_compaction_removed_are_neither_events_nor_lag(stream: Stream) -> None:
     recreate_topic(
         stream,
         **{
@@ -259,7 +259,7 @@ def test_transactions_that_end_a_partition_or_begin_it_are_neither_events_nor_la
 
 
 @pytest.mark.timeout(240)
-def test_ten_thousand_wrong_messages_among_a_hundred_thousand_events_are_all_told_apart(stream: Stream) -> None:
+def test_ten_thousand_wrong_messages_among_a_hundred_thousand_events_are_all_found(stream: Stream) -> None:
     small = [value for value, _ in bad_values().values() if value is None or len(value) < 10_000]
     wrong = list(itertools.islice(itertools.cycle(small), 10_000))
     body = json.dumps(event(1, event_id="")).encode().replace(b'"event_id": ""', b'"event_id": "%s"')
@@ -283,7 +283,7 @@ def _payloads(stream: Stream) -> list[tuple[Any, ...]]:
     return stream.connection.execute("select payload from dead_letter_events").fetchall()
 
 
-def test_an_event_in_json_of_any_order_is_the_same_content(stream: Stream) -> None:
+def test_the_order_of_json_fields_does_not_change_the_content(stream: Stream) -> None:
     first = event(1)
     stream.send([first, dict(reversed(first.items())), with_raw("Extra", b"1")])
 

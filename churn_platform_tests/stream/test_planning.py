@@ -1,4 +1,4 @@
-"""When the sensor asks for a run."""
+"""When the sensor launches a run."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -46,18 +46,18 @@ STREAMING = replace(QUIET, waiting=40, active_runs=1, batch_open_seconds=20.0, l
         (replace(QUIET, waiting=3, failures=50, since_failure=61.0), True),
     ],
 )
-def test_a_run_is_asked_for_only_when_it_has_something_to_do(seen: Observed, *, launch: bool) -> None:
+def test_a_run_is_launched_only_when_it_has_something_to_do(seen: Observed, *, launch: bool) -> None:
     assert decide(seen, standby=True, batch_seconds=60).launch is launch
 
 
-def test_without_a_standby_a_successor_comes_when_the_batch_is_about_to_close() -> None:
+def test_without_a_standby_a_successor_is_launched_when_the_batch_is_about_to_close() -> None:
     early, late = STREAMING, replace(STREAMING, batch_open_seconds=55.0)
 
     assert not decide(early, standby=False, batch_seconds=60).launch
     assert decide(late, standby=False, batch_seconds=60).launch
 
 
-def test_the_reason_says_what_was_seen() -> None:
+def test_the_reason_names_what_the_sensor_saw() -> None:
     reason = decide(replace(STREAMING, waiting=412, last_commit_seconds=9.2), standby=True, batch_seconds=60).reason
 
     assert "412 offsets waiting" in reason

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture
 def postgres(stack: Stack, embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
-    """A PostgreSQL server of its own, whose files a test may copy and restore. Kafka is that of all tests."""
+    """A separate PostgreSQL server, whose files a test may copy and restore. Kafka is the one of all tests."""
     assert stack.is_up
     own = Stack(
         local_folder / "restored",
@@ -34,7 +34,7 @@ def postgres(stack: Stack, embedded_only: dict[str, str], local_folder: Path) ->
 
 
 def copy_files(server: Stack, source: Path, target: Path) -> None:
-    """Copy the server's files while it is stopped, instead of those that are there."""
+    """Stop the server and replace its files with a copy."""
     server.stop_part("postgres")
     if target.exists():
         shutil.rmtree(target)

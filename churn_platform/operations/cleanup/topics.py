@@ -15,7 +15,7 @@ from churn_platform.database import environments, ledger
 from churn_platform.database.connections import connect
 from churn_platform.environments.claims import Claim, Claims, Kind
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.clients import translate_kafka_errors
+from churn_platform.kafka.clients import request_seconds, translate_kafka_errors
 from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.operations.cleanup.database import SESSION
 from churn_platform.operations.cleanup.plan import CleanError, Findings, Item, Kept, Report, Writer
@@ -255,7 +255,7 @@ def _finish(wait: Callable[[], object], what: str, right: str) -> None:
 
 def _wait_until_gone(admin: AdminClient, name: str) -> None:
     deadline = time.monotonic() + DELETION_SECONDS
-    while name in admin.list_topics(timeout=topics.REQUEST_SECONDS).topics:
+    while name in admin.list_topics(timeout=request_seconds(admin)).topics:
         if time.monotonic() > deadline:
             raise CleanError(
                 f"Kafka has accepted to delete the topic {name}, but still lists it after {DELETION_SECONDS} s.",

@@ -36,4 +36,4 @@ def carry_out(point: FaultPoint) -> None:
     os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[order])
 
 
-faults.hook = carry_out
+faults.install(carry_out)

@@ -42,13 +42,13 @@ class Running:
         )
 
     def __enter__(self) -> "Running":
-        faults.hook = self._hook
+        faults.install(self._hook)
         self._thread.start()
         assert self.reached.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
-        faults.hook = None
+        faults.install(None)
         self._thread.join(120)
         assert not self._thread.is_alive()
 
@@ -147,7 +147,7 @@ def test_a_run_that_was_failed_while_it_had_no_session_never_succeeds_and_report
 
     assert _record(assets).status == dg.DagsterRunStatus.FAILURE
     assert _materializations(assets, key) == 0
-    failed = [each for each in assets.instance.all_logs(_record(assets).run_id) if "taken for dead" in str(each)]
+    failed = [each for each in assets.instance.all_logs(_record(assets).run_id) if "was declared dead" in str(each)]
     assert failed
 
 

@@ -1,0 +1,124 @@
+"""A commit in PostgreSQL: rows and ledger in one transaction, or nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import Message
+
+from churn_platform.database import ledger
+from churn_platform.database.exceptions import LedgerConflictError
+from churn_platform.stream import faults
+from churn_platform.stream.batch_progress import Opening
+from churn_platform.stream.commit import Source, Written, write_rows
+from churn_platform.stream.faults import FaultPoint
+from churn_platform.stream.gatherer import Step
+from churn_platform.stream.lease import Lease
+from churn_platform.stream.run_context import RunContext
+from churn_platform.stream.scorer import ScoredMessages
+from churn_platform.stream.takeover import Takeover
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What a commit did to the ledger, and what the database said about the stream.
+
+    Attributes:
+        ends: the positions that moved, by Kafka partition.
+        champion: version that is champion now; None where there is none.
+        paused: whether the stream is paused.
+    """
+
+    ends: dict[int, int]
+    champion: int | None
+    paused: bool
+
+
+class Committer:
+    """Writes commits over the connection that holds the lock, and knows the positions that they have reached.
+
+    Only one thread uses it.
+    """
+
+    def __init__(self, run: RunContext, lease: Lease, source: Source, takeover: Takeover) -> None:
+        self._connection = lease.connection
+        self._source = source
+        self._high_risk_threshold = run.config.high_risk_threshold
+        self._positions = dict(takeover.positions)
+
+    def commit(
+        self, step: Step, opening: Opening, messages: Sequence[Message], scored: ScoredMessages
+    ) -> tuple[Written, Moved]:
+        """Write the rows of scored messages and move the positions.
+
+        Args:
+            step: how far the positions move.
+            opening: of the batch.
+            messages: what was scored.
+            scored: the result.
+
+        Raises:
+            LedgerConflictError: another run has taken over; nothing was written.
+            InvariantViolation: events = predictions + dead letters + duplicates does not hold; nothing was written.
+        """
+        with self._connection.transaction():
+            written = write_rows(
+                self._connection,
+                self._source,
+                scored.scored,
+                scored.rows,
+                scored.dead_letters,
+                messages,
+                high_risk_threshold=self._high_risk_threshold,
+            )
+            moved = self._advance(step, opening, written, scored.scored.model_version)
+        self._complete(moved)
+        return written, moved
+
+    def move_positions(self, step: Step, opening: Opening | None) -> Moved:
+        """Move the positions without an event, over transaction markers.
+
+        Raises:
+            LedgerConflictError: another run has taken over; nothing was written.
+        """
+        with self._connection.transaction():
+            moved = self._advance(step, opening, written=None, model_version=None)
+        self._complete(moved)
+        return moved
+
+    def _advance(
+        self, step: Step, opening: Opening | None, written: Written | None, model_version: int | None
+    ) -> Moved:
+        """Record the commit in the ledger, in the open transaction."""
+        ends = {partition: end for partition, end in step.ends.items() if end > self._positions[partition]}
+        advance = ledger.Advance(
+            batch=self._source.batch,
+            topic_id=self._source.topic_id,
+            starts=self._positions,
+            ends=ends,
+            last_records=step.last_records,
+            predictions=len(written.predictions) if written else 0,
+            dead_letters=written.dead_letters if written else 0,
+            duplicates=written.duplicates if written else 0,
+            opened=opening.opened if opening else None,
+            accepts_from=opening.accepts_from if opening else None,
+            accepts_until=opening.accepts_until if opening else None,
+            model_version=model_version,
+            hours=written.hours if written else (),
+        )
+        advanced = ledger.advance(self._connection, advance)
+        self._require_complete(advanced, len(ends))
+        faults.reach(FaultPoint.IN_TRANSACTION)
+        return Moved(ends, advanced.champion, advanced.paused)
+
+    def _complete(self, moved: Moved) -> None:
+        faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)
+        self._positions.update(moved.ends)
+
+    def _require_complete(self, advanced: ledger.Advanced, positions: int) -> None:
+        """Undo the commit where the ledger is not as this run left it."""
+        if (advanced.positions, advanced.ranges, advanced.batches) != (positions, advanced.ranges_wanted, 1):
+            raise LedgerConflictError(
+                f"Batch {self._source.batch}: the ledger moved {advanced.positions} of {positions} positions, "
+                f"{advanced.ranges} of {advanced.ranges_wanted} ranges and {advanced.batches} of 1 open batch. "
+                f"Another run has taken over the stream; this commit is undone and nothing is lost."
+            )

@@ -1,0 +1,61 @@
+"""The stream's lock, as a lease: whoever holds it has to send heartbeats, or PostgreSQL ends the session."""
+
+import time
+from collections.abc import Callable
+
+import psycopg
+
+from churn_platform.database import ledger
+from churn_platform.database.connections import connect
+from churn_platform.stream.run_context import RunContext
+
+
+class Lease:
+    """The lock of the stream, held by the connection that commits.
+
+    Only one thread may use the connection at a time: after the takeover that is the writer's.
+    """
+
+    def __init__(self, run: RunContext, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Connect; acquire() waits for the lock.
+
+        Raises:
+            psycopg.OperationalError: PostgreSQL does not answer.
+        """
+        self._topic = run.config.events_topic
+        self._limits = run.limits
+        self._monotonic = monotonic
+        self._abandoned = False
+        self.connection: psycopg.Connection = connect(
+            run.config.dsn,
+            autocommit=True,
+            application_name=ledger.session_name(run.run_id),
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+
+    def acquire(self) -> float:
+        """Wait for the lock, then let PostgreSQL end this session when it is silent; return the seconds waited."""
+        began = self._monotonic()
+        ledger.lock_stream(self.connection, self._topic)
+        waited = self._monotonic() - began
+        ledger.take_lease(
+            self.connection,
+            idle_seconds=self._limits.lease_seconds,
+            statement_seconds=self._limits.statement_seconds,
+        )
+        return waited
+
+    def heartbeat(self) -> ledger.Heartbeat:
+        """Keep the session alive while there is nothing to commit, and learn the champion and whether to pause."""
+        return ledger.heartbeat(self.connection, self._topic)
+
+    def abandon(self) -> None:
+        """Leave the connection to PostgreSQL's time-outs: a thread that does not return still uses it."""
+        self._abandoned = True
+
+    def release(self) -> None:
+        """Close the connection, which frees the lock."""
+        if not self._abandoned:
+            self.connection.close()

@@ -1,0 +1,151 @@
+"""Predictions that a former run committed to PostgreSQL and did not publish: which they are, and their publication."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+import polars as pl
+import psycopg
+from confluent_kafka import Consumer
+
+from churn_platform.database import ledger
+from churn_platform.database.connections import connect
+from churn_platform.environments.published_offsets import published_offsets, require_not_ahead
+from churn_platform.kafka.reading import read_all
+from churn_platform.kafka.topics import Topic
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.prediction_messages import SCHEMA
+
+# The rows between a published offset and the ledger, in the order that they were read. A row belongs to the topic of
+# its batch's range: the same offsets may exist in a topic that was deleted and recreated.
+_UNPUBLISHED: Final = """
+    select p.event_id::text, p.customer_id, p.prediction, p.probability, p.risk_score, p.model_version,
+        p.event_timestamp, p.predicted_at, p.geography, p.gender, p.age, p.balance, p.batch, p.kafka_partition,
+        p.kafka_offset
+    from stream_ranges r
+    join churn_predictions p
+      on p.batch = r.batch and p.kafka_partition = r.kafka_partition
+      and p.kafka_offset >= r.start_offset and p.kafka_offset < r.end_offset
+    where r.topic_id = %s and r.kafka_partition = %s and r.end_offset > %s
+      and p.kafka_offset >= %s and p.kafka_offset < %s
+    order by p.kafka_offset
+"""
+_OWN_BATCHES: Final = "select distinct batch from stream_ranges where topic_id = %s"
+
+
+class _PublishedPrediction(msgspec.Struct):
+    """Where a published prediction came from."""
+
+    batch: str
+    kafka_partition: int
+    kafka_offset: int
+
+
+class Recovery:
+    """Publishes what lies between the published offsets and the ledger.
+
+    It runs only after init_transactions(), which settles the open transaction of a dead producer: the published offsets
+    are final then.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        topic: Topic,
+        positions: Mapping[int, int],
+        *,
+        consumer: Consumer,
+        seconds: float,
+        send: Callable[[pl.DataFrame, Mapping[int, int]], None],
+    ) -> None:
+        """Describe the recovery.
+
+        Args:
+            config: the stream.
+            topic: the events topic.
+            positions: next offset to read in the ledger, by Kafka partition.
+            consumer: of the group that carries the published offsets.
+            seconds: longest wait for the published offsets.
+            send: publishes predictions and offsets in one transaction.
+        """
+        self._config = config
+        self._topic = topic
+        self._positions = positions
+        self._consumer = consumer
+        self._seconds = seconds
+        self._send = send
+
+    def run(self) -> None:
+        """Publish what is not published yet.
+
+        Raises:
+            LedgerBehindError: more was published than the ledger has read.
+        """
+        with connect(self._config.dsn, autocommit=True, application_name="churn publisher") as connection:
+            for topic_id in ledger.unpublished_topics(connection, self._topic.name, other_than=self._topic.topic_id):
+                self._publish_deleted_topic(connection, topic_id)
+            published = self._published(connection)
+            rows, behind = self._unpublished(connection, self._topic.topic_id, published, self._positions)
+            if behind:
+                self._send(_frame(rows), behind)
+
+    def _publish_deleted_topic(self, connection: psycopg.Connection, topic_id: str) -> None:
+        """Publish what a topic of the same name left before it was deleted.
+
+        Its published offsets were deleted with it. The predictions topic itself still shows what was published.
+        """
+        known, found = ledger.published_to(connection, topic_id), self._positions_in_topic(connection, topic_id)
+        published = {partition: max(offset, found.get(partition, 0)) for partition, offset in known.items()}
+        rows, _ = self._unpublished(connection, topic_id, published, ledger.positions_of(connection, topic_id))
+        if rows:
+            self._send(_frame(rows), {})
+        ledger.mark_published(connection, topic_id)
+
+    def _unpublished(
+        self,
+        connection: psycopg.Connection,
+        topic_id: str,
+        published: Mapping[int, int],
+        positions: Mapping[int, int],
+    ) -> tuple[list[tuple[object, ...]], dict[int, int]]:
+        """Return the rows of offsets from `published` up to `positions`, and the positions that are behind."""
+        behind = {p: position for p, position in positions.items() if published.get(p, 0) < position}
+        rows: list[tuple[object, ...]] = []
+        for partition, position in behind.items():
+            start = published.get(partition, 0)
+            rows += connection.execute(_UNPUBLISHED, (topic_id, partition, start, start, position)).fetchall()
+        return rows, behind
+
+    def _published(self, connection: psycopg.Connection) -> dict[int, int]:
+        """Return the position up to which everything is published, by Kafka partition.
+
+        The ledger knows what was published when a batch last closed. The published offsets know the rest.
+        """
+        known = ledger.published_to(connection, self._topic.topic_id)
+        found = published_offsets(self._consumer, self._topic, seconds=self._seconds)
+        # Check again: init_transactions() may have settled a transaction that moved the published offsets.
+        require_not_ahead(self._topic.name, self._positions, found)
+        if any(position > known.get(p, 0) and p not in found for p, position in self._positions.items()):
+            # Published offsets expire after seven days without a commit.
+            found = {**self._positions_in_topic(connection, self._topic.topic_id), **found}
+        return {partition: max(known.get(partition, 0), found.get(partition, 0)) for partition in self._positions}
+
+    def _positions_in_topic(self, connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
+        """Return the position up to which everything is published, read from the predictions topic itself."""
+        own = {batch for (batch,) in connection.execute(_OWN_BATCHES, (topic_id,))}
+        if not own:
+            return {}
+        found: dict[int, int] = {}
+        decode = msgspec.json.Decoder(_PublishedPrediction).decode
+        for message in read_all(self._config.kafka, self._config.predictions_topic):
+            try:
+                source = decode(message.value() or b"")
+            except (ValueError, RecursionError):  # a message of another producer, which says nothing about ours
+                continue
+            if source.batch in own:
+                found[source.kafka_partition] = max(found.get(source.kafka_partition, 0), source.kafka_offset + 1)
+        return found
+
+
+def _frame(rows: list[tuple[object, ...]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")

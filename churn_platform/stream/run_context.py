@@ -1,0 +1,29 @@
+"""What all parts of one streaming run share: its configuration, its identity and what it is given from outside."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from churn_platform.kafka import clients
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """One streaming run.
+
+    Attributes:
+        config: the stream.
+        batch: key of the batch that the run streams into.
+        run_id: Dagster's id of the run, by which its sessions in PostgreSQL are known.
+        log: writes a line to the run's log.
+        limits: times and sizes that bound the run.
+        make_producer: creates the Kafka producer that publishes, from librdkafka settings.
+    """
+
+    config: StreamConfig
+    batch: str
+    run_id: str
+    log: Callable[[str], None]
+    limits: Limits = DEFAULT_LIMITS
+    make_producer: clients.ProducerFactory = clients.producer

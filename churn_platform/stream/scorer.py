@@ -1,0 +1,55 @@
+"""Decoding and scoring, on a thread of its own: the next messages are read meanwhile."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from confluent_kafka import Message
+
+from churn_platform.database.bulk import Rows
+from churn_platform.decoding.events import DeadLetter, decode
+from churn_platform.stream.batch_progress import Opening
+from churn_platform.stream.commit import Source, prediction_rows
+from churn_platform.stream.scoring import Champion, ScoredEvents, score
+
+
+@dataclass(frozen=True)
+class ScoredMessages:
+    """Messages after decoding and scoring: valid events with their rows, and dead letters."""
+
+    scored: ScoredEvents
+    rows: Rows
+    dead_letters: list[DeadLetter]
+
+
+class Scorer:
+    """Scores the messages of one commit after the other."""
+
+    def __init__(self, source: Source, *, threads: int) -> None:
+        """Start no thread yet.
+
+        Args:
+            source: where the rows come from.
+            threads: of the model, within one commit.
+        """
+        self._source = source
+        self._threads = threads
+        self._executor = ThreadPoolExecutor(1, "scorer")
+
+    def submit(self, messages: Sequence[Message], opening: Opening, champion: Champion) -> Future[ScoredMessages]:
+        """Have messages decoded and scored."""
+        return self._executor.submit(self._score, messages, opening, champion)
+
+    def stop(self) -> None:
+        """Wait for the messages in work, and end the thread."""
+        self._executor.shutdown()
+
+    def _score(self, messages: Sequence[Message], opening: Opening, champion: Champion) -> ScoredMessages:
+        events, dead_letters = decode(
+            messages,
+            topic_id=self._source.topic_id,
+            accepts_from=opening.accepts_from,
+            accepts_until=opening.accepts_until,
+        )
+        scored = score(events, champion, threads=self._threads)
+        return ScoredMessages(scored, prediction_rows(self._source, scored), dead_letters)

@@ -1,0 +1,85 @@
+"""The takeover: what a run does between getting the lock and reading its first event."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from churn_platform.database import ledger
+from churn_platform.database.ledger import LastRecord
+from churn_platform.kafka import topics
+from churn_platform.kafka.topics import Topic
+from churn_platform.positions import backlog
+from churn_platform.positions.truncation import Resumed, resume
+from churn_platform.stream.exceptions import UnknownBatchError
+from churn_platform.stream.result import Ending
+from churn_platform.stream.run_context import RunContext
+from churn_platform.stream.warm_up import Connections
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """Where a run goes on.
+
+    Attributes:
+        topic: the events topic.
+        batch: the run's batch.
+        positions: next offset to read, by Kafka partition.
+        last_records: the last record read before each position, where one is known.
+        resumed: what the consumer read while the log was compared with the last records.
+        paused: whether the stream is paused.
+    """
+
+    topic: Topic
+    batch: ledger.Batch
+    positions: Mapping[int, int]
+    last_records: Mapping[int, LastRecord]
+    resumed: Resumed
+    paused: bool
+
+
+def is_closed(run: RunContext, connections: Connections) -> bool:
+    """Return whether another run has closed the batch, for example while this one was frozen.
+
+    Raises:
+        UnknownBatchError: the ledger does not know the batch.
+    """
+    batch = ledger.find_batch(connections.lease.connection, run.batch)
+    if batch is None:
+        raise UnknownBatchError(
+            f"Batch {run.batch} is not in the ledger: keys are planned by the sensor. Choose one that is listed."
+        )
+    return batch.closed is not None
+
+
+def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
+    """Close the batches that other runs left open, and find out where to go on. The run holds the lock.
+
+    Returns:
+        Where to go on; or why there is nothing to do.
+
+    Raises:
+        TopicMissingError: there is nothing to read.
+        RangeLostError: Kafka no longer holds the next offset, or its log is not the one that was read.
+        LedgerBehindError: the database was restored to an earlier state.
+    """
+    connection = connections.lease.connection
+    topic = topics.describe(connections.admin, run.config.events_topic)
+    with connection.transaction():
+        orphans = ledger.take_over(connection, batch=run.batch, run_id=run.run_id)
+        batch = ledger.find_batch(connection, run.batch)
+    for orphan in orphans:
+        run.log(f"Closed batch {orphan.batch}, left open by run {orphan.run_id} with {orphan.events} events.")
+    news = connections.lease.heartbeat()
+    if batch is None or batch.closed is not None:
+        return Ending.CLOSED
+    if any(each.topic_id != topic.topic_id for each in ledger.ranges_of(connection, run.batch)):
+        # A batch is read from one topic only. The next run publishes what this batch has not published.
+        ledger.close_unfinished(connection, run.batch)
+        return Ending.TOPIC
+    connections.follower.follow(connection, news.champion)
+    backlog.register(connection, connections.admin, topic, run.config.start)
+    positions = ledger.positions_of(connection, topic.topic_id)
+    last_records = ledger.last_records_of(connection, topic.topic_id)
+    resumed = resume(connections.consumer, topic.name, positions, last_records)
+    ledger.add_last_records(connection, topic_id=topic.topic_id, records=resumed.found)
+    connections.publisher.require_not_ahead(topic, positions)
+    return Takeover(topic, batch, positions, {**last_records, **resumed.found}, resumed, news.paused)

@@ -1,0 +1,200 @@
+"""A run that takes over goes on where the ledger stands, whatever ended the one before it."""
+
+import itertools
+import threading
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from confluent_kafka import Producer
+
+from churn_platform.database import ledger, model_versions
+from churn_platform.kafka.clients import DiagnosticProducer
+from churn_platform.operations.extracts import read_published
+from churn_platform.stream.result import Ending
+from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.waiting import wait_until
+
+
+def test_an_open_batch_is_resumed_where_it_stopped(stream: Stream) -> None:
+    key = stream.plan()
+    stream.commit_and_die(key, [event(number) for number in range(40)])
+    stream.send([event(number) for number in range(40, 60)])
+
+    stream.materialize(key)
+
+    assert (stream.batch(key).events, len(stream.table_ids())) == (60, 60)
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_an_old_batch_that_is_resumed_is_published_and_closed_at_once(stream: Stream) -> None:
+    key = stream.plan()
+    stream.commit_and_die(key, [event(number) for number in range(40)])
+    stream.connection.execute("update stream_batches set opened = opened - interval '1 hour'")
+
+    stream.materialize(key, idle_seconds=60)
+
+    assert stream.batch(key).closed is not None
+    assert stream.published_ids() == stream.table_ids()
+    assert len(stream.table_ids()) == 40
+
+
+def test_a_successor_closes_what_was_left_open_and_publishes_its_rest(stream: Stream) -> None:
+    dead = stream.plan()
+    stream.commit_and_die(dead, [event(number) for number in range(40)])
+    assert stream.published_ids() == []
+    stream.send([event(number) for number in range(40, 60)])
+
+    successor = stream.stream()
+
+    assert [line for line in stream.log if line.startswith(f"Closed batch {dead}, left open")]
+    assert stream.batch(dead).closed is not None
+    assert successor.events == 20
+    assert len(stream.table_ids()) == 60
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_what_was_published_is_not_published_again_when_the_published_offsets_have_expired(stream: Stream) -> None:
+    stream.send([event(number) for number in range(30)])
+    stream.stream()
+    for future in stream.admin.delete_consumer_groups([stream.config.kafka.group]).values():
+        future.result()
+    dead = stream.plan()
+    stream.commit_and_die(dead, [event(number) for number in range(30, 50)])
+
+    stream.stream()
+
+    assert len(stream.table_ids()) == 50
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_messages_of_others_in_the_predictions_topic_do_not_stop_the_search_for_what_was_published(
+    stream: Stream,
+) -> None:
+    stream.send([event(number) for number in range(10)])
+    stream.stream()
+    producer = Producer(stream.config.kafka.client)
+    foreign = (b"hello", b"", None, b"\xff\xfe", b'{"batch": 1}', b'{"more": ' + b"[" * 100_000)
+    for value in foreign:
+        producer.produce(stream.config.predictions_topic, value)
+    assert producer.flush(30) == 0
+    for future in stream.admin.delete_consumer_groups([stream.config.kafka.group]).values():
+        future.result()
+    stream.connection.execute("update stream_positions set published_to = 0")
+
+    stream.send([event(number) for number in range(10, 20)])
+    stream.stream()
+
+    assert len(stream.table_ids()) == 20
+    found = read_published(stream.config, lambda *_: None)
+    assert found.foreign == len(foreign)
+    whole = found.event_id.tobytes()
+    assert [str(UUID(bytes=whole[at : at + 16])) for at in range(0, len(whole), 16)] == stream.table_ids()
+
+
+def test_a_zombie_cannot_commit_after_its_successor_took_over(stream: Stream) -> None:
+    key = stream.plan()
+    stream.send([event(number) for number in range(10)])
+    zombie = stream.start(key, idle_seconds=60)
+    wait_until(lambda: stream.batch(key).events == 10)
+    with stream.connection.transaction():
+        ledger.take_over(stream.connection, batch=stream.plan(), run_id="successor")
+    stream.send([event(number) for number in range(10, 20)])
+    zombie.join()
+
+    assert any("Another run has taken over" in line for line in stream.log)
+    assert any(str(Ending.CLOSED) in line for line in stream.log)
+    assert stream.batch(key).events == 10
+    assert stream.waiting() == 10
+
+
+def test_a_run_whose_batch_was_closed_while_it_waited_does_nothing(stream: Stream) -> None:
+    key = stream.plan()
+    stream.send([event(1)])
+    with stream.standby(key) as standby:
+        stream.connection.execute("update stream_batches set opened = now(), closed = now() where batch = %s", (key,))
+    standby.join()
+
+    assert any(str(Ending.CLOSED) in line for line in stream.log)
+    assert stream.table_ids() == []
+
+
+def test_a_standby_reads_the_topic_that_exists_when_it_takes_over(stream: Stream) -> None:
+    with stream.standby(stream.plan()) as standby:
+        stream.recreate_topic()
+        stream.send([event(number) for number in range(20)])
+    standby.join()
+
+    assert len(stream.table_ids()) == 20
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_a_standby_scores_with_the_champion_at_its_takeover(stream: Stream, bundle_uri: str) -> None:
+    with stream.standby(stream.plan()) as standby:
+        model_versions.register(stream.connection, version=2, uri=bundle_uri, run_id="another", metrics={})
+        model_versions.promote(stream.connection, 2)
+        stream.send([event(number) for number in range(20)])
+    standby.join()
+
+    assert stream.rows("select model_version, count(*) from churn_predictions group by 1") == [(2, 20)]
+
+
+def test_a_run_whose_session_was_ended_goes_on_with_its_batch(stream: Stream) -> None:
+    running = stream.start(key := stream.plan(), idle_seconds=60, batch_events=30)
+    stream.send([event(number) for number in range(10)])
+    wait_until(lambda: stream.batch(key).events == 10)
+    stream.connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where starts_with(application_name, %s)",
+        (ledger.SESSION_PREFIX,),
+    )
+    stream.send([event(number) for number in range(10, 30)])
+    running.join()
+
+    assert any("after a fault" in line and "terminating connection" in line for line in stream.log)
+    assert (stream.batch(key).events, stream.value("select count(*) from stream_batches")) == (30, 1)
+    assert len(stream.table_ids()) == 30
+    assert stream.published_ids() == stream.table_ids()
+
+
+def test_postgres_ends_a_silent_session_which_releases_the_lock(stream: Stream) -> None:
+    with psycopg.connect(stream.config.dsn, autocommit=True) as frozen:
+        ledger.lock_stream(frozen, stream.config.events_topic)
+        ledger.take_lease(frozen, idle_seconds=1, statement_seconds=60)
+        stream.send([event(number) for number in range(10)])
+
+        assert stream.stream().events == 10
+        with pytest.raises(psycopg.errors.IdleSessionTimeout):
+            frozen.execute("select 1")
+
+
+def test_a_quiet_stream_keeps_its_lease(stream: Stream) -> None:
+    stream.limits = replace(stream.limits, lease_seconds=2, heartbeat_seconds=0.2)
+    running = stream.start(key := stream.plan(), idle_seconds=5)
+    running.join()
+
+    assert not any("fault" in line for line in stream.log)
+    assert stream.batch(key).opened is None
+
+
+def test_a_call_to_kafka_that_never_returns_is_given_up_and_its_predictions_are_published_once(stream: Stream) -> None:
+    calls, returned = itertools.count(), threading.Event()
+
+    class ForgetfulProducer(DiagnosticProducer):
+        def send_offsets_to_transaction(self, *arguments: Any) -> None:
+            if next(calls) == 0:
+                returned.wait()  # as librdkafka does when its coordinator goes away at the wrong moment, but forever
+            super().send_offsets_to_transaction(*arguments)
+
+    stream.make_producer = ForgetfulProducer
+    stream.limits = replace(stream.limits, kafka_seconds=5, kafka_grace_seconds=0)
+    stream.send([event(number) for number in range(30)])
+
+    batch = stream.stream()
+    returned.set()
+    wait_until(lambda: not any(thread.name == "publisher" for thread in threading.enumerate()))
+
+    assert batch.predictions == 30
+    assert any("has not returned" in line for line in stream.log)
+    assert stream.published_ids() == stream.table_ids()
