@@ -12,11 +12,11 @@ import msgspec
 import psycopg
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
+from churn_platform.decoding.outcomes import FIELDS, RejectedOutcome, decode
 from churn_platform.environments import created_topics
 from churn_platform.environments.config import CLOCK_TOLERANCE
 from churn_platform.kafka import clients
 from churn_platform.kafka.exceptions import SendError
-from churn_platform.monitoring.outcomes import FIELDS, Refused, decode
 from churn_platform.simulation import producer
 from churn_platform.stream.config import StreamConfig
 
@@ -93,7 +93,7 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
     until = datetime.now(UTC) + CLOCK_TOLERANCE
     for line in found:
         decoded = decode(_Unsent(line.value), accepts_from, until)
-        if isinstance(decoded, Refused):
+        if isinstance(decoded, RejectedOutcome):
             wrong.append(WrongLine(line.number, decoded.reason))
         else:
             key = decoded.customer_id if decoded.customer_id is not None else decoded.event_id

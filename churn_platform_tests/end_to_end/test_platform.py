@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from churn_platform.files.artifacts import REPORTS, exists, join
-from churn_platform.monitoring.drift import WATCHED
+from churn_platform.monitoring.drift import MONITORED
 from churn_platform_tests.end_to_end.conftest import ROOT
 from churn_platform_tests.end_to_end.running import Running
 from churn_platform_tests.stream.streams import event
@@ -78,8 +78,8 @@ def test_drift_live_performance_and_the_page_of_a_day_come_by_themselves(trained
 
     wait_until(lambda: exists(page), 240, "the page of today")
 
-    judged = trained.connection.execute(
+    evaluated = trained.connection.execute(
         "select feature, bool_and(psi >= 0) from drift_daily where date = current_date group by feature"
     ).fetchall()
-    assert dict(judged) == dict.fromkeys(WATCHED, True)
+    assert dict(evaluated) == dict.fromkeys(MONITORED, True)
     assert trained.value("select count(*) from drift_hourly where verdict = 'no reference'") == 0

@@ -1,5 +1,6 @@
-"""What materializations show in the UI: previews of rows, charts, and the next thing to look at."""
+"""What materializations show in the UI: previews of rows, charts, and the next asset to look at."""
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -9,45 +10,51 @@ import dagster as dg
 from churn_platform.orchestration.assets import charts
 from churn_platform.settings import settings
 
-if TYPE_CHECKING:  # the code server and the streaming run need no pandas to start
+if TYPE_CHECKING:  # the code server and the streaming run start without pandas
     import pandas as pd
 
-PRIVATE = ("Firstname", "Lastname")  # who a customer is does not belong in an event log
-DECIMALS = 4  # of a number in a table
+PRIVATE = ("Firstname", "Lastname")  # customers' names do not belong in an event log
+DIGITS = 4  # significant digits of a number: 0.7312 and 1.05e-06 are both readable
 
-Shown = dict[str, dg.MetadataValue | int | float | str]
+Metadata = dict[str, dg.MetadataValue | int | float | str]
+
+
+def significant(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers rounded for the UI, such as scores, which get DIGITS significant digits."""
+    return {name: _rounded(number) for name, number in numbers.items()}
 
 
 def picture(chart: charts.Chart, alt: str) -> dg.MarkdownMetadataValue:
-    """A chart, shown in its place.
+    """Return a chart as metadata, which the UI shows as an image.
 
     Args:
-        alt: what the picture shows, for who cannot see it.
+        chart: the chart.
+        alt: text for those who cannot see it.
     """
     return dg.MetadataValue.md(charts.markdown(chart, alt))
 
 
-def distributions(frame: "pd.DataFrame", *columns: str) -> Shown:
-    """One picture of each of these columns: a histogram of numbers, a bar for each of a few texts."""
-    shown: Shown = {}
+def distributions(frame: "pd.DataFrame", *columns: str) -> Metadata:
+    """Return one chart per column: a histogram of numbers, a bar for each of a few texts."""
+    metadata: Metadata = {}
     for name in columns:
         values = frame[name]
         if values.dtype == object:
             chart = charts.categories({str(k): int(v) for k, v in values.value_counts().sort_index().items()})
         else:
             chart = charts.histogram(values.to_numpy())
-        shown[f"distribution_{name}"] = picture(chart, f"Distribution of {name}")
-    return shown
+        metadata[f"distribution_{name}"] = picture(chart, f"Distribution of {name}")
+    return metadata
 
 
-def preview(frame: "pd.DataFrame") -> Shown:
-    """The first PREVIEW_ROWS rows of a frame, without names of customers; nothing when that is 0."""
+def preview(frame: "pd.DataFrame") -> Metadata:
+    """Return the first PREVIEW_ROWS rows of a frame, without customers' names; nothing if that is 0."""
     rows = frame.head(settings().preview_rows).drop(columns=[name for name in PRIVATE if name in frame])
     return rows_table("preview", [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")])
 
 
-def rows_table(name: str, rows: Iterable[Mapping[str, object]]) -> Shown:
-    """Rows as a table, by this name; nothing when there are none."""
+def rows_table(name: str, rows: Iterable[Mapping[str, object]]) -> Metadata:
+    """Return the rows as a table with this name; nothing if there are none."""
     records = [{column: _cell(value) for column, value in row.items()} for row in rows]
     if not records:
         return {}
@@ -56,20 +63,27 @@ def rows_table(name: str, rows: Iterable[Mapping[str, object]]) -> Shown:
     return {name: table}
 
 
-def next_asset(asset: str) -> Shown:
-    """A link to the asset that is worth a look after this one."""
+def next_asset(asset: str) -> Metadata:
+    """Return a link to the asset to look at after this one."""
     return {"next": dg.MetadataValue.asset(dg.AssetKey(asset))}
 
 
-def _cell(value: Any) -> str | int | float | bool | None:
-    """A value as a cell of a table shows it: a gap is empty, a number has four decimals at most."""
-    if hasattr(value, "item"):  # of numpy
+def _cell(value: Any) -> str | int | float | bool | None:  # whatever a frame or a row of PostgreSQL holds
+    """Return a value as a table shows it: a missing value is empty, a number has DIGITS significant digits."""
+    if hasattr(value, "item"):  # NumPy's scalars
         value = value.item()
     if isinstance(value, float):
-        return None if value != value else round(value, DECIMALS)
+        return None if value != value else _rounded(value)
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S.%f}"[:-3]
     return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+def _rounded(number: float) -> float:
+    """Return the number with DIGITS significant digits, and never fewer than two decimals: amounts keep their cents."""
+    if number == 0 or not math.isfinite(number):
+        return number
+    return round(number, max(2, DIGITS - 1 - math.floor(math.log10(abs(number)))))
 
 
 def _kind(value: object) -> str:
