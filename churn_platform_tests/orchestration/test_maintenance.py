@@ -332,7 +332,7 @@ def test_the_job_does_all_of_it_and_says_what(records: Records) -> None:
         },
         "prune_ticks": {"ticks": 1},
         "archive_predictions": {"files": 0, "batches": 0, "rows": 0},
-        "prune_monitoring": {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0, "pages": 0},
+        "prune_monitoring": {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0, "reports": 0},
     }
     assert records.runs() == {result.run_id}
 
