@@ -1,18 +1,18 @@
-"""What can go wrong with the files of the artifacts root."""
+"""Errors of reading and writing files of the artifacts root."""
 
 
 class ArtifactNotFoundError(FileNotFoundError):
-    """A file that should be under the artifacts root is not there."""
+    """A file is missing from the artifacts root."""
 
 
 class ArtifactStoreError(OSError):
-    """The S3 server refuses, or is not to be reached. Its text says first what to do about it."""
+    """The S3 server rejects a request or cannot be reached. The text starts with the remedy."""
 
     def __init__(self, problem: str, *, remedy: str) -> None:
-        """Name the problem and the way out.
+        """Create the error.
 
         Args:
-            problem: the address that was asked for, and what came of it.
+            problem: the address that was requested, and the result.
             remedy: what to do about it.
         """
         super().__init__(f"{remedy} {problem}")
@@ -21,4 +21,4 @@ class ArtifactStoreError(OSError):
 
 
 class ArtifactStoreUnreachableError(ArtifactStoreError):
-    """No S3 server answers, or what answers has a fault of its own: the same may work later."""
+    """The S3 server does not respond or has an internal error. A later attempt may succeed."""

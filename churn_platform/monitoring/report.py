@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from churn_platform.files.artifacts import REPORTS, delete_folder, join, names, write_bytes
+from churn_platform.files.artifacts import REPORTS, delete_folder, join, list_names, write_bytes
 from churn_platform.monitoring import evaluation
 from churn_platform.monitoring.drift import Reference, Verdict
 from churn_platform.monitoring.live_performance import MAX_ECE, MIN_OUTCOMES, LivePerformance
@@ -69,7 +69,7 @@ def save(report: DailyReport, artifacts: str) -> str:
 def delete_before(artifacts: str, *, before: date) -> int:
     """Delete the reports of earlier days and return how many there were."""
     folder = join(artifacts, REPORTS)
-    old = [name for name in names(folder) if name < before.isoformat()]
+    old = [name for name in list_names(folder) if name < before.isoformat()]
     for name in old:
         delete_folder(join(folder, name))
     return len(old)

@@ -50,7 +50,7 @@ def file_of(running: Running, run_id: str) -> str:
 
 
 def test_every_kind_of_file_is_in_s3_and_none_is_on_the_machine(trained: Running) -> None:
-    found = {folder: [each.uri for each in store().below(join(ROOT, folder))] for folder in FOLDERS}
+    found = {folder: [each.uri for each in store().list_objects(join(ROOT, folder))] for folder in FOLDERS}
 
     assert join(ROOT, "assets", "train_features.parquet") in found["assets"]
     assert [uri for uri in found["models"] if uri.endswith("manifest.json")]
@@ -69,7 +69,7 @@ def test_every_kind_of_file_is_encrypted_with_the_key_that_is_set(
         pytest.skip("versitygw knows no KMS")
     assert trained.runs("training_job")
     for folder in set(FOLDERS) - {ARCHIVE, REPORTS}:  # nothing is old enough for one, or predicted for the other
-        bucket, key = split(next(store().below(join(ROOT, folder))).uri)
+        bucket, key = split(next(store().list_objects(join(ROOT, folder))).uri)
         assert client(s3).head_object(Bucket=bucket, Key=key)["SSEKMSKeyId"] == SETTINGS["S3_KMS_KEY_ID"], key
 
 
