@@ -41,7 +41,7 @@ STREAM_TAG: Final = "churn/stream"
 TICK_SECONDS: Final = 4
 # Every third evaluation: metrics are at most METRICS_SECONDS plus this old. Ticks are most of an idle stack's work.
 METRICS_TICK_SECONDS: Final = 14
-# The other sensor gives a streaming run that has just taken over its standby within this time.
+# Time after a takeover within which the streaming run gets its standby, at the next tick of the other sensor.
 STANDBY_SECONDS: Final = 10
 # A run that had a session in PostgreSQL and has had none for this long is dead, whatever its record says: a run that
 # lost its connection reconnects within 3 s. A run without a process, according to its launcher, is dead as well.
