@@ -68,6 +68,11 @@ def failed(run: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckSeverity]:
     return {each.check_name: each.severity for each in run.get_asset_check_evaluations() if not each.passed}
 
 
+def descriptions(run: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """Return the descriptions of check results by check."""
+    return {each.check_name: str(each.description) for each in run.get_asset_check_evaluations()}
+
+
 @pytest.mark.usefixtures("reference")
 def test_customers_like_those_of_the_training_data_fail_no_check(assets: Assets) -> None:
     run = evaluate_hour(assets, *customers())
@@ -90,6 +95,15 @@ def test_customers_ten_years_older_fail_the_check_of_age_and_at_most_that_of_the
     assert failed(run).keys() <= {"drift_Age", f"drift_{SCORE}"}
     shown = materializations(run, "drift_hourly")[hour_key(HOUR)]
     assert shown["farthest_feature"] == "Age"
+    assert "no more values are missing than in training" in descriptions(run)["missing_values"]
+
+
+@pytest.mark.usefixtures("reference")
+def test_the_check_reports_that_no_values_are_missing(assets: Assets) -> None:
+    run = evaluate_hour(assets, *customers(Age=41.0))
+
+    assert "no values are missing" in descriptions(run)["missing_values"]
+    assert "highest rate" not in descriptions(run)["missing_values"]
 
 
 @pytest.mark.usefixtures("reference")
@@ -108,6 +122,7 @@ def test_nulls_out_of_range_values_and_dead_letters_fail_their_checks(assets: As
 
     assert {"missing_values", "out_of_range", "drift_Age", "drift_EstimatedSalary"} <= failed(run).keys()
     assert failed(run)["out_of_range"] == dg.AssetCheckSeverity.ERROR
+    assert "the highest rate is that of Age, 3" in descriptions(run)["missing_values"]
     assert failed(dead_letters) == {"dead_letters": dg.AssetCheckSeverity.ERROR}
 
 
@@ -115,8 +130,7 @@ def test_a_version_without_a_reference_is_not_evaluated(assets: Assets) -> None:
     run = evaluate_hour(assets, *customers(years=10, rows=20))
 
     assert failed(run) == {}
-    descriptions = {each.check_name: each.description for each in run.get_asset_check_evaluations()}
-    assert "model version 7 has no reference" in str(descriptions["drift_Age"])
+    assert "model version 7 has no reference" in descriptions(run)["drift_Age"]
     assert assets.connection.execute("select feature, verdict, sampled from drift_hourly").fetchall() == [
         (SCORE, "no reference", 20)
     ]

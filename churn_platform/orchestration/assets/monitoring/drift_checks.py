@@ -73,11 +73,27 @@ def drift_check_results(
         row["feature"]: row["missing_rate"] - reference.features[row["feature"]].missing_rate for row in rows
     }
     outside = {row["feature"]: row["out_of_range_rate"] for row in rows}
+    has_missing = any(row["missing_rate"] > 0 for row in rows)
+    nothing_missing = "no more values are missing than in training" if has_missing else "no values are missing"
     enough = rows[0]["sampled"] >= settings().drift_least_predictions
     return [
         *(_drift_result(row, period) for row in rows),
-        _rate_result(MISSING_VALUES, missing_increase, evaluation.MISSING_RATE_INCREASE, period, enough=enough),
-        _rate_result(OUT_OF_RANGE, outside, evaluation.OUT_OF_RANGE_RATE, period, enough=enough),
+        _rate_result(
+            MISSING_VALUES,
+            missing_increase,
+            evaluation.MISSING_RATE_INCREASE,
+            period,
+            nothing_found=nothing_missing,
+            enough=enough,
+        ),
+        _rate_result(
+            OUT_OF_RANGE,
+            outside,
+            evaluation.OUT_OF_RANGE_RATE,
+            period,
+            nothing_found="no values are out of range",
+            enough=enough,
+        ),
     ]
 
 
@@ -112,13 +128,30 @@ def _drift_result(row: Mapping[str, Any], period: str) -> dg.AssetCheckResult:
 
 
 def _rate_result(
-    name: str, rates: Mapping[str, float], thresholds: tuple[float, float], period: str, *, enough: bool
+    name: str,
+    rates: Mapping[str, float],
+    thresholds: tuple[float, float],
+    period: str,
+    *,
+    nothing_found: str,
+    enough: bool,
 ) -> dg.AssetCheckResult:
+    """Return the result of the check of a rate, for the feature with the highest one.
+
+    Args:
+        name: name of the check.
+        rates: rate by feature, 0..1.
+        thresholds: rates from which the check warns and fails.
+        period: the hour or day, as the result names it.
+        nothing_found: the finding if no rate is above 0.
+        enough: whether there are enough predictions for a verdict.
+    """
     worst = max(rates, key=lambda feature: rates[feature])
+    highest = f"the highest rate is that of {worst}, {100 * rates[worst]:.2f} % of the predictions"
     return verdict_result(
         name,
         evaluation.rate_verdict(rates[worst], thresholds) if enough else Verdict.TOO_FEW,
-        f"Found, {period}: the highest rate is that of {worst}, {100 * rates[worst]:.2f} % of the predictions. "
-        f"Expected: less than {100 * thresholds[0]:g} %; the check fails from {100 * thresholds[1]:g} %.",
+        f"Found, {period}: {highest if rates[worst] > 0 else nothing_found}. Expected: less than "
+        f"{100 * thresholds[0]:g} %; the check fails from {100 * thresholds[1]:g} %.",
         {"feature": worst, **significant({"rate": rates[worst]}), "period": period},
     )
