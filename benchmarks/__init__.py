@@ -1,1 +1,1 @@
-"""Benchmarks, run by `make bench-...`; each starts servers of its own."""
+"""Benchmarks, run by `make bench-...`. Each starts separate servers."""

@@ -14,9 +14,9 @@ from benchmarks.machine import this_machine
 
 
 def main(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Measure what the stream does, beside a reference loop and the peers that are installed.
+    """Measure the stream, a reference loop, and the other stream processors that are installed.
 
     Example: make bench ARGS="--json bench.json"
     """

@@ -1,4 +1,4 @@
-"""The batch side: what data preparation and training cost, by the number of customers.
+"""Cost of data preparation and training by the number of customers.
 
 Example: python -m benchmarks.batch --sizes 10000,100000
 """
@@ -24,7 +24,7 @@ SIZES: Final = (10_000, 100_000, 1_000_000, 10_000_000)
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process took, from its imports on. `peak_mb`: its largest resident set, in MiB."""
+    """Cost of a process, including imports. `peak_mb` is its peak resident memory in MiB."""
 
     seconds: float
     peak_mb: float
@@ -32,7 +32,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Batch:
-    """The batch side for so many customers. Without `training` it was not measured."""
+    """Costs for a number of customers. `training` is None if it was not measured."""
 
     customers: int
     preparation: Cost
@@ -40,7 +40,7 @@ class Batch:
 
 
 def measure(console: Console, *, sizes: Sequence[int] = SIZES, train_at_most: int = max(SIZES)) -> list[Batch]:
-    """One size after the other, each in files of its own that do not outlive it."""
+    """Measure one size after the other, each with temporary files."""
     found = []
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="churn-batch-") as folder:
@@ -66,7 +66,7 @@ def _step(step: str, customers: int, folder: str) -> Cost:
 
 
 def show(console: Console, found: Sequence[Batch]) -> None:
-    """The figures as a table."""
+    """Print the results as a table."""
     table = Table("customers", "data preparation", "peak", "training", "peak", box=None, header_style="dim")
     for batch in found:
         cells = [
@@ -80,8 +80,8 @@ def show(console: Console, found: Sequence[Batch]) -> None:
 
 def main(
     sizes: Annotated[str, typer.Option(help="Numbers of customers.")] = ",".join(map(str, SIZES)),
-    train_at_most: Annotated[int, typer.Option(help="Train on at most so many customers; 0: never.")] = max(SIZES),
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    train_at_most: Annotated[int, typer.Option(help="Train on at most this many customers; 0: never.")] = max(SIZES),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Prepare and train on generated customers: seconds and peak memory of each.
 

@@ -1,4 +1,4 @@
-"""One step of the batch side in a process of its own, so that its memory is its own: see batch.py."""
+"""One step of data preparation or training in a separate process, so that its memory can be measured: see batch.py."""
 
 import json
 import re
@@ -17,7 +17,7 @@ KILOBYTES: Final = 1024  # in a MiB
 
 
 def generate(customers: int) -> None:
-    """Write the file that CHURN_RAW_CSV names."""
+    """Write the customers file (CHURN_RAW_CSV)."""
     from churn_platform.schema.generator import generate_customers, write_customers
     from churn_platform.settings import settings
 
@@ -25,7 +25,7 @@ def generate(customers: int) -> None:
 
 
 def prepare(_: int) -> None:
-    """Run the data preparation job with its checks, as a run that is launched does; a failure is raised."""
+    """Run the data preparation job with its checks, as a launched run does. Raises if it fails."""
     import dagster as dg
 
     with dg.DagsterInstance.ephemeral() as instance:
@@ -33,7 +33,7 @@ def prepare(_: int) -> None:
 
 
 def data_preparation() -> "dg.JobDefinition":
-    """The job of the code location."""
+    """Return the job of the code location."""
     from churn_platform.definitions import defs
 
     return defs.resolve_job_def("data_preparation_job")
@@ -57,7 +57,7 @@ STEPS: Final[dict[str, Callable[[int], None]]] = {"generate": generate, "prepare
 
 
 def main(step: str, customers: str) -> None:
-    """Take a step and print what it cost, imports included."""
+    """Run a step and print its cost, including imports."""
     began = time.perf_counter()
     STEPS[step](int(customers))
     seconds = time.perf_counter() - began
@@ -65,7 +65,7 @@ def main(step: str, customers: str) -> None:
 
 
 def peak_mb() -> float:
-    """The largest resident set of this process so far, in MiB.
+    """Return the peak resident memory of this process so far, in MiB.
 
     Linux's getrusage() also counts what the process was before its exec: as large as the one that started it.
     """
@@ -76,6 +76,6 @@ def peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    from benchmarks import batch_step  # by its name: a job can be found again in a module, not in __main__
+    from benchmarks import batch_step  # imported by name, because a job in __main__ cannot be found by its run
 
     batch_step.main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What growth costs: a commit, a sensor tick, the asset page and the archive, at more and more partitions and rows."""
+"""Cost of growth: commits, sensor ticks, the asset page and the archive, with more and more partitions and rows."""
 
 import json
 import statistics
@@ -44,13 +44,13 @@ from churn_platform.stream.scoring import ScoredEvents
 
 TICKS: Final = 15
 PAGES: Final = 7
-# Events of a commit, and how many commits.
+# Events per commit, and number of commits.
 SMALL: Final = 1_000
 SMALL_COMMITS: Final = 25
 LARGE: Final = 10_000
 LARGE_COMMITS: Final = 9
 WARM_UP: Final = 3
-# A minute at 500 events a second.
+# One minute at 500 events per second.
 BATCH_ROWS: Final = 30_000
 ARCHIVED_ROWS: Final = 1_000_000
 CUSTOMERS: Final = 1_000_000
@@ -107,20 +107,20 @@ ADD_RANGES: Final = """
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians in seconds: of a platform that has grown, and of a new one beside it, asked in turn."""
+    """Median seconds of a platform that has grown, and of a new one, measured alternately."""
 
     grown: float
     new: float
 
     @property
     def ratio(self) -> float:
-        """How many times as much it costs."""
+        """Cost relative to the new platform."""
         return self.grown / self.new
 
 
 @dataclass
 class Results:
-    """Costs by number of partitions or of rows. What is done to archive is in seconds."""
+    """Costs by number of partitions or rows. Archive costs are in seconds."""
 
     tick: dict[int, Cost] = field(default_factory=dict)
     page: dict[int, Cost] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Results:
 
 
 def compare(count: int, grown: Callable[[], object], new: Callable[[], object]) -> Cost:
-    """Both in turn, so many times: whatever else the machine does meets both alike."""
+    """Measure both alternately, so that other load on the machine affects both alike."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(WARM_UP + count):
         for work, took in zip((grown, new), seconds, strict=True):
@@ -148,12 +148,12 @@ class Database(PostgresResource):
     dsn: str
 
     def connect(self, application_name: str) -> psycopg.Connection:
-        """A connection to it."""
+        """Return a connection to the database."""
         return psycopg.connect(self.dsn, application_name=application_name)
 
 
 class Stream:
-    """Commits of synthetic events, as a streaming run makes them, to a topic that exists in the ledger only."""
+    """Commits synthetic events like a streaming run, of a topic that exists only in the ledger."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
@@ -163,19 +163,19 @@ class Stream:
         self._moment = LONG_AGO
 
     def open_batch(self) -> str:
-        """A planned batch; its events follow those of the former one."""
+        """Open a batch whose events follow those of the previous one."""
         key = batch_key(self._moment)
         ledger.plan_batch(self._connection, key)
         return key
 
     def close_batch(self, key: str) -> None:
-        """Close a batch as of long ago, so that it is due to be archived."""
+        """Close a batch with a time long ago, so that it is due for the archive."""
         self._connection.execute(
             "update stream_batches set closed = %s, reported = true where batch = %s", (self._moment, key)
         )
 
     def commit(self, key: str, count: int) -> None:
-        """One commit of so many events, without a transaction in Kafka."""
+        """Commit events without a Kafka transaction."""
         scored, ends = self._events(count), dict(self._positions)
         for partition in ends:
             ends[partition] += int((scored.events.kafka_partition == partition).sum())
@@ -207,7 +207,7 @@ class Stream:
         self._positions = ends
 
     def _events(self, count: int) -> ScoredEvents:
-        """Events at 500 a second, of random customers, with ids in the order of time as producers make them."""
+        """Return events of random customers at 500 per second, with time-ordered ids like those of producers."""
         random = self._random
         first = int(self._moment.timestamp() * MICROSECONDS)
         times = first + np.arange(count, dtype=np.int64) * (MICROSECONDS // 500)
@@ -250,7 +250,7 @@ class Stream:
 
 
 class Platform:
-    """A database with the platform's and Dagster's tables, and what is done to it."""
+    """A platform in a database with its own and Dagster's tables, and the operations to measure."""
 
     def __init__(self, dsn: str, dagster_url: str, folder: Path) -> None:
         self.dsn = dsn
@@ -262,12 +262,12 @@ class Platform:
         self.stream = Stream(self.connection)
         self.partitions = self.rows = 0
         self._database = Database(dsn=dsn)
-        # With a champion and an event that waits, a tick does all it can do.
+        # With a champion and a lag, a tick does all its work.
         model_versions.register(self.connection, version=1, uri="", run_id="", metrics={})
         model_versions.promote(self.connection, 1)
 
     def tick(self) -> None:
-        """One tick of the sensor."""
+        """Evaluate the sensor once."""
         with dg.build_sensor_context(
             instance=self.instance,
             definitions=defs,
@@ -279,7 +279,7 @@ class Platform:
 
     @contextmanager
     def asset_page(self) -> Iterator[Callable[[], None]]:
-        """What asks for the partitions' statuses, as the page of churn_predictions does."""
+        """Return a function that queries partition statuses as the page of churn_predictions does."""
         target = ModuleTarget("churn_platform.definitions", attribute=None, working_directory=None, location_name=None)
         with WorkspaceProcessContext(
             self.instance, target, version="", read_only=True, code_server_log_level="ERROR"
@@ -294,20 +294,20 @@ class Platform:
             yield ask
 
     def commit(self, batch: str, count: int) -> None:
-        """One commit."""
+        """Commit once."""
         self.stream.commit(batch, count)
         self.rows += count
 
     def add_rows(self, count: int) -> None:
-        """Let churn_predictions grow to so many rows, batch by batch."""
+        """Grow churn_predictions to this many rows, batch by batch."""
         while self.rows < count:
             key = self.stream.open_batch()
             self.commit(key, BATCH_ROWS)
             self.stream.close_batch(key)
-        self.connection.execute("vacuum analyze churn_predictions")  # as autovacuum does in the time this stands for
+        self.connection.execute("vacuum analyze churn_predictions")  # as autovacuum would have done
 
     def add_partitions(self, count: int) -> None:
-        """Let there be so many prediction partitions, each with its run, materialization and place in the ledger."""
+        """Add prediction partitions up to this number, each with its run, materialization and ledger rows."""
         numbers = range(self.partitions, count)
         if not numbers:
             return
@@ -345,14 +345,14 @@ class Platform:
 
 
 class Growth:
-    """Two platforms on the same servers, of which one is made to grow."""
+    """Two platforms on the same servers, one of which grows."""
 
     def __init__(self, grown: Platform, new: Platform, console: Console) -> None:
         self._grown, self._new, self._console = grown, new, console
         self.results = Results()
 
     def partitions(self, counts: Sequence[int]) -> None:
-        """Measure tick and asset page at each number of partitions."""
+        """Measure the tick and the asset page at each number of partitions."""
         kafka = KafkaResource()
         config, admin = kafka.stream(), kafka.admin()
         created_topics.create_missing(admin, config)
@@ -367,7 +367,7 @@ class Growth:
                     self.results.page[count] = compare(PAGES, grown, new)
 
     def rows(self, counts: Sequence[int]) -> None:
-        """Measure commits, and where there is something to archive the archive, at each number of rows."""
+        """Measure commits, and the archive if there is something to archive, at each number of rows."""
         for count in counts:
             with self._said(f"{count:,} predictions"):
                 self._grown.add_rows(count)
@@ -390,7 +390,7 @@ class Growth:
         self._console.print(f"{what}: {time.monotonic() - began:.0f} s", style="dim", highlight=False)
 
     def _archive(self, count: int, open_batch: str) -> None:
-        """Archive about a million rows while commits go on."""
+        """Archive about a million rows while commits continue."""
         archived, took = 0, 0.0
         done = threading.Event()
 
@@ -415,7 +415,7 @@ class Growth:
             began = time.perf_counter()
             self._grown.commit(open_batch, SMALL)
             slowest = max(slowest, time.perf_counter() - began)
-            time.sleep(0.5)  # not a race for the processors: the stream at 500 events a second needs a twentieth of it
+            time.sleep(0.5)  # do not compete for CPU: at 500 events per second the stream is idle most of the time
         thread.join()
         if not archived:
             raise RuntimeError("Nothing was archived; the thread's error is above.")
@@ -425,7 +425,7 @@ class Growth:
 
 
 def show(console: Console, results: Results) -> None:
-    """The figures as tables; in brackets, how many times as much as on a new platform."""
+    """Print the results as tables, with ratios to the new platform in brackets."""
     tables: tuple[tuple[str, dict[str, Mapping[int, Cost | float]]], ...] = (
         ("prediction partitions", {"sensor tick": results.tick, "asset page": results.page}),
         (
@@ -454,13 +454,13 @@ def _cell(cost: Cost | float | None) -> str:
 
 
 def platform(stack: Stack, name: str) -> Platform:
-    """A platform in a database of its own on the stack."""
+    """Create a platform in a separate database of the stack."""
     url = new_database(stack, name)
     return Platform(url, in_schema(url, "dagster"), stack.local / "dagster" / name)
 
 
 def measure(console: Console, *, partitions: Sequence[int], rows: Sequence[int]) -> Results:
-    """At these numbers of prediction partitions and of rows, ascending, on servers of its own."""
+    """Measure at these ascending numbers of prediction partitions and rows, on separate servers."""
     with own_stack() as stack:
         growth = Growth(platform(stack, "grown"), platform(stack, "new"), console)
         growth.partitions(partitions)
@@ -471,9 +471,9 @@ def measure(console: Console, *, partitions: Sequence[int], rows: Sequence[int])
 def main(
     partitions: Annotated[str, typer.Option(help="Numbers of prediction partitions, ascending.")] = "0,10000,20000",
     rows: Annotated[str, typer.Option(help="Numbers of rows in churn_predictions, ascending.")] = "0,1000000,10000000",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Measure what growth costs, on servers of its own. The exit code is 0 only when ticks and commits stay cheap.
+    """Measure the cost of growth on separate servers. The exit code is 0 only if ticks and commits stay cheap.
 
     Beside a figure stands how many times as much it is as on a new platform, which is asked in turn.
 

@@ -1,4 +1,4 @@
-"""Latency: from an event's own time to its visible row, and to its prediction on the topic, under the whole platform.
+"""Latency of the whole platform: from an event's time to its visible row and to its published prediction.
 
 Example: python -m benchmarks.latency --rates 500 --seconds 60
 """
@@ -35,17 +35,17 @@ from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
 
-# How often the positions are looked at: rows are seen at most so much later than they are visible.
+# Interval of polling the positions: rows are noticed at most this long after they became visible.
 LOOK_SECONDS: Final = 0.003
-# An open browser asks so often: the page of runs, and the asset page of the predictions.
+# Interval at which an open browser refreshes the page of runs and the asset page of the predictions.
 PAGE_SECONDS: Final = 5.0
 RATES: Final = (500, 5_000)
 SECONDS: Final = 180.0
 FIRST_EVENTS: Final = 2
-# Until a run is live and its standby warm.
+# Time for a run to start streaming and for its standby to warm up.
 WARM_UP_SECONDS: Final = 20.0
 WAIT_SECONDS: Final = 120.0
-# The stream is idle so soon, for the first event after idleness to be tried several times.
+# Short, so that the first event after an idle time can be measured several times.
 IDLE_SECONDS: Final = 4
 
 _POSITIONS: Final = "select kafka_partition, next_offset from stream_positions"
@@ -88,7 +88,7 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class Latency:
-    """What was seen at one rate. `cores` is the CPU time of the whole stack in the time measured, in cores."""
+    """Results at one rate. `cores` is the CPU usage of the whole stack, in cores."""
 
     events: int
     row: Quantiles
@@ -100,7 +100,7 @@ class Latency:
 
 @dataclass
 class Observer:
-    """Watches where the ledger stands and what appears on the predictions topic. A context manager."""
+    """Observes the ledger's positions and the predictions topic. A context manager."""
 
     config: StreamConfig
     seen: list[tuple[float, int, int]] = field(default_factory=list)  # moment, Kafka partition, next offset
@@ -153,7 +153,7 @@ class Observer:
         consumer.close()
 
     def row_latencies(self, connection: psycopg.Connection, began: float, ended: float) -> Floats:
-        """Seconds to the row of each event of that time."""
+        """Return the seconds to the row of each event of a period."""
         rows = connection.execute(_EVENTS, (began, ended)).fetchall()
         partitions, offsets, moments = (np.array(column) for column in zip(*rows, strict=True))
         found: list[Floats] = []
@@ -165,7 +165,7 @@ class Observer:
         return np.concatenate(found)
 
     def topic_latencies(self, began: float, ended: float) -> Floats:
-        """Seconds to the prediction of each event of that time."""
+        """Return the seconds to the published prediction of each event of a period."""
         return np.array([at - moment for moment, at in self.published if began <= moment < ended])
 
 
@@ -174,7 +174,7 @@ class _Published(msgspec.Struct):
 
 
 class Platform:
-    """The whole platform, up, with a champion, and what is done to it."""
+    """A running platform with a champion, and the measurements."""
 
     def __init__(self, stack: Stack, console: Console) -> None:
         self._stack = stack
@@ -184,7 +184,7 @@ class Platform:
         self.connection = psycopg.connect(self.config.dsn, autocommit=True)
 
     def first_event(self) -> float:
-        """Seconds from an event that comes while no run is live to its row."""
+        """Return the seconds from an event that arrives while no run is live to its row."""
         wait_until(lambda: not ledger.streaming_sessions(self.connection), "the stream to be idle")
         before = self._rows()
         began = time.time()
@@ -206,7 +206,7 @@ class Platform:
         return int(row[0]) if row else 0
 
     def measure(self, rate: float, seconds: float, *, warm_up: float = WARM_UP_SECONDS) -> Latency:
-        """Events at a rate, after a warm-up of so many seconds, with the UI open."""
+        """Measure events at a rate, after a warm-up, with the UI open."""
         before = self._rows()
         longest = WAIT_SECONDS + warm_up + seconds
         command = [sys.executable, "-m", "churn_platform.cli", "produce"]
@@ -236,7 +236,7 @@ class Platform:
         )
 
     def _counts(self, began: float, ended: float) -> tuple[int, int]:
-        """Batches opened and metric runs started in that time."""
+        """Return the numbers of batches opened and metric runs started in a period."""
         row = self.connection.execute(
             """
             select
@@ -251,7 +251,7 @@ class Platform:
 
     @contextmanager
     def _open_page(self) -> Iterator[None]:
-        """Ask what an open browser asks."""
+        """Send the requests of an open browser."""
         ending = threading.Event()
         url = f"{self._stack.addresses['dagster']}/graphql"
 
@@ -291,12 +291,12 @@ def measure(
     first_events: int = FIRST_EVENTS,
     warm_up: float = WARM_UP_SECONDS,
 ) -> tuple[dict[str, Latency], list[float]]:
-    """Latencies by rate, and the seconds of first events, on a platform of its own."""
+    """Measure latencies by rate and the seconds of first events, on a separate platform."""
     with own_stack({"IDLE_SECONDS": str(IDLE_SECONDS)}, services_only=False) as stack:
         platform = Platform(stack, console)
         first = []
         for number in range(first_events):
-            time.sleep(number)  # the sensor's ticks come at their own times
+            time.sleep(number)  # varies the time between the event and the next tick
             first.append(platform.first_event())
         console.print(f"first events: {', '.join(f'{each:.1f} s' for each in first)}", style="dim", highlight=False)
         found = {}
@@ -307,7 +307,7 @@ def measure(
 
 
 def show(console: Console, found: dict[str, Latency], first: Sequence[float]) -> None:
-    """The figures as a table, in milliseconds."""
+    """Print the results as a table, in milliseconds."""
     table = Table(
         "events a second", "to", "p50", "p90", "p99", "max", "hand-overs", "cores", box=None, header_style="dim"
     )
@@ -323,12 +323,12 @@ def show(console: Console, found: dict[str, Latency], first: Sequence[float]) ->
 
 
 def main(
-    rates: Annotated[str, typer.Option(help="Events a second.")] = ",".join(map(str, RATES)),
-    seconds: Annotated[float, typer.Option(min=5, help="How long each is measured.")] = SECONDS,
-    first_events: Annotated[int, typer.Option(min=0, help="How often a first event is tried.")] = FIRST_EVENTS,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    rates: Annotated[str, typer.Option(help="Events per second.")] = ",".join(map(str, RATES)),
+    seconds: Annotated[float, typer.Option(min=5, help="Duration of each measurement.")] = SECONDS,
+    first_events: Annotated[int, typer.Option(min=0, help="Number of first events to measure.")] = FIRST_EVENTS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Measure latency under the daemon, with hand-overs, metric runs and the UI open.
+    """Measure latency under the daemon, with handovers, metric runs and the UI open.
 
     Example: make bench-latency ARGS="--rates 500 --seconds 60"
     """

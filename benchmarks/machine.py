@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""The machine that a benchmark ran on."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ _LIBRARIES: Final = ("dagster", "confluent-kafka", "polars", "psycopg", "xgboost
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine and what it runs. `load` is its load average of the last minute, before anything was measured."""
+    """A machine and its software. `load` is the load average of the last minute before the measurement."""
 
     processor: str
     cores: int
@@ -38,7 +38,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """The machine that this process runs on."""
+    """Return the machine that this process runs on."""
     kafka = tomllib.loads(KAFKA_LOCK.read_text())["environment"]["name"].removeprefix("kafka-")
     return Machine(
         processor=_processor(),

@@ -62,18 +62,18 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Variant(Hyperparameters):
-    """The committed hyperparameters with others of XGBoost beside them."""
+    """The committed hyperparameters, with additional ones of XGBoost."""
 
     others: Mapping[str, str | float] = field(default_factory=dict)
 
     def booster_parameters(self) -> dict[str, str | int | float]:
-        """Parameters as `xgboost.train` takes them."""
+        """Return the parameters for `xgboost.train`."""
         return {**super().booster_parameters(), **self.others}
 
 
 @dataclass(frozen=True)
 class Data:
-    """Both splits as the platform makes them; `null_age` says where an Age of the training split was imputed."""
+    """Both splits as the platform creates them. `null_age` marks imputed values of Age in the training split."""
 
     features: Features
     churned: Labels
@@ -83,7 +83,7 @@ class Data:
 
 
 def read(path: Path) -> Data:
-    """The customers, prepared as the assets prepare them."""
+    """Return the customers, prepared as by the assets."""
     split = with_split(clean(read_customers(path)), TARGET)
     rows, test = rows_of(split, TRAIN), rows_of(split, TEST)
     imputer = Imputer.fit(rows)
@@ -180,7 +180,7 @@ def _variant(chosen: Hyperparameters, **others: str | float) -> Variant:
 
 
 def nested(data: Data, *, trials: int, seeds: Sequence[int] = SEEDS) -> dict[str, float]:
-    """Figures where each fold's hyperparameters are searched without its rows, so that nothing has seen them.
+    """Measure with hyperparameters that are searched per fold without its rows, so that no step has seen them.
 
     No search begins with the committed ones: they were found on all rows.
     """
@@ -195,12 +195,12 @@ def nested(data: Data, *, trials: int, seeds: Sequence[int] = SEEDS) -> dict[str
 
 
 def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dict[str, float]]:
-    """Figures of the committed hyperparameters by how many rows each fold's model learns from, drawn by chance."""
+    """Measure the committed hyperparameters by the number of training rows per fold, drawn at random."""
 
     def score(seed: int, share: float) -> NDArray[np.float32]:
         def learn(features: Features, churned: Labels) -> "xgboost.Booster":
             drawn = np.random.default_rng(seed).permutation(len(churned))[: round(share * len(churned))]
-            drawn.sort()  # so that all rows give what they give elsewhere
+            drawn.sort()  # in the original order, so that all rows give the same result as elsewhere
             return fit(features[drawn], churned[drawn], Hyperparameters())
 
         return out_of_fold(data.features, data.churned, learn, seed=seed)
@@ -215,7 +215,7 @@ def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dic
 
 
 def on_the_test_split(data: Data) -> dict[str, float]:
-    """ROC AUC of the committed model on the test split, with its 95 % interval. It decides nothing."""
+    """Return the ROC AUC of the committed model on the test split, with its 95 % interval. It is informational."""
     trained = train(data.features, data.churned)
     probabilities = predict(fit(data.features, data.churned, Hyperparameters()), data.test_features, threads=THREADS)
     if trained.calibration.calibration is not None:
@@ -225,7 +225,7 @@ def on_the_test_split(data: Data) -> dict[str, float]:
 
 
 def costs(data: Data, hyperparameters: Hyperparameters) -> dict[str, float]:
-    """Milliseconds of a thread for 100,000 scores, and for the exact contributions of 1,000 rows."""
+    """Return the milliseconds of one thread for 100,000 scores, and for exact contributions of 1,000 rows."""
     booster = fit(data.features, data.churned, hyperparameters)
     many = np.resize(data.features, (SCORED_ROWS, len(FEATURES)))
     library = import_xgboost()
@@ -237,7 +237,7 @@ def costs(data: Data, hyperparameters: Hyperparameters) -> dict[str, float]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The least of some runs: others share the machine."""
+    """Return the minimum over some runs, because the machine is shared."""
     took = []
     for _ in range(REPEATS):
         began = time.perf_counter()
@@ -248,12 +248,12 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def main(
     trials: Annotated[int, typer.Option(min=0, help="Trials of a search on the training split.")] = 0,
-    repeats: Annotated[int, typer.Option(min=1, help="Seeds of the folds that judge each of those trials.")] = 3,
-    nest: Annotated[bool, typer.Option("--nested", help="Search within each fold, too: takes long.")] = False,
-    nested_seeds: Annotated[int, typer.Option(min=1, help="Seeds of the folds to do that for.")] = 5,
-    nested_trials: Annotated[int, typer.Option(min=1, help="Trials of each of those searches.")] = 30,
-    curve: Annotated[bool, typer.Option("--learning-curve", help="Learn from fewer rows, too.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Seeds of the folds to evaluate each trial with.")] = 3,
+    nest: Annotated[bool, typer.Option("--nested", help="Also search within each fold, which takes long.")] = False,
+    nested_seeds: Annotated[int, typer.Option(min=1, help="Seeds of the folds for the nested search.")] = 5,
+    nested_trials: Annotated[int, typer.Option(min=1, help="Trials of each nested search.")] = 30,
+    curve: Annotated[bool, typer.Option("--learning-curve", help="Also train with fewer rows.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure the model on the customers file."""
     console, data = Console(width=160), read(settings().churn_raw_csv)

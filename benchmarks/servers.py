@@ -1,4 +1,4 @@
-"""Servers of a benchmark's own: the embedded stack in a temporary folder, on free ports."""
+"""Separate servers for a benchmark: the embedded stack in a temporary folder, on free ports."""
 
 import os
 import shutil
@@ -25,14 +25,14 @@ NO_ENV_FILE: Final = Path(os.devnull)
 
 @contextmanager
 def own_stack(given: Mapping[str, str] | None = None, *, services_only: bool = True) -> Iterator[Stack]:
-    """A stack that is up while the context lasts; the settings of this process name its servers.
+    """Run a stack while the context lasts. The settings of this process point to its servers.
 
     Args:
         given: settings for the stack's processes and this one, beside those of the environment.
         services_only: without Dagster, which with_dagster() adds later.
     """
     folder = Path(tempfile.mkdtemp(prefix="churn-bench-"))
-    folder.chmod(0o711)  # under root PostgreSQL runs as another user, which has to pass through
+    folder.chmod(0o711)  # under root, PostgreSQL runs as another user, who must traverse it
     yours = {*SERVERS.values(), OWNER_VARIABLE}
     environment = {name: value for name, value in os.environ.items() if name not in yours} | dict(given or {})
     stack = Stack(
@@ -52,7 +52,7 @@ def own_stack(given: Mapping[str, str] | None = None, *, services_only: bool = T
 
 
 def processes(stack: Stack) -> list[psutil.Process]:
-    """Those of the stack, PostgreSQL's own included, which do not keep the mark that the others are found by."""
+    """Return the processes of the stack, including PostgreSQL's, which lack the variable that identifies the others."""
     found = {process.pid: process for process in left_over(stack.local)}
     for process in list(found.values()):
         with suppress(psutil.NoSuchProcess):  # a run may end at any moment
@@ -61,7 +61,7 @@ def processes(stack: Stack) -> list[psutil.Process]:
 
 
 def cpu_seconds(stack: Stack) -> float:
-    """CPU time so far of all processes of the stack and of their children that have ended."""
+    """Return the CPU time of all processes of the stack, including their ended children."""
     spent = 0.0
     for process in processes(stack):
         with suppress(psutil.NoSuchProcess):
@@ -71,7 +71,7 @@ def cpu_seconds(stack: Stack) -> float:
 
 
 def new_database(stack: Stack, name: str) -> str:
-    """A migrated database of this name; its connection string, for the platform's own login."""
+    """Create a migrated database, and return the connection string for the platform's login."""
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     upgrade(_named(stack.owner_dsn, name))

@@ -1,4 +1,4 @@
-"""Stages: what a commit consists of, each alone and beside its own ceiling, so that a reader sees what limits it.
+"""Stages of a commit, each measured alone and compared with its minimum, to see what limits throughput.
 
 Example: python -m benchmarks.stages --events 100000
 """
@@ -45,7 +45,7 @@ BATCH: Final = "2026-01-01T00:00:00.000000Z"
 
 @dataclass(frozen=True)
 class Stage:
-    """Events a second of a stage as the stream does it, and of the least that it could be."""
+    """Events per second of a stage in the stream, and of its theoretical minimum of work."""
 
     name: str
     rate: float
@@ -54,7 +54,7 @@ class Stage:
 
 
 class Stages:
-    """The stages one after the other, each with what the former made."""
+    """Runs the stages one after the other, each with the output of the previous one."""
 
     def __init__(self, config: StreamConfig, events: int, commit_events: int) -> None:
         self._config = config
@@ -67,7 +67,7 @@ class Stages:
         self._champion: Champion = load_champion(self._connection)
 
     def measure(self) -> list[Stage]:
-        """All of them."""
+        """Measure all stages."""
         now = datetime.now(UTC)
         window = {"accepts_from": self._config.epoch, "accepts_until": now + timedelta(hours=1)}
         read, messages = self._timed_once(self._read)
@@ -119,7 +119,7 @@ class Stages:
         return stages
 
     def _timed(self, stage: Callable[[Any], object], chunks: Sequence[Any]) -> float:
-        """Events a second: the median over commits."""
+        """Return events per second: the median over commits."""
         seconds = []
         for chunk in chunks:
             began = time.perf_counter()
@@ -196,7 +196,7 @@ class Stages:
 
 
 def measure(events: int = EVENTS, commit_events: int = COMMIT_EVENTS) -> list[Stage]:
-    """All stages, on servers of its own."""
+    """Measure all stages on separate servers."""
     with own_stack() as stack:
         config = replace(StreamConfig.from_settings(settings()), events_topic=TOPIC)
         work.promote(config.dsn, work.trained_bundle(stack.local / "bundle"))
@@ -207,7 +207,7 @@ def measure(events: int = EVENTS, commit_events: int = COMMIT_EVENTS) -> list[St
 
 
 def show(console: Console, stages: Sequence[Stage]) -> None:
-    """The figures as a table, the slowest stage first in need of attention."""
+    """Print the results as a table."""
     table = Table(
         "stage", "events a second", "its ceiling", "share", "what the ceiling is", box=None, header_style="dim"
     )
@@ -219,8 +219,8 @@ def show(console: Console, stages: Sequence[Stage]) -> None:
 
 def main(
     events: Annotated[int, typer.Option(min=1, help="Events.")] = EVENTS,
-    commit_events: Annotated[int, typer.Option(min=1, help="Events of a commit.")] = COMMIT_EVENTS,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    commit_events: Annotated[int, typer.Option(min=1, help="Events per commit.")] = COMMIT_EVENTS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure each stage of a commit alone.
 

@@ -1,4 +1,4 @@
-"""Starting: the code location, the stack, a streaming run, the demonstration; and what the stack takes when idle.
+"""Startup times of the code location, the stack, a streaming run and the demo; and CPU and memory of an idle stack.
 
 Example: python -m benchmarks.startup --json startup.json
 """
@@ -28,11 +28,11 @@ from churn_platform.settings import PROJECT_ROOT
 
 LOADS: Final = 3
 IDLE_MEASURED_SECONDS: Final = 60
-# Caches fill and the first ticks pass.
+# Time for caches to fill and for the first ticks.
 SETTLE_SECONDS: Final = 20
 MEBIBYTE: Final = 2**20
 
-# From the tick that asked for the first streaming run to the first row.
+# From the tick that requested the first streaming run to the first row.
 _FIRST_COMMIT: Final = """
     select extract(epoch from min(pg_xact_commit_timestamp(p.xmin)) - (
         select min(t.timestamp) from dagster.job_ticks t where t.status = 'SUCCESS'
@@ -43,7 +43,7 @@ _FIRST_COMMIT: Final = """
 
 @dataclass(frozen=True)
 class Startup:
-    """In seconds, but `idle_cores` and `idle_mb`, CPU time and memory (shared memory once) of all processes."""
+    """Startup times in seconds; CPU cores and memory (shared memory counted once) of all processes when idle."""
 
     code_location: float
     stack: float
@@ -61,7 +61,7 @@ def measure(
     settle_seconds: float = SETTLE_SECONDS,
     idle_seconds: float = IDLE_MEASURED_SECONDS,
 ) -> Startup:
-    """Each by itself, on servers and folders of its own.
+    """Measure each separately, with its own servers and folders.
 
     Args:
         loads: how often the code location is loaded; the median counts.
@@ -105,7 +105,7 @@ def _seconds_to_check(home: str) -> float:
 
 
 def _idle(stack: Stack, seconds: float) -> tuple[float, float]:
-    """CPU time in cores, and memory in MiB."""
+    """Return CPU usage in cores and memory in MiB."""
     before = cpu_seconds(stack)
     time.sleep(seconds)
     spent = cpu_seconds(stack) - before
@@ -114,9 +114,9 @@ def _idle(stack: Stack, seconds: float) -> tuple[float, float]:
 
 
 def _seconds_of_demo() -> float:
-    """`churn demo` in a new folder; what it needs from the network is there."""
+    """Return the seconds of `churn demo` in a new folder, with all downloads cached."""
     folder = tempfile.mkdtemp(prefix="churn-demo-")
-    Path(folder).chmod(0o711)  # under root PostgreSQL runs as another user, which has to pass through
+    Path(folder).chmod(0o711)  # under root, PostgreSQL runs as another user, who must traverse it
     yours = {*SERVERS.values(), OWNER_VARIABLE}
     environment = {name: value for name, value in os.environ.items() if name not in yours} | {"CHURN_LOCAL": folder}
     began = time.perf_counter()
@@ -130,7 +130,7 @@ def _seconds_of_demo() -> float:
 
 
 def show(console: Console, found: Startup) -> None:
-    """The figures as a table."""
+    """Print the results as a table."""
     table = Table("what", "figure", box=None, header_style="dim")
     table.add_row("dg check defs: the code location loads", f"{found.code_location:.1f} s")
     table.add_row("churn up: every server answers, the UI too", f"{found.stack:.1f} s")
@@ -143,10 +143,10 @@ def show(console: Console, found: Startup) -> None:
 
 
 def main(
-    demo: Annotated[bool, typer.Option(help="The demonstration, too.")] = True,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    demo: Annotated[bool, typer.Option(help="Also measure the demo.")] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Measure how long starting takes, and what the stack takes when nothing happens.
+    """Measure startup times, and the CPU and memory of an idle stack.
 
     Example: make bench-startup ARGS="--no-demo"
     """

@@ -1,4 +1,4 @@
-"""Throughput: waiting events, drained by the platform, a reference loop and others, on the same servers.
+"""Throughput: a backlog of events, processed by the platform, a reference loop and others on the same servers.
 
 Example: python -m benchmarks.throughput --events 400000 --sizes 10000
 """
@@ -43,7 +43,7 @@ LONGEST_SECONDS: Final = 900
 LOOK_SECONDS: Final = 0.25
 DAEMON_TOPIC: Final = "waiting-for-daemon"
 
-# When rows became visible: each commit's moment and its rows.
+# Time of each commit and its number of rows.
 _COMMITS: Final = """
     select extract(epoch from pg_xact_commit_timestamp(xmin))::double precision as moment, count(*)
     from churn_predictions group by 1 order by 1
@@ -52,7 +52,7 @@ _COMMITS: Final = """
 
 @dataclass(frozen=True)
 class Drain:
-    """How a contender drained what waited. `seconds` are from its first PostgreSQL transaction to the end of all."""
+    """How a contender processed the backlog. `seconds` run from its first PostgreSQL transaction to the end."""
 
     events: int
     commits: int
@@ -62,7 +62,7 @@ class Drain:
 
 @dataclass
 class Throughput:
-    """Events a second: by commit size for loop and reference, for the daemon at its own, and for each peer."""
+    """Events per second: by commit size for the loop and the reference, of the daemon, and of each peer."""
 
     loop: dict[str, float] = field(default_factory=dict)
     reference: dict[str, float] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Throughput:
 
 
 class Contest:
-    """One set of servers on which all contend, each with a database and an output topic of its own."""
+    """The servers that all contenders use, each with a separate database and output topic."""
 
     def __init__(self, stack: Stack, console: Console) -> None:
         self._stack = stack
@@ -80,15 +80,15 @@ class Contest:
         self._customers = work.customers()
 
     def fill(self, topic: str, count: int) -> None:
-        """Let events wait in a new topic."""
-        with self._said(f"{count:,} events sent to {topic}"):
+        """Create a topic with a backlog of events."""
+        with self._progress(f"{count:,} events sent to {topic}"):
             work.create_topic(topic)
             work.fill(topic, self._customers, count)
 
     def contend(
         self, module: str, topic: str, *, events: int, commit_events: int, python: str = sys.executable
     ) -> Drain:
-        """Let a program drain the topic; see Task.
+        """Let a program process the topic; see Task.
 
         Raises:
             RuntimeError: it failed, or left other rows or predictions than one an event.
@@ -117,15 +117,15 @@ class Contest:
         return self._drained(name, task.dsn, task.predictions_topic, events)
 
     def daemon(self, events: int) -> Drain:
-        """Let the platform drain them, under Dagster's daemon with everything that belongs to it."""
+        """Let the platform process the backlog with Dagster's daemon and all its runs."""
         config = StreamConfig.from_settings(settings())
         work.promote(config.dsn, self._bundle)
         with psycopg.connect(config.dsn, autocommit=True) as connection:
             ledger.pause(connection, config.events_topic)
-            with self._said("Dagster started"):
+            with self._progress("Dagster started"):
                 self._stack.configuration.services_only = False
                 self._stack.start()
-            with self._said(f"{events:,} events sent to {config.events_topic}"):
+            with self._progress(f"{events:,} events sent to {config.events_topic}"):
                 work.fill(config.events_topic, self._customers, events)
             ledger.resume(connection, config.events_topic)
             admin, deadline = clients.admin(config.kafka.client), time.monotonic() + LONGEST_SECONDS
@@ -154,7 +154,7 @@ class Contest:
         return drain
 
     @contextmanager
-    def _said(self, what: str) -> Iterator[None]:
+    def _progress(self, what: str) -> Iterator[None]:
         began = time.monotonic()
         yield
         self._console.print(f"{what}: {time.monotonic() - began:.0f} s", style="dim", highlight=False)
@@ -166,7 +166,7 @@ def _all_is_out(connection: psycopg.Connection, admin: AdminClient, predictions_
         return False
     topic = topics.describe(admin, predictions_topic)
     ends = topics.list_offsets(admin, topic, topics.LATEST, isolation=IsolationLevel.READ_COMMITTED)
-    return sum(ends.values()) > events  # transactions have markers, which are offsets too
+    return sum(ends.values()) > events  # transaction markers take offsets, too
 
 
 def measure(
@@ -177,7 +177,7 @@ def measure(
     daemon_events: int = DAEMON_EVENTS,
     peer_events: int = PEER_EVENTS,
 ) -> Throughput:
-    """Everything, on servers of its own. 0 events leave out the daemon or the peers; so does a missing .venv-peers."""
+    """Measure all on separate servers. 0 events leave out the daemon or the peers, as does a missing .venv-peers."""
     found = Throughput()
     with own_stack({"EVENTS_TOPIC": DAEMON_TOPIC}) as stack:
         contest = Contest(stack, console)
@@ -199,7 +199,7 @@ def measure(
 
 
 def show(console: Console, found: Throughput) -> None:
-    """The figures as a table; beside each, how many times the reference loop's."""
+    """Print the results as a table, with ratios to the reference loop."""
     table = Table(
         "events a second", *(f"commits of {int(size):,}" for size in found.loop), box=None, header_style="dim"
     )
@@ -213,13 +213,13 @@ def show(console: Console, found: Throughput) -> None:
 
 
 def main(
-    events: Annotated[int, typer.Option(min=1, help="Events that wait for each loop.")] = EVENTS,
-    sizes: Annotated[str, typer.Option(help="Events of a commit.")] = ",".join(map(str, SIZES)),
-    daemon_events: Annotated[int, typer.Option(help="Events that wait for the daemon; 0: without.")] = DAEMON_EVENTS,
-    peer_events: Annotated[int, typer.Option(help="Events that wait for each peer; 0: without.")] = PEER_EVENTS,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    events: Annotated[int, typer.Option(min=1, help="Backlog of each loop, in events.")] = EVENTS,
+    sizes: Annotated[str, typer.Option(help="Events per commit.")] = ",".join(map(str, SIZES)),
+    daemon_events: Annotated[int, typer.Option(help="Backlog of the daemon; 0 leaves it out.")] = DAEMON_EVENTS,
+    peer_events: Annotated[int, typer.Option(help="Backlog of each peer; 0 leaves them out.")] = PEER_EVENTS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Drain what waits: by the reference loop, the commit loop, the peers that are installed, and under the daemon.
+    """Process a backlog by the reference loop, the commit loop, the installed peers, and the daemon.
 
     Example: make bench-throughput ARGS="--events 100000 --sizes 10000 --daemon-events 0"
     """

@@ -1,4 +1,4 @@
-"""The work that everything is measured by: a model as it is trained here, and events that wait for it."""
+"""The workload of the benchmarks: a trained model and a backlog of events."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,12 +30,12 @@ PARTITIONS: Final = 3
 
 
 def customers() -> list[Row]:
-    """Customers to make events of, about 330 bytes each."""
+    """Return customers for events of about 330 bytes each."""
     return rows_of(generate_customers(CUSTOMERS, SEED))
 
 
 def trained_bundle(folder: Path) -> str:
-    """A bundle with the platform's own hyperparameters, trained on generated customers; where it was saved."""
+    """Train a bundle with the platform's hyperparameters on generated customers, and return where it was saved."""
     rows = clean(generate_customers(CUSTOMERS, SEED))
     imputer = Imputer.fit(rows)
     imputed = pd.DataFrame(imputer.impute(columns_of(rows)))
@@ -62,7 +62,7 @@ def promote(dsn: str, bundle: str) -> None:
 
 
 def create_topic(name: str) -> None:
-    """A topic of PARTITIONS partitions whose messages bear the time of the broker that took them."""
+    """Create a topic with PARTITIONS partitions and log-append timestamps."""
     admin = AdminClient(settings().kafka_client)
     new = NewTopic(
         name, num_partitions=PARTITIONS, replication_factor=1, config={"message.timestamp.type": "LogAppendTime"}
@@ -72,6 +72,6 @@ def create_topic(name: str) -> None:
 
 
 def fill(topic: str, rows: Sequence[Row], count: int) -> None:
-    """Let so many events wait in a topic."""
+    """Send events to a topic."""
     config = replace(StreamConfig.from_settings(settings()), events_topic=topic)
     produce(config, rows, count=count, rate=None, duration=None, seed=SEED)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from churn_platform.orchestration.assets import metrics, monitoring, predictions, preparation, raw, training
+from churn_platform.orchestration.assets import metrics, predictions, preparation, raw, training
+from churn_platform.orchestration.assets.monitoring import drift, live_performance, outcomes, report
 from churn_platform.orchestration.checks.preparation_checks import BATCH_SIDE_CHECKS
-from churn_platform.orchestration.dg_errors import show_plainly
+from churn_platform.orchestration.dg_errors import report_errors
 from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
 from churn_platform.orchestration.io_managers.postgres import PostgresIOManager
 from churn_platform.orchestration.jobs import (
@@ -48,7 +49,8 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         **(resource_overrides or {}),
     }
     assets = dg.load_assets_from_modules(
-        [raw, preparation, training, predictions, metrics, monitoring], include_specs=True
+        [raw, preparation, training, predictions, metrics, outcomes, drift, live_performance, report],
+        include_specs=True,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # links to code are called beta, once for each asset and load
@@ -82,5 +84,5 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
     )
 
 
-show_plainly()
+report_errors()
 defs = build_defs()

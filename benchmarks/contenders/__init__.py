@@ -1,1 +1,1 @@
-"""Contenders: programs that turn the same waiting events into the same rows and the same predictions."""
+"""Contenders: programs that turn the same events into the same rows and published predictions."""

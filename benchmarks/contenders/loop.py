@@ -16,7 +16,7 @@ from churn_platform.stream.config import StreamConfig
 
 
 def environment(task: Task) -> Mapping[str, str]:
-    """Settings of the stream that a task describes."""
+    """Return the stream's settings for a task."""
     return {
         "KAFKA_BOOTSTRAP_SERVERS": task.brokers,
         "DATABASE_URL": task.dsn,
@@ -28,7 +28,7 @@ def environment(task: Task) -> Mapping[str, str]:
 
 
 def main() -> None:
-    """Stream into one batch until all that waits is in it."""
+    """Stream into one batch until the whole backlog is in it."""
     task = Task.from_arguments()
     os.environ.update(environment(task))
     config = replace(StreamConfig.from_settings(load_settings()), batch_events=task.events)

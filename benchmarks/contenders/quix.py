@@ -14,7 +14,7 @@ from churn_platform.model_store import load_bundle
 
 
 class PredictionSink(BatchingSink):
-    """Rows into PostgreSQL and predictions into Kafka, a batch of one partition at a time."""
+    """Writes rows to PostgreSQL and predictions to Kafka, one batch of one partition at a time."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class PredictionSink(BatchingSink):
 
 
 def main() -> None:
-    """Read so many events as wait."""
+    """Read the backlog."""
     task = Task.from_arguments()
     app = Application(
         broker_address=task.brokers,
@@ -63,7 +63,7 @@ def main() -> None:
         state_dir=task.folder,
         loglevel="WARNING",
     )
-    # json.loads is what the others use, too; the library's own JSON deserializer is no faster
+    # json.loads, as the others use; the library's JSON deserializer is no faster
     topic = app.topic(task.events_topic, value_deserializer="bytes")
     app.dataframe(topic).apply(json.loads).sink(PredictionSink(task))
     app.run(count=task.events)

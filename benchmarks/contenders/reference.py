@@ -1,4 +1,4 @@
-"""The reference: a loop as a good engineer writes it in an afternoon, with confluent-kafka, pandas and psycopg.
+"""The reference: a simple loop with confluent-kafka, pandas and psycopg, as a good engineer writes it in an afternoon.
 
 Rows are idempotent by event_id. A prediction reaches Kafka at least once: offsets are committed after the flush.
 """
@@ -14,7 +14,7 @@ from churn_platform.model_store import load_bundle
 
 
 def main() -> None:
-    """Read until nothing is left."""
+    """Read until the backlog is processed."""
     task = Task.from_arguments()
     bundle = load_bundle(task.bundle)
     consumer = Consumer(

@@ -1,4 +1,4 @@
-"""What the reference loop and the peers share: the model, their rows, and an idempotent insert.
+"""Code that the reference loop and the peers share: scoring, rows and an idempotent insert.
 
 They score with the platform's own transform and bundle, which is faster than what most would write. What they write per
 row is what somebody would write who has an afternoon: no table but churn_predictions, no dead letters, no sums.
@@ -35,7 +35,7 @@ _NUMBERS: Final = (
 
 
 def score(bundle: ModelBundle, events: Sequence[Event]) -> list[tuple[int, float]]:
-    """Prediction and P(churn) of each event, vectorised."""
+    """Return prediction and P(churn) of each event, vectorized."""
     frame = pd.DataFrame.from_records(list(events))
     columns = {name: pd.to_numeric(frame[name]).to_numpy() for name in _NUMBERS}
     columns |= {name: frame[name].to_numpy(object) for name in ("Geography", "Gender")}
@@ -44,7 +44,7 @@ def score(bundle: ModelBundle, events: Sequence[Event]) -> list[tuple[int, float
 
 
 def row_of(event: Event, scored: tuple[int, float], partition: int, offset: int, at: datetime) -> Row:
-    """The row of an event."""
+    """Return the row of an event."""
     return (
         event["event_id"], event["CustomerId"], *scored, at, moment(event["event_timestamp"]), event["CreditScore"],
         event["Geography"], event["Gender"], event["Age"], event["Tenure"], event["Balance"], event["NumOfProducts"],
@@ -54,13 +54,13 @@ def row_of(event: Event, scored: tuple[int, float], partition: int, offset: int,
 
 
 def insert(connection: psycopg.Connection, rows: Sequence[Row]) -> None:
-    """Write rows in one transaction; those whose id is there already are left out."""
+    """Insert rows in one transaction, skipping existing ids."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(_INSERT, rows)
 
 
 def message_of(event: Event, scored: tuple[int, float], at: datetime) -> Mapping[str, object]:
-    """What is published of an event."""
+    """Return the published message of an event."""
     prediction, risk = scored
     return {
         "event_id": event["event_id"], "customer_id": event["CustomerId"], "prediction": prediction,
@@ -71,10 +71,10 @@ def message_of(event: Event, scored: tuple[int, float], at: datetime) -> Mapping
 
 
 def encoded(event: Event, scored: tuple[int, float], at: datetime) -> bytes:
-    """That as JSON."""
+    """Return the published message as JSON."""
     return json.dumps(message_of(event, scored, at)).encode()
 
 
 def now() -> datetime:
-    """The moment of a commit's predictions."""
+    """Return the time for a commit's predictions."""
     return datetime.now(UTC)

@@ -37,7 +37,7 @@ SCORED: Final = "event string, partition int, offset bigint, key string, value s
 
 
 def connector() -> list[str]:
-    """The connector's jars, fetched when they are not there."""
+    """Return the connector's jars, after downloading missing ones."""
     mirrors = GlobalSettings.load().repositories or {"central": MAVEN_CENTRAL_URL}
     cache = user_cache_path("churn-platform", ensure_exists=True) / "maven"
     repository = MavenContext(repo_cache=cache, remote_repos=mirrors, timeout=30)

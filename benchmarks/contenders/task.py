@@ -1,4 +1,4 @@
-"""What a contender is told, as JSON in its first argument. Imports nothing that a peer's environment might lack."""
+"""The task of a contender, as JSON in its first argument. Imports only the standard library, for the peers' sake."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True)
 class Task:
-    """A topic of events that wait, and where their predictions go.
+    """A topic with a backlog of events, and where to write their predictions.
 
     Attributes:
         brokers: bootstrap servers.
-        dsn: connection string of a database of the contender's own, migrated and empty, with the champion promoted.
-        events_topic: holds `events` events and nothing else.
-        predictions_topic: the contender's own.
-        group: its consumer group or checkpoint's name.
+        dsn: connection string of the contender's empty, migrated database, with the champion promoted.
+        events_topic: contains exactly `events` events.
+        predictions_topic: the contender's output topic.
+        group: name of the consumer group or checkpoint.
         bundle: folder of the model bundle.
-        events: how many wait.
-        commit_events: events of a commit.
-        folder: for files of its own.
+        events: number of events.
+        commit_events: events per commit.
+        folder: folder for the contender's files.
     """
 
     brokers: str
@@ -35,15 +35,15 @@ class Task:
     folder: str
 
     def to_json(self) -> str:
-        """For from_arguments() of another process."""
+        """Return the task as JSON, for from_arguments() in another process."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_arguments(cls) -> Task:
-        """The task that this process was given."""
+        """Return the task in this process's first argument."""
         return cls(**json.loads(sys.argv[1]))
 
 
 def moment(text: str) -> datetime:
-    """A time of an event, as its producers write it."""
+    """Parse the time of an event."""
     return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,4 +1,4 @@
-"""Files of the artifacts root, on local disk or in S3, through one set of functions. Bytes only, of any format."""
+"""Files of the artifacts root, on local disk or in S3. Functions here move bytes and know no format."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ MLFLOW: Final = "mlflow"
 COMPUTE_LOGS: Final = "compute_logs"
 REPORTS: Final = "reports"
 FOLDERS: Final = (ASSETS, MODELS, ARCHIVE, MLFLOW, COMPUTE_LOGS, REPORTS)
-"""All that the platform writes below the artifacts root."""
+"""All folders that the platform writes to below the artifacts root."""
 
 MARKER: Final = ".churn-platform"
-"""File in the artifacts root that says that these folders are the platform's own."""
+"""File in the artifacts root that marks these folders as the platform's own."""
 
-COUNTED_AT_ONCE: Final = 1_000  # files
+REPORT_INTERVAL: Final = 1_000  # files
 
-_MARK: Final = (
-    f"The folders {', '.join(FOLDERS)} beside this file were made by churn_platform; 'churn clean' deletes them.\n"
+_MARKER_TEXT: Final = (
+    f"The folders {', '.join(FOLDERS)} beside this file belong to churn_platform. 'churn clean' deletes them.\n"
 )
 
 
 def join(root: str, *parts: str) -> str:
-    """The address of a file or folder below `root`, itself an absolute folder or an s3:// prefix."""
+    """Return the address of a file or folder below `root`, which is an absolute folder or an s3:// prefix."""
     return "/".join((root.rstrip("/"), *parts))
 
 
 def in_s3(uri: str) -> bool:
-    """Whether an address is one of S3."""
+    """Return whether an address is in S3."""
     return uri.startswith("s3://")
 
 
 def read_bytes(uri: str) -> bytes:
-    """All bytes of a file.
+    """Read a file.
 
     Raises:
-        ArtifactNotFoundError: there is no such file.
-        ArtifactStoreError: the S3 server refuses, or cannot be reached.
+        ArtifactNotFoundError: the file does not exist.
+        ArtifactStoreError: the S3 server rejects the request or cannot be reached.
     """
     if in_s3(uri):
         return _s3().get(uri)
@@ -63,63 +63,64 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file whole or not at all, replacing one that is there, and make its folders.
+    """Write a file atomically, replacing an existing one, and create its folders.
 
-    An S3 object appears only when its upload is complete; a local file is written beside its place and renamed into it.
+    An S3 object appears only when its upload is complete. A local file is written and synced to disk under another name
+    in the same folder, then renamed.
 
     Raises:
-        ArtifactStoreError: the S3 server refuses, or cannot be reached.
+        ArtifactStoreError: the S3 server rejects the request or cannot be reached.
     """
     if in_s3(uri):
         _s3().put(uri, content)
         return
-    place = Path(uri)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=place.parent, prefix=".partial-")
+    path = Path(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(partial).replace(place)
+        Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink()
         raise
 
 
 def exists(uri: str) -> bool:
-    """Whether there is a file at this address; a folder is none."""
+    """Return whether there is a file at this address. A folder is not a file."""
     return _s3().exists(uri) if in_s3(uri) else Path(uri).is_file()
 
 
 def is_empty(uri: str) -> bool:
-    """Whether there is nothing in a folder, or no such folder."""
+    """Return whether a folder is empty or does not exist."""
     if in_s3(uri):
         return _s3().is_empty(uri)
     folder = Path(uri)
     return not folder.is_dir() or not any(folder.iterdir())
 
 
-def names(uri: str) -> list[str]:
-    """Names of the files and folders right in a folder, in order; none when there is no such folder."""
+def list_names(uri: str) -> list[str]:
+    """Return the sorted names of the files and folders directly in a folder; none if it does not exist."""
     if in_s3(uri):
-        return _s3().names(uri)
+        return _s3().list_names(uri)
     folder = Path(uri)
     return sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
 
 
-def summary(uri: str, report: Callable[[str], None]) -> tuple[int, int]:
-    """How many files lie below a folder, at whatever depth, and how many bytes they have.
+def count_files(uri: str, report: Callable[[str], None]) -> tuple[int, int]:
+    """Return the number of files below a folder, at any depth, and their total size in bytes.
 
     Args:
-        uri: of the folder.
-        report: is told how many were counted so far.
+        uri: address of the folder.
+        report: called with a progress message every REPORT_INTERVAL files.
     """
-    sizes = (each.size for each in _s3().below(uri)) if in_s3(uri) else _sizes(Path(uri))
+    sizes = (each.size for each in _s3().list_objects(uri)) if in_s3(uri) else _sizes(Path(uri))
     files = total = 0
     for size in sizes:
         files, total = files + 1, total + size
-        if files % COUNTED_AT_ONCE == 0:
+        if files % REPORT_INTERVAL == 0:
             report(f"Counting {uri}: {files:,}")
     return files, total
 
@@ -129,7 +130,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 def delete_folder(uri: str) -> None:
-    """Delete a folder with all that is in it; one that is not there is no error."""
+    """Delete a folder and everything in it. It is no error if the folder does not exist."""
     if in_s3(uri):
         _s3().delete_below(uri)
     elif Path(uri).is_dir():
@@ -138,21 +139,21 @@ def delete_folder(uri: str) -> None:
 
 @cache
 def claim(root: str) -> None:
-    """Mark the artifacts root as the platform's own, if no one has written into its folders before.
+    """Mark the artifacts root as the platform's own, unless its folders already contain files.
 
-    Only what lies in a marked root is ever deleted by 'churn clean'. Looked up once in the life of a process.
+    'churn clean' deletes only from marked roots. Checked once per process.
     """
     if not is_claimed(root) and all(is_empty(join(root, folder)) for folder in FOLDERS):
-        write_bytes(join(root, MARKER), _MARK.encode())
+        write_bytes(join(root, MARKER), _MARKER_TEXT.encode())
 
 
 def is_claimed(root: str) -> bool:
-    """Whether the artifacts root bears the platform's mark."""
+    """Return whether the artifacts root is marked as the platform's own."""
     return exists(join(root, MARKER))
 
 
 def release(root: str) -> None:
-    """Take the mark away; a folder in which nothing else is goes with it."""
+    """Remove the mark, and the local root folder if it is empty then."""
     if in_s3(root):
         _s3().delete(join(root, MARKER))
     else:
@@ -163,6 +164,6 @@ def release(root: str) -> None:
 
 
 def _s3() -> ObjectStore:
-    from churn_platform.files.s3 import store  # boto3 is slow to import, and local files do not need it
+    from churn_platform.files.s3 import store  # a model that MLflow serves reads local files only, and has no boto3
 
     return store()

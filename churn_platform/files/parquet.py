@@ -1,4 +1,4 @@
-"""Frames as Parquet and back, in little more memory than the frame itself."""
+"""Conversion of frames to Parquet and back, in little more memory than the frame itself."""
 
 import io
 import json
@@ -8,27 +8,27 @@ import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-ROWS_AT_ONCE: Final = 1_000_000
+ROW_GROUP_SIZE: Final = 1_000_000
 ATTRIBUTES: Final = b"PANDAS_ATTRS"
-"""Key of the file's own metadata under which a frame's `attrs` are kept, as JSON; pandas keeps them there, too."""
+"""Key of the file's metadata that stores a frame's `attrs` as JSON. pandas uses the same key."""
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:
-    """A frame with its `attrs`, without its index. In row groups of a million: one is converted at a time."""
+    """Convert a frame with its `attrs`, without its index. Only one row group is converted at a time."""
     schema = pa.Schema.from_pandas(frame, preserve_index=False)
     schema = schema.with_metadata({**schema.metadata, ATTRIBUTES: json.dumps(frame.attrs).encode()})
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
-        for start in range(0, max(len(frame), 1), ROWS_AT_ONCE):
-            rows = frame.iloc[start : start + ROWS_AT_ONCE]
+        for start in range(0, max(len(frame), 1), ROW_GROUP_SIZE):
+            rows = frame.iloc[start : start + ROW_GROUP_SIZE]
             writer.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False))
     return buffer.getvalue()
 
 
 def from_parquet(content: bytes) -> pd.DataFrame:
-    """The frame that `to_parquet` wrote. Column by column: the whole table is never there beside the frame.
+    """Return the frame that `to_parquet` wrote. It is read by column, so that there is no second copy of the table.
 
-    Equal texts are one object, and columns do not share a block, so that a step may drop or replace one without a copy.
+    Equal strings are one object. Columns do not share a block, so that dropping or replacing one copies nothing.
     """
     file = pq.ParquetFile(io.BytesIO(content))
     columns = {name: file.read(columns=[name]).column(0).to_pandas() for name in file.schema_arrow.names}

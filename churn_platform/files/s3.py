@@ -1,7 +1,7 @@
-"""Objects of an S3 bucket: the few requests that the platform makes, and what their errors mean.
+"""Objects of an S3 bucket: the few requests that the platform makes, and the remedies for their errors.
 
-Everything goes through boto3, as Dagster's and MLflow's own requests do: credentials come from where AWS's libraries
-look for them (environment, profile, role of the instance) and are neither kept nor shown here.
+All requests go through boto3, like those of Dagster and MLflow. Credentials come from where AWS's libraries look for
+them (environment, profile, role of the instance). They are neither stored nor shown here.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 SCHEME: Final = "s3://"
-# A run that cannot reach its files had better say so soon; a large object may take its time.
+# A run should soon report that it cannot reach its files, but a large object may take a while to read.
 CONNECT_SECONDS: Final = 5
 READ_SECONDS: Final = 60
-DELETED_AT_ONCE: Final = 1_000  # the most that one request takes
+DELETE_LIMIT: Final = 1_000  # maximum number of objects in one request
 
 _CREDENTIALS: Final = (
     "Give AWS credentials that this server knows: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of "
@@ -44,7 +44,7 @@ _KMS: Final = "Set S3_KMS_KEY_ID to a KMS key that exists in the region of the b
 _ENDPOINT: Final = (
     "Start the S3 server, or correct AWS_ENDPOINT_URL_S3 (unset, it is AWS; AWS_DEFAULT_REGION is part of its address)."
 )
-_LATER: Final = "Try again later: the S3 server itself has a fault or is overloaded."
+_LATER: Final = "Try again later: the S3 server has an internal error or is overloaded."
 
 _REMEDIES: Final = {
     **dict.fromkeys(
@@ -54,7 +54,7 @@ _REMEDIES: Final = {
             "InvalidToken",
             "ExpiredToken",
             "TokenRefreshRequired",
-            "XAdminUserNotFound",  # versitygw's word for an unknown key
+            "XAdminUserNotFound",  # versitygw's code for an unknown key
         ),
         _CREDENTIALS,
     ),
@@ -74,7 +74,7 @@ _REMEDIES: Final = {
 
 
 class Encryption(TypedDict, total=False):
-    """Arguments of an upload; none leave it to the bucket."""
+    """Encryption arguments of an upload. Without them, the bucket's default applies."""
 
     ServerSideEncryption: Literal["aws:kms"]
     SSEKMSKeyId: str
@@ -82,13 +82,13 @@ class Encryption(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Access:
-    """How the server is reached. None: as the AWS libraries find out by themselves.
+    """How the server is reached. None leaves a value to the AWS libraries.
 
     Attributes:
-        endpoint: address of a server that is not AWS's.
-        region: of the bucket.
-        profile: in ~/.aws.
-        kms_key: id, ARN or alias of the key that objects are encrypted with.
+        endpoint: address of a server other than AWS.
+        region: region of the bucket.
+        profile: profile in ~/.aws.
+        kms_key: id, ARN or alias of the key to encrypt objects with.
     """
 
     endpoint: str | None = None
@@ -98,17 +98,17 @@ class Access:
 
     @classmethod
     def from_settings(cls, given: Settings) -> Access:
-        """As the settings say."""
+        """Return the access that the settings describe."""
         return cls(given.aws_endpoint_url_s3, given.aws_default_region, given.aws_profile, given.s3_kms_key_id)
 
     @property
     def upload_arguments(self) -> Encryption:
-        """What an upload says of encryption, as boto3, MLflow and Dagster take it."""
+        """Encryption arguments of an upload, in the form that boto3, MLflow and Dagster accept."""
         return {} if self.kms_key is None else {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key}
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredObject:
     """An object: its bucket, its key (which may end with a slash) and its size in bytes."""
 
     bucket: str
@@ -117,24 +117,24 @@ class Found:
 
     @property
     def uri(self) -> str:
-        """Its address."""
+        """The address of the object."""
         return f"{SCHEME}{self.bucket}/{self.key}"
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Bucket and key, or bucket and prefix without a slash at its end, of an s3:// address."""
+    """Split an s3:// address into bucket and key, without a trailing slash."""
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
     return bucket, key.rstrip("/")
 
 
 @cache
 def store(access: Access | None = None) -> ObjectStore:
-    """The server that the settings name, or another one; one client for the life of the process."""
+    """Return the server of the settings, or another one. There is one client per process."""
     return ObjectStore(access or Access.from_settings(settings()))
 
 
 class ObjectStore:
-    """A server that speaks S3. Addresses are s3://bucket/key; every error says first what to do."""
+    """An S3 server. Addresses are s3://bucket/key. Every error text starts with the remedy."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -152,69 +152,69 @@ class ObjectStore:
         )
 
     def get(self, uri: str) -> bytes:
-        """All bytes of an object.
+        """Read an object.
 
         Raises:
-            ArtifactNotFoundError: there is none.
-            ArtifactStoreError: the server cannot be asked.
+            ArtifactNotFoundError: the object does not exist.
+            ArtifactStoreError: the server rejects the request or cannot be reached.
         """
         bucket, key = split(uri)
-        with self._explained(uri):
+        with self._translate_errors(uri):
             return self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def put(self, uri: str, content: bytes) -> None:
-        """Write an object whole, replacing one that is there.
+        """Write an object atomically, replacing an existing one.
 
         Raises:
-            ArtifactStoreError: the server did not take it.
+            ArtifactStoreError: the server rejects the request or cannot be reached.
         """
         bucket, key = split(uri)
-        with self._explained(uri):
+        with self._translate_errors(uri):
             self._client.put_object(Bucket=bucket, Key=key, Body=content, **self._access.upload_arguments)
 
     def exists(self, uri: str) -> bool:
-        """Whether there is an object. (Read, not asked for by HEAD: an answer to that has no reason in it.)"""
+        """Return whether an object exists. Uses GET, because errors of HEAD requests do not contain a reason."""
         try:
             self.get(uri)
         except ArtifactNotFoundError:
             return False
         return True
 
-    def below(self, uri: str) -> Iterator[Found]:
-        """The objects below a folder, in the order of their names; asked for as they are taken.
+    def list_objects(self, uri: str) -> Iterator[StoredObject]:
+        """Yield the objects below a folder, ordered by key. Pages are requested as needed.
 
         Args:
-            uri: s3://bucket/folder, or s3://bucket for all of it.
+            uri: s3://bucket/folder, or s3://bucket for the whole bucket.
 
         Raises:
-            ArtifactStoreError: the server cannot be asked.
+            ArtifactStoreError: the server rejects the request or cannot be reached.
         """
         bucket, folder = split(uri)
-        with self._explained(uri):
+        with self._translate_errors(uri):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=bucket, Prefix=f"{folder}/" if folder else ""
             )
             for page in pages:
                 for each in page.get("Contents", ()):
-                    yield Found(bucket, each["Key"], each["Size"])
+                    yield StoredObject(bucket, each["Key"], each["Size"])
 
     def is_empty(self, uri: str) -> bool:
-        """Whether there is no object below a folder.
+        """Return whether there are no objects below a folder.
 
         Raises:
-            ArtifactStoreError: the server cannot be asked.
+            ArtifactStoreError: the server rejects the request or cannot be reached.
         """
-        return next(self.below(uri), None) is None
+        return next(self.list_objects(uri), None) is None
 
-    def names(self, uri: str) -> list[str]:
-        """Names of the objects and folders right in a folder, in order.
+    def list_names(self, uri: str) -> list[str]:
+        """Return the sorted names of the objects and folders directly in a folder.
 
         Raises:
-            ArtifactStoreError: the server cannot be asked.
+            ArtifactStoreError: the server rejects the request or cannot be reached.
         """
         bucket, folder = split(uri)
         prefix = f"{folder}/" if folder else ""
-        with self._explained(uri):
+        with self._translate_errors(uri):
             pages = list(
                 self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
             )
@@ -223,67 +223,74 @@ class ObjectStore:
         return sorted(key.removeprefix(prefix).rstrip("/") for key in (*folders, *objects) if key != prefix)
 
     def delete(self, uri: str) -> None:
-        """Delete an object; one that is not there is no error.
+        """Delete an object. It is no error if the object does not exist.
 
         Raises:
-            ArtifactStoreError: the server refuses.
+            ArtifactStoreError: the server rejects the request or cannot be reached.
         """
         bucket, key = split(uri)
-        with self._explained(uri):
+        with self._translate_errors(uri):
             self._client.delete_object(Bucket=bucket, Key=key)
 
-    def delete_below(self, uri: str) -> int:
-        """Delete the objects below a folder, and return how many there were.
+    def delete_below(self, uri: str, *, per_request: int = DELETE_LIMIT) -> int:
+        """Delete the objects below a folder and return how many there were.
+
+        Args:
+            uri: s3://bucket/folder.
+            per_request: number of objects to delete in one request, at most DELETE_LIMIT.
 
         Raises:
-            ArtifactStoreError: one could not be deleted; those before it are.
+            ArtifactStoreError: an object could not be deleted. Those before it have been.
         """
         bucket, _ = split(uri)
         deleted = 0
-        while found := list(islice(self.below(uri), DELETED_AT_ONCE)):
-            with self._explained(uri):
+        while found := list(islice(self.list_objects(uri), per_request)):
+            with self._translate_errors(uri):
                 answer = self._client.delete_objects(
                     Bucket=bucket,
                     Delete={"Objects": [{"Key": each.key} for each in found], "Quiet": True},
                 )
-            for refused in answer.get("Errors", ()):
-                raise meaning(refused.get("Code", ""), None, f"{SCHEME}{bucket}/{refused.get('Key')} was not deleted")
+            for failed in answer.get("Errors", ()):
+                raise error_for_code(
+                    failed.get("Code", ""), None, f"{SCHEME}{bucket}/{failed.get('Key')} was not deleted"
+                )
             deleted += len(found)
         return deleted
 
     def check(self, root: str) -> None:
-        """Make sure that the bucket is there, that these credentials may list it, and that its region is the set one.
+        """Make sure that the bucket exists, may be listed with these credentials, and is in the configured region.
 
         Args:
-            root: the prefix that everything lies below.
+            root: the artifacts root.
 
         Raises:
-            ArtifactStoreError: it is not so.
+            ArtifactStoreError: one of these is not the case.
         """
         bucket, _ = split(root)
         self.is_empty(root)
-        with self._explained(root):
+        with self._translate_errors(root):
             headers = self._client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
-        region, wished = headers.get("x-amz-bucket-region"), self._access.region
-        if region and wished and region != wished:  # boto3 would find out by itself, at every start of a process
+        region, expected = headers.get("x-amz-bucket-region"), self._access.region
+        if region and expected and region != expected:  # boto3 would find the region again in every process
             raise ArtifactStoreError(
-                f"The bucket {bucket} is in the region {region}, but AWS_DEFAULT_REGION is {wished}.", remedy=_REGION
+                f"The bucket {bucket} is in the region {region}, but AWS_DEFAULT_REGION is {expected}.",
+                remedy=_REGION,
             )
 
     @contextmanager
-    def _explained(self, uri: str) -> Iterator[None]:
-        """Turn the errors of AWS's library into ours."""
+    def _translate_errors(self, uri: str) -> Iterator[None]:
+        """Raise errors of AWS's library as ArtifactStoreError."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
         except ClientError as error:
-            raise self._refusal(error, uri) from error
+            raise self._server_error(error, uri) from error
         except BotoCoreError as error:
-            raise self._failure(error, uri) from error
+            raise self._client_error(error, uri) from error
 
-    def _refusal(self, error: ClientError, uri: str) -> OSError:
-        """What it means that the server answered with an error."""
+    def _server_error(self, error: ClientError, uri: str) -> OSError:
+        """Return the error for a response with an error code."""
         code = error.response["Error"].get("Code", "")
         if code == "NoSuchKey":
             return ArtifactNotFoundError(
@@ -292,10 +299,10 @@ class ObjectStore:
             )
         status = error.response["ResponseMetadata"].get("HTTPStatusCode")
         message = error.response["Error"].get("Message", "")
-        return meaning(code, status, f"{self._server} refused {uri}: {code}, {message}")
+        return error_for_code(code, status, f"{self._server} rejected {uri}: {code}, {message}")
 
-    def _failure(self, error: BotoCoreError, uri: str) -> ArtifactStoreError:
-        """What it means that no answer came, or that nothing could be asked."""
+    def _client_error(self, error: BotoCoreError, uri: str) -> ArtifactStoreError:
+        """Return the error for a request that could not be sent or had no response."""
         from botocore import exceptions
 
         problem = f"{uri} was not reached at {self._server}: {error}"
@@ -310,8 +317,8 @@ class ObjectStore:
         return self._access.endpoint or "AWS S3"
 
 
-def meaning(code: str, status: int | None, problem: str) -> ArtifactStoreError:
-    """The error for a code of S3, by its HTTP status where the code is not known: not every server uses AWS's."""
+def error_for_code(code: str, status: int | None, problem: str) -> ArtifactStoreError:
+    """Return the error for an S3 error code. For unknown codes, which some servers use, the HTTP status decides."""
     if code.startswith("KMS."):
         return ArtifactStoreError(problem, remedy=_KMS)
     if code in _REMEDIES:

@@ -1,4 +1,4 @@
-"""Drift: how far the customers of a time are from those a model learned from, feature by feature. Pure."""
+"""Drift: how far current customers differ from a model's training data, feature by feature. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from churn_platform.features.columns import CATEGORICAL_COLUMNS, INPUT_COLUMNS, Columns, is_null
 
 SCORE: Final = "risk_score"
-"""The score is watched like a feature: it moves where several features move a little, too."""
+"""The score is monitored like a feature: it also moves when several features shift a little each."""
 
-WATCHED: Final = (*INPUT_COLUMNS, SCORE)
-BINS: Final = 10  # of equal count in the reference; the thresholds of the PSI are those of ten bins
-MOST_VALUES: Final = 12  # a whole number of no more values, such as Tenure, has a bin for each of them
-# Of a two-sample test. With eleven features an hour, chance alone brings one such p-value every two weeks or so, and
-# hardly ever one whose PSI is over the threshold, too.
+MONITORED: Final = (*INPUT_COLUMNS, SCORE)
+QUANTILE_BINS: Final = 10  # of equal count in the reference; the usual PSI thresholds assume ten bins
+MAX_DISCRETE_VALUES: Final = 12  # a whole number with at most this many values, such as Tenure, has one bin for each
+# p-value of a two-sample test. With eleven features an hour, chance alone gives one such p-value about every two weeks,
+# and hardly ever one whose PSI is also above the threshold.
 SIGNIFICANCE: Final = 0.001
-HALF: Final = 0.5  # of a customer, added to every bin: an empty bin would make the PSI infinite
+SMOOTHING: Final = 0.5  # customers added to every bin, because an empty bin would make the PSI infinite
 
 
 class Verdict(StrEnum):
-    """What is to be said of a feature's drift."""
+    """The result of comparing a feature with its reference."""
 
     STABLE = "stable"
     SHIFTED = "shifted"
@@ -35,32 +35,32 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """From where on a PSI counts. 0.1 and 0.25 are what credit scoring has long used for ten bins (Siddiqi, 2006).
+class Thresholds:
+    """PSI thresholds. Credit scoring has long used 0.1 and 0.25 with ten bins (Siddiqi, 2006).
 
     Attributes:
-        shifted: PSI from which a feature has shifted, > 0.
-        far: PSI from which it is far off, >= shifted.
-        least: fewer rows than this are not judged: with 100 of them, chance alone makes a PSI of 0.1.
+        shifted: PSI from which a feature counts as shifted, > 0.
+        far: PSI from which a feature counts as far off, >= shifted.
+        min_rows: with fewer rows there is no verdict: with 100 rows, chance alone gives a PSI of 0.1.
     """
 
     shifted: float
     far: float
-    least: int
+    min_rows: int
 
 
 @dataclass(frozen=True)
 class FeatureReference:
-    """One feature in the rows a model learned from.
+    """The distribution of one feature in the training data of a model.
 
-    The bins of a number are those between its edges, the lower edge included: n edges make n + 1 bins. A category has
-    a bin for each known one and one for all others. In both, nulls have the last bin.
+    A number has a bin between each two edges, lower edge included: n edges make n + 1 bins. A category has one bin per
+    known value and one for all others. In both cases the last bin counts nulls.
 
     Attributes:
         counts: rows in each bin.
-        edges: of a number's bins, rising; empty for a category.
-        categories: in the order of their bins; empty for a number.
-        span: the least and the greatest value of a number.
+        edges: ascending bin edges of a number; empty for a category.
+        categories: known categories in the order of their bins; empty for a number.
+        span: minimum and maximum of a number.
     """
 
     counts: tuple[int, ...]
@@ -75,7 +75,7 @@ class FeatureReference:
 
     @property
     def labels(self) -> list[str]:
-        """What each bin holds, in words."""
+        """Human-readable label of each bin."""
         if self.categories:
             return [*self.categories, "other", "missing"]
         if not self.edges:
@@ -84,7 +84,7 @@ class FeatureReference:
         return [f"below {self.edges[0]:,.6g}", *between, f"from {self.edges[-1]:,.6g}", "missing"]
 
     def count(self, values: NDArray[Any]) -> NDArray[np.int64]:
-        """How many of the values lie in each bin. Shape (n,) to shape (bins,)."""
+        """Count values per bin. Shape (n,) to shape (bins,)."""
         missing = is_null(values)
         known = values[~missing]
         if self.categories:
@@ -96,8 +96,8 @@ class FeatureReference:
         counted = np.bincount(numbers, minlength=len(self.counts) - 1)
         return np.append(counted, missing.sum()).astype(np.int64)
 
-    def outside(self, values: NDArray[Any]) -> int:
-        """How many values no row had that the model learned from: unknown categories, or beyond its span."""
+    def count_outside(self, values: NDArray[Any]) -> int:
+        """Count values that the training data did not contain: unknown categories, or numbers outside its span."""
         known = values[~is_null(values)]
         if self.categories:
             return int((~np.isin(known.astype(str), self.categories)).sum())
@@ -107,24 +107,28 @@ class FeatureReference:
 
 @dataclass(frozen=True)
 class Reference:
-    """Every watched feature in the rows a model learned from; kept with its version."""
+    """The distribution of every monitored feature in the training data of a model; stored with the model version."""
 
     features: Mapping[str, FeatureReference]
 
     @classmethod
     def of(cls, columns: Columns) -> Reference:
-        """Of training rows: the columns of WATCHED, scores out of fold, nulls as they came. All of shape (n,)."""
+        """Return the reference of training rows.
+
+        Args:
+            columns: those of MONITORED, shape (n,), with nulls as they came and out-of-fold scores.
+        """
         return cls(
-            {name: _category(columns[name]) if _is_category(name) else _number(columns[name]) for name in WATCHED}
+            {name: _category(columns[name]) if _is_category(name) else _number(columns[name]) for name in MONITORED}
         )
 
     def to_json(self) -> dict[str, object]:
-        """As plain data."""
+        """Return the reference as plain data."""
         return {name: asdict(feature) for name, feature in self.features.items()}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Mapping[str, Any]]) -> Reference:
-        """What `to_json` gave, also after a round through JSON."""
+        """Return the reference that `to_json` wrote, also after a round trip through JSON."""
         return cls(
             {
                 name: FeatureReference(
@@ -139,13 +143,13 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Observed:
-    """One feature in rows that a model scored.
+class ObservedFeature:
+    """The distribution of one feature in predictions.
 
     Attributes:
         counts: rows in each bin of the reference.
-        outside: rows that `FeatureReference.outside` counts.
-        weight: how many rows each of them stands for; 1 unless they are a sample.
+        outside: rows that `FeatureReference.count_outside` counts.
+        weight: how many predictions each row represents; 1 unless the rows are a sample.
     """
 
     counts: tuple[int, ...]
@@ -154,7 +158,7 @@ class Observed:
 
     @property
     def rows(self) -> int:
-        """How many rows were counted."""
+        """Number of rows that were counted."""
         return sum(self.counts)
 
     @property
@@ -164,7 +168,7 @@ class Observed:
 
     @property
     def out_of_range_rate(self) -> float:
-        """Share of values that no row had that the model learned from, 0..1."""
+        """Share of values that the training data did not contain, 0..1."""
         return self.outside / max(self.rows, 1)
 
 
@@ -174,66 +178,69 @@ class Drift:
 
     Attributes:
         psi: population stability index, >= 0.
-        p_value: of a chi-squared test that both have the same distribution, 0..1.
-        rows: that were observed.
+        p_value: p-value of a chi-squared test that both have the same distribution, 0..1.
+        rows: number of observed rows.
     """
 
     psi: float
     p_value: float
     rows: int
 
-    def verdict(self, bounds: Bounds) -> Verdict:
-        """Far off or shifted only where the PSI says so and the test does not call it chance."""
-        if self.rows < bounds.least:
+    def verdict(self, thresholds: Thresholds) -> Verdict:
+        """Return SHIFTED or FAR only if the PSI is above its threshold and the test rules out chance."""
+        if self.rows < thresholds.min_rows:
             return Verdict.TOO_FEW
-        if self.p_value >= SIGNIFICANCE or self.psi < bounds.shifted:
+        if self.p_value >= SIGNIFICANCE or self.psi < thresholds.shifted:
             return Verdict.STABLE
-        return Verdict.FAR if self.psi >= bounds.far else Verdict.SHIFTED
+        return Verdict.FAR if self.psi >= thresholds.far else Verdict.SHIFTED
 
 
-def observe(reference: Reference, columns: Columns, *, weight: float = 1.0) -> dict[str, Observed]:
-    """Count rows that a model scored in the bins of its reference.
+def count_features(reference: Reference, columns: Columns, *, weight: float = 1.0) -> dict[str, ObservedFeature]:
+    """Count predictions in the bins of the reference.
 
     Args:
-        reference: of that model.
-        columns: those of WATCHED, shape (n,).
-        weight: how many rows each of these stands for.
+        reference: the reference of the model version that made the predictions.
+        columns: those of MONITORED, shape (n,).
+        weight: how many predictions each row represents.
     """
     return {
-        name: Observed(tuple(feature.count(columns[name]).tolist()), feature.outside(columns[name]), weight)
+        name: ObservedFeature(
+            tuple(feature.count(columns[name]).tolist()), feature.count_outside(columns[name]), weight
+        )
         for name, feature in reference.features.items()
     }
 
 
-def drift(reference: FeatureReference, observed: Observed) -> Drift:
-    """How far the observed rows are from the reference.
+def measure_drift(reference: FeatureReference, observed: ObservedFeature) -> Drift:
+    """Return the distance of the observed rows from the reference.
 
-    PSI = sum over the bins of (q - p) ln(q / p), p and q the shares of the reference and of the observed rows; the
-    test is the chi-squared test of homogeneity.
+    PSI = sum over the bins of (q - p) ln(q / p), where p and q are the shares of the reference and of the observed
+    rows. The test is the chi-squared test of homogeneity.
     """
     from scipy.stats import chi2_contingency  # type: ignore[import-untyped]  # 0.5 s to import
 
     expected, found = np.array(reference.counts, np.float64), np.array(observed.counts, np.float64)
-    taken = (expected + found) > 0
-    if observed.rows == 0 or taken.sum() < 2:
+    nonempty = (expected + found) > 0
+    if observed.rows == 0 or nonempty.sum() < 2:
         return Drift(0.0, 1.0, observed.rows)
-    p, q = _shares(expected[taken]), _shares(found[taken])
-    test = chi2_contingency(np.stack([expected[taken], found[taken]]), correction=False)
+    p, q = _shares(expected[nonempty]), _shares(found[nonempty])
+    test = chi2_contingency(np.stack([expected[nonempty], found[nonempty]]), correction=False)
     return Drift(float(((q - p) * np.log(q / p)).sum()), float(test.pvalue), observed.rows)
 
 
-def merged(parts: Sequence[Observed]) -> Observed:
-    """Several times as one, each with the weight of all rows that its sample stands for.
+def merge(parts: Sequence[ObservedFeature]) -> ObservedFeature:
+    """Merge several periods into one. Each counts with the number of predictions that its sample represents.
 
-    Counts are scaled so that their sum stays that of the samples: what is known of them does not become more.
+    The merged counts are scaled so that their sum is the number of sampled rows: merging must not make the statistics
+    look more certain than the samples are.
     """
     total = sum(part.rows for part in parts)
     weighted = reduce(np.add, (np.array(part.counts) * part.weight for part in parts))
     outside = sum(part.outside * part.weight for part in parts)
-    stands_for = float(weighted.sum())
-    scale = total / stands_for if stands_for else 0.0
+    represented = float(weighted.sum())
+    scale = total / represented if represented else 0.0
     counts = tuple(round(count) for count in (weighted * scale).tolist())
-    return Observed(counts, round(outside * scale), 1 / scale if scale else 1.0)
+    return ObservedFeature(counts, round(outside * scale), 1 / scale if scale else 1.0)
 
 
 def _is_category(name: str) -> bool:
@@ -243,11 +250,11 @@ def _is_category(name: str) -> bool:
 def _number(values: NDArray[Any]) -> FeatureReference:
     known = values[~is_null(values)].astype(np.float64)
     distinct = np.unique(known)
-    if len(distinct) <= MOST_VALUES and (distinct == np.rint(distinct)).all():
+    if len(distinct) <= MAX_DISCRETE_VALUES and (distinct == np.rint(distinct)).all():
         edges = distinct[1:]
     else:
-        edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]))
-        edges = edges[edges > distinct[0]]  # of Balance a third is 0: several quantiles are its least value
+        edges = np.unique(np.quantile(known, np.linspace(0, 1, QUANTILE_BINS + 1)[1:-1]))
+        edges = edges[edges > distinct[0]]  # a third of Balance is 0, so several quantiles equal the minimum
     span = (float(distinct[0]), float(distinct[-1]))
     empty = FeatureReference((0,) * (len(edges) + 2), edges=tuple(edges.tolist()), span=span)
     return replace(empty, counts=tuple(empty.count(values).tolist()))
@@ -260,4 +267,4 @@ def _category(values: NDArray[Any]) -> FeatureReference:
 
 
 def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray((counts + HALF) / (counts + HALF).sum())
+    return np.asarray((counts + SMOOTHING) / (counts + SMOOTHING).sum())

@@ -1,4 +1,4 @@
-"""Rows of the drift tables: what was observed, and what is to be said of it. Pure."""
+"""Rows of the drift tables: observed features compared with the reference of their model version. Pure; no I/O."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,19 +6,28 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from churn_platform.monitoring.drift import SCORE, Bounds, Observed, Reference, Verdict, drift, merged, observe
+from churn_platform.monitoring.drift import (
+    SCORE,
+    ObservedFeature,
+    Reference,
+    Thresholds,
+    Verdict,
+    count_features,
+    measure_drift,
+    merge,
+)
 
 NO_REFERENCE: Final = "no reference"
 
-# The rates at which a check warns, and at which it fails; shares of what was read, 0..1.
-MISSING_MORE: Final = (0.05, 0.2)  # more nulls than the model learned from
-OUT_OF_RANGE: Final = (0.01, 0.05)
-DEAD_LETTERS: Final = (0.02, 0.1)
+# Rates at which a check warns and at which it fails, as shares of what was read, 0..1.
+MISSING_RATE_INCREASE: Final = (0.05, 0.2)  # over the missing rate of the training data
+OUT_OF_RANGE_RATE: Final = (0.01, 0.05)
+DEAD_LETTER_RATE: Final = (0.02, 0.1)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One feature of one model version: a row of a drift table, less its time."""
+class DriftRow:
+    """The drift of one feature of one model version: a row of a drift table without its hour or day."""
 
     model_version: int
     feature: str
@@ -33,53 +42,67 @@ class Judged:
     out_of_range_rate: float
 
 
-def collect(reference: Reference | None, columns: Mapping[str, NDArray[Any]], *, weight: float) -> dict[str, Observed]:
-    """Rows that a version scored, counted in the bins of its reference; without one, how many there are.
+def count_sample(
+    reference: Reference | None, columns: Mapping[str, NDArray[Any]], *, weight: float
+) -> dict[str, ObservedFeature]:
+    """Count the predictions of one model version in the bins of its reference.
+
+    Without a reference there are no bins, so only the number of predictions is counted.
 
     Args:
-        reference: of the version.
+        reference: the reference of the version, if it has one.
         columns: raw columns and the score, shape (n,).
-        weight: how many rows each of these stands for.
+        weight: how many predictions each sampled one represents.
     """
     if reference is None:
-        return {SCORE: Observed((len(columns[SCORE]),), 0, weight)}
-    return observe(reference, columns, weight=weight)
+        return {SCORE: ObservedFeature((len(columns[SCORE]),), 0, weight)}
+    return count_features(reference, columns, weight=weight)
 
 
-def judge(version: int, reference: Reference | None, observed: Mapping[str, Observed], bounds: Bounds) -> list[Judged]:
-    """Every observed feature of a version, beside its reference; a version without one is not judged."""
-    return [_judged(version, name, each, reference, bounds) for name, each in observed.items()]
+def evaluate(
+    version: int,
+    reference: Reference | None,
+    observed: Mapping[str, ObservedFeature],
+    thresholds: Thresholds,
+) -> list[DriftRow]:
+    """Compare every observed feature of a model version with its reference.
+
+    Without a reference, the rows have no PSI and the verdict NO_REFERENCE.
+    """
+    return [_evaluate_feature(version, name, each, reference, thresholds) for name, each in observed.items()]
 
 
-def merge_days(rows: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, Observed]]:
-    """Model version -> feature -> what its hours observed, as one; from rows of drift_hourly."""
-    parts: dict[tuple[int, str], list[Observed]] = {}
+def merge_hours(rows: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, ObservedFeature]]:
+    """Merge the hours of a day. Takes rows of drift_hourly; returns model version -> feature -> merged counts."""
+    parts: dict[tuple[int, str], list[ObservedFeature]] = {}
     for row in rows:
-        each = Observed(tuple(row["counts"]), int(row["outside"]), float(row["weight"]))
+        each = ObservedFeature(tuple(row["counts"]), int(row["outside"]), float(row["weight"]))
         parts.setdefault((int(row["model_version"]), str(row["feature"])), []).append(each)
-    found: dict[int, dict[str, Observed]] = {}
+    merged: dict[int, dict[str, ObservedFeature]] = {}
     for (version, feature), observed in parts.items():
-        found.setdefault(version, {})[feature] = merged(observed)
-    return found
+        merged.setdefault(version, {})[feature] = merge(observed)
+    return merged
 
 
-def level(rate: float, bounds: tuple[float, float]) -> Verdict:
-    """Whether a rate is too high."""
-    return Verdict.FAR if rate >= bounds[1] else Verdict.SHIFTED if rate >= bounds[0] else Verdict.STABLE
+def rate_verdict(rate: float, thresholds: tuple[float, float]) -> Verdict:
+    """Return SHIFTED from the first threshold on and FAR from the second on."""
+    return Verdict.FAR if rate >= thresholds[1] else Verdict.SHIFTED if rate >= thresholds[0] else Verdict.STABLE
 
 
-def _judged(version: int, name: str, observed: Observed, reference: Reference | None, bounds: Bounds) -> Judged:
-    found = None if reference is None else drift(reference.features[name], observed)
-    return Judged(
+def _evaluate_feature(
+    version: int, name: str, observed: ObservedFeature, reference: Reference | None, thresholds: Thresholds
+) -> DriftRow:
+    drift = None if reference is None else measure_drift(reference.features[name], observed)
+    return DriftRow(
         model_version=version,
         feature=name,
         sampled=observed.rows,
         weight=observed.weight,
         counts=list(observed.counts),
         outside=observed.outside,
-        psi=None if found is None else found.psi,
-        p_value=None if found is None else found.p_value,
-        verdict=NO_REFERENCE if found is None else found.verdict(bounds).value,
+        psi=None if drift is None else drift.psi,
+        p_value=None if drift is None else drift.p_value,
+        verdict=NO_REFERENCE if drift is None else drift.verdict(thresholds).value,
         missing_rate=observed.missing_rate,
         out_of_range_rate=observed.out_of_range_rate,
     )

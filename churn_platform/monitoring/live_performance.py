@@ -1,4 +1,4 @@
-"""Live performance: how good scores turned out to be, from counts of what became known. Pure."""
+"""Live performance: how well predictions match the outcomes that became known later. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCORE_BINS: Final = 1_000
-"""Bins of equal width that scores are counted in, 0..1: the error that they bring to a ROC AUC is below 0.001."""
+"""Scores are counted in this many bins of equal width, 0..1. The error that this adds to a ROC AUC is below 0.001."""
 
 CALIBRATION_BINS: Final = 10
 Z_95: Final = 1.96
-MOST_ECE: Final = 0.05  # a score of 50 % that means 45 % misleads nobody; twice that does
-LEAST_LABELLED: Final = 200  # fewer outcomes say nothing of a model
+MAX_ECE: Final = 0.05  # a score of 50 % that really means 45 % misleads nobody; one that means 40 % does
+MIN_OUTCOMES: Final = 200  # with fewer, the ROC AUC and the calibration error are mostly noise
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Counts:
     """Labelled predictions of one model version by score. All of shape (SCORE_BINS,).
 
     Attributes:
-        stayed: how many stayed.
-        left: how many left.
+        stayed: customers who stayed.
+        left: customers who left.
         scores: sum of the scores.
     """
 
@@ -35,7 +35,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Tally:
-    """What is counted beside the bins: predictions of churn and how many of those left, and squared errors."""
+    """Totals over all bins: predictions of churn, how many of those customers left, and the sum of squared errors."""
 
     predicted: int
     predicted_and_left: int
@@ -44,19 +44,19 @@ class Tally:
 
 @dataclass(frozen=True)
 class LivePerformance:
-    """Figures of one model version over its labelled predictions. Rates lie in 0..1, None where nothing defines them.
+    """Metrics of one model version over its labelled predictions. Rates are in 0..1, or None if undefined.
 
     Attributes:
         labelled: predictions whose outcome is known.
-        churned: how many of those left.
+        churned: how many of those customers left.
         roc_auc: None while all left or all stayed.
-        roc_auc_error: its standard error.
-        precision: of those predicted to leave, the share that left.
-        recall: of those that left, the share that was predicted to.
+        roc_auc_error: standard error of the ROC AUC.
+        precision: share of predicted churners who left.
+        recall: share of customers who left that were predicted to.
         brier: mean squared error of the score.
         ece: expected calibration error, over ten bins of about equal count.
-        mean_score: mean score; churn_rate beside it is the mean of what happened.
-        churn_rate: share that left.
+        mean_score: mean score, to compare with churn_rate.
+        churn_rate: share of customers who left.
     """
 
     labelled: int
@@ -72,25 +72,25 @@ class LivePerformance:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> LivePerformance:
-        """From a row of live_performance; a NaN, as a frame has it, is None."""
+        """Return the metrics in a row of live_performance. NaN, which a data frame has for null, becomes None."""
         values: dict[str, Any] = {each.name: row[each.name] for each in fields(cls)}
         known: dict[str, Any] = {name: None if value != value else value for name, value in values.items()}
         return cls(**known)
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """Name -> value."""
+        """Return the metrics by name."""
         return asdict(self)
 
     def is_worse_than(self, expected_auc: float, *, by: float) -> bool:
-        """Whether the ROC AUC is lower than what was expected, by so much, and 95 % sure to be lower at all."""
+        """Return whether the ROC AUC is lower than expected by at least `by`, and lower at all with 95 % confidence."""
         if self.roc_auc is None or self.roc_auc_error is None:
             return False
-        surely_at_most = self.roc_auc + Z_95 * self.roc_auc_error
-        return expected_auc - self.roc_auc >= by and surely_at_most < expected_auc
+        upper_bound = self.roc_auc + Z_95 * self.roc_auc_error
+        return expected_auc - self.roc_auc >= by and upper_bound < expected_auc
 
 
 def live_performance(counts: Counts, tally: Tally) -> LivePerformance:
-    """The figures of a version. There has to be at least one labelled prediction."""
+    """Return the metrics of a model version. At least one labelled prediction is required."""
     stayed, left = float(counts.stayed.sum()), float(counts.left.sum())
     labelled = stayed + left
     auc = _roc_auc(counts) if stayed and left else None
@@ -109,12 +109,12 @@ def live_performance(counts: Counts, tally: Tally) -> LivePerformance:
 
 
 def reliability(counts: Counts) -> list[tuple[float, float]]:
-    """Mean score and churn rate of ten groups of about equal count, by score. Each 0..1."""
+    """Return mean score and churn rate of ten groups of about equal count, ordered by score. Each 0..1."""
     return [(float(scores / rows), float(left / rows)) for rows, scores, left in _groups(counts)]
 
 
 def _groups(counts: Counts) -> list[tuple[float, float, float]]:
-    """Rows, sum of scores and those who left, of each tenth of the rows by score; bins are not divided."""
+    """Return rows, sum of scores and customers who left for each tenth of the rows by score. Bins are not split."""
     rows = counts.stayed + counts.left
     middle = np.cumsum(rows) - rows / 2
     group = np.minimum((middle / rows.sum() * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
@@ -123,14 +123,14 @@ def _groups(counts: Counts) -> list[tuple[float, float, float]]:
 
 
 def _roc_auc(counts: Counts) -> float:
-    """P(one who left scored above one who stayed), ties counted half."""
+    """Return P(a customer who left scored above one who stayed), with ties counted half."""
     below = np.cumsum(counts.stayed) - counts.stayed
     wins = (counts.left * (below + counts.stayed / 2)).sum()
     return float(wins / (counts.left.sum() * counts.stayed.sum()))
 
 
 def _standard_error(auc: float, left: float, stayed: float) -> float:
-    """Of a ROC AUC, by Hanley and McNeil (1982), from the numbers of either outcome."""
+    """Return the standard error of a ROC AUC by Hanley and McNeil (1982), from the number of each outcome."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (left - 1) * (q1 - auc**2) + (stayed - 1) * (q2 - auc**2)
     return float(np.sqrt(max(variance, 0.0) / (left * stayed)))

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from churn_platform.database import outcomes
 from churn_platform.features.columns import CATEGORICAL_COLUMNS
-from churn_platform.monitoring.drift import WATCHED, Reference
+from churn_platform.monitoring.drift import MONITORED, Reference
 from churn_platform.monitoring.live_performance import SCORE_BINS, Z_95, Counts, Tally
 
 HOUR: Final = timedelta(hours=1)
@@ -65,7 +65,7 @@ _BATCHES: Final = """
     select batch, total_predictions from churn_batch_hours
     where hour_timestamp = %s and total_predictions > 0 order by batch
 """
-# The model version, and what is watched, in the order of WATCHED.
+# The model version, and what is watched, in the order of MONITORED.
 _SAMPLE: Final = """
     select model_version, credit_score, age, tenure, balance, num_of_products, has_cr_card, is_active_member,
         estimated_salary, geography, gender, risk_score
@@ -367,7 +367,7 @@ def _by_version(rows: list[tuple[Any, ...]]) -> dict[int, dict[str, NDArray[Any]
     versions = np.array(version)
     columns = {
         name: np.array(column, object if name in CATEGORICAL_COLUMNS else np.float64)  # None becomes NaN
-        for name, column in zip(WATCHED, values, strict=True)
+        for name, column in zip(MONITORED, values, strict=True)
     }
     return {
         int(each): {name: column[versions == each] for name, column in columns.items()} for each in np.unique(versions)

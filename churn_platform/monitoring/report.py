@@ -1,29 +1,29 @@
-"""The page of a day: drift, rates, dead letters and live performance in one HTML file that loads nothing else."""
+"""The daily report: drift, rates, dead letters and live performance as one self-contained HTML file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from churn_platform.files.artifacts import REPORTS, delete_folder, join, names, write_bytes
+from churn_platform.files.artifacts import REPORTS, delete_folder, join, list_names, write_bytes
 from churn_platform.monitoring import evaluation
 from churn_platform.monitoring.drift import Reference, Verdict
-from churn_platform.monitoring.live_performance import LEAST_LABELLED, MOST_ECE, LivePerformance
+from churn_platform.monitoring.live_performance import MAX_ECE, MIN_OUTCOMES, LivePerformance
 
-PAGE: Final = "index.html"
+FILE_NAME: Final = "index.html"
 
 
 @dataclass(frozen=True)
-class Page:
-    """What is on it.
+class DailyReport:
+    """The content of one day's report.
 
     Attributes:
-        day: UTC.
+        day: in UTC.
         drift: rows of drift_daily of this day.
         live: rows of live_performance of this day.
-        references: of the model versions among them.
-        read_and_dead: events that the day's batches have read, and how many became dead letters.
-        auc_loss: so much less ROC AUC than expected is too little.
+        references: references of the model versions in these rows.
+        read_and_dead: events that the day's batches read, and how many of them became dead letters.
+        auc_loss: the largest acceptable loss of ROC AUC (LIVE_AUC_LOSS).
     """
 
     day: date
@@ -34,8 +34,8 @@ class Page:
     auc_loss: float
 
 
-def render(page: Page) -> str:
-    """The page as HTML, what is not ours escaped."""
+def render(report: DailyReport) -> str:
+    """Render the report as HTML. All values are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -45,75 +45,85 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    read, dead = page.read_and_dead
+    read, dead = report.read_and_dead
     return environment.get_template("report.html.j2").render(
-        day=page.day.isoformat(),
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        day=report.day.isoformat(),
+        computed=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         read=read,
         dead=dead,
-        dead_letters=evaluation.level(dead / read if read else 0.0, evaluation.DEAD_LETTERS),
-        features=[_feature(row, page.references.get(int(row["model_version"]))) for row in _in_order(page.drift)],
-        live=[{**row, **_live_verdicts(row, page.auc_loss)} for row in page.live],
+        dead_letters=evaluation.rate_verdict(dead / read if read else 0.0, evaluation.DEAD_LETTER_RATE),
+        features=[
+            _feature(row, report.references.get(int(row["model_version"]))) for row in _sorted_rows(report.drift)
+        ],
+        live=[{**row, **_live_verdicts(row, report.auc_loss)} for row in report.live],
     )
 
 
-def save(page: Page, artifacts: str) -> str:
-    """Write the page below the artifacts root, in place of an earlier one of this day; its address."""
-    uri = join(artifacts, REPORTS, page.day.isoformat(), PAGE)
-    write_bytes(uri, render(page).encode())
+def save(report: DailyReport, artifacts: str) -> str:
+    """Write the report below the artifacts root, replacing an earlier one of this day, and return its address."""
+    uri = join(artifacts, REPORTS, report.day.isoformat(), FILE_NAME)
+    write_bytes(uri, render(report).encode())
     return uri
 
 
-def forget(artifacts: str, *, before: date) -> int:
-    """Delete the pages of days before this one; how many there were."""
+def delete_before(artifacts: str, *, before: date) -> int:
+    """Delete the reports of earlier days and return how many there were."""
     folder = join(artifacts, REPORTS)
-    old = [name for name in names(folder) if name < before.isoformat()]
+    old = [name for name in list_names(folder) if name < before.isoformat()]
     for name in old:
         delete_folder(join(folder, name))
     return len(old)
 
 
-def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """By model version, the newest first; of each what is farthest off first."""
+def _sorted_rows(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Sort by model version, newest first, then by PSI, greatest first."""
     return sorted(rows, key=lambda row: (-row["model_version"], -(row["psi"] if _is_number(row["psi"]) else 0.0)))
 
 
 def _feature(row: Mapping[str, Any], reference: Reference | None) -> dict[str, Any]:
-    """A row as the page shows it: with the share of each bin then and now, in per cent."""
+    """Return a drift row with the share of each bin in training and now, in per cent, and the verdicts of its rates."""
     bins: list[dict[str, Any]] = []
     if reference is not None:
         feature = reference.features[row["feature"]]
-        then, now = sum(feature.counts), max(sum(row["counts"]), 1)
+        training, now = sum(feature.counts), max(sum(row["counts"]), 1)
         bins = [
-            {"label": label, "then": 100 * expected / then, "now": 100 * found / now}
+            {"label": label, "training": 100 * expected / training, "now": 100 * found / now}
             for label, expected, found in zip(feature.labels, feature.counts, row["counts"], strict=True)
             if expected or found
         ]
-    missing_more = 0.0 if reference is None else row["missing_rate"] - reference.features[row["feature"]].missing_rate
-    is_judged = row["verdict"] != Verdict.TOO_FEW
+    missing_increase = (
+        0.0 if reference is None else row["missing_rate"] - reference.features[row["feature"]].missing_rate
+    )
+    is_evaluated = row["verdict"] != Verdict.TOO_FEW
     return {
         **row,
         "predictions": round(row["sampled"] * row["weight"]),
         "bins": bins,
-        "missing": evaluation.level(missing_more, evaluation.MISSING_MORE) if is_judged else Verdict.TOO_FEW,
+        "missing": evaluation.rate_verdict(missing_increase, evaluation.MISSING_RATE_INCREASE)
+        if is_evaluated
+        else Verdict.TOO_FEW,
         "out_of_range": (
-            evaluation.level(row["out_of_range_rate"], evaluation.OUT_OF_RANGE) if is_judged else Verdict.TOO_FEW
+            evaluation.rate_verdict(row["out_of_range_rate"], evaluation.OUT_OF_RANGE_RATE)
+            if is_evaluated
+            else Verdict.TOO_FEW
         ),
     }
 
 
 def _live_verdicts(row: Mapping[str, Any], auc_loss: float) -> dict[str, str]:
-    """What the page says of a version's live performance, by the same rules as the checks."""
+    """Return the verdicts on a version's live performance, by the same rules as the checks."""
     found, expected = LivePerformance.of_row(row), row["expected_roc_auc"]
-    if found.labelled < LEAST_LABELLED:
+    if found.labelled < MIN_OUTCOMES:
         return {"roc_auc_verdict": Verdict.TOO_FEW, "ece_verdict": Verdict.TOO_FEW, "verdict": "too few outcomes"}
     is_worse = _is_number(expected) and found.is_worse_than(expected, by=auc_loss)
-    is_off = found.ece > MOST_ECE
-    said = [text for holds, text in ((is_worse, "worse than expected"), (is_off, "scores are off")) if holds]
+    is_miscalibrated = found.ece > MAX_ECE
+    problems = [
+        text for holds, text in ((is_worse, "worse than expected"), (is_miscalibrated, "miscalibrated")) if holds
+    ]
     return {
         "roc_auc_verdict": Verdict.FAR if is_worse else Verdict.STABLE,
-        "ece_verdict": Verdict.SHIFTED if is_off else Verdict.STABLE,
-        "verdict": ", ".join(said) or ("as expected" if _is_number(expected) else "nothing was expected"),
+        "ece_verdict": Verdict.SHIFTED if is_miscalibrated else Verdict.STABLE,
+        "verdict": ", ".join(problems) or ("as expected" if _is_number(expected) else "no expected ROC AUC"),
     }
 
 

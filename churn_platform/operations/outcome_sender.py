@@ -12,11 +12,11 @@ import msgspec
 import psycopg
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
+from churn_platform.decoding.outcomes import FIELDS, RejectedOutcome, decode
 from churn_platform.decoding.reasons import wide_encoding
 from churn_platform.environments import created_topics
 from churn_platform.environments.config import CLOCK_TOLERANCE
 from churn_platform.kafka import clients, sending
-from churn_platform.monitoring.outcomes import FIELDS, Refused, decode
 from churn_platform.operations.exceptions import OutcomeSourceError
 from churn_platform.stream.config import StreamConfig
 
@@ -117,7 +117,7 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
             )
             continue
         decoded = decode(_Unsent(line.value), accepts_from, until)
-        if isinstance(decoded, Refused):
+        if isinstance(decoded, RejectedOutcome):
             wrong.append(WrongLine(line.number, decoded.reason))
         else:
             key = decoded.customer_id if decoded.customer_id is not None else decoded.event_id

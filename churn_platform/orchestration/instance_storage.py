@@ -1,4 +1,4 @@
-"""Dagster's own storage in PostgreSQL, on connections that are kept; `dagster.yaml` of a running stack names it."""
+"""Dagster's own storage in PostgreSQL with pooled connections; `dagster.yaml` of a running stack names it."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -18,32 +18,32 @@ from sqlalchemy.event import listen
 
 from churn_platform.database.connections import pinned_url
 
-KEPT_CONNECTIONS: Final = 3
-# Dagster's threads wait for each other's queries no more than they did when each had a connection of its own.
-MORE_CONNECTIONS: Final = 30
-NEVER: Final = -1  # SQLAlchemy's number for a connection that is kept for as long as it works
+POOL_SIZE: Final = 3
+# Enough for every thread to have a connection, as it has with Dagster's own storage.
+MAX_OVERFLOW: Final = 30
+NEVER: Final = -1  # SQLAlchemy's value for connections that are never recycled
 
-# Questions about Dagster's own tables that its storages put to PostgreSQL's catalogue again and again.
-SCHEMA_QUESTIONS: Final = (
+# Methods of Dagster's storages that query PostgreSQL's catalogue again and again.
+SCHEMA_QUERIES: Final = (
     "has_instigators_table",
     "_has_instigators_table",
     "has_built_index",
     "has_run_stats_index_cols",
 )
 
-_making: Final = threading.Lock()
-_made: Final[set[str]] = set()
-_affirmed: Final[set[tuple[str, str, str]]] = set()
+_lock: Final = threading.Lock()
+_created: Final[set[str]] = set()
+_positive: Final[set[tuple[str, str, str]]] = set()
 
 
 class PooledPostgresStorage(DagsterPostgresStorage):
-    """Dagster's storage with one pool of connections in each process, however many instances it makes.
+    """Dagster's storage with one pool of connections per process, however many instances the process creates.
 
-    Dagster's own connects for every query, 20 times a second when nothing happens at all: more than half of what an
-    idle stack spends. It also looks at each new instance whether its tables are there, and every tick of a sensor makes
-    an instance. A connection is tried before it is used again, so a restart of PostgreSQL fails no request, neither in
-    the daemon nor in the web server, which asks its storage for an engine of its own. What its tables have is asked
-    until the answer is yes: they lose nothing again.
+    Dagster's own storage opens a connection for every query, 20 per second on an idle stack: more than half of the CPU
+    time that an idle stack uses. It also checks its tables for each new instance, and every sensor tick creates one.
+    Connections are tested before they are reused, so a restart of PostgreSQL fails no request, neither in the daemon
+    nor in the web server, which configures an engine of its own. Queries about the tables' schema are cached once the
+    answer is yes, because tables and indexes are never removed.
     """
 
     def __init__(
@@ -53,23 +53,23 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
         postgres_url = pinned_url(postgres_url)
-        with _making:
-            super().__init__(postgres_url, should_autocreate_tables and postgres_url not in _made, inst_data)
-            _made.add(postgres_url)
+        with _lock:
+            super().__init__(postgres_url, should_autocreate_tables and postgres_url not in _created, inst_data)
+            _created.add(postgres_url)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine = _engine(postgres_url)
-            # Dagster's own method would replace the engine by one that does not try a connection before its use.
-            storage.optimize_for_webserver = partial(  # type: ignore[method-assign]  # of this one storage
+            # Dagster's own method would replace the engine by one that does not test connections before use.
+            storage.optimize_for_webserver = partial(  # type: ignore[method-assign]  # replaced for this object only
                 _use_webserver_engine, storage
             )
-            for question in SCHEMA_QUESTIONS:
-                if hasattr(storage, question):
-                    place = (postgres_url, type(storage).__name__)
-                    setattr(storage, question, partial(_cache_positive, getattr(storage, question), *place))
+            for query in SCHEMA_QUERIES:
+                if hasattr(storage, query):
+                    key = (postgres_url, type(storage).__name__)
+                    setattr(storage, query, partial(_cache_positive, getattr(storage, query), *key))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        """The storage that a `dagster.yaml` describes, with the options of Dagster's own."""
+        """Return the storage that a `dagster.yaml` describes. It has the options of Dagster's own storage."""
         return cls(pg_url_from_config(config_value), config_value.get("should_autocreate_tables", True), inst_data)
 
 
@@ -77,22 +77,22 @@ class PooledPostgresStorage(DagsterPostgresStorage):
 def _engine(
     postgres_url: str,
     *,
-    max_overflow: int = MORE_CONNECTIONS,
+    max_overflow: int = MAX_OVERFLOW,
     pool_recycle: int = NEVER,
     statement_timeout: int | None = None,
 ) -> Engine:
-    """The pool of this process.
+    """Return the pool of this process.
 
     Args:
-        postgres_url: with the session's settings in it.
-        max_overflow: connections beyond those that are kept.
+        postgres_url: address, with the settings of the session.
+        max_overflow: connections beyond POOL_SIZE.
         pool_recycle: seconds after which a connection is replaced.
-        statement_timeout: milliseconds after which PostgreSQL ends a statement; None leaves that to the server.
+        statement_timeout: milliseconds after which PostgreSQL cancels a statement; None means the server's default.
     """
     engine = create_engine(
         postgres_url,
         isolation_level="AUTOCOMMIT",
-        pool_size=KEPT_CONNECTIONS,
+        pool_size=POOL_SIZE,
         max_overflow=max_overflow,
         pool_recycle=pool_recycle,
         pool_pre_ping=True,
@@ -108,7 +108,7 @@ def _use_webserver_engine(
     pool_recycle: int,
     max_overflow: int,
 ) -> None:
-    """Give a storage the web server's limits, which its command line names."""
+    """Give a storage an engine with the limits from the web server's command line."""
     storage._engine = _engine(
         storage.postgres_url,
         max_overflow=max_overflow,
@@ -117,12 +117,12 @@ def _use_webserver_engine(
     )
 
 
-def _cache_positive(question: Callable[..., bool], postgres_url: str, storage: str, *arguments: object) -> bool:
-    """The answer; a connection among the arguments makes no other question of it."""
-    named = " ".join((question.__name__, *(each for each in arguments if isinstance(each, str))))
-    if (postgres_url, storage, named) in _affirmed:
+def _cache_positive(query: Callable[..., bool], postgres_url: str, storage: str, *arguments: object) -> bool:
+    """Return the answer of a query, cached if positive. Only strings among the arguments distinguish queries."""
+    named = " ".join((query.__name__, *(each for each in arguments if isinstance(each, str))))
+    if (postgres_url, storage, named) in _positive:
         return True
-    answer = question(*arguments)
+    answer = query(*arguments)
     if answer:
-        _affirmed.add((postgres_url, storage, named))
+        _positive.add((postgres_url, storage, named))
     return answer

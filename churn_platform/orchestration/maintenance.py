@@ -1,4 +1,4 @@
-"""Maintenance, once an hour and on by default: it holds the growth of Dagster's records and of churn_predictions."""
+"""Maintenance: an hourly job, on by default, that limits the growth of Dagster's records and of churn_predictions."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,7 +9,7 @@ from churn_platform.orchestration.jobs import IN_PROCESS
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 
-# Of each step; a backlog is worked off over several runs, and a run stays short enough to hold no place in the queue.
+# Per step. A backlog is worked off over several runs, so that no run occupies a place in the queue for long.
 STEP_SECONDS: Final = 100
 SESSION: Final = "churn maintenance"
 
@@ -25,7 +25,7 @@ def _report(context: dg.OpExecutionContext, figures: dict[str, int]) -> None:
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_partitions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Prediction partitions older than RETENTION_DAYS or beyond the newest 20,000, with their runs and events."""
+    """Delete prediction partitions older than RETENTION_DAYS or beyond the newest 20,000, and their runs and events."""
     from churn_platform.orchestration import pruning
 
     with postgres.connect(SESSION) as connection:
@@ -41,7 +41,7 @@ def prune_partitions(context: dg.OpExecutionContext, postgres: PostgresResource)
 
 @dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
 def prune_runs(context: dg.OpExecutionContext) -> None:
-    """Runs and events older than RETENTION_DAYS, less those that hold the latest materialization of something."""
+    """Delete runs and events older than RETENTION_DAYS, except those with the latest materialization of an asset."""
     from churn_platform.orchestration import pruning
 
     before, budget = _days_ago(settings().retention_days), pruning.Budget(STEP_SECONDS)
@@ -50,7 +50,7 @@ def prune_runs(context: dg.OpExecutionContext) -> None:
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_ticks(context: dg.OpExecutionContext) -> None:
-    """Ticks of sensors and schedules older than RETENTION_DAYS."""
+    """Delete ticks of sensors and schedules that are older than RETENTION_DAYS."""
     from churn_platform.orchestration import pruning
 
     before, budget = _days_ago(settings().retention_days), pruning.Budget(STEP_SECONDS)
@@ -59,7 +59,7 @@ def prune_ticks(context: dg.OpExecutionContext) -> None:
 
 @dg.op(out=dg.Out(dg.Nothing))
 def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Predictions of batches that were closed more than ARCHIVE_DAYS ago, to Parquet files."""
+    """Move the predictions of batches closed more than ARCHIVE_DAYS ago to Parquet files."""
     from churn_platform import archive
     from churn_platform.orchestration.pruning import Budget
 
@@ -67,10 +67,10 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
     figures = {"files": 0, "batches": 0, "rows": 0}
     with postgres.connect(SESSION) as connection:
         connection.autocommit = True
-        with archive.archiving(connection) as may:
-            if not may:
-                context.log.info("Another run is archiving; there is nothing to do for this one.")
-            while may and not budget.spent:
+        with archive.archiving(connection) as is_alone:
+            if not is_alone:
+                context.log.info("Another run is archiving already.")
+            while is_alone and not budget.spent:
                 archived = archive.archive_next(connection, settings().artifacts, before=before)
                 if archived is None:
                     break
@@ -83,24 +83,24 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Drift of hours, outcomes and daily pages of days older than ARCHIVE_DAYS as a whole; figures of days stay."""
+    """Delete hourly drift, outcomes and reports of days entirely older than ARCHIVE_DAYS. Daily figures stay."""
     from churn_platform.monitoring import lookups, pruning, report
 
     before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().archive_days)
     with postgres.connect(SESSION) as connection:
         figures = lookups.forget(connection, before=before)
-    _report(context, {**figures, "pages": report.forget(settings().artifacts, before=before.date())})
+    _report(context, {**figures, "reports": report.delete_before(settings().artifacts, before=before.date())})
 
 
 @dg.job(
     executor_def=IN_PROCESS,
-    # It can wait in the queue, and the next one comes within the hour.
+    # Not urgent: a run may wait in the queue, and a failed one is followed by the next within the hour.
     tags={"dagster/priority": "-1", "dagster/max_retries": "0"},
     description="Prunes Dagster's records by RETENTION_DAYS and archives predictions by ARCHIVE_DAYS, in small steps. "
-    "Each step says in its log and its metadata what it pruned.",
+    "The log and the metadata of each step report how much it pruned.",
 )
 def maintenance_job() -> None:
-    """Runs follow their partitions; the other steps go their own ways."""
+    """Prune partitions before runs; the other steps are independent."""
     prune_runs(after=prune_partitions())
     prune_ticks()
     archive_predictions()
@@ -110,8 +110,8 @@ def maintenance_job() -> None:
 maintenance_schedule = dg.ScheduleDefinition(
     name="maintenance_schedule",
     job=maintenance_job,
-    cron_schedule="23 * * * *",  # not at the full hour, when training and the hourly figures are due
+    cron_schedule="23 * * * *",  # not on the hour, when training and hourly metrics are due
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Holds the growth of the platform, once an hour. On by default.",
+    description="Limits the growth of the platform's data, once an hour. On by default.",
 )

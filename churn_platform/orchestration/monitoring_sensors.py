@@ -1,4 +1,4 @@
-"""The sensors of monitoring: one looks what is due to be judged, one whether the judgement asks for a new model."""
+"""The monitoring sensors: one launches evaluations that are due, one launches a training after drift."""
 
 import json
 import math
@@ -19,26 +19,26 @@ from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.stream_sensors import RANGE_START_TAG, is_active, is_another_starting, window_request
 from churn_platform.settings import settings
 
-TICK_SECONDS: Final = 29  # the loop of the daemon turns every 5 s
+TICK_SECONDS: Final = 29  # the daemon evaluates sensors every 5 s
 RETRAINING_TICK_SECONDS: Final = 299
-# The figures of a day change slowly, and its page is for people.
+# Daily figures change slowly, and people read them, so they are computed less often.
 DAYS_PER_HOURS: Final = 6
-# Outcomes that come one by one are read together: a run for each would do nothing but start.
+# Outcomes that arrive one by one are ingested together: with a run for each, starting would be most of the work.
 OUTCOMES_SECONDS: Final = 60
-# A kind whose runs fail waits, so that it does not take the place of the others: 1, 2, 4 minutes, at most 10.
-FIRST_WAIT_SECONDS: Final = 60
-LONGEST_WAIT_SECONDS: Final = 600
+# A job whose runs fail waits before the next one, so that the other jobs get their turn: 1, 2, 4, at most 10 minutes.
+FIRST_RETRY_SECONDS: Final = 60
+MAX_RETRY_SECONDS: Final = 600
 LATEST_RUNS: Final = 5
 SESSION: Final = "churn monitoring sensor"
-WHY_TAG: Final = "churn/retraining"
-LONGEST_TAG: Final = 500
-KINDS: Final = (outcomes_job, hourly_monitoring_job, daily_monitoring_job)
-# In the cursor: when the figures of the running day were last asked for.
+REASON_TAG: Final = "churn/retraining"
+MAX_TAG_LENGTH: Final = 500
+JOBS: Final = (outcomes_job, hourly_monitoring_job, daily_monitoring_job)
+# Cursor key: when the figures of the current day were last requested.
 TODAY: Final = "today"
 
 
 @dataclass(frozen=True)
-class _Due:
+class _DueRun:
     """A run that is due. `days` is empty unless it computes days."""
 
     request: dg.RunRequest
@@ -46,26 +46,26 @@ class _Due:
 
     @property
     def job(self) -> str:
-        """Name of its job: its kind."""
+        """Name of the job."""
         return str(self.request.job_name)
 
     @property
     def key(self) -> str:
-        """Its kind and where its partitions begin."""
+        """Name of the job and first partition."""
         return f"{self.job} {self.request.partition_key or self.request.tags.get(RANGE_START_TAG, '')}"
 
 
 @dataclass(frozen=True)
 class _State:
-    """What the sensor keeps from tick to tick: its cursor.
+    """The sensor's cursor: what it remembers from tick to tick.
 
     Attributes:
-        asked: when a run was last asked for, in seconds since 1970, by kind and by `_Due.key`.
-        outcomes: the newest outcome that the figures of today were asked for with.
-        postponed: whether the last tick waited for another process that was starting.
+        requested: when a run was last requested, in seconds since 1970, by job and by `_DueRun.key`.
+        outcomes: time of the newest outcome at the last request for today's figures.
+        postponed: whether the last tick waited because another process was starting.
     """
 
-    asked: dict[str, float] = field(default_factory=dict)
+    requested: dict[str, float] = field(default_factory=dict)
     outcomes: str | None = None
     postponed: bool = False
 
@@ -77,37 +77,37 @@ class _State:
         return json.dumps(asdict(self))
 
     def seconds_since(self, key: str) -> float:
-        """How long ago this was asked for; infinity where it never was."""
-        return time.time() - self.asked[key] if key in self.asked else math.inf
+        """Return how long ago this was requested; infinity if it never was."""
+        return time.time() - self.requested[key] if key in self.requested else math.inf
 
-    def next(self, due: Sequence[_Due]) -> _Due:
-        """The run whose kind was not asked for the longest; of that kind, the one that was not asked for the longest.
+    def next(self, due: Sequence[_DueRun]) -> _DueRun:
+        """Return the run whose job was least recently requested, and among several the least recently requested run.
 
-        So no kind keeps another one waiting, however much it has to do, and no window that fails keeps the others.
+        So no job starves another one, however much it has to do, and no failing window starves the other windows.
         """
-        return min(due, key=lambda each: (self.asked.get(each.job, 0.0), self.asked.get(each.key, 0.0)))
+        return min(due, key=lambda each: (self.requested.get(each.job, 0.0), self.requested.get(each.key, 0.0)))
 
-    def after(self, chosen: _Due, due: Sequence[_Due]) -> "_State":
-        """With what was chosen; what is no longer due is forgotten, kinds excepted."""
-        known = {each.key for each in due} | {TODAY, *(job.name for job in KINDS)}
+    def after(self, chosen: _DueRun, due: Sequence[_DueRun]) -> "_State":
+        """Return the state after a request. Runs that are no longer due are removed; jobs stay."""
+        known = {each.key for each in due} | {TODAY, *(job.name for job in JOBS)}
         now = time.time()
-        asked = {key: at for key, at in self.asked.items() if key in known} | {chosen.job: now, chosen.key: now}
-        return replace(self, asked=asked, postponed=False)
+        requested = {key: at for key, at in self.requested.items() if key in known} | {chosen.job: now, chosen.key: now}
+        return replace(self, requested=requested, postponed=False)
 
 
 @dg.sensor(
-    jobs=list(KINDS),
+    jobs=list(JOBS),
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches, in turn, the monitoring of changed hours and days and the reading of waiting outcomes.",
+    description="Launches, in turn, the monitoring of changed hours and days and the ingestion of new outcomes.",
 )
 def monitoring_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for what is due: level-triggered, so that nothing is missed by a run that failed.
+    """Request the runs that are due. The sensor is level-triggered, so a failed run is requested again.
 
-    One run at a tick, of the kind that was not asked for the longest. Where another process starts it waits for the
-    next tick, once: monitoring is in no hurry, and the stream is.
+    It requests one run per tick, of the job that was least recently requested. If another process is starting, it waits
+    for the next tick, once: monitoring is not urgent, and the stream is.
     """
     from confluent_kafka import KafkaException
 
@@ -125,44 +125,44 @@ def monitoring_sensor(
         newest = lookups.new_outcomes(connection, today, known=known)
         if newest is not None and state.seconds_since(TODAY) >= every:
             days.add(today)
-        waiting, problem = 0, ""
+        lag, problem = 0, ""
         try:
-            waiting = outcomes.waiting(connection, kafka.admin(), settings().outcomes_topic)
-        except (PlatformError, KafkaException) as error:  # drift is judged all the same
+            lag = outcomes.load_lag(connection, kafka.admin(), settings().outcomes_topic)
+        except (PlatformError, KafkaException) as error:  # drift is evaluated nevertheless
             problem = f"; the topic {settings().outcomes_topic} cannot be read: {error}"
             context.log.warning(problem)
         rest = OUTCOMES_SECONDS - state.seconds_since(outcomes_job.name)
-        wanted = _wanted(hours, days, waiting if rest <= 0 else 0)
-        held = {job: reason for job in {each.job for each in wanted} if (reason := _held(context.instance, job))}
-        due = [each for each in wanted if each.job not in held]
-        soon = f" and are read in {rest:.0f} s" if waiting and rest > 0 else ""
-        seen = f"{len(hours)} hours and {len(days)} days are due, {waiting} outcomes wait{soon}{problem}"
+        wanted = _wanted(hours, days, lag if rest <= 0 else 0)
+        blocked = {job: reason for job in {each.job for each in wanted} if (reason := _blocked(context.instance, job))}
+        due = [each for each in wanted if each.job not in blocked]
+        soon = f" and will be ingested in {rest:.0f} s" if lag and rest > 0 else ""
+        status = f"{len(hours)} hours and {len(days)} days are due, {lag} outcomes are new{soon}{problem}"
         if not due:
-            return dg.SkipReason("; ".join([seen, *sorted(held.values())]) + ".")
+            return dg.SkipReason("; ".join([status, *sorted(blocked.values())]) + ".")
         if is_another_starting(context.instance, connection) and not state.postponed:
             return dg.SensorResult(
-                skip_reason=f"{seen}. Another run is starting; theirs follow at the next tick.",
+                skip_reason=f"{status}. Another run is starting, so these wait for the next tick.",
                 cursor=replace(state, postponed=True).dump(),
             )
     chosen = state.next(due)
     state = state.after(chosen, wanted)
     if today in chosen.days:
         outcomes_known = state.outcomes if newest is None else newest.isoformat()
-        state = replace(state, outcomes=outcomes_known, asked=state.asked | {TODAY: time.time()})
+        state = replace(state, outcomes=outcomes_known, requested=state.requested | {TODAY: time.time()})
     return dg.SensorResult(run_requests=[chosen.request], cursor=state.dump())
 
 
-def _wanted(hours: Sequence[datetime], days: Iterable[date], waiting: int) -> list[_Due]:
-    """All runs that are due, in the order of time within a kind."""
+def _wanted(hours: Sequence[datetime], days: Iterable[date], lag: int) -> list[_DueRun]:
+    """Return all runs that are due, ordered by time within a job."""
     from churn_platform.database.metrics import midnight, windows
 
-    wanted = [_Due(dg.RunRequest(job_name=outcomes_job.name))] if waiting else []
+    wanted = [_DueRun(dg.RunRequest(job_name=outcomes_job.name))] if lag else []
     wanted += [
-        _Due(window_request(hourly_monitoring_job.name, hour_key(first), hour_key(last)))
+        _DueRun(window_request(hourly_monitoring_job.name, hour_key(first), hour_key(last)))
         for first, last in windows(hours, joined_within=timedelta(hours=12))
     ]
     wanted += [
-        _Due(
+        _DueRun(
             window_request(daily_monitoring_job.name, day_key(first), day_key(last)),
             days=frozenset((first + timedelta(days=number)).date() for number in range((last - first).days + 1)),
         )
@@ -171,32 +171,32 @@ def _wanted(hours: Sequence[datetime], days: Iterable[date], waiting: int) -> li
     return wanted
 
 
-def _held(instance: dg.DagsterInstance, job: str) -> str:
-    """Why no run of this job may be asked for now; empty where one may."""
+def _blocked(instance: dg.DagsterInstance, job: str) -> str:
+    """Return why no run of this job may be requested now; empty if one may."""
     from churn_platform.stream.planning import failures_in_a_row
 
     if is_active(instance, job):
-        return f"a run of {job} is under way"
+        return f"a run of {job} is in progress"
     latest = instance.get_run_records(dg.RunsFilter(job_name=job), limit=LATEST_RUNS)
     failures = failures_in_a_row([record.dagster_run.status == dg.DagsterRunStatus.FAILURE for record in latest])
     if not failures:
         return ""
-    wait = min(FIRST_WAIT_SECONDS * 2 ** (failures - 1), LONGEST_WAIT_SECONDS)
+    wait = min(FIRST_RETRY_SECONDS * 2 ** (failures - 1), MAX_RETRY_SECONDS)
     left = wait - (time.time() - latest[0].update_timestamp.timestamp())
-    return f"the last runs of {job} failed ({failures}), the next try comes in {left:.0f} s" if left > 0 else ""
+    return f"the last runs of {job} failed ({failures}), the next attempt is in {left:.0f} s" if left > 0 else ""
 
 
 @dg.sensor(
     job=retraining_job,
     minimum_interval_seconds=RETRAINING_TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Asks for a new model when a feature is far off, or live performance too low; never while nothing "
-    "has changed that it could learn from. Off until turned on.",
+    description="Launches a training when a feature is far off or live performance is too low, provided that the "
+    "customers file, the settings or the code have changed since the last one. Off by default.",
 )
 def retraining_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask once a day for each cause, by the run key; the run's tags say why. The cursor has the day's causes."""
+    """Request one training per cause and day, by its run key. The run's tags name the causes; so does the cursor."""
     from churn_platform.monitoring import lookups
     from churn_platform.schema.reader import fingerprint
 
@@ -206,29 +206,29 @@ def retraining_sensor(
         )
     if not crossings:
         return dg.SkipReason("No feature of the champion is far off, and its live performance is as expected.")
-    why = "; ".join(crossing.words for crossing in crossings)
+    reason = "; ".join(crossing.words for crossing in crossings)
     path = settings().churn_raw_csv
     if not path.is_file():
-        return dg.SkipReason(f"{why}. There is no customers file to train on: {path} (CHURN_RAW_CSV).")
+        return dg.SkipReason(f"{reason}. The customers file to train on does not exist: {path} (CHURN_RAW_CSV).")
     changed = changes(context.instance, revision=code_version(), file=fingerprint(path))
     if not changed:
         return dg.SkipReason(
-            f"{why}. The customers file, the settings and the code are those of the latest model: training again would "
-            f"make the same one. Put newer customers into {path}."
+            f"{reason}. The customers file, the settings and the code are the same as for the latest model, so "
+            f"training would produce the same model again. Put newer customers into {path}."
         )
     if is_active(context.instance, retraining_job.name):
-        return dg.SkipReason(f"{why}. A training is under way.")
+        return dg.SkipReason(f"{reason}. A training is in progress.")
     keys = [f"{crossing.day} {crossing.cause}" for crossing in crossings]
-    asked = [key for key in json.loads(context.cursor or "[]") if key in keys]
-    new = [key for key in keys if key not in asked]
+    requested = [key for key in json.loads(context.cursor or "[]") if key in keys]
+    new = [key for key in keys if key not in requested]
     if not new:
-        return dg.SkipReason(f"{why}. A new model was asked for today already.")
-    # One run for all causes; its key is that of a cause for which none was asked yet.
+        return dg.SkipReason(f"{reason}. A training was already requested today.")
+    # One run for all causes. Its run key is a cause for which no run has been requested yet.
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
                 run_key=new[0],
-                tags={WHY_TAG: why[:LONGEST_TAG], "churn/changed": "; ".join(changed)[:LONGEST_TAG]},
+                tags={REASON_TAG: reason[:MAX_TAG_LENGTH], "churn/changed": "; ".join(changed)[:MAX_TAG_LENGTH]},
             )
         ],
         cursor=json.dumps(keys),
@@ -236,7 +236,7 @@ def retraining_sensor(
 
 
 def _complete_since() -> datetime:
-    """Days before this are no longer complete: see monitoring/retention.py."""
+    """Return the start of the first day that is still complete: see monitoring/pruning.py."""
     from churn_platform.monitoring import pruning
 
     return pruning.complete_since(

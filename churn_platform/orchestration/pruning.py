@@ -1,11 +1,16 @@
-"""Pruning of what Dagster's own storage holds: prediction partitions, runs, events and ticks that nobody looks at.
+"""Pruning of Dagster's own storage: old prediction partitions, runs, events and ticks.
 
-Dagster deletes a run or a key on demand, one by one, and ticks by age; events without a run, events of a deleted key
-and results of checks it keeps for ever. So its tables are named here, as SQLAlchemy knows them on every storage.
+Dagster deletes runs and partition keys one by one, on demand. It never deletes events without a run, events of a
+deleted key, or check results. So this module deletes from Dagster's tables directly, through their SQLAlchemy
+definitions, which are the same on every storage.
+
+Dagster's own `retention:` in dagster.yaml deletes only ticks. It takes fixed numbers, not RETENTION_DAYS, costs a
+statement per tick and period, and never deletes the ticks of a sensor that was stopped, renamed or removed. So
+dagster.yaml uses it for the many skipped ticks only, and prune_ticks() deletes the others.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -30,13 +35,13 @@ from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStor
 from churn_platform.database import ledger
 from churn_platform.orchestration.partitions import batch_key, batches
 
-# The asset page needs 80 ms for 10,000 partitions and seconds for 100,000; these are two weeks of a batch a minute.
+# The asset page takes 80 ms with 10,000 partitions and seconds with 100,000. This is two weeks at one batch a minute.
 KEPT_PARTITIONS: Final = 20_000
-# Unopened keys that stay, though old: one for the run to come and one for its standby, and one to spare.
+# Old unopened keys to keep: one for the next run, one for its standby, and a spare one.
 KEPT_FOR_REUSE: Final = 3
-# Keys or runs pruned between two looks at the clock, some seconds at most.
+# Keys or runs to prune between two checks of the budget: at most some seconds of work.
 STEP: Final = 100
-# Rows of one delete.
+# Rows per DELETE statement.
 STEP_ROWS: Final = 1_000
 
 PREDICTIONS: Final = dg.AssetKey("churn_predictions")
@@ -53,22 +58,28 @@ _ticks: Final = JobTickTable.c
 
 
 class UnknownStorageError(TypeError):
-    """Dagster's storage is none whose tables are known."""
+    """The tables of Dagster's storage are not known."""
 
 
 class Budget:
-    """Time to spend, in seconds."""
+    """A time limit.
 
-    def __init__(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
+    Args:
+        seconds: the time limit, from now on.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._deadline = clock() + seconds
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left of it."""
-        return time.monotonic() >= self._deadline
+        """Whether the time is up."""
+        return self._clock() >= self._deadline
 
     def steps(self, items: Sequence[T], size: int) -> Iterator[list[T]]:
-        """The items in steps of a size, as long as there is time for another one."""
+        """Yield the items in lists of `size`, until the time is up."""
         remaining = iter(items)
         while not self.spent and (step := list(islice(remaining, size))):
             yield step
@@ -81,30 +92,36 @@ def prune_partitions(
     before: datetime,
     budget: Budget,
     keep: int = KEPT_PARTITIONS,
+    step_size: int = STEP,
 ) -> dict[str, int]:
-    """Delete prediction partitions with their runs, materializations and results of checks.
+    """Delete prediction partitions with their runs, materializations and check results.
 
-    Those go whose batch was closed before the moment, or is none of the newest, and is reported; and those that were
-    planned before the moment and never opened, except for a few that the sensor uses again. A key goes last, so that
-    what is left half-way is found again. The ledger keeps every batch that was ever opened.
+    This deletes partitions whose batch is reported, and either was closed before `before` or is not among the newest
+    `keep`. It also deletes partitions that were planned before `before` and never opened, except for a few that the
+    sensor reuses. Each key is deleted last, so that an interrupted deletion is continued. The ledger keeps every batch
+    that was ever opened.
 
     Args:
+        instance: the Dagster instance.
         connection: to the ledger, in autocommit mode.
-        keep: how many of the newest partitions stay, whatever their number in the time before.
+        before: partitions closed before this time are deleted.
+        budget: the time limit.
+        keep: number of the newest partitions to keep, at most.
+        step_size: number of partitions to delete between two checks of the budget.
 
     Returns:
-        How many partitions and runs were deleted, and how many partitions wait for the next time.
+        Numbers of deleted partitions and runs, and of partitions left for the next time.
     """
     keys = sorted(instance.get_dynamic_partitions(str(batches.name)))
     surplus = keys[: max(len(keys) - keep, 0)]
     active = _active_ranges(instance)
     ledger.forget_unopened(connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE)
     settled = set(ledger.prunable_batches(connection, keys, before=before, surplus=surplus))
-    # Of a key that the ledger has forgotten, or never knew, its own time tells.
+    # The ledger does not know some keys. Their age follows from the key itself.
     settled |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
     prunable = [key for key in keys if key in settled and not any(first <= key <= last for first, last in active)]
     partitions = runs = 0
-    for step in budget.steps(prunable, STEP):
+    for step in budget.steps(prunable, step_size):
         found = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: step}))
         busy = {run.tags[PARTITION_TAG] for run in found if not run.is_finished}
         idle = [key for key in step if key not in busy]
@@ -116,13 +133,13 @@ def prune_partitions(
 
 
 def prune_runs(instance: dg.DagsterInstance, *, before: datetime, budget: Budget) -> dict[str, int]:
-    """Delete runs that ended before the moment, with their events and logs, and old events that belong to no run.
+    """Delete runs that ended before `before`, with their events and logs, and old events without a run.
 
-    A run stays that made the latest materialization of an asset or of one of its partitions, or the latest result of
-    a check: without its events Dagster would call the asset or hour never materialized.
+    Runs with the latest materialization of an asset or partition, or the latest result of a check, are kept: without
+    their events, Dagster would show the asset or partition as never materialized.
 
     Returns:
-        How many runs and events without a run were deleted, and how many runs stay as just said or for the next time.
+        Numbers of deleted runs and events without a run, of runs kept for their events, and of runs left for next time.
     """
     kept = _latest_runs(instance)
     old = instance.get_run_ids(dg.RunsFilter(statuses=FINISHED, updated_before=before))
@@ -140,10 +157,10 @@ def prune_runs(instance: dg.DagsterInstance, *, before: datetime, budget: Budget
 
 
 def prune_ticks(instance: dg.DagsterInstance, *, before: datetime, budget: Budget) -> dict[str, int]:
-    """Delete ticks of sensors and schedules from before the moment, except for the last of each: it goes on from there.
+    """Delete ticks of sensors and schedules from before `before`, except for the last of each, which Dagster needs.
 
     Returns:
-        How many ticks were deleted.
+        Number of deleted ticks.
     """
     storage = instance.schedule_storage
     if not isinstance(storage, SqlScheduleStorage):
@@ -159,7 +176,7 @@ def prune_ticks(instance: dg.DagsterInstance, *, before: datetime, budget: Budge
 
 
 def _active_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
-    """First and last partition key of each run that is not finished: one key, or the batches of a backfill."""
+    """Return the first and last partition key of each unfinished run: one key, or the batches of a backfill."""
     unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED]
     tags = [run.tags for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))]
     single = [(each[PARTITION_TAG], each[PARTITION_TAG]) for each in tags if PARTITION_TAG in each]
@@ -167,9 +184,9 @@ def _active_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
 
 
 def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
-    """Delete finished runs with all that they left; the runs last, so that they are found again if this is cut short.
+    """Delete finished runs and their data. Runs are deleted last, so that an interrupted deletion is continued.
 
-    All at once: instance.delete_run() opens a dozen connections for each.
+    They are deleted together, because instance.delete_run() opens a dozen connections for each run.
     """
     if not run_ids:
         return
@@ -187,7 +204,7 @@ def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
 
 
 def _delete_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
-    """Delete keys of prediction partitions, after what other runs, or none, have reported of them."""
+    """Delete keys of prediction partitions, after the events and check results that are left for them."""
     asset = PREDICTIONS.to_string()
     with _event_log(instance).index_connection() as connection:
         _delete_events(connection, sa.and_(_events.asset_key == asset, _events.partition.in_(keys)))
@@ -203,13 +220,13 @@ def _delete_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> Non
 
 
 def _latest_runs(instance: dg.DagsterInstance) -> set[str]:
-    """Runs that made the latest materialization of an asset or partition, or the latest result of a check."""
+    """Return the runs with the latest materialization of an asset or partition, or the latest result of a check."""
     materialized = _events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value
     events = sa.select(sa.func.max(_events.id)).group_by(_events.asset_key, _events.partition)
-    # Named key by key, so that the index of assets and partitions serves.
+    # Listing the keys lets PostgreSQL use the index on asset and partition.
     keys = [key.to_string() for key in instance.all_asset_keys()]
     latest_events = events.where(_events.asset_key.in_(keys), materialized)
-    # A check that was planned by a run that failed before it has no result.
+    # A check that was planned by a run that failed before evaluating it has no result.
     evaluated = _checks.execution_status.in_(
         [status.value for status in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES]
     )
@@ -223,7 +240,7 @@ def _latest_runs(instance: dg.DagsterInstance) -> set[str]:
 
 
 def _prune_runless_events(instance: dg.DagsterInstance, before: datetime, budget: Budget) -> int:
-    """Delete what sensors reported of assets, except for the latest of each asset or partition."""
+    """Delete old events that sensors reported, except for the latest of each asset or partition."""
     runless = _events.run_id == RUNLESS_RUN_ID
     latest = (
         sa.select(sa.func.max(_events.id))
@@ -260,6 +277,6 @@ def _event_log(instance: dg.DagsterInstance) -> SqlEventLogStorage:
 
 def _unknown(storage: object) -> str:
     return (
-        f"Dagster keeps its records in a {type(storage).__name__}, whose tables are not known here; expected one of "
-        f"PostgreSQL, MySQL or SQLite. Set one in dagster.yaml, or turn maintenance_schedule off."
+        f"Dagster uses a {type(storage).__name__}, whose tables are not known here. Expected PostgreSQL, MySQL or "
+        f"SQLite. Configure one of them in dagster.yaml, or turn maintenance_schedule off."
     )

@@ -1,8 +1,8 @@
-"""Runs of a code server that is about to be stopped: they end as CANCELED, not as FAILURE.
+"""Cancellation of a code server's runs before it is stopped, so that they end as CANCELED and not as FAILURE.
 
-Dagster takes an interrupted run for a failed one unless its cancellation was requested before. This process requests
-it, says so with a line on stdout, and waits until its stdin is closed: the code server has ended then. A run that could
-not report its own end, because it was only starting, is marked as canceled.
+Dagster treats an interrupted run as failed unless its cancellation was requested first. This process requests it,
+confirms with a line on stdout, and waits until its stdin is closed, which means that the code server has ended. Runs
+that could not report their own end, because they were still starting, are then marked as canceled.
 
 `python -m churn_platform.orchestration.run_cancellation SOCKET`, with Dagster's variables in the environment.
 """
@@ -20,10 +20,10 @@ REQUESTED: Final = "requested"
 
 
 def cancel(socket: str) -> None:
-    """Request the cancellation of each live run of the code server; at the end of stdin mark those that are left.
+    """Request the cancellation of each live run of the code server. At the end of stdin, mark the unfinished ones.
 
     Args:
-        socket: where the code server listens, by which its runs are known.
+        socket: where the code server listens. Its runs are found by this address.
     """
     with dg.DagsterInstance.get() as instance:
         runs = [

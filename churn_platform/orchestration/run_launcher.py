@@ -1,4 +1,4 @@
-"""Whether a run that has not said anything itself has a process: what its run launcher knows of it."""
+"""Whether a run has a process, according to its run launcher, and the launcher that the platform uses."""
 
 import json
 import logging
@@ -14,46 +14,46 @@ from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import deserialize_value
 
-# Of a run that has had its session in PostgreSQL: it has started, and without one it is dead. The UI hides this prefix.
+# Tag of a run that has had a session in PostgreSQL: it has started, and is dead without one. The UI hides the prefix.
 SESSION_TAG: Final = ".dagster/churn_session"
 
 _python_log = logging.getLogger(__name__)
 
 
 class Worker(Enum):
-    """What a launcher says of a run's process (container, task, pod)."""
+    """The state of a run's process (container, task, pod), as its launcher reports it."""
 
     ALIVE = auto()
     GONE = auto()
-    """It ended, or was never made."""
+    """It has ended or never existed."""
     UNKNOWN = auto()
-    """The launcher cannot say, or does not answer now."""
+    """The launcher does not know, or does not answer."""
 
 
-_MEANING: Final = {WorkerStatus.RUNNING: Worker.ALIVE, WorkerStatus.UNKNOWN: Worker.UNKNOWN}
+_WORKERS: Final = {WorkerStatus.RUNNING: Worker.ALIVE, WorkerStatus.UNKNOWN: Worker.UNKNOWN}
 
 
 def worker_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Worker:
-    """Ask the instance's run launcher for a run that has been submitted to it."""
+    """Ask the instance's run launcher about a run that has been submitted to it."""
     launcher = instance.run_launcher
     try:
-        if launcher.supports_check_run_worker_health:  # those of ECS, Kubernetes and Docker do
-            return _MEANING.get(launcher.check_run_worker_health(run).status, Worker.GONE)
+        if launcher.supports_check_run_worker_health:  # the launchers of ECS, Kubernetes and Docker do
+            return _WORKERS.get(launcher.check_run_worker_health(run).status, Worker.GONE)
         if isinstance(launcher, DefaultRunLauncher):
-            return _under_its_code_server(run)
-    except Exception as error:  # whatever stands between it and its launcher: that is no answer
+            return _child_of_code_server(run)
+    except Exception as error:  # of any kind: whatever fails between here and the launcher, there is no answer
         _python_log.warning("The launcher of run %s does not answer: %s", run.run_id, error)
     return Worker.UNKNOWN
 
 
-def _under_its_code_server(run: dg.DagsterRun) -> Worker:
-    """A run of the default launcher is a child of the code server that it was sent to, which keeps a list of them.
+def _child_of_code_server(run: dg.DagsterRun) -> Worker:
+    """Ask the code server that a run was sent to. With the default launcher, the run is its child process.
 
-    A code server that was started again knows nothing of the children of the one before it. If such a child still
-    lives, it has not begun to execute: Dagster lets no run begin whose record says that it has failed.
+    A restarted code server does not know the children of its predecessor. If such a child is still alive, it does no
+    harm: Dagster does not let a run start that is recorded as failed.
     """
     if GRPC_INFO_TAG not in run.tags:
-        return Worker.GONE  # the tag is written right before the code server is asked
+        return Worker.GONE  # Dagster writes the tag right before it sends the run to the code server
     where = json.loads(run.tags[GRPC_INFO_TAG])
     client = DagsterGrpcClient(
         host=where.get("host"),
@@ -66,19 +66,19 @@ def _under_its_code_server(run: dg.DagsterRun) -> Worker:
 
 
 class PatientRunLauncher(DefaultRunLauncher):
-    """Dagster's default launcher, for machines where a process takes longer to start than a gRPC call may.
+    """Dagster's default launcher, for machines where a process may take longer to start than a gRPC call may last.
 
-    The default one gives a run up when its process has not come up after DAGSTER_GRPC_TIMEOUT_SECONDS (60), although
-    that process goes on starting.
+    The default launcher marks a run as failed if its process has not started after DAGSTER_GRPC_TIMEOUT_SECONDS (60),
+    although the process continues to start.
     """
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Launch a run; it is launched, too, when the code server has its process and does not say yet how it does."""
+        """Launch a run. If the call times out, the run counts as launched if the code server has its process."""
         try:
             super().launch_run(context)
         except DagsterUserCodeUnreachableError:
             run = self._instance.get_run_by_id(context.dagster_run.run_id)
             if run is None or worker_of(self._instance, run) is not Worker.ALIVE:
                 raise
-            self._instance.report_engine_event("The run's process is slow to start; it is being waited for.", run)
+            self._instance.report_engine_event("The run's process is slow to start. Waiting for it.", run)
             self._run_ids.add(run.run_id)

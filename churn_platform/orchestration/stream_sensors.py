@@ -1,4 +1,4 @@
-"""The sensors: one looks whether events wait, one whether hours or days are out of date. Neither reads an event."""
+"""The stream's sensors: one launches streaming runs, one launches metrics runs. Neither reads any events."""
 
 import json
 import time
@@ -35,37 +35,45 @@ ACTIVE: Final = (
 )
 LAUNCHED: Final = tuple(status for status in ACTIVE if status != dg.DagsterRunStatus.QUEUED)
 STARTING: Final = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
-# Of runs that the sensor asked for. A replay started in the UI streams nothing and does not count.
+# On runs that the sensor requested. A replay started in the UI does not stream, so it does not have this tag.
 STREAM_TAG: Final = "churn/stream"
-# The loop of the daemon turns every 5 s; an interval of 5 would make that 10.
+# The daemon evaluates sensors every 5 s. An interval of 5 would be rounded up to 10.
 TICK_SECONDS: Final = 4
-# Every third turn: figures are no older than METRICS_SECONDS and this, and a tick is most of what an idle stack does.
+# Every third evaluation: metrics are at most METRICS_SECONDS plus this old. Ticks are most of an idle stack's work.
 METRICS_TICK_SECONDS: Final = 14
-# A streaming run that has just taken over is given its standby at the next tick of the other sensor.
+# Time after a takeover within which the streaming run gets its standby, at the next tick of the other sensor.
 STANDBY_SECONDS: Final = 10
-# A run that had a session in PostgreSQL and so many seconds long has none is dead, whatever its record says: one that
-# lost its connection comes back within three. So is one that its launcher says has no process.
+# A run that had a session in PostgreSQL and has had none for this long is dead, whatever its record says: a run that
+# lost its connection reconnects within 3 s. A run without a process, according to its launcher, is dead as well.
 DEAD_SECONDS: Final = 10
-# A run that was made and not submitted in this time never is: whoever made it died in between.
+# A run that was created but not submitted within this time never will be: its creator died in between.
 UNSUBMITTED_SECONDS: Final = 120
-# A launcher that so long knows nothing of a run was never asked, or does not keep what it knew. Longer than any that
-# runs are launched with needs to answer again.
+# A launcher that knows nothing of a run for this long was never asked to launch it, or has lost its records. This is
+# longer than any launcher needs to become available again.
 UNKNOWN_SECONDS: Final = 900
-# A run that starts takes a core for some seconds; one that is starting for longer waits for its machine.
+# A starting run uses a core for some seconds. One that takes longer is waiting for its machine.
 BUSY_STARTING_SECONDS: Final = 60
-# Failed runs that the wait before the next try looks at.
+# Number of latest runs that the delay before a retry is computed from.
 LATEST_RUNS: Final = 8
 OBSERVE_SECONDS: Final = 60
-# The cursor of dirty_hours_sensor: what the last tick did with figures that are out of date.
+# The cursor of dirty_hours_sensor: what the last tick did about metrics that were out of date.
 POSTPONED: Final = "postponed"
-ASKED_FOR: Final = "asked for"
+REQUESTED: Final = "requested"
 RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
 RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 
 
 @dataclass(frozen=True)
 class _StreamingRuns:
-    """`active` stream or are about to; `starting_seconds`: of those that have no session yet, the longest wait."""
+    """The streaming runs.
+
+    Attributes:
+        active: runs that stream or are about to.
+        starting_seconds: how long the longest-waiting active run has been without a session; None if all have one.
+        missing: since when runs have been without a session, in seconds since 1970, by run id.
+        failures: number of latest runs in a row that failed.
+        since_failure: seconds since the last of these failures.
+    """
 
     active: list[dg.DagsterRun]
     starting_seconds: float | None
@@ -81,13 +89,13 @@ class _StreamingRuns:
 
 @dataclass(frozen=True)
 class _State:
-    """What the sensor keeps from tick to tick, none of which it depends on: its cursor."""
+    """The sensor's cursor. It only saves work: losing it does no harm."""
 
     observed: float = 0.0
     waiting: int = -1
     held: int = 0
     missing: dict[str, float] = field(default_factory=dict)
-    # By Kafka partition: the last stable offset behind which something is held back, and since when it is the same.
+    # By Kafka partition: the last stable offset that holds back messages, and since when it has not moved.
     stuck: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @classmethod
@@ -99,13 +107,13 @@ class _State:
         return json.dumps(asdict(self))
 
     def wants_observation(self, waiting: int, held: int, now: float) -> bool:
-        """Once a minute, and when the lag comes to rest or begins."""
+        """Return whether to report the lag: once a minute, and when it starts or ends."""
         changed = (waiting == 0) != (self.waiting == 0) or (held == 0) != (self.held == 0)
         due = now - self.observed >= OBSERVE_SECONDS and not waiting == self.waiting == held == self.held == 0
         return changed or due
 
     def stuck_at(self, backlog: "Backlog", now: float) -> dict[str, tuple[int, float]]:
-        """What is held back now, and since when: as before, where the transaction is the same."""
+        """Return what is held back and since when. The time is kept as long as the transaction is the same."""
         ends = {str(partition): backlog.ends[partition] for partition, count in backlog.held.items() if count}
         known = {partition: since for partition, (end, since) in self.stuck.items() if end == ends.get(partition)}
         return {partition: (end, known.get(partition, now)) for partition, end in ends.items()}
@@ -115,13 +123,13 @@ class _State:
     job=prediction_stream_job,
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Compares the events topic with the ledger and launches a streaming run when events wait. "
-    "Its skip reason says what it saw.",
+    description="Compares the events topic with the ledger and launches a streaming run if there is a lag. "
+    "Its skip reason reports the lag.",
 )
 def customer_events_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for a streaming run when offsets wait and none is live, and for a standby while events flow."""
+    """Request a streaming run if there is a lag and none is active, and a standby while events arrive."""
     from churn_platform.database import environments, ledger, model_versions
     from churn_platform.kafka.exceptions import TopicMissingError
     from churn_platform.positions.backlog import load_backlog
@@ -162,7 +170,7 @@ def customer_events_sensor(
             standby=settings().standby,
             batch_seconds=config.batch_seconds,
         )
-        # Asking for the markers takes half a second. Where a run is to start, the next tick does it.
+        # Reading the published offsets takes half a second. If a run is about to start, leave it to the next tick.
         if not decision.launch and state.wants_observation(backlog.waiting, held, now):
             events += _observations(backlog, kafka.published(backlog.topic))
             state = replace(state, observed=now, waiting=backlog.waiting, held=held)
@@ -170,9 +178,9 @@ def customer_events_sensor(
         if not decision.launch:
             return dg.SensorResult(skip_reason=decision.reason, asset_events=events, cursor=cursor)
         if batch is not None and not runs.active:
-            key = batch.batch  # its run died: resumed, it is published to its end and closed, events or not
+            key = batch.batch  # its run died; resume it, so that it is published completely and closed
         else:
-            # A key that a former tick planned and no run opened is used again: a tick that died leaves nothing behind.
+            # Reuse a key that an earlier tick planned and no run opened: a tick that died leaves nothing behind.
             key = ledger.unopened_batch(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
         ledger.plan_batch(connection, key)
     context.log.info(decision.reason)
@@ -196,13 +204,16 @@ def customer_events_sensor(
 def _streaming_runs(
     instance: dg.DagsterInstance, connection: "psycopg.Connection", missing: Mapping[str, float], now: float
 ) -> _StreamingRuns:
-    """The streaming runs that live, after those whose process is gone have been failed.
+    """Mark runs whose process is gone as failed, and return the streaming runs that remain.
 
-    A run whose code server died with it keeps its STARTED record for ever and would stall the stream. One of another
-    job would stall that job's figures, and take a place of the queue.
+    A run whose code server died with it stays STARTED forever and would stall the stream. A run of another job would
+    stall that job's figures and occupy a place in the queue.
 
     Args:
-        missing: since when an active run has been seen without a session in PostgreSQL, in seconds since 1970, by id.
+        instance: the Dagster instance.
+        connection: to the platform's database.
+        missing: since when runs have been without a session in PostgreSQL, in seconds since 1970, by run id.
+        now: seconds since 1970.
     """
     from churn_platform.database import ledger
     from churn_platform.stream.planning import failures_in_a_row
@@ -221,7 +232,7 @@ def _streaming_runs(
     since = {run.run_id: missing.get(run.run_id, now) for run in absent}
     dead = {run.run_id for run in absent if _fail_if_dead(instance, connection, run, now - since[run.run_id])}
     closed = ledger.closed_batches(connection, [key for each in live if (key := _key(each.dagster_run)) is not None])
-    # A run whose batch is closed explains it, or replays it: it lives, and streams nothing.
+    # A run whose batch is closed is explaining or replaying it. It is alive, but does not stream.
     active = [each.dagster_run for each in live if each.dagster_run.run_id not in dead]
     active = [run for run in active if _key(run) not in closed]
     count = failures_in_a_row([record.dagster_run.status == dg.DagsterRunStatus.FAILURE for record in finished])
@@ -236,51 +247,52 @@ def _streaming_runs(
 
 
 def _has_sessions(run: dg.DagsterRun) -> bool:
-    """Whether a run that lives has a session, or is still to start: one without PostgreSQL never has."""
+    """Return whether this run has a session while it is alive, or is still starting. Some never have a session."""
     return run.status in STARTING or SESSION_TAG in run.tags or STREAM_TAG in run.tags
 
 
 def _key(run: dg.DagsterRun) -> str | None:
-    """The batch key of a streaming run."""
+    """Return the batch key of a streaming run."""
     return run.tags.get("dagster/partition")
 
 
 def _fail_if_dead(
     instance: dg.DagsterInstance, connection: "psycopg.Connection", run: dg.DagsterRun, absent_seconds: float
 ) -> bool:
-    """Fail a run that has had no session for so long, if it is dead; whether it was.
+    """Mark a run without a session as failed if it is dead. Return whether it was.
 
-    A streaming run that has had its session is dead without one: it does not report what it did without asking first.
-    Of any other run, and of one that is still to start, its launcher knows whether it has a process.
+    A streaming run that once had a session is dead without one, because it does not report results without confirming
+    its session first. For any other run, and for one that is still starting, ask the launcher whether it has a process.
     """
     from churn_platform.database import ledger
 
     if absent_seconds <= DEAD_SECONDS:
         return False
-    words = f"PostgreSQL has had no session of this run for {absent_seconds:.0f} s."
+    reason = f"PostgreSQL has had no session of this run for {absent_seconds:.0f} s."
     if SESSION_TAG not in run.tags or STREAM_TAG not in run.tags:
         if run.status == dg.DagsterRunStatus.NOT_STARTED:
             worker, patience = None, UNSUBMITTED_SECONDS
-            words = f"It was not submitted within {absent_seconds:.0f} s."
+            reason = f"It was not submitted within {absent_seconds:.0f} s."
         else:
             worker = worker_of(instance, run)
             only_the_launcher_knows = run.status in STARTING or STREAM_TAG not in run.tags
             patience = UNKNOWN_SECONDS if worker is Worker.UNKNOWN and only_the_launcher_knows else DEAD_SECONDS
-            words += f" The run launcher says of its process: {worker.name.lower()}."
+            reason += f" The run launcher reports its process as {worker.name.lower()}."
         if worker is Worker.ALIVE or absent_seconds <= patience:
             return False
     with ledger.dead_run(connection, run.run_id) as is_dead:
         latest = instance.get_run_by_id(run.run_id)
         if not is_dead or latest is None or latest.status != run.status:
             return False
-        instance.report_run_failed(run, f"Its process is gone. {words}")
+        instance.report_run_failed(run, f"Its process is gone. {reason}")
     return True
 
 
 def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> "list[ledger.Batch]":
-    """Closed batches that Dagster has no materialization of and no live run will give one.
+    """Return closed batches that have no materialization in Dagster and no live run that will report one.
 
-    Only what Dagster is seen to hold counts as reported: a tick that dies before its events are stored is made good.
+    A batch counts as reported only once its materialization is found in Dagster. So if a tick dies before its events
+    are stored, the next one reports them.
     """
     from churn_platform.database import ledger
 
@@ -300,7 +312,7 @@ def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") 
 
 
 def _observations(backlog: "Backlog", published: Mapping[int, int]) -> list[dg.AssetObservation]:
-    """Both topics' lags: offsets that wait to be scored, and those scored that wait to be published."""
+    """Return the lags of both topics: offsets that are not scored yet, and scored ones that are not published yet."""
     published = {p: published.get(p, position) for p, position in backlog.positions.items()}
     return [
         _lag(customer_events.key, reached=backlog.positions, ends=backlog.ends, held=backlog.held),
@@ -315,10 +327,13 @@ def _lag(
     ends: Mapping[int, int],
     held: Mapping[int, int] | None = None,
 ) -> dg.AssetObservation:
-    """How far a stage of the stream is behind, in offsets of the events topic, by Kafka partition.
+    """Return the lag of one stage of the stream, in offsets of the events topic, by Kafka partition.
 
     Args:
-        held: offsets behind the ends, which wait for a transaction that is still open.
+        asset: the topic's asset.
+        reached: position of the stage.
+        ends: position that it should reach.
+        held: offsets after the ends, which are held back by an open transaction.
     """
     lag = {partition: max(0, end - reached[partition]) for partition, end in ends.items()}
     rows = [{"kafka_partition": p, "reached": reached[p], "end": ends[p], "lag": lag[p]} for p in ends]
@@ -342,10 +357,10 @@ def _age(moment: datetime | None, now: float) -> float | None:
 def dirty_hours_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for the figures that are out of date: level-triggered, so that nothing is missed by a run that failed.
+    """Request the metrics that are out of date. The sensor is level-triggered, so a failed run is requested again.
 
-    A process that starts takes a core for seconds. Where another one starts, figures wait for the next tick, once: two
-    at a time on two cores would leave the stream nothing.
+    A starting process uses a core for seconds. If another one is starting, metrics wait for the next tick, once: two
+    starting processes on two cores would leave none for the stream.
     """
     from churn_platform.database import metrics
 
@@ -365,19 +380,19 @@ def dirty_hours_sensor(
             ]
     if not requests:
         if hours or days:
-            return dg.SkipReason(f"{len(hours)} hours and {len(days)} days are out of date; their runs are under way.")
+            return dg.SkipReason(f"{len(hours)} hours and {len(days)} days are out of date; runs are in progress.")
         return dg.SkipReason("Every hour and day is up to date.")
     if another_starts and context.cursor != POSTPONED:
         return dg.SensorResult(
-            skip_reason=f"{len(hours)} hours and {len(days)} days are out of date. Another run is starting; theirs "
-            f"follow at the next tick.",
+            skip_reason=f"{len(hours)} hours and {len(days)} days are out of date. Another run is starting, so "
+            f"they wait for the next tick.",
             cursor=POSTPONED,
         )
-    return dg.SensorResult(run_requests=requests, cursor=ASKED_FOR)
+    return dg.SensorResult(run_requests=requests, cursor=REQUESTED)
 
 
 def is_another_starting(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> bool:
-    """Whether a run's process is starting, or a standby's is about to."""
+    """Return whether a run's process is starting, or a standby's is about to start."""
     from churn_platform.database import ledger
 
     batch = ledger.open_batch(connection)
@@ -389,12 +404,12 @@ def is_another_starting(instance: dg.DagsterInstance, connection: "psycopg.Conne
 
 
 def is_active(instance: dg.DagsterInstance, job_name: str) -> bool:
-    """Whether a run of the job waits, starts or works."""
+    """Return whether a run of the job is queued, starting or running."""
     return instance.get_runs_count(dg.RunsFilter(job_name=job_name, statuses=list(ACTIVE))) > 0
 
 
 def window_request(job_name: str, first: str, last: str) -> dg.RunRequest:
-    """One run for a window of partitions, from the first to the last key."""
+    """Return the request of one run for all partitions from the first to the last key."""
     if first == last:
         return dg.RunRequest(job_name=job_name, partition_key=first)
     return dg.RunRequest(job_name=job_name, tags={RANGE_START_TAG: first, RANGE_END_TAG: last})

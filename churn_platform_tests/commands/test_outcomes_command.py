@@ -39,9 +39,9 @@ def fields(message: Message) -> dict[str, object]:
     return found
 
 
-def take(stream: Stream) -> IngestResult:
+def ingest(stream: Stream) -> IngestResult:
     """Read what waits."""
-    return outcomes.take(stream.connection, stream.admin, stream.config, settings().outcomes_topic)
+    return outcomes.ingest(stream.connection, stream.admin, stream.config, settings().outcomes_topic)
 
 
 def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_recorded(stream: Stream) -> None:
@@ -65,7 +65,7 @@ def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_re
         (topic.topic_id, topic.name)
     ]
     assert len(topic.partitions) == settings().topic_partitions
-    assert take(stream).refused == 0
+    assert ingest(stream).rejected == 0
 
 
 def test_a_share_of_bad_outcomes_is_refused_when_it_is_read(stream: Stream) -> None:
@@ -76,7 +76,7 @@ def test_a_share_of_bad_outcomes_is_refused_when_it_is_read(stream: Stream) -> N
 
     assert "50 outcomes" in said
     assert "among them 50 bad" in said
-    assert take(stream) == IngestResult(refused=50)
+    assert ingest(stream) == IngestResult(rejected=50)
     assert stream.value("select count(distinct reason) from refused_outcomes") != 1
 
 
@@ -102,7 +102,7 @@ def test_outcomes_of_a_csv_file_are_sent_as_they_are_named(stream: Stream, tmp_p
         "outcome_timestamp": "2026-11-25T12:00:00+01:00",
     }
     assert {"true_churn_label": 0, "event_id": "order-7"} in by_key.values()
-    assert take(stream) == IngestResult(left=1, stayed=1)
+    assert ingest(stream) == IngestResult(left=1, stayed=1)
 
 
 def test_a_file_with_a_wrong_line_is_not_sent_and_the_line_is_named(stream: Stream, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_file_with_a_wrong_line_is_not_sent_and_the_line_is_named(stream: Stre
     assert "nothing was sent" in said
     assert settings().outcomes_topic not in stream.admin.list_topics(timeout=10).topics
     assert "they were not sent" in run("send", "--from", str(file), "--skip-wrong", code=ExitCode.CHECK_FAILED)
-    assert take(stream) == IngestResult(left=1)
+    assert ingest(stream) == IngestResult(left=1)
 
 
 @pytest.mark.usefixtures("stream")
@@ -165,7 +165,7 @@ def test_a_line_above_the_limit_of_a_message_is_refused_with_the_limit(stream: S
     assert "Line 2: The outcome has 3,000,052 bytes, more than the limit of 999,000 bytes" in said
     assert "Is Kafka up?" not in said
     run("send", "--from", str(file), "--skip-wrong", code=ExitCode.CHECK_FAILED)
-    assert take(stream) == IngestResult(left=1)
+    assert ingest(stream) == IngestResult(left=1)
 
 
 def test_the_longest_outcome_is_sent(stream: Stream, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_longest_outcome_is_sent(stream: Stream, tmp_path: Path) -> None:
 
     run("send", "--from", str(tmp_path / "one.json"))
 
-    assert take(stream) == IngestResult(left=1)
+    assert ingest(stream) == IngestResult(left=1)
 
 
 def test_a_csv_row_with_more_values_than_the_header_is_refused(stream: Stream, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_lost_outcomes_are_accepted_after_the_topics_name(stream: Stream, tmp_pa
     topic = settings().outcomes_topic
     (tmp_path / "one.json").write_text('{"CustomerId": 1, "true_churn_label": 1}\n' * 5)
     run("send", "--from", str(tmp_path / "one.json"))
-    take(stream)
+    ingest(stream)
     run("send", "--from", str(tmp_path / "one.json"))
     [partition] = {message.partition() for message in sent(stream)}  # they have one key
     for future in stream.admin.delete_records([TopicPartition(topic, partition or 0, 8)]).values():
@@ -206,7 +206,7 @@ def test_lost_outcomes_are_accepted_after_the_topics_name(stream: Stream, tmp_pa
     said = run(*move, "--reason", "lost by retention", typed=f"{topic}\n")
 
     assert f"Drops offsets 5..7 of {topic}[{partition}]: 3, of which Kafka still holds 0." in said
-    assert take(stream) == IngestResult(left=2)
+    assert ingest(stream) == IngestResult(left=2)
     assert "stands at offset 10" in run(*move, code=ExitCode.FAILED)
     assert "nothing was changed" in run("reset", "--partition", str(partition), "--to", "latest")
     assert stream.rows("select start_offset, end_offset, reason from outcome_skips") == [(5, 8, "lost by retention")]
@@ -221,7 +221,7 @@ def test_one_outcome_is_skipped_after_the_topics_name(stream: Stream, tmp_path: 
     said = run("skip", "--partition", str(partition), "--offset", "1", "--yes-drop", topic)
 
     assert "is left out by the next run" in said
-    assert take(stream) == IngestResult(left=2)
+    assert ingest(stream) == IngestResult(left=2)
 
 
 @pytest.mark.usefixtures("stream")

@@ -53,7 +53,7 @@ RUN_BY = {
     "dagster-webserver": "commands/test_dagster_by_hand.py::test_a_dagster_of_your_own_serves_the_platform",
     "dg": "commands/test_dagster_by_hand.py::test_the_development_server_serves_the_platform",
     "docker": "image/test_run_local.py::test_a_rebuild_can_be_forced",
-    "./run_local.sh": "image/test_run_local.py::test_the_first_time_it_makes_passwords_and_builds",
+    "./run_local.sh": "image/test_run_local.py::test_the_first_run_generates_passwords_and_builds_the_image",
     "psql": "commands/test_dagster_by_hand.py::test_the_dashboard_of_the_readme_is_read",
     # what makes the addresses of .local/env the shell's, and sets a variable
     "set": "commands/test_dagster_by_hand.py::test_the_dashboard_of_the_readme_is_read",

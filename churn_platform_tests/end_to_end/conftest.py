@@ -1,4 +1,4 @@
-"""The whole platform, Dagster's daemon included, over a small customers file."""
+"""Fixtures: the whole platform with Dagster's daemon and a small customers file."""
 
 import secrets
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from churn_platform.local.environment import ARTIFACTS_VARIABLE
 from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.files.s3_server import BUCKET, Server, settings_of
 
-# Short batches and figures that come at once: what lasts a minute in earnest lasts seconds here.
+# Short batches and immediate metrics, so that what usually takes a minute takes seconds here.
 SETTINGS = {
     "BATCH_SECONDS": "4",
     "IDLE_SECONDS": "20",
@@ -18,7 +18,7 @@ SETTINGS = {
     "DATA_PREPARATION_CRON": "* * * * *",
     "TRAINING_CRON": "* * * * *",
     "S3_KMS_KEY_ID": "alias/churn",
-    "KAFKA_SASL_PASSWORD": f"p@ss/{secrets.token_urlsafe(24)}%+",  # the client ignores it, as the broker wants none
+    "KAFKA_SASL_PASSWORD": f"p@ss/{secrets.token_urlsafe(24)}%+",  # ignored, as the broker does not use SASL
 }
 
 
@@ -27,15 +27,15 @@ ROOT = f"s3://{BUCKET}/end to end/churn"
 
 @pytest.fixture(scope="session")
 def running(embedded_only: dict[str, str], s3: Server) -> Iterator[Running]:
-    """A platform that is up, with a sensor and a daemon at work, whose files go to S3."""
+    """A running platform with Dagster's daemon, which stores its files in S3."""
     with running_platform(embedded_only | SETTINGS | settings_of(s3) | {ARTIFACTS_VARIABLE: ROOT}) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def trained(running: Running) -> Running:
-    """The same, after its schedules have prepared the data and trained a champion."""
-    running.launch("data_preparation_job")  # what a training that starts in the same minute reads
+    """The running platform after its schedules have prepared the data and trained a champion."""
+    running.launch("data_preparation_job")  # so that a training that starts in the same minute has data to read
     for schedule in ("data_preparation_schedule", "training_schedule"):
         running.start_schedule(schedule)
     for job in ("data_preparation_job", "training_job"):

@@ -1,4 +1,4 @@
-"""A running platform under test: what a person does in the UI, and what stands in PostgreSQL and Kafka then."""
+"""A running platform under test: actions through Dagster's GraphQL API, and the contents of PostgreSQL and Kafka."""
 
 import json
 import os
@@ -38,11 +38,11 @@ RUNS = """
 
 @contextmanager
 def running_platform(given: Mapping[str, str], *, customers: int = CUSTOMERS) -> Iterator["Running"]:
-    """A platform over a small customers file of its own, up with Dagster; taken down and removed afterwards.
+    """Run a platform with a small customers file while the context lasts, then stop and delete it.
 
     Args:
-        given: the environment, with settings.
-        customers: rows of that file.
+        given: the environment, including settings.
+        customers: number of rows of the customers file.
     """
     folder = Path(tempfile.mkdtemp(prefix="churn-platform-"))
     file = folder / "customers.csv"
@@ -59,7 +59,7 @@ def running_platform(given: Mapping[str, str], *, customers: int = CUSTOMERS) ->
 
 
 class Running:
-    """The platform that a stack runs. As a context manager it closes its connections."""
+    """A platform that a stack runs. As a context manager it closes its connections."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -81,7 +81,7 @@ class Running:
     # Dagster
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
-        """What Dagster's GraphQL answers."""
+        """Return the response of Dagster's GraphQL API."""
         url = f"{self.stack.addresses['dagster']}/graphql"
         answer = httpx.post(url, json={"query": query, "variables": variables}, timeout=30, trust_env=False).json()
         assert "errors" not in answer, answer
@@ -99,20 +99,20 @@ class Running:
         self.ask(STOP, id=state["id"])
 
     def runs(self, job: str) -> list[dict[str, Any]]:
-        """Runs of a job, the newest first."""
+        """Return the runs of a job, newest first."""
         results: list[dict[str, Any]] = self.ask(RUNS, filter={"pipelineName": job})["runsOrError"]["results"]
         return results
 
     def live_runs(self, job: str) -> list[dict[str, Any]]:
-        """Those runs of a job that have not ended."""
+        """Return the unfinished runs of a job."""
         return [run for run in self.runs(job) if run["status"] not in ("SUCCESS", "FAILURE", "CANCELED")]
 
     def scheduled_runs(self, job: str) -> list[dict[str, Any]]:
-        """Those runs of a job that a schedule has launched."""
+        """Return the runs of a job that a schedule has launched."""
         return [run for run in self.runs(job) if any(tag["key"] == "dagster/schedule_name" for tag in run["tags"])]
 
     def wait_for_scheduled(self, job: str, *, timeout: float) -> None:
-        """Wait until a run of the job that a schedule has launched has succeeded; a failed one ends the waiting."""
+        """Wait until a run that a schedule has launched has succeeded. A failed run raises AssertionError."""
 
         def succeeded() -> bool:
             states = [run["status"] for run in self.scheduled_runs(job)]
@@ -122,14 +122,14 @@ class Running:
         wait_until(succeeded, timeout, f"a scheduled {job} to succeed")
 
     def launch(self, job: str, partition: str | None = None) -> None:
-        """Launch a job, or materialize a partition with it, as the button in the UI does, and wait for its success."""
+        """Launch a job, for a partition if one is given, and wait until it has succeeded."""
         tags = None if partition is None else {"dagster/partition": partition}
         run_id = self.dagster.submit_job_execution(job, tags=tags)
         wait_until(lambda: self.dagster.get_run_status(run_id).value in ("SUCCESS", "FAILURE"), 300)
         assert self.dagster.get_run_status(run_id).value == "SUCCESS", self.stack.logs("code")
 
     def materialized_batches(self) -> set[str]:
-        """Partitions of churn_predictions that the UI shows as materialized."""
+        """Return the partitions of churn_predictions that the UI shows as materialized."""
         query = """{ assetNodeOrError(assetKey: {path: ["churn_predictions"]}) { ... on AssetNode {
             assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } } } } }"""
         return set(self.ask(query)["assetNodeOrError"]["assetPartitionStatuses"]["materializedPartitions"])
@@ -144,20 +144,20 @@ class Running:
         assert producer.flush(30) == 0
 
     def rows(self, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
-        """Rows of a query."""
+        """Return the rows of a query."""
         return self.connection.execute(query, parameters).fetchall()
 
     def value(self, query: LiteralString, *parameters: object) -> Any:
-        """The one value that a query gives."""
+        """Return the single value of a query."""
         ((value,),) = self.rows(query, *parameters)
         return value
 
     def events_read(self) -> int:
-        """Events that the ledger has counted."""
+        """Return the number of events that the ledger has counted."""
         return int(self.value("select coalesce(sum(events), 0) from stream_batches"))
 
-    def at_rest(self) -> bool:
-        """Whether every opened batch is closed and reported, and every hour and day up to date."""
+    def is_idle(self) -> bool:
+        """Return whether every opened batch is closed and reported, and all metrics are up to date."""
         return bool(
             self.value(
                 """

@@ -1,9 +1,9 @@
-"""The whole way under the real daemon: from a schedule to a champion, from an event to its hour."""
+"""The whole platform with the real daemon: from a schedule to a champion, from an event to its metrics."""
 
 from datetime import UTC, datetime, timedelta
 
 from churn_platform.files.artifacts import REPORTS, exists, join
-from churn_platform.monitoring.drift import WATCHED
+from churn_platform.monitoring.drift import MONITORED
 from churn_platform_tests.end_to_end.conftest import ROOT
 from churn_platform_tests.end_to_end.running import Running
 from churn_platform_tests.stream.streams import event
@@ -32,7 +32,7 @@ def test_schedules_prepare_the_data_and_train_a_champion(trained: Running) -> No
     )
 
 
-def test_an_event_becomes_a_prediction_and_a_figure_of_its_hour_and_day(trained: Running) -> None:
+def test_an_event_becomes_a_prediction_and_counts_in_its_hour_and_day(trained: Running) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     before = trained.events_read()
     first = event(1)
@@ -41,7 +41,7 @@ def test_an_event_becomes_a_prediction_and_a_figure_of_its_hour_and_day(trained:
     )
 
     wait_until(lambda: trained.events_read() == before + 104, 90, "the events to be read")
-    wait_until(trained.at_rest, 90, "batches, hours and days to be there")
+    wait_until(trained.is_idle, 90, "all batches to be reported and all metrics to be up to date")
 
     assert trained.value("select count(*) = count(distinct event_id) from churn_predictions")
     assert trained.value("select sum(total_predictions) from churn_metrics_hourly") == trained.value(
@@ -60,26 +60,26 @@ def test_an_event_becomes_a_prediction_and_a_figure_of_its_hour_and_day(trained:
 
 
 def test_a_replay_from_the_ui_leaves_the_same_rows_and_figures(trained: Running) -> None:
-    wait_until(trained.at_rest, 90)
+    wait_until(trained.is_idle, 90)
     batch = trained.value("select min(batch) from stream_batches where closed is not null")
     rows, figures = trained.value(ROWS), trained.value(FIGURES)
 
     trained.launch("prediction_stream_job", batch)
-    wait_until(trained.at_rest, 90, "the hours to be computed anew")
+    wait_until(trained.is_idle, 90, "the hours to be computed again")
 
     assert trained.value("select sum(replays) from stream_batches") == 1
     assert trained.value(ROWS) == rows
     assert trained.value(FIGURES) == figures
 
 
-def test_drift_live_performance_and_the_page_of_a_day_come_by_themselves(trained: Running) -> None:
+def test_drift_and_the_daily_report_are_computed_automatically(trained: Running) -> None:
     trained.send([event(n, true_churn_label=n % 2) for n in range(100)])
-    page = join(ROOT, REPORTS, datetime.now(UTC).date().isoformat(), "index.html")
+    report = join(ROOT, REPORTS, datetime.now(UTC).date().isoformat(), "index.html")
 
-    wait_until(lambda: exists(page), 240, "the page of today")
+    wait_until(lambda: exists(report), 240, "the report of today")
 
-    judged = trained.connection.execute(
+    evaluated = trained.connection.execute(
         "select feature, bool_and(psi >= 0) from drift_daily where date = current_date group by feature"
     ).fetchall()
-    assert dict(judged) == dict.fromkeys(WATCHED, True)
+    assert dict(evaluated) == dict.fromkeys(MONITORED, True)
     assert trained.value("select count(*) from drift_hourly where verdict = 'no reference'") == 0

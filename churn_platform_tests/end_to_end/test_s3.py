@@ -1,4 +1,4 @@
-"""A platform whose files go to S3: nothing of them lies on the machine, and it lives through S3 being away."""
+"""A platform with its files in S3: none of them is stored locally, and the platform survives an outage of S3."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +29,8 @@ AGAIN = """
 
 
 @contextmanager
-def away(server: Server) -> Iterator[None]:
-    """S3 is down meanwhile."""
+def outage(server: Server) -> Iterator[None]:
+    """Stop S3 while the context lasts."""
     server.stop()
     try:
         yield
@@ -39,18 +39,18 @@ def away(server: Server) -> Iterator[None]:
 
 
 def events_of(running: Running, run_id: str) -> list[dict[str, object]]:
-    """Failed steps and captured logs of a run."""
+    """Return the failed steps and captured logs of a run."""
     events: list[dict[str, object]] = running.ask(FAILURES, id=run_id)["runOrError"]["eventConnection"]["events"]
     return [found for found in events if found]
 
 
 def file_of(running: Running, run_id: str) -> str:
-    """The file that holds what a run's first step printed."""
+    """Return the file with the output of a run's first step."""
     return next(str(found["fileKey"]) for found in events_of(running, run_id) if "fileKey" in found)
 
 
-def test_every_kind_of_file_is_in_s3_and_none_is_on_the_machine(trained: Running) -> None:
-    found = {folder: [each.uri for each in store().below(join(ROOT, folder))] for folder in FOLDERS}
+def test_every_kind_of_file_is_in_s3_and_none_is_local(trained: Running) -> None:
+    found = {folder: [each.uri for each in store().list_objects(join(ROOT, folder))] for folder in FOLDERS}
 
     assert join(ROOT, "assets", "train_features.parquet") in found["assets"]
     assert [uri for uri in found["models"] if uri.endswith("manifest.json")]
@@ -62,18 +62,21 @@ def test_every_kind_of_file_is_in_s3_and_none_is_on_the_machine(trained: Running
     assert not [file for file in (local / "dagster").rglob("*") if file.is_file() and ended & set(file.parts)]
 
 
-def test_every_kind_of_file_is_encrypted_with_the_key_that_is_set(
+def test_every_kind_of_file_is_encrypted_with_the_configured_key(
     trained: Running, s3: Server, pytestconfig: pytest.Config
 ) -> None:
     if pytestconfig.getoption("--s3-server") != "moto":
-        pytest.skip("versitygw knows no KMS")
+        pytest.skip("versitygw does not support KMS")
     assert trained.runs("training_job")
-    for folder in set(FOLDERS) - {ARCHIVE, REPORTS}:  # nothing is old enough for one, or predicted for the other
-        bucket, key = split(next(store().below(join(ROOT, folder))).uri)
+    for folder in set(FOLDERS) - {
+        ARCHIVE,
+        REPORTS,
+    }:  # nothing to archive or to report yet
+        bucket, key = split(next(store().list_objects(join(ROOT, folder))).uri)
         assert client(s3).head_object(Bucket=bucket, Key=key)["SSEKMSKeyId"] == SETTINGS["S3_KMS_KEY_ID"], key
 
 
-def test_the_ui_shows_what_a_step_printed_from_s3(trained: Running) -> None:
+def test_the_ui_shows_the_output_of_a_step_from_s3(trained: Running) -> None:
     run_id = trained.runs("training_job")[-1]["runId"]
 
     shown = trained.ask(LOGS, key=[run_id, "compute_logs", file_of(trained, run_id)])["capturedLogs"]["stderr"]
@@ -81,14 +84,14 @@ def test_the_ui_shows_what_a_step_printed_from_s3(trained: Running) -> None:
     assert "STEP_SUCCESS" in shown
 
 
-def test_a_run_fails_clearly_while_s3_is_away_and_goes_on_where_it_failed(trained: Running, s3: Server) -> None:
-    with away(s3):
+def test_a_run_fails_with_a_remedy_during_an_outage_of_s3_and_can_be_resumed(trained: Running, s3: Server) -> None:
+    with outage(s3):
         failed = trained.dagster.submit_job_execution("training_job")
         wait_until(lambda: trained.dagster.get_run_status(failed).value == "FAILURE", 120, "the training to fail")
     (failure,) = [found for found in events_of(trained, failed) if "stepKey" in found]
-    said = str(failure["error"])
-    assert "Start the S3 server, or correct AWS_ENDPOINT_URL_S3" in said
-    assert s3.url in said
+    error = str(failure["error"])
+    assert "Start the S3 server, or correct AWS_ENDPOINT_URL_S3" in error
+    assert s3.url in error
 
     launched = trained.ask(AGAIN, id=failed)["launchRunReexecution"]
 
@@ -98,7 +101,7 @@ def test_a_run_fails_clearly_while_s3_is_away_and_goes_on_where_it_failed(traine
     assert trained.dagster.get_run_status(again).value == "SUCCESS", trained.stack.logs("code")
 
 
-def test_the_live_run_streams_on_while_s3_is_away_and_ends_well(trained: Running, s3: Server) -> None:
+def test_the_live_run_continues_during_an_outage_of_s3_and_succeeds(trained: Running, s3: Server) -> None:
     before = trained.events_read()
     trained.send([event(1)])
     wait_until(lambda: trained.events_read() == before + 1, 90, "a run to be live")
@@ -106,13 +109,13 @@ def test_the_live_run_streams_on_while_s3_is_away_and_ends_well(trained: Running
         "select batch, run_id from stream_batches where opened is not null order by opened desc limit 1"
     )
 
-    with away(s3):
+    with outage(s3):
         trained.send([event(number) for number in range(50)])
         wait_until(lambda: trained.events_read() == before + 51, 60, "the events to be read")
-        # It ends, and cannot say in S3 what it has printed.
+        # The run ends, although its output cannot be stored in S3.
         wait_until(lambda: trained.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), 60)
         assert trained.dagster.get_run_status(run).value == "SUCCESS"
         assert trained.ask(LOGS, key=[run, "compute_logs", file_of(trained, run)])["capturedLogs"]["stderr"]
 
-    wait_until(trained.at_rest, 120, "what came meanwhile to be closed and reported")
+    wait_until(trained.is_idle, 120, "all batches to be closed and reported")
     assert batch in trained.materialized_batches()

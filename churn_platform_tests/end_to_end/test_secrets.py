@@ -1,4 +1,4 @@
-"""The running platform: it works as the writer, and no secret of it is found where it does not belong."""
+"""The running platform connects as the writer, and its secrets appear only where they are meant to be stored."""
 
 import json
 import os
@@ -23,32 +23,32 @@ from churn_platform_tests.files.s3_server import Server
 from churn_platform_tests.stream.streams import event
 from churn_platform_tests.waiting import wait_until
 
-KEPT_IN = {"env", *(login.password_file for login in postgres.LOGINS)}
+STORED_IN = {"env", *(login.password_file for login in postgres.LOGINS)}
 CHURN = Path(sys.executable).with_name("churn")
 
 
 @pytest.fixture(scope="module")
 def used(running: Running) -> Running:
-    """The platform after it has trained and streamed."""
+    """The running platform after it has trained a model and streamed events."""
     if not running.value("select exists (select from model_versions where promoted_at is not null)"):
         for job in ("data_preparation_job", "training_job"):
             running.launch(job)
     before = running.events_read()
     running.send([event(1), b"bad"])
     wait_until(lambda: running.events_read() >= before + 2, 240, "the events to be read")
-    wait_until(running.at_rest, 240, "the figures to be there")
+    wait_until(running.is_idle, 240, "all metrics to be up to date")
     return running
 
 
 @pytest.fixture(scope="module")
 def needles(used: Running, s3: Server) -> set[bytes]:
-    """Every secret of the platform, raw and percent-encoded."""
+    """All secrets of the platform, raw and percent-encoded."""
     secrets = {(used.stack.local / login.password_file).read_text() for login in postgres.LOGINS}
     secrets |= {SETTINGS["KAFKA_SASL_PASSWORD"], s3.secret}
     return {form.encode() for secret in secrets for form in (secret, quote(secret, safe=""))}
 
 
-def _holds(content: bytes, needles: set[bytes]) -> bool:
+def _contains(content: bytes, needles: set[bytes]) -> bool:
     return any(needle in content for needle in needles)
 
 
@@ -71,28 +71,28 @@ def test_the_platform_connects_as_the_writer_and_never_as_the_owner(used: Runnin
         owners = connection.execute(
             "select distinct tableowner from pg_tables where schemaname in ('dagster', 'mlflow')"
         ).fetchall()
-    assert owners == [("churn_platform",)]  # it can alter them when Dagster or MLflow are upgraded
+    assert owners == [("churn_platform",)]  # so that it can alter them when Dagster or MLflow is upgraded
 
 
-def test_no_file_of_the_stack_holds_a_secret_but_those_meant_to(used: Running, needles: set[bytes]) -> None:
+def test_only_the_intended_files_of_the_stack_contain_secrets(used: Running, needles: set[bytes]) -> None:
     read, found = 0, []
     for file in used.stack.local.rglob("*"):
         try:
-            if not file.is_file() or file.name in KEPT_IN:
+            if not file.is_file() or file.name in STORED_IN:
                 continue
             read += 1
-            if _holds(file.read_bytes(), needles):
+            if _contains(file.read_bytes(), needles):
                 found.append(file)
         except FileNotFoundError:
-            continue  # the servers at work removed it
+            continue  # a running server has deleted it
 
     assert found == []
     assert read > 100
-    assert _holds((used.stack.local / "env").read_bytes(), needles)  # what is looked for would be found
+    assert _contains((used.stack.local / "env").read_bytes(), needles)  # the search finds a secret where there is one
 
 
 def _rows(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
-    """Every row of every table of Dagster, MLflow and the platform, as text; what Dagster compresses, decompressed."""
+    """Yield every row of Dagster, MLflow and the platform as text. Compressed values of Dagster are decompressed."""
     tables = connection.execute(
         "select schemaname, tablename from pg_tables where schemaname in ('dagster', 'mlflow', 'public')"
     ).fetchall()
@@ -104,26 +104,26 @@ def _rows(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
         yield "dagster.snapshots", zlib.decompress(body)
 
 
-def test_no_table_holds_a_secret(used: Running, needles: set[bytes]) -> None:
+def test_no_table_contains_a_secret(used: Running, needles: set[bytes]) -> None:
     with psycopg.connect(used.stack.owner_dsn) as connection:
         rows = list(_rows(connection))
 
     assert {"dagster.event_logs", "dagster.runs", "dagster.snapshots", "mlflow.runs", "public.stream_batches"} <= {
         table for table, _ in rows
     }
-    assert {table for table, row in rows if _holds(row, needles)} == set()
+    assert {table for table, row in rows if _contains(row, needles)} == set()
 
 
-def test_no_command_line_holds_a_secret(used: Running, needles: set[bytes]) -> None:
+def test_no_command_line_contains_a_secret(used: Running, needles: set[bytes]) -> None:
     lines = []
     for process in psutil.process_iter():
         try:
             lines.append(" ".join(process.cmdline()))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # gone meanwhile, or another user's
+            continue  # it has ended, or belongs to another user
 
     assert any(str(used.stack.local) in line for line in lines)
-    assert [line for line in lines if _holds(line.encode(), needles)] == []
+    assert [line for line in lines if _contains(line.encode(), needles)] == []
 
 
 def _environment(running: Running) -> dict[str, str]:
@@ -139,7 +139,7 @@ def test_no_command_shows_a_secret(used: Running, needles: set[bytes], arguments
 
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout
-    assert not _holds(outcome.stdout + outcome.stderr, needles)
+    assert not _contains(outcome.stdout + outcome.stderr, needles)
 
 
 @pytest.mark.parametrize("arguments", [["db", "upgrade"], ["produce", "--count", "1"]])
@@ -155,11 +155,11 @@ def test_a_command_that_fails_shows_no_secret(used: Running, needles: set[bytes]
     )
 
     assert outcome.returncode != 0
-    assert not _holds(outcome.stdout + outcome.stderr, needles)
+    assert not _contains(outcome.stdout + outcome.stderr, needles)
 
 
 def test_the_ui_shows_no_secret(used: Running, needles: set[bytes]) -> None:
     shown = used.ask("{ instance { info } }")
 
     assert "PostgresRunStorage" in json.dumps(shown)
-    assert not _holds(json.dumps(shown).encode(), needles)
+    assert not _contains(json.dumps(shown).encode(), needles)

@@ -1,4 +1,4 @@
-"""What an ordinary stop of the stack leaves behind."""
+"""A regular stop of the stack."""
 
 import psycopg
 
@@ -21,7 +21,7 @@ def test_live_streaming_runs_end_as_canceled_when_the_stack_is_stopped(embedded_
         wait_until(
             lambda: [status for _, status in running.rows(STREAMING_RUNS)] == ["STARTED", "STARTED"],
             60,
-            "the standby to be started beside the live run",
+            "the standby to be started in addition to the live run",
         )
         live = {run_id for run_id, _ in running.rows(STREAMING_RUNS)}
 

@@ -1,1 +1,1 @@
-"""The whole platform, broken on purpose: what may fail, and the proof that nothing was lost or counted twice."""
+"""Fault injection on the whole platform: each fault, and the proof that nothing was lost or counted twice."""

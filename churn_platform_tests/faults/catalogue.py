@@ -1,4 +1,4 @@
-"""What may fail: each fault breaks one thing on a platform under traffic, and mends what does not mend by itself."""
+"""The catalogue of faults. Each breaks one thing under traffic and repairs what does not recover by itself."""
 
 import os
 import shutil
@@ -20,46 +20,48 @@ from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.stream.faults import FaultPoint
-from churn_platform_tests.faults.orders import Order
-from churn_platform_tests.faults.platform import LONGEST_WAIT, FaultyPlatform, ended, kill
+from churn_platform_tests.faults.injection import Action
+from churn_platform_tests.faults.platform import TIMEOUT, FaultyPlatform, ended, kill
 from churn_platform_tests.waiting import wait_until
 
 OUTAGE_SECONDS: Final = 60
 # Points that a run reaches when its batch ends or begins.
-AT_HAND_OVER: Final = (FaultPoint.AFTER_LOCK, FaultPoint.BEFORE_CLOSING, FaultPoint.AFTER_CLOSING)
+AT_HANDOVER: Final = (FaultPoint.AFTER_LOCK, FaultPoint.BEFORE_CLOSING, FaultPoint.AFTER_CLOSING)
 
 
 @dataclass(frozen=True)
-class Struck:
-    """A fault that is over. Moments in seconds since 1970.
+class InjectedFault:
+    """A fault whose cause is over. Times are in seconds since 1970.
 
-    `at` is when it had struck: an event sent later has met the broken platform. `mended` is when its cause was gone.
-    `aftermath` waits for what has to come in the end, after the recovery.
+    Attributes:
+        at: when it was injected. Events sent later reached the broken platform.
+        repaired: when its cause was over.
+        aftermath: waits for what must happen after the recovery.
     """
 
     at: float
-    mended: float
+    repaired: float
     aftermath: Callable[[], None] = lambda: None
 
 
-Strike = Callable[[FaultyPlatform], Struck]
+Inject = Callable[[FaultyPlatform], InjectedFault]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that fails.
+    """A kind of fault.
 
     Attributes:
         name: for -k and the soak's --only.
-        title: in words.
-        strike: breaks it, on a platform that streams with traffic on it, and returns once the cause is gone.
-        quick: is tried by every `make test`.
-        long: lasts a minute or more, so that a soak leaves it out unless it has the time.
+        title: human-readable description.
+        inject: injects it on a platform that is streaming traffic, and returns once the cause is over.
+        quick: whether `make test` runs it.
+        long: whether it lasts a minute or more, so that short soaks leave it out.
     """
 
     name: str
     title: str
-    strike: Strike
+    inject: Inject
     quick: bool = False
     long: bool = False
 
@@ -67,30 +69,30 @@ class Fault:
 CATALOGUE: Final[dict[str, Fault]] = {}
 
 
-def _fault(title: str, *, quick: bool = False, long: bool = False) -> Callable[[Strike], Strike]:
-    """Enter a function into the catalogue, under its own name."""
+def _fault(title: str, *, quick: bool = False, long: bool = False) -> Callable[[Inject], Inject]:
+    """Add a function to the catalogue, under its own name."""
 
-    def enter(strike: Strike) -> Strike:
-        name = strike.__name__
-        CATALOGUE[name] = Fault(name, title, strike, quick=quick, long=long)
-        return strike
+    def add(inject: Inject) -> Inject:
+        name = inject.__name__
+        CATALOGUE[name] = Fault(name, title, inject, quick=quick, long=long)
+        return inject
 
-    return enter
+    return add
 
 
-def _at_once(moment: float) -> Struck:
-    return Struck(moment, moment)
+def _at_once(moment: float) -> InjectedFault:
+    return InjectedFault(moment, moment)
 
 
 # Runs
 
 
-def _kill_at(platform: FaultyPlatform, point: FaultPoint) -> Struck:
+def _kill_at(platform: FaultyPlatform, point: FaultPoint) -> InjectedFault:
     platform.standby()
-    platform.orders.give(point, Order.KILL)
-    if point in AT_HAND_OVER:
+    platform.injector.arm(point, Action.KILL)
+    if point in AT_HANDOVER:
         platform.fill_batch()
-    return _at_once(platform.orders.wait_for_hit(point).at)
+    return _at_once(platform.injector.wait_for_hit(point).at)
 
 
 for _point in FaultPoint:
@@ -102,50 +104,50 @@ for _point in FaultPoint:
     )
 
 
-@_fault("kill -9 of a run after the PostgreSQL commit, and the markers of what is published gone too")
-def kill_and_lose_the_markers(platform: FaultyPlatform) -> Struck:
+@_fault("kill -9 of a run after the PostgreSQL commit, and loss of the published offsets")
+def kill_and_lose_published_offsets(platform: FaultyPlatform) -> InjectedFault:
     platform.standby()
     with _stopped_at(platform, FaultPoint.AFTER_DATABASE_COMMIT) as victim:
-        # Nobody else can take the lock as yet: the successor is stopped before it publishes.
-        platform.orders.give(FaultPoint.AFTER_LOCK, Order.STOP)
+        # The lock is still held, so the successor is sure to be stopped before it publishes.
+        platform.injector.arm(FaultPoint.AFTER_LOCK, Action.STOP)
         at = kill(victim)
-    successor = platform.orders.wait_for_hit(FaultPoint.AFTER_LOCK).pid
+    successor = platform.injector.wait_for_hit(FaultPoint.AFTER_LOCK).pid
     try:
         for deleted in platform.admin.delete_consumer_groups([platform.config.kafka.group]).values():
             deleted.result()
     finally:
         _continue(successor)
-    return Struck(at, time.time())
+    return InjectedFault(at, time.time())
 
 
 @_fault("An error that no code expects, in a run's transaction")
-def raise_in_transaction(platform: FaultyPlatform) -> Struck:
+def raise_in_transaction(platform: FaultyPlatform) -> InjectedFault:
     platform.standby()
-    platform.orders.give(FaultPoint.IN_TRANSACTION, Order.RAISE)
-    return _at_once(platform.orders.wait_for_hit(FaultPoint.IN_TRANSACTION).at)
+    platform.injector.arm(FaultPoint.IN_TRANSACTION, Action.RAISE)
+    return _at_once(platform.injector.wait_for_hit(FaultPoint.IN_TRANSACTION).at)
 
 
 @_fault("kill -9 of the live run, with a standby waiting", quick=True)
-def kill_live_run(platform: FaultyPlatform) -> Struck:
+def kill_live_run(platform: FaultyPlatform) -> InjectedFault:
     platform.standby()
     return _at_once(kill(platform.live().pid))
 
 
 @_fault("kill -9 of the standby")
-def kill_standby(platform: FaultyPlatform) -> Struck:
+def kill_standby(platform: FaultyPlatform) -> InjectedFault:
     at = kill(platform.standby().pid)
     platform.fill_batch()
     return _at_once(at)
 
 
 @_fault("kill -9 of the live run and its standby at once")
-def kill_live_run_and_standby(platform: FaultyPlatform) -> Struck:
+def kill_live_run_and_standby(platform: FaultyPlatform) -> InjectedFault:
     platform.standby()
     return _at_once([kill(session.pid) for session in platform.sessions()][-1])
 
 
-@_fault("The live run is frozen (SIGSTOP) and goes on after its successor took over")
-def freeze_live_run(platform: FaultyPlatform) -> Struck:
+@_fault("The live run is frozen (SIGSTOP) and continues after its successor took over")
+def freeze_live_run(platform: FaultyPlatform) -> InjectedFault:
     platform.standby()
     frozen = platform.live().pid
     os.kill(frozen, signal.SIGSTOP)
@@ -156,63 +158,61 @@ def freeze_live_run(platform: FaultyPlatform) -> Struck:
         _continue(frozen)
 
     def ends() -> None:
-        wait_until(lambda: ended(frozen), LONGEST_WAIT, "the frozen run to find its batch closed and to end")
+        wait_until(lambda: ended(frozen), TIMEOUT, "the frozen run to find its batch closed and to end")
 
-    return Struck(at, at, ends)
+    return InjectedFault(at, at, ends)
 
 
 @_fault("Two runs at once: a second one of the same batch, launched by hand")
-def second_run_by_hand(platform: FaultyPlatform) -> Struck:
+def second_run_by_hand(platform: FaultyPlatform) -> InjectedFault:
     live = platform.live()
     batch = platform.value("select max(batch) from stream_batches where run_id = %s", live.run_id)
     at = time.time()
     run = platform.dagster.submit_job_execution("prediction_stream_job", tags={"dagster/partition": batch})
 
     def ends() -> None:
-        wait_until(lambda: any(run == session.run_id for session in platform.sessions()), LONGEST_WAIT, "it to wait")
+        wait_until(lambda: any(run == session.run_id for session in platform.sessions()), TIMEOUT, "it to wait")
         platform.fill_batch()
-        wait_until(
-            lambda: platform.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), LONGEST_WAIT, "its end"
-        )
+        wait_until(lambda: platform.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), TIMEOUT, "its end")
         assert platform.dagster.get_run_status(run).value == "SUCCESS"
 
-    return Struck(at, at, ends)
+    return InjectedFault(at, at, ends)
 
 
 # Dagster
 
 
 @_fault("kill -9 of the daemon")
-def kill_daemon(platform: FaultyPlatform) -> Struck:
+def kill_daemon(platform: FaultyPlatform) -> InjectedFault:
     return _part_killed(platform, "daemon")
 
 
 @_fault("kill -9 of the daemon while a tick of its sensor submits a run")
-def kill_daemon_while_it_submits(platform: FaultyPlatform) -> Struck:
+def kill_daemon_while_it_submits(platform: FaultyPlatform) -> InjectedFault:
     platform.standby()
     began = time.time()
-    platform.fill_batch()  # the standby goes on with the next batch, and a tick asks for another standby
+    platform.fill_batch()  # the standby continues with the next batch, and a tick requests another standby
     wait_until(
         lambda: platform.value("select exists (select from stream_batches where planned > to_timestamp(%s))", began),
-        LONGEST_WAIT,
+        TIMEOUT,
         "a tick to plan a batch",
     )
     return _part_killed(platform, "daemon")
 
 
 @_fault("kill -9 of the web server")
-def kill_webserver(platform: FaultyPlatform) -> Struck:
+def kill_webserver(platform: FaultyPlatform) -> InjectedFault:
     platform.stack.kill_part("webserver")
     return _at_once(time.time())
 
 
-@_fault("kill -9 of the code server; its runs go on")
-def kill_code_server(platform: FaultyPlatform) -> Struck:
+@_fault("kill -9 of the code server; its runs continue")
+def kill_code_server(platform: FaultyPlatform) -> InjectedFault:
     return _part_killed(platform, "code")
 
 
 @_fault("kill -9 of the code server and all its runs")
-def kill_code_server_and_runs(platform: FaultyPlatform) -> Struck:
+def kill_code_server_and_runs(platform: FaultyPlatform) -> InjectedFault:
     platform.standby()
     server = psutil.Process(platform.stack.pid("code"))
     at = [kill(process.pid) for process in (server, *server.children(recursive=True))][-1]
@@ -220,7 +220,7 @@ def kill_code_server_and_runs(platform: FaultyPlatform) -> Struck:
 
 
 @_fault("Two daemons at once")
-def second_daemon(platform: FaultyPlatform) -> Struck:
+def second_daemon(platform: FaultyPlatform) -> InjectedFault:
     daemon = psutil.Process(platform.stack.pid("daemon"))
     at = time.time()
     with subprocess.Popen(
@@ -235,75 +235,75 @@ def second_daemon(platform: FaultyPlatform) -> Struck:
                 platform.get_a_new_run()
         finally:
             second.terminate()
-    return Struck(at, time.time())
+    return InjectedFault(at, time.time())
 
 
 # Servers
 
 
-@_fault("kill -9 of everything at once, Kafka and PostgreSQL included, and the machine comes up again")
-def kill_everything(platform: FaultyPlatform) -> Struck:
+@_fault("kill -9 of everything at once, including Kafka and PostgreSQL, and a restart of the machine")
+def kill_everything(platform: FaultyPlatform) -> InjectedFault:
     platform.standby()
     platform.kill_everything()
     at = time.time()
     platform.stack.start()
-    return Struck(at, time.time())
+    return InjectedFault(at, time.time())
 
 
-@_fault("kill -9 of Kafka; its supervisor starts it again", quick=True)
-def kill_kafka(platform: FaultyPlatform) -> Struck:
+@_fault("kill -9 of Kafka; its supervisor restarts it", quick=True)
+def kill_kafka(platform: FaultyPlatform) -> InjectedFault:
     platform.live()
     platform.stack.kill_part("kafka")
     at = time.time()
-    wait_until(partial(platform.stack.is_ready, "kafka"), LONGEST_WAIT, "Kafka to answer")
-    return Struck(at, time.time())
+    wait_until(partial(platform.stack.is_ready, "kafka"), TIMEOUT, "Kafka to answer")
+    return InjectedFault(at, time.time())
 
 
 @_fault("Kafka is restarted")
-def restart_kafka(platform: FaultyPlatform) -> Struck:
+def restart_kafka(platform: FaultyPlatform) -> InjectedFault:
     platform.live()
     with _down(platform, "kafka") as at:
         pass
-    return Struck(at, time.time())
+    return InjectedFault(at, time.time())
 
 
 @_fault("Kafka is down for a minute", long=True)
-def kafka_down_for_a_minute(platform: FaultyPlatform) -> Struck:
+def kafka_down_for_a_minute(platform: FaultyPlatform) -> InjectedFault:
     platform.live()
     with _down(platform, "kafka") as at:
-        _let_pass(at + OUTAGE_SECONDS)
-    return Struck(at, time.time())
+        _wait_until_time(at + OUTAGE_SECONDS)
+    return InjectedFault(at, time.time())
 
 
 @_fault("PostgreSQL is restarted in the middle of a transaction", quick=True)
-def restart_postgres(platform: FaultyPlatform) -> Struck:
+def restart_postgres(platform: FaultyPlatform) -> InjectedFault:
     with _stopped_at(platform, FaultPoint.IN_TRANSACTION), _down(platform, "postgres") as at:
         pass
-    return Struck(at, time.time())
+    return InjectedFault(at, time.time())
 
 
-@_fault("kill -9 of PostgreSQL in the middle of a transaction; its supervisor starts it again")
-def kill_postgres(platform: FaultyPlatform) -> Struck:
+@_fault("kill -9 of PostgreSQL in the middle of a transaction; its supervisor restarts it")
+def kill_postgres(platform: FaultyPlatform) -> InjectedFault:
     with _stopped_at(platform, FaultPoint.IN_TRANSACTION):
         platform.stack.kill_part("postgres")
         at = time.time()
-        wait_until(partial(platform.stack.is_ready, "postgres"), LONGEST_WAIT, "PostgreSQL to answer")
-    return Struck(at, time.time())
+        wait_until(partial(platform.stack.is_ready, "postgres"), TIMEOUT, "PostgreSQL to answer")
+    return InjectedFault(at, time.time())
 
 
 @_fault("PostgreSQL is down for a minute", long=True)
-def postgres_down_for_a_minute(platform: FaultyPlatform) -> Struck:
+def postgres_down_for_a_minute(platform: FaultyPlatform) -> InjectedFault:
     platform.live()
     with _down(platform, "postgres") as at:
-        _let_pass(at + OUTAGE_SECONDS)
-    return Struck(at, time.time())
+        _wait_until_time(at + OUTAGE_SECONDS)
+    return InjectedFault(at, time.time())
 
 
 @_fault("The database's disk is full")
-def disk_full(platform: FaultyPlatform) -> Struck:
-    """PostgreSQL's own error for it, at the place where it comes from a disk, in every session until there is room.
+def disk_full(platform: FaultyPlatform) -> InjectedFault:
+    """Raise PostgreSQL's own error for a full disk on each insert, in every session, until the trigger is dropped.
 
-    A disk that is really full would need a file system of its own, which only root may mount.
+    Really filling a disk would need a file system of its own, which only root may mount.
     """
     platform.live()
     with psycopg.connect(platform.stack.owner_dsn, autocommit=True) as owner:
@@ -321,20 +321,20 @@ def disk_full(platform: FaultyPlatform) -> Struck:
         try:
             wait_until(
                 lambda: any("No space left on device" in line for line in platform.stack.logs("postgres")),
-                LONGEST_WAIT,
+                TIMEOUT,
                 "a commit to fail",
             )
-            _let_pass(at + 5)
+            _wait_until_time(at + 5)
         finally:
             owner.execute("drop function no_space_left() cascade")
-    return Struck(at, time.time())
+    return InjectedFault(at, time.time())
 
 
 # Models
 
 
 @_fault("The champion's bundle is missing when runs start, and comes back", long=True)
-def bundle_missing(platform: FaultyPlatform) -> Struck:
+def bundle_missing(platform: FaultyPlatform) -> InjectedFault:
     bundle = platform.bundle(_champion(platform))
     away = bundle.with_suffix(".away")
     bundle.rename(away)
@@ -342,11 +342,11 @@ def bundle_missing(platform: FaultyPlatform) -> Struck:
         at = _let_a_run_fail(platform)
     finally:
         away.rename(bundle)
-    return Struck(at, time.time())
+    return InjectedFault(at, time.time())
 
 
 @_fault("A part of the champion's bundle is corrupt when runs start, and is restored", long=True)
-def bundle_corrupt(platform: FaultyPlatform) -> Struck:
+def bundle_corrupt(platform: FaultyPlatform) -> InjectedFault:
     model = platform.bundle(_champion(platform)) / "model.ubj"
     whole = model.with_suffix(".whole")
     shutil.copyfile(model, whole)
@@ -355,11 +355,11 @@ def bundle_corrupt(platform: FaultyPlatform) -> Struck:
         at = _let_a_run_fail(platform)
     finally:
         whole.rename(model)
-    return Struck(at, time.time())
+    return InjectedFault(at, time.time())
 
 
-@_fault("Another champion is promoted in mid-stream")
-def champion_swapped(platform: FaultyPlatform) -> Struck:
+@_fault("Another champion is promoted while the stream runs")
+def champion_swapped(platform: FaultyPlatform) -> InjectedFault:
     platform.live()
     other = 3 - _champion(platform)
     model_versions.promote(platform.connection, other)
@@ -374,7 +374,7 @@ def champion_swapped(platform: FaultyPlatform) -> Struck:
             other,
             at,
         ),
-        LONGEST_WAIT,
+        TIMEOUT,
         "the new champion to score",
     )
     return _at_once(at)
@@ -384,14 +384,14 @@ def champion_swapped(platform: FaultyPlatform) -> Struck:
 
 
 @_fault("The events topic gets another partition")
-def partition_added(platform: FaultyPlatform) -> Struck:
+def partition_added(platform: FaultyPlatform) -> InjectedFault:
     platform.live()
     topic = topics.describe(platform.admin, platform.config.events_topic)
     added = len(topic.partitions)
     for created in platform.admin.create_partitions([NewPartitions(topic.name, added + 1)]).values():
         created.result()
     at = time.time()
-    platform.traffic.stop()  # a producer learns of the partition when it starts, or minutes later
+    platform.traffic.stop()  # a running producer learns of the partition only minutes later
     platform.traffic.start()
     wait_until(
         lambda: platform.value(
@@ -403,18 +403,18 @@ def partition_added(platform: FaultyPlatform) -> Struck:
             added,
             topic.topic_id,
         ),
-        LONGEST_WAIT,
+        TIMEOUT,
         "the new partition to be read",
     )
     return _at_once(at)
 
 
-@_fault("The events topic is deleted and made anew")
-def topic_made_anew(platform: FaultyPlatform) -> Struck:
+@_fault("The events topic is deleted and created again")
+def topic_created_again(platform: FaultyPlatform) -> InjectedFault:
     platform.live()
     platform.traffic.stop()
-    # What nobody has read goes with the topic.
-    wait_until(lambda: platform.waiting() == 0, LONGEST_WAIT, "everything to be read")
+    # Unread events are deleted with the topic.
+    wait_until(lambda: platform.lag() == 0, TIMEOUT, "everything to be read")
     name = platform.config.events_topic
     old = topics.describe(platform.admin, name).topic_id
     for deleted in platform.admin.delete_topics([name]).values():
@@ -427,33 +427,33 @@ def topic_made_anew(platform: FaultyPlatform) -> Struck:
         except TopicMissingError:
             return False
 
-    wait_until(is_new, LONGEST_WAIT, "the topic to be made anew")
+    wait_until(is_new, TIMEOUT, "the topic to be created again")
     at = time.time()
     platform.traffic.start()
     return _at_once(at)
 
 
-# How things are broken and mended
+# Breaking and repairing
 
 
-def _part_killed(platform: FaultyPlatform, name: str) -> Struck:
-    """kill -9 of a part that runs are asked for and launched by; in the end it has to do so again."""
+def _part_killed(platform: FaultyPlatform, name: str) -> InjectedFault:
+    """Kill a part that requests or launches runs (kill -9). In the end it must do so again."""
     platform.stack.kill_part(name)
     at = time.time()
 
-    def works() -> None:
-        wait_until(platform.ready, LONGEST_WAIT, f"{name} to answer")
+    def launches_again() -> None:
+        wait_until(platform.ready, TIMEOUT, f"{name} to answer")
         platform.get_a_new_run()
 
-    return Struck(at, at, works)
+    return InjectedFault(at, at, launches_again)
 
 
 @contextmanager
 def _stopped_at(platform: FaultyPlatform, point: FaultPoint) -> Iterator[int]:
-    """The live run, frozen at this point while the context lasts: its process id."""
+    """Freeze the live run at this point while the context lasts, and yield its process id."""
     platform.live()
-    platform.orders.give(point, Order.STOP)
-    pid = platform.orders.wait_for_hit(point).pid
+    platform.injector.arm(point, Action.STOP)
+    pid = platform.injector.wait_for_hit(point).pid
     try:
         yield pid
     finally:
@@ -461,14 +461,14 @@ def _stopped_at(platform: FaultyPlatform, point: FaultPoint) -> Iterator[int]:
 
 
 def _continue(pid: int) -> None:
-    """Let a frozen process go on, if it still exists."""
+    """Let a frozen process continue, if it still exists."""
     if not ended(pid):
         os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
 def _down(platform: FaultyPlatform, name: str) -> Iterator[float]:
-    """A part that is stopped in good order while the context lasts: since when."""
+    """Stop a part cleanly while the context lasts, and yield when it was stopped."""
     platform.stack.stop_part(name)
     try:
         yield time.time()
@@ -476,8 +476,8 @@ def _down(platform: FaultyPlatform, name: str) -> Iterator[float]:
         platform.stack.start_part(name)
 
 
-def _let_pass(moment: float) -> None:
-    """Let the time pass until then: an outage has a length, and nothing tells its end."""
+def _wait_until_time(moment: float) -> None:
+    """Wait until this time. An outage has a fixed length, so there is no condition to wait for."""
     wait_until(lambda: time.time() >= moment, OUTAGE_SECONDS + 10, "an outage to be over")
 
 
@@ -488,7 +488,7 @@ def _champion(platform: FaultyPlatform) -> int:
 
 
 def _let_a_run_fail(platform: FaultyPlatform) -> float:
-    """Kill the runs that have the model in memory and wait until one that must load it fails; when they were killed."""
+    """Kill the runs that have loaded the model, wait until a run that must load it fails, and return when they died."""
     platform.live()
     before = {run["runId"] for run in platform.runs("prediction_stream_job")}
     at = [kill(session.pid) for session in platform.sessions()][-1]
@@ -497,5 +497,5 @@ def _let_a_run_fail(platform: FaultyPlatform) -> float:
         runs = platform.runs("prediction_stream_job")
         return any(run["status"] == "FAILURE" for run in runs if run["runId"] not in before)
 
-    wait_until(one_has_failed, LONGEST_WAIT, "a run without its model to fail")
+    wait_until(one_has_failed, TIMEOUT, "a run without its model to fail")
     return at

@@ -1,4 +1,4 @@
-"""One platform for all faults, and a table of the recoveries at the end."""
+"""Fixtures: one platform for all faults. Prints a table of recovery times at the end."""
 
 import shutil
 import tempfile
@@ -10,14 +10,14 @@ import pytest
 from churn_platform_tests.faults.platform import FaultyPlatform, Load, faulty_platform
 
 LOAD = Load(rate=200, seed=11)
-# Names of the properties that tests record.
+# Names of properties that tests record.
 RECOVERY = "recovery"
 MEMORY = "memory"
 
 
 @pytest.fixture(scope="session")
 def faulty(embedded_only: dict[str, str]) -> Iterator[FaultyPlatform]:
-    """A platform that is up, with a champion, and no traffic as yet."""
+    """A running platform with a champion and no traffic yet."""
     folder = Path(tempfile.mkdtemp(prefix="churn-faults-"))
     folder.chmod(0o711)
     with faulty_platform(folder, embedded_only, LOAD) as platform:
@@ -26,7 +26,7 @@ def faulty(embedded_only: dict[str, str]) -> Iterator[FaultyPlatform]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List what the tests have measured."""
+    """Print what the tests have measured."""
     reports = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
     properties = [each for report in reports for each in report.user_properties]
     recoveries = [value for name, value in properties if name == RECOVERY]

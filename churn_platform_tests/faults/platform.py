@@ -1,4 +1,4 @@
-"""A platform to break: the whole stack under its daemon, traffic on it, and what stands on both ends."""
+"""The platform that faults are injected into: the whole stack with its daemon, and traffic."""
 
 import json
 import os
@@ -29,16 +29,16 @@ from churn_platform.settings import load_settings
 from churn_platform.simulation.producer import Mix, rows_of
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.end_to_end.running import Running
-from churn_platform_tests.faults.orders import Orders
+from churn_platform_tests.faults.injection import FaultInjector
 from churn_platform_tests.faults.traffic import Traffic
 from churn_platform_tests.scoring.bundles import FEW_TREES, small_bundle
 from churn_platform_tests.waiting import wait_until
 
 MIX: Final = Mix(bad=0.02, duplicates=0.02, late=0.02)
-# Two champions that score differently, so that a change between them shows.
+# Two champions with different scores, so that a change between them is visible.
 CHAMPIONS: Final = {1: FEW_TREES, 2: replace(FEW_TREES, trees=12)}
 
-# The sessions of streaming runs, and which of them holds the stream's lock (true) or waits for it (false).
+# The sessions of streaming runs, and whether each holds the stream's lock (true) or waits for it (false).
 _SESSIONS: Final = """
     select substr(a.application_name, length(%s) + 1), a.client_port, (
         select l.granted from pg_locks l
@@ -52,28 +52,28 @@ _FIRST_ROW: Final = """
     select extract(epoch from min(pg_xact_commit_timestamp(xmin)))::double precision
     from churn_predictions where event_timestamp > to_timestamp(%s) and event_timestamp < to_timestamp(%s)
 """
-LONGEST_WAIT: Final = 300.0  # seconds; a machine that is busy otherwise is no fault of the platform
-LEAST_BATCH_EVENTS: Final = 30_000
-BATCH_SECONDS: Final = 30  # how long a batch lasts at the rate of the traffic, if that is more events
-FIRST_ROW_WITHIN: Final = 10.0  # seconds; among the events of so long after the moment is the first
+TIMEOUT: Final = 300.0  # seconds; long, because the machine may be busy with something else
+MIN_BATCH_EVENTS: Final = 30_000
+BATCH_SECONDS: Final = 30  # minimum duration of a batch at the rate of the traffic
+FIRST_ROW_WITHIN: Final = 10.0  # seconds after the fault in which the first visible event was sent
 
 
 @dataclass(frozen=True)
 class Load:
-    """Traffic on a platform: events a second, and the seed that they are made by chance from."""
+    """Traffic on a platform: events per second, and the seed of their random values."""
 
     rate: float
     seed: int
 
     @property
     def batch_events(self) -> int:
-        """A batch closes at so many: late enough for a standby to be there. Tests fill one that has to end sooner."""
-        return int(max(LEAST_BATCH_EVENTS, self.rate * BATCH_SECONDS))
+        """Events after which a batch closes: enough time for a standby to be ready. Tests may fill it sooner."""
+        return int(max(MIN_BATCH_EVENTS, self.rate * BATCH_SECONDS))
 
 
 @dataclass(frozen=True)
 class Session:
-    """A streaming run that PostgreSQL has a session of. `live`: it holds the stream's lock; `warm`: it waits for it."""
+    """A streaming run with a session in PostgreSQL. A live run holds the stream's lock; a warm one waits for it."""
 
     run_id: str
     pid: int
@@ -82,22 +82,22 @@ class Session:
 
 
 class FaultyPlatform(Running):
-    """A running platform whose parts may be away, with traffic of its own and orders for its runs."""
+    """A running platform with traffic and fault injection, whose parts may be down."""
 
-    def __init__(self, stack: Stack, *, folder: Path, orders: Orders, load: Load) -> None:
-        """Name what belongs to it.
+    def __init__(self, stack: Stack, *, folder: Path, injector: FaultInjector, load: Load) -> None:
+        """Create the platform.
 
         Args:
-            stack: is up.
-            folder: for its model bundles.
-            orders: the stack's processes look for them.
-            load: its traffic.
+            stack: a running stack.
+            folder: folder for model bundles.
+            injector: injects faults into the stack's processes.
+            load: the traffic.
         """
         super().__init__(stack)
         self.folder = folder
-        self.orders = orders
+        self.injector = injector
         self.load = load
-        # Of the runs seen so far, by run id and port: finding the process that speaks from a port takes a while.
+        # Process ids by run id and port, because finding the process that uses a port takes a while.
         self._pids: dict[tuple[str, int], int] = {}
 
     def __enter__(self) -> Self:
@@ -110,20 +110,20 @@ class FaultyPlatform(Running):
         self.admin = clients.admin(self.config.kafka.client)
         customers = rows_of(generate_customers(1_500, seed=self.load.seed))
         self.traffic = Traffic(self.config, customers, rate=self.load.rate, mix=MIX, seed=self.load.seed)
-        self._make_champions()
+        self._create_champions()
         return self
 
     def __exit__(self, *details: object) -> None:
-        self.orders.withdraw()
+        self.injector.disarm()
         super().__exit__(*details)
 
     # Models
 
     def bundle(self, version: int) -> Path:
-        """Folder of a version's bundle."""
+        """Return the folder of a version's bundle."""
         return self.folder / f"bundle-{version}"
 
-    def _make_champions(self) -> None:
+    def _create_champions(self) -> None:
         for version, hyperparameters in CHAMPIONS.items():
             save_bundle(small_bundle(hyperparameters), str(self.bundle(version)))
             model_versions.register(
@@ -135,13 +135,13 @@ class FaultyPlatform(Running):
             )
         model_versions.promote(self.connection, 1)
 
-    # PostgreSQL, which may be away
+    # PostgreSQL, which may be down
 
     def rows(self, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
-        """Rows of a query, on a new connection when the last one was lost.
+        """Return the rows of a query. Opens a new connection if the last one was lost.
 
         Raises:
-            psycopg.OperationalError: PostgreSQL is away.
+            psycopg.OperationalError: PostgreSQL is down.
         """
         if not self.connection.closed:
             try:
@@ -153,41 +153,41 @@ class FaultyPlatform(Running):
         return super().rows(query, *parameters)
 
     def holds(self, query: LiteralString, *parameters: object) -> bool:
-        """Whether a query gives true. While PostgreSQL is away it does not."""
+        """Return whether a query returns true. While PostgreSQL is down, it does not."""
         try:
             return bool(self.value(query, *parameters))
         except psycopg.OperationalError:
             return False
 
-    # Its runs
+    # Runs
 
     def sessions(self) -> list[Session]:
-        """The streaming runs that PostgreSQL has a session of; none while it is away."""
+        """Return the streaming runs with a session in PostgreSQL; none while it is down."""
         try:
             found = self.rows(_SESSIONS, ledger.SESSION_PREFIX, ledger.STREAM_LOCK, ledger.SESSION_PREFIX)
         except psycopg.OperationalError:
             return []
         if any((run_id, port) not in self._pids for run_id, port, _ in found):
-            speaking = self._speaking()
-            self._pids |= {(run_id, port): speaking[port] for run_id, port, _ in found if port in speaking}
+            pids = self._pids_by_port()
+            self._pids |= {(run_id, port): pids[port] for run_id, port, _ in found if port in pids}
         return [
             Session(run_id, self._pids[run_id, port], live=granted is True, warm=granted is False)
             for run_id, port, granted in found
             if (run_id, port) in self._pids
         ]
 
-    def _speaking(self) -> dict[int, int]:
-        """Processes of the stack, by the ports that they speak from."""
+    def _pids_by_port(self) -> dict[int, int]:
+        """Return the process ids of the stack by the local ports of their connections."""
         found: dict[int, int] = {}
         for process in left_over(self.stack.local):
             try:
                 found |= {each.laddr.port: process.pid for each in process.net_connections("tcp") if each.raddr}
             except psutil.NoSuchProcess:
-                continue  # it ended while we looked
+                continue  # it has just ended
         return found
 
-    def live(self, *, timeout: float = LONGEST_WAIT) -> Session:
-        """The run that holds the lock; waits until there is one that has committed something."""
+    def live(self, *, timeout: float = TIMEOUT) -> Session:
+        """Wait for a run that holds the lock and has opened a batch, and return it."""
         found: list[Session] = []
 
         def streams() -> bool:
@@ -199,8 +199,8 @@ class FaultyPlatform(Running):
         wait_until(streams, timeout, "a run to stream")
         return found[0]
 
-    def standby(self, *, timeout: float = LONGEST_WAIT) -> Session:
-        """A warm run that waits for the lock; waits until there is one."""
+    def standby(self, *, timeout: float = TIMEOUT) -> Session:
+        """Wait for a standby that waits for the lock, and return it."""
         found: list[Session] = []
 
         def waits() -> bool:
@@ -212,16 +212,16 @@ class FaultyPlatform(Running):
         return found[0]
 
     def fill_batch(self) -> None:
-        """Send so much that the open batch ends and the next one begins."""
+        """Send enough events to end the open batch and start the next one."""
         self.traffic.send(self.load.batch_events)
 
     def get_a_new_run(self) -> None:
-        """End the open batch, and wait until another run has been asked for, launched and warmed up."""
+        """End the open batch, and wait until another run has been requested, launched and warmed up."""
         known = {session.run_id for session in self.sessions()}
         self.fill_batch()
         wait_until(
             lambda: any(session.run_id not in known for session in self.sessions()),
-            LONGEST_WAIT,
+            TIMEOUT,
             "a new run to be warm",
         )
 
@@ -232,21 +232,21 @@ class FaultyPlatform(Running):
         return all(self.stack.is_ready(name) for name in (*SERVICES, *DAGSTER))
 
     def kill_everything(self) -> None:
-        """kill -9 of every process, as a machine that loses its power; nothing starts anything again."""
+        """Kill every process (kill -9), as a power failure does. Nothing is restarted."""
         processes = left_over(self.stack.local)
         supervisors = [process for process in processes if is_supervisor(process)]
         below = [child for each in supervisors for child in each.children(recursive=True)]
         everything = [process.pid for process in (*supervisors, *below, *processes)]
         for pid in everything:
             kill(pid)
-        # A process is dead a moment before its ports are free, and a machine that starts finds them free.
+        # Ports become free shortly after a process has died. After a real restart of the machine, they are free.
         ports = json.loads((self.stack.local / "ports.json").read_text()).values()
-        wait_until(lambda: all(map(ended, everything)) and all(map(is_free, ports)), LONGEST_WAIT, "all to be dead")
+        wait_until(lambda: all(map(ended, everything)) and all(map(is_free, ports)), TIMEOUT, "all to be dead")
 
-    # What stands at its ends
+    # Results
 
     def first_row_after(self, moment: float) -> float | None:
-        """When the first row of an event sent after this moment became visible, both in seconds since 1970."""
+        """Return when the first row of an event sent after this time became visible, both in seconds since 1970."""
         self.traffic.check()
         try:
             seconds: float | None = self.value(_FIRST_ROW, moment, moment + FIRST_ROW_WITHIN)
@@ -254,19 +254,19 @@ class FaultyPlatform(Running):
             return None
         return seconds
 
-    def wait_for_row_after(self, moment: float, *, timeout: float = LONGEST_WAIT) -> float:
-        """Wait for that row."""
+    def wait_for_row_after(self, moment: float, *, timeout: float = TIMEOUT) -> float:
+        """Wait for that row, and return when it became visible."""
         wait_until(lambda: self.first_row_after(moment) is not None, timeout, "the row of a new event")
         seconds = self.first_row_after(moment)
         assert seconds is not None
         return seconds
 
-    def waiting(self) -> int:
-        """Offsets that wait to be read."""
+    def lag(self) -> int:
+        """Return the lag of the stream in offsets."""
         return backlog.load_backlog(self.connection, self.admin, self.config).waiting
 
     def all_published(self) -> bool:
-        """Whether the published_offsets stand where the ledger does."""
+        """Return whether the published offsets have reached the ledger's positions."""
         topic = topics.describe(self.admin, self.config.events_topic)
         consumer = make_consumer(self.config.kafka)
         try:
@@ -277,24 +277,24 @@ class FaultyPlatform(Running):
         return all(published.get(partition, 0) >= position for partition, position in positions.items() if position)
 
     def settle(self) -> None:
-        """End the traffic and wait until everything sent is read and published."""
+        """Stop the traffic and wait until everything that was sent is read and published."""
         self.traffic.stop()
         sent = self.traffic.sent.messages
         wait_until(
             lambda: self.holds("select coalesce(sum(events), 0) >= %s from stream_batches", sent),
-            LONGEST_WAIT,
+            TIMEOUT,
             f"all {sent} events to be read",
         )
-        wait_until(self.all_published, LONGEST_WAIT, "everything to be published")
+        wait_until(self.all_published, TIMEOUT, "everything to be published")
 
-    def come_to_rest(self) -> None:
-        """Settle, and wait until every batch is closed and reported, and every hour and day up to date."""
+    def become_idle(self) -> None:
+        """Settle, and wait until every batch is closed and reported and all metrics are up to date."""
         self.settle()
-        wait_until(self.at_rest, LONGEST_WAIT, "every batch to be closed and reported, every hour and day computed")
+        wait_until(self.is_idle, TIMEOUT, "every batch to be closed and reported, every hour and day computed")
 
 
 def kill(pid: int) -> float:
-    """kill -9; when, in seconds since 1970. A process that has just ended by itself is fine, too."""
+    """Kill a process (kill -9) unless it has just ended, and return when, in seconds since 1970."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -303,7 +303,7 @@ def kill(pid: int) -> float:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is no more, or nothing but its exit code."""
+    """Return whether a process has ended. It may remain as a zombie."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -312,26 +312,26 @@ def ended(pid: int) -> bool:
 
 @contextmanager
 def faulty_platform(folder: Path, given: dict[str, str], load: Load) -> Iterator[FaultyPlatform]:
-    """A platform of its own in this folder, up while the context lasts.
+    """Run a separate platform in this folder while the context lasts.
 
     Args:
-        folder: another user may pass through it: PostgreSQL runs as one under root.
-        given: the environment to build on.
-        load: its traffic.
+        folder: traversable for other users, because under root PostgreSQL runs as another user.
+        given: the environment to extend.
+        load: the traffic.
     """
     settings = {
         "BATCH_EVENTS": str(load.batch_events),
-        "LINGER_MS": "100",  # a tenth of the commits, which are most of the work at this rate
+        "LINGER_MS": "100",  # a tenth of the usual commits, which are most of the work at this rate
         "METRICS_SECONDS": "0",
         "STANDBY": "true",
     }
-    orders = Orders(folder / "orders")
+    injector = FaultInjector(folder / "faults")
     stack = Stack(
         folder / "local",
         usual_ports=ANY_FREE_PORTS,
-        given=orders.environment({**given, **settings}),
+        given=injector.environment({**given, **settings}),
         env_file=Path(os.devnull),
     )
-    with stack, FaultyPlatform(stack, folder=folder, orders=orders, load=load) as platform:
+    with stack, FaultyPlatform(stack, folder=folder, injector=injector, load=load) as platform:
         yield platform
         platform.traffic.stop()

@@ -1,23 +1,23 @@
-"""How long the platform takes to be well again after a fault."""
+"""Recovery times of the platform after a fault."""
 
 import time
 from dataclasses import dataclass
 
 from churn_platform_tests.faults.catalogue import Fault
-from churn_platform_tests.faults.platform import LONGEST_WAIT, FaultyPlatform
+from churn_platform_tests.faults.platform import TIMEOUT, FaultyPlatform
 from churn_platform_tests.waiting import wait_until
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """A fault that the platform has got over; in seconds.
+    """A fault that the platform has recovered from. Times are in seconds.
 
     Attributes:
-        fault: its name.
-        title: in words.
-        outage: how long its cause lasted; nothing can recover before.
-        first_row: from the end of the cause to the first visible row of an event sent after the fault had struck.
-        caught_up: from the end of the cause until less waited than a second brings.
+        fault: name of the fault.
+        title: description of the fault.
+        outage: how long its cause lasted.
+        first_row: recovery time, from the end of the cause to the first visible row of a later event.
+        caught_up: from the end of the cause until the lag was less than the traffic of one second.
     """
 
     fault: str
@@ -27,20 +27,20 @@ class Recovery:
     caught_up: float
 
 
-def strike(platform: FaultyPlatform, fault: Fault) -> Recovery:
-    """Break one thing under traffic and wait until rows come again and every part answers."""
+def inject_and_recover(platform: FaultyPlatform, fault: Fault) -> Recovery:
+    """Inject a fault under traffic, and wait until rows arrive again and all parts are ready."""
     platform.traffic.start()
     platform.live()
-    struck = fault.strike(platform)
-    row = platform.wait_for_row_after(struck.at)
-    wait_until(lambda: platform.waiting() < platform.load.rate, LONGEST_WAIT, "what gathered meanwhile to be read")
+    injected = fault.inject(platform)
+    row = platform.wait_for_row_after(injected.at)
+    wait_until(lambda: platform.lag() < platform.load.rate, TIMEOUT, "the backlog to be read")
     caught_up = time.time()
-    struck.aftermath()
-    wait_until(platform.ready, LONGEST_WAIT, "every part to answer again")
+    injected.aftermath()
+    wait_until(platform.ready, TIMEOUT, "all parts to be ready again")
     return Recovery(
         fault.name,
         fault.title,
-        outage=struck.mended - struck.at,
-        first_row=max(0.0, row - struck.mended),
-        caught_up=caught_up - struck.mended,
+        outage=injected.repaired - injected.at,
+        first_row=max(0.0, row - injected.repaired),
+        caught_up=caught_up - injected.repaired,
     )

@@ -1,4 +1,4 @@
-"""A soak: traffic for minutes, something random broken every some seconds, and the accounts at the end.
+"""A soak test: traffic for minutes, a random fault every few seconds, and an audit at the end.
 
 Example: python -m churn_platform_tests.faults.soak --minutes 10 --rate 2000 --every 20 --seed 1 --json soak.json
 """
@@ -22,30 +22,32 @@ from rich.text import Text
 
 from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
 from churn_platform.operations.invariant import Invariant
-from churn_platform_tests.faults.accounts import audit
+from churn_platform_tests.faults.audit import audit
 from churn_platform_tests.faults.catalogue import CATALOGUE, Fault
 from churn_platform_tests.faults.platform import FaultyPlatform, Load, faulty_platform
-from churn_platform_tests.faults.recovery import Recovery, strike
+from churn_platform_tests.faults.recovery import Recovery, inject_and_recover
 from churn_platform_tests.waiting import wait_until
 
-# A soak of at least so many minutes has the time for faults that last a minute themselves.
+# A soak test of at least this length has time for faults that last a minute.
 MINUTES_FOR_LONG_FAULTS: Final = 20
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def main(
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long things are broken.")] = 10,
-    rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 2000,
-    every: Annotated[float, typer.Option(min=0, help="Seconds from one fault to the next.")] = 20,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Duration of the fault injection.")] = 10,
+    rate: Annotated[float, typer.Option(min=1, help="Events per second.")] = 2000,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between the starts of two faults.")] = 20,
     seed: Annotated[int | None, typer.Option(help="Makes the choice of faults repeatable.")] = None,
     report: Annotated[Path | None, typer.Option("--json", help="File for the results.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Fault to choose from; may be given several times.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Fault to choose from; can be repeated.")] = None,
 ) -> None:
-    """Break something random under load, again and again, then count; exit code 1 if anything does not hold."""
+    """Inject random faults under load, then audit. Exit code 1 if an invariant does not hold."""
     unknown = set(only or ()) - CATALOGUE.keys()
     if unknown:
-        console.print(f"No such fault: {', '.join(sorted(unknown))}. There are: {', '.join(CATALOGUE)}.", style="red")
+        console.print(
+            f"No such fault: {', '.join(sorted(unknown))}. Expected one of: {', '.join(CATALOGUE)}.", style="red"
+        )
         raise typer.Exit(2)
     seed = random.SystemRandom().randrange(2**31) if seed is None else seed
     faults = [
@@ -53,9 +55,9 @@ def main(
         for fault in CATALOGUE.values()
         if (fault.name in only if only else not fault.long or minutes >= MINUTES_FOR_LONG_FAULTS)
     ]
-    console.print(f"{minutes:g} minutes, {rate:g} events a second, a fault every {every:g} s, seed {seed}.")
+    console.print(f"{minutes:g} minutes, {rate:g} events per second, a fault every {every:g} s, seed {seed}.")
     folder = Path(tempfile.mkdtemp(prefix="churn-soak-"))
-    folder.chmod(0o711)  # only PostgreSQL, which runs as another user under root, has to pass through
+    folder.chmod(0o711)  # under root, PostgreSQL runs as another user, who must traverse it
     given = {name: value for name, value in os.environ.items() if name not in {*SERVERS.values(), OWNER_VARIABLE}}
     recoveries: list[Recovery] = []
     with faulty_platform(folder, given, Load(rate=rate, seed=seed)) as platform:
@@ -63,9 +65,9 @@ def main(
             for recovery in _soak(platform, faults, random.Random(seed), seconds=minutes * 60, every=every):  # noqa: S311  a choice of faults, no secret
                 recoveries.append(recovery)
                 console.print(_line(recovery))
-            platform.come_to_rest()
+            platform.become_idle()
             invariants = audit(platform)
-        except AssertionError as error:  # what did not come back in time
+        except AssertionError as error:  # something did not recover in time
             invariants = [Invariant("recovery", holds=False, says=str(error))]
         sent = platform.traffic.sent
     _show(recoveries, invariants)
@@ -81,11 +83,11 @@ def main(
             "seed": seed,
             "sent": sent.messages,
             "recoveries": [asdict(recovery) for recovery in recoveries],
-            "invariants": [asdict(invariant) for invariant in invariants],
+            "invariants": [asdict(each) for each in invariants],
         }
         report.write_text(json.dumps(results, indent=2))
-    if not all(invariant.holds for invariant in invariants):
-        console.print(f"The platform's logs are kept: {folder / 'local' / 'logs'}", style="red")
+    if not all(each.holds for each in invariants):
+        console.print(f"The platform's logs are in {folder / 'local' / 'logs'}", style="red")
         raise typer.Exit(1)
     shutil.rmtree(folder)
 
@@ -93,15 +95,15 @@ def main(
 def _soak(
     platform: FaultyPlatform, faults: list[Fault], chance: random.Random, *, seconds: float, every: float
 ) -> Iterator[Recovery]:
-    """Break one thing after the other, each once before one comes twice, until the time is over."""
+    """Inject one fault after the other until the time is up. Each is injected once before any is repeated."""
     platform.traffic.start()
     platform.live()
     end, pending = time.monotonic() + seconds, list[Fault]()
     while time.monotonic() < end:
-        began = time.monotonic()
+        start = time.monotonic()
         pending = pending or chance.sample(faults, len(faults))
-        yield strike(platform, pending.pop())
-        wait_until(lambda began=began: time.monotonic() >= min(began + every, end), every + 1, "the next fault's turn")  # type: ignore[misc]  # mypy types a lambda's default as no argument
+        yield inject_and_recover(platform, pending.pop())
+        wait_until(lambda start=start: time.monotonic() >= min(start + every, end), every + 1, "the next fault's turn")  # type: ignore[misc]  # mypy types a lambda's default as no argument
 
 
 def _line(recovery: Recovery) -> str:

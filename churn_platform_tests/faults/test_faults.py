@@ -1,17 +1,17 @@
-"""Whatever fails, nothing is lost and nothing is counted twice."""
+"""After each fault, nothing is lost and nothing is counted twice."""
 
 from collections.abc import Callable
 from dataclasses import asdict
 
 import pytest
 
-from churn_platform_tests.faults.accounts import audit, broken
+from churn_platform_tests.faults.audit import audit, violations
 from churn_platform_tests.faults.catalogue import CATALOGUE, Fault
 from churn_platform_tests.faults.conftest import RECOVERY
 from churn_platform_tests.faults.platform import FaultyPlatform
-from churn_platform_tests.faults.recovery import strike
+from churn_platform_tests.faults.recovery import inject_and_recover
 
-pytestmark = pytest.mark.timeout(900)  # most of it for a machine that is busy otherwise
+pytestmark = pytest.mark.timeout(900)  # long, because the machine may be busy with something else
 
 
 @pytest.mark.parametrize(
@@ -24,16 +24,16 @@ pytestmark = pytest.mark.timeout(900)  # most of it for a machine that is busy o
 def test_nothing_is_lost_or_counted_twice(
     faulty: FaultyPlatform, fault: Fault, record_property: Callable[[str, object], None]
 ) -> None:
-    recovery = strike(faulty, fault)
+    recovery = inject_and_recover(faulty, fault)
     record_property(RECOVERY, asdict(recovery))
     faulty.settle()
 
-    assert broken(audit(faulty)) == ""
+    assert violations(audit(faulty)) == ""
 
 
-def test_at_rest_every_batch_is_closed_and_shown_and_every_figure_is_right(faulty: FaultyPlatform) -> None:
-    faulty.come_to_rest()
+def test_an_idle_platform_has_closed_and_reported_every_batch_and_all_figures_are_right(faulty: FaultyPlatform) -> None:
+    faulty.become_idle()
 
     opened = {batch for (batch,) in faulty.rows("select batch from stream_batches where opened is not null")}
     assert opened <= faulty.materialized_batches()
-    assert broken(audit(faulty)) == ""
+    assert violations(audit(faulty)) == ""

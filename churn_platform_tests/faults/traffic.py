@@ -1,4 +1,4 @@
-"""Steady traffic in the background: events at a rate, some of them bad, sent twice or late, and how many of each."""
+"""Steady background traffic: events at a rate, some invalid, duplicated or late, with a count of each."""
 
 import itertools
 import threading
@@ -13,7 +13,7 @@ from churn_platform_tests.waiting import wait_until
 
 @dataclass
 class Sent:
-    """Messages that Kafka has acknowledged. Each is to be found again as a prediction, dead letter or duplicate."""
+    """Messages that Kafka has acknowledged. Each must become a prediction, a dead letter or a duplicate."""
 
     messages: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -40,17 +40,17 @@ class Sent:
 
 
 class Traffic:
-    """A producer thread that starts and stops; `sent` grows when it stops."""
+    """A producer thread that can be started and stopped. `sent` is updated when it stops."""
 
     def __init__(self, config: StreamConfig, rows: Sequence[Row], *, rate: float, mix: Mix, seed: int) -> None:
-        """Name what is sent.
+        """Create the traffic without starting it.
 
         Args:
             config: the stream to send to.
-            rows: customers that events are made of.
-            rate: events a second.
-            mix: shares of what is not as it should be.
-            seed: of the choice among them.
+            rows: customers to create events of.
+            rate: events per second.
+            mix: shares of invalid, duplicated and late events.
+            seed: seed of the random choice.
         """
         self.sent = Sent()
         self._config = config
@@ -58,47 +58,47 @@ class Traffic:
         self._rate = rate
         self._mix = mix
         self._seeds = itertools.count(seed)
-        self._ending = threading.Event()
-        self._flowing = threading.Event()
+        self._stopping = threading.Event()
+        self._started = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
     @property
-    def flows(self) -> bool:
-        """Whether it was started and not stopped."""
+    def is_running(self) -> bool:
+        """Whether it has been started and not stopped."""
         return self._thread is not None
 
     def start(self) -> None:
-        """Let it flow, and wait until it does; nothing happens if it flows already.
+        """Start the traffic unless it is running, and wait until events are being sent.
 
         Raises:
             SendError: Kafka takes no events.
         """
         if self._thread is None:
-            self._ending.clear()
-            self._flowing.clear()
+            self._stopping.clear()
+            self._started.clear()
             self._error = None
             self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
             self._thread.start()
-        # Whatever breaks next breaks a producer that sends, not one that looks for its topic.
-        wait_until(lambda: self._flowing.is_set() or self._error is not None, what="the traffic to flow")
+        # The next fault must meet a producer that is sending, not one that is still looking up its topic.
+        wait_until(lambda: self._started.is_set() or self._error is not None, what="the traffic to start")
         self.check()
 
     def stop(self) -> None:
-        """End it and wait until Kafka has acknowledged everything.
+        """Stop the traffic and wait until Kafka has acknowledged all events.
 
         Raises:
             SendError: Kafka did not.
         """
         if self._thread is None:
             return
-        self._ending.set()
+        self._stopping.set()
         self._thread.join()
         self._thread = None
         self.check()
 
     def check(self) -> None:
-        """Make sure that it has not ended by itself.
+        """Make sure that the producer has not failed.
 
         Raises:
             SendError: Kafka did not acknowledge an event.
@@ -107,7 +107,7 @@ class Traffic:
             raise self._error
 
     def send(self, count: int, *, rate: float | None = None) -> None:
-        """Send so many events more, here and now, as fast as Kafka takes them unless a rate is given."""
+        """Send additional events in this thread, as fast as Kafka accepts them unless a rate is given."""
         self.sent.add(self._produce(count=count, rate=rate))
 
     def _run(self) -> None:
@@ -125,6 +125,6 @@ class Traffic:
             duration=None,
             mix=self._mix,
             seed=next(self._seeds),
-            until=self._ending.is_set if count is None else None,
-            progress=lambda _: self._flowing.set(),
+            until=self._stopping.is_set if count is None else None,
+            progress=lambda _: self._started.set(),
         )

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, whatever the folder is called."""
+"""Local files are written atomically, whatever the folder is called."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from churn_platform.files.artifacts import exists, join, read_bytes, write_bytes
 from churn_platform.files.exceptions import ArtifactNotFoundError
 
 
-def test_bytes_come_back_from_a_folder_with_any_name(tmp_path: Path) -> None:
+def test_bytes_are_read_back_from_a_folder_with_any_name(tmp_path: Path) -> None:
     uri = join(str(tmp_path), "a folder", "100% #1?", "model.ubj")
 
     write_bytes(uri, b"\x00\xff")
@@ -27,7 +27,7 @@ def test_writing_again_replaces_the_file(tmp_path: Path) -> None:
     assert read_bytes(uri) == b"second"
 
 
-def test_a_write_that_fails_leaves_the_former_file_and_nothing_else(
+def test_a_failed_write_leaves_the_previous_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = join(str(tmp_path), "file")
@@ -36,7 +36,7 @@ def test_a_write_that_fails_leaves_the_former_file_and_nothing_else(
     def full_disk(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)  # a full disk cannot be had otherwise without root
     with pytest.raises(OSError, match="No space left"):
         write_bytes(uri, b"second")
 
@@ -52,7 +52,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_bytes(uri)
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
 
     assert not exists(str(tmp_path / "folder"))

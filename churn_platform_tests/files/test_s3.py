@@ -1,4 +1,4 @@
-"""Files in S3 behave as on disk, and what goes wrong there says what to do."""
+"""Files in S3 behave as on disk, and their errors name the remedy."""
 
 import traceback
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from churn_platform.files.exceptions import (
     ArtifactStoreError,
     ArtifactStoreUnreachableError,
 )
-from churn_platform.files.s3 import meaning, store
+from churn_platform.files.s3 import error_for_code, store
 from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.settings import SettingsError, load_settings
 from churn_platform_tests.conftest import forget_settings
@@ -20,7 +20,7 @@ from churn_platform_tests.files.s3_server import BUCKET, OTHERS_BUCKET, Server, 
 from churn_platform_tests.scoring.bundles import small_bundle
 
 
-def test_bytes_come_back_from_an_object_with_any_name(s3_root: str) -> None:
+def test_bytes_are_read_back_from_an_object_with_any_name(s3_root: str) -> None:
     uri = join(s3_root, "a folder", "100% #1?", "model.ubj")
 
     write_bytes(uri, b"\x00\xff")
@@ -47,7 +47,7 @@ def test_a_bundle_is_saved_and_loaded(s3_root: str) -> None:
 
 @contextmanager
 def changed(monkeypatch: pytest.MonkeyPatch, **variables: str | None) -> Iterator[None]:
-    """The settings with these changes, None taking one away."""
+    """Change environment variables for a while. None removes one."""
     with monkeypatch.context() as environment:
         for name, value in variables.items():
             if value is None:
@@ -62,7 +62,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, **variables: str | None) -> Iterato
 @pytest.mark.parametrize(
     ("change", "remedy", "problem"),
     [
-        ({"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN"}, "Give AWS credentials that this server knows", "refused"),
+        ({"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN"}, "Give AWS credentials that this server knows", "rejected"),
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "Give AWS credentials that this server knows", "SignatureDoesNotMatch"),
         (
             {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
@@ -78,7 +78,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, **variables: str | None) -> Iterato
     ],
 )
 @pytest.mark.usefixtures("s3_root")
-def test_what_is_wrong_is_said_with_the_remedy_first(
+def test_errors_start_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, change: dict[str, str | None], remedy: str, problem: str
 ) -> None:
     with changed(monkeypatch, **change), pytest.raises(ArtifactStoreError, match=f"^{remedy}.*{problem}") as raised:
@@ -97,11 +97,11 @@ def test_what_is_wrong_is_said_with_the_remedy_first(
         ("SlowDown", 503, "Try again later"),
     ],
 )
-def test_what_the_test_servers_never_say_has_a_remedy_too(code: str, status: int, remedy: str) -> None:
-    assert meaning(code, status, "s3://bucket/key").remedy.startswith(remedy)
+def test_codes_that_the_test_servers_never_return_have_a_remedy(code: str, status: int, remedy: str) -> None:
+    assert error_for_code(code, status, "s3://bucket/key").remedy.startswith(remedy)
 
 
-def test_a_bucket_of_somebody_else_says_what_to_allow(s3_root: str, pytestconfig: pytest.Config) -> None:
+def test_a_denied_bucket_names_the_permissions_to_allow(s3_root: str, pytestconfig: pytest.Config) -> None:
     if pytestconfig.getoption("--s3-server") != "moto":
         pytest.skip("versitygw's root user may do everything")
     with pytest.raises(ArtifactStoreError, match=f"^Allow these credentials s3:ListBucket.*{OTHERS_BUCKET}"):
@@ -113,12 +113,12 @@ def test_no_error_shows_a_secret(monkeypatch: pytest.MonkeyPatch, s3: Server, s3
     with changed(monkeypatch, AWS_SECRET_ACCESS_KEY=wrong), pytest.raises(ArtifactStoreError) as raised:
         read_bytes(join(s3_root, "file"))
 
-    told = "".join(traceback.format_exception(raised.value))
-    assert "SignatureDoesNotMatch" in told
-    assert not [secret for secret in (s3.key, s3.secret, wrong) if secret in told]
+    shown = "".join(traceback.format_exception(raised.value))
+    assert "SignatureDoesNotMatch" in shown
+    assert not [secret for secret in (s3.key, s3.secret, wrong) if secret in shown]
 
 
-def test_a_server_that_comes_back_is_used_again(s3: Server, s3_root: str) -> None:
+def test_requests_succeed_again_after_the_server_has_returned(s3: Server, s3_root: str) -> None:
     write_bytes(join(s3_root, "file"), b"kept")
     s3.stop()
     try:
@@ -132,11 +132,11 @@ def test_a_server_that_comes_back_is_used_again(s3: Server, s3_root: str) -> Non
     assert read_bytes(join(s3_root, "file")) == b"kept"
 
 
-def test_objects_are_encrypted_with_the_key_that_is_set(
+def test_objects_are_encrypted_with_the_configured_key(
     monkeypatch: pytest.MonkeyPatch, s3: Server, s3_root: str, pytestconfig: pytest.Config
 ) -> None:
     if pytestconfig.getoption("--s3-server") != "moto":
-        pytest.skip("versitygw knows no KMS")
+        pytest.skip("versitygw does not support KMS")
     with changed(monkeypatch, S3_KMS_KEY_ID="alias/churn"):
         write_bytes(join(s3_root, "file"), b"secret")
 
@@ -144,22 +144,19 @@ def test_objects_are_encrypted_with_the_key_that_is_set(
     assert (stored["ServerSideEncryption"], stored["SSEKMSKeyId"]) == ("aws:kms", "alias/churn")
 
 
-def test_what_lies_below_a_folder_is_deleted_and_nothing_beside_it(
-    monkeypatch: pytest.MonkeyPatch, s3: Server, s3_root: str
-) -> None:
-    monkeypatch.setattr("churn_platform.files.s3.DELETED_AT_ONCE", 3)
-    # As consoles make what they call a folder.
+def test_deleting_a_folder_deletes_its_objects_and_no_others(s3: Server, s3_root: str) -> None:
+    # Consoles create such an object for a "folder".
     client(s3).put_object(Bucket=BUCKET, Key=f"{s3_root.removeprefix(f's3://{BUCKET}/')}/models/")
     for number in range(7):
         write_bytes(join(s3_root, "models", str(number)), b"x")
     write_bytes(join(s3_root, "models-of-others"), b"x")
 
-    assert store().delete_below(join(s3_root, "models")) == 8
-    assert [found.uri for found in store().below(s3_root)] == [join(s3_root, "models-of-others")]
+    assert store().delete_below(join(s3_root, "models"), per_request=3) == 8
+    assert [found.uri for found in store().list_objects(s3_root)] == [join(s3_root, "models-of-others")]
     assert store().delete_below(join(s3_root, "models")) == 0
 
 
-def test_a_root_is_claimed_by_who_writes_there_first(s3_root: str) -> None:
+def test_only_an_empty_root_is_claimed(s3_root: str) -> None:
     claim(s3_root)
     write_bytes(join(s3_root, "others", "models", "theirs"), b"x")
     claim(join(s3_root, "others"))
@@ -168,14 +165,14 @@ def test_a_root_is_claimed_by_who_writes_there_first(s3_root: str) -> None:
     assert not exists(join(s3_root, "others", MARKER))
 
 
-@pytest.mark.parametrize("place", ["gs://bucket/prefix", "s3://", "s3:///prefix", "https://bucket"])
-def test_a_place_that_is_neither_a_folder_nor_s3_is_refused(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    monkeypatch.setenv("CHURN_ARTIFACTS", place)
+@pytest.mark.parametrize("address", ["gs://bucket/prefix", "s3://", "s3:///prefix", "https://bucket"])
+def test_an_address_that_is_no_folder_and_not_in_s3_is_rejected(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("CHURN_ARTIFACTS", address)
     with pytest.raises(SettingsError, match=r"CHURN_ARTIFACTS: .*expected a folder, or s3://bucket/prefix"):
         load_settings()
 
 
-def test_an_endpoint_without_a_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_without_a_scheme_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "minio:9000")
     with pytest.raises(SettingsError, match=r"AWS_ENDPOINT_URL_S3: .*expected https://host or http://host:port"):
         load_settings()

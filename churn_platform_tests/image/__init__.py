@@ -1,1 +1,1 @@
-"""The image and docker-compose.yaml, without a container engine: `make test-image`."""
+"""Tests of the image and docker-compose.yaml without a container engine: `make test-image`."""

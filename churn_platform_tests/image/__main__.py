@@ -1,4 +1,4 @@
-"""`make test-image`: builds the image, then tests it where nothing else listens: in a network of its own."""
+"""`make test-image`: builds the image, then tests it in a separate network namespace, where all ports are free."""
 
 import argparse
 import os
@@ -10,21 +10,21 @@ from churn_platform.local import jars
 from churn_platform_tests.image import buildah
 from churn_platform_tests.image.compose import services
 
-# In a network and with host names of their own, services listen and find each other as they do in containers.
+# In a separate network with their own host names, services find each other as they do in containers.
 INSIDE = 'ip link set dev lo up && mount --bind "$1" /etc/hosts && rm "$1" && shift && exec "$@"'
 
 
 def main() -> None:
-    """Build, then hand over to pytest."""
+    """Build the image, then run pytest."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", help="base image to build on; without it, a Debian that debootstrap makes")
+    parser.add_argument("--base", help="base image; by default, a Debian that debootstrap creates")
     options, for_pytest = parser.parse_known_args()
     try:
         buildah.require("buildah", "unshare", "ip", "git")
-        buildah.build(options.base or buildah.make_base())
+        buildah.build(options.base or buildah.create_base())
     except buildah.CannotBuildError as error:
         sys.exit(f"make test-image cannot run here. {error}")
-    sys.stdout.write(f"The image has {buildah.megabytes():,} MB, {buildah.IMAGE}.\n")
+    sys.stdout.write(f"The image {buildah.IMAGE} has {buildah.megabytes():,} MB.\n")
     jars.fetch(lambda _: None)
     descriptor, hosts = tempfile.mkstemp(prefix="churn-hosts-")
     with os.fdopen(descriptor, "w") as file:

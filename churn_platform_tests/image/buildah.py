@@ -1,4 +1,4 @@
-"""Building the image, and running its commands, with buildah: without a container engine, as root on Linux."""
+"""Builds the image and runs its commands with buildah, without a container engine, as root on Linux."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from churn_platform.settings import PROJECT_ROOT
 
 IMAGE: Final = "localhost/churn-platform:test"
 BASE: Final = "localhost/churn-platform-base:test"
-REVISION: Final = "of-a-test"
+REVISION: Final = "test-revision"
 SUITE: Final = "bookworm"
 PACKAGES: Final = "python3,python3-venv,ca-certificates"
 AUTHORITIES: Final = Path("etc/ssl/certs/ca-certificates.crt")
@@ -27,19 +27,19 @@ _STORE: Final = user_cache_path("churn-platform") / "buildah"
 
 
 class CannotBuildError(Exception):
-    """This machine lacks what it takes."""
+    """This machine cannot build the image."""
 
 
 def require(*programs: str) -> None:
-    """Refuse to begin where something is missing.
+    """Make sure that programs are installed, and that this is Linux and root.
 
     Raises:
-        CannotBuildError: it says what, and how to get it.
+        CannotBuildError: something is missing. The text says how to get it.
     """
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         raise CannotBuildError(
-            f"Not on this machine: {', '.join(missing)}. On Debian or Ubuntu: "
+            f"Not installed: {', '.join(missing)}. On Debian or Ubuntu: "
             f"apt-get install --no-install-recommends buildah debootstrap iproute2 util-linux"
         )
     if sys.platform != "linux" or os.geteuid() != 0:
@@ -47,47 +47,47 @@ def require(*programs: str) -> None:
 
 
 def command(*arguments: str) -> list[str]:
-    """A command line of buildah, on a store of its own."""
+    """Return a command line of buildah that uses a separate store."""
     store = ("--root", str(_STORE / "root"), "--runroot", str(_STORE / "run"), "--storage-driver", "vfs")
     return ["buildah", *store, *arguments]
 
 
-def ask(*arguments: str) -> str:
-    """What buildah answers."""
+def output_of(*arguments: str) -> str:
+    """Run buildah and return its output."""
     outcome = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, f"buildah {' '.join(arguments)}: {outcome.stderr}"
     return outcome.stdout.strip()
 
 
 def exists(image: str) -> bool:
-    """Whether there is an image of this name."""
+    """Return whether an image with this name exists."""
     return (
         subprocess.run(command("inspect", "--type", "image", image), capture_output=True, check=False).returncode == 0
     )
 
 
-def make_base() -> str:
-    """A small Debian with Python, to stand for the base image of the Dockerfile where no registry is in reach."""
+def create_base() -> str:
+    """Create a small Debian with Python, in place of the Dockerfile's base image where no registry is available."""
     if not exists(BASE):
         require("debootstrap")
         with tempfile.TemporaryDirectory(prefix="churn-base-") as folder:
             debian = ("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, folder)
             subprocess.run(debian, check=True)
-            if (Path("/") / AUTHORITIES).exists():  # a proxy's own may be among those that this machine trusts
+            if (Path("/") / AUTHORITIES).exists():  # this machine may trust the certificate of a proxy
                 shutil.copy(Path("/") / AUTHORITIES, Path(folder) / AUTHORITIES)
-            container = ask("from", "scratch")
-            ask("copy", "--quiet", container, folder, "/")
-            ask("commit", "--quiet", "--rm", container, BASE)
+            container = output_of("from", "scratch")
+            output_of("copy", "--quiet", container, folder, "/")
+            output_of("commit", "--quiet", "--rm", container, BASE)
     return BASE
 
 
 def build(base: str) -> None:
-    """Build the image from a clean copy of what git knows, on this base image."""
+    """Build the image on a base image, from a clean copy of the files that git lists."""
     require("buildah")
     with tempfile.TemporaryDirectory(prefix="churn-context-") as folder:
         context = Path(folder)
         listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607  the user's own git
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607  git of the user's PATH
             cwd=PROJECT_ROOT,
             capture_output=True,
             text=True,
@@ -100,37 +100,37 @@ def build(base: str) -> None:
         (context / ".env").write_text("SECRET=must-not-be-in-the-image\n")
         pull = ("--pull-never",) if base == BASE else ()
         values = ("--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"REVISION={REVISION}")
-        # Docker's own format: in OCI's a health check has no place.
+        # Docker's format, because OCI's has no health check.
         options = ("--isolation", "chroot", "--format", "docker", *pull, *values)
         subprocess.run(command("bud", *options, "--tag", IMAGE, folder), check=True)
-    ask("rmi", "--prune", "--force")
+    output_of("rmi", "--prune", "--force")
 
 
 def megabytes() -> int:
-    """Size of the image, unpacked."""
-    (image,) = json.loads(ask("images", "--json", IMAGE))
+    """Return the unpacked size of the image in MB."""
+    (image,) = json.loads(output_of("images", "--json", IMAGE))
     number, unit = image["size"].split()
     return round(float(number) * {"KB": 1e-3, "MB": 1, "GB": 1e3}[unit])
 
 
 def configuration() -> dict[str, Any]:
-    """What the image says of itself: Entrypoint, Cmd, User, Env, Labels, Healthcheck."""
-    found: dict[str, Any] = json.loads(ask("inspect", "--type", "image", IMAGE))["Docker"]["config"]
+    """Return the configuration of the image: Entrypoint, Cmd, User, Env, Labels, Healthcheck."""
+    found: dict[str, Any] = json.loads(output_of("inspect", "--type", "image", IMAGE))["Docker"]["config"]
     return found
 
 
 @contextmanager
 def container() -> Iterator[str]:
-    """A container of the image; its commands share one file system."""
-    name = ask("from", "--pull-never", IMAGE)
+    """Create a container of the image. Its commands share one file system."""
+    name = output_of("from", "--pull-never", IMAGE)
     try:
         yield name
     finally:
-        ask("rm", name)
+        output_of("rm", name)
 
 
 def first_process(launcher: psutil.Process) -> psutil.Process | None:
-    """What would be the container's first process, below the buildah that launched it: tini."""
+    """Return the first process of the container, tini, below the buildah that launched it."""
     try:
         below = launcher.children(recursive=True)
         return next((each for each in below if each.name() == "tini"), None)

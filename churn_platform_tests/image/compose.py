@@ -1,4 +1,4 @@
-"""docker-compose.yaml as compose itself reads it."""
+"""docker-compose.yaml as compose reads it."""
 
 import json
 import os
@@ -23,11 +23,11 @@ SECRETS = {
 
 @dataclass(frozen=True)
 class Service:
-    """One service, with every variable replaced.
+    """A service, with all variables replaced.
 
     Attributes:
-        volumes: what is mounted, by place in the container: a volume's name or a path of this machine.
-        definition: all of it, as compose prints it.
+        volumes: name of the volume or local path, by path in the container.
+        definition: the whole definition, as compose prints it.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Service:
 
 
 def compose(*arguments: str, env: Mapping[str, str], file: Path = FILE) -> "subprocess.CompletedProcess[str]":
-    """Run compose on the file with these variables for its `.env` and none of this process' own."""
+    """Run compose on the file with these variables in its `.env`, and without the variables of this process."""
     with tempfile.NamedTemporaryFile("w", suffix=".env") as env_file:
         env_file.write("".join(f"{name}='{value}'\n" for name, value in env.items()))
         env_file.flush()
@@ -58,7 +58,7 @@ def compose(*arguments: str, env: Mapping[str, str], file: Path = FILE) -> "subp
 
 
 def services(env: Mapping[str, str] = SECRETS) -> dict[str, Service]:
-    """Every service, those of profiles too, by name."""
+    """Return all services, including those of profiles, by name."""
     outcome = compose("config", "--format", "json", env=env)
     assert outcome.returncode == 0, outcome.stderr
     return {name: _service(name, definition) for name, definition in json.loads(outcome.stdout)["services"].items()}

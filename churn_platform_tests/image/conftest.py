@@ -1,4 +1,4 @@
-"""The services of docker-compose.yaml, up in the order of what they need."""
+"""Fixture: the services of docker-compose.yaml, started in the order of their dependencies."""
 
 import secrets
 import shutil
@@ -13,13 +13,13 @@ from churn_platform_tests.image import buildah
 from churn_platform_tests.image.compose import SECRETS, services
 from churn_platform_tests.image.running import Composed
 
-# Short batches and figures that come at once: what lasts a minute in earnest lasts seconds here.
+# Short batches and immediate metrics, so that what usually takes a minute takes seconds here.
 SETTINGS = {"BATCH_SECONDS": "4", "IDLE_SECONDS": "20", "METRICS_SECONDS": "0", "PRODUCE_SECONDS": "5"}
 
 
 @pytest.fixture(scope="session")
 def composed() -> Iterator[Composed]:
-    """Everything but Kafka UI, whose image cannot be had without a registry, and the producer."""
+    """All services except the producer and Kafka UI, whose image needs a registry."""
     folder = Path(tempfile.mkdtemp(prefix="churn-image-"))
     folder.chmod(0o711)
     customers = folder / "customers.csv"

@@ -1,4 +1,4 @@
-"""docker-compose.yaml's services as processes: ours from the image, Kafka and PostgreSQL from the embedded ones."""
+"""The services of docker-compose.yaml as processes: the platform's from the image, the servers from embedded ones."""
 
 import os
 import secrets
@@ -26,7 +26,7 @@ FAST_SHUTDOWN = signal.SIGINT
 
 @dataclass
 class Running:
-    """A service that runs: how to stop it, and what it has written."""
+    """A running service, with its process, log and stop signal."""
 
     service: Service
     process: subprocess.Popen[bytes]
@@ -35,28 +35,28 @@ class Running:
     first: psutil.Process | None = field(default=None, init=False)
 
     def stop(self, timeout: float) -> int:
-        """What `docker stop` does: the signal to the first process, and the exit code."""
+        """Stop the service as `docker stop` does, by a signal to its first process, and return the exit code."""
         target = self.first or psutil.Process(self.process.pid)
         target.send_signal(self.stop_signal)
         return self.process.wait(timeout)
 
 
 class Composed:
-    """The services of docker-compose.yaml, started one by one. As a context manager it ends those that run."""
+    """The services of docker-compose.yaml, started one by one. As a context manager it stops those that are running."""
 
     def __init__(self, services: Mapping[str, Service], *, container: str, folder: Path) -> None:
-        """Nothing is started.
+        """Create the services without starting any.
 
         Args:
-            services: as compose reads them.
-            container: of the image, in which our services run.
-            folder: for logs and what compose keeps in volumes; other users may pass through it.
+            services: the services as compose reads them.
+            container: container of the image, in which the platform's services run.
+            folder: folder for logs and volumes, traversable for other users.
         """
         self.services = services
         self.running: dict[str, Running] = {}
         self._container = container
         self._folder = folder
-        self._others: Mapping[str, Callable[[Service, Path], Running]] = {
+        self._servers: Mapping[str, Callable[[Service, Path], Running]] = {
             "postgres": self._postgres,
             "kafka": self._kafka,
         }
@@ -71,18 +71,18 @@ class Composed:
             self.stop(name)
 
     def start(self, name: str) -> Running:
-        """Start a service once what it needs is well, and wait until its own health check passes."""
+        """Start a service whose dependencies are running, and wait until its health check passes."""
         service = self.services[name]
         for needed, condition in service.needs.items():
             assert condition == "service_completed_successfully" or needed in self.running, f"{name} needs {needed}"
         log = self._folder / f"{name}.log"
-        launch = self._others.get(name, self._ours)
+        launch = self._servers.get(name, self._platform_service)
         running = self.running[name] = launch(service, log)
-        wait_until(lambda: self._is_well(running), HEALTHY_SECONDS, f"{name} to be healthy: {log}")
+        wait_until(lambda: self._is_healthy(running), HEALTHY_SECONDS, f"{name} to be healthy: {log}")
         return running
 
     def run(self, name: str, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """Run a service's command, or another in its place, to its end."""
+        """Run a service's command, or another one instead, and wait until it ends."""
         service = self.services[name]
         changed = replace(
             service, command=command or service.command, environment={**service.environment, **environment}
@@ -90,28 +90,29 @@ class Composed:
         return subprocess.run(self.command(changed), capture_output=True, text=True, check=False, timeout=300)
 
     def stop(self, name: str) -> int:
-        """Stop a service within its grace period; its exit code."""
+        """Stop a service within its grace period, and return its exit code."""
         running = self.running.pop(name)
         grace = str(running.service.definition.get("stop_grace_period", "10s"))
         minutes, _, seconds = grace.removesuffix("s").rpartition("m")
         return running.stop(int(minutes or 0) * 60 + float(seconds))
 
     def command(self, service: Service, *, bare: bool = False) -> list[str]:
-        """Command line that runs what a container of the service would run.
+        """Return the command line that a container of the service would run.
 
         Args:
-            bare: without the image's entrypoint, as a health check.
+            service: the service.
+            bare: whether to leave out the image's entrypoint, as for a health check.
         """
         image = buildah.configuration()
         arguments = [] if bare else list(image["Entrypoint"])
         arguments += service.command or image["Cmd"]
         given = [f"--env={name}={value}" for name, value in service.environment.items()]
-        mounted = [f"--volume={self._place(source)}:{target}" for target, source in service.volumes.items()]
+        mounted = [f"--volume={self._volume_folder(source)}:{target}" for target, source in service.volumes.items()]
         options = ("--isolation", "chroot", "--user", image["User"], *given, *mounted)
         return buildah.command("run", *options, self._container, "--", *arguments)
 
-    def _place(self, source: str) -> str:
-        """Folder of this machine for a volume, owned as a new volume of the image's folder would be."""
+    def _volume_folder(self, source: str) -> str:
+        """Return the local folder of a volume, with the owner that a new volume of the image has."""
         if source.startswith("/"):
             return source
         folder = self._folder / "volumes" / source
@@ -120,10 +121,10 @@ class Composed:
             os.chown(folder, IMAGE_USER, IMAGE_USER)
         return str(folder)
 
-    def _is_well(self, running: Running) -> bool:
+    def _is_healthy(self, running: Running) -> bool:
         assert running.process.poll() is None, f"{running.service.name} ended:\n{running.log.read_text()[-3000:]}"
         service = running.service
-        if service.name in self._others:
+        if service.name in self._servers:
             command = [str(postgres.binaries() / "pg_isready"), *service.health[1:]]
             command = command if service.name == "postgres" else list(service.health)
         else:
@@ -131,7 +132,7 @@ class Composed:
             command = self.command(replace(service, command=service.health), bare=True)
         return running.first is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-    def _ours(self, service: Service, log: Path) -> Running:
+    def _platform_service(self, service: Service, log: Path) -> Running:
         with log.open("wb") as output:
             process = subprocess.Popen(self.command(service), stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         return Running(service, process, log)
@@ -155,7 +156,7 @@ class Composed:
         return running
 
     def _kafka(self, service: Service, log: Path) -> Running:
-        """As the image of Kafka does: properties from the variables, storage formatted, the broker started."""
+        """Start Kafka as its image does: write properties from variables, format the storage, start the broker."""
         folder = self._folder / "kafka"
         folder.mkdir()
         properties = {

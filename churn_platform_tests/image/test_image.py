@@ -1,4 +1,4 @@
-"""The image, and what docker-compose.yaml runs from it: from a customers file to predictions in PostgreSQL."""
+"""The image, and the services of docker-compose.yaml that use it: from a customers file to predictions."""
 
 import re
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ print(*[f for p in places for f in p.rglob("*.py") if not pathlib.Path(importlib
 """
 
 
-def seen(composed: Composed, *command: str) -> str:
-    """What a command in the image prints."""
+def output_of(composed: Composed, *command: str) -> str:
+    """Run a command in the image and return its output."""
     outcome = composed.run("code", *command)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     return outcome.stdout.strip()
@@ -34,14 +34,14 @@ def seen(composed: Composed, *command: str) -> str:
 
 @pytest.fixture(scope="session")
 def connection(composed: Composed) -> Iterator[psycopg.Connection]:
-    """As the people who only look, by the address that compose gives them."""
+    """A connection as the reader, through the address that compose exposes."""
     url = composed.services["prepare"].environment["DATABASE_READER_URL"]
     with psycopg.connect(url, autocommit=True) as connection:
         yield connection
 
 
 def value(connection: psycopg.Connection, query: LiteralString, *parameters: object) -> Any:
-    """The one value that a query gives."""
+    """Return the single value of a query."""
     row = connection.execute(query, parameters).fetchone()
     assert row is not None
     return row[0]
@@ -50,20 +50,20 @@ def value(connection: psycopg.Connection, query: LiteralString, *parameters: obj
 # The image
 
 
-def test_it_is_nobody_s_root_and_cannot_change_its_own_code(composed: Composed) -> None:
-    assert seen(composed, "id", "-u") == "10001"
+def test_the_user_is_not_root_and_cannot_change_the_code(composed: Composed) -> None:
+    assert output_of(composed, "id", "-u") == "10001"
     assert composed.run("code", "touch", "/app/churn_platform/settings.py", "/opt/venv/pyvenv.cfg").returncode != 0
 
 
-def test_it_holds_what_runs_and_nothing_else(composed: Composed) -> None:
-    found = seen(
+def test_the_image_contains_only_what_it_runs(composed: Composed) -> None:
+    found = output_of(
         composed,
         "python",
         "-c",
         f"import importlib.util as u; print([n for n in {DEVELOPMENT + EMBEDDED} if u.find_spec(n)])",
     )
     assert found == "[]"
-    assert set(seen(composed, "ls", "-A", "/app").split()) == {
+    assert set(output_of(composed, "ls", "-A", "/app").split()) == {
         *(
             "LICENSE",
             "README.md",
@@ -78,10 +78,10 @@ def test_it_holds_what_runs_and_nothing_else(composed: Composed) -> None:
 
 
 def test_every_module_is_compiled(composed: Composed) -> None:
-    assert seen(composed, "python", "-c", UNCOMPILED) == ""
+    assert output_of(composed, "python", "-c", UNCOMPILED) == ""
 
 
-def test_it_says_what_it_is() -> None:
+def test_the_image_has_labels() -> None:
     configuration = buildah.configuration()
 
     assert configuration["Labels"]["org.opencontainers.image.title"] == "churn-platform"
@@ -90,14 +90,14 @@ def test_it_says_what_it_is() -> None:
     assert not [each for each in configuration["Env"] if re.search("password|secret|token", each, re.IGNORECASE)]
 
 
-def test_embedded_servers_are_refused_with_a_way_out(composed: Composed) -> None:
+def test_embedded_servers_are_rejected_with_a_remedy(composed: Composed) -> None:
     outcome = composed.run("code", "churn", "up")
 
     assert outcome.returncode == 4
     assert "docker-compose.yaml" in outcome.stderr
 
 
-# What compose runs from it
+# The services of docker-compose.yaml
 
 
 def test_preparing_again_changes_nothing(composed: Composed) -> None:
@@ -109,14 +109,14 @@ def test_preparing_again_changes_nothing(composed: Composed) -> None:
     assert "Topics: exist already" in again.stdout
 
 
-def test_another_environment_is_refused_and_told_whom_it_met(composed: Composed) -> None:
+def test_another_environment_is_rejected_and_the_first_one_named(composed: Composed) -> None:
     other = composed.run("prepare", CHURN_ENVIRONMENT="somewhere else")
 
     assert other.returncode == 3
     assert "'docker compose' works on the database 'churn'" in other.stderr
 
 
-def test_events_become_predictions_and_figures(composed: Composed, connection: psycopg.Connection) -> None:
+def test_events_become_predictions_and_metrics(composed: Composed, connection: psycopg.Connection) -> None:
     dagster = DagsterGraphQLClient("localhost", port_number=3000)
     for job in ("data_preparation_job", "training_job"):
         run_id = dagster.submit_job_execution(job)
@@ -131,11 +131,11 @@ def test_events_become_predictions_and_figures(composed: Composed, connection: p
     wait_until(
         lambda: value(connection, "select coalesce(sum(total_predictions), 0) from churn_metrics_hourly") == count, 120
     )
-    assert "Stream of customer-events" in seen(composed, "churn", "status")
-    assert seen(composed, "python", "-c", REVISION) == buildah.REVISION
+    assert "Stream of customer-events" in output_of(composed, "churn", "status")
+    assert output_of(composed, "python", "-c", REVISION) == buildah.REVISION
 
 
-def test_a_stop_ends_the_stream_in_order_and_a_start_goes_on(
+def test_stopping_ends_the_stream_cleanly_and_starting_continues_it(
     composed: Composed, connection: psycopg.Connection
 ) -> None:
     before = value(connection, "select count(*) from churn_predictions")
@@ -164,7 +164,7 @@ def test_no_password_is_in_logs_or_in_dagster_s_files(composed: Composed) -> Non
         composed.services[name].environment[variable].split(":")[2].split("@")[0]
         for name, variable in (("code", "DATABASE_URL"), ("prepare", "DATABASE_OWNER_URL"))
     ]
-    files = seen(composed, "sh", "-c", "cat /var/lib/churn/dagster/*.yaml")
+    files = output_of(composed, "sh", "-c", "cat /var/lib/churn/dagster/*.yaml")
     logs = "".join(running.log.read_text(errors="replace") for running in composed.running.values())
 
     assert not [password for password in passwords if password in files + logs]

@@ -1,4 +1,4 @@
-"""run_local.sh, with a stand-in for the engine, which cannot run here: it notes what it is asked, and answers so."""
+"""run_local.sh with a fake container engine, which records its arguments and returns prepared answers."""
 
 import os
 import re
@@ -27,7 +27,7 @@ esac
 
 @dataclass(frozen=True)
 class Checkout:
-    """A folder with run_local.sh, and notes of what the engine was asked."""
+    """A folder with run_local.sh and the records of the fake engine."""
 
     folder: Path
 
@@ -44,29 +44,29 @@ class Checkout:
         )
 
     def note(self, name: str, text: str = "") -> None:
-        """Tell the engine how to answer."""
+        """Prepare an answer of the engine."""
         (self.folder / name).write_text(text)
 
     @property
     def asked(self) -> list[str]:
-        """What the engine was asked to change."""
+        """The commands that would have changed something."""
         lines = (self.folder / "asked").read_text().splitlines()
         return [line for line in lines if re.match("compose (build|run|up)", line)]
 
     @property
     def given(self) -> dict[str, str]:
-        """Variables that compose found."""
+        """The variables that compose received."""
         return dict(line.split("=", 1) for line in (self.folder / "given").read_text().splitlines())
 
     @property
     def env_file(self) -> Path:
-        """Of the checkout."""
+        """The `.env` file of the checkout."""
         return self.folder / ".env"
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
-    """Without an image, without passwords."""
+    """A checkout without an image and without passwords."""
     shutil.copy(PROJECT_ROOT / "run_local.sh", tmp_path)
     (tmp_path / "bin").mkdir()
     engine = tmp_path / "bin" / "docker"
@@ -75,7 +75,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_the_first_time_it_makes_passwords_and_builds(checkout: Checkout) -> None:
+def test_the_first_run_generates_passwords_and_builds_the_image(checkout: Checkout) -> None:
     outcome = checkout.run()
 
     assert outcome.returncode == 0, outcome.stderr
@@ -88,7 +88,7 @@ def test_the_first_time_it_makes_passwords_and_builds(checkout: Checkout) -> Non
     assert not [password for password in made.values() if password in outcome.stdout + outcome.stderr]
 
 
-def test_the_next_time_it_reuses_them_and_says_so(checkout: Checkout) -> None:
+def test_the_next_run_reuses_them_and_reports_it(checkout: Checkout) -> None:
     checkout.run()
     made = checkout.env_file.read_text()
     checkout.note("image", "abc123\n")
@@ -109,7 +109,7 @@ def test_a_rebuild_can_be_forced(checkout: Checkout) -> None:
     assert checkout.asked[0] == "compose build --no-cache --pull prepare"
 
 
-def test_what_a_person_has_set_stays(checkout: Checkout) -> None:
+def test_passwords_set_by_the_user_are_kept(checkout: Checkout) -> None:
     checkout.env_file.write_text("BATCH_SECONDS=5\nPOSTGRES_PASSWORD='mine'")  # without a line break at its end
 
     assert checkout.run(CHURN_ANALYST_PASSWORD="of-the-shell").returncode == 0  # noqa: S106  nobody's
@@ -119,7 +119,7 @@ def test_what_a_person_has_set_stays(checkout: Checkout) -> None:
     assert [line.split("=")[0] for line in lines[2:]] == ["CHURN_PLATFORM_PASSWORD"]
 
 
-def test_a_database_whose_passwords_are_gone_is_not_given_others(checkout: Checkout) -> None:
+def test_a_database_whose_passwords_are_lost_gets_no_new_ones(checkout: Checkout) -> None:
     checkout.note("volume")
 
     outcome = checkout.run()
@@ -129,7 +129,7 @@ def test_a_database_whose_passwords_are_gone_is_not_given_others(checkout: Check
     assert not checkout.env_file.exists()
 
 
-def test_a_refusal_starts_nothing_and_its_reason_is_shown(checkout: Checkout) -> None:
+def test_a_failed_preparation_starts_nothing_and_shows_the_reason(checkout: Checkout) -> None:
     checkout.note("refuses", "'elsewhere' works on the database 'churn'")
 
     outcome = checkout.run()
@@ -139,7 +139,7 @@ def test_a_refusal_starts_nothing_and_its_reason_is_shown(checkout: Checkout) ->
     assert "compose up --detach" not in checkout.asked
 
 
-def test_your_own_servers_take_the_place_of_containers(checkout: Checkout) -> None:
+def test_external_servers_replace_containers(checkout: Checkout) -> None:
     checkout.env_file.write_text("DATABASE_URL=postgresql://me:pw@db.example/churn?sslmode=require\n")
 
     outcome = checkout.run(KAFKA_BOOTSTRAP_SERVERS="kafka.example:9092")
@@ -153,7 +153,7 @@ def test_your_own_servers_take_the_place_of_containers(checkout: Checkout) -> No
     assert str(checkout.folder) in given["CHURN_ENVIRONMENT"]
 
 
-def test_without_an_engine_it_names_the_way_that_needs_none(checkout: Checkout) -> None:
+def test_without_an_engine_the_error_names_the_alternative(checkout: Checkout) -> None:
     (checkout.folder / "bin" / "docker").write_text('#!/bin/sh\n[ "$1" = compose ]\n')
 
     outcome = checkout.run()
@@ -162,7 +162,7 @@ def test_without_an_engine_it_names_the_way_that_needs_none(checkout: Checkout) 
     assert "The Docker engine does not answer." in outcome.stderr
 
 
-def test_an_option_that_it_does_not_know_is_refused(checkout: Checkout) -> None:
+def test_an_unknown_option_is_rejected(checkout: Checkout) -> None:
     outcome = checkout.run("--fast")
 
     assert outcome.returncode == 1

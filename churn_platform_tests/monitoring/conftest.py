@@ -1,4 +1,4 @@
-"""A topic of outcomes for each test."""
+"""Fixtures: a topic of outcomes and a stream for each test."""
 
 import itertools
 import json
@@ -11,8 +11,9 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 
+from churn_platform.decoding.outcomes import decode
 from churn_platform.monitoring import outcomes
-from churn_platform.monitoring.outcomes import IngestResult
+from churn_platform.monitoring.outcomes import CHUNK, DecodeMessage, IngestResult
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.stream.streams import Stream, new_stream
@@ -22,19 +23,19 @@ _number = itertools.count(1)
 
 @dataclass
 class Outcomes:
-    """The topic, and the database that it is read into."""
+    """A topic of outcomes, and the database that it is ingested into."""
 
     topic: str
     connection: psycopg.Connection
     admin: AdminClient
 
     def send(self, *values: Mapping[str, object] | bytes | None, partition: int | None = None, **fields: Any) -> None:
-        """Send messages, in turns to both partitions or to one, and wait until Kafka has them.
+        """Send messages to both partitions in turn or to one, and wait until Kafka has them.
 
         Args:
-            values: of the messages.
-            partition: None: in turns.
-            fields: of every message beside its value: key, headers, timestamp.
+            values: values of the messages.
+            partition: the only partition to send to; None for both in turn.
+            fields: key, headers or timestamp of every message.
         """
         producer = Producer({**settings().kafka_client, "acks": "all"})
         for number, value in enumerate(values):
@@ -47,21 +48,23 @@ class Outcomes:
         """How the brokers are reached."""
         return StreamConfig.from_settings(settings())
 
-    def take(self) -> IngestResult:
-        """Read what waits."""
-        return outcomes.take(self.connection, self.admin, self.config, self.topic)
+    def ingest(self, *, chunk: int = CHUNK, decode_message: DecodeMessage = decode) -> IngestResult:
+        """Ingest all outcomes of the topic."""
+        return outcomes.ingest(
+            self.connection, self.admin, self.config, self.topic, chunk=chunk, decode_message=decode_message
+        )
 
-    def waiting(self) -> int:
-        """Offsets that wait."""
-        return outcomes.waiting(self.connection, self.admin, self.topic)
+    def lag(self) -> int:
+        """Offsets that have not been ingested."""
+        return outcomes.load_lag(self.connection, self.admin, self.topic)
 
     def delete_before(self, offset: int, *, partition: int = 0) -> None:
         """Delete messages, as retention does."""
         for future in self.admin.delete_records([TopicPartition(self.topic, partition, offset)]).values():
             future.result()
 
-    def refused(self) -> dict[tuple[int, int], str]:
-        """Reasons by Kafka partition and offset."""
+    def rejected(self) -> dict[tuple[int, int], str]:
+        """Reasons of the rejected outcomes by Kafka partition and offset."""
         found = self.connection.execute("select kafka_partition, kafka_offset, reason from refused_outcomes")
         return {(partition, offset): reason for partition, offset, reason in found}
 
@@ -73,7 +76,7 @@ class Outcomes:
 
 @pytest.fixture
 def outcome_topic(database: str) -> Iterator[Outcomes]:
-    """Not created yet."""
+    """Return a topic that has not been created yet."""
     with psycopg.connect(database, autocommit=True) as connection:
         yield Outcomes(f"outcomes-{next(_number)}", connection, AdminClient(settings().kafka_client))
 

@@ -1,4 +1,4 @@
-"""Live performance from counts, beside scikit-learn's figures from the rows themselves."""
+"""Live performance computed from counts, compared with scikit-learn's metrics of the rows."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ THRESHOLD = 0.4
 
 
 def rows(count: int = 20_000, *, too_high: float = 0.0) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """What happened, and scores that are right but for so much."""
+    """Outcomes, and calibrated scores that are then raised by `too_high`."""
     generator = np.random.default_rng(5)
     chance = generator.beta(1, 4, count)
     return (generator.random(count) < chance).astype(np.int64), np.minimum(chance + too_high, 0.999)
 
 
 def counted(churned: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[Counts, Tally]:
-    """As the database counts them."""
+    """Count the rows as the database does."""
     bins = np.minimum((scores * SCORE_BINS).astype(np.int64), SCORE_BINS - 1)
 
     def total(weights: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -37,7 +37,7 @@ def counted(churned: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[Co
     return Counts(stayed=total(1 - churned), left=total(churned), scores=total(scores)), tally
 
 
-def test_the_figures_are_those_of_the_rows() -> None:
+def test_the_metrics_are_those_of_the_rows() -> None:
     churned, scores = rows()
 
     found = live_performance(*counted(churned, scores))
@@ -53,7 +53,7 @@ def test_the_figures_are_those_of_the_rows() -> None:
     assert found.churn_rate == pytest.approx(churned.mean())
 
 
-def test_the_standard_error_of_a_roc_auc_is_about_that_of_resampled_rows() -> None:
+def test_the_standard_error_of_the_roc_auc_matches_resampling() -> None:
     churned, scores = rows(2_000)
     generator = np.random.default_rng(1)
     drawn = [generator.integers(0, 2_000, 2_000) for _ in range(300)]
@@ -62,7 +62,7 @@ def test_the_standard_error_of_a_roc_auc_is_about_that_of_resampled_rows() -> No
     assert live_performance(*counted(churned, scores)).roc_auc_error == pytest.approx(spread, rel=0.25)
 
 
-def test_scores_that_are_too_high_show_in_the_calibration() -> None:
+def test_scores_that_are_too_high_raise_the_calibration_error() -> None:
     found = live_performance(*counted(*rows(too_high=0.2)))
 
     assert found.ece == pytest.approx(0.2, abs=0.02)
@@ -70,7 +70,7 @@ def test_scores_that_are_too_high_show_in_the_calibration() -> None:
 
 
 @pytest.mark.parametrize("outcome", [0, 1])
-def test_where_all_left_or_all_stayed_there_is_no_roc_auc(outcome: int) -> None:
+def test_there_is_no_roc_auc_if_all_left_or_all_stayed(outcome: int) -> None:
     scores = rows(100)[1]
 
     found = live_performance(*counted(np.full(100, outcome), scores))
@@ -84,11 +84,11 @@ def test_where_all_left_or_all_stayed_there_is_no_roc_auc(outcome: int) -> None:
     ("auc", "error", "worse"),
     [
         (0.70, 0.01, True),
-        (0.83, 0.01, False),  # less, but not by that much
-        (0.70, 0.10, False),  # by that much, but perhaps by chance
+        (0.83, 0.01, False),  # lower, but not by enough
+        (0.70, 0.10, False),  # low enough, but perhaps by chance
     ],
 )
-def test_worse_is_by_more_than_the_bound_and_more_than_chance(auc: float, error: float, *, worse: bool) -> None:
+def test_worse_means_by_at_least_the_threshold_and_not_by_chance(auc: float, error: float, *, worse: bool) -> None:
     found = LivePerformance(1_000, 200, auc, error, None, None, 0.1, 0.0, 0.2, 0.2)
 
     assert found.is_worse_than(0.86, by=0.05) == worse

@@ -1,4 +1,4 @@
-"""What is due to be judged, and which predictions of an hour are looked at; on real rows of a real stream."""
+"""Hours and days that are due for evaluation, and the sample of an hour, with rows of a real stream."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -22,28 +22,28 @@ def batches(stream: Stream) -> None:
 
 
 def due(stream: Stream, *, every: float = 0, since: datetime = LONG_AGO) -> list[datetime]:
-    """Hours that are due."""
+    """Return the hours that are due."""
     return lookups.hours_to_judge(stream.connection, at_most_every=every, since=since)
 
 
-def judged(stream: Stream, *, version: int) -> None:
-    """As if the hour had been judged at this version."""
+def insert_drift(stream: Stream, *, version: int) -> None:
+    """Insert drift of the hour, evaluated at this version."""
     stream.connection.execute("delete from drift_hourly")
     stream.connection.execute(
         "insert into drift_hourly values (%s, 1, 'Age', 1, 1, '{1}', 0, 0, 1, 'stable', 0, 0, %s)", (HOUR, version)
     )
 
 
-def test_an_hour_is_due_until_it_was_judged_with_all_that_came(stream: Stream) -> None:
+def test_an_hour_is_due_until_all_its_changes_have_been_evaluated(stream: Stream) -> None:
     assert due(stream) == [HOUR]
     assert due(stream, every=3_600) == []  # its first batch is younger
     assert due(stream, since=HOUR + timedelta(hours=1)) == []
     version = lookups.sample_hour(stream.connection, HOUR).version
 
-    judged(stream, version=version)
+    insert_drift(stream, version=version)
     assert due(stream) == []
 
-    judged(stream, version=version - 1)
+    insert_drift(stream, version=version - 1)
     assert due(stream) == [HOUR]
     assert due(stream, every=3_600) == []
 
@@ -54,24 +54,24 @@ def test_a_day_is_due_when_its_hours_have_changed(stream: Stream) -> None:
         return [day.isoformat() for day in found]
 
     assert days() == []
-    judged(stream, version=3)
+    insert_drift(stream, version=3)
     assert days() == ["2026-11-26"]
     stream.connection.execute(
         "insert into drift_daily values ('2026-11-26', 1, 'Age', 1, 1, '{1}', 0, 0, 1, 'stable', 0, 0, 3)"
     )
     assert days() == []
-    judged(stream, version=4)
+    insert_drift(stream, version=4)
     assert days() == ["2026-11-26"]
 
 
-def test_an_hour_of_few_predictions_is_looked_at_as_a_whole(stream: Stream) -> None:
+def test_an_hour_of_few_predictions_is_evaluated_completely(stream: Stream) -> None:
     sample = lookups.sample_hour(stream.connection, HOUR)
 
     assert sample.weight == 1
     assert {version: len(columns["Age"]) for version, columns in sample.columns.items()} == {1: 300}
 
 
-def test_of_an_hour_of_many_predictions_some_are_taken_from_batches_spread_over_it(
+def test_an_hour_of_many_predictions_is_sampled_from_batches_spread_over_it(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lookups, "SCANNED_ROWS", 200)
@@ -79,15 +79,15 @@ def test_of_an_hour_of_many_predictions_some_are_taken_from_batches_spread_over_
 
     sample, again = (lookups.sample_hour(stream.connection, HOUR) for _ in range(2))
 
-    taken = sample.columns[1]["CreditScore"]
-    assert 50 < len(taken) < 150
-    assert sample.weight == 300 / len(taken)
-    assert set(taken) == {400, 600}  # every second batch
-    assert (taken == again.columns[1]["CreditScore"]).all()
+    sampled = sample.columns[1]["CreditScore"]
+    assert 50 < len(sampled) < 150
+    assert sample.weight == 300 / len(sampled)
+    assert set(sampled) == {400, 600}  # every second batch
+    assert (sampled == again.columns[1]["CreditScore"]).all()
 
 
-def test_what_is_older_than_it_is_kept_is_forgotten(stream: Stream) -> None:
-    judged(stream, version=1)
+def test_old_drift_and_outcomes_are_deleted(stream: Stream) -> None:
+    insert_drift(stream, version=1)
     stream.connection.execute(
         "insert into customer_outcomes (topic_id, kafka_partition, kafka_offset, customer_id, churned, "
         "outcome_timestamp, received_at) values ('t', 0, 0, 1, 1, now(), %s)",

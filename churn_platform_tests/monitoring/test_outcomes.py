@@ -1,26 +1,22 @@
-"""The outcomes topic on real Kafka: each message counts once, and none vanishes."""
+"""Ingestion of the outcomes topic on real Kafka: each message counts once, and none is lost."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
 
 import psycopg
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.decoding.events import canonical_event_id
+from churn_platform.decoding.outcomes import Outcome, RejectedOutcome, decode
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import RangeLostError
+from churn_platform.kafka.messages import Received
 from churn_platform.local.stack import Stack
-from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
 from churn_platform.operations import outcome_reset, outcome_verification
 from churn_platform.operations.exceptions import ResetError
@@ -30,7 +26,7 @@ from churn_platform_tests.stream.messages import MEGABYTE, bad_values
 from churn_platform_tests.waiting import wait_until
 
 LEFT = {"event_id": "0190b2a4-0000-7000-8000-000000000001", "true_churn_label": 1}
-HOSTILE = (
+INVALID = (
     b"",
     b"[" * 100_000,
     b'{"more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
@@ -50,7 +46,7 @@ STAYED = {"CustomerId": 15_600_001, "true_churn_label": 0, "outcome_timestamp": 
 
 
 def rows(outcome_topic: Outcomes, table: str = "customer_outcomes") -> int:
-    """How many there are."""
+    """Number of rows of a table."""
     query = psycopg.sql.SQL("select count(*) from {}").format(psycopg.sql.Identifier(table))
     found = outcome_topic.connection.execute(query).fetchone()
     assert found is not None
@@ -70,13 +66,13 @@ def test_each_message_is_stored_refused_or_skipped(outcome_topic: Outcomes) -> N
     outcome_topic.make()
     assert invariant(outcome_topic).figures["messages"] == 0
     outcome_topic.send(*[LEFT, STAYED] * 4, b"{", partition=0)
-    outcome_topic.take()
+    outcome_topic.ingest()
     outcome_topic.send(*[LEFT] * 3, partition=0)
     config = outcome_topic.config
     move = outcome_reset.plan(outcome_topic.connection, config, topic=outcome_topic.topic, partition=0, to="11")
     assert move is not None
     outcome_reset.apply(outcome_topic.connection, move, reason="not wanted")
-    outcome_topic.take()
+    outcome_topic.ingest()
     outcome_topic.delete_before(2)
     outcome_topic.send(LEFT)  # not read yet
 
@@ -107,7 +103,7 @@ def test_an_outcome_that_is_lost_or_counts_twice_is_found(
 ) -> None:
     outcome_topic.make()
     outcome_topic.send(LEFT, STAYED, b"{", partition=0)
-    outcome_topic.take()
+    outcome_topic.ingest()
     assert invariant(outcome_topic).holds
 
     outcome_topic.connection.execute(damage)
@@ -120,11 +116,11 @@ def test_an_outcome_that_is_lost_or_counts_twice_is_found(
 def test_outcomes_deleted_because_of_their_age_are_not_missed(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send(LEFT, STAYED, partition=0)
-    outcome_topic.take()
+    outcome_topic.ingest()
     outcome_topic.connection.execute("update outcome_reads set opened = opened - interval '40 days'")
     outcome_topic.connection.execute("delete from customer_outcomes")
     outcome_topic.send(LEFT, partition=0)
-    outcome_topic.take()
+    outcome_topic.ingest()
 
     found = invariant(outcome_topic)
 
@@ -133,26 +129,26 @@ def test_outcomes_deleted_because_of_their_age_are_not_missed(outcome_topic: Out
 
 
 def test_a_topic_that_does_not_exist_has_nothing_to_read(outcome_topic: Outcomes) -> None:
-    assert outcome_topic.waiting() == 0
-    assert outcome_topic.take() == IngestResult()
+    assert outcome_topic.lag() == 0
+    assert outcome_topic.ingest() == IngestResult()
 
 
-def test_outcomes_are_rows_once(outcome_topic: Outcomes) -> None:
+def test_each_outcome_becomes_one_row(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send(LEFT, STAYED, {**LEFT, "event_id": "order-7"}, {**STAYED, "extra": 1})
-    assert outcome_topic.waiting() == 4
+    assert outcome_topic.lag() == 4
 
-    assert outcome_topic.take() == IngestResult(left=2, stayed=2)
-    assert outcome_topic.take() == IngestResult()
+    assert outcome_topic.ingest() == IngestResult(left=2, stayed=2)
+    assert outcome_topic.ingest() == IngestResult()
 
-    assert outcome_topic.waiting() == 0
+    assert outcome_topic.lag() == 0
     found = outcome_topic.connection.execute(
         "select event_id, customer_id, churned, outcome_timestamp from customer_outcomes order by 3 desc, 1"
     ).fetchall()
     moment = datetime(2026, 11, 25, 11, tzinfo=UTC)
     assert {event_id for event_id, *_ in found[:2]} == {UUID(str(LEFT["event_id"])), canonical_event_id("order-7")}
     assert [tuple(row) for row in found[2:]] == [(None, 15_600_001, 0, moment)] * 2
-    assert all(abs((datetime.now(UTC) - at).total_seconds()) < 300 for *_, at in found[:2])  # Kafka's own time
+    assert all(abs((datetime.now(UTC) - at).total_seconds()) < 300 for *_, at in found[:2])  # Kafka's timestamp
 
 
 @pytest.mark.parametrize(
@@ -166,105 +162,97 @@ def test_outcomes_are_rows_once(outcome_topic: Outcomes) -> None:
         ({**STAYED, "outcome_timestamp": "yesterday"}, "outcome_timestamp: expected"),
     ],
 )
-def test_what_says_nothing_is_kept_with_its_reason(outcome_topic: Outcomes, value: object, reason: str) -> None:
+def test_an_invalid_outcome_is_stored_with_its_reason(outcome_topic: Outcomes, value: object, reason: str) -> None:
     outcome_topic.make()
     outcome_topic.send(LEFT, value)  # type: ignore[arg-type]
 
-    assert outcome_topic.take() == IngestResult(left=1, refused=1)
+    assert outcome_topic.ingest() == IngestResult(left=1, rejected=1)
 
     (found,) = outcome_topic.connection.execute("select reason, payload from refused_outcomes").fetchall()
     assert reason in found[0]
     assert (found[1] is None) == (value is None)
 
 
-def test_a_reader_that_is_cut_off_goes_on_where_its_last_transaction_ended(
-    outcome_topic: Outcomes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_ingestion_continues_after_its_last_transaction(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send(*[LEFT, STAYED] * 10)
-    monkeypatch.setattr(outcomes, "CHUNK", 4)
     allowed = iter(range(13))
-    decode = outcomes.decode
 
-    def cut_off(*arguments: object) -> object:
+    def interrupt(message: Received, accepts_from: datetime, accepts_until: datetime) -> Outcome | RejectedOutcome:
         if next(allowed, None) is None:
             raise KeyboardInterrupt
-        return decode(*arguments)  # type: ignore[arg-type]
+        return decode(message, accepts_from, accepts_until)
 
-    monkeypatch.setattr(outcomes, "decode", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        outcome_topic.take()
+        outcome_topic.ingest(chunk=4, decode_message=interrupt)
     before = rows(outcome_topic)
-    monkeypatch.setattr(outcomes, "decode", decode)
 
-    rest = outcome_topic.take()
+    rest = outcome_topic.ingest()
 
     assert 0 < before < 20
     assert rest.left + rest.stayed == 20 - before
     assert rows(outcome_topic) == 20
 
 
-def test_of_two_readers_at_once_one_waits_and_each_message_counts_once(outcome_topic: Outcomes, database: str) -> None:
+def test_concurrent_ingestions_count_each_message_once(outcome_topic: Outcomes, database: str) -> None:
     outcome_topic.make()
     outcome_topic.send(*[LEFT, STAYED] * 50)
 
-    def take(_: int) -> IngestResult:
+    def ingest(_: int) -> IngestResult:
         with psycopg.connect(database) as connection:
-            return Outcomes(outcome_topic.topic, connection, outcome_topic.admin).take()
+            return Outcomes(outcome_topic.topic, connection, outcome_topic.admin).ingest()
 
     with ThreadPoolExecutor(3) as threads:
-        taken = list(threads.map(take, range(3)))
+        results = list(threads.map(ingest, range(3)))
 
-    assert sorted(each.left for each in taken) == [0, 0, 50]
+    assert sorted(each.left for each in results) == [0, 0, 50]
     assert rows(outcome_topic) == 100
 
 
-def test_a_position_that_is_moved_while_a_run_reads_is_respected(
-    outcome_topic: Outcomes, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_position_that_is_reset_during_a_run_is_respected(outcome_topic: Outcomes, database: str) -> None:
     outcome_topic.make()
     outcome_topic.send(*[LEFT] * 4, partition=0)
-    decode = outcomes.decode
+    first = iter([True])
 
-    def moved_first(*arguments: object) -> object:
-        monkeypatch.setattr(outcomes, "decode", decode)
+    def reset_first(message: Received, accepts_from: datetime, accepts_until: datetime) -> Outcome | RejectedOutcome:
+        if not next(first, False):
+            return decode(message, accepts_from, accepts_until)
         with psycopg.connect(database) as connection:
             move = outcome_reset.plan(connection, outcome_topic.config, topic=outcome_topic.topic, partition=0, to="3")
             assert move is not None
             outcome_reset.apply(connection, move, reason="only a test")
-        return decode(*arguments)  # type: ignore[arg-type]
+        return decode(message, accepts_from, accepts_until)
 
-    monkeypatch.setattr(outcomes, "decode", moved_first)
-    with pytest.raises(LedgerConflictError, match="was moved to offset 3 while this run went on from 0"):
-        outcome_topic.take()
+    with pytest.raises(LedgerConflictError, match="was moved to offset 3 while this run read from 0"):
+        outcome_topic.ingest(decode_message=reset_first)
 
     assert rows(outcome_topic) == 0
-    assert outcome_topic.take() == IngestResult(left=1)
+    assert outcome_topic.ingest() == IngestResult(left=1)
 
 
-def test_outcomes_that_kafka_deleted_before_they_were_read_are_said_to_be_lost(outcome_topic: Outcomes) -> None:
+def test_outcomes_that_retention_deleted_before_they_were_read_are_reported_as_lost(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send(LEFT)
-    outcome_topic.take()
+    outcome_topic.ingest()
     outcome_topic.send(*[LEFT, STAYED] * 3)
     outcome_topic.delete_before(3)
 
     with pytest.raises(RangeLostError) as raised:
-        outcome_topic.take()
+        outcome_topic.ingest()
 
     assert "no longer holds offsets 1..2" in raised.value.problem
     assert raised.value.remedy == (
         f"Accept the loss with 'churn outcomes reset --topic {outcome_topic.topic} --partition 0 --to 3', or restore "
         f"the topic."
     )
-    assert outcome_topic.waiting() == 6
+    assert outcome_topic.lag() == 6
 
 
-def test_a_loss_that_was_accepted_is_recorded_and_the_rest_is_read(outcome_topic: Outcomes) -> None:
+def test_an_accepted_loss_is_recorded_and_the_rest_is_read(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send(*[LEFT] * 5, partition=0)
     outcome_topic.send(STAYED, partition=1)
-    outcome_topic.take()
+    outcome_topic.ingest()
     outcome_topic.send(*[LEFT] * 5, partition=0)
     outcome_topic.delete_before(8)
     connection, config = outcome_topic.connection, outcome_topic.config
@@ -274,7 +262,7 @@ def test_a_loss_that_was_accepted_is_recorded_and_the_rest_is_read(outcome_topic
     assert (move.position, move.end, move.still_held) == (5, 8, 0)
     outcome_reset.apply(connection, move, reason="lost by retention")
 
-    assert outcome_topic.take() == IngestResult(left=2)
+    assert outcome_topic.ingest() == IngestResult(left=2)
     assert connection.execute(
         "select kafka_partition, start_offset, end_offset, reason from outcome_skips"
     ).fetchall() == [(0, 5, 8, "lost by retention")]
@@ -297,7 +285,7 @@ def test_a_position_moves_only_forward_and_within_the_topic(
 ) -> None:
     outcome_topic.make()
     outcome_topic.send(*[LEFT] * 4)
-    outcome_topic.take()
+    outcome_topic.ingest()
 
     with pytest.raises(ResetError, match=problem):
         outcome_reset.plan(
@@ -305,7 +293,7 @@ def test_a_position_moves_only_forward_and_within_the_topic(
         )
 
 
-def test_one_offset_that_is_skipped_is_left_out_and_its_neighbours_are_read(outcome_topic: Outcomes) -> None:
+def test_a_skipped_offset_is_left_out_and_those_around_it_are_read(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send(LEFT, b"bad", STAYED, partition=0)
     outcome_topic.send(b"bad", partition=1)
@@ -314,8 +302,8 @@ def test_one_offset_that_is_skipped_is_left_out_and_its_neighbours_are_read(outc
     move = outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=1)
     outcome_reset.apply_skip(connection, move, reason="only a test")
 
-    assert outcome_topic.take() == IngestResult(left=1, stayed=1, refused=1)
-    assert outcome_topic.refused().keys() == {(1, 0)}
+    assert outcome_topic.ingest() == IngestResult(left=1, stayed=1, rejected=1)
+    assert outcome_topic.rejected().keys() == {(1, 0)}
     with pytest.raises(ResetError, match="was read already"):
         outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=1)
     with pytest.raises(ResetError, match="there is no offset 3 yet"):
@@ -325,18 +313,18 @@ def test_one_offset_that_is_skipped_is_left_out_and_its_neighbours_are_read(outc
 def test_a_topic_that_was_created_again_is_read_from_its_beginning(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send(*[LEFT] * 4)
-    outcome_topic.take()
+    outcome_topic.ingest()
     for future in outcome_topic.admin.delete_topics([outcome_topic.topic]).values():
         future.result()
     wait_until(lambda: outcome_topic.topic not in outcome_topic.admin.list_topics(timeout=10).topics)
     outcome_topic.make()
     outcome_topic.send(STAYED, STAYED)
 
-    assert outcome_topic.waiting() == 2
-    assert outcome_topic.take() == IngestResult(stayed=2)
+    assert outcome_topic.lag() == 2
+    assert outcome_topic.ingest() == IngestResult(stayed=2)
 
 
-# Hostile outcomes
+# Invalid outcomes
 
 
 @pytest.mark.parametrize(
@@ -352,38 +340,38 @@ def test_a_topic_that_was_created_again_is_read_from_its_beginning(outcome_topic
         ),
     ],
 )
-def test_a_time_that_no_outcome_can_have_is_refused_and_what_follows_is_read(
+def test_an_impossible_time_is_rejected_and_the_next_outcome_is_read(
     outcome_topic: Outcomes, moment: str, reason: str
 ) -> None:
     outcome_topic.make()
     outcome_topic.send({**STAYED, "outcome_timestamp": moment}, LEFT, partition=0)
 
-    assert outcome_topic.take() == IngestResult(left=1, refused=1)
+    assert outcome_topic.ingest() == IngestResult(left=1, rejected=1)
 
-    assert reason in outcome_topic.refused()[0, 0]
+    assert reason in outcome_topic.rejected()[0, 0]
 
 
-def test_a_kafka_timestamp_in_seconds_is_refused_and_named(outcome_topic: Outcomes) -> None:
+def test_a_kafka_timestamp_in_seconds_is_rejected_with_the_likely_cause(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send(LEFT, timestamp=round(datetime.now(UTC).timestamp()))
 
-    assert outcome_topic.take() == IngestResult(refused=1)
+    assert outcome_topic.ingest() == IngestResult(rejected=1)
 
-    (reason,) = outcome_topic.refused().values()
-    assert reason.startswith("Kafka's timestamp, which counts where there is no outcome_timestamp, 1970-01-")
+    (reason,) = outcome_topic.rejected().values()
+    assert reason.startswith("Kafka's timestamp, used when there is no outcome_timestamp, 1970-01-")
     assert "Is it in seconds instead of milliseconds?" in reason
 
 
-def test_an_outcome_from_the_future_does_not_beat_a_later_one(outcome_topic: Outcomes) -> None:
+def test_an_outcome_from_the_future_does_not_override_a_later_one(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send({**STAYED, "outcome_timestamp": "2099-01-01T00:00:00Z"}, {**STAYED, "true_churn_label": 1})
 
-    outcome_topic.take()
+    outcome_topic.ingest()
 
     assert outcome_topic.connection.execute("select churned from customer_outcomes").fetchall() == [(1,)]
 
 
-def test_a_reading_that_was_cut_off_goes_on_with_the_times_that_it_began_with(outcome_topic: Outcomes) -> None:
+def test_an_interrupted_reading_continues_with_the_times_that_it_was_opened_with(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
     outcome_topic.send({**STAYED, "outcome_timestamp": "2026-11-20T00:00:00Z"}, LEFT, partition=0)
     topic_id = topics.describe(outcome_topic.admin, outcome_topic.topic).topic_id
@@ -393,12 +381,12 @@ def test_a_reading_that_was_cut_off_goes_on_with_the_times_that_it_began_with(ou
         (topic_id,),
     )
 
-    assert outcome_topic.take() == IngestResult(refused=1)
-    assert "is after 2026-11-10" in outcome_topic.refused()[0, 0]
-    assert outcome_topic.take() == IngestResult(left=1)  # the offset behind it is of another reading
+    assert outcome_topic.ingest() == IngestResult(rejected=1)
+    assert "is after 2026-11-10" in outcome_topic.rejected()[0, 0]
+    assert outcome_topic.ingest() == IngestResult(left=1)  # the next offset belongs to another reading
 
 
-def test_what_postgresql_refuses_is_kept_with_its_reason_and_the_others_are_rows(
+def test_an_outcome_that_postgresql_rejects_is_stored_with_its_reason_and_the_others_are_rows(
     outcome_topic: Outcomes, stack: Stack
 ) -> None:
     name = conninfo_to_dict(outcome_topic.connection.info.dsn)["dbname"]
@@ -407,89 +395,21 @@ def test_what_postgresql_refuses_is_kept_with_its_reason_and_the_others_are_rows
     outcome_topic.make()
     outcome_topic.send(LEFT, {**STAYED, "CustomerId": 7}, STAYED, partition=0)
 
-    assert outcome_topic.take() == IngestResult(left=1, stayed=1, refused=1)
+    assert outcome_topic.ingest() == IngestResult(left=1, stayed=1, rejected=1)
 
-    assert 'violates check constraint "nobody"' in outcome_topic.refused()[0, 1]
+    assert 'violates check constraint "nobody"' in outcome_topic.rejected()[0, 1]
     assert rows(outcome_topic) == 2
 
 
-def test_messages_with_keys_headers_and_any_bytes_are_each_an_outcome_or_refused(outcome_topic: Outcomes) -> None:
+def test_messages_with_keys_headers_and_any_bytes_are_each_an_outcome_or_rejected(outcome_topic: Outcomes) -> None:
     outcome_topic.make()
-    values = [value for value, _ in bad_values().values() if len(value or b"") < MEGABYTE // 2] + list(HOSTILE)
+    values = [value for value, _ in bad_values().values() if len(value or b"") < MEGABYTE // 2] + list(INVALID)
     outcome_topic.send(*values, key=b"\x00\xff", headers=[("h", b"\xff"), ("h", None)])
     outcome_topic.send(LEFT, LEFT)
 
-    taken = outcome_topic.take()
+    result = outcome_topic.ingest()
 
-    assert taken.left + taken.stayed + taken.refused == len(values) + 2
-    assert taken.left >= 2
-    assert len(outcome_topic.refused()) == taken.refused
-    assert outcome_topic.waiting() == 0
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message as Kafka hands it over."""
-
-    content: bytes | None
-    milliseconds: int
-    kind: int = TIMESTAMP_CREATE_TIME
-
-    def value(self) -> bytes | None:
-        return self.content
-
-    def partition(self) -> int | None:
-        return 0
-
-    def offset(self) -> int | None:
-        return 0
-
-    def timestamp(self) -> tuple[int, int]:
-        return self.kind, self.milliseconds
-
-
-ANYTHING = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.integers(min_value=-(2**200), max_value=2**200)
-    | st.floats()
-    | st.text()
-    | st.datetimes(timezones=st.timezones()).map(datetime.isoformat)
-    | st.sampled_from(["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "2026-12-31T23:59:60Z"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-FIELDS = st.fixed_dictionaries(
-    {},
-    optional={
-        "true_churn_label": st.sampled_from([0, 1]) | ANYTHING,
-        "event_id": st.text(min_size=1, max_size=220) | ANYTHING,
-        "CustomerId": st.integers(min_value=0, max_value=2**62) | ANYTHING,
-        "outcome_timestamp": ANYTHING,
-        "more": ANYTHING,
-    },
-)
-FROM, UNTIL = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 11, 28, tzinfo=UTC)
-
-
-@given(
-    value=st.none() | st.binary(max_size=200) | FIELDS.map(lambda fields: json.dumps(fields).encode()),
-    milliseconds=st.integers(min_value=-(2**63), max_value=2**63 - 1),
-    kind=st.sampled_from([TIMESTAMP_NOT_AVAILABLE, TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME]),
-)
-@hypothesis_settings(max_examples=1_000, deadline=None)
-def test_whatever_a_message_holds_it_is_an_outcome_in_bounds_or_refused_with_a_reason_that_can_be_stored(
-    value: bytes | None, milliseconds: int, kind: int
-) -> None:
-    found = outcomes.decode(Message(value, milliseconds, kind), FROM, UNTIL)
-
-    if isinstance(found, outcomes.Known):
-        assert FROM <= found.outcome_timestamp <= UNTIL
-        assert found.outcome_timestamp.utcoffset() == timedelta(0)
-        assert found.churned in (0, 1)
-        assert found.customer_id is None or 0 <= found.customer_id <= 2**62
-    else:
-        assert found.reason
-        assert found.reason.isprintable()
-        assert found.payload == value
+    assert result.left + result.stayed + result.rejected == len(values) + 2
+    assert result.left >= 2
+    assert len(outcome_topic.rejected()) == result.rejected
+    assert outcome_topic.lag() == 0

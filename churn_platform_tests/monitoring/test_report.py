@@ -1,4 +1,4 @@
-"""The page of a day."""
+"""The daily report."""
 
 import re
 from datetime import date
@@ -39,14 +39,14 @@ LIVE = {
 }
 
 
-def page(**changes: object) -> report.Page:
-    """A page of one feature and one version."""
+def daily_report(**changes: object) -> report.DailyReport:
+    """A report of one feature and one model version."""
     parts = {"day": date(2026, 11, 26), "drift": [ROW], "live": [LIVE], "references": {3: REFERENCE}}
-    return report.Page(**{**parts, "read_and_dead": (2_000, 20), "auc_loss": 0.05, **changes})  # type: ignore[arg-type]
+    return report.DailyReport(**{**parts, "read_and_dead": (2_000, 20), "auc_loss": 0.05, **changes})  # type: ignore[arg-type]
 
 
 class Links(HTMLParser):
-    """What a page would load, and the tags that it leaves open."""
+    """Collects what a page would load, and the tags that it leaves open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class Links(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_says_what_shifted_and_how_and_loads_nothing() -> None:
-    html = report.render(page())
+def test_the_report_shows_what_shifted_and_loads_nothing() -> None:
+    html = report.render(daily_report())
     links = Links()
     links.feed(html)
 
@@ -75,7 +75,7 @@ def test_the_page_says_what_shifted_and_how_and_loads_nothing() -> None:
 
 
 def cell(html: str, text: str) -> str:
-    """The class of the cell that holds this text, or of what it is marked by; empty where it has none."""
+    """Return the class of the cell or span that starts with this text; empty if it has none."""
     found = re.search(rf'<(?:td|span)(?: class="([^"]*)")?>{re.escape(text)}', html)
     assert found is not None, text
     return found[1] or ""
@@ -88,7 +88,7 @@ def cell(html: str, text: str) -> str:
             {"roc_auc": 0.75, "roc_auc_error": 0.015, "ece": 0.0712},
             "far",
             "shifted",
-            "worse than expected, scores are off",
+            "worse than expected, miscalibrated",
         ),
         ({"roc_auc": 0.75, "roc_auc_error": 0.015}, "far", "stable", "worse than expected"),
         ({"roc_auc": 0.75, "roc_auc_error": 0.08}, "stable", "stable", "as expected"),  # chance explains it
@@ -98,7 +98,7 @@ def cell(html: str, text: str) -> str:
             {"roc_auc": 0.75, "roc_auc_error": 0.015, "expected_roc_auc": float("nan")},
             "stable",
             "stable",
-            "nothing was expected",
+            "no expected ROC AUC",
         ),
     ],
 )
@@ -107,7 +107,7 @@ def test_a_live_performance_that_fails_its_check_is_highlighted(
 ) -> None:
     row = {**LIVE, "expected_roc_auc": 0.8715, "ece": 0.0123, **live}
 
-    html = report.render(page(live=[row]))
+    html = report.render(daily_report(live=[row]))
 
     assert cell(html, f"{row['roc_auc']:.4f}") == roc_auc
     assert cell(html, f"{row['ece']:.4f}") == ece
@@ -127,29 +127,29 @@ def test_rates_that_fail_their_checks_are_highlighted(
 ) -> None:
     row = {**ROW, "missing_rate": missing, "out_of_range_rate": strange}
 
-    html = report.render(page(drift=[row], read_and_dead=(2_000, dead)))
+    html = report.render(daily_report(drift=[row], read_and_dead=(2_000, dead)))
 
     texts = (f"{100 * dead / 2_000:.2f} %", f"{100 * missing:.2f} %", f"{100 * strange:.2f} %")
     assert [cell(html, text) for text in texts] == classes
 
 
-def test_what_is_not_ours_is_escaped() -> None:
-    html = report.render(page())
+def test_values_are_escaped() -> None:
+    html = report.render(daily_report())
 
     assert "<b>Mars" not in html
     assert "&lt;b&gt;Mars" in html
 
 
-def test_a_day_without_anything_has_a_page_too() -> None:
-    html = report.render(page(drift=[], live=[], read_and_dead=(0, 0)))
+def test_a_day_without_data_has_a_report() -> None:
+    html = report.render(daily_report(drift=[], live=[], read_and_dead=(0, 0)))
 
-    assert "There was no prediction." in html
+    assert "There were no predictions." in html
     assert "No outcome is known yet." in html
 
 
-def test_pages_are_replaced_and_forgotten_by_day(tmp_path: Path) -> None:
+def test_reports_are_replaced_and_deleted_by_day(tmp_path: Path) -> None:
     for day in (1, 2, 3, 3):
-        report.save(page(day=date(2026, 1, day)), str(tmp_path))
+        report.save(daily_report(day=date(2026, 1, day)), str(tmp_path))
 
-    assert report.forget(str(tmp_path), before=date(2026, 1, 3)) == 2
+    assert report.delete_before(str(tmp_path), before=date(2026, 1, 3)) == 2
     assert [each.name for each in (tmp_path / "reports").iterdir()] == ["2026-01-03"]

@@ -1,4 +1,4 @@
-"""Dagster's storage: how many connections it makes, and what a restart of PostgreSQL does to it."""
+"""Dagster's storage: the number of its connections, and restarts of PostgreSQL."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ QUERIES = 20
 
 @pytest.fixture
 def url(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where Dagster's storage is, as a stack says it."""
+    """The address of Dagster's storage, in the form that a stack uses."""
     parts = psycopg.conninfo.conninfo_to_dict(database)
     address = f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}"
     url = in_schema(address, "dagster")
@@ -45,14 +45,14 @@ def home(url: str, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def observer(stack: Stack, url: str) -> Iterator[psycopg.Connection]:
-    """A connection of the superuser's to the same database."""
+    """A connection of the superuser to the same database."""
     name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
     with psycopg.connect(stack.owner_dsn, dbname=name, autocommit=True) as connection:
         yield connection
 
 
-def ask(home: Path) -> None:
-    """What a tick of a sensor does: an instance of its own, and a few questions."""
+def run_queries(home: Path) -> None:
+    """Do what a sensor tick does: create an instance and run a few queries."""
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for _ in range(QUERIES):
             instance.get_runs_count()
@@ -61,7 +61,7 @@ def ask(home: Path) -> None:
 
 
 def sessions(observer: psycopg.Connection) -> set[int]:
-    """Server processes of all other sessions of the database."""
+    """Return the process ids of all other sessions of the database."""
     return {
         pid
         for (pid,) in observer.execute(
@@ -70,34 +70,34 @@ def sessions(observer: psycopg.Connection) -> set[int]:
     }
 
 
-def test_instances_of_a_process_share_connections_that_are_kept(home: Path, observer: psycopg.Connection) -> None:
-    ask(home)
-    kept = sessions(observer)
-    ask(home)
-    ask(home)
-    assert kept
-    assert sessions(observer) == kept
+def test_instances_of_a_process_share_pooled_connections(home: Path, observer: psycopg.Connection) -> None:
+    run_queries(home)
+    pooled = sessions(observer)
+    run_queries(home)
+    run_queries(home)
+    assert pooled
+    assert sessions(observer) == pooled
 
 
-def test_a_connection_that_postgres_ended_is_replaced(home: Path, observer: psycopg.Connection) -> None:
-    ask(home)
+def test_a_connection_that_postgres_closed_is_replaced(home: Path, observer: psycopg.Connection) -> None:
+    run_queries(home)
     before = sessions(observer)
     observer.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", (list(before),))
     wait_until(lambda: not sessions(observer) & before, what="the sessions to end")
-    ask(home)
+    run_queries(home)
     assert sessions(observer)
     assert not sessions(observer) & before
 
 
-def test_what_the_tables_have_is_asked_once_by_all_instances(home: Path, url: str) -> None:
-    ask(home)
+def test_the_schema_is_queried_once_by_all_instances(home: Path, url: str) -> None:
+    run_queries(home)
     statements: list[str] = []
 
     @sa.event.listens_for(_engine(pinned_url(url)), "before_cursor_execute")
-    def note(*arguments: object) -> None:
+    def record(*arguments: object) -> None:
         statements.append(str(arguments[2]))
 
-    ask(home)
+    run_queries(home)
 
     assert [statement for statement in statements if "instigators" in statement]
     assert not [statement for statement in statements if "pg_catalog" in statement]
@@ -105,7 +105,7 @@ def test_what_the_tables_have_is_asked_once_by_all_instances(home: Path, url: st
 
 @pytest.fixture
 def webserver(home: Path) -> Iterator[str]:
-    """Address of Dagster's own web server on that storage."""
+    """The address of Dagster's web server on that storage."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
@@ -130,7 +130,7 @@ def set_limit(webserver: str, limit: int) -> httpx.Response:
     )
 
 
-def test_the_web_servers_first_mutation_after_a_restart_of_postgres_is_carried_out(
+def test_the_web_servers_first_mutation_after_a_restart_of_postgres_succeeds(
     webserver: str, home: Path, stack: Stack
 ) -> None:
     assert set_limit(webserver, 3).json() == {"data": {"setConcurrencyLimit": True}}
@@ -144,7 +144,7 @@ def test_the_web_servers_first_mutation_after_a_restart_of_postgres_is_carried_o
         assert instance.event_log_storage.get_concurrency_info("restarted").slot_count == 4
 
 
-def test_a_storage_with_the_web_servers_limits_outlives_a_restart_of_postgres(home: Path, stack: Stack) -> None:
+def test_a_storage_with_the_web_servers_limits_survives_a_restart_of_postgres(home: Path, stack: Stack) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
         before = (instance.get_runs_count(), instance.all_instigator_state())

@@ -1,4 +1,4 @@
-"""The sensors of monitoring and the training schedule: what they ask for, and why they do not."""
+"""The monitoring sensors and the training schedule: which runs they request, and why they skip."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from churn_platform.orchestration.assets.training_inputs import (
     training_settings,
 )
 from churn_platform.orchestration.jobs import hourly_monitoring_job, retraining_job
-from churn_platform.orchestration.monitoring_sensors import WHY_TAG, monitoring_sensor, retraining_sensor
+from churn_platform.orchestration.monitoring_sensors import REASON_TAG, monitoring_sensor, retraining_sensor
 from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import code_version
@@ -45,7 +45,7 @@ class Automation:
     cursor: str | None = None
 
     def tick(self, sensor: dg.SensorDefinition) -> tuple[list[dg.RunRequest], str]:
-        """What a sensor asks for, or why it does not."""
+        """Evaluate a sensor. Return the runs that it requests, or its skip reason."""
         resources = {"postgres": PostgresResource(), "kafka": KafkaResource()}
         wanted = {"postgres": resources["postgres"]} if sensor is retraining_sensor else resources
         with dg.build_sensor_context(
@@ -59,13 +59,13 @@ class Automation:
         return list(found.run_requests or []), str(found.skip_reason.skip_message) if found.skip_reason else ""
 
     def later(self, seconds: float) -> None:
-        """As if so much time had passed since the ticks before."""
+        """Move the times in the cursor back, as if this much time had passed."""
         state = json.loads(self.cursor or "{}")
-        state["asked"] = {key: at - seconds for key, at in state["asked"].items()}
+        state["requested"] = {key: at - seconds for key, at in state["requested"].items()}
         self.cursor = json.dumps(state)
 
     def outcomes(self, count: int) -> None:
-        """Messages in the outcomes topic, which is created."""
+        """Create the outcomes topic if it is missing, and send messages to it."""
         created_topics.create_missing(
             AdminClient(settings().kafka_client), KafkaResource().stream(), settings().outcomes_topic
         )
@@ -75,28 +75,28 @@ class Automation:
         assert producer.flush(30) == 0
 
     def scheduled(self) -> dg.RunRequest | dg.SkipReason:
-        """What the training schedule asks for."""
+        """Evaluate the training schedule."""
         found = training_schedule(dg.build_schedule_context(instance=self.instance))
         assert isinstance(found, dg.RunRequest | dg.SkipReason)
         return found
 
     def trained(self, **changes: str) -> None:
-        """As if a model had just been trained on the file as it is."""
+        """Report the materializations of a training on the current file."""
         file = fingerprint(self.file)
         self.report("train_test_split", **{FILE_HASH: file})
         inputs = {FILE_HASH: file, TRAINING_SETTINGS: training_settings(), REVISION: code_version()}
         self.report("churn_model", **{**inputs, **changes})
 
     def report(self, asset: str, **metadata: str) -> None:
-        """A materialization of an asset."""
+        """Report a materialization of an asset."""
         self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, metadata=metadata))
 
     def active(self, job: str, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> None:
-        """A run of this job."""
+        """Create a run of this job."""
         self.instance.create_run_for_job(defs.resolve_job_def(job), status=status)
 
     def predictions(self, hour: datetime) -> None:
-        """As if an hour had some, by a batch that was opened long ago."""
+        """Insert predictions of an hour, by a batch that was opened long ago."""
         self.connection.execute(
             "insert into stream_batches (batch, opened) values ('a', %s) on conflict do nothing", (HOUR,)
         )
@@ -104,13 +104,13 @@ class Automation:
         self.connection.execute("insert into dirty_hours values (%s, 1)", (hour,))
 
     def drift(self, hour: datetime) -> None:
-        """As if the drift of an hour were known."""
+        """Insert the drift of an hour."""
         self.connection.execute(
             "insert into drift_hourly values (%s, 1, 'Age', 1, 1, '{1}', 0, 0, 1, 'stable', 0, 0, 1)", (hour,)
         )
 
     def too_low(self, day: datetime) -> None:
-        """A live performance that is too low."""
+        """Insert a live performance that is too low."""
         self.connection.execute(
             "insert into live_performance (date, model_version, window_days, labelled, churned, roc_auc, "
             "roc_auc_error, expected_roc_auc, brier, ece, mean_score, churn_rate) "
@@ -119,7 +119,7 @@ class Automation:
         )
 
     def day(self, verdict: str, *, of: datetime, psi: float = 0.5) -> None:
-        """Drift of Age on a day."""
+        """Insert the drift of Age on a day."""
         self.connection.execute(
             "insert into drift_daily values (%s, 1, 'Age', 9, 1, '{9}', 0, %s, 0, %s, 0, 0, 1)",
             (of.date(), psi, verdict),
@@ -128,7 +128,7 @@ class Automation:
 
 @pytest.fixture
 def automation(platform: str, bundle_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Automation]:
-    """A champion, version 1, and a customers file; nothing is due."""
+    """Version 1 is the champion, and there is a customers file. Nothing is due."""
     file = tmp_path / "customers.csv"
     file.write_text("a file of customers")
     monkeypatch.setenv("CHURN_RAW_CSV", str(file))
@@ -139,11 +139,11 @@ def automation(platform: str, bundle_uri: str, tmp_path: Path, monkeypatch: pyte
         yield Automation(instance, connection, file)
 
 
-def test_when_nothing_is_due_nothing_is_asked_for(automation: Automation) -> None:
-    assert automation.tick(monitoring_sensor) == ([], "0 hours and 0 days are due, 0 outcomes wait.")
+def test_no_run_is_requested_if_nothing_is_due(automation: Automation) -> None:
+    assert automation.tick(monitoring_sensor) == ([], "0 hours and 0 days are due, 0 outcomes are new.")
 
 
-def test_hours_are_asked_for_as_windows_then_their_days(automation: Automation) -> None:
+def test_hours_are_requested_as_windows_then_their_days(automation: Automation) -> None:
     for hours in (0, 2, 5):
         automation.predictions(HOUR - timedelta(hours=hours))
 
@@ -161,20 +161,20 @@ def test_hours_are_asked_for_as_windows_then_their_days(automation: Automation) 
     assert (request.job_name, request.partition_key) == ("daily_monitoring_job", day_key(HOUR))
 
 
-def test_outcomes_that_never_cease_leave_hours_and_days_their_turns(automation: Automation) -> None:
+def test_a_steady_flow_of_outcomes_does_not_starve_hours_and_days(automation: Automation) -> None:
     automation.predictions(HOUR)
     automation.drift(HOUR - timedelta(days=1))
-    asked = []
+    requested = []
     for _ in range(6):
         automation.outcomes(1)
-        asked += automation.tick(monitoring_sensor)[0]
+        requested += automation.tick(monitoring_sensor)[0]
         automation.later(100)
 
-    jobs = [str(request.job_name) for request in asked]
+    jobs = [str(request.job_name) for request in requested]
     assert sorted(jobs[:3]) == sorted(jobs[3:]) == ["daily_monitoring_job", "hourly_monitoring_job", "outcomes_job"]
 
 
-def test_outcomes_that_come_one_by_one_are_read_together(automation: Automation) -> None:
+def test_outcomes_that_arrive_one_by_one_are_ingested_together(automation: Automation) -> None:
     automation.outcomes(1)
     assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["outcomes_job"]
     automation.outcomes(1)
@@ -184,20 +184,20 @@ def test_outcomes_that_come_one_by_one_are_read_together(automation: Automation)
     assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["outcomes_job"]
 
 
-def test_a_window_that_stays_due_leaves_later_windows_their_turn(automation: Automation) -> None:
+def test_a_window_that_stays_due_does_not_starve_later_windows(automation: Automation) -> None:
     for days in (20, 10, 0):
         automation.predictions(HOUR - timedelta(days=days))
 
-    asked = []
+    requested = []
     for _ in range(4):
-        asked += [request.partition_key for request in automation.tick(monitoring_sensor)[0]]
+        requested += [request.partition_key for request in automation.tick(monitoring_sensor)[0]]
         automation.later(100)
 
     first, second, third = (hour_key(HOUR - timedelta(days=days)) for days in (20, 10, 0))
-    assert asked == [first, second, third, first]
+    assert requested == [first, second, third, first]
 
 
-def test_a_kind_whose_runs_fail_waits_longer_each_time_and_the_others_go_on(automation: Automation) -> None:
+def test_a_job_whose_runs_fail_is_retried_with_backoff_and_does_not_block_the_others(automation: Automation) -> None:
     automation.predictions(HOUR)
     automation.drift(HOUR - timedelta(days=1))
     automation.active("hourly_monitoring_job", dg.DagsterRunStatus.FAILURE)
@@ -205,14 +205,14 @@ def test_a_kind_whose_runs_fail_waits_longer_each_time_and_the_others_go_on(auto
 
     requests, _ = automation.tick(monitoring_sensor)
     automation.connection.execute("delete from drift_hourly")
-    nothing, said = automation.tick(monitoring_sensor)
+    nothing, reason = automation.tick(monitoring_sensor)
 
     assert [request.job_name for request in requests] == ["daily_monitoring_job"]
     assert nothing == []
-    assert "the last runs of hourly_monitoring_job failed (2), the next try comes in 1" in said
+    assert "the last runs of hourly_monitoring_job failed (2), the next attempt is in 1" in reason
 
 
-def test_another_process_that_starts_is_waited_for_once(automation: Automation) -> None:
+def test_a_run_is_postponed_once_while_another_process_starts(automation: Automation) -> None:
     automation.predictions(HOUR)
     automation.active("prediction_stream_job", dg.DagsterRunStatus.STARTING)
 
@@ -221,7 +221,7 @@ def test_another_process_that_starts_is_waited_for_once(automation: Automation) 
     assert automation.tick(monitoring_sensor)[0] == []
 
 
-def test_outcomes_that_are_lost_are_left_to_a_run_that_reports_them(automation: Automation) -> None:
+def test_a_truncated_outcomes_topic_starts_a_run_that_reports_it(automation: Automation) -> None:
     automation.outcomes(5)
     admin = AdminClient(settings().kafka_client)
     positions = [(partition, 9) for partition in range(settings().topic_partitions)]
@@ -252,7 +252,7 @@ def test_new_outcomes_make_the_figures_of_today_due(automation: Automation) -> N
     assert (request.job_name, request.partition_key) == ("daily_monitoring_job", day_key(now))
 
 
-def test_outcomes_of_nobody_who_was_predicted_are_looked_at_once(automation: Automation) -> None:
+def test_outcomes_without_predictions_request_one_run(automation: Automation) -> None:
     automation.connection.execute("insert into customer_outcomes values ('t', 0, 0, null, 1, 1, now())")
 
     assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["daily_monitoring_job"]
@@ -268,23 +268,23 @@ def test_outcomes_of_nobody_who_was_predicted_are_looked_at_once(automation: Aut
 @pytest.mark.parametrize(
     ("job", "status", "reason"),
     [
-        ("hourly_monitoring_job", dg.DagsterRunStatus.STARTED, "under way"),
+        ("hourly_monitoring_job", dg.DagsterRunStatus.STARTED, "in progress"),
         ("prediction_stream_job", dg.DagsterRunStatus.STARTING, "Another run is starting"),
     ],
 )
-def test_monitoring_waits_for_its_own_run_and_for_a_process_that_starts(
+def test_monitoring_waits_for_its_own_run_and_for_a_starting_process(
     automation: Automation, job: str, status: dg.DagsterRunStatus, reason: str
 ) -> None:
     automation.predictions(HOUR)
     automation.active(job, status)
 
-    requests, said = automation.tick(monitoring_sensor)
+    requests, skip_reason = automation.tick(monitoring_sensor)
 
     assert requests == []
-    assert reason in said
+    assert reason in skip_reason
 
 
-def test_drift_is_judged_though_the_outcomes_topic_cannot_be_read(
+def test_drift_is_evaluated_although_the_outcomes_topic_cannot_be_read(
     automation: Automation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     automation.predictions(HOUR)
@@ -293,14 +293,14 @@ def test_drift_is_judged_though_the_outcomes_topic_cannot_be_read(
 
     requests, _ = automation.tick(monitoring_sensor)
     automation.connection.execute("delete from dirty_hours")
-    _, said = automation.tick(monitoring_sensor)
+    _, reason = automation.tick(monitoring_sensor)
 
     assert [request.job_name for request in requests] == [hourly_monitoring_job.name]
-    assert f"the topic {settings().outcomes_topic} cannot be read" in said
+    assert f"the topic {settings().outcomes_topic} cannot be read" in reason
 
 
 def test_a_scheduled_training_is_skipped_while_nothing_has_changed(automation: Automation) -> None:
-    assert isinstance(automation.scheduled(), dg.RunRequest)  # nothing was ever trained
+    assert isinstance(automation.scheduled(), dg.RunRequest)  # no model was trained yet
     automation.trained()
 
     assert isinstance(automation.scheduled(), dg.SkipReason)
@@ -314,7 +314,7 @@ def test_a_scheduled_training_is_skipped_while_nothing_has_changed(automation: A
         ({TRAINING_SETTINGS: "CALL_COST=7.0"}, "the settings"),
     ],
 )
-def test_a_training_takes_place_when_file_code_or_settings_have_changed(
+def test_a_scheduled_training_runs_if_the_file_the_code_or_the_settings_have_changed(
     automation: Automation, changes: dict[str, str], what: str
 ) -> None:
     automation.trained(**changes)
@@ -325,78 +325,78 @@ def test_a_training_takes_place_when_file_code_or_settings_have_changed(
     assert what in found.tags["churn/changed"]
 
 
-def test_drift_asks_for_a_new_model_once_a_day_and_says_why(automation: Automation) -> None:
+def test_drift_requests_one_training_a_day_with_its_reason(automation: Automation) -> None:
     now = datetime.now(UTC)
     automation.day("far", of=now)
     automation.trained()
     automation.file.write_text("newer customers")
 
     [first], _ = automation.tick(retraining_sensor)
-    cursor, automation.cursor = automation.cursor, None  # a tick whose cursor was lost asks again
+    cursor, automation.cursor = automation.cursor, None  # a tick without a cursor requests it again
     [second], _ = automation.tick(retraining_sensor)
     assert automation.cursor == cursor
 
-    assert first.run_key == second.run_key == f"{now.date()} drift"  # the daemon launches a key once
-    assert first.tags[WHY_TAG] == f"drift of Age (PSI 0.50) on {now.date()}"
+    assert first.run_key == second.run_key == f"{now.date()} drift"  # the daemon launches a run key once
+    assert first.tags[REASON_TAG] == f"drift of Age (PSI 0.50) on {now.date()}"
     assert "the customers file" in first.tags["churn/changed"]
 
 
-def test_a_second_cause_asks_for_a_model_though_the_first_has_asked_today(automation: Automation) -> None:
+def test_a_second_cause_requests_another_training_on_the_same_day(automation: Automation) -> None:
     now = datetime.now(UTC)
     automation.day("far", of=now)
     [first], _ = automation.tick(retraining_sensor)
     automation.too_low(now)
 
     [second], _ = automation.tick(retraining_sensor)
-    requests, said = automation.tick(retraining_sensor)
+    requests, reason = automation.tick(retraining_sensor)
 
     assert (first.run_key, second.run_key) == (f"{now.date()} drift", f"{now.date()} performance")
     assert requests == []
-    assert "asked for today already" in said
+    assert "already requested today" in reason
 
 
-def test_a_live_performance_that_is_too_low_asks_for_one_too(automation: Automation) -> None:
+def test_a_low_live_performance_requests_a_training(automation: Automation) -> None:
     now = datetime.now(UTC)
     automation.too_low(now)
 
     [request], _ = automation.tick(retraining_sensor)
 
     assert request.run_key == f"{now.date()} performance"
-    assert "live ROC AUC 0.700" in request.tags[WHY_TAG]
+    assert "live ROC AUC 0.700" in request.tags[REASON_TAG]
 
 
-def test_no_model_is_asked_for_that_would_be_the_same_again(automation: Automation) -> None:
+def test_no_training_is_requested_that_would_produce_the_same_model(automation: Automation) -> None:
     automation.day("far", of=datetime.now(UTC))
     automation.trained()
 
-    requests, said = automation.tick(retraining_sensor)
+    requests, reason = automation.tick(retraining_sensor)
 
     assert requests == []
-    assert "drift of Age" in said
-    assert "Put newer customers into" in said
+    assert "drift of Age" in reason
+    assert "Put newer customers into" in reason
 
 
 @pytest.mark.parametrize(
     ("verdict", "days_ago"),
     [("stable", 0), ("shifted", 0), ("too few", 0), ("far", 3)],
 )
-def test_less_than_far_off_or_long_ago_asks_for_nothing(automation: Automation, verdict: str, days_ago: int) -> None:
+def test_a_small_or_old_drift_requests_no_training(automation: Automation, verdict: str, days_ago: int) -> None:
     automation.day(verdict, of=datetime.now(UTC) - timedelta(days=days_ago))
 
     assert automation.tick(retraining_sensor)[0] == []
 
 
-def test_a_day_that_is_well_again_ends_the_asking(automation: Automation) -> None:
+def test_a_later_stable_day_ends_the_requests(automation: Automation) -> None:
     automation.day("far", of=datetime.now(UTC) - timedelta(days=1))
     automation.day("stable", of=datetime.now(UTC))
 
     assert automation.tick(retraining_sensor)[0] == []
 
 
-def test_a_missing_file_and_a_training_under_way_are_said(automation: Automation) -> None:
+def test_the_skip_reason_names_a_missing_file_and_a_training_in_progress(automation: Automation) -> None:
     automation.day("far", of=datetime.now(UTC))
     automation.active(retraining_job.name)
-    assert "under way" in automation.tick(retraining_sensor)[1]
+    assert "in progress" in automation.tick(retraining_sensor)[1]
 
     automation.file.unlink()
-    assert "There is no customers file" in automation.tick(retraining_sensor)[1]
+    assert "The customers file to train on does not exist" in automation.tick(retraining_sensor)[1]

@@ -1,4 +1,4 @@
-"""Runs that start slowly, or never, under a real code server: the launcher knows which, and no clock does."""
+"""Runs that start slowly or never, under a real code server: only the launcher can tell them apart."""
 
 import tempfile
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ DAY = 24 * 3600.0
 def server(
     platform: str, bundle_uri: str, local_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SlowCodeServer]:
-    """A code server over an empty stream with a champion, and an instance with the launcher of dagster.yaml."""
+    """A code server with an empty stream and a champion, and an instance with the launcher of dagster.yaml."""
     monkeypatch.setenv("BATCH_EVENTS", "5")
     settings.cache_clear()
     created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
@@ -55,7 +55,7 @@ def server(
 
 
 def _slow_run(server: SlowCodeServer, platform: str) -> dg.DagsterRun:
-    """A run that was launched, and whose process is held before its first import."""
+    """Launch a run whose process is stopped before its first import."""
     with psycopg.connect(platform, autocommit=True) as connection:
         ledger.plan_batch(connection, "key")
     server.instance.add_dynamic_partitions(str(batches.name), ["key"])
@@ -70,13 +70,13 @@ def _record(server: SlowCodeServer, run: dg.DagsterRun) -> dg.DagsterRun:
     return found
 
 
-def test_a_run_that_takes_a_day_to_start_is_not_failed_not_launched_again_and_streams(
+def test_a_run_that_takes_a_day_to_start_is_neither_failed_nor_replaced_and_streams(
     server: SlowCodeServer, platform: str
 ) -> None:
     assert isinstance(server.instance.run_launcher, PatientRunLauncher)
     ticks = Ticks(server.instance, platform)
     ticks.send(5)
-    run = _slow_run(server, platform)  # its launcher has waited longer than a call may last
+    run = _slow_run(server, platform)  # its launcher has waited longer than the timeout of a call
 
     assert _record(server, run).status == dg.DagsterRunStatus.STARTING
     assert worker_of(server.instance, _record(server, run)) is Worker.ALIVE
@@ -96,7 +96,7 @@ def test_a_run_that_takes_a_day_to_start_is_not_failed_not_launched_again_and_st
     assert (batch.predictions, batch.closed is not None) == (5, True)
 
 
-def test_a_run_that_dies_while_it_starts_is_failed_and_replaced(server: SlowCodeServer, platform: str) -> None:
+def test_a_run_that_dies_while_starting_is_marked_as_failed_and_replaced(server: SlowCodeServer, platform: str) -> None:
     ticks = Ticks(server.instance, platform)
     ticks.send(5)
     run = _slow_run(server, platform)
@@ -112,7 +112,7 @@ def test_a_run_that_dies_while_it_starts_is_failed_and_replaced(server: SlowCode
     assert len(replaced.run_requests or []) == 1
 
 
-def test_a_run_whose_code_server_died_while_it_started_is_failed_once_another_answers(
+def test_a_run_whose_code_server_died_while_it_started_is_marked_as_failed_once_another_answers(
     server: SlowCodeServer, platform: str
 ) -> None:
     ticks = Ticks(server.instance, platform)
@@ -133,9 +133,7 @@ def test_a_run_whose_code_server_died_while_it_started_is_failed_once_another_an
     assert len(replaced.run_requests or []) == 1
 
 
-def test_a_run_of_another_job_that_never_gets_a_process_does_not_stay_in_the_queue(
-    server: SlowCodeServer, platform: str
-) -> None:
+def test_a_run_of_another_job_that_never_gets_a_process_leaves_the_queue(server: SlowCodeServer, platform: str) -> None:
     ticks = Ticks(server.instance, platform)
     run = server.submitted("hourly_metrics_job", "2026-11-24-09:00", {})
     ticks.reason()
@@ -149,7 +147,7 @@ def test_a_run_of_another_job_that_never_gets_a_process_does_not_stay_in_the_que
     assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
 
 
-def test_a_metrics_run_that_died_with_its_code_server_does_not_hold_up_the_figures(
+def test_a_metrics_run_that_died_with_its_code_server_does_not_block_the_metrics(
     server: SlowCodeServer, platform: str
 ) -> None:
     ticks = Ticks(server.instance, platform)
@@ -160,12 +158,12 @@ def test_a_metrics_run_that_died_with_its_code_server_does_not_hold_up_the_figur
     server.instance.report_dagster_event(
         dg.DagsterEvent(event_type_value="PIPELINE_START", job_name="hourly_metrics_job"), run.run_id
     )
-    assert "under way" in ticks.reason(dirty_hours_sensor)
+    assert "in progress" in ticks.reason(dirty_hours_sensor)
 
     ticks.tick()
     ticks.age_what_is_missing(seconds=DAY)
     ticks.tick()
-    assert not _record(server, run).is_finished  # its process is there
+    assert not _record(server, run).is_finished  # its process is alive
     server.kill()
     server.start()
     ticks.tick()

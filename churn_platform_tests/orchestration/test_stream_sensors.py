@@ -1,4 +1,4 @@
-"""The sensors on a real Dagster instance, with real Kafka and PostgreSQL behind them."""
+"""The stream's sensors on a real Dagster instance, with real Kafka and PostgreSQL."""
 
 import json
 import time
@@ -38,14 +38,14 @@ from churn_platform_tests.waiting import wait_until
 
 @dataclass
 class Ticks:
-    """A platform with topics and a champion, and the ticks of its sensors."""
+    """A platform with topics and a champion; evaluates its sensors."""
 
     instance: dg.DagsterInstance
     database: str
     cursor: str | None = None
 
     def tick(self, sensor: dg.SensorDefinition = customer_events_sensor) -> dg.SensorResult:
-        """One tick, as the daemon would make it."""
+        """Evaluate a sensor as the daemon does."""
         with dg.build_sensor_context(
             instance=self.instance,
             cursor=self.cursor,
@@ -62,7 +62,7 @@ class Ticks:
         return result
 
     def reason(self, sensor: dg.SensorDefinition = customer_events_sensor) -> str:
-        """Why a tick asked for nothing."""
+        """Evaluate a sensor that requests no run, and return its skip reason."""
         result = self.tick(sensor)
         assert not result.run_requests
         return str(result.skip_reason.skip_message if result.skip_reason else "")
@@ -75,17 +75,17 @@ class Ticks:
         assert producer.flush(30) == 0
 
     def age_what_is_missing(self, *, seconds: float) -> None:
-        """As if so many seconds more had passed since the last tick saw a run without its session."""
+        """Move back the times at which runs were first seen without a session."""
         state = json.loads(self.cursor or "{}")
         state["missing"] = {run_id: since - seconds for run_id, since in state["missing"].items()}
         self.cursor = json.dumps(state)
 
     def connect(self) -> psycopg.Connection:
-        """A connection whose statements commit at once."""
+        """Return a connection in autocommit mode."""
         return psycopg.connect(self.database, autocommit=True)
 
     def run_of(self, key: str, status: dg.DagsterRunStatus, *, started: float) -> dg.DagsterRun:
-        """A streaming run of the sensor's, in this state since so many seconds."""
+        """Create a streaming run of the sensor that started `started` seconds ago."""
         run: dg.DagsterRun = self.instance.create_run_for_job(
             defs.resolve_job_def("prediction_stream_job"),
             tags={STREAM_TAG: "live", "dagster/partition": key},
@@ -100,7 +100,7 @@ class Ticks:
 
 @pytest.fixture
 def ticks(platform: str, bundle_uri: str) -> Iterator[Ticks]:
-    """Sensors over empty topics and a champion."""
+    """Sensors of a platform with empty topics and a champion."""
     created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
     with psycopg.connect(platform) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
@@ -110,23 +110,23 @@ def ticks(platform: str, bundle_uri: str) -> Iterator[Ticks]:
 
 
 @pytest.mark.usefixtures("platform")
-def test_a_topic_that_does_not_exist_yet_is_named() -> None:
+def test_the_skip_reason_names_a_missing_topic() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert settings().events_topic in Ticks(instance, "").reason()
 
 
-def test_nothing_waiting_asks_for_nothing(ticks: Ticks) -> None:
+def test_no_run_is_requested_without_a_lag(ticks: Ticks) -> None:
     assert "0 offsets waiting" in ticks.reason()
 
 
-def test_each_tick_says_which_environment_is_at_work(ticks: Ticks) -> None:
+def test_each_tick_records_its_environment(ticks: Ticks) -> None:
     ticks.tick()
 
     with ticks.connect() as connection:
         assert list(environments.at_work(connection)) == [settings().environment]
 
 
-def test_a_sensor_of_another_environment_is_refused_before_it_writes(
+def test_a_sensor_of_another_environment_fails_before_it_writes(
     ticks: Ticks, stack: Stack, template_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks.tick()
@@ -145,7 +145,7 @@ def test_a_sensor_of_another_environment_is_refused_before_it_writes(
         assert connection.execute("select count(*) from stream_positions").fetchone() == (0,)
 
 
-def test_waiting_events_ask_for_one_run_with_a_planned_key(ticks: Ticks) -> None:
+def test_new_events_request_one_run_with_a_planned_key(ticks: Ticks) -> None:
     ticks.send(5)
 
     result = ticks.tick()
@@ -163,7 +163,7 @@ def test_waiting_events_ask_for_one_run_with_a_planned_key(ticks: Ticks) -> None
     assert planned.opened is None
 
 
-def test_a_key_that_no_run_opened_is_used_again(ticks: Ticks) -> None:
+def test_a_key_that_no_run_opened_is_reused(ticks: Ticks) -> None:
     ticks.send(5)
 
     first, second = ticks.tick(), ticks.tick()
@@ -173,7 +173,7 @@ def test_a_key_that_no_run_opened_is_used_again(ticks: Ticks) -> None:
     assert first.run_requests[0].partition_key == second.run_requests[0].partition_key
 
 
-def test_without_a_champion_it_says_what_to_materialize(ticks: Ticks) -> None:
+def test_without_a_champion_the_skip_reason_names_the_asset_to_materialize(ticks: Ticks) -> None:
     with ticks.connect() as connection:
         connection.execute("update model_versions set retired_at = now()")
     ticks.send(5)
@@ -181,7 +181,7 @@ def test_without_a_champion_it_says_what_to_materialize(ticks: Ticks) -> None:
     assert "champion_model" in ticks.reason()
 
 
-def test_a_run_that_lives_in_postgres_is_left_alone_whatever_its_age(ticks: Ticks) -> None:
+def test_a_run_with_a_session_is_left_running_whatever_its_age(ticks: Ticks) -> None:
     ticks.send(5)
     run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
 
@@ -191,7 +191,7 @@ def test_a_run_that_lives_in_postgres_is_left_alone_whatever_its_age(ticks: Tick
     assert not _run(ticks, run).is_finished
 
 
-def test_a_run_whose_process_is_gone_is_failed_and_replaced(ticks: Ticks) -> None:
+def test_a_run_without_a_process_is_marked_as_failed_and_replaced(ticks: Ticks) -> None:
     ticks.send(5)
     run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
 
@@ -204,7 +204,7 @@ def test_a_run_whose_process_is_gone_is_failed_and_replaced(ticks: Ticks) -> Non
     assert len(result.run_requests or []) == 1
 
 
-def test_a_run_that_lost_its_connection_and_came_back_is_not_dead(ticks: Ticks) -> None:
+def test_a_run_that_reconnected_is_not_dead(ticks: Ticks) -> None:
     ticks.send(5)
     run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
     ticks.tick()
@@ -218,7 +218,7 @@ def test_a_run_that_lost_its_connection_and_came_back_is_not_dead(ticks: Ticks) 
     assert not _run(ticks, run).is_finished
 
 
-def test_a_run_that_holds_its_lock_is_not_failed_though_its_session_was_not_seen(ticks: Ticks) -> None:
+def test_a_run_that_holds_its_lock_is_not_marked_as_failed_even_if_its_session_was_not_seen(ticks: Ticks) -> None:
     ticks.send(5)
     run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
     ticks.tick()
@@ -233,7 +233,7 @@ def test_a_run_that_holds_its_lock_is_not_failed_though_its_session_was_not_seen
     assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
 
 
-def test_a_run_whose_launcher_knows_nothing_of_it_is_failed_much_later(ticks: Ticks) -> None:
+def test_a_run_unknown_to_its_launcher_is_marked_as_failed_much_later(ticks: Ticks) -> None:
     ticks.send(5)
     run = ticks.instance.create_run_for_job(
         defs.resolve_job_def("prediction_stream_job"),
@@ -251,7 +251,7 @@ def test_a_run_whose_launcher_knows_nothing_of_it_is_failed_much_later(ticks: Ti
     assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE
 
 
-def test_a_run_whose_batch_is_closed_lives_on_and_another_one_streams(ticks: Ticks) -> None:
+def test_a_run_whose_batch_is_closed_continues_and_another_one_streams(ticks: Ticks) -> None:
     ticks.send(5)
     run = ticks.run_of("closed", dg.DagsterRunStatus.STARTED, started=3600)
     with ticks.connect() as connection:
@@ -278,7 +278,7 @@ def test_a_paused_stream_gets_no_run_until_it_is_resumed(ticks: Ticks) -> None:
     assert len(ticks.tick().run_requests or []) == 1
 
 
-def test_a_standby_is_asked_for_while_events_flow(ticks: Ticks) -> None:
+def test_a_standby_is_requested_while_events_arrive(ticks: Ticks) -> None:
     ticks.tick()  # registers the topic's positions
     run = ticks.run_of("live", dg.DagsterRunStatus.STARTED, started=30)
     with (
@@ -294,7 +294,7 @@ def test_a_standby_is_asked_for_while_events_flow(ticks: Ticks) -> None:
     assert [request.partition_key != "live" for request in result.run_requests] == [True]
 
 
-def test_a_batch_that_a_dead_run_left_open_is_resumed_though_nothing_waits(ticks: Ticks) -> None:
+def test_a_batch_that_a_dead_run_left_open_is_resumed_even_without_a_lag(ticks: Ticks) -> None:
     with ticks.connect() as connection:
         ledger.plan_batch(connection, "left-open")
         connection.execute("update stream_batches set opened = now() where batch = 'left-open'")
@@ -304,25 +304,25 @@ def test_a_batch_that_a_dead_run_left_open_is_resumed_though_nothing_waits(ticks
     assert [request.partition_key for request in result.run_requests or []] == ["left-open"]
 
 
-def test_a_batch_that_a_dead_run_closed_over_is_reported_until_dagster_holds_it(ticks: Ticks) -> None:
+def test_a_batch_whose_run_died_before_reporting_it_is_reported_until_dagster_has_stored_it(ticks: Ticks) -> None:
     with ticks.connect() as connection:
         ledger.plan_batch(connection, "lost")
         connection.execute(
             "update stream_batches set opened = now(), closed = now(), run_id = 'gone' where batch = 'lost'"
         )
 
-    died_before_it_was_stored, again = _reported(ticks.tick()), _reported(ticks.tick())
+    not_stored, again = _reported(ticks.tick()), _reported(ticks.tick())
     ticks.instance.report_runless_asset_event(again[0])
     after = _reported(ticks.tick())
 
-    assert [each.partition for each in died_before_it_was_stored] == ["lost"]
+    assert [each.partition for each in not_stored] == ["lost"]
     assert [each.partition for each in again] == ["lost"]
     assert after == []
     with ticks.connect() as connection:
         assert ledger.unreported_batches(connection) == []
 
 
-def test_the_lag_is_observed_once_the_run_for_the_first_events_was_asked_for(ticks: Ticks) -> None:
+def test_the_lag_is_observed_after_the_run_for_the_first_events_was_requested(ticks: Ticks) -> None:
     ticks.tick()
     ticks.send(7)
     launching = ticks.tick()
@@ -339,7 +339,7 @@ def test_the_lag_is_observed_once_the_run_for_the_first_events_was_asked_for(tic
     assert lags == {"customer_events": 7, "churn_predictions_topic": 0}
 
 
-def test_offsets_behind_an_open_transaction_are_said_and_observed_with_how_long(ticks: Ticks) -> None:
+def test_offsets_behind_an_open_transaction_are_reported_with_its_age(ticks: Ticks) -> None:
     ticks.tick()
     producer = Producer({**settings().kafka_client, "transactional.id": f"of {settings().events_topic}"})
     producer.init_transactions(30)
@@ -365,11 +365,11 @@ def test_offsets_behind_an_open_transaction_are_said_and_observed_with_how_long(
     wait_until(lambda: "more behind" not in str(ticks.tick().skip_reason))
 
 
-def test_up_to_date_hours_ask_for_nothing(ticks: Ticks) -> None:
+def test_no_run_is_requested_if_all_hours_are_up_to_date(ticks: Ticks) -> None:
     assert ticks.reason(dirty_hours_sensor) == "Every hour and day is up to date."
 
 
-def test_dirty_hours_close_together_are_one_run_and_a_late_one_another(ticks: Ticks) -> None:
+def test_dirty_hours_close_together_are_one_run_and_a_distant_one_is_another(ticks: Ticks) -> None:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     hours = [now - timedelta(hours=30), now - timedelta(hours=1), now]
     with ticks.connect() as connection:
@@ -401,15 +401,15 @@ def test_an_hour_that_changed_makes_its_day_dirty(ticks: Ticks) -> None:
     ]
 
 
-def test_metrics_that_are_being_computed_are_not_asked_for_twice(ticks: Ticks) -> None:
+def test_metrics_that_are_being_computed_are_not_requested_twice(ticks: Ticks) -> None:
     with ticks.connect() as connection:
         ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
     ticks.instance.create_run_for_job(defs.resolve_job_def("hourly_metrics_job"), status=dg.DagsterRunStatus.STARTED)
 
-    assert "under way" in ticks.reason(dirty_hours_sensor)
+    assert "in progress" in ticks.reason(dirty_hours_sensor)
 
 
-def test_figures_wait_one_tick_while_another_run_starts(ticks: Ticks) -> None:
+def test_metrics_wait_one_tick_while_another_run_starts(ticks: Ticks) -> None:
     with ticks.connect() as connection:
         ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
     ticks.instance.create_run_for_job(defs.resolve_job_def("training_job"), status=dg.DagsterRunStatus.STARTING)
@@ -419,7 +419,7 @@ def test_figures_wait_one_tick_while_another_run_starts(ticks: Ticks) -> None:
     assert "Another run is starting" in ticks.reason(dirty_hours_sensor)
 
 
-def test_figures_wait_one_tick_for_the_standby_of_a_run_that_has_just_taken_over(ticks: Ticks) -> None:
+def test_metrics_wait_one_tick_for_the_standby_of_a_run_that_has_just_taken_over(ticks: Ticks) -> None:
     with ticks.connect() as connection:
         ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
         ledger.plan_batch(connection, "live")

@@ -265,11 +265,11 @@ def test_outcomes_of_a_log_that_was_cut_and_has_grown_are_not_skipped(stream: St
         for number in numbers:
             sender.send([{"CustomerId": number, "true_churn_label": 1}], partition=0)
 
-    def take() -> IngestResult:
-        return outcomes.take(stream.connection, stream.admin, outcome, outcome.events_topic)
+    def ingest() -> IngestResult:
+        return outcomes.ingest(stream.connection, stream.admin, outcome, outcome.events_topic)
 
     send(range(5))
-    assert take() == IngestResult(left=5)
+    assert ingest() == IngestResult(left=5)
     broker.stop()
     broker.cut(outcome.events_topic, 0, 3)
     broker.start()
@@ -277,12 +277,12 @@ def test_outcomes_of_a_log_that_was_cut_and_has_grown_are_not_skipped(stream: St
 
     command = f"churn outcomes reset --topic {outcome.events_topic} --partition 0 --to 5"
     with pytest.raises(LogTruncatedError, match=f"offset 4 holds another record.*{command}"):
-        take()
+        ingest()
 
     move = outcome_reset.plan(stream.connection, stream.config, topic=outcome.events_topic, partition=0, to="5")
     assert move is not None
     outcome_reset.apply(stream.connection, move, reason="lost")
-    assert take() == IngestResult(left=5)
+    assert ingest() == IngestResult(left=5)
     assert stream.value("select count(*) from customer_outcomes") == 10
 
 

@@ -1,4 +1,4 @@
-"""A platform that is up, and a browser in which somebody works with it."""
+"""Fixtures: a running platform, and a browser with its UI."""
 
 from collections.abc import Iterator
 
@@ -12,13 +12,13 @@ SETTINGS = {"BATCH_SECONDS": "8", "IDLE_SECONDS": "20", "METRICS_SECONDS": "0"}
 
 @pytest.fixture(scope="session")
 def ui_platform(embedded_only: dict[str, str]) -> Iterator[Running]:
-    """A platform that has done nothing yet."""
+    """A running platform that has not processed anything yet."""
     with running_platform({**embedded_only, **SETTINGS}) as running:
         yield running
 
 
 @pytest.fixture
 def ui(ui_platform: Running) -> Iterator[DagsterUi]:
-    """A window of its own, with the platform's UI."""
+    """A new browser window with the platform's UI."""
     with open_ui(ui_platform.stack.addresses["dagster"]) as ui:
         yield ui

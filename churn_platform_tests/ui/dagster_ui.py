@@ -1,4 +1,4 @@
-"""Dagster's UI as a person uses it: pages, buttons, dialogs, and what is written there."""
+"""Page object of Dagster's UI: pages, texts, buttons and dialogs."""
 
 import re
 import shutil
@@ -11,9 +11,9 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 from churn_platform_tests.waiting import wait_until
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# It asks nobody but localhost: no updates, no sync, no look-ups of its maker's hosts.
+# Only requests to localhost: no updates, no sync, no background requests.
 ARGUMENTS: Final = (
-    "--no-sandbox",  # root, as in a container, may not have one; only our own pages are opened
+    "--no-sandbox",  # root, as in a container, cannot use the sandbox; only our own pages are opened
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -27,20 +27,21 @@ JOBS: Final = "/locations/churn_platform/jobs"
 
 
 class NoChromiumError(Exception):
-    """There is no browser to do it in."""
+    """Chromium is not installed."""
 
 
 @contextmanager
 def open_ui(url: str, *, width: int = 1500, height: int = 1000, scale: float = 1) -> Iterator["DagsterUi"]:
-    """A headless Chromium with Dagster's UI.
+    """Open Dagster's UI in a headless Chromium.
 
     Args:
-        url: of the web server.
-        width, height: of the window, in pixels of the page.
-        scale: of the screen: pixels that a pixel of the page has on it.
+        url: address of the web server.
+        width: width of the window in CSS pixels.
+        height: height of the window in CSS pixels.
+        scale: device pixels per CSS pixel.
 
     Raises:
-        NoChromiumError: none is installed.
+        NoChromiumError: Chromium is not installed.
     """
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
@@ -57,7 +58,7 @@ def open_ui(url: str, *, width: int = 1500, height: int = 1000, scale: float = 1
 
 
 class DagsterUi:
-    """One window with the UI."""
+    """A browser window with the UI."""
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
@@ -70,47 +71,47 @@ class DagsterUi:
         self.page.goto(self._url + path)
 
     def asset(self, name: str, view: str = "overview", partition: str | None = None) -> None:
-        """Open a tab of an asset's page, at a partition of it."""
+        """Open a tab of an asset's page, and a partition if one is given."""
         self.open(f"/assets/{name}?view={view}" + (f"&partition={partition}" if partition else ""))
 
     def lineage(self, *expanded: str) -> None:
         """Open the lineage of all assets, with these groups expanded and the others collapsed."""
         self.open("/asset-groups?expanded=" + ",".join(f"global@global:{group}" for group in expanded))
 
-    # What is written there
+    # Contents
 
     def text(self, text: str | re.Pattern[str]) -> Locator:
-        """The first place where this is written."""
+        """Return the first element with this text."""
         return self.page.get_by_text(text).first
 
     def metadata(self, key: str) -> Locator:
-        """The value beside a metadata key on the page; on an asset's overview a timestamp stands between the two."""
+        """Return the value of a metadata key. On an asset's overview, there is a timestamp in between."""
         between = "count(ancestor::table[1]/thead//td[.='Timestamp'])"
         return self.page.locator(f"xpath=//tr[td[1][normalize-space()='{key}']]/td[position() = 2 + {between}]").first
 
     def number(self, key: str) -> float:
-        """A value that is a number."""
+        """Return a numeric metadata value."""
         return float(self.metadata(key).inner_text())
 
     def rows(self, key: str) -> list[list[str]]:
-        """A value that is a table, its header left out."""
+        """Return the rows of a metadata table, without its header."""
         rows = self.metadata(key).locator("tbody tr")
         rows.first.wait_for()
         return [[cell.inner_text() for cell in row.locator("td").all()] for row in rows.all()]
 
-    def has_picture(self, key: str) -> bool:
-        """Whether a value is a picture that the browser has drawn."""
+    def has_chart(self, key: str) -> bool:
+        """Return whether a metadata value is an image that the browser has rendered."""
         width: int = self.metadata(key).locator("img").evaluate("image => image.complete ? image.naturalWidth : 0")
         return width > 0
 
     def partitions(self) -> list[str]:
-        """Keys of the partitions that are listed on the left of an asset's page."""
+        """Return the partition keys that an asset's page lists on the left."""
         self.page.get_by_placeholder("Filter by name").wait_for()
         keys = self.page.get_by_text(re.compile(r"^\d{8}T\d{9}Z$")).all_inner_texts()
         return list(dict.fromkeys(keys))
 
-    def look_until(self, condition: Callable[[], object], what: str, *, seconds: float = RUN_SECONDS) -> None:
-        """Load the page anew until the condition holds."""
+    def reload_until(self, condition: Callable[[], object], what: str, *, seconds: float = RUN_SECONDS) -> None:
+        """Reload the page until the condition holds."""
 
         def reloaded() -> object:
             self.page.reload(wait_until="networkidle")
@@ -118,44 +119,44 @@ class DagsterUi:
 
         wait_until(reloaded, seconds, what)
 
-    # What is done there
+    # Actions
 
     def run_job(self, job: str) -> None:
-        """Open a job's page, press its button and stay until its run has ended well."""
+        """Open a job's page, launch it, and wait until its run has succeeded."""
         self.open(f"{JOBS}/{job}")
         self._press("Materialize all")
-        self.see_run_succeed()
+        self.wait_for_success()
 
     def materialize(self, asset: str) -> None:
-        """Press the button of an asset without partitions, and open the run that it launches."""
+        """Materialize an asset without partitions, and open the run."""
         self.asset(asset)
         self._press("Materialize")
         self.open_launched()
 
-    def see_run_succeed(self) -> None:
-        """Open the run that was just launched and stay until it has succeeded."""
+    def wait_for_success(self) -> None:
+        """Open the run that was just launched, and wait until it has succeeded."""
         self.open_launched()
         expect(self.page.get_by_text(re.compile("^(Success|Failure)$")).first).to_be_visible(timeout=RUN_SECONDS * 1000)
         expect(self.page.get_by_text("Success", exact=True).first).to_be_visible()
 
     def open_launched(self) -> None:
-        """Follow the notice that says what was launched."""
+        """Follow the link in the notification of what was launched."""
         notice = self.page.get_by_text(re.compile("^(Launched run|Created backfill) "))
         notice.locator("xpath=ancestor::*[.//*[normalize-space()='View']][1]").get_by_text("View", exact=True).click()
 
     def replay(self, asset: str, keys: Sequence[str]) -> None:
-        """Choose partitions of a dynamically partitioned asset in the dialog, and launch."""
+        """Select partitions of a dynamically partitioned asset in the dialog, and launch."""
         self.asset(asset, "partitions")
         self._press("Materialize")
         dialog = self.page.get_by_role("dialog")
         dialog.get_by_text("Select a partition or create one").click()
         for key in keys:
             self.page.get_by_role("menuitem", name=key).click()
-        dialog.get_by_text("Launch runs to materialize").click()  # which closes the list
+        dialog.get_by_text("Launch runs to materialize").click()  # closes the list
         self._launch()
 
     def backfill(self, asset: str, first: str, last: str) -> None:
-        """Type a range of partitions into the dialog, and launch."""
+        """Enter a range of partitions in the dialog, and launch."""
         self.asset(asset, "partitions")
         self._press("Materialize")
         selection = self.page.get_by_role("dialog").get_by_role("textbox").first
@@ -164,9 +165,9 @@ class DagsterUi:
         self._launch()
 
     def switch(self, automation: str, *, on: bool) -> None:
-        """Turn a schedule or sensor on or off, by its switch on the page of automations."""
+        """Turn a schedule or sensor on or off on the Automation page."""
         self.open("/automation")
-        # A row has a box to select it and, once its state is known, a switch.
+        # A row has a checkbox and, once its state is loaded, a switch.
         row = self.page.get_by_role("link", name=automation).locator("xpath=ancestor::*[count(.//input)=2][1]")
         switch = row.locator("input").last
         expect(switch).to_be_checked(checked=not on)

@@ -1,6 +1,6 @@
-"""Takes the pictures of docs/images: on a platform of its own, of made customers and made events. `make screenshots`.
+"""Takes the screenshots in docs/images on a separate platform with generated data (`make screenshots`).
 
-No picture shows a real customer, or a path or an address of whoever takes it.
+No screenshot shows a real customer, or a local path or address.
 """
 
 import os
@@ -18,27 +18,27 @@ from churn_platform.orchestration.partitions import hour_key
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.ui.dagster_ui import DagsterUi, open_ui
-from churn_platform_tests.ui.orders import make_an_age_wrong, older_customers
+from churn_platform_tests.ui.preparations import older_customers, write_invalid_age
 from churn_platform_tests.waiting import wait_until
 
 IMAGES: Final = PROJECT_ROOT / "docs" / "images"
 SETTINGS: Final = {"BATCH_SECONDS": "15", "IDLE_SECONDS": "5", "METRICS_SECONDS": "0"}
 CUSTOMERS: Final = 10_000
 EVENTS: Final = ("--rate", "500", "--duration", "40", "--bad", "0.01", "--duplicates", "0.01", "--late", "0.02")
-# A README is shown about 900 pixels wide; half as much again for sharp screens.
+# READMEs are shown about 900 pixels wide. The scale keeps text sharp on high-resolution screens.
 WIDTH: Final = 1200
 SCALE: Final = 1.5
-MOST_BYTES: Final = 200_000
+MAX_BYTES: Final = 200_000
 
 
 def main() -> None:
-    """Fill a platform, take the pictures, and say how large they are."""
+    """Start a platform, take the screenshots, and print their sizes."""
     console = Console()
     IMAGES.mkdir(parents=True, exist_ok=True)
     with running_platform({**os.environ, **SETTINGS}, customers=CUSTOMERS) as running:
         console.print("The platform is up. Training, and streaming for 40 s.")
         _fill(running)
-        for name, (height, prepare) in _pictures(running).items():
+        for name, (height, prepare) in _screenshots(running).items():
             with open_ui(running.stack.addresses["dagster"], width=WIDTH, height=height, scale=SCALE) as ui:
                 ui.open("/")
                 ui.page.get_by_role("button", name="Hide navigation").click()
@@ -55,19 +55,19 @@ def _fill(running: Running) -> None:
     churn = str(Path(sys.executable).with_name("churn"))
     environment = {**os.environ, **SETTINGS, **running.stack.environment}
     subprocess.run([churn, "produce", *EVENTS], env=environment, check=True, stdout=subprocess.DEVNULL)
-    wait_until(running.at_rest, 180, "batches, hours and days to be there")
+    wait_until(running.is_idle, 180, "all batches to be reported and all metrics to be up to date")
     wait_until(lambda: not running.live_runs("prediction_stream_job"), 60, "the last streaming run to end")
 
 
-def _pictures(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterUi], None]]]:
-    """Height of the window, and what to open in it, by the picture's name."""
+def _screenshots(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterUi], None]]]:
+    """Return, by name of the screenshot, the height of the window and a function that opens the page."""
     batch = str(running.value("select batch from stream_batches where events > 0 order by events desc limit 1"))
 
     def lineage(ui: DagsterUi) -> None:
         groups = ("raw", "training", "predictions", "metrics")
         ui.lineage(*groups)
-        ui.page.get_by_role("button", name="panel_show_right").last.click()  # the list of groups on the left
-        ui.lineage(*groups)  # which fits the graph into the room that there is now
+        ui.page.get_by_role("button", name="panel_show_right").last.click()  # hides the list of groups on the left
+        ui.lineage(*groups)  # fits the graph into the larger area
         ui.text("champion_model").wait_for()
 
     def asset(ui: DagsterUi) -> None:
@@ -83,19 +83,19 @@ def _pictures(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterUi],
         older = older_customers(running.customers, years=10, count=3_000, moment=hour)
         expected = running.events_read() + len(older)
         running.send(older)
-        wait_until(lambda: running.events_read() == expected and running.at_rest(), 180, "the hour to be there")
+        wait_until(lambda: running.events_read() == expected and running.is_idle(), 180, "the hour to be there")
         running.launch("hourly_monitoring_job", hour_key(hour))
         ui.asset("drift_hourly", "checks")
         ui.page.get_by_text("drift_Age", exact=True).first.click()
         ui.text("far, PSI").wait_for()
 
     def failed_check(ui: DagsterUi) -> None:
-        make_an_age_wrong(running.customers)
+        write_invalid_age(running.customers)
         ui.materialize("raw_customers")
-        ui.look_until(lambda: ui.text("Failure").is_visible(), "the run to fail")
+        ui.reload_until(lambda: ui.text("Failure").is_visible(), "the run to fail")
         ui.asset("raw_customers", "checks")
         ui.page.get_by_text("ranges", exact=True).first.click()
-        ui.text("Seen: Age").wait_for()
+        ui.text("Found: Age").wait_for()
 
     return {
         "lineage": (600, lineage),
@@ -107,12 +107,12 @@ def _pictures(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterUi],
 
 
 def _shrink(file: Path) -> int:
-    """256 colours, those of few pixels among them, such as a red cross; the size then, in bytes."""
-    with Image.open(file) as picture:
-        picture.convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
+    """Reduce a screenshot to 256 colours, keeping rare ones such as a red cross, and return its size in bytes."""
+    with Image.open(file) as image:
+        image.convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
     size = file.stat().st_size
-    if size > MOST_BYTES:
-        raise ValueError(f"{file} has {size:,} bytes; at most {MOST_BYTES:,} are wanted. Make the window smaller.")
+    if size > MAX_BYTES:
+        raise ValueError(f"{file} has {size:,} bytes, expected at most {MAX_BYTES:,}. Make the window smaller.")
     return size
 
 

@@ -1,6 +1,6 @@
-"""In Dagster's UI alone: from the customers file to a champion, a batch, its replay, a backfill, and a failed check.
+"""Dagster's UI: from the customers file to a champion, a batch, its replay, a backfill, and a failed check.
 
-One story, in the order in which somebody would walk it; what each part leaves is what the next one begins with.
+The tests run in this order. Each continues with what the one before has left.
 """
 
 import re
@@ -14,13 +14,13 @@ from churn_platform_tests.end_to_end.running import CUSTOMERS, Running
 from churn_platform_tests.end_to_end.test_platform import ROWS
 from churn_platform_tests.stream.streams import event
 from churn_platform_tests.ui.dagster_ui import DagsterUi
-from churn_platform_tests.ui.orders import make_an_age_wrong
+from churn_platform_tests.ui.preparations import write_invalid_age
 from churn_platform_tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(900)]
 
 SENT = 300
-HOURS = (19, 23)  # of yesterday, each with one event
+HOURS = (19, 23)  # hours of yesterday with one event each
 
 
 @pytest.fixture(scope="session")
@@ -29,18 +29,18 @@ def yesterday() -> datetime:
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
 
 
-def test_the_batch_side_is_materialized(ui: DagsterUi) -> None:
+def test_data_is_prepared_and_a_model_trained(ui: DagsterUi) -> None:
     ui.run_job("data_preparation_job")
     ui.run_job("training_job")
 
     ui.asset("champion_model")
     expect(ui.metadata("reason")).to_contain_text("It is champion from now on.")
     ui.asset("raw_customers")
-    assert ui.has_picture("distribution_Age")
+    assert ui.has_chart("distribution_Age")
     assert len(ui.rows("preview")) == 5
 
 
-def test_an_asset_leads_to_what_it_is_made_of(ui: DagsterUi) -> None:
+def test_column_lineage_leads_to_the_upstream_assets(ui: DagsterUi) -> None:
     ui.asset("train_features")
 
     for asset in ("scaled_features", "binned_features", "encoded_features", "imputed_features"):
@@ -49,7 +49,7 @@ def test_an_asset_leads_to_what_it_is_made_of(ui: DagsterUi) -> None:
         expect(ui.page).to_have_url(re.compile(f"/assets/{asset}"))
 
 
-def test_a_batch_arrives_and_says_where_it_was_read_how_fast_and_by_which_model(
+def test_a_batch_arrives_and_shows_its_offsets_latency_and_model(
     ui: DagsterUi, ui_platform: Running, yesterday: datetime
 ) -> None:
     moments = [yesterday + timedelta(hours=hour, minutes=30) for hour in HOURS]
@@ -57,7 +57,7 @@ def test_a_batch_arrives_and_says_where_it_was_read_how_fast_and_by_which_model(
     ui.asset("churn_predictions", "partitions")
     ui_platform.send([*late, b"bad", *(event(n) for n in range(SENT))])
 
-    ui.look_until(lambda: ui.text(re.compile(r"Materialized \([1-9]")).is_visible(), "a batch to be materialized")
+    ui.reload_until(lambda: ui.text(re.compile(r"Materialized \([1-9]")).is_visible(), "a batch to be materialized")
     batch = ui.partitions()[0]
     ui.asset("churn_predictions", "partitions", partition=batch)
     read = sum(int(offsets) for _, _, _, offsets, _ in ui.rows("offset_ranges"))
@@ -68,7 +68,7 @@ def test_a_batch_arrives_and_says_where_it_was_read_how_fast_and_by_which_model(
         "select distinct model_version from churn_predictions where batch = %s", batch
     )
     assert ui.number("event_to_row_p50_ms") > 0
-    assert ui.has_picture("risk_scores")
+    assert ui.has_chart("risk_scores")
     assert len(ui.rows("preview")) == 5
     ui.asset("dead_letter_events", "events")
     assert "Not JSON" in ui.rows("reasons")[0][0]
@@ -81,17 +81,17 @@ def test_a_batch_is_replayed(ui: DagsterUi, ui_platform: Running) -> None:
 
     ui.replay("churn_predictions", [batch])
     ui.asset("churn_predictions", "partitions", partition=batch)
-    ui.look_until(lambda: ui.number("replays") == 1, "the replay to be shown")
+    ui.reload_until(lambda: ui.number("replays") == 1, "the replay to be shown")
 
     assert ui.metadata("mode").inner_text() == "replay"
     assert ui_platform.value(ROWS) == rows
 
 
-def test_yesterdays_hours_are_backfilled_by_one_run(ui: DagsterUi, yesterday: datetime) -> None:
+def test_hours_of_yesterday_are_backfilled_by_one_run(ui: DagsterUi, yesterday: datetime) -> None:
     hours = [yesterday + timedelta(hours=hour) for hour in (0, 23)]
 
     ui.backfill("churn_metrics_hourly", hour_key(hours[0]), hour_key(hours[1]))
-    ui.look_until(lambda: ui.text("100% completed").is_visible(), "the backfill to be completed")
+    ui.reload_until(lambda: ui.text("100% completed").is_visible(), "the backfill to be completed")
     ui.page.get_by_role("tab", name="Runs").click()
 
     expect(ui.page.get_by_role("link", name=re.compile(r"\b[0-9a-f]{8}$"))).to_have_count(1)
@@ -103,19 +103,19 @@ def test_yesterdays_hours_are_backfilled_by_one_run(ui: DagsterUi, yesterday: da
     assert ui.number("predictions") == 0
 
 
-def test_a_failed_check_says_what_was_seen_and_what_was_expected(ui: DagsterUi, ui_platform: Running) -> None:
-    make_an_age_wrong(ui_platform.customers)
+def test_a_failed_check_shows_what_was_found_and_what_was_expected(ui: DagsterUi, ui_platform: Running) -> None:
+    write_invalid_age(ui_platform.customers)
 
     ui.materialize("raw_customers")
-    ui.look_until(lambda: ui.text("Failure").is_visible(), "the run to fail")
+    ui.reload_until(lambda: ui.text("Failure").is_visible(), "the run to fail")
     ui.asset("raw_customers", "checks")
-    ui.look_until(lambda: ui.text("Failed").is_visible(), "the check to fail")
+    ui.reload_until(lambda: ui.text("Failed").is_visible(), "the check to fail")
     ui.page.get_by_text("ranges", exact=True).first.click()
 
-    expect(ui.text(f"Seen: Age is 17 in 1 of {CUSTOMERS:,} rows")).to_be_visible()
+    expect(ui.text(f"Found: Age is 17 in 1 of {CUSTOMERS:,} rows")).to_be_visible()
 
 
-def test_automation_is_switched_on_and_off(ui: DagsterUi, ui_platform: Running) -> None:
+def test_a_schedule_is_turned_on_and_off(ui: DagsterUi, ui_platform: Running) -> None:
     query = '{ schedulesOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: \
 "churn_platform"}) { ... on Schedules { results { name scheduleState { status } } } } }'
 

@@ -22,14 +22,14 @@ class Files:
             ArtifactStoreError: the S3 server does not answer.
         """
         report(f"Listing {self._root}")
-        names = artifacts.names(self._root)
+        names = artifacts.list_names(self._root)
         ours = artifacts.is_claimed(self._root)
         found = Findings()
         for name in names:
             if not ours:
                 found.kept.append(Kept(self._root, name, f"there is no {artifacts.MARKER}: not the platform's"))
             elif name in artifacts.FOLDERS:
-                files, total = artifacts.summary(artifacts.join(self._root, name), report)
+                files, total = artifacts.count_files(artifacts.join(self._root, name), report)
                 found.items.append(Item(self._root, f"{name}/", f"{files:,} files, {size(total)}"))
             elif name == artifacts.MARKER:
                 found.items.append(Item(self._root, name, "marker file"))

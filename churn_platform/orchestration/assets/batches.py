@@ -1,4 +1,4 @@
-"""What the UI shows of a batch: where it was read, what became of its events, which model scored them."""
+"""Metadata of a batch for the UI: its offset ranges, the results of its events, the model that scored them."""
 
 from collections.abc import Iterator, Mapping
 
@@ -23,15 +23,15 @@ RANGES = dg.TableSchema(
     [
         dg.TableColumn("kafka_partition", "int"),
         dg.TableColumn("start_offset", "int", "The first offset of the batch."),
-        dg.TableColumn("end_offset", "int", "The first one behind it, which the next batch begins with."),
-        dg.TableColumn("offsets", "int", "Their difference. Markers of transactions hold offsets, too."),
-        dg.TableColumn("topic_id", "string", "Kafka's id: a topic that is deleted and made anew is another."),
+        dg.TableColumn("end_offset", "int", "The offset after the last one: the next batch starts here."),
+        dg.TableColumn("offsets", "int", "Their difference. It includes transaction markers, which are not events."),
+        dg.TableColumn("topic_id", "string", "Kafka's id: a topic that is created again has a new one."),
     ]
 )
 
 
 def counts(batches: list[ledger.Batch]) -> dict[str, int]:
-    """Events of the batches together, and what became of them."""
+    """Return the total numbers of events of the batches, and of their predictions, dead letters and duplicates."""
     return {
         "events": sum(each.events for each in batches),
         "predictions": sum(each.predictions for each in batches),
@@ -40,11 +40,13 @@ def counts(batches: list[ledger.Batch]) -> dict[str, int]:
     }
 
 
-def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *between: Metadata) -> Metadata:
-    """What the ledger says of a batch: counts, offsets and the model, and at the end its history.
+def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *more: Metadata) -> Metadata:
+    """Return a batch's metadata from the ledger: counts, offsets and the model, then its history.
 
     Args:
-        between: what else there is to say, before the history.
+        batch: the batch.
+        ranges: its offset ranges.
+        more: further metadata, shown before the history.
     """
     metadata: Metadata = {
         **counts([batch]),
@@ -55,7 +57,7 @@ def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *betwe
         metadata["model_version"] = batch.model_version
         if settings().mlflow_tracking_uri is not None:
             metadata["model_in_mlflow"] = dg.MetadataValue.url(version_url(batch.model_version))
-    for each in between:
+    for each in more:
         metadata |= each
     metadata |= {
         "dagster/partition_row_count": batch.predictions,
@@ -69,7 +71,7 @@ def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *betwe
 
 
 def rows_metadata(batch: str, rows: BatchRows) -> Metadata:
-    """What the table says of a batch: how its scores lie, several models that gave them, some rows, how to see all."""
+    """Return a batch's metadata from its rows: distribution of risk scores, models if several, some rows, a query."""
     risk = charts.Chart(rows.risk_scores, ["0", "risk score", "1"], FIRST_HIGH_RISK_BIN)
     return {
         "high_risk": rows.high_risk,
@@ -82,9 +84,9 @@ def rows_metadata(batch: str, rows: BatchRows) -> Metadata:
 
 
 def side_tables(batch: ledger.Batch, rows: BatchRows) -> Iterator[dg.AssetMaterialization]:
-    """What a batch has written beside its predictions; nothing of a table that it added no row to."""
+    """Yield materializations of the other tables that a batch wrote to."""
     if rows.high_risk:
-        riskiest = [_with_reasons_in_words(row) for row in rows.riskiest]
+        riskiest = [_with_readable_reasons(row) for row in rows.riskiest]
         yield dg.AssetMaterialization(
             HIGH_RISK,
             metadata={
@@ -101,26 +103,26 @@ def side_tables(batch: ledger.Batch, rows: BatchRows) -> Iterator[dg.AssetMateri
         )
 
 
-def _with_reasons_in_words(row: Row) -> Row:
-    """A row of high_risk_customers with what moves its score most, greatest first, as a person would say it."""
-    from churn_platform.scoring.contributions import reason_as_text  # a run that explains nothing need not load it
+def _with_readable_reasons(row: Row) -> Row:
+    """Return a row of high_risk_customers with its strongest reasons as human-readable text."""
+    from churn_platform.scoring.contributions import reason_as_text  # only runs that explain predictions load it
 
     reasons = row["reasons"]
-    said = (
+    text = (
         "; ".join(reason_as_text(each) for each in reasons[:REASONS_SHOWN])
         if isinstance(reasons, list)
         else "not yet known"
     )
-    return {**row, "reasons": said}
+    return {**row, "reasons": text}
 
 
-def collect(connection: psycopg.Connection, batch: str) -> BatchRows:
-    """The batch's rows, as many as PREVIEW_ROWS says."""
+def load_rows(connection: psycopg.Connection, batch: str) -> BatchRows:
+    """Return the batch's rows for the UI: up to PREVIEW_ROWS of each kind."""
     return rows_of_batch(connection, batch, most=settings().preview_rows)
 
 
 def orphan_materialization(batch: ledger.Batch, ranges: list[ledger.OffsetRange]) -> dg.AssetMaterialization:
-    """The materialization of a batch whose own run ended before it could report it."""
+    """Return the materialization of a batch whose run ended before reporting it."""
     note = f"Committed by run {batch.run_id}, which ended before it could report this batch."
     return dg.AssetMaterialization(
         PREDICTIONS, partition=batch.batch, metadata={**batch_metadata(batch, ranges), "note": note}
@@ -128,14 +130,14 @@ def orphan_materialization(batch: ledger.Batch, ranges: list[ledger.OffsetRange]
 
 
 def conservation(batches: list[ledger.Batch]) -> tuple[bool, str, Mapping[str, int]]:
-    """Whether every event of the batches is accounted for; what was seen and expected, in words; the counts."""
-    seen = counts(batches)
-    accounted = seen["predictions"] + seen["dead_letters"] + seen["duplicates"]
-    words = (
-        f"Seen: {seen['predictions']:,} predictions + {seen['dead_letters']:,} dead letters + "
-        f"{seen['duplicates']:,} duplicates = {accounted:,}. Expected: the {seen['events']:,} events that were read."
+    """Return whether every event of the batches is accounted for, a description for the UI, and the counts."""
+    found = counts(batches)
+    accounted = found["predictions"] + found["dead_letters"] + found["duplicates"]
+    description = (
+        f"Found: {found['predictions']:,} predictions + {found['dead_letters']:,} dead letters + "
+        f"{found['duplicates']:,} duplicates = {accounted:,}. Expected: the {found['events']:,} events that were read."
     )
-    return seen["events"] == accounted, words, {**seen, "accounted_for": accounted}
+    return found["events"] == accounted, description, {**found, "accounted_for": accounted}
 
 
 def _by_model(rows: BatchRows) -> list[dict[str, int]]:

@@ -1,4 +1,4 @@
-"""Hourly and daily figures of the predictions, by the time of the event (UTC)."""
+"""Hourly and daily metrics of the predictions, by event time (UTC)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,20 +10,20 @@ from churn_platform.database import metrics
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.columns import DAILY_COLUMNS, HOURLY_COLUMNS
 from churn_platform.orchestration.assets.predictions import FRESH
-from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table
+from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table, significant
 from churn_platform.orchestration.partitions import days, hour_key, hours
 from churn_platform.orchestration.resources.postgres import PostgresResource
 
 GROUP = "metrics"
 OWNERS = ["team:analytics"]
-MOST_BATCHES = 10  # of an hour that are listed: a busy one has 60
+BATCHES_LISTED = 10  # a busy hour has 60
 FIGURES = ("churn_rate", "avg_risk_score", "avg_age", "avg_balance", "avg_tenure")
 HOURS_OF_DAY = ["00:00", "06:00", "12:00", "18:00", "24:00"]
 
 
 @dg.asset(
     partitions_def=hours,
-    # A batch key cannot map to an hour; the hour reads its own window, whichever batches wrote it.
+    # A batch key cannot be mapped to an hour. Each hour reads its own window, whichever batches wrote it.
     deps=[dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping())],
     backfill_policy=dg.BackfillPolicy.single_run(),
     freshness_policy=FRESH,
@@ -40,14 +40,14 @@ HOURS_OF_DAY = ["00:00", "06:00", "12:00", "18:00", "24:00"]
 def churn_metrics_hourly(
     context: dg.AssetExecutionContext, postgres: PostgresResource
 ) -> dg.MaterializeResult[pd.DataFrame]:
-    """Figures per hour of the event: counts, churn rate in per cent, averages. A late event reopens its hour.
+    """Metrics per hour of the events: counts, churn rate in per cent, averages. A late event changes its hour.
 
-    An hour is the sum of what each batch committed for it (`churn_batch_hours`), so it costs what it holds in batches,
-    not in events. The [dirty_hours_sensor](/automation) asks for the hours that commits, late events and replays have
-    changed; each materialization lists the batches that an hour is made of.
+    An hour is the sum of what each batch committed for it (`churn_batch_hours`), so its cost depends on the number of
+    batches, not of events. The [dirty_hours_sensor](/automation) launches runs for the hours that commits, late events
+    and replays have changed. Each materialization lists the batches of its hour.
 
-    **To compute hours anew**, press *Materialize* and choose them: whatever you choose is one run. An hour without an
-    event has no row.
+    **To compute hours again**, press *Materialize* and choose them. All chosen hours are one run. An hour without
+    events has no row.
     """
     window = context.partition_time_window
     with postgres.connect("churn metrics") as connection:
@@ -56,8 +56,8 @@ def churn_metrics_hourly(
     rows = {hour_key(row["hour_timestamp"]): row for row in figures.to_dict("records")}
     counted = {hour_key(hour): found for hour, found in batches.items()}
     for key in context.partition_keys:
-        shown = {**_figures(rows.get(key)), **_batches(counted.get(key, {})), **next_asset("churn_metrics_daily")}
-        context.add_asset_metadata(shown, partition_key=key)
+        metadata = {**_figures(rows.get(key)), **_batches(counted.get(key, {})), **next_asset("churn_metrics_daily")}
+        context.add_asset_metadata(metadata, partition_key=key)
     return dg.MaterializeResult(value=figures)
 
 
@@ -65,7 +65,7 @@ def churn_metrics_hourly(
     partitions_def=days,
     ins={
         "churn_metrics_hourly": dg.AssetIn(
-            # The running day has hours that have not begun.
+            # The current day has hours that have not started.
             partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
         )
     },
@@ -84,10 +84,10 @@ def churn_metrics_hourly(
 def churn_metrics_daily(
     context: dg.AssetExecutionContext, churn_metrics_hourly: pd.DataFrame
 ) -> dg.MaterializeResult[pd.DataFrame]:
-    """Figures per day of the event: the sum of its hours, averages weighted by what they average over.
+    """Metrics per day of the events: the sum of its hours, with averages weighted by the number of customers.
 
-    The views that dashboards read (`v_churn_trends`, `v_geography_churn`, `v_realtime_dashboard`) are listed in the
-    README. The picture shows the day's predictions hour by hour.
+    The README lists the views for dashboards (`v_churn_trends`, `v_geography_churn`, `v_realtime_dashboard`). The chart
+    shows the day's predictions by hour.
     """
     figures = metrics.daily_figures(churn_metrics_hourly)
     rows = {str(row["date"]): row for row in figures.to_dict("records")}
@@ -97,7 +97,7 @@ def churn_metrics_daily(
 
 
 def _figures(row: Mapping[Any, Any] | None) -> Metadata:
-    """Numbers of one hour or day, for the UI to plot; counts of 0 where nothing happened."""
+    """Return the metrics of one hour or day, which the UI plots; counts are 0 if there is no row."""
     if row is None:
         return {"dagster/partition_row_count": 0, "predictions": 0, "churn_count": 0, "high_risk_count": 0}
     return {
@@ -105,18 +105,18 @@ def _figures(row: Mapping[Any, Any] | None) -> Metadata:
         "predictions": int(row["total_predictions"]),
         "churn_count": int(row["churn_count"]),
         "high_risk_count": int(row["high_risk_count"]),
-        **{name: round(float(row[name]), 4) for name in FIGURES if pd.notna(row[name])},
+        **significant({name: float(row[name]) for name in FIGURES if pd.notna(row[name])}),
     }
 
 
 def _batches(found: Mapping[str, int]) -> Metadata:
-    """The batches that an hour is made of, the newest ones by name."""
-    newest = [{"batch": batch, "predictions": count} for batch, count in list(found.items())[:MOST_BATCHES]]
+    """Return the number of batches of an hour, and the newest ones."""
+    newest = [{"batch": batch, "predictions": count} for batch, count in list(found.items())[:BATCHES_LISTED]]
     return {"batches": len(found), **rows_table("newest_batches", newest)}
 
 
 def _hours(hourly: pd.DataFrame, day: str) -> Metadata:
-    """Predictions of a day, hour by hour."""
+    """Return a chart of a day's predictions by hour."""
     moments = pd.to_datetime(hourly["hour_timestamp"], utc=True)
     of_day = hourly["total_predictions"].groupby(moments.dt.hour.where(moments.dt.strftime("%Y-%m-%d") == day)).sum()
     chart = charts.Chart([int(of_day.get(hour, 0)) for hour in range(24)], HOURS_OF_DAY)

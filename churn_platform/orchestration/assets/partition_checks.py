@@ -1,7 +1,7 @@
-"""Checks of partitioned assets: a result is about one partition, and the asset's page shows that of the latest one.
+"""Checks of partitioned assets: each result is about one partition, and the asset's page shows the latest partition's.
 
-Dagster's page shows the result that was stored last, whichever partition it is of. So a run that evaluates an older
-partition stores the latest partition's result once more, after its own.
+Dagster's page shows the result that was stored last, whatever its partition. So a run that evaluates an older partition
+stores the latest partition's result again, after its own.
 """
 
 import warnings
@@ -16,8 +16,8 @@ Target = AssetCheckEvaluationTargetMaterializationData
 
 
 def partition_check(name: str, asset: str, partitions: dg.PartitionsDefinition, description: str) -> dg.AssetCheckSpec:
-    """A check of each partition of an asset; what it expects is its description."""
-    with warnings.catch_warnings():  # partitions of a check are in preview, and the release of Dagster is pinned
+    """Return the spec of a check that is evaluated per partition. The description says what it expects."""
+    with warnings.catch_warnings():  # partitioned checks are in preview; the version of Dagster is pinned
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return dg.AssetCheckSpec(name, asset=asset, partitions_def=partitions, description=description)
 
@@ -25,13 +25,13 @@ def partition_check(name: str, asset: str, partitions: dg.PartitionsDefinition, 
 def evaluations(
     context: dg.AssetExecutionContext, results: Mapping[str, Sequence[dg.AssetCheckResult]], *, latest: str | None
 ) -> Iterator[dg.Output[None] | dg.AssetCheckEvaluation]:
-    """Results of all checks of the asset for each partition of a run, to be yielded after its MaterializeResult.
+    """Yield the results of all checks for each partition of a run. Yield them after the MaterializeResult.
 
     Args:
-        context: of the run's step.
-        results: by partition key, in the order of the partitions.
-        latest: the partition whose results the asset's page is to show, evaluated by this run or by another one; None:
-            the last of these.
+        context: context of the run's step.
+        results: results by partition key, in the order of the partitions.
+        latest: the partition whose results the asset's page should show, evaluated by this run or an earlier one. None
+            means the last partition of `results`.
     """
     for key in sorted(context.selected_asset_check_keys):
         yield dg.Output(None, output_name=f"{key.asset_key.to_python_identifier()}_{key.name}".replace(".", "_"))
@@ -54,7 +54,7 @@ def evaluations(
 
 
 def _targets(context: dg.AssetExecutionContext, partitions: Sequence[str]) -> dict[str, Target]:
-    """The materialization of each partition that this run has just made."""
+    """Return the materialization that this run has just made of each partition."""
     records = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=context.asset_key, asset_partitions=partitions), limit=len(partitions)
     ).records
@@ -69,7 +69,7 @@ def _targets(context: dg.AssetExecutionContext, partitions: Sequence[str]) -> di
 def _stored(
     context: dg.AssetExecutionContext, names: Sequence[str], partition: str
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The latest stored result of each check for a partition."""
+    """Yield the latest stored result of each check for a partition."""
     for name in names:
         found = context.instance.event_log_storage.get_asset_check_execution_history(
             dg.AssetCheckKey(context.asset_key, name),

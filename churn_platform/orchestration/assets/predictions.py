@@ -1,4 +1,4 @@
-"""The stream's assets: both Kafka topics, the predictions that each batch makes, and the tables written beside them."""
+"""The stream's assets: both Kafka topics, the predictions of each batch, and the tables written with them."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,8 +13,8 @@ from churn_platform.orchestration.assets.batches import (
     HIGH_RISK,
     PREDICTIONS,
     batch_metadata,
-    collect,
     conservation,
+    load_rows,
     rows_metadata,
     side_tables,
 )
@@ -32,7 +32,7 @@ from churn_platform.orchestration.resources.postgres import PostgresResource
 GROUP = "predictions"
 OWNERS = ["team:ml-platform"]
 CONSERVATION = "conservation"
-# A bank's customers do something every day: a day without a batch means that the stream, or what feeds it, has stopped.
+# A bank's customers cause events every day. A day without a batch means that the stream or its source has stopped.
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=24), warn_window=timedelta(hours=6))
 
 customer_events = dg.AssetSpec(
@@ -41,13 +41,14 @@ customer_events = dg.AssetSpec(
     kinds={"kafka"},
     owners=["team:core-banking"],
     metadata=EVENT_FIELDS,
-    description="""The Kafka topic that customer events are read from (setting `EVENTS_TOPIC`): where the stream begins.
+    description="""The Kafka topic of customer events, where the stream starts (setting `EVENTS_TOPIC`).
 
-An event is a row of the customers file, less its outcome, as JSON. What is wrong becomes a row of
-[dead_letter_events](/assets/dead_letter_events); `docs/events.md` has every rule.
+An event is a row of the customers file without the outcome, as JSON. An invalid event becomes a row of
+[dead_letter_events](/assets/dead_letter_events). `docs/events.md` lists all rules.
 
-**Observations** (tab Events) are made once a minute while there is a lag: `lag` is how many offsets wait. At each tick
-the [customer_events_sensor](/automation) compares the topic with the ledger, and launches a run when something waits.
+**Observations** (tab Events) report the lag once a minute while there is one: `lag` is the number of offsets that have
+not been scored. At each tick the [customer_events_sensor](/automation) compares the topic with the ledger, and launches
+a run if there is a lag.
 
 Next: [churn_predictions](/assets/churn_predictions), one partition for each batch of these events.""",
 )
@@ -64,7 +65,7 @@ churn_predictions_topic = dg.AssetSpec(
 Read it with `isolation.level=read_committed`: every commit of the stream is one Kafka transaction, published after its
 rows are in PostgreSQL. A replay publishes nothing.
 
-**Observations** show the lag: offsets whose predictions are rows already, and not yet published.""",
+**Observations** report the lag: offsets whose predictions are in PostgreSQL, but not published yet.""",
 )
 
 dead_letter_events = dg.AssetSpec(
@@ -74,10 +75,11 @@ dead_letter_events = dg.AssetSpec(
     kinds={"postgres", "table"},
     owners=OWNERS,
     metadata={**DEAD_LETTER_COLUMNS, "dagster/table_name": DEAD_LETTERS},
-    description="""Events that could not be scored: where they were read, why not, and the bytes as they came.
+    description="""Events that could not be scored, with their offset, the reason and the original bytes.
 
-Written in the same transaction as the predictions of their batch, which reports here how many there were and the
-commonest reasons. What makes an event bad is in `docs/events.md`; `churn dlq` lists, corrects and sends them again.""",
+They are written in the same transaction as the predictions of their batch. Each batch with dead letters reports here
+how many it has and the most frequent reasons. `docs/events.md` lists the rules for events. `churn dlq` lists dead
+letters, corrects them and sends them again.""",
 )
 
 high_risk_customers = dg.AssetSpec(
@@ -87,14 +89,15 @@ high_risk_customers = dg.AssetSpec(
     kinds={"postgres", "table"},
     owners=["team:retention"],
     metadata={**HIGH_RISK_COLUMNS, "dagster/table_name": HIGH_RISK},
-    description="""Predictions whose risk score reached 0.7, one row per event: whom the retention team calls.
+    description="""Predictions with a risk score from 0.7, one row per event: customers for the retention team to call.
 
-A customer with several such events has several rows. The view `v_top_risk_customers` has one per customer, by the
-latest event, and leaves out whoever is no longer at risk.
+A customer with several such events has several rows. The view `v_top_risk_customers` has one row per customer, for the
+latest event, and leaves out customers who are no longer at risk.
 
-The threshold of 0.7 is the retention team's; the model's own, which decides `prediction`, is lower. Written in the same
-transaction as the predictions of their batch, which reports here how many there were, of how many customers, and the
-riskiest. `alert_sent` and `alert_sent_at` are yours to set: a replay updates scores, never those.""",
+The retention team set the threshold of 0.7. The model's own threshold, which decides `prediction`, is lower. The rows
+are written in the same transaction as the predictions of their batch. Each batch reports here how many rows it has, of
+how many customers, and those with the highest risk. Set `alert_sent` and `alert_sent_at` as you like: a replay updates
+scores, never these two.""",
 )
 
 
@@ -114,7 +117,7 @@ riskiest. `alert_sent` and `alert_sent_at` are yours to set: a replay updates sc
             asset=PREDICTIONS,
             blocking=True,
             description="Expected: events = predictions + dead letters + duplicates. Every event read became a "
-            "prediction, a dead letter or a known duplicate: none is lost, none counts twice.",
+            "prediction, a dead letter or a known duplicate. None is lost and none counts twice.",
         )
     ],
     metadata={**PREDICTION_COLUMNS, "dagster/table_name": PREDICTIONS, "partition_expr": "batch"},
@@ -124,13 +127,14 @@ def churn_predictions(
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult | dg.AssetCheckEvaluation]:
     """One row per scored event. A partition is a **batch**: a recorded set of Kafka offset ranges.
 
-    The [customer_events_sensor](/automation) launches a run when events wait; it streams into one batch for a minute
-    and hands over. Each row says where it came from (`kafka_partition`, `kafka_offset`) and which model scored it.
+    The [customer_events_sensor](/automation) launches a run when there is a lag. The run streams into one batch for a
+    minute and then hands over to the next run. Each row names its source (`kafka_partition`, `kafka_offset`) and the
+    model version that scored it.
 
     **To see a batch**, open the tab Partitions and choose one: its offsets, counts, latency, model and first rows.
-    **To replay it**, press *Materialize* and choose it: the same offsets are read again, scored by today's
-    [champion_model](/assets/champion_model), and its rows are replaced in one transaction. Nothing is published anew,
-    and alerts stay as they are. Several batches are one run. The newest partition may be one that waits for its events.
+    **To replay it**, press *Materialize* and choose it. The same offsets are read again and scored by the current
+    [champion_model](/assets/champion_model), and the batch's rows are replaced in one transaction. Nothing is published
+    again, and alerts stay as they are. Several chosen batches are one run. The newest partition may still be empty.
     """
     from churn_platform.stream import runs
 
@@ -147,18 +151,18 @@ def churn_predictions(
     with postgres.connect("churn metadata") as connection:
         found = [each for key in keys if (each := ledger.find_batch(connection, key)) is not None]
         for batch in found:
-            rows = collect(connection, batch.batch)
+            rows = load_rows(connection, batch.batch)
             ranges = ledger.ranges_of(connection, batch.batch)
-            shown = batch_metadata(batch, ranges, {**outcome.metadata}, rows_metadata(batch.batch, rows))
-            context.add_asset_metadata(shown, partition_key=batch.batch)
-            for beside in side_tables(batch, rows):
-                context.log_event(beside)
+            metadata = batch_metadata(batch, ranges, {**outcome.metadata}, rows_metadata(batch.batch, rows))
+            context.add_asset_metadata(metadata, partition_key=batch.batch)
+            for materialization in side_tables(batch, rows):
+                context.log_event(materialization)
     tags |= {"churn/mode": str(outcome.metadata["mode"]), "churn/model_version": str(found[-1].model_version)}
     context.instance.add_run_tags(context.run.run_id, tags)
-    passed, words, counted = conservation(found)
+    passed, description, counted = conservation(found)
     yield dg.MaterializeResult(
         check_results=[
-            dg.AssetCheckResult(check_name=CONSERVATION, passed=passed, description=words, metadata=counted)
+            dg.AssetCheckResult(check_name=CONSERVATION, passed=passed, description=description, metadata=counted)
         ],
     )
 
@@ -166,24 +170,24 @@ def churn_predictions(
 def _nothing_to_count(
     context: dg.AssetExecutionContext, postgres: PostgresResource, note: str
 ) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
-    """A run without an event leaves the check as it stands for the latest batch.
+    """Keep the check's result for the latest batch, after a run that read no events.
 
-    Dagster wants a result of every run, but takes this one for older than the batch that was materialized while the
-    run waited, and would call the check not evaluated: so what holds of that batch is said of it, too.
+    Dagster requires a result from every run. It considers this run older than the batch that was materialized while the
+    run waited, and would show the check as not evaluated. So the result of that batch is reported again.
     """
-    yield dg.AssetCheckResult(check_name=CONSERVATION, passed=True, description=f"Nothing to count: {note}.")
+    yield dg.AssetCheckResult(check_name=CONSERVATION, passed=True, description=f"No events: {note}.")
     latest = context.instance.fetch_materializations(dg.AssetKey(PREDICTIONS), limit=1).records
     if not latest or latest[0].partition_key is None:
         return
     with postgres.connect("churn metadata") as connection:
         batch = ledger.find_batch(connection, latest[0].partition_key)
     if batch is not None:
-        passed, words, counted = conservation([batch])
+        passed, description, counted = conservation([batch])
         yield dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(PREDICTIONS),
             check_name=CONSERVATION,
             passed=passed,
-            description=f"Nothing new to count: {note}. Of batch {batch.batch}: {words}",
+            description=f"No new events: {note}. Batch {batch.batch}: {description}",
             metadata=counted,
             target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
                 storage_id=latest[0].storage_id, run_id=latest[0].run_id, timestamp=latest[0].timestamp

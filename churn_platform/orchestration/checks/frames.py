@@ -174,7 +174,7 @@ def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckR
         asset_key=key,
         check_name=rule.name,
         passed=not violations,
-        description=f"Seen: {found}. Expected: {rule.expected}.",
+        description=f"Found: {found}. Expected: {rule.expected}.",
         metadata={
             "rows": len(frame),
             "violations": len(violations),

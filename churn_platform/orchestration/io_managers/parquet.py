@@ -1,4 +1,4 @@
-"""The IO manager of the batch side: frames as Parquet, fitted steps as JSON, one file per asset."""
+"""The IO manager of preparation and training: frames as Parquet, fitted steps as JSON, one file per asset."""
 
 import gc
 from typing import Protocol, Self, runtime_checkable
@@ -14,27 +14,27 @@ from churn_platform.settings import settings
 
 @runtime_checkable
 class JsonDocument(Protocol):
-    """A value that is its own JSON: what is not a frame must be one to be stored."""
+    """A value that converts itself to JSON. Values that are not frames must do so to be stored."""
 
     def to_json(self) -> str:
-        """The value as JSON."""
+        """Return the value as JSON."""
         ...
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The value that `to_json` wrote."""
+        """Return the value that `to_json` wrote."""
         ...
 
 
 class MissingAssetFileError(Exception):
-    """An asset's file is not there, so that what depends on it cannot be made."""
+    """The file of an upstream asset is missing, so the assets that depend on it cannot be materialized."""
 
 
 class ParquetIOManager(dg.ConfigurableIOManager):
-    """Stores a value at `<root>/assets/<asset key>`, `.parquet` or `.json` by its type, replacing the file whole.
+    """Stores a value at `<root>/assets/<asset key>` as `.parquet` or `.json`, replacing the file atomically.
 
     Attributes:
-        root: an absolute folder or s3:// prefix; empty for the artifacts root of the settings.
+        root: an absolute folder or s3:// prefix. If empty, the artifacts root of the settings.
     """
 
     root: str = ""
@@ -43,8 +43,8 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         """Write the value of an asset.
 
         Raises:
-            TypeError: the value is neither a frame nor its own JSON; nothing is pickled.
-            ArtifactStoreError: the S3 server refuses, or cannot be reached.
+            TypeError: the value is neither a frame nor a JsonDocument. Nothing is pickled.
+            ArtifactStoreError: the S3 server rejects the request or cannot be reached.
         """
         if isinstance(obj, pd.DataFrame):
             uri, content = self._uri(context.asset_key, "parquet"), to_parquet(obj)
@@ -64,12 +64,12 @@ class ParquetIOManager(dg.ConfigurableIOManager):
 
         Raises:
             MissingAssetFileError: the asset has no file yet.
-            ArtifactStoreError: the S3 server refuses, or cannot be reached.
-            TypeError: the input's annotation is neither DataFrame nor a type that has from_json.
+            ArtifactStoreError: the S3 server rejects the request or cannot be reached.
+            TypeError: the input's annotation is neither DataFrame nor a type with from_json.
         """
         wanted = context.dagster_type.typing_type
         if wanted is pd.DataFrame:
-            gc.collect()  # a step that has ended leaves its frames in reference cycles
+            gc.collect()  # finished steps leave frames in reference cycles
             return from_parquet(self._content(context.asset_key, "parquet"))
         if isinstance(wanted, type) and issubclass(wanted, JsonDocument):
             document: JsonDocument = wanted.from_json(self._content(context.asset_key, "json").decode())
@@ -86,7 +86,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         except ArtifactNotFoundError as error:
             raise MissingAssetFileError(
                 f"Asset {name} has no file at {uri}. Materialize {name} first: 'dg launch --assets {name}', or with "
-                f"all that comes before it, 'dg launch --assets \"+{name}\"'."
+                f"everything upstream of it, 'dg launch --assets \"+{name}\"'."
             ) from error
 
     @property

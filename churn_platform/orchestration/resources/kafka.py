@@ -1,4 +1,4 @@
-"""Kafka for sensors: one admin client for the life of the code server."""
+"""The Kafka resource: one admin client per process, and the environment guard."""
 
 import time
 from functools import cache
@@ -17,8 +17,8 @@ from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
 
 ANSWER_SECONDS: Final = 10
-# To ask takes 22 ms and two new connections: not at every tick. A streaming run asks by itself.
-CLAIMED_SECONDS: Final = 60
+# A check takes 22 ms and two new connections, too much for every tick. A streaming run checks by itself.
+CLAIM_SECONDS: Final = 60
 
 _claimed: Final[dict[tuple[str, ...], float]] = {}
 
@@ -29,34 +29,34 @@ def _admin(kafka: tuple[tuple[str, clients.Setting], ...]) -> AdminClient:
 
 
 class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
-    """The brokers and topics that the settings name. It holds no secret of its own."""
+    """The brokers and topics of the settings. It stores no secrets."""
 
     def admin(self) -> AdminClient:
-        """An admin client, connected once: a tick must not pay for a connection."""
+        """Return the admin client, which connects once per process, so that a tick does not need a new connection."""
         return _admin(tuple(settings().kafka_client.items()))
 
     def claim(self) -> None:
-        """Make sure that no other environment has what this one writes to; asked again after CLAIMED_SECONDS.
+        """Make sure that no other environment uses what this one writes to. Checked again after CLAIM_SECONDS.
 
         Raises:
-            EnvironmentConflictError: another has the predictions topic, the consumer group or the database.
+            EnvironmentConflictError: another one uses the predictions topic, the consumer group or the database.
         """
         config = self.stream()
-        asked = (
+        resources = (
             *(config.dsn, str(config.kafka.client["bootstrap.servers"]), config.claims_topic),
             *(config.events_topic, config.predictions_topic, config.kafka.group),
         )
-        if time.monotonic() - _claimed.get(asked, float("-inf")) < CLAIMED_SECONDS:
+        if time.monotonic() - _claimed.get(resources, float("-inf")) < CLAIM_SECONDS:
             return
         with (
             connect(config.dsn, autocommit=True, application_name="churn sensor") as connection,
             EnvironmentGuard(connection, self.admin(), config) as guard,
         ):
             guard.claim()
-        _claimed[asked] = time.monotonic()
+        _claimed[resources] = time.monotonic()
 
     def published(self, topic: Topic) -> dict[int, int]:
-        """Position up to which the events topic's predictions are published, by Kafka partition, where one is known."""
+        """Return the offset of the events topic up to which predictions are published, by Kafka partition, if known."""
         consumer = make_consumer(self.stream().kafka)
         try:
             return published_offsets(consumer, topic, seconds=ANSWER_SECONDS)
@@ -64,5 +64,5 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
             consumer.close()
 
     def stream(self) -> StreamConfig:
-        """The stream that the settings describe."""
+        """Return the configuration of the stream."""
         return StreamConfig.from_settings(settings())

@@ -1,4 +1,4 @@
-"""PostgreSQL for assets and sensors."""
+"""The PostgreSQL resource: connections, and the session by which sensors know that a run is alive."""
 
 import dagster as dg
 import psycopg
@@ -13,21 +13,22 @@ ENDS = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED}
 
 
 class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
-    """Connections to the platform's database, as the settings name it. It holds no secret of its own.
+    """Connections to the platform's database. It stores no secrets.
 
-    A run that has it keeps a session in PostgreSQL for its whole life, by which sensors know that it is alive.
+    A run with this resource keeps a session in PostgreSQL as long as it lives. Sensors use it to tell whether the run
+    is alive.
     """
 
     _session: RunSession | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Open the session of a run; a sensor has none."""
+        """Open the session of a run. Sensors have none."""
         run, instance = context.run, context.instance
         if run is None or instance is None:
             return
 
         def has_ended() -> bool:
-            # The status alone does not tell: a run that starts overwrites it.
+            # The status is not enough, because a starting run overwrites it.
             return bool(instance.all_logs(run.run_id, of_type=ENDS))
 
         self._session = RunSession(settings().postgres_dsn, run.run_id, has_ended=has_ended)
@@ -36,20 +37,20 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         instance.add_run_tags(run.run_id, {SESSION_TAG: "opened"})
 
     def connect(self, application_name: str) -> psycopg.Connection:
-        """A connection; as a context manager it commits at the end, or rolls back on an error, and closes.
+        """Return a connection. As a context manager it commits at the end, or rolls back on an error, and closes.
 
         Raises:
             SettingsError: no database is configured and the embedded one is not up.
-            psycopg.OperationalError: the database does not answer.
+            psycopg.OperationalError: the database cannot be reached.
         """
         return connect(settings().postgres_dsn, application_name=application_name)
 
     def confirm_run(self) -> None:
-        """Make sure that nobody has recorded the end of this run, or can do so while its session lasts.
+        """Make sure that this run has not been recorded as ended, and cannot be while its session lasts.
 
         Raises:
-            RunEndedError: somebody has.
+            RunEndedError: the run has been recorded as ended.
         """
         if self._session is None:
-            raise RuntimeError("Only a run has a session; this is none.")
+            raise RuntimeError("Only runs have a session, and this is not a run.")
         self._session.confirm()

@@ -1,4 +1,4 @@
-"""A stream with its assets for each test."""
+"""Fixture: a stream with its assets for each test."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from churn_platform_tests.orchestration.assets.graph import Assets
 
 @pytest.fixture
 def assets(platform: str, bundle_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Assets]:
-    """Empty topics, a champion, and an instance that has seen nothing."""
+    """Empty topics, a champion, and a new instance."""
     monkeypatch.setenv("BATCH_SECONDS", "0.5")
     monkeypatch.setenv("IDLE_SECONDS", "0.5")
     settings.cache_clear()

@@ -1,4 +1,4 @@
-"""The stream's assets under test: sends events, runs jobs, and reads what their materializations say."""
+"""The stream's assets under test: sends events, runs jobs, and reads their materializations."""
 
 import json
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from churn_platform.settings import settings
 
 @dataclass
 class Assets:
-    """A stream and a Dagster instance; each batch is closed after a moment."""
+    """A stream and a Dagster instance. Batches are very short."""
 
     instance: dg.DagsterInstance
     connection: psycopg.Connection
@@ -32,14 +32,14 @@ class Assets:
         assert producer.flush(30) == 0
 
     def plan(self) -> str:
-        """A planned batch, as the sensor makes one."""
+        """Plan a batch as the sensor does, and return its key."""
         key = batch_key(datetime.now(UTC))
         ledger.plan_batch(self.connection, key)
         self.instance.add_dynamic_partitions(str(batches.name), [key])
         return key
 
     def stream(self) -> tuple[str, dg.ExecuteInProcessResult]:
-        """Stream what waits into a new batch, as the sensor's run does: its key and the run."""
+        """Stream all new events into a new batch, as the sensor's run does. Return its key and the run."""
         key = self.plan()
         return key, self.run("prediction_stream_job", partition_key=key)
 
@@ -54,13 +54,13 @@ class Assets:
         return self.run(job, **{RANGE_START_TAG: first, RANGE_END_TAG: last})
 
     def tags(self, result: dg.ExecuteInProcessResult) -> dict[str, str]:
-        """Tags of a run as the UI finds it by."""
+        """Return the tags of a run that the UI can search for."""
         run = self.instance.get_run_by_id(result.run_id)
         assert run is not None
         return {name: value for name, value in run.tags.items() if name.startswith("churn/")}
 
     def check(self) -> dg.AssetCheckEvaluation:
-        """The latest result of the conservation check."""
+        """Return the latest result of the conservation check."""
         key = dg.AssetCheckKey(dg.AssetKey("churn_predictions"), "conservation")
         (record,) = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
         assert record.evaluation is not None
@@ -68,7 +68,7 @@ class Assets:
 
 
 def materializations(result: dg.ExecuteInProcessResult, asset: str) -> dict[str | None, dict[str, object]]:
-    """Partition -> metadata of an asset's materializations in a run; a table as its rows."""
+    """Return the metadata of an asset's materializations in a run by partition. Tables become lists of rows."""
     return {
         each.partition: {name: _plain(value) for name, value in each.metadata.items()}
         for each in (event.materialization for event in result.get_asset_materialization_events())

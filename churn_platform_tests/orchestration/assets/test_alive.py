@@ -1,4 +1,4 @@
-"""A run of churn_predictions is alive from its first moment to its last, and reports its batch once or not at all."""
+"""A run of churn_predictions counts as alive until its process ends, and reports its batch at most once."""
 
 import threading
 from collections.abc import Callable
@@ -21,7 +21,7 @@ RISKY = {"NumOfProducts": 4, "Age": 60, "Geography": "Germany", "Gender": "Femal
 
 
 class Running:
-    """A streaming run of the sensor's in a thread, as far as a fault point, where something is done once."""
+    """A streaming run in a thread, which calls a function once when it reaches a fault point."""
 
     def __init__(self, assets: Assets, key: str, point: FaultPoint, at_point: Callable[[], None]) -> None:
         self.reached = threading.Event()
@@ -74,22 +74,22 @@ def ticks(assets: Assets, platform: str) -> Ticks:
     return Ticks(assets.instance, platform)
 
 
-def test_a_run_that_explains_what_is_left_after_closing_its_batch_is_alive_for_as_long_as_that_takes(
+def test_a_run_that_still_explains_predictions_after_closing_its_batch_is_alive(
     assets: Assets, ticks: Ticks, platform: str
 ) -> None:
     assets.send(*(event(number, **RISKY) for number in range(10)))
     key = assets.plan()
     with psycopg.connect(platform) as slow:
 
-        def hold_up_the_explaining() -> None:
-            slow.execute("update high_risk_customers set reasons = null")  # as if none were explained yet
+        def block_explaining() -> None:
+            slow.execute("update high_risk_customers set reasons = null")  # no prediction is explained yet
             slow.commit()
             slow.execute("lock table high_risk_customers in access exclusive mode")
 
-        with Running(assets, key, FaultPoint.AFTER_CLOSING, hold_up_the_explaining):
+        with Running(assets, key, FaultPoint.AFTER_CLOSING, block_explaining):
             with ticks.connect() as connection:
                 waiting = "select exists (select from pg_locks where not granted and locktype = 'relation')"
-                wait_until(lambda: connection.execute(waiting).fetchone() == (True,), what="it to explain")
+                wait_until(lambda: connection.execute(waiting).fetchone() == (True,), what="it to explain predictions")
             assets.send(event(100))
             launched = ticks.tick()
             ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
@@ -99,7 +99,7 @@ def test_a_run_that_explains_what_is_left_after_closing_its_batch_is_alive_for_a
             _report(assets, again)
             slow.commit()
 
-    assert len(launched.run_requests or []) == 1  # the lock is free: another run streams meanwhile
+    assert len(launched.run_requests or []) == 1  # the lock is free, so another run can stream
     assert _record(assets).status == dg.DagsterRunStatus.SUCCESS
     _report(assets, ticks.tick())
     assert _materializations(assets, key) == 1
@@ -108,7 +108,7 @@ def test_a_run_that_explains_what_is_left_after_closing_its_batch_is_alive_for_a
     assert left == (0,)
 
 
-def test_a_run_is_alive_after_its_asset_has_ended_until_its_process_does(assets: Assets, ticks: Ticks) -> None:
+def test_a_run_is_alive_after_its_asset_until_its_process_ends(assets: Assets, ticks: Ticks) -> None:
     assets.send(event(1))
 
     _, result = assets.stream()
@@ -119,14 +119,14 @@ def test_a_run_is_alive_after_its_asset_has_ended_until_its_process_does(assets:
             assert not is_dead
 
 
-def test_a_run_that_was_failed_while_it_had_no_session_never_succeeds_and_reports_nothing(
+def test_a_run_that_was_marked_as_failed_without_a_session_never_succeeds_and_reports_nothing(
     assets: Assets, platform: str
 ) -> None:
     assets.send(*(event(number) for number in range(10)))
     key = assets.plan()
 
-    def be_taken_for_dead() -> None:
-        """As a process that is frozen for longer than its lease: PostgreSQL ends its sessions, and a tick fails it."""
+    def lose_sessions_and_be_marked_as_failed() -> None:
+        """Simulate a process frozen beyond its lease: PostgreSQL ends its sessions, and a tick marks it as failed."""
         run = _record(assets)
         with psycopg.connect(platform, autocommit=True) as connection:
 
@@ -142,7 +142,7 @@ def test_a_run_that_was_failed_while_it_had_no_session_never_succeeds_and_report
 
             wait_until(is_failed, what="its sessions to end")
 
-    with Running(assets, key, FaultPoint.BEFORE_CLOSING, be_taken_for_dead):
+    with Running(assets, key, FaultPoint.BEFORE_CLOSING, lose_sessions_and_be_marked_as_failed):
         pass
 
     assert _record(assets).status == dg.DagsterRunStatus.FAILURE
@@ -156,7 +156,7 @@ def test_a_batch_that_another_run_closed_is_reported_once(assets: Assets, ticks:
     key = assets.plan()
 
     def lose_the_stream() -> None:
-        """As a process that is frozen while its standby takes over, and thaws before anybody took it for dead."""
+        """Simulate a process that is frozen while its standby takes over, and is not marked as failed."""
         with psycopg.connect(platform, autocommit=True) as connection:
             connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",

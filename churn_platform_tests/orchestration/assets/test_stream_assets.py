@@ -1,4 +1,4 @@
-"""The stream's assets and the figures, run here: what their materializations, checks and runs say afterwards."""
+"""The stream's assets and the metrics: their materializations, checks and runs."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from churn_platform_tests.orchestration.assets.graph import Assets, materializat
 from churn_platform_tests.stream.streams import event
 
 
-def test_a_batch_says_where_it_was_read_what_became_of_it_and_which_model_scored_it(assets: Assets) -> None:
+def test_a_batch_reports_its_offsets_counts_and_model(assets: Assets) -> None:
     risky = [event(number, NumOfProducts=4, Age=60, Geography="Germany", Gender="Female") for number in range(20)]
     first = event(100)
     assets.send(first, *risky, *(event(number) for number in range(101, 130)), b"bad", first)
@@ -43,16 +43,16 @@ def test_a_batch_says_where_it_was_read_what_became_of_it_and_which_model_scored
     }
 
 
-def test_the_tables_beside_the_predictions_say_what_a_batch_added_to_them(assets: Assets) -> None:
+def test_a_batch_reports_what_it_added_to_the_other_tables(assets: Assets) -> None:
     assets.send(event(1), b"bad", b"bad", event(2, Age=17))
     key, run = assets.stream()
 
-    (letters,) = materializations(run, "dead_letter_events").values()
+    (dead_letters,) = materializations(run, "dead_letter_events").values()
     high_risk = assets.connection.execute("select count(*) from high_risk_customers").fetchone()
 
-    assert letters["dead_letters"] == 3
-    assert letters["batch"] == key
-    assert [each["events"] for each in letters["reasons"]] == [2, 1]  # type: ignore[attr-defined]
+    assert dead_letters["dead_letters"] == 3
+    assert dead_letters["batch"] == key
+    assert [each["events"] for each in dead_letters["reasons"]] == [2, 1]  # type: ignore[attr-defined]
     assert ("high_risk_customers" in {e.asset_key.to_user_string() for e in _assets_of(run)}) == (high_risk != (0,))
 
 
@@ -60,11 +60,11 @@ def _assets_of(run: dg.ExecuteInProcessResult) -> list[dg.AssetMaterialization]:
     return [event.materialization for event in run.get_asset_materialization_events()]
 
 
-def test_the_check_says_what_was_seen_and_still_does_after_a_run_without_an_event(assets: Assets) -> None:
+def test_the_check_keeps_its_result_after_a_run_without_events(assets: Assets) -> None:
     assets.send(event(1), event(2), b"bad")
     key, _ = assets.stream()
-    seen = "Seen: 2 predictions + 1 dead letters + 0 duplicates = 3. Expected: the 3 events that were read."
-    assert (assets.check().passed, assets.check().description) == (True, seen)
+    result = "Found: 2 predictions + 1 dead letters + 0 duplicates = 3. Expected: the 3 events that were read."
+    assert (assets.check().passed, assets.check().description) == (True, result)
 
     _, idle = assets.stream()
 
@@ -76,10 +76,10 @@ def test_the_check_says_what_was_seen_and_still_does_after_a_run_without_an_even
     assert latest is not None
     assert target is not None
     assert target.run_id == latest.run_id
-    assert assets.check().description == f"Nothing new to count: no event came. Of batch {key}: {seen}"
+    assert assets.check().description == f"No new events: no event came. Batch {key}: {result}"
 
 
-def test_several_batches_are_replayed_by_one_run_and_each_says_so(assets: Assets) -> None:
+def test_several_batches_are_replayed_by_one_run_and_each_reports_it(assets: Assets) -> None:
     keys = []
     for number in range(2):
         assets.send(event(number), event(number + 10))
@@ -94,7 +94,7 @@ def test_several_batches_are_replayed_by_one_run_and_each_says_so(assets: Assets
     assert assets.check().metadata["events"].value == 4
 
 
-def test_each_hour_of_a_window_shows_its_own_figures_and_its_batches(assets: Assets) -> None:
+def test_each_hour_of_a_window_shows_its_own_metrics_and_batches(assets: Assets) -> None:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     hours = [now - timedelta(hours=ago) for ago in (3, 2, 1)]
     for hour, count in ((hours[0], 3), (hours[2], 2)):

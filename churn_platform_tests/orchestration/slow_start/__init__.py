@@ -1,4 +1,4 @@
-"""A code server whose runs take as long to start as a test likes: real processes, held before their first import."""
+"""A code server whose runs start when a test allows it: real processes that wait before their first import."""
 
 import os
 import signal
@@ -20,18 +20,18 @@ from churn_platform.local.dagster_servers import MODULE
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.waiting import wait_until
 
-GRPC_SECONDS = 3  # the longest that a call of the code server may last, in processes that launch
+GRPC_SECONDS = 3  # timeout of calls to the code server, in processes that launch runs
 
 
 class SlowCodeServer:
-    """Dagster's code server on a socket, with an instance that launches runs on it as dagster.yaml says."""
+    """Dagster's code server on a socket, with an instance that launches runs on it as configured in dagster.yaml."""
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
-        """Name what belongs to it; start() starts it.
+        """Create the server without starting it.
 
         Args:
-            folder: of its socket.
-            instance: its storage is in a folder that DAGSTER_HOME names.
+            folder: folder for its socket.
+            instance: an instance with its storage in DAGSTER_HOME.
         """
         self.instance = instance
         self._socket = folder / "code.sock"
@@ -52,18 +52,18 @@ class SlowCodeServer:
         wait_until(lambda: code_server_serves(f"unix:{self._socket}"), 120, "the code server to serve")
 
     def kill(self) -> None:
-        """kill -9 of the server; its children end themselves."""
+        """Kill the server (kill -9). Its children end by themselves."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._socket.unlink(missing_ok=True)
 
     def let_runs_start(self) -> None:
-        """Let the processes of runs go on."""
+        """Let the processes of runs continue."""
         self._may_start.touch()
 
     def run_processes(self) -> list[psutil.Process]:
-        """Processes of runs."""
+        """Return the processes of runs."""
         assert self._process is not None
         return [
             child
@@ -73,13 +73,13 @@ class SlowCodeServer:
 
     @contextmanager
     def workspace(self) -> Iterator[WorkspaceProcessContext]:
-        """The workspace that the server is in."""
+        """Return a workspace with the server."""
         target = GrpcServerTarget(host="localhost", port=None, socket=str(self._socket), location_name=LOCATION)
         with WorkspaceProcessContext(self.instance, target) as context:
             yield context
 
     def submitted(self, job: str, key: str, tags: dict[str, str]) -> dg.DagsterRun:
-        """A run of a job for a partition, as the queue's daemon has it right before it asks the launcher."""
+        """Create a run in the state in which the queue's daemon passes it to the launcher."""
         with self.workspace() as context:
             location = context.create_request_context().get_code_location(LOCATION)
             (repository,) = location.get_repositories().values()
@@ -101,7 +101,7 @@ class SlowCodeServer:
         return run
 
     def launch(self, run: dg.DagsterRun) -> None:
-        """Launch it in a process of its own, where a call may last GRPC_SECONDS; returns when the launcher does."""
+        """Launch a run from a separate process with a gRPC timeout of GRPC_SECONDS. Return when the launcher does."""
         code = (
             "import sys, dagster as dg\n"
             "from dagster._core.workspace.context import WorkspaceProcessContext\n"

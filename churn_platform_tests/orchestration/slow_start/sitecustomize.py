@@ -1,6 +1,6 @@
-"""Imported by Python itself in the processes of a slow code server: holds each run's process before it does anything.
+"""Imported by Python itself in the processes of a slow code server. Makes each run's process wait before it starts.
 
-The processes that the code server makes go on once the file of CHURN_RUNS_MAY_START is there. They die with the server.
+The processes continue once the file CHURN_RUNS_MAY_START exists. They end with the server.
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-PAUSE = 0.05  # seconds between two looks
+PAUSE = 0.05  # seconds between two checks
 
 if "--multiprocessing-fork" in sys.argv:
     may_start, server = Path(os.environ["CHURN_RUNS_MAY_START"]), os.getppid()

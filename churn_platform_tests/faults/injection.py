@@ -1,4 +1,4 @@
-"""Orders to the processes of a platform under test: what happens to the one that next reaches a fault point."""
+"""Fault injection at fault points: decides what the next process of the platform that reaches one does to itself."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from typing import Final
 from churn_platform.stream.faults import FaultPoint
 from churn_platform_tests.waiting import wait_until
 
-INSIDE: Final = Path(__file__).with_name("inside")
+INJECTED: Final = Path(__file__).with_name("injected")
 
 
-class Order(StrEnum):
+class Action(StrEnum):
     """What the process does to itself."""
 
     KILL = "kill"
@@ -24,44 +24,44 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Hit:
-    """A process that carried an order out, and when, in seconds since 1970."""
+    """A process that a fault was injected into, and when, in seconds since 1970."""
 
     pid: int
     at: float
 
 
-class Orders:
-    """The folder that orders lie in."""
+class FaultInjector:
+    """Arms fault points through files in a folder, which the platform's processes watch."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """An environment in which a process looks for orders."""
-        path = os.pathsep.join(filter(None, (str(INSIDE), given.get("PYTHONPATH"))))
-        return {**given, "PYTHONPATH": path, "CHURN_FAULT_ORDERS": str(self._folder)}
+        """Return an environment in which processes inject the faults of this folder."""
+        path = os.pathsep.join(filter(None, (str(INJECTED), given.get("PYTHONPATH"))))
+        return {**given, "PYTHONPATH": path, "CHURN_FAULTS_FOLDER": str(self._folder)}
 
-    def give(self, point: FaultPoint, order: Order) -> None:
-        """Order something for the next process that reaches the point."""
+    def arm(self, point: FaultPoint, action: Action) -> None:
+        """Arm a fault point for the next process that reaches it."""
         (self._folder / f"{point.name}.hit").unlink(missing_ok=True)
         draft = self._folder / f"{point.name}.new"
-        draft.write_text(order)
+        draft.write_text(action)
         draft.rename(self._folder / point.name)
 
     def hit(self, point: FaultPoint) -> Hit | None:
-        """Who carried the order for this point out; None while nobody has."""
+        """Return the process that reached this armed point; None if none has yet."""
         file = self._folder / f"{point.name}.hit"
         return Hit(**json.loads(file.read_text())) if file.exists() else None
 
     def wait_for_hit(self, point: FaultPoint, timeout: float = 300) -> Hit:
-        """Wait until a process has carried the order out."""
+        """Wait until a process has reached this armed point."""
         wait_until(lambda: self.hit(point) is not None, timeout, f"a run to get {point}")
         hit = self.hit(point)
         assert hit is not None
         return hit
 
-    def withdraw(self) -> None:
-        """Take back whatever nobody has carried out yet."""
+    def disarm(self) -> None:
+        """Disarm all fault points that no process has reached yet."""
         for point in FaultPoint:
             (self._folder / point.name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The accounts: what was sent against what the platform counted, and the invariants that `churn verify` checks."""
+"""The audit: compares what was sent with what the platform counted, and checks the invariants of `churn verify`."""
 
 from typing import Final, LiteralString
 
@@ -11,7 +11,7 @@ _COUNTED: Final = """
         coalesce(sum(dead_letters), 0)::bigint, coalesce(sum(duplicates), 0)::bigint
     from stream_batches
 """
-# A replay materializes its batch again.
+# A replay materializes its batch again, so that many materializations are allowed.
 _REPORTED_TWICE: Final = """
     select e.partition from dagster.event_logs e join stream_batches b on b.batch = e.partition
     where e.dagster_event_type = 'ASSET_MATERIALIZATION' and e.asset_key = '["churn_predictions"]'
@@ -24,7 +24,7 @@ _FAILED_AND_SUCCEEDED: Final = """
 
 
 def audit(platform: FaultyPlatform) -> list[Invariant]:
-    """Check everything on a platform that has settled; see FaultyPlatform.settle()."""
+    """Check everything on a platform after FaultyPlatform.settle()."""
     invariants = verify(platform.config)
     return [
         _all_that_was_sent(platform),
@@ -35,36 +35,32 @@ def audit(platform: FaultyPlatform) -> list[Invariant]:
     ]
 
 
-def broken(invariants: list[Invariant]) -> str:
-    """The invariants that do not hold, with the first places where they do not; empty when all do."""
-    return "\n".join(
-        f"{invariant.name}: {invariant.says}; {'; '.join(invariant.broken)}"
-        for invariant in invariants
-        if not invariant.holds
-    )
+def violations(invariants: list[Invariant]) -> str:
+    """Describe the invariants that do not hold, with the first violations; empty if all hold."""
+    return "\n".join(f"{each.name}: {each.says}; {'; '.join(each.broken)}" for each in invariants if not each.holds)
 
 
 def _all_that_was_sent(platform: FaultyPlatform) -> Invariant:
-    """Each message that Kafka has acknowledged became what it had to become."""
+    """Each message that Kafka has acknowledged has the expected result."""
     sent = platform.traffic.sent
-    wanted = (sent.messages, sent.predictions, sent.dead_letters, sent.duplicates)
+    expected = (sent.messages, sent.predictions, sent.dead_letters, sent.duplicates)
     (counted,) = platform.rows(_COUNTED)
     says = "{:,} events, {:,} predictions, {:,} dead letters and {:,} duplicates"
     return Invariant(
         "all that was sent",
-        counted == wanted,
+        counted == expected,
         f"{says.format(*counted)} are those that were sent",
-        [] if counted == wanted else [f"sent were {says.format(*wanted)}"],
+        [] if counted == expected else [f"expected {says.format(*expected)}"],
     )
 
 
 def _never(platform: FaultyPlatform, name: str, query: LiteralString) -> Invariant:
-    """What Dagster must never have recorded; the query finds it."""
+    """The query finds what Dagster must never have recorded."""
     found = [str(each) for (each,) in platform.rows(query)]
-    return Invariant(f"never: {name}", not found, f"{len(found)} were found", found[:5])
+    return Invariant(f"never: {name}", not found, f"{len(found)} found", found[:5])
 
 
 def _all_is_published(invariants: list[Invariant]) -> Invariant:
-    """The invariant about the predictions topic allows for some that wait; a platform that has settled has none."""
-    left = sum(invariant.figures["not_yet_published"] for invariant in invariants if invariant.name == "published")
+    """The invariant `published` allows for a backlog; a platform that has settled has none."""
+    left = sum(each.figures["not_yet_published"] for each in invariants if each.name == "published")
     return Invariant("all is published", left == 0, f"{left:,} predictions are not yet published")

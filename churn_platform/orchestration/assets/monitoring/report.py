@@ -1,0 +1,47 @@
+"""The asset of the daily report. What the report contains is decided in monitoring/report.py of the package."""
+
+import dagster as dg
+import pandas as pd
+
+from churn_platform.monitoring import lookups
+from churn_platform.orchestration.assets.monitoring.common import DAY, MONITORING, SESSION, period_starts, records_of
+from churn_platform.orchestration.assets.predictions import FRESH
+from churn_platform.orchestration.partitions import day_key, days
+from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.settings import settings
+
+
+@dg.asset(
+    **MONITORING,
+    partitions_def=days,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    freshness_policy=FRESH,
+    kinds={"html"},
+)
+def monitoring_report(
+    context: dg.AssetExecutionContext,
+    drift_daily: pd.DataFrame,
+    live_performance: pd.DataFrame,
+    postgres: PostgresResource,
+) -> dg.MaterializeResult[None]:
+    """The daily report for people who do not use Dagster: drift, rates, dead letters and live performance.
+
+    One self-contained HTML file per day in the artifacts (`reports/`). It can be sent by e-mail as it is.
+    """
+    from churn_platform.monitoring import report
+
+    with postgres.connect(SESSION) as connection:
+        references = lookups.references(connection, {int(version) for version in drift_daily["model_version"]})
+        for start in period_starts(context.partition_time_window, DAY):
+            day = start.date()
+            daily_report = report.DailyReport(
+                day=day,
+                drift=records_of(drift_daily[drift_daily["date"] == day]),
+                live=records_of(live_performance[live_performance["date"] == day]),
+                references=references,
+                read_and_dead=lookups.read_and_dead(connection, start, start + DAY),
+                auc_loss=settings().live_auc_loss,
+            )
+            uri = report.save(daily_report, settings().artifacts)
+            context.add_asset_metadata({"report": dg.MetadataValue.path(uri)}, partition_key=day_key(start))
+    return dg.MaterializeResult()
