@@ -400,8 +400,9 @@ class Growth:
             try:
                 with psycopg.connect(self._grown.dsn, autocommit=True) as connection:
                     ledger.mark_published(connection, TOPIC)
+                    artifacts = settings().platform.artifacts_root
                     while archived < ARCHIVED_ROWS and (
-                        file := archive_next(connection, settings().artifacts, before=NOW - timedelta(days=90))
+                        file := archive_next(connection, artifacts, before=NOW - timedelta(days=90))
                     ):
                         archived += file.rows
                 took = time.perf_counter() - began

@@ -53,11 +53,11 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # links to code are called beta, once for each asset and load
         assets = dg.with_source_code_references(assets)
-        if settings().code_url:
+        if settings().dagster.code_url:
             assets = dg.link_code_references_to_git(
                 assets,
-                git_url=settings().code_url,
-                git_branch=settings().code_branch,
+                git_url=settings().dagster.code_url,
+                git_branch=settings().dagster.code_branch,
                 file_path_mapping=dg.AnchorBasedFilePathMapping(PROJECT_ROOT, file_anchor_path_in_repository=""),
             )
     return dg.Definitions(

@@ -79,7 +79,7 @@ def send(
         end(ExitCode.USAGE, "--count, --bad and --seed are for simulated outcomes; with --from, the file says all.")
     wrong: list[outcome_sender.WrongLine] = []
     with report_errors(), ProgressReporter("Outcomes") as progress:
-        config, topic = StreamConfig.from_settings(settings()), settings().outcomes_topic
+        config, topic = StreamConfig.from_settings(settings()), settings().topics.outcomes
         if source is not None:
             lines, wrong = outcome_sender.read_file(source, accepts_from=config.epoch)
             messages = [(line.key, line.value) for line in lines]
@@ -87,7 +87,7 @@ def send(
             with connect(config.dsn, application_name="churn outcomes") as connection:
                 messages = list(
                     outcome_sender.simulate(
-                        connection, days=settings().live_window_days, count=count, bad=bad, seed=seed
+                        connection, days=settings().monitoring.live_window_days, count=count, bad=bad, seed=seed
                     )
                 )
         started = time.monotonic()
@@ -133,7 +133,7 @@ def reset(
     from churn_platform.stream.config import StreamConfig
 
     with report_errors():
-        name = topic or settings().outcomes_topic
+        name = topic or settings().topics.outcomes
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
             with ProgressReporter("Asking Kafka"):
@@ -168,7 +168,7 @@ def skip(
     from churn_platform.stream.config import StreamConfig
 
     with report_errors():
-        name = topic or settings().outcomes_topic
+        name = topic or settings().topics.outcomes
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn skip") as connection:
             with ProgressReporter("Asking Kafka"):

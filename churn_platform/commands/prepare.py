@@ -72,7 +72,7 @@ def prepare(
             guard.claim()
         if dagster_home is not None:
             dagster_home.parent.mkdir(parents=True, exist_ok=True)
-            root, access = settings.artifacts, Access.from_settings(settings)
+            root, access = settings.platform.artifacts_root, Access.from_settings(settings)
             compute_logs = bucket.compute_logs(root, access, dagster_home / "storage") if in_s3(root) else ""
             dagster_servers.write_home(dagster_home, {"host": host, "port": port}, compute_logs)
             made["dagster"] = [str(dagster_home)]
@@ -104,8 +104,8 @@ def _let_in(connection: "psycopg.Connection", settings: "Settings") -> list[str]
 
     made = []
     for variable, url, role in (
-        ("DATABASE_URL", settings.database_url, WRITER),
-        ("DATABASE_READER_URL", settings.database_reader_url, READER),
+        ("DATABASE_URL", settings.postgres.url, WRITER),
+        ("DATABASE_READER_URL", settings.postgres.reader_url, READER),
     ):
         if url is None:
             continue

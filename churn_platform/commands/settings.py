@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.commands.terminal import AsJson, ExitCode, emit, end, output, report_errors
-from churn_platform.settings import Settings, load_settings
+from churn_platform.settings import Settings, descriptions, groups, load_settings
 
 Plain = str | int | float | bool | None
 
@@ -25,26 +25,10 @@ MASK: Final = "***"
 LOGIN: Final = re.compile(r"://.*@")
 # Of a connection string only these are ever shown: what is not known to be harmless stays hidden.
 HARMLESS: Final = ("host", "port", "dbname", "user")
-DATABASES: Final = ("database_url", "database_owner_url", "database_reader_url")
+DATABASES: Final = ("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_READER_URL")
 COMMENT_WIDTH: Final = 118
 TEXT: Final = "text"
 
-# The sections of settings.py, each by its first setting.
-GROUPS: Final = {
-    "churn_local": "Where things are",
-    "aws_endpoint_url_s3": "S3",
-    "database_url": "Your own servers",
-    "kafka_security_protocol": "Kafka security",
-    "events_topic": "Topics",
-    "stream_group": "The stream",
-    "metrics_seconds": "Metrics",
-    "retention_days": "Growth",
-    "data_preparation_cron": "Schedules",
-    "monitoring_seconds": "Monitoring",
-    "call_cost": "The model",
-    "preview_rows": "What the Dagster UI shows",
-    "mlflow_experiment": "MLflow names",
-}
 ORDER: Final = (
     "A value comes from the process environment, else from `.env` in the checkout's folder, else from `.local/env` "
     "(written by `churn up`), else it is the default. An empty value counts as none."
@@ -61,7 +45,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, as settings.py describes it. `allowed` says in words what it may be."""
+    """One setting, as settings.py describes it. `allowed` is human-readable."""
 
     variable: str
     group: str
@@ -92,23 +76,27 @@ def settings(
         return
     with report_errors():
         current = load_settings()
-    values = {name.upper(): _shown(name, value) for name, value in current}
+    values = {each.variable: _shown(each.variable, current.value_of(each)) for each in descriptions()}
     if as_json:
         emit([{**asdict(each), "value": values[each.variable]} for each in reference()])
     else:
-        given = {name.upper() for name in current.model_fields_set}
-        output.print(_table(reference(), values, given))
+        output.print(_table(reference(), values, current.variables_set))
 
 
 def reference() -> list[Setting]:
-    """Every setting, in the order of settings.py."""
-    properties = Settings.model_json_schema()["properties"]
-    found, group = [], ""
-    for name, field in Settings.model_fields.items():
-        group = GROUPS.get(name, group)
-        default: Plain = to_jsonable_python(field.default)
-        found.append(Setting(name.upper(), group, _allowed(properties[name]), default, field.description or ""))
-    return found
+    """Return every setting, in the order of settings.py."""
+    titles = {name: field.title or "" for name, field in Settings.model_fields.items()}
+    schemas = {name: group.model_json_schema(by_alias=False)["properties"] for name, group in groups().items()}
+    return [
+        Setting(
+            variable=each.variable,
+            group=titles[each.group],
+            allowed=_allowed(schemas[each.group][each.name]),
+            default=to_jsonable_python(each.field.default),
+            description=each.field.description or "",
+        )
+        for each in descriptions()
+    ]
 
 
 def as_markdown(described: Sequence[Setting]) -> str:
@@ -177,10 +165,10 @@ def _table(described: Sequence[Setting], values: dict[str, Plain], given: set[st
     return table
 
 
-def _shown(name: str, value: object) -> Plain:
-    """A value as it may be shown to anybody."""
+def _shown(variable: str, value: object) -> Plain:
+    """Return a value as anybody may see it: without passwords."""
     if isinstance(value, SecretStr):
-        return _connection(value.get_secret_value()) if name in DATABASES else MASK
+        return _connection(value.get_secret_value()) if variable in DATABASES else MASK
     plain: Plain = to_jsonable_python(value)
     return LOGIN.sub(f"://{MASK}@", plain) if isinstance(plain, str) else plain
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import SecretStr
 
 from churn_platform.database import migrations
 from churn_platform.deployment import bucket, dagster_servers, web
@@ -394,11 +393,8 @@ class Stack:
     def _stream_config(self) -> "StreamConfig":
         from churn_platform.stream.config import StreamConfig
 
-        addresses = {
-            "kafka_bootstrap_servers": self.addresses["kafka"],
-            "database_url": SecretStr(self.addresses["postgres"]),
-        }
-        return StreamConfig.from_settings(load_settings().model_copy(update=addresses))
+        settings = load_settings().with_servers(kafka=self.addresses["kafka"], postgres=self.addresses["postgres"])
+        return StreamConfig.from_settings(settings)
 
     def _create_topics(self) -> None:
         """Make our topics, so that events can be sent by any client from the start."""
@@ -440,7 +436,7 @@ class Stack:
                 f"{env.OWNER_VARIABLE} is set, but {env.SERVERS['postgres']} is not.",
                 remedy=f"Set {env.SERVERS['postgres']} to your own PostgreSQL, or unset {env.OWNER_VARIABLE}.",
             )
-        protocol = load_settings().kafka_security_protocol
+        protocol = load_settings().kafka.security_protocol
         if "kafka" in self.embedded and protocol != "PLAINTEXT":
             raise StackError(
                 f"KAFKA_SECURITY_PROTOCOL is {protocol}, but the embedded Kafka speaks PLAINTEXT (on localhost alone).",
@@ -591,9 +587,9 @@ class Stack:
             return
         current = load_settings()
         named = {
-            "kafka": current.kafka_bootstrap_servers,
-            "postgres": current.database_url.get_secret_value() if current.database_url else None,
-            "mlflow": current.mlflow_tracking_uri,
+            "kafka": current.kafka.bootstrap_servers,
+            "postgres": current.postgres.url.get_secret_value() if current.postgres.url else None,
+            "mlflow": current.mlflow.tracking_uri,
         }
         states = self._supervisor.states() if self._supervisor.answers() else {}
         for part in self._parts:

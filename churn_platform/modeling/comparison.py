@@ -32,9 +32,9 @@ class Contender:
 def promotion_rule(settings: Settings) -> Rule:
     """When a challenger replaces the champion, by the settings."""
     return Rule(
-        confidence=settings.promotion_confidence,
-        slice_loss=settings.promotion_slice_loss,
-        costs=None if settings.call_costs is None else CallCosts(*settings.call_costs),
+        confidence=settings.training.promotion_confidence,
+        slice_loss=settings.training.promotion_slice_loss,
+        costs=None if settings.training.call_costs is None else CallCosts(*settings.training.call_costs),
     )
 
 

@@ -33,7 +33,7 @@ def prune_partitions(context: dg.OpExecutionContext, postgres: PostgresResource)
         figures = pruning.prune_partitions(
             context.instance,
             connection,
-            before=_days_ago(settings().retention_days),
+            before=_days_ago(settings().lifecycle.retention_days),
             budget=pruning.Budget(STEP_SECONDS),
         )
     _report(context, figures)
@@ -44,7 +44,7 @@ def prune_runs(context: dg.OpExecutionContext) -> None:
     """Runs and events older than RETENTION_DAYS, less those that hold the latest materialization of something."""
     from churn_platform.orchestration import pruning
 
-    before, budget = _days_ago(settings().retention_days), pruning.Budget(STEP_SECONDS)
+    before, budget = _days_ago(settings().lifecycle.retention_days), pruning.Budget(STEP_SECONDS)
     _report(context, pruning.prune_runs(context.instance, before=before, budget=budget))
 
 
@@ -53,7 +53,7 @@ def prune_ticks(context: dg.OpExecutionContext) -> None:
     """Ticks of sensors and schedules older than RETENTION_DAYS."""
     from churn_platform.orchestration import pruning
 
-    before, budget = _days_ago(settings().retention_days), pruning.Budget(STEP_SECONDS)
+    before, budget = _days_ago(settings().lifecycle.retention_days), pruning.Budget(STEP_SECONDS)
     _report(context, pruning.prune_ticks(context.instance, before=before, budget=budget))
 
 
@@ -63,7 +63,7 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
     from churn_platform import archive
     from churn_platform.orchestration.pruning import Budget
 
-    before, budget = _days_ago(settings().archive_days), Budget(STEP_SECONDS)
+    before, budget = _days_ago(settings().lifecycle.archive_days), Budget(STEP_SECONDS)
     figures = {"files": 0, "batches": 0, "rows": 0}
     with postgres.connect(SESSION) as connection:
         connection.autocommit = True
@@ -71,7 +71,7 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
             if not may:
                 context.log.info("Another run is archiving; there is nothing to do for this one.")
             while may and not budget.spent:
-                archived = archive.archive_next(connection, settings().artifacts, before=before)
+                archived = archive.archive_next(connection, settings().platform.artifacts_root, before=before)
                 if archived is None:
                     break
                 context.log.info(f"{archived.file}: {archived.rows} rows of {archived.batches} batches.")
@@ -86,10 +86,10 @@ def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource)
     """Drift of hours, outcomes and daily pages of days older than ARCHIVE_DAYS as a whole; figures of days stay."""
     from churn_platform.monitoring import lookups, pruning, report
 
-    before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().archive_days)
+    before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().lifecycle.archive_days)
     with postgres.connect(SESSION) as connection:
         figures = lookups.forget(connection, before=before)
-    _report(context, {**figures, "pages": report.forget(settings().artifacts, before=before.date())})
+    _report(context, {**figures, "pages": report.forget(settings().platform.artifacts_root, before=before.date())})
 
 
 @dg.job(

@@ -115,7 +115,7 @@ def monitoring_sensor(
     from churn_platform.monitoring import lookups, outcomes
 
     state = _State.load(context.cursor)
-    every, since = settings().monitoring_seconds, _complete_since()
+    every, since = settings().monitoring.refresh_seconds, _complete_since()
     today = datetime.now(UTC).date()
     with postgres.connect(SESSION) as connection:
         connection.autocommit = True
@@ -127,9 +127,9 @@ def monitoring_sensor(
             days.add(today)
         waiting, problem = 0, ""
         try:
-            waiting = outcomes.waiting(connection, kafka.admin(), settings().outcomes_topic)
+            waiting = outcomes.waiting(connection, kafka.admin(), settings().topics.outcomes)
         except (PlatformError, KafkaException) as error:  # drift is judged all the same
-            problem = f"; the topic {settings().outcomes_topic} cannot be read: {error}"
+            problem = f"; the topic {settings().topics.outcomes} cannot be read: {error}"
             context.log.warning(problem)
         rest = OUTCOMES_SECONDS - state.seconds_since(outcomes_job.name)
         wanted = _wanted(hours, days, waiting if rest <= 0 else 0)
@@ -202,12 +202,12 @@ def retraining_sensor(
 
     with postgres.connect(SESSION) as connection:
         crossings = lookups.crossings(
-            connection, since=datetime.now(UTC).date() - timedelta(days=1), auc_loss=settings().live_auc_loss
+            connection, since=datetime.now(UTC).date() - timedelta(days=1), auc_loss=settings().monitoring.live_auc_loss
         )
     if not crossings:
         return dg.SkipReason("No feature of the champion is far off, and its live performance is as expected.")
     why = "; ".join(crossing.words for crossing in crossings)
-    path = settings().churn_raw_csv
+    path = settings().platform.raw_csv
     if not path.is_file():
         return dg.SkipReason(f"{why}. There is no customers file to train on: {path} (CHURN_RAW_CSV).")
     changed = changes(context.instance, revision=code_version(), file=fingerprint(path))
@@ -240,5 +240,5 @@ def _complete_since() -> datetime:
     from churn_platform.monitoring import pruning
 
     return pruning.complete_since(
-        datetime.now(UTC), archive_days=settings().archive_days, batch_seconds=settings().batch_seconds
+        datetime.now(UTC), archive_days=settings().lifecycle.archive_days, batch_seconds=settings().stream.batch_seconds
     )

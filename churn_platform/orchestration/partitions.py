@@ -9,8 +9,8 @@ from churn_platform.settings import settings
 batches = dg.DynamicPartitionsDefinition(name="batches")
 
 # end_offset=1: the running hour and day are partitions already, an unknown one would fail the whole sensor tick.
-hours = dg.HourlyPartitionsDefinition(start_date=settings().stream_epoch, end_offset=1)
-days = dg.DailyPartitionsDefinition(start_date=settings().stream_epoch, end_offset=1)
+hours = dg.HourlyPartitionsDefinition(start_date=settings().stream.epoch, end_offset=1)
+days = dg.DailyPartitionsDefinition(start_date=settings().stream.epoch, end_offset=1)
 
 
 def batch_key(planned: datetime) -> str:

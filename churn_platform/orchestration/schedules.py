@@ -10,7 +10,7 @@ from churn_platform.settings import settings
 data_preparation_schedule = dg.ScheduleDefinition(
     name="data_preparation_schedule",
     job=data_preparation_job,
-    cron_schedule=settings().data_preparation_cron,
+    cron_schedule=settings().schedules.data_preparation_cron,
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Prepares the data (DATA_PREPARATION_CRON, at 2:00 every day unless set).",
@@ -20,7 +20,7 @@ data_preparation_schedule = dg.ScheduleDefinition(
 @dg.schedule(
     name="training_schedule",
     job=training_job,
-    cron_schedule=settings().training_cron,
+    cron_schedule=settings().schedules.training_cron,
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Trains on the prepared data (TRAINING_CRON, at 2:30 every day unless set), if anything has changed.",

@@ -159,7 +159,7 @@ def customer_events_sensor(
                 failures=runs.failures,
                 since_failure=runs.since_failure,
             ),
-            standby=settings().standby,
+            standby=settings().stream.standby,
             batch_seconds=config.batch_seconds,
         )
         # Asking for the markers takes half a second. Where a run is to start, the next tick does it.
@@ -350,8 +350,8 @@ def dirty_hours_sensor(
     from churn_platform.database import metrics
 
     with postgres.connect("churn sensor") as connection:
-        hours = metrics.dirty_hours(connection, at_most_every=settings().metrics_seconds)
-        days = metrics.dirty_days(connection, at_most_every=settings().metrics_seconds)
+        hours = metrics.dirty_hours(connection, at_most_every=settings().metrics.refresh_seconds)
+        days = metrics.dirty_days(connection, at_most_every=settings().metrics.refresh_seconds)
         another_starts = bool(hours or days) and is_another_starting(context.instance, connection)
     requests: list[dg.RunRequest] = []
     for job_name, starts, joined_within, key in (
@@ -382,7 +382,7 @@ def is_another_starting(instance: dg.DagsterInstance, connection: "psycopg.Conne
 
     batch = ledger.open_batch(connection)
     opened = _age(batch.opened if batch else None, time.time())
-    if settings().standby and opened is not None and opened < STANDBY_SECONDS:
+    if settings().stream.standby and opened is not None and opened < STANDBY_SECONDS:
         return True
     since = datetime.now(UTC) - timedelta(seconds=BUSY_STARTING_SECONDS)
     return instance.get_runs_count(dg.RunsFilter(statuses=list(STARTING), created_after=since)) > 0

@@ -173,7 +173,7 @@ def run(
     require_ours()
     admin = AdminClient(config.kafka.client)
     created_topics.create_missing(admin, config)
-    rows = producer.rows_of(read_customers(settings.churn_raw_csv))
+    rows = producer.rows_of(read_customers(settings.platform.raw_csv))
     with connect(config.dsn, autocommit=True, application_name="churn demo") as connection:
         with step("Waiting until the stream is at rest"):
             _wait(lambda: _at_rest(connection, admin, config), SETTLE_SECONDS, "the stream to come to rest")
@@ -198,11 +198,11 @@ def run(
             outcomes_before = _count(connection, _OUTCOMES)
             outcomes_sent = outcome_sender.send(
                 config,
-                list(outcome_sender.simulate(connection, days=settings.live_window_days)),
-                settings.outcomes_topic,
+                list(outcome_sender.simulate(connection, days=settings.monitoring.live_window_days)),
+                settings.topics.outcomes,
             )
             require_ours()
-            _monitor(connection, dagster_url, config, archive_days=settings.archive_days)
+            _monitor(connection, dagster_url, config, archive_days=settings.lifecycle.archive_days)
             outcomes_read = _count(connection, _OUTCOMES) - outcomes_before
         with step("Waiting until batches, hours and days are there"):
             _wait(lambda: _at_rest(connection, admin, config), SETTLE_SECONDS, "the batches to be closed")

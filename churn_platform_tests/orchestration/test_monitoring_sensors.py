@@ -67,11 +67,11 @@ class Automation:
     def outcomes(self, count: int) -> None:
         """Messages in the outcomes topic, which is created."""
         created_topics.create_missing(
-            AdminClient(settings().kafka_client), KafkaResource().stream(), settings().outcomes_topic
+            AdminClient(settings().kafka_client), KafkaResource().stream(), settings().topics.outcomes
         )
         producer = Producer(settings().kafka_client)
         for _ in range(count):
-            producer.produce(settings().outcomes_topic, b"{}")
+            producer.produce(settings().topics.outcomes, b"{}")
         assert producer.flush(30) == 0
 
     def scheduled(self) -> dg.RunRequest | dg.SkipReason:
@@ -224,12 +224,12 @@ def test_another_process_that_starts_is_waited_for_once(automation: Automation) 
 def test_outcomes_that_are_lost_are_left_to_a_run_that_reports_them(automation: Automation) -> None:
     automation.outcomes(5)
     admin = AdminClient(settings().kafka_client)
-    positions = [(partition, 9) for partition in range(settings().topic_partitions)]
-    topic_id = topics.describe(admin, settings().outcomes_topic).topic_id
+    positions = [(partition, 9) for partition in range(settings().topics.partitions)]
+    topic_id = topics.describe(admin, settings().topics.outcomes).topic_id
     for partition, position in positions:  # a topic that ends before its positions: it was truncated
         automation.connection.execute(
             "insert into outcome_positions values (%s, %s, %s, %s)",
-            (topic_id, partition, settings().outcomes_topic, position),
+            (topic_id, partition, settings().topics.outcomes, position),
         )
 
     assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["outcomes_job"]
@@ -261,7 +261,7 @@ def test_outcomes_of_nobody_who_was_predicted_are_looked_at_once(automation: Aut
         "insert into customer_outcomes values ('t', 0, 1, null, 1, 1, now(), now() + interval '1 second')"
     )
     assert automation.tick(monitoring_sensor)[0] == []  # at most every MONITORING_SECONDS
-    automation.later(settings().monitoring_seconds)
+    automation.later(settings().monitoring.refresh_seconds)
     assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["daily_monitoring_job"]
 
 
@@ -296,7 +296,7 @@ def test_drift_is_judged_though_the_outcomes_topic_cannot_be_read(
     _, said = automation.tick(monitoring_sensor)
 
     assert [request.job_name for request in requests] == [hourly_monitoring_job.name]
-    assert f"the topic {settings().outcomes_topic} cannot be read" in said
+    assert f"the topic {settings().topics.outcomes} cannot be read" in said
 
 
 def test_a_scheduled_training_is_skipped_while_nothing_has_changed(automation: Automation) -> None:

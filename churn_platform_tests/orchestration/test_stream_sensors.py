@@ -71,7 +71,7 @@ class Ticks:
         """Send events."""
         producer = Producer({**settings().kafka_client, "acks": "all"})
         for number in range(count):
-            producer.produce(settings().events_topic, json.dumps(event(number)).encode())
+            producer.produce(settings().topics.events, json.dumps(event(number)).encode())
         assert producer.flush(30) == 0
 
     def age_what_is_missing(self, *, seconds: float) -> None:
@@ -112,7 +112,7 @@ def ticks(platform: str, bundle_uri: str) -> Iterator[Ticks]:
 @pytest.mark.usefixtures("platform")
 def test_a_topic_that_does_not_exist_yet_is_named() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        assert settings().events_topic in Ticks(instance, "").reason()
+        assert settings().topics.events in Ticks(instance, "").reason()
 
 
 def test_nothing_waiting_asks_for_nothing(ticks: Ticks) -> None:
@@ -123,7 +123,7 @@ def test_each_tick_says_which_environment_is_at_work(ticks: Ticks) -> None:
     ticks.tick()
 
     with ticks.connect() as connection:
-        assert list(environments.at_work(connection)) == [settings().environment]
+        assert list(environments.at_work(connection)) == [settings().platform.environment_name]
 
 
 def test_a_sensor_of_another_environment_is_refused_before_it_writes(
@@ -270,9 +270,9 @@ def test_a_run_whose_batch_is_closed_lives_on_and_another_one_streams(ticks: Tic
 def test_a_paused_stream_gets_no_run_until_it_is_resumed(ticks: Ticks) -> None:
     ticks.send(5)
     with ticks.connect() as connection:
-        ledger.pause(connection, settings().events_topic)
+        ledger.pause(connection, settings().topics.events)
         paused = ticks.reason()
-        ledger.resume(connection, settings().events_topic)
+        ledger.resume(connection, settings().topics.events)
 
     assert "churn stream resume" in paused
     assert len(ticks.tick().run_requests or []) == 1
@@ -341,11 +341,11 @@ def test_the_lag_is_observed_once_the_run_for_the_first_events_was_asked_for(tic
 
 def test_offsets_behind_an_open_transaction_are_said_and_observed_with_how_long(ticks: Ticks) -> None:
     ticks.tick()
-    producer = Producer({**settings().kafka_client, "transactional.id": f"of {settings().events_topic}"})
+    producer = Producer({**settings().kafka_client, "transactional.id": f"of {settings().topics.events}"})
     producer.init_transactions(30)
     producer.begin_transaction()
     for number in range(4):
-        producer.produce(settings().events_topic, json.dumps(event(number)).encode(), partition=0)
+        producer.produce(settings().topics.events, json.dumps(event(number)).encode(), partition=0)
     producer.flush(30)
 
     result = ticks.tick()

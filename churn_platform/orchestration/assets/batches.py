@@ -48,12 +48,12 @@ def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *betwe
     """
     metadata: Shown = {
         **counts([batch]),
-        "topic": settings().events_topic,
+        "topic": settings().topics.events,
         "offset_ranges": dg.MetadataValue.table([dg.TableRecord(_range(each)) for each in ranges], RANGES),
     }
     if batch.model_version is not None:
         metadata["model_version"] = batch.model_version
-        if settings().mlflow_tracking_uri is not None:
+        if settings().mlflow.tracking_uri is not None:
             metadata["model_in_mlflow"] = dg.MetadataValue.url(version_url(batch.model_version))
     for each in between:
         metadata |= each
@@ -114,7 +114,7 @@ def _with_reasons_in_words(row: Row) -> Row:
 
 def collect(connection: psycopg.Connection, batch: str) -> BatchRows:
     """The batch's rows, as many as PREVIEW_ROWS says."""
-    return rows_of_batch(connection, batch, most=settings().preview_rows)
+    return rows_of_batch(connection, batch, most=settings().dagster.preview_rows)
 
 
 def orphan_materialization(batch: ledger.Batch, ranges: list[ledger.OffsetRange]) -> dg.AssetMaterialization:

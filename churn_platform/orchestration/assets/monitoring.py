@@ -62,7 +62,7 @@ def drift_check(feature: str) -> str:
 
 
 def _drift_checks(asset: str, partitions: dg.PartitionsDefinition, period: str) -> list[dg.AssetCheckSpec]:
-    shifted, far = settings().drift_shifted, settings().drift_far
+    shifted, far = settings().monitoring.drift_shifted, settings().monitoring.drift_far
     expected = {
         **{
             drift_check(feature): f"{feature} of the {period} is distributed as in the rows that the model learned "
@@ -112,7 +112,7 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> Itera
 
     kafka.claim()
     with postgres.connect(SESSION) as connection:
-        taken = outcomes.take(connection, kafka.admin(), kafka.stream(), settings().outcomes_topic)
+        taken = outcomes.take(connection, kafka.admin(), kafka.stream(), settings().topics.outcomes)
         reasons = lookups.refused_since(connection, datetime.now(UTC) - DAY)
     yield dg.MaterializeResult(
         check_results=[_refused(reasons)],
@@ -286,7 +286,7 @@ def live_performance(
     before one of its predictions has an outcome. **A check** is about its own day; this page shows those of the latest
     one. A day whose window is no longer kept as a whole keeps its figures.
     """
-    window_days = settings().live_window_days
+    window_days = settings().monitoring.live_window_days
     rows: list[dict[str, Any]] = []
     results: dict[str, list[dg.AssetCheckResult]] = {}
     with postgres.connect(SESSION) as connection:
@@ -345,15 +345,16 @@ def monitoring_report(
                 live=_records(live_performance[live_performance["date"] == day]),
                 references=references,
                 read_and_dead=lookups.read_and_dead(connection, start, start + DAY),
-                auc_loss=settings().live_auc_loss,
+                auc_loss=settings().monitoring.live_auc_loss,
             )
-            uri = report.save(page, settings().artifacts)
+            uri = report.save(page, settings().platform.artifacts_root)
             context.add_asset_metadata({"report": dg.MetadataValue.path(uri)}, partition_key=day_key(start))
     return dg.MaterializeResult()
 
 
 def _bounds() -> Bounds:
-    return Bounds(shifted=settings().drift_shifted, far=settings().drift_far, least=settings().drift_least_predictions)
+    limits = settings().monitoring
+    return Bounds(shifted=limits.drift_shifted, far=limits.drift_far, least=limits.drift_least_predictions)
 
 
 def _starts(window: dg.TimeWindow, step: timedelta) -> list[datetime]:
@@ -442,7 +443,7 @@ def _check_results(
         row["feature"]: row["missing_rate"] - reference.features[row["feature"]].missing_rate for row in rows
     }
     outside = {row["feature"]: row["out_of_range_rate"] for row in rows}
-    enough = rows[0]["sampled"] >= settings().drift_least_predictions
+    enough = rows[0]["sampled"] >= settings().monitoring.drift_least_predictions
     return [
         *(_drift_result(row, when) for row in rows),
         _rate_result("missing_values", missing_more, evaluation.MISSING_MORE, when, enough=enough),
@@ -458,7 +459,7 @@ def _drift_result(row: Mapping[str, Any], when: str) -> dg.AssetCheckResult:
         severity=SEVERITY.get(verdict, dg.AssetCheckSeverity.WARN),
         description=f"Seen, {when}, model version {row['model_version']}: {verdict.value}, PSI {row['psi']:.3f} over "
         f"{row['sampled']:,} predictions (p {row['p_value']:.2g}). Expected: a PSI below "
-        f"{settings().drift_shifted:g}, or one that chance explains.",
+        f"{settings().monitoring.drift_shifted:g}, or one that chance explains.",
         metadata={"psi": row["psi"], "p_value": row["p_value"], "predictions": row["sampled"], "when": when},
     )
 
@@ -480,7 +481,7 @@ def _rate_result(
 
 def _dead_letters(read: int, dead: int, when: str) -> dg.AssetCheckResult:
     rate = dead / read if read else 0.0
-    enough = read >= settings().drift_least_predictions
+    enough = read >= settings().monitoring.drift_least_predictions
     verdict = evaluation.level(rate, evaluation.DEAD_LETTERS) if enough else Verdict.TOO_FEW
     return dg.AssetCheckResult(
         check_name="dead_letters",
@@ -507,7 +508,7 @@ def _refused(reasons: Mapping[str, int]) -> dg.AssetCheckResult:
 def _complete_since() -> datetime:
     """The start of the first day of which everything is still there."""
     return pruning.complete_since(
-        datetime.now(UTC), archive_days=settings().archive_days, batch_seconds=settings().batch_seconds
+        datetime.now(UTC), archive_days=settings().lifecycle.archive_days, batch_seconds=settings().stream.batch_seconds
     )
 
 
@@ -585,7 +586,7 @@ def _live_checks(row: Mapping[str, Any] | None) -> list[dg.AssetCheckResult]:
             dg.AssetCheckResult(check_name=name, passed=True, description=why) for name in ("roc_auc", "calibration")
         ]
     found, version, expected = LivePerformance.of_row(row), row["model_version"], row["expected_roc_auc"]
-    loss = settings().live_auc_loss
+    loss = settings().monitoring.live_auc_loss
     unknown = "unknown, it was not measured out of fold"
     auc = "none (all left, or all stayed)" if found.roc_auc is None else f"{found.roc_auc:.4f}"
     return [

@@ -125,13 +125,13 @@ def churn_model(
         mlflow.log_dict(reference.to_json(), "reference.json")
         tags = {"dagster_run_id": context.run.run_id, "git_commit": bundle.code_version, "data_hash": bundle.data_hash}
         mlflow.set_tags(tags)
-        tracking.log_dataset(rows, source=str(settings().churn_raw_csv))
+        tracking.log_dataset(rows, source=str(settings().platform.raw_csv))
         with postgres.connect(APPLICATION) as connection:
             newest = model_versions.newest(connection)
         with mlflow_registry.numbered_above(newest, run_id):
-            version = tracking.log_model(bundle, registered_as=settings().mlflow_model, example=rows, tags=tags)
+            version = tracking.log_model(bundle, registered_as=settings().mlflow.model, example=rows, tags=tags)
 
-    model = TrainedModel(version=version, run_id=run_id, uri=join(settings().artifacts, MODELS, run_id))
+    model = TrainedModel(version=version, run_id=run_id, uri=join(settings().platform.artifacts_root, MODELS, run_id))
     bundle.save(model.uri)
     OutOfFold.of(rows, trained.out_of_fold).save(model.uri)
     with postgres.connect(APPLICATION) as connection:
@@ -346,7 +346,7 @@ def _hyperparameters(
     from churn_platform.database.studies import study_storage
     from churn_platform.modeling import training, tuning
 
-    trials = settings().tuning_trials
+    trials = settings().training.tuning_trials
     if not trials:
         return training.Hyperparameters(), "committed"
     study = f"churn {data_hash[:16]} {tuning.STUDY_VERSION}"
@@ -364,7 +364,7 @@ def _hyperparameters(
             features,
             churned,
             trials=trials,
-            seconds=settings().tuning_seconds,
+            seconds=settings().training.tuning_seconds,
             study=study,
             storage=storage,
             on_trial=report,

@@ -35,16 +35,7 @@ def file_hash(frame: "pd.DataFrame") -> dict[str, str]:
 
 def training_settings() -> str:
     """The settings that a model, or its promotion, depends on."""
-    names = (
-        "call_cost",
-        "kept_customer_value",
-        "call_success_rate",
-        "tuning_trials",
-        "tuning_seconds",
-        "promotion_confidence",
-        "promotion_slice_loss",
-    )
-    return ", ".join(f"{name.upper()}={getattr(settings(), name)}" for name in names)
+    return ", ".join(f"{name.upper()}={value}" for name, value in settings().training)
 
 
 def changes(instance: dg.DagsterInstance, *, revision: str, file: str | None = None) -> list[str]:

@@ -42,7 +42,7 @@ def distributions(frame: "pd.DataFrame", *columns: str) -> Shown:
 
 def preview(frame: "pd.DataFrame") -> Shown:
     """The first PREVIEW_ROWS rows of a frame, without names of customers; nothing when that is 0."""
-    rows = frame.head(settings().preview_rows).drop(columns=[name for name in PRIVATE if name in frame])
+    rows = frame.head(settings().dagster.preview_rows).drop(columns=[name for name in PRIVATE if name in frame])
     return rows_table("preview", [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")])
 
 

@@ -139,7 +139,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         Raises:
             MlflowError: MLflow refuses, or does not answer.
         """
-        client, name, skipped = self.client(), settings().mlflow_model, list[str]()
+        client, name, skipped = self.client(), settings().mlflow.model, list[str]()
         with _explained(f"registered model {name}"):
             latest = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
             number = int(latest[0].version) if latest else 0
@@ -172,7 +172,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         Raises:
             MlflowError: MLflow does not answer.
         """
-        client, name = self.client(), settings().mlflow_model
+        client, name = self.client(), settings().mlflow.model
         try:
             with _explained(f"registered model {name}"):
                 model = client.get_registered_model(name)
@@ -194,7 +194,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
             MlflowLostError: MLflow has no such version any more, or one of another run under its number.
             MlflowError: it does not answer.
         """
-        client, name = self.client(), settings().mlflow_model
+        client, name = self.client(), settings().mlflow.model
         try:
             self._require_version(client, version, run_id)
         except MlflowLostError:
@@ -211,7 +211,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
             MlflowLostError: MLflow has no such version any more, or one of another run under its number.
             MlflowError: it does not answer.
         """
-        client, name = self.client(), settings().mlflow_model
+        client, name = self.client(), settings().mlflow.model
         self._require_version(client, version, run_id)
         with _explained(f"version {version} of model {name}"):
             client.set_model_version_tag(name, str(version), "decision", "promoted" if promoted else "refused")
@@ -223,7 +223,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
 
     def _require_version(self, client: MlflowClient, version: int, run_id: str) -> None:
         """Make sure that MLflow's version of this number is the one that this run trained."""
-        name = settings().mlflow_model
+        name = settings().mlflow.model
         with _explained(f"version {version} of model {name}"):
             found = client.get_model_version(name, str(version))
         if found.run_id != run_id:
@@ -245,7 +245,7 @@ def version_url(version: int) -> str:
     Raises:
         SettingsError: no server is configured and the embedded one is not up.
     """
-    return f"{settings().tracking_uri.rstrip('/')}/#/models/{settings().mlflow_model}/versions/{version}"
+    return f"{settings().tracking_uri.rstrip('/')}/#/models/{settings().mlflow.model}/versions/{version}"
 
 
 @dg.resource(description="The MLflow run of this Dagster run, by dagster-mlflow: MLflow's functions, the run active.")
@@ -254,7 +254,7 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[MlFlow]:
 
     Within one Dagster run every step gets the same MLflow run. Write to it inside `ending_run()`.
     """
-    config = {"mlflow_tracking_uri": settings().tracking_uri, "experiment_name": settings().mlflow_experiment}
+    config = {"mlflow_tracking_uri": settings().tracking_uri, "experiment_name": settings().mlflow.experiment}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is called beta, and calls Dagster by names of old: no news to who trains
         from dagster_mlflow.resources import MlFlow
@@ -284,8 +284,8 @@ def code_version() -> str:
 
     An image holds no git: it is built with its revision.
     """
-    if settings().churn_revision:
-        return settings().churn_revision
+    if settings().platform.revision:
+        return settings().platform.revision
     try:
         commit = _git("rev-parse", "HEAD")
         return f"{commit}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else commit

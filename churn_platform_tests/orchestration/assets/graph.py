@@ -28,7 +28,8 @@ class Assets:
         """Send events."""
         producer = Producer({**settings().kafka_client, "acks": "all"})
         for value in values:
-            producer.produce(settings().events_topic, value if isinstance(value, bytes) else json.dumps(value).encode())
+            payload = value if isinstance(value, bytes) else json.dumps(value).encode()
+            producer.produce(settings().topics.events, payload)
         assert producer.flush(30) == 0
 
     def plan(self) -> str:

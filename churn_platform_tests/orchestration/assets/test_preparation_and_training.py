@@ -91,7 +91,7 @@ class BatchSide:
 
     def value(self, asset: str) -> pd.DataFrame:
         """An asset's frame as it is stored."""
-        return pd.read_parquet(f"{settings().artifacts}/assets/{asset}.parquet")
+        return pd.read_parquet(f"{settings().platform.artifacts_root}/assets/{asset}.parquet")
 
 
 def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]:
@@ -127,7 +127,7 @@ def test_preparation_gives_fourteen_features_in_order_and_every_check_passes(bat
     result = batch_side.run("data_preparation_job")
 
     cleaned, train, test = (batch_side.value(name) for name in ("cleaned_customers", "train_features", "test_features"))
-    known_gender = read_customers(settings().churn_raw_csv)["Gender"].notna()
+    known_gender = read_customers(settings().platform.raw_csv)["Gender"].notna()
     assert len(cleaned) == known_gender.sum() < ROWS
     assert len(train) + len(test) == len(cleaned)
     assert tuple(train.columns) == tuple(test.columns) == (*FEATURES, "Exited")
@@ -221,7 +221,7 @@ def test_the_registered_model_scores_frames_as_people_have_them_and_refuses_what
 
     mlflow.set_tracking_uri(settings().tracking_uri)
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{batch_side.champion().version}")
-    read = pd.read_csv(settings().churn_raw_csv).dropna(subset=["Gender", "Age"]).head(50)
+    read = pd.read_csv(settings().platform.raw_csv).dropna(subset=["Gender", "Age"]).head(50)
     expected = model.predict(read)["probability"].tolist()
 
     for given in (
@@ -348,12 +348,12 @@ def test_no_row_of_the_test_split_is_read_before_the_model_is_made(batch_side: B
     garbled.loc[is_test, "Exited"] = 1 - garbled.loc[is_test, "Exited"]
     garbled.loc[is_test, ["Age", "Balance", "CreditScore"]] = 0
     try:
-        garbled.to_parquet(f"{settings().artifacts}/assets/train_test_split.parquet")
-        (features * 0).to_parquet(f"{settings().artifacts}/assets/test_features.parquet")
+        garbled.to_parquet(f"{settings().platform.artifacts_root}/assets/train_test_split.parquet")
+        (features * 0).to_parquet(f"{settings().platform.artifacts_root}/assets/test_features.parquet")
         result = batch_side.run("training_job", raise_on_error=False)
     finally:
-        split.to_parquet(f"{settings().artifacts}/assets/train_test_split.parquet")
-        features.to_parquet(f"{settings().artifacts}/assets/test_features.parquet")
+        split.to_parquet(f"{settings().platform.artifacts_root}/assets/train_test_split.parquet")
+        features.to_parquet(f"{settings().platform.artifacts_root}/assets/test_features.parquet")
 
     made = ModelBundle.load(str(metadata(result, "churn_model")["bundle"]))
     assert made == ModelBundle.load(before.uri)
@@ -368,11 +368,11 @@ def test_a_model_is_recorded_with_the_file_of_its_rows_although_newer_data_was_a
 
     made = metadata(batch_side.run("training_job"), "churn_model")
 
-    assert made[FILE_HASH] == fingerprint(settings().churn_raw_csv)
+    assert made[FILE_HASH] == fingerprint(settings().platform.raw_csv)
 
 
 def test_features_and_rows_of_different_files_are_not_trained_on(batch_side: BatchSide) -> None:
-    place = f"{settings().artifacts}/assets/train_test_split.parquet"
+    place = f"{settings().platform.artifacts_root}/assets/train_test_split.parquet"
     split = batch_side.value("train_test_split")
     other = split.copy()
     other.attrs = {FILE_HASH: "of another file"}
@@ -623,7 +623,7 @@ def test_a_file_of_ten_rows_or_one_outcome_is_refused_with_how_many_are_needed(
     customers = generate_customers(rows, seed=5)
     if outcome is not None:
         customers["Exited"] = outcome
-    place = f"{settings().artifacts}/assets/train_test_split.parquet"
+    place = f"{settings().platform.artifacts_root}/assets/train_test_split.parquet"
     before = Path(place).read_bytes()
 
     result = prepared(batch_side, customers, tmp_path / "few.csv")
@@ -638,7 +638,7 @@ def test_a_file_of_ten_rows_or_one_outcome_is_refused_with_how_many_are_needed(
 def test_a_model_of_rows_that_were_prepared_again_since_is_not_evaluated_on_the_new_test_split(
     batch_side: BatchSide,
 ) -> None:
-    place = f"{settings().artifacts}/assets/train_test_split.parquet"
+    place = f"{settings().platform.artifacts_root}/assets/train_test_split.parquet"
     split = batch_side.value("train_test_split")
     try:
         split.assign(split=split["split"].map({"train": "test", "test": "train"})).to_parquet(place)

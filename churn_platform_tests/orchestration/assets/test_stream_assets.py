@@ -33,10 +33,10 @@ def test_a_batch_says_where_it_was_read_what_became_of_it_and_which_model_scored
             (each["kafka_partition"], each["kafka_offset"], each["customer_id"], each["model_version"])
             for each in shown["preview"]  # type: ignore[attr-defined]
         ]
-        == rows[: settings().preview_rows]
+        == rows[: settings().dagster.preview_rows]
     )
     assert assets.tags(run) == {
-        "churn/topic": settings().events_topic,
+        "churn/topic": settings().topics.events,
         "churn/lane": "0",
         "churn/mode": "stream",
         "churn/model_version": "7",

@@ -91,7 +91,7 @@ def test_customers_are_shown_without_their_names() -> None:
 
     table = shown["preview"]
     assert isinstance(table, dg.TableMetadataValue)
-    assert len(table.records) == settings().preview_rows
+    assert len(table.records) == settings().dagster.preview_rows
     assert {"Firstname", "Lastname"} < set(customers.columns)
     assert not {"Firstname", "Lastname"} & table.records[0].data.keys()
     assert {"distribution_Age", "distribution_Geography"} < shown.keys()
