@@ -1,11 +1,11 @@
-"""Pruning of what Dagster's own storage holds: prediction partitions, runs, events and ticks that nobody looks at.
+"""Pruning of Dagster's own storage: old prediction partitions, runs, events and ticks.
 
-Dagster deletes a run or a key on demand, one by one, and ticks by age; events without a run, events of a deleted key
-and results of checks it keeps for ever. So its tables are named here, as SQLAlchemy knows them on every storage.
+Dagster deletes runs and keys on demand, one by one, and ticks by age. It keeps forever: events without a run, events of
+a deleted key, and check results. So this module deletes from its tables, through SQLAlchemy, on every storage.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -30,13 +30,13 @@ from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStor
 from churn_platform.database import ledger
 from churn_platform.orchestration.partitions import batch_key, batches
 
-# The asset page needs 80 ms for 10,000 partitions and seconds for 100,000; these are two weeks of a batch a minute.
+# The asset page takes 80 ms for 10,000 partitions and seconds for 100,000. 20,000 are two weeks of a batch a minute.
 KEPT_PARTITIONS: Final = 20_000
-# Unopened keys that stay, though old: one for the run to come and one for its standby, and one to spare.
+# Old unopened keys that stay: one for the next run, one for its standby, and one to spare.
 KEPT_FOR_REUSE: Final = 3
-# Keys or runs pruned between two looks at the clock, some seconds at most.
+# Keys or runs deleted between two looks at the clock: a few seconds at most.
 STEP: Final = 100
-# Rows of one delete.
+# Rows deleted by one statement.
 STEP_ROWS: Final = 1_000
 
 PREDICTIONS: Final = dg.AssetKey("churn_predictions")
@@ -53,22 +53,29 @@ _ticks: Final = JobTickTable.c
 
 
 class UnknownStorageError(TypeError):
-    """Dagster's storage is none whose tables are known."""
+    """Dagster uses a storage whose tables are unknown here."""
 
 
 class Budget:
-    """Time to spend, in seconds."""
+    """Time that a maintenance step may take."""
 
-    def __init__(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start the clock.
+
+        Args:
+            seconds: the length of the budget.
+            clock: returns seconds that only increase.
+        """
+        self._clock = clock
+        self._deadline = clock() + seconds
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left of it."""
-        return time.monotonic() >= self._deadline
+        """Whether the time is over."""
+        return self._clock() >= self._deadline
 
     def steps(self, items: Sequence[T], size: int) -> Iterator[list[T]]:
-        """The items in steps of a size, as long as there is time for another one."""
+        """Yield the items in lists of this size until the time is over."""
         remaining = iter(items)
         while not self.spent and (step := list(islice(remaining, size))):
             yield step
@@ -81,30 +88,36 @@ def prune_partitions(
     before: datetime,
     budget: Budget,
     keep: int = KEPT_PARTITIONS,
+    step_size: int = STEP,
 ) -> dict[str, int]:
-    """Delete prediction partitions with their runs, materializations and results of checks.
+    """Delete prediction partitions with their runs, materializations and check results.
 
-    Those go whose batch was closed before the moment, or is none of the newest, and is reported; and those that were
-    planned before the moment and never opened, except for a few that the sensor uses again. A key goes last, so that
-    what is left half-way is found again. The ledger keeps every batch that was ever opened.
+    A partition is deleted if its batch has been reported, and was closed before the moment or is not among the newest.
+    A partition that was planned before the moment and never opened is deleted, too, except for a few that the sensor
+    uses again. The key is deleted last, so that an interrupted deletion is continued. The ledger keeps every batch
+    that was ever opened.
 
     Args:
+        instance: whose records are pruned.
         connection: to the ledger, in autocommit mode.
-        keep: how many of the newest partitions stay, whatever their number in the time before.
+        before: the moment.
+        budget: the time that this may take.
+        keep: the number of newest partitions that stay, unless they are older than the moment.
+        step_size: keys that are deleted between two looks at the clock.
 
     Returns:
-        How many partitions and runs were deleted, and how many partitions wait for the next time.
+        The number of deleted partitions and runs, and of partitions that are left for the next time.
     """
     keys = sorted(instance.get_dynamic_partitions(str(batches.name)))
     surplus = keys[: max(len(keys) - keep, 0)]
     active = _active_ranges(instance)
     ledger.forget_unopened(connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE)
-    settled = set(ledger.prunable_batches(connection, keys, before=before, surplus=surplus))
-    # Of a key that the ledger has forgotten, or never knew, its own time tells.
-    settled |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
-    prunable = [key for key in keys if key in settled and not any(first <= key <= last for first, last in active)]
+    unneeded = set(ledger.prunable_batches(connection, keys, before=before, surplus=surplus))
+    # A key that the ledger does not hold (any longer) is dated by its own time.
+    unneeded |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
+    prunable = [key for key in keys if key in unneeded and not any(first <= key <= last for first, last in active)]
     partitions = runs = 0
-    for step in budget.steps(prunable, STEP):
+    for step in budget.steps(prunable, step_size):
         found = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: step}))
         busy = {run.tags[PARTITION_TAG] for run in found if not run.is_finished}
         idle = [key for key in step if key not in busy]
@@ -118,11 +131,12 @@ def prune_partitions(
 def prune_runs(instance: dg.DagsterInstance, *, before: datetime, budget: Budget) -> dict[str, int]:
     """Delete runs that ended before the moment, with their events and logs, and old events that belong to no run.
 
-    A run stays that made the latest materialization of an asset or of one of its partitions, or the latest result of
-    a check: without its events Dagster would call the asset or hour never materialized.
+    A run is kept if it made the latest materialization of an asset or partition, or the latest result of a check:
+    without its events Dagster would show the asset or hour as never materialized.
 
     Returns:
-        How many runs and events without a run were deleted, and how many runs stay as just said or for the next time.
+        The number of deleted runs and of deleted events without a run; the number of runs that are kept for their
+        materializations, and that are left for the next time.
     """
     kept = _latest_runs(instance)
     old = instance.get_run_ids(dg.RunsFilter(statuses=FINISHED, updated_before=before))
@@ -140,10 +154,10 @@ def prune_runs(instance: dg.DagsterInstance, *, before: datetime, budget: Budget
 
 
 def prune_ticks(instance: dg.DagsterInstance, *, before: datetime, budget: Budget) -> dict[str, int]:
-    """Delete ticks of sensors and schedules from before the moment, except for the last of each: it goes on from there.
+    """Delete ticks of sensors and schedules from before the moment, except the last of each, which holds its cursor.
 
     Returns:
-        How many ticks were deleted.
+        The number of deleted ticks.
     """
     storage = instance.schedule_storage
     if not isinstance(storage, SqlScheduleStorage):
@@ -159,7 +173,7 @@ def prune_ticks(instance: dg.DagsterInstance, *, before: datetime, budget: Budge
 
 
 def _active_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
-    """First and last partition key of each run that is not finished: one key, or the batches of a backfill."""
+    """Return the first and last partition key of each unfinished run: one key, or the batches of a backfill."""
     unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED]
     tags = [run.tags for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))]
     single = [(each[PARTITION_TAG], each[PARTITION_TAG]) for each in tags if PARTITION_TAG in each]
@@ -167,9 +181,10 @@ def _active_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
 
 
 def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
-    """Delete finished runs with all that they left; the runs last, so that they are found again if this is cut short.
+    """Delete finished runs with their logs, events and check results.
 
-    All at once: instance.delete_run() opens a dozen connections for each.
+    The runs are deleted last, so that an interrupted deletion is continued. They are deleted together, because
+    instance.delete_run() opens a dozen connections for each.
     """
     if not run_ids:
         return
@@ -187,7 +202,7 @@ def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
 
 
 def _delete_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
-    """Delete keys of prediction partitions, after what other runs, or none, have reported of them."""
+    """Delete keys of prediction partitions, after the events and check results of these partitions."""
     asset = PREDICTIONS.to_string()
     with _event_log(instance).index_connection() as connection:
         _delete_events(connection, sa.and_(_events.asset_key == asset, _events.partition.in_(keys)))
@@ -203,13 +218,13 @@ def _delete_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> Non
 
 
 def _latest_runs(instance: dg.DagsterInstance) -> set[str]:
-    """Runs that made the latest materialization of an asset or partition, or the latest result of a check."""
+    """Return the runs that made the latest materialization of an asset or partition, or the latest check result."""
     materialized = _events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value
     events = sa.select(sa.func.max(_events.id)).group_by(_events.asset_key, _events.partition)
-    # Named key by key, so that the index of assets and partitions serves.
+    # The keys are listed, so that PostgreSQL uses the index on asset and partition.
     keys = [key.to_string() for key in instance.all_asset_keys()]
     latest_events = events.where(_events.asset_key.in_(keys), materialized)
-    # A check that was planned by a run that failed before it has no result.
+    # A check has no result if its run failed before it.
     evaluated = _checks.execution_status.in_(
         [status.value for status in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES]
     )
@@ -223,7 +238,7 @@ def _latest_runs(instance: dg.DagsterInstance) -> set[str]:
 
 
 def _prune_runless_events(instance: dg.DagsterInstance, before: datetime, budget: Budget) -> int:
-    """Delete what sensors reported of assets, except for the latest of each asset or partition."""
+    """Delete events that sensors reported, except the latest of each kind, asset and partition."""
     runless = _events.run_id == RUNLESS_RUN_ID
     latest = (
         sa.select(sa.func.max(_events.id))
@@ -260,6 +275,6 @@ def _event_log(instance: dg.DagsterInstance) -> SqlEventLogStorage:
 
 def _unknown(storage: object) -> str:
     return (
-        f"Dagster keeps its records in a {type(storage).__name__}, whose tables are not known here; expected one of "
-        f"PostgreSQL, MySQL or SQLite. Set one in dagster.yaml, or turn maintenance_schedule off."
+        f"Dagster stores its records in a {type(storage).__name__}, whose tables are unknown here. Expected PostgreSQL, "
+        f"MySQL or SQLite. Set one of them in dagster.yaml, or turn maintenance_schedule off."
     )

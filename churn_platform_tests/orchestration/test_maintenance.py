@@ -1,5 +1,6 @@
 """Maintenance on a Dagster instance whose records are in PostgreSQL, as those of the platform are."""
 
+import itertools
 import json
 import tempfile
 import time
@@ -25,10 +26,10 @@ from churn_platform.environments import created_topics
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.orchestration import pruning
-from churn_platform.orchestration.partitions import batch_key, batches, hour_key, hours
+from churn_platform.orchestration.partitions import TimePartitions, batch_key, batches, hour_key
 from churn_platform.orchestration.pruning import Budget, prune_partitions, prune_runs, prune_ticks
 from churn_platform.orchestration.resources.kafka import KafkaResource
-from churn_platform.settings import settings
+from churn_platform.settings import Settings, settings
 
 NOW = datetime.now(UTC)
 BEFORE = NOW - timedelta(days=14)
@@ -44,7 +45,7 @@ def churn_predictions() -> Iterator[dg.MaterializeResult[None]]:
     yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(check_name="conservation", passed=True)])
 
 
-@dg.asset(partitions_def=hours)
+@dg.asset(partitions_def=TimePartitions.since(Settings().stream.epoch).hours)
 def churn_metrics_hourly() -> None:
     """Stands for the asset of that name."""
 
@@ -282,14 +283,12 @@ def test_old_observations_go_except_for_the_latest(records: Records) -> None:
     assert records.count("event_logs") == 2
 
 
-def test_a_backlog_is_worked_off_as_time_allows(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backlog_is_worked_off_as_time_allows(records: Records) -> None:
     keys = [records.batch(days=20 - number / 10) for number in range(5)]
-    monkeypatch.setattr(pruning, "STEP", 2)
-    spent = Budget(ENOUGH)
-    looks = iter([False, False, True])
-    monkeypatch.setattr(Budget, "spent", property(lambda _: next(looks, True)))
+    clock = itertools.count()  # a second passes between two looks at it
+    two_steps = Budget(3, clock=lambda: next(clock))
 
-    assert records.prune_partitions(budget=spent) == {
+    assert records.prune_partitions(budget=two_steps, step_size=2) == {
         "partitions": 4,
         "runs": 0,
         "partitions_left_for_next_time": 1,

@@ -28,7 +28,7 @@ from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.schedules import training_schedule
+from churn_platform.orchestration.schedules import request_training
 from churn_platform.schema.reader import fingerprint
 from churn_platform.settings import settings
 
@@ -76,7 +76,7 @@ class Automation:
 
     def scheduled(self) -> dg.RunRequest | dg.SkipReason:
         """What the training schedule asks for."""
-        found = training_schedule(dg.build_schedule_context(instance=self.instance))
+        found = request_training(dg.build_schedule_context(instance=self.instance))
         assert isinstance(found, dg.RunRequest | dg.SkipReason)
         return found
 

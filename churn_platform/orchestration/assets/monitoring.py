@@ -32,10 +32,10 @@ from churn_platform.orchestration.assets.columns import (
 from churn_platform.orchestration.assets.partition_checks import evaluations, partition_check
 from churn_platform.orchestration.assets.predictions import FRESH
 from churn_platform.orchestration.assets.ui_metadata import Shown, next_asset, picture, rows_table
-from churn_platform.orchestration.partitions import day_key, days, hour_key, hours
+from churn_platform.orchestration.partitions import TimePartitions, day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.settings import settings
+from churn_platform.settings import MonitoringSettings, settings
 
 SESSION: Final = "churn monitoring"
 HOUR: Final = timedelta(hours=1)
@@ -61,12 +61,14 @@ def drift_check(feature: str) -> str:
     return f"drift_{feature}"
 
 
-def _drift_checks(asset: str, partitions: dg.PartitionsDefinition, period: str) -> list[dg.AssetCheckSpec]:
-    shifted, far = settings().monitoring.drift_shifted, settings().monitoring.drift_far
+def _drift_checks(
+    asset: str, partitions: dg.PartitionsDefinition, period: str, limits: MonitoringSettings
+) -> list[dg.AssetCheckSpec]:
     expected = {
         **{
             drift_check(feature): f"{feature} of the {period} is distributed as in the rows that the model learned "
-            f"from. A PSI from {shifted:g} on warns, from {far:g} on fails, where no chance explains it."
+            f"from. A PSI from {limits.drift_shifted:g} on warns, from {limits.drift_far:g} on fails, where no chance "
+            "explains it."
             for feature in WATCHED
         },
         "missing_values": "about as many nulls as the model learned from.",
@@ -126,29 +128,6 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> Itera
     )
 
 
-@dg.asset(
-    **MONITORING,
-    partitions_def=hours,
-    deps=[dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping())],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    kinds={"postgres", "table"},
-    io_manager_key="postgres_io_manager",
-    check_specs=[
-        *_drift_checks("drift_hourly", hours, "hour"),
-        partition_check(
-            "dead_letters",
-            "drift_hourly",
-            hours,
-            "Expected: hardly a dead letter among the events that batches of the hour have read.",
-        ),
-    ],
-    metadata={
-        **DRIFT_HOURLY_COLUMNS,
-        "dagster/table_name": "drift_hourly",
-        "partition_expr": "hour_timestamp",
-    },
-)
 def drift_hourly(
     context: dg.AssetExecutionContext, postgres: PostgresResource
 ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
@@ -198,21 +177,6 @@ def drift_hourly(
     yield from evaluations(context, results, latest=None if latest is None else hour_key(latest))
 
 
-@dg.asset(
-    **MONITORING,
-    partitions_def=days,
-    ins={
-        "drift_hourly": dg.AssetIn(
-            partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
-        )
-    },
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    kinds={"postgres", "table"},
-    io_manager_key="postgres_io_manager",
-    check_specs=_drift_checks("drift_daily", days, "day"),
-    metadata={**DRIFT_DAILY_COLUMNS, "dagster/table_name": "drift_daily", "partition_expr": "date"},
-)
 def drift_daily(
     context: dg.AssetExecutionContext, drift_hourly: pd.DataFrame, postgres: PostgresResource
 ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
@@ -248,34 +212,6 @@ def drift_daily(
     yield from evaluations(context, results, latest=None if latest is None else latest.isoformat())
 
 
-@dg.asset(
-    **MONITORING,
-    partitions_def=days,
-    deps=[
-        customer_outcomes,
-        dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping()),
-    ],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    kinds={"postgres", "table"},
-    io_manager_key="postgres_io_manager",
-    check_specs=[
-        partition_check(
-            "roc_auc",
-            "live_performance",
-            days,
-            "Expected: the champion tells those who leave from those who stay about as well as it did out of fold, "
-            "when it was trained (LIVE_AUC_LOSS).",
-        ),
-        partition_check(
-            "calibration",
-            "live_performance",
-            days,
-            f"Expected: of customers scored 30 %, about three in ten leave (ECE at most {MOST_ECE:g}).",
-        ),
-    ],
-    metadata={**LIVE_COLUMNS, "dagster/table_name": "live_performance", "partition_expr": "date"},
-)
 def live_performance(
     context: dg.AssetExecutionContext, postgres: PostgresResource
 ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
@@ -316,13 +252,6 @@ def live_performance(
     yield from evaluations(context, results, latest=None if latest is None else latest.isoformat())
 
 
-@dg.asset(
-    **MONITORING,
-    partitions_def=days,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    kinds={"html"},
-)
 def monitoring_report(
     context: dg.AssetExecutionContext,
     drift_daily: pd.DataFrame,
@@ -350,6 +279,90 @@ def monitoring_report(
             uri = report.save(page, settings().platform.artifacts_root)
             context.add_asset_metadata({"report": dg.MetadataValue.path(uri)}, partition_key=day_key(start))
     return dg.MaterializeResult()
+
+
+def monitoring_assets(partitions: TimePartitions, limits: MonitoringSettings) -> list[dg.AssetsDefinition]:
+    """Return the partitioned assets of monitoring.
+
+    Args:
+        partitions: the hours and days that are monitored.
+        limits: from which drift warns and fails, for the descriptions of the checks.
+    """
+    return [
+        dg.asset(
+            **MONITORING,
+            partitions_def=partitions.hours,
+            deps=[dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping())],
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            kinds={"postgres", "table"},
+            io_manager_key="postgres_io_manager",
+            check_specs=[
+                *_drift_checks("drift_hourly", partitions.hours, "hour", limits),
+                partition_check(
+                    "dead_letters",
+                    "drift_hourly",
+                    partitions.hours,
+                    "Expected: hardly a dead letter among the events that batches of the hour have read.",
+                ),
+            ],
+            metadata={
+                **DRIFT_HOURLY_COLUMNS,
+                "dagster/table_name": "drift_hourly",
+                "partition_expr": "hour_timestamp",
+            },
+        )(drift_hourly),
+        dg.asset(
+            **MONITORING,
+            partitions_def=partitions.days,
+            ins={
+                "drift_hourly": dg.AssetIn(
+                    partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+                )
+            },
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            kinds={"postgres", "table"},
+            io_manager_key="postgres_io_manager",
+            check_specs=_drift_checks("drift_daily", partitions.days, "day", limits),
+            metadata={**DRIFT_DAILY_COLUMNS, "dagster/table_name": "drift_daily", "partition_expr": "date"},
+        )(drift_daily),
+        dg.asset(
+            **MONITORING,
+            partitions_def=partitions.days,
+            deps=[
+                customer_outcomes,
+                dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping()),
+            ],
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            kinds={"postgres", "table"},
+            io_manager_key="postgres_io_manager",
+            check_specs=[
+                partition_check(
+                    "roc_auc",
+                    "live_performance",
+                    partitions.days,
+                    "Expected: the champion tells those who leave from those who stay about as well as it did out of "
+                    "fold, when it was trained (LIVE_AUC_LOSS).",
+                ),
+                partition_check(
+                    "calibration",
+                    "live_performance",
+                    partitions.days,
+                    f"Expected: of customers scored 30 %, about three in ten leave (ECE at most {MOST_ECE:g}).",
+                ),
+            ],
+            metadata={**LIVE_COLUMNS, "dagster/table_name": "live_performance", "partition_expr": "date"},
+        )(live_performance),
+        dg.asset(
+            **MONITORING,
+            partitions_def=partitions.days,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            kinds={"html"},
+        )(monitoring_report),
+    ]
 
 
 def _bounds() -> Bounds:

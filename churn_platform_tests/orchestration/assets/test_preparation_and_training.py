@@ -34,18 +34,18 @@ from churn_platform.orchestration.io_managers.parquet import MissingAssetFileErr
 from churn_platform.orchestration.jobs import data_preparation_job, training_job
 from churn_platform.orchestration.resources.mlflow import MlflowError, MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.schedules import data_preparation_schedule, training_schedule
+from churn_platform.orchestration.schedules import batch_schedules
 from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform.schema.reader import fingerprint, read_customers
 from churn_platform.scoring.bundle import ModelBundle
-from churn_platform.settings import settings
+from churn_platform.settings import ScheduleSettings, settings
 from churn_platform_tests.waiting import wait_until
 
 DEFINITIONS = dg.Definitions(
     assets=dg.load_assets_from_modules([raw, preparation, training]),
     asset_checks=BATCH_SIDE_CHECKS,
     jobs=[data_preparation_job, training_job],
-    schedules=[data_preparation_schedule, training_schedule],
+    schedules=batch_schedules(ScheduleSettings()),
     resources={
         "io_manager": ParquetIOManager(),
         "postgres": PostgresResource(),
