@@ -1,4 +1,4 @@
-"""`churn settings`: what can be set, what it is set to, and the reference that `docs/settings.md` holds."""
+"""`churn settings`: every setting with its value, and the reference in `docs/settings.md` and `.env.example`."""
 
 import re
 import shlex
@@ -21,9 +21,9 @@ from churn_platform.settings import Settings, descriptions, groups, load_setting
 Plain = str | int | float | bool | None
 
 MASK: Final = "***"
-# Up to the last "@", so that a password which holds one itself is hidden whole.
+# Up to the last "@", so that a password that contains "@" is hidden completely.
 LOGIN: Final = re.compile(r"://.*@")
-# Of a connection string only these are ever shown: what is not known to be harmless stays hidden.
+# The only parts of a connection string that are shown. Everything else may be secret.
 HARMLESS: Final = ("host", "port", "dbname", "user")
 DATABASES: Final = ("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_READER_URL")
 COMMENT_WIDTH: Final = 118
@@ -31,12 +31,12 @@ TEXT: Final = "text"
 
 ORDER: Final = (
     "A value comes from the process environment, else from `.env` in the checkout's folder, else from `.local/env` "
-    "(written by `churn up`), else it is the default. An empty value counts as none."
+    "(written by `churn up`), else from the default. An empty value counts as not set."
 )
 
 
 class Format(StrEnum):
-    """What is printed: the settings in force, or the reference."""
+    """What is printed: the current settings, or the reference."""
 
     TABLE = "table"
     MARKDOWN = "markdown"
@@ -56,13 +56,14 @@ class Setting:
 
 def settings(
     form: Annotated[
-        Format, typer.Option("--format", help="The settings in force, or the reference as Markdown or as a .env file.")
+        Format,
+        typer.Option("--format", help="Current settings, or the reference as Markdown or as a .env file."),
     ] = Format.TABLE,
     as_json: AsJson = False,
 ) -> None:
-    """Show every setting: its value now, its default and what it means. Passwords are never shown.
+    """Show every setting with its current value, its default and its meaning. Passwords are never shown.
 
-    With --format markdown or env it prints docs/settings.md or .env.example, whatever is set.
+    With --format markdown or env, print docs/settings.md or .env.example, which do not depend on current values.
 
     Example: churn settings
     """
@@ -100,13 +101,13 @@ def reference() -> list[Setting]:
 
 
 def as_markdown(described: Sequence[Setting]) -> str:
-    """The reference as a Markdown page."""
+    """Return the reference as a Markdown page."""
     lines = [
         "# Settings",
         "",
         "Each setting is an environment variable. " + ORDER,
         "",
-        "`churn settings` shows the values in force. This page is what `churn settings --format markdown` prints.",
+        "`churn settings` shows the current values. This page is the output of `churn settings --format markdown`.",
     ]
     for group, members in groupby(described, key=lambda each: each.group):
         lines += ["", f"## {group}", "", "| Setting | Default | Values | Meaning |", "|---|---|---|---|"]
@@ -118,10 +119,10 @@ def as_markdown(described: Sequence[Setting]) -> str:
 
 
 def as_env_file(described: Sequence[Setting]) -> str:
-    """The reference as a .env file in which every setting is commented out, at its default."""
+    """Return the reference as a .env file, with every setting at its default and commented out."""
     opening = (
-        "Copy this file to .env and remove the # before what you set. This is what 'churn settings --format env' "
-        "prints. " + ORDER.replace("`", "'")
+        "Copy this file to .env and remove the # before the settings that you change. This file is the output of "
+        "'churn settings --format env'. " + ORDER.replace("`", "'")
     )
     lines = _comment(opening)
     for group, members in groupby(described, key=lambda each: each.group):
@@ -159,7 +160,7 @@ def _table(described: Sequence[Setting], values: dict[str, Plain], given: set[st
                 Text(each.description, style="dim"),
             )
     for column in table.columns:
-        column.overflow = "fold"  # a path cut short is of no use
+        column.overflow = "fold"  # a truncated path is useless
     table.caption = "Green: set in the environment, in .env or in .local/env."
     table.caption_justify = "left"
     return table
@@ -174,7 +175,7 @@ def _shown(variable: str, value: object) -> Plain:
 
 
 def _connection(secret: str) -> str:
-    """Where a connection string leads, without what opens it; hidden whole where the two cannot be told apart."""
+    """Return where a connection string leads, without the password; masked if the two cannot be told apart."""
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
@@ -183,14 +184,14 @@ def _connection(secret: str) -> str:
     except ProgrammingError:
         return MASK
     harmless = {name: str(parts[name]) for name in HARMLESS if parts.get(name)}
-    # A password whose "@" or "/" is not percent-encoded is taken for part of the host or the database.
+    # If "@" or "/" in a password is not percent-encoded, libpq reads part of it as the host or the database.
     if not harmless or secret.count("@") > 1 or any("@" in part for part in harmless.values()):
         return MASK
     return " ".join([*(f"{name}={part}" for name, part in harmless.items()), f"password={MASK}"])
 
 
 def _text(value: Plain) -> str:
-    """A value as it would stand in the environment."""
+    """Return a value as it is written in the environment."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -199,7 +200,7 @@ def _text(value: Plain) -> str:
 
 
 def _allowed(schema: dict[str, Any]) -> str:
-    """What a JSON schema allows, in words."""
+    """Return the values that a JSON schema allows, human-readable."""
     schema = next((each for each in schema.get("anyOf", []) if each.get("type") != "null"), schema)
     if "enum" in schema:
         return ", ".join(schema["enum"])

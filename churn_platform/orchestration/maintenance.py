@@ -1,4 +1,7 @@
-"""Maintenance, once an hour and on by default: it holds the growth of Dagster's records and of churn_predictions."""
+"""Hourly maintenance, on by default: it limits the growth of Dagster's records and of churn_predictions.
+
+This module holds the job and its schedule. What is deleted, and how, is in pruning.py, archive.py and monitoring/.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,7 +12,7 @@ from churn_platform.orchestration.jobs import IN_PROCESS
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 
-# Of each step; a backlog is worked off over several runs, and a run stays short enough to hold no place in the queue.
+# Time limit of a step. A backlog is worked off over several runs, so that no run blocks the queue for long.
 STEP_SECONDS: Final = 100
 SESSION: Final = "churn maintenance"
 
@@ -25,7 +28,7 @@ def _report(context: dg.OpExecutionContext, figures: dict[str, int]) -> None:
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_partitions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Prediction partitions older than RETENTION_DAYS or beyond the newest 20,000, with their runs and events."""
+    """Delete prediction partitions older than RETENTION_DAYS or beyond the newest 20,000, with runs and events."""
     from churn_platform.orchestration import pruning
 
     with postgres.connect(SESSION) as connection:
@@ -41,7 +44,7 @@ def prune_partitions(context: dg.OpExecutionContext, postgres: PostgresResource)
 
 @dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
 def prune_runs(context: dg.OpExecutionContext) -> None:
-    """Runs and events older than RETENTION_DAYS, less those that hold the latest materialization of something."""
+    """Delete runs and events older than RETENTION_DAYS, except those with the latest materialization of an asset."""
     from churn_platform.orchestration import pruning
 
     before, budget = _days_ago(settings().lifecycle.retention_days), pruning.Budget(STEP_SECONDS)
@@ -50,7 +53,7 @@ def prune_runs(context: dg.OpExecutionContext) -> None:
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_ticks(context: dg.OpExecutionContext) -> None:
-    """Ticks of sensors and schedules older than RETENTION_DAYS."""
+    """Delete ticks of sensors and schedules older than RETENTION_DAYS."""
     from churn_platform.orchestration import pruning
 
     before, budget = _days_ago(settings().lifecycle.retention_days), pruning.Budget(STEP_SECONDS)
@@ -59,7 +62,7 @@ def prune_ticks(context: dg.OpExecutionContext) -> None:
 
 @dg.op(out=dg.Out(dg.Nothing))
 def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Predictions of batches that were closed more than ARCHIVE_DAYS ago, to Parquet files."""
+    """Move predictions of batches that were closed more than ARCHIVE_DAYS ago to Parquet files."""
     from churn_platform import archive
     from churn_platform.orchestration.pruning import Budget
 
@@ -69,12 +72,12 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
         connection.autocommit = True
         with archive.archiving(connection) as may:
             if not may:
-                context.log.info("Another run is archiving; there is nothing to do for this one.")
+                context.log.info("Another run is archiving, so this one does not.")
             while may and not budget.spent:
                 archived = archive.archive_next(connection, settings().platform.artifacts_root, before=before)
                 if archived is None:
                     break
-                context.log.info(f"{archived.file}: {archived.rows} rows of {archived.batches} batches.")
+                context.log.info(f"Archived {archived.rows} rows of {archived.batches} batches to {archived.file}.")
                 figures["files"] += 1
                 figures["batches"] += archived.batches
                 figures["rows"] += archived.rows
@@ -83,7 +86,7 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Drift of hours, outcomes and daily pages of days older than ARCHIVE_DAYS as a whole; figures of days stay."""
+    """Delete hourly drift, outcomes and daily reports that are older than ARCHIVE_DAYS. Daily figures stay."""
     from churn_platform.monitoring import lookups, pruning, report
 
     before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().lifecycle.archive_days)
@@ -94,13 +97,13 @@ def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource)
 
 @dg.job(
     executor_def=IN_PROCESS,
-    # It can wait in the queue, and the next one comes within the hour.
+    # It may wait in the queue, and needs no retry: the next run is due within the hour.
     tags={"dagster/priority": "-1", "dagster/max_retries": "0"},
-    description="Prunes Dagster's records by RETENTION_DAYS and archives predictions by ARCHIVE_DAYS, in small steps. "
-    "Each step says in its log and its metadata what it pruned.",
+    description="Deletes Dagster's records older than RETENTION_DAYS and archives predictions older than ARCHIVE_DAYS, "
+    "in small steps. The log and metadata of each step show what it did.",
 )
 def maintenance_job() -> None:
-    """Runs follow their partitions; the other steps go their own ways."""
+    """Prune partitions before runs. The other steps are independent."""
     prune_runs(after=prune_partitions())
     prune_ticks()
     archive_predictions()
@@ -110,8 +113,8 @@ def maintenance_job() -> None:
 maintenance_schedule = dg.ScheduleDefinition(
     name="maintenance_schedule",
     job=maintenance_job,
-    cron_schedule="23 * * * *",  # not at the full hour, when training and the hourly figures are due
+    cron_schedule="23 * * * *",  # not at the full hour, when training and hourly metrics are due
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Holds the growth of the platform, once an hour. On by default.",
+    description="Limits the growth of the platform's records, once an hour. On by default.",
 )

@@ -275,6 +275,6 @@ def _event_log(instance: dg.DagsterInstance) -> SqlEventLogStorage:
 
 def _unknown(storage: object) -> str:
     return (
-        f"Dagster stores its records in a {type(storage).__name__}, whose tables are unknown here. Expected PostgreSQL, "
-        f"MySQL or SQLite. Set one of them in dagster.yaml, or turn maintenance_schedule off."
+        f"Dagster stores its records in a {type(storage).__name__}, whose tables are unknown here. Expected "
+        f"PostgreSQL, MySQL or SQLite. Set one of them in dagster.yaml, or turn maintenance_schedule off."
     )
