@@ -36,7 +36,8 @@ from churn_platform.orchestration.assets.batches import batch_metadata
 from churn_platform.orchestration.partitions import batch_key, batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.stream_sensors import STREAM_TAG, customer_events_sensor
+from churn_platform.orchestration.run_liveness import STREAM_TAG
+from churn_platform.orchestration.stream_sensors import customer_events_sensor
 from churn_platform.settings import settings
 from churn_platform.simulation.producer import send
 from churn_platform.stream.commit import Source, prediction_rows, write_rows

@@ -1,4 +1,4 @@
-"""The sensors of monitoring: one looks what is due to be judged, one whether the judgement asks for a new model."""
+"""The sensors of monitoring: one launches evaluations that are due, one requests a new model if they are bad."""
 
 import json
 import math
@@ -16,52 +16,52 @@ from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.stream_sensors import RANGE_START_TAG, is_active, is_another_starting, window_request
+from churn_platform.orchestration.run_requests import RANGE_START_TAG, is_active, is_another_starting, window_request
 from churn_platform.settings import settings
 
-TICK_SECONDS: Final = 29  # the loop of the daemon turns every 5 s
+TICK_SECONDS: Final = 29  # the daemon evaluates sensors every 5 s
 RETRAINING_TICK_SECONDS: Final = 299
-# The figures of a day change slowly, and its page is for people.
+# Days are evaluated this many times less often than hours: their figures change slowly, and only people read them.
 DAYS_PER_HOURS: Final = 6
-# Outcomes that come one by one are read together: a run for each would do nothing but start.
+# Outcomes are read together at most this often: a run for each would spend its time on starting.
 OUTCOMES_SECONDS: Final = 60
-# A kind whose runs fail waits, so that it does not take the place of the others: 1, 2, 4 minutes, at most 10.
+# A job whose runs fail waits, so that the other jobs get their turn: 1, 2, 4 minutes, at most 10.
 FIRST_WAIT_SECONDS: Final = 60
 LONGEST_WAIT_SECONDS: Final = 600
 LATEST_RUNS: Final = 5
 SESSION: Final = "churn monitoring sensor"
 WHY_TAG: Final = "churn/retraining"
 LONGEST_TAG: Final = 500
-KINDS: Final = (outcomes_job, hourly_monitoring_job, daily_monitoring_job)
-# In the cursor: when the figures of the running day were last asked for.
+JOBS: Final = (outcomes_job, hourly_monitoring_job, daily_monitoring_job)
+# In the cursor: when the current day was last requested.
 TODAY: Final = "today"
 
 
 @dataclass(frozen=True)
 class _Due:
-    """A run that is due. `days` is empty unless it computes days."""
+    """A run that is due. `days` is empty unless it evaluates days."""
 
     request: dg.RunRequest
     days: frozenset[date] = frozenset()
 
     @property
     def job(self) -> str:
-        """Name of its job: its kind."""
+        """Name of its job."""
         return str(self.request.job_name)
 
     @property
     def key(self) -> str:
-        """Its kind and where its partitions begin."""
+        """Its job and its first partition."""
         return f"{self.job} {self.request.partition_key or self.request.tags.get(RANGE_START_TAG, '')}"
 
 
 @dataclass(frozen=True)
 class _State:
-    """What the sensor keeps from tick to tick: its cursor.
+    """The cursor of monitoring_sensor: what it remembers between ticks.
 
     Attributes:
-        asked: when a run was last asked for, in seconds since 1970, by kind and by `_Due.key`.
-        outcomes: the newest outcome that the figures of today were asked for with.
+        asked: when a run was last requested, in seconds since 1970, by job and by `_Due.key`.
+        outcomes: the newest outcome when the current day was last requested.
         postponed: whether the last tick waited for another process that was starting.
     """
 
@@ -77,37 +77,37 @@ class _State:
         return json.dumps(asdict(self))
 
     def seconds_since(self, key: str) -> float:
-        """How long ago this was asked for; infinity where it never was."""
+        """Return how long ago this was requested; infinity if it never was."""
         return time.time() - self.asked[key] if key in self.asked else math.inf
 
     def next(self, due: Sequence[_Due]) -> _Due:
-        """The run whose kind was not asked for the longest; of that kind, the one that was not asked for the longest.
+        """Return the next run: of the job that was requested least recently, the run that was.
 
-        So no kind keeps another one waiting, however much it has to do, and no window that fails keeps the others.
+        So a job with much to do does not starve the others, and neither does a range whose runs fail.
         """
         return min(due, key=lambda each: (self.asked.get(each.job, 0.0), self.asked.get(each.key, 0.0)))
 
     def after(self, chosen: _Due, due: Sequence[_Due]) -> "_State":
-        """With what was chosen; what is no longer due is forgotten, kinds excepted."""
-        known = {each.key for each in due} | {TODAY, *(job.name for job in KINDS)}
+        """Return the state after requesting the chosen run. Runs that are no longer due are forgotten."""
+        known = {each.key for each in due} | {TODAY, *(job.name for job in JOBS)}
         now = time.time()
         asked = {key: at for key, at in self.asked.items() if key in known} | {chosen.job: now, chosen.key: now}
         return replace(self, asked=asked, postponed=False)
 
 
 @dg.sensor(
-    jobs=list(KINDS),
+    jobs=list(JOBS),
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches, in turn, the monitoring of changed hours and days and the reading of waiting outcomes.",
+    description="Launches, in turn, the evaluation of changed hours and days and the reading of new outcomes.",
 )
 def monitoring_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for what is due: level-triggered, so that nothing is missed by a run that failed.
+    """Request one run that is due. It is level-triggered, so that the work of a failed run is requested again.
 
-    One run at a tick, of the kind that was not asked for the longest. Where another process starts it waits for the
-    next tick, once: monitoring is in no hurry, and the stream is.
+    The job that was requested least recently comes first. If another process is starting, the run waits for the next
+    tick, but only once: monitoring is less urgent than the stream.
     """
     from confluent_kafka import KafkaException
 
@@ -128,20 +128,20 @@ def monitoring_sensor(
         waiting, problem = 0, ""
         try:
             waiting = outcomes.waiting(connection, kafka.admin(), settings().topics.outcomes)
-        except (PlatformError, KafkaException) as error:  # drift is judged all the same
+        except (PlatformError, KafkaException) as error:  # drift is evaluated nevertheless
             problem = f"; the topic {settings().topics.outcomes} cannot be read: {error}"
             context.log.warning(problem)
-        rest = OUTCOMES_SECONDS - state.seconds_since(outcomes_job.name)
-        wanted = _wanted(hours, days, waiting if rest <= 0 else 0)
+        pause = OUTCOMES_SECONDS - state.seconds_since(outcomes_job.name)
+        wanted = _wanted(hours, days, waiting if pause <= 0 else 0)
         held = {job: reason for job in {each.job for each in wanted} if (reason := _held(context.instance, job))}
         due = [each for each in wanted if each.job not in held]
-        soon = f" and are read in {rest:.0f} s" if waiting and rest > 0 else ""
+        soon = f" and are read in {pause:.0f} s" if waiting and pause > 0 else ""
         seen = f"{len(hours)} hours and {len(days)} days are due, {waiting} outcomes wait{soon}{problem}"
         if not due:
             return dg.SkipReason("; ".join([seen, *sorted(held.values())]) + ".")
         if is_another_starting(context.instance, connection) and not state.postponed:
             return dg.SensorResult(
-                skip_reason=f"{seen}. Another run is starting; theirs follow at the next tick.",
+                skip_reason=f"{seen}. Another run is starting; theirs start at the next tick.",
                 cursor=replace(state, postponed=True).dump(),
             )
     chosen = state.next(due)
@@ -153,7 +153,7 @@ def monitoring_sensor(
 
 
 def _wanted(hours: Sequence[datetime], days: Iterable[date], waiting: int) -> list[_Due]:
-    """All runs that are due, in the order of time within a kind."""
+    """Return all runs that are due, in the order of time within a job."""
     from churn_platform.database.metrics import midnight, windows
 
     wanted = [_Due(dg.RunRequest(job_name=outcomes_job.name))] if waiting else []
@@ -172,11 +172,11 @@ def _wanted(hours: Sequence[datetime], days: Iterable[date], waiting: int) -> li
 
 
 def _held(instance: dg.DagsterInstance, job: str) -> str:
-    """Why no run of this job may be asked for now; empty where one may."""
+    """Return why no run of this job may be requested now; empty if one may."""
     from churn_platform.stream.planning import failures_in_a_row
 
     if is_active(instance, job):
-        return f"a run of {job} is under way"
+        return f"a run of {job} is in progress"
     latest = instance.get_run_records(dg.RunsFilter(job_name=job), limit=LATEST_RUNS)
     failures = failures_in_a_row([record.dagster_run.status == dg.DagsterRunStatus.FAILURE for record in latest])
     if not failures:
@@ -190,13 +190,13 @@ def _held(instance: dg.DagsterInstance, job: str) -> str:
     job=retraining_job,
     minimum_interval_seconds=RETRAINING_TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Asks for a new model when a feature is far off, or live performance too low; never while nothing "
-    "has changed that it could learn from. Off until turned on.",
+    description="Requests a new model if a feature is far off or live performance is too low, and if there is "
+    "something new to learn from. Off until turned on.",
 )
 def retraining_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask once a day for each cause, by the run key; the run's tags say why. The cursor has the day's causes."""
+    """Request a new model once a day for each cause. The run's tags say why; the cursor holds the day's causes."""
     from churn_platform.monitoring import lookups
     from churn_platform.schema.reader import fingerprint
 
@@ -213,17 +213,17 @@ def retraining_sensor(
     changed = changes(context.instance, revision=code_version(), file=fingerprint(path))
     if not changed:
         return dg.SkipReason(
-            f"{why}. The customers file, the settings and the code are those of the latest model: training again would "
-            f"make the same one. Put newer customers into {path}."
+            f"{why}. The customers file, the settings and the code have not changed since the latest model, so "
+            f"training would produce it again. Put newer customers into {path}."
         )
     if is_active(context.instance, retraining_job.name):
-        return dg.SkipReason(f"{why}. A training is under way.")
+        return dg.SkipReason(f"{why}. A training is in progress.")
     keys = [f"{crossing.day} {crossing.cause}" for crossing in crossings]
     asked = [key for key in json.loads(context.cursor or "[]") if key in keys]
     new = [key for key in keys if key not in asked]
     if not new:
-        return dg.SkipReason(f"{why}. A new model was asked for today already.")
-    # One run for all causes; its key is that of a cause for which none was asked yet.
+        return dg.SkipReason(f"{why}. A new model was already requested today.")
+    # One run for all causes. Its key is that of a cause that has not requested one yet.
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
@@ -236,7 +236,7 @@ def retraining_sensor(
 
 
 def _complete_since() -> datetime:
-    """Days before this are no longer complete: see monitoring/retention.py."""
+    """Return the moment before which days are no longer complete: see monitoring/pruning.py."""
     from churn_platform.monitoring import pruning
 
     return pruning.complete_since(

@@ -268,7 +268,7 @@ def test_outcomes_of_nobody_who_was_predicted_are_looked_at_once(automation: Aut
 @pytest.mark.parametrize(
     ("job", "status", "reason"),
     [
-        ("hourly_monitoring_job", dg.DagsterRunStatus.STARTED, "under way"),
+        ("hourly_monitoring_job", dg.DagsterRunStatus.STARTED, "in progress"),
         ("prediction_stream_job", dg.DagsterRunStatus.STARTING, "Another run is starting"),
     ],
 )
@@ -352,7 +352,7 @@ def test_a_second_cause_asks_for_a_model_though_the_first_has_asked_today(automa
 
     assert (first.run_key, second.run_key) == (f"{now.date()} drift", f"{now.date()} performance")
     assert requests == []
-    assert "asked for today already" in said
+    assert "already requested today" in said
 
 
 def test_a_live_performance_that_is_too_low_asks_for_one_too(automation: Automation) -> None:
@@ -396,7 +396,7 @@ def test_a_day_that_is_well_again_ends_the_asking(automation: Automation) -> Non
 def test_a_missing_file_and_a_training_under_way_are_said(automation: Automation) -> None:
     automation.day("far", of=datetime.now(UTC))
     automation.active(retraining_job.name)
-    assert "under way" in automation.tick(retraining_sensor)[1]
+    assert "in progress" in automation.tick(retraining_sensor)[1]
 
     automation.file.unlink()
     assert "There is no customers file" in automation.tick(retraining_sensor)[1]

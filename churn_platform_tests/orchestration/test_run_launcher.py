@@ -16,12 +16,8 @@ from churn_platform.environments import created_topics
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.run_launcher import SESSION_TAG, PatientRunLauncher, Worker, worker_of
-from churn_platform.orchestration.stream_sensors import (
-    DEAD_SECONDS,
-    STREAM_TAG,
-    UNSUBMITTED_SECONDS,
-    dirty_hours_sensor,
-)
+from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG, UNSUBMITTED_SECONDS
+from churn_platform.orchestration.stream_sensors import dirty_hours_sensor
 from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform_tests.orchestration.slow_start import SlowCodeServer
 from churn_platform_tests.orchestration.test_stream_sensors import Ticks
@@ -160,7 +156,7 @@ def test_a_metrics_run_that_died_with_its_code_server_does_not_hold_up_the_figur
     server.instance.report_dagster_event(
         dg.DagsterEvent(event_type_value="PIPELINE_START", job_name="hourly_metrics_job"), run.run_id
     )
-    assert "under way" in ticks.reason(dirty_hours_sensor)
+    assert "in progress" in ticks.reason(dirty_hours_sensor)
 
     ticks.tick()
     ticks.age_what_is_missing(seconds=DAY)

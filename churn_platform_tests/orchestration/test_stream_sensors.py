@@ -21,15 +21,9 @@ from churn_platform.operations import status
 from churn_platform.orchestration.partitions import batches, day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.stream_sensors import (
-    DEAD_SECONDS,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
-    STREAM_TAG,
-    UNKNOWN_SECONDS,
-    customer_events_sensor,
-    dirty_hours_sensor,
-)
+from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG, UNKNOWN_SECONDS
+from churn_platform.orchestration.run_requests import RANGE_END_TAG, RANGE_START_TAG
+from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.settings import settings
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import event
@@ -406,7 +400,7 @@ def test_metrics_that_are_being_computed_are_not_asked_for_twice(ticks: Ticks) -
         ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
     ticks.instance.create_run_for_job(defs.resolve_job_def("hourly_metrics_job"), status=dg.DagsterRunStatus.STARTED)
 
-    assert "under way" in ticks.reason(dirty_hours_sensor)
+    assert "in progress" in ticks.reason(dirty_hours_sensor)
 
 
 def test_figures_wait_one_tick_while_another_run_starts(ticks: Ticks) -> None:

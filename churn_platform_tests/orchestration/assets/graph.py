@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from churn_platform.database import ledger
 from churn_platform.definitions import defs
 from churn_platform.orchestration.partitions import batch_key, batches
-from churn_platform.orchestration.stream_sensors import RANGE_END_TAG, RANGE_START_TAG
+from churn_platform.orchestration.run_requests import RANGE_END_TAG, RANGE_START_TAG
 from churn_platform.settings import settings
 
 
