@@ -158,7 +158,7 @@ class PostgresSettings(SettingsGroup):
         default=None,
         validation_alias="DATABASE_URL",
         description="PostgreSQL 14 or newer, postgresql://user:password@host:port/database. It has to be a direct "
-        "connection: the stream holds a session lock, which transaction poolers break.",
+        "connection: the stream holds a session lock, which transaction poolers break. Empty: 'churn up' starts one.",
     )
     owner_url: SecretStr | None = Field(
         default=None,
@@ -180,7 +180,7 @@ class KafkaSettings(SettingsGroup):
     bootstrap_servers: str | None = Field(
         default=None,
         validation_alias="KAFKA_BOOTSTRAP_SERVERS",
-        description="Kafka brokers, host:port, comma separated.",
+        description="Kafka brokers, host:port, comma separated. Empty: 'churn up' starts one.",
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT",
@@ -213,7 +213,9 @@ class MlflowSettings(SettingsGroup):
     """The MLflow tracking server and the names in it."""
 
     tracking_uri: str | None = Field(
-        default=None, validation_alias="MLFLOW_TRACKING_URI", description="MLflow tracking server, http://host:port."
+        default=None,
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="MLflow tracking server, http://host:port. Empty: 'churn up' starts one.",
     )
     experiment: str = Field(
         default="churn", validation_alias="MLFLOW_EXPERIMENT", description="MLflow experiment of the training runs."
@@ -498,7 +500,7 @@ class DagsterSettings(SettingsGroup):
         default="",
         validation_alias="CODE_URL",
         description="GitHub or GitLab repository of this code, such as https://github.com/you/churn. Asset pages link "
-        "to it. Empty: they name the local file.",
+        "to it. Empty: they show the path of the local file.",
     )
     code_branch: str = Field(
         default="main", validation_alias="CODE_BRANCH", description="Branch, tag or commit that the links lead to."

@@ -31,7 +31,8 @@ TEXT: Final = "text"
 
 ORDER: Final = (
     "A value comes from the process environment, else from `.env` in the checkout's folder, else from `.local/env` "
-    "(written by `churn up`), else from the default. An empty value counts as not set."
+    "(written by `churn up`), else from the default. An empty value counts as not set. A name that is probably "
+    "a misspelled setting is an error."
 )
 
 
@@ -207,5 +208,10 @@ def _allowed(schema: dict[str, Any]) -> str:
     names = {"boolean": "true or false", "integer": "whole number", "number": "number"}
     formats = {"path": "path", "date-time": "date and time, ISO 8601"}
     words = names.get(schema["type"]) or formats.get(schema.get("format", ""), TEXT)
-    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    return " ".join([words, *(f"{word} {schema[bound]:g}" for bound, word in bounds.items() if bound in schema)])
+    bounds = {
+        "minimum": "at least",
+        "exclusiveMinimum": "more than",
+        "maximum": "at most",
+        "exclusiveMaximum": "less than",
+    }
+    return ", ".join([words, *(f"{word} {schema[bound]:g}" for bound, word in bounds.items() if bound in schema)])
