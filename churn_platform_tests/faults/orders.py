@@ -40,7 +40,7 @@ class Orders:
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
         """An environment in which a process looks for orders."""
         path = os.pathsep.join(filter(None, (str(INSIDE), given.get("PYTHONPATH"))))
-        return {**given, "PYTHONPATH": path, "CHURN_FAULT_ORDERS": str(self._folder)}
+        return {**given, "PYTHONPATH": path, "TESTS_FAULT_ORDERS": str(self._folder)}
 
     def give(self, point: FaultPoint, order: Order) -> None:
         """Order something for the next process that reaches the point."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from churn_platform.stream import faults
 from churn_platform.stream.faults import FaultPoint
 
-ORDERS = Path(os.environ["CHURN_FAULT_ORDERS"])
+ORDERS = Path(os.environ["TESTS_FAULT_ORDERS"])
 
 
 class FaultError(Exception):
