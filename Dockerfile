@@ -1,22 +1,22 @@
-# One image for everything of ours that docker-compose.yaml runs: code server, webserver, daemon, MLflow, set-up, producer.
-# Any base of Debian's kind will do that has Python 3.11, 3.12 or 3.13 with venv as python3, and ca-certificates.
+# One image for all our services in docker-compose.yaml: code server, webserver, daemon, MLflow, set-up, producer.
+# The base has to be Debian or a derivative, with ca-certificates and with Python 3.11, 3.12 or 3.13 with venv as python3.
 ARG BASE_IMAGE=python:3.12.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-# The base image decides whom to trust: one with a company's own certificates works, too.
+# Trust the certificates of the base image, which may include a company's own.
 ENV UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /app
-# uv, by the lock's own hashes, into an environment that stays behind.
+# Install uv, checked by the hashes in the lock file, into an environment that the final image does not get.
 COPY requirements.lock ./
 RUN python3 -m venv /opt/uv \
     && awk '/^[a-z]/ {keep = /^uv==/} keep' requirements.lock > /opt/uv.txt \
     && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement /opt/uv.txt
 ENV PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv
-# The dependencies that pyproject.toml names and no group of it, each as requirements.lock has it: a package that is
-# missing there, or another file of it, ends the build.
+# Install the dependencies of pyproject.toml without its groups, as pinned in requirements.lock. The build fails if a
+# package is missing there or its hash differs.
 COPY pyproject.toml ./
-# The packages' own tests, 190 MB of them, stay out.
+# Remove the packages' own tests, 190 MB.
 RUN python3 -m venv --without-pip "$VIRTUAL_ENV" \
     && uv pip install --require-hashes --constraint requirements.lock --requirement pyproject.toml \
     && find "$VIRTUAL_ENV" -type d -name tests -prune -exec rm -r {} + \
@@ -33,8 +33,8 @@ LABEL org.opencontainers.image.title="churn-platform" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# tini passes a stop on to the server and the runs below it, and reaps what they leave.
-# hadolint ignore=DL3008  # a version that Debian replaces would end every build
+# tini forwards SIGTERM to the server and its runs, and reaps zombie processes.
+# hadolint ignore=DL3008  # a pinned version would fail every build once Debian replaces it
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole platform in containers on this machine: builds what is missing, says what it reused, starts
-# docker-compose.yaml. It refuses where another environment publishes to the same topic or from the same database. docs/images.md
+# Starts the whole platform in containers on this machine: builds the image if it is missing, creates passwords, and runs
+# docker-compose.yaml. It stops with an error if another environment uses the same topic or database. See docs/images.md.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -10,7 +10,7 @@ IMAGE=${CHURN_IMAGE:-churn-platform:local}
 say() { printf '%s\n' "$*"; }
 fail() { printf '%s\n' "$@" >&2; exit 1; }
 
-# Value of a variable: from the environment, else from .env.
+# Prints the value of a variable: from the environment, else from .env.
 value_of() {
     if [ -n "${!1:-}" ]; then
         printf '%s' "${!1}"
@@ -19,7 +19,7 @@ value_of() {
     fi
 }
 
-# The connection string with another schema for its tables.
+# Prints the connection string with another schema for its tables.
 in_schema() {
     case $1 in
         *\?*) printf '%s&options=-csearch_path%%3D%s' "$1" "$2" ;;
@@ -29,11 +29,11 @@ in_schema() {
 
 require_engine() {
     command -v docker > /dev/null \
-        || fail "There is no docker on this machine." "Install Docker, or run the platform without containers: make up"
+        || fail "docker is not installed on this machine." "Install Docker, or run the platform without containers: make up"
     docker compose version > /dev/null 2>&1 \
-        || fail "docker has no compose." "Install its plugin (docker-compose-plugin on Debian and Ubuntu)."
+        || fail "docker has no compose plugin." "Install it (docker-compose-plugin on Debian and Ubuntu)."
     docker info > /dev/null 2>&1 \
-        || fail "The Docker engine does not answer." "Start it, or join the group that may use it ('docker info' says why)."
+        || fail "The Docker engine does not answer." "Start it, or join the group that may use it. 'docker info' shows the reason."
 }
 
 make_secrets() {
@@ -43,8 +43,8 @@ make_secrets() {
     done
     [ ${#missing[@]} -gt 0 ] || { say "Reused the passwords in .env."; return; }
     if docker volume inspect churn-platform_postgres > /dev/null 2>&1; then
-        fail "The database in the volume churn-platform_postgres has passwords already, and these are not set: ${missing[*]}." \
-            "Put them back into .env, or give the data up: docker compose down --volumes"
+        fail "The database in the volume churn-platform_postgres already has passwords, but these are not set: ${missing[*]}." \
+            "Put them back into .env, or delete the data: docker compose down --volumes"
     fi
     (umask 077 && touch .env)
     [ -z "$(tail -c 1 .env)" ] || printf '\n' >> .env
@@ -54,7 +54,7 @@ make_secrets() {
     say "Wrote new passwords to .env: ${missing[*]}."
 }
 
-# A server of your own takes the place of the container.
+# Replaces containers by your own servers.
 use_own_servers() {
     local database
     database=$(value_of DATABASE_URL)
@@ -81,14 +81,14 @@ provide_image() {
     REVISION=$(git describe --always --dirty --abbrev=40 --exclude='*' 2> /dev/null || printf unknown)
     export REVISION
     if [ "$force" = yes ]; then
-        say "Building $IMAGE anew, with nothing reused."
+        say "Rebuilding $IMAGE without the cache."
         docker compose build --no-cache --pull prepare
     elif built_from=$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$IMAGE" 2> /dev/null); then
         say "Reused the image $IMAGE, built from $built_from."
         [ "$built_from" = "$REVISION" ] \
-            || say "The checkout is at $REVISION by now: ./run_local.sh --force-rebuild builds it."
+            || say "The checkout is now at $REVISION. To build it: ./run_local.sh --force-rebuild"
     else
-        say "Building $IMAGE, which is not here yet."
+        say "Building $IMAGE, which does not exist yet."
         docker compose build prepare
     fi
 }
@@ -99,7 +99,7 @@ main() {
         "") ;;
         --force-rebuild) force=yes ;;
         -h | --help) say "Usage: ./run_local.sh [--force-rebuild]"; return ;;
-        *) fail "Usage: ./run_local.sh [--force-rebuild]" "Not an option: $1" ;;
+        *) fail "Usage: ./run_local.sh [--force-rebuild]" "Unknown option: $1" ;;
     esac
     require_engine
     make_secrets
@@ -109,12 +109,12 @@ main() {
         CHURN_ENVIRONMENT="docker compose in $PWD on $(hostname)"
         export CHURN_ENVIRONMENT
     fi
-    # On its own first: a refusal starts nothing of ours, and its reason is the last thing on the screen.
+    # prepare runs alone first. If it fails, none of our servers has started and its error is the last output.
     docker compose run --rm prepare \
-        || fail "" "Not started; the reason is above. What runs for nothing: docker compose stop"
+        || fail "" "Not started, see the error above. To stop the servers that are running: docker compose stop"
     docker compose up --detach
     say "" "Up." "Dagster http://$(docker compose port webserver 3000)"
-    say "What else is open, and how to send events: docs/images.md. Stop: docker compose stop"
+    say "Other ports, and how to send events: docs/images.md. To stop: docker compose stop"
 }
 
 main "$@"

@@ -21,7 +21,7 @@ def generate(customers: int) -> None:
     from churn_platform.schema.generator import generate_customers, write_customers
     from churn_platform.settings import settings
 
-    write_customers(generate_customers(customers, SEED), settings().churn_raw_csv)
+    write_customers(generate_customers(customers, SEED), settings().platform.raw_csv)
 
 
 def prepare(_: int) -> None:
@@ -49,7 +49,7 @@ def train(_: int) -> None:
     from churn_platform.modeling import training
     from churn_platform.settings import settings
 
-    rows = pd.read_parquet(join(settings().artifacts, "assets", "train_features.parquet"))
+    rows = pd.read_parquet(join(settings().platform.artifacts_root, "assets", "train_features.parquet"))
     training.train(assemble(columns_of(rows, FEATURES)), rows[TARGET].to_numpy())
 
 

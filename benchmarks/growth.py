@@ -37,7 +37,8 @@ from churn_platform.orchestration.assets.batches import batch_metadata
 from churn_platform.orchestration.partitions import batch_key, batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.stream_sensors import STREAM_TAG, customer_events_sensor
+from churn_platform.orchestration.run_liveness import STREAM_TAG
+from churn_platform.orchestration.stream_sensors import customer_events_sensor
 from churn_platform.settings import settings
 from churn_platform.stream.commit import Source, prediction_rows, write_rows
 from churn_platform.stream.scoring import ScoredEvents
@@ -400,8 +401,9 @@ class Growth:
             try:
                 with psycopg.connect(self._grown.dsn, autocommit=True) as connection:
                     ledger.mark_published(connection, TOPIC)
+                    artifacts = settings().platform.artifacts_root
                     while archived < ARCHIVED_ROWS and (
-                        file := archive_next(connection, settings().artifacts, before=NOW - timedelta(days=90))
+                        file := archive_next(connection, artifacts, before=NOW - timedelta(days=90))
                     ):
                         archived += file.rows
                 took = time.perf_counter() - began

@@ -256,7 +256,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure the model on the customers file."""
-    console, data = Console(width=160), read(settings().churn_raw_csv)
+    console, data = Console(width=160), read(settings().platform.raw_csv)
     found: dict[str, object] = {"rows": len(data.churned)}
     table = _table(f"Out of fold on {len(data.churned):,} training rows, mean of {len(SEEDS)} seeds of the folds")
     rows: dict[str, dict[str, float]] = {}

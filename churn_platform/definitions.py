@@ -1,4 +1,7 @@
-"""The code location: the only place where assets, checks, jobs, schedules, sensors and resources come together."""
+"""The code location: the only place where assets, checks, jobs, schedules, sensors and resources come together.
+
+Dagster loads `defs`. This is the only module that reads the settings when it is imported.
+"""
 
 import warnings
 from collections.abc import Mapping
@@ -25,19 +28,22 @@ from churn_platform.orchestration.jobs import (
 )
 from churn_platform.orchestration.maintenance import maintenance_job, maintenance_schedule
 from churn_platform.orchestration.monitoring_sensors import monitoring_sensor, retraining_sensor
+from churn_platform.orchestration.partitions import TimePartitions
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.schedules import data_preparation_schedule, training_schedule
+from churn_platform.orchestration.schedules import batch_schedules
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
-from churn_platform.settings import PROJECT_ROOT, settings
+from churn_platform.settings import PROJECT_ROOT, Settings, load_settings
 
 
-def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
-    """The code location.
+def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
+    """Return the code location.
 
     Args:
-        resource_overrides: resources by key, in place of those that the settings describe.
+        settings: what the definitions depend on: the first partition, the times of schedules, the limits in the
+            descriptions of checks, links to the code. What a run or a tick needs, it reads itself.
+        resource_overrides: resources by key, which replace the default ones.
     """
     resources = {
         "io_manager": ParquetIOManager(),
@@ -48,22 +54,27 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         "mlflow_registry": MlflowRegistry(),
         **(resource_overrides or {}),
     }
-    assets = dg.load_assets_from_modules(
-        [raw, preparation, training, predictions, metrics, outcomes, drift, live_performance, report],
-        include_specs=True,
-    )
+    partitions = TimePartitions.since(settings.stream.epoch)
+    assets = [
+        *dg.load_assets_from_modules([raw, preparation, training, predictions, outcomes], include_specs=True),
+        *metrics.metrics_assets(partitions),
+        *drift.drift_assets(partitions, settings.monitoring),
+        *live_performance.live_performance_assets(partitions),
+        *report.report_assets(partitions),
+    ]
+    links = settings.dagster
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # links to code are called beta, once for each asset and load
-        assets = dg.with_source_code_references(assets)
-        if settings().code_url:
-            assets = dg.link_code_references_to_git(
-                assets,
-                git_url=settings().code_url,
-                git_branch=settings().code_branch,
+        warnings.simplefilter("ignore", dg.BetaWarning)  # links to code are in beta: a warning for each asset and load
+        linked = dg.with_source_code_references(assets)
+        if links.code_url:
+            linked = dg.link_code_references_to_git(
+                linked,
+                git_url=links.code_url,
+                git_branch=links.code_branch,
                 file_path_mapping=dg.AnchorBasedFilePathMapping(PROJECT_ROOT, file_anchor_path_in_repository=""),
             )
     return dg.Definitions(
-        assets=assets,
+        assets=linked,
         asset_checks=BATCH_SIDE_CHECKS,
         jobs=[
             data_preparation_job,
@@ -77,7 +88,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             retraining_job,
             maintenance_job,
         ],
-        schedules=[data_preparation_schedule, training_schedule, maintenance_schedule],
+        schedules=[*batch_schedules(settings.schedules), maintenance_schedule],
         sensors=[customer_events_sensor, dirty_hours_sensor, monitoring_sensor, retraining_sensor],
         resources=resources,
         executor=IN_PROCESS,
@@ -85,4 +96,4 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
 
 
 report_errors()
-defs = build_defs()
+defs = build_defs(load_settings())

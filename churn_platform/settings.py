@@ -1,26 +1,31 @@
-"""Every setting of the platform, typed. Nothing else reads the environment.
+"""Every setting of the platform, typed and grouped by what it configures. Nothing else reads the environment.
 
-A value comes from the process environment, else from `.env` (yours), else from `.local/env` (written by `churn up`
-and naming where the embedded servers listen), else from the default here.
+A value comes from the process environment, else from `.env` (yours), else from `.local/env` (written by `churn up`,
+with the addresses of the embedded servers), else from the default here.
+
+What does not belong here: configuration that a package below takes as its own dataclass, such as `kafka/config.py`.
 """
 
 import os
 import re
 import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
 from churn_platform.errors import PlatformError
+from churn_platform.setting_names import closest_name, is_probably_ours
 
-# librdkafka starts anew from the bootstrap servers when none answers, and forgets that it was backing off: with its
-# own 100 ms that is 20 attempts a second, for as long as a password is wrong.
+# When no broker answers, librdkafka starts again from the bootstrap servers and resets its backoff. With its default
+# of 100 ms that is 20 attempts a second for as long as a password is wrong.
 RECONNECTING = {"reconnect.backoff.ms": 1000, "reconnect.backoff.max.ms": 2000}
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,7 +37,7 @@ CRON_NAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly",
 
 
 class SettingsError(PlatformError):
-    """A setting that is needed here has no value, or one that cannot be used."""
+    """A setting that is required here has no value, an unusable value, or an unknown name."""
 
 
 def _at_project_root(path: Path) -> Path:
@@ -58,7 +63,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 def _linkable(url: str) -> str:
     if url and not (url.startswith("https://") and ("github" in url or "gitlab" in url)):
-        raise ValueError("expected an https:// address of a repository on GitHub or GitLab, or nothing")
+        raise ValueError("expected the https:// address of a repository on GitHub or GitLab, or nothing")
     return url.rstrip("/")
 
 
@@ -109,247 +114,503 @@ TopicName = Annotated[str, AfterValidator(_topic_name)]
 CronSchedule = Annotated[str, AfterValidator(_cron_schedule)]
 
 
-class Settings(BaseSettings):
-    """One attribute per environment variable; the variable is the attribute's name in capitals."""
+class SettingsGroup(BaseModel):
+    """Settings of one subject. A field's alias is its environment variable; code uses the field's own name."""
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
-
-    # Where things are
-    churn_local: ProjectPath = Field(
-        Path(".local"), description="Folder for the embedded servers' state, logs and Dagster's own files."
-    )
-    churn_raw_csv: ProjectPath = Field(
-        Path("data/raw/ChurnModelling.csv"), description="The customers file that raw_customers reads."
-    )
-    churn_artifacts: ArtifactsPlace = Field(
-        "",
-        description="Folder or s3://bucket/prefix for Parquet files, model bundles and the archive; in S3 also for "
-        "Dagster's compute logs and the embedded MLflow's files. Empty: CHURN_LOCAL/artifacts.",
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # a value may be a password
+        validate_by_alias=True,
+        validate_by_name=True,
+        validate_default=True,  # a default path is relative to the project's folder, too
     )
 
-    # S3. The AWS variables are those that every AWS library reads; credentials are left to those libraries
-    aws_endpoint_url_s3: WebAddress = Field(
-        None, description="Where an S3 server that is not AWS's listens. Empty: AWS."
+
+class PlatformSettings(SettingsGroup):
+    """This installation: its folders, its name, its code's revision."""
+
+    local: ProjectPath = Field(
+        default=Path(".local"),
+        validation_alias="CHURN_LOCAL",
+        description="Folder for the embedded servers' state, the logs and Dagster's own files.",
     )
-    aws_default_region: str | None = Field(None, description="Region of the bucket. Empty: as the AWS profile says.")
-    aws_profile: str | None = Field(
-        None, description="Profile in ~/.aws. Empty: AWS's own search, the environment first, an instance's role last."
+    raw_csv: ProjectPath = Field(
+        default=Path("data/raw/ChurnModelling.csv"),
+        validation_alias="CHURN_RAW_CSV",
+        description="The customers file that raw_customers reads.",
     )
-    s3_kms_key_id: str | None = Field(
-        None, description="KMS key (id, ARN or alias) that every object is encrypted with. Empty: as the bucket says."
+    artifacts: ArtifactsPlace = Field(
+        default="",
+        validation_alias="CHURN_ARTIFACTS",
+        description="Folder or s3://bucket/prefix for Parquet files, model bundles and the archive. In S3 it also "
+        "holds Dagster's compute logs and the files of the embedded MLflow. Empty: CHURN_LOCAL/artifacts.",
+    )
+    environment: str = Field(
+        default="",
+        validation_alias="CHURN_ENVIRONMENT",
+        description="Name of this environment in error messages that other environments show. It is identified by an "
+        "id in its database. Empty: the host name and CHURN_LOCAL.",
+    )
+    revision: str = Field(
+        default="",
+        validation_alias="CHURN_REVISION",
+        description="Revision of the code, recorded with models and their MLflow runs. An image is built with its own. "
+        "Empty: the revision of the git checkout.",
     )
 
-    churn_environment: str = Field(
-        "",
-        description="What this environment is called in errors that another one gets. It is known by an id in its "
-        "database. Empty: the machine's name and CHURN_LOCAL.",
+    @property
+    def artifacts_root(self) -> str:
+        """Root of Parquet files and model bundles: an absolute folder or an s3:// prefix, without a trailing slash."""
+        if "://" in self.artifacts:
+            return self.artifacts.rstrip("/")
+        return str(_at_project_root(Path(self.artifacts)) if self.artifacts else self.local / "artifacts")
+
+    @property
+    def environment_name(self) -> str:
+        """The name of this environment. The id that identifies it is in its database."""
+        return self.environment or f"{socket.gethostname()}:{self.local}"
+
+
+class S3Settings(SettingsGroup):
+    """S3. The AWS variables are those that every AWS library reads; credentials are left to those libraries."""
+
+    endpoint_url: WebAddress = Field(
+        default=None,
+        validation_alias="AWS_ENDPOINT_URL_S3",
+        description="Address of an S3 server other than AWS. Empty: AWS.",
+    )
+    region: str | None = Field(
+        default=None,
+        validation_alias="AWS_DEFAULT_REGION",
+        description="Region of the bucket. Empty: the region of the AWS profile.",
+    )
+    profile: str | None = Field(
+        default=None,
+        validation_alias="AWS_PROFILE",
+        description="Profile in ~/.aws. Empty: AWS's default credential chain, from the environment to the instance's "
+        "role.",
+    )
+    kms_key_id: str | None = Field(
+        default=None,
+        validation_alias="S3_KMS_KEY_ID",
+        description="KMS key (id, ARN or alias) that encrypts every object. Empty: the bucket's default encryption.",
     )
 
-    churn_revision: str = Field(
-        "",
-        description="The code's revision, for models and their runs in MLflow; an image is built with its own. Empty: "
-        "git says it.",
+
+class PostgresSettings(SettingsGroup):
+    """Logins to PostgreSQL. With an address of your own, `churn up` does not start the embedded server."""
+
+    url: SecretStr | None = Field(
+        default=None,
+        validation_alias="DATABASE_URL",
+        description="PostgreSQL 14 or newer, postgresql://user:password@host:port/database. It has to be a direct "
+        "connection: the stream holds a session lock, which transaction poolers break. Empty: 'churn up' starts one.",
+    )
+    owner_url: SecretStr | None = Field(
+        default=None,
+        validation_alias="DATABASE_OWNER_URL",
+        description="Login that owns the tables in that PostgreSQL. Only 'churn db upgrade' and the migrations of "
+        "'churn up' use it. Empty: DATABASE_URL.",
+    )
+    reader_url: SecretStr | None = Field(
+        default=None,
+        validation_alias="DATABASE_READER_URL",
+        description="Read-only login for people and dashboards, created by 'churn prepare --logins'. 'churn up' writes "
+        "the one of the embedded database to .local/env.",
     )
 
-    # Yours instead of the embedded ones: set one and `churn up` does not start that server
-    database_url: SecretStr | None = Field(
-        None,
-        description="PostgreSQL 14 or newer, postgresql://user:password@host:port/database. "
-        "A direct connection: the stream holds a session lock, which transaction poolers break.",
-    )
-    database_owner_url: SecretStr | None = Field(
-        None,
-        description="Login that owns the tables in that PostgreSQL, for 'churn db upgrade' and the migrations of "
-        "'churn up' alone. Empty: DATABASE_URL.",
-    )
-    database_reader_url: SecretStr | None = Field(
-        None,
-        description="Login for people and dashboards, who only look; 'churn prepare --logins' makes it. 'churn up' "
-        "writes the embedded database's to .local/env.",
-    )
-    kafka_bootstrap_servers: str | None = Field(None, description="Kafka brokers, host:port, comma separated.")
-    mlflow_tracking_uri: str | None = Field(None, description="MLflow tracking server, http://host:port.")
 
-    # Kafka security, handed to the client as it stands
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How the Kafka client speaks to the brokers."
+class KafkaSettings(SettingsGroup):
+    """The Kafka cluster and its security, handed to the client unchanged."""
+
+    bootstrap_servers: str | None = Field(
+        default=None,
+        validation_alias="KAFKA_BOOTSTRAP_SERVERS",
+        description="Kafka brokers, host:port, comma separated. Empty: 'churn up' starts one.",
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="SASL mechanism, with a SASL protocol."
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT",
+        validation_alias="KAFKA_SECURITY_PROTOCOL",
+        description="Protocol between the Kafka client and the brokers.",
     )
-    kafka_sasl_username: str | None = Field(None, description="SASL user.")
-    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
-    kafka_ssl_ca_location: ProjectPath | None = Field(
-        None, description="File of the CA that signed the brokers' certificate."
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, validation_alias="KAFKA_SASL_MECHANISM", description="SASL mechanism, with a SASL protocol."
     )
-    kafka_ssl_certificate_location: ProjectPath | None = Field(
-        None, description="Client certificate file, for mutual TLS."
+    sasl_username: str | None = Field(default=None, validation_alias="KAFKA_SASL_USERNAME", description="SASL user.")
+    sasl_password: SecretStr | None = Field(
+        default=None, validation_alias="KAFKA_SASL_PASSWORD", description="SASL password."
     )
-    kafka_ssl_key_location: ProjectPath | None = Field(None, description="Client key file, for mutual TLS.")
-    kafka_request_seconds: float | None = Field(
-        None,
+    ssl_ca_location: ProjectPath | None = Field(
+        default=None,
+        validation_alias="KAFKA_SSL_CA_LOCATION",
+        description="File with the certificate of the CA that signed the brokers' certificate.",
+    )
+    ssl_certificate_location: ProjectPath | None = Field(
+        default=None,
+        validation_alias="KAFKA_SSL_CERTIFICATE_LOCATION",
+        description="Client certificate file, for mutual TLS.",
+    )
+    ssl_key_location: ProjectPath | None = Field(
+        default=None, validation_alias="KAFKA_SSL_KEY_LOCATION", description="Client key file, for mutual TLS."
+    )
+    request_seconds: float | None = Field(
+        default=None,
+        validation_alias="KAFKA_REQUEST_SECONDS",
         ge=1,
-        le=50,  # librdkafka wants it below the time-out of a transaction, 60 s
-        description="Time-out of a request to the brokers. Unset: 10 s for requests about topics, 60 s for others.",
+        le=50,  # librdkafka requires it to be below the timeout of a transaction, 60 s
+        description="Timeout of a request to the brokers. Unset: 10 s for requests about topics, 60 s for others.",
     )
 
-    # Topics
-    events_topic: TopicName = Field("customer-events", description="Topic that customer events are read from.")
-    predictions_topic: TopicName = Field("churn-predictions", description="Topic that predictions are published to.")
-    outcomes_topic: TopicName = Field(
-        "customer-outcomes",
-        description="Topic that says later who left and who stayed; 'churn outcomes send' creates it if it is missing.",
+
+class MlflowSettings(SettingsGroup):
+    """The MLflow tracking server and the names in it."""
+
+    tracking_uri: str | None = Field(
+        default=None,
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="MLflow tracking server, http://host:port. Empty: 'churn up' starts one.",
     )
-    claims_topic: TopicName = Field(
-        "churn-claims",
-        description="Topic that records which environment publishes to which topic, as which consumer group. The same "
-        "for all environments of a Kafka.",
+    experiment: str = Field(
+        default="churn", validation_alias="MLFLOW_EXPERIMENT", description="MLflow experiment of the training runs."
     )
-    topic_partitions: int = Field(
-        3,
+    model: str = Field(
+        default="churn_prediction", validation_alias="MLFLOW_MODEL", description="Name of the registered model."
+    )
+
+
+class TopicSettings(SettingsGroup):
+    """Kafka topics: their names, and how the platform creates them."""
+
+    events: TopicName = Field(
+        default="customer-events",
+        validation_alias="EVENTS_TOPIC",
+        description="Topic that customer events are read from.",
+    )
+    predictions: TopicName = Field(
+        default="churn-predictions",
+        validation_alias="PREDICTIONS_TOPIC",
+        description="Topic that predictions are published to.",
+    )
+    outcomes: TopicName = Field(
+        default="customer-outcomes",
+        validation_alias="OUTCOMES_TOPIC",
+        description="Topic with outcomes: which customers left and which stayed. 'churn outcomes send' creates it if "
+        "it is missing.",
+    )
+    claims: TopicName = Field(
+        default="churn-claims",
+        validation_alias="CLAIMS_TOPIC",
+        description="Topic that records which environment publishes to which topic, and with which consumer group. It "
+        "has to be the same for all environments of a Kafka cluster.",
+    )
+    partitions: int = Field(
+        default=3,
         ge=1,
-        description="Kafka partitions of a topic that the platform creates; an existing topic is left as it is.",
+        validation_alias="TOPIC_PARTITIONS",
+        description="Kafka partitions of a topic that the platform creates. An existing topic is not changed.",
     )
-    topic_replication: int = Field(1, ge=1, description="Replicas of a topic that the platform creates.")
+    replication: int = Field(
+        default=1,
+        ge=1,
+        validation_alias="TOPIC_REPLICATION",
+        description="Replicas of a topic that the platform creates.",
+    )
 
-    # The stream
-    stream_group: str = Field(
-        "churn-platform", description="Consumer group of the published offsets: the lag that a Kafka UI shows."
+
+class StreamSettings(SettingsGroup):
+    """The streaming run: where it starts, and how large its commits and batches are."""
+
+    group: str = Field(
+        default="churn-platform",
+        validation_alias="STREAM_GROUP",
+        description="Consumer group that the published offsets are committed to. Its lag is what a Kafka UI shows.",
     )
-    stream_start: StreamStart = Field(
-        "earliest", description="Where a topic never seen before begins: earliest, latest or an ISO 8601 timestamp."
+    start: StreamStart = Field(
+        default="earliest",
+        validation_alias="STREAM_START",
+        description="Where reading of a new topic starts: earliest, latest or an ISO 8601 timestamp.",
     )
-    stream_epoch: UtcDatetime = Field(
-        datetime(2026, 1, 1, tzinfo=UTC),
-        description="First hour of the hourly and daily partitions (UTC); an event from before is a dead letter.",
+    epoch: UtcDatetime = Field(
+        default=datetime(2026, 1, 1, tzinfo=UTC),
+        validation_alias="STREAM_EPOCH",
+        description="First hour of the hourly and daily partitions (UTC). An event from before it is a dead letter.",
     )
-    commit_events: int = Field(30_000, ge=1, description="Most events in one commit.")
+    commit_events: int = Field(
+        default=30_000, ge=1, validation_alias="COMMIT_EVENTS", description="Maximum number of events in one commit."
+    )
     linger_ms: int = Field(
-        15, ge=0, description="Least time from one commit to the next, in milliseconds: events gather."
-    )
-    batch_events: int = Field(1_000_000, ge=1, description="A batch closes at this many events.")
-    batch_seconds: float = Field(60, gt=0, description="A batch closes this long after its first event.")
-    idle_seconds: float = Field(300, gt=0, description="A streaming run ends after this long without an event.")
-    standby: bool = Field(True, description="Keep one warm run waiting to take over while events flow.")
-    scoring_threads: int = Field(1, ge=1, description="Threads of XGBoost when it scores a commit.")
-
-    # Metrics
-    metrics_seconds: float = Field(
-        60,
+        default=15,
         ge=0,
-        description="An hour is computed so long after its first event, and again at most so often, in seconds.",
+        validation_alias="LINGER_MS",
+        description="Minimum time between two commits, in milliseconds. Events gather in the meantime.",
+    )
+    batch_events: int = Field(
+        default=1_000_000,
+        ge=1,
+        validation_alias="BATCH_EVENTS",
+        description="Number of events at which a batch closes.",
+    )
+    batch_seconds: float = Field(
+        default=60,
+        gt=0,
+        validation_alias="BATCH_SECONDS",
+        description="Seconds from its first event after which a batch closes.",
+    )
+    idle_seconds: float = Field(
+        default=300,
+        gt=0,
+        validation_alias="IDLE_SECONDS",
+        description="Seconds without an event after which a streaming run ends.",
+    )
+    standby: bool = Field(
+        default=True, validation_alias="STANDBY", description="Keep one warm run ready to take over while events flow."
+    )
+    scoring_threads: int = Field(
+        default=1, ge=1, validation_alias="SCORING_THREADS", description="XGBoost threads that score a commit."
     )
 
-    # Growth
+
+class MetricsSettings(SettingsGroup):
+    """Hourly and daily metrics."""
+
+    refresh_seconds: float = Field(
+        default=60,
+        ge=0,
+        validation_alias="METRICS_SECONDS",
+        description="Seconds from the first event of an hour to its first metrics; also the minimum between two "
+        "updates.",
+    )
+
+
+class LifecycleSettings(SettingsGroup):
+    """How long data is kept."""
+
     retention_days: int = Field(
-        14,
+        default=14,
         ge=1,
-        description="Days that events stay in a topic that the platform creates, which is how far back a replay can "
-        "go, and that Dagster keeps prediction partitions, runs and ticks.",
+        validation_alias="RETENTION_DAYS",
+        description="Days that Kafka keeps events in a topic that the platform creates, and that Dagster keeps "
+        "prediction partitions, runs and ticks. A replay cannot go back further.",
     )
     archive_days: int = Field(
-        90,
+        default=90,
         ge=31,
+        validation_alias="ARCHIVE_DAYS",
         description="Days after which the predictions of a closed batch move from churn_predictions to Parquet files. "
-        "At least 31: views look back 30.",
+        "At least 31, because views cover the last 30 days.",
     )
 
-    # Schedules; both are off until turned on in the UI
-    data_preparation_cron: CronSchedule = Field("0 2 * * *", description="When the data is prepared, cron syntax, UTC.")
+
+class ScheduleSettings(SettingsGroup):
+    """Schedules. Both are off until you turn them on in the UI."""
+
+    data_preparation_cron: CronSchedule = Field(
+        default="0 2 * * *",
+        validation_alias="DATA_PREPARATION_CRON",
+        description="When data preparation runs, in cron syntax, UTC.",
+    )
     training_cron: CronSchedule = Field(
-        "30 2 * * *",
-        description="When a model is trained, cron syntax, UTC; skipped while data, settings and code are those of the "
-        "last one.",
+        default="30 2 * * *",
+        validation_alias="TRAINING_CRON",
+        description="When training runs, in cron syntax, UTC. It is skipped if data, settings and code have not "
+        "changed since the last model.",
     )
 
-    # Monitoring
-    monitoring_seconds: float = Field(
-        600,
+
+class MonitoringSettings(SettingsGroup):
+    """Drift and live performance."""
+
+    refresh_seconds: float = Field(
+        default=600,
         ge=1,
-        description="Drift of an hour is judged so long after its first event, and again at most so often, in seconds; "
-        "that of a day a sixth as often; live performance of the running day as often, while new outcomes come.",
+        validation_alias="MONITORING_SECONDS",
+        description="Seconds from the first event of an hour to its first drift evaluation; also the minimum between "
+        "two evaluations. Days are evaluated a sixth as often. Live performance of the current day is evaluated as "
+        "often as hours are, if there are new outcomes.",
     )
     drift_shifted: float = Field(
-        0.1, gt=0, description="PSI from which a feature, or the score, has shifted: its check warns."
+        default=0.1,
+        gt=0,
+        validation_alias="DRIFT_SHIFTED",
+        description="PSI from which a feature or the score counts as shifted: its check warns.",
     )
     drift_far: float = Field(
-        0.25, gt=0, description="PSI from which it is far off: its check fails, and a new model is asked for."
+        default=0.25,
+        gt=0,
+        validation_alias="DRIFT_FAR",
+        description="PSI from which a feature or the score counts as far off: its check fails, and the platform asks "
+        "for a new model.",
     )
     drift_least_predictions: int = Field(
-        500, ge=100, description="An hour or day of fewer predictions is not judged: small samples differ by chance."
+        default=500,
+        ge=100,
+        validation_alias="DRIFT_LEAST_PREDICTIONS",
+        description="Minimum number of predictions for the evaluation of an hour or day. Smaller samples differ by "
+        "chance.",
     )
     live_window_days: int = Field(
-        30, ge=1, le=30, description="Days of predictions that live performance looks back on."
+        default=30,
+        ge=1,
+        le=30,
+        validation_alias="LIVE_WINDOW_DAYS",
+        description="Days of predictions that live performance covers.",
     )
     live_auc_loss: float = Field(
-        0.05,
+        default=0.05,
         gt=0,
-        description="So much less ROC AUC than out of fold, and surely less, is too little: the check fails, and a new "
-        "model is asked for.",
+        validation_alias="LIVE_AUC_LOSS",
+        description="Maximum loss of ROC AUC against the out-of-fold value. If the loss is larger, and is not "
+        "explained by chance, the check fails and the platform asks for a new model.",
     )
 
-    # The model
+
+class TrainingSettings(SettingsGroup):
+    """Threshold, tuning and promotion of a model. A model records them all, so that a change leads to a new one."""
+
     call_cost: float | None = Field(
-        None,
+        default=None,
         ge=0,
-        description="Cost of calling a customer, in any currency. With the two below, the threshold of a model is the "
-        "one of greatest profit; without, that of greatest F1.",
+        validation_alias="CALL_COST",
+        description="Cost of calling a customer, in any currency. With the next two settings, a model's threshold "
+        "maximizes profit; without them, F1.",
     )
     kept_customer_value: float | None = Field(
-        None, gt=0, description="Value of a customer who is kept, in the same currency."
+        default=None,
+        gt=0,
+        validation_alias="KEPT_CUSTOMER_VALUE",
+        description="Value of a customer who stays, in the same currency.",
     )
     call_success_rate: float | None = Field(
-        None, gt=0, le=1, description="Share of churners whom a call keeps, 0 to 1."
+        default=None,
+        gt=0,
+        le=1,
+        validation_alias="CALL_SUCCESS_RATE",
+        description="Share of churners who stay because of a call, 0 to 1.",
     )
     tuning_trials: int = Field(
-        0,
+        default=0,
         ge=0,
-        description="Trials of the search for hyperparameters that a training makes, or has on record for the same "
-        "rows. 0: it takes the committed ones.",
+        validation_alias="TUNING_TRIALS",
+        description="Number of trials in the hyperparameter search of a training. Trials on record for the same rows "
+        "count. 0: no search; the committed hyperparameters are used.",
     )
     tuning_seconds: float = Field(
-        300, gt=0, description="The search begins no trial after this long; what it found by then is taken."
+        default=300,
+        gt=0,
+        validation_alias="TUNING_SECONDS",
+        description="Seconds after which the search starts no further trial. The best result so far is used.",
     )
     promotion_confidence: float = Field(
-        0.95,
+        default=0.95,
         ge=0.5,
         lt=1,
-        description="How sure a new model's gain over the champion has to be: so many resamples of the rows show one.",
+        validation_alias="PROMOTION_CONFIDENCE",
+        description="Share of resamples of the rows that have to show a gain over the champion before a new model "
+        "replaces it.",
     )
     promotion_slice_loss: float = Field(
-        0.02, ge=0, description="Most ROC AUC that a slice of the customers may lose by a new champion."
+        default=0.02,
+        ge=0,
+        validation_alias="PROMOTION_SLICE_LOSS",
+        description="Maximum ROC AUC that a slice of the customers may lose with a new champion.",
     )
 
-    # What the Dagster UI shows
+    @property
+    def call_costs(self) -> tuple[float, float, float] | None:
+        """Cost of a call, value of a customer who stays and success rate, or None where none is set.
+
+        Raises:
+            SettingsError: some are set and some are not.
+        """
+        values = {
+            "CALL_COST": self.call_cost,
+            "KEPT_CUSTOMER_VALUE": self.kept_customer_value,
+            "CALL_SUCCESS_RATE": self.call_success_rate,
+        }
+        missing = [name for name, value in values.items() if value is None]
+        if len(missing) == len(values):
+            return None
+        if self.call_cost is None or self.kept_customer_value is None or self.call_success_rate is None:
+            raise SettingsError(
+                f"{' and '.join(missing)} not set: a threshold by cost needs {', '.join(values)}.",
+                remedy="Set all three, or none.",
+            )
+        return self.call_cost, self.kept_customer_value, self.call_success_rate
+
+
+class DagsterSettings(SettingsGroup):
+    """What the Dagster UI shows."""
+
     preview_rows: int = Field(
-        5,
+        default=5,
         ge=0,
         le=50,
-        description="Rows of a table that a materialization shows; Dagster's event log keeps them. 0: none.",
+        validation_alias="PREVIEW_ROWS",
+        description="Number of a table's rows that a materialization shows. They are kept in Dagster's event log. 0: "
+        "none.",
     )
     code_url: RepositoryUrl = Field(
-        "",
-        description="GitHub or GitLab repository of this code, https://github.com/you/churn: asset pages link to it. "
-        "Empty: they name the local file.",
+        default="",
+        validation_alias="CODE_URL",
+        description="GitHub or GitLab repository of this code, such as https://github.com/you/churn. Asset pages link "
+        "to it. Empty: they show the path of the local file.",
     )
-    code_branch: str = Field("main", description="Branch, tag or commit that those links lead to.")
+    code_branch: str = Field(
+        default="main", validation_alias="CODE_BRANCH", description="Branch, tag or commit that the links lead to."
+    )
 
-    # MLflow names
-    mlflow_experiment: str = Field("churn", description="MLflow experiment of the training runs.")
-    mlflow_model: str = Field("churn_prediction", description="Name of the registered model.")
+
+class Settings(SettingsGroup):
+    """All settings, by group, and the addresses of the servers that the platform cannot do without.
+
+    Creating it reads nothing: `load_settings` fills it from the environment.
+    """
+
+    platform: PlatformSettings = Field(default=PlatformSettings(), title="This installation")
+    s3: S3Settings = Field(default=S3Settings(), title="S3")
+    postgres: PostgresSettings = Field(default=PostgresSettings(), title="PostgreSQL")
+    kafka: KafkaSettings = Field(default=KafkaSettings(), title="Kafka")
+    mlflow: MlflowSettings = Field(default=MlflowSettings(), title="MLflow")
+    topics: TopicSettings = Field(default=TopicSettings(), title="Topics")
+    stream: StreamSettings = Field(default=StreamSettings(), title="Stream")
+    metrics: MetricsSettings = Field(default=MetricsSettings(), title="Metrics")
+    lifecycle: LifecycleSettings = Field(default=LifecycleSettings(), title="Data lifecycle")
+    schedules: ScheduleSettings = Field(default=ScheduleSettings(), title="Schedules")
+    monitoring: MonitoringSettings = Field(default=MonitoringSettings(), title="Monitoring")
+    training: TrainingSettings = Field(default=TrainingSettings(), title="Training")
+    dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster UI")
+
+    @classmethod
+    def from_variables(cls, variables: Mapping[str, str]) -> Self:
+        """Return the settings that environment variables describe. Variables of other programs are ignored.
+
+        Raises:
+            ValidationError: a value cannot be used.
+        """
+        values: dict[str, dict[str, str]] = {name: {} for name in cls.model_fields}
+        for each in descriptions():
+            if each.variable in variables:
+                values[each.group][each.variable] = variables[each.variable]
+        return cls.model_validate(values)
+
+    def value_of(self, setting: "Description") -> object:
+        """Return the value of one setting."""
+        return getattr(getattr(self, setting.group), setting.name)
 
     @property
-    def artifacts(self) -> str:
-        """Root of Parquet files and model bundles: an absolute folder or an s3:// prefix, without a trailing slash."""
-        if "://" in self.churn_artifacts:
-            return self.churn_artifacts.rstrip("/")
-        folder = Path(self.churn_artifacts) if self.churn_artifacts else self.churn_local / "artifacts"
-        return str(_at_project_root(folder))
+    def variables_set(self) -> set[str]:
+        """Environment variables that have set a value, be it the default."""
+        return {each.variable for each in descriptions() if each.name in getattr(self, each.group).model_fields_set}
 
-    @property
-    def environment(self) -> str:
-        """What this environment is called. The id that it is known by is in its database."""
-        return self.churn_environment or f"{socket.gethostname()}:{self.churn_local}"
+    def with_servers(self, *, kafka: str | None = None, postgres: str | None = None) -> Self:
+        """Return these settings with the addresses of other servers. None: as they are."""
+        changes: dict[str, SettingsGroup] = {}
+        if kafka is not None:
+            changes["kafka"] = self.kafka.model_copy(update={"bootstrap_servers": kafka})
+        if postgres is not None:
+            changes["postgres"] = self.postgres.model_copy(update={"url": SecretStr(postgres)})
+        return self.model_copy(update=changes)
 
     @property
     def postgres_dsn(self) -> str:
@@ -358,9 +619,9 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: no database is configured and the embedded one is not up, or libpq cannot read the string.
         """
-        if self.database_url is None:
-            raise _missing("DATABASE_URL", "PostgreSQL", self.churn_local)
-        dsn = self.database_url.get_secret_value()
+        if self.postgres.url is None:
+            raise self._missing("DATABASE_URL", "PostgreSQL")
+        dsn = self.postgres.url.get_secret_value()
         require_readable("DATABASE_URL", dsn)
         return dsn
 
@@ -371,9 +632,9 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: no brokers are configured and the embedded one is not up.
         """
-        if self.kafka_bootstrap_servers is None:
-            raise _missing("KAFKA_BOOTSTRAP_SERVERS", "Kafka", self.churn_local)
-        return self.kafka_bootstrap_servers
+        if self.kafka.bootstrap_servers is None:
+            raise self._missing("KAFKA_BOOTSTRAP_SERVERS", "Kafka")
+        return self.kafka.bootstrap_servers
 
     @property
     def tracking_uri(self) -> str:
@@ -382,72 +643,82 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: no server is configured and the embedded one is not up.
         """
-        if self.mlflow_tracking_uri is None:
-            raise _missing("MLFLOW_TRACKING_URI", "MLflow", self.churn_local)
-        return self.mlflow_tracking_uri
-
-    @property
-    def call_costs(self) -> tuple[float, float, float] | None:
-        """Cost of a call, value of a kept customer and success rate, or None where none is set.
-
-        Raises:
-            SettingsError: some are set and some are not.
-        """
-        given = {
-            "CALL_COST": self.call_cost,
-            "KEPT_CUSTOMER_VALUE": self.kept_customer_value,
-            "CALL_SUCCESS_RATE": self.call_success_rate,
-        }
-        missing = [name for name, value in given.items() if value is None]
-        if len(missing) == len(given):
-            return None
-        if self.call_cost is None or self.kept_customer_value is None or self.call_success_rate is None:
-            raise SettingsError(
-                f"{' and '.join(missing)} not set: a threshold by cost needs {', '.join(given)}. "
-                "Set all three, or none."
-            )
-        return self.call_cost, self.kept_customer_value, self.call_success_rate
+        if self.mlflow.tracking_uri is None:
+            raise self._missing("MLFLOW_TRACKING_URI", "MLflow")
+        return self.mlflow.tracking_uri
 
     @property
     def kafka_client(self) -> dict[str, str | int | float | bool]:
-        """librdkafka settings that every client of ours shares: brokers, security, and a log of warnings and worse."""
-        seconds = self.kafka_request_seconds
-        given = {
+        """librdkafka configuration that all our clients share: brokers, security, and a log of warnings and worse."""
+        kafka = self.kafka
+        configuration = {
             "bootstrap.servers": self.bootstrap_servers,
-            "security.protocol": self.kafka_security_protocol,
-            "sasl.mechanism": self.kafka_sasl_mechanism,
-            "sasl.username": self.kafka_sasl_username,
-            "sasl.password": self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None,
-            "ssl.ca.location": self.kafka_ssl_ca_location,
-            "ssl.certificate.location": self.kafka_ssl_certificate_location,
-            "ssl.key.location": self.kafka_ssl_key_location,
+            "security.protocol": kafka.security_protocol,
+            "sasl.mechanism": kafka.sasl_mechanism,
+            "sasl.username": kafka.sasl_username,
+            "sasl.password": kafka.sasl_password.get_secret_value() if kafka.sasl_password else None,
+            "ssl.ca.location": kafka.ssl_ca_location,
+            "ssl.certificate.location": kafka.ssl_certificate_location,
+            "ssl.key.location": kafka.ssl_key_location,
         }
         return {
             "log_level": 4,
             **RECONNECTING,
-            **{name: str(value) for name, value in given.items() if value is not None},
-            **({} if seconds is None else {"socket.timeout.ms": round(seconds * 1000)}),
+            **{name: str(value) for name, value in configuration.items() if value is not None},
+            **({} if kafka.request_seconds is None else {"socket.timeout.ms": round(kafka.request_seconds * 1000)}),
         }
+
+    def _missing(self, variable: str, server: str) -> SettingsError:
+        return SettingsError(
+            f"{variable} is not set and {self.platform.local / 'env'} does not name a running {server}.",
+            remedy=f"Start the platform with 'churn up' (without Dagster: 'churn up --services-only'), or set "
+            f"{variable} to your own {server}.",
+        )
+
+
+@dataclass(frozen=True)
+class Description:
+    """Where a setting is found: its environment variable, its group in `Settings`, its name and field in the group."""
+
+    variable: str
+    group: str
+    name: str
+    field: FieldInfo
+
+
+@cache
+def descriptions() -> tuple[Description, ...]:
+    """Return a description of every setting, in the order of the groups."""
+    return tuple(
+        Description(str(field.validation_alias), group, name, field)
+        for group, members in groups().items()
+        for name, field in members.model_fields.items()
+    )
+
+
+def groups() -> dict[str, type[SettingsGroup]]:
+    """Return the class of each group, by its name in `Settings`."""
+    types = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {name: each for name, each in types.items() if isinstance(each, type) and issubclass(each, SettingsGroup)}
 
 
 def require_readable(variable: str, dsn: str) -> None:
     """Refuse a connection string that libpq's own errors would show together with its password.
 
     Args:
-        variable: names it in the error.
+        variable: the name of the setting, for the error.
         dsn: a URL or `name=value` pairs.
 
     Raises:
-        SettingsError: it cannot be read, or a piece of the password is taken for a host, a port or a database.
+        SettingsError: it cannot be parsed, or part of the password would be read as a host, a port or a database.
     """
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
     try:
         parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
-        url = urlsplit(
-            dsn if "://" in dsn else ""
-        )  # Dagster and MLflow read it as this does: "?" and "#" end a password
+        # Dagster and MLflow parse it with urlsplit, for which "?" and "#" end a password.
+        url = urlsplit(dsn if "://" in dsn else "")
     except (ProgrammingError, ValueError):
         readable = False
     else:
@@ -459,46 +730,73 @@ def require_readable(variable: str, dsn: str) -> None:
         )
     if not readable:
         raise SettingsError(
-            f"{variable} is not a connection string that PostgreSQL can read (it is not shown here: it may hold a "
-            "password).",
-            remedy="Write it as postgresql://user:password@host:port/database, what is special in the password "
-            "percent-encoded: @ as %40, / as %2F, : as %3A, ? as %3F, # as %23, % as %25.",
+            f"{variable} is not a connection string that PostgreSQL can read. It is not shown, because it may contain "
+            "a password.",
+            remedy="Write it as postgresql://user:password@host:port/database, with special characters in the "
+            "password percent-encoded: @ as %40, / as %2F, : as %3A, ? as %3F, # as %23, % as %25.",
         )
 
 
-def _missing(variable: str, server: str, local: Path) -> SettingsError:
-    return SettingsError(
-        f"{variable} is not set and {local / 'env'} does not name a running {server}.",
-        remedy=f"Start the platform with 'churn up' (without Dagster: 'churn up --services-only'), or set {variable} "
-        f"to your own {server}.",
-    )
-
-
 def load_settings() -> Settings:
-    """Settings read anew: the environment, then `.env`, then `.local/env`.
+    """Read the settings: the environment, then `.env`, then `.local/env`.
 
     Raises:
-        SettingsError: a value cannot be used; it says which and why, and shows no value.
+        SettingsError: a value cannot be used, or a name is probably a misspelled setting. No value is shown.
     """
     yours = PROJECT_ROOT / ".env"
     try:
-        local = os.environ.get("CHURN_LOCAL") or dotenv_values(yours).get("CHURN_LOCAL") or ".local"
-        found = Settings(_env_file=(_at_project_root(Path(local)) / "env", yours))  # type: ignore[call-arg]  # hidden
+        from_yours = _file_variables(yours)
+        local = os.environ.get("CHURN_LOCAL") or from_yours.get("CHURN_LOCAL") or ".local"
+        embedded = _at_project_root(Path(local)) / "env"
+        from_embedded = _file_variables(embedded)
     except UnicodeDecodeError as error:
         raise SettingsError(
             f"{yours} or the file env in CHURN_LOCAL is not UTF-8 text: {error.reason} at byte {error.start}.",
-            remedy="Save .env as UTF-8. The other one is written by 'churn up': delete it and run 'churn up' again.",
+            remedy="Save .env as UTF-8. The other file is written by 'churn up': delete it and run 'churn up' again.",
         ) from error
-    except ValidationError as error:
-        problems = [f"{str(each['loc'][0]).upper()}: {each['msg']}." for each in error.errors(include_input=False)]
+    environment = {name.upper(): value for name, value in os.environ.items() if value}
+    return parse_settings({str(embedded): from_embedded, str(yours): from_yours, "the environment": environment})
+
+
+def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
+    """Return the settings that variables describe.
+
+    Args:
+        sources: variables by the place they come from, which errors name. A later place takes precedence.
+
+    Raises:
+        SettingsError: a value cannot be used, or a name is probably a misspelled setting. No value is shown.
+    """
+    known = {each.variable for each in descriptions()}
+    problems = [
+        f"{name} in {place} is not a setting. Did you mean {closest_name(name, known)}?"
+        for place, variables in sources.items()
+        for name in sorted(variables)
+        if is_probably_ours(name, known)
+    ]
+    if problems:
         raise SettingsError(
-            "\n".join(problems), remedy="What each setting may be: 'churn settings --format markdown'."
+            "\n".join(problems),
+            remedy="Correct the name. If it belongs to another program, run churn without it: env -u NAME churn ...",
+        )
+    merged = {name: value for variables in sources.values() for name, value in variables.items()}
+    try:
+        found = Settings.from_variables(merged)
+    except ValidationError as error:
+        invalid = [f"{each['loc'][-1]}: {each['msg']}." for each in error.errors(include_input=False)]
+        raise SettingsError(
+            "\n".join(invalid), remedy="For the values that a setting takes: 'churn settings --format markdown'."
         ) from error
-    found.call_costs  # noqa: B018  some of the three without the others are refused
+    found.training.call_costs  # noqa: B018  one or two of the three costs without the others are refused
     return found
+
+
+def _file_variables(file: Path) -> dict[str, str]:
+    """Variables of a .env file, without those that have no value."""
+    return {name.upper(): value for name, value in dotenv_values(file).items() if value}
 
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read once."""
+    """Return the settings of this process, read once."""
     return load_settings()

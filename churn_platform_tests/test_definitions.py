@@ -3,13 +3,21 @@
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
 
 from churn_platform.definitions import build_defs, defs
 from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
-from churn_platform.settings import PROJECT_ROOT, settings
+from churn_platform.settings import (
+    PROJECT_ROOT,
+    DagsterSettings,
+    MonitoringSettings,
+    ScheduleSettings,
+    Settings,
+    StreamSettings,
+)
 
 BATCH_SIDE = {
     "raw_customers",
@@ -52,6 +60,41 @@ NOT_TABLES = {
     "monitoring_report",
 }
 SLOW = ("mlflow", "sklearn", "xgboost", "dagster_mlflow")
+# Imports every module in an environment that notes which of our modules reads it: prints how many modules, and those.
+IMPORT_EVERYTHING = """
+import importlib, os, pkgutil, sys
+
+READS_SETTINGS = ("churn_platform.definitions",)
+except_for = READS_SETTINGS
+readers = set()
+
+class Watched(type(os.environ)):
+    def note(self):
+        frame = sys._getframe(2)
+        while frame.f_globals.get("__name__") in ("os", "_collections_abc", "collections.abc"):
+            frame = frame.f_back
+        name = frame.f_globals.get("__name__", "")
+        if name.split(".")[0] == "churn_platform":
+            readers.add(name)
+
+    def __getitem__(self, key):
+        self.note()
+        return super().__getitem__(key)
+
+    def __iter__(self):
+        self.note()
+        return super().__iter__()
+
+os.environ.__class__ = Watched
+import churn_platform
+
+names = [module.name for module in pkgutil.walk_packages(churn_platform.__path__, "churn_platform.")]
+names = [name for name in names if name not in except_for]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+print(sorted(readers))
+"""
 
 
 def test_it_loads_in_a_fresh_interpreter_without_what_is_slow_to_import() -> None:
@@ -141,23 +184,60 @@ def test_what_should_be_fresh_says_how_fresh(name: str) -> None:
     assert defs.resolve_asset_graph().get(dg.AssetKey(name)).freshness_policy is not None
 
 
-def test_an_asset_leads_to_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    def reference() -> object:
-        metadata = build_defs().resolve_asset_graph().get(dg.AssetKey("raw_customers")).metadata
+def test_an_asset_links_to_its_code() -> None:
+    def reference(**links: str) -> object:
+        found = build_defs(Settings(dagster=DagsterSettings.model_validate(links)))
+        metadata = found.resolve_asset_graph().get(dg.AssetKey("raw_customers")).metadata
         return metadata["dagster/code_references"].code_references[0]
 
     local = reference()
-    monkeypatch.setenv("CODE_URL", "https://github.com/somebody/churn/")
-    monkeypatch.setenv("CODE_BRANCH", "v1")
-    settings.cache_clear()
-    linked = reference()
-    monkeypatch.undo()
-    settings.cache_clear()
+    linked = reference(code_url="https://github.com/somebody/churn/", code_branch="v1")
 
     assert isinstance(local, dg.LocalFileCodeReference)
     assert local.file_path == str(PROJECT_ROOT / "churn_platform/orchestration/assets/raw.py")
     assert isinstance(linked, dg.UrlCodeReference)
-    assert linked.url.startswith("https://github.com/somebody/churn/tree/v1/churn_platform/assets/raw.py#L")
+    path = "churn_platform/orchestration/assets/raw.py"
+    assert linked.url.startswith(f"https://github.com/somebody/churn/tree/v1/{path}#L")
+
+
+def test_definitions_follow_the_settings_that_they_are_built_with() -> None:
+    epoch = datetime(2026, 5, 1, tzinfo=UTC)
+    built = build_defs(
+        Settings(
+            stream=StreamSettings(epoch=epoch),
+            schedules=ScheduleSettings(training_cron="5 5 * * *"),
+            monitoring=MonitoringSettings(drift_shifted=0.17),
+        )
+    )
+    graph = built.resolve_asset_graph()
+
+    for name in ("churn_metrics_hourly", "churn_metrics_daily", "drift_hourly", "drift_daily", "live_performance"):
+        partitions = graph.get(dg.AssetKey(name)).partitions_def
+        assert isinstance(partitions, dg.TimeWindowPartitionsDefinition)
+        assert partitions.start == epoch
+    schedule = built.resolve_schedule_def("training_schedule")
+    assert schedule.cron_schedule == "5 5 * * *"
+    described = {spec.name: spec.description or "" for spec in built.resolve_assets_def("drift_hourly").check_specs}
+    assert "from 0.17 on warns" in described["drift_Age"]
+
+
+def test_importing_a_module_reads_nothing_from_the_environment() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_EVERYTHING], capture_output=True, text=True, check=False, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    count, readers = done.stdout.splitlines()
+    assert int(count) > 150
+    assert readers == "[]"
+
+
+def test_the_definitions_alone_read_it() -> None:
+    program = IMPORT_EVERYTHING.replace("except_for = READS_SETTINGS", "except_for = ()")
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+
+    assert "churn_platform.settings" in done.stdout.splitlines()[1]
 
 
 def test_automation_is_there_and_schedules_of_the_batch_side_are_off_until_turned_on() -> None:
@@ -180,7 +260,7 @@ def test_automation_is_there_and_schedules_of_the_batch_side_are_off_until_turne
 def test_a_resource_can_be_swapped() -> None:
     memory = ParquetIOManager(root="/elsewhere")
 
-    swapped = build_defs(resource_overrides={"io_manager": memory})
+    swapped = build_defs(Settings(), resource_overrides={"io_manager": memory})
 
     assert swapped.resources is not None
     assert swapped.resources["io_manager"] is memory

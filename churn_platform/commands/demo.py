@@ -38,9 +38,9 @@ def demo(
 
     began, display = time.monotonic(), StepDisplay()
     with report_errors():
-        chosen = {name for name in DEMO_SETTINGS if name.lower() in load_settings().model_fields_set}
+        chosen = load_settings().variables_set
         shorter = {name: value for name, value in DEMO_SETTINGS.items() if name not in chosen}
-        stack = Stack(load_settings().churn_local, given={**os.environ, **shorter})
+        stack = Stack(load_settings().platform.local, given={**os.environ, **shorter})
         with ProgressDisplay() as progress:
             started = stack.start(progress)
         try:

@@ -113,7 +113,7 @@ def compare(
             raise model_versions.ModelVersionError(
                 "There is no champion to compare with.", remedy="Name a second version, or 'churn model promote' one."
             )
-        split = from_parquet(read_bytes(join(settings().artifacts, "assets", "train_test_split.parquet")))
+        split = from_parquet(read_bytes(join(settings().platform.artifacts_root, "assets", "train_test_split.parquet")))
         comparison = compare_models(
             rows_of(split, TRAIN),
             TrainedModel(new.version, new.run_id, new.uri),

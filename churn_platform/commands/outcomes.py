@@ -80,7 +80,7 @@ def send(
     wrong: list[outcome_sender.WrongLine] = []
     bad_ones = 0
     with report_errors(), ProgressReporter("Outcomes") as progress:
-        config, topic = StreamConfig.from_settings(settings()), settings().outcomes_topic
+        config, topic = StreamConfig.from_settings(settings()), settings().topics.outcomes
         if source is not None:
             lines, wrong = outcome_sender.read_file(source, accepts_from=config.epoch)
             if not lines and not wrong:
@@ -90,7 +90,7 @@ def send(
             with connect(config.dsn, application_name="churn outcomes") as connection:
                 simulated = list(
                     outcome_sender.simulate(
-                        connection, days=settings().live_window_days, count=count, bad=bad, seed=seed
+                        connection, days=settings().monitoring.live_window_days, count=count, bad=bad, seed=seed
                     )
                 )
             messages = [(each.key, each.value) for each in simulated]
@@ -139,7 +139,7 @@ def reset(
     from churn_platform.stream.config import StreamConfig
 
     with report_errors():
-        name = topic or settings().outcomes_topic
+        name = topic or settings().topics.outcomes
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
             with ProgressReporter("Reading Kafka"):
@@ -174,7 +174,7 @@ def skip(
     from churn_platform.stream.config import StreamConfig
 
     with report_errors():
-        name = topic or settings().outcomes_topic
+        name = topic or settings().topics.outcomes
         config = StreamConfig.from_settings(settings())
         with connect(config.dsn, autocommit=True, application_name="churn skip") as connection:
             with ProgressReporter("Reading Kafka"):

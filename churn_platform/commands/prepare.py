@@ -76,7 +76,7 @@ def prepare(
             write_dagster_home(
                 dagster_home,
                 code_server={"host": host, "port": port},
-                artifacts_root=settings.artifacts,
+                artifacts_root=settings.platform.artifacts_root,
                 s3_access=Access.from_settings(settings),
             )
             made["dagster"] = [str(dagster_home)]
@@ -110,8 +110,8 @@ def _ensure_logins(connection: "psycopg.Connection", settings: "Settings") -> li
 
     made = []
     for variable, url, role in (
-        ("DATABASE_URL", settings.database_url, WRITER),
-        ("DATABASE_READER_URL", settings.database_reader_url, READER),
+        ("DATABASE_URL", settings.postgres.url, WRITER),
+        ("DATABASE_READER_URL", settings.postgres.reader_url, READER),
     ):
         if url is None:
             continue

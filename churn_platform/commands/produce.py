@@ -44,7 +44,7 @@ def produce(
         config = StreamConfig.from_settings(settings())
         produced = producer.produce(
             config,
-            producer.rows_of(read_customers(source or settings().churn_raw_csv)),
+            producer.rows_of(read_customers(source or settings().platform.raw_csv)),
             count=count,
             rate=rate,
             duration=duration,

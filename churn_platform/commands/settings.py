@@ -1,4 +1,4 @@
-"""`churn settings`: the settings, their values, and the reference that docs/settings.md holds."""
+"""`churn settings`: every setting with its value, and the reference in `docs/settings.md` and `.env.example`."""
 
 import re
 import shlex
@@ -16,43 +16,28 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.commands.terminal import AsJson, ExitCode, emit, end, output, report_errors
-from churn_platform.settings import Settings, load_settings
+from churn_platform.settings import Settings, descriptions, groups, load_settings
 
 Plain = str | int | float | bool | None
 
 MASK: Final = "***"
-# Up to the last "@", so that a password which holds one itself is hidden whole.
+# Up to the last "@", so that a password that contains "@" is hidden completely.
 LOGIN: Final = re.compile(r"://.*@")
-# Of a connection string only these are ever shown: what is not known to be harmless stays hidden.
+# The only parts of a connection string that are shown. Everything else may be secret.
 HARMLESS: Final = ("host", "port", "dbname", "user")
-DATABASES: Final = ("database_url", "database_owner_url", "database_reader_url")
+DATABASES: Final = ("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_READER_URL")
 COMMENT_WIDTH: Final = 118
 TEXT: Final = "text"
 
-# The sections of settings.py, each by its first setting.
-GROUPS: Final = {
-    "churn_local": "Where things are",
-    "aws_endpoint_url_s3": "S3",
-    "database_url": "Your own servers",
-    "kafka_security_protocol": "Kafka security",
-    "events_topic": "Topics",
-    "stream_group": "The stream",
-    "metrics_seconds": "Metrics",
-    "retention_days": "Growth",
-    "data_preparation_cron": "Schedules",
-    "monitoring_seconds": "Monitoring",
-    "call_cost": "The model",
-    "preview_rows": "What the Dagster UI shows",
-    "mlflow_experiment": "MLflow names",
-}
 ORDER: Final = (
     "A value comes from the process environment, else from `.env` in the checkout's folder, else from `.local/env` "
-    "(written by `churn up`), else it is the default. An empty value counts as none."
+    "(written by `churn up`), else from the default. An empty value counts as not set. A name that is probably "
+    "a misspelled setting is an error."
 )
 
 
 class Format(StrEnum):
-    """What is printed: the settings in force, or the reference."""
+    """What is printed: the current settings, or the reference."""
 
     TABLE = "table"
     MARKDOWN = "markdown"
@@ -61,7 +46,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, as settings.py describes it. `allowed` describes its values as text."""
+    """One setting, as settings.py describes it. `allowed` is human-readable."""
 
     variable: str
     group: str
@@ -72,13 +57,14 @@ class Setting:
 
 def settings(
     form: Annotated[
-        Format, typer.Option("--format", help="The settings in force, or the reference as Markdown or as a .env file.")
+        Format,
+        typer.Option("--format", help="Current settings, or the reference as Markdown or as a .env file."),
     ] = Format.TABLE,
     as_json: AsJson = False,
 ) -> None:
-    """Show every setting with its value, default and meaning. Passwords are never shown.
+    """Show every setting with its current value, its default and its meaning. Passwords are never shown.
 
-    --format markdown prints docs/settings.md and --format env prints .env.example; both ignore the values in force.
+    With --format markdown or env, print docs/settings.md or .env.example, which do not depend on current values.
 
     Example: churn settings
     """
@@ -92,33 +78,37 @@ def settings(
         return
     with report_errors():
         current = load_settings()
-    values = {name.upper(): _shown(name, value) for name, value in current}
+    values = {each.variable: _shown(each.variable, current.value_of(each)) for each in descriptions()}
     if as_json:
         emit([{**asdict(each), "value": values[each.variable]} for each in reference()])
     else:
-        given = {name.upper() for name in current.model_fields_set}
-        output.print(_table(reference(), values, given))
+        output.print(_table(reference(), values, current.variables_set))
 
 
 def reference() -> list[Setting]:
-    """Every setting, in the order of settings.py."""
-    properties = Settings.model_json_schema()["properties"]
-    found, group = [], ""
-    for name, field in Settings.model_fields.items():
-        group = GROUPS.get(name, group)
-        default: Plain = to_jsonable_python(field.default)
-        found.append(Setting(name.upper(), group, _allowed(properties[name]), default, field.description or ""))
-    return found
+    """Return every setting, in the order of settings.py."""
+    titles = {name: field.title or "" for name, field in Settings.model_fields.items()}
+    schemas = {name: group.model_json_schema(by_alias=False)["properties"] for name, group in groups().items()}
+    return [
+        Setting(
+            variable=each.variable,
+            group=titles[each.group],
+            allowed=_allowed(schemas[each.group][each.name]),
+            default=to_jsonable_python(each.field.default),
+            description=each.field.description or "",
+        )
+        for each in descriptions()
+    ]
 
 
 def as_markdown(described: Sequence[Setting]) -> str:
-    """The reference as a Markdown page."""
+    """Return the reference as a Markdown page."""
     lines = [
         "# Settings",
         "",
         "Each setting is an environment variable. " + ORDER,
         "",
-        "`churn settings` shows the values in force. This page is what `churn settings --format markdown` prints.",
+        "`churn settings` shows the current values. This page is the output of `churn settings --format markdown`.",
     ]
     for group, members in groupby(described, key=lambda each: each.group):
         lines += ["", f"## {group}", "", "| Setting | Default | Values | Meaning |", "|---|---|---|---|"]
@@ -130,10 +120,10 @@ def as_markdown(described: Sequence[Setting]) -> str:
 
 
 def as_env_file(described: Sequence[Setting]) -> str:
-    """The reference as a .env file in which every setting is commented out, at its default."""
+    """Return the reference as a .env file, with every setting at its default and commented out."""
     opening = (
-        "Copy this file to .env and remove the # before what you set. This is what 'churn settings --format env' "
-        "prints. " + ORDER.replace("`", "'")
+        "Copy this file to .env and remove the # before the settings that you change. This file is the output of "
+        "'churn settings --format env'. " + ORDER.replace("`", "'")
     )
     lines = _comment(opening)
     for group, members in groupby(described, key=lambda each: each.group):
@@ -171,22 +161,22 @@ def _table(described: Sequence[Setting], values: dict[str, Plain], given: set[st
                 Text(each.description, style="dim"),
             )
     for column in table.columns:
-        column.overflow = "fold"  # a path cut short is of no use
+        column.overflow = "fold"  # a truncated path is useless
     table.caption = "Green: set in the environment, in .env or in .local/env."
     table.caption_justify = "left"
     return table
 
 
-def _shown(name: str, value: object) -> Plain:
-    """Return a value without secrets."""
+def _shown(variable: str, value: object) -> Plain:
+    """Return a value as anybody may see it: without passwords."""
     if isinstance(value, SecretStr):
-        return _connection(value.get_secret_value()) if name in DATABASES else MASK
+        return _connection(value.get_secret_value()) if variable in DATABASES else MASK
     plain: Plain = to_jsonable_python(value)
     return LOGIN.sub(f"://{MASK}@", plain) if isinstance(plain, str) else plain
 
 
 def _connection(secret: str) -> str:
-    """Return the parts of a connection string that are not secret; mask all of it if they cannot be told apart."""
+    """Return where a connection string leads, without the password; masked if the two cannot be told apart."""
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
@@ -195,7 +185,7 @@ def _connection(secret: str) -> str:
     except ProgrammingError:
         return MASK
     harmless = {name: str(parts[name]) for name in HARMLESS if parts.get(name)}
-    # A password whose "@" or "/" is not percent-encoded is taken for part of the host or the database.
+    # If "@" or "/" in a password is not percent-encoded, libpq reads part of it as the host or the database.
     if not harmless or secret.count("@") > 1 or any("@" in part for part in harmless.values()):
         return MASK
     return " ".join([*(f"{name}={part}" for name, part in harmless.items()), f"password={MASK}"])
@@ -211,12 +201,17 @@ def _text(value: Plain) -> str:
 
 
 def _allowed(schema: dict[str, Any]) -> str:
-    """Return the values that a JSON schema allows, as text."""
+    """Return the values that a JSON schema allows, human-readable."""
     schema = next((each for each in schema.get("anyOf", []) if each.get("type") != "null"), schema)
     if "enum" in schema:
         return ", ".join(schema["enum"])
     names = {"boolean": "true or false", "integer": "whole number", "number": "number"}
     formats = {"path": "path", "date-time": "date and time, ISO 8601"}
     words = names.get(schema["type"]) or formats.get(schema.get("format", ""), TEXT)
-    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    return " ".join([words, *(f"{word} {schema[bound]:g}" for bound, word in bounds.items() if bound in schema)])
+    bounds = {
+        "minimum": "at least",
+        "exclusiveMinimum": "more than",
+        "maximum": "at most",
+        "exclusiveMaximum": "less than",
+    }
+    return ", ".join([words, *(f"{word} {schema[bound]:g}" for bound, word in bounds.items() if bound in schema)])

@@ -95,7 +95,7 @@ class ProgressDisplay:
 
 def default_stack(*, services_only: bool = False) -> Stack:
     """Return the stack of this checkout."""
-    return Stack(load_settings().churn_local, services_only=services_only)
+    return Stack(load_settings().platform.local, services_only=services_only)
 
 
 def with_own_servers(command: Callable[P, R]) -> Callable[P, R]:

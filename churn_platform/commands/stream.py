@@ -37,7 +37,7 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     from churn_platform.settings import settings
 
     with report_errors(), ProgressReporter("Connecting to PostgreSQL"):
-        name = topic or settings().events_topic
+        name = topic or settings().topics.events
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
             _check_topic(connection, name)
             before = ledger.paused_since(connection, name)
@@ -69,7 +69,7 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     from churn_platform.settings import settings
 
     with report_errors(), ProgressReporter("Connecting to PostgreSQL"):
-        name = topic or settings().events_topic
+        name = topic or settings().topics.events
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
             _check_topic(connection, name)
             was_paused = ledger.resume(connection, name)
@@ -234,10 +234,10 @@ def _check_topic(connection: "psycopg.Connection", name: str) -> None:
     from churn_platform.database import ledger
     from churn_platform.settings import settings
 
-    if name != settings().events_topic and not ledger.is_known_topic(connection, name):
+    if name != settings().topics.events and not ledger.is_known_topic(connection, name):
         end(
             ExitCode.FAILED,
-            f"{name!r} was never read here; EVENTS_TOPIC is {settings().events_topic!r}. Nothing was changed.",
+            f"{name!r} was never read here; EVENTS_TOPIC is {settings().topics.events!r}. Nothing was changed.",
             remedy="Name the topic whose stream you mean, or leave --topic out.",
         )
 

@@ -27,11 +27,11 @@ def verify(as_json: AsJson = False) -> None:
     began = time.monotonic()
     with report_errors(), ProgressReporter("Reading Kafka") as progress:
         config = StreamConfig.from_settings(settings())
-        complete_since = pruning.deletable_before(datetime.now(UTC), archive_days=settings().archive_days)
+        complete_since = pruning.deletable_before(datetime.now(UTC), archive_days=settings().lifecycle.archive_days)
         invariants = [
             *verification.verify(config, progress),
             outcome_verification.verify(
-                config, settings().outcomes_topic, complete_since=complete_since, progress=progress
+                config, settings().topics.outcomes, complete_since=complete_since, progress=progress
             ),
         ]
     holds = all(invariant.holds for invariant in invariants)

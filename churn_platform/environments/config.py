@@ -44,12 +44,12 @@ class EnvironmentConfig:
         return cls(
             kafka=kafka_config(settings),
             dsn=settings.postgres_dsn,
-            environment=settings.environment,
-            events_topic=settings.events_topic,
-            predictions_topic=settings.predictions_topic,
-            claims_topic=settings.claims_topic,
-            start=settings.stream_start,
-            epoch=settings.stream_epoch,
+            environment=settings.platform.environment_name,
+            events_topic=settings.topics.events,
+            predictions_topic=settings.topics.predictions,
+            claims_topic=settings.topics.claims,
+            start=settings.stream.start,
+            epoch=settings.stream.epoch,
         )
 
 
@@ -61,8 +61,8 @@ def kafka_config(settings: Settings) -> KafkaConfig:
     """
     return KafkaConfig(
         client=settings.kafka_client,
-        group=settings.stream_group,
-        partitions=settings.topic_partitions,
-        replication=settings.topic_replication,
-        retention=timedelta(days=settings.retention_days),
+        group=settings.stream.group,
+        partitions=settings.topics.partitions,
+        replication=settings.topics.replication,
+        retention=timedelta(days=settings.lifecycle.retention_days),
     )

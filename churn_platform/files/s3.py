@@ -99,7 +99,7 @@ class Access:
     @classmethod
     def from_settings(cls, given: Settings) -> Access:
         """Return the access that the settings describe."""
-        return cls(given.aws_endpoint_url_s3, given.aws_default_region, given.aws_profile, given.s3_kms_key_id)
+        return cls(given.s3.endpoint_url, given.s3.region, given.s3.profile, given.s3.kms_key_id)
 
     @property
     def upload_arguments(self) -> Encryption:

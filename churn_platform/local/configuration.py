@@ -5,8 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
 from churn_platform.deployment.dagster_home import write_dagster_home
 from churn_platform.files.artifacts import MLFLOW, in_s3, join
 from churn_platform.local import bucket, dagster_servers, kafka, mlflow, postgres, user_servers
@@ -159,11 +157,8 @@ class StackConfiguration:
         """Return the stream's configuration with this stack's addresses."""
         from churn_platform.stream.config import StreamConfig
 
-        addresses = {
-            "kafka_bootstrap_servers": self.addresses["kafka"],
-            "database_url": SecretStr(self.addresses["postgres"]),
-        }
-        return StreamConfig.from_settings(load_settings().model_copy(update=addresses))
+        there = load_settings().with_servers(kafka=self.addresses["kafka"], postgres=self.addresses["postgres"])
+        return StreamConfig.from_settings(there)
 
     def write_dagster_home(self) -> None:
         """Write DAGSTER_HOME."""
@@ -185,7 +180,7 @@ class StackConfiguration:
                 f"{env.OWNER_VARIABLE} is set, but {env.SERVERS['postgres']} is not.",
                 remedy=f"Set {env.SERVERS['postgres']} to your own PostgreSQL, or unset {env.OWNER_VARIABLE}.",
             )
-        protocol = load_settings().kafka_security_protocol
+        protocol = load_settings().kafka.security_protocol
         if "kafka" in self.embedded and protocol != "PLAINTEXT":
             raise StackError(
                 f"KAFKA_SECURITY_PROTOCOL is {protocol}, but the embedded Kafka supports only PLAINTEXT, on localhost.",

@@ -273,9 +273,9 @@ class Stack:
             return
         current = load_settings()
         named = {
-            "kafka": current.kafka_bootstrap_servers,
-            "postgres": current.database_url.get_secret_value() if current.database_url else None,
-            "mlflow": current.mlflow_tracking_uri,
+            "kafka": current.kafka.bootstrap_servers,
+            "postgres": current.postgres.url.get_secret_value() if current.postgres.url else None,
+            "mlflow": current.mlflow.tracking_uri,
         }
         states = self._supervisor.states() if self._supervisor.answers() else {}
         for part in self.configuration.parts():

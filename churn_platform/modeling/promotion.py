@@ -31,9 +31,9 @@ class Decision:
 def promotion_rule(settings: Settings) -> PromotionRule:
     """Return the rule that the settings describe."""
     return PromotionRule(
-        confidence=settings.promotion_confidence,
-        slice_loss=settings.promotion_slice_loss,
-        costs=None if settings.call_costs is None else CallCosts(*settings.call_costs),
+        confidence=settings.training.promotion_confidence,
+        slice_loss=settings.training.promotion_slice_loss,
+        costs=None if settings.training.call_costs is None else CallCosts(*settings.training.call_costs),
     )
 
 

@@ -9,8 +9,7 @@ from typing import Final
 import dagster as dg
 from dagster_graphql import DagsterGraphQLClient
 
-from churn_platform.orchestration.partitions import days as day_partitions
-from churn_platform.orchestration.partitions import hour_key
+from churn_platform.orchestration.partitions import DAY_FORMAT, hour_key
 
 FIRST_PARTITION_TAG: Final = "dagster/asset_partition_range_start"
 LAST_PARTITION_TAG: Final = "dagster/asset_partition_range_end"
@@ -42,7 +41,7 @@ class DagsterClient:
         if hours is not None:
             keys = [hour_key(hour) for hour in hours]
         elif days is not None:
-            keys = [day.strftime(day_partitions.fmt) for day in days]
+            keys = [day.strftime(DAY_FORMAT) for day in days]
         tags = dict(zip((FIRST_PARTITION_TAG, LAST_PARTITION_TAG), keys, strict=True)) if keys else None
         return self._graphql.submit_job_execution(job, tags=tags)
 

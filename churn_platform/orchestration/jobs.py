@@ -1,71 +1,71 @@
-"""Jobs: what is launched as one run."""
+"""Jobs: the sets of assets that one run materializes. The job of maintenance, which has ops, is in maintenance.py."""
 
 import dagster as dg
 
-# One process for all steps: each is short, and starting a process for it would take longer than its work.
+# All steps run in the run's own process: each is short, and starting a process for it would take longer than its work.
 IN_PROCESS = dg.in_process_executor
 
 data_preparation_job = dg.define_asset_job(
     "data_preparation_job",
     selection=dg.AssetSelection.groups("raw", "preparation"),
     executor_def=IN_PROCESS,
-    description="Reads the customers file anew and prepares the features of both splits, with their checks.",
+    description="Reads the customers file and prepares the features of both splits, with their checks.",
 )
 
 training_job = dg.define_asset_job(
     "training_job",
     selection=dg.AssetSelection.groups("training"),
     executor_def=IN_PROCESS,
-    description="Trains a model on the prepared features, judges it, and makes it champion if its gain is no chance.",
+    description="Trains a model on the prepared features, evaluates it, and promotes it if its gain is significant.",
 )
 
 prediction_stream_job = dg.define_asset_job(
     "prediction_stream_job",
     selection=["churn_predictions"],
     executor_def=IN_PROCESS,
-    # The sensor starts the next run itself, with a wait that grows; a run retried by Dagster would be one too many.
+    # The sensor starts the next run itself, with a growing wait. A retry by Dagster would be a second run.
     tags={"dagster/max_retries": "0"},
-    description="Streams customer events into one batch of predictions, or replays a batch that is closed.",
+    description="Streams customer events into one batch of predictions, or replays a closed batch.",
 )
 
 hourly_metrics_job = dg.define_asset_job(
     "hourly_metrics_job",
     selection=["churn_metrics_hourly"],
     executor_def=IN_PROCESS,
-    description="Computes the figures of one hour, or of a window of hours.",
+    description="Computes the metrics of an hour or a range of hours.",
 )
 
 hourly_monitoring_job = dg.define_asset_job(
     "hourly_monitoring_job",
     selection=["drift_hourly"],
     executor_def=IN_PROCESS,
-    description="Judges the drift of one hour, or of a window of hours.",
+    description="Evaluates the drift of an hour or a range of hours.",
 )
 
 daily_monitoring_job = dg.define_asset_job(
     "daily_monitoring_job",
     selection=["drift_daily", "live_performance", "monitoring_report"],
     executor_def=IN_PROCESS,
-    description="Judges the drift and the live performance of one day, or of a window of days, and writes its page.",
+    description="Evaluates the drift and the live performance of a day or a range of days, and writes its report.",
 )
 
 outcomes_job = dg.define_asset_job(
     "outcomes_job",
     selection=["customer_outcomes"],
     executor_def=IN_PROCESS,
-    description="Reads what waits in the outcomes topic.",
+    description="Reads new messages from the outcomes topic.",
 )
 
 retraining_job = dg.define_asset_job(
     "retraining_job",
     selection=dg.AssetSelection.groups("raw", "preparation", "training"),
     executor_def=IN_PROCESS,
-    description="Reads the customers file anew, prepares the data and trains: what the retraining_sensor asks for.",
+    description="Reads the customers file, prepares the data and trains a model. The retraining_sensor requests it.",
 )
 
 daily_metrics_job = dg.define_asset_job(
     "daily_metrics_job",
     selection=["churn_metrics_daily"],
     executor_def=IN_PROCESS,
-    description="Computes the figures of one day, or of a window of days.",
+    description="Computes the metrics of a day or a range of days.",
 )

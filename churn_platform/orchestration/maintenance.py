@@ -1,4 +1,7 @@
-"""Maintenance: an hourly job, on by default, that limits the growth of Dagster's records and of churn_predictions."""
+"""Hourly maintenance, on by default: it limits the growth of Dagster's records and of churn_predictions.
+
+This module holds the job and its schedule. What is deleted, and how, is in pruning.py, archive.py and monitoring/.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,7 +12,7 @@ from churn_platform.orchestration.jobs import IN_PROCESS
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 
-# Per step. A backlog is worked off over several runs, so that no run occupies a place in the queue for long.
+# Time limit of a step. A backlog is worked off over several runs, so that no run blocks the queue for long.
 STEP_SECONDS: Final = 100
 SESSION: Final = "churn maintenance"
 
@@ -25,7 +28,7 @@ def _report(context: dg.OpExecutionContext, figures: dict[str, int]) -> None:
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_partitions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Delete prediction partitions older than RETENTION_DAYS or beyond the newest 20,000, and their runs and events."""
+    """Delete prediction partitions older than RETENTION_DAYS or beyond the newest 20,000, with runs and events."""
     from churn_platform.orchestration import pruning
 
     with postgres.connect(SESSION) as connection:
@@ -33,7 +36,7 @@ def prune_partitions(context: dg.OpExecutionContext, postgres: PostgresResource)
         figures = pruning.prune_partitions(
             context.instance,
             connection,
-            before=_days_ago(settings().retention_days),
+            before=_days_ago(settings().lifecycle.retention_days),
             budget=pruning.Budget(STEP_SECONDS),
         )
     _report(context, figures)
@@ -44,37 +47,37 @@ def prune_runs(context: dg.OpExecutionContext) -> None:
     """Delete runs and events older than RETENTION_DAYS, except those with the latest materialization of an asset."""
     from churn_platform.orchestration import pruning
 
-    before, budget = _days_ago(settings().retention_days), pruning.Budget(STEP_SECONDS)
+    before, budget = _days_ago(settings().lifecycle.retention_days), pruning.Budget(STEP_SECONDS)
     _report(context, pruning.prune_runs(context.instance, before=before, budget=budget))
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_ticks(context: dg.OpExecutionContext) -> None:
-    """Delete ticks of sensors and schedules that are older than RETENTION_DAYS."""
+    """Delete ticks of sensors and schedules older than RETENTION_DAYS."""
     from churn_platform.orchestration import pruning
 
-    before, budget = _days_ago(settings().retention_days), pruning.Budget(STEP_SECONDS)
+    before, budget = _days_ago(settings().lifecycle.retention_days), pruning.Budget(STEP_SECONDS)
     _report(context, pruning.prune_ticks(context.instance, before=before, budget=budget))
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Move the predictions of batches closed more than ARCHIVE_DAYS ago to Parquet files."""
+    """Move predictions of batches that were closed more than ARCHIVE_DAYS ago to Parquet files."""
     from churn_platform import archive
     from churn_platform.orchestration.pruning import Budget
 
-    before, budget = _days_ago(settings().archive_days), Budget(STEP_SECONDS)
+    before, budget = _days_ago(settings().lifecycle.archive_days), Budget(STEP_SECONDS)
     figures = {"files": 0, "batches": 0, "rows": 0}
     with postgres.connect(SESSION) as connection:
         connection.autocommit = True
-        with archive.archiving(connection) as is_alone:
-            if not is_alone:
-                context.log.info("Another run is archiving already.")
-            while is_alone and not budget.spent:
-                archived = archive.archive_next(connection, settings().artifacts, before=before)
+        with archive.archiving(connection) as may:
+            if not may:
+                context.log.info("Another run is archiving, so this one does not.")
+            while may and not budget.spent:
+                archived = archive.archive_next(connection, settings().platform.artifacts_root, before=before)
                 if archived is None:
                     break
-                context.log.info(f"{archived.file}: {archived.rows} rows of {archived.batches} batches.")
+                context.log.info(f"Archived {archived.rows} rows of {archived.batches} batches to {archived.file}.")
                 figures["files"] += 1
                 figures["batches"] += archived.batches
                 figures["rows"] += archived.rows
@@ -83,24 +86,26 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Delete hourly drift, outcomes and reports of days entirely older than ARCHIVE_DAYS. Daily figures stay."""
+    """Delete hourly drift, outcomes and daily reports that are older than ARCHIVE_DAYS. Daily figures stay."""
     from churn_platform.monitoring import lookups, pruning, report
 
-    before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().archive_days)
+    before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().lifecycle.archive_days)
     with postgres.connect(SESSION) as connection:
         figures = lookups.forget(connection, before=before)
-    _report(context, {**figures, "reports": report.delete_before(settings().artifacts, before=before.date())})
+    _report(
+        context, {**figures, "pages": report.delete_before(settings().platform.artifacts_root, before=before.date())}
+    )
 
 
 @dg.job(
     executor_def=IN_PROCESS,
-    # Not urgent: a run may wait in the queue, and a failed one is followed by the next within the hour.
+    # It may wait in the queue, and needs no retry: the next run is due within the hour.
     tags={"dagster/priority": "-1", "dagster/max_retries": "0"},
-    description="Prunes Dagster's records by RETENTION_DAYS and archives predictions by ARCHIVE_DAYS, in small steps. "
-    "The log and the metadata of each step report how much it pruned.",
+    description="Deletes Dagster's records older than RETENTION_DAYS and archives predictions older than ARCHIVE_DAYS, "
+    "in small steps. The log and metadata of each step show what it did.",
 )
 def maintenance_job() -> None:
-    """Prune partitions before runs; the other steps are independent."""
+    """Prune partitions before runs. The other steps are independent."""
     prune_runs(after=prune_partitions())
     prune_ticks()
     archive_predictions()
@@ -110,8 +115,8 @@ def maintenance_job() -> None:
 maintenance_schedule = dg.ScheduleDefinition(
     name="maintenance_schedule",
     job=maintenance_job,
-    cron_schedule="23 * * * *",  # not on the hour, when training and hourly metrics are due
+    cron_schedule="23 * * * *",  # not at the full hour, when training and hourly metrics are due
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Limits the growth of the platform's data, once an hour. On by default.",
+    description="Limits the growth of the platform's records, once an hour. On by default.",
 )

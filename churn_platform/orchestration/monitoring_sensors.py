@@ -16,7 +16,7 @@ from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.stream_sensors import RANGE_START_TAG, is_active, is_another_starting, window_request
+from churn_platform.orchestration.run_requests import RANGE_START_TAG, is_active, is_another_starting, window_request
 from churn_platform.settings import settings
 
 TICK_SECONDS: Final = 29  # the daemon evaluates sensors every 5 s
@@ -115,7 +115,7 @@ def monitoring_sensor(
     from churn_platform.monitoring import lookups, outcomes
 
     state = _State.load(context.cursor)
-    every, since = settings().monitoring_seconds, _complete_since()
+    every, since = settings().monitoring.refresh_seconds, _complete_since()
     today = datetime.now(UTC).date()
     with postgres.connect(SESSION) as connection:
         connection.autocommit = True
@@ -127,9 +127,9 @@ def monitoring_sensor(
             days.add(today)
         lag, problem = 0, ""
         try:
-            lag = outcomes.load_lag(connection, kafka.admin(), settings().outcomes_topic)
+            lag = outcomes.load_lag(connection, kafka.admin(), settings().topics.outcomes)
         except (PlatformError, KafkaException) as error:  # drift is evaluated nevertheless
-            problem = f"; the topic {settings().outcomes_topic} cannot be read: {error}"
+            problem = f"; the topic {settings().topics.outcomes} cannot be read: {error}"
             context.log.warning(problem)
         rest = OUTCOMES_SECONDS - state.seconds_since(outcomes_job.name)
         wanted = _wanted(hours, days, lag if rest <= 0 else 0)
@@ -202,12 +202,12 @@ def retraining_sensor(
 
     with postgres.connect(SESSION) as connection:
         crossings = lookups.crossings(
-            connection, since=datetime.now(UTC).date() - timedelta(days=1), auc_loss=settings().live_auc_loss
+            connection, since=datetime.now(UTC).date() - timedelta(days=1), auc_loss=settings().monitoring.live_auc_loss
         )
     if not crossings:
         return dg.SkipReason("No feature of the champion is far off, and its live performance is as expected.")
     reason = "; ".join(crossing.words for crossing in crossings)
-    path = settings().churn_raw_csv
+    path = settings().platform.raw_csv
     if not path.is_file():
         return dg.SkipReason(f"{reason}. The customers file to train on does not exist: {path} (CHURN_RAW_CSV).")
     changed = changes(context.instance, revision=code_version(), file=fingerprint(path))
@@ -240,5 +240,5 @@ def _complete_since() -> datetime:
     from churn_platform.monitoring import pruning
 
     return pruning.complete_since(
-        datetime.now(UTC), archive_days=settings().archive_days, batch_seconds=settings().batch_seconds
+        datetime.now(UTC), archive_days=settings().lifecycle.archive_days, batch_seconds=settings().stream.batch_seconds
     )

@@ -1,28 +1,49 @@
-"""The partitions of the graph: batches of the stream, hours and days of the events (UTC)."""
+"""The partitions of the graph: batches of the stream, and hours and days of event time (UTC).
 
+Only partitions and their keys belong here. Hours and days start at STREAM_EPOCH, so `build_defs` creates them from its
+settings; batches are dynamic and depend on none.
+"""
+
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final, Self
 
 import dagster as dg
 
-from churn_platform.settings import settings
+HOUR_FORMAT: Final = "%Y-%m-%d-%H:%M"
+DAY_FORMAT: Final = "%Y-%m-%d"
 
 batches = dg.DynamicPartitionsDefinition(name="batches")
 
-# end_offset=1: the running hour and day are partitions already, an unknown one would fail the whole sensor tick.
-hours = dg.HourlyPartitionsDefinition(start_date=settings().stream_epoch, end_offset=1)
-days = dg.DailyPartitionsDefinition(start_date=settings().stream_epoch, end_offset=1)
+
+@dataclass(frozen=True)
+class TimePartitions:
+    """Hours and days of event time."""
+
+    hours: dg.HourlyPartitionsDefinition
+    days: dg.DailyPartitionsDefinition
+
+    @classmethod
+    def since(cls, epoch: datetime) -> Self:
+        """Return the hours and days from the epoch on."""
+        # end_offset=1: events of the current hour and day need a partition now. A sensor tick that asks for an unknown
+        # partition fails as a whole.
+        return cls(
+            hours=dg.HourlyPartitionsDefinition(start_date=epoch, end_offset=1, fmt=HOUR_FORMAT),
+            days=dg.DailyPartitionsDefinition(start_date=epoch, end_offset=1, fmt=DAY_FORMAT),
+        )
 
 
 def batch_key(planned: datetime) -> str:
-    """Key of a batch planned then, to the millisecond: 20261124T091530123Z. Keys sort by time."""
+    """Return the key of a batch planned at this time, to the millisecond: 20261124T091530123Z. Keys sort by time."""
     return planned.astimezone(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "Z"
 
 
 def hour_key(hour: datetime) -> str:
-    """Partition key of an hour of the events."""
-    return hour.astimezone(UTC).strftime(hours.fmt)
+    """Return the partition key of an hour of event time."""
+    return hour.astimezone(UTC).strftime(HOUR_FORMAT)
 
 
 def day_key(day: datetime) -> str:
-    """Partition key of a day of the events."""
-    return day.astimezone(UTC).strftime(days.fmt)
+    """Return the partition key of a day of event time."""
+    return day.astimezone(UTC).strftime(DAY_FORMAT)

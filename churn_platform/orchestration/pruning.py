@@ -1,12 +1,7 @@
 """Pruning of Dagster's own storage: old prediction partitions, runs, events and ticks.
 
-Dagster deletes runs and partition keys one by one, on demand. It never deletes events without a run, events of a
-deleted key, or check results. So this module deletes from Dagster's tables directly, through their SQLAlchemy
-definitions, which are the same on every storage.
-
-Dagster's own `retention:` in dagster.yaml deletes only ticks. It takes fixed numbers, not RETENTION_DAYS, costs a
-statement per tick and period, and never deletes the ticks of a sensor that was stopped, renamed or removed. So
-dagster.yaml uses it for the many skipped ticks only, and prune_ticks() deletes the others.
+Dagster deletes runs and keys on demand, one by one, and ticks by age. It keeps forever: events without a run, events of
+a deleted key, and check results. So this module deletes from its tables, through SQLAlchemy, on every storage.
 """
 
 import time
@@ -35,13 +30,13 @@ from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStor
 from churn_platform.database import ledger
 from churn_platform.orchestration.partitions import batch_key, batches
 
-# The asset page takes 80 ms with 10,000 partitions and seconds with 100,000. This is two weeks at one batch a minute.
+# The asset page takes 80 ms for 10,000 partitions and seconds for 100,000. 20,000 are two weeks of a batch a minute.
 KEPT_PARTITIONS: Final = 20_000
-# Old unopened keys to keep: one for the next run, one for its standby, and a spare one.
+# Old unopened keys that stay: one for the next run, one for its standby, and one to spare.
 KEPT_FOR_REUSE: Final = 3
-# Keys or runs to prune between two checks of the budget: at most some seconds of work.
+# Keys or runs deleted between two looks at the clock: a few seconds at most.
 STEP: Final = 100
-# Rows per DELETE statement.
+# Rows deleted by one statement.
 STEP_ROWS: Final = 1_000
 
 PREDICTIONS: Final = dg.AssetKey("churn_predictions")
@@ -58,28 +53,29 @@ _ticks: Final = JobTickTable.c
 
 
 class UnknownStorageError(TypeError):
-    """The tables of Dagster's storage are not known."""
+    """Dagster uses a storage whose tables are unknown here."""
 
 
 class Budget:
-    """A time limit.
+    """Time that a maintenance step may take."""
 
-    Args:
-        seconds: the time limit, from now on.
-        clock: returns the time in seconds.
-    """
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start the clock.
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        Args:
+            seconds: the length of the budget.
+            clock: returns seconds that only increase.
+        """
         self._clock = clock
         self._deadline = clock() + seconds
 
     @property
     def spent(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time is over."""
         return self._clock() >= self._deadline
 
     def steps(self, items: Sequence[T], size: int) -> Iterator[list[T]]:
-        """Yield the items in lists of `size`, until the time is up."""
+        """Yield the items in lists of this size until the time is over."""
         remaining = iter(items)
         while not self.spent and (step := list(islice(remaining, size))):
             yield step
@@ -96,30 +92,30 @@ def prune_partitions(
 ) -> dict[str, int]:
     """Delete prediction partitions with their runs, materializations and check results.
 
-    This deletes partitions whose batch is reported, and either was closed before `before` or is not among the newest
-    `keep`. It also deletes partitions that were planned before `before` and never opened, except for a few that the
-    sensor reuses. Each key is deleted last, so that an interrupted deletion is continued. The ledger keeps every batch
+    A partition is deleted if its batch has been reported, and was closed before the moment or is not among the newest.
+    A partition that was planned before the moment and never opened is deleted, too, except for a few that the sensor
+    uses again. The key is deleted last, so that an interrupted deletion is continued. The ledger keeps every batch
     that was ever opened.
 
     Args:
-        instance: the Dagster instance.
+        instance: whose records are pruned.
         connection: to the ledger, in autocommit mode.
-        before: partitions closed before this time are deleted.
-        budget: the time limit.
-        keep: number of the newest partitions to keep, at most.
-        step_size: number of partitions to delete between two checks of the budget.
+        before: the moment.
+        budget: the time that this may take.
+        keep: the number of newest partitions that stay, unless they are older than the moment.
+        step_size: keys that are deleted between two looks at the clock.
 
     Returns:
-        Numbers of deleted partitions and runs, and of partitions left for the next time.
+        The number of deleted partitions and runs, and of partitions that are left for the next time.
     """
     keys = sorted(instance.get_dynamic_partitions(str(batches.name)))
     surplus = keys[: max(len(keys) - keep, 0)]
     active = _active_ranges(instance)
     ledger.forget_unopened(connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE)
-    settled = set(ledger.prunable_batches(connection, keys, before=before, surplus=surplus))
-    # The ledger does not know some keys. Their age follows from the key itself.
-    settled |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
-    prunable = [key for key in keys if key in settled and not any(first <= key <= last for first, last in active)]
+    unneeded = set(ledger.prunable_batches(connection, keys, before=before, surplus=surplus))
+    # A key that the ledger does not hold (any longer) is dated by its own time.
+    unneeded |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
+    prunable = [key for key in keys if key in unneeded and not any(first <= key <= last for first, last in active)]
     partitions = runs = 0
     for step in budget.steps(prunable, step_size):
         found = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: step}))
@@ -133,13 +129,14 @@ def prune_partitions(
 
 
 def prune_runs(instance: dg.DagsterInstance, *, before: datetime, budget: Budget) -> dict[str, int]:
-    """Delete runs that ended before `before`, with their events and logs, and old events without a run.
+    """Delete runs that ended before the moment, with their events and logs, and old events that belong to no run.
 
-    Runs with the latest materialization of an asset or partition, or the latest result of a check, are kept: without
-    their events, Dagster would show the asset or partition as never materialized.
+    A run is kept if it made the latest materialization of an asset or partition, or the latest result of a check:
+    without its events Dagster would show the asset or hour as never materialized.
 
     Returns:
-        Numbers of deleted runs and events without a run, of runs kept for their events, and of runs left for next time.
+        The number of deleted runs and of deleted events without a run; the number of runs that are kept for their
+        materializations, and that are left for the next time.
     """
     kept = _latest_runs(instance)
     old = instance.get_run_ids(dg.RunsFilter(statuses=FINISHED, updated_before=before))
@@ -157,10 +154,10 @@ def prune_runs(instance: dg.DagsterInstance, *, before: datetime, budget: Budget
 
 
 def prune_ticks(instance: dg.DagsterInstance, *, before: datetime, budget: Budget) -> dict[str, int]:
-    """Delete ticks of sensors and schedules from before `before`, except for the last of each, which Dagster needs.
+    """Delete ticks of sensors and schedules from before the moment, except the last of each, which holds its cursor.
 
     Returns:
-        Number of deleted ticks.
+        The number of deleted ticks.
     """
     storage = instance.schedule_storage
     if not isinstance(storage, SqlScheduleStorage):
@@ -184,9 +181,10 @@ def _active_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
 
 
 def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
-    """Delete finished runs and their data. Runs are deleted last, so that an interrupted deletion is continued.
+    """Delete finished runs with their logs, events and check results.
 
-    They are deleted together, because instance.delete_run() opens a dozen connections for each run.
+    The runs are deleted last, so that an interrupted deletion is continued. They are deleted together, because
+    instance.delete_run() opens a dozen connections for each.
     """
     if not run_ids:
         return
@@ -204,7 +202,7 @@ def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
 
 
 def _delete_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
-    """Delete keys of prediction partitions, after the events and check results that are left for them."""
+    """Delete keys of prediction partitions, after the events and check results of these partitions."""
     asset = PREDICTIONS.to_string()
     with _event_log(instance).index_connection() as connection:
         _delete_events(connection, sa.and_(_events.asset_key == asset, _events.partition.in_(keys)))
@@ -220,13 +218,13 @@ def _delete_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> Non
 
 
 def _latest_runs(instance: dg.DagsterInstance) -> set[str]:
-    """Return the runs with the latest materialization of an asset or partition, or the latest result of a check."""
+    """Return the runs that made the latest materialization of an asset or partition, or the latest check result."""
     materialized = _events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value
     events = sa.select(sa.func.max(_events.id)).group_by(_events.asset_key, _events.partition)
-    # Listing the keys lets PostgreSQL use the index on asset and partition.
+    # The keys are listed, so that PostgreSQL uses the index on asset and partition.
     keys = [key.to_string() for key in instance.all_asset_keys()]
     latest_events = events.where(_events.asset_key.in_(keys), materialized)
-    # A check that was planned by a run that failed before evaluating it has no result.
+    # A check has no result if its run failed before it.
     evaluated = _checks.execution_status.in_(
         [status.value for status in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES]
     )
@@ -240,7 +238,7 @@ def _latest_runs(instance: dg.DagsterInstance) -> set[str]:
 
 
 def _prune_runless_events(instance: dg.DagsterInstance, before: datetime, budget: Budget) -> int:
-    """Delete old events that sensors reported, except for the latest of each asset or partition."""
+    """Delete events that sensors reported, except the latest of each kind, asset and partition."""
     runless = _events.run_id == RUNLESS_RUN_ID
     latest = (
         sa.select(sa.func.max(_events.id))
@@ -277,6 +275,6 @@ def _event_log(instance: dg.DagsterInstance) -> SqlEventLogStorage:
 
 def _unknown(storage: object) -> str:
     return (
-        f"Dagster uses a {type(storage).__name__}, whose tables are not known here. Expected PostgreSQL, MySQL or "
-        f"SQLite. Configure one of them in dagster.yaml, or turn maintenance_schedule off."
+        f"Dagster stores its records in a {type(storage).__name__}, whose tables are unknown here. Expected "
+        f"PostgreSQL, MySQL or SQLite. Set one of them in dagster.yaml, or turn maintenance_schedule off."
     )

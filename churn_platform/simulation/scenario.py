@@ -177,7 +177,7 @@ class Demo:
 
     def _send_events(self, connection: psycopg.Connection, before: _Before) -> _Sent:
         config, plan = self._config, self._plan
-        rows = producer.rows_of(read_customers(self._settings.churn_raw_csv))
+        rows = producer.rows_of(read_customers(self._settings.platform.raw_csv))
         with self._step("Sending a first event while no run is live"):
             began = time.monotonic()
             first = producer.produce(config, rows, count=1, rate=None, duration=None)
@@ -214,9 +214,9 @@ class Demo:
                 self._config,
                 [
                     (line.key, line.value)
-                    for line in outcome_sender.simulate(connection, days=self._settings.live_window_days)
+                    for line in outcome_sender.simulate(connection, days=self._settings.monitoring.live_window_days)
                 ],
-                self._settings.outcomes_topic,
+                self._settings.topics.outcomes,
             )
             self._require_own_servers()
             self._run_monitoring_jobs(connection)
@@ -226,7 +226,7 @@ class Demo:
         """Read the outcomes, and compute drift and live performance now. The sensor would do it later."""
         now = datetime.now(UTC)
         since = pruning.complete_since(
-            now, archive_days=self._settings.archive_days, batch_seconds=self._config.batch_seconds
+            now, archive_days=self._settings.lifecycle.archive_days, batch_seconds=self._config.batch_seconds
         )
         hours = lookups.hours_to_judge(connection, at_most_every=0, since=since)
         runs = [("outcomes_job", self._jobs.launch("outcomes_job"))]

@@ -8,7 +8,7 @@ from churn_platform.settings import Settings
 
 EVENTS = 4_000
 COMMIT = 1_000
-DAEMON_EVENTS = Settings.model_fields["commit_events"].default + 10_000  # a rate needs two commits
+DAEMON_EVENTS = Settings().stream.commit_events + 10_000  # a rate needs two commits
 
 
 def test_throughput_counts_what_each_contender_drains() -> None:

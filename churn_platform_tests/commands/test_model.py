@@ -55,7 +55,7 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("COLUMNS", "200")  # a row of the table is a line
     settings.cache_clear()
     split = with_split(cleaned(1_500), TARGET)
-    write_bytes(join(settings().artifacts, "assets", "train_test_split.parquet"), to_parquet(split))
+    write_bytes(join(settings().platform.artifacts_root, "assets", "train_test_split.parquet"), to_parquet(split))
     rows, client = rows_of(split, TRAIN), MlflowRegistry().client()
     client.create_registered_model(MODEL)
     poor = Hyperparameters(trees=1, max_depth=1)

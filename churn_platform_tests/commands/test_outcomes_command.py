@@ -29,7 +29,7 @@ def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
 
 def sent(stream: Stream) -> list[Message]:
     """What the outcomes topic holds."""
-    return list(read_all(stream.config.kafka, settings().outcomes_topic))
+    return list(read_all(stream.config.kafka, settings().topics.outcomes))
 
 
 def fields(message: Message) -> dict[str, object]:
@@ -41,7 +41,7 @@ def fields(message: Message) -> dict[str, object]:
 
 def ingest(stream: Stream) -> IngestResult:
     """Read what waits."""
-    return outcomes.ingest(stream.connection, stream.admin, stream.config, settings().outcomes_topic)
+    return outcomes.ingest(stream.connection, stream.admin, stream.config, settings().topics.outcomes)
 
 
 def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_recorded(stream: Stream) -> None:
@@ -52,7 +52,7 @@ def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_re
 
     said = run("send", "--seed", "1")
 
-    assert f"80 outcomes to {settings().outcomes_topic}" in said
+    assert f"80 outcomes to {settings().topics.outcomes}" in said
     found = {int(str(fields(message)["CustomerId"])): fields(message) for message in sent(stream)}
     assert len(found) == 80
     for number in range(40):
@@ -60,11 +60,11 @@ def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_re
     assert {found[15_600_000 + number]["true_churn_label"] for number in range(100, 140)} <= {0, 1}
     assert all(datetime.fromisoformat(str(each["outcome_timestamp"])) >= before for each in found.values())
     assert {message.key() for message in sent(stream)} == {str(customer).encode() for customer in found}
-    topic = topics.describe(stream.admin, settings().outcomes_topic)
+    topic = topics.describe(stream.admin, settings().topics.outcomes)
     assert stream.rows("select topic_id, topic from created_topics where topic like '%outcomes%'") == [
         (topic.topic_id, topic.name)
     ]
-    assert len(topic.partitions) == settings().topic_partitions
+    assert len(topic.partitions) == settings().topics.partitions
     assert ingest(stream).rejected == 0
 
 
@@ -82,7 +82,7 @@ def test_a_share_of_bad_outcomes_is_refused_when_it_is_read(stream: Stream) -> N
 
 def test_no_outcome_is_simulated_where_nobody_was_predicted(stream: Stream) -> None:
     assert "churn produce" in run("send", code=ExitCode.FAILED)
-    assert settings().outcomes_topic not in stream.admin.list_topics(timeout=10).topics
+    assert settings().topics.outcomes not in stream.admin.list_topics(timeout=10).topics
 
 
 def test_outcomes_of_a_csv_file_are_sent_as_they_are_named(stream: Stream, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_file_with_a_wrong_line_is_not_sent_and_the_line_is_named(stream: Stre
     assert 'Line 3: true_churn_label: expected 0 or 1, got "yes".' in said
     assert "1 of 2 lines" in said
     assert "nothing was sent" in said
-    assert settings().outcomes_topic not in stream.admin.list_topics(timeout=10).topics
+    assert settings().topics.outcomes not in stream.admin.list_topics(timeout=10).topics
     assert "they were not sent" in run("send", "--from", str(file), "--skip-wrong", code=ExitCode.CHECK_FAILED)
     assert ingest(stream) == IngestResult(left=1)
 
@@ -184,7 +184,7 @@ def test_a_csv_row_with_more_values_than_the_header_is_refused(stream: Stream, t
     said = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
 
     assert "Line 3: The row has 4 values, but the header has 2 columns." in said
-    assert settings().outcomes_topic not in stream.admin.list_topics(timeout=10).topics
+    assert settings().topics.outcomes not in stream.admin.list_topics(timeout=10).topics
 
 
 def test_what_is_for_simulated_outcomes_is_refused_with_a_file() -> None:
@@ -192,7 +192,7 @@ def test_what_is_for_simulated_outcomes_is_refused_with_a_file() -> None:
 
 
 def test_lost_outcomes_are_accepted_after_the_topics_name(stream: Stream, tmp_path: Path) -> None:
-    topic = settings().outcomes_topic
+    topic = settings().topics.outcomes
     (tmp_path / "one.json").write_text('{"CustomerId": 1, "true_churn_label": 1}\n' * 5)
     run("send", "--from", str(tmp_path / "one.json"))
     ingest(stream)
@@ -213,7 +213,7 @@ def test_lost_outcomes_are_accepted_after_the_topics_name(stream: Stream, tmp_pa
 
 
 def test_one_outcome_is_skipped_after_the_topics_name(stream: Stream, tmp_path: Path) -> None:
-    topic = settings().outcomes_topic
+    topic = settings().topics.outcomes
     (tmp_path / "one.json").write_text('{"CustomerId": 1, "true_churn_label": 1}\n' * 3)
     run("send", "--from", str(tmp_path / "one.json"))
     [partition] = {message.partition() for message in sent(stream)}
@@ -229,4 +229,4 @@ def test_a_missing_outcomes_topic_is_named_with_the_way_out() -> None:
     said = run("reset", "--partition", "0", "--to", "latest", code=ExitCode.FAILED)
 
     assert "churn outcomes send" in said
-    assert settings().outcomes_topic in said
+    assert settings().topics.outcomes in said

@@ -38,7 +38,7 @@ def test_it_makes_tables_logins_topics_and_dagster_s_home(logins: dict[str, str]
         assert reader.execute("select environment from environments").fetchall() == [("here",)]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             reader.execute("delete from environments")
-    assert {settings().events_topic, settings().predictions_topic} <= set(
+    assert {settings().topics.events, settings().topics.predictions} <= set(
         AdminClient(settings().kafka_client).list_topics(timeout=10).topics
     )
     server = json.loads((home / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]

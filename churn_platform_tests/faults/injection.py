@@ -40,7 +40,7 @@ class FaultInjector:
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
         """Return an environment in which processes inject the faults of this folder."""
         path = os.pathsep.join(filter(None, (str(INJECTED), given.get("PYTHONPATH"))))
-        return {**given, "PYTHONPATH": path, "CHURN_FAULTS_FOLDER": str(self._folder)}
+        return {**given, "PYTHONPATH": path, "TESTS_FAULTS_FOLDER": str(self._folder)}
 
     def arm(self, point: FaultPoint, action: Action) -> None:
         """Arm a fault point for the next process that reaches it."""

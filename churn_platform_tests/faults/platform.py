@@ -12,7 +12,6 @@ from typing import Any, Final, LiteralString, Self
 
 import psutil
 import psycopg
-from pydantic import SecretStr
 
 from churn_platform.database import ledger, model_versions
 from churn_platform.environments.published_offsets import published_offsets
@@ -102,11 +101,9 @@ class FaultyPlatform(Running):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        addresses = {
-            "kafka_bootstrap_servers": self.stack.addresses["kafka"],
-            "database_url": SecretStr(self.stack.addresses["postgres"]),
-        }
-        self.config = StreamConfig.from_settings(load_settings().model_copy(update=addresses))
+        addresses = self.stack.addresses
+        settings = load_settings().with_servers(kafka=addresses["kafka"], postgres=addresses["postgres"])
+        self.config = StreamConfig.from_settings(settings)
         self.admin = clients.admin(self.config.kafka.client)
         customers = rows_of(generate_customers(1_500, seed=self.load.seed))
         self.traffic = Traffic(self.config, customers, rate=self.load.rate, mix=MIX, seed=self.load.seed)

@@ -82,7 +82,7 @@ def test_errors_start_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, change: dict[str, str | None], remedy: str, problem: str
 ) -> None:
     with changed(monkeypatch, **change), pytest.raises(ArtifactStoreError, match=f"^{remedy}.*{problem}") as raised:
-        store().check(load_settings().artifacts)
+        store().check(load_settings().platform.artifacts_root)
 
     assert raised.value.remedy.startswith(remedy)
 

@@ -41,24 +41,29 @@ class Service:
 
 
 def compose(*arguments: str, env: Mapping[str, str], file: Path = FILE) -> "subprocess.CompletedProcess[str]":
-    """Run compose on the file with these variables in its `.env`, and without the variables of this process."""
-    with tempfile.NamedTemporaryFile("w", suffix=".env") as env_file:
-        env_file.write("".join(f"{name}='{value}'\n" for name, value in env.items()))
-        env_file.flush()
-        return subprocess.run(
+    """Run compose on the file with these variables in `.env` and none of this process' own.
+
+    The project's folder is a temporary one, so that the `.env` of this checkout is not read. In the output it is this
+    checkout.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, ".env").write_text("".join(f"{name}='{value}'\n" for name, value in env.items()))
+        outcome = subprocess.run(
             [
-                *(str(COMPOSE), "--file", str(file), "--project-directory", str(PROJECT_ROOT)),
-                *("--env-file", env_file.name, "--profile", "*", *arguments),
+                *(str(COMPOSE), "--file", str(file), "--project-directory", folder),
+                *("--profile", "*", *arguments),
             ],
             env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]},
             capture_output=True,
             text=True,
             check=False,
         )
+    outcome.stdout = outcome.stdout.replace(folder, str(PROJECT_ROOT))
+    return outcome
 
 
 def services(env: Mapping[str, str] = SECRETS) -> dict[str, Service]:
-    """Return all services, including those of profiles, by name."""
+    """Return every service by name, including those of profiles."""
     outcome = compose("config", "--format", "json", env=env)
     assert outcome.returncode == 0, outcome.stderr
     return {name: _service(name, definition) for name, definition in json.loads(outcome.stdout)["services"].items()}

@@ -8,13 +8,14 @@ import pytest
 
 from churn_platform.local import kafka, postgres
 from churn_platform.local.jars import KAFKA_VERSION
-from churn_platform.settings import PROJECT_ROOT, Settings
+from churn_platform.setting_names import is_probably_ours
+from churn_platform.settings import PROJECT_ROOT, descriptions, parse_settings
 from churn_platform_tests.image.compose import FILE, SECRETS, Service, compose, services
 
 OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "producer"}
 ONE_SHOT = {"prepare", "producer"}
-# The image says where it keeps things and what it was built from; the other two are secrets of `prepare` alone.
-NOT_FOR_SERVERS = {"CHURN_LOCAL", "CHURN_REVISION", "DATABASE_OWNER_URL", "DATABASE_READER_URL"}
+# Folders in the container, and logins of `prepare` alone.
+SET_BY_COMPOSE = {"CHURN_LOCAL", "CHURN_RAW_CSV", "DATABASE_OWNER_URL", "DATABASE_READER_URL"}
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +24,12 @@ def found() -> dict[str, Service]:
     return services()
 
 
-def test_compose_refuses_a_misspelt_key_and_so_accepts_the_file_for_what_it_is(tmp_path: Path) -> None:
-    misspelt = tmp_path / "docker-compose.yaml"
-    misspelt.write_text(FILE.read_text().replace("restart:", "restrat:", 1))
+def test_compose_accepts_the_file_and_refuses_a_misspelled_key(tmp_path: Path) -> None:
+    misspelled = tmp_path / "docker-compose.yaml"
+    misspelled.write_text(FILE.read_text().replace("restart:", "restrat:", 1))
 
     assert compose("config", "--quiet", env=SECRETS).returncode == 0
-    refused = compose("config", "--quiet", env=SECRETS, file=misspelt)
+    refused = compose("config", "--quiet", env=SECRETS, file=misspelled)
     assert refused.returncode != 0
     assert "restrat" in refused.stderr
 
@@ -41,11 +42,35 @@ def test_a_password_that_is_not_set_is_asked_for_by_name(secret: str) -> None:
     assert f"required variable {secret} is missing" in outcome.stderr
 
 
-def test_every_setting_reaches_the_platform_s_processes(found: dict[str, Service]) -> None:
-    wanted = {name.upper() for name in Settings.model_fields} - NOT_FOR_SERVERS
+def test_every_setting_in_env_reaches_the_platform_s_processes() -> None:
+    values = {each.variable: f"value of {each.variable}" for each in descriptions()}
+    found = services({**SECRETS, **values})
 
-    for name in ("code", "webserver", "daemon", "producer"):
-        assert wanted <= set(found[name].definition["environment"]), f"docker-compose.yaml, x-settings, for {name}"
+    for name in ("code", "webserver", "daemon", "producer", "prepare"):
+        environment = found[name].environment
+        assert {each for each in values if environment.get(each) != values[each]} <= SET_BY_COMPOSE, name
+
+
+@pytest.mark.parametrize("name", sorted(OURS - {"mlflow"}))
+def test_our_containers_accept_what_they_are_given(name: str) -> None:
+    own = {"BATCH_SECONDS": "5", "DAGSTER_PORT": "3001", "CHURN_IMAGE": "mine", "PRODUCE_RATE": "7"}
+    environment = services({**SECRETS, **own})[name].environment
+
+    settings = parse_settings({name: {variable: value for variable, value in environment.items() if value}})
+
+    assert settings.stream.batch_seconds == 5
+    assert str(settings.platform.local) == "/var/lib/churn"
+    assert settings.postgres_dsn.startswith("postgresql://churn_platform:of-writer@postgres:5432/churn")
+    assert (settings.postgres.owner_url is not None) == (name == "prepare")
+
+
+def test_variables_of_the_compose_file_are_not_taken_for_misspelled_settings() -> None:
+    files = (FILE.read_text(), (PROJECT_ROOT / "run_local.sh").read_text())
+    names = {name for text in files for name in re.findall(r"\$\{([A-Z][A-Z0-9_]+)", text)}
+    known = {each.variable for each in descriptions()}
+
+    assert {"CHURN_IMAGE", "KAFKA_PORT", "POSTGRES_PASSWORD"} <= names
+    assert [name for name in names if is_probably_ours(name, known)] == []
 
 
 def test_a_password_is_given_to_those_alone_who_need_it(found: dict[str, Service]) -> None:

@@ -28,7 +28,7 @@ from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.schedules import training_schedule
+from churn_platform.orchestration.schedules import request_training
 from churn_platform.schema.reader import fingerprint
 from churn_platform.settings import settings
 
@@ -67,16 +67,16 @@ class Automation:
     def outcomes(self, count: int) -> None:
         """Create the outcomes topic if it is missing, and send messages to it."""
         created_topics.create_missing(
-            AdminClient(settings().kafka_client), KafkaResource().stream(), settings().outcomes_topic
+            AdminClient(settings().kafka_client), KafkaResource().stream(), settings().topics.outcomes
         )
         producer = Producer(settings().kafka_client)
         for _ in range(count):
-            producer.produce(settings().outcomes_topic, b"{}")
+            producer.produce(settings().topics.outcomes, b"{}")
         assert producer.flush(30) == 0
 
     def scheduled(self) -> dg.RunRequest | dg.SkipReason:
         """Evaluate the training schedule."""
-        found = training_schedule(dg.build_schedule_context(instance=self.instance))
+        found = request_training(dg.build_schedule_context(instance=self.instance))
         assert isinstance(found, dg.RunRequest | dg.SkipReason)
         return found
 
@@ -224,12 +224,12 @@ def test_a_run_is_postponed_once_while_another_process_starts(automation: Automa
 def test_a_truncated_outcomes_topic_starts_a_run_that_reports_it(automation: Automation) -> None:
     automation.outcomes(5)
     admin = AdminClient(settings().kafka_client)
-    positions = [(partition, 9) for partition in range(settings().topic_partitions)]
-    topic_id = topics.describe(admin, settings().outcomes_topic).topic_id
+    positions = [(partition, 9) for partition in range(settings().topics.partitions)]
+    topic_id = topics.describe(admin, settings().topics.outcomes).topic_id
     for partition, position in positions:  # a topic that ends before its positions: it was truncated
         automation.connection.execute(
             "insert into outcome_positions values (%s, %s, %s, %s)",
-            (topic_id, partition, settings().outcomes_topic, position),
+            (topic_id, partition, settings().topics.outcomes, position),
         )
 
     assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["outcomes_job"]
@@ -261,7 +261,7 @@ def test_outcomes_without_predictions_request_one_run(automation: Automation) ->
         "insert into customer_outcomes values ('t', 0, 1, null, 1, 1, now(), now() + interval '1 second')"
     )
     assert automation.tick(monitoring_sensor)[0] == []  # at most every MONITORING_SECONDS
-    automation.later(settings().monitoring_seconds)
+    automation.later(settings().monitoring.refresh_seconds)
     assert [request.job_name for request in automation.tick(monitoring_sensor)[0]] == ["daily_monitoring_job"]
 
 
@@ -296,7 +296,7 @@ def test_drift_is_evaluated_although_the_outcomes_topic_cannot_be_read(
     _, reason = automation.tick(monitoring_sensor)
 
     assert [request.job_name for request in requests] == [hourly_monitoring_job.name]
-    assert f"the topic {settings().outcomes_topic} cannot be read" in reason
+    assert f"the topic {settings().topics.outcomes} cannot be read" in reason
 
 
 def test_a_scheduled_training_is_skipped_while_nothing_has_changed(automation: Automation) -> None:

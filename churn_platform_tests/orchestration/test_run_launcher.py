@@ -16,12 +16,8 @@ from churn_platform.environments import created_topics
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.run_launcher import SESSION_TAG, PatientRunLauncher, Worker, worker_of
-from churn_platform.orchestration.stream_sensors import (
-    DEAD_SECONDS,
-    STREAM_TAG,
-    UNSUBMITTED_SECONDS,
-    dirty_hours_sensor,
-)
+from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG, UNSUBMITTED_SECONDS
+from churn_platform.orchestration.stream_sensors import dirty_hours_sensor
 from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform_tests.orchestration.slow_start import SlowCodeServer
 from churn_platform_tests.orchestration.test_stream_sensors import Ticks

@@ -21,15 +21,9 @@ from churn_platform.operations import status
 from churn_platform.orchestration.partitions import batches, day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.stream_sensors import (
-    DEAD_SECONDS,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
-    STREAM_TAG,
-    UNKNOWN_SECONDS,
-    customer_events_sensor,
-    dirty_hours_sensor,
-)
+from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG, UNKNOWN_SECONDS
+from churn_platform.orchestration.run_requests import RANGE_END_TAG, RANGE_START_TAG
+from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.settings import settings
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import event
@@ -71,7 +65,7 @@ class Ticks:
         """Send events."""
         producer = Producer({**settings().kafka_client, "acks": "all"})
         for number in range(count):
-            producer.produce(settings().events_topic, json.dumps(event(number)).encode())
+            producer.produce(settings().topics.events, json.dumps(event(number)).encode())
         assert producer.flush(30) == 0
 
     def age_what_is_missing(self, *, seconds: float) -> None:
@@ -112,7 +106,7 @@ def ticks(platform: str, bundle_uri: str) -> Iterator[Ticks]:
 @pytest.mark.usefixtures("platform")
 def test_the_skip_reason_names_a_missing_topic() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        assert settings().events_topic in Ticks(instance, "").reason()
+        assert settings().topics.events in Ticks(instance, "").reason()
 
 
 def test_no_run_is_requested_without_a_lag(ticks: Ticks) -> None:
@@ -123,7 +117,7 @@ def test_each_tick_records_its_environment(ticks: Ticks) -> None:
     ticks.tick()
 
     with ticks.connect() as connection:
-        assert list(environments.at_work(connection)) == [settings().environment]
+        assert list(environments.at_work(connection)) == [settings().platform.environment_name]
 
 
 def test_a_sensor_of_another_environment_fails_before_it_writes(
@@ -270,9 +264,9 @@ def test_a_run_whose_batch_is_closed_continues_and_another_one_streams(ticks: Ti
 def test_a_paused_stream_gets_no_run_until_it_is_resumed(ticks: Ticks) -> None:
     ticks.send(5)
     with ticks.connect() as connection:
-        ledger.pause(connection, settings().events_topic)
+        ledger.pause(connection, settings().topics.events)
         paused = ticks.reason()
-        ledger.resume(connection, settings().events_topic)
+        ledger.resume(connection, settings().topics.events)
 
     assert "churn stream resume" in paused
     assert len(ticks.tick().run_requests or []) == 1
@@ -341,11 +335,11 @@ def test_the_lag_is_observed_after_the_run_for_the_first_events_was_requested(ti
 
 def test_offsets_behind_an_open_transaction_are_reported_with_its_age(ticks: Ticks) -> None:
     ticks.tick()
-    producer = Producer({**settings().kafka_client, "transactional.id": f"of {settings().events_topic}"})
+    producer = Producer({**settings().kafka_client, "transactional.id": f"of {settings().topics.events}"})
     producer.init_transactions(30)
     producer.begin_transaction()
     for number in range(4):
-        producer.produce(settings().events_topic, json.dumps(event(number)).encode(), partition=0)
+        producer.produce(settings().topics.events, json.dumps(event(number)).encode(), partition=0)
     producer.flush(30)
 
     result = ticks.tick()

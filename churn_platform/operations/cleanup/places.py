@@ -32,7 +32,7 @@ class Cleanup:
         self._places: list[Place] = []
         if "kafka" in stack.yours:
             self._places.append(Topics(settings, stack.yours["kafka"], self._records))
-        root = settings.artifacts
+        root = settings.platform.artifacts_root
         if not (stack.is_ours and Path(root).is_relative_to(stack.local)):
             self._places.append(Files(root))
         if "postgres" in stack.yours:
@@ -65,7 +65,7 @@ class Cleanup:
         """What will be kept."""
         kept = [kept for found in self._found for kept in found.kept]
         if "mlflow" in self._stack.yours:
-            name = f"experiment {self._settings.mlflow_experiment}, model {self._settings.mlflow_model}"
+            name = f"experiment {self._settings.mlflow.experiment}, model {self._settings.mlflow.model}"
             kept.append(Kept("MLflow of MLFLOW_TRACKING_URI", name, "delete runs and models in MLflow"))
         return kept
 

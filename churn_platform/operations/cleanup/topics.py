@@ -9,7 +9,6 @@ from typing import Final
 import psycopg
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
-from pydantic import SecretStr
 
 from churn_platform.database import environments, ledger
 from churn_platform.database.connections import connect
@@ -70,13 +69,13 @@ class Topics:
 
     @contextmanager
     def _admin(self) -> Iterator[AdminClient]:
-        admin = clients.admin(self._settings.model_copy(update={"kafka_bootstrap_servers": self._brokers}).kafka_client)
+        admin = clients.admin(self._settings.with_servers(kafka=self._brokers).kafka_client)
         with translate_kafka_errors(admin):
             yield admin
 
     def _claims(self, admin: AdminClient) -> Claims:
-        there = {"kafka_bootstrap_servers": self._brokers, "database_url": SecretStr("")}  # no database is read
-        return Claims(admin, StreamConfig.from_settings(self._settings.model_copy(update=there)))
+        there = self._settings.with_servers(kafka=self._brokers, postgres="")  # no database is read
+        return Claims(admin, StreamConfig.from_settings(there))
 
     def collect(self, report: Report) -> Findings:
         """Return the topics whose id has a record. One that somebody else has recreated has another id.
@@ -95,7 +94,7 @@ class Topics:
         with self._admin() as admin, self._claims(admin) as claims:
             claims.read()
             self._ours = []
-            named = {self._settings.events_topic, self._settings.predictions_topic, self._settings.outcomes_topic}
+            named = {self._settings.topics.events, self._settings.topics.predictions, self._settings.topics.outcomes}
             for name in sorted(named | set(records.created.values())):
                 try:
                     topic = topics.describe(admin, name)
@@ -119,7 +118,7 @@ class Topics:
 
     def _collect_group(self, admin: AdminClient, claims: Claims, records: Records, found: Findings) -> None:
         """The group is the platform's if it claims it, and if all committed offsets are of topics that it has read."""
-        group = self._settings.stream_group
+        group = self._settings.stream.group
         committed = _topics_of(admin, group)
         holder = claims.holder(Kind.GROUP, group)
         ours = holder is not None and holder.environment == records.environment
@@ -138,7 +137,7 @@ class Topics:
 
     def _collect_claims(self, claims: Claims, records: Records, found: Findings) -> None:
         """Claims are withdrawn, so that the next environment can claim the same. Their topic serves all of them."""
-        topic = self._settings.claims_topic
+        topic = self._settings.topics.claims
         self._claimed = claims.of(records.environment) if records.environment is not None else []
         if self._claimed:
             names = ", ".join(sorted({f"{claim.kind} {claim.name}" for claim in self._claimed}))
@@ -169,7 +168,7 @@ class Topics:
 
     def _members(self, admin: AdminClient) -> list[Writer]:
         """Return the members of the group. They are not the platform's, and Kafka deletes no group that has members."""
-        group = self._settings.stream_group
+        group = self._settings.stream.group
         if not self._has_group:
             return []
         described = admin.describe_consumer_groups([group])[group].result()
@@ -193,7 +192,7 @@ class Topics:
                 _finish(admin.delete_topics([topic.name])[topic.name].result, f"the topic {topic.name}", "Delete on it")
                 _wait_until_gone(admin, topic.name)
             if self._has_group:
-                group = self._settings.stream_group
+                group = self._settings.stream.group
                 _finish(admin.delete_consumer_groups([group])[group].result, f"the group {group}", "Delete on it")
             with self._claims(admin) as claims:
                 claims.write(withdrawn=self._claimed)

@@ -50,12 +50,12 @@ def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *more:
     """
     metadata: Metadata = {
         **counts([batch]),
-        "topic": settings().events_topic,
+        "topic": settings().topics.events,
         "offset_ranges": dg.MetadataValue.table([dg.TableRecord(_range(each)) for each in ranges], RANGES),
     }
     if batch.model_version is not None:
         metadata["model_version"] = batch.model_version
-        if settings().mlflow_tracking_uri is not None:
+        if settings().mlflow.tracking_uri is not None:
             metadata["model_in_mlflow"] = dg.MetadataValue.url(version_url(batch.model_version))
     for each in more:
         metadata |= each
@@ -118,7 +118,7 @@ def _with_readable_reasons(row: Row) -> Row:
 
 def load_rows(connection: psycopg.Connection, batch: str) -> BatchRows:
     """Return the batch's rows for the UI: up to PREVIEW_ROWS of each kind."""
-    return rows_of_batch(connection, batch, most=settings().preview_rows)
+    return rows_of_batch(connection, batch, most=settings().dagster.preview_rows)
 
 
 def orphan_materialization(batch: ledger.Batch, ranges: list[ledger.OffsetRange]) -> dg.AssetMaterialization:

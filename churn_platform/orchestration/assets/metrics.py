@@ -11,7 +11,7 @@ from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.columns import DAILY_COLUMNS, HOURLY_COLUMNS
 from churn_platform.orchestration.assets.predictions import FRESH
 from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table, significant
-from churn_platform.orchestration.partitions import days, hour_key, hours
+from churn_platform.orchestration.partitions import TimePartitions, hour_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
 
 GROUP = "metrics"
@@ -21,22 +21,6 @@ FIGURES = ("churn_rate", "avg_risk_score", "avg_age", "avg_balance", "avg_tenure
 HOURS_OF_DAY = ["00:00", "06:00", "12:00", "18:00", "24:00"]
 
 
-@dg.asset(
-    partitions_def=hours,
-    # A batch key cannot be mapped to an hour. Each hour reads its own window, whichever batches wrote it.
-    deps=[dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping())],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    group_name=GROUP,
-    kinds={"postgres", "table"},
-    owners=OWNERS,
-    io_manager_key="postgres_io_manager",
-    metadata={
-        **HOURLY_COLUMNS,
-        "dagster/table_name": "churn_metrics_hourly",
-        "partition_expr": "hour_timestamp",
-    },
-)
 def churn_metrics_hourly(
     context: dg.AssetExecutionContext, postgres: PostgresResource
 ) -> dg.MaterializeResult[pd.DataFrame]:
@@ -61,26 +45,6 @@ def churn_metrics_hourly(
     return dg.MaterializeResult(value=figures)
 
 
-@dg.asset(
-    partitions_def=days,
-    ins={
-        "churn_metrics_hourly": dg.AssetIn(
-            # The current day has hours that have not started.
-            partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
-        )
-    },
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    group_name=GROUP,
-    kinds={"postgres", "table"},
-    owners=OWNERS,
-    io_manager_key="postgres_io_manager",
-    metadata={
-        **DAILY_COLUMNS,
-        "dagster/table_name": "churn_metrics_daily",
-        "partition_expr": "date",
-    },
-)
 def churn_metrics_daily(
     context: dg.AssetExecutionContext, churn_metrics_hourly: pd.DataFrame
 ) -> dg.MaterializeResult[pd.DataFrame]:
@@ -94,6 +58,52 @@ def churn_metrics_daily(
     for key in context.partition_keys:
         context.add_asset_metadata({**_figures(rows.get(key)), **_hours(churn_metrics_hourly, key)}, partition_key=key)
     return dg.MaterializeResult(value=figures)
+
+
+def metrics_assets(partitions: TimePartitions) -> list[dg.AssetsDefinition]:
+    """Return the metrics of each hour and of each day.
+
+    Args:
+        partitions: the hours and days that have metrics.
+    """
+    return [
+        dg.asset(
+            partitions_def=partitions.hours,
+            # A batch key cannot be mapped to an hour. Each hour reads its own window, whichever batches wrote it.
+            deps=[dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping())],
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            group_name=GROUP,
+            kinds={"postgres", "table"},
+            owners=OWNERS,
+            io_manager_key="postgres_io_manager",
+            metadata={
+                **HOURLY_COLUMNS,
+                "dagster/table_name": "churn_metrics_hourly",
+                "partition_expr": "hour_timestamp",
+            },
+        )(churn_metrics_hourly),
+        dg.asset(
+            partitions_def=partitions.days,
+            ins={
+                "churn_metrics_hourly": dg.AssetIn(
+                    # The current day has hours that have not started.
+                    partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+                )
+            },
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            group_name=GROUP,
+            kinds={"postgres", "table"},
+            owners=OWNERS,
+            io_manager_key="postgres_io_manager",
+            metadata={
+                **DAILY_COLUMNS,
+                "dagster/table_name": "churn_metrics_daily",
+                "partition_expr": "date",
+            },
+        )(churn_metrics_daily),
+    ]
 
 
 def _figures(row: Mapping[Any, Any] | None) -> Metadata:

@@ -49,7 +49,7 @@ def raw_customers(context: dg.AssetExecutionContext) -> dg.MaterializeResult[pd.
     """
     from churn_platform.schema.reader import load_customers
 
-    path = settings().churn_raw_csv
+    path = settings().platform.raw_csv
     file = load_customers(path)
     customers = with_file_hash(file.customers, file.sha256)
     context.log_event(

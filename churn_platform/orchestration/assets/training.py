@@ -129,7 +129,7 @@ def churn_model(
         run_id = mlflow.active_run().info.run_id
         version = _register(context, mlflow, bundle, rows, mlflow_registry, postgres)
 
-    model = TrainedModel(version=version, run_id=run_id, uri=join(settings().artifacts, MODELS, run_id))
+    model = TrainedModel(version=version, run_id=run_id, uri=join(settings().platform.artifacts_root, MODELS, run_id))
     save_bundle(bundle, model.uri)
     OutOfFold.of(rows, trained.out_of_fold).save(model.uri)
     with postgres.connect(APPLICATION) as connection:
@@ -185,11 +185,11 @@ def _register(
 
     tags = {"dagster_run_id": context.run.run_id, "git_commit": bundle.code_version, "data_hash": bundle.data_hash}
     mlflow.set_tags(tags)
-    tracking.log_dataset(rows, source=str(settings().churn_raw_csv))
+    tracking.log_dataset(rows, source=str(settings().platform.raw_csv))
     with postgres.connect(APPLICATION) as connection:
         newest = model_versions.newest(connection)
     with mlflow_registry.numbered_above(newest, mlflow.active_run().info.run_id):
-        return tracking.log_model(bundle, registered_as=settings().mlflow_model, example=rows, tags=tags)
+        return tracking.log_model(bundle, registered_as=settings().mlflow.model, example=rows, tags=tags)
 
 
 @dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
@@ -364,7 +364,7 @@ def _hyperparameters(
     from churn_platform.database.studies import study_storage
     from churn_platform.modeling import training, tuning
 
-    trials = settings().tuning_trials
+    trials = settings().training.tuning_trials
     if not trials:
         return training.Hyperparameters(), "committed"
     study = f"churn {data_hash[:16]} {tuning.STUDY_VERSION}"
@@ -382,7 +382,7 @@ def _hyperparameters(
             features,
             churned,
             trials=trials,
-            seconds=settings().tuning_seconds,
+            seconds=settings().training.tuning_seconds,
             study=study,
             storage=storage,
             on_trial=report,

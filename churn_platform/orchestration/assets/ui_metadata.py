@@ -49,7 +49,7 @@ def distributions(frame: "pd.DataFrame", *columns: str) -> Metadata:
 
 def preview(frame: "pd.DataFrame") -> Metadata:
     """Return the first PREVIEW_ROWS rows of a frame, without customers' names; nothing if that is 0."""
-    rows = frame.head(settings().preview_rows).drop(columns=[name for name in PRIVATE if name in frame])
+    rows = frame.head(settings().dagster.preview_rows).drop(columns=[name for name in PRIVATE if name in frame])
     return rows_table("preview", [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")])
 
 

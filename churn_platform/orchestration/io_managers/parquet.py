@@ -91,7 +91,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
 
     @property
     def _root(self) -> str:
-        return self.root or settings().artifacts
+        return self.root or settings().platform.artifacts_root
 
     def _uri(self, asset_key: dg.AssetKey, extension: str) -> str:
         return join(self._root, ASSETS, *asset_key.path) + f".{extension}"

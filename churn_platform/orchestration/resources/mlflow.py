@@ -139,7 +139,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         Raises:
             MlflowError: MLflow refuses, or does not answer.
         """
-        client, name, skipped = self.client(), settings().mlflow_model, list[str]()
+        client, name, skipped = self.client(), settings().mlflow.model, list[str]()
         with _translate_errors(f"registered model {name}"):
             latest = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
             number = int(latest[0].version) if latest else 0
@@ -172,7 +172,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
         Raises:
             MlflowError: MLflow does not answer.
         """
-        client, name = self.client(), settings().mlflow_model
+        client, name = self.client(), settings().mlflow.model
         try:
             with _translate_errors(f"registered model {name}"):
                 model = client.get_registered_model(name)
@@ -194,7 +194,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
             MlflowLostError: MLflow no longer has this version, or has one of another run under its number.
             MlflowError: MLflow does not answer.
         """
-        client, name = self.client(), settings().mlflow_model
+        client, name = self.client(), settings().mlflow.model
         try:
             self._require_version(client, version, run_id)
         except MlflowLostError:
@@ -211,7 +211,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
             MlflowLostError: MLflow no longer has this version, or has one of another run under its number.
             MlflowError: MLflow does not answer.
         """
-        client, name = self.client(), settings().mlflow_model
+        client, name = self.client(), settings().mlflow.model
         self._require_version(client, version, run_id)
         with _translate_errors(f"version {version} of model {name}"):
             client.set_model_version_tag(name, str(version), "decision", "promoted" if promoted else "rejected")
@@ -223,7 +223,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
 
     def _require_version(self, client: MlflowClient, version: int, run_id: str) -> None:
         """Check that MLflow's version with this number is of this run."""
-        name = settings().mlflow_model
+        name = settings().mlflow.model
         with _translate_errors(f"version {version} of model {name}"):
             found = client.get_model_version(name, str(version))
         if found.run_id != run_id:
@@ -245,7 +245,7 @@ def version_url(version: int) -> str:
     Raises:
         SettingsError: no server is configured and the embedded one is not running.
     """
-    return f"{settings().tracking_uri.rstrip('/')}/#/models/{settings().mlflow_model}/versions/{version}"
+    return f"{settings().tracking_uri.rstrip('/')}/#/models/{settings().mlflow.model}/versions/{version}"
 
 
 @dg.resource(
@@ -256,7 +256,7 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[MlFlow]:
 
     All steps of one Dagster run have the same MLflow run. Write to it inside `ending_run()`.
     """
-    config = {"mlflow_tracking_uri": settings().tracking_uri, "experiment_name": settings().mlflow_experiment}
+    config = {"mlflow_tracking_uri": settings().tracking_uri, "experiment_name": settings().mlflow.experiment}
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
@@ -288,8 +288,8 @@ def code_version() -> str:
 
     An image contains no git; its revision is set when it is built.
     """
-    if settings().churn_revision:
-        return settings().churn_revision
+    if settings().platform.revision:
+        return settings().platform.revision
     try:
         commit = _git("rev-parse", "HEAD")
         return f"{commit}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else commit

@@ -13,7 +13,7 @@ from pathlib import Path
 from churn_platform.stream import faults
 from churn_platform.stream.faults import FaultPoint
 
-FOLDER = Path(os.environ["CHURN_FAULTS_FOLDER"])
+FOLDER = Path(os.environ["TESTS_FAULTS_FOLDER"])
 
 
 class FaultError(Exception):

@@ -18,7 +18,6 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 from dagster._daemon.types import DaemonHeartbeat
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from churn_platform.cli import app
@@ -153,7 +152,7 @@ def instance(yours: Yours) -> Iterator[dg.DagsterInstance]:
 @pytest.mark.usefixtures("instance")
 def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) -> None:
     yours.read_and_publish()
-    created_topics.create_missing(yours.stream.admin, yours.stream.config, settings().outcomes_topic)
+    created_topics.create_missing(yours.stream.admin, yours.stream.config, settings().topics.outcomes)
     yours.owns("create table public.theirs (a integer)")
     with study_storage(settings().postgres_dsn):
         assert "optuna.studies" in yours.tables()
@@ -171,7 +170,7 @@ def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) ->
     assert {f"topic {config.events_topic}", f"topic {config.predictions_topic}", "models/", "schema dagster"} <= names(
         found["delete"]
     )
-    assert f"topic {settings().outcomes_topic}" in names(found["delete"])
+    assert f"topic {settings().topics.outcomes}" in names(found["delete"])
     assert f"consumer group {config.kafka.group}" in names(found["delete"])
     assert "roles churn_owner" in said
     assert yours.tables() == {"theirs"}
@@ -447,8 +446,7 @@ def stack_in(local: Path) -> Stack:
 def test_the_stacks_folder_goes_and_so_do_the_topics_that_its_database_knows(stack: Stack, local: Path) -> None:
     with stack_in(local) as running:
         assert running.embedded == {"postgres"}
-        dsn = SecretStr(running.addresses["postgres"])
-        config = StreamConfig.from_settings(settings().model_copy(update={"database_url": dsn}))
+        config = StreamConfig.from_settings(settings().with_servers(postgres=running.addresses["postgres"]))
         admin = AdminClient(config.kafka.client)
         created_topics.create_missing(admin, config)
         claim(str(local / "artifacts"))

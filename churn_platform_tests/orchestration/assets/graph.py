@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from churn_platform.database import ledger
 from churn_platform.definitions import defs
 from churn_platform.orchestration.partitions import batch_key, batches
-from churn_platform.orchestration.stream_sensors import RANGE_END_TAG, RANGE_START_TAG
+from churn_platform.orchestration.run_requests import RANGE_END_TAG, RANGE_START_TAG
 from churn_platform.settings import settings
 
 
@@ -28,7 +28,8 @@ class Assets:
         """Send events."""
         producer = Producer({**settings().kafka_client, "acks": "all"})
         for value in values:
-            producer.produce(settings().events_topic, value if isinstance(value, bytes) else json.dumps(value).encode())
+            payload = value if isinstance(value, bytes) else json.dumps(value).encode()
+            producer.produce(settings().topics.events, payload)
         assert producer.flush(30) == 0
 
     def plan(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from churn_platform.database import ledger
 from churn_platform.definitions import defs
-from churn_platform.orchestration.stream_sensors import DEAD_SECONDS, STREAM_TAG
+from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG
 from churn_platform.stream import faults
 from churn_platform.stream.faults import FaultPoint
 from churn_platform_tests.orchestration.assets.graph import Assets

@@ -84,7 +84,7 @@ def test_customers_like_those_of_the_training_data_fail_no_check(assets: Assets)
     assert {feature for feature, *_ in rows} == {*INPUT_COLUMNS, SCORE}
     assert {(verdict, sampled, weight) for _, verdict, sampled, weight in rows} == {("stable", SENT, 1.0)}
     assert shown["predictions"] == SENT
-    assert float(str(shown["greatest_psi"])) < settings().drift_shifted
+    assert float(str(shown["greatest_psi"])) < settings().monitoring.drift_shifted
 
 
 @pytest.mark.usefixtures("reference")
@@ -236,7 +236,8 @@ def test_a_champion_that_performs_worse_than_in_training_fails_its_check(
     run = assets.run("daily_monitoring_job", partition_key=day_key(datetime.now(UTC)))
 
     assert ("roc_auc" in failed(run)) == bad
-    crossed = lookups.crossings(assets.connection, since=datetime.now(UTC).date(), auc_loss=settings().live_auc_loss)
+    auc_loss = settings().monitoring.live_auc_loss
+    crossed = lookups.crossings(assets.connection, since=datetime.now(UTC).date(), auc_loss=auc_loss)
     assert [crossing.cause for crossing in crossed] == (["performance"] if bad else [])
 
 
@@ -355,7 +356,7 @@ def test_figures_of_past_days_stay_when_their_predictions_are_archived_or_delete
     monkeypatch.setenv("ARCHIVE_DAYS", "90")
     settings.cache_clear()
     for moment in (boundary + timedelta(hours=1), boundary + timedelta(days=1)):
-        assert archive.archive_next(assets.connection, settings().artifacts, before=moment) is not None
+        assert archive.archive_next(assets.connection, settings().platform.artifacts_root, before=moment) is not None
         now = moment + timedelta(days=90)
         lookups.forget(assets.connection, before=pruning.deletable_before(now, archive_days=90))
         since = pruning.complete_since(now, archive_days=90, batch_seconds=60)
@@ -399,16 +400,16 @@ def figures(assets: Assets) -> dict[str, list[dict[str, Any]]]:
 def create_topic() -> None:
     """Create the outcomes topic with two partitions."""
     admin = AdminClient(settings().kafka_client)
-    for future in admin.create_topics([NewTopic(settings().outcomes_topic, 2, 1)]).values():
+    for future in admin.create_topics([NewTopic(settings().topics.outcomes, 2, 1)]).values():
         future.result()
 
 
 def send_outcomes(*values: Mapping[str, object] | bytes) -> None:
     """Send to the outcomes topic in a transaction, whose marker takes an offset without a message."""
-    producer = Producer({**settings().kafka_client, "transactional.id": settings().outcomes_topic})
+    producer = Producer({**settings().kafka_client, "transactional.id": settings().topics.outcomes})
     producer.init_transactions()
     producer.begin_transaction()
     for number, value in enumerate(values):
         payload = value if isinstance(value, bytes) else json.dumps(value).encode()
-        producer.produce(settings().outcomes_topic, payload, partition=number % 2)
+        producer.produce(settings().topics.outcomes, payload, partition=number % 2)
     producer.commit_transaction()

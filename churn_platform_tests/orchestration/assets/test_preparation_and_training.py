@@ -30,17 +30,17 @@ from churn_platform.orchestration.io_managers.parquet import MissingAssetFileErr
 from churn_platform.orchestration.jobs import data_preparation_job, training_job
 from churn_platform.orchestration.resources.mlflow import MlflowError, MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.schedules import data_preparation_schedule, training_schedule
+from churn_platform.orchestration.schedules import batch_schedules
 from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform.schema.reader import fingerprint, read_customers
-from churn_platform.settings import settings
+from churn_platform.settings import ScheduleSettings, settings
 from churn_platform_tests.modeling.serving import served_model, served_scores
 
 DEFINITIONS = dg.Definitions(
     assets=dg.load_assets_from_modules([raw, preparation, training]),
     asset_checks=BATCH_SIDE_CHECKS,
     jobs=[data_preparation_job, training_job],
-    schedules=[data_preparation_schedule, training_schedule],
+    schedules=batch_schedules(ScheduleSettings()),
     resources={
         "io_manager": ParquetIOManager(),
         "postgres": PostgresResource(),
@@ -86,7 +86,7 @@ class BatchSide:
 
     def value(self, asset: str) -> pd.DataFrame:
         """Return the stored frame of an asset."""
-        return pd.read_parquet(f"{settings().artifacts}/assets/{asset}.parquet")
+        return pd.read_parquet(f"{settings().platform.artifacts_root}/assets/{asset}.parquet")
 
 
 def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]:
@@ -122,7 +122,7 @@ def test_preparation_gives_fourteen_features_in_order_and_every_check_passes(bat
     result = batch_side.run("data_preparation_job")
 
     cleaned, train, test = (batch_side.value(name) for name in ("cleaned_customers", "train_features", "test_features"))
-    known_gender = read_customers(settings().churn_raw_csv)["Gender"].notna()
+    known_gender = read_customers(settings().platform.raw_csv)["Gender"].notna()
     assert len(cleaned) == known_gender.sum() < ROWS
     assert len(train) + len(test) == len(cleaned)
     assert tuple(train.columns) == tuple(test.columns) == (*FEATURES, "Exited")
@@ -216,7 +216,7 @@ def test_the_registered_model_scores_common_dtypes_and_rejects_what_the_stream_r
 
     mlflow.set_tracking_uri(settings().tracking_uri)
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{batch_side.champion().version}")
-    read = pd.read_csv(settings().churn_raw_csv).dropna(subset=["Gender", "Age"]).head(50)
+    read = pd.read_csv(settings().platform.raw_csv).dropna(subset=["Gender", "Age"]).head(50)
     expected = model.predict(read)["probability"].tolist()
 
     for frame in (
@@ -320,12 +320,12 @@ def test_training_reads_no_row_of_the_test_split(batch_side: BatchSide) -> None:
     garbled.loc[is_test, "Exited"] = 1 - garbled.loc[is_test, "Exited"]
     garbled.loc[is_test, ["Age", "Balance", "CreditScore"]] = 0
     try:
-        garbled.to_parquet(f"{settings().artifacts}/assets/train_test_split.parquet")
-        (features * 0).to_parquet(f"{settings().artifacts}/assets/test_features.parquet")
+        garbled.to_parquet(f"{settings().platform.artifacts_root}/assets/train_test_split.parquet")
+        (features * 0).to_parquet(f"{settings().platform.artifacts_root}/assets/test_features.parquet")
         result = batch_side.run("training_job", raise_on_error=False)
     finally:
-        split.to_parquet(f"{settings().artifacts}/assets/train_test_split.parquet")
-        features.to_parquet(f"{settings().artifacts}/assets/test_features.parquet")
+        split.to_parquet(f"{settings().platform.artifacts_root}/assets/train_test_split.parquet")
+        features.to_parquet(f"{settings().platform.artifacts_root}/assets/test_features.parquet")
 
     made = load_bundle(str(metadata(result, "churn_model")["bundle"]))
     assert made == load_bundle(before.uri)
@@ -340,11 +340,11 @@ def test_a_model_has_the_file_hash_of_its_rows_and_not_of_newer_data(
 
     made = metadata(batch_side.run("training_job"), "churn_model")
 
-    assert made[FILE_HASH] == fingerprint(settings().churn_raw_csv)
+    assert made[FILE_HASH] == fingerprint(settings().platform.raw_csv)
 
 
 def test_training_on_features_and_rows_of_different_files_is_an_error(batch_side: BatchSide) -> None:
-    path = f"{settings().artifacts}/assets/train_test_split.parquet"
+    path = f"{settings().platform.artifacts_root}/assets/train_test_split.parquet"
     split = batch_side.value("train_test_split")
     other = split.copy()
     other.attrs = {FILE_HASH: "of another file"}
@@ -591,7 +591,7 @@ def test_a_file_with_too_few_customers_of_an_outcome_is_an_error(
     customers = generate_customers(rows, seed=5)
     if outcome is not None:
         customers["Exited"] = outcome
-    path = f"{settings().artifacts}/assets/train_test_split.parquet"
+    path = f"{settings().platform.artifacts_root}/assets/train_test_split.parquet"
     before = Path(path).read_bytes()
 
     result = prepared(batch_side, customers, tmp_path / "few.csv")
@@ -606,7 +606,7 @@ def test_a_file_with_too_few_customers_of_an_outcome_is_an_error(
 def test_a_model_is_not_evaluated_on_the_test_split_of_another_preparation(
     batch_side: BatchSide,
 ) -> None:
-    path = f"{settings().artifacts}/assets/train_test_split.parquet"
+    path = f"{settings().platform.artifacts_root}/assets/train_test_split.parquet"
     split = batch_side.value("train_test_split")
     try:
         split.assign(split=split["split"].map({"train": "test", "test": "train"})).to_parquet(path)

@@ -33,10 +33,10 @@ def test_a_batch_reports_its_offsets_counts_and_model(assets: Assets) -> None:
             (each["kafka_partition"], each["kafka_offset"], each["customer_id"], each["model_version"])
             for each in shown["preview"]  # type: ignore[attr-defined]
         ]
-        == rows[: settings().preview_rows]
+        == rows[: settings().dagster.preview_rows]
     )
     assert assets.tags(run) == {
-        "churn/topic": settings().events_topic,
+        "churn/topic": settings().topics.events,
         "churn/lane": "0",
         "churn/mode": "stream",
         "churn/model_version": "7",

@@ -92,7 +92,7 @@ def test_previews_do_not_show_names_of_customers() -> None:
 
     table = shown["preview"]
     assert isinstance(table, dg.TableMetadataValue)
-    assert len(table.records) == settings().preview_rows
+    assert len(table.records) == settings().dagster.preview_rows
     assert {"Firstname", "Lastname"} < set(customers.columns)
     assert not {"Firstname", "Lastname"} & table.records[0].data.keys()
     assert {"distribution_Age", "distribution_Geography"} < shown.keys()

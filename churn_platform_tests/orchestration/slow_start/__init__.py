@@ -47,7 +47,7 @@ class SlowCodeServer:
                 *("--module-name", MODULE, "--location-name", LOCATION, "--use-python-environment-entry-point"),
             ],
             cwd=PROJECT_ROOT,
-            env={**os.environ, "PYTHONPATH": path, "CHURN_RUNS_MAY_START": str(self._may_start)},
+            env={**os.environ, "PYTHONPATH": path, "TESTS_RUNS_MAY_START": str(self._may_start)},
         )
         wait_until(lambda: code_server_serves(f"unix:{self._socket}"), 120, "the code server to serve")
 

@@ -1,6 +1,6 @@
 """Imported by Python itself in the processes of a slow code server. Makes each run's process wait before it starts.
 
-The processes continue once the file CHURN_RUNS_MAY_START exists. They end with the server.
+The processes that the code server makes go on once the file of TESTS_RUNS_MAY_START is there. They die with the server.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 PAUSE = 0.05  # seconds between two checks
 
 if "--multiprocessing-fork" in sys.argv:
-    may_start, server = Path(os.environ["CHURN_RUNS_MAY_START"]), os.getppid()
+    may_start, server = Path(os.environ["TESTS_RUNS_MAY_START"]), os.getppid()
     while not may_start.exists():
         if os.getppid() != server:
             os._exit(1)

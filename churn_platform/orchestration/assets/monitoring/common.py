@@ -58,7 +58,7 @@ def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def complete_since() -> datetime:
     """Return the start of the first day of which no predictions have been archived or deleted."""
     return pruning.complete_since(
-        datetime.now(UTC), archive_days=settings().archive_days, batch_seconds=settings().batch_seconds
+        datetime.now(UTC), archive_days=settings().lifecycle.archive_days, batch_seconds=settings().stream.batch_seconds
     )
 
 

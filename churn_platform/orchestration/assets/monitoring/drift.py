@@ -33,26 +33,11 @@ from churn_platform.orchestration.assets.monitoring.drift_checks import (
 from churn_platform.orchestration.assets.partition_checks import evaluations
 from churn_platform.orchestration.assets.predictions import FRESH
 from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table, significant
-from churn_platform.orchestration.partitions import days, hour_key, hours
+from churn_platform.orchestration.partitions import TimePartitions, hour_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.settings import settings
+from churn_platform.settings import MonitoringSettings, settings
 
 
-@dg.asset(
-    **MONITORING,
-    partitions_def=hours,
-    deps=[dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping())],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    kinds={"postgres", "table"},
-    io_manager_key="postgres_io_manager",
-    check_specs=[*drift_check_specs("drift_hourly", hours, "hour"), dead_letters_check_spec("drift_hourly", hours)],
-    metadata={
-        **DRIFT_HOURLY_COLUMNS,
-        "dagster/table_name": "drift_hourly",
-        "partition_expr": "hour_timestamp",
-    },
-)
 def drift_hourly(
     context: dg.AssetExecutionContext, postgres: PostgresResource
 ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
@@ -98,21 +83,6 @@ def drift_hourly(
     yield from evaluations(context, results, latest=None if latest is None else hour_key(latest))
 
 
-@dg.asset(
-    **MONITORING,
-    partitions_def=days,
-    ins={
-        "drift_hourly": dg.AssetIn(
-            partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
-        )
-    },
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    kinds={"postgres", "table"},
-    io_manager_key="postgres_io_manager",
-    check_specs=drift_check_specs("drift_daily", days, "day"),
-    metadata={**DRIFT_DAILY_COLUMNS, "dagster/table_name": "drift_daily", "partition_expr": "date"},
-)
 def drift_daily(
     context: dg.AssetExecutionContext, drift_hourly: pd.DataFrame, postgres: PostgresResource
 ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
@@ -148,7 +118,9 @@ def drift_daily(
 
 def _thresholds() -> Thresholds:
     return Thresholds(
-        shifted=settings().drift_shifted, far=settings().drift_far, min_rows=settings().drift_least_predictions
+        shifted=settings().monitoring.drift_shifted,
+        far=settings().monitoring.drift_far,
+        min_rows=settings().monitoring.drift_least_predictions,
     )
 
 
@@ -243,3 +215,47 @@ def _drift_metadata(rows: Sequence[dict[str, Any]], references: Mapping[int, Ref
 def _bin_chart(counts: Sequence[int], reference: FeatureReference) -> charts.Chart:
     labels = reference.labels
     return charts.Chart(list(counts), labels if reference.categories else [labels[0], labels[-2]])
+
+
+def drift_assets(partitions: TimePartitions, limits: MonitoringSettings) -> list[dg.AssetsDefinition]:
+    """Return the drift of each hour and of each day.
+
+    Args:
+        partitions: the hours and days that are monitored.
+        limits: from which drift warns and fails, for the descriptions of the checks.
+    """
+    return [
+        dg.asset(
+            **MONITORING,
+            partitions_def=partitions.hours,
+            deps=[dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping())],
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            kinds={"postgres", "table"},
+            io_manager_key="postgres_io_manager",
+            check_specs=[
+                *drift_check_specs("drift_hourly", partitions.hours, "hour", limits),
+                dead_letters_check_spec("drift_hourly", partitions.hours),
+            ],
+            metadata={
+                **DRIFT_HOURLY_COLUMNS,
+                "dagster/table_name": "drift_hourly",
+                "partition_expr": "hour_timestamp",
+            },
+        )(drift_hourly),
+        dg.asset(
+            **MONITORING,
+            partitions_def=partitions.days,
+            ins={
+                "drift_hourly": dg.AssetIn(
+                    partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+                )
+            },
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            kinds={"postgres", "table"},
+            io_manager_key="postgres_io_manager",
+            check_specs=drift_check_specs("drift_daily", partitions.days, "day", limits),
+            metadata={**DRIFT_DAILY_COLUMNS, "dagster/table_name": "drift_daily", "partition_expr": "date"},
+        )(drift_daily),
+    ]

@@ -10,7 +10,7 @@ from churn_platform.monitoring.drift import MONITORED, Reference, Verdict
 from churn_platform.orchestration.assets.monitoring.common import verdict_result
 from churn_platform.orchestration.assets.partition_checks import partition_check
 from churn_platform.orchestration.assets.ui_metadata import significant
-from churn_platform.settings import settings
+from churn_platform.settings import MonitoringSettings, settings
 
 MISSING_VALUES: Final = "missing_values"
 OUT_OF_RANGE: Final = "out_of_range"
@@ -22,9 +22,11 @@ def drift_check(feature: str) -> str:
     return f"drift_{feature}"
 
 
-def drift_check_specs(asset: str, partitions: dg.PartitionsDefinition, period: str) -> list[dg.AssetCheckSpec]:
+def drift_check_specs(
+    asset: str, partitions: dg.PartitionsDefinition, period: str, limits: MonitoringSettings
+) -> list[dg.AssetCheckSpec]:
     """Return the checks that a drift asset has for each partition, an hour or a day (`period`)."""
-    shifted, far = settings().drift_shifted, settings().drift_far
+    shifted, far = limits.drift_shifted, limits.drift_far
     expected = {
         **{
             drift_check(feature): f"{feature} of the {period} has the same distribution as in the training data. The "
@@ -75,7 +77,7 @@ def drift_check_results(
     outside = {row["feature"]: row["out_of_range_rate"] for row in rows}
     has_missing = any(row["missing_rate"] > 0 for row in rows)
     nothing_missing = "no more values are missing than in training" if has_missing else "no values are missing"
-    enough = rows[0]["sampled"] >= settings().drift_least_predictions
+    enough = rows[0]["sampled"] >= settings().monitoring.drift_least_predictions
     return [
         *(_drift_result(row, period) for row in rows),
         _rate_result(
@@ -100,7 +102,7 @@ def drift_check_results(
 def dead_letters_result(read: int, dead: int, period: str) -> dg.AssetCheckResult:
     """Return the result of the check of dead letters, given the numbers of events read and of dead letters."""
     rate = dead / read if read else 0.0
-    enough = read >= settings().drift_least_predictions
+    enough = read >= settings().monitoring.drift_least_predictions
     warns, fails = evaluation.DEAD_LETTER_RATE
     return verdict_result(
         DEAD_LETTERS,
@@ -118,7 +120,7 @@ def _drift_result(row: Mapping[str, Any], period: str) -> dg.AssetCheckResult:
         verdict,
         f"Found, {period}, model version {row['model_version']}: {verdict.value}, PSI {row['psi']:.3f} over "
         f"{row['sampled']:,} predictions (p {row['p_value']:.2g}). Expected: a PSI below "
-        f"{settings().drift_shifted:g}, or one that chance explains.",
+        f"{settings().monitoring.drift_shifted:g}, or one that chance explains.",
         {
             **significant({"psi": row["psi"], "p_value": row["p_value"]}),
             "predictions": row["sampled"],

@@ -35,41 +35,13 @@ from churn_platform.orchestration.assets.partition_checks import evaluations, pa
 from churn_platform.orchestration.assets.predictions import FRESH
 from churn_platform.orchestration.assets.svg import markdown_image
 from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, rows_table, significant
-from churn_platform.orchestration.partitions import day_key, days
+from churn_platform.orchestration.partitions import TimePartitions, day_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 
 METRICS: Final = tuple(each.name for each in fields(LivePerformance))
 
 
-@dg.asset(
-    **MONITORING,
-    partitions_def=days,
-    deps=[
-        dg.AssetDep("customer_outcomes"),
-        dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping()),
-    ],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    kinds={"postgres", "table"},
-    io_manager_key="postgres_io_manager",
-    check_specs=[
-        partition_check(
-            "roc_auc",
-            "live_performance",
-            days,
-            "Expected: the champion ranks customers who leave above those who stay about as well as it did out of "
-            "fold in training (LIVE_AUC_LOSS).",
-        ),
-        partition_check(
-            "calibration",
-            "live_performance",
-            days,
-            f"Expected: of customers scored 30 %, about three in ten leave (ECE at most {MAX_ECE:g}).",
-        ),
-    ],
-    metadata={**LIVE_COLUMNS, "dagster/table_name": "live_performance", "partition_expr": "date"},
-)
 def live_performance(
     context: dg.AssetExecutionContext, postgres: PostgresResource
 ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
@@ -80,7 +52,7 @@ def live_performance(
     no row until one of its predictions has an outcome. **Each check result** is about its own day; this page shows
     those of the latest day. The figures of a day stay as they are once part of its window has been archived or deleted.
     """
-    window = timedelta(days=settings().live_window_days)
+    window = timedelta(days=settings().monitoring.live_window_days)
     rows: list[dict[str, Any]] = []
     results: dict[str, list[dg.AssetCheckResult]] = {}
     with postgres.connect(SESSION) as connection:
@@ -172,7 +144,7 @@ def _check_results(row: Mapping[str, Any] | None) -> list[dg.AssetCheckResult]:
             dg.AssetCheckResult(check_name=name, passed=True, description=reason) for name in ("roc_auc", "calibration")
         ]
     performance, version, expected = LivePerformance.of_row(row), row["model_version"], row["expected_roc_auc"]
-    loss = settings().live_auc_loss
+    loss = settings().monitoring.live_auc_loss
     auc = "undefined (all left, or all stayed)" if performance.roc_auc is None else f"{performance.roc_auc:.4f}"
     expectation = (
         "unknown, because it was not measured out of fold" if expected is None else f"{expected:.4f}, minus {loss:g}"
@@ -203,4 +175,42 @@ def _check_results(row: Mapping[str, Any] | None) -> list[dg.AssetCheckResult]:
                 )
             },
         ),
+    ]
+
+
+def live_performance_assets(partitions: TimePartitions) -> list[dg.AssetsDefinition]:
+    """Return the live performance of each day.
+
+    Args:
+        partitions: the hours and days that are monitored.
+    """
+    return [
+        dg.asset(
+            **MONITORING,
+            partitions_def=partitions.days,
+            deps=[
+                dg.AssetDep("customer_outcomes"),
+                dg.AssetDep("churn_predictions", partition_mapping=dg.AllPartitionMapping()),
+            ],
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            kinds={"postgres", "table"},
+            io_manager_key="postgres_io_manager",
+            check_specs=[
+                partition_check(
+                    "roc_auc",
+                    "live_performance",
+                    partitions.days,
+                    "Expected: the champion ranks customers who leave above those who stay about as well as it did "
+                    "out of fold in training (LIVE_AUC_LOSS).",
+                ),
+                partition_check(
+                    "calibration",
+                    "live_performance",
+                    partitions.days,
+                    f"Expected: of customers scored 30 %, about three in ten leave (ECE at most {MAX_ECE:g}).",
+                ),
+            ],
+            metadata={**LIVE_COLUMNS, "dagster/table_name": "live_performance", "partition_expr": "date"},
+        )(live_performance),
     ]

@@ -53,7 +53,7 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> Itera
 
     kafka.claim()
     with postgres.connect(SESSION) as connection:
-        result = outcomes.ingest(connection, kafka.admin(), kafka.stream(), settings().outcomes_topic)
+        result = outcomes.ingest(connection, kafka.admin(), kafka.stream(), settings().topics.outcomes)
         reasons = lookups.refused_since(connection, datetime.now(UTC) - DAY)
     yield dg.MaterializeResult(
         check_results=[_rejected_result(reasons)],

@@ -6,18 +6,11 @@ import pandas as pd
 from churn_platform.monitoring import lookups
 from churn_platform.orchestration.assets.monitoring.common import DAY, MONITORING, SESSION, period_starts, records_of
 from churn_platform.orchestration.assets.predictions import FRESH
-from churn_platform.orchestration.partitions import day_key, days
+from churn_platform.orchestration.partitions import TimePartitions, day_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 
 
-@dg.asset(
-    **MONITORING,
-    partitions_def=days,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    kinds={"html"},
-)
 def monitoring_report(
     context: dg.AssetExecutionContext,
     drift_daily: pd.DataFrame,
@@ -40,8 +33,25 @@ def monitoring_report(
                 live=records_of(live_performance[live_performance["date"] == day]),
                 references=references,
                 read_and_dead=lookups.read_and_dead(connection, start, start + DAY),
-                auc_loss=settings().live_auc_loss,
+                auc_loss=settings().monitoring.live_auc_loss,
             )
-            uri = report.save(daily_report, settings().artifacts)
+            uri = report.save(daily_report, settings().platform.artifacts_root)
             context.add_asset_metadata({"report": dg.MetadataValue.path(uri)}, partition_key=day_key(start))
     return dg.MaterializeResult()
+
+
+def report_assets(partitions: TimePartitions) -> list[dg.AssetsDefinition]:
+    """Return the report of each day.
+
+    Args:
+        partitions: the hours and days that are monitored.
+    """
+    return [
+        dg.asset(
+            **MONITORING,
+            partitions_def=partitions.days,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            freshness_policy=FRESH,
+            kinds={"html"},
+        )(monitoring_report),
+    ]

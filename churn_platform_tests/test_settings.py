@@ -1,0 +1,114 @@
+"""How settings are read: which place wins, and what is refused."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from churn_platform.settings import (
+    PROJECT_ROOT,
+    PlatformSettings,
+    Settings,
+    SettingsError,
+    StreamSettings,
+    TrainingSettings,
+    descriptions,
+    parse_settings,
+)
+
+
+def test_the_environment_wins_over_the_files_and_an_unset_value_is_the_default() -> None:
+    found = parse_settings(
+        {
+            ".local/env": {"BATCH_SECONDS": "1", "IDLE_SECONDS": "1", "DATABASE_URL": "postgresql://embedded/churn"},
+            ".env": {"BATCH_SECONDS": "2", "IDLE_SECONDS": "2"},
+            "the environment": {"BATCH_SECONDS": "3"},
+        }
+    )
+
+    assert (found.stream.batch_seconds, found.stream.idle_seconds) == (3, 2)
+    assert found.postgres.url == SecretStr("postgresql://embedded/churn")
+    assert found.stream.linger_ms == StreamSettings().linger_ms
+    assert found.variables_set == {"BATCH_SECONDS", "IDLE_SECONDS", "DATABASE_URL"}
+
+
+@pytest.mark.parametrize("place", [".env", "the environment"])
+def test_a_misspelled_name_is_refused_wherever_it_stands_and_no_value_is_shown(place: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        parse_settings({place: {"KAFKA_SASL_PASWORD": "s3cret", "CHURN_LOCALE": "x"}})
+
+    assert refusal.value.problem.splitlines() == [
+        f"CHURN_LOCALE in {place} is not a setting. Did you mean CHURN_LOCAL?",
+        f"KAFKA_SASL_PASWORD in {place} is not a setting. Did you mean KAFKA_SASL_PASSWORD?",
+    ]
+    assert "s3cret" not in str(refusal.value)
+
+
+def test_values_that_cannot_be_used_are_reported_together_and_not_shown() -> None:
+    with pytest.raises(SettingsError) as refusal:
+        parse_settings({".env": {"BATCH_SECONDS": "soon", "KAFKA_SECURITY_PROTOCOL": "TLS"}})
+
+    first, second = sorted(refusal.value.problem.splitlines())
+    assert first.startswith("BATCH_SECONDS: Input should be a valid number")
+    assert second.startswith("KAFKA_SECURITY_PROTOCOL: Input should be 'PLAINTEXT'")
+    assert "soon" not in str(refusal.value)
+
+
+def test_variables_of_other_programs_are_ignored() -> None:
+    assert parse_settings({"the environment": {"PATH": "/bin", "PGPORT": "1", "KAFKA_HOME": "/opt"}}) == Settings()
+
+
+def test_creating_settings_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCH_SECONDS", "soon")
+
+    assert Settings().stream.batch_seconds == 60
+
+
+def test_no_two_settings_share_a_variable() -> None:
+    variables = [each.variable for each in descriptions()]
+
+    assert len(variables) == len(set(variables))
+    assert all(variable.isupper() for variable in variables)
+
+
+def test_paths_are_relative_to_the_project_and_times_are_in_utc() -> None:
+    found = Settings.from_variables({"CHURN_LOCAL": "here", "STREAM_EPOCH": "2026-03-01T02:00:00+02:00"})
+
+    assert found.platform.local == PROJECT_ROOT / "here"
+    assert found.stream.epoch == datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "root"),
+    [
+        ("", "/state/artifacts"),
+        ("s3://bucket/prefix/", "s3://bucket/prefix"),
+        ("/elsewhere", "/elsewhere"),
+        ("data/made", str(PROJECT_ROOT / "data/made")),
+    ],
+)
+def test_the_artifacts_root_is_absolute(artifacts: str, root: str) -> None:
+    assert PlatformSettings(local=Path("/state"), artifacts=artifacts).artifacts_root == root
+
+
+def test_costs_are_all_set_or_none() -> None:
+    assert TrainingSettings().call_costs is None
+    assert TrainingSettings(call_cost=1, kept_customer_value=20, call_success_rate=0.5).call_costs == (1, 20, 0.5)
+    with pytest.raises(SettingsError, match="KEPT_CUSTOMER_VALUE and CALL_SUCCESS_RATE not set"):
+        _ = TrainingSettings(call_cost=1).call_costs
+
+
+def test_a_server_that_is_neither_set_nor_up_is_named_with_what_to_do() -> None:
+    with pytest.raises(SettingsError, match=r"DATABASE_URL is not set .*churn up") as refusal:
+        _ = Settings(platform=PlatformSettings(local=Path("/state"))).postgres_dsn
+
+    assert "/state/env does not name a running PostgreSQL" in refusal.value.problem
+
+
+def test_other_servers_take_the_place_of_the_configured_ones() -> None:
+    before = Settings.from_variables({"KAFKA_BOOTSTRAP_SERVERS": "one:9092", "DATABASE_URL": "postgresql://one/churn"})
+
+    after = before.with_servers(kafka="two:9092")
+
+    assert (after.bootstrap_servers, after.postgres_dsn) == ("two:9092", "postgresql://one/churn")
