@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole platform in containers on this machine: builds what is missing, says what it reused, starts
-# docker-compose.yaml. It refuses where another environment publishes to the same topic or from the same database. docs/images.md
+# docker-compose.yaml. It refuses where another environment publishes to the same topic or from the same database. docs/how-to/run-in-containers.md
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -114,7 +114,7 @@ main() {
         || fail "" "Not started; the reason is above. What runs for nothing: docker compose stop"
     docker compose up --detach
     say "" "Up." "Dagster http://$(docker compose port webserver 3000)"
-    say "What else is open, and how to send events: docs/images.md. Stop: docker compose stop"
+    say "What else is open, and how to send events: docs/how-to/run-in-containers.md. Stop: docker compose stop"
 }
 
 main "$@"

@@ -1,4 +1,4 @@
-"""`churn settings`: what can be set, what it is set to, and the reference that `docs/settings.md` holds."""
+"""`churn settings`: what can be set, what it is set to, and the reference that `docs/reference/settings.md` holds."""
 
 import re
 import shlex
@@ -78,7 +78,7 @@ def settings(
 ) -> None:
     """Show every setting: its value now, its default and what it means. Passwords are never shown.
 
-    With --format markdown or env it prints docs/settings.md or .env.example, whatever is set.
+    With --format markdown or env it prints docs/reference/settings.md or .env.example, whatever is set.
 
     Example: churn settings
     """

@@ -38,7 +38,9 @@ class _Console(Console):
 output = _Console()
 complaints = _Console(stderr=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object; docs/terminal.md has its keys.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object; docs/reference/cli-conventions.md lists its keys.")
+]
 
 # Where lines stay, what ends sooner says nothing, and what goes on says so again after a while.
 QUIET_SECONDS: Final = 2.0
@@ -46,7 +48,7 @@ AGAIN_SECONDS: Final = 10.0
 
 
 class ExitCode(IntEnum):
-    """How a command ends; docs/terminal.md says the same to its readers."""
+    """How a command ends; docs/reference/cli-conventions.md says the same to its readers."""
 
     DONE = 0
     """Done, or what was asked about is so."""

@@ -36,9 +36,9 @@ class Hyperparameters:
     """XGBoost's settings.
 
     The defaults were found by out-of-fold log loss on the training split of the public bank file, by 124 trials, and
-    rounded. A later search (docs/model.md) found none that is better by more than the seed of the folds is worth. Trees
-    of depth 3 score as well as depth 4 there, and their reasons cost a third; trees times depth, which is what scoring
-    costs, is within TREES_TIMES_DEPTH.
+    rounded. A later search (docs/explanation/hyperparameters.md) found none that is better by more than the seed of
+    the folds is worth. Trees of depth 3 score as well as depth 4 there, and their reasons cost a third; trees times
+    depth, which is what scoring costs, is within TREES_TIMES_DEPTH.
     """
 
     trees: int = 300

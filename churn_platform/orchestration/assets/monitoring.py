@@ -158,7 +158,7 @@ def drift_hourly(
     index (PSI), beside a chi-squared test that says whether chance explains it. **A check** is about its own hour, by
     the model version that scored most of it; this page shows those of the latest hour. Of an hour of very many
     predictions a sample is taken: `weight` says how many each stands for. An hour of which predictions have been
-    archived keeps its figures. The rule is `monitoring/drift.py`; how to read it, docs/monitoring.md.
+    archived keeps its figures. The rule is `monitoring/drift.py`; how to read it, docs/explanation/monitoring.md.
     """
     begun = _starts(context.partition_time_window, HOUR)
     rows: list[dict[str, Any]] = []

@@ -44,7 +44,7 @@ customer_events = dg.AssetSpec(
     description="""The Kafka topic that customer events are read from (setting `EVENTS_TOPIC`): where the stream begins.
 
 An event is a row of the customers file, less its outcome, as JSON. What is wrong becomes a row of
-[dead_letter_events](/assets/dead_letter_events); `docs/events.md` has every rule.
+[dead_letter_events](/assets/dead_letter_events); `docs/reference/events.md` has every rule.
 
 **Observations** (tab Events) are made once a minute while there is a lag: `lag` is how many offsets wait. At each tick
 the [customer_events_sensor](/automation) compares the topic with the ledger, and launches a run when something waits.
@@ -77,7 +77,7 @@ dead_letter_events = dg.AssetSpec(
     description="""Events that could not be scored: where they were read, why not, and the bytes as they came.
 
 Written in the same transaction as the predictions of their batch, which reports here how many there were and the
-commonest reasons. What makes an event bad is in `docs/events.md`; `churn dlq` lists, corrects and sends them again.""",
+commonest reasons. `docs/reference/events.md` defines valid events; `churn dlq` lists, corrects and resends others.""",
 )
 
 high_risk_customers = dg.AssetSpec(

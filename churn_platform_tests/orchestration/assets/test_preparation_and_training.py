@@ -55,7 +55,7 @@ DEFINITIONS = dg.Definitions(
 )
 MODEL = "batch_side_test"  # a registered model and a database of their own: other tests have champions too
 ROWS = 1_500
-# What docs/model.md says an evaluation shows.
+# What docs/explanation/model.md says an evaluation shows.
 CURVES = {"roc", "precision_recall", "reliability", "gain"}
 TABLES = {  # name in Dagster -> in evaluation/tables.json
     "confusion": "confusion",
