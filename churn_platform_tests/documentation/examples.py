@@ -33,8 +33,9 @@ class Example:
         return _match([*map(_pattern, self.shown)], [*map(normalised, printed)])
 
     def updated(self, printed: Sequence[str]) -> "Example":
-        """The example with the printed lines. Lines that still match stay as shown, and so does one line `...`."""
-        kept = [next((line for line in self.shown if _is_shown(line, found)), found) for found in printed]
+        """The example with the printed lines. A matching line with `...` stays as shown, and so does one line `...`."""
+        shortened = [line for line in self.shown if ELISION in line and line != ELISION]
+        kept = [next((line for line in shortened if _is_shown(line, found)), found) for found in printed]
         if self.shown.count(ELISION) == 1:
             first = self.shown.index(ELISION)
             last = len(self.shown) - first - 1
@@ -67,10 +68,12 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
 
 
 def _replaced(name: str, width: int, following: str) -> str:
-    """A name in the place of one of that width, and what follows it."""
-    rest = following.lstrip(" ")
-    spaces = len(following) - len(rest)
-    return name + " " * (max(2, spaces + width - len(name)) if spaces >= 2 else spaces) + rest
+    """A name in the place of one of that width, and what follows it, in its columns."""
+    line, newline, rest = following.partition("\n")
+    gap = re.search(" {2,}", line)
+    if gap:
+        line = line[: gap.start()] + " " * max(2, len(gap[0]) + width - len(name)) + line[gap.end() :]
+    return name + line + newline + rest
 
 
 def name_of(page: Path) -> str:
@@ -83,7 +86,7 @@ def _pattern(line: str) -> str:
 
 
 def _is_shown(shown: str, printed: str) -> bool:
-    return shown != ELISION and _match([normalised(shown)], [normalised(printed)])
+    return _match([normalised(shown)], [normalised(printed)])
 
 
 def _match(patterns: Sequence[str], lines: Sequence[str]) -> bool:

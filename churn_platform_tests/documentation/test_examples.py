@@ -113,6 +113,12 @@ def _dead_letters(shown: Shown) -> None:
     shown.score()
 
 
+def _mixed_events(shown: Shown) -> None:
+    good = [event(number) for number in range(40)]
+    shown.send(*good, event(41, Gender=None), event(42, Age=17), good[0])
+    shown.score()
+
+
 def _outcomes_file(shown: Shown) -> None:
     del shown
     Path("outcomes.csv").write_text("CustomerId,true_churn_label\n15600001,1\n15600001,0\n15600001,1\n")
@@ -169,7 +175,7 @@ SCENES: dict[str, Scene] = {
         prepare=_other_environment, typed={"churn stream take-over": _publisher}
     ),
     "docs/how-to/use-your-customers.md": Scene(),
-    "docs/how-to/verify-the-platform.md": Scene(prepare=_dead_letters),
+    "docs/how-to/verify-the-platform.md": Scene(prepare=_mixed_events),
     "docs/reference/cli-conventions.md": Scene(codes={"churn produce": ExitCode.FAILED}),
 }
 
