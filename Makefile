@@ -1,4 +1,4 @@
-# Every command a person needs. `make` alone lists them; ARGS="..." is handed to the command behind a target.
+# Every command a person needs. `make` alone lists them; ARGS="..." is passed to the command behind a target.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -148,6 +148,20 @@ check: install ## Lint, format, types, borders between packages, Dockerfile, com
 	home=$$(mktemp -d) && trap 'rm -rf '"$$home" EXIT && touch $$home/dagster.yaml && \
 		DAGSTER_HOME=$$home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs --no-check-yaml
 
+$(VENV)/.docs: $(VENV)/.installed docs/requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --requirement docs/requirements.lock
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.docs ## Build the documentation in docs/_build/html; a warning or a broken link is an error
+	$(BIN)/sphinx-build --builder html --doctree-dir docs/_build/doctrees --fail-on-warning --keep-going --fresh-env --quiet \
+		docs docs/_build/html $(ARGS)
+
+.PHONY: docs-examples
+docs-examples: install ## Rewrite the command output and the generated pages in the documentation
+	$(BIN)/python -m pytest -n 0 --rewrite-docs churn_platform_tests/documentation/test_generated_pages.py \
+		churn_platform_tests/documentation/test_examples.py $(ARGS)
+
 .PHONY: audit
 audit: install ## Look for known vulnerabilities in what requirements.lock pins (asks PyPI's advisory service)
 	@# an exception without a reason stops the audit; --strict: a package that could not be looked up is no pass
@@ -165,6 +179,11 @@ format: install ## Let ruff rewrite what it can
 lock: install ## Resolve pyproject.toml into requirements.lock, for every platform, with hashes
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --group embedded --group dev \
 		--output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
+
+.PHONY: lock-docs
+lock-docs: install ## Resolve the group docs of pyproject.toml into docs/requirements.lock, with the versions of requirements.lock
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --group docs --constraint requirements.lock \
+		--output-file docs/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-peers
 lock-peers: install ## The same of benchmarks/peers/requirements.in

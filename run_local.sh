@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts the whole platform in containers on this machine: builds the image if it is missing, creates passwords, and runs
-# docker-compose.yaml. It stops with an error if another environment uses the same topic or database. See docs/images.md.
+# docker-compose.yaml. It stops with an error if another environment uses the same topic or database. See docs/how-to/run-in-containers.md.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -114,7 +114,7 @@ main() {
         || fail "" "Not started, see the error above. To stop the servers that are running: docker compose stop"
     docker compose up --detach
     say "" "Up." "Dagster http://$(docker compose port webserver 3000)"
-    say "Other ports, and how to send events: docs/images.md. To stop: docker compose stop"
+    say "Other ports, and how to send events: docs/how-to/run-in-containers.md. To stop: docker compose stop"
 }
 
 main "$@"

@@ -1,6 +1,7 @@
 """The model's figures, and what each choice in it is worth, on the customers file that CHURN_RAW_CSV names.
 
-Every figure but the last one is out of fold on the training split. docs/model.md holds what the public bank file gave.
+Every figure but the last one is out of fold on the training split. docs/explanation/model.md has the figures of the
+public bank file.
 
 Example: CHURN_RAW_CSV=ChurnModelling.csv python -m benchmarks.model --nested
 """

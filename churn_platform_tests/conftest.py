@@ -87,8 +87,9 @@ FLOW = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Which server the tests of S3 ask: `make test-s3` asks another one than `make test`."""
+    """Options of `make test-s3` (the server for the tests of S3) and of `make docs-examples`."""
     parser.addoption("--s3-server", choices=("moto", "versitygw"), default="moto", help="server that speaks S3")
+    parser.addoption("--rewrite-docs", action="store_true", help="rewrite output and generated pages of the docs")
 
 
 def pytest_configure() -> None:

@@ -1,4 +1,4 @@
-"""`churn settings`: every setting with its value, and the reference in `docs/settings.md` and `.env.example`."""
+"""`churn settings`: every setting with its value, and their reference for `docs/` and `.env.example`."""
 
 import re
 import shlex
@@ -64,7 +64,7 @@ def settings(
 ) -> None:
     """Show every setting with its current value, its default and its meaning. Passwords are never shown.
 
-    With --format markdown or env, print docs/settings.md or .env.example, which do not depend on current values.
+    With --format markdown or env, print docs/reference/settings.md or .env.example, whatever the current values are.
 
     Example: churn settings
     """

@@ -38,7 +38,9 @@ class _Console(Console):
 output = _Console()
 complaints = _Console(stderr=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object; docs/terminal.md has its keys.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object; docs/reference/cli-conventions.md lists its keys.")
+]
 
 # Without a terminal, a stage prints a line only if it takes longer than this, and then again after a while.
 QUIET_SECONDS: Final = 2.0
@@ -46,7 +48,7 @@ REPEAT_SECONDS: Final = 10.0
 
 
 class ExitCode(IntEnum):
-    """How a command ends; docs/terminal.md documents it."""
+    """How a command ends; docs/reference/cli-conventions.md documents it."""
 
     DONE = 0
     """Done, or every check passed."""

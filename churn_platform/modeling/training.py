@@ -37,9 +37,9 @@ class Hyperparameters:
     """XGBoost's settings.
 
     The defaults were found by 124 trials on the training split of the public bank file, by out-of-fold log loss, and
-    rounded. A later search (docs/model.md) found nothing that is better by more than the seed of the folds changes. On
-    that file trees of depth 3 score as well as those of depth 4, and explaining them costs a third. Trees times depth,
-    which the cost of scoring is proportional to, is within TREES_TIMES_DEPTH.
+    rounded. A later search (docs/explanation/hyperparameters.md) found nothing that is better by more than the
+    seed of the folds changes. On that file trees of depth 3 score as well as those of depth 4, and explaining them
+    costs a third. Trees times depth, which the cost of scoring is proportional to, is within TREES_TIMES_DEPTH.
     """
 
     trees: int = 300

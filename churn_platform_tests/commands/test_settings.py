@@ -26,7 +26,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     return CliRunner()
 
 
-@pytest.mark.parametrize(("form", "file"), [("markdown", "docs/settings.md"), ("env", ".env.example")])
+@pytest.mark.parametrize(("form", "file"), [("markdown", "docs/reference/settings.md"), ("env", ".env.example")])
 def test_the_committed_reference_is_what_the_command_prints(runner: CliRunner, form: str, file: str) -> None:
     outcome = runner.invoke(app, ["settings", "--format", form])
 

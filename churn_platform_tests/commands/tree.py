@@ -9,7 +9,7 @@ from typer.main import get_command
 from churn_platform.cli import app
 from churn_platform.settings import PROJECT_ROOT
 
-PAGE = (PROJECT_ROOT / "docs" / "terminal.md").read_text()
+PAGE = (PROJECT_ROOT / "docs" / "reference" / "cli-conventions.md").read_text()
 KEYS = {
     words: re.findall(r"`(\w+)`", keys)
     for words, keys in re.findall(r"^\| `churn (.+?) --json` \| (.+) \|$", PAGE, flags=re.MULTILINE)

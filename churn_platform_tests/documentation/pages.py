@@ -1,4 +1,4 @@
-"""What the pages say: links, fences, the commands in them."""
+"""The content of the pages: links, fences, the commands in them."""
 
 import re
 import shlex
@@ -9,9 +9,9 @@ from pathlib import Path
 from churn_platform.settings import PROJECT_ROOT
 
 PAGES = tuple(
-    sorted(page for pattern in ("*.md", "docs/*.md", "data/*.md") for page in PROJECT_ROOT.glob(pattern))
+    sorted(page for pattern in ("*.md", "docs/*.md", "docs/*/*.md", "data/*.md") for page in PROJECT_ROOT.glob(pattern))
 )  # globbed by name: folders that a checkout's tools make hold pages of others
-_FENCE = re.compile(r"^(?P<margin> *)```(?P<language>\w*)\n(?P<body>.*?)^ *```$", flags=re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^(?P<margin> *)```(?P<language>[\w{}-]*)\n(?P<body>.*?)^ *```$", flags=re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"[A-Z_0-9]+=")
 
 
@@ -53,7 +53,10 @@ def words_of(line: str) -> list[str]:
 
 def anchors(page: Path) -> set[str]:
     """What a link to the page may name after #, as GitHub makes it of the headings."""
-    text = _FENCE.sub("", page.read_text())
+    text = page.read_text()
+    if included := re.search(r"```\{include\} (\S+)", text):
+        return anchors(page.parent / included[1])
+    text = _FENCE.sub("", text)
     headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     return {
         re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading)).strip().lower().replace(" ", "-") for heading in headings

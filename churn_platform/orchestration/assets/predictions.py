@@ -44,7 +44,7 @@ customer_events = dg.AssetSpec(
     description="""The Kafka topic of customer events, where the stream starts (setting `EVENTS_TOPIC`).
 
 An event is a row of the customers file without the outcome, as JSON. An invalid event becomes a row of
-[dead_letter_events](/assets/dead_letter_events). `docs/events.md` lists all rules.
+[dead_letter_events](/assets/dead_letter_events). `docs/reference/events.md` lists all rules.
 
 **Observations** (tab Events) report the lag once a minute while there is one: `lag` is the number of offsets that have
 not been scored. At each tick the [customer_events_sensor](/automation) compares the topic with the ledger, and launches
@@ -78,8 +78,8 @@ dead_letter_events = dg.AssetSpec(
     description="""Events that could not be scored, with their offset, the reason and the original bytes.
 
 They are written in the same transaction as the predictions of their batch. Each batch with dead letters reports here
-how many it has and the most frequent reasons. `docs/events.md` lists the rules for events. `churn dlq` lists dead
-letters, corrects them and sends them again.""",
+how many it has and the most frequent reasons. `docs/reference/events.md` lists the rules for events.
+`churn dlq` lists dead letters, corrects them and sends them again.""",
 )
 
 high_risk_customers = dg.AssetSpec(

@@ -48,7 +48,7 @@ class Logins:
 
 @pytest.fixture
 def logins(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Logins]:
-    """As docs/deploying.md says: one login owns the database and migrates, another one works with rows."""
+    """As in docs/how-to/connect-your-servers.md: one login owns the database, another one works with rows."""
     suffix, password = secrets.token_hex(4), secrets.token_hex(8)
     owner, application, database = f"admin_{suffix}", f"app_{suffix}", f"clean_{suffix}"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as server:

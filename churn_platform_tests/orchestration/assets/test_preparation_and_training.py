@@ -50,7 +50,7 @@ DEFINITIONS = dg.Definitions(
 )
 MODEL = "batch_side_test"  # its own registered model and database, because other tests have champions too
 ROWS = 1_500
-# The charts and tables that docs/model.md lists.
+# The charts and tables that docs/explanation/model.md lists.
 CURVES = {"roc", "precision_recall", "reliability", "gain"}
 TABLES = {  # name in Dagster -> in evaluation/tables.json
     "confusion": "confusion",

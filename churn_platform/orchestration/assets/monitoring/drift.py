@@ -48,7 +48,7 @@ def drift_hourly(
     evaluated; `weight` is the number of predictions that each sampled one represents. The figures of an hour stay as
     they are once some of its predictions have been archived. **Each check result** is about its own hour and the model
     version that scored most of it; this page shows those of the latest hour. The method is in `monitoring/drift.py`;
-    docs/monitoring.md explains how to read it.
+    docs/explanation/monitoring.md explains how to read it.
     """
     starts = period_starts(context.partition_time_window, HOUR)
     with postgres.connect(SESSION) as connection:

@@ -1,0 +1,265 @@
+"""Commands of `console` blocks print on real servers what the pages show. `make docs-examples` rewrites the pages."""
+
+import itertools
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import LiteralString, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from confluent_kafka import TopicPartition
+from psycopg.conninfo import conninfo_to_dict
+from typer.testing import CliRunner
+
+from churn_platform.cli import app
+from churn_platform.commands import terminal
+from churn_platform.commands.terminal import ExitCode
+from churn_platform.database import model_versions
+from churn_platform.environments import created_topics
+from churn_platform.files.artifacts import claim, join, write_bytes
+from churn_platform.local.environment import ARTIFACTS_VARIABLE, EMBEDDED_MARKER, OWNER_VARIABLE
+from churn_platform.local.stack import Stack
+from churn_platform.monitoring import outcomes
+from churn_platform.settings import PROJECT_ROOT, settings
+from churn_platform.stream.config import StreamConfig
+from churn_platform_tests.conftest import copy_database, forget_settings
+from churn_platform_tests.documentation.examples import Example, examples, name_of, renamed
+from churn_platform_tests.documentation.pages import PAGES
+from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.waiting import wait_until
+
+Found = TypeVar("Found")
+_numbers = itertools.count(1)
+EVENTS, PREDICTIONS, OUTCOMES, GROUP = "customer-events", "churn-predictions", "customer-outcomes", "churn-platform"
+
+
+@dataclass
+class Shown:
+    """The platform on which the commands of a page run: the session's servers, with the names of the defaults."""
+
+    stream: Stream
+    stack: Stack
+    template: str
+    environment: pytest.MonkeyPatch
+    names: dict[str, str] = field(default_factory=dict)  # what differs here, and how the page writes it
+
+    def set(self, **variables: str) -> None:
+        """Change settings."""
+        for name, value in variables.items():
+            self.environment.setenv(name, value)
+        forget_settings()
+
+    def send(self, *values: dict[str, object] | bytes) -> None:
+        """Send events to partition 0."""
+        self.stream.send(values, partition=0)
+
+    def score(self) -> None:
+        """Stream what waits."""
+        self.stream.stream(idle_seconds=0.5)
+
+    def delete_records(self, topic: str, partition: int, offset: int) -> None:
+        """Delete what retention would: the records below an offset."""
+        for future in self.stream.admin.delete_records([TopicPartition(topic, partition, offset)]).values():
+            future.result()
+
+
+def _nothing(shown: Shown) -> None:
+    del shown
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is when the commands of a page run, and what is typed at their prompts."""
+
+    prepare: Callable[[Shown], None] = _nothing
+    before: Mapping[str, Callable[[Shown], None]] = field(default_factory=dict)  # by the beginning of a command
+    typed: Mapping[str, Callable[[Shown], str]] = field(default_factory=dict)
+    codes: Mapping[str, ExitCode] = field(default_factory=dict)
+
+
+def _few_events(shown: Shown) -> None:
+    shown.send(*(event(number) for number in range(4)))
+    shown.score()
+
+
+def _lost_events(shown: Shown) -> None:
+    shown.send(*(event(number) for number in range(9)))
+    shown.delete_records(EVENTS, 0, 9)
+
+
+def _other_environment(shown: Shown) -> None:
+    """Another database beside the one that publishes."""
+    shown.score()  # claims, and publishes nothing: a take-over waits a minute after predictions
+    first = shown.stream.config
+    shown.names[f"{os.uname().nodename}:{shown.stack.local}"] = "laptop:/home/me/first/.local"
+    other = copy_database(shown.stack, shown.template)
+    shown.set(DATABASE_URL=other)
+    assert other != first.dsn
+
+
+def _publisher(shown: Shown) -> str:
+    """The id of the environment that publishes."""
+    return str(shown.stream.value("select id from environment_identity"))
+
+
+def _dead_letters(shown: Shown) -> None:
+    shown.send(event(1, Gender=None), event(2, Gender="female"), event(3, Age=17), b'{"CreditScore": 640')
+    shown.score()
+
+
+def _mixed_events(shown: Shown) -> None:
+    good = [event(number) for number in range(40)]
+    shown.send(*good, event(41, Gender=None), event(42, Age=17), good[0])
+    shown.score()
+
+
+def _outcomes_file(shown: Shown) -> None:
+    del shown
+    Path("outcomes.csv").write_text("CustomerId,true_churn_label\n15600001,1\n15600001,0\n15600001,1\n")
+
+
+def _lost_outcomes(shown: Shown) -> None:
+    """The first file is read, and retention deletes a part of the second."""
+    outcomes.ingest(shown.stream.connection, shown.stream.admin, shown.stream.config, OUTCOMES)
+    assert CliRunner().invoke(app, ["outcomes", "send", "--from", "outcomes.csv"]).exit_code == ExitCode.DONE
+    shown.delete_records(OUTCOMES, 0, 5)
+
+
+def _served_by_others(shown: Shown) -> None:
+    """Servers of somebody's own, and files of the platform in a folder."""
+    _few_events(shown)
+    sessions: LiteralString = (
+        "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'churn%'"
+    )
+    wait_until(lambda: shown.stream.value(sessions) == 0)
+    database = str(conninfo_to_dict(shown.stream.config.dsn)["dbname"])
+    shown.environment.delenv(EMBEDDED_MARKER)
+    addresses = {"DATABASE_URL": shown.stack.addresses["postgres"], OWNER_VARIABLE: shown.stack.owner_dsn}
+    root = str(Path("artifacts").resolve())
+    shown.set(
+        **{name: urlsplit(url)._replace(path=f"/{database}").geturl() for name, url in addresses.items()},
+        **{ARTIFACTS_VARIABLE: root},
+        CHURN_LOCAL=str(Path("local").resolve()),
+    )
+    claim(root)
+    write_bytes(join(root, "models", "run", "model.ubj"), b"model")
+    shown.names |= {
+        f"{database}@127.0.0.1": "churn@db.example",
+        settings().kafka.bootstrap_servers or "": "kafka.example:9092",
+        str(Path.cwd()): "/srv/churn",
+    }
+
+
+SCENES: dict[str, Scene] = {
+    "docs/how-to/clean-up.md": Scene(prepare=_served_by_others, typed={"churn clean": lambda _: "churn@db.example"}),
+    "docs/how-to/correct-dead-letters.md": Scene(
+        prepare=_dead_letters, codes={"churn dlq retry 0:2": ExitCode.CHECK_FAILED}
+    ),
+    "docs/how-to/operate-the-stream.md": Scene(
+        prepare=_few_events,
+        before={"churn stream reset": _lost_events},
+        typed={"churn stream reset": lambda _: EVENTS},
+    ),
+    "docs/how-to/send-outcomes.md": Scene(
+        prepare=lambda shown: shown.set(TOPIC_PARTITIONS="1"),
+        before={"churn outcomes send": _outcomes_file, "churn outcomes reset": _lost_outcomes},
+        typed={"churn outcomes reset": lambda _: OUTCOMES},
+    ),
+    "docs/how-to/take-over-an-environment.md": Scene(
+        prepare=_other_environment, typed={"churn stream take-over": _publisher}
+    ),
+    "docs/how-to/use-your-customers.md": Scene(),
+    "docs/how-to/verify-the-platform.md": Scene(prepare=_mixed_events),
+    "docs/reference/cli-conventions.md": Scene(codes={"churn produce": ExitCode.FAILED}),
+}
+
+
+@pytest.fixture
+def shown(
+    stack: Stack,
+    template_database: str,
+    database: str,
+    bundle_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Shown]:
+    """A champion, the topics of the defaults, empty, and a folder of its own to work in."""
+    folder = tempfile.mkdtemp(prefix="docs-")  # a short path: tables are wide enough for it
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setattr(terminal, "QUIET_SECONDS", 300)  # progress is printed on a slow machine only
+    claims = f"claims-of-examples-{next(_numbers)}"
+    monkeypatch.setenv("CLAIMS_TOPIC", claims)
+    for name in ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "OUTCOMES_TOPIC", "STREAM_GROUP"):
+        monkeypatch.delenv(name, raising=False)
+    forget_settings()
+    with psycopg.connect(database) as connection:
+        model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
+        model_versions.promote(connection, 1)
+    with Stream(StreamConfig.from_settings(settings())) as stream:
+        _delete_defaults(stream)
+        created_topics.create_missing(stream.admin, stream.config)
+        names = {f"/{conninfo_to_dict(database)['dbname']}": "/churn", claims: "churn-claims", folder: "/home/me"}
+        yield Shown(stream, stack, template_database, monkeypatch, names)
+        _delete_defaults(stream)
+    monkeypatch.undo()
+    shutil.rmtree(folder)
+    forget_settings()
+
+
+def _delete_defaults(stream: Stream) -> None:
+    """Delete topics and group of the defaults, which pages share one after the other."""
+
+    def there() -> set[str]:
+        return {EVENTS, PREDICTIONS, OUTCOMES} & stream.admin.list_topics(timeout=10).topics.keys()
+
+    for future in stream.admin.delete_topics(sorted(there())).values() if there() else ():
+        future.result()
+    wait_until(lambda: not there())
+    listed = stream.admin.list_consumer_groups().result().valid
+    if GROUP in {group.group_id for group in listed}:
+        stream.admin.delete_consumer_groups([GROUP])[GROUP].result()
+
+
+def _find(of: Mapping[str, Found], command: str) -> Found | None:
+    return next((found for beginning, found in of.items() if command.startswith(beginning)), None)
+
+
+def _printed(shown: Shown, scene: Scene, command: str) -> list[str]:
+    """What a command prints, with the names of the page."""
+    typed, code = _find(scene.typed, command), _find(scene.codes, command)
+    back = {written: actual for actual, written in shown.names.items()}
+    answer = renamed(typed(shown), back) + "\n" if typed else None
+    words = shlex.split(command)
+    assert words[0] == "churn"
+    outcome = CliRunner(env={"COLUMNS": "160"}).invoke(app, words[1:], input=answer)
+    assert outcome.exit_code == (code or ExitCode.DONE), outcome.output
+    return [line.rstrip() for line in renamed(outcome.output, shown.names).strip().splitlines()]
+
+
+def test_every_page_with_output_has_a_scene() -> None:
+    assert {name_of(page) for page in PAGES if list(examples(page))} == SCENES.keys()
+
+
+@pytest.mark.parametrize("page", SCENES)
+def test_commands_print_what_the_page_shows(page: str, shown: Shown, request: pytest.FixtureRequest) -> None:
+    rewrite, scene, path = request.config.getoption("--rewrite-docs"), SCENES[page], PROJECT_ROOT / page
+    stale: list[tuple[Example, Example]] = []
+    scene.prepare(shown)
+    for example in examples(path):
+        (_find(scene.before, example.command) or _nothing)(shown)
+        printed = _printed(shown, scene, example.command)
+        if not example.matches(printed):
+            stale.append((example, example.updated(printed)))
+    if rewrite:
+        text = path.read_text()
+        for old, new in stale:
+            text = text.replace(old.block, new.block)
+        path.write_text(text)
+    else:
+        assert [(old.block, new.block) for old, new in stale] == [], f"{page} is out of date: run 'make docs-examples'"
