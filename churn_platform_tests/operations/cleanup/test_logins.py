@@ -139,5 +139,5 @@ def test_who_cannot_tell_whether_a_run_is_under_way_is_refused_and_told_how(
 
     for said in (dry, real):
         assert "Set DATABASE_URL to the login that the platform works with" in said
-        assert f"{str(urlsplit(logins.owner).username)!r}, may not read dagster.runs" in said
+        assert f"{str(urlsplit(logins.owner).username)!r}) may not read dagster.runs" in said
     assert logins.left() == before
