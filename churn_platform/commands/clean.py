@@ -13,9 +13,9 @@ from churn_platform.commands.terminal import (
     AsJson,
     ExitCode,
     ProgressReporter,
-    complaints,
     emit,
     end,
+    error_console,
     output,
     report_errors,
 )
@@ -81,9 +81,9 @@ def _delete(cleanup: "Cleanup") -> None:
     except InUseError as error:
         end(ExitCode.IN_USE, error.problem, remedy=error.remedy)
     for item in cleanup.items:
-        complaints.print(Text(f"Not deleted: {item.place}, {item.name}", style="red"), soft_wrap=True)
+        error_console.print(Text(f"Not deleted: {item.place}, {item.name}", style="red"), soft_wrap=True)
     if cleanup.items:
-        complaints.print("Run the command again.", style="bold")
+        error_console.print("Run the command again.", style="bold")
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
@@ -104,8 +104,8 @@ def _show(items: Sequence["Item"], kept: Sequence["Kept"], writers: Sequence["Wr
     if not items:
         output.print("There is nothing to delete.")
     for writer in writers:
-        complaints.print(Text(f"First: {writer.remedy}", style="bold"), soft_wrap=True)
-        complaints.print(Text(f"Still writes: {writer.name}", style="red"), soft_wrap=True)
+        error_console.print(Text(f"First: {writer.remedy}", style="bold"), soft_wrap=True)
+        error_console.print(Text(f"Still writes: {writer.name}", style="red"), soft_wrap=True)
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> Table:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from churn_platform.commands.terminal import ExitCode, ProgressReporter, complaints, end, output, report_errors
+from churn_platform.commands.terminal import ExitCode, ProgressReporter, end, error_console, output, report_errors
 
 # Short batches, so that a minute shows several of them and the handover between their runs.
 DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
@@ -98,7 +98,7 @@ class StepDisplay:
         began, self._title = time.monotonic(), title
         with ProgressReporter(title) as self._reporter:
             yield
-        complaints.print(
+        error_console.print(
             f"[green]✓[/green] {title} [dim]({time.monotonic() - began:.1f} s)[/dim]", highlight=False, soft_wrap=True
         )
 

@@ -19,9 +19,9 @@ from churn_platform.commands.terminal import (
     AsJson,
     ExitCode,
     ProgressReporter,
-    complaints,
     emit,
     end,
+    error_console,
     output,
     report_errors,
 )
@@ -224,7 +224,7 @@ def _correct(
             corrected.append(dead_letters.correct(letter, config, changes=changes, event=event))
         except DeadLetterError as error:
             refused.append(str(error))
-            complaints.print(Text(_safe(str(error)), style="red"), soft_wrap=True)
+            error_console.print(Text(_safe(str(error)), style="red"), soft_wrap=True)
     return corrected, refused
 
 

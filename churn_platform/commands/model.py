@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from churn_platform.commands.terminal import AsJson, ProgressReporter, complaints, emit, output, report_errors
+from churn_platform.commands.terminal import AsJson, ProgressReporter, emit, error_console, output, report_errors
 from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:
@@ -144,11 +144,11 @@ def _point_alias(champion: "ModelVersion") -> None:
     try:
         MlflowRegistry().follow_champion(champion.version, champion.run_id)
     except MlflowLostError as error:
-        complaints.print(
+        error_console.print(
             f"MLflow's alias 'champion' points at no version now: {error}", style="yellow", markup=False, soft_wrap=True
         )
     except (MlflowError, SettingsError) as error:
-        complaints.print(
+        error_console.print(
             f"MLflow's alias 'champion' could not follow, and will with the next training: {error}",
             style="yellow",
             markup=False,

@@ -9,9 +9,9 @@ from churn_platform.commands.terminal import (
     AsJson,
     ExitCode,
     ProgressReporter,
-    complaints,
     emit,
     end,
+    error_console,
     output,
     report_errors,
 )
@@ -103,9 +103,9 @@ def send(
             )
         seconds = time.monotonic() - started
     for line in wrong[:SHOWN]:
-        complaints.print(f"Line {line.number}: {line.reason}", highlight=False, markup=False, soft_wrap=True)
+        error_console.print(f"Line {line.number}: {line.reason}", highlight=False, markup=False, soft_wrap=True)
     if len(wrong) > SHOWN:
-        complaints.print(f"... and {len(wrong) - SHOWN:,} more.", highlight=False)
+        error_console.print(f"... and {len(wrong) - SHOWN:,} more.", highlight=False)
     if as_json:
         emit({"topic": topic, "sent": sent, "bad": bad_ones, "refused": len(wrong), "seconds": seconds})
     elif sent or not wrong:

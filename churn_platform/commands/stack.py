@@ -19,9 +19,9 @@ from churn_platform.commands.terminal import (
     AsJson,
     ExitCode,
     ProgressReporter,
-    complaints,
     duration,
     emit,
+    error_console,
     output,
     report_errors,
 )
@@ -45,7 +45,7 @@ UNHEALTHY: Final = frozenset({"failed", "port taken", "not answering", "not answ
 class ProgressDisplay:
     """Shows the progress of the parts: a table that changes on a terminal, else a line for each change."""
 
-    def __init__(self, console: Console = complaints) -> None:
+    def __init__(self, console: Console = error_console) -> None:
         """Choose the form by the kind of console."""
         self._console = console
         self._steps: dict[str, Step] = {}
@@ -177,9 +177,11 @@ def status(as_json: AsJson = False) -> None:
         stream_status.show(output, stream)
     for part in parts:
         if part.problem is not None:
-            complaints.print(Text(part.problem, style="red"), soft_wrap=True)
+            error_console.print(Text(part.problem, style="red"), soft_wrap=True)
     if left_over:
-        complaints.print(f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red")
+        error_console.print(
+            f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red"
+        )
     if left_over or not stream.answered or any(part.state in UNHEALTHY for part in parts):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 

@@ -36,7 +36,7 @@ class _Console(Console):
 
 # Rich uses colours only on a terminal, and not if NO_COLOR is set.
 output = _Console()
-complaints = _Console(stderr=True)
+error_console = _Console(stderr=True)
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object; docs/reference/cli-conventions.md lists its keys.")
@@ -66,7 +66,7 @@ def end(code: ExitCode, problem: str, *, remedy: str = "", details: str = "") ->
     """End the command with one screen on stderr: the remedy, the problem and the details."""
     for text, style in ((remedy, "bold"), (problem, "red"), (details, "dim")):
         if text:
-            complaints.print(Text(text, style=style), soft_wrap=True)
+            error_console.print(Text(text, style=style), soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -144,7 +144,7 @@ class ProgressReporter:
         stage: str,
         *,
         total: int | None = None,
-        console: Console = complaints,
+        console: Console = error_console,
         quiet_seconds: float = QUIET_SECONDS,
         repeat_seconds: float = REPEAT_SECONDS,
     ) -> None:
