@@ -89,7 +89,7 @@ test-ui: install ## Do in Dagster's UI what a person does, in headless Chromium,
 	$(BIN)/python -m pytest -m ui churn_platform_tests/ui $(ARGS)
 
 .PHONY: screenshots
-screenshots: install ## Take the pictures of docs/images anew, in headless Chromium
+screenshots: install ## Take the pictures of docs/images again, in headless Chromium
 	$(BIN)/python -m churn_platform_tests.ui.screenshots $(ARGS)
 
 .PHONY: soak
