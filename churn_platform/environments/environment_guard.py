@@ -23,7 +23,7 @@ from churn_platform.environments import created_topics
 from churn_platform.environments.claims import Claim, Claims, Kind, Resource
 from churn_platform.environments.config import LANE, EnvironmentConfig
 from churn_platform.environments.exceptions import DatabaseNotMigratedError, EnvironmentConflictError
-from churn_platform.environments.published_offsets import attributed_offsets
+from churn_platform.environments.published_offsets import attributed_offsets, make_offsets_consumer
 from churn_platform.kafka import topics
 from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.exceptions import TopicMissingError
@@ -209,7 +209,7 @@ class EnvironmentGuard:
             events = topics.describe(self._admin, self._config.events_topic)
         except TopicMissingError:
             return set()
-        consumer = make_consumer(self._config.kafka)
+        consumer = make_offsets_consumer(self._config.kafka)
         try:
             return {author for _, author in attributed_offsets(consumer, events, seconds=ANSWER_SECONDS).values()}
         finally:

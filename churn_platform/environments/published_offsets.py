@@ -13,7 +13,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from churn_platform.environments.exceptions import LedgerBehindError
 from churn_platform.kafka import clients
 from churn_platform.kafka.clients import DiagnosticConsumer, translate_kafka_errors
+from churn_platform.kafka.config import KafkaConfig
 from churn_platform.kafka.exceptions import BrokersUnreachableError
+from churn_platform.kafka.reading import make_consumer
 from churn_platform.kafka.retries import retry_on
 from churn_platform.kafka.topics import Topic
 
@@ -32,6 +34,16 @@ def offset_metadata(topic: Topic, environment: str) -> str:
         environment: id of the environment that writes the offset.
     """
     return f"{topic.topic_id} {environment}"
+
+
+def make_offsets_consumer(kafka: KafkaConfig) -> DiagnosticConsumer:
+    """Return a consumer that reads published offsets without waiting for an open transaction.
+
+    Brokers make a read_committed consumer wait while a transaction holds offsets of the group. A run that is killed in
+    its transaction leaves it open for 60 s. What that transaction would publish is not published yet, so nobody but the
+    publisher, which settles it first, has to wait for it.
+    """
+    return make_consumer(kafka, isolation="read_uncommitted")
 
 
 def published_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, int]:

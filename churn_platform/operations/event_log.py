@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from churn_platform.environments.published_offsets import published_offsets
+from churn_platform.environments.published_offsets import make_offsets_consumer, published_offsets
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.exceptions import TopicMissingError
-from churn_platform.kafka.reading import make_consumer
 from churn_platform.kafka.topics import Topic
 from churn_platform.stream.config import StreamConfig
 
@@ -28,7 +27,7 @@ def read_event_log(config: StreamConfig) -> EventLog:
         topic = topics.describe(admin, config.events_topic)
     except TopicMissingError:
         return EventLog(None, {})
-    consumer = make_consumer(config.kafka)
+    consumer = make_offsets_consumer(config.kafka)
     try:
         return EventLog(topic, published_offsets(consumer, topic, seconds=ANSWER_SECONDS))
     finally:

@@ -14,7 +14,7 @@ from churn_platform.database import ledger, model_versions
 from churn_platform.database.connections import connect
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.environments.exceptions import LedgerBehindError
-from churn_platform.environments.published_offsets import published_offsets, require_not_ahead
+from churn_platform.environments.published_offsets import make_offsets_consumer, published_offsets, require_not_ahead
 from churn_platform.errors import PlatformError
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
@@ -244,7 +244,7 @@ def _collect_kafka_status(
 
     fill_in()
     offsets = {number: where.next_offset for number, where in known.items()}
-    consumer = make_consumer(quiet.kafka)
+    consumer, offsets_consumer = make_consumer(quiet.kafka), make_offsets_consumer(quiet.kafka)
     try:
         if status.held:
             since = first_times(quiet.kafka, topic, {number: ends[number] for number, count in held.items() if count})
@@ -257,13 +257,14 @@ def _collect_kafka_status(
         status.problems.append(str(error))
     try:
         if known:
-            published = published_offsets(consumer, topic, seconds=ANSWER_SECONDS)
+            published = published_offsets(offsets_consumer, topic, seconds=ANSWER_SECONDS)
             fill_in()
             require_not_ahead(topic.name, offsets, published)
     except LedgerBehindError as error:
         status.problems.append(str(error))
     finally:
         consumer.close()
+        offsets_consumer.close()
 
 
 def _collect_claims(config: StreamConfig, status: StreamStatus) -> None:

@@ -9,7 +9,12 @@ import polars as pl
 from confluent_kafka import TopicPartition
 
 from churn_platform.environments.config import LANE
-from churn_platform.environments.published_offsets import offset_metadata, published_offsets, require_not_ahead
+from churn_platform.environments.published_offsets import (
+    make_offsets_consumer,
+    offset_metadata,
+    published_offsets,
+    require_not_ahead,
+)
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.kafka.topics import Topic
 from churn_platform.kafka.transactions import TransactionalProducer
@@ -57,6 +62,7 @@ class Publisher:
         self._limits = run.limits
         self._environment = environment
         self._consumer = make_consumer(run.config.kafka)
+        self._offsets_consumer = make_offsets_consumer(run.config.kafka)
         # Asked for from the publisher's thread, while the main thread polls, the metadata would come seconds late.
         self._group = self._consumer.consumer_group_metadata()
         self._producer = TransactionalProducer(
@@ -89,7 +95,7 @@ class Publisher:
         Raises:
             LedgerBehindError: the database was restored to an earlier state.
         """
-        published = published_offsets(self._consumer, topic, seconds=self._limits.kafka_seconds)
+        published = published_offsets(self._offsets_consumer, topic, seconds=self._limits.kafka_seconds)
         require_not_ahead(topic.name, positions, published)
 
     def begin(self, topic: Topic, positions: Mapping[int, int]) -> None:
@@ -155,6 +161,7 @@ class Publisher:
         self._queue.put(None)
         if self._thread is None:  # nothing else closes the consumer
             self._consumer.close()
+            self._offsets_consumer.close()
 
     def _run(self, topic: Topic, positions: Mapping[int, int]) -> None:
         """Do the thread's work; see begin()."""
@@ -175,6 +182,7 @@ class Publisher:
             self._error = error
         finally:
             self._consumer.close()
+            self._offsets_consumer.close()
 
     def _next_publications(self) -> list[Publication] | None:
         """Return the queued commits, at least one, up to the size of a transaction; None at the end."""

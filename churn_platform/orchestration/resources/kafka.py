@@ -9,9 +9,8 @@ from confluent_kafka.admin import AdminClient
 
 from churn_platform.database.connections import connect
 from churn_platform.environments.environment_guard import EnvironmentGuard
-from churn_platform.environments.published_offsets import published_offsets
+from churn_platform.environments.published_offsets import make_offsets_consumer, published_offsets
 from churn_platform.kafka import clients
-from churn_platform.kafka.reading import make_consumer
 from churn_platform.kafka.topics import Topic
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
@@ -57,7 +56,7 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
 
     def published(self, topic: Topic) -> dict[int, int]:
         """Return the offset of the events topic up to which predictions are published, by Kafka partition, if known."""
-        consumer = make_consumer(self.stream().kafka)
+        consumer = make_offsets_consumer(self.stream().kafka)
         try:
             return published_offsets(consumer, topic, seconds=ANSWER_SECONDS)
         finally:
