@@ -115,7 +115,7 @@ def test_versions_are_compared_on_the_same_rows(registry: Registry) -> None:
     found = told("compare", "2")
 
     assert "the gain is significant" in better
-    assert "refused, because the gain is no the gain is significant" in equal
+    assert "Not promoted: the gain is not significant" in equal
     assert found["gain"]["low"] > 0
     assert registry.champion() == 1, "comparing changes nothing"
 
