@@ -67,13 +67,20 @@ verify: runtime ## Check Kafka and Postgres against each other: every event once
 	$(BIN)/churn verify $(ARGS)
 
 .PHONY: test
-test: install ## Run the tests on real embedded servers (ARGS="-k sensor" selects, "-n 0" runs one after the other)
+test: install ## Run the quick tests on real embedded servers (ARGS="-k sensor" selects, "-n 0" runs one after the other)
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# All that runs without root, a browser or an hour: what `make test` leaves out for its six minutes, too.
+ALL := -m "not faults and not image and not ui"
+
+.PHONY: test-all
+test-all: install ## Run these and the slow tests
+	$(BIN)/python -m pytest $(ALL) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-s3
 test-s3: install ## The tests of S3 once more, on versitygw instead of moto's server (needs Go, and builds it the first time)
 	test -x $(BIN)/versitygw || GOBIN=$(CURDIR)/$(BIN) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
-	$(BIN)/python -m pytest --s3-server versitygw churn_platform_tests/files/test_s3.py churn_platform_tests/operations/cleanup \
+	$(BIN)/python -m pytest $(ALL) --s3-server versitygw churn_platform_tests/files/test_s3.py churn_platform_tests/operations/cleanup \
 		churn_platform_tests/end_to_end/test_s3.py $(ARGS)
 
 .PHONY: test-faults
