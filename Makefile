@@ -74,7 +74,7 @@ test: install ## Run the quick tests on real embedded servers (ARGS="-k sensor" 
 ALL := -m "not faults and not image and not ui"
 
 .PHONY: test-all
-test-all: install ## Run these and the slow tests
+test-all: install ## Run all tests but those of the image, the UI and the faults
 	$(BIN)/python -m pytest $(ALL) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-s3
