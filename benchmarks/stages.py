@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 import psycopg
 import typer
+from churn_platform.stream.prediction_values import prediction_rows
 from confluent_kafka import Consumer, Message, TopicPartition
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +30,7 @@ from churn_platform.kafka.reading import read_ranges
 from churn_platform.kafka.topics import Topic
 from churn_platform.scoring.booster import predict
 from churn_platform.settings import settings
-from churn_platform.stream.commit import Source, prediction_rows, write_rows
+from churn_platform.stream.commit import Source, write_rows
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.prediction_messages import messages_of, prediction_frame
 from churn_platform.stream.publisher import Publication, Publisher

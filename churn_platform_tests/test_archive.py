@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from churn_platform import archive
 from churn_platform.archive import Archived, ArchiveError, archive_next, archiving
-from churn_platform.database import ledger
+from churn_platform.database import stream_batches, stream_positions
 from churn_platform.files.artifacts import MARKER, read_bytes
 from churn_platform.files.exceptions import ArtifactStoreUnreachableError
 from churn_platform_tests.files.s3_server import Server
@@ -78,9 +78,9 @@ class Table:
         """Rows of churn_predictions, by batch."""
         return dict(self.connection.execute("select batch, count(*) from churn_predictions group by 1").fetchall())
 
-    def batch(self, key: str) -> ledger.Batch:
+    def batch(self, key: str) -> stream_batches.Batch:
         """A batch of the ledger."""
-        found = ledger.find_batch(self.connection, key)
+        found = stream_batches.find_batch(self.connection, key)
         assert found is not None
         return found
 
@@ -93,7 +93,7 @@ class Table:
 def table(database: str, tmp_path: Path) -> Iterator[Table]:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("insert into stream_topics (topic_id, topic) values ('topic-id', 'events')")
-        ledger.add_positions(connection, topic="events", topic_id="topic-id", starts={0: 0, 1: 0, 2: 0})
+        stream_positions.add_positions(connection, topic="events", topic_id="topic-id", starts={0: 0, 1: 0, 2: 0})
         connection.execute("update stream_positions set next_offset = 1000000000, published_to = 1000000000")
         yield Table(connection, str(tmp_path))
 

@@ -9,10 +9,10 @@ import psycopg
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import outcomes
+from churn_platform.database import stored_outcomes
 from churn_platform.database.exceptions import LedgerConflictError
-from churn_platform.database.ledger import LastRecord
-from churn_platform.database.outcomes import Reading
+from churn_platform.database.stored_outcomes import Reading
+from churn_platform.database.stream_positions import LastRecord
 from churn_platform.decoding.outcomes import Outcome, RejectedOutcome, decode
 from churn_platform.decoding.reasons import LONGEST_REASON, printable
 from churn_platform.environments.config import CLOCK_TOLERANCE, EnvironmentConfig
@@ -103,7 +103,7 @@ def ingest(
         found = topics.describe(admin, topic)
     except TopicMissingError:
         return IngestResult()
-    with outcomes.reading(connection, found.topic_id):
+    with stored_outcomes.reading(connection, found.topic_id):
         return _ingest_topic(connection, admin, config, found, chunk, decode_message)
 
 
@@ -193,23 +193,23 @@ def _open(
         By Kafka partition: what is to be read, the offsets in it to skip, and the last record read before, if known.
     """
     with connection.transaction():
-        outcomes.lock(connection, topic.topic_id)
+        stored_outcomes.lock(connection, topic.topic_id)
         until = datetime.now(UTC) + CLOCK_TOLERANCE
         readings = {
-            partition: outcomes.open_reading(
+            partition: stored_outcomes.open_reading(
                 connection, topic.topic_id, partition, proposed=Reading(start, end, epoch, until)
             )
             for partition, (start, end) in require_held(connection, admin, topic).items()
             if start < end
         }
         starts = [reading.start for reading in readings.values()]
-        skipped = outcomes.skips(connection, topic.topic_id, starts)
-        return readings, skipped, outcomes.last_records(connection, topic.topic_id)
+        skipped = stored_outcomes.skips(connection, topic.topic_id, starts)
+        return readings, skipped, stored_outcomes.last_records(connection, topic.topic_id)
 
 
 def _ranges(connection: psycopg.Connection, admin: AdminClient, topic: Topic) -> dict[int, tuple[int, int]]:
     """Return the first offset to read and the end offset, by Kafka partition. A new partition starts at its oldest."""
-    known = outcomes.positions(connection, topic.topic_id)
+    known = stored_outcomes.positions(connection, topic.topic_id)
     ends = topics.list_offsets(admin, topic, LATEST)
     starts = topics.list_offsets(admin, topic, EARLIEST) if ends.keys() - known.keys() else {}
     return {partition: (known.get(partition, starts.get(partition, 0)), end) for partition, end in ends.items()}
@@ -239,8 +239,8 @@ def _write(
 ) -> IngestResult:
     """Write a chunk and move the positions from `starts` to `ends`. `records` are the last records before `ends`."""
     with connection.transaction():
-        outcomes.lock(connection, topic.topic_id)
-        positions = outcomes.positions(connection, topic.topic_id)
+        stored_outcomes.lock(connection, topic.topic_id)
+        positions = stored_outcomes.positions(connection, topic.topic_id)
         for partition in ends:
             if positions.get(partition, starts[partition]) != starts[partition]:
                 raise LedgerConflictError(
@@ -254,7 +254,7 @@ def _write(
                 _INSERT_REJECTED,
                 [(topic.topic_id, bad.kafka_partition, bad.kafka_offset, bad.reason, bad.payload) for bad in rejected],
             )
-        outcomes.advance(connection, topic.topic_id, topic.name, ends, records)
+        stored_outcomes.advance(connection, topic.topic_id, topic.name, ends, records)
     left = sum(each.churned for each in written)
     return IngestResult(left=left, stayed=len(written) - left, rejected=len(rejected))
 

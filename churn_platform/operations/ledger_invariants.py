@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 import psycopg
 
-from churn_platform.database import ledger
+from churn_platform.database import stream_positions
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.reading import make_consumer, read_ranges
@@ -192,8 +192,8 @@ def log(connection: psycopg.Connection, config: StreamConfig, before: EventLog) 
     found, compared = Findings(), 0
     if before.topic is not None:
         topic = before.topic
-        positions = ledger.positions_of(connection, topic.topic_id)
-        known = ledger.last_records_of(connection, topic.topic_id)
+        positions = stream_positions.next_offsets(connection, topic.topic_id)
+        known = stream_positions.last_records(connection, topic.topic_id)
         compared = len(known)
         for partition, position in positions.items():
             consumer = make_consumer(config.kafka)

@@ -5,7 +5,7 @@ from typing import Final
 
 import psycopg
 
-from churn_platform.database import ledger, outcomes
+from churn_platform.database import stored_outcomes, stream_positions
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.kafka.topics import EARLIEST, LATEST
@@ -74,8 +74,8 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
         ResetError: the position is another by now.
     """
     with connection.transaction():
-        outcomes.lock(connection, move.topic_id)
-        position = outcomes.positions(connection, move.topic_id).get(move.kafka_partition)
+        stored_outcomes.lock(connection, move.topic_id)
+        position = stored_outcomes.positions(connection, move.topic_id).get(move.kafka_partition)
         if position not in (None, move.position):
             raise ResetError(
                 f"{move.topic}[{move.kafka_partition}] no longer stands at offset {move.position} but at {position}: "
@@ -85,15 +85,15 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
         if move.dropped:
             _record(connection, move, reason)
         if move.truncated:
-            ledger.record_truncation(
+            stream_positions.record_truncation(
                 connection,
                 topic_id=move.topic_id,
                 kafka_partition=move.kafka_partition,
                 position=move.position,
                 reason=reason,
             )
-        outcomes.forget_last_record(connection, move.topic_id, move.kafka_partition)
-        outcomes.advance(connection, move.topic_id, move.topic, {move.kafka_partition: move.end}, {})
+        stored_outcomes.forget_last_record(connection, move.topic_id, move.kafka_partition)
+        stored_outcomes.advance(connection, move.topic_id, move.topic, {move.kafka_partition: move.end}, {})
 
 
 def apply_skip(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
@@ -103,8 +103,8 @@ def apply_skip(connection: psycopg.Connection, move: Move, *, reason: str) -> No
         ResetError: it was read meanwhile.
     """
     with connection.transaction():
-        outcomes.lock(connection, move.topic_id)
-        position = outcomes.positions(connection, move.topic_id).get(move.kafka_partition, 0)
+        stored_outcomes.lock(connection, move.topic_id)
+        position = stored_outcomes.positions(connection, move.topic_id).get(move.kafka_partition, 0)
         if position > move.position:
             raise ResetError(
                 f"Offset {move.position} of {move.topic}[{move.kafka_partition}] was read meanwhile. {ANOTHER_MOVED}"
@@ -113,7 +113,9 @@ def apply_skip(connection: psycopg.Connection, move: Move, *, reason: str) -> No
 
 
 def _record(connection: psycopg.Connection, move: Move, reason: str) -> None:
-    outcomes.skip(connection, move.topic_id, move.kafka_partition, start=move.position, end=move.end, reason=reason)
+    stored_outcomes.skip(
+        connection, move.topic_id, move.kafka_partition, start=move.position, end=move.end, reason=reason
+    )
 
 
 def _stands(connection: psycopg.Connection, config: StreamConfig, topic: str, partition: int) -> Move:
@@ -122,7 +124,7 @@ def _stands(connection: psycopg.Connection, config: StreamConfig, topic: str, pa
     Raises:
         ResetError: there is no such topic or partition, or it was truncated.
     """
-    if topic == config.events_topic or ledger.is_known_topic(connection, topic):
+    if topic == config.events_topic or stream_positions.is_known_topic(connection, topic):
         raise ResetError(
             f"{topic} is read as events, not as outcomes. Nothing was changed.",
             remedy="'churn stream reset' moves the position of an events topic.",
@@ -142,14 +144,14 @@ def _stands(connection: psycopg.Connection, config: StreamConfig, topic: str, pa
         )
     oldest = topics.list_offsets(admin, described, EARLIEST)[partition]
     last = topics.list_offsets(admin, described, LATEST)[partition]
-    position = outcomes.positions(connection, described.topic_id).get(partition, oldest)
+    position = stored_outcomes.positions(connection, described.topic_id).get(partition, oldest)
     if last < position:
         raise ResetError(
             f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. No position "
             f"can help, for offsets {last}..{position - 1} will be given to other outcomes.",
             remedy=TRUNCATED_REMEDY,
         )
-    known = outcomes.last_records(connection, described.topic_id)
+    known = stored_outcomes.last_records(connection, described.topic_id)
     return Move(
         topic=topic,
         topic_id=described.topic_id,

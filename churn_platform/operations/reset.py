@@ -7,7 +7,7 @@ from typing import Final
 
 import psycopg
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, environments, ledger, stream_positions
 from churn_platform.database.connections import connect
 from churn_platform.environments import created_topics
 from churn_platform.kafka import clients, topics
@@ -56,8 +56,8 @@ def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
         StreamIsLiveError: a run holds it.
     """
     with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
-        if not ledger.try_lock_stream(connection, topic):
-            holder, _ = ledger.lock_sessions(connection, topic)
+        if not advisory_locks.try_lock_stream(connection, topic):
+            holder, _ = advisory_locks.lock_sessions(connection, topic)
             raise StreamIsLiveError(
                 f"The stream of {topic!r} is live: {holder or 'another session'} holds its lock.",
                 remedy="Pause it first ('churn stream pause'), try again a few seconds later, and resume afterwards.",
@@ -80,7 +80,7 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
     """
     admin = clients.admin(config.kafka.client)
     described = topics.describe(admin, topic)
-    positions = ledger.positions_of(connection, described.topic_id)
+    positions = stream_positions.next_offsets(connection, described.topic_id)
     if partition not in positions:
         known = ", ".join(map(str, positions)) or "none"
         raise ResetError(
@@ -97,7 +97,7 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
             f"can help, for offsets {last}..{position - 1} will be given to other events.",
             remedy=TRUNCATED_REMEDY,
         )
-    records = ledger.last_records_of(connection, described.topic_id)
+    records = stream_positions.last_records(connection, described.topic_id)
     truncated = is_truncated(config.kafka, topic, partition, position, records)
     end = named_offset(to, oldest=oldest, last=last)
     where = f"{topic}[{partition}] stands at offset {position}"
@@ -133,7 +133,7 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
     """
     topic_id, partition, position = move.topic_id, move.kafka_partition, move.position
     with connection.transaction():
-        done = not move.truncated or ledger.accept_truncation(
+        done = not move.truncated or stream_positions.accept_truncation(
             connection, topic_id=topic_id, kafka_partition=partition, position=position, reason=reason
         )
         if done and move.dropped:
@@ -169,13 +169,13 @@ def require_recreatable(
         TopicMissingError: there is no such topic.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    if topic != config.events_topic and not ledger.is_known_topic(connection, topic):
+    if topic != config.events_topic and not stream_positions.is_known_topic(connection, topic):
         raise ResetError(
             f"{topic!r} is not read as events; EVENTS_TOPIC is {config.events_topic!r}. Nothing was changed.",
             remedy="Name the events topic whose log lost its end.",
         )
     described = topics.describe(clients.admin(config.kafka.client), topic)
-    if not kafka_is_embedded and described.topic_id not in ledger.created_topics(connection):
+    if not kafka_is_embedded and described.topic_id not in environments.created_topics(connection):
         raise ResetError(
             f"The platform did not create the topic {topic!r}, id {described.topic_id}. Nothing was changed.",
             remedy="Delete it and create it again with the tools of your Kafka.",

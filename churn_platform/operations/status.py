@@ -10,7 +10,7 @@ import psycopg
 from confluent_kafka import KafkaException
 from psycopg.rows import class_row
 
-from churn_platform.database import ledger, model_versions
+from churn_platform.database import advisory_locks, model_versions, stream_pauses, stream_positions
 from churn_platform.database.connections import connect
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.environments.exceptions import LedgerBehindError
@@ -55,7 +55,7 @@ class _Position:
 
     first_offset: int
     next_offset: int
-    last_record: ledger.LastRecord | None
+    last_record: stream_positions.LastRecord | None
 
 
 @dataclass(frozen=True)
@@ -186,13 +186,15 @@ def _collect_ledger_status(
     topic = config.events_topic
     first = connection.execute(_COUNTED).fetchone()
     sampled = time.monotonic()
-    holder, waiting = ledger.lock_sessions(connection, topic)
-    if holder is not None and holder.startswith(ledger.SESSION_PREFIX):
-        status.live_run = holder.removeprefix(ledger.SESSION_PREFIX)
+    holder, waiting = advisory_locks.lock_sessions(connection, topic)
+    if holder is not None and holder.startswith(advisory_locks.SESSION_PREFIX):
+        status.live_run = holder.removeprefix(advisory_locks.SESSION_PREFIX)
     else:
         status.lock_holder = holder
     status.standbys = [
-        name.removeprefix(ledger.SESSION_PREFIX) for name in waiting if name.startswith(ledger.SESSION_PREFIX)
+        name.removeprefix(advisory_locks.SESSION_PREFIX)
+        for name in waiting
+        if name.startswith(advisory_locks.SESSION_PREFIX)
     ]
     with connection.cursor(row_factory=class_row(LatestBatch)) as cursor:
         status.latest_batch = cursor.execute(_LATEST_BATCH).fetchone()
@@ -202,10 +204,10 @@ def _collect_ledger_status(
     status.model_version = None if champion is None else champion.version
     if champion is None:
         status.problems.append("No champion model yet: materialize champion_model. Until then nothing is scored.")
-    status.paused_since = ledger.paused_since(connection, topic)
+    status.paused_since = stream_pauses.paused_since(connection, topic)
     positions: dict[str, dict[int, _Position]] = {}
     for topic_id, partition, first_offset, next_offset, *last in connection.execute(_POSITIONS, (topic,)):
-        record = None if last[0] is None else ledger.LastRecord(*last)
+        record = None if last[0] is None else stream_positions.LastRecord(*last)
         positions.setdefault(topic_id, {})[partition] = _Position(first_offset, next_offset, record)
     if status.live_run is None or first is None:
         status.events_per_second = 0.0  # only a live run counts events

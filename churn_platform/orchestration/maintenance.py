@@ -91,7 +91,7 @@ def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource)
 
     before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().lifecycle.archive_days)
     with postgres.connect(SESSION) as connection:
-        figures = lookups.forget(connection, before=before)
+        figures = lookups.delete_old(connection, before=before)
     _report(
         context, {**figures, "pages": report.delete_before(settings().platform.artifacts_root, before=before.date())}
     )

@@ -10,12 +10,12 @@ from typing import Final
 import psycopg
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import metrics, model_versions
+from churn_platform.database import metrics, model_versions, monitoring_results
 from churn_platform.database.connections import connect
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.kafka.reading import read_all
-from churn_platform.monitoring import lookups, pruning
+from churn_platform.monitoring import pruning
 from churn_platform.operations import outcome_sender
 from churn_platform.positions.backlog import load_backlog
 from churn_platform.schema.reader import read_customers
@@ -228,14 +228,14 @@ class Demo:
         since = pruning.complete_since(
             now, archive_days=self._settings.lifecycle.archive_days, batch_seconds=self._config.batch_seconds
         )
-        hours = lookups.hours_to_judge(connection, at_most_every=0, since=since)
+        hours = monitoring_results.due_hours(connection, at_most_every=0, since=since)
         runs = [("outcomes_job", self._jobs.launch("outcomes_job"))]
         if hours:
             job = "hourly_monitoring_job"
             runs.append((job, self._jobs.launch(job, hours=(hours[0], hours[-1]))))
         for job, run_id in runs:
             self._wait_for_run(job, run_id)
-        days = sorted({*lookups.days_to_judge(connection, at_most_every=0, since=since), now.date()})
+        days = sorted({*monitoring_results.due_days(connection, at_most_every=0, since=since), now.date()})
         job = "daily_monitoring_job"
         self._wait_for_run(job, self._jobs.launch(job, days=(days[0], days[-1])))
 

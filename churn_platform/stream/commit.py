@@ -10,8 +10,8 @@ import psycopg
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
+from churn_platform.database.batch_hours import HourSums
 from churn_platform.database.bulk import Column, Rows, copy_rows
-from churn_platform.database.ledger import HourSums
 from churn_platform.decoding.events import MICROSECONDS, DeadLetter, dead_letter
 from churn_platform.kafka.messages import KNOWN_MILLISECONDS, UNIX_EPOCH
 from churn_platform.stream.exceptions import InvariantViolation

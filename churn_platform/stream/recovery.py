@@ -8,7 +8,7 @@ import polars as pl
 import psycopg
 from confluent_kafka import Consumer
 
-from churn_platform.database import ledger
+from churn_platform.database import stream_positions
 from churn_platform.database.connections import connect
 from churn_platform.environments.published_offsets import published_offsets, require_not_ahead
 from churn_platform.kafka.reading import read_all
@@ -82,7 +82,9 @@ class Recovery:
             LedgerBehindError: more was published than the ledger has read.
         """
         with connect(self._config.dsn, autocommit=True, application_name="churn publisher") as connection:
-            for topic_id in ledger.unpublished_topics(connection, self._topic.name, other_than=self._topic.topic_id):
+            for topic_id in stream_positions.unpublished_topics(
+                connection, self._topic.name, other_than=self._topic.topic_id
+            ):
                 self._publish_deleted_topic(connection, topic_id)
             published = self._published(connection)
             rows, behind = self._unpublished(connection, self._topic.topic_id, published, self._positions)
@@ -94,12 +96,17 @@ class Recovery:
 
         Its published offsets were deleted with it. The predictions topic itself still shows what was published.
         """
-        known, found = ledger.published_to(connection, topic_id), self._positions_in_topic(connection, topic_id)
+        known, found = (
+            stream_positions.published_to(connection, topic_id),
+            self._positions_in_topic(connection, topic_id),
+        )
         published = {partition: max(offset, found.get(partition, 0)) for partition, offset in known.items()}
-        rows, _ = self._unpublished(connection, topic_id, published, ledger.positions_of(connection, topic_id))
+        rows, _ = self._unpublished(
+            connection, topic_id, published, stream_positions.next_offsets(connection, topic_id)
+        )
         if rows:
             self._send(_frame(rows), {})
-        ledger.mark_published(connection, topic_id)
+        stream_positions.record_published(connection, topic_id)
 
     def _unpublished(
         self,
@@ -121,7 +128,7 @@ class Recovery:
 
         The ledger knows what was published when a batch last closed. The published offsets know the rest.
         """
-        known = ledger.published_to(connection, self._topic.topic_id)
+        known = stream_positions.published_to(connection, self._topic.topic_id)
         found = published_offsets(self._consumer, self._topic, seconds=self._seconds)
         # Check again: init_transactions() may have settled a transaction that moved the published offsets.
         require_not_ahead(self._topic.name, self._positions, found)

@@ -8,7 +8,7 @@ from typing import Final
 import psycopg
 from confluent_kafka import Message
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, batch_hours, dead_letter_events, stream_batches
 from churn_platform.database.connections import connect
 from churn_platform.decoding.events import DeadLetter, EventColumns, decode
 from churn_platform.kafka import clients, topics
@@ -16,9 +16,10 @@ from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.messages import UNIX_EPOCH, offset_of, partition_of
 from churn_platform.kafka.reading import read_ranges
 from churn_platform.operations import dead_letters as letters
-from churn_platform.stream.commit import Source, Written, prediction_rows, write_rows
+from churn_platform.stream.commit import Source, Written, write_rows
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
+from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import Champion, load_champion, score
 
 _FORGET_ROWS: Final = """
@@ -70,8 +71,8 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
     """
     with connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
         champion = load_champion(connection)
-        with ledger.replaying(connection, batch):
-            recorded = ledger.find_batch(connection, batch)
+        with advisory_locks.replay_transaction(connection, batch):
+            recorded = stream_batches.find_batch(connection, batch)
             if recorded is None:
                 raise UnknownBatchError(f"Batch {batch} is not in the ledger; there is nothing to replay.")
             if recorded.closed is None or recorded.accepts_from is None or recorded.accepts_until is None:
@@ -92,7 +93,7 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
 def _source(
     connection: psycopg.Connection, config: StreamConfig, batch: str
 ) -> tuple[Source, dict[int, tuple[int, int]]]:
-    recorded = ledger.ranges_of(connection, batch)
+    recorded = stream_batches.ranges_of(connection, batch)
     topic = topics.describe(clients.admin(config.kafka.client), config.events_topic)
     others = {each.topic_id for each in recorded} - {topic.topic_id}
     if others:
@@ -107,7 +108,7 @@ def _source(
 def _replace(
     connection: psycopg.Connection,
     config: StreamConfig,
-    recorded: ledger.Batch,
+    recorded: stream_batches.Batch,
     source: Source,
     ranges: dict[int, tuple[int, int]],
     champion: Champion,
@@ -117,11 +118,11 @@ def _replace(
         (partition, offset): (customer, time)
         for partition, offset, customer, time in connection.execute(_FORGET_ROWS, (batch,))
     }
-    letters.set_aside(connection, batch)
+    dead_letter_events.set_aside(connection, batch)
     connection.execute(_FORGET_HIGH_RISK, (batch,))
     hours = {hour for (hour,) in connection.execute(_FORGET_SUMS, (batch,))}
     predictions = dead_letters = duplicates = 0
-    sums: list[ledger.HourSums] = []
+    sums: list[batch_hours.HourSums] = []
     for messages in _rows_first(config, source.topic, ranges, rows, recorded.events):
         written = _write(connection, config, source, recorded, champion, messages, rows)
         predictions += len(written.predictions)
@@ -130,7 +131,7 @@ def _replace(
         sums += written.hours
     letters.restore(connection, batch)
     connection.execute(_UPDATE_ALERTED, (batch,))
-    ledger.add_sums(connection, batch=batch, hours=sums)
+    batch_hours.add_sums(connection, batch=batch, hours=sums)
     result = ReplayResult(
         events=predictions + dead_letters + duplicates,
         predictions=predictions,
@@ -146,7 +147,7 @@ def _replace(
         )
     connection.execute(_RECORD, (result.events, predictions, dead_letters, duplicates, champion.version, batch))
     # Last, because the stream's own commits wait for these rows from here on.
-    ledger.mark_dirty(connection, [*hours, *(each.hour_timestamp for each in sums)])
+    batch_hours.mark_dirty(connection, [*hours, *(each.hour_timestamp for each in sums)])
     return result
 
 
@@ -168,7 +169,7 @@ def _write(
     connection: psycopg.Connection,
     config: StreamConfig,
     source: Source,
-    recorded: ledger.Batch,
+    recorded: stream_batches.Batch,
     champion: Champion,
     messages: list[Message],
     rows: _StoredRows,
@@ -219,7 +220,7 @@ def _require_same_events(
             )
 
 
-def _recorded(moment: datetime | None, batch: ledger.Batch) -> datetime:
+def _recorded(moment: datetime | None, batch: stream_batches.Batch) -> datetime:
     if moment is None:
         raise ReplayError(f"Batch {batch.batch} does not say which event times it takes: it was never opened.")
     return moment

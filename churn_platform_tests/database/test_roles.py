@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, stream_batches
 from churn_platform.database.migrations import MIGRATIONS, MigrationError, upgrade
 from churn_platform.local.environment import READER_VARIABLE
 from churn_platform.local.ports import ANY_FREE_PORTS
@@ -118,16 +118,16 @@ def test_the_reader_reads_every_table_and_view_of_the_platform_and_none_of_dagst
 def test_the_writer_can_do_all_that_a_stream_does_beside_reading_and_writing_rows(logins: Logins) -> None:
     run = "run-1"
     with (
-        psycopg.connect(logins.writer, application_name=ledger.session_name(run)),
+        psycopg.connect(logins.writer, application_name=advisory_locks.session_name(run)),
         psycopg.connect(logins.writer, autocommit=True) as connection,
     ):
         for name in ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
             connection.execute(sql.SQL("set {} = '60s'").format(sql.Identifier(name)))
         connection.execute("create temporary table staged (a integer)")
-        ledger.plan_batch(connection, "batch")
-        ledger.lock_stream(connection, "events")
+        stream_batches.plan_batch(connection, "batch")
+        advisory_locks.lock_stream(connection, "events")
 
-        assert ledger.streaming_sessions(connection) == {run}
+        assert advisory_locks.streaming_sessions(connection) == {run}
         assert connection.execute(
             "select pg_xact_commit_timestamp(xmin) is not null from stream_batches where batch = 'batch'"
         ).fetchone() == (True,)

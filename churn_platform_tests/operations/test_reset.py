@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from confluent_kafka import TopicPartition
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.operations import reset, verification
 from churn_platform.operations.exceptions import ResetError
@@ -73,9 +73,9 @@ def test_a_batch_left_open_is_closed_so_that_the_stream_goes_on(stream: Stream) 
 
 def test_a_live_stream_is_not_moved(stream: Stream) -> None:
     with psycopg.connect(
-        stream.config.dsn, autocommit=True, application_name=ledger.session_name("some run")
+        stream.config.dsn, autocommit=True, application_name=advisory_locks.session_name("some run")
     ) as holder:
-        ledger.lock_stream(holder, stream.config.events_topic)
+        advisory_locks.lock_stream(holder, stream.config.events_topic)
 
         with pytest.raises(ResetError, match=r"some run.*churn stream pause"):
             move(stream, "latest")

@@ -11,7 +11,7 @@ from confluent_kafka import Producer, TopicPartition
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, stream_pauses, stream_positions
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.local.stack import Stack
@@ -54,10 +54,10 @@ def test_a_live_run_its_standby_and_its_rate_are_seen(stream: Stream) -> None:
     live, standby = stream.plan(), stream.plan()
     first = threading.Thread(target=stream.materialize, args=(live,), kwargs={"idle_seconds": 5})
     first.start()
-    wait_until(lambda: ledger.lock_sessions(stream.connection, stream.config.events_topic)[0])
+    wait_until(lambda: advisory_locks.lock_sessions(stream.connection, stream.config.events_topic)[0])
     second = threading.Thread(target=stream.materialize, args=(standby,))
     second.start()
-    wait_until(lambda: ledger.lock_sessions(stream.connection, stream.config.events_topic)[1])
+    wait_until(lambda: advisory_locks.lock_sessions(stream.connection, stream.config.events_topic)[1])
     stopped = threading.Event()
 
     def feed() -> None:
@@ -83,7 +83,7 @@ def test_a_live_run_its_standby_and_its_rate_are_seen(stream: Stream) -> None:
 
 def test_a_lock_that_no_run_holds_is_named(stream: Stream) -> None:
     with psycopg.connect(stream.config.dsn, autocommit=True, application_name="somebody") as holder:
-        ledger.lock_stream(holder, stream.config.events_topic)
+        advisory_locks.lock_stream(holder, stream.config.events_topic)
 
         found = status.collect_status(stream.config)
 
@@ -91,7 +91,7 @@ def test_a_lock_that_no_run_holds_is_named(stream: Stream) -> None:
 
 
 def test_a_pause_is_seen_with_its_beginning(stream: Stream) -> None:
-    ledger.pause(stream.connection, stream.config.events_topic)
+    stream_pauses.pause(stream.connection, stream.config.events_topic)
 
     found = status.collect_status(stream.config)
 
@@ -129,7 +129,10 @@ def test_before_the_first_look_of_the_sensor_no_position_is_made_up(stream: Stre
     assert [each.position for each in found.partitions] == [None, None, None]
     assert found.waiting is None
     assert (
-        ledger.positions_of(stream.connection, topics.describe(stream.admin, stream.config.events_topic).topic_id) == {}
+        stream_positions.next_offsets(
+            stream.connection, topics.describe(stream.admin, stream.config.events_topic).topic_id
+        )
+        == {}
     )
 
 

@@ -10,7 +10,7 @@ import psycopg
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import environments, ledger
+from churn_platform.database import environments
 from churn_platform.database.connections import connect
 from churn_platform.environments.claims import Claim, Claims, Kind
 from churn_platform.kafka import clients, topics
@@ -215,7 +215,7 @@ def _records(dsn: str | None) -> Records:
         try:
             read = connection.execute("select distinct topic from stream_topics").fetchall()
             environment = environments.find_id(connection)
-            return Records(ledger.created_topics(connection), frozenset(topic for (topic,) in read), environment)
+            return Records(environments.created_topics(connection), frozenset(topic for (topic,) in read), environment)
         except psycopg.errors.InsufficientPrivilege as error:
             raise CleanError(
                 f"The login {connection.info.user!r} may not read the platform's tables: {error.diag.message_primary}.",
