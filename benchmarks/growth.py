@@ -16,7 +16,6 @@ import dagster as dg
 import numpy as np
 import psycopg
 import typer
-from churn_platform.stream.prediction_values import prediction_rows
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.cli import execute_query
@@ -42,6 +41,7 @@ from churn_platform.orchestration.run_liveness import STREAM_TAG
 from churn_platform.orchestration.stream_sensors import customer_events_sensor
 from churn_platform.settings import settings
 from churn_platform.stream.commit import Source, write_rows
+from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import ScoredEvents
 
 TICKS: Final = 15
@@ -184,7 +184,7 @@ class Stream:
         source = Source(batch=key, topic=TOPIC, topic_id=TOPIC)
         with self._connection.transaction():
             written = write_rows(
-                self._connection, source, scored, prediction_rows(source, scored), (), (), high_risk_threshold=0.7
+                self._connection, source, scored, prediction_rows(source.batch, scored), (), (), high_risk_threshold=0.7
             )
             advanced = ledger.advance(
                 self._connection,

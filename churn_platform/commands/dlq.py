@@ -45,7 +45,7 @@ LONGEST_NUMBER: Final = 20  # digits; an offset has 64 bits
 
 
 class ShownState(StrEnum):
-    """The states of operations/dead_letters.py, which is slow to import."""
+    """The states of database/dead_letter_events.py, which is slow to import."""
 
     OPEN = "open"
     RETRIED = "retried"
@@ -79,6 +79,7 @@ def list_letters(
 
     Example: churn dlq list --reason gender --since 2h --state open
     """
+    from churn_platform.database import dead_letter_events
 
     chosen = dead_letter_events.DeadLetterFilter(
         reason=reason, since=_moment(since), state=None if state is None else dead_letter_events.DeadLetterState(state)
@@ -111,6 +112,7 @@ def show(
 
     Example: churn dlq show 0:1041
     """
+    from churn_platform.operations import dead_letter_retry
 
     with report_errors(), _connect() as (connection, _):
         letter = dead_letter_retry.find_one(connection, *_place(place), topic_id=topic_id)
@@ -168,6 +170,8 @@ def retry(
 
     Example: churn dlq retry --reason Gender --set Gender=Female --wait 30
     """
+    from churn_platform.database import dead_letter_events
+    from churn_platform.operations import dead_letter_retry
 
     if bool(places) == (reason is not None):
         _refuse("Choose dead letters by places such as 0:1041, or by --reason.")

@@ -33,6 +33,7 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     Example: churn stream pause
     """
 
+    from churn_platform.database import advisory_locks, stream_pauses
     from churn_platform.settings import settings
 
     with report_errors(), ProgressReporter("Connecting to PostgreSQL"):
@@ -64,6 +65,7 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     Example: churn stream resume
     """
 
+    from churn_platform.database import stream_pauses
     from churn_platform.settings import settings
 
     with report_errors(), ProgressReporter("Connecting to PostgreSQL"):

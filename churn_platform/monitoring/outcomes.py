@@ -25,22 +25,6 @@ from churn_platform.positions.truncation import TRUNCATED_REMEDY, last_records, 
 
 CHUNK: Final = 10_000  # messages per transaction
 
-_COPY: Final = """
-    copy customer_outcomes (
-        topic_id, kafka_partition, kafka_offset, event_id, customer_id, churned, outcome_timestamp
-    ) from stdin
-"""
-_INSERT: Final = """
-    insert into customer_outcomes (
-        topic_id, kafka_partition, kafka_offset, event_id, customer_id, churned, outcome_timestamp
-    ) values (%s, %s, %s, %s, %s, %s, %s) on conflict (topic_id, kafka_partition, kafka_offset) do nothing
-"""
-_INSERT_REJECTED: Final = """
-    insert into refused_outcomes (topic_id, kafka_partition, kafka_offset, reason, payload)
-    values (%s, %s, %s, %s, %s) on conflict (topic_id, kafka_partition, kafka_offset) do nothing
-"""
-
-
 DecodeMessage = Callable[[Message, datetime, datetime], Outcome | RejectedOutcome]
 
 
@@ -249,11 +233,10 @@ def _write(
                 )
         written, rejected = _write_outcomes(connection, topic, [each for each in decoded if isinstance(each, Outcome)])
         rejected += [each for each in decoded if isinstance(each, RejectedOutcome)]
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                _INSERT_REJECTED,
-                [(topic.topic_id, bad.kafka_partition, bad.kafka_offset, bad.reason, bad.payload) for bad in rejected],
-            )
+        stored_outcomes.insert_refused(
+            connection,
+            [(topic.topic_id, bad.kafka_partition, bad.kafka_offset, bad.reason, bad.payload) for bad in rejected],
+        )
         stored_outcomes.advance(connection, topic.topic_id, topic.name, ends, records)
     left = sum(each.churned for each in written)
     return IngestResult(left=left, stayed=len(written) - left, rejected=len(rejected))
@@ -264,16 +247,15 @@ def _write_outcomes(
 ) -> tuple[list[Outcome], list[RejectedOutcome]]:
     """Write outcomes with one COPY. If PostgreSQL rejects it, write them one by one to reject only the invalid ones."""
     try:
-        with connection.transaction(), connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for each in valid:
-                copy.write_row(_row(topic, each))
+        with connection.transaction():
+            stored_outcomes.insert_all(connection, (_row(topic, each) for each in valid))
     except (psycopg.DataError, psycopg.IntegrityError):
         written: list[Outcome] = []
         rejected: list[RejectedOutcome] = []
         for each in valid:
             try:
                 with connection.transaction():
-                    connection.execute(_INSERT, _row(topic, each))
+                    stored_outcomes.insert(connection, _row(topic, each))
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 reason = printable(f"PostgreSQL rejected it: {error.diag.message_primary or error}")[:LONGEST_REASON]
                 rejected.append(RejectedOutcome(each.kafka_partition, each.kafka_offset, reason, each.payload))
@@ -283,7 +265,7 @@ def _write_outcomes(
     return valid, []
 
 
-def _row(topic: Topic, outcome: Outcome) -> tuple[object, ...]:
+def _row(topic: Topic, outcome: Outcome) -> stored_outcomes.OutcomeRow:
     """Return the outcome as a row of customer_outcomes."""
     return (
         topic.topic_id,

@@ -111,6 +111,7 @@ def monitoring_sensor(
     """
     from confluent_kafka import KafkaException
 
+    from churn_platform.database import monitoring_results
     from churn_platform.errors import PlatformError
     from churn_platform.monitoring import lookups, outcomes
 

@@ -27,6 +27,7 @@ from churn_platform.settings import settings
 if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it starts
     import psycopg
 
+    from churn_platform.database import stream_batches
     from churn_platform.positions.backlog import Backlog
 
 # The daemon looks at sensors every 5 s. With an interval of 5 s a sensor would run only every 10 s.

@@ -10,7 +10,14 @@ from typing import Final
 import psycopg
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import metrics, model_versions, monitoring_results
+from churn_platform.database import (
+    metrics,
+    model_versions,
+    monitoring_results,
+    stored_outcomes,
+    stream_batches,
+    summary,
+)
 from churn_platform.database.connections import connect
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
@@ -209,7 +216,7 @@ class Demo:
         """Send outcomes and run the monitoring jobs; return how many outcomes were sent and read."""
         with self._step("Sending outcomes, and monitoring: outcomes_job, hourly_monitoring_job, daily_monitoring_job"):
             _wait(lambda: self._backlog(connection) == 0, self._limits.settle, "the events to be read")
-            before = figures.outcomes_read(connection)
+            before = stored_outcomes.count(connection)
             sent = outcome_sender.send(
                 self._config,
                 [
@@ -220,7 +227,7 @@ class Demo:
             )
             self._require_own_servers()
             self._run_monitoring_jobs(connection)
-            return sent, figures.outcomes_read(connection) - before
+            return sent, stored_outcomes.count(connection) - before
 
     def _run_monitoring_jobs(self, connection: psycopg.Connection) -> None:
         """Read the outcomes, and compute drift and live performance now. The sensor would do it later."""
@@ -265,18 +272,18 @@ class Demo:
             mixed_in=sent.mixed_in,
             stream=figures.totals(connection).since(before.totals),
             published=sum(1 for _ in predictions),
-            hours=figures.hours(connection),
-            days=figures.days(connection),
+            hours=summary.count_hours(connection),
+            days=summary.count_days(connection),
             latency_p50_ms=p50,
             latency_p99_ms=p99,
             first_event_seconds=sent.first_event_seconds,
-            hourly=figures.latest_hours(connection),
-            riskiest=figures.top_risk(connection),
+            hourly=summary.latest_hours(connection, most=figures.ROWS_SHOWN),
+            riskiest=summary.riskiest_customers(connection, most=figures.ROWS_SHOWN),
             outcomes_sent=outcomes_sent,
             outcomes_read=outcomes_read,
-            drift=figures.drift(connection),
-            live=figures.live_performance(connection),
-            hourly_predictions_match=figures.hours_match_predictions(connection),
+            drift=summary.latest_drift(connection, most=figures.ROWS_SHOWN),
+            live=summary.latest_performance(connection, most=figures.ROWS_SHOWN),
+            hourly_predictions_match=summary.hours_have_all_predictions(connection),
         )
 
     def _row_count(self, asset: str) -> int:
@@ -297,7 +304,7 @@ class Demo:
     def _wait_until_settled(self, connection: psycopg.Connection, what: str) -> None:
         """Wait until every event is read, and every batch that was opened is closed and reported to Dagster."""
         _wait(
-            lambda: self._backlog(connection) == 0 and figures.unfinished_batches(connection) == 0,
+            lambda: self._backlog(connection) == 0 and not stream_batches.has_unfinished(connection),
             self._limits.settle,
             what,
         )

@@ -53,4 +53,4 @@ class Scorer:
             accepts_until=opening.accepts_until,
         )
         scored = score(events, champion, threads=self._threads)
-        return ScoredMessages(scored, prediction_rows(self._source, scored), dead_letters)
+        return ScoredMessages(scored, prediction_rows(self._source.batch, scored), dead_letters)

@@ -75,10 +75,7 @@ def test_an_hour_of_few_predictions_is_evaluated_completely(stream: Stream) -> N
 def test_an_hour_of_many_predictions_is_sampled_from_batches_spread_over_it(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookups, "SCANNED_ROWS", 200)
-    monkeypatch.setattr(lookups, "SAMPLED_ROWS", 100)
-
-    sample, again = (lookups.sample_hour(stream.connection, HOUR) for _ in range(2))
+    sample, again = (lookups.sample_hour(stream.connection, HOUR, rows=100, scanned_rows=200) for _ in range(2))
 
     sampled = sample.columns[1]["CreditScore"]
     assert 50 < len(sampled) < 150

@@ -266,14 +266,14 @@ def test_an_accepted_loss_is_recorded_and_the_rest_is_read(outcome_topic: Outcom
     assert connection.execute(
         "select kafka_partition, start_offset, end_offset, reason from outcome_skips"
     ).fetchall() == [(0, 5, 8, "lost by retention")]
-    with pytest.raises(ResetError, match="no longer stands at offset 5 but at 10"):
+    with pytest.raises(ResetError, match="is no longer at offset 5 but at 10"):
         outcome_reset.apply(connection, move, reason="again")
 
 
 @pytest.mark.parametrize(
     ("partition", "to", "problem"),
     [
-        (0, "1", "cannot move back to 1, for each outcome counts once"),
+        (0, "1", "cannot move back to 1, because each outcome counts once"),
         (0, "earliest", "Nothing is lost"),
         (0, "99", "past outcomes that are still to come"),
         (7, "latest", "has no partition 7; it has 0, 1"),

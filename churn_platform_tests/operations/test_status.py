@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from churn_platform.database import advisory_locks, stream_pauses, stream_positions
+from churn_platform.database.dead_letter_events import DeadLetterCounts
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.local.stack import Stack
@@ -211,7 +212,7 @@ def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_i
     assert found.held_since is not None
     assert abs(found.held_since - began) < timedelta(seconds=1)
     (problem,) = found.problems
-    assert f"[1]: 6 offsets from {found.partitions[1].end} on wait for a transaction" in problem
+    assert f"[1]: 6 offsets from {found.partitions[1].end} on are held back by a transaction" in problem
     assert found.as_dict()["held"] == 6
 
     producer.commit_transaction(30)

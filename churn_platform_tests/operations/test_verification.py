@@ -286,8 +286,8 @@ def test_a_prediction_that_never_reached_the_topic_is_found(lived: Stream) -> No
 
     found = invariants(lived)["published"]
 
-    assert found.figures["broken"] == 111
-    assert "not published" in found.broken[0]
+    assert found.figures["violations"] == 111
+    assert "not published" in found.violations[0]
 
 
 def test_a_predictions_topic_that_is_gone_is_found(lived: Stream) -> None:
@@ -303,7 +303,7 @@ def test_an_event_that_the_position_moved_over_is_found(own: Stream) -> None:
     found = invariants(own)["ledger"]
 
     assert not found.holds
-    assert "no batch read" in found.broken[0]
+    assert "no batch read" in found.violations[0]
 
 
 def test_predictions_that_retention_has_deleted_from_the_topic_are_not_missed(own: Stream) -> None:
@@ -316,7 +316,7 @@ def test_predictions_that_retention_has_deleted_from_the_topic_are_not_missed(ow
 
     found = invariants(own)["published"]
 
-    assert found.holds, found.broken
+    assert found.holds, found.violations
     assert found.figures["deleted"] == 111 - found.figures["published"] > 0
 
 

@@ -15,8 +15,9 @@ from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import LogTruncatedError
 from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
-from churn_platform.operations import outcome_reset, reset, status, verification
+from churn_platform.operations import outcome_reset, reset, status
 from churn_platform.operations.exceptions import ResetError
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.positions import backlog
 from churn_platform.stream.exceptions import ReplayError
 from churn_platform_tests.kafka.brokers import Broker, own_broker

@@ -11,7 +11,8 @@ from churn_platform.database.migrations import upgrade
 from churn_platform.environments.exceptions import LedgerBehindError
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
-from churn_platform.operations import reset, status, verification
+from churn_platform.operations import reset, status
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 
 pytestmark = pytest.mark.timeout(240)

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from churn_platform.database.dead_letter_events import DeadLetterFilter, DeadLetterState, StoredDeadLetter
-from churn_platform.operations.dead_letter_retry import Correction
 
 from churn_platform.database import dead_letter_events
+from churn_platform.database.dead_letter_events import DeadLetterFilter, DeadLetterState, StoredDeadLetter
 from churn_platform.decoding.events import positional_id
-from churn_platform.operations import dead_letter_retry, verification
+from churn_platform.operations import dead_letter_retry
+from churn_platform.operations.dead_letter_retry import Correction
 from churn_platform.operations.exceptions import DeadLetterError
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream.exceptions import ReplayError
 from churn_platform_tests.stream.streams import CUSTOMER, Stream, event
 
