@@ -222,6 +222,7 @@ def _correct(
     event: dict[str, object] | None,
 ) -> "tuple[list[Correction], list[str]]":
     """Return the events to send, and why the others are refused; print the latter."""
+    from churn_platform.operations import dead_letter_retry
     from churn_platform.operations.exceptions import DeadLetterError
 
     corrected, refused = [], []

@@ -123,6 +123,11 @@ def positions(connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
     return dict(connection.execute(_POSITIONS, (topic_id,)).fetchall())
 
 
+def was_read(connection: psycopg.Connection, topic: str) -> bool:
+    """Return whether a topic of this name was read before."""
+    return connection.execute("select from outcome_positions where topic = %s limit 1", (topic,)).rowcount > 0
+
+
 def last_records(connection: psycopg.Connection, topic_id: str) -> dict[int, LastRecord]:
     """Return the last record read before each position, by Kafka partition, where one is known."""
     rows = connection.execute(_LAST_RECORDS, (topic_id,))

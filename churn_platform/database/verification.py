@@ -5,6 +5,7 @@ Reads only.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, LiteralString
 
 import numpy as np
@@ -12,6 +13,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
+from churn_platform.database import stored_outcomes
 from churn_platform.database.bulk import read_columns
 
 Integers = NDArray[np.signedinteger[Any]]
@@ -130,6 +132,26 @@ _HIGH_RISK: Final = """
     left join churn_predictions p using (event_id)
     left join stream_batches b on b.batch = h.batch
 """
+# Rows from before a truncation cannot be compared with a log that has grown again: the comparison starts after them.
+_READ_OUTCOMES: Final = """
+    select p.kafka_partition, p.next_offset, greatest(
+        (
+            select min(r.start_offset) from outcome_reads r
+            where r.topic_id = p.topic_id and r.kafka_partition = p.kafka_partition and r.opened >= %(since)s
+        ),
+        (
+            select max(t.next_offset) from log_truncations t
+            where t.topic_id = p.topic_id and t.kafka_partition = p.kafka_partition
+        )
+    ) as start_offset
+    from outcome_positions p
+    where p.topic_id = %(topic_id)s and exists (
+        select from outcome_reads r
+        where r.topic_id = p.topic_id and r.kafka_partition = p.kafka_partition and r.opened >= %(since)s
+    )
+"""
+_STORED_OUTCOMES: Final = sql.SQL("select kafka_partition, kafka_offset from customer_outcomes where topic_id = {}")
+_REFUSED_OUTCOMES: Final = sql.SQL("select kafka_partition, kafka_offset from refused_outcomes where topic_id = {}")
 _COUNT: Final = """
     select count(*), count(*) filter (where wrong), count(*) filter (where outdated and wrong is not true),
         (array_agg(place) filter (where wrong))[1:%(examples)s::integer]
@@ -153,6 +175,25 @@ class Comparison:
     wrong: int
     outdated: int
     examples: list[str]
+
+
+@dataclass(frozen=True)
+class ReadOutcomes:
+    """What the offsets [start, position) of a partition of the outcomes topic became.
+
+    Attributes:
+        start: start of the first reading of which no row was deleted because of its age.
+        position: next offset to read.
+        stored: offsets in customer_outcomes, from `start` on.
+        refused: offsets in refused_outcomes, from `start` on.
+        skips: offsets that are never read.
+    """
+
+    start: int
+    position: int
+    stored: NDArray[np.int64]
+    refused: NDArray[np.int64]
+    skips: list[range]
 
 
 def batch_counts(connection: psycopg.Connection) -> list[tuple[str, int, int, int, int, int, bool]]:
@@ -238,6 +279,38 @@ def count_predicted_before(connection: psycopg.Connection, event_ids: Sequence[s
     """Return how many of these predictions were published before a time, in milliseconds since 1970."""
     row = connection.execute(_PREDICTED_BEFORE, (list(event_ids), milliseconds)).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def read_outcomes(connection: psycopg.Connection, topic_id: str, *, since: datetime) -> dict[int, ReadOutcomes]:
+    """Return what was read in readings opened since this time, by Kafka partition, of partitions that have one.
+
+    Args:
+        connection: in a repeatable read transaction, so that rows and positions agree.
+        topic_id: Kafka's id of the outcomes topic.
+        since: the earliest reading that counts.
+    """
+    found = connection.execute(_READ_OUTCOMES, {"topic_id": topic_id, "since": since}).fetchall()
+    types = {"kafka_partition": "integer", "kafka_offset": "bigint"}
+    with connection.cursor() as cursor:
+        stored = _integers(read_columns(cursor, _STORED_OUTCOMES.format(sql.Literal(topic_id)), types))
+        refused = _integers(read_columns(cursor, _REFUSED_OUTCOMES.format(sql.Literal(topic_id)), types))
+    skips = stored_outcomes.skips(connection, topic_id, [])
+    return {
+        partition: ReadOutcomes(
+            start=start,
+            position=position,
+            stored=_offsets_from(start, stored, partition),
+            refused=_offsets_from(start, refused, partition),
+            skips=skips.get(partition, []),
+        )
+        for partition, position, start in found
+    }
+
+
+def _offsets_from(start: int, columns: Mapping[str, Integers], partition: int) -> NDArray[np.int64]:
+    offsets = columns["kafka_offset"]
+    wanted: NDArray[np.int64] = offsets[(columns["kafka_partition"] == partition) & (offsets >= start)].astype(np.int64)
+    return wanted
 
 
 def _compare(connection: psycopg.Connection, query: LiteralString, threshold: float, examples: int) -> Comparison:

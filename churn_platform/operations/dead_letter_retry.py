@@ -13,8 +13,8 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from churn_platform.database import dead_letter_events
 from churn_platform.database.dead_letter_events import StoredDeadLetter
 from churn_platform.decoding.events import decode, positional_id
+from churn_platform.kafka.sending import send
 from churn_platform.operations.exceptions import DeadLetterError
-from churn_platform.simulation.producer import send
 from churn_platform.stream.config import StreamConfig
 
 
@@ -51,18 +51,18 @@ class _Draft:
 def find_one(
     connection: psycopg.Connection, partition: int, offset: int, *, topic_id: str | None = None
 ) -> StoredDeadLetter:
-    """Return the dead letter from this place.
+    """Return the dead letter at this place.
 
     Args:
-        topic_id: Kafka's id of the topic, needed if several topics have a dead letter at this partition and offset.
+        topic_id: Kafka's id of the topic, if several topics have a dead letter at this place.
 
     Raises:
-        DeadLetterError: there is none, or several topics have one.
+        DeadLetterError: none or several topics have one.
     """
     found = dead_letter_events.find_at(connection, partition=partition, offset=offset, topic_id=topic_id)
     if not found:
         raise DeadLetterError(
-            f"There is no dead letter from {partition}:{offset}.", remedy="'churn dlq list' shows all dead letters."
+            f"There is no dead letter at {partition}:{offset}.", remedy="'churn dlq list' lists the dead letters."
         )
     if len(found) > 1:
         several = ", ".join(f"{each.topic_id} ({each.topic})" for each in found)
@@ -86,8 +86,8 @@ def read_event(file: Path) -> dict[str, object]:
         ) from error
     except ValueError as error:
         raise DeadLetterError(
-            f"{file} holds no event, which is a JSON object: {error}.",
-            remedy="'churn dlq show' shows the payload to start from.",
+            f"{file} does not hold an event, which is a JSON object: {error}.",
+            remedy="Start from the payload that 'churn dlq show' prints.",
         ) from error
 
 
@@ -100,25 +100,22 @@ def correct(
 ) -> Correction:
     """Return the event to send for a dead letter: its own content, or `event`, with the changes.
 
-    The event's id is derived from the place of the dead letter, so an event that is sent twice counts once. An id in
-    the payload is not used. An event without a time of its own takes Kafka's time of the dead letter, so it counts in
-    the hour in which it was first sent.
+    Its id derives from the place of the dead letter, so that one that is retried twice counts once. An id in the
+    payload is not used. Without a time of its own it gets Kafka's time of the dead letter, and counts in that hour.
 
     Raises:
-        DeadLetterError: the dead letter is resolved, its payload is no JSON object, or the corrected event would be a
-            dead letter again.
+        DeadLetterError: the dead letter is resolved, its payload is not a JSON object, or the event would be a dead
+            letter again.
     """
     place = dead_letter.place
     if dead_letter.resolved_at is not None:
-        raise DeadLetterError(
-            f"{place} was resolved at {dead_letter.resolved_at.isoformat()}: its corrected event is scored."
-        )
+        raise DeadLetterError(f"{place} was resolved at {dead_letter.resolved_at.isoformat()}: its event counts.")
     if event is None:
         try:
             event = _event_in(dead_letter.payload)
         except ValueError as error:
             raise DeadLetterError(
-                f"{place}: the payload cannot be corrected field by field, because it is no JSON object ({error}).",
+                f"{place}: the payload is not a JSON object ({error}), so single fields cannot be corrected.",
                 remedy="Write the whole event to a file: --file corrected.json",
             ) from error
     event_id = positional_id(dead_letter.topic_id, dead_letter.kafka_partition, dead_letter.kafka_offset)
@@ -140,15 +137,15 @@ def correct(
 def retry(connection: psycopg.Connection, config: StreamConfig, corrections: Sequence[Correction]) -> None:
     """Mark the dead letters as retried, then send the corrected events.
 
-    They are marked first, because an event that is scored before its dead letter is marked would leave it unresolved
-    forever. A dead letter that is marked although sending failed does no harm: the next retry sends its event.
+    The mark comes first: if an event were scored before its dead letter is marked, that would stay unresolved forever.
+    A mark without an event is harmless, because the next retry sends it.
 
     Args:
         connection: in autocommit mode.
 
     Raises:
         DeadLetterError: a dead letter was deleted or resolved meanwhile; nothing was sent.
-        ProducerError: Kafka did not acknowledge an event. It is safe to retry all of them.
+        SendError: Kafka did not acknowledge an event. Retrying all of them again is safe.
     """
     with connection.transaction():
         marked = dead_letter_events.mark_retried(
@@ -156,20 +153,20 @@ def retry(connection: psycopg.Connection, config: StreamConfig, corrections: Seq
         )
         if marked != len(corrections):
             raise DeadLetterError(
-                f"{len(corrections) - marked} of {len(corrections)} dead letters were resolved, or replayed, "
-                f"meanwhile. Nothing was sent.",
+                f"{len(corrections) - marked} of {len(corrections)} dead letters were resolved or replayed meanwhile. "
+                f"Nothing was sent.",
                 remedy="List them again: 'churn dlq list'.",
             )
-    send(config, [(each.key, each.value) for each in corrections])
+    send(config.kafka.client, config.events_topic, [(each.key, each.value) for each in corrections])
 
 
 def count_unresolved(connection: psycopg.Connection, corrections: Sequence[Correction]) -> int:
-    """Return how many of the dead letters whose corrected events were sent are not resolved yet."""
+    """Return how many of the dead letters of these events are not yet resolved."""
     return dead_letter_events.count_unresolved(connection, [each.event_id for each in corrections])
 
 
 def _event_in(payload: bytes | None) -> dict[str, object]:
-    """Return the JSON object in a payload. One wrapped as {"timestamp", "data"} is unwrapped, without the timestamp.
+    """Return the JSON object in a payload; of a {"timestamp", "data"} wrapper only the data.
 
     Raises:
         ValueError: there is none.

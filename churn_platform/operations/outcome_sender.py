@@ -12,6 +12,7 @@ import msgspec
 import psycopg
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
+from churn_platform.database import churn_predictions
 from churn_platform.decoding.outcomes import FIELDS, RejectedOutcome, decode
 from churn_platform.decoding.reasons import wide_encoding
 from churn_platform.environments import created_topics

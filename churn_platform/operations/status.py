@@ -39,6 +39,7 @@ LONG_OPEN_SECONDS: Final = 60
 # The rate is the increase of the ledger's count over this time.
 SAMPLE_SECONDS: Final = 1.0
 
+
 @dataclass(frozen=True)
 class PartitionStatus:
     """One Kafka partition, in offsets. `position` is None if nothing was read yet, `unpublished` if unknown.

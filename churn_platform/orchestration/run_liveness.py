@@ -76,6 +76,7 @@ def streaming_runs(
         missing: since when active runs have been without a session in PostgreSQL, in seconds since 1970, by run id.
         now: seconds since 1970.
     """
+    from churn_platform.database import advisory_locks, stream_batches
     from churn_platform.stream.planning import failures_in_a_row
 
     sessions = advisory_locks.streaming_sessions(connection)

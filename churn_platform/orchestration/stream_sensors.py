@@ -83,7 +83,7 @@ def customer_events_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Request a streaming run when there is a lag and no live run, and a standby while events flow."""
-    from churn_platform.database import environments, model_versions
+    from churn_platform.database import environments, model_versions, stream_batches, stream_pauses, stream_positions
     from churn_platform.kafka.exceptions import TopicMissingError
     from churn_platform.positions.backlog import load_backlog
     from churn_platform.stream import planning

@@ -29,7 +29,7 @@ from churn_platform.schema.reader import read_customers
 from churn_platform.settings import Settings
 from churn_platform.simulation import figures, producer
 from churn_platform.simulation.exceptions import DemoError
-from churn_platform.simulation.figures import Rows, Totals
+from churn_platform.simulation.figures import Totals
 from churn_platform.simulation.jobs import JobRunner
 from churn_platform.stream.config import StreamConfig
 
@@ -74,12 +74,12 @@ class Outcome:
     latency_p50_ms: float
     latency_p99_ms: float
     first_event_seconds: float
-    hourly: Rows
-    riskiest: Rows
+    hourly: list[summary.Row]
+    riskiest: list[summary.Row]
     outcomes_sent: int
     outcomes_read: int
-    drift: Rows
-    live: Rows
+    drift: list[summary.Row]
+    live: list[summary.Row]
     hourly_predictions_match: bool
 
     @property

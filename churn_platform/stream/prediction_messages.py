@@ -10,6 +10,8 @@ from churn_platform.stream.prediction_values import MESSAGE_SCHEMA
 def messages_of(predictions: pl.DataFrame) -> list[dict[str, Any]]:
     """Return messages for Producer.produce_batch(): key CustomerId, value flat JSON with times in ISO 8601."""
     times = pl.col("event_timestamp", "predicted_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
-    values = predictions.with_columns(times).select(pl.struct(*MESSAGE_SCHEMA).struct.json_encode()).to_series().to_list()
+    values = (
+        predictions.with_columns(times).select(pl.struct(*MESSAGE_SCHEMA).struct.json_encode()).to_series().to_list()
+    )
     keys = predictions["customer_id"].cast(pl.String).to_list()
     return [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]

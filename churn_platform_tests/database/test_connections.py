@@ -174,7 +174,7 @@ def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_invarian
             stream.stream()
 
             assert scores(stream) == expected
-            assert [invariant.name for invariant in verification.verify(stream.config) if not invariant.holds] == []
+            assert [invariant.name for invariant in check_invariants(stream.config) if not invariant.holds] == []
 
 
 def scores(stream: Stream) -> list[tuple[object, ...]]:

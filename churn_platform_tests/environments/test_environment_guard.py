@@ -19,7 +19,7 @@ from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import topics
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.stack import Stack
-from churn_platform.operations import verification
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, register_champion, with_changes
@@ -115,14 +115,14 @@ def test_verification_tells_what_another_environment_published_before_a_take_ove
     stream.send([event(number) for number in range(9, 12)])
     other.stream()  # events that both have read are published by both
 
-    found = {invariant.name: invariant for invariant in verification.verify(other.config)}
+    found = {invariant.name: invariant for invariant in check_invariants(other.config)}
 
-    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
+    assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["by_another_environment"] == 9
     assert found["published"].figures["published"] == 12
-    assert "9 published by another environment" in found["published"].says
+    assert "9 published by another environment" in found["published"].summary
     other.connection.execute("delete from churn_predictions where kafka_offset = 0")
-    assert "published" in [invariant.name for invariant in verification.verify(other.config) if not invariant.holds]
+    assert "published" in [invariant.name for invariant in check_invariants(other.config) if not invariant.holds]
 
 
 def test_two_environments_may_read_one_events_topic(stream: Stream, other: Stream) -> None:

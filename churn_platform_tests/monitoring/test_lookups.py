@@ -73,7 +73,7 @@ def test_an_hour_of_few_predictions_is_evaluated_completely(stream: Stream) -> N
 
 
 def test_an_hour_of_many_predictions_is_sampled_from_batches_spread_over_it(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
+    stream: Stream,
 ) -> None:
     sample, again = (lookups.sample_hour(stream.connection, HOUR, rows=100, scanned_rows=200) for _ in range(2))
 

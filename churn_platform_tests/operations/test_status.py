@@ -12,7 +12,6 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from churn_platform.database import advisory_locks, stream_pauses, stream_positions
-from churn_platform.database.dead_letter_events import DeadLetterCounts
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.local.stack import Stack
@@ -37,7 +36,7 @@ def test_at_rest_it_says_what_was_done(stream: Stream) -> None:
         "closed",
         21,
     )
-    assert found.dead_letters == status.DeadLetterCounts(today=1, unresolved=1, retried=0)
+    assert found.dead_letters == DeadLetterCounts(today=1, unresolved=1, retried=0)
     assert (found.model_version, found.problems) == (1, [])
 
 
@@ -108,9 +107,7 @@ def test_letters_of_yesterday_are_unresolved_but_not_of_today(stream: Stream) ->
         "update dead_letter_events set retry_event_id = gen_random_uuid() where kafka_partition = 0"
     )
 
-    assert status.collect_status(stream.config).dead_letters == status.DeadLetterCounts(
-        today=0, unresolved=2, retried=1
-    )
+    assert status.collect_status(stream.config).dead_letters == DeadLetterCounts(today=0, unresolved=2, retried=1)
 
 
 def test_without_topic_and_champion_it_says_what_is_missing(stream: Stream) -> None:

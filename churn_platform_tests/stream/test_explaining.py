@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from churn_platform.database import model_versions
 from churn_platform.features.columns import columns_of

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 
 from churn_platform.database import advisory_locks, model_versions, stream_batches
 from churn_platform.kafka.clients import DiagnosticProducer
-from churn_platform.operations.extracts import read_published
+from churn_platform.operations.verification.extracts import read_published
 from churn_platform.stream.result import Ending
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until

@@ -12,7 +12,7 @@ OFFSETS: Final = 2**44
 
 
 def conservation(extract: Extract) -> Invariant:
-    """events = predictions + dead letters + duplicates, in each batch and in total."""
+    """Check events = predictions + dead letters + duplicates, for every batch and in total."""
     batches, found = extract.batches, Findings()
     parts = batches.predictions + batches.dead_letters + batches.duplicates
     wrong = np.flatnonzero(batches.events != parts)
@@ -34,7 +34,7 @@ def conservation(extract: Extract) -> Invariant:
 
 
 def rows_of_batches(extract: Extract) -> Invariant:
-    """Each batch has as many predictions and dead letters as it counts. An archived batch has no predictions left."""
+    """Check that each batch has as many rows and dead letters as it counts. An archived one has no predictions."""
     batches, found = extract.batches, Findings()
     count = len(batches.keys)
     for what, recorded, origin in (
@@ -63,7 +63,7 @@ def rows_of_batches(extract: Extract) -> Invariant:
 
 
 def unique(extract: Extract, progress: Progress) -> list[Invariant]:
-    """No event id is stored twice, no offset became two rows, and each offset lies in a range of its batch."""
+    """Check that no event id and no offset of a topic occurs twice, and that each is in its batch's ranges."""
     rows, dead_letters, names = extract.rows, extract.dead_letters, extract.partitions
     progress("Comparing ids and offsets", len(rows.batch))
     ids = Findings()

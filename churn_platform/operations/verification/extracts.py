@@ -99,6 +99,7 @@ class Extract:
 class Published:
     """The n published predictions, in the order of their ids. `batch` is an index of `batch_keys`.
 
+    `newest` is when the last prediction of each of `batch_keys` was published, in milliseconds since 1970.
     `foreign` is the number of messages that are no predictions.
     `deleted_until`: predictions published before this time, in milliseconds since 1970, may have been deleted by the
     topic's retention; None if none were deleted.
@@ -108,6 +109,7 @@ class Published:
     risk_score: NDArray[np.float32]
     batch: Integers
     batch_keys: list[str]
+    newest: NDArray[np.int64]
     foreign: int
     deleted_until: int | None
 
@@ -126,6 +128,7 @@ class _Gathered:
     risks: "array[float]" = field(default_factory=lambda: array("f"))
     batches: "array[int]" = field(default_factory=lambda: array("i"))
     keys: dict[str, int] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
     oldest: dict[int, int] = field(default_factory=dict)
     foreign: int = 0
 
@@ -179,7 +182,9 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
         gathered.ids += prediction.event_id.bytes
         gathered.risks.append(prediction.risk_score)
         gathered.batches.append(gathered.keys.setdefault(prediction.batch, len(gathered.keys)))
-        gathered.oldest.setdefault(message.partition() or 0, message.timestamp()[1])
+        published = message.timestamp()[1]
+        gathered.newest[prediction.batch] = max(gathered.newest.get(prediction.batch, 0), published)
+        gathered.oldest.setdefault(message.partition() or 0, published)
         if number % REPORTED_EVERY == 0:
             progress("Reading the predictions topic", number)
     ids = np.frombuffer(bytes(gathered.ids), ID_TYPE)
@@ -190,6 +195,7 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
         risk_score=np.array(gathered.risks, np.float32)[order],
         batch=np.array(gathered.batches, np.int32)[order],
         batch_keys=list(gathered.keys),
+        newest=np.array([gathered.newest[key] for key in gathered.keys], np.int64),
         foreign=gathered.foreign,
         # Of a partition that is empty now, nothing is known about when its messages were published.
         deleted_until=max((gathered.oldest.get(partition, 2**62) for partition in cut), default=None),

@@ -47,7 +47,7 @@ def collect_kafka_status(config: StreamConfig) -> KafkaStatus:
 def tiles(
     connection: psycopg.Connection, config: StreamConfig, extract: Extract, before: KafkaStatus, progress: Progress
 ) -> Invariant:
-    """Ranges and skips cover each partition from its first offset, without gap or overlap; no event follows them."""
+    """Check that ranges and skips cover each partition from its first offset, exactly once, and no event follows."""
     progress("Checking the ledger", len(extract.partitions))
     found, ranges = Findings(), extract.ranges
     skips = stream_positions.skips(connection)
@@ -74,7 +74,7 @@ def tiles(
 
 
 def _tiling_problems(partition: Position, pieces: list[tuple[int, int]]) -> list[str]:
-    """Describe what is wrong with these [start, end) of a partition, which are in order."""
+    """Return what is wrong with these sorted [start, end) of a partition, as sentences."""
     problems, reached = [], partition.first_offset
     for start, end in pieces:
         if start > reached:
@@ -92,30 +92,30 @@ def _tiling_problems(partition: Position, pieces: list[tuple[int, int]]) -> list
 
 
 def _events_after_ranges(config: StreamConfig, extract: Extract, before: KafkaStatus) -> list[str]:
-    """Describe events in Kafka between the last range and the position of a partition: they were passed over."""
+    """Return, as sentences, events between the last range and the position of a partition: no batch has read them."""
     if before.topic is None:
         return []
     admin = clients.admin(config.kafka.client)
     oldest = topics.list_offsets(admin, before.topic, EARLIEST)
     ends = topics.list_offsets(admin, before.topic, LATEST)
-    gaps = {}
+    unread = {}
     for partition in extract.partitions:
         number = partition.kafka_partition
         if partition.topic_id == before.topic.topic_id and number in ends:
             start, end = max(partition.covered_to, oldest[number]), min(partition.next_offset, ends[number])
             if start < end:
-                gaps[number] = (start, end)
-    if not gaps:
+                unread[number] = (start, end)
+    if not unread:
         return []
     return [
         f"{before.topic.name}[{message.partition()}] offset {message.offset()} holds an event that no batch read"
-        for messages in read_ranges(config.kafka, before.topic.name, gaps, chunk=MESSAGES_AT_ONCE)
+        for messages in read_ranges(config.kafka, before.topic.name, unread, chunk=MESSAGES_AT_ONCE)
         for message in messages
     ]
 
 
 def log(connection: psycopg.Connection, config: StreamConfig, before: KafkaStatus) -> Invariant:
-    """The events topic still has the records that were read last, and no other records at their offsets."""
+    """Check that the events topic still holds the records that were read last, at the same offsets."""
     found, compared = Findings(), 0
     if before.topic is not None:
         topic = before.topic
@@ -139,7 +139,7 @@ def log(connection: psycopg.Connection, config: StreamConfig, before: KafkaStatu
 
 
 def lag(config: StreamConfig, extract: Extract, before: KafkaStatus) -> Invariant:
-    """Offsets of the events topic that were not read yet. Reported only; any number is correct."""
+    """Report the lag of the events topic. Any number is valid."""
     if before.topic is None:
         return Invariant("lag", True, f"there is no topic {config.events_topic} to read", figures={"waiting": 0})
     ends = topics.list_offsets(clients.admin(config.kafka.client), before.topic, LATEST)
@@ -152,6 +152,6 @@ def lag(config: StreamConfig, extract: Extract, before: KafkaStatus) -> Invarian
     return Invariant(
         "lag",
         True,
-        f"{total:,} offsets of {before.topic.name} were not read yet (for information)",
+        f"{total:,} offsets of {before.topic.name} are not yet read (for information)",
         figures={"waiting": total, **{f"waiting_{number}": count for number, count in waiting.items()}},
     )

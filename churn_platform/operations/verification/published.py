@@ -1,15 +1,18 @@
-"""The invariant of publishing: the predictions topic and the table hold the same events, each once."""
+"""The invariant of publishing: the predictions topic and the table hold the same predictions, each once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from churn_platform.database import stream_batches, verification
+from churn_platform.database import environments, stream_batches, verification
 from churn_platform.database.connections import connect
 from churn_platform.database.stream_positions import Position
+from churn_platform.environments.claims import Claims, Kind
+from churn_platform.kafka import clients, topics
 from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.operations.verification.extracts import Extract, Progress, Published, read_published
 from churn_platform.operations.verification.invariants import Findings, Invariant, id_text, raw_id
@@ -37,7 +40,7 @@ class _Unpublished:
 def published(
     connection: psycopg.Connection, config: StreamConfig, extract: Extract, before: KafkaStatus, progress: Progress
 ) -> Invariant:
-    """The predictions topic and the table hold the same events, each once, with the same scores."""
+    """Check that the predictions topic and the table hold the same events, each once, with the same scores."""
     found, rows = Findings(), extract.rows
     try:
         topic = read_published(config, progress)
@@ -45,7 +48,9 @@ def published(
         if len(rows.batch):
             found.add(1, [f"there is no topic {config.predictions_topic}, but {len(rows.batch):,} predictions"])
         return found.invariant("published", f"there is no topic {config.predictions_topic}")
-    found.add(topic.foreign, [f"{topic.foreign} messages are no predictions"] if topic.foreign else [])
+    total = len(topic.event_id)
+    topic = _own(connection, config, extract, topic)
+    others = total - len(topic.event_id)
     twice = np.flatnonzero(topic.event_id[1:] == topic.event_id[:-1])
     found.add(len(twice), (f"event {id_text(topic.event_id[i])} was published twice" for i in twice))
     progress("Comparing the topic with the table", len(topic.event_id))
@@ -66,6 +71,8 @@ def published(
             (archived, "archived"),
             (missing.deleted, "deleted from the topic by retention"),
             (missing.unknown, "whose published offset is not known"),
+            (others, "published by another environment before this one took the topic over"),
+            (topic.foreign, "foreign messages, which are not predictions"),
         )
         if count
     ]
@@ -79,13 +86,43 @@ def published(
         archived=archived,
         deleted=missing.deleted,
         unknown=missing.unknown,
+        by_another_environment=others,
+        foreign=topic.foreign,
     )
+
+
+def _own(connection: psycopg.Connection, config: StreamConfig, extract: Extract, topic: Published) -> Published:
+    """Return the published predictions without those of environments that had the topic before this one.
+
+    The ledger does not know their batches, and the last prediction of each was published before this environment
+    claimed the topic. A takeover requires that nothing was written to the topic for a while, measured by the clock
+    that also dates the claim. If the ledger was restored to an earlier state, the claim is older than the lost
+    batches, so their predictions are still reported.
+    """
+    unknown = ~np.isin(topic.batch_keys, extract.batches.keys)
+    if not unknown.any():
+        return topic
+    since = _claimed_since(connection, config)
+    if since is None:
+        return topic
+    own = ~(unknown & (topic.newest < round(since.timestamp() * 1000)))[topic.batch]
+    return replace(topic, event_id=topic.event_id[own], risk_score=topic.risk_score[own], batch=topic.batch[own])
+
+
+def _claimed_since(connection: psycopg.Connection, config: StreamConfig) -> datetime | None:
+    """Return when this environment claimed the predictions topic; None if it does not claim it."""
+    admin = clients.admin(config.kafka.client)
+    own, topic_id = environments.find_id(connection), topics.describe(admin, config.predictions_topic).topic_id
+    with Claims(admin, config) as claims:
+        claims.read()
+        holder = claims.holder(Kind.TOPIC, topic_id)
+    return None if holder is None or holder.environment != own else holder.since
 
 
 def _check_scores(
     extract: Extract, topic: Published, row: NDArray[np.intp], known: NDArray[np.bool_], found: Findings
 ) -> None:
-    """Compare the scores of batches that were never replayed with those that were published."""
+    """Check that the scores of batches that were never replayed are the published ones."""
     rows = extract.rows
     never_replayed = np.append(extract.batches.replays == 0, False)[rows.batch[row]]  # the last is for batch -1
     wrong = row[never_replayed & (rows.risk_score[row] != topic.risk_score[known])]

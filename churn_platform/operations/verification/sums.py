@@ -9,7 +9,7 @@ from churn_platform.stream.config import StreamConfig
 
 
 def hours(connection: psycopg.Connection, config: StreamConfig, progress: Progress) -> list[Invariant]:
-    """Sums per batch and hour are those of the predictions, hours those of their batches, days those of their hours."""
+    """Check the sums per batch and hour against the rows, hours against batches, and days against hours."""
     progress("Computing hours and days again", 0)
     compared = (
         (
@@ -39,7 +39,7 @@ def hours(connection: psycopg.Connection, config: StreamConfig, progress: Progre
 
 
 def high_risk(connection: psycopg.Connection, config: StreamConfig, progress: Progress) -> Invariant:
-    """high_risk_customers holds the predictions at or above the threshold, with their scores."""
+    """Check that high_risk_customers holds the predictions at or above the threshold, with their scores."""
     progress("Comparing high-risk predictions", 0)
     result = verification.compare_high_risk(connection, threshold=config.high_risk_threshold, examples=EXAMPLES)
     found = Findings()
@@ -53,7 +53,7 @@ def high_risk(connection: psycopg.Connection, config: StreamConfig, progress: Pr
 
 
 def singles(connection: psycopg.Connection) -> list[Invariant]:
-    """At most one batch is open, and at most one model version is champion."""
+    """Check that at most one batch is open and at most one model version is champion."""
     invariants = []
     for name, there in (
         ("open batch", stream_batches.open_batches(connection)),

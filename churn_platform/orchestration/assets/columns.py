@@ -9,13 +9,9 @@ import dagster as dg
 
 from churn_platform.database import prediction_columns
 from churn_platform.database.prediction_columns import SUMMARY_COLUMNS, Origin, PredictionColumn
-from churn_platform.database import prediction_columns
-from churn_platform.database.prediction_columns import SUMMARY_COLUMNS, Origin, PredictionColumn
 from churn_platform.features.columns import INPUT_COLUMNS
 from churn_platform.orchestration.assets.column_lineage import table_metadata
 from churn_platform.schema.columns import COLUMNS, COLUMNS_BY_NAME, CUSTOMER_ID
-
-EVENTS = "customer_events"
 
 EVENTS = "customer_events"
 
@@ -59,52 +55,6 @@ EVENT_FIELDS = _columns(
     ),
     ("true_churn_label", "integer", "1 left, 0 stayed; only if already known."),
 )
-
-_RISK = "Probability of churn, 0 to 1"
-# Of each column of churn_predictions that does not describe the customer.
-_MEANINGS = {
-    "event_id": "Id of the event; a UUIDv5 of the id that was sent, if that was not a UUID.",
-    "event_ref": "The id as it was sent, if it was not a UUID.",
-    "customer_id": _meaning(CUSTOMER_ID),
-    "prediction": "1 churn, 0 retained: risk_score compared with the model's threshold.",
-    "risk_score": f"{_RISK}, from the model version in model_version; high risk from 0.7.",
-    "probability": f"{_RISK}; the same number as risk_score.",
-    "predicted_at": "When the event was scored, UTC.",
-    "event_timestamp": "Time of the event, UTC; Kafka's own time if the event had none.",
-    "model_version": "The champion that scored it: the version in model_versions and in MLflow's registry.",
-    "true_churn_label": "1 left, 0 stayed; null if the event did not have it.",
-    "batch": "Batch that the row belongs to; it is the partition of this asset.",
-    "kafka_partition": "Kafka partition that the event was read from.",
-    "kafka_offset": "Its offset in that partition.",
-}
-# Fields of events, where they differ from the names of the decoded ones.
-_EVENT_FIELD_NAMES = {"customer_id": CUSTOMER_ID, "event_ref": "event_id"}
-_JSON_TYPES = {
-    "uuid": "string",
-    "text": "string",
-    "timestamptz": "string",
-    "smallint": "integer",
-    "integer": "integer",
-    "bigint": "integer",
-    "real": "number",
-    "double precision": "number",
-}
-
-
-def _prediction_meaning(column: PredictionColumn) -> str:
-    return _meaning(column.field) if column.origin is Origin.CUSTOMER else _MEANINGS[column.name]
-
-
-def _prediction_sources(column: PredictionColumn) -> str:
-    """Return the fields of events that the column is made from."""
-    if column.origin is Origin.CUSTOMER:
-        return f"{EVENTS}.{column.field}"
-    if column.name == "risk_score":
-        return " ".join(f"{EVENTS}.{name}" for name in INPUT_COLUMNS)
-    if column.origin is Origin.EVENT and not column.name.startswith("kafka_"):
-        return f"{EVENTS}.{_EVENT_FIELD_NAMES.get(column.field, column.field)}"
-    return ""
-
 
 _RISK = "P(churn), 0 to 1"
 # Of each column of churn_predictions that does not describe the customer.
@@ -185,9 +135,9 @@ HIGH_RISK_COLUMNS = _columns(
     *(
         (name, kind, text, f"churn_predictions.{source}")
         for name, kind, text, source in (
-            ("event_id", "uuid", "Id of the event in churn_predictions.", "event_id"),
+            ("event_id", "uuid", "Event of churn_predictions.", "event_id"),
             ("batch", "text", "Batch of the event.", "batch"),
-            ("customer_id", "bigint", _meaning(CUSTOMER_ID), "customer_id"),
+            ("customer_id", "bigint", "The bank's number for the customer.", "customer_id"),
             (
                 "risk_score",
                 "real",
