@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from churn_platform.database import advisory_locks, stream_pauses, stream_positions
+from churn_platform.database.dead_letter_events import DeadLetterCounts
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.local.stack import Stack
