@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.latency import wait_until
 from benchmarks.servers import new_database, own_stack
 from churn_platform.archive import archive_next
-from churn_platform.database import ledger, model_versions
+from churn_platform.database import ledger, model_versions, stream_batches, stream_positions
 from churn_platform.decoding.events import MICROSECONDS, EventColumns
 from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
@@ -40,7 +40,8 @@ from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.run_liveness import STREAM_TAG
 from churn_platform.orchestration.stream_sensors import customer_events_sensor
 from churn_platform.settings import settings
-from churn_platform.stream.commit import Source, prediction_rows, write_rows
+from churn_platform.stream.commit import Source, write_rows
+from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import ScoredEvents
 
 TICKS: Final = 15
@@ -160,13 +161,13 @@ class Stream:
         self._connection = connection
         self._random = np.random.default_rng(42)
         self._positions = dict.fromkeys(range(3), 0)
-        ledger.add_positions(connection, topic=TOPIC, topic_id=TOPIC, starts=self._positions)
+        stream_positions.add_positions(connection, topic=TOPIC, topic_id=TOPIC, starts=self._positions)
         self._moment = LONG_AGO
 
     def open_batch(self) -> str:
         """Open a batch whose events follow those of the previous one."""
         key = batch_key(self._moment)
-        ledger.plan_batch(self._connection, key)
+        stream_batches.plan_batch(self._connection, key)
         return key
 
     def close_batch(self, key: str) -> None:
@@ -183,7 +184,7 @@ class Stream:
         source = Source(batch=key, topic=TOPIC, topic_id=TOPIC)
         with self._connection.transaction():
             written = write_rows(
-                self._connection, source, scored, prediction_rows(source, scored), (), (), high_risk_threshold=0.7
+                self._connection, source, scored, prediction_rows(source.batch, scored), (), (), high_risk_threshold=0.7
             )
             advanced = ledger.advance(
                 self._connection,
@@ -192,7 +193,9 @@ class Stream:
                     topic_id=TOPIC,
                     starts=self._positions,
                     ends=ends,
-                    last_records={partition: ledger.LastRecord(end - 1, b"", None) for partition, end in ends.items()},
+                    last_records={
+                        partition: stream_positions.LastRecord(end - 1, b"", None) for partition, end in ends.items()
+                    },
                     predictions=count,
                     dead_letters=0,
                     duplicates=0,
@@ -319,8 +322,10 @@ class Platform:
             tags={STREAM_TAG: "live", "dagster/partition": template},
             status=dg.DagsterRunStatus.SUCCESS,
         )
-        ranges = [ledger.OffsetRange("a" * 22, partition, 1000, 2000) for partition in range(3)]
-        batch = ledger.Batch(template, NOW, NOW, NOW, NOW, NOW, NOW, run.run_id, 1, 9, 9, 0, 0, 9, 0, None, None)
+        ranges = [stream_batches.OffsetRange("a" * 22, partition, 1000, 2000) for partition in range(3)]
+        batch = stream_batches.Batch(
+            template, NOW, NOW, NOW, NOW, NOW, NOW, run.run_id, 1, 9, 9, 0, 0, 9, 0, None, None
+        )
         materialization = dg.AssetMaterialization(
             "churn_predictions", partition=template, metadata=batch_metadata(batch, ranges)
         )
@@ -400,7 +405,7 @@ class Growth:
             began = time.perf_counter()
             try:
                 with psycopg.connect(self._grown.dsn, autocommit=True) as connection:
-                    ledger.mark_published(connection, TOPIC)
+                    stream_positions.record_published(connection, TOPIC)
                     artifacts = settings().platform.artifacts_root
                     while archived < ARCHIVED_ROWS and (
                         file := archive_next(connection, artifacts, before=NOW - timedelta(days=90))

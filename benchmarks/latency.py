@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks import work
 from benchmarks.machine import this_machine
 from benchmarks.servers import cpu_seconds, own_stack
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.stack import Stack
@@ -185,7 +185,7 @@ class Platform:
 
     def first_event(self) -> float:
         """Return the seconds from an event that arrives while no run is live to its row."""
-        wait_until(lambda: not ledger.streaming_sessions(self.connection), "the stream to be idle")
+        wait_until(lambda: not advisory_locks.streaming_sessions(self.connection), "the stream to be idle")
         before = self._rows()
         began = time.time()
         subprocess.run(

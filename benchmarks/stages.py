@@ -29,9 +29,10 @@ from churn_platform.kafka.reading import read_ranges
 from churn_platform.kafka.topics import Topic
 from churn_platform.scoring.booster import predict
 from churn_platform.settings import settings
-from churn_platform.stream.commit import Source, prediction_rows, write_rows
+from churn_platform.stream.commit import Source, write_rows
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.prediction_messages import messages_of, prediction_frame
+from churn_platform.stream.prediction_messages import messages_of
+from churn_platform.stream.prediction_values import message_frame, prediction_rows
 from churn_platform.stream.publisher import Publication, Publisher
 from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.scoring import Champion, load_champion, score
@@ -113,7 +114,7 @@ class Stages:
             )
         )
         publish = self._published(scored)
-        frames = [prediction_frame(BATCH, each) for each in scored]
+        frames = [message_frame(BATCH, each) for each in scored]
         produce, _ = self._timed_once(lambda: self._produce(frames))
         stages.append(Stage("publish", publish, produce, "produce_batch() of ready bytes, no transaction"))
         return stages
@@ -156,14 +157,14 @@ class Stages:
         scored, chunk = work
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)
         with self._connection.transaction():
-            rows = prediction_rows(source, scored)
+            rows = prediction_rows(source.batch, scored)
             write_rows(self._connection, source, scored, rows, (), chunk, high_risk_threshold=0.7)
 
     def _copy(self, scored: Any) -> None:
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)
         with self._connection.transaction(), self._connection.cursor() as cursor:
             cursor.execute("create temp table if not exists bare (like churn_predictions including generated)")
-            copy_rows(cursor, "bare", prediction_rows(source, scored))
+            copy_rows(cursor, "bare", prediction_rows(source.batch, scored))
 
     def _published(self, scored: Sequence[Any]) -> float:
         """Events a second from the second commit on: before the first the producer makes itself known to Kafka."""

@@ -24,7 +24,7 @@ from benchmarks import work
 from benchmarks.contenders.task import Task
 from benchmarks.machine import this_machine
 from benchmarks.servers import new_database, own_stack
-from churn_platform.database import ledger
+from churn_platform.database import stream_pauses
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_all
 from churn_platform.local.stack import Stack
@@ -121,13 +121,13 @@ class Contest:
         config = StreamConfig.from_settings(settings())
         work.promote(config.dsn, self._bundle)
         with psycopg.connect(config.dsn, autocommit=True) as connection:
-            ledger.pause(connection, config.events_topic)
+            stream_pauses.pause(connection, config.events_topic)
             with self._progress("Dagster started"):
                 self._stack.configuration.services_only = False
                 self._stack.start()
             with self._progress(f"{events:,} events sent to {config.events_topic}"):
                 work.fill(config.events_topic, self._customers, events)
-            ledger.resume(connection, config.events_topic)
+            stream_pauses.resume(connection, config.events_topic)
             admin, deadline = clients.admin(config.kafka.client), time.monotonic() + LONGEST_SECONDS
             while not _all_is_out(connection, admin, config.predictions_topic, events):
                 if time.monotonic() > deadline:

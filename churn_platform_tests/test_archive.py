@@ -1,10 +1,10 @@
 """Archived predictions: in a file or in the table, never in both for long and never in none."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import psycopg
@@ -14,9 +14,10 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from churn_platform import archive
-from churn_platform.archive import Archived, ArchiveError, archive_next, archiving
-from churn_platform.database import ledger
-from churn_platform.files.artifacts import MARKER, read_bytes
+from churn_platform.archive import Archived, ArchiveError, archive_next
+from churn_platform.database import stream_batches, stream_positions
+from churn_platform.database.advisory_locks import archive_lock
+from churn_platform.files.artifacts import MARKER, read_bytes, write_bytes
 from churn_platform.files.exceptions import ArtifactStoreUnreachableError
 from churn_platform_tests.files.s3_server import Server
 
@@ -65,12 +66,20 @@ class Table:
             self.connection.execute(statement, values)
         self._start += rows + 1
 
-    def archive(self, *, file_rows: int = archive.FILE_ROWS) -> list[Archived]:
-        """Archive until nothing is left to do."""
+    def archive(
+        self,
+        *,
+        file_rows: int = archive.FILE_ROWS,
+        write: Callable[[str, bytes], object] = write_bytes,
+        read: Callable[[str], bytes] = read_bytes,
+    ) -> list[Archived]:
+        """Archive until nothing is left to archive."""
         done = []
-        with archiving(self.connection) as may:
-            assert may
-            while file := archive_next(self.connection, self.root, before=BEFORE, file_rows=file_rows):
+        with archive_lock(self.connection) as held:
+            assert held
+            while file := archive_next(
+                self.connection, self.root, before=BEFORE, file_rows=file_rows, write=write, read=read
+            ):
                 done.append(file)
         return done
 
@@ -78,9 +87,9 @@ class Table:
         """Rows of churn_predictions, by batch."""
         return dict(self.connection.execute("select batch, count(*) from churn_predictions group by 1").fetchall())
 
-    def batch(self, key: str) -> ledger.Batch:
+    def batch(self, key: str) -> stream_batches.Batch:
         """A batch of the ledger."""
-        found = ledger.find_batch(self.connection, key)
+        found = stream_batches.find_batch(self.connection, key)
         assert found is not None
         return found
 
@@ -93,7 +102,7 @@ class Table:
 def table(database: str, tmp_path: Path) -> Iterator[Table]:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("insert into stream_topics (topic_id, topic) values ('topic-id', 'events')")
-        ledger.add_positions(connection, topic="events", topic_id="topic-id", starts={0: 0, 1: 0, 2: 0})
+        stream_positions.add_positions(connection, topic="events", topic_id="topic-id", starts={0: 0, 1: 0, 2: 0})
         connection.execute("update stream_positions set next_offset = 1000000000, published_to = 1000000000")
         yield Table(connection, str(tmp_path))
 
@@ -204,19 +213,16 @@ class Crash(BaseException):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("at", ["write_bytes", "read_bytes"])
-def test_whoever_dies_between_file_and_delete_is_repaired_by_the_next(
-    table: Table, monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
+@pytest.mark.parametrize("at", ["write", "read"])
+def test_a_process_that_dies_between_file_and_delete_is_completed_by_the_next(table: Table, at: str) -> None:
     table.add("20260802T000000000Z", 5)
 
-    def dies(*_: object) -> None:
+    def dies(*_: object) -> NoReturn:
         raise Crash
 
-    with monkeypatch.context() as patch:
-        patch.setattr(archive, at, dies)
-        with pytest.raises(Crash):
-            table.archive()
+    attempts = {"write": lambda: table.archive(write=dies), "read": lambda: table.archive(read=dies)}
+    with pytest.raises(Crash):
+        attempts[at]()
     assert table.rows() == {"20260802T000000000Z": 5}
     table.add("20260801T000000000Z", 7)  # older, and due by now: it must not change what the first file holds
 
@@ -228,16 +234,14 @@ def test_whoever_dies_between_file_and_delete_is_repaired_by_the_next(
     assert table.rows() == {}
 
 
-def test_a_file_that_reads_back_otherwise_deletes_nothing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_other_content_than_was_written_deletes_nothing(table: Table) -> None:
     table.add("20260801T000000000Z", 5)
-    with monkeypatch.context() as patch:
-        patch.setattr(archive, "write_bytes", lambda *_: None)
-        table.add("20260802T000000000Z", 2)
-        other = io.BytesIO()
-        pq.write_table(archive.SCHEMA.empty_table(), other)
-        patch.setattr(archive, "read_bytes", lambda _: other.getvalue())
-        with pytest.raises(ArchiveError, match="its 0 rows are not the 7"):
-            table.archive()
+    table.add("20260802T000000000Z", 2)
+    other = io.BytesIO()
+    pq.write_table(archive.SCHEMA.empty_table(), other)
+
+    with pytest.raises(ArchiveError, match="its 0 rows are not the 7"):
+        table.archive(write=lambda *_: None, read=lambda _: other.getvalue())
 
     assert table.rows() == {"20260801T000000000Z": 5, "20260802T000000000Z": 2}
     assert [each.rows for each in table.archive()] == [7]
@@ -251,7 +255,7 @@ def test_a_file_that_reads_back_otherwise_deletes_nothing(table: Table, monkeypa
     ],
 )
 def test_a_batch_that_changes_while_it_is_written_is_left_and_archived_next_time(
-    table: Table, database: str, monkeypatch: pytest.MonkeyPatch, meanwhile: str, message: str
+    table: Table, database: str, meanwhile: str, message: str
 ) -> None:
     table.add("20260801T000000000Z", 5)
 
@@ -260,10 +264,8 @@ def test_a_batch_that_changes_while_it_is_written_is_left_and_archived_next_time
             other.execute(meanwhile.encode())
         return read_bytes(uri)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(archive, "read_bytes", read_while_it_changes)
-        with pytest.raises(ArchiveError, match=message):
-            table.archive()
+    with pytest.raises(ArchiveError, match=message):
+        table.archive(read=read_while_it_changes)
     remaining = sum(table.rows().values())
     assert remaining > 0
 
@@ -300,9 +302,9 @@ def test_an_index_no_longer_leads_to_where_archived_rows_were(table: Table, colu
 def test_only_one_session_archives(table: Table, database: str) -> None:
     with (
         psycopg.connect(database, autocommit=True) as other,
-        archiving(table.connection) as first,
-        archiving(other) as second,
+        archive_lock(table.connection) as first,
+        archive_lock(other) as second,
     ):
         assert (first, second) == (True, False)
-    with archiving(table.connection) as again:
+    with archive_lock(table.connection) as again:
         assert again

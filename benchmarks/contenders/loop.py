@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import psycopg
 
 from benchmarks.contenders.task import Task
-from churn_platform.database import ledger
+from churn_platform.database import stream_batches
 from churn_platform.orchestration.partitions import batch_key
 from churn_platform.settings import load_settings
 from churn_platform.stream import runs
@@ -34,7 +34,7 @@ def main() -> None:
     config = replace(StreamConfig.from_settings(load_settings()), batch_events=task.events)
     key = batch_key(datetime.now(UTC))
     with psycopg.connect(config.dsn, autocommit=True) as connection:
-        ledger.plan_batch(connection, key)
+        stream_batches.plan_batch(connection, key)
     runs.materialize(config, [key], run_id="benchmark", log=lambda _: None, confirm=lambda: None)
 
 

@@ -30,7 +30,8 @@ from churn_platform.database.connections import connect
 if TYPE_CHECKING:  # Kafka's client is slow to import
     import psycopg
 
-    from churn_platform.operations.dead_letters import Corrected, DeadLetter, Kind
+    from churn_platform.database.dead_letter_events import DeadLetterKind, StoredDeadLetter
+    from churn_platform.operations.dead_letter_retry import Correction
     from churn_platform.stream.config import StreamConfig
 
 app = typer.Typer(no_args_is_help=True)
@@ -44,7 +45,7 @@ LONGEST_NUMBER: Final = 20  # digits; an offset has 64 bits
 
 
 class ShownState(StrEnum):
-    """The states of operations/dead_letters.py, which is slow to import."""
+    """The states of database/dead_letter_events.py, which is slow to import."""
 
     OPEN = "open"
     RETRIED = "retried"
@@ -78,14 +79,14 @@ def list_letters(
 
     Example: churn dlq list --reason gender --since 2h --state open
     """
-    from churn_platform.operations import dead_letters
+    from churn_platform.database import dead_letter_events
 
-    chosen = dead_letters.Selection(
-        reason=reason, since=_moment(since), state=None if state is None else dead_letters.State(state)
+    chosen = dead_letter_events.DeadLetterFilter(
+        reason=reason, since=_moment(since), state=None if state is None else dead_letter_events.DeadLetterState(state)
     )
     with report_errors(), ProgressReporter("Connecting to PostgreSQL"), _connect() as (connection, _):
-        kinds = dead_letters.kinds(connection, chosen)
-        letters = dead_letters.find(connection, chosen, limit=limit)
+        kinds = dead_letter_events.count_kinds(connection, chosen)
+        letters = dead_letter_events.find(connection, chosen, limit=limit)
     if as_json:
         emit({"by_reason": [vars(kind) for kind in kinds], "dead_letters": [letter.as_dict() for letter in letters]})
         return
@@ -111,10 +112,10 @@ def show(
 
     Example: churn dlq show 0:1041
     """
-    from churn_platform.operations import dead_letters
+    from churn_platform.operations import dead_letter_retry
 
     with report_errors(), _connect() as (connection, _):
-        letter = dead_letters.find_one(connection, *_place(place), topic_id=topic_id)
+        letter = dead_letter_retry.find_one(connection, *_place(place), topic_id=topic_id)
     if as_json:
         payload = None if letter.payload is None else base64.b64encode(letter.payload).decode()
         emit({**letter.as_dict(), "payload_base64": payload})
@@ -169,7 +170,8 @@ def retry(
 
     Example: churn dlq retry --reason Gender --set Gender=Female --wait 30
     """
-    from churn_platform.operations import dead_letters
+    from churn_platform.database import dead_letter_events
+    from churn_platform.operations import dead_letter_retry
 
     if bool(places) == (reason is not None):
         _refuse("Choose dead letters by places such as 0:1041, or by --reason.")
@@ -178,14 +180,16 @@ def retry(
     if since is not None and reason is None:
         _refuse("--since requires --reason.")
     corrections = dict(_change(each) for each in changes or [])
-    chosen = dead_letters.Selection(reason=reason, since=_moment(since), state=dead_letters.State.OPEN)
+    chosen = dead_letter_events.DeadLetterFilter(
+        reason=reason, since=_moment(since), state=dead_letter_events.DeadLetterState.OPEN
+    )
     with report_errors(), _connect() as (connection, config):
         if places:
             wanted = dict.fromkeys(_place(place) for place in places)
-            letters = [dead_letters.find_one(connection, *place, topic_id=topic_id) for place in wanted]
+            letters = [dead_letter_retry.find_one(connection, *place, topic_id=topic_id) for place in wanted]
         else:
-            letters = dead_letters.find(connection, chosen, limit=limit)
-        event = None if file is None else dead_letters.read_event(file)
+            letters = dead_letter_events.find(connection, chosen, limit=limit)
+        event = None if file is None else dead_letter_retry.read_event(file)
         corrected, refused = _correct(letters, config, corrections, event)
         say = _say_nothing if as_json else _say
         if dry_run:
@@ -195,7 +199,7 @@ def retry(
             say(f"{len(corrected):,} would be sent, {len(refused):,} refused.")
         elif corrected:
             with ProgressReporter("Sending"):
-                dead_letters.retry(connection, config, corrected)
+                dead_letter_retry.retry(connection, config, corrected)
             say(
                 f"{len(corrected):,} sent to {config.events_topic}, {len(refused):,} refused. "
                 f"'churn dlq list --state retried' shows those that are not scored yet."
@@ -212,16 +216,19 @@ def retry(
 
 
 def _correct(
-    letters: "list[DeadLetter]", config: "StreamConfig", changes: dict[str, object], event: dict[str, object] | None
-) -> "tuple[list[Corrected], list[str]]":
+    letters: "list[StoredDeadLetter]",
+    config: "StreamConfig",
+    changes: dict[str, object],
+    event: dict[str, object] | None,
+) -> "tuple[list[Correction], list[str]]":
     """Return the events to send, and why the others are refused; print the latter."""
-    from churn_platform.operations import dead_letters
+    from churn_platform.operations import dead_letter_retry
     from churn_platform.operations.exceptions import DeadLetterError
 
     corrected, refused = [], []
     for letter in letters:
         try:
-            corrected.append(dead_letters.correct(letter, config, changes=changes, event=event))
+            corrected.append(dead_letter_retry.correct(letter, config, changes=changes, event=event))
         except DeadLetterError as error:
             refused.append(str(error))
             error_console.print(Text(_safe(str(error)), style="red"), soft_wrap=True)
@@ -229,14 +236,14 @@ def _correct(
 
 
 def _wait(
-    connection: "psycopg.Connection", events: "list[Corrected]", *, seconds: float, say: Callable[[str], None]
+    connection: "psycopg.Connection", events: "list[Correction]", *, seconds: float, say: Callable[[str], None]
 ) -> int:
     """Wait until the dead letters are resolved; return how many are not."""
-    from churn_platform.operations import dead_letters
+    from churn_platform.operations import dead_letter_retry
 
     deadline = time.monotonic() + seconds
     with ProgressReporter("Waiting until they are scored") as progress:
-        while (left := dead_letters.unresolved(connection, events)) and time.monotonic() < deadline:
+        while (left := dead_letter_retry.count_unresolved(connection, events)) and time.monotonic() < deadline:
             progress("Waiting until they are scored, open", left)
             time.sleep(POLL_SECONDS)
     if left:
@@ -257,7 +264,7 @@ def _connect() -> "Iterator[tuple[psycopg.Connection, StreamConfig]]":
         yield connection, config
 
 
-def _kinds_table(kinds: "list[Kind]") -> Table:
+def _kinds_table(kinds: "list[DeadLetterKind]") -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False)
     for title in ("Dead letters", "Open", "Retried"):
         table.add_column(title, justify="right")
@@ -267,7 +274,7 @@ def _kinds_table(kinds: "list[Kind]") -> Table:
     return table
 
 
-def _letters_table(letters: "list[DeadLetter]") -> Table:
+def _letters_table(letters: "list[StoredDeadLetter]") -> Table:
     table = Table("Received", box=None, header_style="dim", pad_edge=False)
     table.add_column("Place", no_wrap=True)
     table.add_column("State")

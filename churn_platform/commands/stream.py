@@ -33,17 +33,17 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     Example: churn stream pause
     """
 
-    from churn_platform.database import ledger
+    from churn_platform.database import advisory_locks, stream_pauses
     from churn_platform.settings import settings
 
     with report_errors(), ProgressReporter("Connecting to PostgreSQL"):
         name = topic or settings().topics.events
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn pause") as connection:
             _check_topic(connection, name)
-            before = ledger.paused_since(connection, name)
-            ledger.pause(connection, name)
-            holder, _ = ledger.lock_sessions(connection, name)
-    live = holder is not None and holder.startswith(ledger.SESSION_PREFIX)
+            before = stream_pauses.paused_since(connection, name)
+            stream_pauses.pause(connection, name)
+            holder, _ = advisory_locks.lock_sessions(connection, name)
+    live = holder is not None and holder.startswith(advisory_locks.SESSION_PREFIX)
     if as_json:
         emit({"topic": name, "changed": before is None, "live": live})
     elif before is not None:
@@ -65,14 +65,14 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     Example: churn stream resume
     """
 
-    from churn_platform.database import ledger
+    from churn_platform.database import stream_pauses
     from churn_platform.settings import settings
 
     with report_errors(), ProgressReporter("Connecting to PostgreSQL"):
         name = topic or settings().topics.events
         with connect(settings().postgres_dsn, autocommit=True, application_name="churn resume") as connection:
             _check_topic(connection, name)
-            was_paused = ledger.resume(connection, name)
+            was_paused = stream_pauses.resume(connection, name)
     if as_json:
         emit({"topic": name, "changed": was_paused})
     elif was_paused:
@@ -231,10 +231,10 @@ def _servers() -> Iterator[None]:
 
 def _check_topic(connection: "psycopg.Connection", name: str) -> None:
     """Make sure that a topic is read here, or was: a pause of another one would pause nothing."""
-    from churn_platform.database import ledger
+    from churn_platform.database import stream_positions
     from churn_platform.settings import settings
 
-    if name != settings().topics.events and not ledger.is_known_topic(connection, name):
+    if name != settings().topics.events and not stream_positions.is_known_topic(connection, name):
         end(
             ExitCode.FAILED,
             f"{name!r} was never read here; EVENTS_TOPIC is {settings().topics.events!r}. Nothing was changed.",

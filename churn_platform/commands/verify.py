@@ -20,7 +20,8 @@ def verify(as_json: AsJson = False) -> None:
     from datetime import UTC, datetime
 
     from churn_platform.monitoring import pruning
-    from churn_platform.operations import outcome_verification, verification
+    from churn_platform.operations.verification.outcomes import outcomes
+    from churn_platform.operations.verification.verify import check_invariants
     from churn_platform.settings import settings
     from churn_platform.stream.config import StreamConfig
 
@@ -29,10 +30,8 @@ def verify(as_json: AsJson = False) -> None:
         config = StreamConfig.from_settings(settings())
         complete_since = pruning.deletable_before(datetime.now(UTC), archive_days=settings().lifecycle.archive_days)
         invariants = [
-            *verification.verify(config, progress),
-            outcome_verification.verify(
-                config, settings().topics.outcomes, complete_since=complete_since, progress=progress
-            ),
+            *check_invariants(config, progress),
+            outcomes(config, settings().topics.outcomes, complete_since=complete_since, progress=progress),
         ]
     holds = all(invariant.holds for invariant in invariants)
     if as_json:
@@ -40,13 +39,13 @@ def verify(as_json: AsJson = False) -> None:
     else:
         for invariant in invariants:
             mark, style = ("✓", "green") if invariant.holds else ("✗", "red")
-            output.print(Text.assemble((f"{mark} ", style), f"{invariant.name}: {invariant.says}"), soft_wrap=True)
-            for place in invariant.broken:
-                output.print(Text(f"    {place}", style="red"), soft_wrap=True)
-            if not invariant.holds and (more := invariant.figures.get("broken", 0) - len(invariant.broken)) > 0:
+            output.print(Text.assemble((f"{mark} ", style), f"{invariant.name}: {invariant.summary}"), soft_wrap=True)
+            for violation in invariant.violations:
+                output.print(Text(f"    {violation}", style="red"), soft_wrap=True)
+            if not invariant.holds and (more := invariant.figures.get("violations", 0) - len(invariant.violations)) > 0:
                 output.print(Text(f"    and {more:,} more", style="red"))
-        broken = sum(not invariant.holds for invariant in invariants)
-        ending = "Every invariant holds" if holds else f"{broken} of {len(invariants)} invariants do not hold"
+        violated = sum(not invariant.holds for invariant in invariants)
+        ending = "Every invariant holds" if holds else f"{violated} of {len(invariants)} invariants do not hold"
         output.print(f"{ending}. Took {time.monotonic() - began:.1f} s.", highlight=False)
     if not holds:
         raise typer.Exit(ExitCode.CHECK_FAILED)

@@ -1,30 +1,33 @@
-"""What the tables hold of a batch of the stream, for whoever looks at it: counts, and a few rows of each."""
+"""An overview of one batch across tables, for people: counts, and a few rows of each table. Reads only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
+
+from churn_platform.database.prediction_columns import SUMMARY_COLUMNS, column_list
 
 Row = Mapping[str, object]
 
 RISK_BINS: Final = 20
 
-# BRIN finds a batch; a million rows take 0.2 s.
+# The BRIN index finds the rows of a batch; a million of them take 0.2 s.
 _SCORES: Final = """
     select model_version, least(width_bucket(risk_score::float8, 0, 1, %(bins)s), %(bins)s) as bin, count(*)
     from churn_predictions where batch = %(batch)s group by 1, 2
 """
-_FIRST: Final = """
-    select kafka_partition, kafka_offset, customer_id, risk_score, prediction, model_version, geography, gender, age,
+_FIRST: Final = sql.SQL("""
+    select kafka_partition, kafka_offset, customer_id, risk_score, prediction, model_version, {summary},
         event_timestamp, event_id
     from churn_predictions where batch = %(batch)s order by kafka_offset, kafka_partition limit %(most)s
-"""
-_RISKIEST: Final = """
-    select customer_id, risk_score, reasons, geography, gender, age, balance, detected_at, alert_sent
+""").format(summary=column_list(SUMMARY_COLUMNS))
+_RISKIEST: Final = sql.SQL("""
+    select customer_id, risk_score, reasons, {summary}, detected_at, alert_sent
     from high_risk_customers where batch = %(batch)s order by risk_score desc, customer_id limit %(most)s
-"""
+""").format(summary=column_list(SUMMARY_COLUMNS))
 _HIGH_RISK: Final = """
     select count(*), count(distinct customer_id) from high_risk_customers where batch = %(batch)s
 """
@@ -38,16 +41,16 @@ _REASONS: Final = """
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRows:
-    """Of one batch.
+    """Counts and rows of one batch.
 
     Attributes:
         risk_scores: predictions by risk score, in RISK_BINS equal bins from 0 to 1.
         models: predictions by the model version that scored them.
         first: the first predictions, by Kafka offset.
-        high_risk: how many predictions of it high_risk_customers holds.
-        customers_at_risk: how many customers those are of.
-        riskiest: those with the highest risk scores; `reasons` as modeling/explaining.py gives them, None until it has.
-        reasons: the commonest reasons of its dead letters, with counts and where the first one is.
+        high_risk: number of its predictions in high_risk_customers.
+        customers_at_risk: number of their customers.
+        riskiest: those with the highest risk scores; `reasons` is None until they are explained.
+        reasons: the most frequent reasons of its dead letters, with the count and the first place of each.
     """
 
     risk_scores: Sequence[int]
@@ -60,10 +63,10 @@ class BatchRows:
 
 
 def rows_of_batch(connection: psycopg.Connection, batch: str, *, most: int) -> BatchRows:
-    """Counts and rows of a batch.
+    """Return counts and rows of a batch.
 
     Args:
-        most: how many predictions, high-risk predictions and reasons to return.
+        most: greatest number of predictions, of high-risk predictions and of reasons.
     """
     risk_scores, models = [0] * RISK_BINS, dict[int, int]()
     with connection.cursor() as cursor:

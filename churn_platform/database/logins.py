@@ -1,4 +1,4 @@
-"""Logins of the database: made, or given another password, by whoever may make roles."""
+"""Logins of the database, created or changed by a login that may create roles."""
 
 import psycopg
 from psycopg import sql
@@ -7,13 +7,13 @@ from churn_platform.database.connections import connect
 
 
 def ensure_login(connection: psycopg.Connection, *, name: str, password: str, role: str | None) -> None:
-    """Make the login if it is missing, with this password and a member of the role.
+    """Create the login if it does not exist, set its password, and make it a member of the role.
 
     Args:
         connection: of a login that may create roles.
         name: of the login.
-        password: in plain; what is sent is the verifier that the server keeps, for a statement may end up in its log.
-        role: that the migrations made; None leaves the login on its own.
+        password: in plain text. Only its SCRAM verifier is sent, because the server may log the statement.
+        role: one that the migrations created; None for a login without a role.
     """
     verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256")
     if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (name,)).rowcount:
@@ -26,7 +26,7 @@ def ensure_login(connection: psycopg.Connection, *, name: str, password: str, ro
 
 
 def can_log_in(dsn: str, *, role: str) -> bool:
-    """Whether the login of this connection string is let in, and has the rights of the role."""
+    """Return whether the login of this connection string can connect and has the rights of the role."""
     try:
         with connect(dsn, connect_timeout=10, application_name="churn logins") as connection:
             known = connection.execute("SELECT pg_has_role(%s, 'usage')", (role,)).fetchone()

@@ -1,4 +1,7 @@
-"""Hourly and daily figures: which are out of date, and what they are."""
+"""The tables churn_metrics_hourly and churn_metrics_daily: which rows are out of date, and their new values.
+
+Dagster's IO manager writes them.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -9,8 +12,8 @@ import psycopg
 if TYPE_CHECKING:
     import pandas as pd
 
-# One statement, one snapshot: the figures include exactly the changes that their version counts. An hour that lost
-# all its predictions in a replay has a version and no sums, and gets a row of zeros.
+# One statement has one snapshot, so the metrics include exactly the changes that their version counts. An hour that
+# lost all its predictions in a replay has a version but no sums, and gets a row of zeros.
 _HOURLY: Final = """
     select
         d.hour_timestamp,
@@ -28,10 +31,6 @@ _HOURLY: Final = """
     where d.hour_timestamp >= %s and d.hour_timestamp < %s
     group by d.hour_timestamp, d.version
     order by d.hour_timestamp
-"""
-_BATCHES_OF_HOURS: Final = """
-    select hour_timestamp, batch, total_predictions from churn_batch_hours
-    where hour_timestamp >= %s and hour_timestamp < %s order by hour_timestamp, batch desc
 """
 _DIRTY_HOURS: Final = """
     select d.hour_timestamp
@@ -55,11 +54,11 @@ _DIRTY_DAYS: Final = """
 
 
 def hourly_figures(connection: psycopg.Connection, start: datetime, end: datetime) -> "pd.DataFrame":
-    """Figures of the hours in [start, end) that have had predictions, one row an hour, by hour.
+    """Return the metrics of the hours in [start, end) that have had predictions, one row per hour, in order.
 
     Returns:
-        The columns of churn_metrics_hourly but updated_at. churn_rate is a percentage; averages are NaN where there is
-        nothing to average.
+        The columns of churn_metrics_hourly except updated_at. churn_rate is a percentage. An average over nothing is
+        NaN.
     """
     import pandas as pd
 
@@ -68,22 +67,14 @@ def hourly_figures(connection: psycopg.Connection, start: datetime, end: datetim
     return pd.DataFrame(cursor.fetchall(), columns=names)
 
 
-def batches_of_hours(connection: psycopg.Connection, start: datetime, end: datetime) -> dict[datetime, dict[str, int]]:
-    """Predictions that each batch had in each hour of [start, end): hour (UTC) -> batch -> count, newest first."""
-    found: dict[datetime, dict[str, int]] = {}
-    for hour, batch, predictions in connection.execute(_BATCHES_OF_HOURS, (start, end)):
-        found.setdefault(hour.astimezone(UTC), {})[batch] = predictions
-    return found
-
-
 def daily_figures(hours: "pd.DataFrame") -> "pd.DataFrame":
-    """Figures of days (UTC) from those of their hours: counts add up, averages are weighted by what they average over.
+    """Return the metrics of days (UTC), computed from those of their hours: counts are added, averages are weighted.
 
     Args:
         hours: rows of churn_metrics_hourly.
 
     Returns:
-        One row a day with predictions or changes, by day: the columns of churn_metrics_daily but updated_at.
+        One row per day with predictions or changes, in order: the columns of churn_metrics_daily except updated_at.
     """
     import pandas as pd
 
@@ -105,24 +96,24 @@ def daily_figures(hours: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def dirty_hours(connection: psycopg.Connection, *, at_most_every: float) -> list[datetime]:
-    """Begun hours whose figures are missing or out of date, in order, UTC.
+    """Return the hours that have begun and whose metrics are missing or out of date, in order, UTC.
 
     Args:
-        at_most_every: so many seconds after the figures, or after the first batch of an hour that has none yet.
+        at_most_every: seconds since the metrics were computed, or since the first batch of an hour that has none.
     """
     return [hour.astimezone(UTC) for (hour,) in connection.execute(_DIRTY_HOURS, (at_most_every,))]
 
 
 def dirty_days(connection: psycopg.Connection, *, at_most_every: float) -> list[date]:
-    """Days whose figures are missing, or out of date and older than so many seconds. In order, UTC."""
+    """Return days (UTC) whose metrics are missing, or out of date and older than `at_most_every` seconds, in order."""
     return [day for (day,) in connection.execute(_DIRTY_DAYS, (at_most_every,))]
 
 
 def windows(starts: Iterable[datetime], *, joined_within: timedelta) -> list[tuple[datetime, datetime]]:
-    """Windows, as (first start, last start), that cover all of the starts, which are in order.
+    """Return windows, as (first start, last start), that cover all of the starts, which are in order.
 
-    Starts no further apart than `joined_within` share a window: computing the few between them anew costs far less
-    than another run, while two that lie months apart are not worth everything between.
+    Starts that are at most `joined_within` apart share a window. Computing the few hours between them again takes far
+    less than another run; computing the months between two distant starts would not.
     """
     found: list[tuple[datetime, datetime]] = []
     for start in starts:
@@ -134,5 +125,5 @@ def windows(starts: Iterable[datetime], *, joined_within: timedelta) -> list[tup
 
 
 def midnight(days: Sequence[date]) -> list[datetime]:
-    """The moments at which the days begin, UTC."""
+    """Return the start of each day, UTC."""
     return [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in days]

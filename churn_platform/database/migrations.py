@@ -18,11 +18,11 @@ from churn_platform.settings import PROJECT_ROOT
 MIGRATIONS = PROJECT_ROOT / "sql" / "migrations"
 
 PASSED_ON = ("application_name", "connect_timeout", "sslcert", "sslkey", "sslrootcert")
-"""Connection parameters that libpq and dbmate's driver both know; the driver would send any other to the server."""
+"""Connection parameters that both libpq and dbmate's driver know. The driver would send any other to the server."""
 
 
 INSUFFICIENT_PRIVILEGE = "42501"
-"""PostgreSQL's code, which dbmate's messages end with."""
+"""PostgreSQL's error code, with which dbmate's message ends."""
 
 
 class MigrationError(PlatformError):
@@ -30,16 +30,17 @@ class MigrationError(PlatformError):
 
 
 def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
-    """Apply the migrations that the database does not have yet; each is a transaction of its own.
+    """Apply the migrations that the database does not have yet, each in a transaction of its own.
 
-    Two at the same time wait for each other. Where nothing is missing, any login that may read the tables will do.
+    Two processes that migrate at the same time wait for each other. If no migration is missing, any login that may
+    read the tables is sufficient.
 
     Args:
         dsn: connection string of the owner of the tables.
-        folder: of the migrations, `<version>_<name>.sql` with `-- migrate:up` and `-- migrate:down`.
+        folder: with the migrations, `<version>_<name>.sql` with `-- migrate:up` and `-- migrate:down`.
 
     Returns:
-        names of the files that were applied now.
+        Names of the files that were applied now.
 
     Raises:
         MigrationError: one failed (its own changes are rolled back), or the database does not answer.
@@ -63,15 +64,15 @@ def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
             f"dbmate could not apply the migrations in {folder} (exit code {outcome.returncode}): "
             f"{_without_password(outcome.stderr.strip(), dsn)}"
             f" Not applied: {', '.join(missing)}.",
-            remedy="That needs the owner of the tables: set DATABASE_OWNER_URL."
+            remedy="Only the owner of the tables can apply migrations: set DATABASE_OWNER_URL."
             if INSUFFICIENT_PRIVILEGE in outcome.stderr
-            else "Mend the migration or the database, then run 'churn db upgrade'.",
+            else "Correct the migration or the database, then run 'churn db upgrade'.",
         )
     return re.findall(r"^Applying: (\S+)", outcome.stdout + outcome.stderr, flags=re.MULTILINE)
 
 
 def _environment() -> dict[str, str]:
-    """This process' environment without variables by which dbmate or its driver would do something else."""
+    """Return this process' environment without the variables that would configure dbmate or its driver."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -80,14 +81,14 @@ def _environment() -> dict[str, str]:
 
 
 def _missing(dsn: str, folder: Path) -> list[str]:
-    """Names of the migrations that the database does not have yet, in order."""
+    """Return the names of the migrations that the database does not have yet, in order."""
     try:
         with connect(dsn, connect_timeout=10, application_name="churn migrations") as connection:
             recorded = connection.execute("select to_regclass('schema_migrations') is not null").fetchone() == (True,)
             applied = connection.execute("select version from schema_migrations").fetchall() if recorded else []
     except psycopg.Error as error:
         raise MigrationError(
-            f"The database does not say which migrations it has: {_without_password(str(error), dsn)}"
+            f"The migrations of the database could not be read: {_without_password(str(error), dsn)}"
         ) from error
     versions = {version for (version,) in applied}
     return [file.name for file in sorted(folder.glob("*.sql")) if file.name.partition("_")[0] not in versions]
@@ -104,9 +105,10 @@ def _dbmate() -> Path:
 
 
 def _url(dsn: str) -> str:
-    """The connection string as dbmate's driver wants it.
+    """Return the connection string in the form that dbmate's driver takes.
 
-    The driver insists on TLS where libpq takes what the server offers, so what the server offers is asked first.
+    By default the driver requires TLS, while libpq uses what the server offers. So a connection of libpq finds out
+    first what the server offers.
     """
     given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     mode = given.get("sslmode", "prefer")

@@ -1,11 +1,14 @@
-"""Who is champion: the table model_versions. MLflow's alias follows it, the stream reads it."""
+"""The tables model_versions and model_promotions: bundles, and which version is champion.
+
+MLflow's alias follows them, and the stream reads them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from psycopg import Connection
 from psycopg.rows import TupleRow, class_row
@@ -13,11 +16,14 @@ from psycopg.types.json import Jsonb
 
 from churn_platform.errors import PlatformError
 
+# The champion's version, for statements that need it beside other things.
+CHAMPION: Final = "(select version from model_versions where promoted_at is not null and retired_at is null)"
+
 PromotedBy: TypeAlias = Literal["training", "hand", "alias", "rollback"]
 
 
 class ModelVersionError(PlatformError):
-    """A model version that is not in model_versions, or one that is there as something else."""
+    """A model version that is not in model_versions, or that belongs to another MLflow run."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,9 @@ class ModelVersion:
         uri: folder of the bundle, an absolute path or s3://.
         run_id: MLflow run that trained it.
         metrics: name -> value; "oof_" names are out of fold on the training split, others on the test split.
-        registered_at: when the row was made.
-        promoted_at: when it last became champion, None if never.
-        retired_at: when it last ceased to be, None if it never was or is champion now.
+        registered_at: when the version was registered.
+        promoted_at: when it last became champion; None if never.
+        retired_at: when it last stopped being champion; None if it never was, or if it is now.
     """
 
     version: int
@@ -46,10 +52,10 @@ class ModelVersion:
 def register(
     connection: Connection[TupleRow], *, version: int, uri: str, run_id: str, metrics: Mapping[str, float]
 ) -> None:
-    """Record a trained version, not yet champion. Recording the same version of the same run again changes nothing.
+    """Record a trained version, without promoting it. Recording the same version of the same run again changes nothing.
 
     Raises:
-        ModelVersionError: the version is there already, from another run.
+        ModelVersionError: another run has registered this version already.
     """
     connection.execute(
         "insert into model_versions (version, uri, run_id, metrics) values (%s, %s, %s, %s) "
@@ -59,13 +65,13 @@ def register(
     known = get(connection, version)
     if known.run_id != run_id:
         raise ModelVersionError(
-            f"Model version {version} of MLflow run {run_id} cannot be registered: model_versions has that version "
-            f"from run {known.run_id} already. Train again: a training takes numbers above those of model_versions."
+            f"Model version {version} of MLflow run {run_id} cannot be registered: run {known.run_id} has that "
+            f"version in model_versions already. Train again: a training takes a number above those in model_versions."
         )
 
 
 def record_metrics(connection: Connection[TupleRow], version: int, metrics: Mapping[str, float]) -> None:
-    """Add figures to a version's metrics, replacing those of the same name.
+    """Add metrics to a version, replacing those with the same name.
 
     Raises:
         ModelVersionError: there is no such version.
@@ -78,7 +84,7 @@ def record_metrics(connection: Connection[TupleRow], version: int, metrics: Mapp
 
 
 def get(connection: Connection[TupleRow], version: int) -> ModelVersion:
-    """One version.
+    """Return one version.
 
     Raises:
         ModelVersionError: there is no such version.
@@ -91,29 +97,35 @@ def get(connection: Connection[TupleRow], version: int) -> ModelVersion:
 
 
 def of_run(connection: Connection[TupleRow], version: int, run_id: str) -> ModelVersion:
-    """One version, if it is that of this MLflow run: a new registry, or a restored database, gives numbers again.
+    """Return one version, if it belongs to this MLflow run. A new registry or a restored database reuses numbers.
 
     Raises:
-        ModelVersionError: there is no such version, or it is another run's.
+        ModelVersionError: there is no such version, or it belongs to another run.
     """
     found = get(connection, version)
     if found.run_id != run_id:
         raise ModelVersionError(
-            f"Model version {version} is of MLflow run {found.run_id} in model_versions, not of run "
-            f"{run_id or 'none'}: the number was given twice, by a registry or a database that was replaced.",
+            f"Model version {version} belongs to MLflow run {found.run_id} in model_versions, not to run "
+            f"{run_id or 'none'}: the number was used twice, because a registry or a database was replaced.",
             remedy="Train a model again (training_job), or name another version ('churn model list').",
         )
     return found
 
 
+def metrics_of(connection: Connection[TupleRow], versions: Iterable[int]) -> dict[int, dict[str, float]]:
+    """Return the metrics of these versions."""
+    rows = connection.execute("select version, metrics from model_versions where version = any(%s)", (list(versions),))
+    return dict(rows.fetchall())
+
+
 def newest(connection: Connection[TupleRow]) -> int:
-    """The greatest version number that was ever registered, 0 where none was."""
+    """Return the greatest version number that was ever registered; 0 if there is none."""
     row = connection.execute("select coalesce(max(version), 0) from model_versions").fetchone()
     return int(row[0]) if row is not None else 0
 
 
 def champion(connection: Connection[TupleRow]) -> ModelVersion | None:
-    """The version that scores now, or None before the first promotion."""
+    """Return the version that scores now, or None before the first promotion."""
     with connection.cursor(row_factory=class_row(ModelVersion)) as cursor:
         return cursor.execute(
             "select * from model_versions where promoted_at is not null and retired_at is null"
@@ -121,7 +133,7 @@ def champion(connection: Connection[TupleRow]) -> ModelVersion | None:
 
 
 def versions(connection: Connection[TupleRow]) -> list[ModelVersion]:
-    """All versions, the newest first."""
+    """Return all versions, the newest first."""
     with connection.cursor(row_factory=class_row(ModelVersion)) as cursor:
         return cursor.execute("select * from model_versions order by version desc").fetchall()
 
@@ -129,21 +141,21 @@ def versions(connection: Connection[TupleRow]) -> list[ModelVersion]:
 def promote(
     connection: Connection[TupleRow], version: int, *, by: PromotedBy = "hand", reason: str = "chosen by hand"
 ) -> ModelVersion:
-    """Make a version champion and retire the former one, in one transaction; a retired version may come back.
+    """Make a version champion and retire the former one, in one transaction. A retired version can be promoted again.
 
     Args:
         version: the new champion.
         by: who or what decided.
-        reason: why, in a sentence; both are kept in model_promotions.
+        reason: why, in a sentence. Both are recorded in model_promotions.
 
     Returns:
         The new champion. Promoting the champion changes nothing.
 
     Raises:
-        ModelVersionError: there is no such version; the champion stays.
+        ModelVersionError: there is no such version. The champion does not change.
     """
     with connection.transaction():
-        # one promotion at a time: two at once would retire the same champion, and the unique index would refuse one
+        # One promotion at a time: two would retire the same champion, and then the unique index would refuse one.
         connection.execute("lock table model_versions in share row exclusive mode")
         chosen = get(connection, version)
         if chosen.promoted_at is not None and chosen.retired_at is None:
@@ -161,7 +173,7 @@ def promote(
 
 
 def rollback(connection: Connection[TupleRow], *, reason: str) -> tuple[ModelVersion, ModelVersion]:
-    """Make the version champion that was it before the champion. Rolling back again goes one further back.
+    """Make the previous champion champion again. Rolling back again goes one version further back.
 
     Args:
         reason: why, in a sentence.
@@ -170,23 +182,23 @@ def rollback(connection: Connection[TupleRow], *, reason: str) -> tuple[ModelVer
         The former champion and the new one.
 
     Raises:
-        ModelVersionError: nobody was champion before.
+        ModelVersionError: there was no champion before.
     """
     with connection.transaction():
         connection.execute("lock table model_versions in share row exclusive mode")
-        line = _line_of_champions(
+        line = _champions_in_order(
             connection.execute("select version, promoted_by from model_promotions order by promotion").fetchall()
         )
         if len(line) < 2:
             raise ModelVersionError(
-                f"There is no champion before {f'version {line[0]}' if line else 'the first'} to go back to. "
+                f"There is no champion before {f'version {line[0]}' if line else 'the first'} to roll back to. "
                 f"'churn model list' shows the versions, and 'churn model promote' makes any of them champion."
             )
         return get(connection, line[-1]), promote(connection, line[-2], by="rollback", reason=reason)
 
 
-def _line_of_champions(promotions: Iterable[tuple[int, str]]) -> list[int]:
-    """The versions that led to the champion, oldest first; a rollback strikes out what came after its version."""
+def _champions_in_order(promotions: Iterable[tuple[int, str]]) -> list[int]:
+    """Return the versions that led to the champion, oldest first. A rollback removes what came after its version."""
     line: list[int] = []
     for version, by in promotions:
         if by == "rollback" and version in line:

@@ -1,4 +1,4 @@
-"""Where searches for hyperparameters are kept: Optuna's tables, in a schema of their own in the platform's database."""
+"""Hyperparameter searches: Optuna's tables, in a schema of their own in the platform's database."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SCHEMA: Final = "optuna"
 
 @contextmanager
 def study_storage(dsn: str) -> Iterator[optuna.storages.RDBStorage]:
-    """Optuna's storage in this database; its tables are made when they are not there. No connection is left open."""
+    """Yield Optuna's storage in this database, with its tables. All connections are closed in the end."""
     import optuna
 
     def connection() -> psycopg.Connection:
         return connect(dsn, search_path=SCHEMA, application_name="churn study")
 
-    # The address only says which database it is: connections, and with them the password, are made above.
-    # A search lasts minutes: PostgreSQL may be restarted between two trials, so a connection is tried before its use.
+    # The URL only names the kind of database: the function above opens the connections, with the password.
+    # A search takes minutes and PostgreSQL may restart between two trials, so a connection is tested before its use.
     engine = {"creator": connection, "pool_size": 1, "pool_pre_ping": True}
     storage = optuna.storages.RDBStorage("postgresql+psycopg://", engine_kwargs=engine)
     try:

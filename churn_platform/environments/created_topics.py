@@ -3,7 +3,7 @@
 import psycopg
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import ledger
+from churn_platform.database import environments
 from churn_platform.database.connections import connect
 from churn_platform.environments.config import EnvironmentConfig
 from churn_platform.environments.exceptions import DatabaseNotMigratedError
@@ -32,7 +32,7 @@ def create_missing(admin: AdminClient, config: EnvironmentConfig, *names: str) -
         return []
     with connect(config.dsn, autocommit=True, application_name="churn topics") as connection:
         try:
-            ledger.created_topics(connection)
+            environments.created_topics(connection)
         except psycopg.errors.UndefinedTable as error:
             raise DatabaseNotMigratedError(
                 "Topics that the platform creates are recorded in the table created_topics, which the database does "
@@ -41,5 +41,7 @@ def create_missing(admin: AdminClient, config: EnvironmentConfig, *names: str) -
             ) from error
         created = topics.create_missing(admin, config.kafka, wanted)
         for name in created:
-            ledger.record_topic(connection, topic_id=topics.describe_new(admin, name).topic_id, topic=name)
+            environments.record_created_topic(
+                connection, topic_id=topics.describe_new(admin, name).topic_id, topic=name
+            )
     return created

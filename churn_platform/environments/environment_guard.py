@@ -17,7 +17,7 @@ import psycopg
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import environments, ledger
+from churn_platform.database import advisory_locks, environments
 from churn_platform.database.environments import Binding
 from churn_platform.environments import created_topics
 from churn_platform.environments.claims import Claim, Claims, Kind, Resource
@@ -134,7 +134,7 @@ class EnvironmentGuard:
             if name != config.environment
         ]
         if not at_work:  # otherwise a live run may be our own
-            holder, _ = ledger.lock_sessions(self._connection, config.events_topic)
+            holder, _ = advisory_locks.lock_sessions(self._connection, config.events_topic)
             if holder is not None:
                 others = [f"On the database {database!r} the session {holder!r} streams {config.events_topic!r}."]
         if others:

@@ -9,10 +9,10 @@ import psycopg
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import outcomes
+from churn_platform.database import stored_outcomes
 from churn_platform.database.exceptions import LedgerConflictError
-from churn_platform.database.ledger import LastRecord
-from churn_platform.database.outcomes import Reading
+from churn_platform.database.stored_outcomes import Reading
+from churn_platform.database.stream_positions import LastRecord
 from churn_platform.decoding.outcomes import Outcome, RejectedOutcome, decode
 from churn_platform.decoding.reasons import LONGEST_REASON, printable
 from churn_platform.environments.config import CLOCK_TOLERANCE, EnvironmentConfig
@@ -24,22 +24,6 @@ from churn_platform.kafka.topics import EARLIEST, LATEST, Topic
 from churn_platform.positions.truncation import TRUNCATED_REMEDY, last_records, resume
 
 CHUNK: Final = 10_000  # messages per transaction
-
-_COPY: Final = """
-    copy customer_outcomes (
-        topic_id, kafka_partition, kafka_offset, event_id, customer_id, churned, outcome_timestamp
-    ) from stdin
-"""
-_INSERT: Final = """
-    insert into customer_outcomes (
-        topic_id, kafka_partition, kafka_offset, event_id, customer_id, churned, outcome_timestamp
-    ) values (%s, %s, %s, %s, %s, %s, %s) on conflict (topic_id, kafka_partition, kafka_offset) do nothing
-"""
-_INSERT_REJECTED: Final = """
-    insert into refused_outcomes (topic_id, kafka_partition, kafka_offset, reason, payload)
-    values (%s, %s, %s, %s, %s) on conflict (topic_id, kafka_partition, kafka_offset) do nothing
-"""
-
 
 DecodeMessage = Callable[[Message, datetime, datetime], Outcome | RejectedOutcome]
 
@@ -103,7 +87,7 @@ def ingest(
         found = topics.describe(admin, topic)
     except TopicMissingError:
         return IngestResult()
-    with outcomes.reading(connection, found.topic_id):
+    with stored_outcomes.reading(connection, found.topic_id):
         return _ingest_topic(connection, admin, config, found, chunk, decode_message)
 
 
@@ -193,23 +177,23 @@ def _open(
         By Kafka partition: what is to be read, the offsets in it to skip, and the last record read before, if known.
     """
     with connection.transaction():
-        outcomes.lock(connection, topic.topic_id)
+        stored_outcomes.lock(connection, topic.topic_id)
         until = datetime.now(UTC) + CLOCK_TOLERANCE
         readings = {
-            partition: outcomes.open_reading(
+            partition: stored_outcomes.open_reading(
                 connection, topic.topic_id, partition, proposed=Reading(start, end, epoch, until)
             )
             for partition, (start, end) in require_held(connection, admin, topic).items()
             if start < end
         }
         starts = [reading.start for reading in readings.values()]
-        skipped = outcomes.skips(connection, topic.topic_id, starts)
-        return readings, skipped, outcomes.last_records(connection, topic.topic_id)
+        skipped = stored_outcomes.skips(connection, topic.topic_id, starts)
+        return readings, skipped, stored_outcomes.last_records(connection, topic.topic_id)
 
 
 def _ranges(connection: psycopg.Connection, admin: AdminClient, topic: Topic) -> dict[int, tuple[int, int]]:
     """Return the first offset to read and the end offset, by Kafka partition. A new partition starts at its oldest."""
-    known = outcomes.positions(connection, topic.topic_id)
+    known = stored_outcomes.positions(connection, topic.topic_id)
     ends = topics.list_offsets(admin, topic, LATEST)
     starts = topics.list_offsets(admin, topic, EARLIEST) if ends.keys() - known.keys() else {}
     return {partition: (known.get(partition, starts.get(partition, 0)), end) for partition, end in ends.items()}
@@ -239,8 +223,8 @@ def _write(
 ) -> IngestResult:
     """Write a chunk and move the positions from `starts` to `ends`. `records` are the last records before `ends`."""
     with connection.transaction():
-        outcomes.lock(connection, topic.topic_id)
-        positions = outcomes.positions(connection, topic.topic_id)
+        stored_outcomes.lock(connection, topic.topic_id)
+        positions = stored_outcomes.positions(connection, topic.topic_id)
         for partition in ends:
             if positions.get(partition, starts[partition]) != starts[partition]:
                 raise LedgerConflictError(
@@ -249,12 +233,11 @@ def _write(
                 )
         written, rejected = _write_outcomes(connection, topic, [each for each in decoded if isinstance(each, Outcome)])
         rejected += [each for each in decoded if isinstance(each, RejectedOutcome)]
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                _INSERT_REJECTED,
-                [(topic.topic_id, bad.kafka_partition, bad.kafka_offset, bad.reason, bad.payload) for bad in rejected],
-            )
-        outcomes.advance(connection, topic.topic_id, topic.name, ends, records)
+        stored_outcomes.insert_refused(
+            connection,
+            [(topic.topic_id, bad.kafka_partition, bad.kafka_offset, bad.reason, bad.payload) for bad in rejected],
+        )
+        stored_outcomes.advance(connection, topic.topic_id, topic.name, ends, records)
     left = sum(each.churned for each in written)
     return IngestResult(left=left, stayed=len(written) - left, rejected=len(rejected))
 
@@ -264,16 +247,15 @@ def _write_outcomes(
 ) -> tuple[list[Outcome], list[RejectedOutcome]]:
     """Write outcomes with one COPY. If PostgreSQL rejects it, write them one by one to reject only the invalid ones."""
     try:
-        with connection.transaction(), connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for each in valid:
-                copy.write_row(_row(topic, each))
+        with connection.transaction():
+            stored_outcomes.insert_all(connection, (_row(topic, each) for each in valid))
     except (psycopg.DataError, psycopg.IntegrityError):
         written: list[Outcome] = []
         rejected: list[RejectedOutcome] = []
         for each in valid:
             try:
                 with connection.transaction():
-                    connection.execute(_INSERT, _row(topic, each))
+                    stored_outcomes.insert(connection, _row(topic, each))
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 reason = printable(f"PostgreSQL rejected it: {error.diag.message_primary or error}")[:LONGEST_REASON]
                 rejected.append(RejectedOutcome(each.kafka_partition, each.kafka_offset, reason, each.payload))
@@ -283,7 +265,7 @@ def _write_outcomes(
     return valid, []
 
 
-def _row(topic: Topic, outcome: Outcome) -> tuple[object, ...]:
+def _row(topic: Topic, outcome: Outcome) -> stored_outcomes.OutcomeRow:
     """Return the outcome as a row of customer_outcomes."""
     return (
         topic.topic_id,

@@ -5,7 +5,7 @@ from typing import Final
 
 import psycopg
 
-from churn_platform.database import ledger, outcomes
+from churn_platform.database import stored_outcomes, stream_positions
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.kafka.topics import EARLIEST, LATEST
@@ -14,11 +14,11 @@ from churn_platform.operations.reset import EARLIEST_WORD, Move, named_offset
 from churn_platform.positions.truncation import TRUNCATED_REMEDY, is_truncated
 from churn_platform.stream.config import StreamConfig
 
-ANOTHER_MOVED: Final = "Nothing was changed."
+NOTHING_CHANGED: Final = "Nothing was changed."
 
 
 def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, to: str) -> Move | None:
-    """What moving the position would drop; None when it stands there already.
+    """Return what moving the position would drop; None if it is there already.
 
     Args:
         connection: to the platform's database.
@@ -30,99 +30,103 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
     Raises:
         ResetError: the position cannot move there, or there is no such topic.
     """
-    stands = _stands(connection, config, topic, partition)
-    end = named_offset(to, oldest=stands.oldest, last=stands.end)
-    where = f"{topic}[{partition}] stands at offset {stands.position}"
-    if end > stands.end:
+    current = _current(connection, config, topic, partition)
+    end = named_offset(to, oldest=current.oldest, last=current.end)
+    where = f"{topic}[{partition}] is at offset {current.position}"
+    if end > current.end:
         raise ResetError(
-            f"{where} and ends at {stands.end}: it cannot move to {end}, past outcomes that are still to come."
+            f"{where} and ends at {current.end}: it cannot move to {end}, past outcomes that are still to come."
         )
-    if end == stands.position and not stands.truncated:
+    if end == current.position and not current.truncated:
         return None
-    if end < stands.position:
+    if end < current.position:
         nothing_lost = (
-            " Nothing is lost, for the oldest that Kafka holds was read already." if to == EARLIEST_WORD else ""
+            " Nothing is lost, because the oldest offset that Kafka holds was read already."
+            if to == EARLIEST_WORD
+            else ""
         )
-        raise ResetError(f"{where}: it cannot move back to {end}, for each outcome counts once.{nothing_lost}")
-    return replace(stands, end=end)
+        raise ResetError(f"{where}: it cannot move back to {end}, because each outcome counts once.{nothing_lost}")
+    return replace(current, end=end)
 
 
 def plan_skip(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, offset: int) -> Move:
-    """What skipping one offset that was not read yet would drop. Its `position` is the offset, its `end` the next one.
+    """Return what skipping one unread offset would drop: a move from `position`, the offset, to `end`, the next one.
 
     Raises:
         ResetError: it was read already, or is not there yet, or there is no such topic.
     """
-    stands = _stands(connection, config, topic, partition)
-    where = f"{topic}[{partition}] stands at offset {stands.position} and ends at {stands.end}"
-    if offset < stands.position:
+    current = _current(connection, config, topic, partition)
+    where = f"{topic}[{partition}] is at offset {current.position} and ends at {current.end}"
+    if offset < current.position:
         raise ResetError(
             f"{where}: offset {offset} was read already.",
             remedy="What it became is in customer_outcomes or in refused_outcomes.",
         )
-    if offset >= stands.end:
+    if offset >= current.end:
         raise ResetError(f"{where}: there is no offset {offset} yet.")
-    return replace(stands, position=offset, end=offset + 1)
+    return replace(current, position=offset, end=offset + 1)
 
 
 def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
     """Move the position, in one transaction that records the offsets with the reason.
 
-    A run that reads meanwhile writes nothing of its chunk, and the next one goes on from here.
+    A run that is reading writes nothing of its current chunk, and the next run goes on from the new position.
 
     Raises:
         ResetError: the position is another by now.
     """
     with connection.transaction():
-        outcomes.lock(connection, move.topic_id)
-        position = outcomes.positions(connection, move.topic_id).get(move.kafka_partition)
+        stored_outcomes.lock(connection, move.topic_id)
+        position = stored_outcomes.positions(connection, move.topic_id).get(move.kafka_partition)
         if position not in (None, move.position):
             raise ResetError(
-                f"{move.topic}[{move.kafka_partition}] no longer stands at offset {move.position} but at {position}: "
-                f"outcomes were read meanwhile. {ANOTHER_MOVED}",
+                f"{move.topic}[{move.kafka_partition}] is no longer at offset {move.position} but at {position}: "
+                f"outcomes were read meanwhile. {NOTHING_CHANGED}",
                 remedy="Try again.",
             )
         if move.dropped:
             _record(connection, move, reason)
         if move.truncated:
-            ledger.record_truncation(
+            stream_positions.record_truncation(
                 connection,
                 topic_id=move.topic_id,
                 kafka_partition=move.kafka_partition,
                 position=move.position,
                 reason=reason,
             )
-        outcomes.forget_last_record(connection, move.topic_id, move.kafka_partition)
-        outcomes.advance(connection, move.topic_id, move.topic, {move.kafka_partition: move.end}, {})
+        stored_outcomes.forget_last_record(connection, move.topic_id, move.kafka_partition)
+        stored_outcomes.advance(connection, move.topic_id, move.topic, {move.kafka_partition: move.end}, {})
 
 
 def apply_skip(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
-    """Record one offset as skipped; the next run leaves it out.
+    """Record one offset as skipped. The next run does not read it.
 
     Raises:
         ResetError: it was read meanwhile.
     """
     with connection.transaction():
-        outcomes.lock(connection, move.topic_id)
-        position = outcomes.positions(connection, move.topic_id).get(move.kafka_partition, 0)
+        stored_outcomes.lock(connection, move.topic_id)
+        position = stored_outcomes.positions(connection, move.topic_id).get(move.kafka_partition, 0)
         if position > move.position:
             raise ResetError(
-                f"Offset {move.position} of {move.topic}[{move.kafka_partition}] was read meanwhile. {ANOTHER_MOVED}"
+                f"Offset {move.position} of {move.topic}[{move.kafka_partition}] was read meanwhile. {NOTHING_CHANGED}"
             )
         _record(connection, move, reason)
 
 
 def _record(connection: psycopg.Connection, move: Move, reason: str) -> None:
-    outcomes.skip(connection, move.topic_id, move.kafka_partition, start=move.position, end=move.end, reason=reason)
+    stored_outcomes.skip(
+        connection, move.topic_id, move.kafka_partition, start=move.position, end=move.end, reason=reason
+    )
 
 
-def _stands(connection: psycopg.Connection, config: StreamConfig, topic: str, partition: int) -> Move:
-    """Where a partition stands: its position, its end, and its oldest offset.
+def _current(connection: psycopg.Connection, config: StreamConfig, topic: str, partition: int) -> Move:
+    """Return the position, the end and the oldest offset of a partition.
 
     Raises:
         ResetError: there is no such topic or partition, or it was truncated.
     """
-    if topic == config.events_topic or ledger.is_known_topic(connection, topic):
+    if topic == config.events_topic or stream_positions.is_known_topic(connection, topic):
         raise ResetError(
             f"{topic} is read as events, not as outcomes. Nothing was changed.",
             remedy="'churn stream reset' moves the position of an events topic.",
@@ -142,14 +146,14 @@ def _stands(connection: psycopg.Connection, config: StreamConfig, topic: str, pa
         )
     oldest = topics.list_offsets(admin, described, EARLIEST)[partition]
     last = topics.list_offsets(admin, described, LATEST)[partition]
-    position = outcomes.positions(connection, described.topic_id).get(partition, oldest)
+    position = stored_outcomes.positions(connection, described.topic_id).get(partition, oldest)
     if last < position:
         raise ResetError(
             f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. No position "
-            f"can help, for offsets {last}..{position - 1} will be given to other outcomes.",
+            f"can help, because offsets {last}..{position - 1} will be given to other outcomes.",
             remedy=TRUNCATED_REMEDY,
         )
-    known = outcomes.last_records(connection, described.topic_id)
+    known = stored_outcomes.last_records(connection, described.topic_id)
     return Move(
         topic=topic,
         topic_id=described.topic_id,

@@ -1,4 +1,4 @@
-"""Sending outcomes: from a file of the bank's, or simulated for customers who were predicted."""
+"""Sending outcomes: from a file, or simulated for customers who have predictions."""
 
 import csv
 import random
@@ -12,6 +12,7 @@ import msgspec
 import psycopg
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
+from churn_platform.database import churn_predictions
 from churn_platform.decoding.outcomes import FIELDS, RejectedOutcome, decode
 from churn_platform.decoding.reasons import wide_encoding
 from churn_platform.environments import created_topics
@@ -24,13 +25,6 @@ from churn_platform.stream.config import StreamConfig
 LONGEST_VALUE: Final = sending.MESSAGE_BYTES - 1_000
 FIRST_BYTES: Final = 8  # tell UTF-16 and UTF-32 from UTF-8
 INTEGERS: Final = ("true_churn_label", "CustomerId")
-# The latest prediction of each customer. Where the event brought its label, that is what came true.
-_PREDICTED: Final = """
-    select distinct on (customer_id) customer_id, risk_score::double precision, true_churn_label
-    from churn_predictions
-    where event_timestamp > now() - make_interval(days => %s)
-    order by customer_id, event_timestamp desc, event_id desc
-"""
 
 Fields = dict[str, str | int]
 
@@ -63,7 +57,7 @@ class Simulated:
 
 @dataclass(frozen=True)
 class _Unsent:
-    """A message as it would arrive if it were sent now."""
+    """A message in the form in which it would be read if it were sent now."""
 
     content: bytes
 
@@ -81,7 +75,7 @@ class _Unsent:
 
 
 def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[WrongLine]]:
-    """Outcomes of a file: those that the decoder of the topic accepts, and the lines that it refuses.
+    """Return the outcomes of a file that the decoder of the topic accepts, and the lines that it rejects.
 
     Args:
         file: JSON, one outcome a line; or CSV, if its name ends in .csv, with columns named like the fields.
@@ -132,15 +126,15 @@ def simulate(
 
     Args:
         connection: to the platform's database.
-        days: only customers with an event this recent.
-        count: of so many customers, chosen at random; None: of all.
-        bad: share of outcomes, 0 to 1, that the platform must refuse.
+        days: only customers with an event in this many last days.
+        count: of this many customers, chosen at random; None for all.
+        bad: share of outcomes, 0 to 1, that the platform must reject.
         seed: makes the choice and the draws repeatable.
 
     Raises:
         OutcomeSourceError: no customer was predicted.
     """
-    predicted = connection.execute(_PREDICTED, (days,)).fetchall()
+    predicted = churn_predictions.latest_by_customer(connection, days=days)
     if not predicted:
         raise OutcomeSourceError(
             f"No customer was predicted in the last {days} days, so there is no outcome to simulate.",
@@ -159,7 +153,7 @@ def send(
     rate: float | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Send outcomes, each a key and a value, and wait until Kafka has them; the topic is created if it is missing.
+    """Send outcomes, each a key and a value, and wait until Kafka acknowledges them. A missing topic is created.
 
     Raises:
         SendError: Kafka did not acknowledge an outcome; others may have been stored.
@@ -186,7 +180,7 @@ def _simulated(
         yield Simulated(str(customer), msgspec.json.encode(fields), is_bad)
 
 
-# Outcomes that must be refused, in some of the ways that producers get them wrong.
+# Outcomes that must be rejected, with typical mistakes of producers.
 _FAULTS: Final[tuple[Fields, ...]] = (
     {"true_churn_label": 2},
     {"true_churn_label": "left"},
@@ -245,6 +239,6 @@ def _csv_lines(file: Path) -> Iterator[Line | WrongLine]:
 
 
 def _cell(name: str, text: str) -> str | int:
-    """A cell as its field: whole numbers as numbers, the rest as it is; the decoder says what is wrong with it."""
+    """Convert a cell: whole numbers to numbers, anything else stays text. The decoder reports what is wrong with it."""
     digits = text.strip()
     return int(digits) if name in INTEGERS and digits.isascii() and digits.isdigit() and len(digits) < 20 else text

@@ -7,7 +7,7 @@ from typing import Final
 
 import psycopg
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, environments, ledger, stream_positions
 from churn_platform.database.connections import connect
 from churn_platform.environments import created_topics
 from churn_platform.kafka import clients, topics
@@ -23,10 +23,10 @@ LATEST_WORD: Final = "latest"
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """A move of one position forward. Offsets from `position` up to but without `end` are dropped.
+    """A move of one position forward. Offsets from `position` up to, but not including, `end` are dropped.
 
-    `oldest` is the first offset that Kafka still holds of the partition. `truncated` says that the log was cut below
-    the position and has grown past it; then the position may stay, and records below it are never read either.
+    `oldest` is the first offset of the partition that Kafka still holds. `truncated` is True if the log was truncated
+    below the position and has grown past it again. Then the position may stay, and records below it are not read.
     """
 
     topic: str
@@ -39,25 +39,25 @@ class Move:
 
     @property
     def dropped(self) -> int:
-        """Offsets that will never be read. Transaction markers and aborted events are among them."""
+        """Number of offsets that will never be read, transaction markers and aborted events included."""
         return self.end - self.position
 
     @property
     def still_held(self) -> int:
-        """Offsets among those that Kafka still holds: events that could have been scored."""
+        """How many of them Kafka still holds: events that could have been scored."""
         return max(0, self.end - max(self.oldest, self.position))
 
 
 @contextmanager
 def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
-    """A connection that holds the stream's lock, so that no run reads or commits meanwhile.
+    """Yield a connection that holds the stream's lock, so that no run reads or commits meanwhile.
 
     Raises:
         StreamIsLiveError: a run holds it.
     """
     with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
-        if not ledger.try_lock_stream(connection, topic):
-            holder, _ = ledger.lock_sessions(connection, topic)
+        if not advisory_locks.try_lock_stream(connection, topic):
+            holder, _ = advisory_locks.lock_sessions(connection, topic)
             raise StreamIsLiveError(
                 f"The stream of {topic!r} is live: {holder or 'another session'} holds its lock.",
                 remedy="Pause it first ('churn stream pause'), try again a few seconds later, and resume afterwards.",
@@ -66,10 +66,10 @@ def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
 
 
 def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, to: str) -> Move | None:
-    """What moving the position would drop; None when it stands there already, in the log that was read.
+    """Return what moving the position would drop; None if it is there already, and the log is the one that was read.
 
     Args:
-        connection: that holds the stream's lock.
+        connection: one that holds the stream's lock.
         topic: name of the events topic.
         partition: Kafka partition.
         to: an offset, earliest (the oldest that Kafka holds) or latest (the end).
@@ -80,7 +80,7 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
     """
     admin = clients.admin(config.kafka.client)
     described = topics.describe(admin, topic)
-    positions = ledger.positions_of(connection, described.topic_id)
+    positions = stream_positions.next_offsets(connection, described.topic_id)
     if partition not in positions:
         known = ", ".join(map(str, positions)) or "none"
         raise ResetError(
@@ -94,13 +94,13 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
     if last < position:
         raise ResetError(
             f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. No position "
-            f"can help, for offsets {last}..{position - 1} will be given to other events.",
+            f"can help, because offsets {last}..{position - 1} will be given to other events.",
             remedy=TRUNCATED_REMEDY,
         )
-    records = ledger.last_records_of(connection, described.topic_id)
+    records = stream_positions.last_records(connection, described.topic_id)
     truncated = is_truncated(config.kafka, topic, partition, position, records)
     end = named_offset(to, oldest=oldest, last=last)
-    where = f"{topic}[{partition}] stands at offset {position}"
+    where = f"{topic}[{partition}] is at offset {position}"
     if end > last:
         raise ResetError(f"{where} and ends at {last}: it cannot move to {end}, past events that are still to come.")
     if end == position and not truncated:
@@ -108,7 +108,7 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
     if end < position:
         back = f"{where}: moving it back to {end} would count events twice."
         if to == EARLIEST_WORD:
-            raise ResetError(f"{back} Nothing is lost, for the oldest that Kafka holds was read already.")
+            raise ResetError(f"{back} Nothing is lost, because the oldest offset that Kafka holds was read already.")
         raise ResetError(
             back,
             remedy="To score events again, replay their batches: 'dg launch --assets churn_predictions --partition "
@@ -133,7 +133,7 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
     """
     topic_id, partition, position = move.topic_id, move.kafka_partition, move.position
     with connection.transaction():
-        done = not move.truncated or ledger.accept_truncation(
+        done = not move.truncated or stream_positions.accept_truncation(
             connection, topic_id=topic_id, kafka_partition=partition, position=position, reason=reason
         )
         if done and move.dropped:
@@ -147,7 +147,7 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
             )
     if not done:
         raise ResetError(
-            f"{move.topic}[{move.kafka_partition}] no longer stands at offset {move.position}: somebody else has moved "
+            f"{move.topic}[{move.kafka_partition}] is no longer at offset {move.position}: somebody else has moved "
             f"it. Nothing was changed.",
             remedy="Check 'churn status' and try again.",
         )
@@ -169,13 +169,13 @@ def require_recreatable(
         TopicMissingError: there is no such topic.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    if topic != config.events_topic and not ledger.is_known_topic(connection, topic):
+    if topic != config.events_topic and not stream_positions.is_known_topic(connection, topic):
         raise ResetError(
             f"{topic!r} is not read as events; EVENTS_TOPIC is {config.events_topic!r}. Nothing was changed.",
             remedy="Name the events topic whose log lost its end.",
         )
     described = topics.describe(clients.admin(config.kafka.client), topic)
-    if not kafka_is_embedded and described.topic_id not in ledger.created_topics(connection):
+    if not kafka_is_embedded and described.topic_id not in environments.created_topics(connection):
         raise ResetError(
             f"The platform did not create the topic {topic!r}, id {described.topic_id}. Nothing was changed.",
             remedy="Delete it and create it again with the tools of your Kafka.",
@@ -207,7 +207,7 @@ def recreate_topic(
 
 
 def named_offset(to: str, *, oldest: int, last: int) -> int:
-    """The offset that --to names: a number, earliest or latest.
+    """Return the offset that --to names: a number, earliest or latest.
 
     Raises:
         ResetError: it is none of these.

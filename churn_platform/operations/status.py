@@ -8,10 +8,19 @@ from typing import Final
 
 import psycopg
 from confluent_kafka import KafkaException
-from psycopg.rows import class_row
 
-from churn_platform.database import ledger, model_versions
+from churn_platform.database import (
+    advisory_locks,
+    dead_letter_events,
+    model_versions,
+    stream_batches,
+    stream_pauses,
+    stream_positions,
+)
 from churn_platform.database.connections import connect
+from churn_platform.database.dead_letter_events import DeadLetterCounts
+from churn_platform.database.stream_batches import LatestBatch
+from churn_platform.database.stream_positions import Position
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.environments.exceptions import LedgerBehindError
 from churn_platform.environments.published_offsets import make_offsets_consumer, published_offsets, require_not_ahead
@@ -29,33 +38,6 @@ ANSWER_SECONDS: Final = 5
 LONG_OPEN_SECONDS: Final = 60
 # The rate is the increase of the ledger's count over this time.
 SAMPLE_SECONDS: Final = 1.0
-
-_COUNTED: Final = "select coalesce(sum(events), 0)::bigint, clock_timestamp() from stream_batches"
-_LATEST_BATCH: Final = """
-    select batch, case when closed is null then 'open' else 'closed' end as state, events, last_commit,
-        extract(epoch from clock_timestamp() - last_commit)::double precision as last_commit_seconds
-    from stream_batches where opened is not null order by opened desc limit 1
-"""
-_POSITIONS: Final = """
-    select topic_id, kafka_partition, first_offset, next_offset, last_offset, last_digest, leader_epoch
-    from stream_positions join stream_topics using (topic_id) where topic = %s
-"""
-_LETTERS: Final = """
-    select
-        count(*) filter (where received_at >= date_trunc('day', now(), 'UTC')) as today,
-        count(*) filter (where resolved_at is null) as unresolved,
-        count(*) filter (where resolved_at is null and retry_event_id is not null) as retried
-    from dead_letter_events
-"""
-
-
-@dataclass(frozen=True)
-class _Position:
-    """The first offset of a partition that was read, the next one to read, and the last record that was read."""
-
-    first_offset: int
-    next_offset: int
-    last_record: ledger.LastRecord | None
 
 
 @dataclass(frozen=True)
@@ -75,31 +57,11 @@ class PartitionStatus:
     held_since: datetime | None = None
 
 
-@dataclass(frozen=True)
-class LatestBatch:
-    """The batch that was opened last. `last_commit_seconds`: since its last commit."""
-
-    batch: str
-    state: str
-    events: int
-    last_commit: datetime | None
-    last_commit_seconds: float | None
-
-
-@dataclass(frozen=True)
-class DeadLetterCounts:
-    """Dead letters: received since midnight UTC, unresolved, and the unresolved ones that were retried."""
-
-    today: int
-    unresolved: int
-    retried: int
-
-
 @dataclass(kw_only=True)
 class StreamStatus:
     """The status as far as the servers answer. What is unknown is None or empty, and `problems` gives the reason.
 
-    `live_run` and `standbys` are Dagster's run ids; `lock_holder` names a session that holds the lock and is no run.
+    `live_run` and `standbys` are Dagster's run ids. `lock_holder` names a session that holds the lock and is no run.
     """
 
     topic: str | None = None
@@ -122,7 +84,7 @@ class StreamStatus:
 
     @property
     def held_since(self) -> datetime | None:
-        """When the oldest of these transactions began."""
+        """Start of the oldest of these transactions."""
         return min((each.held_since for each in self.partitions if each.held_since is not None), default=None)
 
     @property
@@ -151,7 +113,7 @@ class StreamStatus:
 def collect_status(config: StreamConfig) -> StreamStatus:
     """Return the status of the stream now. A server that does not answer is a problem in the status, not an error."""
     status = StreamStatus(topic=config.events_topic)
-    positions: dict[str, dict[int, _Position]] = {}
+    positions: dict[str, dict[int, Position]] = {}
     try:
         with connect(
             config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
@@ -181,44 +143,42 @@ def collect_status(config: StreamConfig) -> StreamStatus:
 
 def _collect_ledger_status(
     connection: psycopg.Connection, config: StreamConfig, status: StreamStatus
-) -> dict[str, dict[int, _Position]]:
+) -> dict[str, dict[int, Position]]:
     """Fill in the ledger's part; return the positions by topic id and Kafka partition."""
     topic = config.events_topic
-    first = connection.execute(_COUNTED).fetchone()
+    first, counted_at = stream_batches.count_events(connection)
     sampled = time.monotonic()
-    holder, waiting = ledger.lock_sessions(connection, topic)
-    if holder is not None and holder.startswith(ledger.SESSION_PREFIX):
-        status.live_run = holder.removeprefix(ledger.SESSION_PREFIX)
+    holder, waiting = advisory_locks.lock_sessions(connection, topic)
+    if holder is not None and holder.startswith(advisory_locks.SESSION_PREFIX):
+        status.live_run = holder.removeprefix(advisory_locks.SESSION_PREFIX)
     else:
         status.lock_holder = holder
     status.standbys = [
-        name.removeprefix(ledger.SESSION_PREFIX) for name in waiting if name.startswith(ledger.SESSION_PREFIX)
+        name.removeprefix(advisory_locks.SESSION_PREFIX)
+        for name in waiting
+        if name.startswith(advisory_locks.SESSION_PREFIX)
     ]
-    with connection.cursor(row_factory=class_row(LatestBatch)) as cursor:
-        status.latest_batch = cursor.execute(_LATEST_BATCH).fetchone()
-    with connection.cursor(row_factory=class_row(DeadLetterCounts)) as cursor:
-        status.dead_letters = cursor.execute(_LETTERS).fetchone()
+    status.latest_batch = stream_batches.latest_batch(connection)
+    status.dead_letters = dead_letter_events.count(connection)
     champion = model_versions.champion(connection)
     status.model_version = None if champion is None else champion.version
     if champion is None:
         status.problems.append("No champion model yet: materialize champion_model. Until then nothing is scored.")
-    status.paused_since = ledger.paused_since(connection, topic)
-    positions: dict[str, dict[int, _Position]] = {}
-    for topic_id, partition, first_offset, next_offset, *last in connection.execute(_POSITIONS, (topic,)):
-        record = None if last[0] is None else ledger.LastRecord(*last)
-        positions.setdefault(topic_id, {})[partition] = _Position(first_offset, next_offset, record)
-    if status.live_run is None or first is None:
-        status.events_per_second = 0.0  # only a live run counts events
+    status.paused_since = stream_pauses.paused_since(connection, topic)
+    positions: dict[str, dict[int, Position]] = {}
+    for position in stream_positions.positions(connection, topic=topic):
+        positions.setdefault(position.topic_id, {})[position.kafka_partition] = position
+    if status.live_run is None:
+        status.events_per_second = 0.0  # only a live run reads events
         return positions
     time.sleep(max(0.0, SAMPLE_SECONDS - (time.monotonic() - sampled)))
-    second = connection.execute(_COUNTED).fetchone()
-    if second is not None:
-        status.events_per_second = (second[0] - first[0]) / (second[1] - first[1]).total_seconds()
+    second, counted_again_at = stream_batches.count_events(connection)
+    status.events_per_second = (second - first) / (counted_again_at - counted_at).total_seconds()
     return positions
 
 
 def _collect_kafka_status(
-    config: StreamConfig, positions: Mapping[str, Mapping[int, _Position]], status: StreamStatus
+    config: StreamConfig, positions: Mapping[str, Mapping[int, Position]], status: StreamStatus
 ) -> None:
     """Fill in Kafka's part."""
     # The status reports what is wrong, so librdkafka logs nothing.
@@ -278,7 +238,7 @@ def _collect_claims(config: StreamConfig, status: StreamStatus) -> None:
         ):
             status.problems += [conflict.problem for conflict in guard.conflicts()]
     except psycopg.Error:
-        return  # is a problem in the status already
+        return  # already reported as a problem
     except PlatformError as error:
         status.problems.append(str(error))
 
@@ -297,17 +257,17 @@ def _report_held(topic: str, status: StreamStatus) -> None:
         )
 
 
-def _partition(number: int, end: int, position: _Position | None, marker: int | None) -> PartitionStatus:
+def _partition(number: int, end: int, position: Position | None, published: int | None) -> PartitionStatus:
     if position is None:
         return PartitionStatus(number, None, end, None, None)
-    if marker is None and position.next_offset == position.first_offset:
-        marker = position.first_offset  # nothing was read, so there is nothing to publish
+    if published is None and position.next_offset == position.first_offset:
+        published = position.first_offset  # nothing was read, so there is nothing to publish
     return PartitionStatus(
         kafka_partition=number,
         position=position.next_offset,
         end=end,
         waiting=max(0, end - position.next_offset),
-        unpublished=None if marker is None else max(0, position.next_offset - marker),
+        unpublished=None if published is None else max(0, position.next_offset - published),
     )
 
 

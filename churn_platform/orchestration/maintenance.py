@@ -64,13 +64,14 @@ def prune_ticks(context: dg.OpExecutionContext) -> None:
 def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
     """Move predictions of batches that were closed more than ARCHIVE_DAYS ago to Parquet files."""
     from churn_platform import archive
+    from churn_platform.database.advisory_locks import archive_lock
     from churn_platform.orchestration.pruning import Budget
 
     before, budget = _days_ago(settings().lifecycle.archive_days), Budget(STEP_SECONDS)
     figures = {"files": 0, "batches": 0, "rows": 0}
     with postgres.connect(SESSION) as connection:
         connection.autocommit = True
-        with archive.archiving(connection) as may:
+        with archive_lock(connection) as may:
             if not may:
                 context.log.info("Another run is archiving, so this one does not.")
             while may and not budget.spent:
@@ -91,7 +92,7 @@ def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource)
 
     before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().lifecycle.archive_days)
     with postgres.connect(SESSION) as connection:
-        figures = lookups.forget(connection, before=before)
+        figures = lookups.delete_old(connection, before=before)
     _report(
         context, {**figures, "pages": report.delete_before(settings().platform.artifacts_root, before=before.date())}
     )

@@ -111,6 +111,7 @@ def monitoring_sensor(
     """
     from confluent_kafka import KafkaException
 
+    from churn_platform.database import monitoring_results
     from churn_platform.errors import PlatformError
     from churn_platform.monitoring import lookups, outcomes
 
@@ -119,8 +120,8 @@ def monitoring_sensor(
     today = datetime.now(UTC).date()
     with postgres.connect(SESSION) as connection:
         connection.autocommit = True
-        hours = lookups.hours_to_judge(connection, at_most_every=every, since=since)
-        days = set(lookups.days_to_judge(connection, at_most_every=DAYS_PER_HOURS * every, since=since))
+        hours = monitoring_results.due_hours(connection, at_most_every=every, since=since)
+        days = set(monitoring_results.due_days(connection, at_most_every=DAYS_PER_HOURS * every, since=since))
         known = datetime.fromisoformat(state.outcomes) if state.outcomes else None
         newest = lookups.new_outcomes(connection, today, known=known)
         if newest is not None and state.seconds_since(TODAY) >= every:

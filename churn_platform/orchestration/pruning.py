@@ -27,7 +27,7 @@ from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 
-from churn_platform.database import ledger
+from churn_platform.database import stream_batches
 from churn_platform.orchestration.partitions import batch_key, batches
 
 # The asset page takes 80 ms for 10,000 partitions and seconds for 100,000. 20,000 are two weeks of a batch a minute.
@@ -111,10 +111,12 @@ def prune_partitions(
     keys = sorted(instance.get_dynamic_partitions(str(batches.name)))
     surplus = keys[: max(len(keys) - keep, 0)]
     active = _active_ranges(instance)
-    ledger.forget_unopened(connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE)
-    unneeded = set(ledger.prunable_batches(connection, keys, before=before, surplus=surplus))
+    stream_batches.delete_unopened(
+        connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE
+    )
+    unneeded = set(stream_batches.prunable_batches(connection, keys, before=before, surplus=surplus))
     # A key that the ledger does not hold (any longer) is dated by its own time.
-    unneeded |= set(ledger.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
+    unneeded |= set(stream_batches.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
     prunable = [key for key in keys if key in unneeded and not any(first <= key <= last for first, last in active)]
     partitions = runs = 0
     for step in budget.steps(prunable, step_size):

@@ -76,10 +76,10 @@ def streaming_runs(
         missing: since when active runs have been without a session in PostgreSQL, in seconds since 1970, by run id.
         now: seconds since 1970.
     """
-    from churn_platform.database import ledger
+    from churn_platform.database import advisory_locks, stream_batches
     from churn_platform.stream.planning import failures_in_a_row
 
-    sessions = ledger.streaming_sessions(connection)
+    sessions = advisory_locks.streaming_sessions(connection)
     records = instance.get_run_records(dg.RunsFilter(tags={STREAM_TAG: "live"}), limit=LATEST_RUNS)
     live = [record for record in records if record.dagster_run.status in ACTIVE]
     finished = [record for record in records if record.dagster_run.status not in ACTIVE]
@@ -92,7 +92,9 @@ def streaming_runs(
     ]
     since = {run.run_id: missing.get(run.run_id, now) for run in absent}
     dead = {run.run_id for run in absent if _fail_if_dead(instance, connection, run, now - since[run.run_id])}
-    closed = ledger.closed_batches(connection, [key for each in live if (key := _key(each.dagster_run)) is not None])
+    closed = stream_batches.closed_batches(
+        connection, [key for each in live if (key := _key(each.dagster_run)) is not None]
+    )
     # A run whose batch is closed explains or replays it: it is alive, but does not stream.
     active = [each.dagster_run for each in live if each.dagster_run.run_id not in dead]
     active = [run for run in active if _key(run) not in closed]
@@ -125,7 +127,7 @@ def _fail_if_dead(
     A streaming run that has lost its session is dead: it checks its session before it reports success. For any other
     run, and for one that has not started yet, the run launcher knows whether there is a process.
     """
-    from churn_platform.database import ledger
+    from churn_platform.database import advisory_locks
 
     if absent_seconds <= DEAD_SECONDS:
         return False
@@ -141,7 +143,7 @@ def _fail_if_dead(
             reason += f" The run launcher reports its process as {worker.name.lower()}."
         if worker is Worker.ALIVE or absent_seconds <= patience:
             return False
-    with ledger.dead_run(connection, run.run_id) as is_dead:
+    with advisory_locks.run_is_dead(connection, run.run_id) as is_dead:
         latest = instance.get_run_by_id(run.run_id)
         if not is_dead or latest is None or latest.status != run.status:
             return False

@@ -22,9 +22,9 @@ RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 
 def is_another_starting(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> bool:
     """Return whether the process of a run is starting, or that of a standby is about to."""
-    from churn_platform.database import ledger
+    from churn_platform.database import stream_batches
 
-    batch = ledger.open_batch(connection)
+    batch = stream_batches.open_batch(connection)
     opened = age_seconds(batch.opened if batch else None, time.time())
     if settings().stream.standby and opened is not None and opened < STANDBY_SECONDS:
         return True

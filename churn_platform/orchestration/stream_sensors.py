@@ -27,7 +27,7 @@ from churn_platform.settings import settings
 if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it starts
     import psycopg
 
-    from churn_platform.database import ledger
+    from churn_platform.database import stream_batches
     from churn_platform.positions.backlog import Backlog
 
 # The daemon looks at sensors every 5 s. With an interval of 5 s a sensor would run only every 10 s.
@@ -83,7 +83,7 @@ def customer_events_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Request a streaming run when there is a lag and no live run, and a standby while events flow."""
-    from churn_platform.database import environments, ledger, model_versions
+    from churn_platform.database import environments, model_versions, stream_batches, stream_pauses, stream_positions
     from churn_platform.kafka.exceptions import TopicMissingError
     from churn_platform.positions.backlog import load_backlog
     from churn_platform.stream import planning
@@ -101,20 +101,20 @@ def customer_events_sensor(
         stuck, held = state.stuck_at(backlog, now), sum(backlog.held.values())
         runs = streaming_runs(context.instance, connection, state.missing, now)
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
-            orphan_materialization(batch, ledger.ranges_of(connection, batch.batch))
+            orphan_materialization(batch, stream_batches.ranges_of(connection, batch.batch))
             for batch in _unreported(context.instance, connection)
         ]
-        batch = ledger.open_batch(connection)
+        batch = stream_batches.open_batch(connection)
         decision = planning.decide(
             planning.Observed(
                 waiting=backlog.waiting,
                 held=held,
                 held_seconds=max((now - since for _, since in stuck.values()), default=0.0),
-                unpublished=ledger.may_be_unpublished(connection, config.events_topic),
+                unpublished=stream_positions.has_unpublished(connection, config.events_topic),
                 active_runs=len(runs.active),
                 starting_seconds=runs.starting_seconds,
                 has_champion=model_versions.champion(connection) is not None,
-                paused_since=ledger.paused_since(connection, config.events_topic),
+                paused_since=stream_pauses.paused_since(connection, config.events_topic),
                 batch_open_seconds=age_seconds(batch.opened if batch else None, now),
                 last_commit_seconds=age_seconds(batch.last_commit if batch else None, now),
                 failures=runs.failures,
@@ -135,8 +135,8 @@ def customer_events_sensor(
             key = batch.batch
         else:
             # A planned key that no run has opened is used again, so that a tick that died leaves nothing behind.
-            key = ledger.unopened_batch(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
-        ledger.plan_batch(connection, key)
+            key = stream_batches.oldest_unopened(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
+        stream_batches.plan_batch(connection, key)
     context.log.info(decision.reason)
     request = dg.RunRequest(
         partition_key=key,
@@ -155,16 +155,16 @@ def customer_events_sensor(
     )
 
 
-def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> "list[ledger.Batch]":
+def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> "list[stream_batches.Batch]":
     """Return closed batches without a materialization in Dagster that no live run will report.
 
     A batch counts as reported once Dagster holds its materialization, so that a tick that dies before its events are
     stored is repeated.
     """
-    from churn_platform.database import ledger
+    from churn_platform.database import stream_batches
 
     missing = []
-    for batch in ledger.unreported_batches(connection):
+    for batch in stream_batches.unreported_batches(connection):
         run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
         if run is not None and not run.is_finished:
             continue
@@ -172,7 +172,7 @@ def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") 
             dg.AssetRecordsFilter(asset_key=dg.AssetKey("churn_predictions"), asset_partitions=[batch.batch]), limit=1
         )
         if known.records:
-            ledger.mark_reported(connection, batch.batch)
+            stream_batches.mark_reported(connection, batch.batch)
         else:
             missing.append(batch)
     return missing

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import psycopg
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported
 
-from churn_platform.database import ledger
+from churn_platform.database import stream_positions
 from churn_platform.environments.config import EnvironmentConfig
 from churn_platform.errors import PlatformError
 from churn_platform.kafka.topics import EARLIEST, LATEST, Topic, describe, list_offsets, stable_ends
@@ -68,10 +68,10 @@ def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, s
     Returns:
         Next offset to read, by Kafka partition.
     """
-    known = ledger.positions_of(connection, topic.topic_id)
+    known = stream_positions.next_offsets(connection, topic.topic_id)
     if not set(topic.partitions) - known.keys():
         return known
-    spec = EARLIEST if ledger.is_known_topic(connection, topic.name) else _start(start)
+    spec = EARLIEST if stream_positions.is_known_topic(connection, topic.name) else _start(start)
     earliest = list_offsets(admin, topic, EARLIEST)
     found = list_offsets(admin, topic, spec)
     ends = list_offsets(admin, topic, LATEST)
@@ -82,8 +82,8 @@ def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, s
         if partition not in known
     }
     with connection.transaction():
-        ledger.add_positions(connection, topic=topic.name, topic_id=topic.topic_id, starts=starts)
-    return ledger.positions_of(connection, topic.topic_id)
+        stream_positions.add_positions(connection, topic=topic.name, topic_id=topic.topic_id, starts=starts)
+    return stream_positions.next_offsets(connection, topic.topic_id)
 
 
 def _start(start: str) -> OffsetSpec:

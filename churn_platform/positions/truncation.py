@@ -14,7 +14,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from churn_platform.database.ledger import LastRecord
+from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.config import KafkaConfig
 from churn_platform.kafka.exceptions import LogTruncatedError, RangeLostError

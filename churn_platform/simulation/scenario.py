@@ -10,19 +10,26 @@ from typing import Final
 import psycopg
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import metrics, model_versions
+from churn_platform.database import (
+    metrics,
+    model_versions,
+    monitoring_results,
+    stored_outcomes,
+    stream_batches,
+    summary,
+)
 from churn_platform.database.connections import connect
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.kafka.reading import read_all
-from churn_platform.monitoring import lookups, pruning
+from churn_platform.monitoring import pruning
 from churn_platform.operations import outcome_sender
 from churn_platform.positions.backlog import load_backlog
 from churn_platform.schema.reader import read_customers
 from churn_platform.settings import Settings
 from churn_platform.simulation import figures, producer
 from churn_platform.simulation.exceptions import DemoError
-from churn_platform.simulation.figures import Rows, Totals
+from churn_platform.simulation.figures import Totals
 from churn_platform.simulation.jobs import JobRunner
 from churn_platform.stream.config import StreamConfig
 
@@ -67,12 +74,12 @@ class Outcome:
     latency_p50_ms: float
     latency_p99_ms: float
     first_event_seconds: float
-    hourly: Rows
-    riskiest: Rows
+    hourly: list[summary.Row]
+    riskiest: list[summary.Row]
     outcomes_sent: int
     outcomes_read: int
-    drift: Rows
-    live: Rows
+    drift: list[summary.Row]
+    live: list[summary.Row]
     hourly_predictions_match: bool
 
     @property
@@ -209,7 +216,7 @@ class Demo:
         """Send outcomes and run the monitoring jobs; return how many outcomes were sent and read."""
         with self._step("Sending outcomes, and monitoring: outcomes_job, hourly_monitoring_job, daily_monitoring_job"):
             _wait(lambda: self._backlog(connection) == 0, self._limits.settle, "the events to be read")
-            before = figures.outcomes_read(connection)
+            before = stored_outcomes.count(connection)
             sent = outcome_sender.send(
                 self._config,
                 [
@@ -220,7 +227,7 @@ class Demo:
             )
             self._require_own_servers()
             self._run_monitoring_jobs(connection)
-            return sent, figures.outcomes_read(connection) - before
+            return sent, stored_outcomes.count(connection) - before
 
     def _run_monitoring_jobs(self, connection: psycopg.Connection) -> None:
         """Read the outcomes, and compute drift and live performance now. The sensor would do it later."""
@@ -228,14 +235,14 @@ class Demo:
         since = pruning.complete_since(
             now, archive_days=self._settings.lifecycle.archive_days, batch_seconds=self._config.batch_seconds
         )
-        hours = lookups.hours_to_judge(connection, at_most_every=0, since=since)
+        hours = monitoring_results.due_hours(connection, at_most_every=0, since=since)
         runs = [("outcomes_job", self._jobs.launch("outcomes_job"))]
         if hours:
             job = "hourly_monitoring_job"
             runs.append((job, self._jobs.launch(job, hours=(hours[0], hours[-1]))))
         for job, run_id in runs:
             self._wait_for_run(job, run_id)
-        days = sorted({*lookups.days_to_judge(connection, at_most_every=0, since=since), now.date()})
+        days = sorted({*monitoring_results.due_days(connection, at_most_every=0, since=since), now.date()})
         job = "daily_monitoring_job"
         self._wait_for_run(job, self._jobs.launch(job, days=(days[0], days[-1])))
 
@@ -265,18 +272,18 @@ class Demo:
             mixed_in=sent.mixed_in,
             stream=figures.totals(connection).since(before.totals),
             published=sum(1 for _ in predictions),
-            hours=figures.hours(connection),
-            days=figures.days(connection),
+            hours=summary.count_hours(connection),
+            days=summary.count_days(connection),
             latency_p50_ms=p50,
             latency_p99_ms=p99,
             first_event_seconds=sent.first_event_seconds,
-            hourly=figures.latest_hours(connection),
-            riskiest=figures.top_risk(connection),
+            hourly=summary.latest_hours(connection, most=figures.ROWS_SHOWN),
+            riskiest=summary.riskiest_customers(connection, most=figures.ROWS_SHOWN),
             outcomes_sent=outcomes_sent,
             outcomes_read=outcomes_read,
-            drift=figures.drift(connection),
-            live=figures.live_performance(connection),
-            hourly_predictions_match=figures.hours_match_predictions(connection),
+            drift=summary.latest_drift(connection, most=figures.ROWS_SHOWN),
+            live=summary.latest_performance(connection, most=figures.ROWS_SHOWN),
+            hourly_predictions_match=summary.hours_have_all_predictions(connection),
         )
 
     def _row_count(self, asset: str) -> int:
@@ -297,7 +304,7 @@ class Demo:
     def _wait_until_settled(self, connection: psycopg.Connection, what: str) -> None:
         """Wait until every event is read, and every batch that was opened is closed and reported to Dagster."""
         _wait(
-            lambda: self._backlog(connection) == 0 and figures.unfinished_batches(connection) == 0,
+            lambda: self._backlog(connection) == 0 and not stream_batches.has_unfinished(connection),
             self._limits.settle,
             what,
         )

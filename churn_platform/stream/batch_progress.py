@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from churn_platform.database.ledger import Batch
+from churn_platform.database.stream_batches import Batch
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.result import Ending
 

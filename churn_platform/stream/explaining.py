@@ -8,15 +8,15 @@ a crash, the next run explains them.
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final, LiteralString, Self
+from typing import Final, Self
 
 import numpy as np
 import psycopg
-from psycopg.types.json import Jsonb
 
-from churn_platform.database import model_versions
+from churn_platform.database import high_risk_customers, model_versions
 from churn_platform.database.connections import connect
 from churn_platform.database.model_versions import ModelVersionError
+from churn_platform.database.prediction_columns import CUSTOMER_COLUMNS
 from churn_platform.model_store import load_bundle
 from churn_platform.scoring.contributions import Explainer
 from churn_platform.scoring.exceptions import BundleError
@@ -29,44 +29,6 @@ ROWS_AT_ONCE: Final = 32
 # After a batch is closed, nothing else waits for the processor.
 ROWS_AT_ONCE_AFTER_CLOSING: Final = 512
 KEPT_MODELS: Final = 3
-
-# Columns of churn_predictions by the name that the features use.
-_COLUMNS: Final[dict[str, LiteralString]] = {
-    "CreditScore": "credit_score",
-    "Age": "age",
-    "Tenure": "tenure",
-    "Balance": "balance",
-    "NumOfProducts": "num_of_products",
-    "HasCrCard": "has_cr_card",
-    "IsActiveMember": "is_active_member",
-    "EstimatedSalary": "estimated_salary",
-    "Geography": "geography",
-    "Gender": "gender",
-}
-# The newest first: somebody may be about to call these customers.
-_UNEXPLAINED: Final = """
-    select
-        h.event_id, p.model_version, p.credit_score, p.age, p.tenure, p.balance, p.num_of_products, p.has_cr_card,
-        p.is_active_member, p.estimated_salary, p.geography, p.gender
-    from high_risk_customers h join churn_predictions p using (event_id)
-    where h.reasons is null and (%(batch)s::text is null or h.batch = %(batch)s)
-      and p.model_version <> all(%(unreadable)s)
-    order by h.detected_at desc limit %(limit)s
-"""
-# A replay may have deleted a row, or scored it again, since it was read. Locked rows are skipped and not waited for: a
-# replay that has locked some of the rows and wants the others would wait for this statement, and this for the replay.
-_STORE: Final = """
-    with explained as (
-        select * from unnest(%s::uuid[], %s::integer[], %s::jsonb[]) as e (event_id, model_version, reasons)
-    ), free as (
-        select h.event_id from high_risk_customers h
-        where h.event_id in (select event_id from explained) and h.reasons is null
-        for update skip locked
-    )
-    update high_risk_customers h set reasons = e.reasons
-    from explained e join free using (event_id) join churn_predictions p using (event_id, model_version)
-    where h.event_id = e.event_id
-"""
 
 
 class Explanations:
@@ -88,22 +50,24 @@ class Explanations:
         Returns:
             How many rows were given their reasons. 0: there are none, or others have locked them.
         """
-        found = connection.execute(
-            _UNEXPLAINED, {"batch": batch, "unreadable": self._unreadable, "limit": most}
-        ).fetchall()
+        found = high_risk_customers.unexplained(connection, limit=most, batch=batch, excluded_versions=self._unreadable)
         if not found:
             return 0
-        version = found[0][1]  # rows of one model at once; the next call explains the others
-        rows = [row for row in found if row[1] == version]
+        version = found[0].model_version  # rows of one model at once; the next call explains the others
+        rows = [row for row in found if row.model_version == version]
         explainer = self._explainer(connection, version)
         if explainer is None:
             return self.explain(connection, most=most, batch=batch)
         columns = {
-            name: np.array(values, object if name in ("Geography", "Gender") else np.float64)
-            for name, values in zip(_COLUMNS, zip(*(row[2:] for row in rows), strict=True), strict=True)
+            column.field: np.array(
+                [row.columns[column.field] for row in rows], object if column.type == "text" else np.float64
+            )
+            for column in CUSTOMER_COLUMNS
         }
-        reasons = [Jsonb(each) for each in explainer.reasons(columns)]
-        return connection.execute(_STORE, ([row[0] for row in rows], [version] * len(rows), reasons)).rowcount
+        reasons = explainer.reasons(columns)
+        return high_risk_customers.store_reasons(
+            connection, [row.event_id for row in rows], reasons, model_version=version
+        )
 
     def _explainer(self, connection: psycopg.Connection, version: int) -> Explainer | None:
         """Return the explainer of a version; None, and logged once, when its bundle cannot be read."""

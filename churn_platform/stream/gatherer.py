@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
-from churn_platform.database.ledger import LastRecord
+from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.reading import make_consumer, sort_messages
 from churn_platform.positions.truncation import check_positions, last_records, resume

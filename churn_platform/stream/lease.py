@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, ledger
 from churn_platform.database.connections import connect
 from churn_platform.stream.run_context import RunContext
 
@@ -29,7 +29,7 @@ class Lease:
         self.connection: psycopg.Connection = connect(
             run.config.dsn,
             autocommit=True,
-            application_name=ledger.session_name(run.run_id),
+            application_name=advisory_locks.session_name(run.run_id),
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
@@ -38,9 +38,9 @@ class Lease:
     def acquire(self) -> float:
         """Wait for the lock, then let PostgreSQL end this session when it is silent; return the seconds waited."""
         began = self._monotonic()
-        ledger.lock_stream(self.connection, self._topic)
+        advisory_locks.lock_stream(self.connection, self._topic)
         waited = self._monotonic() - began
-        ledger.take_lease(
+        advisory_locks.take_lease(
             self.connection,
             idle_seconds=self._limits.lease_seconds,
             statement_seconds=self._limits.statement_seconds,

@@ -21,7 +21,8 @@ from churn_platform.kafka.transactions import TransactionalProducer
 from churn_platform.stream import faults
 from churn_platform.stream.exceptions import PublishError
 from churn_platform.stream.faults import FaultPoint
-from churn_platform.stream.prediction_messages import SCHEMA, messages_of, prediction_frame
+from churn_platform.stream.prediction_messages import messages_of
+from churn_platform.stream.prediction_values import MESSAGE_SCHEMA, message_frame
 from churn_platform.stream.recovery import Recovery
 from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.scoring import ScoredEvents
@@ -227,9 +228,9 @@ class Publisher:
 def _combined(publications: Sequence[Publication]) -> tuple[pl.DataFrame, dict[int, int]]:
     """Return the predictions of several commits, and the position after the last of them, by Kafka partition."""
     ends: dict[int, int] = {}
-    frames = [pl.DataFrame(schema=SCHEMA)]
+    frames = [pl.DataFrame(schema=MESSAGE_SCHEMA)]
     for publication in publications:
         ends.update(publication.ends)
         if publication.predictions is not None:
-            frames.append(prediction_frame(publication.batch, publication.predictions))
+            frames.append(message_frame(publication.batch, publication.predictions))
     return pl.concat(frames), ends

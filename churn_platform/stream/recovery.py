@@ -1,36 +1,19 @@
 """Predictions that a former run committed to PostgreSQL and did not publish: which they are, and their publication."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import msgspec
 import polars as pl
 import psycopg
 from confluent_kafka import Consumer
 
-from churn_platform.database import ledger
+from churn_platform.database import churn_predictions, stream_batches, stream_positions
 from churn_platform.database.connections import connect
 from churn_platform.environments.published_offsets import published_offsets, require_not_ahead
 from churn_platform.kafka.reading import read_all
 from churn_platform.kafka.topics import Topic
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.prediction_messages import SCHEMA
-
-# The rows between a published offset and the ledger, in the order that they were read. A row belongs to the topic of
-# its batch's range: the same offsets may exist in a topic that was deleted and recreated.
-_UNPUBLISHED: Final = """
-    select p.event_id::text, p.customer_id, p.prediction, p.probability, p.risk_score, p.model_version,
-        p.event_timestamp, p.predicted_at, p.geography, p.gender, p.age, p.balance, p.batch, p.kafka_partition,
-        p.kafka_offset
-    from stream_ranges r
-    join churn_predictions p
-      on p.batch = r.batch and p.kafka_partition = r.kafka_partition
-      and p.kafka_offset >= r.start_offset and p.kafka_offset < r.end_offset
-    where r.topic_id = %s and r.kafka_partition = %s and r.end_offset > %s
-      and p.kafka_offset >= %s and p.kafka_offset < %s
-    order by p.kafka_offset
-"""
-_OWN_BATCHES: Final = "select distinct batch from stream_ranges where topic_id = %s"
+from churn_platform.stream.prediction_values import MESSAGE_SCHEMA
 
 
 class _PublishedPrediction(msgspec.Struct):
@@ -82,7 +65,9 @@ class Recovery:
             LedgerBehindError: more was published than the ledger has read.
         """
         with connect(self._config.dsn, autocommit=True, application_name="churn publisher") as connection:
-            for topic_id in ledger.unpublished_topics(connection, self._topic.name, other_than=self._topic.topic_id):
+            for topic_id in stream_positions.unpublished_topics(
+                connection, self._topic.name, other_than=self._topic.topic_id
+            ):
                 self._publish_deleted_topic(connection, topic_id)
             published = self._published(connection)
             rows, behind = self._unpublished(connection, self._topic.topic_id, published, self._positions)
@@ -94,12 +79,17 @@ class Recovery:
 
         Its published offsets were deleted with it. The predictions topic itself still shows what was published.
         """
-        known, found = ledger.published_to(connection, topic_id), self._positions_in_topic(connection, topic_id)
+        known, found = (
+            stream_positions.published_to(connection, topic_id),
+            self._positions_in_topic(connection, topic_id),
+        )
         published = {partition: max(offset, found.get(partition, 0)) for partition, offset in known.items()}
-        rows, _ = self._unpublished(connection, topic_id, published, ledger.positions_of(connection, topic_id))
+        rows, _ = self._unpublished(
+            connection, topic_id, published, stream_positions.next_offsets(connection, topic_id)
+        )
         if rows:
             self._send(_frame(rows), {})
-        ledger.mark_published(connection, topic_id)
+        stream_positions.record_published(connection, topic_id)
 
     def _unpublished(
         self,
@@ -113,7 +103,9 @@ class Recovery:
         rows: list[tuple[object, ...]] = []
         for partition, position in behind.items():
             start = published.get(partition, 0)
-            rows += connection.execute(_UNPUBLISHED, (topic_id, partition, start, start, position)).fetchall()
+            rows += churn_predictions.published_columns(
+                connection, topic_id=topic_id, partition=partition, start=start, end=position
+            )
         return rows, behind
 
     def _published(self, connection: psycopg.Connection) -> dict[int, int]:
@@ -121,7 +113,7 @@ class Recovery:
 
         The ledger knows what was published when a batch last closed. The published offsets know the rest.
         """
-        known = ledger.published_to(connection, self._topic.topic_id)
+        known = stream_positions.published_to(connection, self._topic.topic_id)
         found = published_offsets(self._consumer, self._topic, seconds=self._seconds)
         # Check again: init_transactions() may have settled a transaction that moved the published offsets.
         require_not_ahead(self._topic.name, self._positions, found)
@@ -132,7 +124,7 @@ class Recovery:
 
     def _positions_in_topic(self, connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
         """Return the position up to which everything is published, read from the predictions topic itself."""
-        own = {batch for (batch,) in connection.execute(_OWN_BATCHES, (topic_id,))}
+        own = stream_batches.batches_of_topic(connection, topic_id)
         if not own:
             return {}
         found: dict[int, int] = {}
@@ -148,4 +140,4 @@ class Recovery:
 
 
 def _frame(rows: list[tuple[object, ...]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=MESSAGE_SCHEMA, orient="row")

@@ -1,4 +1,7 @@
-"""Replay of a closed batch: the same events, today's champion, in one transaction. It publishes nothing."""
+"""Replay of a closed batch: the same events are scored with the current champion, in one transaction.
+
+A replay publishes nothing.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,40 +11,25 @@ from typing import Final
 import psycopg
 from confluent_kafka import Message
 
-from churn_platform.database import ledger
+from churn_platform.database import (
+    advisory_locks,
+    batch_hours,
+    churn_predictions,
+    dead_letter_events,
+    high_risk_customers,
+    stream_batches,
+)
 from churn_platform.database.connections import connect
 from churn_platform.decoding.events import DeadLetter, EventColumns, decode
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.messages import UNIX_EPOCH, offset_of, partition_of
 from churn_platform.kafka.reading import read_ranges
-from churn_platform.operations import dead_letters as letters
-from churn_platform.stream.commit import Source, Written, prediction_rows, write_rows
+from churn_platform.stream.commit import Source, Written, write_rows
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
+from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import Champion, load_champion, score
-
-_FORGET_ROWS: Final = """
-    delete from churn_predictions where batch = %s
-    returning kafka_partition, kafka_offset, customer_id, event_timestamp
-"""
-_FORGET_SUMS: Final = """
-    delete from churn_batch_hours where batch = %s returning hour_timestamp
-"""
-# Alerts that went out are history: such a row stays, whatever today's champion thinks of the customer.
-_FORGET_HIGH_RISK: Final = """
-    delete from high_risk_customers h where h.batch = %s and not h.alert_sent
-"""
-_UPDATE_ALERTED: Final = """
-    update high_risk_customers h set risk_score = p.risk_score, reasons = null
-    from churn_predictions p where p.event_id = h.event_id and h.batch = %s and h.alert_sent
-"""
-_RECORD: Final = """
-    update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, model_version = %s,
-        replays = replays + 1
-    where batch = %s
-"""
-
 
 MICROSECOND: Final = timedelta(microseconds=1)
 # Customer id and event time of each row, by Kafka partition and offset.
@@ -50,7 +38,7 @@ _StoredRows = dict[tuple[int, int], tuple[int, datetime]]
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What a replay found and how many rows it replaced. Counts are in events."""
+    """The counts of a replay, in events, and how many rows it replaced."""
 
     events: int
     predictions: int
@@ -61,19 +49,19 @@ class ReplayResult:
 
 
 def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> ReplayResult:
-    """Read exactly the recorded ranges of a closed batch, score with the champion and replace the batch's rows.
+    """Read the recorded ranges of a closed batch, score their events with the champion, and replace the batch's rows.
 
     Raises:
-        UnknownBatchError: the ledger does not know the batch.
-        ReplayError: the batch is not closed, or archived, or Kafka no longer gives its events. Nothing was changed.
-        NoChampionError: nothing to score with.
+        UnknownBatchError: the ledger does not have the batch.
+        ReplayError: the batch is not closed, or is archived, or Kafka no longer has its events. Nothing was changed.
+        NoChampionError: there is no champion to score with.
     """
     with connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
         champion = load_champion(connection)
-        with ledger.replaying(connection, batch):
-            recorded = ledger.find_batch(connection, batch)
+        with advisory_locks.replay_transaction(connection, batch):
+            recorded = stream_batches.find_batch(connection, batch)
             if recorded is None:
-                raise UnknownBatchError(f"Batch {batch} is not in the ledger; there is nothing to replay.")
+                raise UnknownBatchError(f"Batch {batch} is not in the ledger, so there is nothing to replay.")
             if recorded.closed is None or recorded.accepts_from is None or recorded.accepts_until is None:
                 raise ReplayError(f"Batch {batch} is not closed: it is still being streamed. Replay it afterwards.")
             if recorded.archived is not None:
@@ -92,13 +80,13 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
 def _source(
     connection: psycopg.Connection, config: StreamConfig, batch: str
 ) -> tuple[Source, dict[int, tuple[int, int]]]:
-    recorded = ledger.ranges_of(connection, batch)
+    recorded = stream_batches.ranges_of(connection, batch)
     topic = topics.describe(clients.admin(config.kafka.client), config.events_topic)
     others = {each.topic_id for each in recorded} - {topic.topic_id}
     if others:
         raise ReplayError(
             f"Batch {batch} was read from topic id {', '.join(sorted(others))}, but {topic.name!r} is {topic.topic_id} "
-            f"now: the topic was made anew and the events are gone. Its rows stay as they are."
+            f"now: the topic was created again and the events are gone. Its rows stay as they are."
         )
     source = Source(batch=batch, topic=topic.name, topic_id=topic.topic_id)
     return source, {each.kafka_partition: (each.start_offset, each.end_offset) for each in recorded}
@@ -107,30 +95,27 @@ def _source(
 def _replace(
     connection: psycopg.Connection,
     config: StreamConfig,
-    recorded: ledger.Batch,
+    recorded: stream_batches.Batch,
     source: Source,
     ranges: dict[int, tuple[int, int]],
     champion: Champion,
 ) -> ReplayResult:
     batch = recorded.batch
-    rows: _StoredRows = {
-        (partition, offset): (customer, time)
-        for partition, offset, customer, time in connection.execute(_FORGET_ROWS, (batch,))
-    }
-    letters.set_aside(connection, batch)
-    connection.execute(_FORGET_HIGH_RISK, (batch,))
-    hours = {hour for (hour,) in connection.execute(_FORGET_SUMS, (batch,))}
+    rows: _StoredRows = churn_predictions.delete_batch(connection, batch)
+    dead_letter_events.set_aside(connection, batch)
+    high_risk_customers.delete_without_alert(connection, batch)
+    hours = batch_hours.delete_sums(connection, batch)
     predictions = dead_letters = duplicates = 0
-    sums: list[ledger.HourSums] = []
+    sums: list[batch_hours.HourSums] = []
     for messages in _rows_first(config, source.topic, ranges, rows, recorded.events):
         written = _write(connection, config, source, recorded, champion, messages, rows)
         predictions += len(written.predictions)
         dead_letters += written.dead_letters
         duplicates += written.duplicates
         sums += written.hours
-    letters.restore(connection, batch)
-    connection.execute(_UPDATE_ALERTED, (batch,))
-    ledger.add_sums(connection, batch=batch, hours=sums)
+    _restore_dead_letters(connection, batch)
+    high_risk_customers.rescore_alerted(connection, batch)
+    batch_hours.add_sums(connection, batch=batch, hours=sums)
     result = ReplayResult(
         events=predictions + dead_letters + duplicates,
         predictions=predictions,
@@ -144,18 +129,42 @@ def _replace(
             f"Batch {batch} had {recorded.events} events, but Kafka gave {result.events} in its ranges {ranges}. "
             f"Its rows stay as they are."
         )
-    connection.execute(_RECORD, (result.events, predictions, dead_letters, duplicates, champion.version, batch))
-    # Last, because the stream's own commits wait for these rows from here on.
-    ledger.mark_dirty(connection, [*hours, *(each.hour_timestamp for each in sums)])
+    stream_batches.record_replay(
+        connection,
+        batch,
+        events=result.events,
+        predictions=predictions,
+        dead_letters=dead_letters,
+        duplicates=duplicates,
+        model_version=champion.version,
+    )
+    # Last, because the stream's own commits have to wait for these rows until the transaction ends.
+    batch_hours.mark_dirty(connection, [*hours, *(each.hour_timestamp for each in sums)])
     return result
+
+
+def _restore_dead_letters(connection: psycopg.Connection, batch: str) -> None:
+    """Give dead letters that the replay has found again the times and retries that they had.
+
+    Raises:
+        ReplayError: the replay scores an event whose dead letter was retried, so it would count twice.
+    """
+    valid = dead_letter_events.restore_history(connection)
+    if valid:
+        raise ReplayError(
+            f"Batch {batch} cannot be replayed, its rows stay as they are: today {len(valid)} of its dead letters "
+            f"would be valid events, but corrected ones were sent for them already ('churn dlq retry') and both would "
+            f"count: {', '.join(valid[:5])}{', …' if len(valid) > 5 else ''}."
+        )
 
 
 def _rows_first(
     config: StreamConfig, topic: str, ranges: dict[int, tuple[int, int]], rows: _StoredRows, events: int
 ) -> Iterator[list[Message]]:
-    """The events of a batch: first those that are its rows, by Kafka partition and offset, then the others.
+    """Yield the events of a batch: first those that had a row, then the others.
 
-    Partitions are read in another order each time, but of two events with one id the one that is the row stays it.
+    Kafka returns partitions in a different order each time. This order ensures that of two events with the same id,
+    the one that had the row gets it again.
     """
     for are_rows in (True, False) if len(rows) < events else (True,):
         for messages in read_ranges(config.kafka, topic, ranges, chunk=config.commit_events):
@@ -168,7 +177,7 @@ def _write(
     connection: psycopg.Connection,
     config: StreamConfig,
     source: Source,
-    recorded: ledger.Batch,
+    recorded: stream_batches.Batch,
     champion: Champion,
     messages: list[Message],
     rows: _StoredRows,
@@ -185,7 +194,7 @@ def _write(
         connection,
         source,
         scored,
-        prediction_rows(source, scored),
+        prediction_rows(source.batch, scored),
         dead_letters,
         messages,
         high_risk_threshold=config.high_risk_threshold,
@@ -195,10 +204,10 @@ def _write(
 def _require_same_events(
     source: Source, rows: _StoredRows, events: EventColumns, dead_letters: Sequence[DeadLetter]
 ) -> None:
-    """Refuse records that are not what the rows were made of: the log was cut, and other events took the offsets.
+    """Check that Kafka still has the events that the rows were made from, and not others after a truncation.
 
     Raises:
-        ReplayError: at the offset of a row lies another event, or none.
+        ReplayError: there is another event at the offset of a row, or none.
     """
     read = zip(
         events.kafka_partition.tolist(),
@@ -219,7 +228,7 @@ def _require_same_events(
             )
 
 
-def _recorded(moment: datetime | None, batch: ledger.Batch) -> datetime:
+def _recorded(moment: datetime | None, batch: stream_batches.Batch) -> datetime:
     if moment is None:
-        raise ReplayError(f"Batch {batch.batch} does not say which event times it takes: it was never opened.")
+        raise ReplayError(f"Batch {batch.batch} has no bounds for event times, because it was never opened.")
     return moment

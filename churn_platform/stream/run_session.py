@@ -12,7 +12,7 @@ from typing import Final
 
 import psycopg
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks
 from churn_platform.database.connections import connect
 from churn_platform.stream.exceptions import RunEndedError
 from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
@@ -100,15 +100,15 @@ class RunSession:
         self._connection = connect(
             self._dsn,
             autocommit=True,
-            application_name=ledger.run_session_name(self._run_id),
+            application_name=advisory_locks.run_session_name(self._run_id),
             connect_timeout=CONNECT_SECONDS,
         )
-        ledger.take_lease(
+        advisory_locks.take_lease(
             self._connection,
             idle_seconds=self._limits.lease_seconds,
             statement_seconds=self._limits.statement_seconds,
         )
-        ledger.hold_run(self._connection, self._run_id)
+        advisory_locks.lock_run(self._connection, self._run_id)
         if self._has_ended():
             self._ended = True
             self._disconnect()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from churn_platform.database import ledger
+from churn_platform.database import stream_batches
 from churn_platform.database.connections import connect
 from churn_platform.kafka import clients
 from churn_platform.kafka.clients import translate_kafka_errors
@@ -60,7 +60,7 @@ def materialize(
         StreamError: see StreamingRun.run().
     """
     with connect(config.dsn, application_name="churn plan") as connection:
-        found = {key: ledger.find_batch(connection, key) for key in keys}
+        found = {key: stream_batches.find_batch(connection, key) for key in keys}
     unknown = [key for key, batch in found.items() if batch is None]
     if unknown:
         raise UnknownBatchError(

@@ -9,7 +9,8 @@ from confluent_kafka import Message
 from churn_platform.database.bulk import Rows
 from churn_platform.decoding.events import DeadLetter, decode
 from churn_platform.stream.batch_progress import Opening
-from churn_platform.stream.commit import Source, prediction_rows
+from churn_platform.stream.commit import Source
+from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import Champion, ScoredEvents, score
 
 
@@ -52,4 +53,4 @@ class Scorer:
             accepts_until=opening.accepts_until,
         )
         scored = score(events, champion, threads=self._threads)
-        return ScoredMessages(scored, prediction_rows(self._source, scored), dead_letters)
+        return ScoredMessages(scored, prediction_rows(self._source.batch, scored), dead_letters)

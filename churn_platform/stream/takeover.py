@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from churn_platform.database import ledger
-from churn_platform.database.ledger import LastRecord
+from churn_platform.database import stream_batches, stream_positions
+from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka import topics
 from churn_platform.kafka.topics import Topic
 from churn_platform.positions import backlog
@@ -29,7 +29,7 @@ class Takeover:
     """
 
     topic: Topic
-    batch: ledger.Batch
+    batch: stream_batches.Batch
     positions: Mapping[int, int]
     last_records: Mapping[int, LastRecord]
     resumed: Resumed
@@ -42,7 +42,7 @@ def is_closed(run: RunContext, connections: Connections) -> bool:
     Raises:
         UnknownBatchError: the ledger does not know the batch.
     """
-    batch = ledger.find_batch(connections.lease.connection, run.batch)
+    batch = stream_batches.find_batch(connections.lease.connection, run.batch)
     if batch is None:
         raise UnknownBatchError(
             f"Batch {run.batch} is not in the ledger: keys are planned by the sensor. Choose one that is listed."
@@ -64,22 +64,22 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
     connection = connections.lease.connection
     topic = topics.describe(connections.admin, run.config.events_topic)
     with connection.transaction():
-        orphans = ledger.take_over(connection, batch=run.batch, run_id=run.run_id)
-        batch = ledger.find_batch(connection, run.batch)
+        orphans = stream_batches.take_over(connection, batch=run.batch, run_id=run.run_id)
+        batch = stream_batches.find_batch(connection, run.batch)
     for orphan in orphans:
         run.log(f"Closed batch {orphan.batch}, left open by run {orphan.run_id} with {orphan.events} events.")
     news = connections.lease.heartbeat()
     if batch is None or batch.closed is not None:
         return Ending.CLOSED
-    if any(each.topic_id != topic.topic_id for each in ledger.ranges_of(connection, run.batch)):
+    if any(each.topic_id != topic.topic_id for each in stream_batches.ranges_of(connection, run.batch)):
         # A batch is read from one topic only. The next run publishes what this batch has not published.
-        ledger.close_unfinished(connection, run.batch)
+        stream_batches.close_unfinished(connection, run.batch)
         return Ending.TOPIC
     connections.follower.follow(connection, news.champion)
     backlog.register(connection, connections.admin, topic, run.config.start)
-    positions = ledger.positions_of(connection, topic.topic_id)
-    last_records = ledger.last_records_of(connection, topic.topic_id)
+    positions = stream_positions.next_offsets(connection, topic.topic_id)
+    last_records = stream_positions.last_records(connection, topic.topic_id)
     resumed = resume(connections.consumer, topic.name, positions, last_records)
-    ledger.add_last_records(connection, topic_id=topic.topic_id, records=resumed.found)
+    stream_positions.add_last_records(connection, topic_id=topic.topic_id, records=resumed.found)
     connections.publisher.require_not_ahead(topic, positions)
     return Takeover(topic, batch, positions, {**last_records, **resumed.found}, resumed, news.paused)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, stream_pauses
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform_tests.stream.streams import Stream, event
@@ -58,17 +58,19 @@ def test_pause_and_resume_say_what_happens(stream: Stream) -> None:
     topic = stream.config.events_topic
     assert "none is launched" in run("stream", "pause")
     assert "paused already" in run("stream", "pause")
-    assert ledger.paused_since(stream.connection, topic) is not None
+    assert stream_pauses.paused_since(stream.connection, topic) is not None
     assert "is resumed" in run("stream", "resume")
     assert "not paused" in run("stream", "resume")
-    with psycopg.connect(stream.config.dsn, autocommit=True, application_name=ledger.session_name("run")) as live:
-        ledger.lock_stream(live, topic)
+    with psycopg.connect(
+        stream.config.dsn, autocommit=True, application_name=advisory_locks.session_name("run")
+    ) as live:
+        advisory_locks.lock_stream(live, topic)
         assert "within about 5 s" in run("stream", "pause")
 
 
 def test_a_pause_says_that_a_run_ends_only_if_a_run_is_live(stream: Stream) -> None:
     with psycopg.connect(stream.config.dsn, autocommit=True, application_name="churn reset") as other:
-        ledger.lock_stream(other, stream.config.events_topic)
+        advisory_locks.lock_stream(other, stream.config.events_topic)
 
         said = run("stream", "pause")
         found = json.loads(run("stream", "pause", "--json"))
@@ -121,7 +123,7 @@ def test_reset_asks_for_the_topics_name_and_says_what_it_drops(stream: Stream) -
 def test_reset_of_a_live_stream_is_refused_with_the_remedy(stream: Stream) -> None:
     topic = stream.config.events_topic
     with psycopg.connect(stream.config.dsn, autocommit=True) as live:
-        ledger.lock_stream(live, topic)
+        advisory_locks.lock_stream(live, topic)
 
         said = run("stream", "reset", "--topic", topic, "--partition", "0", "--to", "latest", code=ExitCode.IN_USE)
 

@@ -207,7 +207,7 @@ def test_lost_outcomes_are_accepted_after_the_topics_name(stream: Stream, tmp_pa
 
     assert f"Drops offsets 5..7 of {topic}[{partition}]: 3, of which Kafka still holds 0." in said
     assert ingest(stream) == IngestResult(left=2)
-    assert "stands at offset 10" in run(*move, code=ExitCode.FAILED)
+    assert "is at offset 10" in run(*move, code=ExitCode.FAILED)
     assert "nothing was changed" in run("reset", "--partition", str(partition), "--to", "latest")
     assert stream.rows("select start_offset, end_offset, reason from outcome_skips") == [(5, 8, "lost by retention")]
 

@@ -16,7 +16,7 @@ from churn_platform.database.studies import study_storage
 from churn_platform.deployment.dagster_home import STORAGE
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
-from churn_platform.operations import verification
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 
@@ -88,7 +88,7 @@ def as_url(dsn: str) -> str:
     return f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}?sslmode=disable"
 
 
-def test_the_login_of_these_tests_says_otherwise(hostile_login: str) -> None:
+def test_the_login_of_these_tests_has_other_settings(hostile_login: str) -> None:
     ignore_environment()
     with psycopg.connect(hostile_login) as connection:
         assert not settings_of(connection).items() & SESSION.items()
@@ -155,7 +155,7 @@ def test_migrations_are_applied_to_the_usual_schema_of_the_database_that_is_name
         assert connection.execute("select to_regclass('public.churn_predictions') is not null").fetchone() == (True,)
 
 
-def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_law(
+def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_invariant(
     stack: Stack, database: str, template_database: str, bundle_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = [event(number) for number in range(300)]
@@ -174,7 +174,7 @@ def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_law(
             stream.stream()
 
             assert scores(stream) == expected
-            assert [invariant.name for invariant in verification.verify(stream.config) if not invariant.holds] == []
+            assert [invariant.name for invariant in check_invariants(stream.config) if not invariant.holds] == []
 
 
 def scores(stream: Stream) -> list[tuple[object, ...]]:

@@ -6,7 +6,7 @@ import pandas as pd
 import psycopg
 import pytest
 
-from churn_platform.database import ledger, metrics
+from churn_platform.database import batch_hours, metrics
 
 HOUR = datetime(2026, 11, 20, 9, tzinfo=UTC)
 
@@ -25,8 +25,8 @@ def add(database: str, batch: str, hour: datetime, **changes: float) -> None:
         **changes,
     }
     with psycopg.connect(database) as connection:
-        ledger.add_sums(connection, batch=batch, hours=[ledger.HourSums(hour_timestamp=hour, **sums)])  # type: ignore[arg-type]
-        ledger.mark_dirty(connection, [hour])
+        batch_hours.add_sums(connection, batch=batch, hours=[batch_hours.HourSums(hour_timestamp=hour, **sums)])  # type: ignore[arg-type]
+        batch_hours.mark_dirty(connection, [hour])
 
 
 def figures(database: str, start: datetime = HOUR, hours: int = 1) -> pd.DataFrame:
@@ -67,7 +67,7 @@ def test_an_hour_is_the_sum_of_its_batches(database: str) -> None:
 
 def test_an_hour_whose_predictions_are_gone_has_a_row_of_zeros(database: str) -> None:
     with psycopg.connect(database) as connection:
-        ledger.mark_dirty(connection, [HOUR])
+        batch_hours.mark_dirty(connection, [HOUR])
 
     row = figures(database).iloc[0]
 

@@ -117,7 +117,7 @@ def test_the_database_itself_allows_one_champion_only(connection: psycopg.Connec
 def test_registering_again_changes_nothing_unless_it_is_another_run(connection: psycopg.Connection) -> None:
     register(connection, 1, 1)
 
-    with pytest.raises(ModelVersionError, match="that version from run run 1 already"):
+    with pytest.raises(ModelVersionError, match="run run 1 has that version in model_versions already"):
         model_versions.register(connection, version=1, uri="/models/x", run_id="another", metrics={})
 
 

@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, stream_batches
 from churn_platform.database.migrations import MIGRATIONS, MigrationError, upgrade
 from churn_platform.local.environment import READER_VARIABLE
 from churn_platform.local.ports import ANY_FREE_PORTS
@@ -22,7 +22,7 @@ from churn_platform.local.stack import Stack
 
 pytestmark = pytest.mark.timeout(120)
 
-ROLES = MIGRATIONS / "20261125000002_roles.sql"
+BASELINE = MIGRATIONS / "20261128000000_baseline.sql"
 
 
 @dataclass(frozen=True)
@@ -118,16 +118,16 @@ def test_the_reader_reads_every_table_and_view_of_the_platform_and_none_of_dagst
 def test_the_writer_can_do_all_that_a_stream_does_beside_reading_and_writing_rows(logins: Logins) -> None:
     run = "run-1"
     with (
-        psycopg.connect(logins.writer, application_name=ledger.session_name(run)),
+        psycopg.connect(logins.writer, application_name=advisory_locks.session_name(run)),
         psycopg.connect(logins.writer, autocommit=True) as connection,
     ):
         for name in ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
             connection.execute(sql.SQL("set {} = '60s'").format(sql.Identifier(name)))
         connection.execute("create temporary table staged (a integer)")
-        ledger.plan_batch(connection, "batch")
-        ledger.lock_stream(connection, "events")
+        stream_batches.plan_batch(connection, "batch")
+        advisory_locks.lock_stream(connection, "events")
 
-        assert ledger.streaming_sessions(connection) == {run}
+        assert advisory_locks.streaming_sessions(connection) == {run}
         assert connection.execute(
             "select pg_xact_commit_timestamp(xmin) is not null from stream_batches where batch = 'batch'"
         ).fetchone() == (True,)
@@ -152,7 +152,7 @@ def test_every_table_and_view_belongs_to_the_owner(logins: Logins) -> None:
             "and relkind in ('r', 'p', 'v', 'm', 'S') and relowner <> 'churn_owner'::regrole"
         ).fetchall()
 
-    assert strays == [], f"The migration that makes them begins with 'set local role churn_owner': see {ROLES.name}"
+    assert strays == [], f"The migration that makes them begins with 'set local role churn_owner': see {BASELINE.name}"
 
 
 def test_tables_of_later_migrations_have_the_same_grants(logins: Logins, tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ class Server:
 
 def _migrate_down(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
-        connection.execute(ROLES.read_bytes().partition(b"-- migrate:down")[2])
-        connection.execute("delete from schema_migrations where version = %s", (ROLES.name.partition("_")[0],))
+        connection.execute(BASELINE.read_bytes().partition(b"-- migrate:down")[2])
+        connection.execute("delete from schema_migrations where version = %s", (BASELINE.name.partition("_")[0],))
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_the_roles_come_and_go_with_their_migration(server: Server) -> None:
 
     # An owner who is no superuser but may create roles, twice.
     managed = server.database("createrole")
-    assert ROLES.name in upgrade(managed)
+    assert BASELINE.name in upgrade(managed)
     assert upgrade(managed) == []
     assert server.roles() == {"churn_owner", "churn_writer", "churn_reader"}
     _allowed(managed, "insert into stream_batches (batch) values ('one login does everything')")
@@ -260,7 +260,7 @@ def test_the_roles_come_and_go_with_their_migration(server: Server) -> None:
                 sql.Identifier(str(conninfo_to_dict(plain)["user"]))
             )
         )
-    assert ROLES.name in upgrade(plain)
+    assert BASELINE.name in upgrade(plain)
 
     _migrate_down(plain)
     assert server.roles() == {"churn_owner", "churn_writer", "churn_reader"}  # the other database uses them
@@ -275,4 +275,4 @@ def test_two_databases_can_be_migrated_at_the_same_time(server: Server) -> None:
     with ThreadPoolExecutor(len(databases)) as pool:
         applied = list(pool.map(upgrade, databases))
 
-    assert all(ROLES.name in names for names in applied)
+    assert all(BASELINE.name in names for names in applied)

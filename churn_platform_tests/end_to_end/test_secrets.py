@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks
 from churn_platform.local import postgres
 from churn_platform.local.environment import ARTIFACTS_VARIABLE
 from churn_platform_tests.end_to_end.conftest import ROOT, SETTINGS
@@ -63,7 +63,9 @@ def test_the_platform_connects_as_the_writer_and_never_as_the_owner(used: Runnin
 
     used.send([event(number) for number in range(10)])
     wait_until(
-        lambda: any(name.startswith(ledger.SESSION_PREFIX) for _, name in sessions()), 240, "a streaming run to connect"
+        lambda: any(name.startswith(advisory_locks.SESSION_PREFIX) for _, name in sessions()),
+        240,
+        "a streaming run to connect",
     )
 
     assert {user for user, _ in sessions()} == {"churn_platform"}

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # re-exported
 
-from churn_platform.database import environments, ledger
+from churn_platform.database import advisory_locks, environments
 from churn_platform.environments.claims import Claims, Kind
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.environments.exceptions import ClaimsError, EnvironmentConflictError
@@ -19,7 +19,7 @@ from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import topics
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.stack import Stack
-from churn_platform.operations import verification
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, register_champion, with_changes
@@ -115,14 +115,14 @@ def test_verification_tells_what_another_environment_published_before_a_take_ove
     stream.send([event(number) for number in range(9, 12)])
     other.stream()  # events that both have read are published by both
 
-    found = {invariant.name: invariant for invariant in verification.verify(other.config)}
+    found = {invariant.name: invariant for invariant in check_invariants(other.config)}
 
-    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
+    assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["by_another_environment"] == 9
     assert found["published"].figures["published"] == 12
-    assert "9 published by another environment" in found["published"].says
+    assert "9 published by another environment" in found["published"].summary
     other.connection.execute("delete from churn_predictions where kafka_offset = 0")
-    assert "published" in [invariant.name for invariant in verification.verify(other.config) if not invariant.holds]
+    assert "published" in [invariant.name for invariant in check_invariants(other.config) if not invariant.holds]
 
 
 def test_two_environments_may_read_one_events_topic(stream: Stream, other: Stream) -> None:
@@ -257,9 +257,9 @@ def test_a_standby_that_waited_while_another_took_over_publishes_nothing(stream:
     stream.send([event(number) for number in range(9)])
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(stream.config.dsn, autocommit=True) as live:
-            ledger.lock_stream(live, stream.config.events_topic)
+            advisory_locks.lock_stream(live, stream.config.events_topic)
             standby = pool.submit(stream.stream)
-            wait_until(lambda: ledger.lock_sessions(stream.connection, stream.config.events_topic)[1])
+            wait_until(lambda: advisory_locks.lock_sessions(stream.connection, stream.config.events_topic)[1])
             take_over(other)
 
         assert isinstance(standby.exception(60), EnvironmentConflictError)
@@ -323,10 +323,10 @@ def test_another_environment_on_the_same_database_is_named_until_it_has_been_sil
 
 def test_a_live_run_without_a_sensor_is_named_by_its_session(stream: Stream) -> None:
     with (
-        psycopg.connect(stream.config.dsn, application_name=ledger.session_name("run-1")) as live,
+        psycopg.connect(stream.config.dsn, application_name=advisory_locks.session_name("run-1")) as live,
         EnvironmentGuard(stream.connection, stream.admin, stream.config) as guard,
     ):
-        ledger.lock_stream(live, stream.config.events_topic)
+        advisory_locks.lock_stream(live, stream.config.events_topic)
 
         with pytest.raises(EnvironmentConflictError, match="the session 'churn stream run-1' streams 'events-"):
             guard.require_exclusive_use()

@@ -2,8 +2,8 @@
 
 from typing import Final, LiteralString
 
-from churn_platform.operations.invariant import Invariant
-from churn_platform.operations.verification import verify
+from churn_platform.operations.verification.invariants import Invariant
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform_tests.faults.platform import FaultyPlatform
 
 _COUNTED: Final = """
@@ -25,7 +25,7 @@ _FAILED_AND_SUCCEEDED: Final = """
 
 def audit(platform: FaultyPlatform) -> list[Invariant]:
     """Check everything on a platform after FaultyPlatform.settle()."""
-    invariants = verify(platform.config)
+    invariants = check_invariants(platform.config)
     return [
         _all_that_was_sent(platform),
         _all_is_published(invariants),
@@ -37,7 +37,9 @@ def audit(platform: FaultyPlatform) -> list[Invariant]:
 
 def violations(invariants: list[Invariant]) -> str:
     """Describe the invariants that do not hold, with the first violations; empty if all hold."""
-    return "\n".join(f"{each.name}: {each.says}; {'; '.join(each.broken)}" for each in invariants if not each.holds)
+    return "\n".join(
+        f"{each.name}: {each.summary}; {'; '.join(each.violations)}" for each in invariants if not each.holds
+    )
 
 
 def _all_that_was_sent(platform: FaultyPlatform) -> Invariant:

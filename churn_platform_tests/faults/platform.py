@@ -13,7 +13,7 @@ from typing import Any, Final, LiteralString, Self
 import psutil
 import psycopg
 
-from churn_platform.database import ledger, model_versions
+from churn_platform.database import advisory_locks, model_versions, stream_positions
 from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import make_consumer
@@ -161,7 +161,9 @@ class FaultyPlatform(Running):
     def sessions(self) -> list[Session]:
         """Return the streaming runs with a session in PostgreSQL; none while it is down."""
         try:
-            found = self.rows(_SESSIONS, ledger.SESSION_PREFIX, ledger.STREAM_LOCK, ledger.SESSION_PREFIX)
+            found = self.rows(
+                _SESSIONS, advisory_locks.SESSION_PREFIX, advisory_locks.STREAM_LOCK, advisory_locks.SESSION_PREFIX
+            )
         except psycopg.OperationalError:
             return []
         if any((run_id, port) not in self._pids for run_id, port, _ in found):
@@ -270,7 +272,7 @@ class FaultyPlatform(Running):
             published = published_offsets(consumer, topic, seconds=10)
         finally:
             consumer.close()
-        positions = ledger.positions_of(self.connection, topic.topic_id)
+        positions = stream_positions.next_offsets(self.connection, topic.topic_id)
         return all(published.get(partition, 0) >= position for partition, position in positions.items() if position)
 
     def settle(self) -> None:

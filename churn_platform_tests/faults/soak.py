@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
-from churn_platform.operations.invariant import Invariant
+from churn_platform.operations.verification.invariants import Invariant
 from churn_platform_tests.faults.audit import audit
 from churn_platform_tests.faults.catalogue import CATALOGUE, Fault
 from churn_platform_tests.faults.platform import FaultyPlatform, Load, faulty_platform
@@ -68,7 +68,7 @@ def main(
             platform.become_idle()
             invariants = audit(platform)
         except AssertionError as error:  # something did not recover in time
-            invariants = [Invariant("recovery", holds=False, says=str(error))]
+            invariants = [Invariant("recovery", holds=False, summary=str(error))]
         sent = platform.traffic.sent
     _show(recoveries, invariants)
     console.print(
@@ -133,9 +133,9 @@ def _show(recoveries: list[Recovery], invariants: list[Invariant]) -> None:
     console.print(table)
     for invariant in invariants:
         mark, style = ("✓", "green") if invariant.holds else ("✗", "red")
-        console.print(Text.assemble((f"{mark} ", style), f"{invariant.name}: {invariant.says}"))
-        for place in invariant.broken:
-            console.print(Text(f"    {place}", style="red"))
+        console.print(Text.assemble((f"{mark} ", style), f"{invariant.name}: {invariant.summary}"))
+        for violation in invariant.violations:
+            console.print(Text(f"    {violation}", style="red"))
 
 
 if __name__ == "__main__":

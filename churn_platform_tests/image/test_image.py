@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from dagster_graphql import DagsterGraphQLClient
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks
 from churn_platform_tests.image import buildah
 from churn_platform_tests.image.running import Composed
 from churn_platform_tests.waiting import wait_until
@@ -142,9 +142,9 @@ def test_stopping_ends_the_stream_cleanly_and_starting_continues_it(
     produced = composed.run("producer", "churn", "produce", "--count", "500", "--rate", "100")
     assert produced.returncode == 0, produced.stderr
     with psycopg.connect(composed.services["prepare"].environment["DATABASE_OWNER_URL"], autocommit=True) as owner:
-        wait_until(lambda: ledger.streaming_sessions(owner), 60, "a run to stream")
+        wait_until(lambda: advisory_locks.streaming_sessions(owner), 60, "a run to stream")
         assert composed.stop("code") == 0
-        wait_until(lambda: not ledger.streaming_sessions(owner), 5, "its sessions to be gone")
+        wait_until(lambda: not advisory_locks.streaming_sessions(owner), 5, "its sessions to be gone")
 
     composed.start("code")
     again = composed.run("producer", "churn", "produce", "--count", "500")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from churn_platform.database import monitoring_results
 from churn_platform.monitoring import lookups
 from churn_platform_tests.stream.streams import Stream, event
 
@@ -23,7 +24,7 @@ def batches(stream: Stream) -> None:
 
 def due(stream: Stream, *, every: float = 0, since: datetime = LONG_AGO) -> list[datetime]:
     """Return the hours that are due."""
-    return lookups.hours_to_judge(stream.connection, at_most_every=every, since=since)
+    return monitoring_results.due_hours(stream.connection, at_most_every=every, since=since)
 
 
 def insert_drift(stream: Stream, *, version: int) -> None:
@@ -50,7 +51,7 @@ def test_an_hour_is_due_until_all_its_changes_have_been_evaluated(stream: Stream
 
 def test_a_day_is_due_when_its_hours_have_changed(stream: Stream) -> None:
     def days() -> list[str]:
-        found = lookups.days_to_judge(stream.connection, at_most_every=0, since=LONG_AGO)
+        found = monitoring_results.due_days(stream.connection, at_most_every=0, since=LONG_AGO)
         return [day.isoformat() for day in found]
 
     assert days() == []
@@ -72,12 +73,9 @@ def test_an_hour_of_few_predictions_is_evaluated_completely(stream: Stream) -> N
 
 
 def test_an_hour_of_many_predictions_is_sampled_from_batches_spread_over_it(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
+    stream: Stream,
 ) -> None:
-    monkeypatch.setattr(lookups, "SCANNED_ROWS", 200)
-    monkeypatch.setattr(lookups, "SAMPLED_ROWS", 100)
-
-    sample, again = (lookups.sample_hour(stream.connection, HOUR) for _ in range(2))
+    sample, again = (lookups.sample_hour(stream.connection, HOUR, rows=100, scanned_rows=200) for _ in range(2))
 
     sampled = sample.columns[1]["CreditScore"]
     assert 50 < len(sampled) < 150
@@ -94,6 +92,6 @@ def test_old_drift_and_outcomes_are_deleted(stream: Stream) -> None:
         (HOUR,),
     )
 
-    assert lookups.forget(stream.connection, before=HOUR) == NOTHING
+    assert lookups.delete_old(stream.connection, before=HOUR) == NOTHING
     later = HOUR + timedelta(hours=1)
-    assert lookups.forget(stream.connection, before=later) == NOTHING | {"drift_rows": 1, "outcomes": 1}
+    assert lookups.delete_old(stream.connection, before=later) == NOTHING | {"drift_rows": 1, "outcomes": 1}

@@ -18,9 +18,10 @@ from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.messages import Received
 from churn_platform.local.stack import Stack
 from churn_platform.monitoring.outcomes import IngestResult
-from churn_platform.operations import outcome_reset, outcome_verification
+from churn_platform.operations import outcome_reset
 from churn_platform.operations.exceptions import ResetError
-from churn_platform.operations.invariant import Invariant
+from churn_platform.operations.verification.invariants import Invariant
+from churn_platform.operations.verification.outcomes import outcomes
 from churn_platform_tests.monitoring.conftest import Outcomes
 from churn_platform_tests.stream.messages import MEGABYTE, bad_values
 from churn_platform_tests.waiting import wait_until
@@ -58,7 +59,7 @@ def invariant(outcome_topic: Outcomes) -> Invariant:
     info = outcome_topic.connection.info
     config = replace(outcome_topic.config, dsn=make_conninfo(info.dsn, password=info.password))
     since = datetime.now(UTC) - timedelta(days=30)
-    return outcome_verification.verify(config, outcome_topic.topic, complete_since=since)
+    return outcomes(config, outcome_topic.topic, complete_since=since)
 
 
 def test_each_message_is_stored_refused_or_skipped(outcome_topic: Outcomes) -> None:
@@ -78,17 +79,17 @@ def test_each_message_is_stored_refused_or_skipped(outcome_topic: Outcomes) -> N
 
     found = invariant(outcome_topic)
 
-    assert found.broken == []
+    assert found.violations == []
     assert found.figures == {
-        "messages": 12, "outcomes": 9, "refused": 1, "skipped": 2, "deleted": 2, "partitions": 1, "broken": 0,
+        "messages": 12, "outcomes": 9, "refused": 1, "skipped": 2, "deleted": 2, "partitions": 1, "violations": 0,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ("delete from customer_outcomes where kafka_offset = 1", "[0] offset 1 was read over"),
-        ("delete from refused_outcomes", "[0] offset 2 was read over"),
+        ("delete from customer_outcomes where kafka_offset = 1", "[0] offset 1 was passed over"),
+        ("delete from refused_outcomes", "[0] offset 2 was passed over"),
         ("update outcome_positions set next_offset = next_offset + 1", "ends at 3, but was read up to 4"),
         ("update customer_outcomes set kafka_offset = 7 where kafka_offset = 1", "but the position is 3"),
         (
@@ -110,7 +111,7 @@ def test_an_outcome_that_is_lost_or_counts_twice_is_found(
 
     found = invariant(outcome_topic)
     assert not found.holds
-    assert words in " ".join(found.broken)
+    assert words in " ".join(found.violations)
 
 
 def test_outcomes_deleted_because_of_their_age_are_not_missed(outcome_topic: Outcomes) -> None:
@@ -124,7 +125,7 @@ def test_outcomes_deleted_because_of_their_age_are_not_missed(outcome_topic: Out
 
     found = invariant(outcome_topic)
 
-    assert found.broken == []
+    assert found.violations == []
     assert found.figures["messages"] == 1
 
 
@@ -266,14 +267,14 @@ def test_an_accepted_loss_is_recorded_and_the_rest_is_read(outcome_topic: Outcom
     assert connection.execute(
         "select kafka_partition, start_offset, end_offset, reason from outcome_skips"
     ).fetchall() == [(0, 5, 8, "lost by retention")]
-    with pytest.raises(ResetError, match="no longer stands at offset 5 but at 10"):
+    with pytest.raises(ResetError, match="is no longer at offset 5 but at 10"):
         outcome_reset.apply(connection, move, reason="again")
 
 
 @pytest.mark.parametrize(
     ("partition", "to", "problem"),
     [
-        (0, "1", "cannot move back to 1, for each outcome counts once"),
+        (0, "1", "cannot move back to 1, because each outcome counts once"),
         (0, "earliest", "Nothing is lost"),
         (0, "99", "past outcomes that are still to come"),
         (7, "latest", "has no partition 7; it has 0, 1"),

@@ -4,11 +4,12 @@ import psycopg
 import pytest
 from confluent_kafka import TopicPartition
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks
 from churn_platform.kafka.exceptions import RangeLostError
-from churn_platform.operations import reset, verification
+from churn_platform.operations import reset
 from churn_platform.operations.exceptions import ResetError
 from churn_platform.operations.reset import Move
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform_tests.stream.streams import Stream, event
 
 
@@ -43,7 +44,7 @@ def test_the_loss_of_a_range_is_accepted_with_the_command_that_the_error_names(s
     assert (moved.position, moved.end, moved.dropped, moved.still_held) == (10, 18, 8, 0)
     assert batch.events == 12
     assert stream.rows("select start_offset, end_offset, reason from stream_skips") == [(10, 18, "of this test")]
-    assert all(invariant.holds for invariant in verification.verify(stream.config))
+    assert all(invariant.holds for invariant in check_invariants(stream.config))
 
 
 def test_what_is_dropped_is_counted_with_what_kafka_still_holds(stream: Stream) -> None:
@@ -73,9 +74,9 @@ def test_a_batch_left_open_is_closed_so_that_the_stream_goes_on(stream: Stream) 
 
 def test_a_live_stream_is_not_moved(stream: Stream) -> None:
     with psycopg.connect(
-        stream.config.dsn, autocommit=True, application_name=ledger.session_name("some run")
+        stream.config.dsn, autocommit=True, application_name=advisory_locks.session_name("some run")
     ) as holder:
-        ledger.lock_stream(holder, stream.config.events_topic)
+        advisory_locks.lock_stream(holder, stream.config.events_topic)
 
         with pytest.raises(ResetError, match=r"some run.*churn stream pause"):
             move(stream, "latest")
@@ -133,7 +134,7 @@ def test_a_position_that_moved_meanwhile_is_left_alone(stream: Stream) -> None:
         assert planned is not None
         stream.connection.execute("update stream_positions set next_offset = 3, covered_to = 3")
 
-        with pytest.raises(ResetError, match="no longer stands at offset 0"):
+        with pytest.raises(ResetError, match="is no longer at offset 0"):
             reset.apply(connection, planned, reason="")
 
     assert stream.value("select count(*) from stream_skips") == 0

@@ -11,7 +11,8 @@ from confluent_kafka import Producer, TopicPartition
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, stream_pauses, stream_positions
+from churn_platform.database.dead_letter_events import DeadLetterCounts
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.local.stack import Stack
@@ -36,7 +37,7 @@ def test_at_rest_it_says_what_was_done(stream: Stream) -> None:
         "closed",
         21,
     )
-    assert found.dead_letters == status.DeadLetterCounts(today=1, unresolved=1, retried=0)
+    assert found.dead_letters == DeadLetterCounts(today=1, unresolved=1, retried=0)
     assert (found.model_version, found.problems) == (1, [])
 
 
@@ -54,10 +55,10 @@ def test_a_live_run_its_standby_and_its_rate_are_seen(stream: Stream) -> None:
     live, standby = stream.plan(), stream.plan()
     first = threading.Thread(target=stream.materialize, args=(live,), kwargs={"idle_seconds": 5})
     first.start()
-    wait_until(lambda: ledger.lock_sessions(stream.connection, stream.config.events_topic)[0])
+    wait_until(lambda: advisory_locks.lock_sessions(stream.connection, stream.config.events_topic)[0])
     second = threading.Thread(target=stream.materialize, args=(standby,))
     second.start()
-    wait_until(lambda: ledger.lock_sessions(stream.connection, stream.config.events_topic)[1])
+    wait_until(lambda: advisory_locks.lock_sessions(stream.connection, stream.config.events_topic)[1])
     stopped = threading.Event()
 
     def feed() -> None:
@@ -83,7 +84,7 @@ def test_a_live_run_its_standby_and_its_rate_are_seen(stream: Stream) -> None:
 
 def test_a_lock_that_no_run_holds_is_named(stream: Stream) -> None:
     with psycopg.connect(stream.config.dsn, autocommit=True, application_name="somebody") as holder:
-        ledger.lock_stream(holder, stream.config.events_topic)
+        advisory_locks.lock_stream(holder, stream.config.events_topic)
 
         found = status.collect_status(stream.config)
 
@@ -91,7 +92,7 @@ def test_a_lock_that_no_run_holds_is_named(stream: Stream) -> None:
 
 
 def test_a_pause_is_seen_with_its_beginning(stream: Stream) -> None:
-    ledger.pause(stream.connection, stream.config.events_topic)
+    stream_pauses.pause(stream.connection, stream.config.events_topic)
 
     found = status.collect_status(stream.config)
 
@@ -107,9 +108,7 @@ def test_letters_of_yesterday_are_unresolved_but_not_of_today(stream: Stream) ->
         "update dead_letter_events set retry_event_id = gen_random_uuid() where kafka_partition = 0"
     )
 
-    assert status.collect_status(stream.config).dead_letters == status.DeadLetterCounts(
-        today=0, unresolved=2, retried=1
-    )
+    assert status.collect_status(stream.config).dead_letters == DeadLetterCounts(today=0, unresolved=2, retried=1)
 
 
 def test_without_topic_and_champion_it_says_what_is_missing(stream: Stream) -> None:
@@ -129,7 +128,10 @@ def test_before_the_first_look_of_the_sensor_no_position_is_made_up(stream: Stre
     assert [each.position for each in found.partitions] == [None, None, None]
     assert found.waiting is None
     assert (
-        ledger.positions_of(stream.connection, topics.describe(stream.admin, stream.config.events_topic).topic_id) == {}
+        stream_positions.next_offsets(
+            stream.connection, topics.describe(stream.admin, stream.config.events_topic).topic_id
+        )
+        == {}
     )
 
 
@@ -208,7 +210,7 @@ def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_i
     assert found.held_since is not None
     assert abs(found.held_since - began) < timedelta(seconds=1)
     (problem,) = found.problems
-    assert f"[1]: 6 offsets from {found.partitions[1].end} on wait for a transaction" in problem
+    assert f"[1]: 6 offsets from {found.partitions[1].end} on are held back by a transaction" in problem
     assert found.as_dict()["held"] == 6
 
     producer.commit_transaction(30)

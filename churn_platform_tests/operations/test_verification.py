@@ -1,4 +1,4 @@
-"""Verification: a healthy stream passes, and each invariant that is broken is found."""
+"""Verification: a healthy stream passes, and each violated invariant is found."""
 
 import json
 import threading
@@ -16,9 +16,10 @@ from churn_platform.database.metrics import daily_figures, hourly_figures
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.local.stack import Stack
-from churn_platform.operations import reset, verification
-from churn_platform.operations.extracts import Ranges
-from churn_platform.operations.invariant import Invariant
+from churn_platform.operations import reset
+from churn_platform.operations.verification.extracts import Ranges
+from churn_platform.operations.verification.invariants import Invariant
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, new_stream
@@ -27,10 +28,10 @@ from churn_platform_tests.waiting import wait_until
 
 def invariants(stream: Stream) -> dict[str, Invariant]:
     """Every invariant, by its name."""
-    return {invariant.name: invariant for invariant in verification.verify(stream.config)}
+    return {invariant.name: invariant for invariant in check_invariants(stream.config)}
 
 
-def broken(stream: Stream) -> set[str]:
+def violated(stream: Stream) -> set[str]:
     """Names of the invariants that do not hold."""
     return {name for name, invariant in invariants(stream).items() if not invariant.holds}
 
@@ -132,7 +133,7 @@ def lived(stack: Stack, past: StreamConfig) -> Iterator[Stream]:
 def test_every_law_holds_for_a_stream_with_a_past(lived: Stream) -> None:
     found = invariants(lived)
 
-    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
+    assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["conservation"].figures["duplicates"] == 1
     assert found["conservation"].figures["dead_letters"] == 1
     assert found["ledger"].figures["skipped_offsets"] == 5
@@ -142,13 +143,13 @@ def test_every_law_holds_for_a_stream_with_a_past(lived: Stream) -> None:
 
 
 def test_nothing_at_all_breaks_no_law(stream: Stream) -> None:
-    assert broken(stream) == set()
+    assert violated(stream) == set()
 
 
-def test_without_topics_no_law_is_broken(stream: Stream) -> None:
+def test_without_topics_every_invariant_holds(stream: Stream) -> None:
     stream.config = replace(stream.config, events_topic="no-such-events", predictions_topic="no-such-predictions")
 
-    assert broken(stream) == set()
+    assert violated(stream) == set()
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_without_topics_no_law_is_broken(stream: Stream) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_broken_law_is_found(stack: Stack, lived: Stream, damage: LiteralString, invariant: str) -> None:
+def test_a_violated_invariant_is_found(stack: Stack, lived: Stream, damage: LiteralString, invariant: str) -> None:
     # The platform's own login may not drop what keeps the invariants.
     with psycopg.connect(stack.owner_dsn, dbname=str(conninfo_to_dict(lived.config.dsn)["dbname"])) as owner:
         owner.execute(damage)
@@ -252,7 +253,7 @@ def test_a_broken_law_is_found(stack: Stack, lived: Stream, damage: LiteralStrin
     found = invariants(lived)
 
     assert not found[invariant].holds
-    assert found[invariant].broken
+    assert found[invariant].violations
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_a_broken_law_is_found(stack: Stack, lived: Stream, damage: LiteralStrin
 def test_a_prediction_too_many_in_the_topic_is_found(own: Stream, changes: dict[str, object]) -> None:
     publish(own, copy_of_a_prediction(own, **changes))
 
-    assert broken(own) == {"published"}
+    assert violated(own) == {"published"}
 
 
 def test_foreign_messages_in_the_predictions_topic_are_counted_and_break_no_law(own: Stream) -> None:
@@ -274,9 +275,9 @@ def test_foreign_messages_in_the_predictions_topic_are_counted_and_break_no_law(
 
     found = invariants(own)
 
-    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
+    assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["foreign"] == 2
-    assert "2 foreign messages" in found["published"].says
+    assert "2 foreign messages" in found["published"].summary
 
 
 def test_a_prediction_that_never_reached_the_topic_is_found(lived: Stream) -> None:
@@ -286,14 +287,14 @@ def test_a_prediction_that_never_reached_the_topic_is_found(lived: Stream) -> No
 
     found = invariants(lived)["published"]
 
-    assert found.figures["broken"] == 111
-    assert "not published" in found.broken[0]
+    assert found.figures["violations"] == 111
+    assert "not published" in found.violations[0]
 
 
 def test_a_predictions_topic_that_is_gone_is_found(lived: Stream) -> None:
     lived.config = replace(lived.config, predictions_topic="gone-predictions")
 
-    assert broken(lived) == {"published"}
+    assert violated(lived) == {"published"}
 
 
 def test_an_event_that_the_position_moved_over_is_found(own: Stream) -> None:
@@ -303,7 +304,7 @@ def test_an_event_that_the_position_moved_over_is_found(own: Stream) -> None:
     found = invariants(own)["ledger"]
 
     assert not found.holds
-    assert "no batch read" in found.broken[0]
+    assert "no batch read" in found.violations[0]
 
 
 def test_predictions_that_retention_has_deleted_from_the_topic_are_not_missed(own: Stream) -> None:
@@ -316,7 +317,7 @@ def test_predictions_that_retention_has_deleted_from_the_topic_are_not_missed(ow
 
     found = invariants(own)["published"]
 
-    assert found.holds, found.broken
+    assert found.holds, found.violations
     assert found.figures["deleted"] == 111 - found.figures["published"] > 0
 
 
@@ -327,7 +328,7 @@ def test_predictions_that_were_never_published_only_wait(stream: Stream) -> None
 
     found = invariants(stream)
 
-    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
+    assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["not_yet_published"] == 11
 
 
@@ -339,7 +340,7 @@ def test_an_archived_batch_has_left_the_table_and_is_not_missed(lived: Stream) -
 
     found = invariants(lived)
 
-    assert [invariant.broken for invariant in found.values() if not invariant.holds] == []
+    assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["archived"] == found["rows of batches"].figures["archived_predictions"] > 0
 
 
@@ -357,14 +358,14 @@ def test_it_holds_while_the_stream_is_live(stream: Stream) -> None:
     feeding.start()
     try:
         wait_until(lambda: stream.batch(key).events > 500)
-        found = [invariant for _ in range(3) for invariant in verification.verify(stream.config)]
+        found = [invariant for _ in range(3) for invariant in check_invariants(stream.config)]
     finally:
         stopped.set()
         feeding.join()
         running.join()
 
     assert [invariant for invariant in found if not invariant.holds] == []
-    assert broken(stream) == set()
+    assert violated(stream) == set()
 
 
 def test_an_offset_belongs_to_the_range_of_its_batch_whichever_topic_it_was_of() -> None:

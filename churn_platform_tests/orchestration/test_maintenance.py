@@ -20,7 +20,7 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from psycopg.conninfo import conninfo_to_dict
 
-from churn_platform.database import ledger
+from churn_platform.database import stream_batches
 from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
 from churn_platform.local.postgres import in_schema
@@ -152,7 +152,7 @@ def test_old_partitions_go_with_their_runs_events_and_checks(records: Records) -
     assert records.materialized(churn_predictions) == {recent}
     assert records.connection.execute("select distinct run_id from dagster.event_logs").fetchall() == [(kept,)]
     assert records.connection.execute("select run_id from dagster.asset_check_executions").fetchall() == [(kept,)]
-    assert ledger.find_batch(records.connection, old) is not None
+    assert stream_batches.find_batch(records.connection, old) is not None
 
 
 def test_a_second_time_finds_nothing(records: Records) -> None:
@@ -210,8 +210,8 @@ def test_keys_planned_long_ago_and_never_opened_go_except_for_those_used_next(re
     records.prune_partitions()
 
     assert records.keys() == [*keys[: pruning.KEPT_FOR_REUSE], active, young]
-    assert [key for key in keys if ledger.find_batch(records.connection, key) is None] == [keys[3], keys[5]]
-    assert ledger.unopened_batch(records.connection, excluding=[]) == keys[0]
+    assert [key for key in keys if stream_batches.find_batch(records.connection, key) is None] == [keys[3], keys[5]]
+    assert stream_batches.oldest_unopened(records.connection, excluding=[]) == keys[0]
 
 
 def test_a_key_whose_ledger_row_went_before_a_crash_is_found_again(records: Records) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import ledger, model_versions
+from churn_platform.database import batch_hours, model_versions, stream_batches
 from churn_platform.environments import created_topics
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
@@ -53,7 +53,7 @@ def server(
 def _slow_run(server: SlowCodeServer, platform: str) -> dg.DagsterRun:
     """Launch a run whose process is stopped before its first import."""
     with psycopg.connect(platform, autocommit=True) as connection:
-        ledger.plan_batch(connection, "key")
+        stream_batches.plan_batch(connection, "key")
     server.instance.add_dynamic_partitions(str(batches.name), ["key"])
     run = server.submitted(JOB, "key", {STREAM_TAG: "live"})
     server.launch(run)
@@ -87,7 +87,7 @@ def test_a_run_that_takes_a_day_to_start_is_neither_failed_nor_replaced_and_stre
     assert _record(server, run).status == dg.DagsterRunStatus.SUCCESS
     assert SESSION_TAG in _record(server, run).tags
     with ticks.connect() as connection:
-        batch = ledger.find_batch(connection, "key")
+        batch = stream_batches.find_batch(connection, "key")
     assert batch is not None
     assert (batch.predictions, batch.closed is not None) == (5, True)
 
@@ -148,7 +148,7 @@ def test_a_metrics_run_that_died_with_its_code_server_does_not_block_the_metrics
 ) -> None:
     ticks = Ticks(server.instance, platform)
     with ticks.connect() as connection:
-        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+        batch_hours.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
     run = server.submitted("hourly_metrics_job", "2026-11-24-09:00", {SESSION_TAG: "opened"})
     server.launch(run)
     server.instance.report_dagster_event(

@@ -12,7 +12,14 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import environments, ledger, model_versions
+from churn_platform.database import (
+    advisory_locks,
+    batch_hours,
+    environments,
+    model_versions,
+    stream_batches,
+    stream_pauses,
+)
 from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
 from churn_platform.environments.exceptions import EnvironmentConflictError
@@ -152,7 +159,7 @@ def test_new_events_request_one_run_with_a_planned_key(ticks: Ticks) -> None:
     assert abs(datetime.now(UTC) - planned_at) < timedelta(minutes=1)
     assert ticks.instance.get_dynamic_partitions(str(batches.name)) == [request.partition_key]
     with ticks.connect() as connection:
-        planned = ledger.find_batch(connection, request.partition_key)
+        planned = stream_batches.find_batch(connection, request.partition_key)
     assert planned is not None
     assert planned.opened is None
 
@@ -179,7 +186,7 @@ def test_a_run_with_a_session_is_left_running_whatever_its_age(ticks: Ticks) -> 
     ticks.send(5)
     run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
 
-    with psycopg.connect(ticks.database, application_name=ledger.session_name(run.run_id)):
+    with psycopg.connect(ticks.database, application_name=advisory_locks.session_name(run.run_id)):
         assert "waits for its first event" in ticks.reason()
 
     assert not _run(ticks, run).is_finished
@@ -202,7 +209,7 @@ def test_a_run_that_reconnected_is_not_dead(ticks: Ticks) -> None:
     ticks.send(5)
     run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
     ticks.tick()
-    with psycopg.connect(ticks.database, application_name=ledger.session_name(run.run_id)):
+    with psycopg.connect(ticks.database, application_name=advisory_locks.session_name(run.run_id)):
         ticks.tick()
 
     assert "missing" in str(ticks.cursor)
@@ -219,7 +226,7 @@ def test_a_run_that_holds_its_lock_is_not_marked_as_failed_even_if_its_session_w
     ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
 
     with ticks.connect() as connected_since:
-        ledger.hold_run(connected_since, run.run_id)
+        advisory_locks.lock_run(connected_since, run.run_id)
         ticks.tick()
         assert not _run(ticks, run).is_finished
     ticks.tick()
@@ -249,10 +256,10 @@ def test_a_run_whose_batch_is_closed_continues_and_another_one_streams(ticks: Ti
     ticks.send(5)
     run = ticks.run_of("closed", dg.DagsterRunStatus.STARTED, started=3600)
     with ticks.connect() as connection:
-        ledger.plan_batch(connection, "closed")
+        stream_batches.plan_batch(connection, "closed")
         connection.execute("update stream_batches set opened = now(), closed = now() where batch = 'closed'")
 
-    with psycopg.connect(ticks.database, application_name=ledger.run_session_name(run.run_id)):
+    with psycopg.connect(ticks.database, application_name=advisory_locks.run_session_name(run.run_id)):
         ticks.tick()
         ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
         result = ticks.tick()
@@ -264,9 +271,9 @@ def test_a_run_whose_batch_is_closed_continues_and_another_one_streams(ticks: Ti
 def test_a_paused_stream_gets_no_run_until_it_is_resumed(ticks: Ticks) -> None:
     ticks.send(5)
     with ticks.connect() as connection:
-        ledger.pause(connection, settings().topics.events)
+        stream_pauses.pause(connection, settings().topics.events)
         paused = ticks.reason()
-        ledger.resume(connection, settings().topics.events)
+        stream_pauses.resume(connection, settings().topics.events)
 
     assert "churn stream resume" in paused
     assert len(ticks.tick().run_requests or []) == 1
@@ -277,9 +284,9 @@ def test_a_standby_is_requested_while_events_arrive(ticks: Ticks) -> None:
     run = ticks.run_of("live", dg.DagsterRunStatus.STARTED, started=30)
     with (
         ticks.connect() as connection,
-        psycopg.connect(ticks.database, application_name=ledger.session_name(run.run_id)),
+        psycopg.connect(ticks.database, application_name=advisory_locks.session_name(run.run_id)),
     ):
-        ledger.plan_batch(connection, "live")
+        stream_batches.plan_batch(connection, "live")
         connection.execute("update stream_batches set opened = now(), last_commit = now() where batch = 'live'")
 
         result = ticks.tick()
@@ -290,7 +297,7 @@ def test_a_standby_is_requested_while_events_arrive(ticks: Ticks) -> None:
 
 def test_a_batch_that_a_dead_run_left_open_is_resumed_even_without_a_lag(ticks: Ticks) -> None:
     with ticks.connect() as connection:
-        ledger.plan_batch(connection, "left-open")
+        stream_batches.plan_batch(connection, "left-open")
         connection.execute("update stream_batches set opened = now() where batch = 'left-open'")
 
     result = ticks.tick()
@@ -300,7 +307,7 @@ def test_a_batch_that_a_dead_run_left_open_is_resumed_even_without_a_lag(ticks: 
 
 def test_a_batch_whose_run_died_before_reporting_it_is_reported_until_dagster_has_stored_it(ticks: Ticks) -> None:
     with ticks.connect() as connection:
-        ledger.plan_batch(connection, "lost")
+        stream_batches.plan_batch(connection, "lost")
         connection.execute(
             "update stream_batches set opened = now(), closed = now(), run_id = 'gone' where batch = 'lost'"
         )
@@ -313,7 +320,7 @@ def test_a_batch_whose_run_died_before_reporting_it_is_reported_until_dagster_ha
     assert [each.partition for each in again] == ["lost"]
     assert after == []
     with ticks.connect() as connection:
-        assert ledger.unreported_batches(connection) == []
+        assert stream_batches.unreported_batches(connection) == []
 
 
 def test_the_lag_is_observed_after_the_run_for_the_first_events_was_requested(ticks: Ticks) -> None:
@@ -367,7 +374,7 @@ def test_dirty_hours_close_together_are_one_run_and_a_distant_one_is_another(tic
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     hours = [now - timedelta(hours=30), now - timedelta(hours=1), now]
     with ticks.connect() as connection:
-        ledger.mark_dirty(connection, hours)
+        batch_hours.mark_dirty(connection, hours)
 
     result = ticks.tick(dirty_hours_sensor)
 
@@ -397,7 +404,7 @@ def test_an_hour_that_changed_makes_its_day_dirty(ticks: Ticks) -> None:
 
 def test_metrics_that_are_being_computed_are_not_requested_twice(ticks: Ticks) -> None:
     with ticks.connect() as connection:
-        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+        batch_hours.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
     ticks.instance.create_run_for_job(defs.resolve_job_def("hourly_metrics_job"), status=dg.DagsterRunStatus.STARTED)
 
     assert "in progress" in ticks.reason(dirty_hours_sensor)
@@ -405,7 +412,7 @@ def test_metrics_that_are_being_computed_are_not_requested_twice(ticks: Ticks) -
 
 def test_metrics_wait_one_tick_while_another_run_starts(ticks: Ticks) -> None:
     with ticks.connect() as connection:
-        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+        batch_hours.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
     ticks.instance.create_run_for_job(defs.resolve_job_def("training_job"), status=dg.DagsterRunStatus.STARTING)
 
     assert "Another run is starting" in ticks.reason(dirty_hours_sensor)
@@ -415,8 +422,8 @@ def test_metrics_wait_one_tick_while_another_run_starts(ticks: Ticks) -> None:
 
 def test_metrics_wait_one_tick_for_the_standby_of_a_run_that_has_just_taken_over(ticks: Ticks) -> None:
     with ticks.connect() as connection:
-        ledger.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
-        ledger.plan_batch(connection, "live")
+        batch_hours.mark_dirty(connection, [datetime.now(UTC).replace(minute=0, second=0, microsecond=0)])
+        stream_batches.plan_batch(connection, "live")
         connection.execute("update stream_batches set opened = now(), last_commit = now() where batch = 'live'")
 
     assert "Another run is starting" in ticks.reason(dirty_hours_sensor)

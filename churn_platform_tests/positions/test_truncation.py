@@ -15,8 +15,9 @@ from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import LogTruncatedError
 from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import IngestResult
-from churn_platform.operations import outcome_reset, reset, status, verification
+from churn_platform.operations import outcome_reset, reset, status
 from churn_platform.operations.exceptions import ResetError
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.positions import backlog
 from churn_platform.stream.exceptions import ReplayError
 from churn_platform_tests.kafka.brokers import Broker, own_broker
@@ -81,7 +82,7 @@ def test_a_log_that_was_cut_and_has_grown_past_the_position_stops_the_stream(
     assert any(
         "truncated below the position 10" in problem for problem in status.collect_status(stream.config).problems
     )
-    assert [invariant.name for invariant in verification.verify(stream.config) if not invariant.holds] == ["log"]
+    assert [invariant.name for invariant in check_invariants(stream.config) if not invariant.holds] == ["log"]
 
 
 def test_a_stream_that_stopped_at_a_truncated_log_stays_stopped_when_the_log_has_grown(
@@ -202,7 +203,7 @@ def test_an_accepted_truncation_goes_on_at_the_position_and_is_recorded(stream: 
     assert (move.truncated, move.dropped) == (True, 0)
     assert stream.stream().events == 4
     assert stream.rows("select next_offset, reason from log_truncations") == [(6, "the broker lost its disk")]
-    assert [invariant.name for invariant in verification.verify(stream.config) if not invariant.holds] == []
+    assert [invariant.name for invariant in check_invariants(stream.config) if not invariant.holds] == []
 
 
 def test_records_that_retention_deleted_are_not_a_truncation(stream: Stream) -> None:
@@ -217,7 +218,7 @@ def test_records_that_retention_deleted_are_not_a_truncation(stream: Stream) -> 
     delete_before(stream, 9)
     send_one_by_one(stream, range(9, 12))
     assert stream.stream().events == 3
-    assert [invariant.name for invariant in verification.verify(stream.config) if not invariant.holds] == []
+    assert [invariant.name for invariant in check_invariants(stream.config) if not invariant.holds] == []
 
 
 def test_a_position_after_transaction_markers_is_compared_with_the_record_before_them(

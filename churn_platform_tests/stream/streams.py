@@ -15,7 +15,7 @@ import uuid_utils
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
-from churn_platform.database import ledger, model_versions
+from churn_platform.database import advisory_locks, model_versions, stream_batches
 from churn_platform.environments import created_topics
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_all
@@ -104,7 +104,7 @@ class Stream:
     def plan(self) -> str:
         """Plan a batch and return its key."""
         key = batch_key(datetime.now(UTC))
-        ledger.plan_batch(self.connection, key)
+        stream_batches.plan_batch(self.connection, key)
         return key
 
     def materialize(self, *keys: str, **changes: Any) -> runs.Outcome:
@@ -125,7 +125,7 @@ class Stream:
         finally:
             session.close()
 
-    def stream(self, **changes: Any) -> ledger.Batch:
+    def stream(self, **changes: Any) -> stream_batches.Batch:
         """Stream what waits into a new batch."""
         key = self.plan()
         self.materialize(key, **changes)
@@ -135,7 +135,7 @@ class Stream:
     def standby(self, key: str) -> Iterator[threading.Thread]:
         """Keep a warm run waiting for the lock until the block ends."""
         with psycopg.connect(self.config.dsn, autocommit=True) as holder:
-            ledger.lock_stream(holder, self.config.events_topic)
+            advisory_locks.lock_stream(holder, self.config.events_topic)
             thread = self.start(key)
             wait_until(lambda: self.value("select count(*) from pg_locks where locktype = 'advisory' and not granted"))
             yield thread
@@ -166,7 +166,7 @@ class Stream:
         self.send(events)
         with faults.installed(kill), pytest.raises(Killed):
             self.materialize(key, linger=1.0)  # long enough for all of them to be in that one commit
-        wait_until(lambda: not ledger.streaming_sessions(self.connection))
+        wait_until(lambda: not advisory_locks.streaming_sessions(self.connection))
 
     def add_partition(self) -> None:
         """Add a fourth partition to the events topic, and wait until the brokers know it."""
@@ -182,9 +182,9 @@ class Stream:
         wait_until(lambda: self.config.events_topic not in self.admin.list_topics(timeout=10).topics)
         created_topics.create_missing(self.admin, self.config)
 
-    def batch(self, key: str) -> ledger.Batch:
+    def batch(self, key: str) -> stream_batches.Batch:
         """Return a batch of the ledger."""
-        batch = ledger.find_batch(self.connection, key)
+        batch = stream_batches.find_batch(self.connection, key)
         assert batch is not None
         return batch
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from churn_platform.database.ledger import Batch
+from churn_platform.database.stream_batches import Batch
 from churn_platform.environments.config import CLOCK_TOLERANCE
 from churn_platform.kafka.config import KafkaConfig
 from churn_platform.stream.batch_progress import BatchProgress

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
-from churn_platform.database import ledger, model_versions
+from churn_platform.database import model_versions, stream_batches, stream_pauses
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.stream.exceptions import NoChampionError, UnknownBatchError
@@ -146,7 +146,7 @@ def test_a_run_that_sees_no_event_leaves_its_key_planned(stream: Stream) -> None
 
     assert not outcome.materialized
     assert stream.batch(key).opened is None
-    assert ledger.unopened_batch(stream.connection, excluding=[]) == key
+    assert stream_batches.oldest_unopened(stream.connection, excluding=[]) == key
 
 
 def test_a_key_that_nobody_planned_is_refused(stream: Stream) -> None:
@@ -222,11 +222,11 @@ def test_a_paused_stream_ends_its_batch_after_the_commit_and_starts_none(stream:
     running = stream.start(key := stream.plan(), idle_seconds=60)
     stream.send([event(number) for number in range(10)])
     wait_until(lambda: stream.batch(key).events == 10)
-    ledger.pause(stream.connection, stream.config.events_topic)
+    stream_pauses.pause(stream.connection, stream.config.events_topic)
     running.join()
     stream.send([event(number) for number in range(10, 20)])
     while_paused = stream.stream()
-    ledger.resume(stream.connection, stream.config.events_topic)
+    stream_pauses.resume(stream.connection, stream.config.events_topic)
 
     assert stream.batch(key).closed is not None
     assert (while_paused.events, while_paused.opened) == (0, None)

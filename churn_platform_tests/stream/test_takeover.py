@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
-from churn_platform.database import ledger, model_versions
+from churn_platform.database import advisory_locks, model_versions, stream_batches
 from churn_platform.kafka.clients import DiagnosticProducer
-from churn_platform.operations.extracts import read_published
+from churn_platform.operations.verification.extracts import read_published
 from churn_platform.stream.result import Ending
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
@@ -100,7 +100,7 @@ def test_a_zombie_cannot_commit_after_its_successor_took_over(stream: Stream) ->
     zombie = stream.start(key, idle_seconds=60)
     wait_until(lambda: stream.batch(key).events == 10)
     with stream.connection.transaction():
-        ledger.take_over(stream.connection, batch=stream.plan(), run_id="successor")
+        stream_batches.take_over(stream.connection, batch=stream.plan(), run_id="successor")
     stream.send([event(number) for number in range(10, 20)])
     zombie.join()
 
@@ -147,7 +147,7 @@ def test_a_run_whose_session_was_ended_goes_on_with_its_batch(stream: Stream) ->
     wait_until(lambda: stream.batch(key).events == 10)
     stream.connection.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity where starts_with(application_name, %s)",
-        (ledger.SESSION_PREFIX,),
+        (advisory_locks.SESSION_PREFIX,),
     )
     stream.send([event(number) for number in range(10, 30)])
     running.join()
@@ -160,8 +160,8 @@ def test_a_run_whose_session_was_ended_goes_on_with_its_batch(stream: Stream) ->
 
 def test_postgres_ends_a_silent_session_which_releases_the_lock(stream: Stream) -> None:
     with psycopg.connect(stream.config.dsn, autocommit=True) as frozen:
-        ledger.lock_stream(frozen, stream.config.events_topic)
-        ledger.take_lease(frozen, idle_seconds=1, statement_seconds=60)
+        advisory_locks.lock_stream(frozen, stream.config.events_topic)
+        advisory_locks.take_lease(frozen, idle_seconds=1, statement_seconds=60)
         stream.send([event(number) for number in range(10)])
 
         assert stream.stream().events == 10

@@ -20,7 +20,7 @@ HEARTBEAT_SECONDS: Final = 45
 # waiting without end.
 LOCK_TIMEOUT: Final = "10s"
 
-# In the schema of the migrations everything that belongs to churn_owner was created by them: see the migration "roles".
+# In the schema of the migrations, they created everything that belongs to churn_owner: see the baseline migration.
 _HAS_OWNER: Final = "select exists (select from pg_roles where rolname = 'churn_owner')"
 _TABLES: Final = """
     select count(*) filter (where relkind = 'r'), count(*) filter (where relkind = 'v'),

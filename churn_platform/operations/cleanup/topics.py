@@ -10,7 +10,7 @@ import psycopg
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import environments, ledger
+from churn_platform.database import environments, stream_positions
 from churn_platform.database.connections import connect
 from churn_platform.environments.claims import Claim, Claims, Kind
 from churn_platform.kafka import clients, topics
@@ -213,9 +213,9 @@ def _records(dsn: str | None) -> Records:
         return nothing
     with connect(dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
         try:
-            read = connection.execute("select distinct topic from stream_topics").fetchall()
+            read = stream_positions.known_topics(connection)
             environment = environments.find_id(connection)
-            return Records(ledger.created_topics(connection), frozenset(topic for (topic,) in read), environment)
+            return Records(environments.created_topics(connection), frozenset(read), environment)
         except psycopg.errors.InsufficientPrivilege as error:
             raise CleanError(
                 f"The login {connection.info.user!r} may not read the platform's tables: {error.diag.message_primary}.",

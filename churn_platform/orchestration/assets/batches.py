@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 import psycopg
 
-from churn_platform.database import ledger
+from churn_platform.database import stream_batches
 from churn_platform.database.batch_rows import RISK_BINS, BatchRows, Row, rows_of_batch
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table
@@ -30,7 +30,7 @@ RANGES = dg.TableSchema(
 )
 
 
-def counts(batches: list[ledger.Batch]) -> dict[str, int]:
+def counts(batches: list[stream_batches.Batch]) -> dict[str, int]:
     """Return the total numbers of events of the batches, and of their predictions, dead letters and duplicates."""
     return {
         "events": sum(each.events for each in batches),
@@ -40,7 +40,7 @@ def counts(batches: list[ledger.Batch]) -> dict[str, int]:
     }
 
 
-def batch_metadata(batch: ledger.Batch, ranges: list[ledger.OffsetRange], *more: Metadata) -> Metadata:
+def batch_metadata(batch: stream_batches.Batch, ranges: list[stream_batches.OffsetRange], *more: Metadata) -> Metadata:
     """Return a batch's metadata from the ledger: counts, offsets and the model, then its history.
 
     Args:
@@ -83,7 +83,7 @@ def rows_metadata(batch: str, rows: BatchRows) -> Metadata:
     }
 
 
-def side_tables(batch: ledger.Batch, rows: BatchRows) -> Iterator[dg.AssetMaterialization]:
+def side_tables(batch: stream_batches.Batch, rows: BatchRows) -> Iterator[dg.AssetMaterialization]:
     """Yield materializations of the other tables that a batch wrote to."""
     if rows.high_risk:
         riskiest = [_with_readable_reasons(row) for row in rows.riskiest]
@@ -121,7 +121,9 @@ def load_rows(connection: psycopg.Connection, batch: str) -> BatchRows:
     return rows_of_batch(connection, batch, most=settings().dagster.preview_rows)
 
 
-def orphan_materialization(batch: ledger.Batch, ranges: list[ledger.OffsetRange]) -> dg.AssetMaterialization:
+def orphan_materialization(
+    batch: stream_batches.Batch, ranges: list[stream_batches.OffsetRange]
+) -> dg.AssetMaterialization:
     """Return the materialization of a batch whose run ended before reporting it."""
     note = f"Committed by run {batch.run_id}, which ended before it could report this batch."
     return dg.AssetMaterialization(
@@ -129,7 +131,7 @@ def orphan_materialization(batch: ledger.Batch, ranges: list[ledger.OffsetRange]
     )
 
 
-def conservation(batches: list[ledger.Batch]) -> tuple[bool, str, Mapping[str, int]]:
+def conservation(batches: list[stream_batches.Batch]) -> tuple[bool, str, Mapping[str, int]]:
     """Return whether every event of the batches is accounted for, a description for the UI, and the counts."""
     found = counts(batches)
     accounted = found["predictions"] + found["dead_letters"] + found["duplicates"]
@@ -144,7 +146,7 @@ def _by_model(rows: BatchRows) -> list[dict[str, int]]:
     return [{"model_version": version, "predictions": count} for version, count in sorted(rows.models.items())]
 
 
-def _range(each: ledger.OffsetRange) -> dict[str, str | int | float | bool | None]:
+def _range(each: stream_batches.OffsetRange) -> dict[str, str | int | float | bool | None]:
     return {
         "kafka_partition": each.kafka_partition,
         "start_offset": each.start_offset,

@@ -1,21 +1,31 @@
-"""Columns of the PostgreSQL tables and fields of the Kafka messages, as the Dagster UI shows them."""
+"""Columns of the PostgreSQL tables and fields of the Kafka messages, as the Dagster UI shows them.
+
+The columns of churn_predictions are derived from database/prediction_columns.py.
+"""
 
 from collections.abc import Iterable
 
 import dagster as dg
 
+from churn_platform.database import prediction_columns
+from churn_platform.database.prediction_columns import SUMMARY_COLUMNS, Origin, PredictionColumn
 from churn_platform.features.columns import INPUT_COLUMNS
 from churn_platform.orchestration.assets.column_lineage import table_metadata
 from churn_platform.schema.columns import COLUMNS, COLUMNS_BY_NAME, CUSTOMER_ID
+
+EVENTS = "customer_events"
 
 Metadata = dict[str, dg.TableSchema | dg.TableColumnLineage]
 
 
 def _columns(*columns: tuple[str, str, str] | tuple[str, str, str, str]) -> Metadata:
-    """Return the metadata of a table, from name, type, description and space-separated source columns."""
+    """Return the metadata of a table, from name, type, description and space-separated source columns.
+
+    Without a source, or with an empty one, a column is computed from no other.
+    """
     return table_metadata(
         (dg.TableColumn(name, type_, description=text) for name, type_, text, *_ in columns),
-        {name: sources[0].split() for name, _, _, *sources in columns if sources},
+        {name: sources[0].split() for name, _, _, *sources in columns if sources and sources[0]},
     )
 
 
@@ -46,72 +56,63 @@ EVENT_FIELDS = _columns(
     ("true_churn_label", "integer", "1 left, 0 stayed; only if already known."),
 )
 
+_RISK = "P(churn), 0 to 1"
+# Of each column of churn_predictions that does not describe the customer.
+_DESCRIPTIONS = {
+    "event_id": "Id of the event; a UUIDv5 of the id that was sent if that is not a UUID.",
+    "event_ref": "The id that was sent, if it is not a UUID.",
+    "customer_id": _description(CUSTOMER_ID),
+    "prediction": "1 churn, 0 retained: whether risk_score reaches the model's threshold.",
+    "probability": f"{_RISK}; the same number as risk_score.",
+    "risk_score": f"{_RISK}, by model_version; high risk from 0.7.",
+    "predicted_at": "When the events of the commit were scored, UTC.",
+    "event_timestamp": "Time of the event, UTC; Kafka's timestamp if the event has none.",
+    "model_version": "Version that scored the event, in model_versions and in MLflow's registry.",
+    "true_churn_label": "1 left, 0 stayed; null if the event does not have it.",
+    "batch": "Batch of the row, which is a partition of this asset.",
+    "kafka_partition": "Kafka partition that the event was read from.",
+    "kafka_offset": "Offset of the message in that partition.",
+}
+# The fields of events whose decoded columns have another name.
+_EVENT_FIELD_NAMES = {"customer_id": CUSTOMER_ID, "event_ref": "event_id"}
+_JSON_TYPES = {
+    "uuid": "string",
+    "text": "string",
+    "timestamptz": "string",
+    "smallint": "integer",
+    "integer": "integer",
+    "bigint": "integer",
+    "real": "number",
+    "double precision": "number",
+}
+
+
+def _prediction_description(column: PredictionColumn) -> str:
+    return _description(column.field) if column.origin is Origin.CUSTOMER else _DESCRIPTIONS[column.name]
+
+
+def _prediction_sources(column: PredictionColumn) -> str:
+    """Return the fields of events that the column is computed from."""
+    if column.origin is Origin.CUSTOMER:
+        return f"{EVENTS}.{column.field}"
+    if column.name == "risk_score":
+        return " ".join(f"{EVENTS}.{name}" for name in INPUT_COLUMNS)
+    if column.origin is Origin.EVENT and not column.name.startswith("kafka_"):
+        return f"{EVENTS}.{_EVENT_FIELD_NAMES.get(column.field, column.field)}"
+    return ""
+
+
 PREDICTION_COLUMNS = _columns(
-    (
-        "event_id",
-        "uuid",
-        "Id of the event; a UUIDv5 of the id that was sent if that is not a UUID.",
-        "customer_events.event_id",
-    ),
-    ("event_ref", "text", "The id that was sent, if it is not a UUID.", "customer_events.event_id"),
-    ("customer_id", "bigint", _description("CustomerId"), "customer_events.CustomerId"),
-    ("prediction", "smallint", "1 churn, 0 retained: whether risk_score reaches the model's threshold."),
-    ("probability", "real", "P(churn), 0 to 1; the same number as risk_score."),
-    (
-        "risk_score",
-        "real",
-        "P(churn), 0 to 1, by model_version; high risk from 0.7.",
-        " ".join(f"customer_events.{name}" for name in INPUT_COLUMNS),
-    ),
-    ("predicted_at", "timestamptz", "When the events of the commit were scored, UTC."),
-    (
-        "event_timestamp",
-        "timestamptz",
-        "Time of the event, UTC; Kafka's timestamp if the event has none.",
-        "customer_events.event_timestamp",
-    ),
-    ("model_version", "integer", "Version that scored the event, in model_versions and in MLflow's registry."),
-    ("credit_score", "smallint", _description("CreditScore"), "customer_events.CreditScore"),
-    ("geography", "text", _description("Geography"), "customer_events.Geography"),
-    ("gender", "text", _description("Gender"), "customer_events.Gender"),
-    ("age", "real", _description("Age"), "customer_events.Age"),
-    ("tenure", "smallint", _description("Tenure"), "customer_events.Tenure"),
-    ("balance", "double precision", _description("Balance"), "customer_events.Balance"),
-    ("num_of_products", "smallint", _description("NumOfProducts"), "customer_events.NumOfProducts"),
-    ("has_cr_card", "smallint", _description("HasCrCard"), "customer_events.HasCrCard"),
-    ("is_active_member", "smallint", _description("IsActiveMember"), "customer_events.IsActiveMember"),
-    ("estimated_salary", "double precision", _description("EstimatedSalary"), "customer_events.EstimatedSalary"),
-    (
-        "true_churn_label",
-        "smallint",
-        "1 left, 0 stayed; null if the event does not have it.",
-        "customer_events.true_churn_label",
-    ),
-    ("batch", "text", "Batch of the row, which is a partition of this asset."),
-    ("kafka_partition", "integer", "Kafka partition that the event was read from."),
-    ("kafka_offset", "bigint", "Offset of the message in that partition."),
+    *(
+        (column.name, column.type, _prediction_description(column), _prediction_sources(column))
+        for column in prediction_columns.PREDICTION_COLUMNS
+    )
 )
 
 PUBLISHED_FIELDS = _columns(
     *(
-        (name, kind, text, f"churn_predictions.{name}")
-        for name, kind, text in (
-            ("event_id", "string", "Id of the event."),
-            ("customer_id", "integer", "The bank's number for the customer; also the message's key."),
-            ("prediction", "integer", "1 churn, 0 retained."),
-            ("probability", "number", "P(churn), 0 to 1."),
-            ("risk_score", "number", "P(churn), 0 to 1; high risk from 0.7."),
-            ("model_version", "integer", "Version that scored the event."),
-            ("event_timestamp", "string", "Time of the event, ISO 8601, UTC."),
-            ("predicted_at", "string", "When the events of the commit were scored, ISO 8601, UTC."),
-            ("geography", "string", "France, Germany or Spain."),
-            ("gender", "string", "Female or Male."),
-            ("age", "number", "Years, or null."),
-            ("balance", "number", "Euros."),
-            ("batch", "string", "Batch of the row."),
-            ("kafka_partition", "integer", "Partition of the events topic that the event was read from."),
-            ("kafka_offset", "integer", "Offset in that partition."),
-        )
+        (column.name, _JSON_TYPES[column.type], _prediction_description(column), f"churn_predictions.{column.name}")
+        for column in prediction_columns.PUBLISHED_COLUMNS
     )
 )
 
@@ -143,10 +144,7 @@ HIGH_RISK_COLUMNS = _columns(
                 "P(churn), 0.7 to 1; a row with alert_sent stays even if a replay scores it lower.",
                 "risk_score",
             ),
-            ("geography", "text", "France, Germany or Spain.", "geography"),
-            ("gender", "text", "Female or Male.", "gender"),
-            ("age", "real", "Years; null if unknown.", "age"),
-            ("balance", "double precision", "Euros.", "balance"),
+            *((column.name, column.type, _prediction_description(column), column.name) for column in SUMMARY_COLUMNS),
             (
                 "reasons",
                 "jsonb",

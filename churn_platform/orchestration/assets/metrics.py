@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from churn_platform.database import metrics
+from churn_platform.database import batch_hours, metrics
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.columns import DAILY_COLUMNS, HOURLY_COLUMNS
 from churn_platform.orchestration.assets.predictions import FRESH
@@ -36,7 +36,7 @@ def churn_metrics_hourly(
     window = context.partition_time_window
     with postgres.connect("churn metrics") as connection:
         figures = metrics.hourly_figures(connection, window.start, window.end)
-        batches = metrics.batches_of_hours(connection, window.start, window.end)
+        batches = batch_hours.batches_of_hours(connection, window.start, window.end)
     rows = {hour_key(row["hour_timestamp"]): row for row in figures.to_dict("records")}
     counted = {hour_key(hour): found for hour, found in batches.items()}
     for key in context.partition_keys:

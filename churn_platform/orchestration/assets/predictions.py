@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from churn_platform.database import ledger
+from churn_platform.database import stream_batches
 from churn_platform.environments.config import LANE
 from churn_platform.orchestration.assets.batches import (
     DEAD_LETTERS,
@@ -149,10 +149,10 @@ def churn_predictions(
         yield from _nothing_to_count(context, postgres, outcome.note)
         return
     with postgres.connect("churn metadata") as connection:
-        found = [each for key in keys if (each := ledger.find_batch(connection, key)) is not None]
+        found = [each for key in keys if (each := stream_batches.find_batch(connection, key)) is not None]
         for batch in found:
             rows = load_rows(connection, batch.batch)
-            ranges = ledger.ranges_of(connection, batch.batch)
+            ranges = stream_batches.ranges_of(connection, batch.batch)
             metadata = batch_metadata(batch, ranges, {**outcome.metadata}, rows_metadata(batch.batch, rows))
             context.add_asset_metadata(metadata, partition_key=batch.batch)
             for materialization in side_tables(batch, rows):
@@ -180,7 +180,7 @@ def _nothing_to_count(
     if not latest or latest[0].partition_key is None:
         return
     with postgres.connect("churn metadata") as connection:
-        batch = ledger.find_batch(connection, latest[0].partition_key)
+        batch = stream_batches.find_batch(connection, latest[0].partition_key)
     if batch is not None:
         passed, description, counted = conservation([batch])
         yield dg.AssetCheckEvaluation(

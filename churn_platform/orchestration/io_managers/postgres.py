@@ -1,4 +1,4 @@
-"""The Postgres IO manager: frames of partitioned assets into tables and back."""
+"""The PostgreSQL IO manager: stores frames of partitioned assets in tables and loads them."""
 
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -9,6 +9,7 @@ import pandas as pd
 import psycopg
 from psycopg import sql
 
+from churn_platform.database import stream_batches
 from churn_platform.database.connections import connect
 from churn_platform.settings import settings
 
@@ -16,14 +17,14 @@ COLUMN_TYPES = {"i": "bigint", "u": "bigint", "f": "double precision", "b": "boo
 
 
 class PostgresIOManagerError(Exception):
-    """A frame that cannot be stored, or a table that cannot be loaded, as asked."""
+    """A frame cannot be stored, or a table cannot be loaded."""
 
 
 class Slice:
-    """The part of a table that a run's partitions stand for: a time window or a set of keys of one column.
+    """The rows of a table that belong to a run's partitions: a time window, or a set of keys, of one column.
 
     Raises:
-        PostgresIOManagerError: the asset is partitioned and does not name the column.
+        PostgresIOManagerError: the asset is partitioned but does not name the column.
     """
 
     def __init__(self, context: dg.OutputContext | dg.InputContext) -> None:
@@ -38,7 +39,7 @@ class Slice:
             return
         if self.column is None:
             raise PostgresIOManagerError(
-                f"Asset {self.asset} is partitioned, but does not say by which column of {self.table}. Name it in the "
+                f"Asset {self.asset} is partitioned, but does not name the column of {self.table}. Name it in the "
                 f'asset\'s metadata: metadata={{"partition_expr": "hour_timestamp"}}.'
             )
         if isinstance(context.asset_partitions_def, dg.TimeWindowPartitionsDefinition):
@@ -49,7 +50,7 @@ class Slice:
 
     @property
     def description(self) -> str:
-        """The slice in words, for messages."""
+        """The slice as text, for messages."""
         if self.window is not None:
             return f"{self.column} from {self.window[0].isoformat()} until before {self.window[1].isoformat()}"
         if self.keys is not None:
@@ -57,7 +58,7 @@ class Slice:
         return "the whole table"
 
     def condition(self, column_type: str) -> tuple[sql.Composable, Sequence[object]]:
-        """SQL condition and parameters that select the slice in the table."""
+        """Return an SQL condition and its parameters that select the slice."""
         if self.column is None or (self.window is None and self.keys is None):
             return sql.SQL("true"), ()
         column = sql.Identifier(self.column)
@@ -69,7 +70,7 @@ class Slice:
         return sql.SQL("{}::text = any(%s)").format(column), (self.keys,)
 
     def outside(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Rows of the frame that do not belong to the slice.
+        """Return the rows of the frame that do not belong to the slice.
 
         Raises:
             PostgresIOManagerError: the frame lacks the partition column.
@@ -89,11 +90,11 @@ class Slice:
 
 
 class PostgresIOManager(dg.ConfigurableIOManager):
-    """Replaces the partition's rows by the frame's, in one transaction; loads them by partition or window.
+    """Replaces the rows of a partition with a frame, in one transaction, and loads rows by partition or window.
 
-    The table is named by the asset's metadata `dagster/table_name`, else by the last part of its key; the column that
-    a partition selects by `partition_expr`. Columns that the frame lacks take the table's defaults; a table that does
-    not exist is created from the frame's types.
+    The asset's metadata names the table (`dagster/table_name`, by default the last part of its key) and the partition
+    column (`partition_expr`). Columns that the frame does not have take the defaults of the table. A table that does
+    not exist is created with the types of the frame.
     """
 
     db_schema: str = "public"
@@ -102,7 +103,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         """Store a frame.
 
         Raises:
-            PostgresIOManagerError: not a frame, rows outside the partition, or columns that the table has not.
+            PostgresIOManagerError: it is no frame, has rows outside the partition, or has columns that the table lacks.
         """
         if not isinstance(obj, pd.DataFrame):
             raise PostgresIOManagerError(
@@ -118,7 +119,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             )
         with connect(settings().postgres_dsn, application_name="churn io manager") as connection:
             name = f"{self.db_schema}.{target.table}"
-            # Two runs over the same rows would otherwise both delete, and then collide when they insert.
+            # Without this lock two runs could delete the same rows, and then both insert them.
             connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 1))", (name,))
             types = self._column_types(connection, target.table)
             if not types:
@@ -128,7 +129,8 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             if unknown:
                 raise PostgresIOManagerError(
                     f"Table {name} has no column {', '.join(map(repr, unknown))}, which the frame "
-                    f"of {target.asset} has. It has {', '.join(types)}. Add the column by a migration, or drop it."
+                    f"of {target.asset} has. It has {', '.join(types)}. "
+                    f"Add the column in a migration, or remove it from the frame."
                 )
             condition, parameters = target.condition(types.get(target.column or "", ""))
             deleted = connection.execute(
@@ -139,7 +141,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         context.add_output_metadata({**rows, "dagster/table_name": name, "rows_replaced": deleted})
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
-        """Load the rows of the upstream asset's partitions, or all of them when it has none.
+        """Load the rows of the upstream asset's partitions, or all rows if it has no partitions.
 
         Raises:
             PostgresIOManagerError: there is no such table, or a batch of predictions has been archived.
@@ -172,7 +174,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         return sql.Identifier(self.db_schema, table)
 
     def _column_types(self, connection: psycopg.Connection, table: str) -> dict[str, str]:
-        """Column -> PostgreSQL type; empty when there is no such table."""
+        """Return column -> PostgreSQL type; empty if there is no such table."""
         rows = connection.execute(
             "select column_name, data_type from information_schema.columns "
             "where table_schema = %s and table_name = %s order by ordinal_position",
@@ -207,15 +209,10 @@ class PostgresIOManager(dg.ConfigurableIOManager):
 
 
 def _refuse_archived(connection: psycopg.Connection, batches: Sequence[str]) -> None:
-    """Nothing rather than too little: the rows of an archived batch are no longer in the table."""
-    archived = connection.execute(
-        "select batch, archive from stream_batches "
-        "where archived is not null and batch = any(%s) order by batch limit 1",
-        (list(batches),),
-    ).fetchone()
-    if archived is not None:
+    """Raise an error if a batch is archived, because loading it would return too few rows, or none."""
+    for batch, file in stream_batches.archived_among(connection, batches):
         raise PostgresIOManagerError(
-            f"Batch {archived[0]} has been archived: its predictions are in {archived[1]}. Read that file instead."
+            f"Batch {batch} has been archived: its predictions are in {file}. Read that file instead."
         )
 
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
-from churn_platform.database import environments, ledger, model_versions
+from churn_platform.database import advisory_locks, environments, model_versions
 from churn_platform.database.studies import study_storage
 from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
@@ -359,7 +359,7 @@ def test_an_s3_that_is_away_stops_it_with_the_remedy(yours: Yours, monkeypatch: 
 
 
 def test_a_live_streaming_run_is_named(yours: Yours) -> None:
-    with psycopg.connect(settings().postgres_dsn, application_name=ledger.session_name("run-7")):
+    with psycopg.connect(settings().postgres_dsn, application_name=advisory_locks.session_name("run-7")):
         found = listed(code=3)
         said = clean("--yes", yours.word, code=3)
 

@@ -9,7 +9,7 @@ import dagster as dg
 import psycopg
 from confluent_kafka import Producer
 
-from churn_platform.database import ledger
+from churn_platform.database import stream_batches
 from churn_platform.definitions import defs
 from churn_platform.orchestration.partitions import batch_key, batches
 from churn_platform.orchestration.run_requests import RANGE_END_TAG, RANGE_START_TAG
@@ -35,7 +35,7 @@ class Assets:
     def plan(self) -> str:
         """Plan a batch as the sensor does, and return its key."""
         key = batch_key(datetime.now(UTC))
-        ledger.plan_batch(self.connection, key)
+        stream_batches.plan_batch(self.connection, key)
         self.instance.add_dynamic_partitions(str(batches.name), [key])
         return key
 

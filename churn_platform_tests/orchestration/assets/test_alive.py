@@ -7,7 +7,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from churn_platform.database import ledger
+from churn_platform.database import advisory_locks, stream_batches
 from churn_platform.definitions import defs
 from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG
 from churn_platform.stream import faults
@@ -114,8 +114,8 @@ def test_a_run_is_alive_after_its_asset_until_its_process_ends(assets: Assets, t
     _, result = assets.stream()
 
     with ticks.connect() as connection:
-        assert result.run_id in ledger.streaming_sessions(connection)
-        with ledger.dead_run(connection, result.run_id) as is_dead:
+        assert result.run_id in advisory_locks.streaming_sessions(connection)
+        with advisory_locks.run_is_dead(connection, result.run_id) as is_dead:
             assert not is_dead
 
 
@@ -135,7 +135,7 @@ def test_a_run_that_was_marked_as_failed_without_a_session_never_succeeds_and_re
                     "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%%' || %s",
                     (run.run_id,),
                 )
-                with ledger.dead_run(connection, run.run_id) as is_dead:
+                with advisory_locks.run_is_dead(connection, run.run_id) as is_dead:
                     if is_dead:
                         assets.instance.report_run_failed(run, "Its process is gone.")
                     return is_dead
@@ -160,9 +160,9 @@ def test_a_batch_that_another_run_closed_is_reported_once(assets: Assets, ticks:
         with psycopg.connect(platform, autocommit=True) as connection:
             connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
-                (ledger.session_name(_record(assets).run_id),),
+                (advisory_locks.session_name(_record(assets).run_id),),
             )
-            ledger.take_over(connection, batch="of the standby", run_id="standby")
+            stream_batches.take_over(connection, batch="of the standby", run_id="standby")
 
     with Running(assets, key, FaultPoint.BEFORE_CLOSING, lose_the_stream):
         pass

@@ -17,6 +17,7 @@ from dagster._core.loader import LoadingContextForTest
 from psycopg.rows import dict_row
 
 from churn_platform import archive
+from churn_platform.database import monitoring_results
 from churn_platform.features.columns import INPUT_COLUMNS, columns_of
 from churn_platform.model_store import load_bundle
 from churn_platform.monitoring import lookups, pruning
@@ -358,10 +359,10 @@ def test_figures_of_past_days_stay_when_their_predictions_are_archived_or_delete
     for moment in (boundary + timedelta(hours=1), boundary + timedelta(days=1)):
         assert archive.archive_next(assets.connection, settings().platform.artifacts_root, before=moment) is not None
         now = moment + timedelta(days=90)
-        lookups.forget(assets.connection, before=pruning.deletable_before(now, archive_days=90))
+        lookups.delete_old(assets.connection, before=pruning.deletable_before(now, archive_days=90))
         since = pruning.complete_since(now, archive_days=90, batch_seconds=60)
-        assert lookups.hours_to_judge(assets.connection, at_most_every=0, since=since) == []
-        assert lookups.days_to_judge(assets.connection, at_most_every=0, since=since) == []
+        assert monitoring_results.due_hours(assets.connection, at_most_every=0, since=since) == []
+        assert monitoring_results.due_days(assets.connection, at_most_every=0, since=since) == []
         hours_left = {row["hour_timestamp"] for row in figures(assets)["drift_hourly"]}
         assert len(hours_left) == (2 if moment.hour else 0)  # all hours of a day are deleted together
         assets.run_window("hourly_monitoring_job", first, last)

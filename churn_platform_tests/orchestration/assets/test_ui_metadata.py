@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from churn_platform.database.batch_rows import RISK_BINS, BatchRows
-from churn_platform.database.ledger import Batch
+from churn_platform.database.stream_batches import Batch
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.batches import side_tables
 from churn_platform.orchestration.assets.svg import LINE_COLOUR

@@ -9,6 +9,7 @@ import dagster as dg
 import pandas as pd
 import psycopg
 
+from churn_platform.database import batch_hours, monitoring_results, stream_batches
 from churn_platform.monitoring import evaluation, lookups
 from churn_platform.monitoring.drift import FeatureReference, Reference, Thresholds
 from churn_platform.orchestration.assets import charts
@@ -53,14 +54,14 @@ def drift_hourly(
     starts = period_starts(context.partition_time_window, HOUR)
     with postgres.connect(SESSION) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        predicted = lookups.predicted_hours(connection, starts[0], starts[-1] + HOUR)
+        predicted = batch_hours.predicted_hours(connection, starts[0], starts[-1] + HOUR)
         unchanged = [hour for hour in starts if predicted.get(hour)]
         samples = {hour: lookups.sample_hour(connection, hour) for hour in starts if hour not in unchanged}
-        rows = lookups.drift_of_hours(connection, unchanged)
+        rows = monitoring_results.drift_of_hours(connection, unchanged)
         versions = {version for sample in samples.values() for version in sample.columns}
         references = lookups.references(connection, versions | {row["model_version"] for row in rows})
         rows += [row for hour, sample in samples.items() for row in _evaluate_hour(hour, sample, references)]
-        read_and_dead = lookups.read_and_dead_by_hour(connection, starts[0], starts[-1] + HOUR)
+        read_and_dead = stream_batches.count_events_by_hour(connection, starts[0], starts[-1] + HOUR)
     rows_by_hour = _group_by_hour(rows)
     results: dict[str, list[dg.AssetCheckResult]] = {}
     for hour in starts:
@@ -77,7 +78,7 @@ def drift_hourly(
         ]
     yield dg.MaterializeResult(value=frame_of(rows, "hour_timestamp"))
     with postgres.connect(SESSION) as connection:
-        latest_with_drift = lookups.latest_hour(connection)
+        latest_with_drift = monitoring_results.latest_drift_hour(connection)
     # An hour in which every event was invalid has dead letters, but no drift.
     latest = max([hour for hour in (latest_with_drift, *read_and_dead) if hour is not None], default=None)
     yield from evaluations(context, results, latest=None if latest is None else hour_key(latest))
@@ -96,7 +97,7 @@ def drift_daily(
     starts = period_starts(context.partition_time_window, DAY)
     with postgres.connect(SESSION) as connection:
         unchanged = _days_with_lost_hours(connection, starts, drift_hourly)
-        rows = lookups.drift_of_days(connection, unchanged)
+        rows = monitoring_results.drift_of_days(connection, unchanged)
         versions = {int(version) for version in hourly["model_version"]} | {row["model_version"] for row in rows}
         references = lookups.references(connection, versions)
     results: dict[str, list[dg.AssetCheckResult]] = {}
@@ -112,7 +113,7 @@ def drift_daily(
         results[day.isoformat()] = drift_check_results(_rows_of_main_version(day_rows), references, day.isoformat())
     yield dg.MaterializeResult(value=frame_of(rows, "date"))
     with postgres.connect(SESSION) as connection:
-        latest = lookups.latest_day(connection)
+        latest = monitoring_results.latest_drift_day(connection)
     yield from evaluations(context, results, latest=None if latest is None else latest.isoformat())
 
 
@@ -174,7 +175,7 @@ def _days_with_lost_hours(
     first_complete = complete_since()
     lost = {
         hour.date()
-        for hour, archived in lookups.predicted_hours(connection, starts[0], starts[-1] + DAY).items()
+        for hour, archived in batch_hours.predicted_hours(connection, starts[0], starts[-1] + DAY).items()
         if hour not in known and (archived or hour < first_complete)
     }
     return sorted(lost)

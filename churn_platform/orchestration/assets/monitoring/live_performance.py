@@ -9,7 +9,7 @@ import dagster as dg
 import pandas as pd
 import psycopg
 
-from churn_platform.database import model_versions
+from churn_platform.database import batch_hours, model_versions, monitoring_results
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.live_performance import (
     MAX_ECE,
@@ -71,7 +71,7 @@ def live_performance(
             results[day_key(day)] = _check_results(main)
     yield dg.MaterializeResult(value=frame_of(rows, "date"))
     with postgres.connect(SESSION) as connection:
-        latest = lookups.latest_live_day(connection)
+        latest = monitoring_results.latest_live_day(connection)
     yield from evaluations(context, results, latest=None if latest is None else latest.isoformat())
 
 
@@ -83,8 +83,8 @@ def _load_or_compute(
     If predictions of the window have been archived or deleted, the rows are the stored ones and there are no counts.
     """
     start, end = day + DAY - window, day + DAY
-    if start < complete_since() or any(lookups.predicted_hours(connection, start, end).values()):
-        return lookups.live_of_days(connection, [day.date()]), None
+    if start < complete_since() or any(batch_hours.predicted_hours(connection, start, end).values()):
+        return monitoring_results.live_performance_of_days(connection, [day.date()]), None
     counted = lookups.labelled(connection, start, end)
     return _rows(day.date(), window.days, counted, lookups.expected_aucs(connection, counted)), counted
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import dagster as dg
 
-from churn_platform.monitoring import lookups
+from churn_platform.database import stored_outcomes
 from churn_platform.orchestration.assets.columns import OUTCOME_COLUMNS, OUTCOME_FIELDS
 from churn_platform.orchestration.assets.monitoring.common import DAY, MONITORING, SESSION
 from churn_platform.orchestration.assets.ui_metadata import next_asset
@@ -54,7 +54,7 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> Itera
     kafka.claim()
     with postgres.connect(SESSION) as connection:
         result = outcomes.ingest(connection, kafka.admin(), kafka.stream(), settings().topics.outcomes)
-        reasons = lookups.refused_since(connection, datetime.now(UTC) - DAY)
+        reasons = stored_outcomes.refused_since(connection, datetime.now(UTC) - DAY)
     yield dg.MaterializeResult(
         check_results=[_rejected_result(reasons)],
         metadata={

@@ -3,6 +3,7 @@
 import dagster as dg
 import pandas as pd
 
+from churn_platform.database import stream_batches
 from churn_platform.monitoring import lookups
 from churn_platform.orchestration.assets.monitoring.common import DAY, MONITORING, SESSION, period_starts, records_of
 from churn_platform.orchestration.assets.predictions import FRESH
@@ -32,7 +33,7 @@ def monitoring_report(
                 drift=records_of(drift_daily[drift_daily["date"] == day]),
                 live=records_of(live_performance[live_performance["date"] == day]),
                 references=references,
-                read_and_dead=lookups.read_and_dead(connection, start, start + DAY),
+                read_and_dead=stream_batches.count_events_between(connection, start, start + DAY),
                 auc_loss=settings().monitoring.live_auc_loss,
             )
             uri = report.save(daily_report, settings().platform.artifacts_root)

@@ -1,65 +1,34 @@
-"""What verification compares: ledger, rows, dead letters and published predictions, as compact arrays."""
+"""What verification compares: ledger, rows, dead letters and published predictions, in a few bytes per event."""
 
 import uuid
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg import sql
 
-from churn_platform.database.bulk import read_columns
+from churn_platform.database import stream_positions, verification
+from churn_platform.database.stream_positions import Position
+from churn_platform.database.verification import Integers
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_all
 from churn_platform.kafka.topics import EARLIEST
 from churn_platform.stream.config import StreamConfig
 
-Integers = NDArray[np.signedinteger[Any]]
 Progress = Callable[[str, int], None]
 
 REPORTED_EVERY: Final = 100_000
 # Fixed length, so that comparing them as strings compares all 16 bytes.
 ID_TYPE: Final = "S16"
 
-_BATCHES: Final = """
-    select batch, events, predictions, dead_letters, duplicates, replays, archived is not null
-    from stream_batches order by batch
-"""
-_STREAMS: Final = """
-    select topic_id, topic, kafka_partition, first_offset, covered_to, next_offset
-    from stream_positions join stream_topics using (topic_id) order by topic_id, kafka_partition
-"""
-_NUMBERED: Final = sql.SQL("""
-    with batches as (
-        select batch, (row_number() over (order by batch) - 1)::integer as number from stream_batches
-    ), streams as (
-        select topic_id, kafka_partition,
-            (row_number() over (order by topic_id, kafka_partition) - 1)::integer as number
-        from stream_positions
-    )
-""")
-_RANGES: Final = _NUMBERED + sql.SQL("""
-    select b.number, r.kafka_partition, coalesce(s.number, -1), r.start_offset, r.end_offset
-    from stream_ranges r join batches b using (batch) left join streams s using (topic_id, kafka_partition)
-    order by b.number, r.kafka_partition, r.start_offset
-""")
-_ROWS: Final = _NUMBERED + sql.SQL("""
-    select p.event_id, coalesce(b.number, -1), p.kafka_partition, p.kafka_offset, p.risk_score
-    from churn_predictions p left join batches b using (batch)
-""")
-_LETTERS: Final = _NUMBERED + sql.SQL("""
-    select coalesce(b.number, -1), d.kafka_partition, coalesce(s.number, -1), d.kafka_offset
-    from dead_letter_events d left join batches b using (batch) left join streams s using (topic_id, kafka_partition)
-""")
-
 
 @dataclass(frozen=True)
 class Batches:
-    """n batches of the ledger, by key."""
+    """The n batches of the ledger, by key."""
 
     keys: list[str]
     events: Integers
@@ -71,24 +40,8 @@ class Batches:
 
 
 @dataclass(frozen=True)
-class Partition:
-    """One Kafka partition of one topic, as the ledger has it."""
-
-    topic_id: str
-    topic: str
-    kafka_partition: int
-    first_offset: int
-    covered_to: int
-    next_offset: int
-
-    def __str__(self) -> str:
-        """topic[partition], with the topic's id."""
-        return f"{self.topic}[{self.kafka_partition}] ({self.topic_id})"
-
-
-@dataclass(frozen=True)
 class Ranges:
-    """Offset ranges by batch and Kafka partition. `partition` counts in Extract.partitions, -1 is none of them."""
+    """Offset ranges by batch and Kafka partition. `partition` is an index of Extract.partitions; -1 is none of them."""
 
     batch: Integers
     kafka_partition: Integers
@@ -97,7 +50,7 @@ class Ranges:
     end: Integers
 
     def partition_of(self, batch: Integers, kafka_partition: Integers, offset: Integers) -> Integers:
-        """For each of n offsets the partition whose range of that batch holds it, -1 where none does."""
+        """Return for each of n offsets the partition whose range of that batch holds it; -1 if none does."""
         width = 1 + max(int(self.kafka_partition.max(initial=0)), int(kafka_partition.max(initial=0)))
         keys = self.batch.astype(np.int64) * width + self.kafka_partition
         wanted = batch.astype(np.int64) * width + kafka_partition
@@ -112,7 +65,7 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Rows:
-    """n rows of churn_predictions; `batch` counts in Extract.batches, -1 is none of them."""
+    """The n rows of churn_predictions. `batch` is an index of Extract.batches; -1 is none of them."""
 
     event_id: NDArray[np.bytes_]
     batch: Integers
@@ -122,8 +75,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Letters:
-    """n rows of dead_letter_events."""
+class DeadLetters:
+    """The n rows of dead_letter_events."""
 
     batch: Integers
     kafka_partition: Integers
@@ -136,20 +89,20 @@ class Extract:
     """The stream's tables in one snapshot."""
 
     batches: Batches
-    partitions: list[Partition]
+    partitions: list[Position]
     ranges: Ranges
     rows: Rows
-    letters: Letters
+    dead_letters: DeadLetters
 
 
 @dataclass(frozen=True)
 class Published:
-    """n published predictions, in the order of their ids. `batch` counts in `batch_keys`.
+    """The n published predictions, in the order of their ids. `batch` is an index of `batch_keys`.
 
     `newest` is when the last prediction of each of `batch_keys` was published, in milliseconds since 1970.
-    `foreign` counts messages that are no prediction.
-    `deleted_until`: what was published before this moment, in milliseconds since 1970, may have been deleted by the
-    topic's retention; None when nothing was.
+    `foreign` is the number of messages that are no predictions.
+    `deleted_until`: predictions published before this time, in milliseconds since 1970, may have been deleted by the
+    topic's retention; None if none were deleted.
     """
 
     event_id: NDArray[np.bytes_]
@@ -169,7 +122,7 @@ class _Prediction(msgspec.Struct):
 
 @dataclass
 class _Gathered:
-    """Published predictions while the topic is read."""
+    """Published predictions, while the topic is read."""
 
     ids: bytearray = field(default_factory=bytearray)
     risks: "array[float]" = field(default_factory=lambda: array("f"))
@@ -181,44 +134,21 @@ class _Gathered:
 
 
 def read_tables(connection: psycopg.Connection, progress: Progress) -> Extract:
-    """The tables as the open transaction sees them; all of them alike only if it is repeatable read."""
-    listed = connection.execute(_BATCHES).fetchall()
+    """Read the tables as the open transaction sees them. Only in a repeatable read transaction do they agree."""
+    listed = verification.batch_counts(connection)
     columns = list(zip(*listed, strict=True)) if listed else [()] * 7
     events, predictions, dead_letters, duplicates, replays = (np.array(column, np.int64) for column in columns[1:6])
-    partitions = [Partition(*row) for row in connection.execute(_STREAMS).fetchall()]
-    with connection.cursor() as cursor:
-        ranges = read_columns(
-            cursor,
-            _RANGES,
-            {
-                "batch": "integer",
-                "kafka_partition": "integer",
-                "partition": "integer",
-                "start": "bigint",
-                "end": "bigint",
-            },
-        )
-        rows = read_columns(
-            cursor,
-            _ROWS,
-            {
-                "event_id": "uuid",
-                "batch": "integer",
-                "kafka_partition": "integer",
-                "offset": "bigint",
-                "risk_score": "real",
-            },
-            on_rows=lambda count: progress("Reading churn_predictions", count),
-        )
-        letters = read_columns(
-            cursor,
-            _LETTERS,
-            {"batch": "integer", "kafka_partition": "integer", "partition": "integer", "offset": "bigint"},
-            on_rows=lambda count: progress("Reading dead_letter_events", count),
-        )
+    partitions = stream_positions.positions(connection)
+    ranges = verification.range_columns(connection)
+    event_ids, risk_scores, places = verification.prediction_columns(
+        connection, on_rows=lambda count: progress("Reading churn_predictions", count)
+    )
+    dead_letter_places = verification.dead_letter_columns(
+        connection, on_rows=lambda count: progress("Reading dead_letter_events", count)
+    )
     return Extract(
         batches=Batches(
-            keys=list(columns[0]),
+            keys=[str(key) for key in columns[0]],
             events=events,
             predictions=predictions,
             dead_letters=dead_letters,
@@ -227,22 +157,14 @@ def read_tables(connection: psycopg.Connection, progress: Progress) -> Extract:
             archived=np.array(columns[6], np.bool_),
         ),
         partitions=partitions,
-        ranges=Ranges(**_integers(ranges)),
-        rows=Rows(
-            event_id=rows.pop("event_id").view(ID_TYPE),
-            risk_score=rows.pop("risk_score").astype(np.float32, copy=False),
-            **_integers(rows),
-        ),
-        letters=Letters(**_integers(letters)),
+        ranges=Ranges(**ranges),
+        rows=Rows(event_id=event_ids.view(ID_TYPE), risk_score=risk_scores, **places),
+        dead_letters=DeadLetters(**dead_letter_places),
     )
 
 
-def _integers(columns: dict[str, NDArray[np.generic]]) -> dict[str, Integers]:
-    return {name: values.astype(f"i{values.dtype.itemsize}", copy=False) for name, values in columns.items()}
-
-
 def read_published(config: StreamConfig, progress: Progress) -> Published:
-    """Every committed prediction that the predictions topic holds.
+    """Return every committed prediction in the predictions topic.
 
     Raises:
         TopicMissingError: there is no such topic.
@@ -254,7 +176,7 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
     for number, message in enumerate(read_all(config.kafka, config.predictions_topic), 1):
         try:
             prediction = decode(message.value() or b"")
-        except (ValueError, RecursionError):  # not UTF-8, and nested by the thousands, too
+        except (ValueError, RecursionError):  # also if it is not UTF-8, or nested thousands of levels deep
             gathered.foreign += 1
             continue
         gathered.ids += prediction.event_id.bytes
@@ -275,6 +197,6 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
         batch_keys=list(gathered.keys),
         newest=np.array([gathered.newest[key] for key in gathered.keys], np.int64),
         foreign=gathered.foreign,
-        # A partition of which nothing is left may have held anything.
+        # Of a partition that is empty now, nothing is known about when its messages were published.
         deleted_until=max((gathered.oldest.get(partition, 2**62) for partition in cut), default=None),
     )

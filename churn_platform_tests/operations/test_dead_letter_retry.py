@@ -6,49 +6,52 @@ from pathlib import Path
 
 import pytest
 
+from churn_platform.database import dead_letter_events
+from churn_platform.database.dead_letter_events import DeadLetterFilter, DeadLetterState, StoredDeadLetter
 from churn_platform.decoding.events import positional_id
-from churn_platform.operations import dead_letters, verification
-from churn_platform.operations.dead_letters import Corrected, DeadLetter, Selection, State
+from churn_platform.operations import dead_letter_retry
+from churn_platform.operations.dead_letter_retry import Correction
 from churn_platform.operations.exceptions import DeadLetterError
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream.exceptions import ReplayError
 from churn_platform_tests.stream.streams import CUSTOMER, Stream, event
 
 
-def only_letter(stream: Stream) -> DeadLetter:
+def only_letter(stream: Stream) -> StoredDeadLetter:
     """The letter that there is."""
-    (letter,) = dead_letters.find(stream.connection, Selection(), limit=9)
+    (letter,) = dead_letter_events.find(stream.connection, DeadLetterFilter(), limit=9)
     return letter
 
 
-def a_letter(stream: Stream, value: dict[str, object] | bytes | None) -> DeadLetter:
+def a_letter(stream: Stream, value: dict[str, object] | bytes | None) -> StoredDeadLetter:
     """The letter that this value becomes."""
     stream.send([value], partition=0)
     stream.stream()
     return only_letter(stream)
 
 
-def retry(stream: Stream, letter: DeadLetter, **changes: object) -> Corrected:
+def retry(stream: Stream, letter: StoredDeadLetter, **changes: object) -> Correction:
     """Send a letter again, with changes."""
-    corrected = dead_letters.correct(letter, stream.config, changes=changes)
-    dead_letters.retry(stream.connection, stream.config, [corrected])
+    corrected = dead_letter_retry.correct(letter, stream.config, changes=changes)
+    dead_letter_retry.retry(stream.connection, stream.config, [corrected])
     return corrected
 
 
 def test_a_corrected_event_is_scored_and_resolves_its_letter(stream: Stream) -> None:
     letter = a_letter(stream, event(7, Gender=None))
-    assert letter.state is State.OPEN
+    assert letter.state is DeadLetterState.OPEN
 
     corrected = retry(stream, letter, Gender="Female")
-    assert only_letter(stream).state is State.RETRIED
-    assert dead_letters.unresolved(stream.connection, [corrected]) == 1
+    assert only_letter(stream).state is DeadLetterState.RETRIED
+    assert dead_letter_retry.count_unresolved(stream.connection, [corrected]) == 1
     batch = stream.stream()
 
     assert (batch.events, batch.predictions) == (1, 1)
-    assert only_letter(stream).state is State.RESOLVED
-    assert dead_letters.unresolved(stream.connection, [corrected]) == 0
+    assert only_letter(stream).state is DeadLetterState.RESOLVED
+    assert dead_letter_retry.count_unresolved(stream.connection, [corrected]) == 0
     assert stream.table_ids() == [str(positional_id(letter.topic_id, letter.kafka_partition, letter.kafka_offset))]
     assert stream.value("select gender from churn_predictions") == "Female"
-    assert all(invariant.holds for invariant in verification.verify(stream.config))
+    assert all(invariant.holds for invariant in check_invariants(stream.config))
 
 
 def test_a_letter_retried_twice_counts_once(stream: Stream) -> None:
@@ -69,7 +72,7 @@ def test_a_resolved_letter_is_not_sent_again(stream: Stream) -> None:
     with pytest.raises(DeadLetterError, match="was resolved at"):
         retry(stream, only_letter(stream), Gender="Male")
     with pytest.raises(DeadLetterError, match="Nothing was sent"):
-        dead_letters.retry(stream.connection, stream.config, [corrected])
+        dead_letter_retry.retry(stream.connection, stream.config, [corrected])
 
     assert stream.waiting() == 0
 
@@ -101,9 +104,9 @@ def test_what_would_be_a_dead_letter_again_is_refused_with_the_reason(stream: St
         ({"Gender": "Male", "event_timestamp": (datetime.now(UTC) + timedelta(days=1)).isoformat()}, "the latest"),
     ):
         with pytest.raises(DeadLetterError, match=f"dead letter again.*{reason}"):
-            dead_letters.correct(letter, stream.config, changes=changes)
+            dead_letter_retry.correct(letter, stream.config, changes=changes)
 
-    assert only_letter(stream).state is State.OPEN
+    assert only_letter(stream).state is DeadLetterState.OPEN
 
 
 @pytest.mark.parametrize("payload", [b"no json", None, b"[1, 2]", b"\xff\x00", b'{"timestamp": 1, "data": 2}'])
@@ -111,8 +114,8 @@ def test_a_payload_that_is_no_object_needs_the_whole_event(stream: Stream, paylo
     letter = a_letter(stream, payload)
 
     with pytest.raises(DeadLetterError, match="--file"):
-        dead_letters.correct(letter, stream.config, changes={"Gender": "Male"})
-    whole = dead_letters.correct(letter, stream.config, changes={"Age": 33}, event=event(3))
+        dead_letter_retry.correct(letter, stream.config, changes={"Gender": "Male"})
+    whole = dead_letter_retry.correct(letter, stream.config, changes={"Age": 33}, event=event(3))
 
     sent = json.loads(whole.value)
     assert (sent["Age"], sent["event_id"], whole.key) == (33, str(whole.event_id), "15600003")
@@ -121,10 +124,10 @@ def test_a_payload_that_is_no_object_needs_the_whole_event(stream: Stream, paylo
 def test_a_file_that_holds_no_event_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "corrected.json"
     with pytest.raises(DeadLetterError, match="cannot be read"):
-        dead_letters.read_event(file)
+        dead_letter_retry.read_event(file)
     file.write_text("[]")
     with pytest.raises(DeadLetterError, match="does not hold an event"):
-        dead_letters.read_event(file)
+        dead_letter_retry.read_event(file)
 
 
 def test_letters_are_found_by_reason_time_and_state(stream: Stream) -> None:
@@ -132,20 +135,20 @@ def test_letters_are_found_by_reason_time_and_state(stream: Stream) -> None:
     stream.stream()
     connection = stream.connection
     connection.execute("update dead_letter_events set received_at = now() - interval '2 days' where kafka_offset = 2")
-    retry(stream, dead_letters.find_one(connection, 0, 1), Age=33)
+    retry(stream, dead_letter_retry.find_one(connection, 0, 1), Age=33)
 
     def offsets(**chosen: object) -> list[int]:
-        found = dead_letters.find(connection, Selection(**chosen), limit=9)  # type: ignore[arg-type]  # of any type
+        found = dead_letter_events.find(connection, DeadLetterFilter(**chosen), limit=9)  # type: ignore[arg-type]  # of any type
         return [letter.kafka_offset for letter in found]
 
     assert offsets() == [0, 1, 2]
     assert offsets(reason="GENDER") == [0]
     assert offsets(reason="%") == []
     assert offsets(since=datetime.now(UTC) - timedelta(days=1)) == [0, 1]
-    assert offsets(state=State.OPEN) == [0, 2]
-    assert offsets(state=State.RETRIED) == [1]
-    assert offsets(state=State.RESOLVED) == []
-    assert len(dead_letters.find(connection, Selection(), limit=1)) == 1
+    assert offsets(state=DeadLetterState.OPEN) == [0, 2]
+    assert offsets(state=DeadLetterState.RETRIED) == [1]
+    assert offsets(state=DeadLetterState.RESOLVED) == []
+    assert len(dead_letter_events.find(connection, DeadLetterFilter(), limit=1)) == 1
 
 
 def test_reasons_that_differ_in_times_and_places_only_are_of_one_kind(stream: Stream) -> None:
@@ -156,7 +159,7 @@ def test_reasons_that_differ_in_times_and_places_only_are_of_one_kind(stream: St
     stream.send([event(1, event_timestamp=f"200{year}-01-01T00:00:00Z") for year in range(3)])
     stream.stream()
 
-    found = dead_letters.kinds(stream.connection, Selection())
+    found = dead_letter_events.count_kinds(stream.connection, DeadLetterFilter())
 
     assert [(kind.count, kind.open, kind.retried) for kind in found] == [(3, 3, 0), (2, 2, 0)]
     assert "STREAM_EPOCH" in found[0].reason
@@ -172,23 +175,23 @@ def test_letters_of_topics_that_share_a_place_are_told_apart(stream: Stream) -> 
     )
 
     with pytest.raises(DeadLetterError, match="--topic-id"):
-        dead_letters.find_one(stream.connection, 0, 0)
+        dead_letter_retry.find_one(stream.connection, 0, 0)
 
-    assert dead_letters.find_one(stream.connection, 0, 0, topic_id="earlier").reason == "of old"
-    assert dead_letters.find_one(stream.connection, 0, 0, topic_id=letter.topic_id).reason == letter.reason
+    assert dead_letter_retry.find_one(stream.connection, 0, 0, topic_id="earlier").reason == "of old"
+    assert dead_letter_retry.find_one(stream.connection, 0, 0, topic_id=letter.topic_id).reason == letter.reason
 
 
 def test_a_replay_keeps_when_a_letter_came_and_what_became_of_it(stream: Stream) -> None:
     stream.send([event(1, Gender=None), b"bad", event(2)], partition=0)
     batch = stream.stream()
-    retry(stream, dead_letters.find_one(stream.connection, 0, 0), Gender="Female")
+    retry(stream, dead_letter_retry.find_one(stream.connection, 0, 0), Gender="Female")
     stream.stream()
-    before = dead_letters.find(stream.connection, Selection(), limit=9)
+    before = dead_letter_events.find(stream.connection, DeadLetterFilter(), limit=9)
 
     stream.materialize(batch.batch)
 
-    assert dead_letters.find(stream.connection, Selection(), limit=9) == before
-    assert [letter.state for letter in before] == [State.RESOLVED, State.OPEN]
+    assert dead_letter_events.find(stream.connection, DeadLetterFilter(), limit=9) == before
+    assert [letter.state for letter in before] == [DeadLetterState.RESOLVED, DeadLetterState.OPEN]
     assert stream.batch(batch.batch).replays == 1
 
 
@@ -197,7 +200,7 @@ def test_a_letter_that_a_replay_no_longer_makes_goes_with_it(stream: Stream) -> 
 
     stream.materialize(batch)
 
-    assert dead_letters.find(stream.connection, Selection(), limit=9) == []
+    assert dead_letter_events.find(stream.connection, DeadLetterFilter(), limit=9) == []
     assert len(stream.table_ids()) == 1
 
 
@@ -209,7 +212,7 @@ def test_a_replay_that_would_count_a_retried_letter_twice_changes_nothing(stream
     with pytest.raises(ReplayError, match="both would count"):
         stream.materialize(batch)
 
-    assert only_letter(stream).state is State.RESOLVED
+    assert only_letter(stream).state is DeadLetterState.RESOLVED
     assert (stream.batch(batch).replays, len(stream.table_ids())) == (0, 1)
 
 
@@ -241,10 +244,10 @@ def test_reasons_that_vary_in_one_thing_are_of_one_kind(
     stream.send(values, partition=0)
     stream.stream()
 
-    (kind,) = dead_letters.kinds(stream.connection, Selection())
+    (kind,) = dead_letter_events.count_kinds(stream.connection, DeadLetterFilter())
 
     assert kind.count == len(values)
-    reasons = {letter.reason for letter in dead_letters.find(stream.connection, Selection(), limit=9)}
+    reasons = {letter.reason for letter in dead_letter_events.find(stream.connection, DeadLetterFilter(), limit=9)}
     assert len(reasons) == len(values), reasons
     assert "…" in kind.reason
 
@@ -266,7 +269,7 @@ def test_reasons_of_different_kinds_stay_apart_and_say_what_was_expected(stream:
     )
     stream.stream()
 
-    kinds = {kind.reason for kind in dead_letters.kinds(stream.connection, Selection())}
+    kinds = {kind.reason for kind in dead_letter_events.count_kinds(stream.connection, DeadLetterFilter())}
 
     assert len(kinds) == 9
     assert "Age: expected a number from 18 to 120 or null, got …" in kinds
@@ -280,4 +283,4 @@ def test_a_letter_in_an_envelope_without_timestamp_is_retried_as_its_event(strea
     corrected = retry(stream, letter)
     batch = stream.stream()
 
-    assert (batch.predictions, dead_letters.unresolved(stream.connection, [corrected])) == (1, 0)
+    assert (batch.predictions, dead_letter_retry.count_unresolved(stream.connection, [corrected])) == (1, 0)

@@ -1,0 +1,106 @@
+"""The tables churn_batch_hours and dirty_hours: sums per batch and hour, and how often each hour has changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import psycopg
+
+_ADD_SUMS: Final = """
+    insert into churn_batch_hours as h (
+        batch, hour_timestamp, total_predictions, churn_count, risk_sum, high_risk_count, age_count, age_sum,
+        balance_sum, tenure_sum
+    )
+    values (
+        %(batch)s, %(hour_timestamp)s, %(total_predictions)s, %(churn_count)s, %(risk_sum)s, %(high_risk_count)s,
+        %(age_count)s, %(age_sum)s, %(balance_sum)s, %(tenure_sum)s
+    )
+    on conflict (hour_timestamp, batch) do update set
+        total_predictions = h.total_predictions + excluded.total_predictions,
+        churn_count = h.churn_count + excluded.churn_count,
+        risk_sum = h.risk_sum + excluded.risk_sum,
+        high_risk_count = h.high_risk_count + excluded.high_risk_count,
+        age_count = h.age_count + excluded.age_count,
+        age_sum = h.age_sum + excluded.age_sum,
+        balance_sum = h.balance_sum + excluded.balance_sum,
+        tenure_sum = h.tenure_sum + excluded.tenure_sum
+"""
+# In the order of the hours, so that a commit and a replay cannot deadlock.
+_MARK_DIRTY: Final = """
+    insert into dirty_hours as d (hour_timestamp, version)
+    select hour, 1 from unnest(%s::timestamptz[]) as u (hour) order by hour
+    on conflict (hour_timestamp) do update set version = d.version + 1
+"""
+_PREDICTIONS_BY_BATCH: Final = """
+    select batch, total_predictions from churn_batch_hours
+    where hour_timestamp = %s and total_predictions > 0 order by batch
+"""
+_BATCHES_OF_HOURS: Final = """
+    select hour_timestamp, batch, total_predictions from churn_batch_hours
+    where hour_timestamp >= %s and hour_timestamp < %s order by hour_timestamp, batch desc
+"""
+_PREDICTED_HOURS: Final = """
+    select h.hour_timestamp, bool_or(b.archived is not null)
+    from churn_batch_hours h left join stream_batches b using (batch)
+    where h.hour_timestamp >= %s and h.hour_timestamp < %s and h.total_predictions > 0 group by 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HourSums:
+    """Sums over the predictions of one hour of the event. age_sum skips unknown ages; age_count counts the known."""
+
+    hour_timestamp: datetime
+    total_predictions: int
+    churn_count: int
+    risk_sum: float
+    high_risk_count: int
+    age_count: int
+    age_sum: float
+    balance_sum: float
+    tenure_sum: float
+
+
+def add_sums(connection: psycopg.Connection, *, batch: str, hours: Sequence[HourSums]) -> None:
+    """Add to a batch's sums per hour."""
+    if hours:
+        with connection.cursor() as cursor:
+            cursor.executemany(_ADD_SUMS, [{"batch": batch, **vars(sums)} for sums in hours])
+
+
+def delete_sums(connection: psycopg.Connection, batch: str) -> set[datetime]:
+    """Delete a batch's sums; return their hours."""
+    rows = connection.execute("delete from churn_batch_hours where batch = %s returning hour_timestamp", (batch,))
+    return {hour for (hour,) in rows}
+
+
+def mark_dirty(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+    """Count one more change to each of these hours."""
+    if hours:
+        connection.execute(_MARK_DIRTY, (sorted(set(hours)),))
+
+
+def version_of_hour(connection: psycopg.Connection, hour: datetime) -> int:
+    """Return how often the hour has changed; 0 for one that never had a prediction."""
+    row = connection.execute("select version from dirty_hours where hour_timestamp = %s", (hour,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def predictions_by_batch(connection: psycopg.Connection, hour: datetime) -> dict[str, int]:
+    """Return the number of predictions of each batch in the hour, in the order of the batches."""
+    return dict(connection.execute(_PREDICTIONS_BY_BATCH, (hour,)).fetchall())
+
+
+def batches_of_hours(connection: psycopg.Connection, start: datetime, end: datetime) -> dict[datetime, dict[str, int]]:
+    """Return the predictions of each batch in each hour of [start, end): hour (UTC) -> batch -> count, newest first."""
+    found: dict[datetime, dict[str, int]] = {}
+    for hour, batch, predictions in connection.execute(_BATCHES_OF_HOURS, (start, end)):
+        found.setdefault(hour.astimezone(UTC), {})[batch] = predictions
+    return found
+
+
+def predicted_hours(connection: psycopg.Connection, start: datetime, end: datetime) -> dict[datetime, bool]:
+    """Return the hours (UTC) in [start, end) that have predictions, and whether any of these are archived."""
+    found = connection.execute(_PREDICTED_HOURS, (start, end))
+    return {hour.astimezone(UTC): archived for hour, archived in found}

@@ -1,0 +1,215 @@
+"""The table churn_predictions: writing the rows of a commit, and reading and deleting them.
+
+Its columns are defined in prediction_columns.py.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from churn_platform.database.bulk import Column, Rows, copy_rows
+from churn_platform.database.prediction_columns import (
+    CONTENT_COLUMNS,
+    PREDICTION_COLUMNS,
+    PUBLISHED_COLUMNS,
+    WRITTEN_COLUMNS,
+    PredictionColumn,
+    column_list,
+)
+
+Place = tuple[int, int]
+"""Kafka partition and offset."""
+
+_CREATE_STAGE: Final = sql.SQL(
+    "create temp table if not exists staged_predictions ({}, timestamp_given smallint) on commit delete rows"
+).format(sql.SQL(", ").join(sql.SQL(f"{column.name} {column.type}") for column in WRITTEN_COLUMNS))
+_INSERT_STAGED: Final = sql.SQL("""
+    insert into churn_predictions ({columns})
+    select {columns} from staged_predictions order by kafka_partition, kafka_offset
+    on conflict (event_id) do nothing
+    returning kafka_partition, kafka_offset
+""").format(columns=column_list(WRITTEN_COLUMNS))
+# An event that is sent twice has the same content. Kafka's own time, used for an event without one, differs each time.
+_FIND_CONFLICTS: Final = sql.SQL("""
+    select s.kafka_partition, s.kafka_offset, p.batch, p.kafka_partition, p.kafka_offset
+    from staged_predictions s join churn_predictions p using (event_id)
+    where (p.batch, p.kafka_partition, p.kafka_offset) is distinct from (s.batch, s.kafka_partition, s.kafka_offset)
+      and (
+        ({staged}) is distinct from ({stored})
+        or (s.timestamp_given = 1 and s.event_timestamp <> p.event_timestamp)
+      )
+""").format(staged=column_list(CONTENT_COLUMNS, table="s"), stored=column_list(CONTENT_COLUMNS, table="p"))
+_DELETE_BATCH: Final = """
+    delete from churn_predictions where batch = %s
+    returning kafka_partition, kafka_offset, customer_id, event_timestamp
+"""
+# The rows of some offsets, in the order in which they were read. A row belongs to the topic of its batch's range: a
+# topic that was deleted and created again has the same offsets.
+_OF_OFFSETS: Final = sql.SQL("""
+    select {columns}
+    from stream_ranges r
+    join churn_predictions p
+      on p.batch = r.batch and p.kafka_partition = r.kafka_partition
+      and p.kafka_offset >= r.start_offset and p.kafka_offset < r.end_offset
+    where r.topic_id = %(topic_id)s and r.kafka_partition = %(partition)s and r.end_offset > %(start)s
+      and p.kafka_offset >= %(start)s and p.kafka_offset < %(end)s
+    order by p.kafka_offset
+""").format(
+    columns=sql.SQL(", ").join(
+        sql.SQL("p.{}::text" if column.type == "uuid" else "p.{}").format(sql.Identifier(column.name))
+        for column in PUBLISHED_COLUMNS
+    )
+)
+# The range of keys is what the index on batch can use.
+_IN_BATCHES: Final = sql.SQL("batch between %(first)s and %(last)s and batch = any(%(batches)s)")
+_EXPORT: Final = sql.SQL("""
+    copy (
+        select {columns} from churn_predictions where {in_batches} order by batch, kafka_partition, kafka_offset
+    ) to stdout (format csv, header)
+""").format(
+    columns=sql.SQL(", ").join(
+        sql.SQL("(extract(epoch from {0}) * 1000000)::bigint as {0}" if column.type == "timestamptz" else "{0}").format(
+            sql.Identifier(column.name)
+        )
+        for column in PREDICTION_COLUMNS
+    ),
+    in_batches=_IN_BATCHES,
+)
+_DELETE_BATCHES: Final = sql.SQL("""
+    with gone as (
+        delete from churn_predictions where {in_batches}
+        returning ctid
+    )
+    select count(*), coalesce(array_agg(distinct (ctid::text::point)[0]::bigint / 32), '{{}}') from gone
+""").format(in_batches=_IN_BATCHES)
+_SAMPLE: Final = sql.SQL("""
+    select model_version, {columns}, risk_score
+    from churn_predictions
+    where event_timestamp >= %s and event_timestamp < %s and batch = any(%s)
+      and hashint8(kafka_offset) & 65535 < %s
+""")
+_LATEST_BY_CUSTOMER: Final = """
+    select distinct on (customer_id) customer_id, risk_score::double precision, true_churn_label
+    from churn_predictions
+    where event_timestamp > now() - make_interval(days => %s)
+    order by customer_id, event_timestamp desc, event_id desc
+"""
+
+
+def insert_new(connection: psycopg.Connection, rows: Rows) -> bool:
+    """Copy all rows, within a savepoint of the caller's transaction.
+
+    Returns:
+        False, and none was copied, if an event id exists already or comes twice. Then insert_or_compare() is needed.
+    """
+    try:
+        with connection.transaction(), connection.cursor() as cursor:
+            copy_rows(cursor, "churn_predictions", rows)
+    except psycopg.errors.UniqueViolation:
+        return False
+    return True
+
+
+def insert_or_compare(
+    connection: psycopg.Connection, rows: Rows, *, timestamp_given: Column
+) -> tuple[set[Place], dict[Place, tuple[str, Place]]]:
+    """Insert the rows whose event id is new, and compare the others with the rows that have their ids.
+
+    Args:
+        rows: WRITTEN_COLUMNS.
+        timestamp_given: whether the event had a timestamp of its own, 0 or 1.
+
+    Returns:
+        The places of the rows that were inserted; and of each row whose id belongs to an event with other content, the
+        batch and place of that event. The remaining rows are duplicates.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_CREATE_STAGE)
+        copy_rows(cursor, "staged_predictions", Rows.of({**rows.columns, "timestamp_given": timestamp_given}))
+        inserted = set(cursor.execute(_INSERT_STAGED).fetchall())
+        conflicts = {
+            (partition, offset): (batch, (other_partition, other_offset))
+            for partition, offset, batch, other_partition, other_offset in cursor.execute(_FIND_CONFLICTS)
+        }
+        cursor.execute("truncate staged_predictions")
+    return inserted, conflicts
+
+
+def delete_batch(connection: psycopg.Connection, batch: str) -> dict[Place, tuple[int, datetime]]:
+    """Delete the rows of a batch; return the customer id and event time of each, by its place."""
+    return {
+        (partition, offset): (customer, time)
+        for partition, offset, customer, time in connection.execute(_DELETE_BATCH, (batch,))
+    }
+
+
+def published_columns(
+    connection: psycopg.Connection, *, topic_id: str, partition: int, start: int, end: int
+) -> list[tuple[Any, ...]]:
+    """Return PUBLISHED_COLUMNS of the rows from offsets [start, end) of a partition of this topic, by offset."""
+    return connection.execute(
+        _OF_OFFSETS, {"topic_id": topic_id, "partition": partition, "start": start, "end": end}
+    ).fetchall()
+
+
+def export_batches(
+    connection: psycopg.Connection, batches: Sequence[str], write: Callable[[bytes | bytearray | memoryview], object]
+) -> None:
+    """Write all columns of the rows of these batches as CSV with a header. Times are microseconds since 1970.
+
+    Args:
+        batches: in the database's order.
+        write: called with each part of the text.
+    """
+    with connection.cursor() as cursor, cursor.copy(_EXPORT, _batch_keys(batches)) as copy:
+        for chunk in copy:
+            write(chunk)
+
+
+def delete_batches(connection: psycopg.Connection, batches: Sequence[str]) -> tuple[int, list[int]]:
+    """Delete the rows of these batches, given in the database's order.
+
+    Returns:
+        How many rows were deleted, and the block ranges that held them, for summarize_again().
+    """
+    row = connection.execute(_DELETE_BATCHES, _batch_keys(batches)).fetchone()
+    return (0, []) if row is None else (row[0], row[1])
+
+
+def summarize_again(connection: psycopg.Connection, block_ranges: Sequence[int]) -> None:
+    """Let the indexes forget the batches and times of rows that were deleted from these block ranges."""
+    connection.execute("select resummarize_predictions(%s)", (block_ranges,))
+
+
+def sample_rows(
+    connection: psycopg.Connection,
+    columns: Sequence[PredictionColumn],
+    *,
+    start: datetime,
+    end: datetime,
+    batches: Sequence[str],
+    hashes: int,
+) -> list[tuple[Any, ...]]:
+    """Return a sample of the predictions of events in [start, end) that these batches have made.
+
+    Args:
+        columns: of the customer.
+        hashes: how many of the 65,536 hash values of offsets are in the sample. The sample is always the same.
+
+    Returns:
+        Model version, the columns, risk score.
+    """
+    query = _SAMPLE.format(columns=column_list(columns))
+    return connection.execute(query, (start, end, list(batches), hashes)).fetchall()
+
+
+def latest_by_customer(connection: psycopg.Connection, *, days: int) -> list[tuple[int, float, int | None]]:
+    """Return id, risk score and label of the latest prediction of each customer with an event in the last days."""
+    return connection.execute(_LATEST_BY_CUSTOMER, (days,)).fetchall()
+
+
+def _batch_keys(batches: Sequence[str]) -> dict[str, object]:
+    return {"first": batches[0], "last": batches[-1], "batches": batches}

@@ -1,0 +1,397 @@
+"""The tables stream_batches and stream_ranges: batches, their counts, and the offsets that each has read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row, scalar_row
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A row of stream_batches. Counts are in events: events = predictions + dead_letters + duplicates."""
+
+    batch: str
+    planned: datetime
+    opened: datetime | None
+    accepts_from: datetime | None
+    accepts_until: datetime | None
+    last_commit: datetime | None
+    closed: datetime | None
+    run_id: str | None
+    model_version: int | None
+    events: int
+    predictions: int
+    dead_letters: int
+    duplicates: int
+    commits: int
+    replays: int
+    archived: datetime | None
+    archive: str | None
+
+
+@dataclass(frozen=True)
+class OffsetRange:
+    """Offsets [start, end) of one Kafka partition of the topic with this id."""
+
+    topic_id: str
+    kafka_partition: int
+    start_offset: int
+    end_offset: int
+
+
+@dataclass(frozen=True)
+class LatestBatch:
+    """The batch that was opened last. last_commit_seconds is the age of its last commit."""
+
+    batch: str
+    state: str
+    events: int
+    last_commit: datetime | None
+    last_commit_seconds: float | None
+
+
+# Parts of the statement of a commit (see ledger.py), after stream_positions.MOVE. A range begins where the one before
+# it ended. Only transaction markers can lie between, so ranges cover a partition without gaps.
+EXTEND_RANGES: Final = """
+    ranged as (
+        select kafka_partition, end_offset from moved where ranged
+    ), ranges as (
+        insert into stream_ranges as r (batch, topic_id, kafka_partition, start_offset, end_offset)
+        select %(batch)s, %(topic_id)s, kafka_partition, covered_to, end_offset
+        from ranged join stream_positions p using (kafka_partition)
+        where p.topic_id = %(topic_id)s
+        on conflict (batch, topic_id, kafka_partition) do update set end_offset = excluded.end_offset
+        where r.end_offset = excluded.start_offset
+        returning 1
+    )
+"""
+ADD_COUNTS: Final = """
+    batches as (
+        update stream_batches set
+            opened = coalesce(opened, %(opened)s::timestamptz),
+            accepts_from = coalesce(accepts_from, %(accepts_from)s::timestamptz),
+            accepts_until = coalesce(accepts_until, %(accepts_until)s::timestamptz),
+            last_commit = case when %(events)s > 0 then now() else last_commit end,
+            model_version = coalesce(%(model_version)s::integer, model_version),
+            events = events + %(events)s,
+            predictions = predictions + %(predictions)s,
+            dead_letters = dead_letters + %(dead_letters)s,
+            duplicates = duplicates + %(duplicates)s,
+            commits = commits + (%(events)s > 0)::integer
+        where batch = %(batch)s and closed is null
+        returning 1
+    )
+"""
+
+_COLUMNS: Final = sql.SQL(
+    "batch, planned, opened, accepts_from, accepts_until, last_commit, closed, run_id, model_version, "
+    "events, predictions, dead_letters, duplicates, commits, replays, archived, archive"
+)
+_FIND: Final = sql.SQL("select {} from stream_batches where batch = %s").format(_COLUMNS)
+_FIND_OPEN: Final = sql.SQL("select {} from stream_batches where opened is not null and closed is null").format(
+    _COLUMNS
+)
+_UNREPORTED: Final = sql.SQL(
+    "select {} from stream_batches where closed is not null and not reported order by planned"
+).format(_COLUMNS)
+_CLOSE_OTHERS: Final = sql.SQL("""
+    update stream_batches set closed = now()
+    where opened is not null and closed is null and batch <> %s
+    returning {}
+""").format(_COLUMNS)
+_OLDEST_UNOPENED: Final = """
+    select batch from stream_batches where opened is null and closed is null and not batch = any(%s)
+    order by planned limit 1
+"""
+_DELETE_UNOPENED: Final = """
+    delete from stream_batches where opened is null and closed is null and batch in (
+        select batch from stream_batches
+        where opened is null and closed is null and planned < %s and not batch = any(%s)
+        order by planned offset %s
+    )
+    returning batch
+"""
+_PRUNABLE: Final = """
+    select batch from stream_batches
+    where batch = any(%s) and closed is not null and reported and (closed < %s or batch = any(%s))
+    order by batch
+"""
+_LATEST: Final = """
+    select batch, case when closed is null then 'open' else 'closed' end as state, events, last_commit,
+        extract(epoch from clock_timestamp() - last_commit)::double precision as last_commit_seconds
+    from stream_batches where opened is not null order by opened desc limit 1
+"""
+_RECORD_REPLAY: Final = """
+    update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, model_version = %s,
+        replays = replays + 1
+    where batch = %s
+"""
+_EVENTS_BETWEEN: Final = """
+    select coalesce(sum(events), 0)::bigint, coalesce(sum(dead_letters), 0)::bigint from stream_batches
+    where opened >= %s and opened < %s
+"""
+_EVENTS_BY_HOUR: Final = """
+    select date_trunc('hour', opened, 'utc'), sum(events)::bigint, sum(dead_letters)::bigint from stream_batches
+    where opened >= %s and opened < %s group by 1
+"""
+# Assigns the oldest batches to a file, until the file is full. A batch qualifies only if the ledger knows that all its
+# predictions are published, because they could not be published once its rows are gone.
+_ASSIGN_ARCHIVE: Final = """
+    with due as (
+        select batch, closed, row_number() over by_batch as place,
+            sum(predictions) over (by_batch rows between unbounded preceding and current row) as rows_so_far
+        from stream_batches b
+        where closed < %(before)s and reported and archived is null and archive is null
+          and not exists (
+            select from stream_ranges r join stream_positions p using (topic_id, kafka_partition)
+            where r.batch = b.batch and r.end_offset > p.published_to
+          )
+        window by_batch as (order by batch)
+        limit %(batches)s
+    ), taken as (
+        select batch, closed, place from due where place = 1 or rows_so_far <= %(rows)s
+    )
+    update stream_batches b set archive = (
+        select concat_ws('/', %(folder)s::text, to_char(closed at time zone 'utc', 'YYYY-MM'), batch || '.parquet')
+        from taken where place = 1
+    )
+    from taken t where b.batch = t.batch
+"""
+_ASSIGNED_ARCHIVE: Final = """
+    select archive, array_agg(batch order by batch) from stream_batches
+    where archive is not null and archived is null
+    group by archive order by archive limit 1
+"""
+_RECORD_ARCHIVED: Final = """
+    update stream_batches set archived = now() where batch = any(%s) and archive = %s and archived is null
+"""
+_ARCHIVED: Final = """
+    select batch, archive from stream_batches where archived is not null and batch = any(%s) order by batch
+"""
+_RANGES: Final = """
+    select topic_id, kafka_partition, start_offset, end_offset from stream_ranges where batch = %s
+    order by topic_id, kafka_partition
+"""
+
+
+def plan_batch(connection: psycopg.Connection, batch: str) -> None:
+    """Register a batch key, so that a run may stream into it. A key that is registered already does not change."""
+    connection.execute("insert into stream_batches (batch) values (%s) on conflict do nothing", (batch,))
+
+
+def oldest_unopened(connection: psycopg.Connection, *, excluding: Sequence[str]) -> str | None:
+    """Return the oldest planned batch that was never opened, except for those given. Its key can be used again."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(_OLDEST_UNOPENED, (list(excluding),)).fetchone()
+
+
+def delete_unopened(
+    connection: psycopg.Connection, *, before: datetime, excluding: Sequence[str], leaving: int
+) -> list[str]:
+    """Delete batches that were planned before a moment and never opened, and return their keys.
+
+    Args:
+        excluding: keys that a run may be about to open.
+        leaving: how many of the oldest stay. The sensor uses those again and may have chosen one just now.
+    """
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(_DELETE_UNOPENED, (before, list(excluding), leaving)).fetchall()
+
+
+def prunable_batches(
+    connection: psycopg.Connection, keys: Sequence[str], *, before: datetime, surplus: Sequence[str]
+) -> list[str]:
+    """Return which of these keys belong to batches that are closed and reported, oldest first.
+
+    Args:
+        before: only batches that were closed earlier than this.
+        surplus: keys that qualify whenever their batch was closed.
+    """
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(_PRUNABLE, (list(keys), before, list(surplus))).fetchall()
+
+
+def unknown_batches(connection: psycopg.Connection, keys: Sequence[str]) -> list[str]:
+    """Return which of these keys the ledger does not have."""
+    rows = connection.execute(
+        "select key from unnest(%s::text[]) as k (key) where not exists (select from stream_batches where batch = key)",
+        (list(keys),),
+    )
+    return [key for (key,) in rows]
+
+
+def find_batch(connection: psycopg.Connection, batch: str) -> Batch | None:
+    """Return the batch with this key, or None."""
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(_FIND, (batch,)).fetchone()
+
+
+def open_batch(connection: psycopg.Connection) -> Batch | None:
+    """Return the open batch, or None."""
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(_FIND_OPEN).fetchone()
+
+
+def open_batches(connection: psycopg.Connection) -> list[str]:
+    """Return the keys of all open batches. The stream keeps at most one open."""
+    rows = connection.execute("select batch from stream_batches where opened is not null and closed is null")
+    return [batch for (batch,) in rows]
+
+
+def latest_batch(connection: psycopg.Connection) -> LatestBatch | None:
+    """Return the batch that was opened last, or None before the first."""
+    with connection.cursor(row_factory=class_row(LatestBatch)) as cursor:
+        return cursor.execute(_LATEST).fetchone()
+
+
+def closed_batches(connection: psycopg.Connection, keys: Sequence[str]) -> set[str]:
+    """Return which of these keys belong to closed batches. A run of such a key streams no more."""
+    rows = connection.execute(
+        "select batch from stream_batches where batch = any(%s) and closed is not null", (list(keys),)
+    )
+    return {batch for (batch,) in rows}
+
+
+def ranges_of(connection: psycopg.Connection, batch: str) -> list[OffsetRange]:
+    """Return the offset ranges of a batch, by topic id and Kafka partition."""
+    with connection.cursor(row_factory=class_row(OffsetRange)) as cursor:
+        return cursor.execute(_RANGES, (batch,)).fetchall()
+
+
+def batches_of_topic(connection: psycopg.Connection, topic_id: str) -> set[str]:
+    """Return the keys of the batches that have read the topic with this id."""
+    rows = connection.execute("select distinct batch from stream_ranges where topic_id = %s", (topic_id,))
+    return {batch for (batch,) in rows}
+
+
+def take_over(connection: psycopg.Connection, *, batch: str, run_id: str) -> list[Batch]:
+    """Assign `batch` to this run and close every other open batch, so that no earlier run can commit any more.
+
+    Returns:
+        The batches that were closed here.
+    """
+    connection.execute("update stream_batches set run_id = %s where batch = %s and closed is null", (run_id, batch))
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(_CLOSE_OTHERS, (batch,)).fetchall()
+
+
+def close_if_open(connection: psycopg.Connection, batch: str) -> None:
+    """Close a batch that is open. A batch that was never opened stays planned."""
+    connection.execute(
+        "update stream_batches set closed = now() where batch = %s and opened is not null and closed is null", (batch,)
+    )
+
+
+def close_unfinished(connection: psycopg.Connection, batch: str) -> None:
+    """Close a batch of which something may not be published yet. The next run publishes it."""
+    connection.execute("update stream_batches set closed = now() where batch = %s and closed is null", (batch,))
+
+
+def close_open_batches(connection: psycopg.Connection) -> None:
+    """Close every batch that a dead run left open."""
+    connection.execute("update stream_batches set closed = now() where opened is not null and closed is null")
+
+
+def unreported_batches(connection: psycopg.Connection) -> list[Batch]:
+    """Return closed batches whose materialization Dagster may not have, in the order in which they were planned."""
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(_UNREPORTED).fetchall()
+
+
+def mark_reported(connection: psycopg.Connection, batch: str) -> None:
+    """Record that Dagster has the materialization of this batch."""
+    connection.execute("update stream_batches set reported = true where batch = %s", (batch,))
+
+
+def record_replay(
+    connection: psycopg.Connection,
+    batch: str,
+    *,
+    events: int,
+    predictions: int,
+    dead_letters: int,
+    duplicates: int,
+    model_version: int,
+) -> None:
+    """Replace a batch's counts by those of a replay with this model version."""
+    connection.execute(_RECORD_REPLAY, (events, predictions, dead_letters, duplicates, model_version, batch))
+
+
+def has_unfinished(connection: psycopg.Connection) -> bool:
+    """Return whether a batch that was opened is not closed, or not reported to Dagster."""
+    row = connection.execute(
+        "select exists (select from stream_batches where opened is not null and (closed is null or not reported))"
+    ).fetchone()
+    return row == (True,)
+
+
+def count_events(connection: psycopg.Connection) -> tuple[int, datetime]:
+    """Return how many events all batches have read, and when this was counted."""
+    row = connection.execute(
+        "select coalesce(sum(events), 0)::bigint, clock_timestamp() from stream_batches"
+    ).fetchone()
+    if row is None:
+        raise RuntimeError("A select of a sum returned no row; PostgreSQL always returns one.")
+    return row[0], row[1]
+
+
+def count_events_between(connection: psycopg.Connection, start: datetime, end: datetime) -> tuple[int, int]:
+    """Return the events read by batches that were opened in [start, end), and how many became dead letters."""
+    row = connection.execute(_EVENTS_BETWEEN, (start, end)).fetchone()
+    return (0, 0) if row is None else (row[0], row[1])
+
+
+def count_events_by_hour(
+    connection: psycopg.Connection, start: datetime, end: datetime
+) -> dict[datetime, tuple[int, int]]:
+    """Return the same for each hour in which a batch was opened."""
+    found = connection.execute(_EVENTS_BY_HOUR, (start, end))
+    return {hour.astimezone(UTC): (events, dead_letters) for hour, events, dead_letters in found}
+
+
+def assign_archive(
+    connection: psycopg.Connection, *, before: datetime, folder: str, most_batches: int, most_rows: int
+) -> None:
+    """Record the next archive file, and which batches go into it.
+
+    Args:
+        before: only batches that were closed earlier than this.
+        folder: the file is <folder>/<month closed>/<first batch>.parquet.
+        most_batches: of one file.
+        most_rows: of one file; a batch with more rows gets a file to itself.
+    """
+    connection.execute(
+        _ASSIGN_ARCHIVE, {"before": before, "batches": most_batches, "rows": most_rows, "folder": folder}
+    )
+
+
+def assigned_archive(connection: psycopg.Connection) -> tuple[str, list[str]] | None:
+    """Return a file that still has to be archived and its batches, in the database's order; None if there is none."""
+    row = connection.execute(_ASSIGNED_ARCHIVE).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def replay_counts(connection: psycopg.Connection, batches: Sequence[str]) -> list[tuple[str, int]]:
+    """Return how often each of these batches was replayed."""
+    return connection.execute(
+        "select batch, replays from stream_batches where batch = any(%s) order by batch", (batches,)
+    ).fetchall()
+
+
+def record_archived(connection: psycopg.Connection, batches: Sequence[str], file: str) -> int:
+    """Record that the file holds the predictions of these batches; return how many batches it was assigned to."""
+    return connection.execute(_RECORD_ARCHIVED, (batches, file)).rowcount
+
+
+def archived_among(connection: psycopg.Connection, batches: Sequence[str]) -> list[tuple[str, str]]:
+    """Return which of these batches are archived, in order, and in which file."""
+    return connection.execute(_ARCHIVED, (list(batches),)).fetchall()
+
+
+def archived_batches(connection: psycopg.Connection) -> set[str]:
+    """Return the keys of all archived batches."""
+    return {batch for (batch,) in connection.execute("select batch from stream_batches where archived is not null")}

@@ -1,0 +1,328 @@
+"""What verification reads, across tables: all rows as columns of a few bytes, and sums compared with their parts.
+
+Reads only.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, LiteralString
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from churn_platform.database import stored_outcomes
+from churn_platform.database.bulk import read_columns
+
+Integers = NDArray[np.signedinteger[Any]]
+
+# Sums of floating point numbers depend on their order in the last digits.
+TOLERANCE: Final = 1e-6
+
+_BATCHES: Final = """
+    select batch, events, predictions, dead_letters, duplicates, replays, archived is not null
+    from stream_batches order by batch
+"""
+# Batches and partitions are numbered in the order in which they are listed, from 0.
+_NUMBERED: Final = sql.SQL("""
+    with batches as (
+        select batch, (row_number() over (order by batch) - 1)::integer as number from stream_batches
+    ), streams as (
+        select topic_id, kafka_partition,
+            (row_number() over (order by topic_id, kafka_partition) - 1)::integer as number
+        from stream_positions
+    )
+""")
+_RANGES: Final = _NUMBERED + sql.SQL("""
+    select b.number, r.kafka_partition, coalesce(s.number, -1), r.start_offset, r.end_offset
+    from stream_ranges r join batches b using (batch) left join streams s using (topic_id, kafka_partition)
+    order by b.number, r.kafka_partition, r.start_offset
+""")
+_PREDICTIONS: Final = _NUMBERED + sql.SQL("""
+    select p.event_id, coalesce(b.number, -1), p.kafka_partition, p.kafka_offset, p.risk_score
+    from churn_predictions p left join batches b using (batch)
+""")
+_DEAD_LETTERS: Final = _NUMBERED + sql.SQL("""
+    select coalesce(b.number, -1), d.kafka_partition, coalesce(s.number, -1), d.kafka_offset
+    from dead_letter_events d left join batches b using (batch) left join streams s using (topic_id, kafka_partition)
+""")
+
+# The next four return a place, whether it is wrong, and whether it is out of date. Each side of a full join may lack a
+# row; then its counts differ from those of the other side.
+_BATCH_HOURS: Final = """
+    with recount as (
+        select batch, date_trunc('hour', event_timestamp, 'UTC') as hour_timestamp, count(*) as total_predictions,
+            sum(prediction)::bigint as churn_count, sum(risk_score::double precision) as risk_sum,
+            count(*) filter (where risk_score::double precision >= %(threshold)s) as high_risk_count,
+            count(age) as age_count, coalesce(sum(age::double precision), 0) as age_sum, sum(balance) as balance_sum,
+            sum(tenure)::double precision as tenure_sum
+        from churn_predictions group by 1, 2
+    ), kept as (
+        select h.* from churn_batch_hours h left join stream_batches b using (batch) where b.archived is null
+    )
+    select format('batch %%s, hour %%s', batch, hour_timestamp at time zone 'UTC'),
+        (r.total_predictions, r.churn_count, r.high_risk_count, r.age_count)
+            is distinct from (k.total_predictions, k.churn_count, k.high_risk_count, k.age_count)
+        or abs(r.risk_sum - k.risk_sum) > %(tolerance)s * (1 + abs(r.risk_sum))
+        or abs(r.age_sum - k.age_sum) > %(tolerance)s * (1 + abs(r.age_sum))
+        or abs(r.balance_sum - k.balance_sum) > %(tolerance)s * (1 + abs(r.balance_sum))
+        or abs(r.tenure_sum - k.tenure_sum) > %(tolerance)s * (1 + abs(r.tenure_sum)),
+        false
+    from recount r full join kept k using (batch, hour_timestamp)
+"""
+# Wrong: current, but not the sum of its batches; newer than every change; or of an hour that never changed.
+_HOURS: Final = """
+    with sums as (
+        select hour_timestamp, sum(total_predictions) as total_predictions, sum(churn_count) as churn_count,
+            sum(high_risk_count) as high_risk_count, sum(age_count) as age_count, sum(risk_sum) as risk_sum,
+            sum(age_sum) as age_sum, sum(balance_sum) as balance_sum, sum(tenure_sum) as tenure_sum
+        from churn_batch_hours group by 1
+    )
+    select format('hour %%s', hour_timestamp at time zone 'UTC'),
+        d.version is null or m.version > d.version or (m.version = d.version and (
+            (m.total_predictions, m.churn_count, m.high_risk_count, m.age_count) is distinct from (
+                coalesce(s.total_predictions, 0), coalesce(s.churn_count, 0), coalesce(s.high_risk_count, 0),
+                coalesce(s.age_count, 0)
+            )
+            or abs(m.churn_rate * m.total_predictions - 100 * s.churn_count) > %(tolerance)s * (1 + s.churn_count)
+            or abs(m.avg_risk_score * m.total_predictions - s.risk_sum) > %(tolerance)s * (1 + abs(s.risk_sum))
+            or abs(m.avg_age * m.age_count - s.age_sum) > %(tolerance)s * (1 + abs(s.age_sum))
+            or abs(m.avg_balance * m.total_predictions - s.balance_sum) > %(tolerance)s * (1 + abs(s.balance_sum))
+            or abs(m.avg_tenure * m.total_predictions - s.tenure_sum) > %(tolerance)s * (1 + abs(s.tenure_sum))
+        )),
+        m.version is null or m.version < d.version
+    from dirty_hours d full join churn_metrics_hourly m using (hour_timestamp) full join sums s using (hour_timestamp)
+"""
+_DAYS: Final = """
+    with hours as (
+        select (hour_timestamp at time zone 'UTC')::date as date, sum(version) as version,
+            sum(total_predictions) as total_predictions, sum(churn_count) as churn_count,
+            sum(high_risk_count) as high_risk_count, sum(age_count) as age_count,
+            coalesce(sum(avg_risk_score * total_predictions), 0) as risk_sum,
+            coalesce(sum(avg_age * age_count), 0) as age_sum,
+            coalesce(sum(avg_balance * total_predictions), 0) as balance_sum,
+            coalesce(sum(avg_tenure * total_predictions), 0) as tenure_sum
+        from churn_metrics_hourly group by 1
+    )
+    select format('day %%s', date),
+        h.version is null or d.version > h.version or (d.version = h.version and (
+            (d.total_predictions, d.churn_count, d.high_risk_count, d.age_count)
+                is distinct from (h.total_predictions, h.churn_count, h.high_risk_count, h.age_count)
+            or abs(d.churn_rate * d.total_predictions - 100 * h.churn_count) > %(tolerance)s * (1 + h.churn_count)
+            or abs(d.avg_risk_score * d.total_predictions - h.risk_sum) > %(tolerance)s * (1 + abs(h.risk_sum))
+            or abs(d.avg_age * d.age_count - h.age_sum) > %(tolerance)s * (1 + abs(h.age_sum))
+            or abs(d.avg_balance * d.total_predictions - h.balance_sum) > %(tolerance)s * (1 + abs(h.balance_sum))
+            or abs(d.avg_tenure * d.total_predictions - h.tenure_sum) > %(tolerance)s * (1 + abs(h.tenure_sum))
+        )),
+        d.version is null or d.version < h.version
+    from hours h full join churn_metrics_daily d using (date)
+"""
+# A row whose alert was sent stays as it is, whatever a replay made of its prediction.
+_HIGH_RISK: Final = """
+    select format('event %%s', event_id),
+        case when p.event_id is null then not h.alert_sent and b.archived is null
+            when h.event_id is null then true
+            when p.risk_score::double precision < %(threshold)s then not h.alert_sent
+            else h.risk_score <> p.risk_score end,
+        false
+    from (select event_id, risk_score from churn_predictions where risk_score::double precision >= %(threshold)s) as r
+    full join high_risk_customers h using (event_id)
+    left join churn_predictions p using (event_id)
+    left join stream_batches b on b.batch = h.batch
+"""
+# Rows from before a truncation cannot be compared with a log that has grown again: the comparison starts after them.
+_READ_OUTCOMES: Final = """
+    select p.kafka_partition, p.next_offset, greatest(
+        (
+            select min(r.start_offset) from outcome_reads r
+            where r.topic_id = p.topic_id and r.kafka_partition = p.kafka_partition and r.opened >= %(since)s
+        ),
+        (
+            select max(t.next_offset) from log_truncations t
+            where t.topic_id = p.topic_id and t.kafka_partition = p.kafka_partition
+        )
+    ) as start_offset
+    from outcome_positions p
+    where p.topic_id = %(topic_id)s and exists (
+        select from outcome_reads r
+        where r.topic_id = p.topic_id and r.kafka_partition = p.kafka_partition and r.opened >= %(since)s
+    )
+"""
+_STORED_OUTCOMES: Final = sql.SQL("select kafka_partition, kafka_offset from customer_outcomes where topic_id = {}")
+_REFUSED_OUTCOMES: Final = sql.SQL("select kafka_partition, kafka_offset from refused_outcomes where topic_id = {}")
+_COUNT: Final = """
+    select count(*), count(*) filter (where wrong), count(*) filter (where outdated and wrong is not true),
+        (array_agg(place) filter (where wrong))[1:%(examples)s::integer]
+    from ({}) as each (place, wrong, outdated)
+"""
+# A replay scores again and publishes nothing, so a replayed event was published at some time after its batch was
+# opened. A second is added because clocks differ and Kafka cuts timestamps to milliseconds.
+_PREDICTED_BEFORE: Final = """
+    select count(*) from churn_predictions p join stream_batches b using (batch)
+    where p.event_id = any(%s)
+      and case when b.replays > 0 then b.opened else p.predicted_at end
+          < to_timestamp(%s::double precision / 1000) + interval '1 second'
+"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows that were compared with their parts: how many, how many are wrong (with examples) and out of date."""
+
+    count: int
+    wrong: int
+    outdated: int
+    examples: list[str]
+
+
+@dataclass(frozen=True)
+class ReadOutcomes:
+    """What the offsets [start, position) of a partition of the outcomes topic became.
+
+    Attributes:
+        start: start of the first reading of which no row was deleted because of its age.
+        position: next offset to read.
+        stored: offsets in customer_outcomes, from `start` on.
+        refused: offsets in refused_outcomes, from `start` on.
+        skips: offsets that are never read.
+    """
+
+    start: int
+    position: int
+    stored: NDArray[np.int64]
+    refused: NDArray[np.int64]
+    skips: list[range]
+
+
+def batch_counts(connection: psycopg.Connection) -> list[tuple[str, int, int, int, int, int, bool]]:
+    """Return key, events, predictions, dead letters, duplicates, replays and "is archived" of each batch, by key."""
+    return connection.execute(_BATCHES).fetchall()
+
+
+def range_columns(connection: psycopg.Connection) -> Mapping[str, Integers]:
+    """Return the offset ranges as columns, by number of the batch, Kafka partition and start."""
+    types = {
+        "batch": "integer",
+        "kafka_partition": "integer",
+        "partition": "integer",
+        "start": "bigint",
+        "end": "bigint",
+    }
+    with connection.cursor() as cursor:
+        return _integers(read_columns(cursor, _RANGES, types))
+
+
+def prediction_columns(
+    connection: psycopg.Connection, on_rows: Callable[[int], None]
+) -> tuple[NDArray[np.generic], NDArray[np.float32], Mapping[str, Integers]]:
+    """Return event ids (16 bytes each), risk scores, and the other columns of churn_predictions, in any order.
+
+    Args:
+        connection: to the platform's database.
+        on_rows: called with the number of rows read so far.
+    """
+    types = {
+        "event_id": "uuid",
+        "batch": "integer",
+        "kafka_partition": "integer",
+        "offset": "bigint",
+        "risk_score": "real",
+    }
+    with connection.cursor() as cursor:
+        columns = read_columns(cursor, _PREDICTIONS, types, on_rows=on_rows)
+    event_ids, scores = columns.pop("event_id"), columns.pop("risk_score")
+    return event_ids, scores.astype(np.float32, copy=False), _integers(columns)
+
+
+def dead_letter_columns(connection: psycopg.Connection, on_rows: Callable[[int], None]) -> Mapping[str, Integers]:
+    """Return columns of dead_letter_events, in any order."""
+    types = {"batch": "integer", "kafka_partition": "integer", "partition": "integer", "offset": "bigint"}
+    with connection.cursor() as cursor:
+        return _integers(read_columns(cursor, _DEAD_LETTERS, types, on_rows=on_rows))
+
+
+def compare_batch_hours(connection: psycopg.Connection, *, threshold: float, examples: int) -> Comparison:
+    """Compare the sums per batch and hour with the predictions; `threshold` is that of high risk."""
+    return _compare(connection, _BATCH_HOURS, threshold, examples)
+
+
+def compare_hours(connection: psycopg.Connection, *, examples: int) -> Comparison:
+    """Compare the hourly metrics with the sums of their batches."""
+    return _compare(connection, _HOURS, 0, examples)
+
+
+def compare_days(connection: psycopg.Connection, *, examples: int) -> Comparison:
+    """Compare the daily metrics with those of their hours."""
+    return _compare(connection, _DAYS, 0, examples)
+
+
+def compare_high_risk(connection: psycopg.Connection, *, threshold: float, examples: int) -> Comparison:
+    """Compare high_risk_customers with the predictions at or above the threshold."""
+    return _compare(connection, _HIGH_RISK, threshold, examples)
+
+
+def champions(connection: psycopg.Connection) -> list[int]:
+    """Return all model versions that are champion. There must be at most one."""
+    rows = connection.execute("select version from model_versions where promoted_at is not null and retired_at is null")
+    return [version for (version,) in rows]
+
+
+def stored_events(connection: psycopg.Connection, event_ids: Sequence[str]) -> Iterable[bytes]:
+    """Return which of these events have a prediction, 16 bytes each."""
+    rows = connection.execute("select event_id from churn_predictions where event_id = any(%s)", (list(event_ids),))
+    return (event_id.bytes for (event_id,) in rows)
+
+
+def count_predicted_before(connection: psycopg.Connection, event_ids: Sequence[str], milliseconds: int) -> int:
+    """Return how many of these predictions were published before a time, in milliseconds since 1970."""
+    row = connection.execute(_PREDICTED_BEFORE, (list(event_ids), milliseconds)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def read_outcomes(connection: psycopg.Connection, topic_id: str, *, since: datetime) -> dict[int, ReadOutcomes]:
+    """Return what was read in readings opened since this time, by Kafka partition, of partitions that have one.
+
+    Args:
+        connection: in a repeatable read transaction, so that rows and positions agree.
+        topic_id: Kafka's id of the outcomes topic.
+        since: the earliest reading that counts.
+    """
+    found = connection.execute(_READ_OUTCOMES, {"topic_id": topic_id, "since": since}).fetchall()
+    types = {"kafka_partition": "integer", "kafka_offset": "bigint"}
+    with connection.cursor() as cursor:
+        stored = _integers(read_columns(cursor, _STORED_OUTCOMES.format(sql.Literal(topic_id)), types))
+        refused = _integers(read_columns(cursor, _REFUSED_OUTCOMES.format(sql.Literal(topic_id)), types))
+    skips = stored_outcomes.skips(connection, topic_id, [])
+    return {
+        partition: ReadOutcomes(
+            start=start,
+            position=position,
+            stored=_offsets_from(start, stored, partition),
+            refused=_offsets_from(start, refused, partition),
+            skips=skips.get(partition, []),
+        )
+        for partition, position, start in found
+    }
+
+
+def _offsets_from(start: int, columns: Mapping[str, Integers], partition: int) -> NDArray[np.int64]:
+    offsets = columns["kafka_offset"]
+    wanted: NDArray[np.int64] = offsets[(columns["kafka_partition"] == partition) & (offsets >= start)].astype(np.int64)
+    return wanted
+
+
+def _compare(connection: psycopg.Connection, query: LiteralString, threshold: float, examples: int) -> Comparison:
+    row = connection.execute(
+        sql.SQL(_COUNT).format(sql.SQL(query)),
+        {"threshold": threshold, "tolerance": TOLERANCE, "examples": examples},
+    ).fetchone()
+    if row is None:
+        raise RuntimeError("A select of counts returned no row; PostgreSQL always returns one.")
+    count, wrong, outdated, places = row
+    return Comparison(count, wrong, outdated, places or [])
+
+
+def _integers(columns: Mapping[str, NDArray[np.generic]]) -> dict[str, Integers]:
+    return {name: values.astype(f"i{values.dtype.itemsize}", copy=False) for name, values in columns.items()}

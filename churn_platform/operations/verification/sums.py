@@ -1,0 +1,65 @@
+"""Invariants of sums: hours, days and high-risk predictions agree with the rows that they are computed from."""
+
+import psycopg
+
+from churn_platform.database import stream_batches, verification
+from churn_platform.operations.verification.extracts import Progress
+from churn_platform.operations.verification.invariants import EXAMPLES, Findings, Invariant
+from churn_platform.stream.config import StreamConfig
+
+
+def hours(connection: psycopg.Connection, config: StreamConfig, progress: Progress) -> list[Invariant]:
+    """Check the sums per batch and hour against the rows, hours against batches, and days against hours."""
+    progress("Computing hours and days again", 0)
+    compared = (
+        (
+            "hours of batches",
+            verification.compare_batch_hours(connection, threshold=config.high_risk_threshold, examples=EXAMPLES),
+            "{count:,} sums per batch and hour are those of their predictions",
+        ),
+        (
+            "hours",
+            verification.compare_hours(connection, examples=EXAMPLES),
+            "{current:,} hours are the sums of their batches; {outdated:,} more are out of date",
+        ),
+        (
+            "days",
+            verification.compare_days(connection, examples=EXAMPLES),
+            "{current:,} days are the sums of their hours; {outdated:,} more are out of date",
+        ),
+    )
+    invariants = []
+    for name, result, summary in compared:
+        found = Findings()
+        found.add(result.wrong, result.examples)
+        current = result.count - result.outdated - result.wrong
+        summary = summary.format(count=result.count, current=current, outdated=result.outdated)
+        invariants.append(found.invariant(name, summary, count=result.count, outdated=result.outdated))
+    return invariants
+
+
+def high_risk(connection: psycopg.Connection, config: StreamConfig, progress: Progress) -> Invariant:
+    """Check that high_risk_customers holds the predictions at or above the threshold, with their scores."""
+    progress("Comparing high-risk predictions", 0)
+    result = verification.compare_high_risk(connection, threshold=config.high_risk_threshold, examples=EXAMPLES)
+    found = Findings()
+    found.add(result.wrong, result.examples)
+    return found.invariant(
+        "high-risk predictions",
+        f"{result.count:,} rows of high_risk_customers are the predictions from {config.high_risk_threshold:g}, or "
+        f"their alert was sent",
+        count=result.count,
+    )
+
+
+def singles(connection: psycopg.Connection) -> list[Invariant]:
+    """Check that at most one batch is open and at most one model version is champion."""
+    invariants = []
+    for name, there in (
+        ("open batch", stream_batches.open_batches(connection)),
+        ("champion", [f"version {version}" for version in verification.champions(connection)]),
+    ):
+        holds = len(there) <= 1
+        summary = f"{', '.join(there) or 'none'}; at most one is allowed"
+        invariants.append(Invariant(name, holds, summary, [] if holds else [", ".join(there)], {"count": len(there)}))
+    return invariants

@@ -1,0 +1,775 @@
+-- migrate:up
+
+-- The schema of the platform, in this order:
+--
+--   1. roles and rights          5. predictions and dead letters
+--   2. environment               6. metrics
+--   3. models                    7. monitoring
+--   4. the stream's ledger       8. views
+--
+-- A later migration begins with "set local role churn_owner;" and ends with "reset role;", so that what it creates
+-- belongs to churn_owner. The grants follow from the default privileges below. (The reset is for dbmate, which records
+-- the migration next, in the same transaction.)
+
+
+-- 1. Roles and rights ------------------------------------------------------------------------------------------------
+
+-- Dagster and MLflow keep their own tables in the same database.
+create schema if not exists dagster;
+create schema if not exists mlflow;
+
+-- Equality of text and integers in GiST indexes, for the exclusion constraint on offset ranges.
+create extension if not exists btree_gist;
+
+-- Three roles without a login, shared by all databases of the server: churn_owner owns the tables, churn_writer is the
+-- platform, churn_reader only reads. Logins are members of one of them and are created by whoever runs the server.
+do $$
+declare
+    wanted text;
+    usable boolean;
+begin
+    foreach wanted in array array['churn_owner', 'churn_writer', 'churn_reader'] loop
+        begin
+            if not exists (select from pg_roles where rolname = wanted) then
+                execute format('create role %I nologin', wanted);
+            end if;
+        exception
+            when duplicate_object or unique_violation then
+                raise notice 'The role % was created by another migration at the same time', wanted;
+            when insufficient_privilege then
+                raise exception 'The role % does not exist, and % may not create it. Run as a superuser: create role churn_owner nologin; create role churn_writer nologin; create role churn_reader nologin; grant churn_owner, churn_writer, churn_reader to %; and then this migration again.', wanted, quote_ident(current_user), quote_ident(current_user);
+        end;
+        for attempt in 1..2 loop
+            -- A superuser can use every role. Since PostgreSQL 16 the creator of a role may only administer it.
+            usable := pg_has_role(wanted, 'usage') and case
+                when current_setting('server_version_num')::integer >= 160000 then pg_has_role(wanted, 'set')
+                else true
+            end;
+            exit when usable;
+            begin
+                execute format('grant %I to current_user', wanted);
+            exception
+                when unique_violation then
+                    raise notice 'The role % was granted by another migration at the same time', wanted;
+                when insufficient_privilege then
+                    raise exception '% is not a member of the role % and may not make itself one. Run as a superuser: grant churn_owner, churn_writer, churn_reader to %; and then this migration again.', quote_ident(current_user), wanted, quote_ident(current_user);
+            end;
+        end loop;
+    end loop;
+end
+$$;
+
+do $$
+declare
+    home text := current_schema();
+    shared text;
+    creator text;
+    place record;
+begin
+    execute format('grant connect, create, temporary on database %I to churn_owner', current_database());
+    execute format('grant connect, temporary on database %I to churn_writer', current_database());
+    execute format('grant connect on database %I to churn_reader', current_database());
+
+    execute format('revoke create on schema %I from public', home);
+    execute format('grant usage, create on schema %I to churn_owner', home);
+    execute format('grant usage on schema %I to churn_writer, churn_reader', home);
+    foreach shared in array array['dagster', 'mlflow'] loop
+        execute format('grant usage, create on schema %I to churn_writer', shared);
+    end loop;
+
+    -- A grant by somebody who does not own the schema is only a warning, which nobody would see.
+    for place in
+        select * from (values ('churn_owner', home), ('churn_writer', 'dagster'), ('churn_writer', 'mlflow'))
+            as v (grantee, place)
+        where not has_schema_privilege(grantee, v.place, 'create')
+    loop
+        raise exception 'The role % may not create tables in the schema %, and % may not grant it. Run as a superuser: grant usage, create on schema % to %; and then this migration again.', place.grantee, quote_ident(place.place), quote_ident(current_user), quote_ident(place.place), place.grantee;
+    end loop;
+
+    alter table schema_migrations owner to churn_owner;  -- so that every member of churn_owner can migrate
+    grant select on schema_migrations to churn_writer, churn_reader;
+
+    foreach creator in array array['churn_owner', current_user::text] loop
+        execute format('alter default privileges for role %I in schema %I
+            grant select, insert, update, delete on tables to churn_writer', creator, home);
+        execute format('alter default privileges for role %I in schema %I
+            grant usage, select, update on sequences to churn_writer', creator, home);
+        execute format('alter default privileges for role %I in schema %I
+            grant select on tables to churn_reader', creator, home);
+    end loop;
+
+    -- Dagster and MLflow change their own tables when they are upgraded, and only the owner of a table can do that. The
+    -- owner of a sequence that belongs to a column changes with its table.
+    for place in
+        select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname in ('dagster', 'mlflow') and c.relkind in ('r', 'p', 'v', 'm')
+          and c.relowner <> 'churn_writer'::regrole and pg_has_role(c.relowner, 'usage')
+    loop
+        execute format('alter table %I.%I owner to churn_writer', place.nspname, place.relname);
+    end loop;
+
+    -- 'churn clean' deletes a schema only if it has this comment. A schema that already holds tables may have been
+    -- created by somebody else, so it does not get one.
+    for place in
+        select nspname from pg_namespace n
+        where nspname in ('dagster', 'mlflow') and pg_has_role(nspowner, 'usage')
+          and not exists (select from pg_class c where c.relnamespace = n.oid)
+    loop
+        execute format('comment on schema %I is %L', place.nspname, 'Made by churn_platform');
+    end loop;
+end
+$$;
+
+set local role churn_owner;
+
+
+-- 2. Environment -----------------------------------------------------------------------------------------------------
+
+-- The id is random and created when it is first needed. So a database created from a template is another environment,
+-- and one restored from a backup is the same. What the environment may write to in Kafka is recorded there, under this
+-- id, in the claims topic.
+create table environment_identity (
+    only_row boolean primary key default true check (only_row),
+    id uuid not null default gen_random_uuid(),
+    created timestamptz not null default now(),
+    claims_topic_id text,
+    predictions_topic text,
+    stream_group text,
+    check (num_nulls(claims_topic_id, predictions_topic, stream_group) in (0, 3))
+);
+comment on table environment_identity is 'Which environment this database is, and the Kafka that it belongs to';
+comment on column environment_identity.claims_topic_id is
+    'Kafka''s id of the topic that holds the claims of all environments; it identifies the Kafka cluster';
+comment on column environment_identity.predictions_topic is 'Topic that the predictions of this database are published to';
+comment on column environment_identity.stream_group is 'Consumer group that holds the published offsets';
+
+-- The sensor of each environment updates its row at every tick. Two environments on one database would compete for the
+-- same stream with different models, topics and settings, so 'churn prepare' refuses to start beside another one.
+create table environments (
+    environment text primary key,
+    seen timestamptz not null default now()
+);
+comment on table environments is 'Environments whose sensor works on this database';
+comment on column environments.seen is 'Latest tick of the environment''s sensor';
+
+-- 'churn clean' deletes only topics that are listed here.
+create table created_topics (
+    topic_id text primary key,
+    topic text not null,
+    created_at timestamptz not null default now()
+);
+comment on table created_topics is
+    'Topics that the platform created, by Kafka''s id: a topic that is deleted and created again has another id';
+
+
+-- 3. Models ----------------------------------------------------------------------------------------------------------
+
+-- This table decides which model is champion; MLflow's alias follows it.
+create table model_versions (
+    version integer primary key,
+    uri text not null,
+    run_id text not null,
+    metrics jsonb not null,
+    registered_at timestamptz not null default now(),
+    promoted_at timestamptz,
+    retired_at timestamptz
+);
+create unique index model_versions_champion on model_versions ((true))
+    where promoted_at is not null and retired_at is null;
+comment on table model_versions is
+    'Model bundles; the version that is promoted and not retired is the champion, which scores the stream';
+
+-- model_versions holds only the latest promotion of each version.
+create table model_promotions (
+    promotion bigint generated always as identity primary key,
+    version integer not null references model_versions (version),
+    promoted_at timestamptz not null default now(),
+    promoted_by text not null check (promoted_by in ('training', 'hand', 'alias', 'rollback')),
+    reason text not null
+);
+comment on table model_promotions is 'Every promotion: which version became champion, when and why';
+comment on column model_promotions.promoted_by is
+    'training: it beat the champion; hand: churn model promote; alias: moved in MLflow; rollback: churn model rollback';
+
+-- Not a column of model_versions, because every commit of the stream reads that table.
+create table model_references (
+    version integer primary key references model_versions,
+    reference jsonb not null
+);
+comment on table model_references is
+    'Histograms of every monitored feature and of the score in the training data of a model version';
+
+-- Optuna creates and changes its own tables, which hold the hyperparameter searches. 'churn clean' deletes the schema
+-- because of its comment.
+create schema optuna;
+comment on schema optuna is 'Made by churn_platform';
+grant usage, create on schema optuna to churn_writer;
+
+
+-- 4. The stream's ledger ---------------------------------------------------------------------------------------------
+
+-- Topics are identified by Kafka's id: a topic that is deleted and created again is another topic.
+create table stream_topics (
+    topic_id text primary key,
+    topic text not null,
+    first_seen timestamptz not null default now()
+);
+comment on table stream_topics is 'Topics that the stream has read events from';
+
+-- Most updates of the ledger change a few rows again and again. Half-empty pages keep those updates in the same page.
+create table stream_positions (
+    topic_id text not null references stream_topics,
+    kafka_partition integer not null,
+    next_offset bigint not null check (next_offset >= 0),
+    first_offset bigint not null,
+    covered_to bigint not null,
+    published_to bigint not null,
+    last_offset bigint,
+    last_digest bytea,
+    leader_epoch integer,
+    primary key (topic_id, kafka_partition),
+    -- An offset alone does not identify a record: a log that was truncated and has grown again holds another one there.
+    constraint last_record check ((last_offset is null) = (last_digest is null) and last_offset < next_offset)
+) with (fillfactor = 50);
+comment on table stream_positions is 'How far the stream has read each Kafka partition';
+comment on column stream_positions.next_offset is
+    'Next offset to read; it also moves past transaction markers, which take offsets but are no events';
+comment on column stream_positions.first_offset is 'Offset at which the stream began to read this partition';
+comment on column stream_positions.covered_to is
+    'End of the last range or skip; only transaction markers lie between it and next_offset';
+comment on column stream_positions.published_to is
+    'Predictions up to this offset were published when a batch last closed; more may have been published since';
+comment on column stream_positions.last_offset is 'Offset of the last record read before next_offset; null if unknown';
+comment on column stream_positions.last_digest is 'Digest of the timestamp, key and value of that record';
+comment on column stream_positions.leader_epoch is 'Leader epoch in which the broker wrote that record';
+
+create table stream_batches (
+    batch text primary key,
+    planned timestamptz not null default now(),
+    opened timestamptz,
+    accepts_from timestamptz,
+    accepts_until timestamptz,
+    last_commit timestamptz,
+    closed timestamptz,
+    run_id text,
+    model_version integer,
+    events bigint not null default 0,
+    predictions bigint not null default 0,
+    dead_letters bigint not null default 0,
+    duplicates bigint not null default 0,
+    commits integer not null default 0,
+    replays integer not null default 0,
+    reported boolean not null default false,
+    archived timestamptz,
+    archive text,
+    constraint conservation check (events = predictions + dead_letters + duplicates)
+) with (fillfactor = 50);
+create index stream_batches_unfinished on stream_batches (planned) where closed is null or not reported;
+comment on table stream_batches is
+    'Batches: planned (opened is null), open (closed is null) or closed; the key is also a partition of the Dagster asset churn_predictions';
+comment on column stream_batches.accepts_from is
+    'Earliest event_timestamp that this batch accepts; an earlier event is a dead letter';
+comment on column stream_batches.accepts_until is
+    'Latest event_timestamp that this batch accepts; stored so that a replay accepts the same events';
+comment on column stream_batches.model_version is 'Model version of the latest commit or replay';
+comment on column stream_batches.reported is 'Whether Dagster is known to have the materialization of this batch';
+comment on column stream_batches.archived is
+    'When its predictions were moved out of churn_predictions; an archived batch cannot be replayed';
+comment on column stream_batches.archive is 'Parquet file that holds the archived predictions';
+
+-- Each range begins where the range or skip before it ended, so together they cover a partition without gaps.
+create table stream_ranges (
+    batch text not null references stream_batches,
+    topic_id text not null references stream_topics,
+    kafka_partition integer not null,
+    start_offset bigint not null,
+    end_offset bigint not null check (end_offset > start_offset),
+    primary key (batch, topic_id, kafka_partition),
+    constraint no_offset_in_two_batches exclude using gist (
+        topic_id with =, kafka_partition with =, int8range(start_offset, end_offset) with &&
+    )
+) with (fillfactor = 50);
+comment on table stream_ranges is 'Offsets that each batch has read: from start_offset up to, but not including, end_offset';
+
+create table stream_skips (
+    topic_id text not null references stream_topics,
+    kafka_partition integer not null,
+    start_offset bigint not null,
+    end_offset bigint not null check (end_offset > start_offset),
+    reason text not null,
+    skipped_at timestamptz not null default now(),
+    primary key (topic_id, kafka_partition, start_offset)
+);
+comment on table stream_skips is 'Offsets of the events topic that an operator gave up; the stream never reads them';
+
+create table log_truncations (
+    topic_id text not null,
+    kafka_partition integer not null,
+    next_offset bigint not null,
+    reason text not null,
+    accepted_at timestamptz not null default now(),
+    primary key (topic_id, kafka_partition, accepted_at)
+);
+comment on table log_truncations is
+    'Partitions whose log was truncated below the position and has grown past it again; an operator accepted this';
+
+-- By name: a stream stays paused when its topic is deleted and created again.
+create table stream_pauses (
+    topic text primary key,
+    since timestamptz not null default now()
+);
+comment on table stream_pauses is 'Topics whose stream an operator has paused';
+
+
+-- 5. Predictions and dead letters ------------------------------------------------------------------------------------
+
+create table churn_predictions (
+    event_id uuid primary key,
+    event_ref text,
+    customer_id bigint not null,
+    prediction smallint not null,
+    risk_score real not null,
+    probability real generated always as (risk_score) stored,
+    predicted_at timestamptz not null,
+    event_timestamp timestamptz not null,
+    model_version integer not null,
+    credit_score smallint not null,
+    geography text not null,
+    gender text not null,
+    age real,
+    tenure smallint not null,
+    balance double precision not null,
+    num_of_products smallint not null,
+    has_cr_card smallint not null,
+    is_active_member smallint not null,
+    estimated_salary double precision not null,
+    true_churn_label smallint,
+    batch text not null,
+    kafka_partition integer not null,
+    kafka_offset bigint not null
+);
+-- Every index slows down every commit, so there are few. Rows arrive in the order of time and batch, which BRIN uses.
+create index churn_predictions_event_timestamp on churn_predictions using brin (event_timestamp);
+create index churn_predictions_batch on churn_predictions
+    using brin (batch) with (pages_per_range = 32, autosummarize = on);
+create index churn_predictions_customer_id on churn_predictions (customer_id);
+create index churn_predictions_high_risk on churn_predictions (risk_score) where risk_score >= 0.7;
+-- Few rows have a label where a bank learns the outcome later. This index limits the search to blocks that hold some.
+create index churn_predictions_labelled on churn_predictions using brin (event_timestamp)
+    with (pages_per_range = 32, autosummarize = on) where true_churn_label is not null;
+comment on table churn_predictions is
+    'One row per scored event; batch, kafka_partition and kafka_offset tell where the event was read';
+comment on column churn_predictions.event_ref is 'The event id as sent, if it was not a UUID';
+comment on column churn_predictions.prediction is '1 if risk_score reached the threshold of the model version, else 0';
+comment on column churn_predictions.risk_score is 'Probability of churn, 0 to 1';
+comment on column churn_predictions.probability is 'The same number as risk_score';
+comment on column churn_predictions.age is 'Years as sent; null if unknown, and then the model scored the imputed median';
+
+-- When rows are deleted, BRIN indexes keep the old batches and times of their blocks. New rows are written to the same
+-- blocks, so the ranges would grow until every query scans the whole table. Only the owner of an index may summarize a
+-- range again, so the archive, which runs as churn_writer, calls this function.
+create function resummarize_predictions(numbers bigint[]) returns void
+language sql security definer set search_path = pg_catalog, public, pg_temp as $$
+    select brin_desummarize_range(i.name, min(block)), brin_summarize_range(i.name, min(block))
+    from unnest(numbers) as n (number), lateral (select number * 32 as block) as b,
+        (values ('churn_predictions_batch'::regclass, 32), ('churn_predictions_event_timestamp', 128)) as i (name, size)
+    group by i.name, block / i.size
+$$;
+comment on function resummarize_predictions is
+    'Summarize block ranges of churn_predictions again after rows were deleted; numbers are block numbers divided by 32';
+revoke all on function resummarize_predictions from public;
+grant execute on function resummarize_predictions to churn_writer;
+
+create table high_risk_customers (
+    event_id uuid primary key,
+    batch text not null,
+    customer_id bigint not null,
+    risk_score real not null,
+    geography text not null,
+    gender text not null,
+    age real,
+    balance double precision not null,
+    detected_at timestamptz not null,
+    alert_sent boolean not null default false,
+    alert_sent_at timestamptz,
+    reasons jsonb
+);
+create index high_risk_customers_batch on high_risk_customers
+    using brin (batch) with (pages_per_range = 32, autosummarize = on);
+create index high_risk_customers_detected_at on high_risk_customers using brin (detected_at);
+create index high_risk_customers_customer_id on high_risk_customers (customer_id);
+-- The rows that still have to be explained. A row leaves this index within moments, so it stays small.
+create index high_risk_customers_unexplained on high_risk_customers (detected_at) where reasons is null;
+comment on table high_risk_customers is
+    'Predictions whose risk score reached 0.7, one row per event: a customer with several such events has several rows';
+comment on column high_risk_customers.reasons is
+    'The features with the largest contributions to this customer''s log-odds of churn: [{"feature", "value", "contribution"}, ...], largest first; null until explained, moments after the row appears';
+
+create table dead_letter_events (
+    topic_id text not null references stream_topics,
+    kafka_partition integer not null,
+    kafka_offset bigint not null,
+    batch text not null references stream_batches,
+    topic text not null,
+    reason text not null,
+    payload bytea,
+    kafka_timestamp timestamptz,
+    received_at timestamptz not null,
+    retry_event_id uuid,
+    retried_at timestamptz,
+    resolved_at timestamptz,
+    primary key (topic_id, kafka_partition, kafka_offset)
+);
+create index dead_letter_events_batch on dead_letter_events (batch);
+create index dead_letter_events_unresolved on dead_letter_events (retry_event_id)
+    where retry_event_id is not null and resolved_at is null;
+comment on table dead_letter_events is 'Messages of the events topic that are no valid events, with the reason';
+comment on column dead_letter_events.payload is 'The value of the message as it was read; null for a tombstone';
+comment on column dead_letter_events.retry_event_id is 'Id of the corrected event that was sent for this dead letter';
+comment on column dead_letter_events.resolved_at is 'When the corrected event was scored';
+
+create function dead_letter_kind(reason text) returns text
+language sql immutable strict parallel safe
+begin atomic
+    select regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+        reason,
+        '(, got|; found:) .*$', '\1 …'),
+        '(near|follows:|after|bytes:|\d:) ''.*''', '\1 ''…''', 'g'),
+        '[-+]?\d{4,}-\d\d-\d\dT[0-9:.]+(Z|[+-][0-9:]+)?', '…', 'g'),
+        '\m(batch) [^ ,]+,', '\1 …,', 'g'),
+        '\m(partition|offset|byte|after) \d+', '\1 …', 'g'),
+        '-?\d+ (bytes|ms)\M', '… \1', 'g'),
+        '(is 0x[0-9a-f]+ \([^)]*\)|begins with( [0-9a-f]{2})+\))', '…', 'g');
+end;
+comment on function dead_letter_kind is
+    'The reason of a dead letter without the values, times and places that differ from one dead letter to the next';
+grant execute on function dead_letter_kind to churn_reader;
+
+
+-- 6. Metrics ---------------------------------------------------------------------------------------------------------
+
+create table churn_batch_hours (
+    batch text not null,
+    hour_timestamp timestamptz not null,
+    total_predictions bigint not null,
+    churn_count bigint not null,
+    risk_sum double precision not null,
+    high_risk_count bigint not null,
+    age_count bigint not null,
+    age_sum double precision not null,
+    balance_sum double precision not null,
+    tenure_sum double precision not null,
+    primary key (hour_timestamp, batch)
+) with (fillfactor = 50);
+create index churn_batch_hours_batch on churn_batch_hours (batch);
+comment on table churn_batch_hours is
+    'Sums per batch and hour of the event, UTC; the metrics of an hour are computed from these few rows, not from its predictions';
+
+create table dirty_hours (
+    hour_timestamp timestamptz primary key,
+    version bigint not null
+) with (fillfactor = 50);
+comment on table dirty_hours is
+    'Number of changes to the sums of each hour; an hour is dirty while churn_metrics_hourly has a lower version, or no row';
+
+create table churn_metrics_hourly (
+    hour_timestamp timestamptz primary key,
+    total_predictions bigint not null,
+    churn_count bigint not null,
+    churn_rate double precision,
+    avg_risk_score double precision,
+    high_risk_count bigint not null,
+    avg_age double precision,
+    avg_balance double precision,
+    avg_tenure double precision,
+    age_count bigint not null,
+    version bigint not null,
+    updated_at timestamptz not null default now()
+);
+comment on table churn_metrics_hourly is 'Metrics per hour of the event, UTC; churn_rate is a percentage';
+comment on column churn_metrics_hourly.age_count is 'Predictions whose age is known: the weight of avg_age';
+comment on column churn_metrics_hourly.version is 'Version of the hour in dirty_hours that these metrics include';
+
+create table churn_metrics_daily (
+    date date primary key,
+    total_predictions bigint not null,
+    churn_count bigint not null,
+    churn_rate double precision,
+    avg_risk_score double precision,
+    high_risk_count bigint not null,
+    avg_age double precision,
+    avg_balance double precision,
+    avg_tenure double precision,
+    age_count bigint not null,
+    version bigint not null,
+    updated_at timestamptz not null default now()
+);
+comment on table churn_metrics_daily is 'Metrics per day of the event, UTC, computed from those of its hours';
+comment on column churn_metrics_daily.version is 'Sum of the versions of the hours that these metrics include';
+
+
+-- 7. Monitoring ------------------------------------------------------------------------------------------------------
+
+create table drift_hourly (
+    hour_timestamp timestamptz not null,
+    model_version integer not null,
+    feature text not null,
+    sampled bigint not null,
+    weight double precision not null,
+    counts bigint[] not null,
+    outside bigint not null,
+    psi double precision,
+    p_value double precision,
+    verdict text not null,
+    missing_rate double precision not null,
+    out_of_range_rate double precision not null,
+    version bigint not null,
+    updated_at timestamptz not null default now(),
+    primary key (hour_timestamp, model_version, feature)
+);
+comment on table drift_hourly is 'Drift of each feature from the training data, per hour of the event, UTC';
+comment on column drift_hourly.counts is
+    'Sampled predictions in each bin of model_references; the last bin holds missing values';
+comment on column drift_hourly.weight is 'How many predictions each sampled prediction stands for';
+comment on column drift_hourly.version is 'Version of the hour in dirty_hours that this row includes';
+
+create table drift_daily (
+    date date not null,
+    model_version integer not null,
+    feature text not null,
+    sampled bigint not null,
+    weight double precision not null,
+    counts bigint[] not null,
+    outside bigint not null,
+    psi double precision,
+    p_value double precision,
+    verdict text not null,
+    missing_rate double precision not null,
+    out_of_range_rate double precision not null,
+    version bigint not null,
+    updated_at timestamptz not null default now(),
+    primary key (date, model_version, feature)
+);
+comment on table drift_daily is 'Drift of each feature from the training data, per day, UTC, computed from its hours';
+comment on column drift_daily.version is 'Sum of the versions of the hours that this row includes';
+
+create table outcome_positions (
+    topic_id text not null,
+    kafka_partition integer not null,
+    topic text not null,
+    next_offset bigint not null check (next_offset >= 0),
+    last_offset bigint,
+    last_digest bytea,
+    leader_epoch integer,
+    primary key (topic_id, kafka_partition),
+    constraint last_record check ((last_offset is null) = (last_digest is null) and last_offset < next_offset)
+);
+comment on table outcome_positions is 'How far each partition of the outcomes topic has been read';
+comment on column outcome_positions.last_offset is 'Offset of the last record read before next_offset; null if unknown';
+comment on column outcome_positions.last_digest is 'Digest of the timestamp, key and value of that record';
+comment on column outcome_positions.leader_epoch is 'Leader epoch in which the broker wrote that record';
+
+-- Recorded before the offsets are read, so that a reading that was interrupted goes on with the same bounds.
+create table outcome_reads (
+    topic_id text not null,
+    kafka_partition integer not null,
+    start_offset bigint not null,
+    end_offset bigint not null check (end_offset > start_offset),
+    accepts_from timestamptz not null,
+    accepts_until timestamptz not null,
+    opened timestamptz not null default now(),
+    primary key (topic_id, kafka_partition, start_offset)
+);
+create index outcome_reads_opened on outcome_reads (opened);
+comment on table outcome_reads is
+    'Offsets of each reading of the outcomes topic, and the outcome times that the reading accepts';
+comment on column outcome_reads.accepts_from is 'Earliest time of an outcome; an earlier outcome is in refused_outcomes';
+comment on column outcome_reads.accepts_until is 'Latest time of an outcome; a later outcome is in refused_outcomes';
+
+create table outcome_skips (
+    topic_id text not null,
+    kafka_partition integer not null,
+    start_offset bigint not null,
+    end_offset bigint not null check (end_offset > start_offset),
+    reason text not null,
+    skipped_at timestamptz not null default now(),
+    primary key (topic_id, kafka_partition, start_offset)
+);
+comment on table outcome_skips is 'Offsets of the outcomes topic that an operator gave up, with the reason; they are never read';
+
+-- A message is identified by its position, so reading it again does not count it twice.
+create table customer_outcomes (
+    topic_id text not null,
+    kafka_partition integer not null,
+    kafka_offset bigint not null,
+    event_id uuid,
+    customer_id bigint,
+    churned smallint not null check (churned in (0, 1)),
+    outcome_timestamp timestamptz not null,
+    received_at timestamptz not null default now(),
+    primary key (topic_id, kafka_partition, kafka_offset),
+    constraint of_an_event_or_a_customer check (event_id is not null or customer_id is not null)
+);
+create index customer_outcomes_event_id on customer_outcomes (event_id) where event_id is not null;
+create index customer_outcomes_customer_id on customer_outcomes (customer_id) where event_id is null;
+create index customer_outcomes_received_at on customer_outcomes (received_at);
+comment on table customer_outcomes is
+    'Whether customers left or stayed, as the outcomes topic reported later: for one event, or for a customer';
+
+create table refused_outcomes (
+    topic_id text not null,
+    kafka_partition integer not null,
+    kafka_offset bigint not null,
+    reason text not null,
+    payload bytea,
+    received_at timestamptz not null default now(),
+    primary key (topic_id, kafka_partition, kafka_offset)
+);
+create index refused_outcomes_received_at on refused_outcomes (received_at);
+comment on table refused_outcomes is 'Messages of the outcomes topic that are no valid outcomes, with the reason';
+
+create table live_performance (
+    date date not null,
+    model_version integer not null,
+    window_days integer not null,
+    labelled bigint not null,
+    churned bigint not null,
+    roc_auc double precision,
+    roc_auc_error double precision,
+    expected_roc_auc double precision,
+    "precision" double precision,
+    recall double precision,
+    brier double precision not null,
+    ece double precision not null,
+    mean_score double precision not null,
+    churn_rate double precision not null,
+    updated_at timestamptz not null default now(),
+    primary key (date, model_version)
+);
+comment on table live_performance is
+    'Performance per day and model version, over the predictions of the last window_days whose outcome is known';
+comment on column live_performance.expected_roc_auc is 'Out-of-fold ROC AUC of the model version in training';
+
+
+-- 8. Views -----------------------------------------------------------------------------------------------------------
+
+-- Read from the sums that every commit updates, so the view is as current as the latest commit.
+create view v_realtime_dashboard as
+select
+    hour_timestamp,
+    sum(total_predictions)::bigint as total_predictions,
+    sum(churn_count)::bigint as churn_count,
+    100.0 * sum(churn_count) / nullif(sum(total_predictions), 0)::double precision as churn_rate,
+    sum(risk_sum) / nullif(sum(total_predictions), 0) as avg_risk_score,
+    sum(high_risk_count)::bigint as high_risk_count
+from churn_batch_hours
+where hour_timestamp > now() - interval '24 hours'
+group by hour_timestamp
+order by hour_timestamp desc;
+comment on view v_realtime_dashboard is 'Metrics of each of the last 24 hours, as of the latest commit';
+
+-- A customer whose latest score is low is not listed, whatever the earlier scores were. An index returns the rows in
+-- the order of risk, so only a few of them are compared with later rows.
+create view v_top_risk_customers as
+select customer_id, risk_score, geography, gender, age, balance, event_timestamp, model_version
+from churn_predictions p
+where risk_score >= 0.7 and event_timestamp > now() - interval '7 days'
+  and not exists (
+      select from churn_predictions later
+      where later.customer_id = p.customer_id
+        and (later.event_timestamp, later.event_id) > (p.event_timestamp, p.event_id)
+  )
+order by risk_score desc
+limit 100;
+comment on view v_top_risk_customers is
+    'The 100 customers of the last 7 days with the highest risk, each by the latest event';
+
+create view v_geography_churn as
+select
+    geography,
+    count(*) as total_predictions,
+    sum(prediction)::bigint as churn_count,
+    100.0 * sum(prediction) / count(*)::double precision as churn_rate,
+    avg(risk_score) as avg_risk_score,
+    count(*) filter (where risk_score >= 0.7) as high_risk_count,
+    avg(age) as avg_age,
+    avg(balance) as avg_balance
+from churn_predictions
+where event_timestamp > now() - interval '30 days'
+group by geography
+order by churn_rate desc;
+comment on view v_geography_churn is 'Predictions of the last 30 days by country';
+
+-- The rate of seven days is computed from all their predictions, so a day with few predictions has little weight. Days
+-- without predictions count as days.
+create view v_churn_trends as
+select
+    date,
+    total_predictions,
+    churn_count,
+    churn_rate,
+    avg_risk_score,
+    high_risk_count,
+    churn_rate - lag(churn_rate) over (order by date) as churn_rate_change,
+    (100.0 * sum(churn_count) over seven_days / nullif(sum(total_predictions) over seven_days, 0))::double precision
+        as churn_rate_7_days
+from churn_metrics_daily
+where date > current_date - 90
+window seven_days as (order by date range between interval '6 days' preceding and current row)
+order by date desc;
+comment on view v_churn_trends is 'Daily metrics of the last 90 days with their trends';
+
+-- Confidence is the probability of the more likely class.
+create view v_model_performance as
+select
+    (event_timestamp at time zone 'utc')::date as date,
+    model_version,
+    count(*) as total_predictions,
+    avg(greatest(probability, 1 - probability)) as avg_confidence,
+    count(*) filter (where greatest(probability, 1 - probability) >= 0.8) as high_confidence_count,
+    count(*) filter (where greatest(probability, 1 - probability) < 0.6) as low_confidence_count,
+    count(true_churn_label) as labelled_count,
+    avg((prediction = true_churn_label)::integer)::double precision as accuracy,
+    count(*) filter (where prediction = 1 and true_churn_label = 1)::double precision
+        / nullif(count(*) filter (where prediction = 1 and true_churn_label is not null), 0) as precision,
+    count(*) filter (where prediction = 1 and true_churn_label = 1)::double precision
+        / nullif(count(*) filter (where true_churn_label = 1), 0) as recall
+from churn_predictions
+where event_timestamp > now() - interval '30 days'
+group by 1, 2
+order by 1 desc, 2 desc;
+comment on view v_model_performance is
+    'Confidence per day and model version over the last 30 days, and accuracy where the events had labels';
+
+reset role;
+
+-- migrate:down
+
+-- Everything goes but the extension and the schemas of Dagster and MLflow, whose tables are given to the login that
+-- runs this. The right of PUBLIC to create tables is not restored: PostgreSQL 15 and later never grant it.
+alter table schema_migrations owner to current_user;
+drop schema optuna cascade;
+reassign owned by churn_writer, churn_reader to current_user;
+drop owned by churn_writer;  -- one by one: PostgreSQL cannot drop a default privilege together with its grantee
+drop owned by churn_reader;
+drop owned by churn_owner;
+do $$
+declare
+    place record;
+    unwanted text;
+begin
+    for place in
+        select nspname from pg_namespace where obj_description(oid, 'pg_namespace') = 'Made by churn_platform'
+    loop
+        execute format('comment on schema %I is null', place.nspname);
+    end loop;
+    foreach unwanted in array array['churn_owner', 'churn_writer', 'churn_reader'] loop
+        begin
+            execute format('drop role %I', unwanted);
+        exception
+            when dependent_objects_still_exist then raise notice 'The role % stays: another database uses it', unwanted;
+            when insufficient_privilege then raise notice 'The role % stays: somebody else created it', unwanted;
+        end;
+    end loop;
+end
+$$;
