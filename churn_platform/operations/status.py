@@ -250,10 +250,10 @@ def _report_held(topic: str, status: StreamStatus) -> None:
         if each.held_since is None or (now - each.held_since).total_seconds() < LONG_OPEN_SECONDS:
             continue
         status.problems.append(
-            f"{topic}[{each.kafka_partition}]: {each.held:,} offsets from {each.end} on wait for a transaction of "
-            f"another producer, open since {each.held_since:%Y-%m-%d %H:%M:%S} UTC. They are read once that producer "
-            f"commits or aborts it, or Kafka does, after the producer's transaction.timeout.ms. 'kafka-transactions.sh "
-            f"find-hanging' and 'abort' end one that its producer will not end."
+            f"{topic}[{each.kafka_partition}]: {each.held:,} offsets from {each.end} on are held back by a transaction "
+            f"of another producer, open since {each.held_since:%Y-%m-%d %H:%M:%S} UTC. They are read once that "
+            f"producer commits or aborts it, or Kafka does, after the producer's transaction.timeout.ms. "
+            f"'kafka-transactions.sh find-hanging' and 'abort' end one that its producer will not end."
         )
 
 
