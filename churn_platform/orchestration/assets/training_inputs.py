@@ -71,16 +71,7 @@ def require_same_rows(challenger: "ModelBundle", train: "pd.DataFrame") -> None:
 
 def training_settings() -> str:
     """Return the settings that a model or its promotion depends on, as text."""
-    names = (
-        "call_cost",
-        "kept_customer_value",
-        "call_success_rate",
-        "tuning_trials",
-        "tuning_seconds",
-        "promotion_confidence",
-        "promotion_slice_loss",
-    )
-    return ", ".join(f"{name.upper()}={getattr(settings(), name)}" for name in names)
+    return ", ".join(f"{name.upper()}={value}" for name, value in settings().training)
 
 
 def changes(instance: dg.DagsterInstance, *, revision: str, file: str | None = None) -> list[str]:
