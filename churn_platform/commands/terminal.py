@@ -20,6 +20,11 @@ PIPED_COLUMNS: Final = 160
 class _Console(Console):
     """A console that raises when its reader has left. Rich itself would end the program with exit code 1."""
 
+    def __init__(self, *, stderr: bool = False) -> None:
+        """Write to stdout, or to stderr."""
+        super().__init__(stderr=stderr)
+        self._width = None  # Rich has read COLUMNS once; without a width of its own it does so for every output
+
     @property
     def width(self) -> int:
         """Columns of a line. In a file or a pipe Rich assumes 80 columns, which would cut tables off."""

@@ -157,7 +157,7 @@ def refused(*words: str, code: ExitCode = ExitCode.FAILED) -> list[str]:
     [
         (["stream", "pause"], "Is PostgreSQL up?", "port 1 failed"),
         (["dlq", "list"], "Is PostgreSQL up?", "port 1 failed"),
-        (["db", "upgrade"], "Is PostgreSQL up?", "The database does not say"),
+        (["db", "upgrade"], "Is PostgreSQL up?", "The migrations of the database could not be read"),
         (["verify"], "Check KAFKA_BOOTSTRAP_SERVERS", "Kafka at 127.0.0.1:1 does not answer"),
     ],
 )
