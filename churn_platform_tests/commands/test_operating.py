@@ -31,6 +31,7 @@ def stream_all(stream: Stream) -> str:
     return stream.stream(idle_seconds=0.5).batch
 
 
+@pytest.mark.slow
 def test_status_shows_the_stream(stream: Stream) -> None:
     stream.send([event(1), event(2), b"bad"])
     batch = stream_all(stream)
@@ -89,6 +90,7 @@ def test_a_topic_that_was_never_read_is_not_paused(stream: Stream) -> None:
     assert stream.value("select count(*) from stream_pauses") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stream")
 def test_status_ends_with_1_while_kafka_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
@@ -130,6 +132,7 @@ def test_reset_of_a_live_stream_is_refused_with_the_remedy(stream: Stream) -> No
     assert "churn stream pause" in said
 
 
+@pytest.mark.slow
 def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) -> None:
     stream.send([event(1, Gender=None), event(2, Gender=None), b"\x1b[31mbad"], partition=0)
     stream_all(stream)
@@ -163,6 +166,7 @@ def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) ->
     run("verify")
 
 
+@pytest.mark.slow
 def test_one_letter_is_retried_from_a_file(stream: Stream, tmp_path: Path) -> None:
     stream.send([b"half an eve"], partition=0)
     stream_all(stream)
@@ -220,6 +224,7 @@ def test_odd_arguments_are_refused_in_a_sentence(arguments: list[str], code: int
     assert words in run("dlq", *arguments, code=code)
 
 
+@pytest.mark.slow
 def test_what_is_no_json_number_is_no_number_of_a_correction(stream: Stream) -> None:
     stream.send([event(1, Age=7)], partition=0)
     stream_all(stream)
@@ -281,6 +286,7 @@ def test_a_letter_that_is_not_there_is_an_error() -> None:
     assert "churn dlq list" in run("dlq", "show", "0:9", code=ExitCode.FAILED)
 
 
+@pytest.mark.slow
 def test_verify_ends_with_1_when_a_law_is_broken(stream: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream_all(stream)

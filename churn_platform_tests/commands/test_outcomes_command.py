@@ -44,6 +44,7 @@ def ingest(stream: Stream) -> IngestResult:
     return outcomes.ingest(stream.connection, stream.admin, stream.config, settings().topics.outcomes)
 
 
+@pytest.mark.slow
 def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_recorded(stream: Stream) -> None:
     stream.send([event(number, true_churn_label=number % 2) for number in range(40)])
     stream.send([event(number) for number in range(100, 140)])
@@ -68,6 +69,7 @@ def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_re
     assert ingest(stream).rejected == 0
 
 
+@pytest.mark.slow
 def test_a_share_of_bad_outcomes_is_refused_when_it_is_read(stream: Stream) -> None:
     stream.send([event(number) for number in range(60)])
     stream.stream()

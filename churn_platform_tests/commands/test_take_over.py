@@ -54,6 +54,7 @@ def the_second(local: Path, *, services_only: bool = True) -> Stack:
     return Stack(local, services_only=services_only, usual_ports=ANY_FREE_PORTS, env_file=Path(os.devnull))
 
 
+@pytest.mark.slow
 def test_a_second_checkout_is_refused_and_takes_over_by_its_own_command(stream: Stream, second_checkout: Path) -> None:
     stream.stream(idle_seconds=0.5)  # without an event: nothing was published yet
     first = environments.identify(stream.connection)

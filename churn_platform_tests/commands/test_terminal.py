@@ -96,6 +96,7 @@ def test_every_command_that_speaks_json_is_on_the_page() -> None:
     assert KEYS.keys() == speak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [words for words in KEYS if words not in ELSEWHERE])
 def test_json_has_the_keys_of_the_page(
     stack: Stack, servers: Stream, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -151,6 +152,7 @@ def refused(*words: str, code: ExitCode = ExitCode.FAILED) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize(
     ("words", "remedy", "problem"),
@@ -283,6 +285,7 @@ def on_a_terminal(*words: str, **environment: str) -> str:
     return said.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["settings"], ["produce"]])
 def test_colours_are_for_terminals_without_no_color(words: list[str]) -> None:
     assert COLOUR.search(on_a_terminal(*words))
@@ -315,6 +318,7 @@ def test_a_short_stage_prints_nothing(capsys: pytest.CaptureFixture[str]) -> Non
 # Completion
 
 
+@pytest.mark.slow
 def test_bash_completes_commands_options_and_parts(tmp_path: Path) -> None:
     script = tmp_path / "complete.sh"
     script.write_text(
@@ -349,6 +353,7 @@ def test_each_shell_is_told_by_what_it_is_completed(shell: Shell) -> None:
 # What it is written to
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("servers")
 def test_an_output_that_knows_ascii_alone_changes_no_exit_code() -> None:
     said = {
@@ -367,6 +372,7 @@ def test_an_output_that_knows_ascii_alone_changes_no_exit_code() -> None:
     assert re.findall(r"^ok ", said["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * invariants
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
     outcome = subprocess.run(
@@ -380,6 +386,7 @@ def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
     assert values["CHURN_ENVIRONMENT"] == "münchen ✓"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     ["settings", "settings --json", "settings --format markdown", "completion bash"]
@@ -395,6 +402,7 @@ def test_a_reader_that_leaves_early_is_no_answer(words: str) -> None:
     assert (outcome.returncode, outcome.stderr) == (BROKEN_PIPE, b"")
 
 
+@pytest.mark.slow
 def test_a_reader_of_errors_that_leaves_early_is_no_answer() -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -49,6 +49,7 @@ def file_of(running: Running, run_id: str) -> str:
     return next(str(found["fileKey"]) for found in events_of(running, run_id) if "fileKey" in found)
 
 
+@pytest.mark.slow
 def test_every_kind_of_file_is_in_s3_and_none_is_local(trained: Running) -> None:
     found = {folder: [each.uri for each in store().list_objects(join(ROOT, folder))] for folder in FOLDERS}
 
@@ -62,6 +63,7 @@ def test_every_kind_of_file_is_in_s3_and_none_is_local(trained: Running) -> None
     assert not [file for file in (local / "dagster").rglob("*") if file.is_file() and ended & set(file.parts)]
 
 
+@pytest.mark.slow
 def test_every_kind_of_file_is_encrypted_with_the_configured_key(
     trained: Running, s3: Server, pytestconfig: pytest.Config
 ) -> None:
@@ -76,6 +78,7 @@ def test_every_kind_of_file_is_encrypted_with_the_configured_key(
         assert client(s3).head_object(Bucket=bucket, Key=key)["SSEKMSKeyId"] == SETTINGS["S3_KMS_KEY_ID"], key
 
 
+@pytest.mark.slow
 def test_the_ui_shows_the_output_of_a_step_from_s3(trained: Running) -> None:
     run_id = trained.runs("training_job")[-1]["runId"]
 
@@ -84,6 +87,7 @@ def test_the_ui_shows_the_output_of_a_step_from_s3(trained: Running) -> None:
     assert "STEP_SUCCESS" in shown
 
 
+@pytest.mark.slow
 def test_a_run_fails_with_a_remedy_during_an_outage_of_s3_and_can_be_resumed(trained: Running, s3: Server) -> None:
     with outage(s3):
         failed = trained.dagster.submit_job_execution("training_job")
@@ -101,6 +105,7 @@ def test_a_run_fails_with_a_remedy_during_an_outage_of_s3_and_can_be_resumed(tra
     assert trained.dagster.get_run_status(again).value == "SUCCESS", trained.stack.logs("code")
 
 
+@pytest.mark.slow
 def test_the_live_run_continues_during_an_outage_of_s3_and_succeeds(trained: Running, s3: Server) -> None:
     before = trained.events_read()
     trained.send([event(1)])

@@ -52,6 +52,7 @@ def _contains(content: bytes, needles: set[bytes]) -> bool:
     return any(needle in content for needle in needles)
 
 
+@pytest.mark.slow
 def test_the_platform_connects_as_the_writer_and_never_as_the_owner(used: Running) -> None:
     def sessions() -> set[tuple[str, str]]:
         with psycopg.connect(used.stack.owner_dsn) as connection:
@@ -76,6 +77,7 @@ def test_the_platform_connects_as_the_writer_and_never_as_the_owner(used: Runnin
     assert owners == [("churn_platform",)]  # so that it can alter them when Dagster or MLflow is upgraded
 
 
+@pytest.mark.slow
 def test_only_the_intended_files_of_the_stack_contain_secrets(used: Running, needles: set[bytes]) -> None:
     read, found = 0, []
     for file in used.stack.local.rglob("*"):
@@ -106,6 +108,7 @@ def _rows(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
         yield "dagster.snapshots", zlib.decompress(body)
 
 
+@pytest.mark.slow
 def test_no_table_contains_a_secret(used: Running, needles: set[bytes]) -> None:
     with psycopg.connect(used.stack.owner_dsn) as connection:
         rows = list(_rows(connection))
@@ -116,6 +119,7 @@ def test_no_table_contains_a_secret(used: Running, needles: set[bytes]) -> None:
     assert {table for table, row in rows if _contains(row, needles)} == set()
 
 
+@pytest.mark.slow
 def test_no_command_line_contains_a_secret(used: Running, needles: set[bytes]) -> None:
     lines = []
     for process in psutil.process_iter():
@@ -132,6 +136,7 @@ def _environment(running: Running) -> dict[str, str]:
     return {**os.environ, **SETTINGS, ARTIFACTS_VARIABLE: ROOT, **running.stack.environment}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["status"], ["status", "--json"], ["settings"], ["settings", "--json"], ["logs", "--lines", "500"], ["up"]],
@@ -144,6 +149,7 @@ def test_no_command_shows_a_secret(used: Running, needles: set[bytes], arguments
     assert not _contains(outcome.stdout + outcome.stderr, needles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["db", "upgrade"], ["produce", "--count", "1"]])
 def test_a_command_that_fails_shows_no_secret(used: Running, needles: set[bytes], arguments: list[str]) -> None:
     environment = _environment(used)
@@ -160,6 +166,7 @@ def test_a_command_that_fails_shows_no_secret(used: Running, needles: set[bytes]
     assert not _contains(outcome.stdout + outcome.stderr, needles)
 
 
+@pytest.mark.slow
 def test_the_ui_shows_no_secret(used: Running, needles: set[bytes]) -> None:
     shown = used.ask("{ instance { info } }")
 

@@ -1,6 +1,7 @@
 """A regular stop of the stack."""
 
 import psycopg
+import pytest
 
 from churn_platform.local.environment import ARTIFACTS_VARIABLE
 from churn_platform_tests.end_to_end.running import running_platform
@@ -11,6 +12,7 @@ STREAMING_RUNS = "select run_id, status from dagster.runs where pipeline_name = 
 EVENTS = 200
 
 
+@pytest.mark.slow
 def test_live_streaming_runs_end_as_canceled_when_the_stack_is_stopped(embedded_only: dict[str, str]) -> None:
     given = {name: value for name, value in embedded_only.items() if name != ARTIFACTS_VARIABLE}
     with running_platform(given | {"BATCH_SECONDS": "600", "IDLE_SECONDS": "600"}) as running:

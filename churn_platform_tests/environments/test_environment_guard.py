@@ -56,6 +56,7 @@ def holder(config: StreamConfig, stream: Stream) -> str:
         return found.environment
 
 
+@pytest.mark.slow
 def test_an_environment_may_use_its_own_topics(stream: Stream) -> None:
     first = claim(stream)
 
@@ -65,6 +66,7 @@ def test_an_environment_may_use_its_own_topics(stream: Stream) -> None:
     assert stream.published_ids() == stream.table_ids()
 
 
+@pytest.mark.slow
 def test_a_second_environment_on_the_same_topics_and_group_publishes_nothing(stream: Stream, other: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream.stream()
@@ -89,6 +91,7 @@ def test_a_second_environment_on_the_same_topics_and_group_publishes_nothing(str
     assert stream.stream().events == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", ["group", "predictions_topic"])
 def test_either_of_topic_and_group_is_refused_alone_before_anything_was_published(
     stream: Stream, other: Stream, own: str
@@ -106,6 +109,7 @@ def test_either_of_topic_and_group_is_refused_alone_before_anything_was_publishe
         assert changes[own] not in other.admin.list_topics(timeout=10).topics
 
 
+@pytest.mark.slow
 def test_verification_tells_what_another_environment_published_before_a_take_over(
     stream: Stream, other: Stream
 ) -> None:
@@ -125,6 +129,7 @@ def test_verification_tells_what_another_environment_published_before_a_take_ove
     assert "published" in [invariant.name for invariant in check_invariants(other.config) if not invariant.holds]
 
 
+@pytest.mark.slow
 def test_two_environments_may_read_one_events_topic(stream: Stream, other: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream.stream()
@@ -140,6 +145,7 @@ def test_two_environments_may_read_one_events_topic(stream: Stream, other: Strea
     assert len(stream.published_ids()) == 9
 
 
+@pytest.mark.slow
 def test_a_topic_that_was_deleted_and_recreated_has_no_owner(stream: Stream, other: Stream) -> None:
     claim(stream)
     name = stream.config.predictions_topic
@@ -196,6 +202,7 @@ def test_two_processes_of_one_environment_claim_once(stream: Stream) -> None:
     assert ids[0] == ids[1]
 
 
+@pytest.mark.slow
 def test_a_database_is_refused_to_another_kafka_topic_and_group(stream: Stream) -> None:
     claim(stream)
 
@@ -230,6 +237,7 @@ def test_a_database_restored_from_a_backup_keeps_its_claims_and_one_from_a_templ
         assert environments.identify(connection) != first
 
 
+@pytest.mark.slow
 def test_taking_over_moves_what_was_claimed_and_refuses_the_former_owner(stream: Stream, other: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream.stream()
@@ -252,6 +260,7 @@ def test_taking_over_moves_what_was_claimed_and_refuses_the_former_owner(stream:
         consumer.close()
 
 
+@pytest.mark.slow
 def test_a_standby_that_waited_while_another_took_over_publishes_nothing(stream: Stream, other: Stream) -> None:
     stream.stream()
     stream.send([event(number) for number in range(9)])
@@ -266,6 +275,7 @@ def test_a_standby_that_waited_while_another_took_over_publishes_nothing(stream:
     assert stream.published_ids() == []
 
 
+@pytest.mark.slow
 def test_a_live_run_ends_when_another_environment_takes_over(stream: Stream, other: Stream) -> None:
     stream.send([event(number) for number in range(3)])
     with ThreadPoolExecutor(1) as pool:
@@ -278,6 +288,7 @@ def test_a_live_run_ends_when_another_environment_takes_over(stream: Stream, oth
     assert len(stream.published_ids()) == 3
 
 
+@pytest.mark.slow
 def test_published_offsets_of_another_environment_are_refused_where_the_claims_topic_was_deleted(
     stream: Stream, other: Stream
 ) -> None:

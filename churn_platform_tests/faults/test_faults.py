@@ -14,6 +14,7 @@ from churn_platform_tests.faults.recovery import inject_and_recover
 pytestmark = pytest.mark.timeout(900)  # long, because the machine may be busy with something else
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -31,6 +32,7 @@ def test_nothing_is_lost_or_counted_twice(
     assert violations(audit(faulty)) == ""
 
 
+@pytest.mark.slow
 def test_an_idle_platform_has_closed_and_reported_every_batch_and_all_figures_are_right(faulty: FaultyPlatform) -> None:
     faulty.become_idle()
 

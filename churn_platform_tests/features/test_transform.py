@@ -49,6 +49,7 @@ def test_the_features_are_these_fourteen_in_this_order() -> None:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the machine may be busy
 @given(columns=raw_columns())
 def test_training_and_scoring_transform_any_customers_identically(columns: Columns) -> None:

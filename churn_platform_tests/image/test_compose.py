@@ -51,6 +51,7 @@ def test_every_setting_in_env_reaches_the_platform_s_processes() -> None:
         assert {each for each in values if environment.get(each) != values[each]} <= SET_BY_COMPOSE, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OURS - {"mlflow"}))
 def test_our_containers_accept_what_they_are_given(name: str) -> None:
     own = {"BATCH_SECONDS": "5", "DAGSTER_PORT": "3001", "CHURN_IMAGE": "mine", "PRODUCE_RATE": "7"}

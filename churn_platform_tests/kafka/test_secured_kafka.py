@@ -102,6 +102,7 @@ def user(stack: Stack, database: str, bundle_uri: str, monkeypatch: pytest.Monke
 Credentials = Callable[[SecuredBroker], dict[str, str]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "credentials", [SecuredBroker.environment, SecuredBroker.certificate_environment], ids=["password", "certificate"]
 )
@@ -126,6 +127,7 @@ def test_the_whole_stream_runs_on_a_secured_broker(user: User, broker: SecuredBr
         assert "0 offsets waiting" in Ticks(instance, user.database).reason()
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_refused_client_tries_again_a_few_times_and_not_without_pause(user: User, broker: SecuredBroker) -> None:
     user.sets(broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret", KAFKA_REQUEST_SECONDS="5"))  # noqa: S106  a wrong one
@@ -201,6 +203,7 @@ REFUSALS = {
 IN_EVERY_TEST = "wrong password"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -237,6 +240,7 @@ def _run(user: User) -> None:
         stream.materialize(stream.plan())
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_status_says_why_the_users_kafka_does_not_answer(
     user: User, broker: SecuredBroker, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -264,6 +268,7 @@ def test_status_says_why_the_users_kafka_does_not_answer(
     assert "s3cret" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_user_without_the_right_to_describe_topics_is_told_which_rights_are_needed(
     user: User, broker: SecuredBroker
@@ -294,6 +299,7 @@ def _grant(config: StreamConfig, *rights: tuple[ResourceType, str, AclOperation]
         future.result()
 
 
+@pytest.mark.slow
 def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented_rights_streams(
     user: User, broker: SecuredBroker
 ) -> None:
@@ -329,6 +335,7 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
     assert "Every invariant holds" in user.churn("verify")
 
 
+@pytest.mark.slow
 def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_create_it_and_writes_nothing(
     user: User, broker: SecuredBroker
 ) -> None:
@@ -350,6 +357,7 @@ def test_a_user_who_cannot_use_the_claims_topic_is_told_how_to_create_it_and_wri
         assert stream.value("select count(*) from stream_positions") == 0
 
 
+@pytest.mark.slow
 def test_status_of_a_user_without_rights_on_the_group_shows_the_rest_and_names_the_group(
     user: User, broker: SecuredBroker
 ) -> None:
@@ -375,6 +383,7 @@ def test_status_of_a_user_without_rights_on_the_group_shows_the_rest_and_names_t
     assert not found.answered
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_broker_that_hangs_up_is_not_called_without_pause(user: User) -> None:
     calls = itertools.count()

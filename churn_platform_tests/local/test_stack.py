@@ -132,6 +132,7 @@ def test_the_owners_password_is_in_no_environment(stack: Stack) -> None:
     assert not [value for each in environments for value in each.values() if password in value]
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_is_frozen_is_named_and_nothing_hangs(
     sandbox: Sandbox, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +212,7 @@ def test_starting_again_changes_nothing(stack: Stack) -> None:
     assert {name: stack.pid(name) for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_killed_part_is_started_again(stack: Stack) -> None:
     before = stack.pid("postgres")
 
@@ -219,6 +221,7 @@ def test_a_killed_part_is_started_again(stack: Stack) -> None:
     wait_until(lambda: stack.is_ready("postgres") and stack.pid("postgres") != before, what="a new Postgres answers")
 
 
+@pytest.mark.slow
 def test_a_part_that_is_stopped_stays_so_until_it_is_started(stack: Stack) -> None:
     stack.stop_part("mlflow")
     assert {part.name: part.state for part in stack.status()}["mlflow"] == "stopped"
@@ -242,6 +245,7 @@ def test_a_server_of_the_user_is_not_started(sandbox: Sandbox, stack: Stack) -> 
     assert len(left_over(mine.local)) == 1
 
 
+@pytest.mark.slow
 def test_a_server_of_the_user_that_is_down_is_named(sandbox: Sandbox) -> None:
     mine = sandbox.stack({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, user_server_deadline=1)
 
@@ -263,6 +267,7 @@ def test_a_bucket_that_is_not_there_is_named_before_anything_starts(sandbox: San
     assert not (mine.local / "dagster").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_orphans_nothing_and_a_stop_leaves_no_trace(sandbox: Sandbox) -> None:
     first = sandbox.stack()
     assert first.start()
@@ -290,6 +295,7 @@ def test_a_killed_supervisor_orphans_nothing_and_a_stop_leaves_no_trace(sandbox:
     assert not second.stop()
 
 
+@pytest.mark.slow
 def test_a_part_that_cannot_start_is_explained_and_nothing_stays_up(sandbox: Sandbox) -> None:
     (sandbox.local / "kafka" / "data").mkdir(parents=True)
     (sandbox.local / "kafka" / "data" / "meta.properties").write_text("version=9\n")  # as if formatted by a later Kafka

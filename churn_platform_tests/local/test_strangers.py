@@ -73,6 +73,7 @@ def port_of(stack: Stack, name: str) -> int:
     return int(address.partition("?")[0].removesuffix("/churn").rpartition(":")[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kafka", "postgres", "mlflow"])
 def test_a_server_whose_port_another_has_taken_is_not_ready(name: str, stack: Stack, other: Path) -> None:
     stack.stop_part(name)
@@ -98,6 +99,7 @@ def test_a_server_whose_port_another_has_taken_is_not_ready(name: str, stack: St
     assert stack.is_ready(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kafka", "postgres", "mlflow", "webserver"])
 def test_a_port_that_another_takes_before_ours_listens_is_given_up_for_a_free_one(
     name: str, embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
@@ -129,6 +131,7 @@ def test_a_port_that_another_takes_before_ours_listens_is_given_up_for_a_free_on
             mine.stop()
 
 
+@pytest.mark.slow
 def test_an_address_that_outlived_its_server_is_not_trusted(
     embedded_only: dict[str, str],
     stack: Stack,
@@ -154,6 +157,7 @@ def test_an_address_that_outlived_its_server_is_not_trusted(
         assert not [name for name in topics if not name.startswith("__")]
 
 
+@pytest.mark.slow
 def test_the_demonstration_sends_nothing_to_a_web_server_that_is_not_ours(
     embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
 ) -> None:
@@ -171,6 +175,7 @@ def test_the_demonstration_sends_nothing_to_a_web_server_that_is_not_ours(
         mine.stop()
 
 
+@pytest.mark.slow
 def test_a_code_server_that_another_has_displaced_is_not_ready(
     embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
 ) -> None:
@@ -189,6 +194,7 @@ def test_a_code_server_that_another_has_displaced_is_not_ready(
         mine.stop()
 
 
+@pytest.mark.slow
 def test_the_daemon_is_not_ready_through_a_web_server_that_is_not_ours(
     embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
 ) -> None:

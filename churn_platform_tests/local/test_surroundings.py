@@ -69,6 +69,7 @@ def keeps_artifacts(stack: Stack, folder: Path) -> bool:
     return Path(client.download_artifacts(run.info.run_id, "note.txt", str(folder))).read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_variables_meant_for_others_change_nothing(
     embedded_only: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +88,7 @@ def test_variables_meant_for_others_change_nothing(
         assert keeps_artifacts(mine, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a,b c", "50% é=:x", "a#b;c", "a?b&c[d]{e}", 'a"b', "$HOME ~ !`a`"])
 def test_a_folder_of_any_name_holds_all_that_its_stack_writes(
     name: str, embedded_only: dict[str, str], folder: Path
@@ -107,6 +109,7 @@ def test_a_folder_of_any_name_holds_all_that_its_stack_writes(
     assert (set(PROJECT_ROOT.iterdir()), set(folder.iterdir()) - {local}) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["o'neill", "a\\b", "a${b}", "a\nb", "a #b", "a ;b"])
 def test_a_folder_whose_name_some_reader_would_misread_is_refused_before_anything_starts(
     name: str, embedded_only: dict[str, str], folder: Path

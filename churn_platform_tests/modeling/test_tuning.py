@@ -40,6 +40,7 @@ def search(
         )
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_is_resumed_and_finds_the_same(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = tune(MATRIX, CHURNED, trials=TRIALS, seconds=60, study="at once", limits=LIMITS)
 

@@ -37,6 +37,7 @@ def retry(stream: Stream, letter: StoredDeadLetter, **changes: object) -> Correc
     return corrected
 
 
+@pytest.mark.slow
 def test_a_corrected_event_is_scored_and_resolves_its_letter(stream: Stream) -> None:
     letter = a_letter(stream, event(7, Gender=None))
     assert letter.state is DeadLetterState.OPEN
@@ -54,6 +55,7 @@ def test_a_corrected_event_is_scored_and_resolves_its_letter(stream: Stream) -> 
     assert all(invariant.holds for invariant in check_invariants(stream.config))
 
 
+@pytest.mark.slow
 def test_a_letter_retried_twice_counts_once(stream: Stream) -> None:
     letter = a_letter(stream, event(7, Gender=None))
     retry(stream, letter, Gender="Female")
@@ -64,6 +66,7 @@ def test_a_letter_retried_twice_counts_once(stream: Stream) -> None:
     assert (batch.events, batch.predictions, batch.duplicates) == (2, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_resolved_letter_is_not_sent_again(stream: Stream) -> None:
     letter = a_letter(stream, event(7, Gender=None))
     corrected = retry(stream, letter, Gender="Female")
@@ -77,6 +80,7 @@ def test_a_resolved_letter_is_not_sent_again(stream: Stream) -> None:
     assert stream.waiting() == 0
 
 
+@pytest.mark.slow
 def test_the_retry_of_an_event_without_a_time_counts_when_kafka_had_it(stream: Stream) -> None:
     letter = a_letter(stream, {**CUSTOMER, "CustomerId": 1, "Age": 7})
 
@@ -86,6 +90,7 @@ def test_the_retry_of_an_event_without_a_time_counts_when_kafka_had_it(stream: S
     assert stream.value("select event_timestamp from churn_predictions") == letter.kafka_timestamp
 
 
+@pytest.mark.slow
 def test_a_wrapped_event_is_corrected_within(stream: Stream) -> None:
     letter = a_letter(stream, {"timestamp": "2026-11-24T08:00:00Z", "data": event(7, Tenure=-1)})
 
@@ -109,6 +114,7 @@ def test_what_would_be_a_dead_letter_again_is_refused_with_the_reason(stream: St
     assert only_letter(stream).state is DeadLetterState.OPEN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("payload", [b"no json", None, b"[1, 2]", b"\xff\x00", b'{"timestamp": 1, "data": 2}'])
 def test_a_payload_that_is_no_object_needs_the_whole_event(stream: Stream, payload: bytes | None) -> None:
     letter = a_letter(stream, payload)
@@ -130,6 +136,7 @@ def test_a_file_that_holds_no_event_is_refused(tmp_path: Path) -> None:
         dead_letter_retry.read_event(file)
 
 
+@pytest.mark.slow
 def test_letters_are_found_by_reason_time_and_state(stream: Stream) -> None:
     stream.send([event(1, Gender=None), event(2, Age=3), b"bad"], partition=0)
     stream.stream()
@@ -151,6 +158,7 @@ def test_letters_are_found_by_reason_time_and_state(stream: Stream) -> None:
     assert len(dead_letter_events.find(connection, DeadLetterFilter(), limit=1)) == 1
 
 
+@pytest.mark.slow
 def test_reasons_that_differ_in_times_and_places_only_are_of_one_kind(stream: Stream) -> None:
     taken = [event(number) for number in range(2)]
     stream.send(taken)
@@ -166,6 +174,7 @@ def test_reasons_that_differ_in_times_and_places_only_are_of_one_kind(stream: St
     assert "batch …, Kafka partition …, offset …" in found[1].reason
 
 
+@pytest.mark.slow
 def test_letters_of_topics_that_share_a_place_are_told_apart(stream: Stream) -> None:
     letter = a_letter(stream, b"bad")
     stream.connection.execute("insert into stream_topics values ('earlier', 'events')")
@@ -181,6 +190,7 @@ def test_letters_of_topics_that_share_a_place_are_told_apart(stream: Stream) -> 
     assert dead_letter_retry.find_one(stream.connection, 0, 0, topic_id=letter.topic_id).reason == letter.reason
 
 
+@pytest.mark.slow
 def test_a_replay_keeps_when_a_letter_came_and_what_became_of_it(stream: Stream) -> None:
     stream.send([event(1, Gender=None), b"bad", event(2)], partition=0)
     batch = stream.stream()
@@ -204,6 +214,7 @@ def test_a_letter_that_a_replay_no_longer_makes_goes_with_it(stream: Stream) -> 
     assert len(stream.table_ids()) == 1
 
 
+@pytest.mark.slow
 def test_a_replay_that_would_count_a_retried_letter_twice_changes_nothing(stream: Stream) -> None:
     batch = _with_a_letter_that_is_an_event_by_now(stream)
     retry(stream, only_letter(stream), event_timestamp=datetime.now(UTC).isoformat())
@@ -237,6 +248,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [values for _, values in VARIANTS], ids=[name for name, _ in VARIANTS])
 def test_reasons_that_vary_in_one_thing_are_of_one_kind(
     stream: Stream, values: list[dict[str, object] | bytes]
@@ -277,6 +289,7 @@ def test_reasons_of_different_kinds_stay_apart_and_say_what_was_expected(stream:
     assert "NaN at byte … is not JSON. Send null where there is no number." in kinds
 
 
+@pytest.mark.slow
 def test_a_letter_in_an_envelope_without_timestamp_is_retried_as_its_event(stream: Stream) -> None:
     letter = a_letter(stream, {"data": event(7)})
 

@@ -29,6 +29,7 @@ def delete_before(stream: Stream, offset: int) -> None:
         future.result()
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_range_is_accepted_with_the_command_that_the_error_names(stream: Stream) -> None:
     stream.send([event(number) for number in range(10)], partition=0)
     stream.stream()
@@ -59,6 +60,7 @@ def test_what_is_dropped_is_counted_with_what_kafka_still_holds(stream: Stream) 
     assert stream.waiting() == 0
 
 
+@pytest.mark.slow
 def test_a_batch_left_open_is_closed_so_that_the_stream_goes_on(stream: Stream) -> None:
     stream.send([event(number) for number in range(6)], partition=0)
     left = stream.stream()
@@ -82,6 +84,7 @@ def test_a_live_stream_is_not_moved(stream: Stream) -> None:
             move(stream, "latest")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("to", "why"),
     [

@@ -23,6 +23,7 @@ from churn_platform_tests.stream.streams import Stream, event, with_changes
 from churn_platform_tests.waiting import wait_until
 
 
+@pytest.mark.slow
 def test_at_rest_it_says_what_was_done(stream: Stream) -> None:
     stream.send([*(event(number) for number in range(20)), b"bad"])
     batch = stream.stream()
@@ -51,6 +52,7 @@ def test_what_waits_is_counted_by_partition(stream: Stream) -> None:
     assert found.waiting == 4
 
 
+@pytest.mark.slow
 def test_a_live_run_its_standby_and_its_rate_are_seen(stream: Stream) -> None:
     live, standby = stream.plan(), stream.plan()
     first = threading.Thread(target=stream.materialize, args=(live,), kwargs={"idle_seconds": 5})
@@ -100,6 +102,7 @@ def test_a_pause_is_seen_with_its_beginning(stream: Stream) -> None:
     assert str(found.as_dict()["paused_since"]).startswith(f"{found.paused_since.astimezone(UTC):%Y-%m-%dT%H:%M:%S}")
 
 
+@pytest.mark.slow
 def test_letters_of_yesterday_are_unresolved_but_not_of_today(stream: Stream) -> None:
     stream.send([b"bad", b"worse"])
     stream.stream()
@@ -164,6 +167,7 @@ def test_a_database_that_does_not_answer_leaves_what_kafka_says(stream: Stream) 
     assert len(found.partitions) == 3
 
 
+@pytest.mark.slow
 def test_brokers_that_do_not_answer_leave_what_the_ledger_says(stream: Stream) -> None:
     found = status.collect_status(with_changes(stream.config, client={"bootstrap.servers": "127.0.0.1:1"}))
 
@@ -178,6 +182,7 @@ def test_a_database_without_the_schema_is_told_from_one_that_does_not_answer(str
     assert any("churn db upgrade" in problem for problem in found.problems)
 
 
+@pytest.mark.slow
 def test_as_json_moments_are_text(stream: Stream) -> None:
     stream.send([event(1)])
     stream.stream()
@@ -190,6 +195,7 @@ def test_as_json_moments_are_text(stream: Stream) -> None:
     assert (plain["waiting"], plain["unpublished"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_its_beginning(stream: Stream) -> None:
     stream.send([event(number) for number in range(3)], partition=1)
     stream.stream()
@@ -219,6 +225,7 @@ def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_i
     assert (found.waiting, found.held_since, found.problems) == (7, None, [])  # one of them is the marker
 
 
+@pytest.mark.slow
 def test_every_partition_that_was_damaged_is_named_at_once(stream: Stream) -> None:
     stream.waiting()
     for partition in (0, 2):

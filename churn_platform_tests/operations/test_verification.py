@@ -297,6 +297,7 @@ def test_a_predictions_topic_that_is_gone_is_found(lived: Stream) -> None:
     assert violated(lived) == {"published"}
 
 
+@pytest.mark.slow
 def test_an_event_that_the_position_moved_over_is_found(own: Stream) -> None:
     own.send([event(1)], partition=2)
     own.connection.execute("update stream_positions set next_offset = next_offset + 1 where kafka_partition = 2")
@@ -321,6 +322,7 @@ def test_predictions_that_retention_has_deleted_from_the_topic_are_not_missed(ow
     assert found.figures["deleted"] == 111 - found.figures["published"] > 0
 
 
+@pytest.mark.slow
 def test_predictions_that_were_never_published_only_wait(stream: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream.stream()
@@ -344,6 +346,7 @@ def test_an_archived_batch_has_left_the_table_and_is_not_missed(lived: Stream) -
     assert found["published"].figures["archived"] == found["rows of batches"].figures["archived_predictions"] > 0
 
 
+@pytest.mark.slow
 def test_it_holds_while_the_stream_is_live(stream: Stream) -> None:
     stopped = threading.Event()
     key = stream.plan()

@@ -130,6 +130,7 @@ def set_limit(webserver: str, limit: int) -> httpx.Response:
     )
 
 
+@pytest.mark.slow
 def test_the_web_servers_first_mutation_after_a_restart_of_postgres_succeeds(
     webserver: str, home: Path, stack: Stack
 ) -> None:

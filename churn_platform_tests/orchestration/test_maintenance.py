@@ -234,6 +234,7 @@ def test_the_status_of_partitions_counts_those_that_are_left(records: Records) -
     assert status(records) == {recent}
 
 
+@pytest.mark.slow
 def test_old_runs_go_except_for_those_with_the_latest_materialization_or_check(records: Records) -> None:
     hour = hour_key((NOW - timedelta(days=16)).replace(minute=0))
     batch = records.batch(days=13)  # closed late: its run is older

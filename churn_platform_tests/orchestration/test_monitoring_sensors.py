@@ -284,6 +284,7 @@ def test_monitoring_waits_for_its_own_run_and_for_a_starting_process(
     assert reason in skip_reason
 
 
+@pytest.mark.slow
 def test_drift_is_evaluated_although_the_outcomes_topic_cannot_be_read(
     automation: Automation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def _record(server: SlowCodeServer, run: dg.DagsterRun) -> dg.DagsterRun:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_a_day_to_start_is_neither_failed_nor_replaced_and_streams(
     server: SlowCodeServer, platform: str
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_run_that_takes_a_day_to_start_is_neither_failed_nor_replaced_and_stre
     assert (batch.predictions, batch.closed is not None) == (5, True)
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_while_starting_is_marked_as_failed_and_replaced(server: SlowCodeServer, platform: str) -> None:
     ticks = Ticks(server.instance, platform)
     ticks.send(5)
@@ -108,6 +110,7 @@ def test_a_run_that_dies_while_starting_is_marked_as_failed_and_replaced(server:
     assert len(replaced.run_requests or []) == 1
 
 
+@pytest.mark.slow
 def test_a_run_whose_code_server_died_while_it_started_is_marked_as_failed_once_another_answers(
     server: SlowCodeServer, platform: str
 ) -> None:
@@ -129,6 +132,7 @@ def test_a_run_whose_code_server_died_while_it_started_is_marked_as_failed_once_
     assert len(replaced.run_requests or []) == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_another_job_that_never_gets_a_process_leaves_the_queue(server: SlowCodeServer, platform: str) -> None:
     ticks = Ticks(server.instance, platform)
     run = server.submitted("hourly_metrics_job", "2026-11-24-09:00", {})
@@ -143,6 +147,7 @@ def test_a_run_of_another_job_that_never_gets_a_process_leaves_the_queue(server:
     assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
 
 
+@pytest.mark.slow
 def test_a_metrics_run_that_died_with_its_code_server_does_not_block_the_metrics(
     server: SlowCodeServer, platform: str
 ) -> None:

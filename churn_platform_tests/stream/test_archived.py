@@ -32,6 +32,7 @@ def test_an_archived_batch_is_not_replayed_and_nothing_changes(stream: Stream, t
     assert stream.value("select sum(total_predictions)::int from churn_batch_hours") == 30
 
 
+@pytest.mark.slow
 def test_the_stream_goes_on_after_its_batches_were_archived(stream: Stream, tmp_path: Path) -> None:
     stream.send([event(number) for number in range(30)])
     stream.stream()
@@ -44,6 +45,7 @@ def test_the_stream_goes_on_after_its_batches_were_archived(stream: Stream, tmp_
     assert len(stream.published_ids()) == 35
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_reported_but_not_published_stays_until_it_is(stream: Stream, tmp_path: Path) -> None:
     dead = stream.plan()
     stream.commit_and_die(dead, [event(number) for number in range(30)])

@@ -19,6 +19,7 @@ EXPLAINER = "from pg_stat_activity where application_name = 'churn reasons' and 
 ALL = 0.0  # everybody is high risk
 
 
+@pytest.mark.slow
 def test_reasons_are_those_of_the_bundle_for_the_event_as_it_was_sent(stream: Stream, bundle_uri: str) -> None:
     import pandas as pd
 
@@ -35,6 +36,7 @@ def test_reasons_are_those_of_the_bundle_for_the_event_as_it_was_sent(stream: St
     assert stream.value(UNEXPLAINED) == 0
 
 
+@pytest.mark.slow
 def test_a_live_run_explains_shortly_after_the_commit(stream: Stream) -> None:
     key = stream.plan()
     running = stream.start(key, high_risk_threshold=ALL, idle_seconds=60, batch_events=3 * ROWS_AT_ONCE)
@@ -48,6 +50,7 @@ def test_a_live_run_explains_shortly_after_the_commit(stream: Stream) -> None:
     assert stream.value("select count(*) from high_risk_customers where reasons is not null") == 3 * ROWS_AT_ONCE
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_explained_by_the_next(stream: Stream) -> None:
     stream.send([event(1)])
     stream.stream(high_risk_threshold=ALL)
@@ -92,6 +95,7 @@ def test_a_version_whose_bundle_is_gone_is_logged_once_and_blocks_nothing(stream
     assert "scored by version 2 get no reasons" in logged[0]
 
 
+@pytest.mark.slow
 def test_rows_that_a_replay_holds_are_left_alone_without_waiting(stream: Stream) -> None:
     stream.send([event(number) for number in range(3)])
     stream.stream(high_risk_threshold=ALL)
@@ -107,6 +111,7 @@ def test_rows_that_a_replay_holds_are_left_alone_without_waiting(stream: Stream)
     assert stream.value("select count(*) from high_risk_customers") == 2
 
 
+@pytest.mark.slow
 def test_an_explainer_that_loses_its_connection_never_fails_the_stream(
     stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,6 +29,7 @@ def run_tool(name: str, *arguments: str, lines: list[str] | None = None) -> None
     assert outcome.returncode == 0, outcome.stdout[-2000:] + outcome.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_events_of_the_console_producer_are_read_with_keys_and_headers(stream: Stream) -> None:
     sent = [event(number) for number in range(40)]
     lines = [
@@ -48,6 +49,7 @@ def test_events_of_the_console_producer_are_read_with_keys_and_headers(stream: S
     assert stream.table_ids() == sorted(str(each["event_id"]) for each in sent)
 
 
+@pytest.mark.slow
 def test_events_of_a_java_producer_with_transactions_are_read_once_committed(stream: Stream, tmp_path: Path) -> None:
     payloads = tmp_path / "payloads"
     payloads.write_text("\n".join(json.dumps(event(number)) for number in range(20)))

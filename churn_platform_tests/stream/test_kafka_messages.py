@@ -62,6 +62,7 @@ def test_every_unusual_event_is_predicted(stream: Stream) -> None:
     assert stream.published_ids() == stream.table_ids()
 
 
+@pytest.mark.slow
 def test_every_wrong_message_is_kept_byte_for_byte_with_a_reason_that_names_the_error(stream: Stream) -> None:
     values = bad_values()
     send(
@@ -90,6 +91,7 @@ def test_the_last_of_two_fields_of_one_name_counts(stream: Stream) -> None:
     assert stream.value("select age from churn_predictions") == 51
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_messages_of_nine_megabytes_are_read_where_the_topic_allows_them(stream: Stream) -> None:
     recreate_topic(stream, **{"max.message.bytes": "10485760"})
@@ -131,6 +133,7 @@ def test_an_id_with_other_content_is_refused_within_a_commit_and_the_reason_name
     assert "Kafka partition 0, offset 0" in str(stream.value("select reason from dead_letter_events"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
 def test_compressed_batches_are_read(stream: Stream, compression: str) -> None:
     values = [valid() for _ in range(200)] + [b"wrong"] * 20
@@ -200,6 +203,7 @@ def test_the_brokers_time_counts_where_the_topic_is_configured_so(stream: Stream
     assert before <= moment <= datetime.now(UTC)
 
 
+@pytest.mark.slow
 def test_offsets_that_compaction_removed_are_neither_events_nor_lag(stream: Stream) -> None:
     recreate_topic(
         stream,
@@ -231,6 +235,7 @@ def test_offsets_that_compaction_removed_are_neither_events_nor_lag(stream: Stre
     assert stream.batch(batch.batch).replays == 1
 
 
+@pytest.mark.slow
 def test_transactions_that_end_a_partition_or_begin_it_are_neither_events_nor_lag(stream: Stream) -> None:
     producer = Producer({**stream.config.kafka.client, "transactional.id": f"upstream of {stream.config.events_topic}"})
     producer.init_transactions(30)
@@ -258,6 +263,7 @@ def test_transactions_that_end_a_partition_or_begin_it_are_neither_events_nor_la
     assert stream.stream().events == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_ten_thousand_wrong_messages_among_a_hundred_thousand_events_are_all_found(stream: Stream) -> None:
     small = [value for value, _ in bad_values().values() if value is None or len(value) < 10_000]

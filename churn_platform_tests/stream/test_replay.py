@@ -17,6 +17,7 @@ HOURS = """
 """
 
 
+@pytest.mark.slow
 def test_replaying_a_batch_leaves_the_same_rows_sums_and_topic(stream: Stream) -> None:
     first = event(0)
     stream.send([first, *(event(number) for number in range(300)), first, b"bad"])
@@ -33,6 +34,7 @@ def test_replaying_a_batch_leaves_the_same_rows_sums_and_topic(stream: Stream) -
     assert stream.batch(batch.batch).duplicates == 1
 
 
+@pytest.mark.slow
 def test_a_replay_scores_with_the_current_champion_and_never_touches_alerts(stream: Stream, bundle_uri: str) -> None:
     stream.send([event(number) for number in range(50)])
     batch = stream.stream(high_risk_threshold=0.0)
@@ -60,6 +62,7 @@ def test_a_replay_whose_events_are_gone_changes_nothing(stream: Stream) -> None:
     assert stream.rows(SNAPSHOT) == before
 
 
+@pytest.mark.slow
 def test_several_closed_batches_replay_in_one_run(stream: Stream) -> None:
     keys = []
     for _ in range(2):

@@ -75,6 +75,7 @@ def test_bad_events_are_kept_with_their_reason_and_bytes(stream: Stream) -> None
     assert "Gender" in str(letters[2][1])
 
 
+@pytest.mark.slow
 def test_an_event_sent_twice_counts_as_a_duplicate_within_a_commit_and_later(stream: Stream) -> None:
     first = event(1)
     stream.send([first, first, event(2)])
@@ -88,6 +89,7 @@ def test_an_event_sent_twice_counts_as_a_duplicate_within_a_commit_and_later(str
     assert stream.published_ids() == stream.table_ids()
 
 
+@pytest.mark.slow
 def test_an_id_used_again_with_other_content_is_a_dead_letter(stream: Stream) -> None:
     first = event(1)
     stream.send([first])
@@ -128,6 +130,7 @@ def test_high_risk_customers_are_those_at_the_threshold(stream: Stream) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_batch_closes_at_its_number_of_events_and_the_next_one_goes_on(stream: Stream) -> None:
     stream.send([event(number) for number in range(250)])
 
@@ -218,6 +221,7 @@ def test_while_a_champion_cannot_be_loaded_the_former_one_scores(stream: Stream,
     assert stream.rows("select model_version, count(*) from churn_predictions group by 1") == [(1, 30)]
 
 
+@pytest.mark.slow
 def test_a_paused_stream_ends_its_batch_after_the_commit_and_starts_none(stream: Stream) -> None:
     running = stream.start(key := stream.plan(), idle_seconds=60)
     stream.send([event(number) for number in range(10)])
@@ -247,6 +251,7 @@ def test_the_ledger_refuses_an_offset_in_two_batches(stream: Stream) -> None:
         )
 
 
+@pytest.mark.slow
 def test_aborted_transactions_and_markers_are_neither_events_nor_lag(stream: Stream) -> None:
     producer = Producer({**stream.config.kafka.client, "transactional.id": "upstream"})
     producer.init_transactions(30)

@@ -18,6 +18,7 @@ from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
 
 
+@pytest.mark.slow
 def test_an_open_batch_is_resumed_where_it_stopped(stream: Stream) -> None:
     key = stream.plan()
     stream.commit_and_die(key, [event(number) for number in range(40)])
@@ -29,6 +30,7 @@ def test_an_open_batch_is_resumed_where_it_stopped(stream: Stream) -> None:
     assert stream.published_ids() == stream.table_ids()
 
 
+@pytest.mark.slow
 def test_an_old_batch_that_is_resumed_is_published_and_closed_at_once(stream: Stream) -> None:
     key = stream.plan()
     stream.commit_and_die(key, [event(number) for number in range(40)])
@@ -41,6 +43,7 @@ def test_an_old_batch_that_is_resumed_is_published_and_closed_at_once(stream: St
     assert len(stream.table_ids()) == 40
 
 
+@pytest.mark.slow
 def test_a_successor_closes_what_was_left_open_and_publishes_its_rest(stream: Stream) -> None:
     dead = stream.plan()
     stream.commit_and_die(dead, [event(number) for number in range(40)])
@@ -56,6 +59,7 @@ def test_a_successor_closes_what_was_left_open_and_publishes_its_rest(stream: St
     assert stream.published_ids() == stream.table_ids()
 
 
+@pytest.mark.slow
 def test_what_was_published_is_not_published_again_when_the_published_offsets_have_expired(stream: Stream) -> None:
     stream.send([event(number) for number in range(30)])
     stream.stream()
@@ -121,6 +125,7 @@ def test_a_run_whose_batch_was_closed_while_it_waited_does_nothing(stream: Strea
     assert stream.table_ids() == []
 
 
+@pytest.mark.slow
 def test_a_standby_reads_the_topic_that_exists_when_it_takes_over(stream: Stream) -> None:
     with stream.standby(stream.plan()) as standby:
         stream.recreate_topic()
@@ -169,6 +174,7 @@ def test_postgres_ends_a_silent_session_which_releases_the_lock(stream: Stream) 
             frozen.execute("select 1")
 
 
+@pytest.mark.slow
 def test_a_quiet_stream_keeps_its_lease(stream: Stream) -> None:
     stream.limits = replace(stream.limits, lease_seconds=2, heartbeat_seconds=0.2)
     running = stream.start(key := stream.plan(), idle_seconds=5)
@@ -178,6 +184,7 @@ def test_a_quiet_stream_keeps_its_lease(stream: Stream) -> None:
     assert stream.batch(key).opened is None
 
 
+@pytest.mark.slow
 def test_a_call_to_kafka_that_never_returns_is_given_up_and_its_predictions_are_published_once(stream: Stream) -> None:
     calls, returned = itertools.count(), threading.Event()
 

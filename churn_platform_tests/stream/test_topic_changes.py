@@ -9,6 +9,7 @@ from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
 
 
+@pytest.mark.slow
 def test_a_partition_added_to_the_topic_is_read_from_its_beginning(stream: Stream) -> None:
     stream.send([event(1)])
     stream.stream()
@@ -18,6 +19,7 @@ def test_a_partition_added_to_the_topic_is_read_from_its_beginning(stream: Strea
     assert stream.stream(start="latest").events == 5
 
 
+@pytest.mark.slow
 def test_a_partition_added_while_a_run_streams_is_read_by_that_run(stream: Stream) -> None:
     running = stream.start(key := stream.plan(), idle_seconds=60, batch_events=15)
     stream.send([event(number) for number in range(10)])
@@ -30,6 +32,7 @@ def test_a_partition_added_while_a_run_streams_is_read_by_that_run(stream: Strea
     assert stream.published_ids() == stream.table_ids()
 
 
+@pytest.mark.slow
 def test_a_recreated_topic_is_another_topic_and_is_read_from_its_beginning(stream: Stream) -> None:
     stream.send([event(number) for number in range(20)])
     first = stream.stream()
@@ -43,6 +46,7 @@ def test_a_recreated_topic_is_another_topic_and_is_read_from_its_beginning(strea
         stream.materialize(first.batch)
 
 
+@pytest.mark.slow
 def test_a_topic_recreated_under_a_live_run_is_read_from_its_beginning(stream: Stream) -> None:
     running = stream.start(key := stream.plan(), idle_seconds=60)
     stream.send([event(number) for number in range(20)])
@@ -59,6 +63,7 @@ def test_a_topic_recreated_under_a_live_run_is_read_from_its_beginning(stream: S
     assert stream.published_ids() == stream.table_ids()
 
 
+@pytest.mark.slow
 def test_what_a_deleted_topic_left_unpublished_is_published_nevertheless(stream: Stream) -> None:
     stream.send([event(number) for number in range(30)])
     stream.stream()
@@ -74,6 +79,7 @@ def test_what_a_deleted_topic_left_unpublished_is_published_nevertheless(stream:
     assert stream.published_ids() == stream.table_ids()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("partition", "end"), [(0, 10), (1, 30)])
 def test_events_that_retention_deleted_before_they_were_read_stop_the_stream_and_nothing_is_skipped(
     stream: Stream, partition: int, end: int

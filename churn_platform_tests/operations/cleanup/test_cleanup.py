@@ -149,6 +149,7 @@ def instance(yours: Yours) -> Iterator[dg.DagsterInstance]:
             yield instance
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("instance")
 def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) -> None:
     yours.read_and_publish()
@@ -222,6 +223,7 @@ def test_what_bears_no_mark_of_the_platform_stays(yours: Yours, monkeypatch: pyt
     assert exists(join(elsewhere, "models", "theirs"))
 
 
+@pytest.mark.slow
 def test_a_group_that_reads_other_topics_too_is_not_ours(yours: Yours) -> None:
     yours.read_and_publish()
     yours.owns("update stream_topics set topic = 'another'")
@@ -241,6 +243,7 @@ def neighbour(yours: Yours, stack: Stack, template_database: str, bundle_uri: st
         yield neighbour
 
 
+@pytest.mark.slow
 def test_what_another_environment_has_taken_over_stays(yours: Yours, neighbour: Stream) -> None:
     yours.read_and_publish()
     config = neighbour.config
@@ -264,6 +267,7 @@ def test_what_another_environment_has_taken_over_stays(yours: Yours, neighbour: 
     assert set(neighbour.table_ids()) <= set(neighbour.published_ids())
 
 
+@pytest.mark.slow
 def test_the_group_of_an_environment_that_was_never_stopped_stays_where_a_second_one_cleans(
     yours: Yours, neighbour: Stream
 ) -> None:
@@ -282,6 +286,7 @@ def test_the_group_of_an_environment_that_was_never_stopped_stays_where_a_second
     assert len(neighbour.published()) == before == 9
 
 
+@pytest.mark.slow
 def test_an_events_topic_that_another_environment_reads_stays(yours: Yours, neighbour: Stream) -> None:
     yours.read_and_publish()
     staging = f"staging-{yours.stream.config.kafka.group}"
@@ -294,6 +299,7 @@ def test_an_events_topic_that_another_environment_reads_stays(yours: Yours, neig
     assert yours.topics() == {yours.stream.config.events_topic}
 
 
+@pytest.mark.slow
 def test_what_was_claimed_is_free_for_the_next_environment(yours: Yours, neighbour: Stream) -> None:
     yours.read_and_publish()
     found = listed()
@@ -308,6 +314,7 @@ def test_what_was_claimed_is_free_for_the_next_environment(yours: Yours, neighbo
     assert neighbour.published_ids() == neighbour.table_ids()
 
 
+@pytest.mark.slow
 def test_a_consumer_in_the_group_is_named(yours: Yours) -> None:
     yours.read_and_publish()
     config = yours.stream.config
@@ -443,6 +450,7 @@ def stack_in(local: Path) -> Stack:
     return Stack(local, services_only=True, usual_ports=ANY_FREE_PORTS, env_file=Path(os.devnull))
 
 
+@pytest.mark.slow
 def test_the_stacks_folder_goes_and_so_do_the_topics_that_its_database_knows(stack: Stack, local: Path) -> None:
     with stack_in(local) as running:
         assert running.embedded == {"postgres"}
@@ -472,6 +480,7 @@ def running_pid(said: str) -> str:
     return said.partition("(process ")[2].partition(")")[0]
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_nothing_else_is_goes_itself_and_can_be_made_again(local: Path) -> None:
     with stack_in(local):
         pass

@@ -74,6 +74,7 @@ def ticks(assets: Assets, platform: str) -> Ticks:
     return Ticks(assets.instance, platform)
 
 
+@pytest.mark.slow
 def test_a_run_that_still_explains_predictions_after_closing_its_batch_is_alive(
     assets: Assets, ticks: Ticks, platform: str
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_run_that_still_explains_predictions_after_closing_its_batch_is_alive(
     assert left == (0,)
 
 
+@pytest.mark.slow
 def test_a_run_is_alive_after_its_asset_until_its_process_ends(assets: Assets, ticks: Ticks) -> None:
     assets.send(event(1))
 
@@ -119,6 +121,7 @@ def test_a_run_is_alive_after_its_asset_until_its_process_ends(assets: Assets, t
             assert not is_dead
 
 
+@pytest.mark.slow
 def test_a_run_that_was_marked_as_failed_without_a_session_never_succeeds_and_reports_nothing(
     assets: Assets, platform: str
 ) -> None:
@@ -151,6 +154,7 @@ def test_a_run_that_was_marked_as_failed_without_a_session_never_succeeds_and_re
     assert failed
 
 
+@pytest.mark.slow
 def test_a_batch_that_another_run_closed_is_reported_once(assets: Assets, ticks: Ticks, platform: str) -> None:
     assets.send(*(event(number) for number in range(10)))
     key = assets.plan()

@@ -88,6 +88,7 @@ def test_customers_like_those_of_the_training_data_fail_no_check(assets: Assets)
     assert float(str(shown["greatest_psi"])) < settings().monitoring.drift_shifted
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reference")
 def test_customers_ten_years_older_fail_the_check_of_age_and_at_most_that_of_the_score(assets: Assets) -> None:
     run = evaluate_hour(assets, *customers(years=10))
@@ -99,6 +100,7 @@ def test_customers_ten_years_older_fail_the_check_of_age_and_at_most_that_of_the
     assert "no more values are missing than in training" in descriptions(run)["missing_values"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reference")
 def test_the_check_reports_that_no_values_are_missing(assets: Assets) -> None:
     run = evaluate_hour(assets, *customers(Age=41.0))
@@ -107,6 +109,7 @@ def test_the_check_reports_that_no_values_are_missing(assets: Assets) -> None:
     assert "highest rate" not in descriptions(run)["missing_values"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reference")
 def test_nulls_out_of_range_values_and_dead_letters_fail_their_checks(assets: Assets) -> None:
     out_of_range = customers(EstimatedSalary=9e8)
@@ -127,6 +130,7 @@ def test_nulls_out_of_range_values_and_dead_letters_fail_their_checks(assets: As
     assert failed(dead_letters) == {"dead_letters": dg.AssetCheckSeverity.ERROR}
 
 
+@pytest.mark.slow
 def test_a_version_without_a_reference_is_not_evaluated(assets: Assets) -> None:
     run = evaluate_hour(assets, *customers(years=10, rows=20))
 
@@ -137,6 +141,7 @@ def test_a_version_without_a_reference_is_not_evaluated(assets: Assets) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reference")
 def test_a_few_predictions_are_too_few_for_a_verdict(assets: Assets) -> None:
     run = evaluate_hour(assets, *customers(years=10, rows=50))
@@ -146,6 +151,7 @@ def test_a_few_predictions_are_too_few_for_a_verdict(assets: Assets) -> None:
     assert verdicts == {"too few"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reference")
 def test_a_day_is_the_sum_of_its_hours_and_its_report_shows_what_shifted(assets: Assets) -> None:
     evaluate_hour(assets, *customers(years=10))
@@ -165,6 +171,7 @@ def test_a_day_is_the_sum_of_its_hours_and_its_report_shows_what_shifted(assets:
     assert "<h3>Geography" not in report
 
 
+@pytest.mark.slow
 def test_live_performance_uses_labels_in_events_and_later_outcomes(assets: Assets) -> None:
     today = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     labelled = customers(hour=today - timedelta(days=1), rows=600)
@@ -225,6 +232,7 @@ def exact_metrics(assets: Assets) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flipped", "bad"), [(False, False), (True, True)])
 def test_a_champion_that_performs_worse_than_in_training_fails_its_check(
     assets: Assets, *, flipped: bool, bad: bool
@@ -260,6 +268,7 @@ def result_of(assets: Assets, asset: str, check: str, partition: str) -> dg.Asse
     return record.evaluation
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reference")
 def test_evaluating_an_older_hour_or_day_leaves_the_latest_ones_result_on_the_page(assets: Assets) -> None:
     before = HOUR - timedelta(hours=20)  # on the day before
@@ -278,6 +287,7 @@ def test_evaluating_an_older_hour_or_day_leaves_the_latest_ones_result_on_the_pa
         assert "too few" in str(result_of(assets, asset, key, older).description)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reference")
 def test_in_a_run_over_several_hours_each_hour_has_its_own_results(assets: Assets) -> None:
     hours = [HOUR - timedelta(hours=number) for number in (2, 1, 0)]
@@ -294,6 +304,7 @@ def test_in_a_run_over_several_hours_each_hour_has_its_own_results(assets: Asset
     assert shown(assets, "drift_hourly", "drift_Age").partition == hour_key(hours[2])
 
 
+@pytest.mark.slow
 def test_evaluating_an_older_day_leaves_the_latest_live_performance_on_the_page(
     assets: Assets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +327,7 @@ def test_evaluating_an_older_day_leaves_the_latest_live_performance_on_the_page(
     assert "Not evaluated: 0" in str(result_of(assets, "live_performance", "roc_auc", day_key(days[2])).description)
 
 
+@pytest.mark.slow
 def test_a_day_without_outcomes_shows_no_reliability_chart_of_another_day(
     assets: Assets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +344,7 @@ def test_a_day_without_outcomes_shows_no_reliability_chart_of_another_day(
     assert found[day_key(days[1])]["labelled"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reference")
 def test_figures_of_past_days_stay_when_their_predictions_are_archived_or_deleted(
     assets: Assets, monkeypatch: pytest.MonkeyPatch

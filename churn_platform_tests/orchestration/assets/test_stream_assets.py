@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import pytest
 
 from churn_platform.orchestration.partitions import hour_key
 from churn_platform.settings import settings
@@ -10,6 +11,7 @@ from churn_platform_tests.orchestration.assets.graph import Assets, materializat
 from churn_platform_tests.stream.streams import event
 
 
+@pytest.mark.slow
 def test_a_batch_reports_its_offsets_counts_and_model(assets: Assets) -> None:
     risky = [event(number, NumOfProducts=4, Age=60, Geography="Germany", Gender="Female") for number in range(20)]
     first = event(100)
@@ -43,6 +45,7 @@ def test_a_batch_reports_its_offsets_counts_and_model(assets: Assets) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_batch_reports_what_it_added_to_the_other_tables(assets: Assets) -> None:
     assets.send(event(1), b"bad", b"bad", event(2, Age=17))
     key, run = assets.stream()
@@ -60,6 +63,7 @@ def _assets_of(run: dg.ExecuteInProcessResult) -> list[dg.AssetMaterialization]:
     return [event.materialization for event in run.get_asset_materialization_events()]
 
 
+@pytest.mark.slow
 def test_the_check_keeps_its_result_after_a_run_without_events(assets: Assets) -> None:
     assets.send(event(1), event(2), b"bad")
     key, _ = assets.stream()
@@ -79,6 +83,7 @@ def test_the_check_keeps_its_result_after_a_run_without_events(assets: Assets) -
     assert assets.check().description == f"No new events: no event came. Batch {key}: {result}"
 
 
+@pytest.mark.slow
 def test_several_batches_are_replayed_by_one_run_and_each_reports_it(assets: Assets) -> None:
     keys = []
     for number in range(2):

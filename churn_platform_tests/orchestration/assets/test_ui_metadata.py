@@ -41,6 +41,7 @@ def bars_of(markdown: str) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 @given(counts=counts, labels=st.lists(st.text(max_size=200), max_size=24), marked=st.none() | st.integers(0, 24))
 def test_every_chart_is_shown_inline(counts: list[int], labels: list[str], marked: int | None) -> None:
     printable = [re.sub(r"[^\x20-\ud7ff]", "", label) for label in labels]

@@ -69,6 +69,7 @@ def file_accepts(column: Column, value: Value, folder: Path) -> bool:
     return not any(rule.violations(customers) for rule in RAW_RULES) and len(clean(customers)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CUSTOMER_FIELDS)
 def test_a_file_and_the_stream_agree_on_every_value_of_a_column(name: str, tmp_path: Path) -> None:
     column = COLUMNS_BY_NAME[name]
@@ -96,6 +97,7 @@ def frame_accepts(column: Column, value: Value) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INPUT_COLUMNS)
 def test_a_frame_and_the_stream_agree_on_every_value_of_a_column(name: str) -> None:
     column = COLUMNS_BY_NAME[name]
