@@ -309,7 +309,7 @@ def measure(
 def show(console: Console, found: dict[str, Latency], first: Sequence[float]) -> None:
     """Print the results as a table, in milliseconds."""
     table = Table(
-        "events a second", "to", "p50", "p90", "p99", "max", "hand-overs", "cores", box=None, header_style="dim"
+        "events a second", "to", "p50", "p90", "p99", "max", "handovers", "cores", box=None, header_style="dim"
     )
     for rate, latency in found.items():
         for to, quantiles in (("row", latency.row), ("topic", latency.topic)):

@@ -191,6 +191,6 @@ def s3_root(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def forget_settings() -> None:
-    """Let this process read its settings anew, and connect anew to S3."""
+    """Let this process read its settings again, and connect to S3 again."""
     settings.cache_clear()
     object_store.store.cache_clear()

@@ -86,20 +86,25 @@ def list_letters(
     )
     with report_errors(), ProgressReporter("Connecting to PostgreSQL"), _connect() as (connection, _):
         kinds = dead_letter_events.count_kinds(connection, chosen)
-        letters = dead_letter_events.find(connection, chosen, limit=limit)
+        dead_letters = dead_letter_events.find(connection, chosen, limit=limit)
     if as_json:
-        emit({"by_reason": [vars(kind) for kind in kinds], "dead_letters": [letter.as_dict() for letter in letters]})
+        emit(
+            {
+                "by_reason": [vars(kind) for kind in kinds],
+                "dead_letters": [dead_letter.as_dict() for dead_letter in dead_letters],
+            }
+        )
         return
     if not kinds:
         output.print("No dead letter matches.")
         return
     output.print(_kinds_table(kinds))
     total = sum(kind.count for kind in kinds)
-    if letters:
+    if dead_letters:
         output.print()
-        output.print(_letters_table(letters))
-    if len(letters) < total:
-        _say(f"{len(letters):,} of {total:,}; --limit shows more.")
+        output.print(_dead_letters_table(dead_letters))
+    if len(dead_letters) < total:
+        _say(f"{len(dead_letters):,} of {total:,}; --limit shows more.")
 
 
 @app.command()
@@ -115,28 +120,28 @@ def show(
     from churn_platform.operations import dead_letter_retry
 
     with report_errors(), _connect() as (connection, _):
-        letter = dead_letter_retry.find_one(connection, *_place(place), topic_id=topic_id)
+        dead_letter = dead_letter_retry.find_one(connection, *_place(place), topic_id=topic_id)
     if as_json:
-        payload = None if letter.payload is None else base64.b64encode(letter.payload).decode()
-        emit({**letter.as_dict(), "payload_base64": payload})
+        payload = None if dead_letter.payload is None else base64.b64encode(dead_letter.payload).decode()
+        emit({**dead_letter.as_dict(), "payload_base64": payload})
         return
     table = Table.grid(padding=(0, 2))
     for name, value in (
-        ("Place", letter.place),
-        ("Topic id", letter.topic_id),
-        ("Reason", _safe(letter.reason)),
-        ("State", letter.state),
-        ("Batch", letter.batch),
-        ("Kafka's time", _time(letter.kafka_timestamp)),
-        ("Received", _time(letter.received_at)),
-        ("Retried", _time(letter.retried_at)),
-        ("As event", str(letter.retry_event_id or "")),
-        ("Resolved", _time(letter.resolved_at)),
+        ("Place", dead_letter.place),
+        ("Topic id", dead_letter.topic_id),
+        ("Reason", _safe(dead_letter.reason)),
+        ("State", dead_letter.state),
+        ("Batch", dead_letter.batch),
+        ("Kafka's time", _time(dead_letter.kafka_timestamp)),
+        ("Received", _time(dead_letter.received_at)),
+        ("Retried", _time(dead_letter.retried_at)),
+        ("As event", str(dead_letter.retry_event_id or "")),
+        ("Resolved", _time(dead_letter.resolved_at)),
     ):
         if value:
             table.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
     output.print(table)
-    form, text = _payload(letter.payload)
+    form, text = _payload(dead_letter.payload)
     output.print(Text(f"Payload, {form}:", style="dim"))
     typer.echo(text)
 
@@ -186,11 +191,11 @@ def retry(
     with report_errors(), _connect() as (connection, config):
         if places:
             wanted = dict.fromkeys(_place(place) for place in places)
-            letters = [dead_letter_retry.find_one(connection, *place, topic_id=topic_id) for place in wanted]
+            dead_letters = [dead_letter_retry.find_one(connection, *place, topic_id=topic_id) for place in wanted]
         else:
-            letters = dead_letter_events.find(connection, chosen, limit=limit)
+            dead_letters = dead_letter_events.find(connection, chosen, limit=limit)
         event = None if file is None else dead_letter_retry.read_event(file)
-        corrected, refused = _correct(letters, config, corrections, event)
+        corrected, refused = _correct(dead_letters, config, corrections, event)
         say = _say_nothing if as_json else _say
         if dry_run:
             if not as_json:
@@ -204,19 +209,19 @@ def retry(
                 f"{len(corrected):,} sent to {config.events_topic}, {len(refused):,} refused. "
                 f"'churn dlq list --state retried' shows those that are not scored yet."
             )
-        if not letters:
+        if not dead_letters:
             say("No open dead letter matches. 'churn dlq list' lists the dead letters.")
         unresolved = 0 if wait is None or dry_run else _wait(connection, corrected, seconds=wait, say=say)
     if as_json:
         events = [json.loads(each.value) for each in corrected] if dry_run else []
         sent = 0 if dry_run else len(corrected)
         emit({"sent": sent, "refused": refused, "unresolved": unresolved, "would_send": events})
-    if refused or unresolved or not letters:
+    if refused or unresolved or not dead_letters:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _correct(
-    letters: "list[StoredDeadLetter]",
+    dead_letters: "list[StoredDeadLetter]",
     config: "StreamConfig",
     changes: dict[str, object],
     event: dict[str, object] | None,
@@ -226,9 +231,9 @@ def _correct(
     from churn_platform.operations.exceptions import DeadLetterError
 
     corrected, refused = [], []
-    for letter in letters:
+    for dead_letter in dead_letters:
         try:
-            corrected.append(dead_letter_retry.correct(letter, config, changes=changes, event=event))
+            corrected.append(dead_letter_retry.correct(dead_letter, config, changes=changes, event=event))
         except DeadLetterError as error:
             refused.append(str(error))
             error_console.print(Text(_safe(str(error)), style="red"), soft_wrap=True)
@@ -274,17 +279,17 @@ def _kinds_table(kinds: "list[DeadLetterKind]") -> Table:
     return table
 
 
-def _letters_table(letters: "list[StoredDeadLetter]") -> Table:
+def _dead_letters_table(dead_letters: "list[StoredDeadLetter]") -> Table:
     table = Table("Received", box=None, header_style="dim", pad_edge=False)
     table.add_column("Place", no_wrap=True)
     table.add_column("State")
     table.add_column("Reason", overflow="fold")
-    for letter in letters:
+    for dead_letter in dead_letters:
         table.add_row(
-            f"{letter.received_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-            f"{letter.kafka_partition}:{letter.kafka_offset}",
-            letter.state,
-            Text(_safe(letter.reason)),
+            f"{dead_letter.received_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+            f"{dead_letter.kafka_partition}:{dead_letter.kafka_offset}",
+            dead_letter.state,
+            Text(_safe(dead_letter.reason)),
         )
     return table
 

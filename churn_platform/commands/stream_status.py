@@ -31,7 +31,7 @@ def _figures(status: "StreamStatus") -> Table:
     if status.paused_since is not None:
         table.add_row("Paused", Text(f"since {status.paused_since:%Y-%m-%d %H:%M:%S %Z}", style="yellow"))
     table.add_row("Live run", _live_run(status))
-    batch, letters = status.latest_batch, status.dead_letters
+    batch, dead_letters = status.latest_batch, status.dead_letters
     if batch is not None:
         committed = "no commit yet"
         if batch.last_commit_seconds is not None:
@@ -44,10 +44,10 @@ def _figures(status: "StreamStatus") -> Table:
         began = status.held_since
         age = "" if began is None else f", for {duration((datetime.now(UTC) - began).total_seconds())}"
         table.add_row("Open transaction", Text(f"holds {status.held:,} offsets back{age}", style="yellow"))
-    if letters is not None:
+    if dead_letters is not None:
         table.add_row(
             "Dead letters",
-            f"{letters.today:,} today, {letters.unresolved:,} unresolved, {letters.retried:,} of them retried",
+            f"{dead_letters.today:,} today, {dead_letters.unresolved:,} unresolved, {dead_letters.retried:,} of them retried",
         )
     table.add_row("Model version", "none" if status.model_version is None else str(status.model_version))
     return table

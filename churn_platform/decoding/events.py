@@ -18,7 +18,7 @@ from churn_platform.features.columns import INPUT_COLUMNS
 from churn_platform.kafka.messages import KNOWN_MILLISECONDS, UNIX_EPOCH, Received
 from churn_platform.schema.columns import COLUMNS_BY_NAME, CUSTOMER_ID, Column
 
-# Namespace of ids that are not UUIDs. Fixed for ever: the same text must map to the same event_id.
+# Namespace of ids that are not UUIDs. Fixed forever: the same text must map to the same event_id.
 EVENT_NAMESPACE: Final = uuid.UUID("5f2f7f0e-5d0c-4c51-9b7a-0f3a6a0e7c11")
 MICROSECONDS: Final = 1_000_000
 UUID_CHARACTERS: Final = 36
@@ -89,7 +89,7 @@ TOMBSTONE: Final = "The message has no value (null, a tombstone). An event is a 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A message that is not a valid event, kept with the reason in words."""
+    """A message that is not a valid event, kept with the reason as text."""
 
     kafka_partition: int
     kafka_offset: int

@@ -1,4 +1,4 @@
-"""Why bytes are no event, in words for people who know their data and not this code. Only failures come here."""
+"""Why bytes are not an event, as text for people who know their data but not this code. Only failures come here."""
 
 import codecs
 import json
@@ -58,7 +58,7 @@ def explain(value: bytes, problem: Exception, fields: Mapping[str, str]) -> str:
     Args:
         value: of the message.
         problem: what the decoder raised.
-        fields: what each field of an event may hold, in words.
+        fields: what each field of an event may hold, as text.
     """
     return printable(_explain(value, problem, fields))[:LONGEST_REASON]
 
@@ -69,7 +69,7 @@ def printable(text: str) -> str:
 
 
 def described(event: type[msgspec.Struct]) -> dict[str, str]:
-    """What each field of an event may hold, in words, by name."""
+    """Return what each field of an event may hold, as text, by name."""
     info = msgspec.inspect.type_info(event)
     if not isinstance(info, msgspec.inspect.StructType):
         raise TypeError(f"{event} is no Struct.")

@@ -38,16 +38,16 @@ def decoded(*messages: Message) -> tuple[EventColumns, list[DeadLetter]]:
 
 def reason(value: bytes | dict[str, object] | None) -> str:
     """Why this value is a dead letter."""
-    events, letters = decoded(message(value))
+    events, dead_letters = decoded(message(value))
     assert len(events) == 0
-    assert len(letters) == 1
-    return letters[0].reason
+    assert len(dead_letters) == 1
+    return dead_letters[0].reason
 
 
 def test_an_event_becomes_one_entry_of_every_column() -> None:
-    events, letters = decoded(message({**EVENT, "true_churn_label": 1, "Surname": "ignored"}))
+    events, dead_letters = decoded(message({**EVENT, "true_churn_label": 1, "Surname": "ignored"}))
 
-    assert letters == []
+    assert dead_letters == []
     assert events.event_id[0].tobytes() == uuid.UUID(str(EVENT["event_id"])).bytes
     assert events.event_ref.tolist() == [None]
     assert datetime.fromtimestamp(events.event_timestamp[0] / 1e6, UTC) == datetime(
@@ -98,13 +98,13 @@ def test_an_id_that_is_no_uuid_maps_to_the_same_uuid_each_time_and_is_kept() -> 
 )
 def test_an_id_as_long_as_a_uuid_that_is_none_is_kept_and_leaves_those_beside_it_alone(odd: str) -> None:
     capitals = "01938F3E-0000-7000-8000-00000000000A"
-    events, letters = decoded(
+    events, dead_letters = decoded(
         message(EVENT, offset=1),
         message({**EVENT, "event_id": odd}, offset=2),
         message({**EVENT, "event_id": capitals}, offset=3),
     )
 
-    assert letters == []
+    assert dead_letters == []
     assert [event_id.tobytes() for event_id in events.event_id] == [
         uuid.UUID(str(EVENT["event_id"])).bytes,
         uuid.uuid5(EVENT_NAMESPACE, odd).bytes,
@@ -115,7 +115,7 @@ def test_an_id_as_long_as_a_uuid_that_is_none_is_kept_and_leaves_those_beside_it
 
 def test_dead_letters_among_events_of_all_kinds_move_nothing() -> None:
     named, bare = {**EVENT, "event_id": "evt_17"}, {**CUSTOMER, "CustomerId": 15_700_002}
-    events, letters = decoded(
+    events, dead_letters = decoded(
         message(b"bad", offset=1),
         message(named, offset=2),
         message({**named, "event_id": "a\0b"}, offset=3),
@@ -124,7 +124,7 @@ def test_dead_letters_among_events_of_all_kinds_move_nothing() -> None:
         message(EVENT, offset=6),
     )
 
-    assert [letter.kafka_offset for letter in letters] == [1, 3, 5]
+    assert [dead_letter.kafka_offset for dead_letter in dead_letters] == [1, 3, 5]
     assert events.kafka_offset.tolist() == [2, 4, 6]
     assert events.event_ref.tolist() == ["evt_17", None, None]
     assert events.timestamp_given.tolist() == [True, False, True]
@@ -140,9 +140,9 @@ def test_an_event_without_id_and_time_is_known_by_its_position_and_kafkas_time()
 
 
 def test_an_envelope_is_unwrapped() -> None:
-    events, letters = decoded(message({"timestamp": "2026-11-24T09:00:00", "data": EVENT}))
+    events, dead_letters = decoded(message({"timestamp": "2026-11-24T09:00:00", "data": EVENT}))
 
-    assert letters == []
+    assert dead_letters == []
     assert events.customer_id.tolist() == [15_700_001]
 
 
@@ -199,11 +199,13 @@ def test_good_and_bad_messages_are_told_apart_and_none_is_lost() -> None:
         for number in range(300)
     ]
 
-    events, letters = decoded(*messages)
+    events, dead_letters = decoded(*messages)
 
-    assert sorted([*events.kafka_offset.tolist(), *(letter.kafka_offset for letter in letters)]) == list(range(300))
-    assert len(letters) == 100
-    assert all(letter.payload is not None for letter in letters)
+    assert sorted([*events.kafka_offset.tolist(), *(dead_letter.kafka_offset for dead_letter in dead_letters)]) == list(
+        range(300)
+    )
+    assert len(dead_letters) == 100
+    assert all(dead_letter.payload is not None for dead_letter in dead_letters)
 
 
 GOOD = json.dumps(EVENT).encode()

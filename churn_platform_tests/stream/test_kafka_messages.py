@@ -72,15 +72,15 @@ def test_every_wrong_message_is_kept_byte_for_byte_with_a_reason_that_names_the_
     batch = stream.stream()
 
     assert batch.dead_letters == len(values)
-    letters = {int(str(offset)): (str(reason), payload) for _, offset, reason, payload in stream.rows(LETTERS)}
+    dead_letters = {int(str(offset)): (str(reason), payload) for _, offset, reason, payload in stream.rows(LETTERS)}
     for offset, (name, (value, expected)) in enumerate(values.items()):
-        reason, payload = letters[offset]
+        reason, payload = dead_letters[offset]
         assert expected in reason, name
         assert reason.isprintable(), name
         assert len(reason) <= 500, name
         assert (bytes(payload) if isinstance(payload, bytes) else payload) == value, name
     stream.materialize(batch.batch)
-    assert {int(str(o)): (str(r), p) for _, o, r, p in stream.rows(LETTERS)} == letters
+    assert {int(str(o)): (str(r), p) for _, o, r, p in stream.rows(LETTERS)} == dead_letters
 
 
 def test_the_last_of_two_fields_of_one_name_counts(stream: Stream) -> None:

@@ -66,13 +66,13 @@ def test_bad_events_are_kept_with_their_reason_and_bytes(stream: Stream) -> None
     batch = stream.stream()
 
     assert (batch.events, batch.predictions, batch.dead_letters) == (4, 1, 3)
-    letters = stream.rows("select kafka_offset, reason, payload from dead_letter_events order by 1")
-    assert [offset for offset, _, _ in letters] == [1, 2, 3]
-    assert [bytes(payload) if isinstance(payload, bytes) else payload for _, _, payload in letters][:2] == [
+    dead_letters = stream.rows("select kafka_offset, reason, payload from dead_letter_events order by 1")
+    assert [offset for offset, _, _ in dead_letters] == [1, 2, 3]
+    assert [bytes(payload) if isinstance(payload, bytes) else payload for _, _, payload in dead_letters][:2] == [
         b"no json",
         None,
     ]
-    assert "Gender" in str(letters[2][1])
+    assert "Gender" in str(dead_letters[2][1])
 
 
 @pytest.mark.slow

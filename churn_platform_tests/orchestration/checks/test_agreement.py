@@ -50,8 +50,8 @@ def stream_accepts(column: Column, value: Value) -> bool:
         value=content,
         timestamp=(TIMESTAMP_CREATE_TIME, round(NOW.timestamp() * 1000)),
     )
-    events, letters = decode([message], topic_id="topic", accepts_from=NOW, accepts_until=NOW)
-    assert len(events) + len(letters) == 1
+    events, dead_letters = decode([message], topic_id="topic", accepts_from=NOW, accepts_until=NOW)
+    assert len(events) + len(dead_letters) == 1
     return len(events) == 1
 
 
