@@ -47,7 +47,8 @@ def _figures(status: "StreamStatus") -> Table:
     if dead_letters is not None:
         table.add_row(
             "Dead letters",
-            f"{dead_letters.today:,} today, {dead_letters.unresolved:,} unresolved, {dead_letters.retried:,} of them retried",
+            f"{dead_letters.today:,} today, {dead_letters.unresolved:,} unresolved, "
+            f"{dead_letters.retried:,} of them retried",
         )
     table.add_row("Model version", "none" if status.model_version is None else str(status.model_version))
     return table
