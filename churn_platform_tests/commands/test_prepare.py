@@ -31,7 +31,7 @@ def test_it_makes_tables_logins_topics_and_dagster_s_home(logins: dict[str, str]
 
     said = prepare("--logins", "--dagster-home", str(home), "--code-server", "code:4000")
 
-    assert "environments.sql" in said
+    assert "baseline.sql" in said
     with psycopg.connect(logins["DATABASE_URL"], autocommit=True) as app_login:
         environments.note(app_login, "here")
     with psycopg.connect(logins["DATABASE_READER_URL"], autocommit=True) as reader:

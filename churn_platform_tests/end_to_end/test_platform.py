@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from churn_platform.files.artifacts import REPORTS, exists, join
 from churn_platform.monitoring.drift import MONITORED
 from churn_platform_tests.end_to_end.conftest import ROOT
@@ -59,6 +61,7 @@ def test_an_event_becomes_a_prediction_and_counts_in_its_hour_and_day(trained: R
     assert opened <= trained.materialized_batches()
 
 
+@pytest.mark.slow
 def test_a_replay_from_the_ui_leaves_the_same_rows_and_figures(trained: Running) -> None:
     wait_until(trained.is_idle, 90)
     batch = trained.value("select min(batch) from stream_batches where closed is not null")
@@ -72,6 +75,7 @@ def test_a_replay_from_the_ui_leaves_the_same_rows_and_figures(trained: Running)
     assert trained.value(FIGURES) == figures
 
 
+@pytest.mark.slow
 def test_drift_and_the_daily_report_are_computed_automatically(trained: Running) -> None:
     trained.send([event(n, true_churn_label=n % 2) for n in range(100)])
     report = join(ROOT, REPORTS, datetime.now(UTC).date().isoformat(), "index.html")

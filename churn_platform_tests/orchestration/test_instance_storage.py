@@ -145,6 +145,7 @@ def test_the_web_servers_first_mutation_after_a_restart_of_postgres_succeeds(
         assert instance.event_log_storage.get_concurrency_info("restarted").slot_count == 4
 
 
+@pytest.mark.slow
 def test_a_storage_with_the_web_servers_limits_survives_a_restart_of_postgres(home: Path, stack: Stack) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)

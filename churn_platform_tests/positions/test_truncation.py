@@ -99,6 +99,7 @@ def test_a_stream_that_stopped_at_a_truncated_log_stays_stopped_when_the_log_has
         stream.stream()
 
 
+@pytest.mark.slow
 def test_a_run_that_streams_while_the_log_is_cut_skips_nothing(stream: Stream, broker: Broker) -> None:
     send_one_by_one(stream, range(8))
     key = stream.plan()
@@ -120,6 +121,7 @@ def test_a_run_that_streams_while_the_log_is_cut_skips_nothing(stream: Stream, b
     assert stream.value("select count(*) from churn_predictions") == 8
 
 
+@pytest.mark.slow
 def test_a_topic_that_lost_its_end_is_created_again_and_read_from_its_beginning(stream: Stream, broker: Broker) -> None:
     send_one_by_one(stream, range(5))
     stream.stream()
@@ -186,6 +188,7 @@ def test_a_replay_does_not_take_other_records_for_the_events_of_its_batch(stream
     assert stream.rows("select event_id, customer_id from churn_predictions order by 1") == before
 
 
+@pytest.mark.slow
 def test_an_accepted_truncation_goes_on_at_the_position_and_is_recorded(stream: Stream, broker: Broker) -> None:
     send_one_by_one(stream, range(6))
     stream.stream()
@@ -206,6 +209,7 @@ def test_an_accepted_truncation_goes_on_at_the_position_and_is_recorded(stream: 
     assert [invariant.name for invariant in check_invariants(stream.config) if not invariant.holds] == []
 
 
+@pytest.mark.slow
 def test_records_that_retention_deleted_are_not_a_truncation(stream: Stream) -> None:
     send_one_by_one(stream, range(5))
     stream.stream()
@@ -221,6 +225,7 @@ def test_records_that_retention_deleted_are_not_a_truncation(stream: Stream) -> 
     assert [invariant.name for invariant in check_invariants(stream.config) if not invariant.holds] == []
 
 
+@pytest.mark.slow
 def test_a_position_after_transaction_markers_is_compared_with_the_record_before_them(
     stream: Stream, broker: Broker
 ) -> None:

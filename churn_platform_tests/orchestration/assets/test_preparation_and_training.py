@@ -289,6 +289,7 @@ def test_a_model_of_shuffled_labels_is_not_promoted_and_the_reason_is_given(
     assert rejected.tags["decision_reason"] == decided["reason"]
 
 
+@pytest.mark.slow
 def test_a_better_model_is_promoted_and_the_alias_follows(
     batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +361,7 @@ def test_training_on_features_and_rows_of_different_files_is_an_error(batch_side
     assert "train_test_split from the one with of another file" in str(failure.error.cause)
 
 
+@pytest.mark.slow
 def test_a_search_is_logged_by_trial_and_reused_by_the_next_training(
     batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +404,7 @@ def run_of(result: dg.ExecuteInProcessResult) -> str:
     return str(run.info.run_id)
 
 
+@pytest.mark.slow
 def test_an_alias_moved_by_hand_is_adopted_and_reported(batch_side: BatchSide) -> None:
     chosen = batch_side.train()["challenger_version"]
     assert isinstance(chosen, int)
@@ -415,6 +418,7 @@ def test_an_alias_moved_by_hand_is_adopted_and_reported(batch_side: BatchSide) -
     assert batch_side.train()["alias_moved_by_hand"] is False, "it is adopted only once"
 
 
+@pytest.mark.slow
 def test_after_a_change_of_costs_a_model_with_a_new_threshold_is_promoted_once(
     batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,6 +445,7 @@ def runs_by_alias() -> dict[str, str | None]:
     return {name: client.get_model_version(MODEL, str(version)).run_id for name, version in aliases().items()}
 
 
+@pytest.mark.slow
 def test_what_mlflow_has_lost_is_reported_and_does_not_change_the_decision(batch_side: BatchSide) -> None:
     trained = metadata(batch_side.run("training_job"), "churn_model")
     client, champion = MlflowRegistry().client(), batch_side.champion()
@@ -496,7 +501,7 @@ def test_an_alias_at_a_version_of_an_unknown_run_is_an_error_and_changes_nothing
     failure = result.failure_data_for_node("champion_model")
     assert failure is not None
     assert failure.error is not None
-    assert "not of run another run" in str(failure.error.cause)
+    assert "not to run another run" in str(failure.error.cause)
     assert batch_side.champion() == champion
     client.delete_registered_model_alias(MODEL, "champion")
 
