@@ -166,7 +166,7 @@ docs: $(VENV)/.docs ## Build the documentation in docs/_build/html; a warning or
 
 .PHONY: docs-examples
 docs-examples: install ## Rewrite the command output and the generated pages in the documentation
-	$(BIN)/python -m pytest -n 0 --rewrite-docs churn_platform_tests/documentation/test_generated_pages.py \
+	$(BIN)/python -m pytest $(ALL) -n 0 --rewrite-docs churn_platform_tests/documentation/test_generated_pages.py \
 		churn_platform_tests/documentation/test_examples.py $(ARGS)
 
 .PHONY: audit

@@ -246,6 +246,7 @@ def test_every_page_with_output_has_a_scene() -> None:
     assert {name_of(page) for page in PAGES if list(examples(page))} == SCENES.keys()
 
 
+@pytest.mark.slow  # alone on its servers: what other tests leave there would be shown, too
 @pytest.mark.parametrize("page", SCENES)
 def test_commands_print_what_the_page_shows(page: str, shown: Shown, request: pytest.FixtureRequest) -> None:
     rewrite, scene, path = request.config.getoption("--rewrite-docs"), SCENES[page], PROJECT_ROOT / page
