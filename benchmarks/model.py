@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     import xgboost
 
 SEEDS: Final = range(5)
-LEARNT_SHARES: Final = (0.25, 0.5, 0.75, 1.0)
+LEARNED_SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 SCORED_ROWS: Final = 100_000
 EXPLAINED_ROWS: Final = 500
 REPEATS: Final = 5
@@ -211,7 +211,7 @@ def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dic
         f"learned from {share * most:,.0f} rows, {100 * share:.0f} %": mean_figures(
             data.churned, partial(score, share=share), seeds=seeds
         )
-        for share in LEARNT_SHARES
+        for share in LEARNED_SHARES
     }
 
 

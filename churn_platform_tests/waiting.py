@@ -12,7 +12,7 @@ def wait_until(condition: Callable[[], object], timeout: float = 30, what: str =
     Args:
         condition: is asked again and again until it returns something true.
         timeout: seconds after which it has failed.
-        what: the condition in words, for the failure.
+        what: the condition as text, for the failure.
 
     Raises:
         AssertionError: it did not hold in time.

@@ -88,24 +88,16 @@ def report_errors() -> Iterator[None]:
 
     from churn_platform.environments.exceptions import EnvironmentConflictError
     from churn_platform.errors import PlatformError
-    from churn_platform.files.exceptions import ArtifactNotFoundError, ArtifactStoreError
-    from churn_platform.local.errors import StackError
     from churn_platform.operations.exceptions import StreamIsLiveError
 
     try:
         yield
     except (EnvironmentConflictError, StreamIsLiveError) as error:
         end(ExitCode.IN_USE, error.problem, remedy=error.remedy)
-    except StackError as error:
-        end(ExitCode.FAILED, error.problem, remedy=error.remedy, details=error.details)
     except PlatformError as error:
         cause = error.__cause__
         remedy = error.remedy or (_postgres_remedy(cause) if isinstance(cause, psycopg.OperationalError) else "")
-        end(ExitCode.FAILED, error.problem, remedy=remedy)
-    except ArtifactStoreError as error:
-        end(ExitCode.FAILED, error.problem, remedy=error.remedy)
-    except ArtifactNotFoundError as error:
-        end(ExitCode.FAILED, str(error))
+        end(ExitCode.FAILED, error.problem, remedy=remedy, details=error.details)
     except KafkaException as error:
         end(ExitCode.FAILED, error.args[0].str(), remedy="Is Kafka up? 'churn status' shows the embedded one.")
     except psycopg.OperationalError as error:

@@ -235,9 +235,9 @@ def _gather(text: str, at: int, into: _Pairs) -> int:
         name, at = _read_value(text, _after_space(text, at))
         at = _after_space(text, _after(text, at, ":"))
         if text[at : at + 1] == "{":
-            content: object = _Pairs()
-            into.append((str(name), content))  # before it is read: it may be malformed
-            at = _gather(text, at, content)  # type: ignore[arg-type]
+            inner = _Pairs()
+            into.append((str(name), inner))  # before it is read: it may be malformed
+            at = _gather(text, at, inner)
         else:
             content, at = _read_value(text, at)
             into.append((str(name), content))

@@ -83,7 +83,7 @@ def write_bytes(uri: str, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(partial).replace(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too, leaves no partial file
         Path(partial).unlink()
         raise
 

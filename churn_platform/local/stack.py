@@ -169,7 +169,7 @@ class Stack:
         missing = {part.name for part in wanted if part.command} - running
         try:
             Startup(self._supervisor, wanted, ServiceSetup(self.configuration), progress).run()
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, leaves nothing running that this call has started
             self._supervisor.stop(sorted(missing), seconds=60)
             raise
         return missing
@@ -195,7 +195,7 @@ class Stack:
                 if not attempts_left:
                     raise
                 progress(Step(error.part, error.title, Phase.PREPARING, f"choosing another port: {error.problem}", 0))
-            except BaseException:
+            except BaseException:  # Ctrl-C, too, leaves no half-started stack
                 self._stop(silent)
                 raise
             else:

@@ -65,7 +65,7 @@ class Draws:
     ) -> NDArray[np.bool_]:
         """Return a random sample of rows, each with a probability proportional to its weight (systematic sampling).
 
-        The rows are sorted so that similar ones are neighbours, and one is chosen at each equal step of the cumulative
+        The rows are sorted so that similar ones are adjacent, and one is chosen at each equal step of the cumulative
         weight. So each group has nearly its expected number. Weights are rounded to 1/10,000, because sums of integers
         are exact on every machine.
 

@@ -171,8 +171,8 @@ def _missing_columns(file: Path, header: list[str], missing: list[str]) -> Heade
     alike = {name: get_close_matches(name.lower(), lowered, n=1, cutoff=0.8) for name in missing}
     renamings = [f"'{lowered[found[0]]}' to {name}" for name, found in alike.items() if found]
     needed = ", ".join(column.name for column in COLUMNS if not column.optional)
-    words = set(re.split(r"[^a-z]+", " ".join(header).lower()))
-    known = sum(column.name.lower() in words for column in COLUMNS) + len(renamings)
+    tokens = set(re.split(r"[^a-z]+", " ".join(header).lower()))
+    known = sum(column.name.lower() in tokens for column in COLUMNS) + len(renamings)
     if known < MIN_HEADER_NAMES:
         return HeaderError(
             f"{file}, line 1 is not a header with the columns' names. Its {len(header)} values are not shown, because "

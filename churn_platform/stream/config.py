@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from churn_platform.environments.config import CLOCK_TOLERANCE, EnvironmentConfig, kafka_config
+from churn_platform.environments.config import CLOCK_TOLERANCE, EnvironmentConfig
 from churn_platform.settings import Settings
 
 # Risk score from which a prediction is high risk; the views and the partial index of churn_predictions hold it too.
@@ -31,14 +31,7 @@ class StreamConfig(EnvironmentConfig):
             SettingsError: Kafka or PostgreSQL is neither configured nor up.
         """
         return cls(
-            kafka=kafka_config(settings),
-            dsn=settings.postgres_dsn,
-            environment=settings.platform.environment_name,
-            events_topic=settings.topics.events,
-            predictions_topic=settings.topics.predictions,
-            claims_topic=settings.topics.claims,
-            start=settings.stream.start,
-            epoch=settings.stream.epoch,
+            **vars(EnvironmentConfig.from_settings(settings)),
             commit_events=settings.stream.commit_events,
             linger=settings.stream.linger_ms / 1000,
             batch_events=settings.stream.batch_events,

@@ -59,6 +59,7 @@ def test_the_batch_side_is_prepared_and_trained_on() -> None:
 @pytest.fixture
 def customers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> model.Data:
     """600 customers, and models of a few trees."""
+    # Dozens of models of 300 trees would take minutes; the benchmark itself has no smaller form.
     monkeypatch.setattr(model, "Hyperparameters", partial(Hyperparameters, trees=10))
     monkeypatch.setattr(tuning, "TREES_TIMES_DEPTH", 30)
     write_customers(generate_customers(600, seed=5), tmp_path / "customers.csv")
@@ -92,7 +93,7 @@ def test_a_search_within_a_fold_sees_neither_its_rows_nor_what_was_found_on_them
         seen.append(len(churned))
         return tuning.tune(features, churned, **options)
 
-    monkeypatch.setattr(model, "tune", watched)
+    monkeypatch.setattr(model, "tune", watched)  # the search itself runs; this sees what it is given
     found = model.nested(customers, trials=1, seeds=[0])
 
     assert len(seen) == FOLDS
@@ -104,7 +105,7 @@ def test_a_search_within_a_fold_sees_neither_its_rows_nor_what_was_found_on_them
 def test_a_learning_curve_ends_with_the_model_of_all_rows(customers: model.Data) -> None:
     *fewer, (_, all_rows) = model.learning_curve(customers, seeds=[0]).items()
 
-    assert len(fewer) == len(model.LEARNT_SHARES) - 1
+    assert len(fewer) == len(model.LEARNED_SHARES) - 1
     features, chosen = model.variants(customers)["as committed"]
     assert all_rows == model.mean_figures(
         customers.churned,

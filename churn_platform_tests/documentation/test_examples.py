@@ -18,7 +18,6 @@ from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
-from churn_platform.commands import terminal
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import model_versions
 from churn_platform.environments import created_topics
@@ -192,7 +191,6 @@ def shown(
     folder = tempfile.mkdtemp(prefix="docs-")  # a short path: tables are wide enough for it
     monkeypatch.chdir(folder)
     monkeypatch.setenv("DATABASE_URL", database)
-    monkeypatch.setattr(terminal, "QUIET_SECONDS", 300)  # progress is printed on a slow machine only
     claims = f"claims-of-examples-{next(_numbers)}"
     monkeypatch.setenv("CLAIMS_TOPIC", claims)
     for name in ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "OUTCOMES_TOPIC", "STREAM_GROUP"):

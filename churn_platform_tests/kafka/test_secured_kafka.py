@@ -22,7 +22,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
-from churn_platform.commands.terminal import output
 from churn_platform.database import model_versions
 from churn_platform.environments.claims import Claims
 from churn_platform.kafka import clients
@@ -258,7 +257,7 @@ def test_status_says_why_the_users_kafka_does_not_answer(
     theirs.configuration.ports.choose()
     theirs.configuration.ports.release()
     monkeypatch.setattr("churn_platform.commands.stack.default_stack", lambda: theirs)
-    monkeypatch.setattr(output, "width", 200)  # a cell of the table is on one line
+    monkeypatch.setenv("COLUMNS", "200")  # a cell of the table is on one line
 
     said = user.churn("status")
 

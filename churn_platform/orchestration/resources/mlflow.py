@@ -277,7 +277,7 @@ def ending_run() -> Iterator[None]:
 
     try:
         yield
-    except BaseException:
+    except BaseException:  # a cancelled run, too, must not stay RUNNING
         mlflow.end_run("FAILED")
         raise
     mlflow.end_run()
