@@ -14,7 +14,8 @@ from churn_platform.commands.verify import verify
 
 app = typer.Typer(
     cls=Program,
-    help="Train a churn model and score a stream of customer events, on one Dagster graph.\n\nExample: churn demo",
+    help="Train a churn model and score a stream of customer events, on one Dagster asset graph."
+    "\n\nExample: churn demo",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,  # they may contain a password
