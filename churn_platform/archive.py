@@ -41,7 +41,7 @@ SCHEMA: Final = pa.schema(
 
 
 class ArchiveError(PlatformError):
-    """A file does not hold what the table holds. Nothing was deleted."""
+    """A file does not contain the rows of the table. Nothing was deleted."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def archive_next(
     Args:
         connection: in autocommit mode, holding advisory_locks.archive_lock().
         root: the artifacts root; files are `archive/churn_predictions/<month closed>/<first batch>.parquet` below it.
-        before: batches closed earlier than this.
-        file_rows: most rows of a file; a batch with more rows gets a file to itself.
+        before: only batches closed before this time.
+        file_rows: maximum number of rows of a file; a batch with more rows gets its own file.
         write: writes a file.
         read: reads it back.
 
@@ -84,7 +84,7 @@ def archive_next(
         What was archived, or None if nothing is left to archive.
 
     Raises:
-        ArchiveError: the file does not hold what was to be deleted, or a batch was replayed meanwhile.
+        ArchiveError: the file does not contain the rows to delete, or a batch was replayed meanwhile.
         OSError: the file could not be written or read back.
     """
     assigned = stream_batches.assigned_archive(connection)
@@ -103,7 +103,7 @@ def archive_next(
         table = _read_table(connection, batches)
     _write_and_verify(file, table, write, read)
     block_ranges = _delete(connection, file, batches, rows=table.num_rows, replays=replays)
-    # New rows are written to the same blocks, for which the indexes would still list the old batches and times, too.
+    # New rows will be written to the same blocks, for which the indexes would still list the old batches and times.
     churn_predictions.summarize_again(connection, block_ranges)
     return Archived(file, len(batches), table.num_rows)
 
@@ -115,16 +115,16 @@ def _delete(
 
     Args:
         connection: in autocommit mode.
-        file: that holds the rows.
-        batches: of the file.
-        rows: how many the file holds.
+        file: file with the rows.
+        batches: batches in the file.
+        rows: number of rows in the file.
         replays: how often each batch had been replayed when its rows were read.
 
     Returns:
         The block ranges that held the rows.
 
     Raises:
-        ArchiveError: other rows would be deleted than the file holds. Nothing was deleted.
+        ArchiveError: the rows to delete are not those in the file. Nothing was deleted.
     """
     with connection.transaction():
         lock_batches(connection, batches)
@@ -170,6 +170,6 @@ def _write_and_verify(
     stored = pq.read_table(io.BytesIO(read(file)))
     if not stored.equals(table):
         raise ArchiveError(
-            f"{file} was not archived: read back, its {stored.num_rows} rows are not the {table.num_rows} that were "
+            f"{file} was not archived: the {stored.num_rows} rows read back are not the {table.num_rows} rows "
             f"written. Nothing was deleted. Does anything else write to that folder?"
         )

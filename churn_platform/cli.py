@@ -1,4 +1,4 @@
-"""`churn`: the platform's commands, assembled. Each lives in `commands/`."""
+"""`churn`: assembles the platform's commands, which are defined in `commands/`."""
 
 import typer
 
@@ -14,10 +14,11 @@ from churn_platform.commands.verify import verify
 
 app = typer.Typer(
     cls=Program,
-    help="A bank's customer churn, trained and streamed by one Dagster asset graph.\n\nExample: churn demo",
+    help="Train a churn model and score a stream of customer events, on one Dagster asset graph."
+    "\n\nExample: churn demo",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    pretty_exceptions_show_locals=False,  # they could hold a password
+    pretty_exceptions_show_locals=False,  # they may contain a password
 )
 
 for command in (

@@ -42,7 +42,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
 
     Args:
         settings: what the definitions depend on: the first partition, the times of schedules, the limits in the
-            descriptions of checks, links to the code. What a run or a tick needs, it reads itself.
+            descriptions of checks, links to the code. Runs and ticks read the settings again.
         resource_overrides: resources by key, which replace the default ones.
     """
     resources = {

@@ -4,7 +4,7 @@
 class PlatformError(Exception):
     """An error with a problem, a remedy and details. Commands show the remedy first; logs show one text."""
 
-    # Whether the same may succeed later although nobody changes anything: transience.py decides about retries.
+    # Whether the same operation may succeed later without any change. transience.py decides about retries.
     transient: bool = False
 
     def __init__(self, problem: str, *, remedy: str = "", details: str = "") -> None:
@@ -12,7 +12,7 @@ class PlatformError(Exception):
 
         Args:
             problem: what is wrong: the thing, its value and what was expected.
-            remedy: what to do about it, in whole sentences; empty where the problem already says it.
+            remedy: what to do about it, in full sentences; empty where the problem already says it.
             details: what helps to understand it, such as the last lines of a log; may span lines.
         """
         super().__init__("\n".join(filter(None, (f"{problem} {remedy}".rstrip(), details))))

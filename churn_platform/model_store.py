@@ -10,7 +10,7 @@ from churn_platform.scoring.bundle import MANIFEST, ModelBundle, listed_parts, m
 
 
 def save_bundle(bundle: ModelBundle, uri: str) -> None:
-    """Write a bundle into a folder of its own, the manifest last: a bundle that has one is complete.
+    """Write a bundle into its folder, manifest last: a bundle with a manifest is complete.
 
     Args:
         bundle: the bundle.

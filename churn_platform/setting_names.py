@@ -8,9 +8,9 @@ from collections.abc import Collection
 from typing import Final
 
 PREFIX: Final = "CHURN_"
-# Two edits cover a missing letter, a wrong one and two that changed places (BATCH_SECNODS).
+# Two edits cover a missing letter, a wrong letter and two swapped letters (BATCH_SECNODS).
 MOST_EDITS: Final = 2
-# Names that begin with our prefix and are no settings.
+# Names that begin with our prefix but are not settings.
 OTHER_NAMES_OF_OURS: Final = frozenset(
     {
         "CHURN_IMAGE",  # read by docker-compose.yaml, which shares .env
@@ -43,7 +43,7 @@ def is_probably_ours(name: str, known: Collection[str]) -> bool:
 
 
 def closest_name(name: str, known: Collection[str]) -> str:
-    """Return the known name that the fewest edits lead to."""
+    """Return the known name with the smallest edit distance."""
     return min(sorted(known), key=lambda each: edit_distance(name, each))
 
 
@@ -60,7 +60,7 @@ def edit_distance(first: str, second: str) -> int:
 
 
 def _may_be_close(first: str, second: str) -> bool:
-    """Return False where the distance is surely larger. Comparing every variable in full takes 0.1 s."""
+    """Return False if the distance is certainly larger. Computing it for every variable takes 0.1 s."""
     # An edit changes the length by at most one, and the set of letters by at most two.
     return (
         abs(len(first) - len(second)) <= MOST_EDITS and len(set(first).symmetric_difference(second)) <= 2 * MOST_EDITS

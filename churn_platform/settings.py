@@ -3,7 +3,7 @@
 A value comes from the process environment, else from `.env` (yours), else from `.local/env` (written by `churn up`,
 with the addresses of the embedded servers), else from the default here.
 
-What does not belong here: configuration that a package below takes as its own dataclass, such as `kafka/config.py`.
+What does not belong here: configuration that a lower package defines as its own dataclass, such as `kafka/config.py`.
 """
 
 import os
@@ -30,7 +30,7 @@ RECONNECTING = {"reconnect.backoff.ms": 1000, "reconnect.backoff.max.ms": 2000}
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-# Minute, hour, day of the month, month, day of the week: least and most.
+# Minute, hour, day of the month, month, day of the week: minimum and maximum.
 CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 CRON_PART = re.compile(r"(?:[*?]|\d+|[A-Za-z]+)(?:-(?:\d+|[A-Za-z]+))?(?:/\d+)?(?:#\d)?")
 CRON_NAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
@@ -74,7 +74,7 @@ def _stream_start(start: str) -> str:
             moment = _in_utc(datetime.fromisoformat(start))
         except (ValueError, OverflowError):
             raise ValueError(expected) from None
-        if moment < EPOCH:  # Kafka takes negative timestamps for other questions
+        if moment < EPOCH:  # negative timestamps have special meanings in Kafka
             raise ValueError(f"{expected}, not before 1970")
     return start
 
@@ -86,7 +86,7 @@ def _topic_name(name: str) -> str:
 
 
 def _cron_schedule(schedule: str) -> str:
-    """Refuse what is surely no cron schedule. Dagster, which is slow to import, reads it in full."""
+    """Reject what is certainly not a cron schedule. The full check is left to Dagster, which is slow to import."""
     fields = schedule.split()
     if schedule not in CRON_NAMES and not (
         len(fields) == len(CRON_LIMITS)
@@ -222,7 +222,7 @@ class PostgresSettings(SettingsGroup):
 
 
 class KafkaSettings(SettingsGroup):
-    """The Kafka cluster and its security, handed to the client unchanged."""
+    """The Kafka cluster and its security, passed to the client unchanged."""
 
     bootstrap_servers: str | None = Field(
         default=None,
@@ -324,7 +324,7 @@ class StreamSettings(SettingsGroup):
     group: str = Field(
         default="churn-platform",
         validation_alias="STREAM_GROUP",
-        description="Consumer group that the published offsets are committed to. Its lag is what a Kafka UI shows.",
+        description="Consumer group that the published offsets are committed to. Kafka UIs show its lag.",
     )
     start: StreamStart = Field(
         default="earliest",
@@ -439,8 +439,8 @@ class MonitoringSettings(SettingsGroup):
         default=0.25,
         gt=0,
         validation_alias="DRIFT_FAR",
-        description="PSI from which a feature or the score counts as far off: its check fails, and the platform asks "
-        "for a new model.",
+        description="PSI from which a feature or the score counts as far off: its check fails, and the platform "
+        "requests a new model.",
     )
     drift_least_predictions: int = Field(
         default=500,
@@ -461,7 +461,7 @@ class MonitoringSettings(SettingsGroup):
         gt=0,
         validation_alias="LIVE_AUC_LOSS",
         description="Maximum loss of ROC AUC against the out-of-fold value. If the loss is larger, and is not "
-        "explained by chance, the check fails and the platform asks for a new model.",
+        "explained by chance, the check fails and the platform requests a new model.",
     )
 
 
@@ -492,7 +492,7 @@ class TrainingSettings(SettingsGroup):
         default=0,
         ge=0,
         validation_alias="TUNING_TRIALS",
-        description="Number of trials in the hyperparameter search of a training. Trials on record for the same rows "
+        description="Number of trials in the hyperparameter search of a training. Earlier trials on the same rows "
         "count. 0: no search; the committed hyperparameters are used.",
     )
     tuning_seconds: float = Field(
@@ -600,11 +600,11 @@ class Settings(SettingsGroup):
 
     @property
     def variables_set(self) -> set[str]:
-        """Environment variables that have set a value, be it the default."""
+        """Environment variables that have set a value, even if it is the default."""
         return {each.variable for each in descriptions() if each.name in getattr(self, each.group).model_fields_set}
 
     def with_servers(self, *, kafka: str | None = None, postgres: str | None = None) -> Self:
-        """Return these settings with the addresses of other servers. None: as they are."""
+        """Return these settings with the addresses of other servers. None: unchanged."""
         changes: dict[str, SettingsGroup] = {}
         if kafka is not None:
             changes["kafka"] = self.kafka.model_copy(update={"bootstrap_servers": kafka})
@@ -678,7 +678,7 @@ class Settings(SettingsGroup):
 
 @dataclass(frozen=True)
 class Description:
-    """Where a setting is found: its environment variable, its group in `Settings`, its name and field in the group."""
+    """A setting: its environment variable, its group in `Settings`, and its name and field in the group."""
 
     variable: str
     group: str
@@ -762,7 +762,7 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
     """Return the settings that variables describe.
 
     Args:
-        sources: variables by the place they come from, which errors name. A later place takes precedence.
+        sources: variables by their source, which errors name. A later source takes precedence.
 
     Raises:
         SettingsError: a value cannot be used, or a name is probably a misspelled setting. No value is shown.
@@ -785,9 +785,9 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
     except ValidationError as error:
         invalid = [f"{each['loc'][-1]}: {each['msg']}." for each in error.errors(include_input=False)]
         raise SettingsError(
-            "\n".join(invalid), remedy="For the values that a setting takes: 'churn settings --format markdown'."
+            "\n".join(invalid), remedy="'churn settings --format markdown' lists the values that a setting accepts."
         ) from error
-    found.training.call_costs  # noqa: B018  one or two of the three costs without the others are refused
+    found.training.call_costs  # noqa: B018  raises an error if one or two of the three costs are missing
     return found
 
 

@@ -1,7 +1,6 @@
-"""Which errors of Kafka and PostgreSQL are transient: the same may succeed later although nobody changes anything.
+"""Which errors of Kafka and PostgreSQL are transient: a retry may succeed later without any change.
 
-Errors of the platform say it of themselves: see PlatformError.transient. This module decides about the libraries'
-errors.
+For the platform's own errors, see PlatformError.transient. This module decides about the libraries' errors.
 """
 
 from typing import Final
@@ -11,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from churn_platform.errors import PlatformError
 
-# What brokers and the network report on a bad day. KafkaError.retriable() is true within transactions only.
+# Errors that brokers and the network report during an outage. KafkaError.retriable() is true within transactions only.
 TRANSIENT_KAFKA_ERRORS: Final = frozenset(
     {
         KafkaError._TRANSPORT,
@@ -56,7 +55,7 @@ TRANSIENT_KAFKA_ERRORS: Final = frozenset(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether trying again is the right answer: a server is away, or another run took over."""
+    """Return whether a retry may succeed: a server is down, or another run took over."""
     if isinstance(error, PlatformError):
         return error.transient
     if isinstance(error, KafkaException):

@@ -1,4 +1,4 @@
-"""What the tests share: one set of real servers for the session, and a helper that waits."""
+"""Fixtures that the tests share: one set of real servers for the session, and what tests create on them."""
 
 import itertools
 import os
@@ -32,14 +32,14 @@ __all__ = ["wait_until"]
 
 @pytest.fixture(scope="session")
 def embedded_only(local_folder: Path) -> dict[str, str]:
-    """This environment without servers and files of the developer's: tests never touch those."""
+    """This environment without the developer's servers and files, which tests never touch."""
     kept = {name: value for name, value in os.environ.items() if name not in {*SERVERS.values(), OWNER_VARIABLE}}
     return {**kept, ARTIFACTS_VARIABLE: str(local_folder / "artifacts")}
 
 
 @pytest.fixture(scope="session")
 def local_folder() -> Iterator[Path]:
-    """A short path that another user may pass through (root's Postgres runs as one), unlike pytest's own folders."""
+    """A folder with a short path. Unlike pytest's own folders, it is traversable for PostgreSQL's user under root."""
     folder = Path(tempfile.mkdtemp(prefix="churn-tests-"))
     yield folder
     shutil.rmtree(folder)
@@ -47,7 +47,7 @@ def local_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
-    """Kafka, Postgres (migrated) and MLflow, up for the whole session; `settings()` and new processes find them."""
+    """Kafka, PostgreSQL (migrated) and MLflow for the whole session. `settings()` and new processes use them."""
     stack = Stack(
         local_folder, services_only=True, usual_ports=ANY_FREE_PORTS, given=embedded_only, env_file=Path(os.devnull)
     )
@@ -59,7 +59,7 @@ def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
     settings.cache_clear()
 
 
-# Tests run in the order that the data flows.
+# Tests run in the order of the data flow.
 FLOW = (
     "schema",
     "features",
@@ -87,19 +87,19 @@ FLOW = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of `make test-s3` (the server for the tests of S3) and of `make docs-examples`."""
-    parser.addoption("--s3-server", choices=("moto", "versitygw"), default="moto", help="server that speaks S3")
+    """Add the options of `make test-s3` (the server for the S3 tests) and of `make docs-examples`."""
+    parser.addoption("--s3-server", choices=("moto", "versitygw"), default="moto", help="S3 server for the tests")
     parser.addoption("--rewrite-docs", action="store_true", help="rewrite output and generated pages of the docs")
 
 
 def pytest_configure() -> None:
-    """End on SIGTERM as on Ctrl-C: fixtures are torn down, so no server is left behind. Tests connect as they say."""
+    """Handle SIGTERM like Ctrl-C, so that fixtures stop their servers, and ignore libpq's environment variables."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ignore_environment()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests by FLOW; a folder that it does not name comes last."""
+    """Order the tests by FLOW. Folders that it does not name are last."""
     places = {name: place for place, name in enumerate(FLOW)}
     root = Path(__file__).parent
     items.sort(key=lambda item: places.get(item.path.relative_to(root).with_suffix("").parts[0], len(FLOW)))
@@ -110,7 +110,7 @@ _number = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def template_database(stack: Stack) -> str:
-    """A migrated database that tests copy theirs from."""
+    """A migrated database, which tests copy."""
     assert stack.is_up
     name = "template_of_tests"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
@@ -123,11 +123,11 @@ def template_database(stack: Stack) -> str:
 def database(stack: Stack, template_database: str) -> Iterator[str]:
     """Connection string of a migrated database that nobody else uses, for the platform's own login."""
     yield copy_database(stack, template_database)
-    run_session.end_kept()  # a run that was executed here leaves its session to the end of its process
+    run_session.end_kept()  # a run in this process leaves its session open until the process ends
 
 
 def copy_database(stack: Stack, template: str) -> str:
-    """Connection string of a new database, a copy of one that nobody is connected to."""
+    """Return the connection string of a new copy of a database. The original must have no connections."""
     name = f"test_{next(_number)}"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(
@@ -138,7 +138,7 @@ def copy_database(stack: Stack, template: str) -> str:
 
 @pytest.fixture
 def platform(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The settings of this process, with that database, topics and a group of its own; the connection string."""
+    """The connection string of a database that this process' settings name, with separate topics and a group."""
     number = next(_number)
     monkeypatch.setenv("DATABASE_URL", database)
     monkeypatch.setenv("EVENTS_TOPIC", f"platform-events-{number}")
@@ -168,7 +168,7 @@ def stream(database: str, bundle_uri: str) -> Iterator[Stream]:
 
 @pytest.fixture(scope="session")
 def s3(request: pytest.FixtureRequest, local_folder: Path) -> Iterator[Server]:
-    """A server that speaks S3, up for the session; AWS's libraries find it, and no credentials of the developer's."""
+    """An S3 server for the whole session. AWS's libraries use it, and none of the developer's credentials."""
     server = Versitygw(local_folder / "s3") if request.config.getoption("--s3-server") == "versitygw" else Moto()
     with pytest.MonkeyPatch.context() as environment:
         for name, value in settings_of(server).items():
@@ -180,7 +180,7 @@ def s3(request: pytest.FixtureRequest, local_folder: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def s3_root(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An artifacts root in S3 that nobody else uses; the settings of this process name it."""
+    """An artifacts root in S3 that nobody else uses. The settings of this process name it."""
     assert s3.url
     root = f"s3://{BUCKET}/prefix-{next(_number)}"
     monkeypatch.setenv(ARTIFACTS_VARIABLE, root)
@@ -191,6 +191,6 @@ def s3_root(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def forget_settings() -> None:
-    """Let this process read its settings again, and connect to S3 again."""
+    """Make this process read its settings again and reconnect to S3."""
     settings.cache_clear()
     object_store.store.cache_clear()

@@ -1,4 +1,4 @@
-"""Archived predictions: in a file or in the table, never in both for long and never in none."""
+"""Archived predictions are either in a file or in the table, even if a process dies or a server is down."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ class Table:
         self.connection, self.root, self._start = connection, root, 0
 
     def add(self, batch: str, rows: int, *, days: float = 100, reported: bool = True) -> None:
-        """A batch that was closed so many days ago."""
+        """Add a batch that was closed this many days ago."""
         values = {
             "batch": batch,
             "rows": rows,
@@ -84,17 +84,17 @@ class Table:
         return done
 
     def rows(self) -> dict[str, int]:
-        """Rows of churn_predictions, by batch."""
+        """Return the number of rows in churn_predictions, by batch."""
         return dict(self.connection.execute("select batch, count(*) from churn_predictions group by 1").fetchall())
 
     def batch(self, key: str) -> stream_batches.Batch:
-        """A batch of the ledger."""
+        """Return a batch of the ledger."""
         found = stream_batches.find_batch(self.connection, key)
         assert found is not None
         return found
 
     def files(self) -> list[Path]:
-        """All files of the archive."""
+        """Return all files of the archive."""
         return sorted(path for path in Path(self.root).rglob("*") if path.is_file() and path.name != MARKER)
 
 
@@ -116,7 +116,7 @@ SINGLE_PRECISION = ("risk_score", "probability", "age")
 
 
 def single(value: float | None) -> float | None:
-    """The single precision number that PostgreSQL shows as this, as Parquet gives it."""
+    """Return a value of PostgreSQL in single precision, as it is in Parquet."""
     return None if value is None else float(np.float32(value))
 
 
@@ -134,7 +134,7 @@ def test_a_file_holds_every_column_of_every_row_as_the_table_did(table: Table) -
     assert table.rows() == {}
 
 
-def test_in_s3_nothing_leaves_the_table_while_the_server_is_away(table: Table, s3: Server, s3_root: str) -> None:
+def test_nothing_is_deleted_from_the_table_while_the_s3_server_is_down(table: Table, s3: Server, s3_root: str) -> None:
     table.root = s3_root
     table.add("20260801T000000000Z", 50)
     s3.stop()
@@ -152,7 +152,7 @@ def test_in_s3_nothing_leaves_the_table_while_the_server_is_away(table: Table, s
     assert table.rows() == {}
 
 
-def test_only_batches_closed_before_the_moment_and_reported_are_archived(table: Table) -> None:
+def test_only_reported_batches_that_were_closed_before_the_given_time_are_archived(table: Table) -> None:
     table.add("20260801T000000000Z", 5)
     table.add("20260802T000000000Z", 6, reported=False)
     table.add("20260828T000000000Z", 7, days=89.9)
@@ -169,7 +169,7 @@ def test_only_batches_closed_before_the_moment_and_reported_are_archived(table: 
     assert [table.batch(key).archive for key in ("20260802T000000000Z", "20260828T000000000Z", "open")] == [None] * 3
 
 
-def test_the_ledgers_counts_and_ranges_stay_as_they_were(table: Table) -> None:
+def test_the_ledgers_counts_and_ranges_do_not_change(table: Table) -> None:
     table.add("20260801T000000000Z", 5)
     figures = table.connection.execute("select events, predictions from stream_batches").fetchall()
     ranges = table.connection.execute("select * from stream_ranges order by 1, 2, 3").fetchall()
@@ -198,7 +198,7 @@ def test_a_second_call_finds_nothing(table: Table) -> None:
     assert table.archive() == []
 
 
-def test_a_batch_that_is_not_published_to_its_end_stays(table: Table) -> None:
+def test_a_batch_that_is_not_completely_published_is_not_archived(table: Table) -> None:
     table.add("20260801T000000000Z", 5)
     table.add("20260802T000000000Z", 5)
     table.connection.execute("update stream_positions set published_to = 11 where kafka_partition = 2")
@@ -210,7 +210,7 @@ def test_a_batch_that_is_not_published_to_its_end_stays(table: Table) -> None:
 
 
 class Crash(BaseException):
-    """The process is gone."""
+    """The end of the process."""
 
 
 @pytest.mark.parametrize("at", ["write", "read"])
@@ -240,7 +240,7 @@ def test_a_file_with_other_content_than_was_written_deletes_nothing(table: Table
     other = io.BytesIO()
     pq.write_table(archive.SCHEMA.empty_table(), other)
 
-    with pytest.raises(ArchiveError, match="its 0 rows are not the 7"):
+    with pytest.raises(ArchiveError, match="the 0 rows read back are not the 7"):
         table.archive(write=lambda *_: None, read=lambda _: other.getvalue())
 
     assert table.rows() == {"20260801T000000000Z": 5, "20260802T000000000Z": 2}
@@ -274,7 +274,7 @@ def test_a_batch_that_changes_while_it_is_written_is_left_and_archived_next_time
 
 
 @pytest.mark.parametrize("column", ["batch", "event_timestamp"])
-def test_an_index_no_longer_leads_to_where_archived_rows_were(table: Table, column: str) -> None:
+def test_an_index_no_longer_lists_the_blocks_of_archived_rows(table: Table, column: str) -> None:
     key = "20260801T000000000Z"
     table.add(key, 20_000)
     table.add("20261101T000000000Z", 100, days=1)

@@ -48,7 +48,7 @@ EXTERNAL = {
     "customer_outcomes_topic",
 }
 ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL
-# Fitted steps, a model and who is champion: what is not a table has no columns.
+# Fitted steps, a model and the champion. They are not tables, so they have no columns.
 NOT_TABLES = {
     "feature_imputer",
     "feature_encoder",
@@ -60,7 +60,8 @@ NOT_TABLES = {
     "monitoring_report",
 }
 SLOW = ("mlflow", "sklearn", "xgboost", "dagster_mlflow")
-# Imports every module in an environment that notes which of our modules reads it: prints how many modules, and those.
+# Imports every module in an environment that records which of our modules read it. Prints the number of modules, and
+# those that read it.
 IMPORT_EVERYTHING = """
 import importlib, os, pkgutil, sys
 
@@ -69,7 +70,7 @@ except_for = READS_SETTINGS
 readers = set()
 
 class Watched(type(os.environ)):
-    def note(self):
+    def record(self):
         frame = sys._getframe(2)
         while frame.f_globals.get("__name__") in ("os", "_collections_abc", "collections.abc"):
             frame = frame.f_back
@@ -78,11 +79,11 @@ class Watched(type(os.environ)):
             readers.add(name)
 
     def __getitem__(self, key):
-        self.note()
+        self.record()
         return super().__getitem__(key)
 
     def __iter__(self):
-        self.note()
+        self.record()
         return super().__iter__()
 
 os.environ.__class__ = Watched
@@ -109,12 +110,12 @@ def test_it_loads_in_a_fresh_interpreter_without_what_is_slow_to_import() -> Non
     assert done.stdout.strip() == "[]"
 
 
-def test_every_asset_is_there() -> None:
+def test_every_asset_is_defined() -> None:
     assert {key.to_user_string() for key in defs.resolve_all_asset_keys()} == ALL
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_an_asset_says_what_it_is_and_whose(name: str) -> None:
+def test_an_asset_has_a_description_a_group_and_an_owner(name: str) -> None:
     node = defs.resolve_asset_graph().get(dg.AssetKey(name))
 
     assert node.description
@@ -126,7 +127,7 @@ def test_an_asset_says_what_it_is_and_whose(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ALL - NOT_TABLES))
-def test_a_table_says_what_its_columns_mean(name: str) -> None:
+def test_a_table_describes_its_columns(name: str) -> None:
     schema = _columns(name)
 
     assert schema.columns
@@ -146,7 +147,7 @@ def test_a_column_comes_from_a_column_that_an_asset_upstream_has(name: str) -> N
 
 
 @pytest.mark.parametrize("name", sorted((BATCH_SIDE | STREAM) - NOT_TABLES))
-def test_of_a_table_of_ours_every_feature_can_be_traced_to_the_file_or_the_topic(name: str) -> None:
+def test_every_feature_of_our_tables_can_be_traced_to_the_file_or_the_topic(name: str) -> None:
     columns = [column.name for column in _columns(name).columns if column.name.lower() in ("age", "avg_age", "balance")]
 
     for column in columns:
@@ -160,7 +161,7 @@ def _columns(asset: str) -> dg.TableSchema:
 
 
 def _trace(asset: str, column: str) -> set[str]:
-    """The assets that a column is made of in the end."""
+    """Return the assets at the start of a column's lineage."""
     metadata = defs.resolve_asset_graph().get(dg.AssetKey(asset)).metadata
     dependencies = metadata["dagster/column_lineage"].deps_by_column.get(column, [])
     if not dependencies:
@@ -168,7 +169,7 @@ def _trace(asset: str, column: str) -> set[str]:
     return set().union(*(_trace(each.asset_key.to_user_string(), each.column_name) for each in dependencies))
 
 
-def test_links_in_descriptions_lead_to_assets_that_are_there() -> None:
+def test_links_in_descriptions_lead_to_existing_assets() -> None:
     graph = defs.resolve_asset_graph()
     texts = [graph.get(key).description or "" for key in graph.get_all_asset_keys()]
     linked = {name for text in texts for name in re.findall(r"\]\(/assets/(\w+)\)", text)}
@@ -180,7 +181,7 @@ def test_links_in_descriptions_lead_to_assets_that_are_there() -> None:
 @pytest.mark.parametrize(
     "name", sorted(STREAM | MONITORING - {"customer_outcomes"} | {"raw_customers", "champion_model"})
 )
-def test_what_should_be_fresh_says_how_fresh(name: str) -> None:
+def test_assets_that_should_be_fresh_have_a_freshness_policy(name: str) -> None:
     assert defs.resolve_asset_graph().get(dg.AssetKey(name)).freshness_policy is not None
 
 
@@ -234,7 +235,7 @@ def test_importing_a_module_reads_nothing_from_the_environment() -> None:
 
 
 @pytest.mark.slow
-def test_the_definitions_alone_read_it() -> None:
+def test_only_the_definitions_read_the_environment() -> None:
     program = IMPORT_EVERYTHING.replace("except_for = READS_SETTINGS", "except_for = ()")
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
@@ -242,7 +243,7 @@ def test_the_definitions_alone_read_it() -> None:
     assert "churn_platform.settings" in done.stdout.splitlines()[1]
 
 
-def test_automation_is_there_and_schedules_of_the_batch_side_are_off_until_turned_on() -> None:
+def test_schedules_and_sensors_are_defined_and_batch_schedules_are_off_by_default() -> None:
     repository = defs.get_repository_def()
 
     assert {(s.name, s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {

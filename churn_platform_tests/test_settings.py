@@ -1,4 +1,4 @@
-"""How settings are read: which place wins, and what is refused."""
+"""How settings are read: which source takes precedence, and what is rejected."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from churn_platform.settings import (
 )
 
 
-def test_the_environment_wins_over_the_files_and_an_unset_value_is_the_default() -> None:
+def test_the_environment_takes_precedence_over_the_files_and_an_unset_value_is_the_default() -> None:
     found = parse_settings(
         {
             ".local/env": {"BATCH_SECONDS": "1", "IDLE_SECONDS": "1", "DATABASE_URL": "postgresql://embedded/churn"},
@@ -34,7 +34,7 @@ def test_the_environment_wins_over_the_files_and_an_unset_value_is_the_default()
 
 
 @pytest.mark.parametrize("place", [".env", "the environment"])
-def test_a_misspelled_name_is_refused_wherever_it_stands_and_no_value_is_shown(place: str) -> None:
+def test_a_misspelled_name_is_rejected_in_every_source_and_no_value_is_shown(place: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         parse_settings({place: {"KAFKA_SASL_PASWORD": "s3cret", "CHURN_LOCALE": "x"}})
 
@@ -106,7 +106,7 @@ def test_a_server_that_is_neither_set_nor_up_is_named_with_what_to_do() -> None:
     assert "/state/env does not name a running PostgreSQL" in refusal.value.problem
 
 
-def test_other_servers_take_the_place_of_the_configured_ones() -> None:
+def test_other_servers_replace_the_configured_ones() -> None:
     before = Settings.from_variables({"KAFKA_BOOTSTRAP_SERVERS": "one:9092", "DATABASE_URL": "postgresql://one/churn"})
 
     after = before.with_servers(kafka="two:9092")

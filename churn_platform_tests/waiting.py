@@ -3,16 +3,16 @@
 import time
 from collections.abc import Callable
 
-PAUSE = 0.05  # seconds between two looks
+PAUSE = 0.05  # seconds between two checks
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 30, what: str = "") -> None:
     """Wait until the condition holds.
 
     Args:
-        condition: is asked again and again until it returns something true.
-        timeout: seconds after which it has failed.
-        what: the condition as text, for the failure.
+        condition: called repeatedly until it returns a true value.
+        timeout: seconds after which the wait fails.
+        what: description of the condition, for the error.
 
     Raises:
         AssertionError: it did not hold in time.
@@ -20,5 +20,5 @@ def wait_until(condition: Callable[[], object], timeout: float = 30, what: str =
     deadline = time.monotonic() + timeout
     while not (last := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"Not within {timeout:.0f} s: {what or condition}; it last gave {last!r}.")
+            raise AssertionError(f"Not within {timeout:.0f} s: {what or condition}; its last value was {last!r}.")
         time.sleep(PAUSE)

@@ -45,7 +45,7 @@ def write_dagster_home(
 
 
 def _compute_logs_in_s3(artifacts_root: str, access: Access, folder: Path) -> str:
-    """Return the section of `dagster.yaml` that keeps the output of steps in the bucket.
+    """Return the section of `dagster.yaml` that stores the output of steps in the bucket.
 
     It holds no credential. Dagster finds credentials, region and endpoint as every AWS library does.
 

@@ -13,7 +13,7 @@ HEARTBEATS = "{ instance { daemonHealth { allDaemonStatuses { daemonType require
 def http_server_answers(url: str) -> bool:
     """Return whether the URL answers with success."""
     try:
-        # without a proxy of the environment: a proxy cannot reach this machine's localhost
+        # without the environment's proxy, which cannot reach this machine's localhost
         return httpx.get(url, timeout=HTTP_SECONDS, trust_env=False).is_success
     except httpx.TransportError:
         return False

@@ -1,4 +1,4 @@
-"""A container's health check. It has to start quickly, because the engine runs it again and again.
+"""A container's health check. It has to start quickly, because the engine runs it repeatedly.
 
 `python -m churn_platform.deployment.health_probe code localhost:4000`; the exit code is 0 if the server is healthy.
 """

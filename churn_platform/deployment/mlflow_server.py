@@ -1,7 +1,7 @@
 """MLflow's own server application in one process.
 
-`mlflow server` imports MLflow twice: in a parent process that stays, and in its worker. That takes 270 MB more memory
-and twice the time to start. This module does the same without the parent.
+`mlflow server` imports MLflow twice: in a parent process that stays, and in its worker. This takes 270 MB more memory
+and twice as long to start. This module does the same without the parent.
 """
 
 import json
@@ -21,7 +21,7 @@ from churn_platform.files.s3 import Access
 from churn_platform.settings import load_settings
 
 ARTIFACT_ROOT = "mlflow-artifacts:/"
-"""Clients send artifacts to the server and never see where it keeps them."""
+"""Clients send artifacts to the server and never see where it stores them."""
 
 
 def serve(

@@ -1,4 +1,4 @@
-"""The claims topic: which environment owns what in a Kafka cluster. It is kept where every environment sees it.
+"""The claims topic: it records which environment owns what in a Kafka cluster. Every environment reads it.
 
 It is one compacted topic with one partition, for all environments of a Kafka cluster. A record states that an
 environment claims a predictions topic (by Kafka's topic id) or a consumer group, or that it reads an events topic,
@@ -91,11 +91,11 @@ class Claims:
     """The claims topic of one Kafka cluster. As a context manager it closes its consumer."""
 
     def __init__(self, admin: AdminClient, config: EnvironmentConfig) -> None:
-        """Describe the topic; nothing is requested yet.
+        """Create the reader and writer of the topic; no request is sent yet.
 
         Args:
-            admin: of the brokers.
-            config: has the topic's name and the brokers.
+            admin: client of the brokers.
+            config: contains the topic's name and the brokers.
         """
         self._admin = admin
         self._config = config
@@ -148,7 +148,7 @@ class Claims:
             try:
                 self._read_up_to(high, consumer)
             finally:
-                consumer.unassign()  # an assigned partition is fetched even when nobody reads
+                consumer.unassign()  # an assigned partition is fetched even when nobody polls
 
     def _find(self) -> bool:
         try:
@@ -221,7 +221,7 @@ class Claims:
             self._known[claim.key] = (offset_of(message), claim)
 
     def of(self, environment: str) -> list[Claim]:
-        """Return the claims of an environment, whether they count or not."""
+        """Return the claims of an environment, including those that do not count."""
         return [claim for _, claim in self._known.values() if claim.environment == environment]
 
     def all_of(self, kind: Kind, resource: str) -> list[Claim]:
@@ -238,7 +238,8 @@ class Claims:
     def create_topic(self) -> None:
         """Create the topic if it does not exist, and make sure that Kafka keeps what is written to it.
 
-        It is not recorded as created by the platform: other environments still need it when this one is deleted.
+        It is not recorded as a topic that the platform created, because other environments need it after this one is
+        deleted.
 
         Raises:
             BrokerRefusedError: this client may not create it.
@@ -267,9 +268,9 @@ class Claims:
 
     def _require_compaction(self) -> None:
         """Refuse a topic that deletes old records. Without the right DescribeConfigs this cannot be checked."""
-        asked = ConfigResource(ResourceType.TOPIC, self._config.claims_topic)
+        topic = ConfigResource(ResourceType.TOPIC, self._config.claims_topic)
         try:
-            found = self._admin.describe_configs([asked], request_timeout=REQUEST_SECONDS)[asked].result()
+            found = self._admin.describe_configs([topic], request_timeout=REQUEST_SECONDS)[topic].result()
         except KafkaException as error:
             if error.args[0].code() in _UNAUTHORIZED:
                 return

@@ -13,12 +13,13 @@ from churn_platform.kafka import topics
 def create_missing(admin: AdminClient, config: EnvironmentConfig, *names: str) -> list[str]:
     """Create topics that do not exist, and record that the platform created them.
 
-    Topics that exist are left as they are. If all of them exist, no right to create topics and no database is needed.
+    Topics that exist are left as they are. If all of them exist, neither the right to create topics nor a
+    database is needed.
 
     Args:
-        admin: of the brokers.
+        admin: client of the brokers.
         config: how many partitions and replicas a new topic has, and where it is recorded.
-        names: of the topics; if there are none, the events and predictions topics.
+        names: names of the topics; without any, the events and predictions topics.
 
     Returns:
         Names of the topics created.

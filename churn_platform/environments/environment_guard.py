@@ -60,12 +60,12 @@ class EnvironmentGuard:
     """Checks and claims what one environment may write to. As a context manager it closes its client."""
 
     def __init__(self, connection: psycopg.Connection, admin: AdminClient, config: EnvironmentConfig) -> None:
-        """Describe the environment; nothing is requested yet.
+        """Create the guard; no request is sent yet.
 
         Args:
-            connection: to its database, in autocommit. The login has to read, and for claim() also to write.
-            admin: of the brokers.
-            config: of the environment.
+            connection: connection to the environment's database, in autocommit. claim() also writes.
+            admin: client of the brokers.
+            config: configuration of the environment.
         """
         self._connection = connection
         self._admin = admin
@@ -97,7 +97,7 @@ class EnvironmentGuard:
         self._claims.read()
         self._resources = self._describe_resources()
         own = environments.find_id(self._connection)
-        return [*self._of_the_database(), *self._of_kafka(own), *self._of_published_offsets(own)]
+        return [*self._database_conflicts(), *self._kafka_conflicts(own), *self._published_offsets_conflicts(own)]
 
     def check(self) -> None:
         """Refuse to write to what another environment owns. Nothing is written.
@@ -110,36 +110,36 @@ class EnvironmentGuard:
             raise self._refusal(found)
 
     def check_again(self) -> None:
-        """Refuse to go on when another environment has taken over since claim(). The check requests one offset.
+        """Raise an error if another environment has taken over since claim(). The check requests one offset.
 
         Raises:
             EnvironmentConflictError: another has taken over.
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         self._claims.read()
-        if found := self._of_kafka(self._own):
+        if found := self._kafka_conflicts(self._own):
             raise self._refusal(found)
 
     def require_exclusive_use(self) -> None:
-        """Refuse to start while processes with another environment name work on the same database.
+        """Refuse to start while processes with another environment name use the same database.
 
         Raises:
-            EnvironmentConflictError: another environment works there; the error names it.
+            EnvironmentConflictError: another environment uses it; the error names it.
         """
         config, database = self._config, self._connection.info.dbname
-        at_work = environments.at_work(self._connection)
+        active = environments.at_work(self._connection)
         others = [
-            f"{name!r} works on the database {database!r}: its sensor looked for events {seconds:.0f} s ago."
-            for name, seconds in at_work.items()
+            f"{name!r} uses the database {database!r}: its sensor ran {seconds:.0f} s ago."
+            for name, seconds in active.items()
             if name != config.environment
         ]
-        if not at_work:  # otherwise a live run may be our own
+        if not active:  # otherwise a live run may be our own
             holder, _ = advisory_locks.lock_sessions(self._connection, config.events_topic)
             if holder is not None:
-                others = [f"On the database {database!r} the session {holder!r} streams {config.events_topic!r}."]
+                others = [f"In the database {database!r}, the session {holder!r} streams {config.events_topic!r}."]
         if others:
             raise EnvironmentConflictError(
-                f"Another environment than {config.environment!r} is at work. {' '.join(others)}",
+                f"An environment other than {config.environment!r} is running. {' '.join(others)}",
                 remedy="Stop it ('churn down', 'docker compose stop', or its sensor's switch in the UI) and try again "
                 "a minute later, or give this one a database and topics of its own: DATABASE_URL, EVENTS_TOPIC, "
                 "PREDICTIONS_TOPIC and STREAM_GROUP.",
@@ -156,7 +156,7 @@ class EnvironmentGuard:
                 continue
         return found
 
-    def _of_the_database(self) -> list[Conflict]:
+    def _database_conflicts(self) -> list[Conflict]:
         bound, config, database = (
             environments.find_binding(self._connection),
             self._config,
@@ -166,7 +166,7 @@ class EnvironmentGuard:
             return []
         differences = []
         if bound.claims_topic_id != self._claims.topic_id:
-            known = f"the topic {config.claims_topic!r} there is not the one that the database knows"
+            known = f"its topic {config.claims_topic!r} is not the one that the database records"
             differences.append(f"to another Kafka than the one that KAFKA_BOOTSTRAP_SERVERS names ({known})")
         if bound.predictions_topic != config.predictions_topic:
             differences.append(f"to the topic {bound.predictions_topic!r}, not {config.predictions_topic!r}")
@@ -176,21 +176,21 @@ class EnvironmentGuard:
             return []
         return [Conflict(f"The database {database!r} publishes {' and '.join(differences)}.", database)]
 
-    def _of_kafka(self, own: str | None) -> list[Conflict]:
+    def _kafka_conflicts(self, own: str | None) -> list[Conflict]:
         found = []
         for resource in self._resources:
             holder = self._claims.holder(resource.kind, resource.resource)
             if resource.kind in EXCLUSIVE and holder is not None and holder.environment != own:
                 found.append(
                     Conflict(
-                        f"{_described(resource)} belongs to environment {holder.environment} "
+                        f"{_description(resource)} belongs to environment {holder.environment} "
                         f"({holder.environment_name!r}) since {holder.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC.",
                         holder.environment,
                     )
                 )
         return found
 
-    def _of_published_offsets(self, own: str | None) -> list[Conflict]:
+    def _published_offsets_conflicts(self, own: str | None) -> list[Conflict]:
         """Return who wrote the published offsets of an unclaimed group: the claims topic may have been deleted."""
         if self._claims.holder(Kind.GROUP, self._config.kafka.group) is not None:
             return []
@@ -274,7 +274,7 @@ class EnvironmentGuard:
             self._claims.write(written)
             self._claims.read()
             # Another environment may have claimed it at the same moment. The claim at the lower offset counts.
-            if found := [*self._of_the_database(), *self._of_kafka(own)]:
+            if found := [*self._database_conflicts(), *self._kafka_conflicts(own)]:
                 self._claims.write(withdrawn=written)
                 raise self._refusal(found)
             environments.bind(self._connection, self._binding())
@@ -287,7 +287,7 @@ class EnvironmentGuard:
     # Taking over
 
     def take_over(self, *, silent_seconds: float = environments.SILENT_SECONDS) -> list[Conflict]:
-        """Claim everything that this environment would write to; the former owner is refused from then on.
+        """Claim everything that this environment writes to. From then on, the former owner is refused.
 
         Offsets that another environment has published in the group no longer count, because they are about its
         predictions.
@@ -299,7 +299,7 @@ class EnvironmentGuard:
             The conflicts that existed.
 
         Raises:
-            EnvironmentConflictError: the other environment publishes, or works on this database.
+            EnvironmentConflictError: the other environment is publishing, or uses this database.
             BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
         """
         self._require_tables()
@@ -328,7 +328,7 @@ class EnvironmentGuard:
         return found
 
     def _require_silence(self, conflicts: Iterable[Conflict], seconds: float) -> None:
-        """Refuse while predictions arrive. They are not from this environment, because it was refused."""
+        """Refuse while predictions are being published. They are not from this environment, because it was refused."""
         try:
             written = topics.last_written(self._admin, topics.describe(self._admin, self._config.predictions_topic))
         except TopicMissingError:
@@ -365,7 +365,7 @@ class EnvironmentGuard:
         return [claim for claim in self._claims.all_of(kind, resource) if claim.environment != own]
 
 
-def _described(resource: Resource) -> str:
+def _description(resource: Resource) -> str:
     if resource.kind is Kind.GROUP:
         return f"The consumer group {resource.name!r}, with its transactional id '{resource.name}-{LANE}',"
     return f"The predictions topic {resource.name!r} (id {resource.resource})"

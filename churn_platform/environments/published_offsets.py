@@ -1,7 +1,7 @@
-"""The published offsets: up to which position of the events topic predictions are on the predictions topic.
+"""The published offsets: the position in the events topic up to which predictions have been published.
 
-They are the committed offsets of the stream's consumer group. They are committed in the Kafka transaction that carries
-the predictions, so both appear together.
+They are the committed offsets of the stream's consumer group. The Kafka transaction that publishes the predictions also
+commits them, so both become visible together.
 """
 
 import time
@@ -49,8 +49,7 @@ def make_offsets_consumer(kafka: KafkaConfig) -> DiagnosticConsumer:
 def published_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, int]:
     """Return the position up to which predictions are published, by Kafka partition of the events topic.
 
-    Partitions without a published offset are left out. An offset that a deleted topic of the same name left does not
-    count.
+    Partitions without a published offset are left out. An offset of a deleted topic with the same name does not count.
 
     Args and errors: see attributed_offsets().
     """
@@ -70,12 +69,12 @@ def attributed_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> d
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
-    asked = [TopicPartition(topic.name, partition) for partition in topic.partitions]
+    requested = [TopicPartition(topic.name, partition) for partition in topic.partitions]
     deadline = time.monotonic() + seconds
 
     def read_committed() -> list[TopicPartition]:
         with translate_kafka_errors(consumer):
-            committed = consumer.committed(asked, max(deadline - time.monotonic(), POLL_SECONDS))
+            committed = consumer.committed(requested, max(deadline - time.monotonic(), POLL_SECONDS))
             _raise_first([found.error for found in committed])
             return committed
 
@@ -93,10 +92,10 @@ def attributed_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> d
 
 
 def require_not_ahead(topic: str, positions: Mapping[int, int], published: Mapping[int, int]) -> None:
-    """Refuse a ledger that is behind what was published from it.
+    """Raise an error if the ledger is behind the published offsets.
 
     Predictions are published after the commit that holds them. So a published offset is ahead of the ledger only when
-    the database was restored to an earlier state. Going on would publish the offsets between them a second time.
+    the database was restored to an earlier state. Continuing would publish the offsets between them a second time.
 
     Args:
         topic: name of the events topic.
@@ -118,8 +117,8 @@ def require_not_ahead(topic: str, positions: Mapping[int, int], published: Mappi
         for partition, offset in ahead.items()
     )
     raise LedgerBehindError(
-        f"The database is behind what was published from it: {seen}. It was restored to an earlier state, or a "
-        f"failover lost its last commits. Going on would publish these predictions a second time.",
+        f"The database is behind the published offsets: {seen}. It was restored to an earlier state, or a "
+        f"failover lost its last commits. Continuing would publish these predictions a second time.",
         remedy=f"Restore a state of the database that has these offsets. Or give up their rows: the predictions stay "
         f"published, and churn_predictions never holds them: {commands}.",
     )

@@ -12,7 +12,7 @@ class ArtifactStoreError(PlatformError, OSError):
     the problem ends with the server's own message, which may be long."""
 
     def __init__(self, problem: str, *, remedy: str) -> None:
-        """Take the problem and the remedy.
+        """Describe the error.
 
         Args:
             problem: the address, and what happened.

@@ -31,7 +31,7 @@ READ_SECONDS: Final = 60
 DELETE_LIMIT: Final = 1_000  # maximum number of objects in one request
 
 _CREDENTIALS: Final = (
-    "Give AWS credentials that this server knows: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of "
+    "Give AWS credentials that this server accepts: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of "
     "'churn up' (they are not read from .env), or AWS_PROFILE, or a role of the instance."
 )
 _PERMISSIONS: Final = (
@@ -264,14 +264,16 @@ class ObjectStore:
             root: the artifacts root.
 
         Raises:
-            ArtifactStoreError: one of these is not the case.
+            ArtifactStoreError: one of these conditions does not hold.
         """
         bucket, _ = split(root)
         self.is_empty(root)
         with self._translate_errors(root):
             headers = self._client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
         region, expected = headers.get("x-amz-bucket-region"), self._access.region
-        if region and expected and region != expected:  # boto3 would find the region again in every process
+        if (
+            region and expected and region != expected
+        ):  # otherwise boto3 would determine the region again in every process
             raise ArtifactStoreError(
                 f"The bucket {bucket} is in the region {region}, but AWS_DEFAULT_REGION is {expected}.",
                 remedy=_REGION,

@@ -20,7 +20,7 @@ from churn_platform.kafka.exceptions import (
 Setting = str | int | float | bool
 Settings = Mapping[str, Setting]
 
-# A client reports an error that repeats once in 30 s.
+# librdkafka reports a repeating error only once in 30 s.
 ERROR_HISTORY_SECONDS: Final = 60
 ERROR_HISTORY_SIZE: Final = 20
 # Time-out of one attempt to find out why a client was refused.
@@ -39,13 +39,13 @@ _AUTHENTICATION: Final = frozenset(
 # The rights that a user needs, by the error that reports a missing one.
 _RIGHTS: Final = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "to describe and read EVENTS_TOPIC, and OUTCOMES_TOPIC where there is one, "
-    "and to describe, read and write PREDICTIONS_TOPIC and CLAIMS_TOPIC; a sender of events has to write EVENTS_TOPIC",
+    "and to describe, read and write PREDICTIONS_TOPIC and CLAIMS_TOPIC; an event producer has to write EVENTS_TOPIC",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "to read and describe the group STREAM_GROUP",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "to write and describe the transactional id <STREAM_GROUP>-0",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "to create EVENTS_TOPIC, PREDICTIONS_TOPIC and CLAIMS_TOPIC where they "
     "do not exist, or somebody else has to create them",
 }
-_SILENCE: Final = frozenset(
+_NO_ANSWER: Final = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT}
 )
 _UNREACHABLE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._RESOLVE})
@@ -60,16 +60,16 @@ class ErrorHistory:
         self._errors: deque[tuple[float, KafkaError]] = deque(maxlen=ERROR_HISTORY_SIZE)
 
     def __call__(self, error: KafkaError) -> None:
-        """Remember an error; librdkafka's error_cb."""
+        """Record an error. librdkafka calls this as its error_cb."""
         self._errors.append((time.monotonic(), error))
 
     def cause(self, error: KafkaError) -> KafkaError:
-        """Return the cause of an error: a refusal rather than a failed connection, and that rather than a time-out."""
-        if error.code() not in _SILENCE | _UNREACHABLE:
+        """Return the most specific cause: a refusal, else a failed connection, else the error itself."""
+        if error.code() not in _NO_ANSWER | _UNREACHABLE:
             return error
         since = time.monotonic() - ERROR_HISTORY_SECONDS
         recent = [each for moment, each in self._errors if moment >= since]
-        refusals = [each for each in recent if each.code() in _AUTHENTICATION or _is_of_tls(each)]
+        refusals = [each for each in recent if each.code() in _AUTHENTICATION or _is_tls_error(each)]
         connections = [each for each in recent if each.code() in _UNREACHABLE]
         return (refusals or connections or [error])[-1]
 
@@ -79,7 +79,7 @@ def _configuration(settings: Settings, errors: ErrorHistory) -> dict[str, Any]:
 
 
 class Admin(AdminClient):
-    """An admin client that remembers its errors. It logs nothing, because what it would log is raised."""
+    """An admin client that remembers its errors. It logs nothing, because its errors are raised."""
 
     def __init__(self, settings: Settings) -> None:
         self.errors = ErrorHistory(settings)
@@ -107,7 +107,7 @@ ProducerFactory = Callable[[Settings], DiagnosticProducer]
 
 
 def admin(settings: Settings) -> Admin:
-    """Create an admin client. Keep it until its futures are done: they end with it.
+    """Create an admin client. Keep a reference to it until its futures are done, because they end with it.
 
     Raises:
         KafkaSettingsError: librdkafka rejects one of these settings.
@@ -170,7 +170,7 @@ def find_access_error(
     Args: see translate_kafka_errors().
     """
     if isinstance(client, Client):
-        client.poll(0)  # runs the callback for errors that are still waiting
+        client.poll(0)  # runs the callback for errors that are still queued
         return _access_error(client.errors.cause(error), client.errors.settings)
     return _diagnose(client, error) if isinstance(client, Mapping) else None
 
@@ -178,7 +178,7 @@ def find_access_error(
 def group_refusal(settings: Settings, group: str) -> KafkaAccessError | None:
     """Return why the brokers refuse a client this group; None where they do not.
 
-    A consumer without rights on its group gets no error: it looks for the group's coordinator until it times out.
+    A consumer without rights on its group gets no error: it looks up the group's coordinator until it times out.
     """
     client = admin(settings)
     try:
@@ -190,8 +190,8 @@ def group_refusal(settings: Settings, group: str) -> KafkaAccessError | None:
 
 
 def _diagnose(settings: Settings, error: KafkaError) -> KafkaAccessError | None:
-    """Return what another client with these settings is told, where the error does not give the cause."""
-    if error.code() not in _SILENCE | _UNREACHABLE | {KafkaError._INVALID_ARG}:
+    """Return the error of a second client with these settings, where the first error does not give the cause."""
+    if error.code() not in _NO_ANSWER | _UNREACHABLE | {KafkaError._INVALID_ARG}:
         return _access_error(error, settings)
     try:
         client = admin(settings)
@@ -210,28 +210,29 @@ def _access_error(error: KafkaError, settings: Settings) -> KafkaAccessError | N
             f"Kafka at {brokers} refused {user}: {cause}.",
             remedy="Check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM.",
         )
-    if _is_of_tls(error):
+    if _is_tls_error(error):
         return BrokerRefusedError(
             f"No TLS connection to Kafka at {brokers} for {user}: {cause}.",
             remedy="Check KAFKA_SSL_CA_LOCATION (the CA that signed the brokers' certificate), "
-            "KAFKA_SECURITY_PROTOCOL and, where brokers ask for a client's, KAFKA_SSL_CERTIFICATE_LOCATION and "
-            "KAFKA_SSL_KEY_LOCATION.",
+            "KAFKA_SECURITY_PROTOCOL and, where brokers require a client certificate, "
+            "KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION.",
         )
     if code in _RIGHTS:
         return BrokerRefusedError(
             f"Kafka at {brokers} refused {user}: {cause}.",
-            remedy=f"Give that user the right, or set KAFKA_SASL_USERNAME to another: it has {_RIGHTS[code]}.",
+            remedy=f"Grant that user the right, or set KAFKA_SASL_USERNAME to one that has it. It needs the right "
+            f"{_RIGHTS[code]}.",
         )
-    if code in _SILENCE | _UNREACHABLE:
+    if code in _NO_ANSWER | _UNREACHABLE:
         return BrokersUnreachableError(
             f"Kafka at {brokers} does not answer {user}: {cause}.",
             remedy="Check KAFKA_BOOTSTRAP_SERVERS, and KAFKA_SECURITY_PROTOCOL: a broker that wants TLS or a password "
-            "hangs up on a client that uses neither. 'churn status' shows whether it is up.",
+            "closes the connection of a client that uses neither. 'churn status' shows whether it is up.",
         )
     return None
 
 
-def _is_of_tls(error: KafkaError) -> bool:
+def _is_tls_error(error: KafkaError) -> bool:
     """Return whether an error is about TLS. A broker's own alert about a missing certificate is a transport failure."""
     return error.code() == KafkaError._SSL or (error.code() == KafkaError._TRANSPORT and "SSL routines" in error.str())
 
@@ -250,7 +251,7 @@ def _rejected_settings(settings: Settings) -> Iterator[None]:
         yield
     except KafkaException as error:
         raise KafkaSettingsError(
-            f"No client can be created for Kafka at {settings.get('bootstrap.servers')}: {error.args[0].str()}.",
-            remedy="Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*: is one missing, or a file not there "
+            f"Cannot create a client for Kafka at {settings.get('bootstrap.servers')}: {error.args[0].str()}.",
+            remedy="Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*: is one missing, or is a file missing "
             "or not PEM?",
         ) from error

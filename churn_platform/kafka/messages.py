@@ -4,15 +4,15 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# A Kafka timestamp is any 64-bit number. These are the milliseconds of the years 1 to 9999, the range of Python.
+# A Kafka timestamp is any 64-bit number. These are the milliseconds of the years 1 to 9999, Python's range.
 KNOWN_MILLISECONDS: Final = range(-62_135_596_800_000, 253_402_300_800_000)
 
 
 class Received(Protocol):
-    """A Kafka message, or something that takes its place before it is sent."""
+    """A Kafka message, or an object with the same methods that has not been sent yet."""
 
     def value(self) -> bytes | None:
-        """Return the bytes as sent."""
+        """Return the bytes of the value."""
 
     def partition(self) -> int | None:
         """Return the Kafka partition."""

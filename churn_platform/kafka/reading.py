@@ -27,16 +27,16 @@ WATERMARK_SECONDS: Final = 10
 RANGE_TIMEOUT_SECONDS: Final = 60
 # Longest wait for the first message that an open transaction holds back.
 FIRST_MESSAGE_SECONDS: Final = 5
-# consume() returns when it has as many messages as it was asked for, or after this long. The end of every range takes
-# that long, so it is short.
+# consume() returns when it has the requested number of messages, or after this long. Reading the end of a range takes
+# this long, so it is short.
 POLL_SECONDS: Final = 0.05
 CHUNK_MESSAGES: Final = 10_000
 
 
 def make_consumer(kafka: KafkaConfig, *, isolation: str = "read_committed") -> DiagnosticConsumer:
-    """Create a consumer that is assigned its offsets, fails at lost offsets and reports the end of a partition.
+    """Create a consumer to which offsets are assigned. It fails at lost offsets and reports the end of a partition.
 
-    Its group is only used to read the published offsets. It does not join the group and commits nothing by itself.
+    Its group is only used to read the published offsets. It does not join the group and commits nothing automatically.
     """
     return clients.consumer(
         {
@@ -57,7 +57,7 @@ def make_consumer(kafka: KafkaConfig, *, isolation: str = "read_committed") -> D
 
 
 def sort_messages(polled: Sequence[Message], into: list[Message], ends: dict[int, int]) -> None:
-    """Sort what was polled: append messages to `into`, and put the offsets of partition ends into `ends`.
+    """Append the polled messages to `into`, and record the offsets of partition ends in `ends`.
 
     Raises:
         RangeLostError: Kafka no longer holds the next offset.
@@ -126,8 +126,8 @@ def read_ranges(
                 lost.append(f"{topic}[{partition}] holds offsets {low}..{high - 1}, but {start}..{end - 1} are needed.")
         if lost:
             raise RangeLostError(
-                f"{' '.join(lost)} Retention has deleted them, or the topic was truncated. What was already read "
-                f"stays as it is."
+                f"{' '.join(lost)} Retention has deleted them, or the topic was truncated. Rows that were already "
+                f"written are unchanged."
             )
         consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in ranges.items()])
         yield from _read_assigned(consumer, topic, {partition: end for partition, (_, end) in ranges.items()}, chunk)
@@ -159,7 +159,8 @@ def _read_assigned(consumer: Consumer, topic: str, open_ends: dict[int, int], ch
                 buffer.append(message)
             reached[partition] = max(reached.get(partition, 0), offset + 1)
         for partition, offset in reached.items():
-            # A range may end in transaction markers, which are never delivered. Then the partition's end shows it.
+            # A range may end in transaction markers, which are never delivered. Then the partition's end shows that
+            # the range is read.
             if partition in open_ends and offset >= open_ends[partition]:
                 del open_ends[partition]
         if len(buffer) >= chunk:

@@ -1,4 +1,4 @@
-"""Retries of requests that Kafka cannot answer for a moment, such as those about a partition that elects its leader."""
+"""Retries of requests that fail for a moment, for example while a partition has no leader."""
 
 from typing import Final
 
@@ -9,10 +9,10 @@ PAUSE_SECONDS: Final = 0.05
 
 
 def retry_on(codes: frozenset[int], *, seconds: float) -> Retrying:
-    """Return what calls a function again while it raises a KafkaException with one of these codes.
+    """Return a retrying caller: it calls a function again while that raises a KafkaException with one of these codes.
 
     Args:
-        codes: of errors that pass by themselves.
+        codes: error codes that are worth a retry.
         seconds: after this long the error is raised.
     """
     return Retrying(

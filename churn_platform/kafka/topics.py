@@ -49,7 +49,7 @@ class Topic:
 
 
 def describe(admin: AdminClient, name: str) -> Topic:
-    """Return the topic of this name.
+    """Return the topic with this name.
 
     Raises:
         TopicMissingError: it does not exist.
@@ -59,7 +59,7 @@ def describe(admin: AdminClient, name: str) -> Topic:
 
 
 def describe_async(admin: AdminClient, name: str) -> Callable[[], Topic]:
-    """Ask the brokers for a topic and return at once. The returned function waits for the answer; see describe()."""
+    """Request a topic's description and return at once. The returned function waits for the answer; see describe()."""
     future = admin.describe_topics(TopicCollection([name]), request_timeout=request_seconds(admin))[name]
 
     def answer() -> Topic:
@@ -70,7 +70,7 @@ def describe_async(admin: AdminClient, name: str) -> Callable[[], Topic]:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise TopicMissingError(
                     f"Topic {name!r} does not exist.",
-                    remedy="Create it ('churn produce' does, too), or set EVENTS_TOPIC to another.",
+                    remedy="Create it ('churn produce' does so, too), or set EVENTS_TOPIC to another one.",
                 ) from error
             raise
         return Topic(name, str(described.topic_id), tuple(sorted(p.id for p in described.partitions)))
@@ -126,7 +126,7 @@ def missing(admin: AdminClient, names: Sequence[str]) -> list[str]:
 
 
 def delete(admin: AdminClient, topic: Topic) -> None:
-    """Delete a topic, and wait until no topic of this id is known any more.
+    """Delete a topic, and wait until the brokers no longer know a topic with its id.
 
     Raises:
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
@@ -188,11 +188,11 @@ def last_written(admin: AdminClient, topic: Topic) -> datetime | None:
 def _look_up(
     admin: AdminClient, topic: Topic, spec: OffsetSpec, isolation: IsolationLevel
 ) -> dict[int, ListOffsetsResultInfo]:
-    asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
+    requested = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
     seconds = request_seconds(admin)
 
     def look_up() -> dict[int, ListOffsetsResultInfo]:
-        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=seconds)
+        futures = admin.list_offsets(requested, isolation_level=isolation, request_timeout=seconds)
         with translate_kafka_errors(admin):
             return {where.partition: future.result() for where, future in futures.items()}
 

@@ -13,7 +13,7 @@ from churn_platform.kafka.config import KafkaConfig
 
 
 class TransactionalProducer:
-    """A Kafka producer for transactions, whose owner can tell when one of its calls never returns.
+    """A Kafka producer for transactions. overdue_error() detects a call that never returns.
 
     After an error, or when the outcome of a transaction is not known, it has to be replaced: the transaction
     coordinator then settles what this one left open.
@@ -35,7 +35,7 @@ class TransactionalProducer:
             kafka: the brokers.
             transactional_id: a producer with this id fences the one before it.
             call_seconds: time-out of each call.
-            grace_seconds: a call that has not returned this long after its time-out is given up.
+            grace_seconds: a call that has not returned this long after its time-out is treated as failed.
             make_producer: creates the client from librdkafka settings.
             monotonic: the clock of these times.
         """
@@ -64,7 +64,7 @@ class TransactionalProducer:
         self._producer.list_topics(topic, self._call_seconds)
 
     def initialize(self) -> None:
-        """Fence the former producer of this transactional id, and settle the transaction that it left open."""
+        """Fence the previous producer of this transactional id, and settle the transaction that it left open."""
         self._within_time(self._producer.init_transactions, self._call_seconds)
 
     def begin(self) -> None:
@@ -72,7 +72,7 @@ class TransactionalProducer:
         self._producer.begin_transaction()
 
     def send(self, topic: str, messages: list[dict[str, Any]]) -> None:
-        """Send messages within the transaction, in the form that Producer.produce_batch() takes.
+        """Send messages within the transaction, in the form that Producer.produce_batch() accepts.
 
         Raises:
             KafkaException: the client did not accept a message.
@@ -94,13 +94,13 @@ class TransactionalProducer:
         """Return the error of a call that has not returned within its time; None where there is none."""
         if self._monotonic() <= self._overdue:
             return None
-        # The calling thread is left where it is: the next producer's init_transactions() fences this one.
+        # The calling thread stays blocked. The next producer's init_transactions() fences this one.
         given_up = self._call_seconds + self._grace_seconds
         text = f"a call has not returned for {given_up:g} s, its time-out was {self._call_seconds:g} s"
         return KafkaException(KafkaError(KafkaError._TIMED_OUT, text))
 
     def _within_time(self, call: Callable[..., object], *arguments: object) -> None:
-        """Make a call that has to return within its time-out; overdue_error() tells when it does not."""
+        """Make a call that has to return within its time-out; overdue_error() reports when it does not."""
         self._overdue = self._monotonic() + self._call_seconds + self._grace_seconds
         call(*arguments)
         self._overdue = math.inf

@@ -1,4 +1,4 @@
-"""The S3 bucket of CHURN_ARTIFACTS as a part of the stack. It is always the user's own and checked before all else."""
+"""The S3 bucket of CHURN_ARTIFACTS as a part of the stack. It is always the user's own and is checked first."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ def part(root: str, access: Access, folder: Path) -> Part:
     Args:
         root: s3://bucket/prefix.
         access: how to reach the S3 server.
-        folder: of the stack.
+        folder: the stack's folder.
     """
     return Part(
         name=NAME,
@@ -46,7 +46,7 @@ def require(root: str, access: Access) -> None:
 
 
 def problem(root: str, access: Access) -> Problem | None:
-    """Return what is wrong with the bucket, the remedy first; None if nothing is."""
+    """Return the problem with the bucket, remedy first; None if there is none."""
     try:
         store(access).check(root)
     except ArtifactStoreError as error:
@@ -55,5 +55,5 @@ def problem(root: str, access: Access) -> Problem | None:
 
 
 def environment(access: Access) -> dict[str, str]:
-    """Return the variables by which a process finds the S3 server: AWS's libraries do not read `.env`."""
+    """Return the variables that a process needs to find the S3 server, because AWS's libraries do not read `.env`."""
     return {S3_VARIABLES[name]: value for name, value in asdict(access).items() if value is not None}

@@ -40,7 +40,7 @@ class StackConfiguration:
         """Find the user's servers and the ports of the embedded ones.
 
         Args:
-            folder: of the stack.
+            folder: the stack's folder.
             services_only: without Dagster.
             only: only these of the embedded parts; None: all of them.
             usual_ports: ports to try first; 0 is any free one.
@@ -70,7 +70,7 @@ class StackConfiguration:
 
     @cached_property
     def ports(self) -> Ports:
-        """Ports of the embedded servers, as far as they were ever chosen."""
+        """Ports of the embedded servers. They are chosen at the first start."""
         return Ports(self.folder / PORTS_FILE, self._usual_ports)
 
     @property
@@ -92,11 +92,11 @@ class StackConfiguration:
 
     @property
     def was_started(self) -> bool:
-        """Whether the stack was ever started: only then it has ports."""
+        """Whether the stack was ever started. Only then does it have ports."""
         return self.folder.exists() and "dagster" in self.ports
 
     def require_started(self) -> None:
-        """Refuse to go on if the stack was never started.
+        """Raise an error if the stack was never started.
 
         Raises:
             StackError: it was not.
@@ -141,7 +141,7 @@ class StackConfiguration:
 
     @property
     def shell_environment(self) -> dict[str, str]:
-        """Variables by which a process beside the stack works with it."""
+        """Variables that a process outside the stack needs to use it."""
         found = env.shell_environment(local=self.folder, addresses=self.addresses, embedded=self.embedded)
         if "postgres" in self.embedded:
             found[env.READER_VARIABLE] = self._embedded_dsn(postgres.READER)
@@ -157,8 +157,8 @@ class StackConfiguration:
         """Return the stream's configuration with this stack's addresses."""
         from churn_platform.stream.config import StreamConfig
 
-        there = load_settings().with_servers(kafka=self.addresses["kafka"], postgres=self.addresses["postgres"])
-        return StreamConfig.from_settings(there)
+        current = load_settings().with_servers(kafka=self.addresses["kafka"], postgres=self.addresses["postgres"])
+        return StreamConfig.from_settings(current)
 
     def write_dagster_home(self) -> None:
         """Write DAGSTER_HOME."""

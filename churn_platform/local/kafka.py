@@ -32,19 +32,19 @@ LOCALE = {"LC_ALL": "C.UTF-8"}  # a JVM in another locale cannot open a file who
 
 
 ONE_NODE: Mapping[str, str | int] = {
-    # One broker cannot keep the usual three copies of its internal topics.
+    # One broker cannot hold the default of three replicas of the internal topics.
     "offsets.topic.replication.factor": 1,
     "transaction.state.log.replication.factor": 1,
     "transaction.state.log.min.isr": 1,
     "share.coordinator.state.topic.replication.factor": 1,
     "share.coordinator.state.topic.min.isr": 1,
-    # Each partition of these takes files and start-up time. The usual 50 are for large clusters.
+    # Each partition of these takes files and start-up time. The default of 50 is for large clusters.
     "offsets.topic.num.partitions": 4,
     "transaction.state.log.num.partitions": 4,
     "group.initial.rebalance.delay.ms": 0,
     "auto.create.topics.enable": "false",  # a misspelled topic is an error and not a new topic
 }
-"""Broker properties of a cluster of one, here and in docker-compose.yaml."""
+"""Broker properties of a single-node cluster, here and in docker-compose.yaml."""
 
 
 def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[str, str | int]) -> str:
@@ -60,10 +60,10 @@ def _properties(folder: Path, port: int, controller_port: int, extra: Mapping[st
         # Relative to the working directory, because this is a list: a comma in the path would start another folder.
         "log.dirs": f"{folder.name}/data",
         **ONE_NODE,
-        "metadata.max.idle.interval.ms": 10_000,  # the usual half second writes to the disk while nothing happens
+        "metadata.max.idle.interval.ms": 10_000,  # the default of 500 ms writes to the disk even when idle
         "num.network.threads": 2,
         "num.io.threads": 4,
-        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the usual 128 MB is a third of this heap
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the default of 128 MB is a third of this heap
         **extra,
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())
@@ -80,10 +80,10 @@ def part(
     """Return the broker.
 
     Args:
-        folder: of its configuration and data.
+        folder: folder of its configuration and data.
         port: where clients connect.
-        controller_port: where broker and controller talk to each other.
-        extra: broker properties that add to the usual ones or replace them, such as listeners with TLS.
+        controller_port: port between broker and controller.
+        extra: broker properties to add or replace, such as listeners with TLS.
         users: passwords of SCRAM-SHA-512 users, by name.
     """
     from churn_platform.local import jars
@@ -124,7 +124,7 @@ def part(
 
 def _format(java_command: tuple[str, ...], configuration: Path, users: Mapping[str, str]) -> None:
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    # One word: one id in 64 begins with a dash and would be read as an option.
+    # One argument: an id in 64 begins with a dash, and would be read as an option by itself.
     identity = f"--cluster-id={cluster_id}"
     command = (*java_command, "kafka.tools.StorageTool", "format", identity, "-c", str(configuration))
     for name, password in users.items():

@@ -23,11 +23,11 @@ def listens(pid: int, place: Place) -> bool:
 
 
 def other_listener(ours: Collection[int], place: Place) -> str | None:
-    """Return, for a message, which other process listens at the place; None if one of ours does or none at all.
+    """Return a description of another process that listens at the place; None if there is none.
 
     Args:
-        ours: processes that may listen there.
-        place: where one of them should.
+        ours: process ids that may listen there.
+        place: a port or socket of one of them.
     """
     if any(listens(pid, place) for pid in ours):
         return None
@@ -76,7 +76,7 @@ def _socket_owner(path: Path) -> int | None:
 
 
 def _name(pid: int) -> str:
-    """Return a process for a message. Its arguments are left out because they may hold a password."""
+    """Return a description of a process, without its arguments, because they may contain a password."""
     try:
         return f"process {pid} ({psutil.Process(pid).name()})"
     except psutil.Error:

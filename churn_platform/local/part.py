@@ -26,7 +26,7 @@ class Problem:
     """Why a server of the user cannot be used.
 
     Attributes:
-        text: a sentence.
+        text: what is wrong, as a sentence.
         lasting: whether waiting does not help.
     """
 
@@ -35,7 +35,7 @@ class Problem:
 
 
 def no_problem_known() -> Problem | None:
-    """Return None: the log of an embedded server says what is wrong."""
+    """Return None: the log of an embedded server shows what is wrong."""
     return None
 
 
@@ -47,7 +47,7 @@ class Part:
     title: str
     command: tuple[str, ...]
     address: str
-    """Where it listens, as people write it; for a server of the user the setting that names it."""
+    """Where it listens, for display. For a server of the user: the setting that names it."""
     ready: Callable[[float], bool] = lambda _: True
     """Whether an embedded server answers. The argument is when its process started, in seconds since the epoch."""
     listens_at: tuple[Place, ...] = ()

@@ -1,4 +1,4 @@
-"""Ports on localhost: the usual one or any free one. The choice is kept for the next start."""
+"""Ports on localhost: the usual one or any free one. The choice is stored for the next start."""
 
 import json
 import socket
@@ -62,18 +62,18 @@ class Ports:
         self._reserved: list[FileLock] = []
 
     def __getitem__(self, name: str) -> int:
-        """The chosen port."""
+        """Return the chosen port."""
         return self._chosen[name]
 
     def __contains__(self, name: str) -> bool:
-        """Whether a port was ever chosen."""
+        """Return whether a port was ever chosen."""
         return name in self._chosen
 
     def choose(self) -> None:
-        """Choose for each server its earlier port if that is free, else the usual one, else any free one.
+        """Choose a port for each server: its earlier port if that is free, else the usual one, else any free one.
 
-        They are reserved until `release`: a server may take many seconds until it listens, and another stack of the
-        same user that starts meanwhile must not choose the same port.
+        The ports are reserved until `release`. It may take many seconds until a server listens, and another stack of
+        the same user that starts meanwhile must not choose the same port.
         """
         self.release()
         for name, usual in self._usual.items():
@@ -82,7 +82,7 @@ class Ports:
         self._file.write_text(json.dumps(self._chosen, indent=1))
 
     def release(self) -> None:
-        """Give up the reservations: by now the servers listen, or they have failed."""
+        """Release the reservations, once the servers listen or have failed."""
         while self._reserved:
             self._reserved.pop().release()
 

@@ -33,9 +33,9 @@ SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
     "max_connections": "200",
-    "shared_buffers": "512MB",  # with 10 million rows, inserts touch pages all over the index on customer_id
+    "shared_buffers": "512MB",  # with 10 million rows, inserts touch pages throughout the index on customer_id
     "max_wal_size": "1GB",
-    "track_commit_timestamp": "on",  # the commit time is when a row became visible, where latency ends
+    "track_commit_timestamp": "on",  # the commit time is when a row became visible, which is the end of its latency
     "log_min_duration_statement": "-1",
     "logging_collector": "off",  # the supervisor keeps the log
     "log_line_prefix": "%m [%p] %q%u ",
@@ -65,7 +65,7 @@ LOGINS = (OWNER, WRITER, READER)
 
 
 def password(file: Path) -> str:
-    """Return the password of one login. It is generated once and kept in a file that only its owner reads."""
+    """Return the password of one login. It is generated once and stored in a file that only its owner can read."""
     if not file.exists():
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as writer:
@@ -81,7 +81,7 @@ def password(file: Path) -> str:
 
 def dsn(login: Login, *, port: int, password: str) -> str:
     """Return the connection string of the embedded database for one login."""
-    # Without sslmode, a PGSSLMODE in the environment that is meant for another server would require TLS of this one.
+    # Without sslmode, a PGSSLMODE in the environment, meant for another server, would apply to this one.
     return f"postgresql://{login.name}:{quote(password, safe='')}@{HOST}:{port}/{DATABASE}?sslmode=disable"
 
 
@@ -168,7 +168,7 @@ def _system_user() -> str:
 
 
 def _allow_traversal(path: Path) -> None:
-    """Let other users pass through the parent folders without listing them."""
+    """Let other users traverse the parent folders without listing them."""
     for folder in path.parents:
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:
@@ -243,7 +243,7 @@ def problem(variable: str, dsn: str) -> Problem | None:
     except psycopg.OperationalError as error:
         # If the server accepts connections but not this one, waiting does not help.
         refused = psycopg.pq.PGconn.ping(dsn.encode()) == psycopg.pq.Ping.OK
-        verb = "is refused" if refused else "leads to no server that answers"
+        verb = "is refused" if refused else "names a server that does not answer"
         return Problem(f"{variable} {verb}: {str(error).strip()}", lasting=refused)
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """How far a part is."""
+    """A phase of the start or stop of a part."""
 
     PREPARING = "preparing"
     STARTING = "starting"
@@ -17,7 +17,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """A change of one part. `seconds`: since the start or stop began."""
+    """A change of one part's phase. `seconds` is the time since the start or stop began."""
 
     part: str
     title: str

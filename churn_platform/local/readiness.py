@@ -28,7 +28,7 @@ def is_ready(part: Part, states: Mapping[str, ProcessState]) -> bool:
 
 
 def port_taken(part: Part, own_pids: Collection[int]) -> str | None:
-    """Return as a sentence which other process listens where this part should; None if none does.
+    """Return a sentence about another process that listens at this part's address; None if there is none.
 
     Args:
         part: an embedded one.

@@ -43,7 +43,7 @@ def end_left_over(folder: Path) -> bool:
     """End processes of an earlier stack whose supervisor was killed, and runs that outlived their server.
 
     Returns:
-        whether there were any.
+        Whether there were any.
     """
     processes = left_over(folder)
     supervisors = [process for process in processes if is_supervisor(process)]

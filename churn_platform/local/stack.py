@@ -1,4 +1,4 @@
-"""The stack: starts the servers in the order of what they need, and stops them in reverse."""
+"""The stack: starts the servers in the order of their dependencies, and stops them in reverse."""
 
 import os
 import signal
@@ -46,10 +46,10 @@ class Stack:
         env_file: Path = PROJECT_ROOT / ".env",
         user_server_deadline: float = 15,
     ) -> None:
-        """Find out what belongs to the stack; nothing is started.
+        """Determine the parts of the stack; nothing is started.
 
         Args:
-            local: folder of everything that it keeps; created when it starts.
+            local: the stack's folder; created when the stack starts.
             services_only: without Dagster.
             only: only these of the embedded parts.
             usual_ports: ports to try first, 0 is any free one.
@@ -59,7 +59,7 @@ class Stack:
             user_server_deadline: seconds that a server of the user may take to answer.
 
         Raises:
-            StackError: this platform has no way to supervise processes.
+            StackError: the operating system is not supported.
             SettingsError: a connection string of the user's PostgreSQL cannot be read.
         """
         if sys.platform == "win32":
@@ -109,7 +109,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables by which a process beside the stack works with it."""
+        """Variables that a process outside the stack needs to use it."""
         return self.configuration.shell_environment
 
     @property
@@ -119,7 +119,7 @@ class Stack:
 
     @property
     def is_up(self) -> bool:
-        """Whether it was started and not stopped. Its parts may have failed all the same."""
+        """Whether it was started and not stopped. Its parts may have failed nevertheless."""
         return self._folder.exists and self._supervisor.answers()
 
     def lock(self) -> AbstractContextManager[object]:
@@ -139,14 +139,15 @@ class Stack:
     # Starting
 
     def start(self, progress: Progress = silent) -> bool:
-        """Start what is not running and wait until all of it answers.
+        """Start the parts that are not running and wait until all parts answer.
 
         Returns:
-            whether anything had to be started.
+            Whether anything had to be started.
 
         Raises:
             StackError: a part cannot start; what this call started is stopped again.
-            EnvironmentConflictError: another environment publishes where this one would; the same.
+            EnvironmentConflictError: another environment publishes where this one would. What this call started is
+                stopped again.
         """
         _require_wheels()
         env.require_same_for_all_readers({"CHURN_LOCAL": str(self.local)})
@@ -162,7 +163,7 @@ class Stack:
         return bool(started)
 
     def _start_missing(self, progress: Progress) -> set[str]:
-        """Start the wanted parts that do not run yet, under the supervisor and on the ports that are there."""
+        """Start the wanted parts that are not running, with the running supervisor and the chosen ports."""
         self._require_same_parts({part.name for part in self.configuration.parts() if part.command})
         running = {name for name, state in self._supervisor.states().items() if state.state in RUNNING}
         wanted = self.configuration.wanted_parts()
@@ -219,7 +220,7 @@ class Stack:
         """Stop everything, Dagster first and PostgreSQL last, whoever started it.
 
         Returns:
-            whether anything was running.
+            Whether anything was running.
         """
         if not self._folder.exists:
             return False
@@ -258,16 +259,16 @@ class Stack:
         return 0 if self.is_up else len(left_over(self.local)) if self._folder.exists else 0
 
     def require_own_servers(self, *others: str) -> None:
-        """Refuse to go on if another process listens at an address that the settings have from this stack.
+        """Raise an error if another process listens at an address that the settings have from this stack.
 
         An address in `.local/env` outlives its server: after a power failure, or while an embedded server is down,
         another platform may listen there.
 
         Args:
-            others: parts to check as well that no setting names.
+            others: further parts to check, which no setting names.
 
         Raises:
-            PortTakenError: there is such an address.
+            PortTakenError: another process listens there.
         """
         if not self.configuration.was_started:
             return
@@ -301,7 +302,7 @@ class Stack:
         self.log_file(name)
         return self._supervisor.last_lines(name, lines)
 
-    # One part at a time: for tests that break things
+    # One part at a time, for tests of failures
 
     def pid(self, name: str) -> int:
         """Return the process of a part.
@@ -320,7 +321,7 @@ class Stack:
         Startup(self._supervisor, parts, already_complete, silent).run()
 
     def stop_part(self, name: str) -> None:
-        """Stop one part in good order; it stays stopped."""
+        """Stop one part cleanly; it stays stopped."""
         seconds = next(part.stop_seconds for part in self.configuration.parts() if part.name == name)
         self._supervisor.stop([name], seconds=seconds + 10)
 
@@ -339,5 +340,5 @@ def _require_wheels() -> None:
     if missing:
         raise StackError(
             f"The servers that 'churn up' starts are not installed: {', '.join(missing)} cannot be imported.",
-            remedy="In a checkout run 'make install'. In a container use those of docker-compose.yaml, or your own.",
+            remedy="In a checkout, run 'make install'. In a container, use those of docker-compose.yaml, or your own.",
         )

@@ -25,11 +25,11 @@ class Startup:
     def __init__(
         self, supervisor: Supervisor, parts: list[Part], complete: Callable[[Part], None], progress: Progress
     ) -> None:
-        """Plan the start.
+        """Create the start.
 
         Args:
-            supervisor: is running and knows the parts.
-            parts: to start.
+            supervisor: a running one, configured with the parts.
+            parts: the parts to start.
             complete: called with a part once it answers, before the parts that need it start.
             progress: receives each change.
         """
@@ -52,7 +52,7 @@ class Startup:
             try:
                 wait(starts, return_when=FIRST_EXCEPTION)
             finally:
-                self._given_up.set()  # others still wait only if one has failed, or on an interrupt
+                self._given_up.set()  # other starts still wait only after a failure or an interrupt
         errors = [start.exception() for start in starts]
         for error in errors:
             if error is not None and not isinstance(error, _GivenUpError):

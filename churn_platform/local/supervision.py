@@ -110,7 +110,7 @@ class Supervisor:
     """One supervisord and the servers it runs."""
 
     def __init__(self, local: Path) -> None:
-        """Name its files.
+        """Set the paths of its files.
 
         Args:
             local: the stack's folder.
@@ -139,7 +139,7 @@ class Supervisor:
         try:
             proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
             return getattr(proxy.supervisor, method)(*arguments)
-        except (TimeoutError, BlockingIOError) as error:  # the latter if many connections are waiting
+        except (TimeoutError, BlockingIOError) as error:  # the latter if many connections are pending
             raise self._silence() from error
         finally:
             transport.close()
@@ -175,7 +175,7 @@ class Supervisor:
         return False
 
     def launch(self, parts: Sequence[Part], environment: Mapping[str, str]) -> None:
-        """Start supervisord. It knows every server and starts none.
+        """Start supervisord with every server configured and none started.
 
         Args:
             parts: the servers.
@@ -300,7 +300,7 @@ class Supervisor:
         """Stop supervisord itself."""
         pid = int(str(self._call("getPID")))
         self._call("shutdown")
-        _wait(lambda: not _alive(pid), seconds=15)  # if it stays, it is ended as a process that was left over
+        _wait(lambda: not _alive(pid), seconds=15)  # if it does not end, it is ended later as a left-over process
 
     def last_lines(self, name: str, count: int = 15) -> list[str]:
         """Return the last lines of a server's log."""
@@ -316,11 +316,11 @@ def _require_no_comment(value: str) -> None:
     """Check that supervisord reads all of a value: it reads the rest of a line after " #" or " ;" as a comment.
 
     Raises:
-        StackError: the value holds one of these.
+        StackError: the value contains one of these.
     """
     if re.search(r"\s[;#]|[\r\n]", value):
         raise StackError(
-            f"A path of the stack holds a line break, or a space before '#' or ';': {value}",
+            f"A path of the stack contains a line break, or a space before '#' or ';': {value}",
             remedy="Set CHURN_LOCAL to another folder, or move the checkout.",
         )
 
@@ -355,7 +355,7 @@ def _belongs_to(process: psutil.Process, local: Path) -> bool:
         return False  # of another user, or it has ended
 
 
-def _all_gone(processes: Sequence[psutil.Process]) -> bool:
+def _have_ended(processes: Sequence[psutil.Process]) -> bool:
     return not any(_alive(process.pid) for process in processes)
 
 
@@ -368,13 +368,13 @@ def end(processes: Sequence[psutil.Process], signals: Sequence[tuple[int, float]
                 process.send_signal(number)
             except psutil.NoSuchProcess:
                 continue  # it has ended meanwhile
-        if _wait(partial(_all_gone, alive), seconds=seconds):
+        if _wait(partial(_have_ended, alive), seconds=seconds):
             return
-    stubborn = [process for process in processes if _alive(process.pid)]
-    if stubborn:
+    surviving = [process for process in processes if _alive(process.pid)]
+    if surviving:
         raise StackError(
-            f"Processes {', '.join(str(process.pid) for process in stubborn)} of an earlier stack survived SIGKILL.",
-            remedy="End them by hand, then run the command again.",
+            f"Processes {', '.join(str(process.pid) for process in surviving)} of an earlier stack survived SIGKILL.",
+            remedy="End them manually, then run the command again.",
         )
 
 

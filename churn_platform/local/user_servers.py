@@ -19,9 +19,9 @@ def part(name: str, addresses: Mapping[str, str], *, owner_dsn: str | None, fold
 
     Args:
         name: kafka, postgres or mlflow.
-        addresses: of the user's servers, by name.
+        addresses: addresses of the user's servers, by name.
         owner_dsn: connection string of the owner of the tables, if the user names one.
-        folder: of the stack.
+        folder: the stack's folder.
         deadline: seconds that the server may take to answer.
     """
     address = addresses[name]

@@ -1,4 +1,4 @@
-"""Where the stream's positions begin, and how many offsets wait after them."""
+"""Where the stream's positions begin, and how large its backlog is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from churn_platform.kafka.topics import EARLIEST, LATEST, Topic, describe, list_
 
 @dataclass(frozen=True)
 class Backlog:
-    """What waits in a topic.
+    """The backlog of a topic.
 
     Attributes:
         topic: the events topic.
         positions: next offset to read, by Kafka partition.
         ends: last stable offset, by Kafka partition.
-        held: offsets after the last stable one, which an open transaction holds back, by Kafka partition.
+        held: number of offsets after the last stable one, which an open transaction holds back, by Kafka partition.
     """
 
     topic: Topic
@@ -31,17 +31,17 @@ class Backlog:
 
     @property
     def lag(self) -> dict[int, int]:
-        """Waiting offsets, by Kafka partition. A transaction marker is an offset too, though not an event."""
+        """Number of waiting offsets, by Kafka partition. A transaction marker has an offset, but is no event."""
         return {partition: max(0, end - self.positions[partition]) for partition, end in self.ends.items()}
 
     @property
     def waiting(self) -> int:
-        """Waiting offsets in all partitions."""
+        """Number of waiting offsets in all partitions."""
         return sum(self.lag.values())
 
 
 def load_backlog(connection: psycopg.Connection, admin: AdminClient, config: EnvironmentConfig) -> Backlog:
-    """Load what waits in the events topic.
+    """Load the backlog of the events topic.
 
     Raises:
         TopicMissingError: the topic does not exist.
@@ -54,16 +54,16 @@ def load_backlog(connection: psycopg.Connection, admin: AdminClient, config: Env
 
 
 def register(connection: psycopg.Connection, admin: AdminClient, topic: Topic, start: str) -> dict[int, int]:
-    """Return the positions of all partitions of the topic, after registering those that the ledger does not know.
+    """Return the positions of all partitions of the topic, after registering new ones in the ledger.
 
     A new topic begins at `start`. A partition added to a known topic, and a topic recreated under a known name, begin
     at their oldest offset, because nothing of them was ever read.
 
     Args:
-        connection: to the ledger.
-        admin: of the brokers.
+        connection: connection to the ledger's database.
+        admin: client of the brokers.
         topic: the events topic.
-        start: earliest, latest, or an ISO 8601 timestamp (UTC unless it says otherwise).
+        start: earliest, latest, or an ISO 8601 timestamp (UTC if it has no time zone).
 
     Returns:
         Next offset to read, by Kafka partition.

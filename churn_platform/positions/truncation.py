@@ -1,9 +1,9 @@
 """Whether a topic's log is still the one that was read.
 
 A log can lose its end through an unclean leader election, a broker restored from a backup, or a power failure before
-the page cache was written. When it has grown again, the old offsets hold other records, and a consumer that goes on at
-its position skips them without an error. So the ledger keeps the last record read beside each position, and this module
-compares it with the log. Reading messages as such is in kafka/reading.py.
+the page cache was written. When it has grown again, the old offsets hold other records, and a consumer that continues
+at its position skips them without an error. So the ledger stores the last record read beside each position, and this
+module compares it with the log. Reading messages is in kafka/reading.py.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ TRUNCATED_REMEDY: Final = (
 RESET: Final = "churn stream reset"
 REMEDY: Final = (
     "Restore the log, or accept that these records are never read with '{reset} --topic {topic} --partition "
-    "{partition} --to {position}'. To read them all the same, create the topic again and send what it should hold: "
+    "{partition} --to {position}'. To read them nevertheless, create the topic again and send its events: "
     "another topic id is read from its beginning, and known event ids count as duplicates."
 )
 
@@ -96,14 +96,14 @@ def resume(
     """Assign positions to a consumer, and compare the log with the last record read before each of them.
 
     Where retention has deleted that record, only transaction markers lie between the log's beginning and the position,
-    so no event can have replaced another. A record that compaction has removed proves nothing.
+    so no event can have replaced another. A record that compaction has removed cannot be compared.
 
     Args:
         consumer: read_committed, reports partition ends.
         topic: name of the topic.
         positions: next offset to read, by Kafka partition.
         known: last record read before the position, by Kafka partition.
-        reset: the command that moves positions of this topic.
+        reset: command that moves positions of this topic, for the remedy.
 
     Raises:
         LogTruncatedError: the log has another record there, or one between it and the position.
@@ -196,7 +196,7 @@ def check_positions(consumer: Consumer, topic: str, positions: Mapping[int, int]
 def is_truncated(
     kafka: KafkaConfig, topic: str, partition: int, position: int, known: Mapping[int, LastRecord]
 ) -> bool:
-    """Return whether the log of a partition, which reaches its position, is not the one that was read.
+    """Return whether the log of a partition reaches its position but is not the one that was read.
 
     Args: see resume().
     """

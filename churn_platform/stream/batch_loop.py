@@ -32,7 +32,7 @@ SWITCH_SECONDS: Final = 0.0005
 
 
 class BatchLoop:
-    """Takes events from Kafka to published predictions, commit by commit, until the batch ends.
+    """Reads events, scores them and publishes predictions, commit by commit, until the batch ends.
 
     Four threads share the work. This one gathers messages; the scorer decodes and scores them; the writer commits them
     to PostgreSQL; the publisher sends the predictions to Kafka. A fifth, the explainer, works while they are idle.
@@ -54,10 +54,10 @@ class BatchLoop:
 
         Args:
             run: the run.
-            connections: of the warm-up.
-            takeover: where the run goes on.
+            connections: opened by the warm-up.
+            takeover: where the run continues.
             explainer: started with the loop.
-            result: is added to.
+            result: updated by the loop.
             monotonic: the clock.
         """
         self._run = run
@@ -81,15 +81,15 @@ class BatchLoop:
         self._progress = BatchProgress(run.config, takeover.batch, now=now, wall_clock=datetime.now(UTC))
         self._last_guarded = self._last_heartbeat = now
         self._paused = takeover.paused
-        self._caught_up = False  # whether the last commit took everything that was waiting
+        self._caught_up = False  # whether the last commit read the whole backlog
 
     def __enter__(self) -> Self:
-        """Start the publisher, which first publishes what a predecessor left."""
+        """Start the publisher, which first publishes what a predecessor left unpublished."""
         self._publisher.begin(self._takeover.topic, self._takeover.positions)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Stop the threads and count what was published. A connection that is still in use is left to the lease."""
+        """Stop the threads and count what was published. The lease ends a connection that is still in use."""
         self._result.published += self._publisher.published - self._publisher.recovered
         self._result.recovered += self._publisher.recovered
         self._publisher.release()
@@ -135,15 +135,15 @@ class BatchLoop:
                 self._wait_for_events(now)
 
     def _commit(self, messages: list[Message]) -> None:
-        """Take messages to published predictions.
+        """Score messages, write them and publish the predictions.
 
         Steps 1 to 5 run here. Steps 6 and 7 run on the writer's thread, while the messages of the next commit gather.
-        An error in any step ends the tenure of the lock, and the next tenure goes on where the ledger stands.
+        An error in any step ends the tenure of the lock, and the next tenure continues from the ledger's positions.
         """
         faults.reach(FaultPoint.AFTER_READ)
 
-        # 1. Ask the brokers which topic these messages came from. They answer while the messages are decoded.
-        require_same_topic = self._identity.ask()
+        # 1. Request the topic's id from the brokers. They answer while the messages are decoded.
+        require_same_topic = self._identity.request()
 
         # 2. Count the messages. The first ones open the batch, which settles the event times that it accepts.
         now = self._last_heartbeat = self._monotonic()
@@ -210,16 +210,16 @@ class BatchLoop:
         self._writer.submit(job, while_waiting=self._publisher.check)
 
     def _heartbeat(self) -> None:
-        news = self._lease.heartbeat()
-        self._follow(champion=news.champion, paused=news.paused)
+        state = self._lease.heartbeat()
+        self._follow(champion=state.champion, paused=state.paused)
 
     def _follow(self, *, champion: int | None, paused: bool) -> None:
-        """Apply what the database says about the champion and a pause; in the writer's thread."""
+        """Apply the champion and the pause that the database records; called in the writer's thread."""
         self._paused = paused
         self._follower.follow(self._lease.connection, champion)
 
     def _let_explainer_work(self) -> None:
-        """Called in the writer's thread when it is idle. While events wait, the interpreter is needed for them."""
+        """Called in the writer's thread when it is idle. While there is a backlog, the interpreter is needed for it."""
         if self._caught_up:
             self._explainer.set_idle(True)
 
@@ -228,7 +228,7 @@ class BatchLoop:
 def _tuned_interpreter() -> Iterator[None]:
     """Turn off the garbage collector, and let threads switch more often.
 
-    The collector would walk again and again through many objects, none of which is in a cycle. A thread that returns
+    The collector would repeatedly traverse many objects, none of which is in a cycle. A thread that returns
     from XGBoost, PostgreSQL or Kafka waits for the interpreter's lock for up to the switch interval. With Python's
     default of 5 ms, three threads that hand work to each other lose 6 % of the throughput.
     """

@@ -1,4 +1,4 @@
-"""How far a batch has come: which event times it accepts, and when it ends. Pure: the time is passed in."""
+"""The progress of a batch: which event times it accepts, and when it ends. Pure: the time is passed in."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,11 +61,11 @@ class BatchProgress:
         return now - self._last_event_at
 
     def ending(self, now: float, *, at_ends: bool, paused: bool) -> Ending | None:
-        """Return why the batch ends now, if it does.
+        """Return the reason to end the batch now; None if it continues.
 
         Args:
             now: see the class.
-            at_ends: whether all partitions are read to their ends. Silence alone may be a slow broker.
+            at_ends: whether all partitions are read to their ends. Without events alone, the broker may just be slow.
             paused: whether the stream is paused.
         """
         if paused:

@@ -59,9 +59,9 @@ def write_rows(
 
     Args:
         scored: the valid events.
-        rows: what prediction_rows() returns for them.
+        rows: their rows, from prediction_rows().
         dead_letters: the other events.
-        messages: those that both were read from. An event that becomes a dead letter here takes its payload from them.
+        messages: the messages of all events. An event that becomes a dead letter here gets its payload from them.
         high_risk_threshold: risk score from which a prediction is high risk.
 
     Raises:
@@ -143,7 +143,7 @@ def _write_high_risk(connection: psycopg.Connection, scored: ScoredEvents, thres
 
 
 def _at_least(risk: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Compare as PostgreSQL does, in double precision, because 0.7 is no single precision number."""
+    """Compare in double precision, as PostgreSQL does, because 0.7 in single precision is another number."""
     return risk.astype(np.float64) >= threshold
 
 

@@ -20,11 +20,11 @@ from churn_platform.stream.takeover import Takeover
 
 @dataclass(frozen=True)
 class Moved:
-    """What a commit did to the ledger, and what the database said about the stream.
+    """How a commit changed the ledger, and the state of the stream at that time.
 
     Attributes:
         ends: the positions that moved, by Kafka partition.
-        champion: version that is champion now; None where there is none.
+        champion: version that is champion; None where there is none.
         paused: whether the stream is paused.
     """
 
@@ -34,7 +34,7 @@ class Moved:
 
 
 class Committer:
-    """Writes commits over the connection that holds the lock, and knows the positions that they have reached.
+    """Writes commits over the connection that holds the lock, and tracks the positions that they have reached.
 
     Only one thread uses it.
     """
@@ -115,10 +115,10 @@ class Committer:
         self._positions.update(moved.ends)
 
     def _require_complete(self, advanced: ledger.Advanced, positions: int) -> None:
-        """Undo the commit where the ledger is not as this run left it."""
+        """Roll back the commit if another run has changed the ledger."""
         if (advanced.positions, advanced.ranges, advanced.batches) != (positions, advanced.ranges_wanted, 1):
             raise LedgerConflictError(
                 f"Batch {self._source.batch}: the ledger moved {advanced.positions} of {positions} positions, "
                 f"{advanced.ranges} of {advanced.ranges_wanted} ranges and {advanced.batches} of 1 open batch. "
-                f"Another run has taken over the stream; this commit is undone and nothing is lost."
+                f"Another run has taken over the stream; this commit is rolled back and nothing is lost."
             )

@@ -1,7 +1,7 @@
-"""Reasons of high-risk predictions, written shortly after their rows.
+"""Reasons for high-risk predictions, written shortly after their rows.
 
 Exact contributions cost about twenty times as much as a score. Within a commit they would halve the stream's
-throughput, so a commit writes the rows without reasons. Rows whose `reasons` are null still have to be explained: after
+throughput, so a commit writes the rows without reasons. Rows whose `reasons` are null still have to be explained. After
 a crash, the next run explains them.
 """
 
@@ -24,9 +24,9 @@ from churn_platform.stream.run_context import RunContext
 
 _python_log = logging.getLogger(__name__)
 
-# About 5 ms of work: the longest that a commit, which may come meanwhile, has to share its processor.
+# About 5 ms of work. A commit that starts meanwhile shares the processor for at most that long.
 ROWS_AT_ONCE: Final = 32
-# After a batch is closed, nothing else waits for the processor.
+# After a batch is closed, nothing else needs the processor.
 ROWS_AT_ONCE_AFTER_CLOSING: Final = 512
 KEPT_MODELS: Final = 3
 
@@ -85,7 +85,7 @@ class Explanations:
 
 
 class ExplainerThread:
-    """Explains while the stream is idle. What it cannot explain is left for later; it never fails the stream.
+    """Explains rows while the stream is idle. Its errors never fail the stream: rows stay unexplained until later.
 
     As a context manager it ends the thread, which start() starts.
     """
@@ -94,7 +94,7 @@ class ExplainerThread:
         self._dsn = run.config.dsn
         self._limits = run.limits
         self._explanations = Explanations(run.log)
-        # Set while the writer is idle and no event waits that the interpreter could be used for.
+        # Set while the writer is idle and there is no backlog that needs the interpreter.
         self._idle = threading.Event()
         self._unexplained = threading.Event()
         self._stopped = threading.Event()
@@ -107,7 +107,7 @@ class ExplainerThread:
         self.stop()
 
     def start(self) -> None:
-        """Start the thread; it first explains what others left."""
+        """Start the thread. It first explains the rows that earlier runs left unexplained."""
         self._unexplained.set()
         self._thread.start()
 
@@ -123,9 +123,9 @@ class ExplainerThread:
             self._idle.clear()
 
     def stop(self) -> None:
-        """End the thread after the rows that it works on. May precede start().
+        """End the thread after the rows that it is explaining. May be called before start().
 
-        It waits only briefly, in case PostgreSQL does not answer.
+        The wait is short, in case PostgreSQL does not answer.
         """
         self._stopped.set()
         self._unexplained.set()
@@ -136,10 +136,10 @@ class ExplainerThread:
         while not self._stopped.is_set():
             try:
                 with connect(self._dsn, autocommit=True, application_name="churn reasons") as connection:
-                    # What a crash of PostgreSQL undoes is unexplained again, and the next run explains it.
+                    # Rows whose reasons a crash of PostgreSQL loses are unexplained again. The next run explains them.
                     connection.execute("set synchronous_commit = off")
                     self._explain(connection)
-            except Exception as error:  # whatever it is, the stream goes on; the table shows which reasons are missing
+            except Exception as error:  # no error may stop the stream; the table shows which reasons are missing
                 # To the process' log: the run's own log is kept in PostgreSQL, which may be down.
                 _python_log.warning("Reasons of high-risk predictions are delayed: %s", error)
                 self._unexplained.wait(self._limits.explain_poll_seconds)
@@ -157,9 +157,9 @@ class ExplainerThread:
 
 
 def explain_batch(dsn: str, batch: str, log: Callable[[str], None]) -> int:
-    """Explain what is left of a batch, after it was closed or replayed; return the number of rows.
+    """Explain the unexplained rows of a batch that was closed or replayed; return the number of rows.
 
-    If PostgreSQL does not answer, the next streaming run does it.
+    If PostgreSQL does not answer, the next streaming run explains them.
     """
     explanations, count = Explanations(log), 0
     try:

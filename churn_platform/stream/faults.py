@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class FaultPoint(StrEnum):
-    """Places in a streaming run, in the order that it passes them."""
+    """Places in a streaming run, in the order in which it reaches them."""
 
     AFTER_LOCK = "after the lock was taken, before a predecessor's batch is closed"
     AFTER_READ = "after events were read"
@@ -37,7 +37,7 @@ def install(hook: Hook | None) -> None:
 
 @contextmanager
 def installed(hook: Hook) -> Iterator[None]:
-    """Call this hook at each fault point while the block lasts."""
+    """Call this hook at each fault point within the block."""
     install(hook)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Gathering: which messages the next commit holds, and the positions after them."""
+"""Gathering: which messages the next commit contains, and the positions after them."""
 
 import math
 import time
@@ -36,7 +36,7 @@ class Step:
 
     Attributes:
         ends: next offset to read after the commit, by Kafka partition.
-        last_records: the last record of the commit, for those partitions that it has events of.
+        last_records: last record of the commit, by Kafka partition; only for partitions with events in the commit.
     """
 
     ends: Mapping[int, int]
@@ -56,14 +56,14 @@ class Gatherer:
         writer_is_idle: Callable[[], bool],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Go on where the takeover found the positions.
+        """Start at the positions of the takeover.
 
         Args:
             run: the run.
             consumer: assigned to the positions of the takeover.
-            identity: tells whether the topic is still the same.
-            takeover: where the run goes on.
-            writer_is_idle: whether the commit before has been written, so that the next one need not wait.
+            identity: checks that the topic is still the same.
+            takeover: where the run continues.
+            writer_is_idle: returns whether the previous commit has been written, so that the next one need not wait.
             monotonic: the clock.
         """
         self._config = run.config
@@ -80,11 +80,11 @@ class Gatherer:
         self._gathered_at = math.inf  # when the events of the last commit were complete; there is none yet
 
     def is_at_ends(self) -> bool:
-        """Return whether every partition is read to its end, so that nothing waits in Kafka."""
+        """Return whether every partition is read to its end, so that there is no backlog."""
         return all(self._partition_ends.get(p, -1) >= offset for p, offset in self._next_offsets.items())
 
     def gather(self, most: int) -> list[Message]:
-        """Return the waiting messages: until the linger is over, and while the last commit is being written.
+        """Return messages, gathered until the linger is over and for as long as the previous commit is being written.
 
         Raises:
             TopicChangedError: the topic is not the one whose reading began.
@@ -95,7 +95,7 @@ class Gatherer:
         try:
             return self._consume(most)
         except RangeLostError:
-            # These name the cause better than the consumer does, if they find it.
+            # These checks name the cause more precisely than the consumer does.
             self._identity.check()
             check_positions(self._consumer, self._topic.name, self._next_offsets)
             self._compare_log({partition: record.offset + 1 for partition, record in self._last_records.items()})
@@ -123,7 +123,7 @@ class Gatherer:
     def skip_transaction_markers(self) -> Step | None:
         """Move the positions over offsets at the partitions' ends that hold no events; None where there are none.
 
-        They would look like lag forever.
+        Otherwise they would count as lag forever.
 
         Raises:
             TopicChangedError: the topic is not the one whose reading began.
@@ -141,7 +141,7 @@ class Gatherer:
         messages = resumed.messages[:most]
         del resumed.messages[:most]
         if not resumed.messages:
-            # Only now: a partition end that is known before the events in front of it would let them be skipped.
+            # Not earlier: if a partition's end were known before its last events are returned, they would be skipped.
             self._partition_ends.update(resumed.ends)
             resumed.ends.clear()
         if messages:
@@ -156,7 +156,7 @@ class Gatherer:
         sort_messages([message], messages, self._partition_ends)
         if not messages:
             return messages
-        # The linger begins with the commit before; for the first commit it begins with its first event. By its end,
+        # The linger begins with the previous commit; for the first commit, with its first event. By its end,
         # most of the events that were sent together have arrived.
         deadline, size, counted = min(self._gathered_at, self._monotonic()) + self._config.linger, 0, 0
         while len(messages) < most:
@@ -178,7 +178,7 @@ class Gatherer:
         return messages
 
     def _compare_log(self, positions: Mapping[int, int]) -> None:
-        """Compare the log with the last records, with a consumer of its own so that gathering is not disturbed.
+        """Compare the log with the last records, with a separate consumer, so that gathering is not disturbed.
 
         Raises:
             LogTruncatedError: the log is not the one that was read.

@@ -36,7 +36,7 @@ class Lease:
         )
 
     def acquire(self) -> float:
-        """Wait for the lock, then let PostgreSQL end this session when it is silent; return the seconds waited."""
+        """Wait for the lock, then make it a lease: PostgreSQL ends a silent session. Return the seconds waited."""
         began = self._monotonic()
         advisory_locks.lock_stream(self.connection, self._topic)
         waited = self._monotonic() - began
@@ -48,7 +48,7 @@ class Lease:
         return waited
 
     def heartbeat(self) -> ledger.Heartbeat:
-        """Keep the session alive while there is nothing to commit, and learn the champion and whether to pause."""
+        """Keep the session alive while there is nothing to commit, and return the champion and whether to pause."""
         return ledger.heartbeat(self.connection, self._topic)
 
     def abandon(self) -> None:

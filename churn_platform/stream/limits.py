@@ -21,7 +21,7 @@ class Limits:
 
     # Bytes of events in one commit: 10,000 events of a megabyte each would not fit into memory.
     commit_bytes: int = 32 * 1024 * 1024
-    # After this long without an event, positions move past the transaction markers behind the last event.
+    # After this long without an event, positions move past the transaction markers after the last event.
     quiet_seconds: float = 1.0
     # A failed tenure waits this long for its writer, then leaves the connection to the lease.
     writer_stop_seconds: float = 5.0
@@ -31,9 +31,9 @@ class Limits:
     # librdkafka may never return from a call: if the coordinator goes away at the wrong moment,
     # send_offsets_to_transaction() waits forever. A call is given up this long after its time-out.
     kafka_grace_seconds: float = 5.0
-    # Predictions waiting for Kafka. When there are more, the next commit waits, so that memory stays bounded.
+    # Maximum number of predictions queued for Kafka. Beyond it, the next commit waits, so that memory stays bounded.
     queued_predictions: int = 200_000
-    # Waiting commits are published together, in transactions of about this many predictions.
+    # Queued commits are published together, in transactions of about this many predictions.
     transaction_predictions: int = 50_000
 
     # High-risk predictions are collected for this long before they are explained. Otherwise each commit would be

@@ -1,4 +1,4 @@
-"""Whether the sensor launches a streaming run. Pure: decides from what the sensor has looked up."""
+"""The decision whether the sensor launches a streaming run. Pure: the sensor passes in what it observed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ LONGEST_WAIT_SECONDS: Final = 60.0
 
 @dataclass(frozen=True)
 class Observed:
-    """What the sensor saw. Seconds are ages; None where there is nothing to measure.
+    """What the sensor observed. Seconds are ages; None where there is nothing to measure.
 
     Attributes:
         waiting: offsets that wait to be read.
@@ -57,7 +57,7 @@ class Decision:
 
 
 def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
-    """Launch a run when something waits and none is active; launch one more, its successor, while events flow."""
+    """Launch a run if there is a backlog and no active run; launch a second one, its successor, while events flow."""
     waiting = f"{seen.waiting} offsets waiting"
     if seen.last_commit_seconds is not None:
         waiting += f", last commit {seen.last_commit_seconds:.0f} s ago"
@@ -78,17 +78,17 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
             return Decision(
                 False,
                 f"The last {seen.failures} streaming runs failed; the next attempt follows in "
-                f"{wait - seen.since_failure:.0f} s. The latest run's page says why. {waiting}.",
+                f"{wait - seen.since_failure:.0f} s. The latest run's page shows why. {waiting}.",
             )
         if seen.batch_open_seconds is not None:
             return Decision(True, f"{waiting}; a batch was left open and is resumed.")
         if seen.waiting == 0:
-            return Decision(True, "A run died before everything was known to be published; another one checks.")
+            return Decision(True, "A run died before everything was known to be published; a new one checks.")
         return Decision(True, f"{waiting}, no run is live.")
     if seen.active_runs > 1:
         return Decision(False, f"Streaming, with a standby. {waiting}.")
     if seen.batch_open_seconds is None and seen.starting_seconds is not None and seen.starting_seconds >= SLOW_SECONDS:
-        return Decision(False, f"A run is starting, for {seen.starting_seconds:.0f} s now. {waiting}.")
+        return Decision(False, f"A run has been starting for {seen.starting_seconds:.0f} s. {waiting}.")
     if seen.batch_open_seconds is None:
         return Decision(False, f"A run is starting, or waits for its first event. {waiting}.")
     flowing = seen.last_commit_seconds is not None and seen.last_commit_seconds <= FLOWING_SECONDS

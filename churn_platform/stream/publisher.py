@@ -1,4 +1,4 @@
-"""Publishing of predictions, from a thread of its own: each Kafka transaction carries its own published offsets."""
+"""Publishing of predictions, in a separate thread. Each Kafka transaction also commits its published offsets."""
 
 import queue
 import threading
@@ -34,7 +34,7 @@ CHECK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Publication:
-    """What a commit has for Kafka: its predictions, and the position after it, by partition of the events topic."""
+    """What a commit publishes: its predictions, and the position after it, by partition of the events topic."""
 
     batch: str
     predictions: ScoredEvents | None
@@ -47,7 +47,7 @@ class Publication:
 class Publisher:
     """Publishes commits in their order, each exactly once.
 
-    Only the run that holds the stream's lock starts it: init_transactions() fences whoever published before. A
+    Only the run that holds the stream's lock starts it: init_transactions() fences the previous publisher. A
     transaction that fails, or whose outcome is not known, ends the thread. The next publisher has a new producer, which
     settles what this one left open, and reads the outcome from the published offsets.
     """
@@ -64,7 +64,7 @@ class Publisher:
         self._environment = environment
         self._consumer = make_consumer(run.config.kafka)
         self._offsets_consumer = make_offsets_consumer(run.config.kafka)
-        # Asked for from the publisher's thread, while the main thread polls, the metadata would come seconds late.
+        # Read here: in the publisher's thread, the call would take seconds while the main thread polls.
         self._group = self._consumer.consumer_group_metadata()
         self._producer = TransactionalProducer(
             run.config.kafka,
@@ -87,7 +87,7 @@ class Publisher:
         self._producer.warm_up(self._config.predictions_topic)
 
     def require_not_ahead(self, topic: Topic, positions: Mapping[int, int]) -> None:
-        """Refuse to go on where more was published than the ledger has read. Only before begin().
+        """Raise an error if more was published than the ledger has read. Call it before begin().
 
         Args:
             topic: the events topic.
@@ -100,7 +100,7 @@ class Publisher:
         require_not_ahead(topic.name, positions, published)
 
     def begin(self, topic: Topic, positions: Mapping[int, int]) -> None:
-        """Start the thread. First it publishes what lies between the published offsets and these positions.
+        """Start the thread. It first publishes the predictions between the published offsets and these positions.
 
         Args:
             topic: the events topic.
@@ -123,7 +123,7 @@ class Publisher:
         self._queue.put(publication)
 
     def check(self) -> None:
-        """Raise the error that stopped the thread, or that one of its calls does not return.
+        """Raise the error that stopped the thread, or an error if one of its calls does not return.
 
         Raises:
             PublishError: Kafka did not accept a transaction.
@@ -140,7 +140,7 @@ class Publisher:
         """Wait until everything in the queue is published, and end the thread.
 
         Args:
-            meanwhile: called while this lasts.
+            meanwhile: called during the wait.
             every: seconds between these calls.
 
         Raises:
@@ -157,7 +157,7 @@ class Publisher:
         self.check()
 
     def release(self) -> None:
-        """Let the thread end as soon as it can, whatever is still queued."""
+        """Let the thread end as soon as it can, even if predictions are still queued."""
         self._released = True
         self._queue.put(None)
         if self._thread is None:  # nothing else closes the consumer

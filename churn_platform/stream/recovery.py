@@ -1,4 +1,4 @@
-"""Predictions that a former run committed to PostgreSQL and did not publish: which they are, and their publication."""
+"""Recovery: finding and publishing predictions that an earlier run committed to PostgreSQL but did not publish."""
 
 from collections.abc import Callable, Mapping
 
@@ -25,10 +25,10 @@ class _PublishedPrediction(msgspec.Struct):
 
 
 class Recovery:
-    """Publishes what lies between the published offsets and the ledger.
+    """Publishes the predictions between the published offsets and the ledger's positions.
 
-    It runs only after init_transactions(), which settles the open transaction of a dead producer: the published offsets
-    are final then.
+    It runs only after init_transactions(), which settles the open transaction of a dead producer. After that, the
+    published offsets are final.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Recovery:
         seconds: float,
         send: Callable[[pl.DataFrame, Mapping[int, int]], None],
     ) -> None:
-        """Describe the recovery.
+        """Create the recovery.
 
         Args:
             config: the stream.
@@ -75,9 +75,9 @@ class Recovery:
                 self._send(_frame(rows), behind)
 
     def _publish_deleted_topic(self, connection: psycopg.Connection, topic_id: str) -> None:
-        """Publish what a topic of the same name left before it was deleted.
+        """Publish the unpublished predictions of a deleted topic with the same name.
 
-        Its published offsets were deleted with it. The predictions topic itself still shows what was published.
+        Its published offsets were deleted with it, but the predictions topic still shows what was published.
         """
         known, found = (
             stream_positions.published_to(connection, topic_id),
@@ -111,7 +111,7 @@ class Recovery:
     def _published(self, connection: psycopg.Connection) -> dict[int, int]:
         """Return the position up to which everything is published, by Kafka partition.
 
-        The ledger knows what was published when a batch last closed. The published offsets know the rest.
+        The ledger records what was published when a batch last closed. The published offsets record the rest.
         """
         known = stream_positions.published_to(connection, self._topic.topic_id)
         found = published_offsets(self._consumer, self._topic, seconds=self._seconds)
@@ -132,7 +132,7 @@ class Recovery:
         for message in read_all(self._config.kafka, self._config.predictions_topic):
             try:
                 source = decode(message.value() or b"")
-            except (ValueError, RecursionError):  # a message of another producer, which says nothing about ours
+            except (ValueError, RecursionError):  # a message of another producer
                 continue
             if source.batch in own:
                 found[source.kafka_partition] = max(found.get(source.kafka_partition, 0), source.kafka_offset + 1)

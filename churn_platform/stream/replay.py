@@ -38,7 +38,7 @@ _StoredRows = dict[tuple[int, int], tuple[int, datetime]]
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """The counts of a replay, in events, and how many rows it replaced."""
+    """The event counts of a replay, and how many rows it replaced."""
 
     events: int
     predictions: int
@@ -67,14 +67,14 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
             if recorded.archived is not None:
                 raise ReplayError(
                     f"Batch {batch} was archived on {recorded.archived:%Y-%m-%d}: its predictions are in "
-                    f"{recorded.archive}. It is not replayed; nothing was changed."
+                    f"{recorded.archive}. An archived batch cannot be replayed. Nothing was changed."
                 )
             source, ranges = _source(connection, config, batch)
             log(f"Replaying {batch} from {source.topic}, offsets {ranges}, with model version {champion.version}.")
             try:
                 return _replace(connection, config, recorded, source, ranges, champion)
             except RangeLostError as error:
-                raise ReplayError(f"Batch {batch} cannot be replayed, its rows stay as they are: {error}") from error
+                raise ReplayError(f"Batch {batch} cannot be replayed. Its rows are unchanged. {error}") from error
 
 
 def _source(
@@ -86,7 +86,7 @@ def _source(
     if others:
         raise ReplayError(
             f"Batch {batch} was read from topic id {', '.join(sorted(others))}, but {topic.name!r} is {topic.topic_id} "
-            f"now: the topic was created again and the events are gone. Its rows stay as they are."
+            f"now: the topic was created again and the events are gone. The batch's rows are unchanged."
         )
     source = Source(batch=batch, topic=topic.name, topic_id=topic.topic_id)
     return source, {each.kafka_partition: (each.start_offset, each.end_offset) for each in recorded}
@@ -126,8 +126,8 @@ def _replace(
     )
     if result.events != recorded.events:
         raise ReplayError(
-            f"Batch {batch} had {recorded.events} events, but Kafka gave {result.events} in its ranges {ranges}. "
-            f"Its rows stay as they are."
+            f"Batch {batch} had {recorded.events} events, but Kafka returned {result.events} in its ranges {ranges}. "
+            f"Its rows are unchanged."
         )
     stream_batches.record_replay(
         connection,
@@ -144,7 +144,7 @@ def _replace(
 
 
 def _restore_dead_letters(connection: psycopg.Connection, batch: str) -> None:
-    """Give dead letters that the replay has found again the times and retries that they had.
+    """Restore the times and retries of dead letters that the replay has written again.
 
     Raises:
         ReplayError: the replay scores an event whose dead letter was retried, so it would count twice.
@@ -152,8 +152,8 @@ def _restore_dead_letters(connection: psycopg.Connection, batch: str) -> None:
     valid = dead_letter_events.restore_history(connection)
     if valid:
         raise ReplayError(
-            f"Batch {batch} cannot be replayed, its rows stay as they are: today {len(valid)} of its dead letters "
-            f"would be valid events, but corrected ones were sent for them already ('churn dlq retry') and both would "
+            f"Batch {batch} cannot be replayed. Its rows are unchanged. {len(valid)} of its dead letters are valid "
+            f"events now, but corrected ones were already sent for them ('churn dlq retry'), so both would "
             f"count: {', '.join(valid[:5])}{', …' if len(valid) > 5 else ''}."
         )
 
@@ -224,7 +224,7 @@ def _require_same_events(
             raise ReplayError(
                 f"Batch {source.batch} has a row of customer {customer} from {source.topic}[{partition}] offset "
                 f"{offset}, where Kafka holds another record now: the log was truncated and has grown again. The "
-                f"batch's rows stay as they are."
+                f"batch's rows are unchanged."
             )
 
 

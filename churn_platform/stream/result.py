@@ -20,7 +20,7 @@ class Ending(StrEnum):
 
 @dataclass
 class StreamResult:
-    """What a streaming run did, added up over its tenures of the lock.
+    """What a streaming run did, in total over its tenures of the lock.
 
     Attributes:
         ending: why the run ended.

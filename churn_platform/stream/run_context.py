@@ -1,4 +1,4 @@
-"""What all parts of one streaming run share: its configuration, its identity and what it is given from outside."""
+"""What all parts of one streaming run share: its configuration, its identity and its dependencies."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class RunContext:
     Attributes:
         config: the stream.
         batch: key of the batch that the run streams into.
-        run_id: Dagster's id of the run, by which its sessions in PostgreSQL are known.
+        run_id: Dagster's id of the run. The names of its sessions in PostgreSQL contain it.
         log: writes a line to the run's log.
         limits: times and sizes that bound the run.
         make_producer: creates the Kafka producer that publishes, from librdkafka settings.

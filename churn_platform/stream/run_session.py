@@ -1,8 +1,8 @@
 """The session in PostgreSQL that shows that a run is alive, from its start to its end.
 
-A run connects, waits, streams, explains and replays. Whatever it does, this one session shows that its process is
-alive. The session holds a lock of the run. Whoever declares the run dead has to take that lock first, so that a run is
-either alive or given up, and never both.
+A run connects, waits, streams, explains and replays. In all these phases, this one session shows that its process is
+alive. The session holds a lock of the run. Whoever declares the run dead has to acquire that lock first, so that a run
+is never both alive and declared dead.
 """
 
 import logging
@@ -19,7 +19,7 @@ from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
 
 _python_log = logging.getLogger(__name__)
 
-# A lost connection is made again after this long.
+# Pause before another attempt to reconnect.
 RETRY_SECONDS: Final = 1.0
 CONNECT_SECONDS: Final = 10
 STOP_SECONDS: Final = 2.0
@@ -31,7 +31,7 @@ class RunSession:
     def __init__(
         self, dsn: str, run_id: str, *, has_ended: Callable[[], bool], limits: Limits = DEFAULT_LIMITS
     ) -> None:
-        """Describe the session; open() connects.
+        """Create the session; open() connects.
 
         Args:
             dsn: connection string of the database.
@@ -73,13 +73,13 @@ class RunSession:
         if self._ended:
             raise RunEndedError(
                 f"Run {self._run_id} was recorded as ended while it was still working: it had lost its session in "
-                f"PostgreSQL and was declared dead, or it was cancelled. It stops here and reports nothing; what it "
-                f"committed stays, and another run goes on.",
+                f"PostgreSQL and was declared dead, or it was cancelled. It stops here and reports nothing. Its "
+                f"commits are kept, and another run continues.",
                 remedy="The run's events show who ended it. Was its machine frozen, or disconnected from PostgreSQL?",
             )
 
     def close(self) -> None:
-        """End the session. May precede open()."""
+        """End the session. May be called before open()."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
@@ -125,9 +125,9 @@ class RunSession:
                 self.confirm()
                 pause = self._limits.heartbeat_seconds
             except RunEndedError:
-                return  # confirm() tells the run, too
-            except Exception as error:  # PostgreSQL or Dagster's storage is away, which the run notices by itself
-                _python_log.warning("The session of run %s is connected again: %s", self._run_id, error)
+                return  # confirm() also raises it in the run
+            except Exception as error:  # PostgreSQL or Dagster's storage is down; the run itself handles that
+                _python_log.warning("The session of run %s was lost and is being reconnected: %s", self._run_id, error)
                 pause = RETRY_SECONDS
 
 

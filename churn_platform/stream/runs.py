@@ -1,4 +1,4 @@
-"""What a run does with its batch keys: stream into one, or replay those that are closed."""
+"""The work of a run: stream into a planned or open batch, or replay closed ones."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Outcome:
     Attributes:
         materialized: whether its keys are to be reported as materialized.
         note: what the run did; without a materialization, why there is none.
-        metadata: figures of the run.
+        metadata: metrics of the run.
     """
 
     materialized: bool
@@ -47,7 +47,7 @@ def materialize(
     Args:
         config: the stream.
         keys: one batch key, or several closed ones (a backfill).
-        run_id: Dagster's id of this run, by which its session in PostgreSQL is known.
+        run_id: Dagster's id of this run. The name of its session in PostgreSQL contains it.
         log: writes a line to the run's log.
         confirm: RunSession.confirm() of this run.
         limits: times and sizes that bound a streaming run.
@@ -105,7 +105,7 @@ def _stream(result: StreamResult, explained_late: int, log: Callable[[str], None
     )
     # The sensor materializes a batch that another run closed, once, however much of it this run has committed.
     if result.commits == 0 or result.ending is Ending.CLOSED:
-        note = "no event came" if result.ending is Ending.IDLE else str(result.ending)
+        note = "no events arrived" if result.ending is Ending.IDLE else str(result.ending)
         return Outcome(False, note)
     metadata: dict[str, str | int | float] = {}
     for percent in (50, 99):

@@ -1,4 +1,4 @@
-"""Decoding and scoring, on a thread of its own: the next messages are read meanwhile."""
+"""Decoding and scoring in a separate thread, while the next messages are read."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,25 +24,25 @@ class ScoredMessages:
 
 
 class Scorer:
-    """Scores the messages of one commit after the other."""
+    """Decodes and scores the messages of each commit, in order."""
 
     def __init__(self, source: Source, *, threads: int) -> None:
-        """Start no thread yet.
+        """Create the scorer; no thread is started yet.
 
         Args:
             source: where the rows come from.
-            threads: of the model, within one commit.
+            threads: number of XGBoost threads that score a commit.
         """
         self._source = source
         self._threads = threads
         self._executor = ThreadPoolExecutor(1, "scorer")
 
     def submit(self, messages: Sequence[Message], opening: Opening, champion: Champion) -> Future[ScoredMessages]:
-        """Have messages decoded and scored."""
+        """Decode and score messages in the thread."""
         return self._executor.submit(self._score, messages, opening, champion)
 
     def stop(self) -> None:
-        """Wait for the messages in work, and end the thread."""
+        """Wait until the current messages are scored, and end the thread."""
         self._executor.shutdown()
 
     def _score(self, messages: Sequence[Message], opening: Opening, champion: Champion) -> ScoredMessages:

@@ -76,7 +76,7 @@ def load_champion(connection: psycopg.Connection) -> Champion:
 
     Raises:
         NoChampionError: no model version has been promoted.
-        BundleError: a part of the bundle is missing or is not what its manifest says.
+        BundleError: a part of the bundle is missing or does not match its manifest.
     """
     champion = model_versions.champion(connection)
     if champion is None:
@@ -85,7 +85,7 @@ def load_champion(connection: psycopg.Connection) -> Champion:
 
 
 class ChampionFollower:
-    """The champion that scores. It follows promotions; while a new champion cannot be loaded, the old one stays."""
+    """The champion that scores. It follows promotions. While a new champion cannot be loaded, the old one scores."""
 
     def __init__(self, champion: Champion, log: Callable[[str], None]) -> None:
         self.current = champion
@@ -94,7 +94,7 @@ class ChampionFollower:
         self._rejected_at = 0.0
 
     def follow(self, connection: psycopg.Connection, version: int | None) -> None:
-        """Score with this version from now on, loading it if it is another one. None: no version is promoted."""
+        """Use this version from now on, and load it if it is a new one. None: no version is promoted."""
         if version is None or version == self.current.version:
             return
         if version == self._rejected and time.monotonic() - self._rejected_at < RETRY_SECONDS:

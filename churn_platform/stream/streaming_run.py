@@ -1,4 +1,4 @@
-"""The streaming run: one batch, through as many tenures of the stream's lock as faults make necessary."""
+"""The streaming run: streams into one batch, in a new tenure of the stream's lock after each transient fault."""
 
 import logging
 import time
@@ -38,8 +38,8 @@ class RetryBudget:
         """Return the seconds to wait before the next attempt; None: give up.
 
         Args:
-            now: when the fault came, on a monotonic clock.
-            has_progressed: whether the failed attempt had worked for some time, so that this fault is a new one.
+            now: time of the fault, on a monotonic clock.
+            has_progressed: whether the failed attempt had made progress, so that this fault is a new one.
         """
         if self._failing_since is None or has_progressed:
             self._failing_since, self._pause, self.attempts = now, self._limits.first_pause_seconds, 0
@@ -53,8 +53,8 @@ class RetryBudget:
 class StreamingRun:
     """Streams into one batch until it is full, old enough or idle.
 
-    A transient fault ends the tenure of the lock, not the run: it connects again, waits for the lock, and goes on with
-    its batch where the ledger stands. When another run has closed the batch meanwhile, there is nothing left to do.
+    A transient fault ends the tenure of the lock, not the run: it connects again, waits for the lock, and continues
+    its batch from the ledger's positions. If another run has closed the batch meanwhile, there is nothing left to do.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class StreamingRun:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Describe the run.
+        """Create the run.
 
         Args:
-            run: what it streams.
+            run: its configuration, identity and dependencies.
             confirm: RunSession.confirm() of this run; called before each tenure.
             monotonic: the clock of the retries.
             sleep: waits before a retry.
@@ -82,7 +82,7 @@ class StreamingRun:
         self._unlogged: list[str] = []
 
     def run(self) -> StreamResult:
-        """Warm up, wait for the lock, stream; after a transient fault again.
+        """Warm up, wait for the lock and stream; try again after a transient fault.
 
         Raises:
             RunEndedError: the end of this run was recorded.
@@ -90,7 +90,7 @@ class StreamingRun:
             TopicMissingError: there is nothing to read.
             UnknownBatchError: the ledger does not know the batch.
             RangeLostError: Kafka no longer holds the next offset.
-            PublishError, KafkaException, psycopg.OperationalError: a server was away for `give_up_seconds`, or refuses.
+            PublishError, KafkaException, psycopg.OperationalError: a server was down for `give_up_seconds`, or refuses.
         """
         budget = RetryBudget(self._run.limits)
         while True:

@@ -1,4 +1,4 @@
-"""The takeover: what a run does between getting the lock and reading its first event."""
+"""The takeover: what a run does between acquiring the lock and reading its first event."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from churn_platform.stream.warm_up import Connections
 
 @dataclass(frozen=True)
 class Takeover:
-    """Where a run goes on.
+    """Where a run continues.
 
     Attributes:
         topic: the events topic.
@@ -51,10 +51,10 @@ def is_closed(run: RunContext, connections: Connections) -> bool:
 
 
 def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
-    """Close the batches that other runs left open, and find out where to go on. The run holds the lock.
+    """Close the batches that other runs left open, and find out where to continue. The run holds the lock.
 
     Returns:
-        Where to go on; or why there is nothing to do.
+        Where to continue, or why there is nothing to do.
 
     Raises:
         TopicMissingError: there is nothing to read.
@@ -68,18 +68,18 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
         batch = stream_batches.find_batch(connection, run.batch)
     for orphan in orphans:
         run.log(f"Closed batch {orphan.batch}, left open by run {orphan.run_id} with {orphan.events} events.")
-    news = connections.lease.heartbeat()
+    state = connections.lease.heartbeat()
     if batch is None or batch.closed is not None:
         return Ending.CLOSED
     if any(each.topic_id != topic.topic_id for each in stream_batches.ranges_of(connection, run.batch)):
         # A batch is read from one topic only. The next run publishes what this batch has not published.
         stream_batches.close_unfinished(connection, run.batch)
         return Ending.TOPIC
-    connections.follower.follow(connection, news.champion)
+    connections.follower.follow(connection, state.champion)
     backlog.register(connection, connections.admin, topic, run.config.start)
     positions = stream_positions.next_offsets(connection, topic.topic_id)
     last_records = stream_positions.last_records(connection, topic.topic_id)
     resumed = resume(connections.consumer, topic.name, positions, last_records)
     stream_positions.add_last_records(connection, topic_id=topic.topic_id, records=resumed.found)
     connections.publisher.require_not_ahead(topic, positions)
-    return Takeover(topic, batch, positions, {**last_records, **resumed.found}, resumed, news.paused)
+    return Takeover(topic, batch, positions, {**last_records, **resumed.found}, resumed, state.paused)

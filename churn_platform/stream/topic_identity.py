@@ -1,4 +1,4 @@
-"""Whether the events topic is still the one whose reading began."""
+"""The check that the events topic is still the one that a run started to read."""
 
 from collections.abc import Callable
 
@@ -10,20 +10,20 @@ from churn_platform.kafka.topics import Topic
 
 
 class TopicIdentity:
-    """The topic as it was when its reading began.
+    """The topic as it was when reading began.
 
-    A consumer does not notice a change: when a topic is recreated and grows past the old offsets, the consumer goes on
-    delivering from there as if nothing had happened.
+    A consumer does not notice a change: when a topic is recreated and grows past the old offsets, the consumer
+    continues from there without an error.
     """
 
     def __init__(self, admin: AdminClient, topic: Topic) -> None:
         self._admin = admin
         self.topic = topic
 
-    def ask(self) -> Callable[[], None]:
-        """Ask the brokers for the topic, and return at once with what waits for the answer.
+    def request(self) -> Callable[[], None]:
+        """Request the topic's description and return at once. The returned function waits for the answer.
 
-        The returned function raises TopicChangedError: the topic was recreated, deleted, or has other partitions.
+        It raises TopicChangedError if the topic was recreated, deleted, or has other partitions.
         """
         answer = topics.describe_async(self._admin, self.topic.name)
         return lambda: self._require_same(answer)
@@ -34,7 +34,7 @@ class TopicIdentity:
         Raises:
             TopicChangedError: it was recreated, deleted, or has other partitions.
         """
-        self.ask()()
+        self.request()()
 
     def _require_same(self, answer: Callable[[], Topic]) -> None:
         began = self.topic
@@ -51,6 +51,6 @@ class TopicIdentity:
             )
         if now.partitions != began.partitions:
             raise TopicChangedError(
-                f"Topic {began.name!r} has {len(now.partitions)} partitions now, had {len(began.partitions)}: "
-                f"all of them are read from here on."
+                f"Topic {began.name!r} has {len(now.partitions)} partitions now, had {len(began.partitions)} before. "
+                f"All of them are read from now on."
             )

@@ -20,7 +20,7 @@ from churn_platform.stream.scoring import ChampionFollower, load_champion
 
 @dataclass(frozen=True)
 class Connections:
-    """What a warm run has ready: connections to PostgreSQL and Kafka, and the model in memory."""
+    """What a warm run has prepared: connections to PostgreSQL and Kafka, and the model in memory."""
 
     lease: Lease
     admin: AdminClient
@@ -54,7 +54,7 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
         publisher = Publisher(run, environments.identify(lease.connection))
         opened.callback(publisher.release)
         follower = follower or ChampionFollower(load_champion(lease.connection), run.log)
-        gc.collect()  # takes 0.15 s: not when another run has died and its events wait
+        gc.collect()  # takes 0.15 s, so not after another run has died and its events wait
         guard = EnvironmentGuard(lease.connection, admin, config)
         opened.callback(guard.close)
         guard.claim(create_topics=True)

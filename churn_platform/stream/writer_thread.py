@@ -1,4 +1,4 @@
-"""The thread that uses the connection with the lock. What it does there is given to it, job by job."""
+"""The thread that uses the connection with the lock. It runs the jobs that are submitted to it."""
 
 import queue
 import threading
@@ -15,11 +15,11 @@ QUEUE_SECONDS: Final = 0.5
 class WriterThread:
     """Runs jobs one after the other, until one fails.
 
-    One job is run and one waits, so that events gather while a commit is written.
+    One job runs and one is queued, so that events gather while a commit is written.
     """
 
     def __init__(self, *, on_idle: Callable[[], None], stop_seconds: float) -> None:
-        """Describe the thread; start() starts it.
+        """Create the thread; start() starts it.
 
         Args:
             on_idle: called in the thread when no job is left for now.
@@ -39,7 +39,7 @@ class WriterThread:
         self._thread.start()
 
     def is_idle(self) -> bool:
-        """Return whether no job runs or waits."""
+        """Return whether no job is running or queued."""
         return self._idle.is_set()
 
     def check(self) -> None:
@@ -48,7 +48,7 @@ class WriterThread:
             raise self._error
 
     def submit(self, job: Job | None, *, while_waiting: Callable[[], None]) -> None:
-        """Queue a job, or with None the end, after the last one.
+        """Queue a job. None ends the thread after the queued jobs.
 
         Args:
             job: what to run.
@@ -70,7 +70,7 @@ class WriterThread:
         self.check()
 
     def stop(self) -> bool:
-        """End the thread after the job that it runs; return whether it has ended in time. May precede start()."""
+        """End the thread after the running job; return whether it ended in time. May be called before start()."""
         self._stopped = True
         deadline = time.monotonic() + self._stop_seconds
         while self._thread.is_alive() and time.monotonic() < deadline:

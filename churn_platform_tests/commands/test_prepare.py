@@ -68,7 +68,7 @@ def test_beside_another_environment_it_changes_nothing(logins: dict[str, str]) -
 
     said = prepare("--logins", code=ExitCode.IN_USE)
 
-    assert "'elsewhere' works on the database" in said
+    assert "'elsewhere' uses the database" in said
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(logins["DATABASE_URL"])
 

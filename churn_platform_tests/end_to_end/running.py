@@ -80,7 +80,7 @@ class Running:
 
     # Dagster
 
-    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+    def graphql(self, query: str, **variables: object) -> dict[str, Any]:
         """Return the response of Dagster's GraphQL API."""
         url = f"{self.stack.addresses['dagster']}/graphql"
         answer = httpx.post(url, json={"query": query, "variables": variables}, timeout=30, trust_env=False).json()
@@ -90,17 +90,17 @@ class Running:
 
     def start_schedule(self, name: str) -> None:
         """Turn a schedule on, as the switch in the UI does."""
-        answer = self.ask(START, s={**LOCATION, "scheduleName": name})
+        answer = self.graphql(START, s={**LOCATION, "scheduleName": name})
         assert answer["startSchedule"]["__typename"] == "ScheduleStateResult"
 
     def stop_schedule(self, name: str) -> None:
         """Turn a schedule off."""
-        state = self.ask(STATES, s={**LOCATION, "scheduleName": name})["scheduleOrError"]["scheduleState"]
-        self.ask(STOP, id=state["id"])
+        state = self.graphql(STATES, s={**LOCATION, "scheduleName": name})["scheduleOrError"]["scheduleState"]
+        self.graphql(STOP, id=state["id"])
 
     def runs(self, job: str) -> list[dict[str, Any]]:
         """Return the runs of a job, newest first."""
-        results: list[dict[str, Any]] = self.ask(RUNS, filter={"pipelineName": job})["runsOrError"]["results"]
+        results: list[dict[str, Any]] = self.graphql(RUNS, filter={"pipelineName": job})["runsOrError"]["results"]
         return results
 
     def live_runs(self, job: str) -> list[dict[str, Any]]:
@@ -132,7 +132,7 @@ class Running:
         """Return the partitions of churn_predictions that the UI shows as materialized."""
         query = """{ assetNodeOrError(assetKey: {path: ["churn_predictions"]}) { ... on AssetNode {
             assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } } } } }"""
-        return set(self.ask(query)["assetNodeOrError"]["assetPartitionStatuses"]["materializedPartitions"])
+        return set(self.graphql(query)["assetNodeOrError"]["assetPartitionStatuses"]["materializedPartitions"])
 
     # The stream
 

@@ -40,7 +40,7 @@ def outage(server: Server) -> Iterator[None]:
 
 def events_of(running: Running, run_id: str) -> list[dict[str, object]]:
     """Return the failed steps and captured logs of a run."""
-    events: list[dict[str, object]] = running.ask(FAILURES, id=run_id)["runOrError"]["eventConnection"]["events"]
+    events: list[dict[str, object]] = running.graphql(FAILURES, id=run_id)["runOrError"]["eventConnection"]["events"]
     return [found for found in events if found]
 
 
@@ -82,7 +82,7 @@ def test_every_kind_of_file_is_encrypted_with_the_configured_key(
 def test_the_ui_shows_the_output_of_a_step_from_s3(trained: Running) -> None:
     run_id = trained.runs("training_job")[-1]["runId"]
 
-    shown = trained.ask(LOGS, key=[run_id, "compute_logs", file_of(trained, run_id)])["capturedLogs"]["stderr"]
+    shown = trained.graphql(LOGS, key=[run_id, "compute_logs", file_of(trained, run_id)])["capturedLogs"]["stderr"]
 
     assert "STEP_SUCCESS" in shown
 
@@ -97,7 +97,7 @@ def test_a_run_fails_with_a_remedy_during_an_outage_of_s3_and_can_be_resumed(tra
     assert "Start the S3 server, or correct AWS_ENDPOINT_URL_S3" in error
     assert s3.url in error
 
-    launched = trained.ask(AGAIN, id=failed)["launchRunReexecution"]
+    launched = trained.graphql(AGAIN, id=failed)["launchRunReexecution"]
 
     assert launched["__typename"] == "LaunchRunSuccess"
     again = launched["run"]["runId"]
@@ -120,7 +120,7 @@ def test_the_live_run_continues_during_an_outage_of_s3_and_succeeds(trained: Run
         # The run ends, although its output cannot be stored in S3.
         wait_until(lambda: trained.dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), 60)
         assert trained.dagster.get_run_status(run).value == "SUCCESS"
-        assert trained.ask(LOGS, key=[run, "compute_logs", file_of(trained, run)])["capturedLogs"]["stderr"]
+        assert trained.graphql(LOGS, key=[run, "compute_logs", file_of(trained, run)])["capturedLogs"]["stderr"]
 
     wait_until(trained.is_idle, 120, "all batches to be closed and reported")
     assert batch in trained.materialized_batches()

@@ -168,7 +168,7 @@ def test_a_command_that_fails_shows_no_secret(used: Running, needles: set[bytes]
 
 @pytest.mark.slow
 def test_the_ui_shows_no_secret(used: Running, needles: set[bytes]) -> None:
-    shown = used.ask("{ instance { info } }")
+    shown = used.graphql("{ instance { info } }")
 
     assert "PostgresRunStorage" in json.dumps(shown)
     assert not _contains(json.dumps(shown).encode(), needles)

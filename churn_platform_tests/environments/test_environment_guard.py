@@ -1,4 +1,4 @@
-"""Two environments on one Kafka: neither may publish where the other does, whether that one runs or not."""
+"""Two environments on one Kafka: neither may publish where the other does, whether or not that one is running."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ from churn_platform_tests.waiting import wait_until
 
 @pytest.fixture
 def other(stream: Stream, stack: Stack, template_database: str, bundle_uri: str) -> Iterator[Stream]:
-    """Another environment: a database of its own, and the settings of the first one for everything else."""
+    """Another environment: its own database, and otherwise the settings of the first one."""
     dsn = copy_database(stack, template_database)
     register_champion(dsn, bundle_uri)
     with Stream(replace(stream.config, dsn=dsn, environment="the second checkout")) as other:
@@ -93,7 +93,7 @@ def test_a_second_environment_on_the_same_topics_and_group_publishes_nothing(str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("own", ["group", "predictions_topic"])
-def test_either_of_topic_and_group_is_refused_alone_before_anything_was_published(
+def test_a_shared_topic_or_group_alone_is_refused_before_anything_was_published(
     stream: Stream, other: Stream, own: str
 ) -> None:
     claim(stream)
@@ -110,7 +110,7 @@ def test_either_of_topic_and_group_is_refused_alone_before_anything_was_publishe
 
 
 @pytest.mark.slow
-def test_verification_tells_what_another_environment_published_before_a_take_over(
+def test_verification_reports_what_another_environment_published_before_a_take_over(
     stream: Stream, other: Stream
 ) -> None:
     stream.send([event(number) for number in range(9)])
@@ -161,7 +161,7 @@ def test_a_topic_that_was_deleted_and_recreated_has_no_owner(stream: Stream, oth
         stream.stream()
 
 
-def test_of_two_that_start_at_the_same_moment_one_is_refused(
+def test_only_one_of_several_environments_that_start_at_the_same_time_is_accepted(
     stream: Stream, stack: Stack, template_database: str
 ) -> None:
     with ExitStack() as opened:
@@ -187,7 +187,7 @@ def test_of_two_that_start_at_the_same_moment_one_is_refused(
             topic_id = topics.describe(stream.admin, stream.config.predictions_topic).topic_id
             assert [each.environment for each in claims.all_of(Kind.TOPIC, topic_id)] == won
         refused = streams[outcomes.index(None)]
-        # It is not tied to what it did not get.
+        # A refused environment is not bound to what it could not claim.
         assert environments.find_binding(refused.connection) is None
 
 
@@ -203,7 +203,7 @@ def test_two_processes_of_one_environment_claim_once(stream: Stream) -> None:
 
 
 @pytest.mark.slow
-def test_a_database_is_refused_to_another_kafka_topic_and_group(stream: Stream) -> None:
+def test_a_database_cannot_be_used_with_another_kafka_topic_or_group(stream: Stream) -> None:
     claim(stream)
 
     for changes, problem in (
@@ -220,7 +220,7 @@ def test_a_database_is_refused_to_another_kafka_topic_and_group(stream: Stream) 
     assert stream.stream().events == 0
 
 
-def test_a_database_restored_from_a_backup_keeps_its_claims_and_one_from_a_template_is_another(
+def test_a_restored_database_keeps_its_claims_and_one_from_a_template_is_a_new_environment(
     stream: Stream, stack: Stack, template_database: str
 ) -> None:
     first = claim(stream)
@@ -238,7 +238,7 @@ def test_a_database_restored_from_a_backup_keeps_its_claims_and_one_from_a_templ
 
 
 @pytest.mark.slow
-def test_taking_over_moves_what_was_claimed_and_refuses_the_former_owner(stream: Stream, other: Stream) -> None:
+def test_a_take_over_moves_the_claims_and_the_former_owner_is_refused(stream: Stream, other: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream.stream()
     with pytest.raises(EnvironmentConflictError, match=r"Predictions were written to .* s ago"):
@@ -300,7 +300,7 @@ def test_published_offsets_of_another_environment_are_refused_where_the_claims_t
 
 
 def test_a_claims_topic_that_deletes_records_is_refused(stream: Stream) -> None:
-    name = f"forgetful-{stream.config.kafka.group}"
+    name = f"deleting-{stream.config.kafka.group}"
     stream.admin.create_topics([NewTopic(name, 1)])[name].result()
     wait_until(lambda: name in stream.admin.list_topics(timeout=10).topics)
 
@@ -318,7 +318,7 @@ def test_records_that_are_not_claims_are_ignored(stream: Stream) -> None:
     assert claim(stream) == holder(stream.config, stream)
 
 
-# Processes of another name on the same database, at work.
+# Processes with another environment name on the same database.
 
 
 def test_another_environment_on_the_same_database_is_named_until_it_has_been_silent(stream: Stream) -> None:
@@ -326,7 +326,7 @@ def test_another_environment_on_the_same_database_is_named_until_it_has_been_sil
         environments.note(stream.connection, stream.config.environment)
         guard.require_exclusive_use()
         environments.note(stream.connection, "another machine:/srv/churn")
-        with pytest.raises(EnvironmentConflictError, match="'another machine:/srv/churn' works on the database 'test_"):
+        with pytest.raises(EnvironmentConflictError, match="'another machine:/srv/churn' uses the database 'test_"):
             guard.require_exclusive_use()
         stream.connection.execute("update environments set seen = now() - interval '2 minutes'")
         guard.require_exclusive_use()

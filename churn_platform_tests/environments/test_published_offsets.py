@@ -1,4 +1,4 @@
-"""Published offsets: read from the brokers as they are now, whatever a dead run has left open."""
+"""Published offsets are read without waiting for a transaction that a dead run has left open."""
 
 from confluent_kafka import Producer, TopicPartition
 
@@ -8,7 +8,7 @@ from churn_platform.kafka import topics
 from churn_platform_tests.stream.streams import Stream, event
 
 
-def test_an_open_transaction_of_a_dead_run_holds_back_no_published_offsets(stream: Stream) -> None:
+def test_an_open_transaction_of_a_dead_run_does_not_delay_the_published_offsets(stream: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream.stream()
     kafka, topic = stream.config.kafka, topics.describe(stream.admin, stream.config.events_topic)

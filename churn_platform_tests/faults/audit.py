@@ -47,12 +47,12 @@ def _all_that_was_sent(platform: FaultyPlatform) -> Invariant:
     sent = platform.traffic.sent
     expected = (sent.messages, sent.predictions, sent.dead_letters, sent.duplicates)
     (counted,) = platform.rows(_COUNTED)
-    says = "{:,} events, {:,} predictions, {:,} dead letters and {:,} duplicates"
+    counts = "{:,} events, {:,} predictions, {:,} dead letters and {:,} duplicates"
     return Invariant(
         "all that was sent",
         counted == expected,
-        f"{says.format(*counted)} are those that were sent",
-        [] if counted == expected else [f"expected {says.format(*expected)}"],
+        f"{counts.format(*counted)} are those that were sent",
+        [] if counted == expected else [f"expected {counts.format(*expected)}"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Fault injection at fault points: decides what the next process of the platform that reaches one does to itself."""
+"""Fault injection at fault points: the next process of the platform that reaches an armed one injects the fault."""
 
 import json
 import os
@@ -15,7 +15,7 @@ INJECTED: Final = Path(__file__).with_name("injected")
 
 
 class Action(StrEnum):
-    """What the process does to itself."""
+    """How a process injects the fault into itself."""
 
     KILL = "kill"
     STOP = "stop"
@@ -31,7 +31,7 @@ class Hit:
 
 
 class FaultInjector:
-    """Arms fault points through files in a folder, which the platform's processes watch."""
+    """Arms fault points through files in a folder, which the platform's processes check."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,7 +56,7 @@ class FaultInjector:
 
     def wait_for_hit(self, point: FaultPoint, timeout: float = 300) -> Hit:
         """Wait until a process has reached this armed point."""
-        wait_until(lambda: self.hit(point) is not None, timeout, f"a run to get {point}")
+        wait_until(lambda: self.hit(point) is not None, timeout, f"a run to reach the point {point}")
         hit = self.hit(point)
         assert hit is not None
         return hit

@@ -227,7 +227,7 @@ class FaultyPlatform(Running):
     # Its parts
 
     def ready(self) -> bool:
-        """Whether every part answers."""
+        """Return whether every part answers."""
         return all(self.stack.is_ready(name) for name in (*SERVICES, *DAGSTER))
 
     def kill_everything(self) -> None:

@@ -72,7 +72,7 @@ class Traffic:
         """Start the traffic unless it is running, and wait until events are being sent.
 
         Raises:
-            SendError: Kafka takes no events.
+            SendError: Kafka does not accept events.
         """
         if self._thread is None:
             self._stopping.clear()

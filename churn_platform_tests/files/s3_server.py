@@ -1,4 +1,4 @@
-"""A server that speaks S3, for tests: moto's, in this process, or versitygw over a folder (`make test-s3`)."""
+"""An S3 server for tests: moto's, in this process, or versitygw on a folder (`make test-s3`)."""
 
 import json
 import os
@@ -21,7 +21,7 @@ BUCKET = "churn-tests"
 OTHERS_BUCKET = "somebody-elses"
 ANYBODY = "anybody"
 REGION: Final = "eu-central-1"
-# As secrets do, with what has to be percent-encoded in an address.
+# Like real secrets, it contains characters that have to be percent-encoded in a URL.
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYTESTSECRET"  # noqa: S105  of a server that only these tests know
 
 
@@ -35,7 +35,7 @@ class Connection(TypedDict):
 
 
 class Server(Protocol):
-    """What a test needs of a server; what was stored is there again after a stop and a start."""
+    """An S3 server that tests can stop and start. Its objects survive that."""
 
     key: str
     secret: str
@@ -45,11 +45,11 @@ class Server(Protocol):
         """Start and wait until it answers."""
 
     def stop(self) -> None:
-        """Stop: whoever asks now is refused the connection."""
+        """Stop. From then on, connections are refused."""
 
 
 def settings_of(server: Server) -> dict[str, str]:
-    """The environment variables that lead to a server, and keep the developer's own credentials out."""
+    """Return the environment variables that select a server and hide the developer's own credentials."""
     return {
         "AWS_ENDPOINT_URL_S3": server.url,
         "AWS_DEFAULT_REGION": REGION,
@@ -62,17 +62,17 @@ def settings_of(server: Server) -> dict[str, str]:
 
 
 def connection(url: str, *, key: str, secret: str) -> Connection:
-    """How boto3 reaches the server at an address."""
+    """Return how boto3 reaches the server at an address."""
     return Connection(endpoint_url=url, region_name=REGION, aws_access_key_id=key, aws_secret_access_key=secret)
 
 
 def client(server: Server) -> S3Client:
-    """A client of the test's own."""
+    """Return a separate client for a test."""
     return boto3.client("s3", **connection(server.url, key=server.key, secret=server.secret))
 
 
 class Moto:
-    """moto's server, in this process. Its user may do everything but in OTHERS_BUCKET; other keys are refused."""
+    """moto's server, in this process. Its user may do everything except in OTHERS_BUCKET. Other keys are refused."""
 
     def __init__(self) -> None:
         first = ThreadedMotoServer(HOST, 0, verbose=False)
@@ -115,12 +115,12 @@ class Moto:
         self._running.start()
 
     def stop(self) -> None:
-        """Stop; moto's memory stays."""
+        """Stop. The objects stay in memory."""
         self._running.stop()
 
 
 class Versitygw:
-    """versitygw over a folder, a bucket being a folder in it."""
+    """versitygw on a folder. Each bucket is a folder in it."""
 
     key = "churn-tests-key"
     secret = SECRET
@@ -143,7 +143,7 @@ class Versitygw:
             [*command, "--region", REGION, "--quiet", "posix", str(self._folder)],
             env={**os.environ, "ROOT_ACCESS_KEY": self.key, "ROOT_SECRET_KEY": self.secret},
         )
-        wait_until(self._answers, what="versitygw answers")
+        wait_until(self._answers, what="versitygw to answer")
 
     def _answers(self) -> bool:
         try:
@@ -152,6 +152,6 @@ class Versitygw:
             return False
 
     def stop(self) -> None:
-        """Stop; the folder stays."""
+        """Stop. The objects stay in the folder."""
         self._process.terminate()
         self._process.wait()

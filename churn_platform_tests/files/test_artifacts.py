@@ -36,7 +36,7 @@ def test_a_failed_write_leaves_the_previous_file_and_nothing_else(
     def full_disk(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full_disk)  # a full disk cannot be had otherwise without root
+    monkeypatch.setattr(os, "fsync", full_disk)  # a real full disk needs root
     with pytest.raises(OSError, match="No space left"):
         write_bytes(uri, b"second")
 

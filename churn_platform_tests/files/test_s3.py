@@ -47,7 +47,7 @@ def test_a_bundle_is_saved_and_loaded(s3_root: str) -> None:
 
 @contextmanager
 def changed(monkeypatch: pytest.MonkeyPatch, **variables: str | None) -> Iterator[None]:
-    """Change environment variables for a while. None removes one."""
+    """Change environment variables within the block. None removes one."""
     with monkeypatch.context() as environment:
         for name, value in variables.items():
             if value is None:
@@ -62,14 +62,14 @@ def changed(monkeypatch: pytest.MonkeyPatch, **variables: str | None) -> Iterato
 @pytest.mark.parametrize(
     ("change", "remedy", "problem"),
     [
-        ({"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN"}, "Give AWS credentials that this server knows", "rejected"),
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "Give AWS credentials that this server knows", "SignatureDoesNotMatch"),
+        ({"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN"}, "Give AWS credentials that this server accepts", "rejected"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "Give AWS credentials that this server accepts", "SignatureDoesNotMatch"),
         (
             {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
-            "Give AWS credentials that this server knows",
+            "Give AWS credentials that this server accepts",
             "Unable to locate credentials",
         ),
-        ({"AWS_PROFILE": "nobody"}, "Give AWS credentials that this server knows", "nobody"),
+        ({"AWS_PROFILE": "nobody"}, "Give AWS credentials that this server accepts", "nobody"),
         ({"CHURN_ARTIFACTS": "s3://no-such-bucket/prefix"}, "Create the bucket, or name another one", "NoSuchBucket"),
         ({"CHURN_ARTIFACTS": "s3://No Bucket/prefix"}, "Create the bucket, or name another one", "No Bucket"),
         ({"AWS_DEFAULT_REGION": "us-west-2"}, "Set AWS_DEFAULT_REGION", "eu-central-1"),
@@ -93,7 +93,7 @@ def test_errors_start_with_the_remedy(
         ("KMS.NotFoundException", 400, "Set S3_KMS_KEY_ID"),
         ("ExpiredToken", 400, "Give AWS credentials"),
         ("RequestTimeTooSkewed", 403, "Set this machine's clock"),
-        ("AWordOfItsOwn", 403, "Give AWS credentials"),
+        ("UnknownCode", 403, "Give AWS credentials"),
         ("SlowDown", 503, "Try again later"),
     ],
 )

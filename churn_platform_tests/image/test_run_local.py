@@ -14,7 +14,7 @@ from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.image.compose import SECRETS
 
 ENGINE = """#!/bin/sh
-echo "$*" >> "$NOTES/asked"
+echo "$*" >> "$NOTES/commands"
 env | grep -E '_SCALE=|_URL=|_URI=|CHURN_ENVIRONMENT=' | sort > "$NOTES/given"
 case "$*" in
     "image inspect"*) [ -f "$NOTES/image" ] && cat "$NOTES/image" ;;
@@ -33,7 +33,7 @@ class Checkout:
 
     def run(self, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run the script."""
-        for name in ("asked", "given"):
+        for name in ("commands", "given"):
             (self.folder / name).unlink(missing_ok=True)
         return subprocess.run(
             [str(self.folder / "run_local.sh"), *options],
@@ -48,9 +48,9 @@ class Checkout:
         (self.folder / name).write_text(text)
 
     @property
-    def asked(self) -> list[str]:
+    def commands(self) -> list[str]:
         """The commands that would have changed something."""
-        lines = (self.folder / "asked").read_text().splitlines()
+        lines = (self.folder / "commands").read_text().splitlines()
         return [line for line in lines if re.match("compose (build|run|up)", line)]
 
     @property
@@ -79,7 +79,7 @@ def test_the_first_run_generates_passwords_and_builds_the_image(checkout: Checko
     outcome = checkout.run()
 
     assert outcome.returncode == 0, outcome.stderr
-    assert checkout.asked == ["compose build prepare", "compose run --rm prepare", "compose up --detach"]
+    assert checkout.commands == ["compose build prepare", "compose run --rm prepare", "compose up --detach"]
     assert stat.S_IMODE(checkout.env_file.stat().st_mode) == 0o600
     made = dict(line.split("=") for line in checkout.env_file.read_text().splitlines())
     assert set(made) == set(SECRETS)
@@ -95,7 +95,7 @@ def test_the_next_run_reuses_them_and_reports_it(checkout: Checkout) -> None:
 
     outcome = checkout.run()
 
-    assert checkout.asked == ["compose run --rm prepare", "compose up --detach"]
+    assert checkout.commands == ["compose run --rm prepare", "compose up --detach"]
     assert "Reused the passwords in .env." in outcome.stdout
     assert "Reused the image churn-platform:local, built from abc123." in outcome.stdout
     assert checkout.env_file.read_text() == made
@@ -106,7 +106,7 @@ def test_a_rebuild_can_be_forced(checkout: Checkout) -> None:
 
     checkout.run("--force-rebuild")
 
-    assert checkout.asked[0] == "compose build --no-cache --pull prepare"
+    assert checkout.commands[0] == "compose build --no-cache --pull prepare"
 
 
 def test_passwords_set_by_the_user_are_kept(checkout: Checkout) -> None:
@@ -130,13 +130,13 @@ def test_a_database_whose_passwords_are_lost_gets_no_new_ones(checkout: Checkout
 
 
 def test_a_failed_preparation_starts_nothing_and_shows_the_reason(checkout: Checkout) -> None:
-    checkout.note("refuses", "'elsewhere' works on the database 'churn'")
+    checkout.note("refuses", "'elsewhere' uses the database 'churn'")
 
     outcome = checkout.run()
 
     assert outcome.returncode == 1
-    assert "'elsewhere' works on the database 'churn'" in outcome.stderr
-    assert "compose up --detach" not in checkout.asked
+    assert "'elsewhere' uses the database 'churn'" in outcome.stderr
+    assert "compose up --detach" not in checkout.commands
 
 
 def test_external_servers_replace_containers(checkout: Checkout) -> None:

@@ -14,7 +14,7 @@ from churn_platform.local.part import Part
 from churn_platform.local.ports import HOST, Ports
 from churn_platform_tests.waiting import wait_until
 
-# The head of a record batch (magic 2): base offset, length of what follows these two, leader epoch, magic, checksum,
+# The header of a record batch (magic 2): base offset, length of the rest of the batch, leader epoch, magic, checksum,
 # attributes, last offset delta.
 _HEAD = struct.Struct(">qiibIhi")
 _BEFORE_LENGTH = 12
@@ -49,7 +49,7 @@ class Broker:
             self.process = None
 
     def cut(self, topic: str, partition: int, offset: int) -> None:
-        """Remove the end of a stopped broker's log, from the record batch that holds this offset on."""
+        """Truncate the log of a stopped broker at this offset, where a record batch has to begin."""
         assert self.process is None
         folder = self.data / f"{topic}-{partition}"
         [segment] = folder.glob("*.log")
@@ -62,7 +62,7 @@ class Broker:
             at += _BEFORE_LENGTH + length
         else:
             raise AssertionError(f"{segment} ends before offset {offset}")
-        assert base == offset, f"a batch holds offsets {base}..{base + last_delta}; cut where one begins"
+        assert base == offset, f"a batch holds offsets {base}..{base + last_delta}; truncate where one begins"
         with segment.open("r+b") as file:
             file.truncate(at)
 
@@ -85,6 +85,6 @@ def own_broker(folder: Path) -> Iterator[Broker]:
 
 
 def bootstrap_servers(broker: Broker) -> str:
-    """The address for clients."""
+    """Return the address for clients."""
     assert broker.part.address.startswith(HOST)
     return broker.part.address

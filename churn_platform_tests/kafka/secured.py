@@ -107,7 +107,7 @@ class SecuredBroker:
         }
 
     def refusals(self) -> int:
-        """Return how many connections the broker has refused for their password, by its own log."""
+        """Return how many connections the broker's log reports as refused because of their password."""
         return self.log.read_text().count("Failed authentication")
 
 
@@ -168,5 +168,5 @@ def _running(part: Part, log: Path) -> Iterator[None]:
         assert process.poll() is None, log.read_text()[-3000:]
         yield
     finally:
-        process.kill()  # nothing of it is kept
+        process.kill()  # its data is not needed any more
         process.wait()

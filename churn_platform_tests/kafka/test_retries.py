@@ -1,4 +1,4 @@
-"""Requests are repeated while Kafka cannot answer for a moment, and only then."""
+"""Requests are retried only on errors that pass within a moment."""
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -7,7 +7,7 @@ from churn_platform.kafka.retries import retry_on
 from churn_platform.kafka.topics import LEADER_MOVING
 
 
-def test_a_request_is_repeated_until_kafka_answers() -> None:
+def test_a_request_is_retried_until_kafka_answers() -> None:
     codes = iter([KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION])
 
     def request() -> str:
@@ -21,7 +21,7 @@ def test_a_request_is_repeated_until_kafka_answers() -> None:
 @pytest.mark.parametrize(
     ("code", "seconds"), [(KafkaError.TOPIC_AUTHORIZATION_FAILED, 10), (KafkaError.LEADER_NOT_AVAILABLE, 0)]
 )
-def test_another_error_is_raised_at_once_and_a_passing_one_when_the_time_is_over(code: int, seconds: float) -> None:
+def test_other_errors_are_raised_at_once_and_transient_ones_after_the_timeout(code: int, seconds: float) -> None:
     calls = []
 
     def request() -> None:

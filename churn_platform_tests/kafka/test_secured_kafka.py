@@ -1,8 +1,7 @@
-"""Brokers that require TLS, a password, a certificate or rights: a whole stream, and the errors of refusals."""
+"""Brokers that require TLS, a password, a certificate or rights: the whole stream, and errors of refused clients."""
 
 import gc
 import itertools
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +25,8 @@ from churn_platform.database import model_versions
 from churn_platform.environments.claims import Claims
 from churn_platform.kafka import clients
 from churn_platform.kafka.exceptions import BrokerRefusedError, BrokersUnreachableError, KafkaSettingsError
-from churn_platform.local.ports import ANY_FREE_PORTS, HOST
+from churn_platform.local.folder import PORTS_FILE
+from churn_platform.local.ports import ANY_FREE_PORTS, HOST, Ports
 from churn_platform.local.stack import Stack
 from churn_platform.operations import status
 from churn_platform.orchestration.resources import kafka as kafka_resource
@@ -39,7 +39,7 @@ from churn_platform_tests.stream.streams import Stream
 
 pytestmark = pytest.mark.timeout(180)
 _number = itertools.count(1)
-# Connections in the 5 s of a request: two a second, where librdkafka by itself makes twenty.
+# Maximum number of connections in a request of 5 s: about two a second, where librdkafka's default makes twenty.
 FEW = 30
 
 
@@ -52,7 +52,7 @@ def broker(local_folder: Path) -> Iterator[SecuredBroker]:
 
 @dataclass
 class User:
-    """A user who has set the settings of this process, with a database and topics of their own."""
+    """A user who has set the settings of this process, with a separate database and topics."""
 
     database: str
     monkeypatch: pytest.MonkeyPatch
@@ -95,7 +95,7 @@ def user(stack: Stack, database: str, bundle_uri: str, monkeypatch: pytest.Monke
     monkeypatch.undo()
     settings.cache_clear()
     kafka_resource._admin.cache_clear()
-    gc.collect()  # clients in the traceback of a refusal would go on calling the broker
+    gc.collect()  # clients in the traceback of a refusal would keep connecting to the broker
 
 
 Credentials = Callable[[SecuredBroker], dict[str, str]]
@@ -128,9 +128,9 @@ def test_the_whole_stream_runs_on_a_secured_broker(user: User, broker: SecuredBr
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_refused_client_tries_again_a_few_times_and_not_without_pause(user: User, broker: SecuredBroker) -> None:
+def test_a_refused_client_retries_a_few_times_with_pauses(user: User, broker: SecuredBroker) -> None:
     user.sets(broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret", KAFKA_REQUEST_SECONDS="5"))  # noqa: S106  a wrong one
-    before = broker.refusals()  # first of the refusals: the clients of the others may still be calling
+    before = broker.refusals()  # this test is before the other refusals, whose clients may keep connecting
 
     user.churn("produce", "--count", "5")
 
@@ -162,12 +162,12 @@ REFUSALS = {
         BrokerRefusedError,
         ("user 'churn'", "SCRAM-SHA-512", "KAFKA_SASL_MECHANISM"),
     ),
-    "wrong authority": Refusal(
+    "wrong CA": Refusal(
         lambda _, folder: {"KAFKA_SSL_CA_LOCATION": str(Authority(folder / "stranger", "Stranger").file)},
         BrokerRefusedError,
         ("user 'churn'", "certificate", "KAFKA_SSL_CA_LOCATION"),
     ),
-    "no authority's file": Refusal(
+    "no CA file": Refusal(
         lambda _, folder: {"KAFKA_SSL_CA_LOCATION": str(folder / "nowhere.pem")},
         KafkaSettingsError,
         ("ssl.ca.location", "KAFKA_SSL_*"),
@@ -183,7 +183,7 @@ REFUSALS = {
     "no TLS": Refusal(
         lambda _, __: {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"},
         BrokersUnreachableError,
-        ("user 'churn'", "KAFKA_SECURITY_PROTOCOL", "hangs up"),
+        ("user 'churn'", "KAFKA_SECURITY_PROTOCOL", "closes the connection"),
     ),
     "unknown host": Refusal(
         lambda _, __: {"KAFKA_BOOTSTRAP_SERVERS": "broker.invalid:9092"},
@@ -198,7 +198,7 @@ REFUSALS = {
 }
 
 
-# Each takes ten seconds, three times the wait for an answer: `make test` tries the one that happens most.
+# Each takes ten seconds, for three timeouts. `make test` runs only the most frequent one.
 IN_EVERY_TEST = "wrong password"
 
 
@@ -228,11 +228,11 @@ def test_a_refusal_names_brokers_user_cause_and_setting_and_never_the_password(
     *progress, remedy, problem = produced.strip().splitlines()
     assert "KAFKA_" in remedy
     assert settings().bootstrap_servers in problem
-    assert progress in ([], ["Events"]), "nothing but what it was doing"
+    assert progress in ([], ["Events"]), "no output other than the progress"
 
 
 def _run(user: User) -> None:
-    impatient = replace(DEFAULT_LIMITS, give_up_seconds=0)  # brokers that are away may come back, others never do
+    impatient = replace(DEFAULT_LIMITS, give_up_seconds=0)  # a run retries for a long time if brokers do not answer
     stream = Stream(StreamConfig.from_settings(settings()), impatient)
     stream.connection = psycopg.connect(user.database, autocommit=True)
     with stream.connection:
@@ -241,23 +241,12 @@ def _run(user: User) -> None:
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_status_says_why_the_users_kafka_does_not_answer(
-    user: User, broker: SecuredBroker, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user.sets(broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret"))  # noqa: S106  a wrong one
-    theirs = Stack(
-        tmp_path / "local",
-        services_only=True,
-        usual_ports=ANY_FREE_PORTS,
-        given={**os.environ, "MLFLOW_TRACKING_URI": stack.addresses["mlflow"]},
-        env_file=Path(os.devnull),
-        user_server_deadline=1,
-    )
-    theirs.local.mkdir()
-    theirs.configuration.ports.choose()
-    theirs.configuration.ports.release()
-    monkeypatch.setattr("churn_platform.commands.stack.default_stack", lambda: theirs)
-    monkeypatch.setenv("COLUMNS", "200")  # a cell of the table is on one line
+def test_status_shows_why_the_users_kafka_does_not_answer(user: User, broker: SecuredBroker, tmp_path: Path) -> None:
+    environment = broker.environment(KAFKA_SASL_PASSWORD="wrong-s3cret")  # noqa: S106  a wrong one
+    user.sets({**environment, "CHURN_LOCAL": str(tmp_path)})
+    ports = Ports(tmp_path / PORTS_FILE, ANY_FREE_PORTS)
+    ports.choose()  # as a first start does
+    ports.release()
 
     said = user.churn("status")
 
@@ -384,10 +373,10 @@ def test_status_of_a_user_without_rights_on_the_group_shows_the_rest_and_names_t
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_broker_that_hangs_up_is_not_called_without_pause(user: User) -> None:
+def test_a_client_pauses_before_it_reconnects_to_a_broker_that_closes_connections(user: User) -> None:
     calls = itertools.count()
 
-    def hang_up(listener: socket.socket) -> None:
+    def close_connections(listener: socket.socket) -> None:
         while True:
             try:
                 listener.accept()[0].close()
@@ -396,7 +385,7 @@ def test_a_broker_that_hangs_up_is_not_called_without_pause(user: User) -> None:
             next(calls)
 
     with socket.create_server((HOST, 0)) as listener:
-        threading.Thread(target=hang_up, args=(listener,), daemon=True).start()
+        threading.Thread(target=close_connections, args=(listener,), daemon=True).start()
         user.sets({"KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{listener.getsockname()[1]}", "KAFKA_REQUEST_SECONDS": "5"})
 
         said = user.churn("produce", "--count", "5")

@@ -1,4 +1,4 @@
-"""Real servers of each kind that belong to somebody else and listen where an embedded one should."""
+"""Real servers that do not belong to the stack but listen at the address of an embedded server."""
 
 import os
 import secrets
@@ -24,12 +24,12 @@ ANSWER_SECONDS = 90
 
 @contextmanager
 def stranger(name: str, place: int | Path, folder: Path) -> Iterator[Callable[[], int]]:
-    """Run a real server of that kind at that place; give a function that returns which of its processes listens.
+    """Run a real server of this kind at this place, and yield a function that returns which of its processes listens.
 
     Args:
-        name: of the part whose place it takes.
+        name: name of the part at whose address it listens.
         place: port of localhost, or Unix socket.
-        folder: for what it keeps.
+        folder: folder for its data.
     """
     with KINDS[name](place, folder) as listening:
         yield listening
@@ -55,7 +55,7 @@ def _running(
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         yield lambda: next((each.pid for each in family if listens(each.pid, place)), 0)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)  # a session of its own: what it has started ends with it
+        os.killpg(process.pid, signal.SIGTERM)  # it has its own session, so its child processes end with it
         process.wait(30)
 
 

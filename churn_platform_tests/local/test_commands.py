@@ -23,7 +23,7 @@ def test_status_as_json_has_each_server(stack: Stack) -> None:
     assert stack.addresses["postgres"] not in outcome.stdout  # it holds the password
 
 
-def test_up_says_that_it_is_up_already(stack: Stack) -> None:
+def test_up_reports_that_the_stack_is_already_up(stack: Stack) -> None:
     outcome = runner.invoke(app, ["up", "--services-only"])
 
     assert outcome.exit_code == 0, outcome.output
@@ -40,7 +40,7 @@ def test_logs_shows_the_end_of_a_log() -> None:
 
 
 @pytest.mark.usefixtures("stack")
-def test_an_unknown_part_is_answered_with_those_there_are() -> None:
+def test_an_unknown_part_is_rejected_with_a_list_of_the_parts() -> None:
     outcome = runner.invoke(app, ["logs", "zookeeper"])
 
     assert outcome.exit_code == ExitCode.USAGE

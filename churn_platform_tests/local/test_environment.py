@@ -62,7 +62,7 @@ def test_a_server_in_the_environment_is_the_users() -> None:
     assert your_servers({"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}, NO_ENV_FILE) == {"kafka": "kafka:9092"}
 
 
-def test_a_server_in_dotenv_is_the_users_and_the_environment_goes_first(tmp_path: Path) -> None:
+def test_a_server_in_dotenv_is_the_users_and_the_environment_takes_precedence(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("KAFKA_BOOTSTRAP_SERVERS=from-file:9092\nMLFLOW_TRACKING_URI=http://mlflow\nDATABASE_URL=\n")
 

@@ -1,4 +1,4 @@
-"""Ports: the usual one, a free one when it is taken, the same one the next time."""
+"""Ports: the usual one, or a free one if it is taken; and the same one at the next start."""
 
 import socket
 from collections.abc import Iterator
@@ -32,13 +32,13 @@ def _chosen(file: Path, usual: int) -> int:
     return ports["dagster"]
 
 
-def test_a_free_usual_port_is_taken(tmp_path: Path) -> None:
+def test_the_usual_port_is_chosen_if_it_is_free(tmp_path: Path) -> None:
     usual = _free_port()
 
     assert _chosen(tmp_path / "ports.json", usual) == usual
 
 
-def test_a_taken_port_moves_to_a_free_one_that_is_remembered(tmp_path: Path, taken: int) -> None:
+def test_a_taken_port_is_replaced_by_a_free_one_that_is_remembered(tmp_path: Path, taken: int) -> None:
     moved = _chosen(tmp_path / "ports.json", taken)
 
     assert moved != taken

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A folder for a stack of a test's own. MLflow is given, so that only Kafka and Postgres start."""
+    """A folder for a separate stack. MLflow is the session's, so that only Kafka and PostgreSQL start."""
 
     local: Path
     given: dict[str, str]
@@ -55,7 +55,7 @@ class Sandbox:
 
 @pytest.fixture
 def sandbox(embedded_only: dict[str, str], stack: Stack) -> Iterator[Sandbox]:
-    """Emptied of processes and files afterwards."""
+    """A sandbox, whose processes are ended and files deleted afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="churn-tests-"))
     sandbox = Sandbox(folder / "local", {**embedded_only, "MLFLOW_TRACKING_URI": stack.addresses["mlflow"]})
     yield sandbox
@@ -160,7 +160,9 @@ def test_a_supervisor_that_is_frozen_is_named_and_nothing_hangs(
     assert own.is_ready("postgres")
 
 
-def test_tables_that_dagster_made_as_the_owner_are_given_to_the_platforms_login(sandbox: Sandbox, stack: Stack) -> None:
+def test_tables_that_dagster_created_as_the_owner_get_the_platforms_login_as_owner(
+    sandbox: Sandbox, stack: Stack
+) -> None:
     others = {"KAFKA_BOOTSTRAP_SERVERS": stack.addresses["kafka"]}
     [baseline] = migrations.MIGRATIONS.glob("*_baseline.sql")
     with sandbox.stack(others) as old, psycopg.connect(old.owner_dsn, autocommit=True) as connection:
@@ -180,7 +182,7 @@ def test_tables_that_dagster_made_as_the_owner_are_given_to_the_platforms_login(
         connection.execute("alter table dagster.runs add column body text")
 
 
-def test_an_owner_of_no_database_of_yours_is_refused(sandbox: Sandbox) -> None:
+def test_an_owner_login_without_your_own_database_is_rejected(sandbox: Sandbox) -> None:
     with pytest.raises(StackError, match="DATABASE_OWNER_URL is set, but DATABASE_URL is not"):
         sandbox.stack({"DATABASE_OWNER_URL": "postgresql://anna@db.example/churn"}).start()
 
@@ -218,11 +220,13 @@ def test_a_killed_part_is_started_again(stack: Stack) -> None:
 
     stack.kill_part("postgres")
 
-    wait_until(lambda: stack.is_ready("postgres") and stack.pid("postgres") != before, what="a new Postgres answers")
+    wait_until(
+        lambda: stack.is_ready("postgres") and stack.pid("postgres") != before, what="a new PostgreSQL to answer"
+    )
 
 
 @pytest.mark.slow
-def test_a_part_that_is_stopped_stays_so_until_it_is_started(stack: Stack) -> None:
+def test_a_stopped_part_stays_stopped_until_it_is_started(stack: Stack) -> None:
     stack.stop_part("mlflow")
     assert {part.name: part.state for part in stack.status()}["mlflow"] == "stopped"
 
@@ -256,7 +260,7 @@ def test_a_server_of_the_user_that_is_down_is_named(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_bucket_that_is_not_there_is_named_before_anything_starts(sandbox: Sandbox) -> None:
+def test_a_missing_bucket_is_named_before_anything_starts(sandbox: Sandbox) -> None:
     mine = sandbox.stack({"CHURN_ARTIFACTS": "s3://no-such-bucket/churn"})
 
     with pytest.raises(StackError, match="NoSuchBucket") as failure:
@@ -344,7 +348,7 @@ def test_a_postgres_of_yours_that_refuses_is_named_with_its_reason_at_once(
         "DATABASE_OWNER_URL": stack.owner_dsn,
     }
     mine = sandbox.stack(given | {variable: _changed(given[variable], change)})
-    asked_before = _refusals(stack)
+    before = _refusals(stack)
 
     with pytest.raises(StackError) as failure:
         mine.start()
@@ -353,7 +357,7 @@ def test_a_postgres_of_yours_that_refuses_is_named_with_its_reason_at_once(
     assert reason in failure.value.problem
     assert "does not answer" not in str(failure.value)
     assert not {"wrong", stack.owner_dsn} & set(str(failure.value).split())
-    assert len(_refusals(stack)) - len(asked_before) <= 2  # libpq may ask twice: it is no use to go on
+    assert len(_refusals(stack)) - len(before) <= 2  # libpq may try twice, but nothing retries
     assert not mine.is_up
 
 
@@ -367,7 +371,7 @@ def _refusals(stack: Stack) -> list[str]:
     return [line for line in log.splitlines() if "FATAL:" in line]
 
 
-def test_a_server_of_yours_that_answers_otherwise_is_named_with_what_it_answers(sandbox: Sandbox, stack: Stack) -> None:
+def test_a_server_of_yours_that_answers_with_an_error_is_named_with_its_answer(sandbox: Sandbox, stack: Stack) -> None:
     address = f"{stack.addresses['mlflow']}/elsewhere"
     mine = sandbox.stack(
         {

@@ -1,4 +1,4 @@
-"""A process that listens where an embedded server should is never used in its place."""
+"""Another process that listens at the address of an embedded server is never used instead of it."""
 
 import json
 import os
@@ -30,7 +30,7 @@ runner = CliRunner(env={"COLUMNS": "300"})
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that root's PostgreSQL, which runs as another user, may pass through."""
+    """A folder that other users can traverse, because as root PostgreSQL runs as another user."""
     folder = Path(tempfile.mkdtemp(prefix="churn-tests-"))
     folder.chmod(0o711)
     yield folder
@@ -39,7 +39,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def other(folder: Path) -> Path:
-    """Folder of the stranger."""
+    """A folder for the other server."""
     other = folder / "other"
     other.mkdir()
     other.chmod(0o711)
@@ -47,7 +47,7 @@ def other(folder: Path) -> Path:
 
 
 def sandbox(folder: Path, given: dict[str, str], stack: Stack, database: str, *ours: str) -> Stack:
-    """A stack of its own of these parts; the other servers are those of the session's stack, as if they were yours.
+    """Return a separate stack of these parts. Its other servers are the session's, configured as the user's own.
 
     Args:
         database: of the `platform` fixture, which also names topics and a group that nobody else uses.
@@ -68,7 +68,7 @@ def sandbox(folder: Path, given: dict[str, str], stack: Stack, database: str, *o
 
 
 def port_of(stack: Stack, name: str) -> int:
-    """Port of a part."""
+    """Return the port of a part."""
     address = stack.addresses["dagster" if name == "webserver" else name]
     return int(address.partition("?")[0].removesuffix("/churn").rpartition(":")[2])
 
@@ -94,24 +94,24 @@ def test_a_server_whose_port_another_has_taken_is_not_ready(name: str, stack: St
     (part,) = (part for part in json.loads(outcome.stdout)["servers"] if part["name"] == name)
     assert part["state"] == "port taken"
     assert part["problem"] == refused.value.problem
-    stack.stop_part(name)  # supervisord has given up, or will
+    stack.stop_part(name)  # supervisord has stopped restarting it, or will
     stack.start_part(name)
     assert stack.is_ready(name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["kafka", "postgres", "mlflow", "webserver"])
-def test_a_port_that_another_takes_before_ours_listens_is_given_up_for_a_free_one(
+def test_a_port_that_another_process_takes_before_ours_listens_is_replaced_by_a_free_one(
     name: str, embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
 ) -> None:
     mine = sandbox(folder, embedded_only, stack, platform, name)
     taken: list[int] = []
-    told: list[Step] = []
+    steps: list[Step] = []
 
     with ExitStack() as strangers:
 
         def take_the_port(step: Step) -> None:
-            told.append(step)
+            steps.append(step)
             if step.part == name and step.phase is Phase.STARTING and not taken:
                 taken.append(port_of(mine, name))
                 strangers.enter_context(stranger(name, taken[0], other))
@@ -123,7 +123,7 @@ def test_a_port_that_another_takes_before_ours_listens_is_given_up_for_a_free_on
             assert mine.is_ready(name)
             assert [
                 step
-                for step in told
+                for step in steps
                 if step.detail.startswith("choosing another port: ") and str(taken[0]) in step.detail
             ]
             assert str(taken[0]) not in (mine.local / "env").read_text()
@@ -158,7 +158,7 @@ def test_an_address_that_outlived_its_server_is_not_trusted(
 
 
 @pytest.mark.slow
-def test_the_demonstration_sends_nothing_to_a_web_server_that_is_not_ours(
+def test_the_demo_sends_nothing_to_a_web_server_that_is_not_ours(
     embedded_only: dict[str, str], stack: Stack, platform: str, folder: Path, other: Path
 ) -> None:
     mine = sandbox(folder, embedded_only, stack, platform, "webserver")

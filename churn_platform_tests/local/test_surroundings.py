@@ -54,7 +54,7 @@ OTHERS = {
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that root's PostgreSQL, which runs as another user, may pass through."""
+    """A folder that other users can traverse, because as root PostgreSQL runs as another user."""
     folder = Path(tempfile.mkdtemp(prefix="churn-tests-"))
     folder.chmod(0o711)
     yield folder
@@ -62,7 +62,7 @@ def folder() -> Iterator[Path]:
 
 
 def keeps_artifacts(stack: Stack, folder: Path) -> bool:
-    """Whether the stack's MLflow takes a file and gives it back."""
+    """Return whether the stack's MLflow stores a file and returns it."""
     client = MlflowClient(stack.addresses["mlflow"])
     run = client.create_run(client.create_experiment("surroundings"))
     client.log_text(run.info.run_id, "kept", "note.txt")
@@ -74,7 +74,7 @@ def test_variables_meant_for_others_change_nothing(
     embedded_only: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PGOPTIONS", "PGDATESTYLE", "_JAVA_OPTIONS", "LC_ALL"):
-        monkeypatch.setenv(name, OTHERS[name])  # what prepares the servers runs in this process' environment
+        monkeypatch.setenv(name, OTHERS[name])  # servers are prepared in this process' environment
     mine = Stack(folder / "local", usual_ports=ANY_FREE_PORTS, given=embedded_only | OTHERS, env_file=Path(os.devnull))
     with mine:
         assert {part.name: part.state for part in mine.status()} == dict.fromkeys(

@@ -81,7 +81,7 @@ def test_a_run_that_takes_a_day_to_start_is_neither_failed_nor_replaced_and_stre
     ticks.age_what_is_missing(seconds=DAY)
     reason = ticks.reason()
 
-    assert "A run is starting, for 864" in reason
+    assert "A run has been starting for 864" in reason
     assert _record(server, run).status == dg.DagsterRunStatus.STARTING
     server.let_runs_start()
     wait_until(lambda: _record(server, run).is_finished, 120, "the run to end")

@@ -46,7 +46,7 @@ def stream(broker: Broker, database: str, bundle_uri: str) -> Iterator[Stream]:
 
 
 def send_one_by_one(stream: Stream, numbers: range, *, partition: int = 0) -> None:
-    """Send events, each in a record batch of its own, because a log is truncated between batches."""
+    """Send events, each in a separate record batch, because a log is truncated between batches."""
     for number in numbers:
         stream.send([event(number)], partition=partition)
 
@@ -175,7 +175,7 @@ def test_every_events_topic_of_an_embedded_kafka_may_be_created_again(stream: St
     assert created.topic_id != before.topic_id
 
 
-def test_a_replay_does_not_take_other_records_for_the_events_of_its_batch(stream: Stream, broker: Broker) -> None:
+def test_a_replay_rejects_other_records_at_the_offsets_of_its_batch(stream: Stream, broker: Broker) -> None:
     send_one_by_one(stream, range(6))
     batch = stream.stream()
     before = stream.rows("select event_id, customer_id from churn_predictions order by 1")
@@ -189,7 +189,7 @@ def test_a_replay_does_not_take_other_records_for_the_events_of_its_batch(stream
 
 
 @pytest.mark.slow
-def test_an_accepted_truncation_goes_on_at_the_position_and_is_recorded(stream: Stream, broker: Broker) -> None:
+def test_the_stream_continues_after_an_accepted_truncation_which_is_recorded(stream: Stream, broker: Broker) -> None:
     send_one_by_one(stream, range(6))
     stream.stream()
     cut(broker, stream, 4)

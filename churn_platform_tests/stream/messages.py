@@ -9,12 +9,12 @@ DEEP = 100_000
 
 
 def valid(**changes: object) -> bytes:
-    """Return a valid event with an id of its own, as bytes."""
+    """Return a valid event with a new id, as bytes."""
     return json.dumps(event(1, **changes)).encode()
 
 
 def with_raw(name: str, raw: bytes) -> bytes:
-    """Return a valid event whose field `name` holds these bytes, valid JSON or not."""
+    """Return a valid event whose field `name` has these bytes as its value, valid JSON or not."""
     others = {other: content for other, content in event(1).items() if other != name}
     return json.dumps(others).encode()[:-1] + b', "' + name.encode() + b'": ' + raw + b"}"
 
@@ -35,8 +35,8 @@ def good_values() -> dict[str, bytes]:
         "unknown field that is not UTF-8": with_raw("Extra", b'"a\xff"'),
         "unknown name that is not UTF-8": valid()[:-1] + b', "a\xff": 1}',
         "unknown number beyond every range": with_raw("Extra", b"1e400"),
-        "a name that comes twice": valid(Age=50)[:-1] + b', "Age": 51}',
-        "whole numbers where fractions may be": valid(Balance=3, EstimatedSalary=90_000, Age=41),
+        "a repeated name": valid(Age=50)[:-1] + b', "Age": 51}',
+        "integers for decimal fields": valid(Balance=3, EstimatedSalary=90_000, Age=41),
         "exponents": with_raw("Balance", b"1.2E+3"),
         "minus zero": with_raw("Balance", b"-0"),
         "minus zero with a point": with_raw("EstimatedSalary", b"-0.0"),
@@ -53,12 +53,12 @@ def good_values() -> dict[str, bytes]:
         "a time with a space, in small letters": valid(event_timestamp="2026-11-24 08:00:00z"),
         "a time in nanoseconds": valid(event_timestamp="2026-11-24T08:00:00.123456789Z"),
         "an envelope": json.dumps({"timestamp": "2026-11-24T08:00:00", "data": event(1)}).encode(),
-        "an envelope with more in it": json.dumps({"v": 1, "data": event(1), "timestamp": None}).encode(),
+        "an envelope with more fields": json.dumps({"v": 1, "data": event(1), "timestamp": None}).encode(),
     }
 
 
 def bad_values() -> dict[str, tuple[bytes | None, str]]:
-    """Values that are no events, by what is wrong, each with a part of the reason that its dead letter gives."""
+    """Return invalid values by what is wrong with them, each with a part of its dead letter's reason."""
     numbers: dict[str, tuple[bytes | None, str]] = {
         f"{name} is {raw.decode()}": (with_raw(name, raw), expected)
         for name, raw, expected in (
@@ -118,7 +118,7 @@ def bad_values() -> dict[str, tuple[bytes | None, str]]:
         "an empty object": (b"{}", "CustomerId is missing"),
         "cut off": (valid()[:200], "ends too early, after 200 bytes"),
         "cut off in a text": (valid(Extra="x" * 50)[:-20], "Was it cut off?"),
-        "a field too few": (without("Tenure"), "Tenure is missing. Names are case-sensitive; found: CreditScore,"),
+        "a missing field": (without("Tenure"), "Tenure is missing. Names are case-sensitive; found: CreditScore,"),
         "names in small letters": (valid().lower(), "found: creditscore, geography"),
         "a null gender": (valid(Gender=None), 'Gender: expected "Female" or "Male", got null.'),
         "an unknown country": (
@@ -127,11 +127,11 @@ def bad_values() -> dict[str, tuple[bytes | None, str]]:
         ),
         "a country of 1 MB": (valid(Geography="x" * MEGABYTE), 'got "xxxxxxxxxx'),
         "a country with U+0000": (with_raw("Geography", rb'"Spain\u0000"'), r'got "Spain\u0000".'),
-        "a country that turns the line": (
+        "a country with a right-to-left override": (
             valid(Geography="Spain\u202e\n"),
             r"got \"Spain\u202e\n\".".replace('\\"', '"'),
         ),
-        "a name that comes twice, once wrong": (
+        "a repeated name, once with a wrong value": (
             valid(Age=5)[:-1] + b', "Age": 41}',
             "got 2 times (each has to be right): 5, 41.",
         ),
@@ -139,7 +139,7 @@ def bad_values() -> dict[str, tuple[bytes | None, str]]:
         "an empty id": (valid(event_id=""), 'event_id: expected text of 1 to 200 characters or null, got "".'),
         "a long id": (valid(event_id="x" * 201), "event_id: expected text of 1 to 200 characters"),
         "a number as id": (valid(event_id=17), "got 17."),
-        "a label that is no flag": (valid(true_churn_label=2), "true_churn_label: expected 0 or 1 or null, got 2."),
+        "a label other than 0 and 1": (valid(true_churn_label=2), "true_churn_label: expected 0 or 1 or null, got 2."),
         "not UTF-8 in a known field": (with_raw("event_id", b'"a\xff"'), "Not UTF-8: byte"),
         "a surrogate in UTF-8": (with_raw("Geography", b'"\xed\xa0\x80"'), "Not UTF-8: byte"),
         "not UTF-8 at all": (bytes(range(128, 256)), "Not UTF-8: byte 0 is 0x80"),
@@ -156,8 +156,8 @@ def bad_values() -> dict[str, tuple[bytes | None, str]]:
         "Avro": (b"\x00\x00\x00\x00\x07\x02abc", "Avro"),
         "two events": (valid() + valid(), 'more follows: \'{"CreditScore"'),
         "two events in lines": (valid() + b"\n" + valid(), "Send one in a message."),
-        "bytes behind": (valid() + b"\x00", r"more follows: '\u0000'"),
-        "a comma too many": (valid()[:-1] + b",}", "trailing comma"),
+        "bytes after the event": (valid() + b"\x00", r"more follows: '\u0000'"),
+        "an extra comma": (valid()[:-1] + b",}", "trailing comma"),
         "deep brackets": (with_raw("Extra", b"[" * DEEP + b"]" * DEEP), "nested too deeply"),
         "deep brackets in a known field": (with_raw("Age", b"[" * DEEP + b"]" * DEEP), "nested too deeply"),
         "deep objects": (b'{"a":' * DEEP, "nested too deeply"),
@@ -169,8 +169,8 @@ def bad_values() -> dict[str, tuple[bytes | None, str]]:
         "an envelope around nothing": (b'{"timestamp": 1, "data": null}', "data is JSON's null."),
         "an envelope of a changed-data capture": (b'{"schema": {}, "payload": {}}', "found: schema, payload."),
         "a time before the platform's": (valid(event_timestamp="2015-01-01T00:00:00Z"), "(STREAM_EPOCH)"),
-        "the first moment there is": (valid(event_timestamp="0001-01-01T00:00:00Z"), "(STREAM_EPOCH)"),
-        "a time of tomorrow's": (valid(event_timestamp="9999-12-31T23:59:59Z"), "the latest that this batch takes"),
+        "the earliest possible time": (valid(event_timestamp="0001-01-01T00:00:00Z"), "(STREAM_EPOCH)"),
+        "a time in the far future": (valid(event_timestamp="9999-12-31T23:59:59Z"), "the latest that this batch takes"),
         **numbers,
         **times,
     }

@@ -56,7 +56,7 @@ def event(number: int = 0, **changes: object) -> dict[str, object]:
     }
 
 
-class Killed(Exception):  # noqa: N818  it stands for the end of a process, not for an error
+class Killed(Exception):  # noqa: N818  it represents the end of a process, not an error
     """Raised at a fault point."""
 
 
@@ -108,7 +108,7 @@ class Stream:
         return key
 
     def materialize(self, *keys: str, **changes: Any) -> runs.Outcome:
-        """Run these batches in this thread, to their end."""
+        """Run these batches in this thread until they end."""
         run_id = f"run of {keys[0]}"
         session = RunSession(self.config.dsn, run_id, has_ended=lambda: run_id in self.ended)
         session.open()
@@ -126,7 +126,7 @@ class Stream:
             session.close()
 
     def stream(self, **changes: Any) -> stream_batches.Batch:
-        """Stream what waits into a new batch."""
+        """Stream the backlog into a new batch."""
         key = self.plan()
         self.materialize(key, **changes)
         return self.batch(key)
@@ -148,7 +148,7 @@ class Stream:
 
     @contextmanager
     def in_thread(self, work: Callable[[], object]) -> Iterator[threading.Thread]:
-        """Do work in a thread, and wait for it when the block ends."""
+        """Call a function in a thread, and wait for it at the end of the block."""
         thread = threading.Thread(target=work)
         thread.start()
         try:

@@ -33,7 +33,7 @@ def test_an_archived_batch_is_not_replayed_and_nothing_changes(stream: Stream, t
 
 
 @pytest.mark.slow
-def test_the_stream_goes_on_after_its_batches_were_archived(stream: Stream, tmp_path: Path) -> None:
+def test_the_stream_continues_after_its_batches_were_archived(stream: Stream, tmp_path: Path) -> None:
     stream.send([event(number) for number in range(30)])
     stream.stream()
     archive(stream, tmp_path)

@@ -32,14 +32,14 @@ CONFIG = StreamConfig(
 
 
 def planned(**changes: object) -> Batch:
-    """A batch without an event, or with these changes."""
+    """Return a batch without events, with these changes."""
     fields = dict.fromkeys(Batch.__dataclass_fields__)
     counts = dict.fromkeys(("events", "predictions", "dead_letters", "duplicates", "commits", "replays"), 0)
     return Batch(**{**fields, **counts, "batch": "batch", "planned": NOON, **changes})  # type: ignore[arg-type]  # by name
 
 
 def begun(**changes: object) -> BatchProgress:
-    """The progress of a batch that a run takes at noon, at 100 s of its monotonic clock."""
+    """Return the progress of a batch that a run starts at noon, at 100 s of its monotonic clock."""
     return BatchProgress(CONFIG, planned(**changes), now=100.0, wall_clock=NOON)
 
 
@@ -48,7 +48,7 @@ def begun(**changes: object) -> BatchProgress:
     [
         (104.0, True, False, None),
         (105.0, True, False, Ending.IDLE),
-        (500.0, False, False, None),  # silence alone may be a slow broker
+        (500.0, False, False, None),  # the broker may just be slow
         (100.0, False, True, Ending.PAUSED),
     ],
 )

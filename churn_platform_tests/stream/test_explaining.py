@@ -16,11 +16,11 @@ from churn_platform_tests.waiting import wait_until
 
 UNEXPLAINED = "select count(*) from high_risk_customers where reasons is null"
 EXPLAINER = "from pg_stat_activity where application_name = 'churn reasons' and datname = current_database()"
-ALL = 0.0  # everybody is high risk
+ALL = 0.0  # threshold: everybody is high risk
 
 
 @pytest.mark.slow
-def test_reasons_are_those_of_the_bundle_for_the_event_as_it_was_sent(stream: Stream, bundle_uri: str) -> None:
+def test_stored_reasons_are_those_of_the_bundle_for_the_event(stream: Stream, bundle_uri: str) -> None:
     import pandas as pd
 
     sent = [event(number, Age=None if number == 7 else 20 + number) for number in range(40)]
@@ -51,7 +51,7 @@ def test_a_live_run_explains_shortly_after_the_commit(stream: Stream) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_left_is_explained_by_the_next(stream: Stream) -> None:
+def test_rows_that_a_killed_run_left_unexplained_are_explained_by_the_next_run(stream: Stream) -> None:
     stream.send([event(1)])
     stream.stream(high_risk_threshold=ALL)
     stream.connection.execute("update high_risk_customers set reasons = null")  # as if killed right after its commit

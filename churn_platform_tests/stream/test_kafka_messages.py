@@ -16,7 +16,7 @@ from churn_platform_tests.stream.messages import MEGABYTE, bad_values, good_valu
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
 
-LETTERS = "select kafka_partition, kafka_offset, reason, payload from dead_letter_events"
+DEAD_LETTERS = "select kafka_partition, kafka_offset, reason, payload from dead_letter_events"
 
 
 def send(stream: Stream, *messages: Mapping[str, Any], **settings: Any) -> None:
@@ -56,7 +56,7 @@ def test_every_unusual_event_is_predicted(stream: Stream) -> None:
     batch = stream.stream()
 
     names = dict(enumerate(values))
-    refused = {names[int(str(offset))]: reason for _, offset, reason, _ in stream.rows(LETTERS)}
+    refused = {names[int(str(offset))]: reason for _, offset, reason, _ in stream.rows(DEAD_LETTERS)}
     assert refused == {}
     assert batch.predictions == len(values)
     assert stream.published_ids() == stream.table_ids()
@@ -72,7 +72,9 @@ def test_every_wrong_message_is_kept_byte_for_byte_with_a_reason_that_names_the_
     batch = stream.stream()
 
     assert batch.dead_letters == len(values)
-    dead_letters = {int(str(offset)): (str(reason), payload) for _, offset, reason, payload in stream.rows(LETTERS)}
+    dead_letters = {
+        int(str(offset)): (str(reason), payload) for _, offset, reason, payload in stream.rows(DEAD_LETTERS)
+    }
     for offset, (name, (value, expected)) in enumerate(values.items()):
         reason, payload = dead_letters[offset]
         assert expected in reason, name
@@ -80,10 +82,10 @@ def test_every_wrong_message_is_kept_byte_for_byte_with_a_reason_that_names_the_
         assert len(reason) <= 500, name
         assert (bytes(payload) if isinstance(payload, bytes) else payload) == value, name
     stream.materialize(batch.batch)
-    assert {int(str(o)): (str(r), p) for _, o, r, p in stream.rows(LETTERS)} == dead_letters
+    assert {int(str(o)): (str(r), p) for _, o, r, p in stream.rows(DEAD_LETTERS)} == dead_letters
 
 
-def test_the_last_of_two_fields_of_one_name_counts(stream: Stream) -> None:
+def test_the_last_of_two_fields_with_the_same_name_counts(stream: Stream) -> None:
     stream.send([valid(Age=50)[:-1] + b', "Age": 51}'])
 
     stream.stream()
@@ -169,7 +171,7 @@ def test_kafkas_timestamp_counts_for_an_event_without_one_and_follows_the_same_r
     hour_ahead, year_ahead = now + timedelta(hours=1), now + timedelta(days=365)
     times = [datetime(2015, 1, 1, tzinfo=UTC), now, hour_ahead, year_ahead]
     milliseconds = [round(moment.timestamp() * 1000) for moment in times]
-    beyond_every_calendar = [2**50, 2**62]  # microseconds for milliseconds, and worse
+    beyond_every_calendar = [2**50, 2**62]  # microseconds instead of milliseconds, and larger
     send(
         stream,
         *(
@@ -247,7 +249,7 @@ def test_transactions_that_end_a_partition_or_begin_it_are_neither_events_nor_la
         producer.flush(30)
         producer.commit_transaction(30) if commit else producer.abort_transaction(30)
 
-    transaction(3, partition=0, commit=False)  # begins, and is all there is, of partition 0
+    transaction(3, partition=0, commit=False)  # all records of partition 0 are aborted
     transaction(3, partition=1, commit=False)
     transaction(2, partition=1, commit=True)
     transaction(4, partition=2, commit=True)

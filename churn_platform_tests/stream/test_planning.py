@@ -57,7 +57,7 @@ def test_without_a_standby_a_successor_is_launched_when_the_batch_is_about_to_cl
     assert decide(late, standby=False, batch_seconds=60).launch
 
 
-def test_the_reason_names_what_the_sensor_saw() -> None:
+def test_the_reason_contains_what_the_sensor_observed() -> None:
     reason = decide(replace(STREAMING, waiting=412, last_commit_seconds=9.2), standby=True, batch_seconds=60).reason
 
     assert "412 offsets waiting" in reason

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture
 def postgres(stack: Stack, embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
-    """A separate PostgreSQL server, whose files a test may copy and restore. Kafka is the one of all tests."""
+    """A separate PostgreSQL server, whose files a test may copy and restore. Kafka is shared with the other tests."""
     assert stack.is_up
     own = Stack(
         local_folder / "restored",

@@ -1,4 +1,4 @@
-"""The stream on real Kafka and PostgreSQL: every event once, whatever is sent and whoever dies."""
+"""The stream on real Kafka and PostgreSQL: each event counts once, whatever is sent and whichever process dies."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_every_event_becomes_a_row_and_a_published_prediction(stream: Stream) ->
     assert stream.waiting() == 0
 
 
-def test_a_row_holds_what_the_event_said_and_where_it_came_from(stream: Stream) -> None:
+def test_a_row_contains_the_event_and_its_origin(stream: Stream) -> None:
     stream.send(
         [event(1, Age=None, event_id="evt_1", true_churn_label=1, event_timestamp="2026-11-24T08:30:00Z")], partition=2
     )
@@ -131,7 +131,7 @@ def test_high_risk_customers_are_those_at_the_threshold(stream: Stream) -> None:
 
 
 @pytest.mark.slow
-def test_a_batch_closes_at_its_number_of_events_and_the_next_one_goes_on(stream: Stream) -> None:
+def test_a_batch_closes_at_its_number_of_events_and_the_next_one_continues(stream: Stream) -> None:
     stream.send([event(number) for number in range(250)])
 
     sizes = [stream.stream(batch_events=100, commit_events=40).events for _ in range(3)]

@@ -1,4 +1,4 @@
-"""A run that takes over goes on where the ledger stands, whatever ended the one before it."""
+"""A run that takes over continues from the ledger's positions, however the previous run ended."""
 
 import itertools
 import threading
@@ -44,7 +44,7 @@ def test_an_old_batch_that_is_resumed_is_published_and_closed_at_once(stream: St
 
 
 @pytest.mark.slow
-def test_a_successor_closes_what_was_left_open_and_publishes_its_rest(stream: Stream) -> None:
+def test_a_successor_closes_an_open_batch_and_publishes_its_remaining_predictions(stream: Stream) -> None:
     dead = stream.plan()
     stream.commit_and_die(dead, [event(number) for number in range(40)])
     assert stream.published_ids() == []
@@ -94,8 +94,8 @@ def test_messages_of_others_in_the_predictions_topic_do_not_stop_the_search_for_
     assert len(stream.table_ids()) == 20
     found = read_published(stream.config, lambda *_: None)
     assert found.foreign == len(foreign)
-    whole = found.event_id.tobytes()
-    assert [str(UUID(bytes=whole[at : at + 16])) for at in range(0, len(whole), 16)] == stream.table_ids()
+    ids = found.event_id.tobytes()
+    assert [str(UUID(bytes=ids[at : at + 16])) for at in range(0, len(ids), 16)] == stream.table_ids()
 
 
 def test_a_zombie_cannot_commit_after_its_successor_took_over(stream: Stream) -> None:
@@ -146,7 +146,7 @@ def test_a_standby_scores_with_the_champion_at_its_takeover(stream: Stream, bund
     assert stream.rows("select model_version, count(*) from churn_predictions group by 1") == [(2, 20)]
 
 
-def test_a_run_whose_session_was_ended_goes_on_with_its_batch(stream: Stream) -> None:
+def test_a_run_whose_session_was_ended_continues_its_batch(stream: Stream) -> None:
     running = stream.start(key := stream.plan(), idle_seconds=60, batch_events=30)
     stream.send([event(number) for number in range(10)])
     wait_until(lambda: stream.batch(key).events == 10)
@@ -188,13 +188,13 @@ def test_a_quiet_stream_keeps_its_lease(stream: Stream) -> None:
 def test_a_call_to_kafka_that_never_returns_is_given_up_and_its_predictions_are_published_once(stream: Stream) -> None:
     calls, returned = itertools.count(), threading.Event()
 
-    class ForgetfulProducer(DiagnosticProducer):
+    class HangingProducer(DiagnosticProducer):
         def send_offsets_to_transaction(self, *arguments: Any) -> None:
             if next(calls) == 0:
-                returned.wait()  # as librdkafka does when its coordinator goes away at the wrong moment, but forever
+                returned.wait()  # as in librdkafka when the coordinator goes away at the wrong moment
             super().send_offsets_to_transaction(*arguments)
 
-    stream.make_producer = ForgetfulProducer
+    stream.make_producer = HangingProducer
     stream.limits = replace(stream.limits, kafka_seconds=5, kafka_grace_seconds=0)
     stream.send([event(number) for number in range(30)])
 

@@ -52,7 +52,7 @@ def test_a_topic_recreated_under_a_live_run_is_read_from_its_beginning(stream: S
     stream.send([event(number) for number in range(20)])
     wait_until(lambda: stream.batch(key).events == 20)
     stream.recreate_topic()
-    # More than the old topic held: a consumer that went on from the old offsets would find events there.
+    # More than the old topic held: a consumer that continued from the old offsets would find events there.
     stream.send([event(number) for number in range(100)])
     running.join()
     following = stream.stream()

@@ -120,7 +120,7 @@ def test_a_schedule_is_turned_on_and_off(ui: DagsterUi, ui_platform: Running) ->
 "churn_platform"}) { ... on Schedules { results { name scheduleState { status } } } } }'
 
     def status() -> str:
-        found = ui_platform.ask(query)["schedulesOrError"]["results"]
+        found = ui_platform.graphql(query)["schedulesOrError"]["results"]
         return next(str(each["scheduleState"]["status"]) for each in found if each["name"] == "training_schedule")
 
     ui.switch("training_schedule", on=True)

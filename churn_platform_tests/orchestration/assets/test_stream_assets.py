@@ -80,7 +80,7 @@ def test_the_check_keeps_its_result_after_a_run_without_events(assets: Assets) -
     assert latest is not None
     assert target is not None
     assert target.run_id == latest.run_id
-    assert assets.check().description == f"No new events: no event came. Batch {key}: {result}"
+    assert assets.check().description == f"No new events: no events arrived. Batch {key}: {result}"
 
 
 @pytest.mark.slow
