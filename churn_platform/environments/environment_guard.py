@@ -127,7 +127,7 @@ class EnvironmentGuard:
             EnvironmentConflictError: another environment works there; the error names it.
         """
         config, database = self._config, self._connection.info.dbname
-        at_work = environments.at_work(self._connection)
+        at_work = environments.running(self._connection)
         others = [
             f"{name!r} works on the database {database!r}: its sensor looked for events {seconds:.0f} s ago."
             for name, seconds in at_work.items()
