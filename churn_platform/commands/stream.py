@@ -107,7 +107,7 @@ def reset(
 
     with report_errors():
         config = StreamConfig.from_settings(settings())
-        with stream_reset.at_rest(config, topic) as connection:
+        with stream_reset.hold_stream_lock(config, topic) as connection:
             with ProgressReporter("Reading Kafka"):
                 move = stream_reset.plan(connection, config, topic=topic, partition=partition, to=to)
             if move is None:
@@ -156,7 +156,7 @@ def recreate_topic(
     with report_errors():
         config = StreamConfig.from_settings(settings())
         embedded = "kafka" in default_stack().embedded
-        with stream_reset.at_rest(config, topic) as connection:
+        with stream_reset.hold_stream_lock(config, topic) as connection:
             with ProgressReporter("Reading Kafka"):
                 stream_reset.require_recreatable(connection, config, topic=topic, kafka_is_embedded=embedded)
             word = (

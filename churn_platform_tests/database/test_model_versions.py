@@ -20,7 +20,7 @@ def connection(stack: Stack) -> Iterator[psycopg.Connection]:
 
 
 def register(connection: psycopg.Connection, *versions: int) -> None:
-    """Register versions, each of another run."""
+    """Register versions, each trained by a different run."""
     for version in versions:
         model_versions.register(
             connection, version=version, uri=f"/models/{version}", run_id=f"run {version}", metrics={"oof_f1": 0.6}

@@ -92,10 +92,10 @@ def unique(extract: Extract, progress: Progress) -> list[Invariant]:
     )
     return [
         ids.invariant(
-            "event ids", f"{len(rows.batch):,} predictions, each with another event id", rows=len(rows.batch)
+            "event ids", f"{len(rows.batch):,} predictions, each with its own event id", rows=len(rows.batch)
         ),
         offsets.invariant(
-            "offsets once", f"{len(places):,} predictions and dead letters, each at another offset", places=len(places)
+            "offsets once", f"{len(places):,} predictions and dead letters, each at its own offset", places=len(places)
         ),
         outside.invariant("offsets in ranges", "each of them is in a range of its batch", places=len(places)),
     ]
