@@ -2,7 +2,7 @@
 
 The session settings change the meaning of a query: `datestyle` how a date is written, `timezone` which day an event
 belongs to, `extra_float_digits` whether a score written as text reads back as the same number,
-`default_transaction_read_only` whether anything can be written. PostgreSQL takes them from its configuration, from the
+`default_transaction_read_only` whether anything can be written. PostgreSQL reads them from its configuration, from the
 database, from the login (`alter role ... set`) and from libpq's environment variables. Settings that a
 client sends when a session starts override the first three, so this module sends all of them. It does not use libpq's
 variables.

@@ -231,8 +231,8 @@ def _end(admin: AdminClient, topic: topics.Topic) -> int:
 
 def _topics_of(admin: AdminClient, group: str) -> set[str]:
     """Return the names of the topics of a group's committed offsets; none if there is no such group."""
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-    return {each.topic for each in asked[group].result().topic_partitions or ()}
+    futures = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+    return {each.topic for each in futures[group].result().topic_partitions or ()}
 
 
 def _finish(wait: Callable[[], object], what: str, right: str) -> None:
