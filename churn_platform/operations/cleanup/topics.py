@@ -50,7 +50,7 @@ class Topics:
             settings: name the topics and the group, and how to connect.
             bootstrap_servers: the brokers.
             database: yields the connection string of the database with the records, which is up during the block;
-                None if there is no database any more and so no record.
+                None if there is no database, and so no record.
         """
         self._settings = settings
         self._brokers = bootstrap_servers
