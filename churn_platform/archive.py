@@ -90,7 +90,7 @@ def archive_next(
     assigned = stream_batches.assigned_archive(connection)
     if assigned is None:
         stream_batches.assign_archive(
-            connection, before=before, folder=join(root, *FOLDER), most_batches=FILE_BATCHES, most_rows=file_rows
+            connection, before=before, folder=join(root, *FOLDER), max_batches=FILE_BATCHES, max_rows=file_rows
         )
         assigned = stream_batches.assigned_archive(connection)
     if assigned is None:

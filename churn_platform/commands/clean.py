@@ -35,8 +35,8 @@ def clean(
 ) -> None:
     """Delete what the platform has made: the stack's folder, files in S3, and in your own servers tables and topics.
 
-    It lists everything and asks for a word before it deletes. --json requires --dry-run or --yes. While something still
-    writes, nothing is deleted and the exit code is 3: run 'churn down' first.
+    It lists everything and asks you to type a word before it deletes. --json requires --dry-run or --yes. While
+    something still writes, nothing is deleted and the exit code is 3: run 'churn down' first.
 
     Example: churn clean --dry-run
     """
@@ -64,7 +64,7 @@ def clean(
         listed = {name: [asdict(each) for each in found] for name, found in content.items()}
         emit({"word": word, **listed, "deleted": deletes})
     elif deletes:
-        output.print("Deleted. Kept:" if cleanup.kept else "Deleted; nothing is left.")
+        output.print("Deleted. Kept:" if cleanup.kept else "Deleted. Nothing is left.")
         output.print(_table([(each.place, each.name, each.reason) for each in cleanup.kept]))
     if writers:
         raise typer.Exit(ExitCode.IN_USE)
@@ -105,7 +105,7 @@ def _show(items: Sequence["Item"], kept: Sequence["Kept"], writers: Sequence["Wr
         output.print("There is nothing to delete.")
     for writer in writers:
         error_console.print(Text(f"First: {writer.remedy}", style="bold"), soft_wrap=True)
-        error_console.print(Text(f"Still writes: {writer.name}", style="red"), soft_wrap=True)
+        error_console.print(Text(f"Still writing: {writer.name}", style="red"), soft_wrap=True)
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> Table:

@@ -1,4 +1,4 @@
-"""`churn completion`: the script by which a shell completes commands, options and parts."""
+"""`churn completion`: the script that completes commands, options and parts in a shell."""
 
 from enum import StrEnum
 from typing import Annotated

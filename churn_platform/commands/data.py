@@ -35,7 +35,7 @@ def generate(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a file of customers who behave like the real bank's.
+    """Generate a file of customers with statistics similar to those of the real bank.
 
     An existing file is replaced only after a confirmation on a terminal, or with --force.
 
@@ -66,7 +66,7 @@ def generate(
             end(
                 ExitCode.FAILED,
                 f"{target} cannot be written: {error.strerror}.",
-                remedy="Name another file with --output, or free what is in the way.",
+                remedy="Name another file with --output, or remove the obstacle.",
             )
     left, size, took = customers["Exited"].mean(), target.stat().st_size, time.monotonic() - begin
     if as_json:
@@ -74,7 +74,7 @@ def generate(
         emit({**found, "seconds": took})
         return
     output.print(
-        f"[green]{rows:,}[/green] customers of seed {seed}, {left:.2%} of them left: {target} "
+        f"[green]{rows:,}[/green] customers with seed {seed}, {left:.2%} of them left: {target} "
         f"({size / 1e6:,.1f} MB, {took:.1f} s)",
         soft_wrap=True,
     )
@@ -88,8 +88,8 @@ def _confirm_replacing(file: Path) -> None:
     if not sys.stdin.isatty():
         end(
             ExitCode.FAILED,
-            f"{file} is there already ({size}); it was not touched.",
+            f"{file} already exists ({size}). It was not changed.",
             remedy="Name another file with --output, or replace it with --force.",
         )
-    if not typer.confirm(f"{file} is there already ({size}). Replace it?", err=True):
-        end(ExitCode.CHECK_FAILED, f"{file} was not touched.")
+    if not typer.confirm(f"{file} already exists ({size}). Replace it?", err=True):
+        end(ExitCode.CHECK_FAILED, f"{file} was not changed.")

@@ -1,4 +1,4 @@
-"""`churn demo`: the whole platform once, from the CSV to predictions in PostgreSQL."""
+"""`churn demo`: run the whole platform once, from the customers file to predictions in PostgreSQL."""
 
 import json
 import os
@@ -19,7 +19,7 @@ DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
 
 def demo(
     rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 500,
-    seconds: Annotated[float, typer.Option(min=1, help="How long events are produced.")] = 25,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of event production.")] = 25,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running afterwards.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results to this file as well.")] = None,
 ) -> None:
@@ -45,7 +45,7 @@ def demo(
             started = stack.start(progress)
         try:
             os.environ.update(stack.environment)
-            # Not before: the partitions read the settings when they are imported.
+            # Imported only now, because the partitions read the settings at import.
             from churn_platform.orchestration.dagster_client import DagsterClient
 
             outcome = scenario.Demo(
@@ -72,7 +72,7 @@ def demo(
         if started and shorter:
             settings = ", ".join(f"{name}={value}" for name, value in shorter.items())
             output.print(
-                f"Until it is stopped it runs with {settings}; 'churn up' uses your own settings.",
+                f"It runs with {settings} until it is stopped. 'churn up' uses your own settings.",
                 highlight=False,
                 soft_wrap=True,
             )

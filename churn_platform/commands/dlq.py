@@ -39,13 +39,13 @@ app = typer.Typer(no_args_is_help=True)
 UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 # Between two checks whether retried dead letters are resolved.
 POLL_SECONDS: Final = 0.2
-AT_ONCE: Final = 10_000
-AT_MOST: Final = 2**31 - 1
-LONGEST_NUMBER: Final = 20  # digits; an offset has 64 bits
+MAX_RETRIES: Final = 10_000
+MAX_LIMIT: Final = 2**31 - 1
+MAX_DIGITS: Final = 20  # of an offset, which has 64 bits
 
 
-class ShownState(StrEnum):
-    """The states of database/dead_letter_events.py, which is slow to import."""
+class StateOption(StrEnum):
+    """The states of a dead letter. A copy of DeadLetterState, whose module is slow to import."""
 
     OPEN = "open"
     RETRIED = "retried"
@@ -68,11 +68,11 @@ def _dlq() -> None:
 
 
 @app.command("list")
-def list_letters(
+def list_dead_letters(
     reason: Reason = None,
     since: Since = None,
-    state: Annotated[ShownState | None, typer.Option(help="Retried: sent again, not scored yet.")] = None,
-    limit: Annotated[int, typer.Option(min=0, max=AT_MOST, help="How many dead letters, the latest first.")] = 20,
+    state: Annotated[StateOption | None, typer.Option(help="Retried: sent again, not scored yet.")] = None,
+    limit: Annotated[int, typer.Option(min=0, max=MAX_LIMIT, help="How many dead letters, the latest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, and count them by reason. In the counts, … stands for parts that vary.
@@ -104,7 +104,7 @@ def list_letters(
         output.print()
         output.print(_dead_letters_table(dead_letters))
     if len(dead_letters) < total:
-        _say(f"{len(dead_letters):,} of {total:,}; --limit shows more.")
+        _print(f"{len(dead_letters):,} of {total:,}; --limit shows more.")
 
 
 @app.command()
@@ -113,7 +113,7 @@ def show(
     topic_id: TopicId = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one dead letter with its payload, as text or else in hexadecimal.
+    """Show one dead letter with its payload, as text if possible, else in hexadecimal.
 
     Example: churn dlq show 0:1041
     """
@@ -135,7 +135,7 @@ def show(
         ("Kafka's time", _time(dead_letter.kafka_timestamp)),
         ("Received", _time(dead_letter.received_at)),
         ("Retried", _time(dead_letter.retried_at)),
-        ("As event", str(dead_letter.retry_event_id or "")),
+        ("Retry event", str(dead_letter.retry_event_id or "")),
         ("Resolved", _time(dead_letter.resolved_at)),
     ):
         if value:
@@ -152,7 +152,7 @@ def retry(
         list[str] | None, typer.Argument(metavar="[PARTITION:OFFSET]...", help="Places of dead letters.")
     ] = None,
     reason: Annotated[
-        str | None, typer.Option(help="Instead of places: all open ones with this in the reason.")
+        str | None, typer.Option(help="Instead of places: all open dead letters whose reason contains this.")
     ] = None,
     since: Since = None,
     changes: Annotated[
@@ -162,7 +162,7 @@ def retry(
     file: Annotated[
         Path | None, typer.Option(help="For one dead letter: a JSON file with the whole corrected event.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=AT_ONCE, help="With --reason: the maximum number.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_RETRIES, help="With --reason: the maximum number.")] = 1000,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
     wait: Annotated[float | None, typer.Option(min=0, help="Seconds to wait until they are resolved.")] = None,
     topic_id: TopicId = None,
@@ -196,22 +196,22 @@ def retry(
             dead_letters = dead_letter_events.find(connection, chosen, limit=limit)
         event = None if file is None else dead_letter_retry.read_event(file)
         corrected, refused = _correct(dead_letters, config, corrections, event)
-        say = _say_nothing if as_json else _say
+        show_text = _print_nothing if as_json else _print
         if dry_run:
             if not as_json:
                 for each in corrected:
                     typer.echo(each.value.decode())
-            say(f"{len(corrected):,} would be sent, {len(refused):,} refused.")
+            show_text(f"{len(corrected):,} would be sent, {len(refused):,} refused.")
         elif corrected:
             with ProgressReporter("Sending"):
                 dead_letter_retry.retry(connection, config, corrected)
-            say(
+            show_text(
                 f"{len(corrected):,} sent to {config.events_topic}, {len(refused):,} refused. "
                 f"'churn dlq list --state retried' shows those that are not scored yet."
             )
         if not dead_letters:
-            say("No open dead letter matches. 'churn dlq list' lists the dead letters.")
-        unresolved = 0 if wait is None or dry_run else _wait(connection, corrected, seconds=wait, say=say)
+            show_text("No open dead letter matches. 'churn dlq list' lists the dead letters.")
+        unresolved = 0 if wait is None or dry_run else _wait(connection, corrected, seconds=wait, show_text=show_text)
     if as_json:
         events = [json.loads(each.value) for each in corrected] if dry_run else []
         sent = 0 if dry_run else len(corrected)
@@ -226,7 +226,7 @@ def _correct(
     changes: dict[str, object],
     event: dict[str, object] | None,
 ) -> "tuple[list[Correction], list[str]]":
-    """Return the events to send, and why the others are refused; print the latter."""
+    """Return the events to send, and the reasons why the others are refused; print the reasons."""
     from churn_platform.operations import dead_letter_retry
     from churn_platform.operations.exceptions import DeadLetterError
 
@@ -241,7 +241,7 @@ def _correct(
 
 
 def _wait(
-    connection: "psycopg.Connection", events: "list[Correction]", *, seconds: float, say: Callable[[str], None]
+    connection: "psycopg.Connection", events: "list[Correction]", *, seconds: float, show_text: Callable[[str], None]
 ) -> int:
     """Wait until the dead letters are resolved; return how many are not."""
     from churn_platform.operations import dead_letter_retry
@@ -252,9 +252,11 @@ def _wait(
             progress("Waiting until they are scored, open", left)
             time.sleep(POLL_SECONDS)
     if left:
-        say(f"{left:,} are not resolved after {seconds:g} s. Check with 'churn status' whether the stream is live.")
+        show_text(
+            f"{left:,} are not resolved after {seconds:g} s. Check with 'churn status' whether the stream is live."
+        )
     elif events:
-        say(f"All {len(events):,} are resolved.")
+        show_text(f"All {len(events):,} are resolved.")
     return left
 
 
@@ -319,7 +321,7 @@ def _time(moment: datetime | None) -> str:
 
 def _place(text: str) -> tuple[int, int]:
     partition, _, offset = text.partition(":")
-    if not all(number.isdecimal() and len(number) <= LONGEST_NUMBER for number in (partition, offset)):
+    if not all(number.isdecimal() and len(number) <= MAX_DIGITS for number in (partition, offset)):
         _refuse(f"{text!r} is not a place: expected PARTITION:OFFSET, such as 0:1041.")
     return int(partition), int(offset)
 
@@ -352,13 +354,13 @@ def _moment(text: str | None) -> datetime | None:
         _refuse(f"--since is {text!r}: expected a time such as 2026-11-24T08:00:00Z, or how long ago: 30m, 2h, 7d.")
 
 
-def _refuse(sentence: str) -> NoReturn:
-    end(ExitCode.USAGE, sentence)
+def _refuse(problem: str) -> NoReturn:
+    end(ExitCode.USAGE, problem)
 
 
-def _say(sentence: str) -> None:
-    output.print(sentence, highlight=False, markup=False, soft_wrap=True)
+def _print(text: str) -> None:
+    output.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _say_nothing(sentence: str) -> None:
-    """Print nothing: with --json everything is in the final object."""
+def _print_nothing(text: str) -> None:
+    """Print nothing, because with --json everything is in the final object."""

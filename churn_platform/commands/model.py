@@ -46,7 +46,7 @@ def list_versions(as_json: AsJson = False) -> None:
     elif versions:
         output.print(_versions_table(versions))
     else:
-        _say("No model was trained yet: materialize churn_model, or run training_job in Dagster.")
+        _print("No model has been trained yet. Run training_job in Dagster, or materialize churn_model.")
 
 
 @app.command()
@@ -63,10 +63,10 @@ def promote(
     with report_errors(), _connect() as connection:
         former = model_versions.champion(connection)
         if former is not None and former.version == version:
-            _say(f"Version {version} is champion already; nothing was changed.")
+            _print(f"Version {version} is already champion; nothing was changed.")
             return
         _point_alias(model_versions.promote(connection, version, reason=reason))
-    _say(f"Version {version} is champion now. The stream scores with it from its next commit on.")
+    _print(f"Version {version} is champion now. The stream scores with it from its next commit.")
 
 
 @app.command()
@@ -80,9 +80,9 @@ def rollback(reason: Reason = "rolled back by hand") -> None:
     with report_errors(), _connect() as connection:
         left, champion = model_versions.rollback(connection, reason=reason)
         _point_alias(champion)
-    _say(
+    _print(
         f"Version {champion.version} is champion again instead of {left.version}. The stream scores with it from its "
-        f"next commit on."
+        f"next commit."
     )
 
 
@@ -124,7 +124,7 @@ def compare(
         output.print_json(comparison.to_json())
         return
     output.print(_comparison_table(comparison))
-    _say(comparison.reason)
+    _print(comparison.reason)
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def _connect() -> "Iterator[psycopg.Connection]":
 
 
 def _point_alias(champion: "ModelVersion") -> None:
-    """Move MLflow's alias to the champion. If MLflow does not answer, the next training does it."""
+    """Move MLflow's alias to the champion. If MLflow does not answer, the next training moves it."""
     from churn_platform.orchestration.resources.mlflow import MlflowError, MlflowLostError, MlflowRegistry
     from churn_platform.settings import SettingsError
 
@@ -145,11 +145,11 @@ def _point_alias(champion: "ModelVersion") -> None:
         MlflowRegistry().follow_champion(champion.version, champion.run_id)
     except MlflowLostError as error:
         error_console.print(
-            f"MLflow's alias 'champion' points at no version now: {error}", style="yellow", markup=False, soft_wrap=True
+            f"MLflow's alias 'champion' now points at no version: {error}", style="yellow", markup=False, soft_wrap=True
         )
     except (MlflowError, SettingsError) as error:
         error_console.print(
-            f"MLflow's alias 'champion' could not follow, and will with the next training: {error}",
+            f"MLflow's alias 'champion' was not moved; the next training moves it: {error}",
             style="yellow",
             markup=False,
             soft_wrap=True,
@@ -209,5 +209,5 @@ def _comparison_table(comparison: "Comparison") -> Table:
     return table
 
 
-def _say(sentence: str) -> None:
-    output.print(sentence, highlight=False, markup=False, soft_wrap=True)
+def _print(text: str) -> None:
+    output.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:  # Kafka's client is slow to import
 
 app = typer.Typer(no_args_is_help=True)
 
-SHOWN: Final = 5  # wrong lines of a file
+MAX_SHOWN: Final = 5  # wrong lines of a file
 Topic = Annotated[str | None, typer.Option(help="Outcomes topic. Default: OUTCOMES_TOPIC.")]
 Partition = Annotated[int, typer.Option(min=0, help="Kafka partition.")]
 Reason = Annotated[str, typer.Option(help="The reason; recorded in outcome_skips.")]
 YesDrop = Annotated[
-    str | None, typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, not asked for.")
+    str | None, typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, instead of a prompt.")
 ]
 ACCEPTED: Final = "accepted by hand"
 
@@ -55,17 +55,20 @@ def send(
     rate: Annotated[
         float | None, typer.Option(min=0.1, help="Outcomes a second. Default: as fast as Kafka accepts them.")
     ] = None,
-    bad: Annotated[float, typer.Option(min=0, max=1, help="Share of the simulated outcomes, 0 to 1.")] = 0.0,
+    bad: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the simulated outcomes that are invalid, 0 to 1.")
+    ] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes the simulation repeatable.")] = None,
     skip_wrong: Annotated[
         bool, typer.Option("--skip-wrong", help="Send the other lines of a file that has wrong ones.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send outcomes: of a file, or simulated ones of customers who were predicted in the last LIVE_WINDOW_DAYS.
+    """Send outcomes from a file, or simulated ones of customers with a prediction in the last LIVE_WINDOW_DAYS.
 
-    A simulated outcome is the label that the customer's event came with; without one it is drawn by the risk score.
-    --bad mixes in outcomes that must be refused. A file is checked first, and nothing is sent where a line is wrong.
+    A simulated outcome is the label of the customer's event. Without a label, it is drawn with the risk score as its
+    probability. --bad mixes in outcomes that must be refused. A file is checked first; if a line is wrong, nothing is
+    sent.
 
     Example: churn outcomes send --from outcomes.csv
     """
@@ -76,7 +79,7 @@ def send(
     from churn_platform.stream.config import StreamConfig
 
     if source is not None and (count is not None or bad or seed is not None):
-        end(ExitCode.USAGE, "--count, --bad and --seed are for simulated outcomes; with --from, the file says all.")
+        end(ExitCode.USAGE, "--count, --bad and --seed are for simulated outcomes and cannot be combined with --from.")
     wrong: list[outcome_sender.WrongLine] = []
     bad_ones = 0
     with report_errors(), ProgressReporter("Outcomes") as progress:
@@ -102,10 +105,10 @@ def send(
                 config, messages, topic, rate=rate, progress=lambda number: progress("Outcomes", number)
             )
         seconds = time.monotonic() - started
-    for line in wrong[:SHOWN]:
+    for line in wrong[:MAX_SHOWN]:
         error_console.print(f"Line {line.number}: {line.reason}", highlight=False, markup=False, soft_wrap=True)
-    if len(wrong) > SHOWN:
-        error_console.print(f"... and {len(wrong) - SHOWN:,} more.", highlight=False)
+    if len(wrong) > MAX_SHOWN:
+        error_console.print(f"... and {len(wrong) - MAX_SHOWN:,} more.", highlight=False)
     if as_json:
         emit({"topic": topic, "sent": sent, "bad": bad_ones, "refused": len(wrong), "seconds": seconds})
     elif sent or not wrong:
@@ -128,7 +131,7 @@ def reset(
     reason: Reason = ACCEPTED,
     yes_drop: YesDrop = None,
 ) -> None:
-    """Move the position in one Kafka partition of the outcomes topic forward. The offsets between are never read.
+    """Move the position in one Kafka partition of the outcomes topic forward. The offsets in between are never read.
 
     It shows what it drops and asks for the topic's name.
 
@@ -145,14 +148,14 @@ def reset(
             with ProgressReporter("Reading Kafka"):
                 move = outcome_reset.plan(connection, config, topic=name, partition=partition, to=to)
             if move is None:
-                _say(f"{name}[{partition}] stands there already; nothing was changed.")
+                _print(f"{name}[{partition}] is already at that offset; nothing was changed.")
                 return
             _confirm(move, yes_drop)
             outcome_reset.apply(connection, move, reason=reason)
     kept = " and ".join(
         table for table, holds in (("log_truncations", move.truncated), ("outcome_skips", move.dropped)) if holds
     )
-    _say(f"{name}[{partition}] continues at offset {move.end}; {kept} records what was dropped, and why.")
+    _print(f"{name}[{partition}] continues at offset {move.end}; {kept} records what was dropped, and why.")
 
 
 @app.command()
@@ -163,7 +166,7 @@ def skip(
     reason: Reason = ACCEPTED,
     yes_drop: YesDrop = None,
 ) -> None:
-    """Skip one outcome that was not read yet. Those before and after it are read.
+    """Skip one outcome that has not been read yet. The outcomes before and after it are read.
 
     It asks for the topic's name.
 
@@ -181,18 +184,18 @@ def skip(
                 move = outcome_reset.plan_skip(connection, config, topic=name, partition=partition, offset=offset)
             _confirm(move, yes_drop)
             outcome_reset.apply_skip(connection, move, reason=reason)
-    _say(f"{name}[{partition}]@{offset} is left out by the next run; outcome_skips holds why.")
+    _print(f"The next run skips {name}[{partition}]@{offset}; outcome_skips records the reason.")
 
 
 def _confirm(move: "Move", yes_drop: str | None) -> None:
     """Show what is dropped, and end the command unless the topic's name is typed."""
     if move.truncated:
-        _say(
+        _print(
             f"The log of {move.topic}[{move.kafka_partition}] was truncated below {move.position} and has grown past "
             f"it. Outcomes that it holds below {move.end} and that were not read before never count."
         )
     if move.dropped:
-        _say(
+        _print(
             f"Drops offsets {move.position}..{move.end - 1} of {move.topic}[{move.kafka_partition}]: {move.dropped:,}, "
             f"of which Kafka still holds {move.still_held:,}. Their outcomes never count."
         )
@@ -201,5 +204,5 @@ def _confirm(move: "Move", yes_drop: str | None) -> None:
         end(ExitCode.CHECK_FAILED, f"{word!r} is not {move.topic!r}: nothing was changed.")
 
 
-def _say(sentence: str) -> None:
-    output.print(sentence, highlight=False, markup=False, soft_wrap=True)
+def _print(text: str) -> None:
+    output.print(text, highlight=False, markup=False, soft_wrap=True)

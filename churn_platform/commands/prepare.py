@@ -37,8 +37,8 @@ def prepare(
 ) -> None:
     """Create what the platform needs on existing servers: tables, logins, topics and Dagster's own files.
 
-    It can be repeated at any time. It changes nothing and names the environment if another one publishes to the same
-    topic, uses the same consumer group or uses the same database.
+    It can be repeated at any time. If another environment publishes to the same topic, or uses the same consumer group
+    or database, the command names it and changes nothing.
 
     Example: churn prepare --logins --dagster-home /srv/churn/dagster --code-server code:4000
     """

@@ -6,17 +6,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from typer._click.utils import PacifyFlushWrapper  # what Typer puts before a stdout that nobody reads any more
+from typer._click.utils import PacifyFlushWrapper  # what Typer puts around a stdout whose reader has closed the pipe
 from typer.core import TyperGroup
 
 from churn_platform.commands.terminal import ExitCode
 
-BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports a program that wrote to a reader who had left
+BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports a program that wrote to a closed pipe
 IN_ASCII: Final = {"✓": "ok", "✗": "NOT", "…": "..."}
 BRAILLE: Final = range(0x2800, 0x2900)  # Rich's spinners
 
 
-def in_other_characters(error: UnicodeError) -> tuple[str, int]:
+def replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     """Replace characters that an output's encoding lacks; an error handler for `codecs`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -30,11 +30,11 @@ def _in_ascii(character: str) -> str:
     return IN_ASCII.get(character) or character.encode("ascii", "backslashreplace").decode()
 
 
-codecs.register_error("churn", in_other_characters)
+codecs.register_error("churn", replace_unencodable)
 
 
 class Program(TyperGroup):
-    """The command `churn`. A problem with its output does not change its exit code, except that its reader has left."""
+    """The command `churn`. Only a closed pipe changes its exit code; other problems with its output do not."""
 
     def main(
         self,
@@ -47,9 +47,9 @@ class Program(TyperGroup):
     ) -> Any:
         """Run a command line.
 
-        A character that the output's encoding does not have is written in other characters. An error that no command
-        knows is a defect of the platform: its traceback ends with FAILED, because CHECK_FAILED is an answer. A reader
-        who has left ends it with BROKEN_PIPE.
+        Characters that the output's encoding lacks are replaced. An unexpected error is a defect of the platform: it
+        prints a traceback and the exit code is FAILED, because CHECK_FAILED would be the result of a check. If the
+        reader of the output has closed the pipe, the exit code is BROKEN_PIPE.
         """
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -57,7 +57,7 @@ class Program(TyperGroup):
         try:
             return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
         except SystemExit as end:
-            # Typer's help and its errors are printed by a Rich console of its own, which ends with 1 in that case.
+            # Typer prints its help and errors with its own Rich console, which exits with 1 in that case.
             if isinstance(sys.stdout, PacifyFlushWrapper) or isinstance(end.__context__, BrokenPipeError):
                 raise SystemExit(BROKEN_PIPE) from end
             raise

@@ -23,7 +23,7 @@ Plain = str | int | float | bool | None
 MASK: Final = "***"
 # Up to the last "@", so that a password that contains "@" is hidden completely.
 LOGIN: Final = re.compile(r"://.*@")
-# The only parts of a connection string that are shown. Everything else may be secret.
+# The parts of a connection string that are shown. Everything else may be secret.
 HARMLESS: Final = ("host", "port", "dbname", "user")
 DATABASES: Final = ("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_READER_URL")
 COMMENT_WIDTH: Final = 118
@@ -69,7 +69,7 @@ def settings(
     Example: churn settings
     """
     if as_json and form is not Format.TABLE:
-        end(ExitCode.USAGE, "Choose one of --json and --format.")
+        end(ExitCode.USAGE, "--json cannot be combined with --format.")
     if form is Format.MARKDOWN:
         typer.echo(as_markdown(reference()), nl=False)
         return
@@ -168,7 +168,7 @@ def _table(described: Sequence[Setting], values: dict[str, Plain], given: set[st
 
 
 def _shown(variable: str, value: object) -> Plain:
-    """Return a value as anybody may see it: without passwords."""
+    """Return a value without passwords."""
     if isinstance(value, SecretStr):
         return _connection(value.get_secret_value()) if variable in DATABASES else MASK
     plain: Plain = to_jsonable_python(value)
@@ -176,7 +176,7 @@ def _shown(variable: str, value: object) -> Plain:
 
 
 def _connection(secret: str) -> str:
-    """Return where a connection string leads, without the password; masked if the two cannot be told apart."""
+    """Return the host, database and user of a connection string; a mask if the password cannot be told apart."""
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 

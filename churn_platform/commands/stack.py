@@ -46,7 +46,7 @@ class ProgressDisplay:
     """Shows the progress of the parts: a table that changes on a terminal, else a line for each change."""
 
     def __init__(self, console: Console = error_console) -> None:
-        """Choose the form by the kind of console."""
+        """Choose the form that suits the console."""
         self._console = console
         self._steps: dict[str, Step] = {}
         self._spinner = Spinner("dots")
@@ -63,7 +63,7 @@ class ProgressDisplay:
 
     @staticmethod
     def _is_news(before: Step, step: Step) -> bool:
-        """Return whether a detail is worth a line without a terminal."""
+        """Return whether to print a line about a new detail, without a terminal."""
         return step.detail != before.detail and step.seconds - before.seconds >= DETAIL_PAUSE
 
     def _table(self) -> Table:
@@ -180,14 +180,14 @@ def status(as_json: AsJson = False) -> None:
             error_console.print(Text(part.problem, style="red"), soft_wrap=True)
     if left_over:
         error_console.print(
-            f"{left_over} processes of an earlier stack still run: 'churn down' ends them.", style="red"
+            f"{left_over} processes of an earlier stack are still running: 'churn down' stops them.", style="red"
         )
     if left_over or not stream.answered or any(part.state in UNHEALTHY for part in parts):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _stream_status(parts: list[PartStatus]) -> "StreamStatus":
-    """Return the status of the stream. Servers of another platform are not read."""
+    """Return the status of the stream. Servers of another platform are not queried."""
     from churn_platform.operations import status as streaming
     from churn_platform.settings import SettingsError
     from churn_platform.stream.config import StreamConfig
@@ -265,14 +265,14 @@ def _follow(files: dict[str, Path], prefixes: dict[str, str]) -> None:
 
 
 def _echo_new(file: Path, position: int, prefix: str) -> int:
-    """Print whole lines since a position; return the next position. A shorter file was rotated and is read from 0."""
+    """Print complete lines from a position; return the next position. A shorter file was rotated: read it from 0."""
     if not file.exists():
         return 0
     with file.open("rb") as log:
         log.seek(position if file.stat().st_size >= position else 0)
         start = log.tell()
         written = log.read()
-    whole = written[: written.rfind(b"\n") + 1]
-    for line in whole.decode(errors="replace").splitlines():
+    complete = written[: written.rfind(b"\n") + 1]
+    for line in complete.decode(errors="replace").splitlines():
         typer.echo(prefix + line)
-    return start + len(whole)
+    return start + len(complete)

@@ -28,7 +28,7 @@ def _stream() -> None:
 
 @app.command()
 def pause(topic: Topic = None, as_json: AsJson = False) -> None:
-    """Pause the stream. Until it is resumed nothing is read, and events stay in Kafka.
+    """Pause the stream. Until it is resumed, no event is read; the events stay in Kafka.
 
     Example: churn stream pause
     """
@@ -47,14 +47,14 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
     if as_json:
         emit({"topic": name, "changed": before is None, "live": live})
     elif before is not None:
-        _say(f"{name} is paused already, since {before:%Y-%m-%d %H:%M:%S %Z}.")
+        _print(f"{name} is already paused, since {before:%Y-%m-%d %H:%M:%S %Z}.")
     elif not live:
         other = "" if holder is None else f" {holder or 'A session without a name'!r} holds the stream's lock."
-        _say(f"{name} is paused. No run is live, and none is launched until 'churn stream resume'.{other}")
+        _print(f"{name} is paused. No run is live, and none is launched until 'churn stream resume'.{other}")
     else:
-        _say(
-            f"{name} is paused. The live run ends after its current commit, within about 5 s, with all that it read "
-            f"committed and published. None is launched until 'churn stream resume'."
+        _print(
+            f"{name} is paused. The live run ends after its current commit, within about 5 s, and commits "
+            f"and publishes all that it has read. None is launched until 'churn stream resume'."
         )
 
 
@@ -76,9 +76,11 @@ def resume(topic: Topic = None, as_json: AsJson = False) -> None:
     if as_json:
         emit({"topic": name, "changed": was_paused})
     elif was_paused:
-        _say(f"{name} is resumed: if events are unread, the sensor launches a run at its next tick, within about 5 s.")
+        _print(
+            f"{name} is resumed. If events are unread, the sensor launches a run at its next tick, within about 5 s."
+        )
     else:
-        _say(f"{name} is not paused; nothing was changed.")
+        _print(f"{name} is not paused; nothing was changed.")
 
 
 @app.command()
@@ -88,73 +90,75 @@ def reset(
     to: Annotated[str, typer.Option(help="Offset to continue at, earliest (the oldest that Kafka holds) or latest.")],
     reason: Annotated[str, typer.Option(help="The reason; recorded with the move.")] = "accepted by hand",
     yes_drop: Annotated[
-        str | None, typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, not asked for.")
+        str | None,
+        typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, instead of a prompt."),
     ] = None,
 ) -> None:
-    """Move the stream's position in one Kafka partition forward. The offsets between are never read.
+    """Move the stream's position in one Kafka partition forward. The offsets in between are never read.
 
     It shows what it drops and asks for the topic's name. The stream must be paused ('churn stream pause'); while a run
     is live, the exit code is 3.
 
     Example: churn stream reset --topic customer-events --partition 0 --to earliest --reason "lost by retention"
     """
-    from churn_platform.operations import reset as resetting
+    from churn_platform.operations import reset as stream_reset
     from churn_platform.settings import settings
     from churn_platform.stream.config import StreamConfig
 
     with report_errors():
         config = StreamConfig.from_settings(settings())
-        with resetting.at_rest(config, topic) as connection:
+        with stream_reset.hold_stream_lock(config, topic) as connection:
             with ProgressReporter("Reading Kafka"):
-                move = resetting.plan(connection, config, topic=topic, partition=partition, to=to)
+                move = stream_reset.plan(connection, config, topic=topic, partition=partition, to=to)
             if move is None:
-                _say(f"{topic}[{partition}] stands there already; nothing was changed.")
+                _print(f"{topic}[{partition}] is already at that offset; nothing was changed.")
                 return
             if move.truncated:
-                _say(
+                _print(
                     f"The log of {topic}[{partition}] was truncated below {move.position} and has grown past it. "
                     f"Records that it holds below {move.end} and that were not read before are never scored."
                 )
             if move.dropped:
-                _say(
+                _print(
                     f"Drops offsets {move.position}..{move.end - 1} of {topic}[{partition}]: {move.dropped:,}, of "
                     f"which Kafka still holds {move.still_held:,}. Their events are never scored."
                 )
             word = yes_drop if yes_drop is not None else typer.prompt("Type the topic's name to drop them")
             if word != topic:
                 end(ExitCode.CHECK_FAILED, f"{word!r} is not {topic!r}: nothing was changed.")
-            resetting.apply(connection, move, reason=reason)
+            stream_reset.apply(connection, move, reason=reason)
     kept = " and ".join(
         table for table, holds in (("log_truncations", move.truncated), ("stream_skips", move.dropped)) if holds
     )
-    _say(f"{topic}[{partition}] continues at offset {move.end}; {kept} records what was dropped, and why.")
+    _print(f"{topic}[{partition}] continues at offset {move.end}; {kept} records what was dropped, and why.")
 
 
 @app.command()
 def recreate_topic(
     topic: Annotated[str, typer.Option(help="Events topic.")],
     yes_delete: Annotated[
-        str | None, typer.Option("--yes-delete", metavar="TOPIC", help="For scripts: the topic's name, not asked for.")
+        str | None,
+        typer.Option("--yes-delete", metavar="TOPIC", help="For scripts: the topic's name, instead of a prompt."),
     ] = None,
 ) -> None:
     """Delete an events topic that the platform created, with its events, and create it again, empty.
 
-    It is for a log that lost its end, for example after a power failure. The stream refuses to read such a log, because
-    new events get the offsets of events that were read. Predictions stay. Unread events are lost and have to be sent
-    again. It asks for the topic's name; the stream must be paused ('churn stream pause').
+    Use it for a log that lost its end, for example after a power failure. The stream refuses to read such a log,
+    because new events get the offsets of events that were already read. Predictions stay. Unread events are lost and
+    have to be sent again. It asks for the topic's name; the stream must be paused ('churn stream pause').
 
     Example: churn stream recreate-topic --topic customer-events
     """
-    from churn_platform.operations import reset as resetting
+    from churn_platform.operations import reset as stream_reset
     from churn_platform.settings import settings
     from churn_platform.stream.config import StreamConfig
 
     with report_errors():
         config = StreamConfig.from_settings(settings())
         embedded = "kafka" in default_stack().embedded
-        with resetting.at_rest(config, topic) as connection:
+        with stream_reset.hold_stream_lock(config, topic) as connection:
             with ProgressReporter("Reading Kafka"):
-                resetting.require_recreatable(connection, config, topic=topic, kafka_is_embedded=embedded)
+                stream_reset.require_recreatable(connection, config, topic=topic, kafka_is_embedded=embedded)
             word = (
                 yes_delete
                 if yes_delete is not None
@@ -163,22 +167,24 @@ def recreate_topic(
             if word != topic:
                 end(ExitCode.CHECK_FAILED, f"{word!r} is not {topic!r}: nothing was changed.")
             with ProgressReporter("Deleting and creating the topic"):
-                created = resetting.recreate_topic(connection, config, topic=topic, kafka_is_embedded=embedded)
-    _say(f"{topic} is empty, with the new id {created.topic_id}. The stream reads it from its beginning.")
+                created = stream_reset.recreate_topic(connection, config, topic=topic, kafka_is_embedded=embedded)
+    _print(f"{topic} is empty, with the new id {created.topic_id}. The stream reads it from its beginning.")
 
 
 @app.command("take-over")
 def take_over(
     yes: Annotated[
-        str | None, typer.Option("--yes", metavar="WORD", help="For scripts: the word that is asked for otherwise.")
+        str | None,
+        typer.Option("--yes", metavar="WORD", help="For scripts: the confirmation word, instead of a prompt."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take PREDICTIONS_TOPIC, STREAM_GROUP and the database over from another environment, which is refused after that.
+    """Take PREDICTIONS_TOPIC, STREAM_GROUP and the database over from another environment, which is refused afterwards.
 
-    It is right where the other one will not run again, or its database was lost or created again, where this database's
-    own settings were changed on purpose, or where Kafka was replaced. Stop the other one first: exit code 3 while it
-    publishes. What it has published stays in the topic; events that this environment reads, too, are published again.
+    Use it if the other environment will not run again, if its database was lost or recreated, if this database's own
+    settings were changed on purpose, or if Kafka was replaced. Stop the other environment first: the exit code is 3
+    while it publishes. What it has published stays in the topic. Events that this environment also reads are published
+    again.
 
     Example: churn stream take-over
     """
@@ -188,7 +194,7 @@ def take_over(
     from churn_platform.stream.config import StreamConfig
 
     if as_json and yes is None:
-        end(ExitCode.USAGE, "With --json say --yes WORD: nothing is asked then.")
+        end(ExitCode.USAGE, "--json requires --yes WORD, because the command cannot ask.")
     with report_errors(), _servers():
         config = StreamConfig.from_settings(load_settings())
         with (
@@ -200,7 +206,7 @@ def take_over(
             if conflicts:
                 if not as_json:
                     for conflict in conflicts:
-                        _say(conflict.problem)
+                        _print(conflict.problem)
                 word = conflicts[0].holder
                 typed = yes if yes is not None else typer.prompt(f"Type {word} to take over")
                 if typed != word:
@@ -209,17 +215,17 @@ def take_over(
     if as_json:
         emit({"taken_over": [conflict.problem for conflict in conflicts]})
     elif conflicts:
-        _say(
+        _print(
             f"Taken over: this environment now publishes to {config.predictions_topic!r} as {config.kafka.group!r}. "
             f"Start it: 'churn up'."
         )
     else:
-        _say("No other environment has what this one writes to; nothing was changed.")
+        _print("No other environment claims what this one writes to; nothing was changed.")
 
 
 @contextmanager
 def _servers() -> Iterator[None]:
-    """Kafka and PostgreSQL, up while the block lasts: a stack that was refused has stopped its own again."""
+    """Keep Kafka and PostgreSQL up during the block. A stack that refused to start has stopped the embedded ones."""
     stack = default_stack()
     embedded = stack.embedded & {"kafka", "postgres"}
     if not embedded or stack.is_up:
@@ -230,7 +236,7 @@ def _servers() -> Iterator[None]:
 
 
 def _check_topic(connection: "psycopg.Connection", name: str) -> None:
-    """Make sure that a topic is read here, or was: a pause of another one would pause nothing."""
+    """End the command if the topic is not and never was read here, because a pause would have no effect."""
     from churn_platform.database import stream_positions
     from churn_platform.settings import settings
 
@@ -238,9 +244,9 @@ def _check_topic(connection: "psycopg.Connection", name: str) -> None:
         end(
             ExitCode.FAILED,
             f"{name!r} was never read here; EVENTS_TOPIC is {settings().topics.events!r}. Nothing was changed.",
-            remedy="Name the topic whose stream you mean, or leave --topic out.",
+            remedy="Name a topic that the stream reads, or omit --topic.",
         )
 
 
-def _say(sentence: str) -> None:
-    output.print(sentence, highlight=False, markup=False, soft_wrap=True)
+def _print(text: str) -> None:
+    output.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -18,12 +18,12 @@ PIPED_COLUMNS: Final = 160
 
 
 class _Console(Console):
-    """A console that raises when its reader has left. Rich itself would end the program with exit code 1."""
+    """A console that raises when its reader has closed the pipe. Rich itself would end the program with exit code 1."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         """Write to stdout, or to stderr."""
         super().__init__(stderr=stderr)
-        self._width = None  # Rich has read COLUMNS once; without a width of its own it does so for every output
+        self._width = None  # Rich has read COLUMNS once; without a fixed width, it reads it at every output
 
     @property
     def width(self) -> int:
@@ -36,7 +36,7 @@ class _Console(Console):
         self._width = columns
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, "The reader of the output has left.")
+        raise BrokenPipeError(errno.EPIPE, "The reader of the output has closed the pipe.")
 
 
 # Rich uses colours only on a terminal, and not if NO_COLOR is set.
@@ -53,12 +53,12 @@ REPEAT_SECONDS: Final = 10.0
 
 
 class ExitCode(IntEnum):
-    """How a command ends; docs/reference/cli-conventions.md documents it."""
+    """Exit codes; docs/reference/cli-conventions.md documents them."""
 
     DONE = 0
     """Done, or every check passed."""
     CHECK_FAILED = 1
-    """A check failed, or not all was done: an invariant is violated, a server down, a correction refused."""
+    """A check failed, or not everything was done: an invariant violated, a server down, a correction refused."""
     USAGE = 2
     """Invalid arguments; nothing was done."""
     IN_USE = 3
@@ -108,10 +108,10 @@ def report_errors() -> Iterator[None]:
         end(
             ExitCode.FAILED,
             f"The database has no schema of this version: {error.diag.message_primary}.",
-            remedy="Run 'churn db upgrade'. 'churn settings' shows which database is meant.",
+            remedy="Run 'churn db upgrade'. 'churn settings' shows which database is used.",
         )
     except (psycopg.DataError, UnicodeEncodeError) as error:
-        end(ExitCode.FAILED, f"PostgreSQL cannot take a value that was given: {error}")
+        end(ExitCode.FAILED, f"PostgreSQL does not accept a value: {error}")
 
 
 def _postgres_remedy(error: Exception) -> str:
@@ -126,12 +126,12 @@ def _postgres_remedy(error: Exception) -> str:
         return "Create it in PostgreSQL, or correct DATABASE_URL. 'churn settings' shows its parts."
     return (
         "Is PostgreSQL up? 'churn status' shows the embedded one, 'churn up' starts it; "
-        "DATABASE_URL names one of your own."
+        "DATABASE_URL names your own server."
     )
 
 
 class ProgressReporter:
-    """Shows on stderr what is being done: a line that changes on a terminal, else a line for each long stage.
+    """Shows the progress on stderr: a line that changes on a terminal, else a line for each long stage.
 
     Use it as a context manager, and call it at the start of each stage.
     """
@@ -196,7 +196,7 @@ class ProgressReporter:
         return f"{self._stage}: {self._count:,}{of}" if self._count else self._stage
 
     def _print_lines(self) -> None:
-        """Print a line for each stage that takes long, and repeat it while the stage goes on."""
+        """Print a line for each stage that takes long, and repeat it until the stage ends."""
         printed, at = "", 0.0
         while not self._ended.wait(self._quiet_seconds):
             if self._stage != printed or time.monotonic() - at >= self._repeat_seconds:

@@ -10,10 +10,10 @@ from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter,
 
 
 def verify(as_json: AsJson = False) -> None:
-    """Check Kafka and PostgreSQL against each other: no event or outcome lost, none counted twice, every sum right.
+    """Check Kafka and PostgreSQL against each other: no event or outcome lost or counted twice, and every sum right.
 
-    It changes nothing and may run while the stream is live. Exit code 1 when an invariant does not hold,
-    4 when that cannot be found out.
+    It changes nothing and may run while the stream is live. The exit code is 1 if an invariant does not hold, and 4 if
+    it cannot be checked.
 
     Example: churn verify --json
     """

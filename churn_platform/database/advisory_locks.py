@@ -1,6 +1,6 @@
-"""Advisory locks and sessions: which run is live, which runs wait, and what may not happen at the same time.
+"""Advisory locks and sessions: which run is live, which runs wait, and what must not run at the same time.
 
-A session holds its locks until it ends, so a process that dies releases them. No table belongs here.
+A session holds its locks until it ends, so a process that dies releases them. This module owns no table.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ def lock_run(connection: psycopg.Connection, run_id: str) -> None:
 
 @contextmanager
 def run_is_dead(connection: psycopg.Connection, run_id: str) -> Iterator[bool]:
-    """Yield whether no session holds the lock of this run. If so, none can take it before the block ends."""
+    """Yield whether no session holds the lock of this run. If so, no session can take it before the block ends."""
     row = connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (RUN_LOCK, run_id)).fetchone()
     locked = row is not None and row[0]
     try:
@@ -64,7 +64,7 @@ def lock_stream(connection: psycopg.Connection, topic: str) -> None:
 
 
 def try_lock_stream(connection: psycopg.Connection, topic: str) -> bool:
-    """Take the lock of the topic's stream if it is free; return whether this session holds it now."""
+    """Take the lock of the topic's stream if it is free; return whether it was free."""
     row = connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic)).fetchone()
     return row is not None and row[0]
 
@@ -87,7 +87,7 @@ def lock_sessions(connection: psycopg.Connection, topic: str) -> tuple[str | Non
 
 
 def take_lease(connection: psycopg.Connection, *, idle_seconds: int, statement_seconds: int) -> None:
-    """Let PostgreSQL end this session, and so release its locks, when its process is silent for this long.
+    """Make PostgreSQL end this session, and so release its locks, if its process is silent for this long.
 
     Without these timeouts a process that is frozen or cut off from the network keeps its session and its locks.
     """
@@ -104,7 +104,7 @@ def take_lease(connection: psycopg.Connection, *, idle_seconds: int, statement_s
 
 @contextmanager
 def replay_transaction(connection: psycopg.Connection, batch: str) -> Iterator[None]:
-    """Run the block in one transaction that excludes any other replay, and the archiving, of the batch."""
+    """Run the block in one transaction that excludes other replays and the archiving of the batch."""
     with connection.transaction():
         lock_batches(connection, [batch])
         yield
@@ -119,7 +119,7 @@ def lock_batches(connection: psycopg.Connection, batches: Sequence[str]) -> None
 
 @contextmanager
 def archive_lock(connection: psycopg.Connection) -> Iterator[bool]:
-    """Yield whether this session may archive; False while another one does."""
+    """Yield whether this session may archive; False while another session archives."""
     held = connection.execute("select pg_try_advisory_lock(%s)", (ARCHIVE_LOCK,)).fetchone() == (True,)
     try:
         yield held

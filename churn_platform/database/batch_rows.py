@@ -14,7 +14,7 @@ Row = Mapping[str, object]
 
 RISK_BINS: Final = 20
 
-# The BRIN index finds the rows of a batch; a million of them take 0.2 s.
+# The BRIN index finds the rows of a batch. A million rows take 0.2 s.
 _SCORES: Final = """
     select model_version, least(width_bucket(risk_score::float8, 0, 1, %(bins)s), %(bins)s) as bin, count(*)
     from churn_predictions where batch = %(batch)s group by 1, 2
@@ -22,11 +22,11 @@ _SCORES: Final = """
 _FIRST: Final = sql.SQL("""
     select kafka_partition, kafka_offset, customer_id, risk_score, prediction, model_version, {summary},
         event_timestamp, event_id
-    from churn_predictions where batch = %(batch)s order by kafka_offset, kafka_partition limit %(most)s
+    from churn_predictions where batch = %(batch)s order by kafka_offset, kafka_partition limit %(limit)s
 """).format(summary=column_list(SUMMARY_COLUMNS))
 _RISKIEST: Final = sql.SQL("""
     select customer_id, risk_score, reasons, {summary}, detected_at, alert_sent
-    from high_risk_customers where batch = %(batch)s order by risk_score desc, customer_id limit %(most)s
+    from high_risk_customers where batch = %(batch)s order by risk_score desc, customer_id limit %(limit)s
 """).format(summary=column_list(SUMMARY_COLUMNS))
 _HIGH_RISK: Final = """
     select count(*), count(distinct customer_id) from high_risk_customers where batch = %(batch)s
@@ -35,7 +35,7 @@ _REASONS: Final = """
     select dead_letter_kind(reason) as reason, count(*) as events,
         (min(array[kafka_partition, kafka_offset]))[1] as kafka_partition,
         (min(array[kafka_partition, kafka_offset]))[2] as first_offset
-    from dead_letter_events where batch = %(batch)s group by 1 order by events desc, 1 limit %(most)s
+    from dead_letter_events where batch = %(batch)s group by 1 order by events desc, 1 limit %(limit)s
 """
 
 
@@ -48,8 +48,8 @@ class BatchRows:
         models: predictions by the model version that scored them.
         first: the first predictions, by Kafka offset.
         high_risk: number of its predictions in high_risk_customers.
-        customers_at_risk: number of their customers.
-        riskiest: those with the highest risk scores; `reasons` is None until they are explained.
+        customers_at_risk: number of customers with such a prediction.
+        riskiest: the predictions with the highest risk scores; `reasons` is None until they are explained.
         reasons: the most frequent reasons of its dead letters, with the count and the first place of each.
     """
 
@@ -62,11 +62,11 @@ class BatchRows:
     reasons: Sequence[Row]
 
 
-def rows_of_batch(connection: psycopg.Connection, batch: str, *, most: int) -> BatchRows:
+def rows_of_batch(connection: psycopg.Connection, batch: str, *, limit: int) -> BatchRows:
     """Return counts and rows of a batch.
 
     Args:
-        most: greatest number of predictions, of high-risk predictions and of reasons.
+        limit: maximum number of predictions, of high-risk predictions and of reasons.
     """
     risk_scores, models = [0] * RISK_BINS, dict[int, int]()
     with connection.cursor() as cursor:
@@ -78,9 +78,9 @@ def rows_of_batch(connection: psycopg.Connection, batch: str, *, most: int) -> B
         return BatchRows(
             risk_scores=risk_scores,
             models=models,
-            first=cursor.execute(_FIRST, {"batch": batch, "most": most}).fetchall(),
+            first=cursor.execute(_FIRST, {"batch": batch, "limit": limit}).fetchall(),
             high_risk=high_risk,
             customers_at_risk=customers_at_risk,
-            riskiest=cursor.execute(_RISKIEST, {"batch": batch, "most": most}).fetchall(),
-            reasons=cursor.execute(_REASONS, {"batch": batch, "most": most}).fetchall(),
+            riskiest=cursor.execute(_RISKIEST, {"batch": batch, "limit": limit}).fetchall(),
+            reasons=cursor.execute(_REASONS, {"batch": batch, "limit": limit}).fetchall(),
         )

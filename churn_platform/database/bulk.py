@@ -1,9 +1,9 @@
-"""Rows into and out of PostgreSQL by binary COPY, as columns and without a Python loop over values.
+"""Copy rows into and out of PostgreSQL by binary COPY, as columns, without a Python loop over values.
 
 pgpq encodes Arrow data to the same bytes. For the 22 columns of 10,000 predictions it takes 10.6 ms of processor time,
-conversion to Arrow included, and this module 15.7 ms: 0.5 us per event. It would load pyarrow (45 ms and 40 MB) into
-every streaming run, and it cannot decode. ADBC copies through a connection of its own, so its rows could not be part of
-the transaction that moves the positions.
+conversion to Arrow included, and this module 15.7 ms: 0.5 us per event. But it would load pyarrow (45 ms and 40
+MB) into every streaming run, and it cannot decode. ADBC copies through its own connection, so its rows could not be
+part of the transaction that moves the positions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +89,7 @@ def encode_rows(columns: Sequence[Column]) -> memoryview:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that are ready to be copied: by column, and encoded by `encode_rows`."""
+    """Rows to copy: by column, and encoded by `encode_rows`."""
 
     columns: Mapping[str, Column]
     encoded: memoryview
@@ -104,7 +104,7 @@ def copy_rows(cursor: psycopg.Cursor, table: str, rows: Rows) -> None:
     """Copy rows into a table, in the cursor's transaction.
 
     Raises:
-        psycopg.errors.UniqueViolation: a row exists already. The transaction or savepoint has to be rolled back.
+        psycopg.errors.UniqueViolation: a row already exists. The transaction or savepoint has to be rolled back.
     """
     statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, rows.columns))
@@ -123,7 +123,7 @@ def read_columns(
     *,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> dict[str, NDArray[np.generic]]:
-    """Return the result of a query as columns. This needs only a few MB of memory more than the columns themselves.
+    """Return the result of a query as columns. Uses only a few MB of memory besides the columns.
 
     Args:
         query: returns these columns in this order, without nulls.

@@ -32,7 +32,7 @@ _INSERT_STAGED: Final = sql.SQL("""
     on conflict (event_id) do nothing
     returning kafka_partition, kafka_offset
 """).format(columns=column_list(WRITTEN_COLUMNS))
-# An event that is sent twice has the same content. Kafka's own time, used for an event without one, differs each time.
+# An event that is sent twice has the same content. Kafka's timestamp, used if the event has none, differs each time.
 _FIND_CONFLICTS: Final = sql.SQL("""
     select s.kafka_partition, s.kafka_offset, p.batch, p.kafka_partition, p.kafka_offset
     from staged_predictions s join churn_predictions p using (event_id)
@@ -63,7 +63,7 @@ _OF_OFFSETS: Final = sql.SQL("""
         for column in PUBLISHED_COLUMNS
     )
 )
-# The range of keys is what the index on batch can use.
+# The index on batch needs the range of keys.
 _IN_BATCHES: Final = sql.SQL("batch between %(first)s and %(last)s and batch = any(%(batches)s)")
 _EXPORT: Final = sql.SQL("""
     copy (
@@ -103,7 +103,7 @@ def insert_new(connection: psycopg.Connection, rows: Rows) -> bool:
     """Copy all rows, within a savepoint of the caller's transaction.
 
     Returns:
-        False, and none was copied, if an event id exists already or comes twice. Then insert_or_compare() is needed.
+        False, and nothing was copied, if an event id already exists or occurs twice. Then use insert_or_compare().
     """
     try:
         with connection.transaction(), connection.cursor() as cursor:
@@ -120,7 +120,7 @@ def insert_or_compare(
 
     Args:
         rows: WRITTEN_COLUMNS.
-        timestamp_given: whether the event had a timestamp of its own, 0 or 1.
+        timestamp_given: whether the event itself had a timestamp, 0 or 1.
 
     Returns:
         The places of the rows that were inserted; and of each row whose id belongs to an event with other content, the
@@ -180,7 +180,7 @@ def delete_batches(connection: psycopg.Connection, batches: Sequence[str]) -> tu
 
 
 def summarize_again(connection: psycopg.Connection, block_ranges: Sequence[int]) -> None:
-    """Let the indexes forget the batches and times of rows that were deleted from these block ranges."""
+    """Remove the batches and times of deleted rows from the index summaries of these block ranges."""
     connection.execute("select resummarize_predictions(%s)", (block_ranges,))
 
 
@@ -193,11 +193,11 @@ def sample_rows(
     batches: Sequence[str],
     hashes: int,
 ) -> list[tuple[Any, ...]]:
-    """Return a sample of the predictions of events in [start, end) that these batches have made.
+    """Return a sample of these batches' predictions of events in [start, end).
 
     Args:
         columns: of the customer.
-        hashes: how many of the 65,536 hash values of offsets are in the sample. The sample is always the same.
+        hashes: how many of the 65,536 hash values of offsets are in the sample. Equal arguments give equal samples.
 
     Returns:
         Model version, the columns, risk score.

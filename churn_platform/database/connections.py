@@ -1,10 +1,11 @@
-"""Connections to PostgreSQL, whose session settings are fixed here and not taken from the environment.
+"""Connections to PostgreSQL, with session settings that are fixed here, whatever the environment configures.
 
-The settings of a session decide what a query means: `datestyle` how a date is written, `timezone` which day an event
+The session settings change the meaning of a query: `datestyle` how a date is written, `timezone` which day an event
 belongs to, `extra_float_digits` whether a score written as text reads back as the same number,
-`default_transaction_read_only` whether anything can be written. PostgreSQL takes them from its configuration, from the
-database, from the login (`alter role ... set`) and from libpq's environment variables. What a client sends when a
-session starts overrides the first three, so all settings are sent here. libpq's variables are not used.
+`default_transaction_read_only` whether anything can be written. PostgreSQL reads them from its configuration, from the
+database, from the login (`alter role ... set`) and from libpq's environment variables. Settings that a
+client sends when a session starts override the first three, so this module sends all of them. It does not use libpq's
+variables.
 """
 
 import os
@@ -92,8 +93,8 @@ def connect(
     Args:
         dsn: connection string, a URL or `name=value` pairs.
         application_name: shown in pg_stat_activity.
-        autocommit: whether each statement is a transaction of its own.
-        search_path: schema of unqualified names, instead of SCHEMA.
+        autocommit: whether each statement is its own transaction.
+        search_path: schema for unqualified names, instead of SCHEMA.
         parameters: other connection parameters of libpq.
 
     Raises:

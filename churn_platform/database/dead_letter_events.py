@@ -1,4 +1,4 @@
-"""The table dead_letter_events: messages that are no valid events, why, and whether they were corrected."""
+"""The table dead_letter_events: messages that are not valid events, with the reason and the state of correction."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -182,7 +182,7 @@ def insert(
 ) -> int:
     """Store dead letters of a batch; return how many.
 
-    They are copied row by row, so that payloads of megabytes need not fit into one statement.
+    They are copied row by row, so that payloads of several megabytes do not have to fit into one statement.
     """
     received = datetime.now(UTC)
     with connection.cursor() as cursor:
@@ -214,13 +214,13 @@ def find(connection: psycopg.Connection, selected: DeadLetterFilter, *, limit: i
 def find_at(
     connection: psycopg.Connection, *, partition: int, offset: int, topic_id: str | None
 ) -> list[StoredDeadLetter]:
-    """Return the dead letters from this Kafka partition and offset: one of each topic that has one there."""
+    """Return the dead letters at this Kafka partition and offset, one per topic that has one there."""
     with connection.cursor(row_factory=class_row(StoredDeadLetter)) as cursor:
         return cursor.execute(_FIND_AT, {"partition": partition, "offset": offset, "topic_id": topic_id}).fetchall()
 
 
 def count_kinds(connection: psycopg.Connection, selected: DeadLetterFilter) -> list[DeadLetterKind]:
-    """Count dead letters by kind, the most frequent first. In a kind, … stands for what differs between reasons."""
+    """Count dead letters by kind, the most frequent first. In a kind, … replaces the parts that vary."""
     return [DeadLetterKind(*row) for row in connection.execute(_COUNT_KINDS, vars(selected)).fetchall()]
 
 
@@ -231,7 +231,7 @@ def count(connection: psycopg.Connection) -> DeadLetterCounts:
 
 
 def mark_retried(connection: psycopg.Connection, retries: Sequence[tuple[StoredDeadLetter, UUID]]) -> int:
-    """Record the corrected event's id for each dead letter; return how many there are that are not resolved."""
+    """Record the corrected event's id for each dead letter that is not resolved; return how many these are."""
     with connection.cursor() as cursor:
         cursor.executemany(
             _MARK_RETRIED,
@@ -256,7 +256,7 @@ def restore_history(connection: psycopg.Connection) -> list[str]:
     """Give the dead letters of a replay the times and retries of the copies that were set aside.
 
     Returns:
-        Places of messages that were dead letters and were retried, but which the replay has found valid.
+        Places of dead letters that were retried, but are valid in the replay.
     """
     connection.execute(_RESTORE)
     rows = connection.execute(_RETRIED_AND_NOW_VALID)

@@ -1,5 +1,7 @@
-"""The tables environment_identity, environments and created_topics: which environment this database is, the Kafka that
-it belongs to, which environments work on it, and the topics that the platform created.
+"""The tables environment_identity, environments and created_topics.
+
+They record which environment this database is, the Kafka that it belongs to, the environments that use it, and the
+topics that the platform created.
 """
 
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ def exists(connection: psycopg.Connection) -> bool:
 
 
 def find_id(connection: psycopg.Connection) -> str | None:
-    """Return the id of this database's environment; None if it was not created yet, or there are no tables yet."""
+    """Return the id of this database's environment; None if there is none yet, or no tables yet."""
     if not exists(connection):
         return None
     row = connection.execute("select id::text from environment_identity").fetchone()
@@ -39,7 +41,7 @@ def find_id(connection: psycopg.Connection) -> str | None:
 
 
 def identify(connection: psycopg.Connection) -> str:
-    """Return the id of this database's environment. It is created the first time.
+    """Return the id of this database's environment. The first call creates it.
 
     Raises:
         psycopg.errors.UndefinedTable: the database has no tables yet.
@@ -54,7 +56,7 @@ def identify(connection: psycopg.Connection) -> str:
 
 
 def find_binding(connection: psycopg.Connection) -> Binding | None:
-    """Return where this database's predictions are published; None if it is not decided yet."""
+    """Return where this database's predictions are published; None if that is not recorded yet."""
     if not exists(connection):
         return None
     with connection.cursor(row_factory=class_row(Binding)) as cursor:
@@ -81,7 +83,7 @@ def bind(connection: psycopg.Connection, binding: Binding, *, replace: bool = Fa
     )
 
 
-def note(connection: psycopg.Connection, environment: str) -> None:
+def record_running(connection: psycopg.Connection, environment: str) -> None:
     """Record that this environment is running."""
     connection.execute(
         """
@@ -91,7 +93,7 @@ def note(connection: psycopg.Connection, environment: str) -> None:
     )
 
 
-def at_work(connection: psycopg.Connection) -> dict[str, float]:
+def running(connection: psycopg.Connection) -> dict[str, float]:
     """Return the environments that are running, the latest first, and the seconds since each last reported.
 
     Empty for a database without the table, which was not migrated yet.

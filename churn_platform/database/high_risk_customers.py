@@ -21,7 +21,7 @@ _UPDATE_ALERTED: Final = """
     update high_risk_customers h set risk_score = p.risk_score, reasons = null
     from churn_predictions p where p.event_id = h.event_id and h.batch = %s and h.alert_sent
 """
-# The newest first: somebody may be about to call these customers.
+# The newest first, because somebody may be about to call these customers.
 _UNEXPLAINED: Final = sql.SQL("""
     select h.event_id, p.model_version, {columns}
     from high_risk_customers h join churn_predictions p using (event_id)
@@ -29,8 +29,8 @@ _UNEXPLAINED: Final = sql.SQL("""
       and p.model_version <> all(%(unreadable)s)
     order by h.detected_at desc limit %(limit)s
 """).format(columns=column_list(CUSTOMER_COLUMNS, table="p"))
-# Since a row was read, a replay may have deleted it or scored it again. The statement never waits for a row: a replay
-# that has locked some of the rows and wants the others would wait for this statement in turn.
+# Since a row was read, a replay may have deleted it or scored it again. The statement never waits for a row, to
+# avoid a deadlock with a replay that has locked some of the rows and needs the others.
 _STORE_REASONS: Final = """
     with explained as (
         select * from unnest(%s::uuid[], %s::integer[], %s::jsonb[]) as e (event_id, model_version, reasons)
@@ -55,12 +55,12 @@ class Unexplained:
 
 
 def add(connection: psycopg.Connection, event_ids: Sequence[str]) -> None:
-    """Add the predictions of these events. A row that exists takes the new score and loses its reasons."""
+    """Add the predictions of these events. An existing row gets the new score and loses its reasons."""
     connection.execute(_ADD, (event_ids,))
 
 
 def delete_without_alert(connection: psycopg.Connection, batch: str) -> None:
-    """Delete the rows of a batch that is being replayed. A row whose alert was sent stays: that has happened."""
+    """Delete the rows of a batch that is being replayed. A row whose alert was sent stays."""
     connection.execute("delete from high_risk_customers where batch = %s and not alert_sent", (batch,))
 
 
@@ -75,7 +75,7 @@ def unexplained(
     """Return rows without reasons, the newest first.
 
     Args:
-        limit: most rows.
+        limit: maximum number of rows.
         batch: only rows of this batch.
         excluded_versions: model versions whose rows are left out.
     """

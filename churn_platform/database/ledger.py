@@ -1,7 +1,7 @@
 """The stream's ledger: what a commit changes in several tables at once.
 
-The ledger is the truth about what was read. Its tables have modules of their own (stream_positions, stream_batches,
-batch_hours, ...), which also hold their parts of the one statement that a commit executes.
+The ledger is the source of truth about what was read. Each of its tables has its own module (stream_positions,
+stream_batches, batch_hours, ...), which also holds its part of the one statement that a commit executes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ class Advance:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a streaming run checks regularly: who is champion, and whether an operator has paused the stream."""
+    """What a streaming run checks regularly: the champion, and whether an operator has paused the stream."""
 
     champion: int | None
     paused: bool
@@ -62,7 +62,7 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Advanced:
-    """How many rows of each table an Advance has changed, who is champion now, and whether the stream is paused."""
+    """The result of an Advance: changed rows of each table, the champion, and whether the stream is paused."""
 
     positions: int
     ranges: int
@@ -72,8 +72,8 @@ class Advanced:
     paused: bool
 
 
-# One round trip for the whole ledger. Each part touches its own table. The caller compares the counts with those that
-# it expected, so a position that another run has moved, or a closed batch, rolls back the commit.
+# One round trip for all tables of the ledger. Each part changes its own table. The caller compares the counts with the
+# expected ones, and rolls back the commit if another run has moved a position or the batch is closed.
 _ADVANCE: Final = (
     sql.SQL("""
     with {move_positions}, {extend_ranges}, {add_counts}, {resolve_dead_letters}
@@ -103,7 +103,7 @@ _HEARTBEAT: Final = (
 
 
 def heartbeat(connection: psycopg.Connection, topic: str) -> Heartbeat:
-    """Renew the lease of an idle stream, and return what may have changed."""
+    """Renew the lease of an idle stream; return the champion and whether the stream is paused."""
     with connection.cursor(row_factory=class_row(Heartbeat)) as cursor:
         found = cursor.execute(_HEARTBEAT, {"topic": topic}).fetchone()
     if found is None:
@@ -157,8 +157,8 @@ def skip(
 ) -> bool:
     """Record offsets up to `end` as skipped and continue there, if the partition is still at `position`.
 
-    Batches that a dead run left open are closed, because their ranges end where the skip begins. In the caller's
-    transaction, and only by the session that holds the stream's lock.
+    Batches that a dead run left open are closed, because their ranges end where the skip begins. Call it in a
+    transaction, in the session that holds the stream's lock.
 
     Returns:
         False, and nothing has changed, if the partition is no longer at `position`.

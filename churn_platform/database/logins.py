@@ -1,4 +1,4 @@
-"""Logins of the database, created or changed by a login that may create roles."""
+"""Create and change logins of the database, with a login that may create roles."""
 
 import psycopg
 from psycopg import sql

@@ -18,7 +18,7 @@ from churn_platform.settings import PROJECT_ROOT
 MIGRATIONS = PROJECT_ROOT / "sql" / "migrations"
 
 PASSED_ON = ("application_name", "connect_timeout", "sslcert", "sslkey", "sslrootcert")
-"""Connection parameters that both libpq and dbmate's driver know. The driver would send any other to the server."""
+"""Connection parameters that both libpq and dbmate's driver know. The driver would send others to the server."""
 
 
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -30,7 +30,7 @@ class MigrationError(PlatformError):
 
 
 def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
-    """Apply the migrations that the database does not have yet, each in a transaction of its own.
+    """Apply the migrations that the database does not have yet, each in its own transaction.
 
     Two processes that migrate at the same time wait for each other. If no migration is missing, any login that may
     read the tables is sufficient.
@@ -105,10 +105,10 @@ def _dbmate() -> Path:
 
 
 def _url(dsn: str) -> str:
-    """Return the connection string in the form that dbmate's driver takes.
+    """Return the connection string in the form that dbmate's driver accepts.
 
-    By default the driver requires TLS, while libpq uses what the server offers. So a connection of libpq finds out
-    first what the server offers.
+    By default the driver requires TLS, while libpq uses what the server offers. So this
+    connects with libpq first, to find out what the server offers.
     """
     given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     mode = given.get("sslmode", "prefer")

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from churn_platform.errors import PlatformError
 
-# The champion's version, for statements that need it beside other things.
+# The champion's version, as part of other statements.
 CHAMPION: Final = "(select version from model_versions where promoted_at is not null and retired_at is null)"
 
 PromotedBy: TypeAlias = Literal["training", "hand", "alias", "rollback"]
@@ -55,7 +55,7 @@ def register(
     """Record a trained version, without promoting it. Recording the same version of the same run again changes nothing.
 
     Raises:
-        ModelVersionError: another run has registered this version already.
+        ModelVersionError: another run has already registered this version.
     """
     connection.execute(
         "insert into model_versions (version, uri, run_id, metrics) values (%s, %s, %s, %s) "
@@ -65,8 +65,8 @@ def register(
     known = get(connection, version)
     if known.run_id != run_id:
         raise ModelVersionError(
-            f"Model version {version} of MLflow run {run_id} cannot be registered: run {known.run_id} has that "
-            f"version in model_versions already. Train again: a training takes a number above those in model_versions."
+            f"Model version {version} of MLflow run {run_id} cannot be registered: run {known.run_id} already "
+            f"has that version in model_versions. Train again: a training uses a number above those in model_versions."
         )
 
 
@@ -155,7 +155,7 @@ def promote(
         ModelVersionError: there is no such version. The champion does not change.
     """
     with connection.transaction():
-        # One promotion at a time: two would retire the same champion, and then the unique index would refuse one.
+        # One promotion at a time: two would retire the same champion, and the unique index would reject one of them.
         connection.execute("lock table model_versions in share row exclusive mode")
         chosen = get(connection, version)
         if chosen.promoted_at is not None and chosen.retired_at is None:

@@ -1,4 +1,4 @@
-"""The tables drift_hourly, drift_daily and live_performance, and which of their hours and days have to be evaluated."""
+"""The tables drift_hourly, drift_daily and live_performance, and the hours and days that have to be evaluated."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -60,7 +60,7 @@ _LOW_PERFORMANCE_OF_CHAMPION: Final = sql.SQL("""
       and roc_auc + %(z)s * roc_auc_error < expected_roc_auc
     order by date desc limit 1
 """).format(champion=sql.SQL(model_versions.CHAMPION))
-# The latest outcome of an event or customer counts. The label that came with the event counts if there is no later one.
+# The latest outcome of an event or customer counts; without one, the label in the event.
 _COUNT_LABELLED: Final = """
     with by_event as (
         select distinct on (event_id) event_id, churned from customer_outcomes
@@ -153,9 +153,9 @@ def drift_of_champion(
     """Return day, feature and PSI of the champion's features with this verdict on the latest day with any verdict.
 
     Args:
-        since: an earlier day is left out.
+        since: earlier days are left out.
         verdict: of the features that are returned, the largest PSI first.
-        no_verdict: what stands for a day with too few predictions.
+        no_verdict: the verdict of a day with too few predictions.
     """
     return connection.execute(
         _DRIFT_OF_CHAMPION, {"since": since, "verdict": verdict, "no_verdict": no_verdict}

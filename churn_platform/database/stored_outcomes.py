@@ -1,4 +1,4 @@
-"""The outcomes topic in PostgreSQL: positions, readings with their bounds, skipped offsets, and the outcomes.
+"""The outcomes topic in PostgreSQL: positions, readings with the times they accept, skipped offsets, and outcomes.
 
 Owns the tables outcome_positions, outcome_reads, outcome_skips, customer_outcomes and refused_outcomes.
 """
@@ -34,7 +34,7 @@ _ADVANCE: Final = """
         last_digest = coalesce(excluded.last_digest, p.last_digest),
         leader_epoch = case when excluded.last_offset is null then p.leader_epoch else excluded.leader_epoch end
 """
-_FORGET_LAST_RECORD: Final = """
+_CLEAR_LAST_RECORD: Final = """
     update outcome_positions set last_offset = null, last_digest = null, leader_epoch = null
     where topic_id = %s and kafka_partition = %s
 """
@@ -141,7 +141,7 @@ def advance(
     ends: Mapping[int, int],
     records: Mapping[int, LastRecord],
 ) -> None:
-    """Move positions, by Kafka partition. In the caller's transaction.
+    """Move positions, by Kafka partition, in the caller's transaction.
 
     Args:
         records: the last record before the new position, of partitions from which records were read.
@@ -155,15 +155,15 @@ def advance(
         cursor.executemany(_ADVANCE, rows)
 
 
-def forget_last_record(connection: psycopg.Connection, topic_id: str, partition: int) -> None:
-    """Forget the last record, because an operator moves the position or accepts that the log has changed."""
-    connection.execute(_FORGET_LAST_RECORD, (topic_id, partition))
+def clear_last_record(connection: psycopg.Connection, topic_id: str, partition: int) -> None:
+    """Clear the last record, because an operator moves the position or accepts that the log has changed."""
+    connection.execute(_CLEAR_LAST_RECORD, (topic_id, partition))
 
 
 def open_reading(connection: psycopg.Connection, topic_id: str, partition: int, *, proposed: Reading) -> Reading:
     """Return the rest of the recorded reading that contains the proposed start, or record the proposed one.
 
-    In the caller's transaction, under the lock.
+    Call it in a transaction that holds the lock.
     """
     known = connection.execute(_FIND_READING, (topic_id, partition, proposed.start, proposed.start)).fetchone()
     if known is not None:
@@ -201,7 +201,7 @@ def insert_all(connection: psycopg.Connection, outcomes: Iterable[OutcomeRow]) -
 
 
 def insert(connection: psycopg.Connection, outcome: OutcomeRow) -> None:
-    """Store one outcome, in the caller's transaction. A message that is stored already does not change.
+    """Store one outcome, in the caller's transaction. A message that is already stored does not change.
 
     Raises:
         psycopg.DataError, psycopg.IntegrityError: PostgreSQL refuses it. The caller rolls back.
@@ -210,7 +210,7 @@ def insert(connection: psycopg.Connection, outcome: OutcomeRow) -> None:
 
 
 def insert_refused(connection: psycopg.Connection, refused: Sequence[RefusedRow]) -> None:
-    """Store messages that are no valid outcomes."""
+    """Store messages that are not valid outcomes."""
     with connection.cursor() as cursor:
         cursor.executemany(_INSERT_REFUSED, refused)
 

@@ -55,7 +55,7 @@ class LatestBatch:
 
 
 # Parts of the statement of a commit (see ledger.py), after stream_positions.MOVE. A range begins where the one before
-# it ended. Only transaction markers can lie between, so ranges cover a partition without gaps.
+# it ended. Only transaction markers can be between two ranges, so ranges cover a partition without gaps.
 EXTEND_RANGES: Final = """
     ranged as (
         select kafka_partition, end_offset from moved where ranged
@@ -139,7 +139,7 @@ _EVENTS_BY_HOUR: Final = """
     where opened >= %s and opened < %s group by 1
 """
 # Assigns the oldest batches to a file, until the file is full. A batch qualifies only if the ledger knows that all its
-# predictions are published, because they could not be published once its rows are gone.
+# predictions are published, because they cannot be published after its rows are deleted.
 _ASSIGN_ARCHIVE: Final = """
     with due as (
         select batch, closed, row_number() over by_batch as place,
@@ -179,7 +179,7 @@ _RANGES: Final = """
 
 
 def plan_batch(connection: psycopg.Connection, batch: str) -> None:
-    """Register a batch key, so that a run may stream into it. A key that is registered already does not change."""
+    """Register a batch key, so that a run may stream into it. A key that is already registered does not change."""
     connection.execute("insert into stream_batches (batch) values (%s) on conflict do nothing", (batch,))
 
 
@@ -196,7 +196,7 @@ def delete_unopened(
 
     Args:
         excluding: keys that a run may be about to open.
-        leaving: how many of the oldest stay. The sensor uses those again and may have chosen one just now.
+        leaving: how many of the oldest stay. The sensor reuses those and may have just chosen one.
     """
     with connection.cursor(row_factory=scalar_row) as cursor:
         return cursor.execute(_DELETE_UNOPENED, (before, list(excluding), leaving)).fetchall()
@@ -249,7 +249,7 @@ def latest_batch(connection: psycopg.Connection) -> LatestBatch | None:
 
 
 def closed_batches(connection: psycopg.Connection, keys: Sequence[str]) -> set[str]:
-    """Return which of these keys belong to closed batches. A run of such a key streams no more."""
+    """Return which of these keys belong to closed batches. A run with such a key no longer streams."""
     rows = connection.execute(
         "select batch from stream_batches where batch = any(%s) and closed is not null", (list(keys),)
     )
@@ -269,7 +269,7 @@ def batches_of_topic(connection: psycopg.Connection, topic_id: str) -> set[str]:
 
 
 def take_over(connection: psycopg.Connection, *, batch: str, run_id: str) -> list[Batch]:
-    """Assign `batch` to this run and close every other open batch, so that no earlier run can commit any more.
+    """Assign `batch` to this run and close every other open batch, so that no earlier run can commit.
 
     Returns:
         The batches that were closed here.
@@ -287,7 +287,7 @@ def close_if_open(connection: psycopg.Connection, batch: str) -> None:
 
 
 def close_unfinished(connection: psycopg.Connection, batch: str) -> None:
-    """Close a batch of which something may not be published yet. The next run publishes it."""
+    """Close a batch that may have unpublished predictions. The next run publishes them."""
     connection.execute("update stream_batches set closed = now() where batch = %s and closed is null", (batch,))
 
 
@@ -317,7 +317,7 @@ def record_replay(
     duplicates: int,
     model_version: int,
 ) -> None:
-    """Replace a batch's counts by those of a replay with this model version."""
+    """Replace the counts of a batch with those of a replay by this model version."""
     connection.execute(_RECORD_REPLAY, (events, predictions, dead_letters, duplicates, model_version, batch))
 
 
@@ -340,7 +340,7 @@ def count_events(connection: psycopg.Connection) -> tuple[int, datetime]:
 
 
 def count_events_between(connection: psycopg.Connection, start: datetime, end: datetime) -> tuple[int, int]:
-    """Return the events read by batches that were opened in [start, end), and how many became dead letters."""
+    """Return the events read by batches that were opened in [start, end), and how many of them are dead letters."""
     row = connection.execute(_EVENTS_BETWEEN, (start, end)).fetchone()
     return (0, 0) if row is None else (row[0], row[1])
 
@@ -348,25 +348,23 @@ def count_events_between(connection: psycopg.Connection, start: datetime, end: d
 def count_events_by_hour(
     connection: psycopg.Connection, start: datetime, end: datetime
 ) -> dict[datetime, tuple[int, int]]:
-    """Return the same for each hour in which a batch was opened."""
+    """Return events and dead letters as count_events_between() does, for each hour in which a batch was opened."""
     found = connection.execute(_EVENTS_BY_HOUR, (start, end))
     return {hour.astimezone(UTC): (events, dead_letters) for hour, events, dead_letters in found}
 
 
 def assign_archive(
-    connection: psycopg.Connection, *, before: datetime, folder: str, most_batches: int, most_rows: int
+    connection: psycopg.Connection, *, before: datetime, folder: str, max_batches: int, max_rows: int
 ) -> None:
     """Record the next archive file, and which batches go into it.
 
     Args:
         before: only batches that were closed earlier than this.
         folder: the file is <folder>/<month closed>/<first batch>.parquet.
-        most_batches: of one file.
-        most_rows: of one file; a batch with more rows gets a file to itself.
+        max_batches: per file.
+        max_rows: per file; a batch with more rows gets its own file.
     """
-    connection.execute(
-        _ASSIGN_ARCHIVE, {"before": before, "batches": most_batches, "rows": most_rows, "folder": folder}
-    )
+    connection.execute(_ASSIGN_ARCHIVE, {"before": before, "batches": max_batches, "rows": max_rows, "folder": folder})
 
 
 def assigned_archive(connection: psycopg.Connection) -> tuple[str, list[str]] | None:

@@ -34,7 +34,7 @@ MOVE: Final = """
     )
 """
 # A skip begins where the last range or skip ended, so that together they cover the partition without gaps. The record
-# before the skip cannot identify what follows it, so it is forgotten; the next takeover looks for a last record again.
+# before the skip does not identify the records after it, so it is cleared; the next takeover finds a last record again.
 _SKIP: Final = """
     update stream_positions p set
         next_offset = %s, covered_to = %s, last_offset = null, last_digest = null, leader_epoch = null
@@ -66,7 +66,7 @@ _ADD_LAST_RECORD: Final = """
     update stream_positions set last_offset = %s, last_digest = %s, leader_epoch = %s
     where topic_id = %s and kafka_partition = %s and last_offset is null
 """
-_FORGET_LAST_RECORD: Final = """
+_CLEAR_LAST_RECORD: Final = """
     update stream_positions set last_offset = null, last_digest = null, leader_epoch = null
     where topic_id = %s and kafka_partition = %s and next_offset = %s
 """
@@ -101,7 +101,7 @@ class Position:
         kafka_partition: number of the partition.
         first_offset: where the stream began to read it.
         covered_to: end of its last range or skip.
-        next_offset: what is read next.
+        next_offset: next offset to read.
         last_record: the last record before next_offset, if known.
     """
 
@@ -129,7 +129,7 @@ def known_topics(connection: psycopg.Connection) -> set[str]:
 
 
 def add_positions(connection: psycopg.Connection, *, topic: str, topic_id: str, starts: Mapping[int, int]) -> None:
-    """Register a topic and the first offsets of its partitions. What is registered already does not change."""
+    """Register a topic and the first offsets of its partitions. Those that are already registered do not change."""
     connection.execute(
         "insert into stream_topics (topic_id, topic) values (%s, %s) on conflict do nothing", (topic_id, topic)
     )
@@ -199,14 +199,14 @@ def skips(connection: psycopg.Connection) -> dict[tuple[str, int], list[tuple[in
 def accept_truncation(
     connection: psycopg.Connection, *, topic_id: str, kafka_partition: int, position: int, reason: str
 ) -> bool:
-    """Record that reading goes on at `position` although the log was truncated below it.
+    """Record that reading continues at `position` although the log was truncated below it.
 
-    In the caller's transaction, and only by the session that holds the stream's lock.
+    Call it in a transaction, in the session that holds the stream's lock.
 
     Returns:
         False, and nothing has changed, if the partition is no longer at `position`.
     """
-    moved = connection.execute(_FORGET_LAST_RECORD, (topic_id, kafka_partition, position))
+    moved = connection.execute(_CLEAR_LAST_RECORD, (topic_id, kafka_partition, position))
     if moved.rowcount != 1:
         return False
     record_truncation(connection, topic_id=topic_id, kafka_partition=kafka_partition, position=position, reason=reason)
@@ -224,7 +224,7 @@ def record_truncation(
 
 
 def record_published(connection: psycopg.Connection, topic_id: str) -> None:
-    """Record that everything read from the topic is published. Only the session that holds the lock can know that."""
+    """Record that everything read from the topic is published. Only the session that holds the lock may call this."""
     connection.execute(
         "update stream_positions set published_to = next_offset where topic_id = %s and published_to < next_offset",
         (topic_id,),
@@ -232,7 +232,7 @@ def record_published(connection: psycopg.Connection, topic_id: str) -> None:
 
 
 def published_to(connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
-    """Return the offset up to which predictions are known to be published, by Kafka partition. More may be."""
+    """Return the offset up to which predictions are known to be published, by Kafka partition; it may be too low."""
     rows = connection.execute(
         "select kafka_partition, published_to from stream_positions where topic_id = %s order by 1", (topic_id,)
     )
@@ -240,10 +240,10 @@ def published_to(connection: psycopg.Connection, topic_id: str) -> dict[int, int
 
 
 def has_unpublished(connection: psycopg.Connection, topic: str) -> bool:
-    """Return whether something read from a topic of this name, whatever its id, is not known to be published."""
+    """Return whether a topic of this name, whatever its id, has offsets that are not known to be published."""
     return connection.execute(_HAS_UNPUBLISHED, (topic,)).fetchone() == (True,)
 
 
 def unpublished_topics(connection: psycopg.Connection, topic: str, *, other_than: str) -> list[str]:
-    """Return the ids of deleted topics of this name of which something is not known to be published."""
+    """Return the ids of deleted topics of this name with offsets that are not known to be published."""
     return [topic_id for (topic_id,) in connection.execute(_UNPUBLISHED_TOPICS, (topic, other_than))]

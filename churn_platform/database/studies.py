@@ -1,4 +1,4 @@
-"""Hyperparameter searches: Optuna's tables, in a schema of their own in the platform's database."""
+"""Hyperparameter searches: Optuna's tables, in their own schema of the platform's database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA: Final = "optuna"
 
 @contextmanager
 def study_storage(dsn: str) -> Iterator[optuna.storages.RDBStorage]:
-    """Yield Optuna's storage in this database, with its tables. All connections are closed in the end."""
+    """Yield Optuna's storage in this database, with its tables. All connections are closed at the end."""
     import optuna
 
     def connection() -> psycopg.Connection:

@@ -80,24 +80,24 @@ def hours_have_all_predictions(connection: psycopg.Connection) -> bool:
     )
 
 
-def latest_hours(connection: psycopg.Connection, *, most: int) -> list[Row]:
+def latest_hours(connection: psycopg.Connection, *, limit: int) -> list[Row]:
     """Return the metrics of the latest hours."""
-    return _rows(connection, _LATEST_HOURS, most)
+    return _rows(connection, _LATEST_HOURS, limit)
 
 
-def riskiest_customers(connection: psycopg.Connection, *, most: int) -> list[Row]:
+def riskiest_customers(connection: psycopg.Connection, *, limit: int) -> list[Row]:
     """Return the customers with the highest risk."""
-    return _rows(connection, _RISKIEST, most)
+    return _rows(connection, _RISKIEST, limit)
 
 
-def latest_drift(connection: psycopg.Connection, *, most: int) -> list[Row]:
+def latest_drift(connection: psycopg.Connection, *, limit: int) -> list[Row]:
     """Return the number of features by verdict on the latest day."""
-    return _rows(connection, _LATEST_DRIFT, most)
+    return _rows(connection, _LATEST_DRIFT, limit)
 
 
-def latest_performance(connection: psycopg.Connection, *, most: int) -> list[Row]:
+def latest_performance(connection: psycopg.Connection, *, limit: int) -> list[Row]:
     """Return the live performance of each model version on the latest day."""
-    return _rows(connection, _LATEST_PERFORMANCE, most)
+    return _rows(connection, _LATEST_PERFORMANCE, limit)
 
 
 def latency_percentiles(
@@ -120,6 +120,6 @@ def _number(connection: psycopg.Connection, query: LiteralString) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _rows(connection: psycopg.Connection, query: LiteralString | sql.Composed, most: int) -> list[Row]:
+def _rows(connection: psycopg.Connection, query: LiteralString | sql.Composed, limit: int) -> list[Row]:
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, (most,)).fetchall()
+        return cursor.execute(query, (limit,)).fetchall()

@@ -1,4 +1,4 @@
-"""What verification reads, across tables: all rows as columns of a few bytes, and sums compared with their parts.
+"""Queries of verification, across tables: all rows as columns of a few bytes, and sums compared with their parts.
 
 Reads only.
 """
@@ -119,7 +119,7 @@ _DAYS: Final = """
         d.version is null or d.version < h.version
     from hours h full join churn_metrics_daily d using (date)
 """
-# A row whose alert was sent stays as it is, whatever a replay made of its prediction.
+# A row whose alert was sent stays, whatever score a replay gave to its prediction.
 _HIGH_RISK: Final = """
     select format('event %%s', event_id),
         case when p.event_id is null then not h.alert_sent and b.archived is null
@@ -179,10 +179,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ReadOutcomes:
-    """What the offsets [start, position) of a partition of the outcomes topic became.
+    """The results of reading the offsets [start, position) of a partition of the outcomes topic.
 
     Attributes:
-        start: start of the first reading of which no row was deleted because of its age.
+        start: start of the first reading without rows that were deleted because of their age.
         position: next offset to read.
         stored: offsets in customer_outcomes, from `start` on.
         refused: offsets in refused_outcomes, from `start` on.

@@ -127,7 +127,7 @@ class EnvironmentGuard:
             EnvironmentConflictError: another environment uses it; the error names it.
         """
         config, database = self._config, self._connection.info.dbname
-        active = environments.at_work(self._connection)
+        active = environments.running(self._connection)
         others = [
             f"{name!r} uses the database {database!r}: its sensor ran {seconds:.0f} s ago."
             for name, seconds in active.items()

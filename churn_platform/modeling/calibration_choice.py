@@ -1,4 +1,4 @@
-"""Choosing a calibration, or none where it does not help. Pure."""
+"""Choose a calibration, or none if it does not help. Pure."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def choose_calibration(
 ) -> CalibrationChoice:
     """Return the calibration that helps most, or none.
 
-    Each method is fitted on four fifths of the out-of-fold probabilities and evaluated on the last one, in turn. It
-    helps if its Brier score is significantly lower (by 1.645 standard errors of the paired differences) and its
-    expected calibration error is not higher. Of those that help, the one with the lowest Brier score is chosen.
+    Each method is fitted on four fifths of the out-of-fold probabilities and evaluated on the remaining fifth, five
+    times. It helps if its Brier score is significantly lower (by 1.645 standard errors of the paired differences) and
+    its expected calibration error is not higher. Of those that help, the one with the lowest Brier score is chosen.
 
     Args:
         churned: shape (n,), 0 or 1.

@@ -1,4 +1,4 @@
-"""Comparing a challenger with the champion on the training split, each row scored by a model that has not seen it.
+"""Compare a challenger with the champion on the training split, each row scored by a model that has not seen it.
 
 Whether the challenger wins is decided here; who becomes champion is decided in promotion.py.
 """
@@ -34,8 +34,8 @@ class PromotionRule:
 
     Attributes:
         confidence: share of the bootstrap resamples in which the challenger must be better, 0.5..1.
-        slice_loss: most ROC AUC that a slice of the customers may lose.
-        costs: today's costs of a call; None where nobody has stated them.
+        slice_loss: maximum ROC AUC that a slice of the customers may lose.
+        costs: today's costs of a call; None if not configured.
     """
 
     confidence: float
@@ -45,13 +45,13 @@ class PromotionRule:
 
 @dataclass(frozen=True)
 class Gain:
-    """ROC AUC of the challenger minus that of the champion, on the same rows, none of which its model has seen.
+    """ROC AUC of the challenger minus that of the champion, on the same rows, each unseen by the model that scores it.
 
     Attributes:
         auc: on all rows.
         low: lower bound with the confidence of the rule, by a paired bootstrap.
         high: upper bound with the same confidence.
-        slices: the same difference for each slice that is large enough to tell.
+        slices: the same difference for each slice that is large enough.
     """
 
     auc: float
@@ -62,7 +62,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class DecisionValue:
-    """Value of both models' decisions at today's costs: profit per customer, or F1 where no costs are stated.
+    """Value of both models' decisions at today's costs: profit per customer, or F1 without costs.
 
     Measured on the same rows as the gain, each model with its own threshold.
     """
@@ -102,7 +102,7 @@ class Comparison:
 
     @property
     def objections(self) -> list[str]:
-        """Reasons not to promote the challenger, as text; empty where it should be promoted."""
+        """Reasons not to promote the challenger, as text; empty if it should be promoted."""
         if self.gain is None:
             return []
         found = []
@@ -190,7 +190,7 @@ def compare(
     Args:
         rows: the training split, raw columns and target.
         challenger: the version that may become champion.
-        champion: None where there is none yet.
+        champion: None if there is none yet.
         rule: when the challenger wins.
 
     Raises:
@@ -263,7 +263,7 @@ class _Evaluated:
         probabilities: shape (n,), P(churn) of the rows.
         called: shape (n,), whether the customer would be called.
         evaluation: metrics of both.
-        costs: the costs that the threshold was chosen by.
+        costs: the costs for which the threshold was chosen.
     """
 
     probabilities: NDArray[np.float32]

@@ -1,7 +1,7 @@
-"""A model's probabilities of its own training rows, by models that have not seen them. Stored beside its bundle.
+"""Out-of-fold probabilities of a model's training rows, stored beside its bundle.
 
-A later model is compared with it on the same rows. Scoring them with the bundle would be unfair: the bundle has learned
-from them. The record holds no customer data, only a hash of each customer's features and P(churn).
+A later model is compared with it on the same rows. Scoring them with the bundle itself would be unfair, because it was
+trained on them. The record holds no customer data, only a hash of each customer's features and P(churn).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class OutOfFold:
         except ArtifactNotFoundError as error:
             raise BundleIncompleteError(
                 f"The bundle at {uri} has no {RECORD}, so nothing can be compared with it on its training rows.",
-                remedy="Choose the champion by hand with 'churn model promote', or train it again.",
+                remedy="Choose the champion manually with 'churn model promote', or train it again.",
             ) from error
         return cls(frame["key"].to_numpy(np.uint64), frame["probability"].to_numpy(np.float32))
 

@@ -1,4 +1,4 @@
-"""Deciding which version is champion after a training. Pure."""
+"""Decide which version is champion after a training. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decision:
-    """The version that is to be champion.
+    """The version that becomes or stays champion.
 
     Attributes:
         version: its number.
         reason: why, in one or two sentences.
-        adopted: whether somebody chose it by hand, in MLflow.
+        adopted: whether somebody chose it manually, in MLflow.
     """
 
     version: int

@@ -1,7 +1,8 @@
 """The model as MLflow serves it: raw rows in, P(churn) and prediction out. MLflow runs this file; nothing imports it.
 
 MLflow stores this file as code beside the bundle ("models from code"), so that loading a model unpickles nothing. It
-runs in environments that have only what tracking.py ships: it may import features/, scoring/ and schema/columns.py.
+runs in environments that have only the code that tracking.py ships: it may import features/, scoring/ and
+schema/columns.py.
 """
 
 from pathlib import Path

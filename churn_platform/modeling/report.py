@@ -25,7 +25,7 @@ CURVE_POINTS: Final = 21
 TENTHS: Final = 10
 SLICE_RESAMPLES: Final = 200
 INTERVAL: Final = (0.025, 0.975)
-# More rows make curves no sharper and baselines no better, but take longer.
+# More rows take longer, without more precise curves or better baselines.
 MAX_ROWS: Final = 20_000
 EXPLAINED_ROWS: Final = 2_000
 
@@ -42,7 +42,7 @@ class Report:
         confusion: number of customers by prediction (leaves, stays) and outcome (left, stayed).
         lift: churn rate, and lift over the average, of each tenth of the customers, the riskiest first.
         contributions: column -> mean absolute contribution to the log-odds, greatest first.
-        permutation: column -> ROC AUC lost when its values are shuffled among the customers, greatest first.
+        permutation: column -> loss of ROC AUC when its values are shuffled among the customers, greatest first.
         slices: number of customers, churn rate, and ROC AUC with its 95 % interval, by slice.
         baselines: metrics of this model and of simpler ones, fitted and evaluated on the same rows.
     """

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 RESAMPLES: Final = 1_000
 SEED: Final = 42
-# A bootstrap of more rows takes longer and is hardly more precise: of more, this many are drawn once.
+# A bootstrap of more rows takes longer and is hardly more precise, so at most this many are sampled first.
 MAX_ROWS: Final = 100_000
 
 

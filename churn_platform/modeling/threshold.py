@@ -1,4 +1,4 @@
-"""Choosing the P(churn) from which a customer counts as a churner. Pure."""
+"""Choose the P(churn) from which a customer counts as a churner. Pure."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ def value_of_calls(churned: NDArray[np.integer], called: NDArray[np.bool_], cost
     Args:
         churned: shape (n,), 0 or 1.
         called: shape (n,).
-        costs: None where nobody has stated them.
+        costs: None if not configured.
     """
     reached, calls = int(churned[called].sum()), int(called.sum())
     if costs is None:
@@ -29,10 +29,10 @@ def choose_threshold(
     Args:
         churned: shape (n,), 0 or 1.
         probabilities: shape (n,), P(churn) 0..1, of a model that has not seen the row.
-        costs: None where nobody has stated them.
+        costs: None if not configured.
 
     Raises:
-        TrainingDataError: nobody churned, or no call pays.
+        TrainingDataError: nobody churned, or no call is profitable.
     """
     if costs is None:
         return f1_maximising_threshold(churned, probabilities)
@@ -40,7 +40,7 @@ def choose_threshold(
 
 
 def f1_maximising_threshold(churned: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
-    """Return the threshold with the greatest F1 when "probability >= threshold" means churn; of equals, the highest.
+    """Return the threshold with the greatest F1 when "probability >= threshold" means churn; if several, the highest.
 
     Args:
         churned: shape (n,), 0 or 1.
@@ -62,7 +62,7 @@ def f1_maximising_threshold(churned: NDArray[np.integer], probabilities: NDArray
 def profit_maximising_threshold(
     churned: NDArray[np.integer], probabilities: NDArray[np.floating], costs: CallCosts
 ) -> float:
-    """Return the threshold with the greatest profit when everybody at or above it is called; of equals, the highest.
+    """Return the threshold with the greatest profit when everybody at or above it is called; if several, the highest.
 
     Profit = churners called * success rate * value of a customer - customers called * cost of a call.
 

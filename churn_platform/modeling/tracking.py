@@ -1,6 +1,6 @@
-"""What MLflow stores of a training besides metrics: the model of raw rows, its signature and its training rows.
+"""What a training logs to MLflow besides metrics: the pyfunc model, its signature and its training rows.
 
-A logged model ships the code that scores and nothing else of the platform: SHIPPED_CODE lists it.
+A logged model ships only the code that scores: SHIPPED_CODE lists it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def log_dataset(rows: pd.DataFrame, *, source: str) -> None:
 def requirements() -> list[str]:
     """Return the packages that scoring needs, pinned to the versions that trained.
 
-    MLflow can infer them only by running the model; it adds its own version by itself.
+    MLflow could infer them only by running the model. It adds its own version itself.
     """
     packages = ["numpy", "pandas", _xgboost_package()]
     return [f"{package}=={version(package)}" for package in packages]

@@ -1,4 +1,4 @@
-"""A trained model version, as the training assets pass it to each other. Pure."""
+"""A trained model version, which the training assets pass to each other. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a model. The same rows always give the same model. Pure; reads the training split and nothing else."""
+"""Train a model. The same rows always give the same model. Pure; uses only the training split."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 FOLDS: Final = 5
 SEED: Final = 42
-# A higher credit score, or an active membership, never raises the risk. The data agree, apart from noise; without the
-# constraint the model would learn that noise, and nobody could explain it to a customer.
+# A higher credit score, or an active membership, never raises the risk. The data agree, apart from noise. Without the
+# constraint the model would learn that noise, which could not be explained to a customer.
 NEVER_RAISES_RISK: Final = ("CreditScore", "CreditScoreBins", "IsActiveMember")
 THREADS: Final = 1  # with more threads, sums of gradients differ in their last bits, and so would the bundle's bytes
 
@@ -37,9 +37,9 @@ class Hyperparameters:
     """XGBoost's settings.
 
     The defaults were found by 124 trials on the training split of the public bank file, by out-of-fold log loss, and
-    rounded. A later search (docs/explanation/hyperparameters.md) found nothing that is better by more than the
-    seed of the folds changes. On that file trees of depth 3 score as well as those of depth 4, and explaining them
-    costs a third. Trees times depth, which the cost of scoring is proportional to, is within TREES_TIMES_DEPTH.
+    rounded. A later search (docs/explanation/hyperparameters.md) found no improvement larger than the effect of the
+    folds' seed. On that file trees of depth 3 score as well as those of depth 4, and explaining them
+    costs a third. The cost of scoring is proportional to trees times depth, which is within TREES_TIMES_DEPTH.
     """
 
     trees: int = 300
@@ -107,8 +107,8 @@ def train(
     Args:
         features: shape (n, 14), in the order of FEATURES, training split only.
         churned: shape (n,), 0 or 1.
-        hyperparameters: None for the committed ones.
-        costs: what the threshold is chosen by; None for F1.
+        hyperparameters: None for the defaults.
+        costs: the costs for which the threshold is chosen; None to maximise F1.
 
     Returns:
         The same bytes and metrics for the same arguments, on any number of cores.
@@ -135,7 +135,7 @@ def require_both_outcomes(churned: NDArray[np.int64]) -> None:
     """Check that there are enough rows of either outcome for every fold.
 
     Raises:
-        TrainingDataError: there are not.
+        TrainingDataError: there are too few.
     """
     left = int(churned.sum())
     stayed = len(churned) - left
@@ -152,7 +152,7 @@ def out_of_fold_probabilities(
 ) -> NDArray[np.float32]:
     """Return P(churn) of each row by a model that has not seen it: five stratified folds, shuffled with a fixed seed.
 
-    The number of trees is a hyperparameter, so nothing here depends on the rows that are left out.
+    The number of trees is a hyperparameter, so nothing here depends on the held-out rows.
 
     Returns:
         shape (n,), 0..1.
@@ -163,7 +163,7 @@ def out_of_fold_probabilities(
 def out_of_fold(
     features: NDArray[np.float32], churned: NDArray[np.int64], train_fold: FoldTrainer, *, seed: int
 ) -> NDArray[np.float32]:
-    """Return P(churn) of each row by the model that `train_fold` makes of the other four folds, its only arguments.
+    """Return P(churn) of each row by the model that `train_fold` trains on the other four folds.
 
     Returns:
         shape (n,), 0..1.

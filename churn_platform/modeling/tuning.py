@@ -1,4 +1,4 @@
-"""The search for hyperparameters, on the training split alone. The same rows and number of trials give the same result.
+"""Search for hyperparameters on the training split. The same rows and number of trials give the same result.
 
 The caller decides where the study is stored. A study in a database is resumed by the next training on the same rows.
 """
@@ -23,11 +23,11 @@ from churn_platform.scoring.booster import import_xgboost, predict
 if TYPE_CHECKING:
     import optuna
 
-# Increase it with every change of what a trial does, so that trials of the old kind are not reused.
+# Increase it when a trial changes, so that results of older trials are not reused.
 STUDY_VERSION: Final = 1
 # Scoring time is proportional to trees times depth: a result costs the stream no more than 250 trees of depth 4.
 TREES_TIMES_DEPTH: Final = 1_000
-DEPTHS: Final = (3, 5)  # depth 2 misses interactions of three features; above 5, a few thousand rows are overfitted
+DEPTHS: Final = (3, 5)  # depth 2 misses interactions of three features; depths above 5 overfit a few thousand rows
 STOPPING_ROUNDS: Final = 30
 STOPPING_SHARE: Final = 0.2
 STARTUP_TRIALS: Final = 10
@@ -92,13 +92,13 @@ def tune(
     Args:
         features: shape (n, 14), in the order of FEATURES, training split only.
         churned: shape (n,), 0 or 1.
-        trials: total number of completed trials to reach, stored ones included.
+        trials: total number of completed trials to reach, including stored ones.
         seconds: no trial starts after this time.
         study: name of the search. Use another name for other rows, repeats or first trial.
         repeats: number of fold seeds per trial. With one seed, the best trial is partly luck.
-        first: hyperparameters of the first trial, their number of trees aside. None leaves the first trial to the
-            sampler. An evaluation that holds rows back needs None: the committed ones were found on all training rows.
-        storage: where the study is stored; None stores it nowhere.
+        first: hyperparameters of the first trial, except the number of trees. None leaves the first trial to the
+            sampler. An evaluation with held-out rows needs None, because the defaults were found on all training rows.
+        storage: where the study is stored; None does not store it.
         on_trial: called after each new trial.
         limits: see SearchLimits.
 
@@ -170,7 +170,7 @@ def score_fold(
     Args:
         features: shape (n, 14), the rows to learn from.
         churned: shape (n,), their outcomes.
-        held_out: shape (m, 14), scored and otherwise unused.
+        held_out: shape (m, 14), only scored.
         hyperparameters: their number of trees is the upper bound.
 
     Returns:
@@ -209,7 +209,7 @@ def _run_trial(
 
 
 def _space() -> dict[str, optuna.distributions.BaseDistribution]:
-    """Return the search space. Its ranges suit some thousand rows of 14 features, 20 % of them churners."""
+    """Return the search space. Its ranges suit a few thousand rows of 14 features with 20 % churners."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     return {

@@ -18,7 +18,7 @@ SCORE: Final = "risk_score"
 
 MONITORED: Final = (*INPUT_COLUMNS, SCORE)
 QUANTILE_BINS: Final = 10  # of equal count in the reference; the usual PSI thresholds assume ten bins
-MAX_DISCRETE_VALUES: Final = 12  # a whole number with at most this many values, such as Tenure, has one bin for each
+MAX_DISCRETE_VALUES: Final = 12  # a whole number with at most this many values, such as Tenure, has one bin per value
 # p-value of a two-sample test. With eleven features an hour, chance alone gives one such p-value about every two weeks,
 # and hardly ever one whose PSI is also above the threshold.
 SIGNIFICANCE: Final = 0.001
@@ -116,7 +116,7 @@ class Reference:
         """Return the reference of training rows.
 
         Args:
-            columns: those of MONITORED, shape (n,), with nulls as they came and out-of-fold scores.
+            columns: those of MONITORED, shape (n,), with nulls not imputed and out-of-fold scores.
         """
         return cls(
             {name: _category(columns[name]) if _is_category(name) else _number(columns[name]) for name in MONITORED}
@@ -174,7 +174,7 @@ class ObservedFeature:
 
 @dataclass(frozen=True)
 class Drift:
-    """The distance of one feature from its reference.
+    """The distance between a feature and its reference.
 
     Attributes:
         psi: population stability index, >= 0.
@@ -229,10 +229,10 @@ def measure_drift(reference: FeatureReference, observed: ObservedFeature) -> Dri
 
 
 def merge(parts: Sequence[ObservedFeature]) -> ObservedFeature:
-    """Merge several periods into one. Each counts with the number of predictions that its sample represents.
+    """Merge several periods into one. Each is weighted with the number of predictions that its sample represents.
 
-    The merged counts are scaled so that their sum is the number of sampled rows: merging must not make the statistics
-    look more certain than the samples are.
+    The merged counts are scaled so that their sum is the number of sampled rows. Otherwise the statistics would be more
+    certain than the samples allow.
     """
     total = sum(part.rows for part in parts)
     weighted = reduce(np.add, (np.array(part.counts) * part.weight for part in parts))

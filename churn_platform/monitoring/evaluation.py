@@ -73,7 +73,7 @@ def evaluate(
 
 
 def merge_hours(rows: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, ObservedFeature]]:
-    """Merge the hours of a day. Takes rows of drift_hourly; returns model version -> feature -> merged counts."""
+    """Merge the hours of a day. From rows of drift_hourly to model version -> feature -> merged counts."""
     parts: dict[tuple[int, str], list[ObservedFeature]] = {}
     for row in rows:
         each = ObservedFeature(tuple(row["counts"]), int(row["outside"]), float(row["weight"]))

@@ -14,7 +14,7 @@ SCORE_BINS: Final = 1_000
 
 CALIBRATION_BINS: Final = 10
 Z_95: Final = 1.96
-MAX_ECE: Final = 0.05  # a score of 50 % that really means 45 % misleads nobody; one that means 40 % does
+MAX_ECE: Final = 0.05  # a score of 50 % for a real rate of 45 % is acceptable; for 40 % it is misleading
 MIN_OUTCOMES: Final = 200  # with fewer, the ROC AUC and the calibration error are mostly noise
 
 
@@ -52,7 +52,7 @@ class LivePerformance:
         roc_auc: None while all left or all stayed.
         roc_auc_error: standard error of the ROC AUC.
         precision: share of predicted churners who left.
-        recall: share of customers who left that were predicted to.
+        recall: share of customers who left who were predicted to leave.
         brier: mean squared error of the score.
         ece: expected calibration error, over ten bins of about equal count.
         mean_score: mean score, to compare with churn_rate.
@@ -82,7 +82,7 @@ class LivePerformance:
         return asdict(self)
 
     def is_worse_than(self, expected_auc: float, *, by: float) -> bool:
-        """Return whether the ROC AUC is lower than expected by at least `by`, and lower at all with 95 % confidence."""
+        """Return whether the ROC AUC is at least `by` below the expected one, and below it with 95 % confidence."""
         if self.roc_auc is None or self.roc_auc_error is None:
             return False
         upper_bound = self.roc_auc + Z_95 * self.roc_auc_error

@@ -1,4 +1,4 @@
-"""What monitoring reads from the database: references, samples of an hour, labelled predictions, crossed bounds."""
+"""The data that monitoring reads: references, samples of an hour, labelled predictions, exceeded thresholds."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ HOUR: Final = timedelta(hours=1)
 SAMPLED_ROWS: Final = 50_000
 SCANNED_ROWS: Final = 1_000_000
 HASHES: Final = 65_536
-# The customer's columns among what is monitored; the score is the last.
+# The monitored columns of the customer; in MONITORED, the score follows them.
 MONITORED_INPUTS: Final = tuple(name for name in MONITORED if name != SCORE)
 
 
@@ -38,7 +38,7 @@ class Sample:
 
     Attributes:
         version: the hour's version in dirty_hours when the sample was taken.
-        weight: how many predictions each of them stands for.
+        weight: how many predictions each of them represents.
         columns: model version -> raw column or score -> shape (n,), nulls as NaN.
     """
 
@@ -53,7 +53,7 @@ class Crossing:
 
     day: date
     cause: str
-    words: str
+    description: str
 
 
 def crossings(connection: psycopg.Connection, *, since: date, auc_loss: float) -> list[Crossing]:
@@ -61,7 +61,7 @@ def crossings(connection: psycopg.Connection, *, since: date, auc_loss: float) -
 
     Args:
         connection: to the platform's database.
-        since: the earliest day that counts.
+        since: the earliest day to return.
         auc_loss: see LivePerformance.is_worse_than.
     """
     far = monitoring_results.drift_of_champion(connection, since=since, verdict=Verdict.FAR, no_verdict=Verdict.TOO_FEW)
@@ -73,7 +73,7 @@ def crossings(connection: psycopg.Connection, *, since: date, auc_loss: float) -
         found.append(Crossing(day, "drift", f"drift of {features} on {day}"))
     if low is not None:
         day, auc, expected = low
-        found.append(Crossing(day, "performance", f"live ROC AUC {auc:.3f} on {day}, {expected:.3f} was expected"))
+        found.append(Crossing(day, "performance", f"live ROC AUC {auc:.3f} on {day}, expected {expected:.3f}"))
     return found
 
 
@@ -110,13 +110,13 @@ def expected_aucs(connection: psycopg.Connection, versions: Iterable[int]) -> di
 def sample_hour(
     connection: psycopg.Connection, hour: datetime, *, rows: int = SAMPLED_ROWS, scanned_rows: int = SCANNED_ROWS
 ) -> Sample:
-    """Return about `rows` predictions of an hour at most, from batches spread evenly over it. Always the same ones.
+    """Return at most about `rows` predictions of an hour, from batches spread evenly over it. They are always the same.
 
     Args:
         connection: in a repeatable read transaction, so that the version is that of the rows.
         hour: its start.
-        rows: most predictions, about.
-        scanned_rows: most predictions of the batches that are read, about.
+        rows: approximate maximum size of the sample.
+        scanned_rows: approximate maximum number of predictions in the batches that are read.
     """
     version = batch_hours.version_of_hour(connection, hour)
     batches = batch_hours.predictions_by_batch(connection, hour)
@@ -160,7 +160,7 @@ def labelled(connection: psycopg.Connection, start: datetime, end: datetime) -> 
 
 
 def delete_old(connection: psycopg.Connection, *, before: datetime) -> dict[str, int]:
-    """Delete the drift of hours, outcomes and refused outcomes from before this time. What is known of days stays.
+    """Delete the drift of hours, outcomes and refused outcomes from before this time. The results per day stay.
 
     Args:
         connection: to the platform's database.

@@ -30,7 +30,7 @@ DecodeMessage = Callable[[Message, datetime, datetime], Outcome | RejectedOutcom
 
 @dataclass(frozen=True)
 class IngestResult:
-    """Numbers of ingested outcomes, by whether the customer left or stayed, and of rejected messages."""
+    """Numbers of ingested outcomes (the customer left or stayed) and of rejected messages."""
 
     left: int = 0
     stayed: int = 0
@@ -67,18 +67,18 @@ def ingest(
 ) -> IngestResult:
     """Ingest all outcomes between the positions and the ends of the topic.
 
-    Each chunk is one transaction: its outcomes, its rejected messages and the new positions. So every message counts
-    once, even if this is interrupted.
+    Each chunk is one transaction: its outcomes, its rejected messages and the new positions. So every message
+    counts once, even after an interruption.
 
     Args:
         connection: not in a transaction.
-        config: how the brokers are reached.
+        config: how to connect to the brokers.
         topic: name of the outcomes topic. If it does not exist, there is nothing to ingest.
         chunk: messages per transaction.
         decode_message: decodes one message.
 
     Raises:
-        RangeLostError: Kafka no longer holds the next offsets, or the log is not the one that was read before.
+        RangeLostError: Kafka no longer holds the next offsets, or the log is no longer the one that was read before.
         LedgerConflictError: the position was moved in the meantime; nothing of this chunk was written.
         TopicChangedError: the topic was deleted and created again in the meantime; nothing of this chunk was written.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
@@ -171,10 +171,10 @@ def require_held(connection: psycopg.Connection, admin: AdminClient, topic: Topi
 def _open(
     connection: psycopg.Connection, admin: AdminClient, topic: Topic, epoch: datetime
 ) -> tuple[dict[int, Reading], dict[int, list[range]], dict[int, LastRecord]]:
-    """Record what is to be read, with the times to accept.
+    """Record the offsets to read and the outcome times to accept.
 
     Returns:
-        By Kafka partition: what is to be read, the offsets in it to skip, and the last record read before, if known.
+        By Kafka partition: the reading, the offsets in it to skip, and the last record read before it, if known.
     """
     with connection.transaction():
         stored_outcomes.lock(connection, topic.topic_id)

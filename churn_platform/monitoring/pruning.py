@@ -6,9 +6,9 @@ from churn_platform.environments.config import CLOCK_TOLERANCE
 
 
 def complete_since(now: datetime, *, archive_days: int, batch_seconds: float) -> datetime:
-    """Return the start of the first day of which no predictions have been archived or deleted, UTC.
+    """Return the start of the first day without archived or deleted predictions, UTC.
 
-    The figures of earlier days can no longer be computed and stay as they are.
+    The metrics of earlier days can no longer be computed and do not change.
 
     Args:
         now: the current time.

@@ -22,7 +22,7 @@ class DailyReport:
         drift: rows of drift_daily of this day.
         live: rows of live_performance of this day.
         references: references of the model versions in these rows.
-        read_and_dead: events that the day's batches read, and how many of them became dead letters.
+        read_and_dead: events that the day's batches read, and how many of them are dead letters.
         auc_loss: the largest acceptable loss of ROC AUC (LIVE_AUC_LOSS).
     """
 
@@ -81,7 +81,7 @@ def _sorted_rows(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _feature(row: Mapping[str, Any], reference: Reference | None) -> dict[str, Any]:
-    """Return a drift row with the share of each bin in training and now, in per cent, and the verdicts of its rates."""
+    """Return a drift row with the percentage of each bin in training and now, and the verdicts on its rates."""
     bins: list[dict[str, Any]] = []
     if reference is not None:
         feature = reference.features[row["feature"]]

@@ -1,4 +1,4 @@
-"""Correcting dead letters and sending the corrected events."""
+"""Correct dead letters and send the corrected events."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A corrected event in the form that the decoder takes. It has no Kafka timestamp before it is sent."""
+    """A corrected event in the form that the decoder accepts. It has no Kafka timestamp before it is sent."""
 
     dead_letter: StoredDeadLetter
     content: bytes
@@ -100,8 +100,8 @@ def correct(
 ) -> Correction:
     """Return the event to send for a dead letter: its own content, or `event`, with the changes.
 
-    Its id derives from the place of the dead letter, so that one that is retried twice counts once. An id in the
-    payload is not used. Without a time of its own it gets Kafka's time of the dead letter, and counts in that hour.
+    Its id derives from the place of the dead letter, so that a dead letter that is retried twice counts once. An id in
+    the payload is not used. An event without a time gets Kafka's timestamp of the dead letter, and counts in that hour.
 
     Raises:
         DeadLetterError: the dead letter is resolved, its payload is not a JSON object, or the event would be a dead
@@ -109,7 +109,7 @@ def correct(
     """
     place = dead_letter.place
     if dead_letter.resolved_at is not None:
-        raise DeadLetterError(f"{place} was resolved at {dead_letter.resolved_at.isoformat()}: its event counts.")
+        raise DeadLetterError(f"{place} was resolved at {dead_letter.resolved_at.isoformat()}: its event was scored.")
     if event is None:
         try:
             event = _event_in(dead_letter.payload)
@@ -153,8 +153,8 @@ def retry(connection: psycopg.Connection, config: StreamConfig, corrections: Seq
         )
         if marked != len(corrections):
             raise DeadLetterError(
-                f"{len(corrections) - marked} of {len(corrections)} dead letters were resolved or replayed meanwhile. "
-                f"Nothing was sent.",
+                f"{len(corrections) - marked} of {len(corrections)} dead letters were resolved or replayed in the "
+                f"meantime. Nothing was sent.",
                 remedy="List them again: 'churn dlq list'.",
             )
     send(config.kafka.client, config.events_topic, [(each.key, each.value) for each in corrections])

@@ -1,4 +1,4 @@
-"""Errors of what operators do by hand."""
+"""Errors of the operators' commands."""
 
 from churn_platform.errors import PlatformError
 
@@ -8,7 +8,7 @@ class ResetError(PlatformError):
 
 
 class StreamIsLiveError(ResetError):
-    """A run reads and commits, so nothing may be moved now."""
+    """A run reads and commits, so no position may be moved now."""
 
 
 class DeadLetterError(PlatformError):

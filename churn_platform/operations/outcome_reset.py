@@ -18,7 +18,7 @@ NOTHING_CHANGED: Final = "Nothing was changed."
 
 
 def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, to: str) -> Move | None:
-    """Return what moving the position would drop; None if it is there already.
+    """Return what moving the position would drop; None if it is already there.
 
     Args:
         connection: to the platform's database.
@@ -34,14 +34,12 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
     end = named_offset(to, oldest=current.oldest, last=current.end)
     where = f"{topic}[{partition}] is at offset {current.position}"
     if end > current.end:
-        raise ResetError(
-            f"{where} and ends at {current.end}: it cannot move to {end}, past outcomes that are still to come."
-        )
+        raise ResetError(f"{where} and ends at {current.end}: it cannot move to {end}, past its end.")
     if end == current.position and not current.truncated:
         return None
     if end < current.position:
         nothing_lost = (
-            " Nothing is lost, because the oldest offset that Kafka holds was read already."
+            " Nothing is lost, because the oldest offset that Kafka holds was already read."
             if to == EARLIEST_WORD
             else ""
         )
@@ -53,14 +51,14 @@ def plan_skip(connection: psycopg.Connection, config: StreamConfig, *, topic: st
     """Return what skipping one unread offset would drop: a move from `position`, the offset, to `end`, the next one.
 
     Raises:
-        ResetError: it was read already, or is not there yet, or there is no such topic.
+        ResetError: the offset was already read, or does not exist yet, or there is no such topic.
     """
     current = _current(connection, config, topic, partition)
     where = f"{topic}[{partition}] is at offset {current.position} and ends at {current.end}"
     if offset < current.position:
         raise ResetError(
-            f"{where}: offset {offset} was read already.",
-            remedy="What it became is in customer_outcomes or in refused_outcomes.",
+            f"{where}: offset {offset} was already read.",
+            remedy="Its outcome is in customer_outcomes or in refused_outcomes.",
         )
     if offset >= current.end:
         raise ResetError(f"{where}: there is no offset {offset} yet.")
@@ -70,10 +68,10 @@ def plan_skip(connection: psycopg.Connection, config: StreamConfig, *, topic: st
 def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
     """Move the position, in one transaction that records the offsets with the reason.
 
-    A run that is reading writes nothing of its current chunk, and the next run goes on from the new position.
+    A run that is reading does not write its current chunk, and the next run continues from the new position.
 
     Raises:
-        ResetError: the position is another by now.
+        ResetError: the position was moved in the meantime.
     """
     with connection.transaction():
         stored_outcomes.lock(connection, move.topic_id)
@@ -81,7 +79,7 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
         if position not in (None, move.position):
             raise ResetError(
                 f"{move.topic}[{move.kafka_partition}] is no longer at offset {move.position} but at {position}: "
-                f"outcomes were read meanwhile. {NOTHING_CHANGED}",
+                f"outcomes were read in the meantime. {NOTHING_CHANGED}",
                 remedy="Try again.",
             )
         if move.dropped:
@@ -94,7 +92,7 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
                 position=move.position,
                 reason=reason,
             )
-        stored_outcomes.forget_last_record(connection, move.topic_id, move.kafka_partition)
+        stored_outcomes.clear_last_record(connection, move.topic_id, move.kafka_partition)
         stored_outcomes.advance(connection, move.topic_id, move.topic, {move.kafka_partition: move.end}, {})
 
 
@@ -102,14 +100,15 @@ def apply_skip(connection: psycopg.Connection, move: Move, *, reason: str) -> No
     """Record one offset as skipped. The next run does not read it.
 
     Raises:
-        ResetError: it was read meanwhile.
+        ResetError: the offset was read in the meantime.
     """
     with connection.transaction():
         stored_outcomes.lock(connection, move.topic_id)
         position = stored_outcomes.positions(connection, move.topic_id).get(move.kafka_partition, 0)
         if position > move.position:
             raise ResetError(
-                f"Offset {move.position} of {move.topic}[{move.kafka_partition}] was read meanwhile. {NOTHING_CHANGED}"
+                f"Offset {move.position} of {move.topic}[{move.kafka_partition}] was read in the meantime. "
+                f"{NOTHING_CHANGED}"
             )
         _record(connection, move, reason)
 
@@ -137,7 +136,7 @@ def _current(connection: psycopg.Connection, config: StreamConfig, topic: str, p
     except TopicMissingError as error:
         raise ResetError(
             f"Topic {topic!r} does not exist.",
-            remedy="Create it ('churn outcomes send' does, too), or set OUTCOMES_TOPIC to another.",
+            remedy="Create it ('churn outcomes send' creates it, too), or set OUTCOMES_TOPIC to another topic.",
         ) from error
     if partition not in described.partitions:
         raise ResetError(
@@ -149,8 +148,8 @@ def _current(connection: psycopg.Connection, config: StreamConfig, topic: str, p
     position = stored_outcomes.positions(connection, described.topic_id).get(partition, oldest)
     if last < position:
         raise ResetError(
-            f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. No position "
-            f"can help, because offsets {last}..{position - 1} will be given to other outcomes.",
+            f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. Moving "
+            f"the position does not help, because offsets {last}..{position - 1} will be given to other outcomes.",
             remedy=TRUNCATED_REMEDY,
         )
     known = stored_outcomes.last_records(connection, described.topic_id)

@@ -1,4 +1,4 @@
-"""Sending outcomes: from a file, or simulated for customers who have predictions."""
+"""Send outcomes from a file, or simulated outcomes of customers who have predictions."""
 
 import csv
 import random
@@ -21,8 +21,8 @@ from churn_platform.kafka import clients, sending
 from churn_platform.operations.exceptions import OutcomeSourceError
 from churn_platform.stream.config import StreamConfig
 
-# The limit is of key and value; a key is an id of at most 200 characters.
-LONGEST_VALUE: Final = sending.MESSAGE_BYTES - 1_000
+# The limit is for key and value together; a key is an id of at most 200 characters.
+MAX_VALUE_BYTES: Final = sending.MESSAGE_BYTES - 1_000
 FIRST_BYTES: Final = 8  # tell UTF-16 and UTF-32 from UTF-8
 INTEGERS: Final = ("true_churn_label", "CustomerId")
 
@@ -57,7 +57,7 @@ class Simulated:
 
 @dataclass(frozen=True)
 class _Unsent:
-    """A message in the form in which it would be read if it were sent now."""
+    """A message as it would be read if it were sent now."""
 
     content: bytes
 
@@ -102,11 +102,11 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
         if isinstance(line, WrongLine):
             wrong.append(line)
             continue
-        if len(line.value) > LONGEST_VALUE:
+        if len(line.value) > MAX_VALUE_BYTES:
             wrong.append(
                 WrongLine(
                     line.number,
-                    f"The outcome has {len(line.value):,} bytes, more than the limit of {LONGEST_VALUE:,} bytes.",
+                    f"The outcome has {len(line.value):,} bytes, more than the limit of {MAX_VALUE_BYTES:,} bytes.",
                 )
             )
             continue
@@ -122,23 +122,25 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
 def simulate(
     connection: psycopg.Connection, *, days: int, count: int | None = None, bad: float = 0.0, seed: int | None = None
 ) -> Iterator[Simulated]:
-    """Outcomes, known now, of customers who were predicted: the label of their event, else drawn by their risk.
+    """Return simulated outcomes of customers with a prediction: the label of their event, else drawn by their risk.
+
+    Their time is now.
 
     Args:
         connection: to the platform's database.
-        days: only customers with an event in this many last days.
-        count: of this many customers, chosen at random; None for all.
+        days: only customers with an event in the last `days` days.
+        count: number of customers, chosen at random; None for all.
         bad: share of outcomes, 0 to 1, that the platform must reject.
         seed: makes the choice and the draws repeatable.
 
     Raises:
-        OutcomeSourceError: no customer was predicted.
+        OutcomeSourceError: no customer has a prediction.
     """
     predicted = churn_predictions.latest_by_customer(connection, days=days)
     if not predicted:
         raise OutcomeSourceError(
-            f"No customer was predicted in the last {days} days, so there is no outcome to simulate.",
-            remedy="Send events first ('churn produce'), or send outcomes of your own with --from.",
+            f"No customer has a prediction in the last {days} days, so there is no outcome to simulate.",
+            remedy="Send events first ('churn produce'), or send your own outcomes with --from.",
         )
     chance = random.Random(seed)  # noqa: S311  a choice of samples, no secret
     chosen = predicted if count is None else chance.sample(predicted, min(count, len(predicted)))
@@ -180,7 +182,7 @@ def _simulated(
         yield Simulated(str(customer), msgspec.json.encode(fields), is_bad)
 
 
-# Outcomes that must be rejected, with typical mistakes of producers.
+# Typical mistakes of producers; such outcomes must be rejected.
 _FAULTS: Final[tuple[Fields, ...]] = (
     {"true_churn_label": 2},
     {"true_churn_label": "left"},
@@ -202,7 +204,7 @@ def _require_utf8(file: Path) -> None:
     """Refuse a file in UTF-16 or UTF-32, whose lines cannot be split at the byte of a line feed.
 
     Raises:
-        OutcomeSourceError: it names the encoding.
+        OutcomeSourceError: the file has such an encoding; the error names it.
     """
     with file.open("rb") as content:
         start = content.read(FIRST_BYTES)
@@ -234,11 +236,11 @@ def _csv_lines(file: Path) -> Iterator[Line | WrongLine]:
         except csv.Error as error:
             raise OutcomeSourceError(
                 f"{file}, after line {rows.line_num}: {error}.",
-                remedy="Correct that line: a double quote needs another that closes it. The lines before it were read.",
+                remedy="Correct that line: each double quote needs a closing one. The lines before it were read.",
             ) from error
 
 
 def _cell(name: str, text: str) -> str | int:
-    """Convert a cell: whole numbers to numbers, anything else stays text. The decoder reports what is wrong with it."""
+    """Convert a cell: a whole number to a number; anything else stays text, and the decoder reports its fault."""
     digits = text.strip()
     return int(digits) if name in INTEGERS and digits.isascii() and digits.isdigit() and len(digits) < 20 else text

@@ -16,7 +16,7 @@ from churn_platform.operations.exceptions import ResetError, StreamIsLiveError
 from churn_platform.positions.truncation import TRUNCATED_REMEDY, is_truncated
 from churn_platform.stream.config import StreamConfig
 
-LONGEST_OFFSET: Final = 20  # digits; an offset has 64 bits
+MAX_DIGITS: Final = 20  # of an offset, which has 64 bits
 EARLIEST_WORD: Final = "earliest"
 LATEST_WORD: Final = "latest"
 
@@ -49,8 +49,8 @@ class Move:
 
 
 @contextmanager
-def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
-    """Yield a connection that holds the stream's lock, so that no run reads or commits meanwhile.
+def hold_stream_lock(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
+    """Yield a connection that holds the stream's lock, so that no run reads or commits during the block.
 
     Raises:
         StreamIsLiveError: a run holds it.
@@ -60,16 +60,16 @@ def at_rest(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
             holder, _ = advisory_locks.lock_sessions(connection, topic)
             raise StreamIsLiveError(
                 f"The stream of {topic!r} is live: {holder or 'another session'} holds its lock.",
-                remedy="Pause it first ('churn stream pause'), try again a few seconds later, and resume afterwards.",
+                remedy="Pause it first ('churn stream pause'), try again after a few seconds, then resume it.",
             )
         yield connection
 
 
 def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, partition: int, to: str) -> Move | None:
-    """Return what moving the position would drop; None if it is there already, and the log is the one that was read.
+    """Return what moving the position would drop; None if it is already there and the log was not truncated.
 
     Args:
-        connection: one that holds the stream's lock.
+        connection: holds the stream's lock.
         topic: name of the events topic.
         partition: Kafka partition.
         to: an offset, earliest (the oldest that Kafka holds) or latest (the end).
@@ -86,15 +86,15 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
         raise ResetError(
             f"The ledger has no position of {topic}[{partition}]; it has partitions {known} of topic id "
             f"{described.topic_id}.",
-            remedy="Name one of those; STREAM_START says where a topic that was never read begins.",
+            remedy="Name one of those. STREAM_START decides where the stream starts to read a new topic.",
         )
     position = positions[partition]
     oldest = topics.list_offsets(admin, described, EARLIEST)[partition]
     last = topics.list_offsets(admin, described, LATEST)[partition]
     if last < position:
         raise ResetError(
-            f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. No position "
-            f"can help, because offsets {last}..{position - 1} will be given to other events.",
+            f"{topic}[{partition}] ends at offset {last}, but was read up to {position}: it was truncated. Moving "
+            f"the position does not help, because offsets {last}..{position - 1} will be given to other events.",
             remedy=TRUNCATED_REMEDY,
         )
     records = stream_positions.last_records(connection, described.topic_id)
@@ -102,17 +102,17 @@ def plan(connection: psycopg.Connection, config: StreamConfig, *, topic: str, pa
     end = named_offset(to, oldest=oldest, last=last)
     where = f"{topic}[{partition}] is at offset {position}"
     if end > last:
-        raise ResetError(f"{where} and ends at {last}: it cannot move to {end}, past events that are still to come.")
+        raise ResetError(f"{where} and ends at {last}: it cannot move to {end}, past its end.")
     if end == position and not truncated:
         return None
     if end < position:
         back = f"{where}: moving it back to {end} would count events twice."
         if to == EARLIEST_WORD:
-            raise ResetError(f"{back} Nothing is lost, because the oldest offset that Kafka holds was read already.")
+            raise ResetError(f"{back} Nothing is lost, because the oldest offset that Kafka holds was already read.")
         raise ResetError(
             back,
             remedy="To score events again, replay their batches: 'dg launch --assets churn_predictions --partition "
-            "<batch>'; stream_ranges says which batch holds which offsets.",
+            "<batch>'. stream_ranges lists the offsets of each batch.",
         )
     return Move(
         topic=topic,
@@ -129,7 +129,7 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
     """Skip the offsets, in one transaction that records them, and the truncation, with the reason.
 
     Raises:
-        ResetError: the position is another by now.
+        ResetError: the position was moved in the meantime.
     """
     topic_id, partition, position = move.topic_id, move.kafka_partition, move.position
     with connection.transaction():
@@ -147,8 +147,8 @@ def apply(connection: psycopg.Connection, move: Move, *, reason: str) -> None:
             )
     if not done:
         raise ResetError(
-            f"{move.topic}[{move.kafka_partition}] is no longer at offset {move.position}: somebody else has moved "
-            f"it. Nothing was changed.",
+            f"{move.topic}[{move.kafka_partition}] is no longer at offset {move.position}: its position was moved in "
+            f"the meantime. Nothing was changed.",
             remedy="Check 'churn status' and try again.",
         )
 
@@ -162,10 +162,10 @@ def require_recreatable(
         connection: to the platform's database.
         config: of the brokers.
         topic: name of the events topic.
-        kafka_is_embedded: whether all topics there are the platform's.
+        kafka_is_embedded: whether this is the embedded Kafka, where all topics are the platform's.
 
     Raises:
-        ResetError: it is no events topic, or the platform did not create it.
+        ResetError: it is not an events topic, or the platform did not create it.
         TopicMissingError: there is no such topic.
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
@@ -188,12 +188,12 @@ def recreate_topic(
 ) -> topics.Topic:
     """Delete a topic that the platform created, with every event in it, and create it again.
 
-    Another topic id is read from its beginning, so this is how a stream goes on whose log lost its end.
+    The stream reads a new topic id from its beginning. So it can continue after its log lost its end.
 
     Args:
-        connection: that holds the stream's lock.
+        connection: holds the stream's lock.
         topic: name of the events topic.
-        kafka_is_embedded: whether all topics there are the platform's.
+        kafka_is_embedded: whether this is the embedded Kafka, where all topics are the platform's.
 
     Raises:
         ResetError, TopicMissingError: see require_recreatable().
@@ -214,6 +214,6 @@ def named_offset(to: str, *, oldest: int, last: int) -> int:
     """
     if to in (EARLIEST_WORD, LATEST_WORD):
         return oldest if to == EARLIEST_WORD else last
-    if not (to.isascii() and to.isdigit() and len(to) <= LONGEST_OFFSET):
+    if not (to.isascii() and to.isdigit() and len(to) <= MAX_DIGITS):
         raise ResetError(f"--to is {to!r}: expected an offset, {EARLIEST_WORD} or {LATEST_WORD}.")
     return int(to)

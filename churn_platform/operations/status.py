@@ -59,9 +59,9 @@ class PartitionStatus:
 
 @dataclass(kw_only=True)
 class StreamStatus:
-    """The status as far as the servers answer. What is unknown is None or empty, and `problems` gives the reason.
+    """The status, as far as the servers answer. Unknown values are None or empty, and `problems` gives the reason.
 
-    `live_run` and `standbys` are Dagster's run ids. `lock_holder` names a session that holds the lock and is no run.
+    `live_run` and `standbys` are Dagster's run ids. `lock_holder` names a session that holds the lock but is not a run.
     """
 
     topic: str | None = None
@@ -100,7 +100,7 @@ class StreamStatus:
         return sum(count or 0 for count in each) if each and None not in each else None
 
     def as_dict(self) -> dict[str, object]:
-        """Return it for JSON, with times in ISO 8601, UTC."""
+        """Return the status for JSON, with times in ISO 8601, UTC."""
         plain = {**asdict(self), "waiting": self.waiting, "unpublished": self.unpublished, "held": self.held}
         plain["held_since"] = _iso(self.held_since)
         plain["partitions"] = [{**asdict(each), "held_since": _iso(each.held_since)} for each in self.partitions]
@@ -144,7 +144,7 @@ def collect_status(config: StreamConfig) -> StreamStatus:
 def _collect_ledger_status(
     connection: psycopg.Connection, config: StreamConfig, status: StreamStatus
 ) -> dict[str, dict[int, Position]]:
-    """Fill in the ledger's part; return the positions by topic id and Kafka partition."""
+    """Add what the ledger knows; return the positions by topic id and Kafka partition."""
     topic = config.events_topic
     first, counted_at = stream_batches.count_events(connection)
     sampled = time.monotonic()
@@ -180,8 +180,8 @@ def _collect_ledger_status(
 def _collect_kafka_status(
     config: StreamConfig, positions: Mapping[str, Mapping[int, Position]], status: StreamStatus
 ) -> None:
-    """Fill in Kafka's part."""
-    # The status reports what is wrong, so librdkafka logs nothing.
+    """Add what Kafka knows."""
+    # The status reports problems itself, so librdkafka logs nothing.
     quiet = replace(config, kafka=replace(config.kafka, client={**config.kafka.client, "log_level": 0}))
     admin = clients.admin(quiet.kafka.client)
     with translate_kafka_errors(admin):
@@ -228,7 +228,7 @@ def _collect_kafka_status(
 
 
 def _collect_claims(config: StreamConfig, status: StreamStatus) -> None:
-    """Report what another environment has claimed that this one would write to."""
+    """Report topics, groups and databases that this environment would write to but another one has claimed."""
     try:
         with (
             connect(
@@ -251,9 +251,9 @@ def _report_held(topic: str, status: StreamStatus) -> None:
             continue
         status.problems.append(
             f"{topic}[{each.kafka_partition}]: {each.held:,} offsets from {each.end} on are held back by a transaction "
-            f"of another producer, open since {each.held_since:%Y-%m-%d %H:%M:%S} UTC. They are read once that "
-            f"producer commits or aborts it, or Kafka does, after the producer's transaction.timeout.ms. "
-            f"'kafka-transactions.sh find-hanging' and 'abort' end one that its producer will not end."
+            f"of another producer, open since {each.held_since:%Y-%m-%d %H:%M:%S} UTC. They are read once the "
+            f"producer commits or aborts it. Kafka aborts it after the producer's transaction.timeout.ms. If it hangs, "
+            f"end it with 'kafka-transactions.sh find-hanging' and 'abort'."
         )
 
 

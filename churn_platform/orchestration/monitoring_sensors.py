@@ -207,7 +207,7 @@ def retraining_sensor(
         )
     if not crossings:
         return dg.SkipReason("No feature of the champion is far off, and its live performance is as expected.")
-    reason = "; ".join(crossing.words for crossing in crossings)
+    reason = "; ".join(crossing.description for crossing in crossings)
     path = settings().platform.raw_csv
     if not path.is_file():
         return dg.SkipReason(f"{reason}. The customers file to train on does not exist: {path} (CHURN_RAW_CSV).")

@@ -92,7 +92,7 @@ def customer_events_sensor(
     kafka.claim()
     with postgres.connect("churn sensor") as connection:
         connection.autocommit = True
-        environments.note(connection, config.environment)
+        environments.record_running(connection, config.environment)
         try:
             backlog = load_backlog(connection, kafka.admin(), config)
         except TopicMissingError as error:

@@ -13,7 +13,7 @@ ROWS_SHOWN: Final = 10
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts of the ledger: events by what they became, batches and high-risk rows."""
+    """Counts of the ledger: events by result, batches, and high-risk rows."""
 
     events: int
     predictions: int
@@ -37,7 +37,7 @@ def latency_ms(connection: psycopg.Connection, *, since: float) -> tuple[float, 
 
     Args:
         connection: to the platform's database.
-        since: only events with a time from then on count, in seconds since 1970. Late events are older and do not.
+        since: only events with a time from then on count, in seconds since 1970. Late events are older.
 
     Raises:
         DemoError: no event was predicted.

@@ -32,4 +32,4 @@ class JobRunner(Protocol):
         """Return the address of a run's page."""
 
     def row_count(self, asset: str) -> int | None:
-        """Return the rows of an asset's latest materialization; None if there is none."""
+        """Return the number of rows of an asset's latest materialization; None if there is none."""

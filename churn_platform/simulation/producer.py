@@ -37,7 +37,7 @@ class Mix:
 
 @dataclass
 class Produced:
-    """What was sent. `sent` counts every message, `kinds` those among them with a fault, by kind."""
+    """What was sent: `sent` is the number of messages, `kinds` how many of them have a fault, by kind."""
 
     sent: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -78,7 +78,7 @@ def produce(
         mix: shares of bad, duplicate and late events.
         seed: makes the choice of rows and faults repeatable; ids and times still differ.
         progress: called with the number of events sent so far.
-        until: called repeatedly; sending ends when it returns True. None: no such end.
+        until: called repeatedly; sending ends when it returns True. None: no condition.
 
     Raises:
         SendError: Kafka did not acknowledge an event.
@@ -132,7 +132,7 @@ def customer_event(row: Row, *, moment: datetime) -> dict[str, str | int | float
 
 
 def _events(rows: Sequence[Row], mix: Mix, chance: random.Random, kinds: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    """Generate keys and values of events without end; `kinds` counts the faults among them."""
+    """Generate keys and values of events, forever; `kinds` counts the faults among them."""
     encode = msgspec.json.encode
     last: tuple[str, bytes] | None = None
     while True:

@@ -37,7 +37,7 @@ def as_json(outcome: Outcome, *, seconds: float) -> dict[str, object]:
 
 
 def _model_json(outcome: Outcome) -> dict[str, object]:
-    """Return the model's out-of-fold metrics, by which it is evaluated, and under `test` those on the test split."""
+    """Return the model's out-of-fold metrics and, under `test`, those on the test split."""
     figures = _metrics_by_split(outcome.model_metrics)
     out_of_fold = dict(figures["the folds (out of fold)"])
     return {

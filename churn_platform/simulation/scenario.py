@@ -53,7 +53,7 @@ class Limits:
     """How long to wait for each result, in seconds."""
 
     run: float = 300
-    first_event: float = 120  # without a live run it takes a tick of the sensor and a new process, on a slow machine
+    first_event: float = 120  # without a live run, this includes a sensor tick and a new process, on a slow machine
     settle: float = 180
 
 
@@ -98,7 +98,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class _Before:
-    """What was there before the demonstration sent anything."""
+    """Counts and published offsets before the demonstration sent anything."""
 
     totals: Totals
     published_to: Mapping[int, int]
@@ -150,7 +150,7 @@ class Demo:
         self._admin = AdminClient(self._config.kafka.client)
 
     def run(self) -> Outcome:
-        """Do every step once.
+        """Run every step once.
 
         Raises:
             DemoError: a run failed, or an expected result did not arrive in time.
@@ -175,7 +175,7 @@ class Demo:
 
     def _before(self, connection: psycopg.Connection) -> _Before:
         with self._step("Waiting until the stream has no backlog"):
-            self._wait_until_settled(connection, "the stream to read and close everything")
+            self._wait_until_settled(connection, "the stream to read all events and close its batches")
         predictions = topics.describe(self._admin, self._config.predictions_topic)
         return _Before(
             totals=figures.totals(connection),
@@ -277,12 +277,12 @@ class Demo:
             latency_p50_ms=p50,
             latency_p99_ms=p99,
             first_event_seconds=sent.first_event_seconds,
-            hourly=summary.latest_hours(connection, most=figures.ROWS_SHOWN),
-            riskiest=summary.riskiest_customers(connection, most=figures.ROWS_SHOWN),
+            hourly=summary.latest_hours(connection, limit=figures.ROWS_SHOWN),
+            riskiest=summary.riskiest_customers(connection, limit=figures.ROWS_SHOWN),
             outcomes_sent=outcomes_sent,
             outcomes_read=outcomes_read,
-            drift=summary.latest_drift(connection, most=figures.ROWS_SHOWN),
-            live=summary.latest_performance(connection, most=figures.ROWS_SHOWN),
+            drift=summary.latest_drift(connection, limit=figures.ROWS_SHOWN),
+            live=summary.latest_performance(connection, limit=figures.ROWS_SHOWN),
             hourly_predictions_match=summary.hours_have_all_predictions(connection),
         )
 
@@ -319,8 +319,8 @@ def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise DemoError(
-                f"Waited {seconds:.0f} s for {what}, and it did not happen.",
-                remedy="'churn status' shows the servers, 'churn logs daemon' the sensors, and the runs page in "
-                "Dagster what failed.",
+                f"Waited {seconds:.0f} s for {what}, without success.",
+                remedy="'churn status' shows the servers, 'churn logs daemon' the sensors. The runs page in Dagster "
+                "shows what failed.",
             )
         time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What the commands find: a stream, or an empty database."""
+"""Fixtures of the commands: a stream, or an empty database."""
 
 import secrets
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def stream(platform: str, bundle_uri: str) -> Iterator[Stream]:
 
 @pytest.fixture
 def logins(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """An empty database with topics of its own in the settings; its owner, and two logins that nobody has made."""
+    """Settings with an empty database, its owner, its own topics, and two logins that do not exist yet."""
     server = conninfo_to_dict(stack.owner_dsn)
     suffix = secrets.token_hex(4)
     names = {"DATABASE_URL": f"app_{suffix}", "DATABASE_READER_URL": f"people_{suffix}"}

@@ -22,23 +22,23 @@ def runner() -> CliRunner:
     return CliRunner(env={"COLUMNS": "200"})
 
 
-def test_it_writes_the_customers_of_the_seed(runner: CliRunner, tmp_path: Path) -> None:
-    made, expected = tmp_path / "new folder" / "made.csv", tmp_path / "expected.csv"
-    result = runner.invoke(app, ["generate", "--rows", "500", "--seed", "9", "--output", str(made)])
+def test_a_file_has_the_customers_of_its_seed(runner: CliRunner, tmp_path: Path) -> None:
+    written, expected = tmp_path / "new folder" / "written.csv", tmp_path / "expected.csv"
+    result = runner.invoke(app, ["generate", "--rows", "500", "--seed", "9", "--output", str(written)])
     write_customers(generate_customers(500, 9), expected)
 
     assert result.exit_code == 0
-    assert f"CHURN_RAW_CSV={made}" in result.output
-    assert made.read_bytes() == expected.read_bytes()
+    assert f"CHURN_RAW_CSV={written}" in result.output
+    assert written.read_bytes() == expected.read_bytes()
 
 
-def test_a_file_that_cannot_be_written_is_named_with_the_way_out(runner: CliRunner, tmp_path: Path) -> None:
-    in_the_way = tmp_path / "file"
-    in_the_way.touch()
-    result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(in_the_way / "customers.csv")])
+def test_a_file_that_cannot_be_written_is_reported_with_a_remedy(runner: CliRunner, tmp_path: Path) -> None:
+    obstacle = tmp_path / "file"
+    obstacle.touch()
+    result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(obstacle / "customers.csv")])
 
     assert result.exit_code == ExitCode.FAILED
-    assert f"{in_the_way / 'customers.csv'} cannot be written" in result.output
+    assert f"{obstacle / 'customers.csv'} cannot be written" in result.output
     assert "Name another file with --output" in result.output
 
 
@@ -49,23 +49,23 @@ def test_a_folder_as_output_is_refused(runner: CliRunner, tmp_path: Path) -> Non
     assert f"--output {tmp_path / 'customers.csv'}" in result.output
 
 
-def test_no_rows_are_refused(runner: CliRunner) -> None:
+def test_zero_rows_are_refused(runner: CliRunner) -> None:
     assert runner.invoke(app, ["generate", "--rows", "0"]).exit_code == 2
 
 
-def test_a_file_that_is_there_is_left_alone_where_nobody_can_be_asked(runner: CliRunner, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_replaced_without_a_terminal(runner: CliRunner, tmp_path: Path) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("mine")
 
     result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(mine)])
 
     assert result.exit_code == ExitCode.FAILED
-    assert f"{mine} is there already (4 bytes)" in result.output
+    assert f"{mine} already exists (4 bytes)" in result.output
     assert "--force" in result.output
     assert mine.read_text() == "mine"
 
 
-def test_the_file_of_the_project_is_left_alone_too() -> None:
+def test_the_file_of_the_project_is_not_replaced_without_a_terminal() -> None:
     tracked = PROJECT_ROOT / "data" / "raw" / "ChurnModelling.csv"
     before = tracked.read_bytes()
 
@@ -77,7 +77,7 @@ def test_the_file_of_the_project_is_left_alone_too() -> None:
     assert tracked.read_bytes() == before
 
 
-def test_a_file_that_is_there_is_replaced_with_force(runner: CliRunner, tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_with_force(runner: CliRunner, tmp_path: Path) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("mine")
 
@@ -90,7 +90,7 @@ def test_a_file_that_is_there_is_replaced_with_force(runner: CliRunner, tmp_path
 @pytest.mark.parametrize(
     ("answer", "code", "lines"), [(b"n\n", ExitCode.CHECK_FAILED, 1), (b"y\n", ExitCode.DONE, 6)], ids=["no", "yes"]
 )
-def test_on_a_terminal_it_asks_before_it_replaces(tmp_path: Path, answer: bytes, code: ExitCode, lines: int) -> None:
+def test_on_a_terminal_it_asks_before_replacing(tmp_path: Path, answer: bytes, code: ExitCode, lines: int) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("mine")
     ours, theirs = pty.openpty()

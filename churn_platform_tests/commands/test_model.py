@@ -1,4 +1,4 @@
-"""`churn model`, as an operator sees it, on real servers."""
+"""`churn model` on real servers."""
 
 import json
 from collections.abc import Iterator
@@ -37,22 +37,22 @@ class Registry:
     dsn: str
 
     def champion(self) -> int | None:
-        """By the table."""
+        """Return the champion according to model_versions."""
         with psycopg.connect(self.dsn) as connection:
             champion = model_versions.champion(connection)
         return None if champion is None else champion.version
 
     def alias(self) -> int:
-        """By MLflow."""
+        """Return the champion according to MLflow's alias."""
         return int(MlflowRegistry().client().get_registered_model(MODEL).aliases["champion"])
 
 
 @pytest.fixture
 def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Registry]:
-    """A database, a folder and a registered model of its own."""
+    """Create a database, a folder and a registered model for one test."""
     monkeypatch.setenv("CHURN_ARTIFACTS", str(tmp_path))
     monkeypatch.setenv("MLFLOW_MODEL", MODEL)
-    monkeypatch.setenv("COLUMNS", "200")  # a row of the table is a line
+    monkeypatch.setenv("COLUMNS", "200")  # so that each row of the table is one line
     settings.cache_clear()
     split = with_split(cleaned(1_500), TARGET)
     write_bytes(join(settings().platform.artifacts_root, "assets", "train_test_split.parquet"), to_parquet(split))
@@ -72,14 +72,14 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def run(*arguments: str, code: ExitCode = ExitCode.DONE) -> str:
-    """What a command says on both outputs; it must end with this exit code."""
+    """Run a command, which must end with this exit code; return both outputs."""
     outcome = runner.invoke(app, ["model", *arguments])
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
-def told(*arguments: str) -> dict[str, Any]:
-    """What a command says to programs, with the keys of the page."""
+def run_json(*arguments: str) -> dict[str, Any]:
+    """Run a command with --json; return its JSON, which must have the documented keys."""
     found: dict[str, Any] = json.loads(runner.invoke(app, ["model", *arguments, "--json"]).stdout)
     assert list(found) == KEYS[f"model {arguments[0]}"]
     return found
@@ -91,7 +91,7 @@ def test_versions_are_promoted_listed_and_rolled_back(registry: Registry) -> Non
     assert (registry.champion(), registry.alias()) == (3, 3)
 
     listed = run("list")
-    as_json = told("list")["versions"]
+    as_json = run_json("list")["versions"]
 
     assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
         ["3", "champion"],
@@ -103,7 +103,7 @@ def test_versions_are_promoted_listed_and_rolled_back(registry: Registry) -> Non
     assert "Version 1 is champion again instead of 3" in run("rollback", "--reason", "too many calls")
     assert (registry.champion(), registry.alias()) == (1, 1)
     assert "no champion before version 1" in run("rollback", code=ExitCode.FAILED)
-    assert "champion already" in run("promote", "1")
+    assert "already champion" in run("promote", "1")
     assert "version 9 is not in model_versions" in run("promote", "9", code=ExitCode.FAILED).replace("\n", " ")
 
 
@@ -112,7 +112,7 @@ def test_versions_are_compared_on_the_same_rows(registry: Registry) -> None:
     run("promote", "1")
 
     better, equal = run("compare", "2"), run("compare", "3", "2")
-    found = told("compare", "2")
+    found = run_json("compare", "2")
 
     assert "the gain is significant" in better
     assert "Not promoted: the gain is not significant" in equal
@@ -121,19 +121,19 @@ def test_versions_are_compared_on_the_same_rows(registry: Registry) -> None:
 
 
 @pytest.mark.usefixtures("registry")
-def test_without_mlflow_the_table_is_changed_and_the_alias_is_said_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mlflow_the_table_is_changed_and_the_alias_moves_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     settings.cache_clear()
 
-    said = run("promote", "2")
+    output = run("promote", "2")
 
-    assert "Version 2 is champion now" in said
-    assert "could not follow" in said
+    assert "Version 2 is champion now" in output
+    assert "the next training moves it" in output
     monkeypatch.undo()
     settings.cache_clear()
 
 
 @pytest.mark.usefixtures("platform")
-def test_without_versions_the_list_says_how_to_get_one() -> None:
-    assert "No model was trained yet" in run("list")
+def test_without_versions_the_list_explains_how_to_train_one() -> None:
+    assert "No model has been trained yet" in run("list")

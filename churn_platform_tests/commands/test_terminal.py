@@ -1,4 +1,4 @@
-"""What every command has: help with an example, the documented keys and exit codes, errors of one screen."""
+"""Rules for all commands: help with an example, documented keys and exit codes, errors on one screen."""
 
 import json
 import os
@@ -38,24 +38,24 @@ by_words = {" ".join(path): command for path, command in commands()}
 
 
 @pytest.mark.parametrize("words", by_words)
-def test_every_command_has_help_with_an_example_that_it_would_take(words: str) -> None:
+def test_every_command_has_help_with_a_valid_example(words: str) -> None:
     examples = re.findall(r"^Example: (.*)$", by_words[words].help or "", flags=re.MULTILINE)
 
     assert len(examples) == 1
     churn, *given = shlex.split(examples[0])
     assert churn == "churn"
     assert " ".join(parse(given)).startswith(words)
-    said = runner.invoke(app, [*words.split(), "--help"]).output
-    assert examples[0] in " ".join(said.split())
+    shown = runner.invoke(app, [*words.split(), "--help"]).output
+    assert examples[0] in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("words", [["dlq", "retri"], ["up", "--nope"], ["produce", "--rate", "fast"], ["logs", "zoo"]])
-def test_an_example_that_no_command_takes_would_be_found(words: list[str]) -> None:
+def test_an_invalid_example_is_detected(words: list[str]) -> None:
     with pytest.raises(UsageError):
         parse(words)
 
 
-def test_the_exit_codes_are_those_of_the_page() -> None:
+def test_the_exit_codes_are_documented() -> None:
     documented = re.findall(r"^\| (\d) \| `(\w+)` \|", PAGE, flags=re.MULTILINE)
 
     assert [(int(code), name) for code, name in documented] == [(code.value, code.name) for code in ExitCode]
@@ -74,7 +74,7 @@ GIVEN = {
     "data generate": ["--rows", "5", "--output", "{folder}/five.csv"],
     "outcomes send": ["--from", "{folder}/outcomes.json"],
 }
-ELSEWHERE = {"model compare"}  # test_model.py: it wants two versions and a prepared split
+ELSEWHERE = {"model compare"}  # in test_model.py, because it needs two versions and a prepared split
 ENDS_WITH = {"clean": ExitCode.IN_USE, "dlq retry": ExitCode.CHECK_FAILED}
 
 
@@ -86,19 +86,19 @@ def servers(stream: Stream) -> Stream:
     return stream
 
 
-def test_every_command_that_speaks_json_is_on_the_page() -> None:
-    speak = {
+def test_every_command_with_json_is_documented() -> None:
+    with_json = {
         words
         for words, command in by_words.items()
         if any("--json" in option.opts and option.is_flag for option in command.params if hasattr(option, "is_flag"))
     }
 
-    assert KEYS.keys() == speak
+    assert KEYS.keys() == with_json
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [words for words in KEYS if words not in ELSEWHERE])
-def test_json_has_the_keys_of_the_page(
+def test_json_has_the_documented_keys(
     stack: Stack, servers: Stream, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert servers.config.dsn != stack.addresses["postgres"]
@@ -123,7 +123,7 @@ def test_json_has_the_keys_of_the_page(
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Settings that name servers where none listens."""
+    """Settings with addresses at which no server listens."""
     for name, value in {
         "CHURN_LOCAL": str(tmp_path / "local"),
         "DATABASE_URL": "postgresql://anna:secret@127.0.0.1:1/churn",
@@ -171,7 +171,7 @@ def test_without_a_server_the_remedy_comes_first(words: list[str], remedy: str, 
 
 
 @pytest.mark.parametrize("words", [["stream", "pause"], ["db", "upgrade"]])
-def test_a_wrong_password_is_said_to_be_one_and_not_shown(
+def test_a_wrong_password_is_reported_and_not_shown(
     platform: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = conninfo_to_dict(platform)
@@ -188,14 +188,14 @@ def test_a_wrong_password_is_said_to_be_one_and_not_shown(
 
 
 @pytest.mark.usefixtures("nowhere")
-def test_a_missing_file_is_named_with_the_way_out() -> None:
+def test_a_missing_file_is_reported_with_a_remedy() -> None:
     first, problem = refused("produce", "--count", "1", "--from", "nowhere.csv")
 
     assert "'churn data generate'" in first
     assert problem == "There is no customers file at nowhere.csv."
 
 
-def test_a_missing_event_file_is_named_with_the_way_out(servers: Stream) -> None:
+def test_a_missing_event_file_is_reported_with_a_remedy(servers: Stream) -> None:
     assert servers.value("select count(*) from dead_letter_events") == 1
 
     first, problem = refused("dlq", "retry", "0:0", "--file", "nowhere.json")
@@ -205,7 +205,7 @@ def test_a_missing_event_file_is_named_with_the_way_out(servers: Stream) -> None
 
 
 @pytest.mark.parametrize("words", [["settings"], ["status"], ["produce", "--count", "1"], ["up"]])
-def test_a_wrong_setting_is_named_with_the_way_out(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_reported_with_a_remedy(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_SECONDS", "soon")
     forget_settings()
 
@@ -252,7 +252,7 @@ def test_a_value_that_is_used_later_is_refused_by_every_command(
         ("DATA_PREPARATION_CRON", "0 0 1 jan 1#2"),
     ],
 )
-def test_a_valid_value_is_accepted_as_it_is(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_value_is_accepted_unchanged(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
 
     accepted = load_settings()
@@ -264,25 +264,25 @@ def test_a_valid_value_is_accepted_as_it_is(variable: str, value: str, monkeypat
 
 
 def on_a_terminal(*words: str, **environment: str) -> str:
-    """What a terminal is sent."""
+    """Run a command on a terminal; return what it prints there."""
     ours, theirs = pty.openpty()
     given = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     command = subprocess.Popen(
         [CHURN, *words], stdout=theirs, stderr=theirs, env={**given, "TERM": "xterm-256color", **environment}
     )
     os.close(theirs)
-    said = b""
+    printed = b""
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # Linux says so at the end; other systems give nothing
+        except OSError:  # Linux raises at the end of the output; other systems return nothing
             break
         if not part:
             break
-        said += part
+        printed += part
     os.close(ours)
     command.wait(60)
-    return said.decode()
+    return printed.decode()
 
 
 @pytest.mark.slow
@@ -343,20 +343,20 @@ def test_bash_completes_commands_options_and_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", Shell)
-def test_each_shell_is_told_by_what_it_is_completed(shell: Shell) -> None:
+def test_each_shell_gets_its_completion_script(shell: Shell) -> None:
     outcome = runner.invoke(app, ["completion", shell])
 
     assert outcome.exit_code == 0
     assert f"_CHURN_COMPLETE=complete_{shell}" in outcome.stdout
 
 
-# What it is written to
+# Output
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("servers")
-def test_an_output_that_knows_ascii_alone_changes_no_exit_code() -> None:
-    said = {
+def test_an_ascii_output_does_not_change_the_exit_code() -> None:
+    outcomes = {
         encoding: subprocess.run(
             [CHURN, "verify"],
             capture_output=True,
@@ -366,15 +366,15 @@ def test_an_output_that_knows_ascii_alone_changes_no_exit_code() -> None:
         for encoding in ("ascii", "utf-8")
     }
 
-    assert {outcome.returncode for outcome in said.values()} == {ExitCode.DONE}
-    invariants = said["utf-8"].stdout.decode().count("✓")
+    assert {outcome.returncode for outcome in outcomes.values()} == {ExitCode.DONE}
+    invariants = outcomes["utf-8"].stdout.decode().count("✓")
     assert invariants
-    assert re.findall(r"^ok ", said["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * invariants
+    assert re.findall(r"^ok ", outcomes["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * invariants
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
+def test_json_is_the_same_in_every_encoding(encoding: str) -> None:
     outcome = subprocess.run(
         [CHURN, "settings", "--json"],
         capture_output=True,
@@ -392,7 +392,7 @@ def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
     ["settings", "settings --json", "settings --format markdown", "completion bash"]
     + [f"{group} --help".strip() for group in ("", "stream", "dlq list", "verify")],
 )
-def test_a_reader_that_leaves_early_is_no_answer(words: str) -> None:
+def test_a_closed_pipe_of_the_output_has_its_own_exit_code(words: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
 
@@ -403,7 +403,7 @@ def test_a_reader_that_leaves_early_is_no_answer(words: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_reader_of_errors_that_leaves_early_is_no_answer() -> None:
+def test_a_closed_pipe_of_the_errors_has_its_own_exit_code() -> None:
     reading, writing = os.pipe()
     os.close(reading)
 
@@ -413,7 +413,7 @@ def test_a_reader_of_errors_that_leaves_early_is_no_answer() -> None:
     assert (outcome.returncode, outcome.stdout) == (BROKEN_PIPE, b"")
 
 
-def test_a_fault_of_the_platforms_own_is_no_answer() -> None:
+def test_an_unexpected_error_has_the_exit_code_failed() -> None:
     faulty = typer.Typer(cls=Program)
 
     @faulty.command()
@@ -422,12 +422,12 @@ def test_a_fault_of_the_platforms_own_is_no_answer() -> None:
 
     @faulty.command()
     def other() -> None:
-        """Make a group of commands of it."""
+        """Turn the program into a group of commands."""
 
     assert runner.invoke(faulty, ["one"]).exit_code == ExitCode.FAILED
 
 
-def test_make_lists_its_targets_without_escapes_where_they_are_piped() -> None:
+def test_make_lists_its_targets_without_escapes_in_a_pipe() -> None:
     listed = subprocess.run(["make"], cwd=PROJECT_ROOT, capture_output=True, check=True).stdout  # noqa: S607
 
     assert b"Start Kafka, Postgres, MLflow and Dagster" in listed

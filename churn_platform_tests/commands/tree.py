@@ -1,4 +1,4 @@
-"""The tree of churn's commands, as its library knows it, and what their page says of it."""
+"""The tree of churn's commands, from typer, and the keys of their JSON, from the documentation."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -20,14 +20,14 @@ Command = TyperCommand | TyperGroup
 
 
 def root() -> TyperGroup:
-    """`churn` itself."""
+    """Return the command `churn` itself."""
     command = get_command(app)
     assert isinstance(command, TyperGroup)
     return command
 
 
 def commands(group: TyperGroup | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
-    """Every command and group of commands with the words that name it, `churn` (no words) first."""
+    """Yield every command and group of commands with the words that name it, `churn` (no words) first."""
     group = group or root()
     yield path, group
     for name, command in group.commands.items():
@@ -39,13 +39,13 @@ def commands(group: TyperGroup | None = None, path: tuple[str, ...] = ()) -> Ite
 
 
 def parse(words: Sequence[str]) -> tuple[str, ...]:
-    """The words of the command that a command line means. Its options and values are parsed, and nothing is done.
+    """Return the words that name the command of a command line. Options and values are parsed; nothing is run.
 
     Args:
         words: without `churn` itself.
 
     Raises:
-        UsageError: there is no such command or option, or a value is none.
+        UsageError: there is no such command or option, or a value is invalid.
     """
     group, path, left = root(), [], list(words)
     while True:

@@ -1,4 +1,4 @@
-"""Binary COPY: what is encoded from columns is what PostgreSQL reads."""
+"""Binary COPY: PostgreSQL reads the values that were encoded."""
 
 from datetime import UTC, datetime
 from typing import LiteralString
@@ -35,7 +35,7 @@ def columns() -> dict[str, Column]:
     }
 
 
-def test_rows_arrive_as_they_were_given(database: str) -> None:
+def test_rows_are_stored_unchanged(database: str) -> None:
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute(TABLE)
         copy_rows(cursor, "wide", Rows.of(columns()))
@@ -50,7 +50,7 @@ def test_rows_arrive_as_they_were_given(database: str) -> None:
     ]
 
 
-def test_many_rows_cross_the_chunks(database: str) -> None:
+def test_many_rows_are_written_in_several_chunks(database: str) -> None:
     count = 50_000
     texts = np.array([f"{number:0{1 + number % 30}d}".encode() for number in range(count)])
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
@@ -63,7 +63,7 @@ def test_many_rows_cross_the_chunks(database: str) -> None:
     assert found == (count, count)
 
 
-def test_columns_are_read_as_they_are_over_many_chunks(database: str) -> None:
+def test_columns_are_read_unchanged_in_several_chunks(database: str) -> None:
     types = {
         "a": "integer",
         "b": "bigint",

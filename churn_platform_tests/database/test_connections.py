@@ -1,4 +1,4 @@
-"""What a session of PostgreSQL depends on is what the platform says, whatever the environment and the login say."""
+"""Session settings of PostgreSQL are fixed by the platform, whatever the environment and the login configure."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ from churn_platform.operations.verification.verify import check_invariants
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 
-OTHERWISE = {
+OTHER_VALUES = {
     "client_encoding": "LATIN1",
     "datestyle": "German, DMY",
     "intervalstyle": "sql_standard",
@@ -34,7 +34,7 @@ OTHERWISE = {
     "synchronous_commit": "off",
     "search_path": "nowhere",
 }
-"""A value of each setting that the platform does not want."""
+"""For each setting, a value that the platform must override."""
 
 ENVIRONMENT = {
     "PGOPTIONS": "-cdatestyle=German -cdefault_transaction_read_only=on -cextra_float_digits=0 -csearch_path=nowhere",
@@ -43,7 +43,7 @@ ENVIRONMENT = {
     "PGCLIENTENCODING": "LATIN1",
     "PGSERVICE": "nowhere",
     "PGHOST": "nowhere.invalid",
-    "PGHOSTADDR": "192.0.2.1",  # kept for documentation: nothing answers there
+    "PGHOSTADDR": "192.0.2.1",  # reserved for documentation, so nothing answers there
     "PGPORT": "1",
     "PGDATABASE": "nowhere",
     "PGUSER": "nobody",
@@ -54,18 +54,18 @@ ENVIRONMENT = {
 
 @pytest.fixture
 def hostile_login(stack: Stack, database: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Connection string of a login for which everything is set otherwise in its database; libpq's variables, too."""
+    """A login with other settings in its database, and libpq's variables with other settings; its connection string."""
     owner = make_conninfo(stack.owner_dsn, dbname=conninfo_to_dict(database)["dbname"])
-    set_otherwise(owner, str(conninfo_to_dict(database)["user"]))
+    set_other_values(owner, str(conninfo_to_dict(database)["user"]))
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return database
 
 
-def set_otherwise(owner: str, login: str) -> None:
-    """Let the login's sessions in the owner's database begin with other settings."""
+def set_other_values(owner: str, login: str) -> None:
+    """Configure other settings for the login in the owner's database."""
     with psycopg.connect(owner, autocommit=True) as connection:
-        for name, value in OTHERWISE.items():
+        for name, value in OTHER_VALUES.items():
             connection.execute(
                 sql.SQL("alter role {} in database {} set {} = {}").format(
                     sql.Identifier(login),
@@ -77,13 +77,13 @@ def set_otherwise(owner: str, login: str) -> None:
 
 
 def settings_of(connection: psycopg.Connection) -> dict[str, str]:
-    """Each pinned setting as this session has it."""
+    """Return the value of each pinned setting in this session."""
     rows = connection.execute("select name, setting from pg_settings where lower(name) = any(%s)", (list(SESSION),))
     return {name.lower(): setting for name, setting in rows}
 
 
 def as_url(dsn: str) -> str:
-    """A connection string as a URL."""
+    """Return a connection string as a URL."""
     parts = conninfo_to_dict(dsn)
     return f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}?sslmode=disable"
 
@@ -115,7 +115,7 @@ def test_options_of_the_connection_string_are_kept(database: str) -> None:
 
 @pytest.fixture
 def instance(hostile_login: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance on that login."""
+    """Dagster's instance, with the hostile login."""
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", in_schema(as_url(hostile_login), "dagster"))
     (tmp_path / "dagster.yaml").write_text(STORAGE)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
@@ -123,7 +123,7 @@ def instance(hostile_login: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_dagsters_sessions_are_pinned(instance: dg.DagsterInstance) -> None:
-    instance.add_dynamic_partitions("pinned", ["a"])  # a read-only session could not
+    instance.add_dynamic_partitions("pinned", ["a"])  # fails in a read-only session
 
     assert instance.get_dynamic_partitions("pinned") == ["a"]
     with instance.run_storage._engine.connect() as connection:  # type: ignore[attr-defined]  # of the SQL storages
@@ -138,13 +138,13 @@ def test_optunas_sessions_are_pinned(hostile_login: str) -> None:
         assert connection.execute(sa.text("select current_schema()")).scalar() == "optuna"
 
 
-def test_migrations_are_applied_to_the_usual_schema_of_the_database_that_is_named(
+def test_migrations_are_applied_to_the_default_schema_of_the_given_database(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute("create database migrated_otherwise")
     owner = make_conninfo(stack.owner_dsn, dbname="migrated_otherwise")
-    set_otherwise(owner, str(conninfo_to_dict(owner)["user"]))
+    set_other_values(owner, str(conninfo_to_dict(owner)["user"]))
 
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -155,7 +155,7 @@ def test_migrations_are_applied_to_the_usual_schema_of_the_database_that_is_name
         assert connection.execute("select to_regclass('public.churn_predictions') is not null").fetchone() == (True,)
 
 
-def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_invariant(
+def test_a_stream_with_a_hostile_login_has_the_same_scores_and_holds_every_invariant(
     stack: Stack, database: str, template_database: str, bundle_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = [event(number) for number in range(300)]
@@ -166,7 +166,7 @@ def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_invarian
 
     with new_stream(database, bundle_uri) as stream:
         owner = make_conninfo(stack.owner_dsn, dbname=conninfo_to_dict(database)["dbname"])
-        set_otherwise(owner, str(conninfo_to_dict(database)["user"]))
+        set_other_values(owner, str(conninfo_to_dict(database)["user"]))
         for name, value in ENVIRONMENT.items():
             monkeypatch.setenv(name, value)
         with connect(database, application_name="test", autocommit=True) as stream.connection:
@@ -178,7 +178,7 @@ def test_a_stream_of_such_a_login_gives_the_same_scores_and_keeps_every_invarian
 
 
 def scores(stream: Stream) -> list[tuple[object, ...]]:
-    """What was predicted, bit by bit, and the hour that it counts for."""
+    """Return the predictions, with exact scores, and their hours."""
     rows = stream.connection.execute(
         """
         select customer_id, float8send(risk_score::float8), prediction, date_trunc('hour', event_timestamp)::text

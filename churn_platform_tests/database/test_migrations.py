@@ -1,4 +1,4 @@
-"""Migrations: applied in order, once, whole or not at all."""
+"""Migrations: applied in order, once, and completely or not at all."""
 
 import uuid
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from churn_platform.local.stack import Stack
 
 @pytest.fixture
 def empty_database(stack: Stack) -> Iterator[str]:
-    """Connection string of a database of the test's own, for the owner."""
+    """An empty database for one test: the owner's connection string."""
     name = f"migrations_{uuid.uuid4().hex}"
     server = stack.owner_dsn
     with psycopg.connect(server, autocommit=True) as connection:
@@ -41,7 +41,7 @@ def test_each_file_is_applied_once_in_order(empty_database: str, tmp_path: Path)
     assert upgrade(empty_database, tmp_path) == []
 
 
-def test_a_migration_that_fails_leaves_nothing_and_says_why(empty_database: str, tmp_path: Path) -> None:
+def test_a_failed_migration_changes_nothing_and_reports_the_reason(empty_database: str, tmp_path: Path) -> None:
     _write(tmp_path, "1_broken.sql", "CREATE TABLE one (first int); SELECT no_such_function()")
 
     with pytest.raises(MigrationError, match="no_such_function") as failure:
@@ -62,7 +62,7 @@ def test_the_users_own_parameters_are_respected(empty_database: str, tmp_path: P
         assert connection.execute("SELECT to_regclass('elsewhere.one')").fetchone() != (None,)
 
 
-def test_a_server_without_tls_is_refused_when_tls_is_asked_for(empty_database: str, tmp_path: Path) -> None:
+def test_a_server_without_tls_is_refused_if_tls_is_required(empty_database: str, tmp_path: Path) -> None:
     _write(tmp_path, "1_first.sql", "CREATE TABLE one (first int)")
 
     with pytest.raises(MigrationError, match="SSL"):

@@ -1,4 +1,4 @@
-"""One champion at a time, whichever version it is, in a real database."""
+"""One champion at a time, in a real database."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from churn_platform.local.stack import Stack
 
 @pytest.fixture
 def connection(stack: Stack) -> Iterator[psycopg.Connection]:
-    """An empty model_versions that nobody else sees; all is rolled back."""
+    """A transaction with an empty model_versions, which is rolled back."""
     with psycopg.connect(stack.addresses["postgres"]) as connection, connection.transaction(force_rollback=True):
         connection.execute("delete from model_promotions")
         connection.execute("delete from model_versions")
@@ -20,7 +20,7 @@ def connection(stack: Stack) -> Iterator[psycopg.Connection]:
 
 
 def register(connection: psycopg.Connection, *versions: int) -> None:
-    """Register versions as different runs'."""
+    """Register versions, each trained by a different run."""
     for version in versions:
         model_versions.register(
             connection, version=version, uri=f"/models/{version}", run_id=f"run {version}", metrics={"oof_f1": 0.6}
@@ -77,15 +77,17 @@ def test_rolling_back_goes_one_champion_further_back_each_time(connection: psyco
     assert model_versions.rollback(connection, reason="3 once more")[1].version == 1
 
 
-def test_who_became_champion_by_what_and_why_is_kept(connection: psycopg.Connection) -> None:
+def test_promotions_are_recorded_with_their_cause_and_reason(connection: psycopg.Connection) -> None:
     register(connection, 1, 2)
     model_versions.promote(connection, 1, by="training", reason="the first")
     model_versions.promote(connection, 2)
     model_versions.promote(connection, 2)
 
-    kept = connection.execute("select version, promoted_by, reason from model_promotions order by promotion").fetchall()
+    recorded = connection.execute(
+        "select version, promoted_by, reason from model_promotions order by promotion"
+    ).fetchall()
 
-    assert kept == [(1, "training", "the first"), (2, "hand", "chosen by hand")]
+    assert recorded == [(1, "training", "the first"), (2, "hand", "chosen by hand")]
 
 
 def test_promoting_the_champion_changes_nothing(connection: psycopg.Connection) -> None:
@@ -106,7 +108,7 @@ def test_an_unknown_version_cannot_be_promoted_and_the_champion_stays(connection
     assert champion.version == 1
 
 
-def test_the_database_itself_allows_one_champion_only(connection: psycopg.Connection) -> None:
+def test_the_database_itself_allows_only_one_champion(connection: psycopg.Connection) -> None:
     register(connection, 1, 2)
     model_versions.promote(connection, 1)
 
@@ -117,11 +119,11 @@ def test_the_database_itself_allows_one_champion_only(connection: psycopg.Connec
 def test_registering_again_changes_nothing_unless_it_is_another_run(connection: psycopg.Connection) -> None:
     register(connection, 1, 1)
 
-    with pytest.raises(ModelVersionError, match="run run 1 has that version in model_versions already"):
+    with pytest.raises(ModelVersionError, match="run run 1 already has that version in model_versions"):
         model_versions.register(connection, version=1, uri="/models/x", run_id="another", metrics={})
 
 
-def test_later_figures_join_the_earlier_ones(connection: psycopg.Connection) -> None:
+def test_later_metrics_are_added_to_the_earlier_ones(connection: psycopg.Connection) -> None:
     register(connection, 1)
 
     model_versions.record_metrics(connection, 1, {"roc_auc": 0.85})

@@ -1,4 +1,4 @@
-"""Roles: the platform writes rows, a reader reads, and neither does more; migrations work with little."""
+"""Roles: the platform writes rows, a reader reads, neither can do more, and migrations need few rights."""
 
 import os
 import tempfile
@@ -36,7 +36,7 @@ class Logins:
 
 @pytest.fixture
 def logins(stack: Stack, database: str) -> Logins:
-    """To a database of the test's own."""
+    """Logins to a migrated database for one test."""
     name = str(conninfo_to_dict(database)["dbname"])
     return Logins(
         make_conninfo(stack.owner_dsn, dbname=name),
@@ -99,7 +99,7 @@ def test_the_reader_may_not(logins: Logins, statement: LiteralString) -> None:
     _refused(logins.reader, statement)
 
 
-def test_the_reader_reads_every_table_and_view_of_the_platform_and_none_of_dagster_or_mlflow(logins: Logins) -> None:
+def test_the_reader_reads_all_tables_of_the_platform_and_none_of_dagster_or_mlflow(logins: Logins) -> None:
     _allowed(logins.writer, "create table dagster.runs (secret text)")
     _allowed(logins.writer, "create table mlflow.experiments (secret text)")
 
@@ -115,7 +115,7 @@ def test_the_reader_reads_every_table_and_view_of_the_platform_and_none_of_dagst
     _refused(logins.reader, "select * from mlflow.experiments")
 
 
-def test_the_writer_can_do_all_that_a_stream_does_beside_reading_and_writing_rows(logins: Logins) -> None:
+def test_the_writer_may_do_everything_else_that_a_stream_does(logins: Logins) -> None:
     run = "run-1"
     with (
         psycopg.connect(logins.writer, application_name=advisory_locks.session_name(run)),
@@ -133,7 +133,7 @@ def test_the_writer_can_do_all_that_a_stream_does_beside_reading_and_writing_row
         ).fetchone() == (True,)
 
 
-def test_who_makes_tables_for_dagster_or_mlflow_can_change_them_later(logins: Logins) -> None:
+def test_the_writer_can_change_its_own_tables_for_dagster_and_mlflow(logins: Logins) -> None:
     for statement in (
         "create table dagster.mine (a serial primary key)",
         "alter table dagster.mine add column b text",
@@ -152,7 +152,9 @@ def test_every_table_and_view_belongs_to_the_owner(logins: Logins) -> None:
             "and relkind in ('r', 'p', 'v', 'm', 'S') and relowner <> 'churn_owner'::regrole"
         ).fetchall()
 
-    assert strays == [], f"The migration that makes them begins with 'set local role churn_owner': see {BASELINE.name}"
+    assert strays == [], (
+        f"The migration that creates them has to begin with 'set local role churn_owner': see {BASELINE.name}"
+    )
 
 
 def test_tables_of_later_migrations_have_the_same_grants(logins: Logins, tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_tables_of_later_migrations_have_the_same_grants(logins: Logins, tmp_pat
     _refused(logins.reader, "delete from later")
 
 
-def test_a_writer_is_told_that_a_migration_needs_the_owner(logins: Logins, tmp_path: Path) -> None:
+def test_a_migration_by_a_writer_is_refused_with_the_remedy(logins: Logins, tmp_path: Path) -> None:
     (tmp_path / "29990101000000_later.sql").write_text("-- migrate:up\ncreate table later (a int);\n-- migrate:down\n")
 
     assert upgrade(logins.writer) == []
@@ -179,17 +181,17 @@ def test_a_writer_is_told_that_a_migration_needs_the_owner(logins: Logins, tmp_p
         upgrade(logins.writer, tmp_path)
 
 
-# On a server where nobody has made the roles yet.
+# On a server without the roles.
 
 
 @dataclass(frozen=True)
 class Server:
-    """A PostgreSQL server of the test's own, and its superuser."""
+    """A PostgreSQL server for one test, and its superuser."""
 
     superuser: str
 
     def database(self, attributes: LiteralString) -> str:
-        """A new database that belongs to a new login with these attributes; the login's connection string."""
+        """Create a login with these attributes and its database; return the login's connection string."""
         name = f"roles_{uuid.uuid4().hex}"
         with psycopg.connect(self.superuser, autocommit=True) as connection:
             connection.execute(sql.SQL("create role {} login " + attributes).format(sql.Identifier(name)))
@@ -200,7 +202,7 @@ class Server:
         return make_conninfo(self.superuser, dbname=name, user=name, password=f"{name}'s")
 
     def roles(self) -> set[str]:
-        """Those of the platform that exist."""
+        """Return the platform's roles that exist."""
         with psycopg.connect(self.superuser) as connection:
             found = connection.execute("select rolname from pg_roles where rolname ~ '^churn_(owner|writer|reader)$'")
             return {name for (name,) in found}
@@ -214,7 +216,7 @@ def _migrate_down(dsn: str) -> None:
 
 @pytest.fixture
 def server(embedded_only: dict[str, str], stack: Stack, platform: str) -> Iterator[Server]:
-    """Its roles were taken away again by the migration's own way down."""
+    """A server whose platform roles were dropped by migrating down."""
     assert platform  # topics and a group that nobody else uses
     given = {
         **embedded_only,
@@ -235,7 +237,7 @@ def server(embedded_only: dict[str, str], stack: Stack, platform: str) -> Iterat
         yield Server(own.owner_dsn)
 
 
-def test_the_roles_come_and_go_with_their_migration(server: Server) -> None:
+def test_the_roles_are_created_and_dropped_with_their_migration(server: Server) -> None:
     assert server.roles() == set()
 
     plain = server.database("nocreaterole")
@@ -243,7 +245,7 @@ def test_the_roles_come_and_go_with_their_migration(server: Server) -> None:
         upgrade(plain)
     assert server.roles() == set()
 
-    # An owner who is no superuser but may create roles, twice.
+    # An owner who is not a superuser but may create roles, twice.
     managed = server.database("createrole")
     assert BASELINE.name in upgrade(managed)
     assert upgrade(managed) == []
@@ -251,7 +253,7 @@ def test_the_roles_come_and_go_with_their_migration(server: Server) -> None:
     _allowed(managed, "insert into stream_batches (batch) values ('one login does everything')")
     _allowed(managed, "create table dagster.mine (a integer)")
 
-    # Another one, in a second database, to whom the roles are not known.
+    # Another owner, in a second database, who is not a member of the roles.
     with pytest.raises(MigrationError, match=r"grant churn_owner, churn_writer, churn_reader to roles_"):
         upgrade(plain)
     with psycopg.connect(server.superuser, autocommit=True) as connection:

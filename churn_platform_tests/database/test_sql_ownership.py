@@ -13,7 +13,7 @@ DATABASE = PACKAGE / "database"
 
 CREATED = re.compile(r"^create (?:table|view) (\w+)", re.MULTILINE)
 TABLES = sorted({name for file in MIGRATIONS.glob("*.sql") for name in CREATED.findall(file.read_text())})
-# How a statement, or a part of one, begins. A sentence for people that has SQL in it begins otherwise.
+# The beginning of a statement or of a part of one. Prose that mentions SQL begins with other words.
 STATEMENT = re.compile(
     r"\s*(?:\(?(?:select|with|insert|update|delete|copy|truncate|create|drop|alter|lock|from|join|exists)\b|\w+ as \()",
     re.IGNORECASE,
@@ -24,7 +24,7 @@ WRITES = re.compile(rf"\b(?:insert\s+into|update|delete\s+from|copy|truncate)\s+
 
 
 def statements(file: Path) -> Iterator[str]:
-    """Texts of a module that are SQL, its docstrings left out."""
+    """Yield the SQL texts of a module, without its docstrings."""
     tree = ast.parse(file.read_text())
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -35,14 +35,14 @@ def statements(file: Path) -> Iterator[str]:
 
 
 def copied_tables(file: Path) -> set[str]:
-    """Tables whose name is an argument of copy_rows()."""
+    """Return the tables whose name is an argument of copy_rows()."""
     calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
     names = [each.args[1] for each in calls if isinstance(each.func, ast.Name) and each.func.id == "copy_rows"]
     return {str(name.value) for name in names if isinstance(name, ast.Constant)} & set(TABLES)
 
 
 def written_tables(file: Path) -> set[str]:
-    """Tables that a module writes to."""
+    """Return the tables that a module writes to."""
     return {name.lower() for text in statements(file) for name in WRITES.findall(text)} | copied_tables(file)
 
 
@@ -71,7 +71,7 @@ def test_one_module_writes_to_each_table() -> None:
             writers.setdefault(table, []).append(file.name)
 
     assert {table: files for table, files in writers.items() if len(files) > 1} == {}
-    # Dagster's IO manager writes these, whose names it takes from the assets.
+    # Dagster's IO manager writes these; it gets their names from the assets.
     assert set(TABLES) - set(writers) <= {
         "churn_metrics_hourly",
         "churn_metrics_daily",

@@ -1,4 +1,4 @@
-"""The views that dashboards read, over rows that are put there by hand."""
+"""The views that dashboards read, on inserted rows."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -12,7 +12,7 @@ NOW = datetime.now(UTC)
 def predict(
     connection: psycopg.Connection, customer: int, risk: float, *, ago: timedelta, event_id: UUID | None = None
 ) -> None:
-    """A prediction of a customer."""
+    """Insert a prediction of a customer."""
     connection.execute(
         "insert into churn_predictions (event_id, customer_id, prediction, risk_score, predicted_at, event_timestamp, "
         "model_version, credit_score, geography, gender, age, tenure, balance, num_of_products, has_cr_card, "
@@ -23,7 +23,7 @@ def predict(
 
 
 def riskiest(connection: psycopg.Connection) -> list[tuple[int, float]]:
-    """Customers and scores, as listed."""
+    """Return customers and scores in the order of the view."""
     rows = connection.execute("select customer_id, risk_score from v_top_risk_customers").fetchall()
     return [(customer, round(risk, 3)) for customer, risk in rows]
 
@@ -38,13 +38,13 @@ def test_a_customer_is_at_risk_by_the_latest_score_and_listed_once(database: str
         predict(connection, 3, 0.99, ago=2 * day)  # still at risk, though less
         predict(connection, 3, 0.75, ago=day)
         predict(connection, 4, 0.9, ago=8 * day)  # too long ago
-        for number in (1, 2):  # two events of one moment
+        for number in (1, 2):  # two events with the same time
             predict(connection, 5, 0.7 + number / 10, ago=day, event_id=UUID(int=number))
 
         assert riskiest(connection) == [(5, 0.9), (2, 0.8), (3, 0.75)]
 
 
-def test_a_hundred_customers_are_listed_though_the_riskiest_scores_are_old(database: str) -> None:
+def test_a_hundred_customers_are_listed_although_the_riskiest_scores_are_old(database: str) -> None:
     with psycopg.connect(database) as connection:
         for customer in range(120):
             predict(connection, customer, 0.99, ago=timedelta(hours=2))
@@ -59,7 +59,7 @@ def test_a_hundred_customers_are_listed_though_the_riskiest_scores_are_old(datab
     assert {risk for _, risk in found[50:]} == {0.75}
 
 
-def test_the_rate_of_seven_days_is_that_of_all_their_predictions(database: str) -> None:
+def test_the_rate_of_seven_days_is_the_rate_of_all_their_predictions(database: str) -> None:
     with psycopg.connect(database) as connection:
         for days_ago, total, churned in ((9, 1_000, 900), (6, 100, 100), (1, 19_900, 1_990), (0, 0, 0)):
             connection.execute(
@@ -79,7 +79,7 @@ def test_the_rate_of_seven_days_is_that_of_all_their_predictions(database: str) 
     assert [change for *_, change in found] == [None, pytest.approx(-90), pytest.approx(10), None]
 
 
-def test_the_views_are_still_for_those_who_only_read(database: str) -> None:
+def test_the_reader_may_read_the_views(database: str) -> None:
     with psycopg.connect(database) as connection:
         for view in ("v_top_risk_customers", "v_churn_trends"):
             found = connection.execute(

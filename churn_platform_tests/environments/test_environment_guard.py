@@ -323,9 +323,9 @@ def test_records_that_are_not_claims_are_ignored(stream: Stream) -> None:
 
 def test_another_environment_on_the_same_database_is_named_until_it_has_been_silent(stream: Stream) -> None:
     with EnvironmentGuard(stream.connection, stream.admin, stream.config) as guard:
-        environments.note(stream.connection, stream.config.environment)
+        environments.record_running(stream.connection, stream.config.environment)
         guard.require_exclusive_use()
-        environments.note(stream.connection, "another machine:/srv/churn")
+        environments.record_running(stream.connection, "another machine:/srv/churn")
         with pytest.raises(EnvironmentConflictError, match="'another machine:/srv/churn' uses the database 'test_"):
             guard.require_exclusive_use()
         stream.connection.execute("update environments set seen = now() - interval '2 minutes'")

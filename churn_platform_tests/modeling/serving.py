@@ -24,7 +24,7 @@ def served_model(model_uri: str, *, programs: Path, environment: Mapping[str, st
     """Serve a model and yield a client of its server.
 
     Args:
-        model_uri: the model, as MLflow names it.
+        model_uri: address of the model in MLflow.
         programs: folder of the `mlflow` program, such as the `bin` of a virtual environment.
         environment: variables of the server, beyond those of this process.
     """
@@ -59,7 +59,7 @@ def served_model(model_uri: str, *, programs: Path, environment: Mapping[str, st
 
 
 def served_scores(client: httpx.Client, rows: pd.DataFrame) -> NDArray[np.float32]:
-    """Return P(churn) of these rows, shape (n,), as the server answers."""
+    """Return P(churn) of these rows from the server, shape (n,)."""
     request = {"dataframe_split": json.loads(rows.to_json(orient="split", index=False))}
     answer = client.post("/invocations", json=request).raise_for_status().json()
     return np.array([row["probability"] for row in answer["predictions"]], np.float64).astype(np.float32)

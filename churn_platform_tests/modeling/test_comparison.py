@@ -1,4 +1,4 @@
-"""Thresholds, metrics, the comparison with the champion, and the decision who is champion."""
+"""Thresholds, metrics, the comparison with the champion, and the choice of the champion."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -175,7 +175,7 @@ CALLS = CallCosts(call=5, customer=400, success_rate=0.25)
         (0.0, None, {}, False, "the gain is not significant"),
     ],
 )
-def test_after_a_change_of_costs_decisions_of_more_value_win_with_an_equal_ranking(
+def test_after_a_change_of_costs_more_valuable_decisions_win_with_an_equal_ranking(
     low: float, value: DecisionValue | None, slices: dict[str, float], wins: bool, reason: str
 ) -> None:
     compared = replace(comparison(low, **slices), decision_value=value, rule=replace(RULE, costs=CALLS))

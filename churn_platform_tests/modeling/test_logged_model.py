@@ -1,4 +1,4 @@
-"""A logged model works where only its logged requirements are installed: no part of the platform is."""
+"""A logged model works with only its logged requirements installed, without the platform."""
 
 import json
 import os

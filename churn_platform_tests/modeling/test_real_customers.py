@@ -1,4 +1,4 @@
-"""What the committed model reaches on the bank's own customers, out of fold. The file is not in the repository."""
+"""Out-of-fold metrics of the default hyperparameters on the bank's own file, which is not in the repository."""
 
 from benchmarks import model
 from churn_platform.modeling.training import Hyperparameters, out_of_fold_probabilities
@@ -10,7 +10,7 @@ AT_MOST = {"brier": 0.1018, "ece": 0.015}
 
 
 @needs_bank_file
-def test_the_committed_hyperparameters_keep_what_docs_model_md_promises() -> None:
+def test_the_default_hyperparameters_have_the_documented_metrics() -> None:
     data = model.read(BANK_FILE)
 
     found = model.mean_figures(

@@ -36,7 +36,7 @@ def test_curves_have_the_right_end_points(report: Report) -> None:
     assert (report.curves["gain"][0], report.curves["gain"][-1]) == ((0, 0), (1, 1))
     found, precision = report.curves["precision_recall"][-1]
     assert found == 1
-    assert TEST[TARGET].mean() <= precision < 0.5, "whoever calls all churners calls many others"
+    assert TEST[TARGET].mean() <= precision < 0.5, "calling all churners means calling many others"
     assert all(0 <= value <= 1 for points in report.curves.values() for point in points for value in point)
 
 

@@ -1,4 +1,4 @@
-"""Training is reproducible and uses the training split only."""
+"""Training is reproducible and uses only the training split."""
 
 import numpy as np
 import pandas as pd
@@ -94,7 +94,7 @@ def test_folds_without_an_outcome_are_an_error_with_both_counts() -> None:
         train(MATRIX[:100], (np.arange(100) < 4).astype(np.int64), FEW_TREES)
 
 
-def test_the_data_hash_depends_on_values_and_column_names_only() -> None:
+def test_the_data_hash_depends_only_on_values_and_column_names() -> None:
     changed = CUSTOMERS.assign(Balance=CUSTOMERS["Balance"].where(CUSTOMERS.index != 7, 0.01))
 
     assert data_hash(CUSTOMERS) == data_hash(CUSTOMERS.copy())

@@ -26,7 +26,7 @@ TRIALS = 4
 LIMITS = SearchLimits(trees_times_depth=60, startup_trials=2)
 
 
-class Interrupted(Exception):  # noqa: N818  it stands for the end of a process, which is no error
+class Interrupted(Exception):  # noqa: N818  it simulates the end of a process, which is not an error
     """Raised in the middle of a search."""
 
 
@@ -67,7 +67,7 @@ def test_an_interrupted_search_is_resumed_and_finds_the_same(database: str, monk
     assert bundles[0] == bundles[1]
 
 
-def test_a_study_is_stored_in_a_schema_of_its_own(database: str) -> None:
+def test_a_study_is_stored_in_its_own_schema(database: str) -> None:
     search(database, "kept", trials=1)
 
     with psycopg.connect(database) as connection:

@@ -45,7 +45,7 @@ class Outcomes:
 
     @property
     def config(self) -> StreamConfig:
-        """How the brokers are reached."""
+        """The configuration of the settings."""
         return StreamConfig.from_settings(settings())
 
     def ingest(self, *, chunk: int = CHUNK, decode_message: DecodeMessage = decode) -> IngestResult:
@@ -55,20 +55,20 @@ class Outcomes:
         )
 
     def lag(self) -> int:
-        """Offsets that have not been ingested."""
+        """Return the lag of the topic."""
         return outcomes.load_lag(self.connection, self.admin, self.topic)
 
     def delete_before(self, offset: int, *, partition: int = 0) -> None:
-        """Delete messages, as retention does."""
+        """Delete the messages before an offset, as retention does."""
         for future in self.admin.delete_records([TopicPartition(self.topic, partition, offset)]).values():
             future.result()
 
     def rejected(self) -> dict[tuple[int, int], str]:
-        """Reasons of the rejected outcomes by Kafka partition and offset."""
+        """Return the reasons of the rejected outcomes by Kafka partition and offset."""
         found = self.connection.execute("select kafka_partition, kafka_offset, reason from refused_outcomes")
         return {(partition, offset): reason for partition, offset, reason in found}
 
-    def make(self) -> None:
+    def create(self) -> None:
         """Create the topic."""
         for future in self.admin.create_topics([NewTopic(self.topic, 2, 1)]).values():
             future.result()
@@ -76,7 +76,7 @@ class Outcomes:
 
 @pytest.fixture
 def outcome_topic(database: str) -> Iterator[Outcomes]:
-    """Return a topic that has not been created yet."""
+    """An outcomes topic that has not been created yet."""
     with psycopg.connect(database, autocommit=True) as connection:
         yield Outcomes(f"outcomes-{next(_number)}", connection, AdminClient(settings().kafka_client))
 

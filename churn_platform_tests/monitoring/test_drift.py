@@ -1,4 +1,4 @@
-"""Drift: references, counts per bin, and when a distance is more than chance."""
+"""Drift: references, counts per bin, and verdicts that exclude chance."""
 
 import json
 
@@ -27,7 +27,7 @@ THRESHOLDS = Thresholds(shifted=0.1, far=0.25, min_rows=500)
 
 
 def columns(rows: int, seed: int) -> dict[str, np.ndarray]:
-    """Customers of the generator, and scores that do not depend on them."""
+    """Return generated customers, and scores that do not depend on them."""
     scores = np.random.default_rng(seed).beta(1, 4, rows + 100)
     return {**columns_of(cleaned(rows + 100, seed)), SCORE: scores}
 
@@ -44,7 +44,7 @@ def reference() -> Reference:
 
 
 def test_a_reference_has_ten_bins_of_a_number_and_one_for_each_of_few_values(reference: Reference) -> None:
-    bins = {name: len(reference.features[name].counts) - 1 for name in MONITORED}  # without that of nulls
+    bins = {name: len(reference.features[name].counts) - 1 for name in MONITORED}  # without the bin of nulls
 
     assert bins[SCORE] == bins["EstimatedSalary"] == QUANTILE_BINS
     assert bins["Balance"] < QUANTILE_BINS  # a third is 0
@@ -54,7 +54,7 @@ def test_a_reference_has_ten_bins_of_a_number_and_one_for_each_of_few_values(ref
     assert all(len(feature.labels) == len(feature.counts) for feature in reference.features.values())
 
 
-def test_a_reference_is_the_same_after_a_round_through_json(reference: Reference) -> None:
+def test_a_reference_is_the_same_after_a_round_trip_through_json(reference: Reference) -> None:
     assert Reference.from_json(json.loads(json.dumps(reference.to_json()))) == reference
 
 

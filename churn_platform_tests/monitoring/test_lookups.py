@@ -15,7 +15,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def batches(stream: Stream) -> None:
-    """300 events of one hour in three batches."""
+    """Stream 300 events of one hour in three batches."""
     for batch in range(3):
         events = [event(n, event_timestamp=(HOUR + timedelta(minutes=n % 60)).isoformat()) for n in range(100)]
         stream.send([{**each, "CreditScore": 400 + 100 * batch} for each in events])

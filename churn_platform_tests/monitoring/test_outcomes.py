@@ -1,4 +1,4 @@
-"""Ingestion of the outcomes topic on real Kafka: each message counts once, and none is lost."""
+"""Ingestion of the outcomes topic on real Kafka: each message counts exactly once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -47,7 +47,7 @@ STAYED = {"CustomerId": 15_600_001, "true_churn_label": 0, "outcome_timestamp": 
 
 
 def rows(outcome_topic: Outcomes, table: str = "customer_outcomes") -> int:
-    """Number of rows of a table."""
+    """Return the number of rows in a table."""
     query = psycopg.sql.SQL("select count(*) from {}").format(psycopg.sql.Identifier(table))
     found = outcome_topic.connection.execute(query).fetchone()
     assert found is not None
@@ -55,7 +55,7 @@ def rows(outcome_topic: Outcomes, table: str = "customer_outcomes") -> int:
 
 
 def invariant(outcome_topic: Outcomes) -> Invariant:
-    """The invariant of the outcomes, of what was received in the last 30 days."""
+    """Return the invariant of outcomes received in the last 30 days."""
     info = outcome_topic.connection.info
     config = replace(outcome_topic.config, dsn=make_conninfo(info.dsn, password=info.password))
     since = datetime.now(UTC) - timedelta(days=30)
@@ -64,7 +64,7 @@ def invariant(outcome_topic: Outcomes) -> Invariant:
 
 def test_each_message_is_stored_refused_or_skipped(outcome_topic: Outcomes) -> None:
     assert invariant(outcome_topic).holds
-    outcome_topic.make()
+    outcome_topic.create()
     assert invariant(outcome_topic).figures["messages"] == 0
     outcome_topic.send(*[LEFT, STAYED] * 4, b"{", partition=0)
     outcome_topic.ingest()
@@ -86,10 +86,10 @@ def test_each_message_is_stored_refused_or_skipped(outcome_topic: Outcomes) -> N
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "expected"),
     [
-        ("delete from customer_outcomes where kafka_offset = 1", "[0] offset 1 was passed over"),
-        ("delete from refused_outcomes", "[0] offset 2 was passed over"),
+        ("delete from customer_outcomes where kafka_offset = 1", "[0] offset 1 was read, but"),
+        ("delete from refused_outcomes", "[0] offset 2 was read, but"),
         ("update outcome_positions set next_offset = next_offset + 1", "ends at 3, but was read up to 4"),
         ("update customer_outcomes set kafka_offset = 7 where kafka_offset = 1", "but the position is 3"),
         (
@@ -100,9 +100,9 @@ def test_each_message_is_stored_refused_or_skipped(outcome_topic: Outcomes) -> N
     ],
 )
 def test_an_outcome_that_is_lost_or_counts_twice_is_found(
-    outcome_topic: Outcomes, damage: LiteralString, words: str
+    outcome_topic: Outcomes, damage: LiteralString, expected: str
 ) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(LEFT, STAYED, b"{", partition=0)
     outcome_topic.ingest()
     assert invariant(outcome_topic).holds
@@ -111,11 +111,11 @@ def test_an_outcome_that_is_lost_or_counts_twice_is_found(
 
     found = invariant(outcome_topic)
     assert not found.holds
-    assert words in " ".join(found.violations)
+    assert expected in " ".join(found.violations)
 
 
-def test_outcomes_deleted_because_of_their_age_are_not_missed(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+def test_outcomes_deleted_because_of_their_age_are_not_violations(outcome_topic: Outcomes) -> None:
+    outcome_topic.create()
     outcome_topic.send(LEFT, STAYED, partition=0)
     outcome_topic.ingest()
     outcome_topic.connection.execute("update outcome_reads set opened = opened - interval '40 days'")
@@ -135,7 +135,7 @@ def test_a_topic_that_does_not_exist_has_nothing_to_read(outcome_topic: Outcomes
 
 
 def test_each_outcome_becomes_one_row(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(LEFT, STAYED, {**LEFT, "event_id": "order-7"}, {**STAYED, "extra": 1})
     assert outcome_topic.lag() == 4
 
@@ -164,7 +164,7 @@ def test_each_outcome_becomes_one_row(outcome_topic: Outcomes) -> None:
     ],
 )
 def test_an_invalid_outcome_is_stored_with_its_reason(outcome_topic: Outcomes, value: object, reason: str) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(LEFT, value)  # type: ignore[arg-type]
 
     assert outcome_topic.ingest() == IngestResult(left=1, rejected=1)
@@ -175,7 +175,7 @@ def test_an_invalid_outcome_is_stored_with_its_reason(outcome_topic: Outcomes, v
 
 
 def test_an_interrupted_ingestion_continues_after_its_last_transaction(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(*[LEFT, STAYED] * 10)
     allowed = iter(range(13))
 
@@ -196,7 +196,7 @@ def test_an_interrupted_ingestion_continues_after_its_last_transaction(outcome_t
 
 
 def test_concurrent_ingestions_count_each_message_once(outcome_topic: Outcomes, database: str) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(*[LEFT, STAYED] * 50)
 
     def ingest(_: int) -> IngestResult:
@@ -211,7 +211,7 @@ def test_concurrent_ingestions_count_each_message_once(outcome_topic: Outcomes, 
 
 
 def test_a_position_that_is_reset_during_a_run_is_respected(outcome_topic: Outcomes, database: str) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(*[LEFT] * 4, partition=0)
     first = iter([True])
 
@@ -232,7 +232,7 @@ def test_a_position_that_is_reset_during_a_run_is_respected(outcome_topic: Outco
 
 
 def test_outcomes_that_retention_deleted_before_they_were_read_are_reported_as_lost(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(LEFT)
     outcome_topic.ingest()
     outcome_topic.send(*[LEFT, STAYED] * 3)
@@ -250,7 +250,7 @@ def test_outcomes_that_retention_deleted_before_they_were_read_are_reported_as_l
 
 
 def test_an_accepted_loss_is_recorded_and_the_rest_is_read(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(*[LEFT] * 5, partition=0)
     outcome_topic.send(STAYED, partition=1)
     outcome_topic.ingest()
@@ -276,7 +276,7 @@ def test_an_accepted_loss_is_recorded_and_the_rest_is_read(outcome_topic: Outcom
     [
         (0, "1", "cannot move back to 1, because each outcome counts once"),
         (0, "earliest", "Nothing is lost"),
-        (0, "99", "past outcomes that are still to come"),
+        (0, "99", "past its end"),
         (7, "latest", "has no partition 7; it has 0, 1"),
         (0, "soon", "expected an offset"),
     ],
@@ -284,7 +284,7 @@ def test_an_accepted_loss_is_recorded_and_the_rest_is_read(outcome_topic: Outcom
 def test_a_position_moves_only_forward_and_within_the_topic(
     outcome_topic: Outcomes, partition: int, to: str, problem: str
 ) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(*[LEFT] * 4)
     outcome_topic.ingest()
 
@@ -294,8 +294,8 @@ def test_a_position_moves_only_forward_and_within_the_topic(
         )
 
 
-def test_a_skipped_offset_is_left_out_and_those_around_it_are_read(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+def test_a_skipped_offset_is_not_read_and_its_neighbours_are(outcome_topic: Outcomes) -> None:
+    outcome_topic.create()
     outcome_topic.send(LEFT, b"bad", STAYED, partition=0)
     outcome_topic.send(b"bad", partition=1)
     connection, config = outcome_topic.connection, outcome_topic.config
@@ -305,20 +305,20 @@ def test_a_skipped_offset_is_left_out_and_those_around_it_are_read(outcome_topic
 
     assert outcome_topic.ingest() == IngestResult(left=1, stayed=1, rejected=1)
     assert outcome_topic.rejected().keys() == {(1, 0)}
-    with pytest.raises(ResetError, match="was read already"):
+    with pytest.raises(ResetError, match="was already read"):
         outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=1)
     with pytest.raises(ResetError, match="there is no offset 3 yet"):
         outcome_reset.plan_skip(connection, config, topic=outcome_topic.topic, partition=0, offset=3)
 
 
 def test_a_topic_that_was_created_again_is_read_from_its_beginning(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(*[LEFT] * 4)
     outcome_topic.ingest()
     for future in outcome_topic.admin.delete_topics([outcome_topic.topic]).values():
         future.result()
     wait_until(lambda: outcome_topic.topic not in outcome_topic.admin.list_topics(timeout=10).topics)
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(STAYED, STAYED)
 
     assert outcome_topic.lag() == 2
@@ -344,7 +344,7 @@ def test_a_topic_that_was_created_again_is_read_from_its_beginning(outcome_topic
 def test_an_impossible_time_is_rejected_and_the_next_outcome_is_read(
     outcome_topic: Outcomes, moment: str, reason: str
 ) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send({**STAYED, "outcome_timestamp": moment}, LEFT, partition=0)
 
     assert outcome_topic.ingest() == IngestResult(left=1, rejected=1)
@@ -353,7 +353,7 @@ def test_an_impossible_time_is_rejected_and_the_next_outcome_is_read(
 
 
 def test_a_kafka_timestamp_in_seconds_is_rejected_with_the_likely_cause(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(LEFT, timestamp=round(datetime.now(UTC).timestamp()))
 
     assert outcome_topic.ingest() == IngestResult(rejected=1)
@@ -364,7 +364,7 @@ def test_a_kafka_timestamp_in_seconds_is_rejected_with_the_likely_cause(outcome_
 
 
 def test_an_outcome_from_the_future_does_not_override_a_later_one(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send({**STAYED, "outcome_timestamp": "2099-01-01T00:00:00Z"}, {**STAYED, "true_churn_label": 1})
 
     outcome_topic.ingest()
@@ -373,7 +373,7 @@ def test_an_outcome_from_the_future_does_not_override_a_later_one(outcome_topic:
 
 
 def test_an_interrupted_reading_continues_with_the_times_that_it_was_opened_with(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send({**STAYED, "outcome_timestamp": "2026-11-20T00:00:00Z"}, LEFT, partition=0)
     topic_id = topics.describe(outcome_topic.admin, outcome_topic.topic).topic_id
     outcome_topic.connection.execute(
@@ -387,13 +387,13 @@ def test_an_interrupted_reading_continues_with_the_times_that_it_was_opened_with
     assert outcome_topic.ingest() == IngestResult(left=1)  # the next offset belongs to another reading
 
 
-def test_an_outcome_that_postgresql_rejects_is_stored_with_its_reason_and_the_others_are_rows(
+def test_an_outcome_that_postgresql_rejects_is_stored_with_its_reason_and_the_others_are_stored(
     outcome_topic: Outcomes, stack: Stack
 ) -> None:
     name = conninfo_to_dict(outcome_topic.connection.info.dsn)["dbname"]
     with psycopg.connect(make_conninfo(stack.owner_dsn, dbname=name)) as owner:
         owner.execute("alter table customer_outcomes add constraint nobody check (customer_id is distinct from 7)")
-    outcome_topic.make()
+    outcome_topic.create()
     outcome_topic.send(LEFT, {**STAYED, "CustomerId": 7}, STAYED, partition=0)
 
     assert outcome_topic.ingest() == IngestResult(left=1, stayed=1, rejected=1)
@@ -403,7 +403,7 @@ def test_an_outcome_that_postgresql_rejects_is_stored_with_its_reason_and_the_ot
 
 
 def test_messages_with_keys_headers_and_any_bytes_are_each_an_outcome_or_rejected(outcome_topic: Outcomes) -> None:
-    outcome_topic.make()
+    outcome_topic.create()
     values = [value for value, _ in bad_values().values() if len(value or b"") < MEGABYTE // 2] + list(INVALID)
     outcome_topic.send(*values, key=b"\x00\xff", headers=[("h", b"\xff"), ("h", None)])
     outcome_topic.send(LEFT, LEFT)

@@ -40,13 +40,13 @@ LIVE = {
 
 
 def daily_report(**changes: object) -> report.DailyReport:
-    """A report of one feature and one model version."""
+    """Return a report of one feature and one model version."""
     parts = {"day": date(2026, 11, 26), "drift": [ROW], "live": [LIVE], "references": {3: REFERENCE}}
     return report.DailyReport(**{**parts, "read_and_dead": (2_000, 20), "auc_loss": 0.05, **changes})  # type: ignore[arg-type]
 
 
 class Links(HTMLParser):
-    """Collects what a page would load, and the tags that it leaves open."""
+    """Collects the addresses that a page would load, and its unclosed tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def test_the_report_shows_what_shifted_and_loads_nothing() -> None:
 
     assert links.loaded == []
     assert links.open == []
-    for text in ("2,000 events, of which 20", "1.00 %", "0.400", 'class="far"', "90.0 %", "12.50 %", "1,234", "0.8600"):
+    for text in ("2,000 events; 20 of them", "1.00 %", "0.400", 'class="far"', "90.0 %", "12.50 %", "1,234", "0.8600"):
         assert text in html
     assert "nan" not in html.lower()
 
@@ -115,7 +115,7 @@ def test_a_live_performance_that_fails_its_check_is_highlighted(
 
 
 @pytest.mark.parametrize(
-    ("dead", "missing", "strange", "classes"),
+    ("dead", "missing", "out_of_range", "classes"),
     [
         (20, 0.01, 0.001, ["stable", "stable", "stable"]),
         (60, 0.08, 0.0201, ["shifted", "shifted", "shifted"]),
@@ -123,13 +123,13 @@ def test_a_live_performance_that_fails_its_check_is_highlighted(
     ],
 )
 def test_rates_that_fail_their_checks_are_highlighted(
-    dead: int, missing: float, strange: float, classes: list[str]
+    dead: int, missing: float, out_of_range: float, classes: list[str]
 ) -> None:
-    row = {**ROW, "missing_rate": missing, "out_of_range_rate": strange}
+    row = {**ROW, "missing_rate": missing, "out_of_range_rate": out_of_range}
 
     html = report.render(daily_report(drift=[row], read_and_dead=(2_000, dead)))
 
-    texts = (f"{100 * dead / 2_000:.2f} %", f"{100 * missing:.2f} %", f"{100 * strange:.2f} %")
+    texts = (f"{100 * dead / 2_000:.2f} %", f"{100 * missing:.2f} %", f"{100 * out_of_range:.2f} %")
     assert [cell(html, text) for text in texts] == classes
 
 

@@ -1,4 +1,4 @@
-"""Moving the position by hand: only forward, only at rest, never in silence."""
+"""An operator moves the position: only forward, only while no run is live, and always recorded."""
 
 import psycopg
 import pytest
@@ -14,23 +14,23 @@ from churn_platform_tests.stream.streams import Stream, event
 
 
 def move(stream: Stream, to: str, *, partition: int = 0) -> Move | None:
-    """Plan a move, and make it."""
+    """Plan and apply a move."""
     topic = stream.config.events_topic
-    with reset.at_rest(stream.config, topic) as connection:
+    with reset.hold_stream_lock(stream.config, topic) as connection:
         planned = reset.plan(connection, stream.config, topic=topic, partition=partition, to=to)
         if planned is not None:
-            reset.apply(connection, planned, reason="of this test")
+            reset.apply(connection, planned, reason="only a test")
     return planned
 
 
 def delete_before(stream: Stream, offset: int) -> None:
-    """Delete the beginning of partition 0, as retention does."""
+    """Delete the records of partition 0 before an offset, as retention does."""
     for future in stream.admin.delete_records([TopicPartition(stream.config.events_topic, 0, offset)]).values():
         future.result()
 
 
 @pytest.mark.slow
-def test_the_loss_of_a_range_is_accepted_with_the_command_that_the_error_names(stream: Stream) -> None:
+def test_the_loss_of_a_range_is_accepted_with_the_command_in_the_error(stream: Stream) -> None:
     stream.send([event(number) for number in range(10)], partition=0)
     stream.stream()
     stream.send([event(number) for number in range(10, 30)], partition=0)
@@ -44,11 +44,11 @@ def test_the_loss_of_a_range_is_accepted_with_the_command_that_the_error_names(s
     assert moved is not None
     assert (moved.position, moved.end, moved.dropped, moved.still_held) == (10, 18, 8, 0)
     assert batch.events == 12
-    assert stream.rows("select start_offset, end_offset, reason from stream_skips") == [(10, 18, "of this test")]
+    assert stream.rows("select start_offset, end_offset, reason from stream_skips") == [(10, 18, "only a test")]
     assert all(invariant.holds for invariant in check_invariants(stream.config))
 
 
-def test_what_is_dropped_is_counted_with_what_kafka_still_holds(stream: Stream) -> None:
+def test_dropped_offsets_are_counted_and_those_that_kafka_still_holds(stream: Stream) -> None:
     stream.send([event(number) for number in range(10)], partition=0)
     stream.waiting()
     delete_before(stream, 4)
@@ -61,7 +61,7 @@ def test_what_is_dropped_is_counted_with_what_kafka_still_holds(stream: Stream) 
 
 
 @pytest.mark.slow
-def test_a_batch_left_open_is_closed_so_that_the_stream_goes_on(stream: Stream) -> None:
+def test_a_batch_left_open_is_closed_so_that_the_stream_continues(stream: Stream) -> None:
     stream.send([event(number) for number in range(6)], partition=0)
     left = stream.stream()
     stream.connection.execute("update stream_batches set closed = null")
@@ -90,12 +90,12 @@ def test_a_live_stream_is_not_moved(stream: Stream) -> None:
     [
         ("4", "count events twice.*replay"),
         ("earliest", "count events twice.*Nothing is lost"),
-        ("11", "still to come"),
+        ("11", "past its end"),
         ("-1", "expected an offset, earliest or latest"),
         ("yesterday", "expected an offset, earliest or latest"),
     ],
 )
-def test_only_forward_and_not_past_the_end(stream: Stream, to: str, why: str) -> None:
+def test_a_position_moves_only_forward_and_not_past_the_end(stream: Stream, to: str, why: str) -> None:
     stream.send([event(number) for number in range(10)], partition=0)
     stream.stream()
 
@@ -105,7 +105,7 @@ def test_only_forward_and_not_past_the_end(stream: Stream, to: str, why: str) ->
     assert stream.value("select count(*) from stream_skips") == 0
 
 
-def test_where_it_stands_already_nothing_is_skipped(stream: Stream) -> None:
+def test_a_move_to_the_current_position_skips_nothing(stream: Stream) -> None:
     stream.send([event(1)], partition=0)
     stream.stream()
 
@@ -118,7 +118,7 @@ def test_a_partition_that_was_never_read_is_refused(stream: Stream) -> None:
         move(stream, "latest")
 
 
-def test_a_truncated_topic_is_to_be_made_anew(stream: Stream) -> None:
+def test_a_truncated_topic_has_to_be_created_again(stream: Stream) -> None:
     stream.send([event(1)], partition=0)
     stream.stream()
     stream.connection.execute("update stream_positions set next_offset = 9, covered_to = 9 where kafka_partition = 0")
@@ -128,11 +128,11 @@ def test_a_truncated_topic_is_to_be_made_anew(stream: Stream) -> None:
             move(stream, to)
 
 
-def test_a_position_that_moved_meanwhile_is_left_alone(stream: Stream) -> None:
+def test_a_position_that_has_moved_in_the_meantime_is_not_changed(stream: Stream) -> None:
     stream.send([event(number) for number in range(10)], partition=0)
     stream.waiting()
     topic = stream.config.events_topic
-    with reset.at_rest(stream.config, topic) as connection:
+    with reset.hold_stream_lock(stream.config, topic) as connection:
         planned = reset.plan(connection, stream.config, topic=topic, partition=0, to="5")
         assert planned is not None
         stream.connection.execute("update stream_positions set next_offset = 3, covered_to = 3")

@@ -1,4 +1,4 @@
-"""How the stream stands, also when there is not much to look at."""
+"""The status of the stream, also while servers or tables are missing."""
 
 import json
 import threading
@@ -24,7 +24,7 @@ from churn_platform_tests.waiting import wait_until
 
 
 @pytest.mark.slow
-def test_at_rest_it_says_what_was_done(stream: Stream) -> None:
+def test_without_a_live_run_the_status_has_the_latest_results(stream: Stream) -> None:
     stream.send([*(event(number) for number in range(20)), b"bad"])
     batch = stream.stream()
 
@@ -42,7 +42,7 @@ def test_at_rest_it_says_what_was_done(stream: Stream) -> None:
     assert (found.model_version, found.problems) == (1, [])
 
 
-def test_what_waits_is_counted_by_partition(stream: Stream) -> None:
+def test_the_lag_is_counted_by_partition(stream: Stream) -> None:
     stream.waiting()
     stream.send([event(number) for number in range(4)], partition=1)
 
@@ -53,7 +53,7 @@ def test_what_waits_is_counted_by_partition(stream: Stream) -> None:
 
 
 @pytest.mark.slow
-def test_a_live_run_its_standby_and_its_rate_are_seen(stream: Stream) -> None:
+def test_a_live_run_its_standby_and_its_rate_are_reported(stream: Stream) -> None:
     live, standby = stream.plan(), stream.plan()
     first = threading.Thread(target=stream.materialize, args=(live,), kwargs={"idle_seconds": 5})
     first.start()
@@ -84,7 +84,7 @@ def test_a_live_run_its_standby_and_its_rate_are_seen(stream: Stream) -> None:
     assert found.events_per_second > 0
 
 
-def test_a_lock_that_no_run_holds_is_named(stream: Stream) -> None:
+def test_a_session_that_holds_the_lock_without_a_run_is_reported(stream: Stream) -> None:
     with psycopg.connect(stream.config.dsn, autocommit=True, application_name="somebody") as holder:
         advisory_locks.lock_stream(holder, stream.config.events_topic)
 
@@ -93,7 +93,7 @@ def test_a_lock_that_no_run_holds_is_named(stream: Stream) -> None:
     assert (found.live_run, found.lock_holder) == (None, "somebody")
 
 
-def test_a_pause_is_seen_with_its_beginning(stream: Stream) -> None:
+def test_a_pause_is_reported_with_its_start(stream: Stream) -> None:
     stream_pauses.pause(stream.connection, stream.config.events_topic)
 
     found = status.collect_status(stream.config)
@@ -103,7 +103,7 @@ def test_a_pause_is_seen_with_its_beginning(stream: Stream) -> None:
 
 
 @pytest.mark.slow
-def test_letters_of_yesterday_are_unresolved_but_not_of_today(stream: Stream) -> None:
+def test_dead_letters_of_yesterday_are_unresolved_but_not_counted_today(stream: Stream) -> None:
     stream.send([b"bad", b"worse"])
     stream.stream()
     stream.connection.execute("update dead_letter_events set received_at = now() - interval '1 day'")
@@ -114,7 +114,7 @@ def test_letters_of_yesterday_are_unresolved_but_not_of_today(stream: Stream) ->
     assert status.collect_status(stream.config).dead_letters == DeadLetterCounts(today=0, unresolved=2, retried=1)
 
 
-def test_without_topic_and_champion_it_says_what_is_missing(stream: Stream) -> None:
+def test_a_missing_topic_and_a_missing_champion_are_reported(stream: Stream) -> None:
     stream.connection.execute("update model_versions set retired_at = now()")
 
     found = status.collect_status(replace(stream.config, events_topic="no-such-topic"))
@@ -125,7 +125,7 @@ def test_without_topic_and_champion_it_says_what_is_missing(stream: Stream) -> N
     assert any("'no-such-topic' does not exist" in problem for problem in found.problems)
 
 
-def test_before_the_first_look_of_the_sensor_no_position_is_made_up(stream: Stream) -> None:
+def test_before_the_first_tick_of_the_sensor_there_are_no_positions(stream: Stream) -> None:
     found = status.collect_status(stream.config)
 
     assert [each.position for each in found.partitions] == [None, None, None]
@@ -146,7 +146,7 @@ def test_a_topic_read_from_its_end_has_nothing_to_publish(stream: Stream) -> Non
     assert status.collect_status(stream.config).unpublished == 0
 
 
-def test_lost_offsets_are_a_problem_with_its_remedy(stream: Stream) -> None:
+def test_lost_offsets_are_reported_with_the_remedy(stream: Stream) -> None:
     stream.waiting()
     stream.send([event(number) for number in range(9)], partition=0)
     for future in stream.admin.delete_records([TopicPartition(stream.config.events_topic, 0, 5)]).values():
@@ -158,7 +158,7 @@ def test_lost_offsets_are_a_problem_with_its_remedy(stream: Stream) -> None:
     assert found.waiting == 9
 
 
-def test_a_database_that_does_not_answer_leaves_what_kafka_says(stream: Stream) -> None:
+def test_without_the_database_the_status_has_what_kafka_knows(stream: Stream) -> None:
     found = status.collect_status(replace(stream.config, dsn=make_conninfo(stream.config.dsn, port="1")))
 
     assert [problem.partition(":")[0] for problem in found.problems] == ["PostgreSQL does not answer"]
@@ -168,7 +168,7 @@ def test_a_database_that_does_not_answer_leaves_what_kafka_says(stream: Stream) 
 
 
 @pytest.mark.slow
-def test_brokers_that_do_not_answer_leave_what_the_ledger_says(stream: Stream) -> None:
+def test_without_the_brokers_the_status_has_what_the_ledger_knows(stream: Stream) -> None:
     found = status.collect_status(with_changes(stream.config, client={"bootstrap.servers": "127.0.0.1:1"}))
 
     (problem,) = found.problems
@@ -176,14 +176,14 @@ def test_brokers_that_do_not_answer_leave_what_the_ledger_says(stream: Stream) -
     assert (found.model_version, found.answered) == (1, False)
 
 
-def test_a_database_without_the_schema_is_told_from_one_that_does_not_answer(stream: Stream) -> None:
+def test_a_database_without_the_schema_is_reported(stream: Stream) -> None:
     found = status.collect_status(replace(stream.config, dsn=make_conninfo(settings().postgres_dsn, dbname="postgres")))
 
     assert any("churn db upgrade" in problem for problem in found.problems)
 
 
 @pytest.mark.slow
-def test_as_json_moments_are_text(stream: Stream) -> None:
+def test_times_are_text_in_json(stream: Stream) -> None:
     stream.send([event(1)])
     stream.stream()
 
@@ -196,7 +196,7 @@ def test_as_json_moments_are_text(stream: Stream) -> None:
 
 
 @pytest.mark.slow
-def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_its_beginning(stream: Stream) -> None:
+def test_offsets_held_back_by_an_open_transaction_are_reported_with_its_start(stream: Stream) -> None:
     stream.send([event(number) for number in range(3)], partition=1)
     stream.stream()
     began = datetime.now(UTC) - timedelta(hours=1)
@@ -207,7 +207,7 @@ def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_i
         value = json.dumps(event(number)).encode()
         producer.produce(stream.config.events_topic, value, partition=1, timestamp=round(began.timestamp() * 1000))
     producer.flush(30)
-    stream.send([event(7)], partition=1)  # another producer's, which is held back, too
+    stream.send([event(7)], partition=1)  # from another producer; it is held back, too
 
     wait_until(lambda: status.collect_status(stream.config).held == 6)
     found = status.collect_status(stream.config)
@@ -226,7 +226,7 @@ def test_what_an_open_transaction_of_another_producer_holds_back_is_shown_with_i
 
 
 @pytest.mark.slow
-def test_every_partition_that_was_damaged_is_named_at_once(stream: Stream) -> None:
+def test_all_partitions_with_lost_offsets_are_reported_together(stream: Stream) -> None:
     stream.waiting()
     for partition in (0, 2):
         stream.send([event(number) for number in range(4)], partition=partition)
@@ -244,7 +244,7 @@ def test_every_partition_that_was_damaged_is_named_at_once(stream: Stream) -> No
         assert f"--partition {partition} --to 3" in str(lost.value)
 
 
-def test_a_login_without_rights_is_refused_and_said_so(stream: Stream, stack: Stack) -> None:
+def test_a_login_without_rights_is_reported(stream: Stream, stack: Stack) -> None:
     login = f"nobody_{stream.config.kafka.group.rsplit('-', 1)[-1]}"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
         owner.execute(sql.SQL("create role {} login password 'x'").format(sql.Identifier(login)))

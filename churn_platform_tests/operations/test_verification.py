@@ -27,12 +27,12 @@ from churn_platform_tests.waiting import wait_until
 
 
 def invariants(stream: Stream) -> dict[str, Invariant]:
-    """Every invariant, by its name."""
+    """Return every invariant by its name."""
     return {invariant.name: invariant for invariant in check_invariants(stream.config)}
 
 
 def violated(stream: Stream) -> set[str]:
-    """Names of the invariants that do not hold."""
+    """Return the names of the invariants that do not hold."""
     return {name for name, invariant in invariants(stream).items() if not invariant.holds}
 
 
@@ -48,14 +48,14 @@ def abort(stream: Stream, values: Sequence[dict[str, object]]) -> None:
 
 
 def publish(stream: Stream, value: bytes) -> None:
-    """Put a message into the predictions topic by hand."""
+    """Send a message to the predictions topic."""
     producer = Producer(stream.config.kafka.client)
     producer.produce(stream.config.predictions_topic, value)
     assert producer.flush(30) == 0
 
 
 def copy_of_a_prediction(stream: Stream, **changes: object) -> bytes:
-    """A published prediction, with changes."""
+    """Return a published prediction with changes."""
     return json.dumps({**stream.published()[0], **changes}).encode()
 
 
@@ -72,7 +72,7 @@ INSERT_DAYS = """
 
 
 def compute_hours(stream: Stream) -> None:
-    """What the hourly and daily metrics do: their tables as of now."""
+    """Fill the tables of hourly and daily metrics."""
     connection = stream.connection
     first, last = stream.rows("select min(hour_timestamp), max(hour_timestamp) + interval '1 hour' from dirty_hours")[0]
     hours = hourly_figures(connection, first, last)  # type: ignore[arg-type]  # rows of any query are objects
@@ -81,8 +81,8 @@ def compute_hours(stream: Stream) -> None:
         connection.execute(insert, (frame.to_json(orient="records", date_format="iso", double_precision=15),))
 
 
-def live(stream: Stream) -> None:
-    """Give a stream a past: batches, duplicates, dead letters, high risk, aborted events, a skip, and a replay."""
+def give_history(stream: Stream) -> None:
+    """Create batches, duplicates, dead letters, high-risk predictions, aborted events, a skip and a replay."""
     first = event(0)
     stream.send([first, *(event(number, NumOfProducts=1 + number % 4) for number in range(60)), first, b"bad"])
     replayed = stream.stream()
@@ -91,7 +91,7 @@ def live(stream: Stream) -> None:
     stream.stream(commit_events=10)
     stream.send([event(number) for number in range(5)], partition=1)
     topic = stream.config.events_topic
-    with reset.at_rest(stream.config, topic) as connection:
+    with reset.hold_stream_lock(stream.config, topic) as connection:
         move = reset.plan(connection, stream.config, topic=topic, partition=1, to="latest")
         assert move is not None
         reset.apply(connection, move, reason="not wanted")
@@ -102,36 +102,36 @@ def live(stream: Stream) -> None:
 
 
 def with_low_threshold(stream: Stream) -> Stream:
-    """The stream with a threshold that the small model's scores reach."""
+    """Lower the high-risk threshold, so that scores of the small model reach it; return the stream."""
     stream.config = replace(stream.config, high_risk_threshold=0.5)
     return stream
 
 
 @pytest.fixture
 def own(stream: Stream) -> Stream:
-    """A stream with a past, whose topics the test may change."""
-    live(with_low_threshold(stream))
+    """A stream with a history, whose topics the test may change."""
+    give_history(with_low_threshold(stream))
     return stream
 
 
 @pytest.fixture(scope="module")
-def past(stack: Stack, template_database: str, bundle_uri: str) -> StreamConfig:
-    """A stream with a past, which nobody changes."""
+def history(stack: Stack, template_database: str, bundle_uri: str) -> StreamConfig:
+    """A stream with a history that no test changes."""
     with with_low_threshold(new_stream(copy_database(stack, template_database), bundle_uri)) as stream:
-        live(stream)
+        give_history(stream)
     return stream.config
 
 
 @pytest.fixture
-def lived(stack: Stack, past: StreamConfig) -> Iterator[Stream]:
-    """A stream with a past: a database of its own, and topics that the test must not change."""
-    copy = copy_database(stack, str(conninfo_to_dict(past.dsn)["dbname"]))
-    with Stream(replace(past, dsn=copy)) as stream:
+def copied(stack: Stack, history: StreamConfig) -> Iterator[Stream]:
+    """A stream with a history: a copy of its database, and topics that the test must not change."""
+    copy = copy_database(stack, str(conninfo_to_dict(history.dsn)["dbname"]))
+    with Stream(replace(history, dsn=copy)) as stream:
         yield stream
 
 
-def test_every_law_holds_for_a_stream_with_a_past(lived: Stream) -> None:
-    found = invariants(lived)
+def test_every_invariant_holds_for_a_stream_with_a_history(copied: Stream) -> None:
+    found = invariants(copied)
 
     assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["conservation"].figures["duplicates"] == 1
@@ -142,7 +142,7 @@ def test_every_law_holds_for_a_stream_with_a_past(lived: Stream) -> None:
     assert found["hours"].figures["outdated"] > 0  # the replay came after the hours were computed
 
 
-def test_nothing_at_all_breaks_no_law(stream: Stream) -> None:
+def test_every_invariant_holds_for_an_empty_stream(stream: Stream) -> None:
     assert violated(stream) == set()
 
 
@@ -245,12 +245,12 @@ def test_without_topics_every_invariant_holds(stream: Stream) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_violated_invariant_is_found(stack: Stack, lived: Stream, damage: LiteralString, invariant: str) -> None:
-    # The platform's own login may not drop what keeps the invariants.
-    with psycopg.connect(stack.owner_dsn, dbname=str(conninfo_to_dict(lived.config.dsn)["dbname"])) as owner:
+def test_a_violated_invariant_is_found(stack: Stack, copied: Stream, damage: LiteralString, invariant: str) -> None:
+    # The platform's own login may not drop the constraints that protect the invariants.
+    with psycopg.connect(stack.owner_dsn, dbname=str(conninfo_to_dict(copied.config.dsn)["dbname"])) as owner:
         owner.execute(damage)
 
-    found = invariants(lived)
+    found = invariants(copied)
 
     assert not found[invariant].holds
     assert found[invariant].violations
@@ -259,17 +259,17 @@ def test_a_violated_invariant_is_found(stack: Stack, lived: Stream, damage: Lite
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({}, id="one that is there already"),
+        pytest.param({}, id="one that is already there"),
         pytest.param({"event_id": "01936c5e-7d3b-7c4e-9f61-3b1f0c2a8d10"}, id="one that is not in the table"),
     ],
 )
-def test_a_prediction_too_many_in_the_topic_is_found(own: Stream, changes: dict[str, object]) -> None:
+def test_a_surplus_prediction_in_the_topic_is_found(own: Stream, changes: dict[str, object]) -> None:
     publish(own, copy_of_a_prediction(own, **changes))
 
     assert violated(own) == {"published"}
 
 
-def test_foreign_messages_in_the_predictions_topic_are_counted_and_break_no_law(own: Stream) -> None:
+def test_foreign_messages_in_the_predictions_topic_are_counted_and_violate_no_invariant(own: Stream) -> None:
     for value in (b"hello", b'{"some": "other JSON"}'):
         publish(own, value)
 
@@ -277,38 +277,38 @@ def test_foreign_messages_in_the_predictions_topic_are_counted_and_break_no_law(
 
     assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["foreign"] == 2
-    assert "2 foreign messages" in found["published"].summary
+    assert "2 messages that are not predictions" in found["published"].summary
 
 
-def test_a_prediction_that_never_reached_the_topic_is_found(lived: Stream) -> None:
-    config = replace(lived.config, predictions_topic=f"{lived.config.predictions_topic}-empty")
-    created_topics.create_missing(lived.admin, config)
-    lived.config = config
+def test_an_unpublished_prediction_is_found(copied: Stream) -> None:
+    config = replace(copied.config, predictions_topic=f"{copied.config.predictions_topic}-empty")
+    created_topics.create_missing(copied.admin, config)
+    copied.config = config
 
-    found = invariants(lived)["published"]
+    found = invariants(copied)["published"]
 
     assert found.figures["violations"] == 111
     assert "not published" in found.violations[0]
 
 
-def test_a_predictions_topic_that_is_gone_is_found(lived: Stream) -> None:
-    lived.config = replace(lived.config, predictions_topic="gone-predictions")
+def test_a_missing_predictions_topic_is_found(copied: Stream) -> None:
+    copied.config = replace(copied.config, predictions_topic="gone-predictions")
 
-    assert violated(lived) == {"published"}
+    assert violated(copied) == {"published"}
 
 
 @pytest.mark.slow
-def test_an_event_that_the_position_moved_over_is_found(own: Stream) -> None:
+def test_an_event_that_the_position_passed_without_reading_is_found(own: Stream) -> None:
     own.send([event(1)], partition=2)
     own.connection.execute("update stream_positions set next_offset = next_offset + 1 where kafka_partition = 2")
 
     found = invariants(own)["ledger"]
 
     assert not found.holds
-    assert "no batch read" in found.violations[0]
+    assert "no batch has read" in found.violations[0]
 
 
-def test_predictions_that_retention_has_deleted_from_the_topic_are_not_missed(own: Stream) -> None:
+def test_predictions_deleted_from_the_topic_by_retention_are_not_violations(own: Stream) -> None:
     admin, name = own.admin, own.config.predictions_topic
     ends = topics.list_offsets(admin, topics.describe(admin, name), topics.LATEST)
     for future in admin.delete_records(
@@ -323,7 +323,7 @@ def test_predictions_that_retention_has_deleted_from_the_topic_are_not_missed(ow
 
 
 @pytest.mark.slow
-def test_predictions_that_were_never_published_only_wait(stream: Stream) -> None:
+def test_predictions_that_are_not_yet_published_are_not_violations(stream: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream.stream()
     stream.commit_and_die(stream.plan(), [event(number) for number in range(9, 20)])
@@ -334,13 +334,13 @@ def test_predictions_that_were_never_published_only_wait(stream: Stream) -> None
     assert found["published"].figures["not_yet_published"] == 11
 
 
-def test_an_archived_batch_has_left_the_table_and_is_not_missed(lived: Stream) -> None:
-    lived.connection.execute(
+def test_archived_predictions_are_not_violations(copied: Stream) -> None:
+    copied.connection.execute(
         "with gone as (update stream_batches set archived = now() where replays = 0 returning batch) "
         "delete from churn_predictions p using gone where p.batch = gone.batch"
     )
 
-    found = invariants(lived)
+    found = invariants(copied)
 
     assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["archived"] == found["rows of batches"].figures["archived_predictions"] > 0
@@ -355,7 +355,7 @@ def test_it_holds_while_the_stream_is_live(stream: Stream) -> None:
 
     def feed() -> None:
         while not stopped.is_set():
-            stream.send([event(number) for number in range(20)])  # no more than is read meanwhile
+            stream.send([event(number) for number in range(20)])  # not faster than they are read
 
     feeding = threading.Thread(target=feed)
     feeding.start()
@@ -371,7 +371,7 @@ def test_it_holds_while_the_stream_is_live(stream: Stream) -> None:
     assert violated(stream) == set()
 
 
-def test_an_offset_belongs_to_the_range_of_its_batch_whichever_topic_it_was_of() -> None:
+def test_an_offset_belongs_to_the_range_of_its_batch_whatever_its_topic() -> None:
     ranges = Ranges(
         batch=np.array([0, 0, 0, 2]),
         kafka_partition=np.array([0, 1, 1, 0]),

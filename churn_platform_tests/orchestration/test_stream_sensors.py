@@ -124,7 +124,7 @@ def test_each_tick_records_its_environment(ticks: Ticks) -> None:
     ticks.tick()
 
     with ticks.connect() as connection:
-        assert list(environments.at_work(connection)) == [settings().platform.environment_name]
+        assert list(environments.running(connection)) == [settings().platform.environment_name]
 
 
 def test_a_sensor_of_another_environment_fails_before_it_writes(
@@ -142,7 +142,7 @@ def test_a_sensor_of_another_environment_fails_before_it_writes(
 
     assert f"belongs to environment {first}" in " ".join(status.collect_status(KafkaResource().stream()).problems)
     with psycopg.connect(second) as connection:
-        assert environments.at_work(connection) == {}
+        assert environments.running(connection) == {}
         assert connection.execute("select count(*) from stream_positions").fetchone() == (0,)
 
 

@@ -128,7 +128,7 @@ def test_a_topic_that_lost_its_end_is_created_again_and_read_from_its_beginning(
     cut(broker, stream, 3)
     topic = stream.config.events_topic
 
-    with reset.at_rest(stream.config, topic) as connection:
+    with reset.hold_stream_lock(stream.config, topic) as connection:
         reset.recreate_topic(connection, stream.config, topic=topic, kafka_is_embedded=False)
     stream.send([event(number) for number in range(20, 27)], partition=0)
 
@@ -142,7 +142,7 @@ def test_a_topic_that_somebody_else_created_is_not_deleted(stream: Stream) -> No
     topic = stream.config.events_topic
 
     with (
-        reset.at_rest(stream.config, topic) as connection,
+        reset.hold_stream_lock(stream.config, topic) as connection,
         pytest.raises(ResetError, match="did not create the topic"),
     ):
         reset.recreate_topic(connection, stream.config, topic=topic, kafka_is_embedded=False)
@@ -154,7 +154,7 @@ def test_only_an_events_topic_is_deleted_and_only_an_outcomes_topic_moved_as_out
     predictions, events = stream.config.predictions_topic, stream.config.events_topic
 
     with (
-        reset.at_rest(stream.config, predictions) as connection,
+        reset.hold_stream_lock(stream.config, predictions) as connection,
         pytest.raises(ResetError, match="is not read as events"),
     ):
         reset.recreate_topic(connection, stream.config, topic=predictions, kafka_is_embedded=True)
@@ -169,7 +169,7 @@ def test_every_events_topic_of_an_embedded_kafka_may_be_created_again(stream: St
     topic = stream.config.events_topic
     before = topics.describe(stream.admin, topic)
 
-    with reset.at_rest(stream.config, topic) as connection:
+    with reset.hold_stream_lock(stream.config, topic) as connection:
         created = reset.recreate_topic(connection, stream.config, topic=topic, kafka_is_embedded=True)
 
     assert created.topic_id != before.topic_id
@@ -196,7 +196,7 @@ def test_the_stream_continues_after_an_accepted_truncation_which_is_recorded(str
     send_one_by_one(stream, range(10, 16))
     topic = stream.config.events_topic
 
-    with reset.at_rest(stream.config, topic) as connection:
+    with reset.hold_stream_lock(stream.config, topic) as connection:
         with pytest.raises(ResetError, match="would count events twice"):
             reset.plan(connection, stream.config, topic=topic, partition=0, to="5")
         move = reset.plan(connection, stream.config, topic=topic, partition=0, to="6")

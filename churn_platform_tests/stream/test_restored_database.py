@@ -72,7 +72,7 @@ def test_a_restored_ledger_is_refused_and_nothing_is_published_again(
 
         topic = restored.config.events_topic
         assert f"churn stream reset --topic {topic} --partition 0 --to 15" in (refused.value.remedy or "")
-        with reset.at_rest(restored.config, topic) as connection:
+        with reset.hold_stream_lock(restored.config, topic) as connection:
             move = reset.plan(connection, restored.config, topic=topic, partition=0, to="15")
             assert move is not None
             reset.apply(connection, move, reason="the rows are lost")

@@ -138,6 +138,9 @@ create table environment_identity (
     check (num_nulls(claims_topic_id, predictions_topic, stream_group) in (0, 3))
 );
 comment on table environment_identity is 'Which environment this database is, and the Kafka that it belongs to';
+comment on column environment_identity.only_row is 'Always true, so that the table has at most one row';
+comment on column environment_identity.id is 'Random id of the environment';
+comment on column environment_identity.created is 'When the id was created';
 comment on column environment_identity.claims_topic_id is
     'Kafka''s id of the topic that holds the claims of all environments; it identifies the Kafka cluster';
 comment on column environment_identity.predictions_topic is 'Topic that the predictions of this database are published to';
@@ -150,6 +153,7 @@ create table environments (
     seen timestamptz not null default now()
 );
 comment on table environments is 'Environments whose sensor works on this database';
+comment on column environments.environment is 'Name of the environment: the setting CHURN_ENVIRONMENT, else host:folder';
 comment on column environments.seen is 'Latest tick of the environment''s sensor';
 
 -- 'churn clean' deletes only topics that are listed here.
@@ -160,6 +164,9 @@ create table created_topics (
 );
 comment on table created_topics is
     'Topics that the platform created, by Kafka''s id: a topic that is deleted and created again has another id';
+comment on column created_topics.topic_id is 'Kafka''s id of the topic';
+comment on column created_topics.topic is 'Name of the topic';
+comment on column created_topics.created_at is 'When the platform created the topic';
 
 
 -- 3. Models ----------------------------------------------------------------------------------------------------------
@@ -178,6 +185,15 @@ create unique index model_versions_champion on model_versions ((true))
     where promoted_at is not null and retired_at is null;
 comment on table model_versions is
     'Model bundles; the version that is promoted and not retired is the champion, which scores the stream';
+comment on column model_versions.version is 'MLflow''s version of the registered model';
+comment on column model_versions.uri is 'Folder of the bundle: an absolute path or an s3:// address';
+comment on column model_versions.run_id is 'MLflow run that trained the version';
+comment on column model_versions.metrics is
+    'Metrics by name: oof_ names are out of fold on the training split, the others are on the test split';
+comment on column model_versions.registered_at is 'When the version was registered';
+comment on column model_versions.promoted_at is 'When the version last became champion; null if never';
+comment on column model_versions.retired_at is
+    'When the version last stopped being champion; null if it never was or is champion now';
 
 -- model_versions holds only the latest promotion of each version.
 create table model_promotions (
@@ -188,8 +204,12 @@ create table model_promotions (
     reason text not null
 );
 comment on table model_promotions is 'Every promotion: which version became champion, when and why';
+comment on column model_promotions.promotion is 'Number of the promotion, in order';
+comment on column model_promotions.version is 'Version that became champion';
+comment on column model_promotions.promoted_at is 'When it became champion';
 comment on column model_promotions.promoted_by is
     'training: it beat the champion; hand: churn model promote; alias: moved in MLflow; rollback: churn model rollback';
+comment on column model_promotions.reason is 'Why, in a sentence';
 
 -- Not a column of model_versions, because every commit of the stream reads that table.
 create table model_references (
@@ -198,6 +218,9 @@ create table model_references (
 );
 comment on table model_references is
     'Histograms of every monitored feature and of the score in the training data of a model version';
+comment on column model_references.version is 'Model version';
+comment on column model_references.reference is
+    'For each feature: the number of training rows in each bin, and the edges or categories of the bins';
 
 -- Optuna creates and changes its own tables, which hold the hyperparameter searches. 'churn clean' deletes the schema
 -- because of its comment.
@@ -215,6 +238,9 @@ create table stream_topics (
     first_seen timestamptz not null default now()
 );
 comment on table stream_topics is 'Topics that the stream has read events from';
+comment on column stream_topics.topic_id is 'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column stream_topics.topic is 'Name of the topic';
+comment on column stream_topics.first_seen is 'When the stream first read the topic';
 
 -- Most updates of the ledger change a few rows again and again. Half-empty pages keep those updates in the same page.
 create table stream_positions (
@@ -232,11 +258,13 @@ create table stream_positions (
     constraint last_record check ((last_offset is null) = (last_digest is null) and last_offset < next_offset)
 ) with (fillfactor = 50);
 comment on table stream_positions is 'How far the stream has read each Kafka partition';
+comment on column stream_positions.topic_id is 'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column stream_positions.kafka_partition is 'Partition of the topic';
 comment on column stream_positions.next_offset is
-    'Next offset to read; it also moves past transaction markers, which take offsets but are no events';
+    'Next offset to read; it also moves past transaction markers, which take offsets but are not events';
 comment on column stream_positions.first_offset is 'Offset at which the stream began to read this partition';
 comment on column stream_positions.covered_to is
-    'End of the last range or skip; only transaction markers lie between it and next_offset';
+    'End of the last range or skip; only transaction markers are between it and next_offset';
 comment on column stream_positions.published_to is
     'Predictions up to this offset were published when a batch last closed; more may have been published since';
 comment on column stream_positions.last_offset is 'Offset of the last record read before next_offset; null if unknown';
@@ -267,11 +295,23 @@ create table stream_batches (
 create index stream_batches_unfinished on stream_batches (planned) where closed is null or not reported;
 comment on table stream_batches is
     'Batches: planned (opened is null), open (closed is null) or closed; the key is also a partition of the Dagster asset churn_predictions';
+comment on column stream_batches.batch is 'Key of the batch';
+comment on column stream_batches.planned is 'When the batch was registered';
+comment on column stream_batches.opened is 'When a run opened the batch; null before its first commit';
 comment on column stream_batches.accepts_from is
     'Earliest event_timestamp that this batch accepts; an earlier event is a dead letter';
 comment on column stream_batches.accepts_until is
     'Latest event_timestamp that this batch accepts; stored so that a replay accepts the same events';
+comment on column stream_batches.last_commit is 'Time of the latest commit with events; null before the first';
+comment on column stream_batches.closed is 'When the batch was closed; null until then';
+comment on column stream_batches.run_id is 'Dagster run that last streamed into the batch';
 comment on column stream_batches.model_version is 'Model version of the latest commit or replay';
+comment on column stream_batches.events is 'Events read: predictions + dead_letters + duplicates';
+comment on column stream_batches.predictions is 'Events that were scored';
+comment on column stream_batches.dead_letters is 'Events that could not be scored';
+comment on column stream_batches.duplicates is 'Events whose id was already scored';
+comment on column stream_batches.commits is 'Commits with events';
+comment on column stream_batches.replays is 'How often the batch was replayed';
 comment on column stream_batches.reported is 'Whether Dagster is known to have the materialization of this batch';
 comment on column stream_batches.archived is
     'When its predictions were moved out of churn_predictions; an archived batch cannot be replayed';
@@ -290,6 +330,11 @@ create table stream_ranges (
     )
 ) with (fillfactor = 50);
 comment on table stream_ranges is 'Offsets that each batch has read: from start_offset up to, but not including, end_offset';
+comment on column stream_ranges.batch is 'Batch that read the offsets';
+comment on column stream_ranges.topic_id is 'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column stream_ranges.kafka_partition is 'Partition of the topic';
+comment on column stream_ranges.start_offset is 'First offset of the range';
+comment on column stream_ranges.end_offset is 'First offset after the range';
 
 create table stream_skips (
     topic_id text not null references stream_topics,
@@ -300,7 +345,13 @@ create table stream_skips (
     skipped_at timestamptz not null default now(),
     primary key (topic_id, kafka_partition, start_offset)
 );
-comment on table stream_skips is 'Offsets of the events topic that an operator gave up; the stream never reads them';
+comment on table stream_skips is 'Offsets of the events topic that an operator skipped; the stream never reads them';
+comment on column stream_skips.topic_id is 'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column stream_skips.kafka_partition is 'Partition of the topic';
+comment on column stream_skips.start_offset is 'First skipped offset';
+comment on column stream_skips.end_offset is 'First offset after the skip';
+comment on column stream_skips.reason is 'The operator''s reason';
+comment on column stream_skips.skipped_at is 'When the operator skipped the offsets';
 
 create table log_truncations (
     topic_id text not null,
@@ -312,6 +363,11 @@ create table log_truncations (
 );
 comment on table log_truncations is
     'Partitions whose log was truncated below the position and has grown past it again; an operator accepted this';
+comment on column log_truncations.topic_id is 'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column log_truncations.kafka_partition is 'Partition of the topic';
+comment on column log_truncations.next_offset is 'Position below which the log was truncated';
+comment on column log_truncations.reason is 'The operator''s reason';
+comment on column log_truncations.accepted_at is 'When the operator accepted the truncation';
 
 -- By name: a stream stays paused when its topic is deleted and created again.
 create table stream_pauses (
@@ -319,6 +375,8 @@ create table stream_pauses (
     since timestamptz not null default now()
 );
 comment on table stream_pauses is 'Topics whose stream an operator has paused';
+comment on column stream_pauses.topic is 'Name of the topic';
+comment on column stream_pauses.since is 'When the stream was paused';
 
 
 -- 5. Predictions and dead letters ------------------------------------------------------------------------------------
@@ -354,16 +412,35 @@ create index churn_predictions_batch on churn_predictions
     using brin (batch) with (pages_per_range = 32, autosummarize = on);
 create index churn_predictions_customer_id on churn_predictions (customer_id);
 create index churn_predictions_high_risk on churn_predictions (risk_score) where risk_score >= 0.7;
--- Few rows have a label where a bank learns the outcome later. This index limits the search to blocks that hold some.
+-- If a bank learns the outcome later, few rows have a label. This index limits the search to blocks that have some.
 create index churn_predictions_labelled on churn_predictions using brin (event_timestamp)
     with (pages_per_range = 32, autosummarize = on) where true_churn_label is not null;
 comment on table churn_predictions is
-    'One row per scored event; batch, kafka_partition and kafka_offset tell where the event was read';
+    'One row per scored event; batch, kafka_partition and kafka_offset are where the event was read';
+comment on column churn_predictions.event_id is 'Id of the event; a UUIDv5 if it was sent without an id or with one that is not a UUID';
 comment on column churn_predictions.event_ref is 'The event id as sent, if it was not a UUID';
+comment on column churn_predictions.customer_id is 'The bank''s number for the customer';
 comment on column churn_predictions.prediction is '1 if risk_score reached the threshold of the model version, else 0';
 comment on column churn_predictions.risk_score is 'Probability of churn, 0 to 1';
 comment on column churn_predictions.probability is 'The same number as risk_score';
+comment on column churn_predictions.predicted_at is 'When the event was scored';
+comment on column churn_predictions.event_timestamp is 'Time of the event; Kafka''s timestamp if the event has none';
+comment on column churn_predictions.model_version is 'Model version that scored the event';
+comment on column churn_predictions.credit_score is 'Credit score, 300 to 900 points';
+comment on column churn_predictions.geography is 'Country of the customer''s account';
+comment on column churn_predictions.gender is 'Female or Male';
 comment on column churn_predictions.age is 'Years as sent; null if unknown, and then the model scored the imputed median';
+comment on column churn_predictions.tenure is 'Completed years with the bank, 0 to 50';
+comment on column churn_predictions.balance is 'Money in the account, in euros';
+comment on column churn_predictions.num_of_products is 'Number of the bank''s products, 1 to 10';
+comment on column churn_predictions.has_cr_card is '1 if the customer has a credit card, else 0';
+comment on column churn_predictions.is_active_member is '1 if the bank counts the customer as active, else 0';
+comment on column churn_predictions.estimated_salary is 'The bank''s estimate of the annual salary, in euros';
+comment on column churn_predictions.true_churn_label is
+    '1 if the customer left, 0 if the customer stayed; null if the event does not have it';
+comment on column churn_predictions.batch is 'Batch that read the event';
+comment on column churn_predictions.kafka_partition is 'Partition of the events topic';
+comment on column churn_predictions.kafka_offset is 'Offset in the partition';
 
 -- When rows are deleted, BRIN indexes keep the old batches and times of their blocks. New rows are written to the same
 -- blocks, so the ranges would grow until every query scans the whole table. Only the owner of an index may summarize a
@@ -398,10 +475,23 @@ create index high_risk_customers_batch on high_risk_customers
     using brin (batch) with (pages_per_range = 32, autosummarize = on);
 create index high_risk_customers_detected_at on high_risk_customers using brin (detected_at);
 create index high_risk_customers_customer_id on high_risk_customers (customer_id);
--- The rows that still have to be explained. A row leaves this index within moments, so it stays small.
+-- The rows that are not explained yet. A row leaves this index within moments, so it stays small.
 create index high_risk_customers_unexplained on high_risk_customers (detected_at) where reasons is null;
 comment on table high_risk_customers is
     'Predictions whose risk score reached 0.7, one row per event: a customer with several such events has several rows';
+comment on column high_risk_customers.event_id is 'Event in churn_predictions';
+comment on column high_risk_customers.batch is 'Batch that read the event';
+comment on column high_risk_customers.customer_id is 'The bank''s number for the customer';
+comment on column high_risk_customers.risk_score is
+    'Probability of churn, 0 to 1; a row whose alert was sent stays even if a replay scores it below 0.7';
+comment on column high_risk_customers.geography is 'Country of the customer''s account';
+comment on column high_risk_customers.gender is 'Female or Male';
+comment on column high_risk_customers.age is 'Age in completed years; null if unknown';
+comment on column high_risk_customers.balance is 'Money in the account, in euros';
+comment on column high_risk_customers.detected_at is 'When the event was scored';
+comment on column high_risk_customers.alert_sent is
+    'Whether an alert was sent; set by your alerting, and not changed by a replay';
+comment on column high_risk_customers.alert_sent_at is 'When the alert was sent; set by your alerting';
 comment on column high_risk_customers.reasons is
     'The features with the largest contributions to this customer''s log-odds of churn: [{"feature", "value", "contribution"}, ...], largest first; null until explained, moments after the row appears';
 
@@ -423,9 +513,19 @@ create table dead_letter_events (
 create index dead_letter_events_batch on dead_letter_events (batch);
 create index dead_letter_events_unresolved on dead_letter_events (retry_event_id)
     where retry_event_id is not null and resolved_at is null;
-comment on table dead_letter_events is 'Messages of the events topic that are no valid events, with the reason';
+comment on table dead_letter_events is 'Messages of the events topic that are not valid events, with the reason';
+comment on column dead_letter_events.topic_id is
+    'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column dead_letter_events.kafka_partition is 'Partition of the topic';
+comment on column dead_letter_events.kafka_offset is 'Offset in the partition';
+comment on column dead_letter_events.batch is 'Batch that read the message';
+comment on column dead_letter_events.topic is 'Name of the topic';
+comment on column dead_letter_events.reason is 'The problem: what was expected and what was found';
 comment on column dead_letter_events.payload is 'The value of the message as it was read; null for a tombstone';
+comment on column dead_letter_events.kafka_timestamp is 'Kafka''s timestamp of the message; null if it has none';
+comment on column dead_letter_events.received_at is 'When the message was read';
 comment on column dead_letter_events.retry_event_id is 'Id of the corrected event that was sent for this dead letter';
+comment on column dead_letter_events.retried_at is 'When the corrected event was sent; null if none was sent';
 comment on column dead_letter_events.resolved_at is 'When the corrected event was scored';
 
 create function dead_letter_kind(reason text) returns text
@@ -464,6 +564,16 @@ create table churn_batch_hours (
 create index churn_batch_hours_batch on churn_batch_hours (batch);
 comment on table churn_batch_hours is
     'Sums per batch and hour of the event, UTC; the metrics of an hour are computed from these few rows, not from its predictions';
+comment on column churn_batch_hours.batch is 'Key of the batch';
+comment on column churn_batch_hours.hour_timestamp is 'Start of the hour, UTC';
+comment on column churn_batch_hours.total_predictions is 'Number of predictions';
+comment on column churn_batch_hours.churn_count is 'Predictions of churn';
+comment on column churn_batch_hours.risk_sum is 'Sum of the risk scores';
+comment on column churn_batch_hours.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column churn_batch_hours.age_count is 'Predictions whose age is known';
+comment on column churn_batch_hours.age_sum is 'Sum of the known ages, in years';
+comment on column churn_batch_hours.balance_sum is 'Sum of the balances, in euros';
+comment on column churn_batch_hours.tenure_sum is 'Sum of the tenures, in years';
 
 create table dirty_hours (
     hour_timestamp timestamptz primary key,
@@ -471,6 +581,8 @@ create table dirty_hours (
 ) with (fillfactor = 50);
 comment on table dirty_hours is
     'Number of changes to the sums of each hour; an hour is dirty while churn_metrics_hourly has a lower version, or no row';
+comment on column dirty_hours.hour_timestamp is 'Start of the hour, UTC';
+comment on column dirty_hours.version is 'Number of changes to the sums of the hour';
 
 create table churn_metrics_hourly (
     hour_timestamp timestamptz primary key,
@@ -487,8 +599,19 @@ create table churn_metrics_hourly (
     updated_at timestamptz not null default now()
 );
 comment on table churn_metrics_hourly is 'Metrics per hour of the event, UTC; churn_rate is a percentage';
+comment on column churn_metrics_hourly.hour_timestamp is 'Start of the hour, UTC';
+comment on column churn_metrics_hourly.total_predictions is 'Number of predictions';
+comment on column churn_metrics_hourly.churn_count is 'Predictions of churn';
+comment on column churn_metrics_hourly.churn_rate is
+    'churn_count as a percentage of total_predictions, 0 to 100; null without predictions';
+comment on column churn_metrics_hourly.avg_risk_score is 'Mean risk score, 0 to 1; null without predictions';
+comment on column churn_metrics_hourly.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column churn_metrics_hourly.avg_age is 'Mean of the known ages, in years; null if none is known';
+comment on column churn_metrics_hourly.avg_balance is 'Mean balance, in euros; null without predictions';
+comment on column churn_metrics_hourly.avg_tenure is 'Mean tenure, in years; null without predictions';
 comment on column churn_metrics_hourly.age_count is 'Predictions whose age is known: the weight of avg_age';
 comment on column churn_metrics_hourly.version is 'Version of the hour in dirty_hours that these metrics include';
+comment on column churn_metrics_hourly.updated_at is 'When the row was computed';
 
 create table churn_metrics_daily (
     date date primary key,
@@ -505,7 +628,19 @@ create table churn_metrics_daily (
     updated_at timestamptz not null default now()
 );
 comment on table churn_metrics_daily is 'Metrics per day of the event, UTC, computed from those of its hours';
+comment on column churn_metrics_daily.date is 'Day of the events, UTC';
+comment on column churn_metrics_daily.total_predictions is 'Number of predictions';
+comment on column churn_metrics_daily.churn_count is 'Predictions of churn';
+comment on column churn_metrics_daily.churn_rate is
+    'churn_count as a percentage of total_predictions, 0 to 100; null without predictions';
+comment on column churn_metrics_daily.avg_risk_score is 'Mean risk score, 0 to 1; null without predictions';
+comment on column churn_metrics_daily.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column churn_metrics_daily.avg_age is 'Mean of the known ages, in years; null if none is known';
+comment on column churn_metrics_daily.avg_balance is 'Mean balance, in euros; null without predictions';
+comment on column churn_metrics_daily.avg_tenure is 'Mean tenure, in years; null without predictions';
+comment on column churn_metrics_daily.age_count is 'Predictions whose age is known: the weight of avg_age';
 comment on column churn_metrics_daily.version is 'Sum of the versions of the hours that these metrics include';
+comment on column churn_metrics_daily.updated_at is 'When the row was computed';
 
 
 -- 7. Monitoring ------------------------------------------------------------------------------------------------------
@@ -528,10 +663,23 @@ create table drift_hourly (
     primary key (hour_timestamp, model_version, feature)
 );
 comment on table drift_hourly is 'Drift of each feature from the training data, per hour of the event, UTC';
+comment on column drift_hourly.hour_timestamp is 'Start of the hour, UTC';
+comment on column drift_hourly.model_version is
+    'Model version that made the predictions and whose training data they are compared with';
+comment on column drift_hourly.feature is 'Feature of the customer, or risk_score';
+comment on column drift_hourly.sampled is 'Predictions in the sample';
+comment on column drift_hourly.weight is 'How many predictions each sampled prediction represents; 1 without sampling';
 comment on column drift_hourly.counts is
     'Sampled predictions in each bin of model_references; the last bin holds missing values';
-comment on column drift_hourly.weight is 'How many predictions each sampled prediction stands for';
+comment on column drift_hourly.outside is 'Sampled predictions with a value that the training data does not contain';
+comment on column drift_hourly.psi is 'Population stability index, 0 or more; null without a reference';
+comment on column drift_hourly.p_value is
+    'p-value of a chi-squared test that both distributions are equal, 0 to 1; null without a reference';
+comment on column drift_hourly.verdict is 'stable, shifted, far, too few (predictions) or no reference';
+comment on column drift_hourly.missing_rate is 'Share of missing values in the sample, 0 to 1';
+comment on column drift_hourly.out_of_range_rate is 'outside as a share of sampled, 0 to 1';
 comment on column drift_hourly.version is 'Version of the hour in dirty_hours that this row includes';
+comment on column drift_hourly.updated_at is 'When the row was computed';
 
 create table drift_daily (
     date date not null,
@@ -551,7 +699,23 @@ create table drift_daily (
     primary key (date, model_version, feature)
 );
 comment on table drift_daily is 'Drift of each feature from the training data, per day, UTC, computed from its hours';
+comment on column drift_daily.date is 'Day of the events, UTC';
+comment on column drift_daily.model_version is
+    'Model version that made the predictions and whose training data they are compared with';
+comment on column drift_daily.feature is 'Feature of the customer, or risk_score';
+comment on column drift_daily.sampled is 'Predictions in the sample';
+comment on column drift_daily.weight is 'How many predictions each sampled prediction represents; 1 without sampling';
+comment on column drift_daily.counts is
+    'Sampled predictions in each bin of model_references; the last bin holds missing values';
+comment on column drift_daily.outside is 'Sampled predictions with a value that the training data does not contain';
+comment on column drift_daily.psi is 'Population stability index, 0 or more; null without a reference';
+comment on column drift_daily.p_value is
+    'p-value of a chi-squared test that both distributions are equal, 0 to 1; null without a reference';
+comment on column drift_daily.verdict is 'stable, shifted, far, too few (predictions) or no reference';
+comment on column drift_daily.missing_rate is 'Share of missing values in the sample, 0 to 1';
+comment on column drift_daily.out_of_range_rate is 'outside as a share of sampled, 0 to 1';
 comment on column drift_daily.version is 'Sum of the versions of the hours that this row includes';
+comment on column drift_daily.updated_at is 'When the row was computed';
 
 create table outcome_positions (
     topic_id text not null,
@@ -565,11 +729,16 @@ create table outcome_positions (
     constraint last_record check ((last_offset is null) = (last_digest is null) and last_offset < next_offset)
 );
 comment on table outcome_positions is 'How far each partition of the outcomes topic has been read';
+comment on column outcome_positions.topic_id is
+    'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column outcome_positions.kafka_partition is 'Partition of the topic';
+comment on column outcome_positions.topic is 'Name of the topic';
+comment on column outcome_positions.next_offset is 'Next offset to read';
 comment on column outcome_positions.last_offset is 'Offset of the last record read before next_offset; null if unknown';
 comment on column outcome_positions.last_digest is 'Digest of the timestamp, key and value of that record';
 comment on column outcome_positions.leader_epoch is 'Leader epoch in which the broker wrote that record';
 
--- Recorded before the offsets are read, so that a reading that was interrupted goes on with the same bounds.
+-- Recorded before the offsets are read, so that an interrupted reading continues with the same bounds.
 create table outcome_reads (
     topic_id text not null,
     kafka_partition integer not null,
@@ -583,8 +752,13 @@ create table outcome_reads (
 create index outcome_reads_opened on outcome_reads (opened);
 comment on table outcome_reads is
     'Offsets of each reading of the outcomes topic, and the outcome times that the reading accepts';
+comment on column outcome_reads.topic_id is 'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column outcome_reads.kafka_partition is 'Partition of the topic';
+comment on column outcome_reads.start_offset is 'First offset of the reading';
+comment on column outcome_reads.end_offset is 'First offset after the reading';
 comment on column outcome_reads.accepts_from is 'Earliest time of an outcome; an earlier outcome is in refused_outcomes';
 comment on column outcome_reads.accepts_until is 'Latest time of an outcome; a later outcome is in refused_outcomes';
+comment on column outcome_reads.opened is 'When the reading was recorded';
 
 create table outcome_skips (
     topic_id text not null,
@@ -595,7 +769,13 @@ create table outcome_skips (
     skipped_at timestamptz not null default now(),
     primary key (topic_id, kafka_partition, start_offset)
 );
-comment on table outcome_skips is 'Offsets of the outcomes topic that an operator gave up, with the reason; they are never read';
+comment on table outcome_skips is 'Offsets of the outcomes topic that an operator skipped; they are never read';
+comment on column outcome_skips.topic_id is 'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column outcome_skips.kafka_partition is 'Partition of the topic';
+comment on column outcome_skips.start_offset is 'First skipped offset';
+comment on column outcome_skips.end_offset is 'First offset after the skip';
+comment on column outcome_skips.reason is 'The operator''s reason';
+comment on column outcome_skips.skipped_at is 'When the operator skipped the offsets';
 
 -- A message is identified by its position, so reading it again does not count it twice.
 create table customer_outcomes (
@@ -615,6 +795,17 @@ create index customer_outcomes_customer_id on customer_outcomes (customer_id) wh
 create index customer_outcomes_received_at on customer_outcomes (received_at);
 comment on table customer_outcomes is
     'Whether customers left or stayed, as the outcomes topic reported later: for one event, or for a customer';
+comment on column customer_outcomes.topic_id is
+    'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column customer_outcomes.kafka_partition is 'Partition of the topic';
+comment on column customer_outcomes.kafka_offset is 'Offset in the partition';
+comment on column customer_outcomes.event_id is 'Event that the outcome is about; null if it names only the customer';
+comment on column customer_outcomes.customer_id is
+    'Customer that the outcome is about; null if it names only the event';
+comment on column customer_outcomes.churned is '1 if the customer left, 0 if the customer stayed';
+comment on column customer_outcomes.outcome_timestamp is
+    'When the outcome was known; a customer''s outcome applies to predictions before it';
+comment on column customer_outcomes.received_at is 'When the message was read';
 
 create table refused_outcomes (
     topic_id text not null,
@@ -626,7 +817,13 @@ create table refused_outcomes (
     primary key (topic_id, kafka_partition, kafka_offset)
 );
 create index refused_outcomes_received_at on refused_outcomes (received_at);
-comment on table refused_outcomes is 'Messages of the outcomes topic that are no valid outcomes, with the reason';
+comment on table refused_outcomes is 'Messages of the outcomes topic that are not valid outcomes, with the reason';
+comment on column refused_outcomes.topic_id is 'Kafka''s id of the topic; a topic that is created again has another id';
+comment on column refused_outcomes.kafka_partition is 'Partition of the topic';
+comment on column refused_outcomes.kafka_offset is 'Offset in the partition';
+comment on column refused_outcomes.reason is 'The problem: what was expected and what was found';
+comment on column refused_outcomes.payload is 'The value of the message as it was read; null for a tombstone';
+comment on column refused_outcomes.received_at is 'When the message was read';
 
 create table live_performance (
     date date not null,
@@ -648,7 +845,23 @@ create table live_performance (
 );
 comment on table live_performance is
     'Performance per day and model version, over the predictions of the last window_days whose outcome is known';
+comment on column live_performance.date is 'Last day of the window, UTC';
+comment on column live_performance.model_version is 'Model version that made the predictions';
+comment on column live_performance.window_days is 'Length of the window, in days';
+comment on column live_performance.labelled is 'Predictions in the window whose outcome is known';
+comment on column live_performance.churned is 'How many of their customers left';
+comment on column live_performance.roc_auc is 'ROC AUC, 0 to 1; null if all left or all stayed';
+comment on column live_performance.roc_auc_error is 'Standard error of roc_auc (Hanley and McNeil)';
 comment on column live_performance.expected_roc_auc is 'Out-of-fold ROC AUC of the model version in training';
+comment on column live_performance."precision" is
+    'Share of the customers predicted to leave who left, 0 to 1; null if none was predicted to leave';
+comment on column live_performance.recall is
+    'Share of the customers who left who were predicted to leave, 0 to 1; null if none left';
+comment on column live_performance.brier is 'Mean squared error of the score (Brier score), 0 to 1; lower is better';
+comment on column live_performance.ece is 'Expected calibration error over ten bins, 0 to 1; lower is better';
+comment on column live_performance.mean_score is 'Mean risk score, 0 to 1; compare it with churn_rate';
+comment on column live_performance.churn_rate is 'Share of customers who left, 0 to 1';
+comment on column live_performance.updated_at is 'When the row was computed';
 
 
 -- 8. Views -----------------------------------------------------------------------------------------------------------
@@ -667,6 +880,12 @@ where hour_timestamp > now() - interval '24 hours'
 group by hour_timestamp
 order by hour_timestamp desc;
 comment on view v_realtime_dashboard is 'Metrics of each of the last 24 hours, as of the latest commit';
+comment on column v_realtime_dashboard.hour_timestamp is 'Start of the hour, UTC';
+comment on column v_realtime_dashboard.total_predictions is 'Number of predictions';
+comment on column v_realtime_dashboard.churn_count is 'Predictions of churn';
+comment on column v_realtime_dashboard.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
+comment on column v_realtime_dashboard.avg_risk_score is 'Mean risk score, 0 to 1';
+comment on column v_realtime_dashboard.high_risk_count is 'Predictions with a risk score of at least 0.7';
 
 -- A customer whose latest score is low is not listed, whatever the earlier scores were. An index returns the rows in
 -- the order of risk, so only a few of them are compared with later rows.
@@ -683,6 +902,14 @@ order by risk_score desc
 limit 100;
 comment on view v_top_risk_customers is
     'The 100 customers of the last 7 days with the highest risk, each by the latest event';
+comment on column v_top_risk_customers.customer_id is 'The bank''s number for the customer';
+comment on column v_top_risk_customers.risk_score is 'Probability of churn, 0.7 to 1';
+comment on column v_top_risk_customers.geography is 'Country of the customer''s account';
+comment on column v_top_risk_customers.gender is 'Female or Male';
+comment on column v_top_risk_customers.age is 'Age in completed years; null if unknown';
+comment on column v_top_risk_customers.balance is 'Money in the account, in euros';
+comment on column v_top_risk_customers.event_timestamp is 'Time of the customer''s latest event';
+comment on column v_top_risk_customers.model_version is 'Model version that scored the event';
 
 create view v_geography_churn as
 select
@@ -699,6 +926,14 @@ where event_timestamp > now() - interval '30 days'
 group by geography
 order by churn_rate desc;
 comment on view v_geography_churn is 'Predictions of the last 30 days by country';
+comment on column v_geography_churn.geography is 'Country of the customer''s account';
+comment on column v_geography_churn.total_predictions is 'Number of predictions';
+comment on column v_geography_churn.churn_count is 'Predictions of churn';
+comment on column v_geography_churn.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
+comment on column v_geography_churn.avg_risk_score is 'Mean risk score, 0 to 1';
+comment on column v_geography_churn.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column v_geography_churn.avg_age is 'Mean of the known ages, in years';
+comment on column v_geography_churn.avg_balance is 'Mean balance, in euros';
 
 -- The rate of seven days is computed from all their predictions, so a day with few predictions has little weight. Days
 -- without predictions count as days.
@@ -718,6 +953,16 @@ where date > current_date - 90
 window seven_days as (order by date range between interval '6 days' preceding and current row)
 order by date desc;
 comment on view v_churn_trends is 'Daily metrics of the last 90 days with their trends';
+comment on column v_churn_trends.date is 'Day of the events, UTC';
+comment on column v_churn_trends.total_predictions is 'Number of predictions';
+comment on column v_churn_trends.churn_count is 'Predictions of churn';
+comment on column v_churn_trends.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
+comment on column v_churn_trends.avg_risk_score is 'Mean risk score, 0 to 1';
+comment on column v_churn_trends.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column v_churn_trends.churn_rate_change is
+    'Change of churn_rate from the previous day in the table, in percentage points';
+comment on column v_churn_trends.churn_rate_7_days is
+    'Percentage of churn among all predictions of the day and the six days before, 0 to 100';
 
 -- Confidence is the probability of the more likely class.
 create view v_model_performance as
@@ -740,13 +985,26 @@ group by 1, 2
 order by 1 desc, 2 desc;
 comment on view v_model_performance is
     'Confidence per day and model version over the last 30 days, and accuracy where the events had labels';
+comment on column v_model_performance.date is 'Day of the events, UTC';
+comment on column v_model_performance.model_version is 'Model version that made the predictions';
+comment on column v_model_performance.total_predictions is 'Number of predictions';
+comment on column v_model_performance.avg_confidence is 'Mean probability of the more likely class, 0.5 to 1';
+comment on column v_model_performance.high_confidence_count is 'Predictions with a confidence of at least 0.8';
+comment on column v_model_performance.low_confidence_count is 'Predictions with a confidence below 0.6';
+comment on column v_model_performance.labelled_count is 'Predictions whose event has a label';
+comment on column v_model_performance.accuracy is
+    'Share of labelled predictions that are right, 0 to 1; null without labels';
+comment on column v_model_performance.precision is
+    'Share of labelled predictions of churn that are right, 0 to 1; null if there are none';
+comment on column v_model_performance.recall is
+    'Share of labelled customers who left who were predicted to leave, 0 to 1; null if none left';
 
 reset role;
 
 -- migrate:down
 
--- Everything goes but the extension and the schemas of Dagster and MLflow, whose tables are given to the login that
--- runs this. The right of PUBLIC to create tables is not restored: PostgreSQL 15 and later never grant it.
+-- Drops everything except the extension and the schemas of Dagster and MLflow, whose tables are given to the login
+-- that runs this. The right of PUBLIC to create tables is not restored: PostgreSQL 15 and later never grant it.
 alter table schema_migrations owner to current_user;
 drop schema optuna cascade;
 reassign owned by churn_writer, churn_reader to current_user;

@@ -14,13 +14,12 @@ from churn_platform.operations.cleanup.plan import CleanError, Findings, Item, K
 
 SESSION: Final = "churn clean"
 SCHEMA_COMMENT: Final = "Made by churn_platform"  # set by the migration that creates the schemas
-# A daemon sends a heartbeat every 30 s. Without one for one and a half times that, it has stopped.
+# A daemon sends a heartbeat every 30 s. After 1.5 times that without a heartbeat, it counts as stopped.
 HEARTBEAT_SECONDS: Final = 45
-# A session with an open transaction that has read a table blocks its drop. An error after this time is better than
-# waiting without end.
+# An open transaction that has read a table blocks its drop. An error after this time is better than waiting forever.
 LOCK_TIMEOUT: Final = "10s"
 
-# In the schema of the migrations, they created everything that belongs to churn_owner: see the baseline migration.
+# In the schema of the migrations, everything that belongs to churn_owner was created by them: see the baseline.
 _HAS_OWNER: Final = "select exists (select from pg_roles where rolname = 'churn_owner')"
 _TABLES: Final = """
     select count(*) filter (where relkind = 'r'), count(*) filter (where relkind = 'v'),
@@ -112,7 +111,7 @@ begin
         end if;
         execute format('drop schema %I restrict', place.nspname);
     end loop;
-    -- Default privileges for tables that were still to be created.
+    -- Default privileges for future tables.
     execute format('alter default privileges for role churn_owner in schema %s
         revoke all on tables from churn_writer, churn_reader', home::regnamespace);
     execute format('alter default privileges for role churn_owner in schema %s
@@ -143,12 +142,12 @@ class Database:
 
     @property
     def word(self) -> str:
-        """The database as database@host."""
+        """The name of the database, as database@host."""
         return self._place.removeprefix("PostgreSQL ")
 
     @contextmanager
     def _connected(self, dsn: str | None = None) -> Iterator[psycopg.Connection]:
-        """Open a connection, of the owner by default.
+        """Open a connection, as the owner by default.
 
         Raises:
             CleanError: the login lacks a right.
@@ -166,7 +165,7 @@ class Database:
                 ) from error
 
     def collect(self, report: Report) -> Findings:
-        """Return the platform's tables and schemas, and what of it is kept.
+        """Return the platform's tables and schemas, and what is kept.
 
         Raises:
             psycopg.OperationalError: the server does not answer.
@@ -186,7 +185,7 @@ class Database:
                 if marked:
                     found.items.append(self._item(f"schema {name}", f"{tables} tables, {size(total)}"))
                 else:
-                    reason = "it has no comment of the platform: it held tables before the platform was installed"
+                    reason = "it does not have the platform's comment: it held tables before the platform was installed"
                     found.kept.append(Kept(self._place, f"schema {name}", reason))
             found.kept += [Kept(self._place, *row) for row in connection.execute(_REMAINDERS)]
         return found
@@ -215,7 +214,7 @@ class Database:
                 raise CleanError(
                     f"The logins of DATABASE_OWNER_URL and DATABASE_URL ({logins}) may not read dagster.runs in "
                     f"{self._place}, so it is unknown whether a run is live.",
-                    remedy="Set DATABASE_URL to the login that the platform works with, or let the one of "
+                    remedy="Set DATABASE_URL to the platform's login, or let the login of "
                     "DATABASE_OWNER_URL read Dagster's tables (grant usage on schema dagster, and select on all tables "
                     "in it).",
                 )
@@ -223,7 +222,7 @@ class Database:
 
     def _sessions(self, connection: psycopg.Connection) -> list[Writer]:
         return [
-            Writer(f"session '{name}' of {user} in {self._place}", "end it, or wait until it has ended")
+            Writer(f"session '{name}' of {user} in {self._place}", "end it, or wait until it ends")
             for name, user in connection.execute(_SESSIONS, (SESSION,))
         ]
 
@@ -258,7 +257,7 @@ class Database:
         """Drop everything in one transaction.
 
         Raises:
-            CleanError: something cannot be dropped; nothing is.
+            CleanError: something cannot be dropped; nothing was dropped.
         """
         report(f"Dropping the tables in {self._place}")
         with self._connected() as connection, connection.transaction():

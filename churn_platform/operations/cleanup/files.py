@@ -16,7 +16,7 @@ class Files:
         return self._root.removeprefix("s3://") if artifacts.in_s3(self._root) else self._root.rpartition("/")[2]
 
     def collect(self, report: Report) -> Findings:
-        """Return the platform's folders and the names of everything beside them.
+        """Return the platform's folders, and the names of everything else in the root.
 
         Raises:
             ArtifactStoreError: the S3 server does not answer.
@@ -27,22 +27,22 @@ class Files:
         found = Findings()
         for name in names:
             if not ours:
-                found.kept.append(Kept(self._root, name, f"there is no {artifacts.MARKER}: not the platform's"))
+                found.kept.append(Kept(self._root, name, f"not the platform's: there is no {artifacts.MARKER}"))
             elif name in artifacts.FOLDERS:
                 files, total = artifacts.count_files(artifacts.join(self._root, name), report)
                 found.items.append(Item(self._root, f"{name}/", f"{files:,} files, {size(total)}"))
             elif name == artifacts.MARKER:
                 found.items.append(Item(self._root, name, "marker file"))
             else:
-                found.kept.append(Kept(self._root, name, "not made by the platform"))
+                found.kept.append(Kept(self._root, name, "not created by the platform"))
         return found
 
     def writers(self) -> list[Writer]:
-        """Return nothing: S3 does not tell. A writer also has a session in PostgreSQL, or is a part of the stack."""
+        """Return nothing: S3 does not list its writers. They have sessions in PostgreSQL or belong to the stack."""
         return []
 
     def check_deletable(self) -> None:
-        """Do nothing: S3 cannot tell whether an object could be deleted."""
+        """Do nothing, because S3 cannot check whether an object could be deleted."""
 
     def delete(self, report: Report) -> None:
         """Delete the platform's folders, then the marker file.

@@ -11,7 +11,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import runtime_folder
 from churn_platform.operations.cleanup.plan import Findings, Item, Kept, Report, Writer, size
 
-# Everything that a stack creates in its folder. The marker file is last, so that a clean that was interrupted can be
+# Everything that a stack creates in its folder. The marker file is last, so that an interrupted cleanup can be
 # repeated.
 ENTRIES: Final = {
     "kafka": "topics of the embedded Kafka",
@@ -54,7 +54,7 @@ class LocalState:
             if path.name in ENTRIES:
                 found.items.append(Item(str(self._folder), path.name, f"{ENTRIES[path.name]}, {size(_bytes(path))}"))
             else:
-                found.kept.append(Kept(str(self._folder), path.name, "not made by the platform"))
+                found.kept.append(Kept(str(self._folder), path.name, "not created by the platform"))
         return found
 
     def writers(self) -> list[Writer]:
@@ -68,7 +68,7 @@ class LocalState:
         )
 
     def check_deletable(self) -> None:
-        """Do nothing: the files belong to this user."""
+        """Do nothing, because the files belong to this user."""
 
     def delete(self, report: Report) -> None:
         """Delete the entries, and the folder if nothing else is in it."""

@@ -14,14 +14,14 @@ from churn_platform.settings import Settings
 
 
 class Cleanup:
-    """Finds and deletes what the platform has made.
+    """Finds and deletes what the platform has created.
 
     The order of the places matters: topics and files have records in the database, so the database comes after them.
     The stack's folder is last.
     """
 
     def __init__(self, stack: Stack, settings: Settings) -> None:
-        """Find out which places there are; they are not read.
+        """Determine the places, without reading them.
 
         Args:
             stack: of this checkout, up or down.
@@ -42,7 +42,7 @@ class Cleanup:
 
     @contextmanager
     def _records(self) -> Iterator[str | None]:
-        """Give the database with the records of created topics. An embedded one that is down is started meanwhile."""
+        """Yield the database with the records of created topics. An embedded one that is down runs during the block."""
         if "postgres" in self._stack.yours or self._stack.is_up:
             yield self._stack.owner_dsn
         elif (self._stack.local / "postgres").is_dir():
@@ -77,7 +77,7 @@ class Cleanup:
     def word(self) -> str:
         """What the user types to confirm: the name of the place that is most likely to be shared.
 
-        It differs between environments, so that a script cannot clean the wrong one. Empty if nothing was found.
+        It differs between environments, so that a script cannot delete the wrong one. Empty if nothing was found.
         """
         order = (Database, Topics, Files, LocalState)
         affected = [place for place, found in zip(self._places, self._found, strict=True) if found.items]
@@ -95,7 +95,7 @@ class Cleanup:
                 place.check_deletable()
 
     def delete(self, report: Report) -> None:
-        """Delete everything that `collect` has found. Meanwhile the stack cannot be started.
+        """Delete everything that `collect` has found. The stack cannot be started during this.
 
         Raises:
             InUseError: something writes again; nothing was deleted.

@@ -46,7 +46,7 @@ class InUseError(PlatformError):
 
 @dataclass
 class Findings:
-    """What a place holds: the platform's things, and those to keep."""
+    """What a place holds: items to delete and items to keep."""
 
     items: list[Item] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Place(Protocol):
 
     @property
     def word(self) -> str:
-        """What the user types to confirm that this place is meant."""
+        """The word that the user types to confirm that this place may be deleted."""
 
     def collect(self, report: Report) -> Findings:
         """Return what is there. Nothing is changed."""

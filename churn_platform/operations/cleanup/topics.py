@@ -49,8 +49,8 @@ class Topics:
         Args:
             settings: name the topics and the group, and how to connect.
             bootstrap_servers: the brokers.
-            database: gives the connection string of the database with the records, which is up within the block; None
-                if there is no database any more and so no record.
+            database: yields the connection string of the database with the records, which is up during the block;
+                None if there is no database, and so no record.
         """
         self._settings = settings
         self._brokers = bootstrap_servers
@@ -78,7 +78,7 @@ class Topics:
         return Claims(admin, StreamConfig.from_settings(there))
 
     def collect(self, report: Report) -> Findings:
-        """Return the topics whose id has a record. One that somebody else has recreated has another id.
+        """Return the topics whose id has a record. A topic that somebody else has recreated has another id.
 
         What another environment claims or reads is kept, whoever created it.
 
@@ -117,7 +117,7 @@ class Topics:
         return found
 
     def _collect_group(self, admin: AdminClient, claims: Claims, records: Records, found: Findings) -> None:
-        """The group is the platform's if it claims it, and if all committed offsets are of topics that it has read."""
+        """Add the group. It is the platform's if it claims it and has read all topics with committed offsets."""
         group = self._settings.stream.group
         committed = _topics_of(admin, group)
         holder = claims.holder(Kind.GROUP, group)
@@ -132,11 +132,11 @@ class Topics:
                 reason = "this environment does not claim it"
             else:
                 names = ", ".join(sorted(committed))
-                reason = f"it has offsets of {names}, which this platform has no record of reading"
+                reason = f"it has offsets of {names}, and there is no record that this platform read them"
             found.kept.append(Kept(self._place, f"consumer group {group}", reason))
 
     def _collect_claims(self, claims: Claims, records: Records, found: Findings) -> None:
-        """Claims are withdrawn, so that the next environment can claim the same. Their topic serves all of them."""
+        """Add the claims. They are withdrawn, so that other environments can claim the same; their topic is kept."""
         topic = self._settings.topics.claims
         self._claimed = claims.of(records.environment) if records.environment is not None else []
         if self._claimed:
@@ -167,7 +167,7 @@ class Topics:
         ]
 
     def _members(self, admin: AdminClient) -> list[Writer]:
-        """Return the members of the group. They are not the platform's, and Kafka deletes no group that has members."""
+        """Return the members of the group. They are not the platform's. Kafka cannot delete a group with members."""
         group = self._settings.stream.group
         if not self._has_group:
             return []
@@ -178,7 +178,7 @@ class Topics:
         ]
 
     def check_deletable(self) -> None:
-        """Do nothing: Kafka cannot tell whether a topic could be deleted."""
+        """Do nothing, because Kafka cannot check whether a topic could be deleted."""
 
     def delete(self, report: Report) -> None:
         """Delete the topics that `collect` found, wait for it, delete the group, and withdraw the claims.
@@ -231,8 +231,8 @@ def _end(admin: AdminClient, topic: topics.Topic) -> int:
 
 def _topics_of(admin: AdminClient, group: str) -> set[str]:
     """Return the names of the topics of a group's committed offsets; none if there is no such group."""
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-    return {each.topic for each in asked[group].result().topic_partitions or ()}
+    futures = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+    return {each.topic for each in futures[group].result().topic_partitions or ()}
 
 
 def _finish(wait: Callable[[], object], what: str, right: str) -> None:
@@ -248,7 +248,7 @@ def _finish(wait: Callable[[], object], what: str, right: str) -> None:
             ) from error
         raise CleanError(
             f"Kafka did not delete {what}: {error.args[0].str()}.",
-            remedy="Correct the cause, and run the command again.",
+            remedy="Correct the cause and run the command again.",
         ) from error
 
 
@@ -257,7 +257,7 @@ def _wait_until_gone(admin: AdminClient, name: str) -> None:
     while name in admin.list_topics(timeout=request_seconds(admin)).topics:
         if time.monotonic() > deadline:
             raise CleanError(
-                f"Kafka has accepted to delete the topic {name}, but still lists it after {DELETION_SECONDS} s.",
+                f"Kafka accepted the deletion of the topic {name}, but still lists it after {DELETION_SECONDS} s.",
                 remedy="Wait, and run the command again.",
             )
         time.sleep(PAUSE_SECONDS)

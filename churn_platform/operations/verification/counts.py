@@ -41,18 +41,18 @@ def rows_of_batches(extract: Extract) -> Invariant:
         ("predictions", np.where(batches.archived, 0, batches.predictions), extract.rows.batch),
         ("dead letters", batches.dead_letters, extract.dead_letters.batch),
     ):
-        there = np.bincount(origin[origin >= 0], minlength=count)
-        wrong = np.flatnonzero(there != recorded)
+        counted = np.bincount(origin[origin >= 0], minlength=count)
+        wrong = np.flatnonzero(counted != recorded)
         found.add(
-            len(wrong), (f"batch {batches.keys[i]}: counts {recorded[i]} {what}, has {there[i]} rows" for i in wrong)
+            len(wrong), (f"batch {batches.keys[i]}: counts {recorded[i]} {what}, has {counted[i]} rows" for i in wrong)
         )
-        strange = int((origin < 0).sum())
-        found.add(strange, [f"{strange} {what} are of batches that the ledger does not know"] if strange else [])
+        unknown = int((origin < 0).sum())
+        found.add(unknown, [f"{unknown} {what} are of batches that are not in the ledger"] if unknown else [])
     archived = int(batches.archived.sum())
     moved = int(batches.predictions[batches.archived].sum())
     return found.invariant(
         "rows of batches",
-        f"each batch's counts are its rows: {len(extract.rows.batch):,} predictions and "
+        f"each batch's counts match its rows: {len(extract.rows.batch):,} predictions and "
         f"{len(extract.dead_letters.batch):,} dead letters in the tables, {moved:,} predictions of {archived:,} "
         f"batches archived",
         rows=len(extract.rows.batch),
@@ -88,12 +88,14 @@ def unique(extract: Extract, progress: Progress) -> list[Invariant]:
     places.sort()
     twice = np.flatnonzero(places[1:] == places[:-1])
     offsets.add(
-        len(twice), (f"{names[places[i] // OFFSETS]} offset {places[i] % OFFSETS} became several rows" for i in twice)
+        len(twice), (f"{names[places[i] // OFFSETS]} offset {places[i] % OFFSETS} has several rows" for i in twice)
     )
     return [
-        ids.invariant("event ids", f"{len(rows.batch):,} predictions have as many event ids", rows=len(rows.batch)),
-        offsets.invariant(
-            "offsets once", f"{len(places):,} predictions and dead letters are from as many offsets", places=len(places)
+        ids.invariant(
+            "event ids", f"{len(rows.batch):,} predictions, each with its own event id", rows=len(rows.batch)
         ),
-        outside.invariant("offsets in ranges", "each of them lies in a range of its batch", places=len(places)),
+        offsets.invariant(
+            "offsets once", f"{len(places):,} predictions and dead letters, each at its own offset", places=len(places)
+        ),
+        outside.invariant("offsets in ranges", "each of them is in a range of its batch", places=len(places)),
     ]

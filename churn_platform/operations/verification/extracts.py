@@ -50,7 +50,7 @@ class Ranges:
     end: Integers
 
     def partition_of(self, batch: Integers, kafka_partition: Integers, offset: Integers) -> Integers:
-        """Return for each of n offsets the partition whose range of that batch holds it; -1 if none does."""
+        """Return, for each of n offsets, the partition whose range in that batch contains it; -1 if there is none."""
         width = 1 + max(int(self.kafka_partition.max(initial=0)), int(kafka_partition.max(initial=0)))
         keys = self.batch.astype(np.int64) * width + self.kafka_partition
         wanted = batch.astype(np.int64) * width + kafka_partition
@@ -100,7 +100,7 @@ class Published:
     """The n published predictions, in the order of their ids. `batch` is an index of `batch_keys`.
 
     `newest` is when the last prediction of each of `batch_keys` was published, in milliseconds since 1970.
-    `foreign` is the number of messages that are no predictions.
+    `foreign` is the number of messages that are not predictions.
     `deleted_until`: predictions published before this time, in milliseconds since 1970, may have been deleted by the
     topic's retention; None if none were deleted.
     """
@@ -134,7 +134,7 @@ class _Gathered:
 
 
 def read_tables(connection: psycopg.Connection, progress: Progress) -> Extract:
-    """Read the tables as the open transaction sees them. Only in a repeatable read transaction do they agree."""
+    """Read the tables in the open transaction, which must be repeatable read for them to be consistent."""
     listed = verification.batch_counts(connection)
     columns = list(zip(*listed, strict=True)) if listed else [()] * 7
     events, predictions, dead_letters, duplicates, replays = (np.array(column, np.int64) for column in columns[1:6])
@@ -197,6 +197,6 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
         batch_keys=list(gathered.keys),
         newest=np.array([gathered.newest[key] for key in gathered.keys], np.int64),
         foreign=gathered.foreign,
-        # Of a partition that is empty now, nothing is known about when its messages were published.
+        # If a partition is empty now, it is unknown when its messages were published.
         deleted_until=max((gathered.oldest.get(partition, 2**62) for partition in cut), default=None),
     )

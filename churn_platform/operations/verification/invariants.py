@@ -24,7 +24,7 @@ class Invariant:
 
 
 class Findings:
-    """Collects what contradicts one invariant: how much, and the first examples."""
+    """Collects the violations of one invariant: their number, and the first examples."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -24,14 +24,14 @@ MESSAGES_AT_ONCE: Final = 10_000
 
 @dataclass(frozen=True)
 class KafkaStatus:
-    """The events topic, None if there is none, and the published offsets by Kafka partition."""
+    """The events topic, or None if it does not exist, and the published offsets by Kafka partition."""
 
     topic: Topic | None
     published_offsets: Mapping[int, int]
 
 
 def collect_kafka_status(config: StreamConfig) -> KafkaStatus:
-    """Return what Kafka knows now."""
+    """Return the current status of the events topic."""
     admin = clients.admin(config.kafka.client)
     try:
         topic = topics.describe(admin, config.events_topic)
@@ -44,10 +44,10 @@ def collect_kafka_status(config: StreamConfig) -> KafkaStatus:
         consumer.close()
 
 
-def tiles(
+def coverage(
     connection: psycopg.Connection, config: StreamConfig, extract: Extract, before: KafkaStatus, progress: Progress
 ) -> Invariant:
-    """Check that ranges and skips cover each partition from its first offset, exactly once, and no event follows."""
+    """Check that ranges and skips cover each partition exactly once, from its first offset up to its last event."""
     progress("Checking the ledger", len(extract.partitions))
     found, ranges = Findings(), extract.ranges
     skips = stream_positions.skips(connection)
@@ -59,22 +59,22 @@ def tiles(
         skipped += sum(end - start for start, end in own)
         mine = ranges.partition == number
         pieces = sorted([*own, *zip(ranges.start[mine].tolist(), ranges.end[mine].tolist(), strict=True)])
-        problems = _tiling_problems(partition, pieces)
+        problems = _coverage_problems(partition, pieces)
         found.add(len(problems), problems)
     unread = _events_after_ranges(config, extract, before)
     found.add(len(unread), unread)
     return found.invariant(
         "ledger",
-        f"{len(ranges.batch):,} ranges and {sum(map(len, skips.values())):,} skips ({skipped:,} offsets) tile "
-        f"{len(extract.partitions):,} partitions, and no event lies between them and the positions",
+        f"{len(ranges.batch):,} ranges and {sum(map(len, skips.values())):,} skips ({skipped:,} offsets) cover "
+        f"{len(extract.partitions):,} partitions once, and no event is between them and the positions",
         ranges=len(ranges.batch),
         skipped_offsets=skipped,
         partitions=len(extract.partitions),
     )
 
 
-def _tiling_problems(partition: Position, pieces: list[tuple[int, int]]) -> list[str]:
-    """Return what is wrong with these sorted [start, end) of a partition, as sentences."""
+def _coverage_problems(partition: Position, pieces: list[tuple[int, int]]) -> list[str]:
+    """Return the gaps and overlaps of these sorted [start, end) of a partition, as sentences."""
     problems, reached = [], partition.first_offset
     for start, end in pieces:
         if start > reached:
@@ -92,7 +92,7 @@ def _tiling_problems(partition: Position, pieces: list[tuple[int, int]]) -> list
 
 
 def _events_after_ranges(config: StreamConfig, extract: Extract, before: KafkaStatus) -> list[str]:
-    """Return, as sentences, events between the last range and the position of a partition: no batch has read them."""
+    """Return, as sentences, the events between the last range and the position of a partition: no batch has them."""
     if before.topic is None:
         return []
     admin = clients.admin(config.kafka.client)
@@ -108,7 +108,7 @@ def _events_after_ranges(config: StreamConfig, extract: Extract, before: KafkaSt
     if not unread:
         return []
     return [
-        f"{before.topic.name}[{message.partition()}] offset {message.offset()} holds an event that no batch read"
+        f"{before.topic.name}[{message.partition()}] offset {message.offset()} holds an event that no batch has read"
         for messages in read_ranges(config.kafka, before.topic.name, unread, chunk=MESSAGES_AT_ONCE)
         for message in messages
     ]
@@ -132,8 +132,8 @@ def log(connection: psycopg.Connection, config: StreamConfig, before: KafkaStatu
                 consumer.close()
     return found.invariant(
         "log",
-        f"{config.events_topic} holds what comes next, and the records that were read last from {compared:,} "
-        f"partitions are still in it or were deleted by retention",
+        f"{config.events_topic} holds the next offsets, and the last records read from {compared:,} partitions are "
+        f"still in it or were deleted by retention",
         partitions=compared,
     )
 

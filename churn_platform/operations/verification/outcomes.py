@@ -34,8 +34,8 @@ def outcomes(
     """Check messages read = outcomes stored + refused + skipped, for each partition of the outcomes topic.
 
     Every message counts, so one that was sent twice is stored twice. The comparison begins with the first reading since
-    `complete_since`, because rows of earlier readings may have been deleted. Outcomes may be read meanwhile: the tables
-    are read in one snapshot, and Kafka up to the positions in it.
+    `complete_since`, because rows of earlier readings may have been deleted. It may run while outcomes are read: the
+    tables are read in one snapshot, and Kafka up to the positions in it.
 
     Args:
         config: of the brokers and the database.
@@ -96,7 +96,9 @@ def _compare(
         skipped += len(left_out)
         deleted += len(np.setdiff1d(rows, offsets))
         missing = np.setdiff1d(offsets, rows)
-        found.add(len(missing), (f"{where} offset {offset} was passed over and became nothing" for offset in missing))
+        found.add(
+            len(missing), (f"{where} offset {offset} was read, but is neither stored nor refused" for offset in missing)
+        )
         if partition in ends and ends[partition] < each.position:
             found.add(1, [f"{where} ends at {ends[partition]}, but was read up to {each.position}"])
         every, times = np.unique(rows, return_counts=True)

@@ -24,7 +24,7 @@ IDS_AT_ONCE: Final = 10_000
 
 @dataclass(frozen=True)
 class _Unpublished:
-    """Rows that the topic does not have, by reason.
+    """Numbers of rows without a published message, by reason.
 
     Attributes:
         waiting: not published yet.
@@ -72,13 +72,13 @@ def published(
             (missing.deleted, "deleted from the topic by retention"),
             (missing.unknown, "whose published offset is not known"),
             (others, "published by another environment before this one took the topic over"),
-            (topic.foreign, "foreign messages, which are not predictions"),
+            (topic.foreign, "messages that are not predictions"),
         )
         if count
     ]
     return found.invariant(
         "published",
-        f"{len(topic.event_id):,} predictions in {config.predictions_topic} are those of the table, each once"
+        f"{len(topic.event_id):,} predictions in {config.predictions_topic} match the table, each published once"
         + (f"; {', '.join(details)}" if details else ""),
         published=len(topic.event_id),
         not_yet_published=missing.waiting,
@@ -92,9 +92,9 @@ def published(
 
 
 def _own(connection: psycopg.Connection, config: StreamConfig, extract: Extract, topic: Published) -> Published:
-    """Return the published predictions without those of environments that had the topic before this one.
+    """Return the published predictions without those of environments that published to the topic before this one.
 
-    The ledger does not know their batches, and the last prediction of each was published before this environment
+    The batches of those are not in the ledger, and their last predictions were published before this environment
     claimed the topic. A takeover requires that nothing was written to the topic for a while, measured by the clock
     that also dates the claim. If the ledger was restored to an earlier state, the claim is older than the lost
     batches, so their predictions are still reported.
@@ -171,8 +171,8 @@ def _check_rows_without_message(
     limit = limits[
         extract.ranges.partition_of(rows.batch[missing], rows.kafka_partition[missing], rows.offset[missing])
     ]
-    waits = (limit >= 0) & (rows.offset[missing] >= limit)
-    lost = missing[(limit >= 0) & ~waits]
+    waiting = (limit >= 0) & (rows.offset[missing] >= limit)
+    lost = missing[(limit >= 0) & ~waiting]
     deleted = 0
     if len(lost) and topic.deleted_until is not None:
         for part in _parts(rows.event_id[lost]):
@@ -182,7 +182,7 @@ def _check_rows_without_message(
     found.add(
         len(lost) - deleted, (f"event {id_text(rows.event_id[i])} is in the table, but not published" for i in lost)
     )
-    return _Unpublished(waiting=int(waits.sum()), unknown=int((limit < 0).sum()), deleted=deleted)
+    return _Unpublished(waiting=int(waiting.sum()), unknown=int((limit < 0).sum()), deleted=deleted)
 
 
 def _published_to(partition: Position, before: KafkaStatus) -> int:

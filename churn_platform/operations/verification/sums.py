@@ -15,7 +15,7 @@ def hours(connection: psycopg.Connection, config: StreamConfig, progress: Progre
         (
             "hours of batches",
             verification.compare_batch_hours(connection, threshold=config.high_risk_threshold, examples=EXAMPLES),
-            "{count:,} sums per batch and hour are those of their predictions",
+            "{count:,} sums per batch and hour match their predictions",
         ),
         (
             "hours",
@@ -46,13 +46,13 @@ def high_risk(connection: psycopg.Connection, config: StreamConfig, progress: Pr
     found.add(result.wrong, result.examples)
     return found.invariant(
         "high-risk predictions",
-        f"{result.count:,} rows of high_risk_customers are the predictions from {config.high_risk_threshold:g}, or "
-        f"their alert was sent",
+        f"{result.count:,} rows of high_risk_customers match the predictions at or above "
+        f"{config.high_risk_threshold:g}, or their alert was sent",
         count=result.count,
     )
 
 
-def singles(connection: psycopg.Connection) -> list[Invariant]:
+def at_most_one(connection: psycopg.Connection) -> list[Invariant]:
     """Check that at most one batch is open and at most one model version is champion."""
     invariants = []
     for name, there in (

@@ -1,4 +1,4 @@
-"""Checks the invariants of the stream against Kafka and PostgreSQL. It changes nothing and stops nothing."""
+"""Check the invariants of the stream against Kafka and PostgreSQL, without changing or stopping anything."""
 
 import psycopg
 
@@ -13,7 +13,8 @@ def check_invariants(config: StreamConfig, progress: Progress = lambda _stage, _
     """Check every invariant, also while the stream is live.
 
     The published offsets are read before the snapshot of the tables is taken, and the predictions topic is read after
-    it. So everything below those offsets is in both, and what is only in the topic must be in the tables by then.
+    it. So everything below those offsets is in both. Rows of messages that are only in the topic must be in the tables
+    by then.
 
     Args:
         config: of the stream.
@@ -36,11 +37,11 @@ def check_invariants(config: StreamConfig, progress: Progress = lambda _stage, _
                 counts.conservation(extract),
                 counts.rows_of_batches(extract),
                 *counts.unique(extract, progress),
-                ledger.tiles(connection, config, extract, before, progress),
+                ledger.coverage(connection, config, extract, before, progress),
                 ledger.log(connection, config, before),
                 ledger.lag(config, extract, before),
                 *sums.hours(connection, config, progress),
                 published.published(connection, config, extract, before, progress),
                 sums.high_risk(connection, config, progress),
-                *sums.singles(connection),
+                *sums.at_most_one(connection),
             ]

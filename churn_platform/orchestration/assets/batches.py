@@ -118,7 +118,7 @@ def _with_readable_reasons(row: Row) -> Row:
 
 def load_rows(connection: psycopg.Connection, batch: str) -> BatchRows:
     """Return the batch's rows for the UI: up to PREVIEW_ROWS of each kind."""
-    return rows_of_batch(connection, batch, most=settings().dagster.preview_rows)
+    return rows_of_batch(connection, batch, limit=settings().dagster.preview_rows)
 
 
 def orphan_materialization(

@@ -1,4 +1,4 @@
-"""`churn clean` deletes what the platform has made, leaves what others have, and waits for nobody who still writes."""
+"""`churn clean` deletes what the platform created, keeps the rest, and is refused while something still writes."""
 
 import json
 import os
@@ -42,34 +42,34 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 def clean(*arguments: str, code: int = 0, typed: str | None = None) -> str:
-    """What the command says on both outputs; it must end with this exit code."""
-    return invoked(*arguments, code=code, typed=typed).output
+    """Run the command, which must end with this exit code; return both outputs."""
+    return invoke(*arguments, code=code, typed=typed).output
 
 
-def invoked(*arguments: str, code: int = 0, typed: str | None = None) -> Result:
-    """What the command said and how it ended, which must be with this exit code."""
+def invoke(*arguments: str, code: int = 0, typed: str | None = None) -> Result:
+    """Run the command, which must end with this exit code; return the result."""
     outcome = runner.invoke(app, ["clean", *arguments], input=typed)
     assert outcome.exit_code == code, outcome.output
     return outcome
 
 
 def listed(code: int = 0) -> dict[str, Any]:
-    """What it would do. On the other output a slow machine may be told what is being looked at."""
-    found: dict[str, Any] = json.loads(invoked("--dry-run", "--json", code=code).stdout)
+    """Return the JSON of a dry run. It is read from stdout alone, because stderr may have progress."""
+    found: dict[str, Any] = json.loads(invoke("--dry-run", "--json", code=code).stdout)
     return found
 
 
 def names(found: Sequence[dict[str, str]]) -> set[str]:
-    """Names of what was listed."""
+    """Return the names in a list of items."""
     return {each["name"] for each in found}
 
 
-# Servers of the user's own: the session's, to which a database and topics of the test's own were given.
+# The user's own servers: those of the session, with a database and topics for each test.
 
 
 @dataclass
 class Yours:
-    """A platform on servers that are not its own."""
+    """A platform on the user's own servers."""
 
     stream: Stream
     owner: str
@@ -77,22 +77,22 @@ class Yours:
 
     @property
     def word(self) -> str:
-        """What has to be typed."""
+        """The confirmation word."""
         parts = conninfo_to_dict(self.owner)
         return f"{parts['dbname']}@{parts['host']}"
 
     def read_and_publish(self) -> None:
-        """Let events become rows and predictions."""
+        """Stream a few events, so that there are rows and published predictions."""
         self.stream.send([event(number) for number in range(9)])
         self.stream.stream(idle_seconds=0.5)
 
-    def owns(self, statement: LiteralString) -> None:
+    def execute(self, statement: LiteralString) -> None:
         """Run a statement as the owner of the database."""
         with psycopg.connect(self.owner, autocommit=True) as connection:
             connection.execute(statement)
 
     def tables(self) -> set[str]:
-        """Tables and views outside of PostgreSQL's own schemas."""
+        """Return the tables and views outside of PostgreSQL's own schemas."""
         with psycopg.connect(self.owner) as connection:
             found = connection.execute(
                 "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = relnamespace "
@@ -101,7 +101,7 @@ class Yours:
             return {name for (name,) in found}
 
     def schemas(self) -> set[str]:
-        """Which of the schemas for others' tables there are."""
+        """Return which of the schemas dagster, mlflow and optuna exist."""
         with psycopg.connect(self.owner) as connection:
             found = connection.execute(
                 "select nspname from pg_namespace where nspname in ('dagster', 'mlflow', 'optuna')"
@@ -109,17 +109,17 @@ class Yours:
             return {name for (name,) in found}
 
     def topics(self) -> set[str]:
-        """Which of the platform's topics there are."""
+        """Return which of the platform's topics exist."""
         config = self.stream.config
-        there = self.stream.admin.list_topics(timeout=10).topics
-        return {name for name in (config.events_topic, config.predictions_topic) if name in there}
+        existing = self.stream.admin.list_topics(timeout=10).topics
+        return {name for name in (config.events_topic, config.predictions_topic) if name in existing}
 
 
 @pytest.fixture
 def yours(
     stack: Stack, platform: str, s3_root: str, bundle_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Yours]:
-    """Topics, tables, a group and files of the platform's, beside some of others'."""
+    """A platform with topics, tables, a group and files, on servers that others use, too."""
     database = str(conninfo_to_dict(platform)["dbname"])
     owner = urlsplit(stack.owner_dsn)._replace(path=f"/{database}").geturl()
     monkeypatch.delenv(EMBEDDED_MARKER)
@@ -151,10 +151,10 @@ def instance(yours: Yours) -> Iterator[dg.DagsterInstance]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("instance")
-def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) -> None:
+def test_what_the_platform_created_is_deleted_and_the_rest_is_kept(yours: Yours) -> None:
     yours.read_and_publish()
     created_topics.create_missing(yours.stream.admin, yours.stream.config, settings().topics.outcomes)
-    yours.owns("create table public.theirs (a integer)")
+    yours.execute("create table public.theirs (a integer)")
     with study_storage(settings().postgres_dsn):
         assert "optuna.studies" in yours.tables()
     write_bytes(join(yours.root, "theirs.txt"), b"x")
@@ -164,7 +164,7 @@ def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) ->
     assert "nothing was deleted" in clean(code=1, typed="yes\n")
     assert len(yours.stream.table_ids()) == 9
 
-    said = clean(typed=f"{yours.word}\n")
+    output = clean(typed=f"{yours.word}\n")
 
     config = yours.stream.config
     assert found["word"] == yours.word
@@ -173,7 +173,7 @@ def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) ->
     )
     assert f"topic {settings().topics.outcomes}" in names(found["delete"])
     assert f"consumer group {config.kafka.group}" in names(found["delete"])
-    assert "roles churn_owner" in said
+    assert "roles churn_owner" in output
     assert yours.tables() == {"theirs"}
     assert yours.schemas() == set()
     assert yours.topics() == set()
@@ -186,7 +186,7 @@ def test_what_the_platform_made_goes_and_what_others_have_stays(yours: Yours) ->
     assert "nothing to delete" in clean()
 
 
-def test_a_dry_run_and_a_second_look_change_nothing(yours: Yours) -> None:
+def test_a_dry_run_changes_nothing(yours: Yours) -> None:
     before = (yours.tables(), yours.topics(), exists(join(yours.root, MARKER)))
 
     assert "Will delete" in clean("--dry-run")
@@ -195,15 +195,15 @@ def test_a_dry_run_and_a_second_look_change_nothing(yours: Yours) -> None:
     clean("--json", code=2)
 
 
-def test_what_bears_no_mark_of_the_platform_stays(yours: Yours, monkeypatch: pytest.MonkeyPatch) -> None:
-    admin, remade = yours.stream.admin, yours.stream.config.predictions_topic
+def test_what_the_platform_did_not_mark_is_kept(yours: Yours, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin, recreated = yours.stream.admin, yours.stream.config.predictions_topic
     theirs, elsewhere = f"theirs-{yours.stream.config.events_topic}", join(yours.root, "elsewhere")
     admin.create_topics([NewTopic(theirs, 1)])[theirs].result()
-    admin.delete_topics([remade])[remade].result()
-    wait_until(lambda: remade not in admin.list_topics(timeout=10).topics)
-    admin.create_topics([NewTopic(remade, 1)])[remade].result()
-    yours.owns("comment on schema mlflow is null")  # as where it held tables when the platform came
-    yours.owns("insert into schema_migrations (version) values ('1')")
+    admin.delete_topics([recreated])[recreated].result()
+    wait_until(lambda: recreated not in admin.list_topics(timeout=10).topics)
+    admin.create_topics([NewTopic(recreated, 1)])[recreated].result()
+    yours.execute("comment on schema mlflow is null")  # as if it held tables before the platform was installed
+    yours.execute("insert into schema_migrations (version) values ('1')")
     write_bytes(join(elsewhere, "models", "theirs"), b"x")
     claim(elsewhere)
     monkeypatch.setenv("EVENTS_TOPIC", theirs)
@@ -213,20 +213,22 @@ def test_what_bears_no_mark_of_the_platform_stays(yours: Yours, monkeypatch: pyt
     found = listed()
     clean("--yes", found["word"])
 
-    assert {f"topic {theirs}", f"topic {remade}", "schema mlflow", "models", "table schema_migrations"} <= names(
+    assert {f"topic {theirs}", f"topic {recreated}", "schema mlflow", "models", "table schema_migrations"} <= names(
         found["keep"]
     )
-    assert {theirs, remade} <= admin.list_topics(timeout=10).topics.keys()
-    assert yours.stream.config.events_topic not in admin.list_topics(timeout=10).topics  # recorded, if no longer named
+    assert {theirs, recreated} <= admin.list_topics(timeout=10).topics.keys()
+    assert (
+        yours.stream.config.events_topic not in admin.list_topics(timeout=10).topics
+    )  # recorded, though no longer in the settings
     assert yours.tables() == {"schema_migrations"}
     assert yours.schemas() == {"mlflow"}
     assert exists(join(elsewhere, "models", "theirs"))
 
 
 @pytest.mark.slow
-def test_a_group_that_reads_other_topics_too_is_not_ours(yours: Yours) -> None:
+def test_a_group_that_also_reads_other_topics_is_kept(yours: Yours) -> None:
     yours.read_and_publish()
-    yours.owns("update stream_topics set topic = 'another'")
+    yours.execute("update stream_topics set topic = 'another'")
 
     assert f"consumer group {yours.stream.config.kafka.group}" in names(listed()["keep"])
 
@@ -235,44 +237,44 @@ def test_a_group_that_reads_other_topics_too_is_not_ours(yours: Yours) -> None:
 
 
 @pytest.fixture
-def neighbour(yours: Yours, stack: Stack, template_database: str, bundle_uri: str) -> Iterator[Stream]:
-    """Another environment: a database of its own, and this one's settings for everything else."""
+def other_environment(yours: Yours, stack: Stack, template_database: str, bundle_uri: str) -> Iterator[Stream]:
+    """Another environment: its own database, with the settings of this one for everything else."""
     dsn = copy_database(stack, template_database)
     register_champion(dsn, bundle_uri)
-    with Stream(replace(yours.stream.config, dsn=dsn, idle_seconds=0.5)) as neighbour:
-        yield neighbour
+    with Stream(replace(yours.stream.config, dsn=dsn, idle_seconds=0.5)) as other_environment:
+        yield other_environment
 
 
 @pytest.mark.slow
-def test_what_another_environment_has_taken_over_stays(yours: Yours, neighbour: Stream) -> None:
+def test_what_another_environment_has_taken_over_is_kept(yours: Yours, other_environment: Stream) -> None:
     yours.read_and_publish()
-    config = neighbour.config
-    with EnvironmentGuard(neighbour.connection, neighbour.admin, config) as guard:
+    config = other_environment.config
+    with EnvironmentGuard(other_environment.connection, other_environment.admin, config) as guard:
         guard.take_over(silent_seconds=0)
-    neighbour.stream()
-    published = neighbour.published_ids()
+    other_environment.stream()
+    published = other_environment.published_ids()
 
     found = listed()
     clean("--yes", yours.word)
 
-    other = environments.identify(neighbour.connection)
+    other = environments.identify(other_environment.connection)
     reasons = {each["name"]: each["reason"] for each in found["keep"]}
     assert other in reasons[f"consumer group {config.kafka.group}"]
     assert other in reasons[f"topic {config.predictions_topic}"]
     assert f"environment {other} " in reasons[f"topic {config.events_topic}"]
     assert yours.tables() == set()
-    assert neighbour.published_ids() == published
-    neighbour.send([event(number) for number in range(9)])
-    assert neighbour.stream().events == 9
-    assert set(neighbour.table_ids()) <= set(neighbour.published_ids())
+    assert other_environment.published_ids() == published
+    other_environment.send([event(number) for number in range(9)])
+    assert other_environment.stream().events == 9
+    assert set(other_environment.table_ids()) <= set(other_environment.published_ids())
 
 
 @pytest.mark.slow
-def test_the_group_of_an_environment_that_was_never_stopped_stays_where_a_second_one_cleans(
-    yours: Yours, neighbour: Stream
+def test_the_group_of_a_running_environment_is_kept_when_another_one_cleans(
+    yours: Yours, other_environment: Stream
 ) -> None:
-    neighbour.send([event(number) for number in range(9)])
-    neighbour.stream()
+    other_environment.send([event(number) for number in range(9)])
+    other_environment.stream()
     name = yours.stream.config.events_topic
     with psycopg.connect(yours.owner, autocommit=True) as connection:  # it has read that topic, too
         connection.execute("insert into stream_topics (topic_id, topic) values ('earlier', %s)", (name,))
@@ -280,17 +282,17 @@ def test_the_group_of_an_environment_that_was_never_stopped_stays_where_a_second
     found = listed()
     clean("--yes", found["word"])
 
-    assert f"consumer group {neighbour.config.kafka.group}" in names(found["keep"])
-    before = len(neighbour.published())
-    assert neighbour.stream().events == 0
-    assert len(neighbour.published()) == before == 9
+    assert f"consumer group {other_environment.config.kafka.group}" in names(found["keep"])
+    before = len(other_environment.published())
+    assert other_environment.stream().events == 0
+    assert len(other_environment.published()) == before == 9
 
 
 @pytest.mark.slow
-def test_an_events_topic_that_another_environment_reads_stays(yours: Yours, neighbour: Stream) -> None:
+def test_an_events_topic_that_another_environment_reads_is_kept(yours: Yours, other_environment: Stream) -> None:
     yours.read_and_publish()
     staging = f"staging-{yours.stream.config.kafka.group}"
-    neighbour.stream(group=staging, predictions_topic=staging)
+    other_environment.stream(group=staging, predictions_topic=staging)
 
     found = listed()
     clean("--yes", found["word"])
@@ -300,82 +302,84 @@ def test_an_events_topic_that_another_environment_reads_stays(yours: Yours, neig
 
 
 @pytest.mark.slow
-def test_what_was_claimed_is_free_for_the_next_environment(yours: Yours, neighbour: Stream) -> None:
+def test_withdrawn_claims_are_free_for_another_environment(yours: Yours, other_environment: Stream) -> None:
     yours.read_and_publish()
     found = listed()
     claimed = [name for name in names(found["delete"]) if name.startswith("claims of environment ")]
     clean("--yes", found["word"])
 
-    created_topics.create_missing(neighbour.admin, neighbour.config)
-    neighbour.send([event(number) for number in range(9)])
+    created_topics.create_missing(other_environment.admin, other_environment.config)
+    other_environment.send([event(number) for number in range(9)])
 
     assert len(claimed) == 1
-    assert neighbour.stream().events == 9
-    assert neighbour.published_ids() == neighbour.table_ids()
+    assert other_environment.stream().events == 9
+    assert other_environment.published_ids() == other_environment.table_ids()
 
 
 @pytest.mark.slow
-def test_a_consumer_in_the_group_is_named(yours: Yours) -> None:
+def test_a_consumer_in_the_group_is_reported(yours: Yours) -> None:
     yours.read_and_publish()
     config = yours.stream.config
     consumer = Consumer({**config.kafka.client, "group.id": config.kafka.group, "client.id": "somebody"})
     consumer.subscribe([config.events_topic])
     wait_until(lambda: consumer.poll(0.1) is not None or bool(consumer.assignment()))
     try:
-        said = clean("--yes", yours.word, code=3)
+        output = clean("--yes", yours.word, code=3)
     finally:
         consumer.close()
 
-    assert "'somebody' on" in said
+    assert "'somebody' on" in output
     assert len(yours.topics()) == 2
 
 
-def test_what_others_have_built_on_the_tables_is_named_and_nothing_is_deleted(yours: Yours) -> None:
-    yours.owns("create view public.report as select customer_id from churn_predictions")
+def test_objects_that_depend_on_the_tables_are_reported_and_nothing_is_deleted(yours: Yours) -> None:
+    yours.execute("create view public.report as select customer_id from churn_predictions")
     before = yours.tables()
 
-    said = clean("--yes", yours.word, code=ExitCode.FAILED)
+    output = clean("--yes", yours.word, code=ExitCode.FAILED)
 
-    assert "Drop those objects first" in said
-    assert "view report depends on table churn_predictions" in said
+    assert "Drop those objects first" in output
+    assert "view report depends on table churn_predictions" in output
     assert yours.tables() == before
     assert len(yours.topics()) == 2
     assert not is_empty(join(yours.root, "models"))
 
 
-def test_who_does_not_own_the_tables_is_told_who_has_to(yours: Yours, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_that_does_not_own_the_tables_is_refused_with_the_remedy(
+    yours: Yours, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(OWNER_VARIABLE)
 
-    said = clean("--yes", yours.word, code=ExitCode.FAILED)
+    output = clean("--yes", yours.word, code=ExitCode.FAILED)
 
-    assert "Set DATABASE_OWNER_URL" in said
+    assert "Set DATABASE_OWNER_URL" in output
     assert len(yours.topics()) == 2
 
 
-def test_an_s3_that_is_away_stops_it_with_the_remedy(yours: Yours, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_s3_is_reported_with_the_remedy(yours: Yours, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     forget_settings()
 
-    said = clean("--dry-run", code=ExitCode.FAILED)
+    output = clean("--dry-run", code=ExitCode.FAILED)
 
-    assert said.startswith("Start the S3 server")
+    assert output.startswith("Start the S3 server")
     assert len(yours.topics()) == 2
 
 
 # Refused while something still writes.
 
 
-def test_a_live_streaming_run_is_named(yours: Yours) -> None:
+def test_a_live_streaming_run_is_reported(yours: Yours) -> None:
     with psycopg.connect(settings().postgres_dsn, application_name=advisory_locks.session_name("run-7")):
         found = listed(code=3)
-        said = clean("--yes", yours.word, code=3)
+        output = clean("--yes", yours.word, code=3)
 
     assert [writer for writer in names(found["writers"]) if "churn stream run-7" in writer]
-    assert "Still writes: session 'churn stream run-7'" in said
+    assert "Still writing: session 'churn stream run-7'" in output
     assert len(yours.topics()) == 2
 
 
-def test_a_running_dagster_run_is_named_with_the_way_out(yours: Yours, instance: dg.DagsterInstance) -> None:
+def test_a_live_dagster_run_is_reported_with_the_remedy(yours: Yours, instance: dg.DagsterInstance) -> None:
     job = defs.resolve_job_def("training_job")
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
 
@@ -389,7 +393,7 @@ def test_a_running_dagster_run_is_named_with_the_way_out(yours: Yours, instance:
 
 
 @pytest.mark.parametrize(("silent", "code"), [(20, 3), (60, 0)])
-def test_a_daemon_lives_while_it_reports(instance: dg.DagsterInstance, silent: float, code: int) -> None:
+def test_a_daemon_is_running_while_it_sends_heartbeats(instance: dg.DagsterInstance, silent: float, code: int) -> None:
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - silent, "SENSOR", "daemon", None))
 
     found = listed(code=code)
@@ -397,23 +401,23 @@ def test_a_daemon_lives_while_it_reports(instance: dg.DagsterInstance, silent: f
     assert bool([writer for writer in names(found["writers"]) if "a Dagster daemon" in writer]) == (code == 3)
 
 
-def test_a_producer_is_noticed(yours: Yours) -> None:
+def test_a_producer_is_detected(yours: Yours) -> None:
     producer = Producer(yours.stream.config.kafka.client)
-    begun, enough = threading.Event(), threading.Event()
+    has_begun, stopped = threading.Event(), threading.Event()
 
     def send() -> None:
-        while not enough.wait(0.02):
+        while not stopped.wait(0.02):
             producer.produce(yours.stream.config.events_topic, b"{}")
             if producer.flush(5) == 0:
-                begun.set()
+                has_begun.set()
 
     thread = threading.Thread(target=send)
     thread.start()
-    assert begun.wait(30)
+    assert has_begun.wait(30)
     try:
         found = listed(code=3)
     finally:
-        enough.set()
+        stopped.set()
         thread.join()
 
     assert [writer for writer in names(found["writers"]) if yours.stream.config.events_topic in writer]
@@ -424,8 +428,8 @@ def test_a_producer_is_noticed(yours: Yours) -> None:
 
 @pytest.fixture
 def local(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for a stack of which PostgreSQL alone is embedded; the settings of this process name it."""
-    assert stack.is_up  # whose Kafka and MLflow are this one's
+    """A folder for a stack in which only PostgreSQL is embedded; the settings name it."""
+    assert stack.is_up  # the new stack uses its Kafka and MLflow
     with tempfile.TemporaryDirectory(prefix="churn-tests-") as folder:  # a short path, unlike pytest's own
         Path(folder).chmod(0o711)  # root's PostgreSQL runs as another user
         local = Path(folder) / "local"
@@ -446,23 +450,23 @@ def local(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def stack_in(local: Path) -> Stack:
-    """The stack in a folder, as the command finds it."""
+    """Return the stack in a folder."""
     return Stack(local, services_only=True, usual_ports=ANY_FREE_PORTS, env_file=Path(os.devnull))
 
 
 @pytest.mark.slow
-def test_the_stacks_folder_goes_and_so_do_the_topics_that_its_database_knows(stack: Stack, local: Path) -> None:
+def test_the_stacks_folder_and_the_topics_in_its_database_are_deleted(stack: Stack, local: Path) -> None:
     with stack_in(local) as running:
         assert running.embedded == {"postgres"}
         config = StreamConfig.from_settings(settings().with_servers(postgres=running.addresses["postgres"]))
         admin = AdminClient(config.kafka.client)
         created_topics.create_missing(admin, config)
         claim(str(local / "artifacts"))
-        said = clean("--yes", stack.addresses["kafka"], code=3)
+        output = clean("--yes", stack.addresses["kafka"], code=3)
     (local / "theirs").write_text("x")
 
-    assert "First: churn down" in said
-    assert f"PostgreSQL (process {running_pid(said)})" in said
+    assert "First: churn down" in output
+    assert f"PostgreSQL (process {running_pid(output)})" in output
     found = listed()
     assert {f"topic {config.events_topic}", "postgres", "artifacts", "ports.json", MARKER} <= names(found["delete"])
     assert "theirs" in names(found["keep"])
@@ -475,13 +479,13 @@ def test_the_stacks_folder_goes_and_so_do_the_topics_that_its_database_knows(sta
     assert listed()["delete"] == []
 
 
-def running_pid(said: str) -> str:
-    """The process that a refusal names."""
-    return said.partition("(process ")[2].partition(")")[0]
+def running_pid(output: str) -> str:
+    """Return the process id in a refusal."""
+    return output.partition("(process ")[2].partition(")")[0]
 
 
 @pytest.mark.slow
-def test_a_folder_in_which_nothing_else_is_goes_itself_and_can_be_made_again(local: Path) -> None:
+def test_a_folder_without_other_files_is_deleted_and_can_be_created_again(local: Path) -> None:
     with stack_in(local):
         pass
     clean("--yes", "local")
@@ -491,7 +495,7 @@ def test_a_folder_in_which_nothing_else_is_goes_itself_and_can_be_made_again(loc
         assert again.is_ready("postgres")
 
 
-def test_a_folder_that_was_not_empty_is_not_ours(local: Path) -> None:
+def test_a_folder_without_the_marker_file_is_kept(local: Path) -> None:
     (local / "logs").mkdir(parents=True)
     (local / "logs" / "theirs.log").write_text("x")
 
@@ -503,7 +507,7 @@ def test_a_folder_that_was_not_empty_is_not_ours(local: Path) -> None:
     assert (local / "logs" / "theirs.log").exists()
 
 
-def test_a_folder_of_files_elsewhere_goes_where_it_bears_the_mark(
+def test_an_artifacts_folder_elsewhere_is_deleted_if_it_has_the_marker_file(
     local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "files"

@@ -1,4 +1,4 @@
-"""`churn clean` on a PostgreSQL of one's own: what each login may, and that a dry run says the same as a real one."""
+"""`churn clean` on your own PostgreSQL: the rights of each login. A dry run fails wherever a real one would."""
 
 import json
 import secrets
@@ -28,15 +28,15 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 @dataclass(frozen=True)
 class Logins:
-    """Connection strings of three logins to one database that was in use."""
+    """Connection strings of three logins to one database that has been used."""
 
     superuser: str
     owner: str
     application: str
     word: str
 
-    def left(self) -> set[str]:
-        """Tables, views, functions and schemas of the platform's that are left."""
+    def remaining(self) -> set[str]:
+        """Return the platform's tables, views and schemas that still exist."""
         with psycopg.connect(self.superuser) as connection:
             found = connection.execute(
                 "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = relnamespace "
@@ -48,7 +48,7 @@ class Logins:
 
 @pytest.fixture
 def logins(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Logins]:
-    """As in docs/how-to/connect-your-servers.md: one login owns the database, another one works with rows."""
+    """Logins as in docs/how-to/connect-your-servers.md: one owns the database, the other one works with rows."""
     suffix, password = secrets.token_hex(4), secrets.token_hex(8)
     owner, application, database = f"admin_{suffix}", f"app_{suffix}", f"clean_{suffix}"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as server:
@@ -75,7 +75,7 @@ def logins(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     for variable in ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "STREAM_GROUP"):
         monkeypatch.setenv(variable, f"{variable.lower()}-{suffix}")
     forget_settings()
-    # What the platform's processes make while they work.
+    # Tables that the platform's processes create.
     storage = {"postgres": {"postgres_url": in_schema(urls.application, "dagster")}}
     (tmp_path / "dagster.yaml").write_text(json.dumps({"storage": storage, "telemetry": {"enabled": False}}))
     with DagsterInstance.from_config(str(tmp_path)), study_storage(urls.application):
@@ -91,53 +91,53 @@ def logins(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def clean(*arguments: str, code: int = 0) -> str:
-    """What the command says on both outputs; it must end with this exit code."""
+    """Run the command, which must end with this exit code; return both outputs."""
     outcome = runner.invoke(app, ["clean", *arguments])
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
 @pytest.mark.parametrize("login", ["owner", "superuser"])
-def test_the_owner_and_a_superuser_delete_all_of_it(
+def test_the_owner_and_a_superuser_can_delete_everything(
     logins: Logins, login: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(OWNER_VARIABLE, getattr(logins, login))
     forget_settings()
-    assert "mlflow.experiments" in logins.left()
+    assert "mlflow.experiments" in logins.remaining()
 
-    said = clean("--dry-run")
-    assert "schema mlflow" in said
-    assert "mlflow.experiments" in logins.left()
+    output = clean("--dry-run")
+    assert "schema mlflow" in output
+    assert "mlflow.experiments" in logins.remaining()
     clean("--yes", logins.word)
 
-    assert logins.left() == set()
+    assert logins.remaining() == set()
 
 
-def test_the_application_s_login_is_refused_by_a_dry_run_as_by_a_real_one(logins: Logins) -> None:
-    before = logins.left()
+def test_the_platforms_login_is_refused_in_a_dry_run_and_in_a_real_one(logins: Logins) -> None:
+    before = logins.remaining()
 
     dry = clean("--dry-run", code=ExitCode.FAILED)
     real = clean("--yes", logins.word, code=ExitCode.FAILED)
 
-    for said in (dry, real):
-        assert "Set DATABASE_OWNER_URL to a login" in said
+    for output in (dry, real):
+        assert "Set DATABASE_OWNER_URL to a login" in output
         name = str(urlsplit(logins.application).username)
-        assert f"The login {name!r} may not delete" in said
-        assert "churn_owner" in said
-    assert logins.left() == before
+        assert f"The login {name!r} may not delete" in output
+        assert "churn_owner" in output
+    assert logins.remaining() == before
 
 
-def test_who_cannot_tell_whether_a_run_is_under_way_is_refused_and_told_how(
+def test_logins_that_cannot_read_dagsters_runs_are_refused_with_the_remedy(
     logins: Logins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", logins.owner)  # Dagster's tables belong to the application's login
     forget_settings()
-    before = logins.left()
+    before = logins.remaining()
 
     dry = clean("--dry-run", code=ExitCode.FAILED)
     real = clean("--yes", logins.word, code=ExitCode.FAILED)
 
-    for said in (dry, real):
-        assert "Set DATABASE_URL to the login that the platform works with" in said
-        assert f"{str(urlsplit(logins.owner).username)!r}) may not read dagster.runs" in said
-    assert logins.left() == before
+    for output in (dry, real):
+        assert "Set DATABASE_URL to the platform's login" in output
+        assert f"{str(urlsplit(logins.owner).username)!r}) may not read dagster.runs" in output
+    assert logins.remaining() == before
