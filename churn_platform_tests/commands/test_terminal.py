@@ -430,5 +430,5 @@ def test_a_fault_of_the_platforms_own_is_no_answer() -> None:
 def test_make_lists_its_targets_without_escapes_where_they_are_piped() -> None:
     listed = subprocess.run(["make"], cwd=PROJECT_ROOT, capture_output=True, check=True).stdout  # noqa: S607
 
-    assert b"Start Kafka, Postgres, MLflow and Dagster" in listed
+    assert b"Start Kafka, PostgreSQL, MLflow and Dagster" in listed
     assert b"\x1b" not in listed

@@ -21,7 +21,7 @@ from churn_platform_tests.features.customers import cleaned
 TESTS = PROJECT_ROOT / "churn_platform_tests"
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 EXTENDING = PROJECT_ROOT / "docs" / "how-to" / "extend-the-platform.md"
-LANGUAGES = {"sh", "console", "sql", "dotenv", "text", "python", "json", "yaml", "mermaid"} | {
+LANGUAGES = {"sh", "console", "sql", "dotenv", "text", "python", "json", "yaml"} | {
     "{toctree}",
     "{include}",
     "{eval-rst}",
