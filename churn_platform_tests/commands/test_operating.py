@@ -1,4 +1,4 @@
-"""`churn status`, `stream`, `dlq` and `verify`, as an operator or a script sees them, on real servers."""
+"""`churn status`, `stream`, `dlq` and `verify` on real servers."""
 
 import json
 from pathlib import Path
@@ -20,14 +20,14 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
-    """What a command says on both outputs; it must end with this exit code."""
+    """Run a command, check its exit code, and return its output, stdout and stderr together."""
     outcome = runner.invoke(app, list(arguments), input=typed)
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
 def stream_all(stream: Stream) -> str:
-    """Stream what waits; the batch."""
+    """Score all new events and return the batch."""
     return stream.stream(idle_seconds=0.5).batch
 
 
@@ -37,11 +37,11 @@ def test_status_shows_the_stream(stream: Stream) -> None:
     batch = stream_all(stream)
     run("stream", "pause")
 
-    said = run("status")
+    output = run("status")
     found = json.loads(runner.invoke(app, ["status", "--json"]).stdout)
 
     for expected in (stream.config.events_topic, batch, "1 today, 1 unresolved", "Paused", "Model version"):
-        assert expected in said
+        assert expected in output
     assert found["stream"]["topic"] == stream.config.events_topic
     assert (found["stream"]["waiting"], found["stream"]["model_version"]) == (0, 1)
     assert {server["name"] for server in found["servers"]} >= {"kafka", "postgres", "daemon"}
@@ -55,7 +55,7 @@ def test_status_works_before_there_is_a_topic_or_a_champion() -> None:
     assert "does not exist" in outcome.output
 
 
-def test_pause_and_resume_say_what_happens(stream: Stream) -> None:
+def test_pause_and_resume_report_what_they_did(stream: Stream) -> None:
     topic = stream.config.events_topic
     assert "none is launched" in run("stream", "pause")
     assert "paused already" in run("stream", "pause")
@@ -69,30 +69,30 @@ def test_pause_and_resume_say_what_happens(stream: Stream) -> None:
         assert "within about 5 s" in run("stream", "pause")
 
 
-def test_a_pause_says_that_a_run_ends_only_if_a_run_is_live(stream: Stream) -> None:
+def test_a_pause_reports_that_a_run_ends_only_if_a_run_is_live(stream: Stream) -> None:
     with psycopg.connect(stream.config.dsn, autocommit=True, application_name="churn reset") as other:
         advisory_locks.lock_stream(other, stream.config.events_topic)
 
-        said = run("stream", "pause")
+        output = run("stream", "pause")
         found = json.loads(run("stream", "pause", "--json"))
 
-    assert "No run is live" in said
-    assert "'churn reset' holds the stream's lock" in said
-    assert "The live run ends" not in said
+    assert "No run is live" in output
+    assert "'churn reset' holds the stream's lock" in output
+    assert "The live run ends" not in output
     assert not found["live"]
 
 
 def test_a_topic_that_was_never_read_is_not_paused(stream: Stream) -> None:
     for command in ("pause", "resume"):
-        said = run("stream", command, "--topic", "no-such-topic", code=ExitCode.FAILED)
-        assert "'no-such-topic' was never read here" in said
-        assert stream.config.events_topic in said
+        output = run("stream", command, "--topic", "no-such-topic", code=ExitCode.FAILED)
+        assert "'no-such-topic' was never read here" in output
+        assert stream.config.events_topic in output
     assert stream.value("select count(*) from stream_pauses") == 0
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("stream")
-def test_status_ends_with_1_while_kafka_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_exits_with_1_while_kafka_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     settings.cache_clear()
 
@@ -101,7 +101,7 @@ def test_status_ends_with_1_while_kafka_does_not_answer(monkeypatch: pytest.Monk
     assert (outcome.exit_code, json.loads(outcome.stdout)["stream"]["answered"]) == (ExitCode.CHECK_FAILED, False)
 
 
-def test_reset_asks_for_the_topics_name_and_says_what_it_drops(stream: Stream) -> None:
+def test_reset_prompts_for_the_topics_name_and_lists_the_dropped_offsets(stream: Stream) -> None:
     topic = stream.config.events_topic
     stream.waiting()
     stream.send([event(number) for number in range(7)], partition=1)
@@ -109,9 +109,9 @@ def test_reset_asks_for_the_topics_name_and_says_what_it_drops(stream: Stream) -
 
     assert "nothing was changed" in run(*move, code=1, typed="yes\n")
     assert stream.waiting() == 7
-    said = run(*move, typed=f"{topic}\n")
+    output = run(*move, typed=f"{topic}\n")
 
-    assert f"offsets 0..4 of {topic}[1]: 5, of which Kafka still holds 5" in said
+    assert f"offsets 0..4 of {topic}[1]: 5, of which Kafka still holds 5" in output
     assert stream.waiting() == 2
     latest = ("stream", "reset", "--topic", topic, "--partition", "1", "--to", "latest", "--yes-drop", topic)
     run(*latest, "--reason", "only a test")
@@ -127,9 +127,9 @@ def test_reset_of_a_live_stream_is_refused_with_the_remedy(stream: Stream) -> No
     with psycopg.connect(stream.config.dsn, autocommit=True) as live:
         advisory_locks.lock_stream(live, topic)
 
-        said = run("stream", "reset", "--topic", topic, "--partition", "0", "--to", "latest", code=ExitCode.IN_USE)
+        output = run("stream", "reset", "--topic", topic, "--partition", "0", "--to", "latest", code=ExitCode.IN_USE)
 
-    assert "churn stream pause" in said
+    assert "churn stream pause" in output
 
 
 @pytest.mark.slow
@@ -138,12 +138,12 @@ def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) ->
     stream_all(stream)
 
     listed = run("dlq", "list", "--reason", "gender", "--since", "1h", "--state", "open")
-    assert " 0:0 " in listed  # not a time of the day
+    assert " 0:0 " in listed  # surrounded by spaces, so it is not a part of a time
     assert " 0:1 " in listed
     assert " 0:2 " not in listed
     found = json.loads(run("dlq", "list", "--json", "--limit", "1"))
     assert [kind["count"] for kind in found["by_reason"]] == [2, 1]
-    assert [letter["state"] for letter in found["dead_letters"]] == ["open"]
+    assert [dead_letter["state"] for dead_letter in found["dead_letters"]] == ["open"]
     shown = run("dlq", "show", "0:2")
     assert "\\x1b[31mbad" in shown
     assert "\x1b" not in shown
@@ -167,7 +167,7 @@ def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) ->
 
 
 @pytest.mark.slow
-def test_one_letter_is_retried_from_a_file(stream: Stream, tmp_path: Path) -> None:
+def test_one_dead_letter_is_retried_from_a_file(stream: Stream, tmp_path: Path) -> None:
     stream.send([b"half an eve"], partition=0)
     stream_all(stream)
     file = tmp_path / "corrected.json"
@@ -194,13 +194,13 @@ def test_one_letter_is_retried_from_a_file(stream: Stream, tmp_path: Path) -> No
         ["--reason", "x", "--limit", "99999999999999999999"],
     ],
 )
-def test_a_retry_that_does_not_say_what_it_means_is_refused(arguments: list[str]) -> None:
+def test_a_retry_with_ambiguous_or_invalid_arguments_is_refused(arguments: list[str]) -> None:
     run("dlq", "retry", *arguments, code=2)
 
 
 @pytest.mark.usefixtures("stream")
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "expected"),
     [
         (["list", "--since", "99999999d"], 2, "before the year 1"),
         (["list", "--since", "9" * 5000 + "s"], 2, "--since"),
@@ -220,12 +220,12 @@ def test_a_retry_that_does_not_say_what_it_means_is_refused(arguments: list[str]
         (["retry", "0:99999999999999999999"], 4, "There is no dead letter at"),
     ],
 )
-def test_odd_arguments_are_refused_in_a_sentence(arguments: list[str], code: int, words: str) -> None:
-    assert words in run("dlq", *arguments, code=code)
+def test_extreme_arguments_are_refused_with_a_readable_error(arguments: list[str], code: int, expected: str) -> None:
+    assert expected in run("dlq", *arguments, code=code)
 
 
 @pytest.mark.slow
-def test_what_is_no_json_number_is_no_number_of_a_correction(stream: Stream) -> None:
+def test_a_correction_rejects_numbers_that_json_does_not_have(stream: Stream) -> None:
     stream.send([event(1, Age=7)], partition=0)
     stream_all(stream)
 
@@ -242,62 +242,62 @@ def test_what_is_no_json_number_is_no_number_of_a_correction(stream: Stream) -> 
         ["--partition", "0", "--to", "-5"],
     ],
 )
-def test_a_reset_to_nowhere_is_refused_in_a_sentence(stream: Stream, arguments: list[str]) -> None:
+def test_a_reset_to_an_impossible_offset_is_refused_with_a_readable_error(stream: Stream, arguments: list[str]) -> None:
     stream.waiting()
-    said = run("stream", "reset", "--topic", stream.config.events_topic, *arguments, code=ExitCode.FAILED)
-    assert stream.config.events_topic in said or "--to" in said
+    output = run("stream", "reset", "--topic", stream.config.events_topic, *arguments, code=ExitCode.FAILED)
+    assert stream.config.events_topic in output or "--to" in output
 
 
 @pytest.mark.parametrize("topic", ["../x", "", "no-such-topic"])
-def test_a_topic_that_cannot_be_recreated_is_refused_before_anything_is_asked(stream: Stream, topic: str) -> None:
-    said = run("stream", "recreate-topic", "--topic", topic, code=ExitCode.FAILED)
+def test_a_topic_that_cannot_be_recreated_is_refused_before_the_prompt(stream: Stream, topic: str) -> None:
+    output = run("stream", "recreate-topic", "--topic", topic, code=ExitCode.FAILED)
 
-    assert f"{topic!r} is not read as events; EVENTS_TOPIC is {stream.config.events_topic!r}" in said
-    assert "Type the topic's name" not in said
+    assert f"{topic!r} is not read as events; EVENTS_TOPIC is {stream.config.events_topic!r}" in output
+    assert "Type the topic's name" not in output
 
 
-def test_an_events_topic_that_does_not_exist_is_refused_before_anything_is_asked(stream: Stream) -> None:
+def test_a_missing_events_topic_is_refused_before_the_prompt(stream: Stream) -> None:
     topic = stream.config.events_topic
     for future in stream.admin.delete_topics([topic]).values():
         future.result()
     wait_until(lambda: topic not in stream.admin.list_topics(timeout=10).topics)
 
-    said = run("stream", "recreate-topic", "--topic", topic, code=ExitCode.FAILED)
+    output = run("stream", "recreate-topic", "--topic", topic, code=ExitCode.FAILED)
 
-    assert topic in said
-    assert "Type the topic's name" not in said
+    assert topic in output
+    assert "Type the topic's name" not in output
 
 
-def test_a_database_without_the_schema_and_a_login_without_rights_are_said_so(
+def test_a_database_without_tables_and_a_login_without_permissions_are_reported(
     stream: Stream, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
         owner.execute("create role nobodys login password 'x'")
-    for changes, words in (({"dbname": "postgres"}, "churn db upgrade"), ({"user": "nobodys"}, "permission denied")):
+    for changes, expected in (({"dbname": "postgres"}, "churn db upgrade"), ({"user": "nobodys"}, "permission denied")):
         dsn = make_conninfo(stream.config.dsn, **{"password": "x"} if "user" in changes else {}, **changes)
         monkeypatch.setenv("DATABASE_URL", dsn)
         settings.cache_clear()
         for command in (["dlq", "list"], ["dlq", "show", "0:1"], ["stream", "pause"], ["stream", "resume"]):
-            assert words in run(*command, code=ExitCode.FAILED)
+            assert expected in run(*command, code=ExitCode.FAILED)
 
 
 @pytest.mark.usefixtures("stream")
-def test_a_letter_that_is_not_there_is_an_error() -> None:
+def test_an_unknown_dead_letter_is_an_error() -> None:
     assert "churn dlq list" in run("dlq", "show", "0:9", code=ExitCode.FAILED)
 
 
 @pytest.mark.slow
-def test_verify_ends_with_1_when_a_law_is_broken(stream: Stream) -> None:
+def test_verify_exits_with_1_if_an_invariant_is_violated(stream: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream_all(stream)
 
     assert "Every invariant holds" in run("verify")
     stream.connection.execute("delete from churn_predictions where kafka_partition = 1")
-    said = run("verify", code=1)
+    output = run("verify", code=1)
     found = json.loads(runner.invoke(app, ["verify", "--json"]).stdout)
 
-    assert "✗ rows of batches" in said
-    assert "is published, but not in the table" in said
+    assert "✗ rows of batches" in output
+    assert "is published, but not in the table" in output
     assert not found["holds"]
     assert {invariant["name"] for invariant in found["invariants"] if not invariant["holds"]} == {
         "rows of batches",

@@ -1,4 +1,4 @@
-"""`churn outcomes`, as an operator or a script runs it, on real servers."""
+"""`churn outcomes` on real servers."""
 
 import json
 from datetime import UTC, datetime
@@ -21,39 +21,39 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
-    """What a command says on both outputs; it must end with this exit code."""
+    """Run a command, check its exit code, and return its output, stdout and stderr together."""
     outcome = runner.invoke(app, ["outcomes", *arguments], input=typed)
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
 def sent(stream: Stream) -> list[Message]:
-    """What the outcomes topic holds."""
+    """Return the messages of the outcomes topic."""
     return list(read_all(stream.config.kafka, settings().topics.outcomes))
 
 
 def fields(message: Message) -> dict[str, object]:
-    """The outcome in a message."""
+    """Return the outcome in a message."""
     found = json.loads(message.value() or b"")
     assert isinstance(found, dict)
     return found
 
 
 def ingest(stream: Stream) -> IngestResult:
-    """Read what waits."""
+    """Ingest all new outcomes."""
     return outcomes.ingest(stream.connection, stream.admin, stream.config, settings().topics.outcomes)
 
 
 @pytest.mark.slow
-def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_recorded(stream: Stream) -> None:
+def test_outcomes_are_simulated_for_customers_with_predictions_and_the_topic_is_recorded(stream: Stream) -> None:
     stream.send([event(number, true_churn_label=number % 2) for number in range(40)])
     stream.send([event(number) for number in range(100, 140)])
     stream.stream()
     before = datetime.now(UTC)
 
-    said = run("send", "--seed", "1")
+    output = run("send", "--seed", "1")
 
-    assert f"80 outcomes to {settings().topics.outcomes}" in said
+    assert f"80 outcomes to {settings().topics.outcomes}" in output
     found = {int(str(fields(message)["CustomerId"])): fields(message) for message in sent(stream)}
     assert len(found) == 80
     for number in range(40):
@@ -70,24 +70,24 @@ def test_outcomes_are_simulated_for_those_who_were_predicted_and_the_topic_is_re
 
 
 @pytest.mark.slow
-def test_a_share_of_bad_outcomes_is_refused_when_it_is_read(stream: Stream) -> None:
+def test_invalid_outcomes_are_rejected_when_they_are_read(stream: Stream) -> None:
     stream.send([event(number) for number in range(60)])
     stream.stream()
 
-    said = run("send", "--count", "50", "--bad", "1", "--seed", "3")
+    output = run("send", "--count", "50", "--bad", "1", "--seed", "3")
 
-    assert "50 outcomes" in said
-    assert "among them 50 bad" in said
+    assert "50 outcomes" in output
+    assert "among them 50 bad" in output
     assert ingest(stream) == IngestResult(rejected=50)
     assert stream.value("select count(distinct reason) from refused_outcomes") != 1
 
 
-def test_no_outcome_is_simulated_where_nobody_was_predicted(stream: Stream) -> None:
+def test_no_outcome_is_simulated_without_predictions(stream: Stream) -> None:
     assert "churn produce" in run("send", code=ExitCode.FAILED)
     assert settings().topics.outcomes not in stream.admin.list_topics(timeout=10).topics
 
 
-def test_outcomes_of_a_csv_file_are_sent_as_they_are_named(stream: Stream, tmp_path: Path) -> None:
+def test_columns_of_a_csv_file_become_the_fields_of_the_same_names(stream: Stream, tmp_path: Path) -> None:
     file = tmp_path / "outcomes.csv"
     file.write_text(
         "CustomerId,Surname,true_churn_label,outcome_timestamp,event_id\n"
@@ -107,16 +107,16 @@ def test_outcomes_of_a_csv_file_are_sent_as_they_are_named(stream: Stream, tmp_p
     assert ingest(stream) == IngestResult(left=1, stayed=1)
 
 
-def test_a_file_with_a_wrong_line_is_not_sent_and_the_line_is_named(stream: Stream, tmp_path: Path) -> None:
+def test_a_file_with_an_invalid_line_is_not_sent_and_the_line_is_named(stream: Stream, tmp_path: Path) -> None:
     file = tmp_path / "outcomes.json"
     lines = ('{"CustomerId": 1, "true_churn_label": 1}', "", '{"CustomerId": 1, "true_churn_label": "yes"}')
     file.write_text("\n".join(lines))
 
-    said = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
+    output = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
 
-    assert 'Line 3: true_churn_label: expected 0 or 1, got "yes".' in said
-    assert "1 of 2 lines" in said
-    assert "nothing was sent" in said
+    assert 'Line 3: true_churn_label: expected 0 or 1, got "yes".' in output
+    assert "1 of 2 lines" in output
+    assert "nothing was sent" in output
     assert settings().topics.outcomes not in stream.admin.list_topics(timeout=10).topics
     assert "they were not sent" in run("send", "--from", str(file), "--skip-wrong", code=ExitCode.CHECK_FAILED)
     assert ingest(stream) == IngestResult(left=1)
@@ -157,20 +157,22 @@ def test_a_file_without_outcomes_is_refused(tmp_path: Path, name: str, content: 
     assert "the file has no outcomes" in run("send", "--from", str(tmp_path / name), code=ExitCode.USAGE)
 
 
-def test_a_line_above_the_limit_of_a_message_is_refused_with_the_limit(stream: Stream, tmp_path: Path) -> None:
+def test_a_line_above_the_message_size_limit_is_refused_and_the_error_names_the_limit(
+    stream: Stream, tmp_path: Path
+) -> None:
     file = tmp_path / "outcomes.json"
     good = {"CustomerId": 1, "true_churn_label": 1}
     file.write_text(f"{json.dumps(good)}\n{json.dumps({**good, 'note': 'x' * 3_000_000})}\n")
 
-    said = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
+    output = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
 
-    assert "Line 2: The outcome has 3,000,052 bytes, more than the limit of 999,000 bytes" in said
-    assert "Is Kafka up?" not in said
+    assert "Line 2: The outcome has 3,000,052 bytes, more than the limit of 999,000 bytes" in output
+    assert "Is Kafka up?" not in output
     run("send", "--from", str(file), "--skip-wrong", code=ExitCode.CHECK_FAILED)
     assert ingest(stream) == IngestResult(left=1)
 
 
-def test_the_longest_outcome_is_sent(stream: Stream, tmp_path: Path) -> None:
+def test_an_outcome_of_the_maximum_size_is_sent(stream: Stream, tmp_path: Path) -> None:
     start = '{"true_churn_label": 1, "event_id": "' + "x" * 200 + '", "note": "'
     (tmp_path / "one.json").write_text(start + "x" * (999_000 - len(start) - 2) + '"}')
 
@@ -183,52 +185,52 @@ def test_a_csv_row_with_more_values_than_the_header_is_refused(stream: Stream, t
     file = tmp_path / "outcomes.csv"
     file.write_text("CustomerId,true_churn_label\n1,1\n2,0,1,5\n3,0\n")
 
-    said = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
+    output = run("send", "--from", str(file), code=ExitCode.CHECK_FAILED)
 
-    assert "Line 3: The row has 4 values, but the header has 2 columns." in said
+    assert "Line 3: The row has 4 values, but the header has 2 columns." in output
     assert settings().topics.outcomes not in stream.admin.list_topics(timeout=10).topics
 
 
-def test_what_is_for_simulated_outcomes_is_refused_with_a_file() -> None:
+def test_options_of_simulated_outcomes_are_refused_with_a_file() -> None:
     run("send", "--from", "outcomes.csv", "--count", "3", code=ExitCode.USAGE)
 
 
-def test_lost_outcomes_are_accepted_after_the_topics_name(stream: Stream, tmp_path: Path) -> None:
+def test_lost_outcomes_are_skipped_after_the_topics_name_is_typed(stream: Stream, tmp_path: Path) -> None:
     topic = settings().topics.outcomes
     (tmp_path / "one.json").write_text('{"CustomerId": 1, "true_churn_label": 1}\n' * 5)
     run("send", "--from", str(tmp_path / "one.json"))
     ingest(stream)
     run("send", "--from", str(tmp_path / "one.json"))
-    [partition] = {message.partition() for message in sent(stream)}  # they have one key
+    [partition] = {message.partition() for message in sent(stream)}  # all have the same key
     for future in stream.admin.delete_records([TopicPartition(topic, partition or 0, 8)]).values():
         future.result()
     move = ("reset", "--partition", str(partition), "--to", "8")
 
     assert "nothing was changed" in run(*move, code=ExitCode.CHECK_FAILED, typed="yes\n")
-    said = run(*move, "--reason", "lost by retention", typed=f"{topic}\n")
+    output = run(*move, "--reason", "lost by retention", typed=f"{topic}\n")
 
-    assert f"Drops offsets 5..7 of {topic}[{partition}]: 3, of which Kafka still holds 0." in said
+    assert f"Drops offsets 5..7 of {topic}[{partition}]: 3, of which Kafka still holds 0." in output
     assert ingest(stream) == IngestResult(left=2)
     assert "is at offset 10" in run(*move, code=ExitCode.FAILED)
     assert "nothing was changed" in run("reset", "--partition", str(partition), "--to", "latest")
     assert stream.rows("select start_offset, end_offset, reason from outcome_skips") == [(5, 8, "lost by retention")]
 
 
-def test_one_outcome_is_skipped_after_the_topics_name(stream: Stream, tmp_path: Path) -> None:
+def test_one_outcome_is_skipped_if_the_topics_name_is_given(stream: Stream, tmp_path: Path) -> None:
     topic = settings().topics.outcomes
     (tmp_path / "one.json").write_text('{"CustomerId": 1, "true_churn_label": 1}\n' * 3)
     run("send", "--from", str(tmp_path / "one.json"))
     [partition] = {message.partition() for message in sent(stream)}
 
-    said = run("skip", "--partition", str(partition), "--offset", "1", "--yes-drop", topic)
+    output = run("skip", "--partition", str(partition), "--offset", "1", "--yes-drop", topic)
 
-    assert "is left out by the next run" in said
+    assert "is left out by the next run" in output
     assert ingest(stream) == IngestResult(left=2)
 
 
 @pytest.mark.usefixtures("stream")
-def test_a_missing_outcomes_topic_is_named_with_the_way_out() -> None:
-    said = run("reset", "--partition", "0", "--to", "latest", code=ExitCode.FAILED)
+def test_the_error_for_a_missing_outcomes_topic_has_the_remedy() -> None:
+    output = run("reset", "--partition", "0", "--to", "latest", code=ExitCode.FAILED)
 
-    assert "churn outcomes send" in said
-    assert settings().topics.outcomes in said
+    assert "churn outcomes send" in output
+    assert settings().topics.outcomes in output

@@ -1,4 +1,4 @@
-"""`churn settings`: the committed reference is what it prints, and no secret is ever shown."""
+"""`churn settings`: the committed reference is up to date, and no secret is shown."""
 
 import json
 import re
@@ -14,12 +14,12 @@ from churn_platform.commands.terminal import ExitCode
 from churn_platform.settings import PROJECT_ROOT, Settings, SettingsError, descriptions, load_settings
 from churn_platform.stream.config import StreamConfig
 
-SECRET = "s3cret"  # noqa: S105  of no server
+SECRET = "s3cret"  # noqa: S105  a password that no server has
 
 
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """Runs the command on a wide terminal, so that no value is broken over two lines; no server is named."""
+    """A runner with a wide terminal, so that no value takes two lines, and without settings that name servers."""
     for variable in ("DATABASE_URL", "DATABASE_OWNER_URL", "KAFKA_BOOTSTRAP_SERVERS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("COLUMNS", "400")
@@ -32,7 +32,7 @@ def test_the_committed_reference_is_what_the_command_prints(runner: CliRunner, f
 
     assert outcome.exit_code == 0, outcome.output
     committed = (PROJECT_ROOT / file).read_text()
-    assert outcome.stdout == committed, f"Write it again: churn settings --format {form} > {file}"
+    assert outcome.stdout == committed, f"{file} is out of date. Run: churn settings --format {form} > {file}"
 
 
 def test_a_copy_of_the_reference_with_every_line_uncommented_sets_the_defaults(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_no_secret_is_printed(
     ],
 )
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "DATABASE_OWNER_URL"])
-def test_a_connection_string_that_cannot_be_read_is_refused_and_not_shown(
+def test_an_invalid_connection_string_is_refused_and_not_shown(
     runner: CliRunner,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -137,7 +137,7 @@ def test_a_connection_string_that_cannot_be_read_is_refused_and_not_shown(
     assert SECRET not in outcome.output
 
 
-def test_a_run_refuses_a_connection_string_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_refuses_an_invalid_connection_string(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://anna:a@{SECRET}@db.example:5432/churn")
 
     with pytest.raises(SettingsError, match="percent-encoded") as refusal:
@@ -146,7 +146,9 @@ def test_a_run_refuses_a_connection_string_that_cannot_be_read(monkeypatch: pyte
     assert SECRET not in str(refusal.getrepr(style="long", showlocals=False))
 
 
-def test_a_database_is_shown_by_where_it_is(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_is_shown_with_its_address_and_without_its_password(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://anna:{SECRET}@db.example:5433/churn")
 
     outcome = runner.invoke(app, ["settings"])
@@ -154,9 +156,7 @@ def test_a_database_is_shown_by_where_it_is(runner: CliRunner, monkeypatch: pyte
     assert "host=db.example port=5433 dbname=churn user=anna password=***" in outcome.stdout
 
 
-def test_a_value_that_cannot_be_used_is_named_with_the_way_out(
-    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_for_an_invalid_value_has_the_remedy(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_SECONDS", "soon")
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "TLS")
 

@@ -1,4 +1,4 @@
-"""A second checkout on the first one's Kafka, topics and group: what `churn` says there, and how it takes over."""
+"""A second checkout with the same Kafka, topics and group: `churn` refuses to run there until it takes over."""
 
 import os
 import tempfile
@@ -24,7 +24,7 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
-    """What a command says on both outputs; it must end with this exit code."""
+    """Run a command, check its exit code, and return its output, stdout and stderr together."""
     outcome = runner.invoke(app, list(arguments), input=typed)
     assert outcome.exit_code == code, outcome.output
     return outcome.output
@@ -32,11 +32,11 @@ def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
 
 @pytest.fixture
 def second_checkout(stack: Stack, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a stack whose PostgreSQL is embedded; all else that it is told is what the first one was told."""
+    """The folder of a second stack with an embedded PostgreSQL. All other settings are those of the first stack."""
     assert stack.is_up
     assert stream.config.kafka.group
-    with tempfile.TemporaryDirectory(prefix="churn-tests-") as folder:  # a short path, unlike pytest's own
-        Path(folder).chmod(0o711)  # root's PostgreSQL runs as another user
+    with tempfile.TemporaryDirectory(prefix="churn-tests-") as folder:  # a short path, unlike tmp_path
+        Path(folder).chmod(0o711)  # under root, PostgreSQL runs as another user
         local = Path(folder) / "local"
         with monkeypatch.context() as changed:
             for name in (EMBEDDED_MARKER, "DATABASE_URL"):
@@ -45,35 +45,35 @@ def second_checkout(stack: Stack, stream: Stream, monkeypatch: pytest.MonkeyPatc
             changed.setenv(ARTIFACTS_VARIABLE, str(local / "artifacts"))
             forget_settings()
             yield local
-            the_second(local).stop()
+            second_stack(local).stop()
         forget_settings()
 
 
-def the_second(local: Path, *, services_only: bool = True) -> Stack:
-    """Its stack, as its commands find it."""
+def second_stack(local: Path, *, services_only: bool = True) -> Stack:
+    """Return the second checkout's stack."""
     return Stack(local, services_only=services_only, usual_ports=ANY_FREE_PORTS, env_file=Path(os.devnull))
 
 
 @pytest.mark.slow
-def test_a_second_checkout_is_refused_and_takes_over_by_its_own_command(stream: Stream, second_checkout: Path) -> None:
-    stream.stream(idle_seconds=0.5)  # without an event: nothing was published yet
+def test_a_second_checkout_is_refused_until_it_takes_over(stream: Stream, second_checkout: Path) -> None:
+    stream.stream(idle_seconds=0.5)  # claims the topic, but publishes nothing
     first = environments.identify(stream.connection)
 
     with pytest.raises(EnvironmentConflictError, match=f"belongs to environment {first}"):
-        the_second(second_checkout, services_only=False).start()
-    assert not the_second(second_checkout).is_up
+        second_stack(second_checkout, services_only=False).start()
+    assert not second_stack(second_checkout).is_up
     assert "churn stream take-over" in run("up", "--services-only", code=ExitCode.IN_USE)
 
     run("stream", "take-over", "--json", code=ExitCode.USAGE)
     assert "nothing was changed" in run("stream", "take-over", code=ExitCode.CHECK_FAILED, typed="yes\n")
-    stream.stream(idle_seconds=0.5)  # still the first one's
+    stream.stream(idle_seconds=0.5)  # the first environment still owns the topic
 
-    said = run("stream", "take-over", typed=f"{first}\n")
+    output = run("stream", "take-over", typed=f"{first}\n")
 
-    assert f"'{stream.config.kafka.group}-0'" in said
-    assert "Taken over" in said
+    assert f"'{stream.config.kafka.group}-0'" in output
+    assert "Taken over" in output
     assert "nothing was changed" in run("stream", "take-over")
-    with the_second(second_checkout) as started:
+    with second_stack(second_checkout) as started:
         assert started.is_ready("postgres")
     with pytest.raises(EnvironmentConflictError, match=str(second_checkout)):
         stream.stream(idle_seconds=0.5)
@@ -88,10 +88,10 @@ def test_prepare_in_a_second_checkout_changes_nothing(
     monkeypatch.setenv("STREAM_GROUP", config.kafka.group)
     forget_settings()
 
-    said = run("prepare", "--logins", code=ExitCode.IN_USE)
+    output = run("prepare", "--logins", code=ExitCode.IN_USE)
 
-    assert f"belongs to environment {environments.identify(stream.connection)}" in said
-    assert "id none yet" in said
+    assert f"belongs to environment {environments.identify(stream.connection)}" in output
+    assert "id none yet" in output
     assert os.environ["EVENTS_TOPIC"] not in stream.admin.list_topics(timeout=10).topics
     with psycopg.connect(logins["DATABASE_OWNER_URL"]) as owner:
         assert not environments.exists(owner)

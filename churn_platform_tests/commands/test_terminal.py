@@ -1,4 +1,4 @@
-"""What every command has: help with an example, the documented keys and exit codes, errors of one screen."""
+"""What all commands have in common: help with an example, documented keys and exit codes, errors, colours."""
 
 import json
 import os
@@ -31,26 +31,28 @@ from churn_platform_tests.waiting import wait_until
 CHURN = Path(sys.executable).with_name("churn")
 COLOUR = re.compile(r"\x1b\[[0-9;]*?(3[0-8]|9[0-7])[0-9;]*m")
 ONE_SCREEN = 24  # lines
-STAGES = frozenset({"Applying migrations", "Reading Kafka", "Connecting to PostgreSQL", "Events"})  # of progress
+STAGES = frozenset(
+    {"Applying migrations", "Reading Kafka", "Connecting to PostgreSQL", "Events"}
+)  # names of stages in progress output
 
 runner = CliRunner(env={"COLUMNS": "200"})
 by_words = {" ".join(path): command for path, command in commands()}
 
 
 @pytest.mark.parametrize("words", by_words)
-def test_every_command_has_help_with_an_example_that_it_would_take(words: str) -> None:
+def test_the_help_of_every_command_has_an_example_that_the_command_accepts(words: str) -> None:
     examples = re.findall(r"^Example: (.*)$", by_words[words].help or "", flags=re.MULTILINE)
 
     assert len(examples) == 1
     churn, *given = shlex.split(examples[0])
     assert churn == "churn"
     assert " ".join(parse(given)).startswith(words)
-    said = runner.invoke(app, [*words.split(), "--help"]).output
-    assert examples[0] in " ".join(said.split())
+    output = runner.invoke(app, [*words.split(), "--help"]).output
+    assert examples[0] in " ".join(output.split())
 
 
 @pytest.mark.parametrize("words", [["dlq", "retri"], ["up", "--nope"], ["produce", "--rate", "fast"], ["logs", "zoo"]])
-def test_an_example_that_no_command_takes_would_be_found(words: list[str]) -> None:
+def test_an_invalid_example_would_be_detected(words: list[str]) -> None:
     with pytest.raises(UsageError):
         parse(words)
 
@@ -74,7 +76,7 @@ GIVEN = {
     "data generate": ["--rows", "5", "--output", "{folder}/five.csv"],
     "outcomes send": ["--from", "{folder}/outcomes.json"],
 }
-ELSEWHERE = {"model compare"}  # test_model.py: it wants two versions and a prepared split
+ELSEWHERE = {"model compare"}  # in test_model.py, because it needs two versions and a prepared split
 ENDS_WITH = {"clean": ExitCode.IN_USE, "dlq retry": ExitCode.CHECK_FAILED}
 
 
@@ -86,14 +88,14 @@ def servers(stream: Stream) -> Stream:
     return stream
 
 
-def test_every_command_that_speaks_json_is_on_the_page() -> None:
-    speak = {
+def test_every_command_with_json_output_is_on_the_page() -> None:
+    with_json = {
         words
         for words, command in by_words.items()
         if any("--json" in option.opts and option.is_flag for option in command.params if hasattr(option, "is_flag"))
     }
 
-    assert KEYS.keys() == speak
+    assert KEYS.keys() == with_json
 
 
 @pytest.mark.slow
@@ -102,9 +104,9 @@ def test_json_has_the_keys_of_the_page(
     stack: Stack, servers: Stream, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert servers.config.dsn != stack.addresses["postgres"]
-    if words == "up":  # with the settings that it was started with
+    if words == "up":  # with the settings that the running stack was started with
         monkeypatch.setenv("DATABASE_URL", stack.addresses["postgres"])
-        for variable in ("PREDICTIONS_TOPIC", "STREAM_GROUP"):  # those of the fixture belong to its own database
+        for variable in ("PREDICTIONS_TOPIC", "STREAM_GROUP"):  # the fixture's ones are claimed by its database
             monkeypatch.setenv(variable, "of-this-stack")
     if words == "down":
         monkeypatch.setenv("CHURN_LOCAL", str(tmp_path))
@@ -123,7 +125,7 @@ def test_json_has_the_keys_of_the_page(
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Settings that name servers where none listens."""
+    """Settings with addresses at which no server listens."""
     for name, value in {
         "CHURN_LOCAL": str(tmp_path / "local"),
         "DATABASE_URL": "postgresql://anna:secret@127.0.0.1:1/churn",
@@ -139,9 +141,9 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def refused(*words: str, code: ExitCode = ExitCode.FAILED) -> list[str]:
-    """Return the lines of an error: there is no traceback and no other output.
+    """Run a command that must fail, without a traceback or other output, and return the lines of its error.
 
-    On a busy machine a stage may take so long that its progress comes first.
+    On a busy machine, progress lines may come before the error. They are left out.
     """
     outcome = runner.invoke(app, words)
     assert outcome.exit_code == code, outcome.output
@@ -171,7 +173,7 @@ def test_without_a_server_the_remedy_comes_first(words: list[str], remedy: str, 
 
 
 @pytest.mark.parametrize("words", [["stream", "pause"], ["db", "upgrade"]])
-def test_a_wrong_password_is_said_to_be_one_and_not_shown(
+def test_a_wrong_password_is_reported_and_not_shown(
     platform: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = conninfo_to_dict(platform)
@@ -188,14 +190,14 @@ def test_a_wrong_password_is_said_to_be_one_and_not_shown(
 
 
 @pytest.mark.usefixtures("nowhere")
-def test_a_missing_file_is_named_with_the_way_out() -> None:
+def test_the_error_for_a_missing_customers_file_has_the_remedy() -> None:
     first, problem = refused("produce", "--count", "1", "--from", "nowhere.csv")
 
     assert "'churn data generate'" in first
     assert problem == "There is no customers file at nowhere.csv."
 
 
-def test_a_missing_event_file_is_named_with_the_way_out(servers: Stream) -> None:
+def test_the_error_for_a_missing_event_file_has_the_remedy(servers: Stream) -> None:
     assert servers.value("select count(*) from dead_letter_events") == 1
 
     first, problem = refused("dlq", "retry", "0:0", "--file", "nowhere.json")
@@ -205,7 +207,7 @@ def test_a_missing_event_file_is_named_with_the_way_out(servers: Stream) -> None
 
 
 @pytest.mark.parametrize("words", [["settings"], ["status"], ["produce", "--count", "1"], ["up"]])
-def test_a_wrong_setting_is_named_with_the_way_out(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_an_invalid_setting_has_the_remedy(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_SECONDS", "soon")
     forget_settings()
 
@@ -228,7 +230,7 @@ def test_a_wrong_setting_is_named_with_the_way_out(words: list[str], monkeypatch
     ],
 )
 @pytest.mark.parametrize("words", [["status"], ["settings"], ["verify"], ["outcomes", "send"]])
-def test_a_value_that_is_used_later_is_refused_by_every_command(
+def test_every_command_refuses_an_invalid_value_even_if_it_does_not_use_it(
     words: list[str], variable: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -252,7 +254,7 @@ def test_a_value_that_is_used_later_is_refused_by_every_command(
         ("DATA_PREPARATION_CRON", "0 0 1 jan 1#2"),
     ],
 )
-def test_a_valid_value_is_accepted_as_it_is(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_value_is_accepted_unchanged(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
 
     accepted = load_settings()
@@ -264,30 +266,30 @@ def test_a_valid_value_is_accepted_as_it_is(variable: str, value: str, monkeypat
 
 
 def on_a_terminal(*words: str, **environment: str) -> str:
-    """What a terminal is sent."""
+    """Run a command on a pseudo-terminal and return what it writes."""
     ours, theirs = pty.openpty()
     given = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     command = subprocess.Popen(
         [CHURN, *words], stdout=theirs, stderr=theirs, env={**given, "TERM": "xterm-256color", **environment}
     )
     os.close(theirs)
-    said = b""
+    output = b""
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # Linux says so at the end; other systems give nothing
+        except OSError:  # the end of the output on Linux; other systems return no bytes
             break
         if not part:
             break
-        said += part
+        output += part
     os.close(ours)
     command.wait(60)
-    return said.decode()
+    return output.decode()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["settings"], ["produce"]])
-def test_colours_are_for_terminals_without_no_color(words: list[str]) -> None:
+def test_colours_are_used_on_terminals_unless_no_color_is_set(words: list[str]) -> None:
     assert COLOUR.search(on_a_terminal(*words))
     assert not COLOUR.search(on_a_terminal(*words, NO_COLOR="1"))
     piped = subprocess.run([CHURN, *words], capture_output=True, text=True, check=False)
@@ -337,26 +339,26 @@ def test_bash_completes_commands_options_and_parts(tmp_path: Path) -> None:
         """
     )
 
-    outcome = subprocess.run(["bash", script], capture_output=True, text=True, check=True)  # noqa: S607  # the one on PATH
+    outcome = subprocess.run(["bash", script], capture_output=True, text=True, check=True)  # noqa: S607  # the bash on PATH
 
     assert outcome.stdout.splitlines() == ["status stream", "retry", "--json", "daemon"]
 
 
 @pytest.mark.parametrize("shell", Shell)
-def test_each_shell_is_told_by_what_it_is_completed(shell: Shell) -> None:
+def test_each_shell_gets_a_completion_script(shell: Shell) -> None:
     outcome = runner.invoke(app, ["completion", shell])
 
     assert outcome.exit_code == 0
     assert f"_CHURN_COMPLETE=complete_{shell}" in outcome.stdout
 
 
-# What it is written to
+# Outputs
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("servers")
-def test_an_output_that_knows_ascii_alone_changes_no_exit_code() -> None:
-    said = {
+def test_an_ascii_output_does_not_change_the_exit_code() -> None:
+    output = {
         encoding: subprocess.run(
             [CHURN, "verify"],
             capture_output=True,
@@ -366,15 +368,15 @@ def test_an_output_that_knows_ascii_alone_changes_no_exit_code() -> None:
         for encoding in ("ascii", "utf-8")
     }
 
-    assert {outcome.returncode for outcome in said.values()} == {ExitCode.DONE}
-    invariants = said["utf-8"].stdout.decode().count("✓")
+    assert {outcome.returncode for outcome in output.values()} == {ExitCode.DONE}
+    invariants = output["utf-8"].stdout.decode().count("✓")
     assert invariants
-    assert re.findall(r"^ok ", said["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * invariants
+    assert re.findall(r"^ok ", output["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * invariants
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
+def test_json_has_the_same_values_in_every_encoding(encoding: str) -> None:
     outcome = subprocess.run(
         [CHURN, "settings", "--json"],
         capture_output=True,
@@ -392,7 +394,7 @@ def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
     ["settings", "settings --json", "settings --format markdown", "completion bash"]
     + [f"{group} --help".strip() for group in ("", "stream", "dlq list", "verify")],
 )
-def test_a_reader_that_leaves_early_is_no_answer(words: str) -> None:
+def test_a_closed_stdout_has_a_separate_exit_code(words: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
 
@@ -403,7 +405,7 @@ def test_a_reader_that_leaves_early_is_no_answer(words: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_reader_of_errors_that_leaves_early_is_no_answer() -> None:
+def test_a_closed_stderr_has_a_separate_exit_code() -> None:
     reading, writing = os.pipe()
     os.close(reading)
 
@@ -413,7 +415,7 @@ def test_a_reader_of_errors_that_leaves_early_is_no_answer() -> None:
     assert (outcome.returncode, outcome.stdout) == (BROKEN_PIPE, b"")
 
 
-def test_a_fault_of_the_platforms_own_is_no_answer() -> None:
+def test_an_unexpected_error_has_the_exit_code_of_a_failure() -> None:
     faulty = typer.Typer(cls=Program)
 
     @faulty.command()
@@ -422,12 +424,12 @@ def test_a_fault_of_the_platforms_own_is_no_answer() -> None:
 
     @faulty.command()
     def other() -> None:
-        """Make a group of commands of it."""
+        """A second command, so that the program is a command group."""
 
     assert runner.invoke(faulty, ["one"]).exit_code == ExitCode.FAILED
 
 
-def test_make_lists_its_targets_without_escapes_where_they_are_piped() -> None:
+def test_make_lists_its_targets_without_escape_sequences_in_a_pipe() -> None:
     listed = subprocess.run(["make"], cwd=PROJECT_ROOT, capture_output=True, check=True).stdout  # noqa: S607
 
     assert b"Start Kafka, PostgreSQL, MLflow and Dagster" in listed

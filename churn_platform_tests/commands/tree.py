@@ -1,4 +1,4 @@
-"""The tree of churn's commands, as its library knows it, and what their page says of it."""
+"""The command tree of churn, and the documented keys of each command's JSON."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,20 +14,20 @@ KEYS = {
     words: re.findall(r"`(\w+)`", keys)
     for words, keys in re.findall(r"^\| `churn (.+?) --json` \| (.+) \|$", PAGE, flags=re.MULTILINE)
 }
-"""Keys of a command's JSON, by its words."""
+"""Documented keys of the JSON of each command, by its name without `churn`."""
 
 Command = TyperCommand | TyperGroup
 
 
 def root() -> TyperGroup:
-    """`churn` itself."""
+    """Return the command `churn`."""
     command = get_command(app)
     assert isinstance(command, TyperGroup)
     return command
 
 
 def commands(group: TyperGroup | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
-    """Every command and group of commands with the words that name it, `churn` (no words) first."""
+    """Yield every command and command group with its path. `churn` is first, with an empty path."""
     group = group or root()
     yield path, group
     for name, command in group.commands.items():
@@ -39,13 +39,13 @@ def commands(group: TyperGroup | None = None, path: tuple[str, ...] = ()) -> Ite
 
 
 def parse(words: Sequence[str]) -> tuple[str, ...]:
-    """The words of the command that a command line means. Its options and values are parsed, and nothing is done.
+    """Return the path of the command in a command line. Options and values are parsed, but nothing is run.
 
     Args:
-        words: without `churn` itself.
+        words: the command line without `churn`.
 
     Raises:
-        UsageError: there is no such command or option, or a value is none.
+        UsageError: there is no such command or option, or a value is invalid.
     """
     group, path, left = root(), [], list(words)
     while True:
