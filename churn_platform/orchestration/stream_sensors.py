@@ -134,7 +134,7 @@ def customer_events_sensor(
             # Its run died. The next run resumes the batch, publishes the rest and closes it, even without new events.
             key = batch.batch
         else:
-            # A planned key that no run has opened is used again, so that a tick that died leaves nothing behind.
+            # A planned key that no run has opened is used again, so that a tick that died leaves no unused key.
             key = stream_batches.oldest_unopened(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
         stream_batches.plan_batch(connection, key)
     context.log.info(decision.reason)

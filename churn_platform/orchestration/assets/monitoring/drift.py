@@ -51,7 +51,7 @@ def drift_hourly(
     """Distance of each feature and of the score from the training data, per hour of the events.
 
     The bins are those of the training split, stored with each model version. The distance is the population stability
-    index (PSI). A chi-squared test tells whether chance explains it. If an hour has very many predictions, a sample is
+    index (PSI). A chi-squared test shows whether chance explains it. If an hour has very many predictions, a sample is
     evaluated; `weight` is the number of predictions that each sampled one represents. The figures of an hour stay as
     they are once some of its predictions have been archived. **Each check result** is about its own hour and the model
     version that scored most of it; this page shows those of the latest hour. The method is in `monitoring/drift.py`;
