@@ -160,9 +160,12 @@ $(VENV)/.docs: $(VENV)/.installed docs/requirements.lock
 	@touch $@
 
 .PHONY: docs
-docs: $(VENV)/.docs ## Build the documentation in docs/_build/html; a warning or a broken link is an error
+docs: $(VENV)/.docs ## Build the documentation in docs/_build/html; a warning, a broken link or a file from another host is an error
 	$(BIN)/sphinx-build --builder html --doctree-dir docs/_build/doctrees --fail-on-warning --keep-going --fresh-env --quiet \
 		docs docs/_build/html $(ARGS)
+	@# readers may have no network: no page may load a script, a style or an image from another host
+	@! grep -rlE '<(script|link|img|iframe)[^>]+(src|href)="(https?:)?//' --include='*.html' docs/_build/html || \
+		{ echo "These pages load files from another host." >&2; exit 1; }
 
 .PHONY: docs-examples
 docs-examples: install ## Rewrite the command output and the generated pages in the documentation
