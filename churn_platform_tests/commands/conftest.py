@@ -1,4 +1,4 @@
-"""Fixtures of the commands' tests: a stream, and an empty database."""
+"""Fixtures of the commands: a stream, or an empty database."""
 
 import secrets
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from churn_platform_tests.stream.streams import Stream
 
 @pytest.fixture
 def stream(platform: str, bundle_uri: str) -> Iterator[Stream]:
-    """A stream with a champion and empty topics."""
+    """The stream of the settings, with a champion and empty topics."""
     with psycopg.connect(platform) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
         model_versions.promote(connection, 1)
@@ -29,7 +29,7 @@ def stream(platform: str, bundle_uri: str) -> Iterator[Stream]:
 
 @pytest.fixture
 def logins(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Settings with a new database, new topics and two logins that do not exist yet. Returns the URLs by variable."""
+    """Settings with an empty database, its owner, its own topics, and two logins that do not exist yet."""
     server = conninfo_to_dict(stack.owner_dsn)
     suffix = secrets.token_hex(4)
     names = {"DATABASE_URL": f"app_{suffix}", "DATABASE_READER_URL": f"people_{suffix}"}

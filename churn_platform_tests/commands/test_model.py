@@ -32,27 +32,27 @@ MODEL = "model_commands"
 
 @dataclass
 class Registry:
-    """Three versions in model_versions and MLflow, without a champion: 1 is poor, 2 and 3 are better and equal."""
+    """Three versions in model_versions and MLflow: 1 poor, 2 and 3 alike and better; no champion."""
 
     dsn: str
 
     def champion(self) -> int | None:
-        """Return the champion's version in model_versions."""
+        """Return the champion according to model_versions."""
         with psycopg.connect(self.dsn) as connection:
             champion = model_versions.champion(connection)
         return None if champion is None else champion.version
 
     def alias(self) -> int:
-        """Return the version that MLflow's alias points to."""
+        """Return the champion according to MLflow's alias."""
         return int(MlflowRegistry().client().get_registered_model(MODEL).aliases["champion"])
 
 
 @pytest.fixture
 def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Registry]:
-    """The versions, in a separate database, folder and registered model."""
+    """Create a database, a folder and a registered model for one test."""
     monkeypatch.setenv("CHURN_ARTIFACTS", str(tmp_path))
     monkeypatch.setenv("MLFLOW_MODEL", MODEL)
-    monkeypatch.setenv("COLUMNS", "200")  # wide enough for a row of the table on one line
+    monkeypatch.setenv("COLUMNS", "200")  # so that each row of the table is one line
     settings.cache_clear()
     split = with_split(cleaned(1_500), TARGET)
     write_bytes(join(settings().platform.artifacts_root, "assets", "train_test_split.parquet"), to_parquet(split))
@@ -72,14 +72,14 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def run(*arguments: str, code: ExitCode = ExitCode.DONE) -> str:
-    """Run a command, check its exit code, and return its output, stdout and stderr together."""
+    """Run a command, which must end with this exit code; return both outputs."""
     outcome = runner.invoke(app, ["model", *arguments])
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
 def run_json(*arguments: str) -> dict[str, Any]:
-    """Return the JSON of a command, after checking that it has the documented keys."""
+    """Run a command with --json; return its JSON, which must have the documented keys."""
     found: dict[str, Any] = json.loads(runner.invoke(app, ["model", *arguments, "--json"]).stdout)
     assert list(found) == KEYS[f"model {arguments[0]}"]
     return found
@@ -103,7 +103,7 @@ def test_versions_are_promoted_listed_and_rolled_back(registry: Registry) -> Non
     assert "Version 1 is champion again instead of 3" in run("rollback", "--reason", "too many calls")
     assert (registry.champion(), registry.alias()) == (1, 1)
     assert "no champion before version 1" in run("rollback", code=ExitCode.FAILED)
-    assert "champion already" in run("promote", "1")
+    assert "already champion" in run("promote", "1")
     assert "version 9 is not in model_versions" in run("promote", "9", code=ExitCode.FAILED).replace("\n", " ")
 
 
@@ -121,9 +121,7 @@ def test_versions_are_compared_on_the_same_rows(registry: Registry) -> None:
 
 
 @pytest.mark.usefixtures("registry")
-def test_without_mlflow_the_table_is_changed_and_the_outdated_alias_is_reported(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_mlflow_the_table_is_changed_and_the_alias_moves_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     settings.cache_clear()
@@ -131,11 +129,11 @@ def test_without_mlflow_the_table_is_changed_and_the_outdated_alias_is_reported(
     output = run("promote", "2")
 
     assert "Version 2 is champion now" in output
-    assert "could not follow" in output
+    assert "the next training moves it" in output
     monkeypatch.undo()
     settings.cache_clear()
 
 
 @pytest.mark.usefixtures("platform")
-def test_without_versions_the_list_tells_how_to_train_one() -> None:
-    assert "No model was trained yet" in run("list")
+def test_without_versions_the_list_explains_how_to_train_one() -> None:
+    assert "No model has been trained yet" in run("list")

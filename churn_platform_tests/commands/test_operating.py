@@ -20,14 +20,14 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
-    """Run a command, check its exit code, and return its output, stdout and stderr together."""
+    """Run a command, which must end with this exit code; return both outputs."""
     outcome = runner.invoke(app, list(arguments), input=typed)
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
 def stream_all(stream: Stream) -> str:
-    """Score all new events and return the batch."""
+    """Stream all events; return the batch."""
     return stream.stream(idle_seconds=0.5).batch
 
 
@@ -48,17 +48,17 @@ def test_status_shows_the_stream(stream: Stream) -> None:
 
 
 @pytest.mark.usefixtures("platform")
-def test_status_works_before_there_is_a_topic_or_a_champion() -> None:
+def test_status_works_without_a_topic_and_a_champion() -> None:
     outcome = runner.invoke(app, ["status"])
 
     assert "No champion model yet" in outcome.output
     assert "does not exist" in outcome.output
 
 
-def test_pause_and_resume_report_what_they_did(stream: Stream) -> None:
+def test_pause_and_resume_report_the_effect(stream: Stream) -> None:
     topic = stream.config.events_topic
     assert "none is launched" in run("stream", "pause")
-    assert "paused already" in run("stream", "pause")
+    assert "already paused" in run("stream", "pause")
     assert stream_pauses.paused_since(stream.connection, topic) is not None
     assert "is resumed" in run("stream", "resume")
     assert "not paused" in run("stream", "resume")
@@ -69,7 +69,7 @@ def test_pause_and_resume_report_what_they_did(stream: Stream) -> None:
         assert "within about 5 s" in run("stream", "pause")
 
 
-def test_a_pause_reports_that_a_run_ends_only_if_a_run_is_live(stream: Stream) -> None:
+def test_a_pause_reports_the_end_of_a_run_only_if_a_run_is_live(stream: Stream) -> None:
     with psycopg.connect(stream.config.dsn, autocommit=True, application_name="churn reset") as other:
         advisory_locks.lock_stream(other, stream.config.events_topic)
 
@@ -92,7 +92,7 @@ def test_a_topic_that_was_never_read_is_not_paused(stream: Stream) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("stream")
-def test_status_exits_with_1_while_kafka_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_ends_with_1_while_kafka_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     settings.cache_clear()
 
@@ -101,7 +101,7 @@ def test_status_exits_with_1_while_kafka_does_not_answer(monkeypatch: pytest.Mon
     assert (outcome.exit_code, json.loads(outcome.stdout)["stream"]["answered"]) == (ExitCode.CHECK_FAILED, False)
 
 
-def test_reset_prompts_for_the_topics_name_and_lists_the_dropped_offsets(stream: Stream) -> None:
+def test_reset_asks_for_the_topics_name_and_reports_what_it_drops(stream: Stream) -> None:
     topic = stream.config.events_topic
     stream.waiting()
     stream.send([event(number) for number in range(7)], partition=1)
@@ -138,7 +138,7 @@ def test_dead_letters_are_listed_shown_corrected_and_resolved(stream: Stream) ->
     stream_all(stream)
 
     listed = run("dlq", "list", "--reason", "gender", "--since", "1h", "--state", "open")
-    assert " 0:0 " in listed  # surrounded by spaces, so it is not a part of a time
+    assert " 0:0 " in listed  # not a time of the day
     assert " 0:1 " in listed
     assert " 0:2 " not in listed
     found = json.loads(run("dlq", "list", "--json", "--limit", "1"))
@@ -194,7 +194,7 @@ def test_one_dead_letter_is_retried_from_a_file(stream: Stream, tmp_path: Path) 
         ["--reason", "x", "--limit", "99999999999999999999"],
     ],
 )
-def test_a_retry_with_ambiguous_or_invalid_arguments_is_refused(arguments: list[str]) -> None:
+def test_an_ambiguous_or_invalid_retry_is_refused(arguments: list[str]) -> None:
     run("dlq", "retry", *arguments, code=2)
 
 
@@ -212,20 +212,20 @@ def test_a_retry_with_ambiguous_or_invalid_arguments_is_refused(arguments: list[
         (["list", "--since", ""], 2, "expected a time"),
         (["list", "--since", "0001-01-01"], 0, "No dead letter matches"),
         (["list", "--limit", "99999999999999999999"], 2, "--limit"),
-        (["list", "--reason", "\udcff"], 4, "cannot take a value"),
-        (["list", "--reason", "\0"], 4, "cannot take a value"),
+        (["list", "--reason", "\udcff"], 4, "does not accept a value"),
+        (["list", "--reason", "\0"], 4, "does not accept a value"),
         (["show", "99999999999999999999:99999999999999999999"], 4, "There is no dead letter at"),
         (["show", "0:" + "9" * 5000], 2, "is not a place"),
-        (["show", "0:1", "--topic-id", "\0"], 4, "cannot take a value"),
+        (["show", "0:1", "--topic-id", "\0"], 4, "does not accept a value"),
         (["retry", "0:99999999999999999999"], 4, "There is no dead letter at"),
     ],
 )
-def test_extreme_arguments_are_refused_with_a_readable_error(arguments: list[str], code: int, expected: str) -> None:
+def test_unusual_arguments_are_refused_with_one_message(arguments: list[str], code: int, expected: str) -> None:
     assert expected in run("dlq", *arguments, code=code)
 
 
 @pytest.mark.slow
-def test_a_correction_rejects_numbers_that_json_does_not_have(stream: Stream) -> None:
+def test_a_value_that_is_not_a_json_number_is_text_in_a_correction(stream: Stream) -> None:
     stream.send([event(1, Age=7)], partition=0)
     stream_all(stream)
 
@@ -242,7 +242,7 @@ def test_a_correction_rejects_numbers_that_json_does_not_have(stream: Stream) ->
         ["--partition", "0", "--to", "-5"],
     ],
 )
-def test_a_reset_to_an_impossible_offset_is_refused_with_a_readable_error(stream: Stream, arguments: list[str]) -> None:
+def test_a_reset_to_an_invalid_offset_is_refused_with_one_message(stream: Stream, arguments: list[str]) -> None:
     stream.waiting()
     output = run("stream", "reset", "--topic", stream.config.events_topic, *arguments, code=ExitCode.FAILED)
     assert stream.config.events_topic in output or "--to" in output
@@ -256,7 +256,7 @@ def test_a_topic_that_cannot_be_recreated_is_refused_before_the_prompt(stream: S
     assert "Type the topic's name" not in output
 
 
-def test_a_missing_events_topic_is_refused_before_the_prompt(stream: Stream) -> None:
+def test_an_events_topic_that_does_not_exist_is_refused_before_the_prompt(stream: Stream) -> None:
     topic = stream.config.events_topic
     for future in stream.admin.delete_topics([topic]).values():
         future.result()
@@ -268,7 +268,7 @@ def test_a_missing_events_topic_is_refused_before_the_prompt(stream: Stream) -> 
     assert "Type the topic's name" not in output
 
 
-def test_a_database_without_tables_and_a_login_without_permissions_are_reported(
+def test_a_database_without_the_schema_and_a_login_without_rights_are_reported(
     stream: Stream, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
@@ -282,12 +282,12 @@ def test_a_database_without_tables_and_a_login_without_permissions_are_reported(
 
 
 @pytest.mark.usefixtures("stream")
-def test_an_unknown_dead_letter_is_an_error() -> None:
+def test_a_missing_dead_letter_is_an_error() -> None:
     assert "churn dlq list" in run("dlq", "show", "0:9", code=ExitCode.FAILED)
 
 
 @pytest.mark.slow
-def test_verify_exits_with_1_if_an_invariant_is_violated(stream: Stream) -> None:
+def test_verify_ends_with_1_if_an_invariant_is_violated(stream: Stream) -> None:
     stream.send([event(number) for number in range(9)])
     stream_all(stream)
 

@@ -21,14 +21,14 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
-    """Run a command, check its exit code, and return its output, stdout and stderr together."""
+    """Run a command, which must end with this exit code; return both outputs."""
     outcome = runner.invoke(app, ["outcomes", *arguments], input=typed)
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
 def sent(stream: Stream) -> list[Message]:
-    """Return the messages of the outcomes topic."""
+    """Return the messages in the outcomes topic."""
     return list(read_all(stream.config.kafka, settings().topics.outcomes))
 
 
@@ -40,7 +40,7 @@ def fields(message: Message) -> dict[str, object]:
 
 
 def ingest(stream: Stream) -> IngestResult:
-    """Ingest all new outcomes."""
+    """Ingest all outcomes in the topic."""
     return outcomes.ingest(stream.connection, stream.admin, stream.config, settings().topics.outcomes)
 
 
@@ -70,7 +70,7 @@ def test_outcomes_are_simulated_for_customers_with_predictions_and_the_topic_is_
 
 
 @pytest.mark.slow
-def test_invalid_outcomes_are_rejected_when_they_are_read(stream: Stream) -> None:
+def test_bad_outcomes_are_refused_when_they_are_read(stream: Stream) -> None:
     stream.send([event(number) for number in range(60)])
     stream.stream()
 
@@ -82,12 +82,12 @@ def test_invalid_outcomes_are_rejected_when_they_are_read(stream: Stream) -> Non
     assert stream.value("select count(distinct reason) from refused_outcomes") != 1
 
 
-def test_no_outcome_is_simulated_without_predictions(stream: Stream) -> None:
+def test_without_predictions_no_outcome_is_simulated(stream: Stream) -> None:
     assert "churn produce" in run("send", code=ExitCode.FAILED)
     assert settings().topics.outcomes not in stream.admin.list_topics(timeout=10).topics
 
 
-def test_columns_of_a_csv_file_become_the_fields_of_the_same_names(stream: Stream, tmp_path: Path) -> None:
+def test_outcomes_of_a_csv_file_are_sent_by_column_name(stream: Stream, tmp_path: Path) -> None:
     file = tmp_path / "outcomes.csv"
     file.write_text(
         "CustomerId,Surname,true_churn_label,outcome_timestamp,event_id\n"
@@ -107,7 +107,7 @@ def test_columns_of_a_csv_file_become_the_fields_of_the_same_names(stream: Strea
     assert ingest(stream) == IngestResult(left=1, stayed=1)
 
 
-def test_a_file_with_an_invalid_line_is_not_sent_and_the_line_is_named(stream: Stream, tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_line_is_not_sent_and_the_line_is_reported(stream: Stream, tmp_path: Path) -> None:
     file = tmp_path / "outcomes.json"
     lines = ('{"CustomerId": 1, "true_churn_label": 1}', "", '{"CustomerId": 1, "true_churn_label": "yes"}')
     file.write_text("\n".join(lines))
@@ -139,7 +139,7 @@ def test_a_file_with_an_invalid_line_is_not_sent_and_the_line_is_named(stream: S
         ("outcomes.csv", "CustomerId,true_churn_label\n1,1\n".encode("utf-16"), "is in UTF-16-LE"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes | None, problem: str) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path, name: str, content: bytes | None, problem: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
 
@@ -157,9 +157,7 @@ def test_a_file_without_outcomes_is_refused(tmp_path: Path, name: str, content: 
     assert "the file has no outcomes" in run("send", "--from", str(tmp_path / name), code=ExitCode.USAGE)
 
 
-def test_a_line_above_the_message_size_limit_is_refused_and_the_error_names_the_limit(
-    stream: Stream, tmp_path: Path
-) -> None:
+def test_a_line_above_the_limit_of_a_message_is_refused_with_the_limit(stream: Stream, tmp_path: Path) -> None:
     file = tmp_path / "outcomes.json"
     good = {"CustomerId": 1, "true_churn_label": 1}
     file.write_text(f"{json.dumps(good)}\n{json.dumps({**good, 'note': 'x' * 3_000_000})}\n")
@@ -172,7 +170,7 @@ def test_a_line_above_the_message_size_limit_is_refused_and_the_error_names_the_
     assert ingest(stream) == IngestResult(left=1)
 
 
-def test_an_outcome_of_the_maximum_size_is_sent(stream: Stream, tmp_path: Path) -> None:
+def test_the_longest_outcome_is_sent(stream: Stream, tmp_path: Path) -> None:
     start = '{"true_churn_label": 1, "event_id": "' + "x" * 200 + '", "note": "'
     (tmp_path / "one.json").write_text(start + "x" * (999_000 - len(start) - 2) + '"}')
 
@@ -195,13 +193,13 @@ def test_options_of_simulated_outcomes_are_refused_with_a_file() -> None:
     run("send", "--from", "outcomes.csv", "--count", "3", code=ExitCode.USAGE)
 
 
-def test_lost_outcomes_are_skipped_after_the_topics_name_is_typed(stream: Stream, tmp_path: Path) -> None:
+def test_lost_outcomes_are_accepted_after_the_topics_name(stream: Stream, tmp_path: Path) -> None:
     topic = settings().topics.outcomes
     (tmp_path / "one.json").write_text('{"CustomerId": 1, "true_churn_label": 1}\n' * 5)
     run("send", "--from", str(tmp_path / "one.json"))
     ingest(stream)
     run("send", "--from", str(tmp_path / "one.json"))
-    [partition] = {message.partition() for message in sent(stream)}  # all have the same key
+    [partition] = {message.partition() for message in sent(stream)}  # they have one key
     for future in stream.admin.delete_records([TopicPartition(topic, partition or 0, 8)]).values():
         future.result()
     move = ("reset", "--partition", str(partition), "--to", "8")
@@ -216,7 +214,7 @@ def test_lost_outcomes_are_skipped_after_the_topics_name_is_typed(stream: Stream
     assert stream.rows("select start_offset, end_offset, reason from outcome_skips") == [(5, 8, "lost by retention")]
 
 
-def test_one_outcome_is_skipped_if_the_topics_name_is_given(stream: Stream, tmp_path: Path) -> None:
+def test_one_outcome_is_skipped_after_the_topics_name(stream: Stream, tmp_path: Path) -> None:
     topic = settings().topics.outcomes
     (tmp_path / "one.json").write_text('{"CustomerId": 1, "true_churn_label": 1}\n' * 3)
     run("send", "--from", str(tmp_path / "one.json"))
@@ -224,12 +222,12 @@ def test_one_outcome_is_skipped_if_the_topics_name_is_given(stream: Stream, tmp_
 
     output = run("skip", "--partition", str(partition), "--offset", "1", "--yes-drop", topic)
 
-    assert "is left out by the next run" in output
+    assert "The next run skips" in output
     assert ingest(stream) == IngestResult(left=2)
 
 
 @pytest.mark.usefixtures("stream")
-def test_the_error_for_a_missing_outcomes_topic_has_the_remedy() -> None:
+def test_a_missing_outcomes_topic_is_reported_with_a_remedy() -> None:
     output = run("reset", "--partition", "0", "--to", "latest", code=ExitCode.FAILED)
 
     assert "churn outcomes send" in output

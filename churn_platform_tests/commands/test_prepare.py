@@ -1,4 +1,4 @@
-"""`churn prepare` on real servers: what it creates, and that it can be run again."""
+"""`churn prepare` on real servers: what it creates, and that it can be repeated."""
 
 import json
 from pathlib import Path
@@ -20,20 +20,20 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 def prepare(*options: str, code: int = 0) -> str:
-    """Run the command, check its exit code, and return its output, stdout and stderr together."""
+    """Run the command, which must end with this exit code; return both outputs."""
     outcome = runner.invoke(app, ["prepare", *options])
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
-def test_prepare_creates_tables_logins_topics_and_the_dagster_home(logins: dict[str, str], tmp_path: Path) -> None:
+def test_it_creates_tables_logins_topics_and_dagsters_home(logins: dict[str, str], tmp_path: Path) -> None:
     home = tmp_path / "deep" / "dagster"
 
     output = prepare("--logins", "--dagster-home", str(home), "--code-server", "code:4000")
 
     assert "baseline.sql" in output
     with psycopg.connect(logins["DATABASE_URL"], autocommit=True) as app_login:
-        environments.note(app_login, "here")
+        environments.record_running(app_login, "here")
     with psycopg.connect(logins["DATABASE_READER_URL"], autocommit=True) as reader:
         assert reader.execute("select environment from environments").fetchall() == [("here",)]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -47,7 +47,7 @@ def test_prepare_creates_tables_logins_topics_and_the_dagster_home(logins: dict[
     assert not [url for url in logins.values() if url.split(":")[2].split("@")[0] in output]
 
 
-def test_a_second_prepare_creates_nothing_and_restores_a_changed_password(logins: dict[str, str], stack: Stack) -> None:
+def test_a_repetition_creates_nothing_and_repairs_a_changed_password(logins: dict[str, str], stack: Stack) -> None:
     prepare("--logins")
     name = conninfo_to_dict(logins["DATABASE_URL"])["user"]
 
@@ -61,10 +61,10 @@ def test_a_second_prepare_creates_nothing_and_restores_a_changed_password(logins
     psycopg.connect(logins["DATABASE_URL"]).close()
 
 
-def test_prepare_changes_nothing_if_another_environment_uses_the_database(logins: dict[str, str]) -> None:
+def test_with_another_environment_on_the_database_it_changes_nothing(logins: dict[str, str]) -> None:
     prepare()
     with psycopg.connect(logins["DATABASE_OWNER_URL"], autocommit=True) as owner:
-        environments.note(owner, "elsewhere")
+        environments.record_running(owner, "elsewhere")
 
     output = prepare("--logins", code=ExitCode.IN_USE)
 

@@ -1,4 +1,4 @@
-"""A second checkout with the same Kafka, topics and group: `churn` refuses to run there until it takes over."""
+"""A second checkout with the Kafka, topics and group of the first: it is refused until it takes over."""
 
 import os
 import tempfile
@@ -24,7 +24,7 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
-    """Run a command, check its exit code, and return its output, stdout and stderr together."""
+    """Run a command, which must end with this exit code; return both outputs."""
     outcome = runner.invoke(app, list(arguments), input=typed)
     assert outcome.exit_code == code, outcome.output
     return outcome.output
@@ -32,11 +32,11 @@ def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
 
 @pytest.fixture
 def second_checkout(stack: Stack, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a second stack with an embedded PostgreSQL. All other settings are those of the first stack."""
+    """The folder of a stack with an embedded PostgreSQL; its other settings are those of the first stack."""
     assert stack.is_up
     assert stream.config.kafka.group
-    with tempfile.TemporaryDirectory(prefix="churn-tests-") as folder:  # a short path, unlike tmp_path
-        Path(folder).chmod(0o711)  # under root, PostgreSQL runs as another user
+    with tempfile.TemporaryDirectory(prefix="churn-tests-") as folder:  # a short path, unlike pytest's own
+        Path(folder).chmod(0o711)  # root's PostgreSQL runs as another user
         local = Path(folder) / "local"
         with monkeypatch.context() as changed:
             for name in (EMBEDDED_MARKER, "DATABASE_URL"):
@@ -50,13 +50,13 @@ def second_checkout(stack: Stack, stream: Stream, monkeypatch: pytest.MonkeyPatc
 
 
 def second_stack(local: Path, *, services_only: bool = True) -> Stack:
-    """Return the second checkout's stack."""
+    """Return the stack of the second checkout."""
     return Stack(local, services_only=services_only, usual_ports=ANY_FREE_PORTS, env_file=Path(os.devnull))
 
 
 @pytest.mark.slow
-def test_a_second_checkout_is_refused_until_it_takes_over(stream: Stream, second_checkout: Path) -> None:
-    stream.stream(idle_seconds=0.5)  # claims the topic, but publishes nothing
+def test_a_second_checkout_is_refused_and_takes_over_by_its_own_command(stream: Stream, second_checkout: Path) -> None:
+    stream.stream(idle_seconds=0.5)  # without events, so nothing was published yet
     first = environments.identify(stream.connection)
 
     with pytest.raises(EnvironmentConflictError, match=f"belongs to environment {first}"):
@@ -97,7 +97,7 @@ def test_prepare_in_a_second_checkout_changes_nothing(
         assert not environments.exists(owner)
 
 
-def test_prepare_claims_before_anything_streams(logins: dict[str, str], stream: Stream) -> None:
+def test_prepare_claims_the_topic_before_a_stream_runs(logins: dict[str, str], stream: Stream) -> None:
     del logins
     run("prepare")
 

@@ -1,4 +1,4 @@
-"""What all commands have in common: help with an example, documented keys and exit codes, errors, colours."""
+"""Rules for all commands: help with an example, documented keys and exit codes, errors on one screen."""
 
 import json
 import os
@@ -31,33 +31,31 @@ from churn_platform_tests.waiting import wait_until
 CHURN = Path(sys.executable).with_name("churn")
 COLOUR = re.compile(r"\x1b\[[0-9;]*?(3[0-8]|9[0-7])[0-9;]*m")
 ONE_SCREEN = 24  # lines
-STAGES = frozenset(
-    {"Applying migrations", "Reading Kafka", "Connecting to PostgreSQL", "Events"}
-)  # names of stages in progress output
+STAGES = frozenset({"Applying migrations", "Reading Kafka", "Connecting to PostgreSQL", "Events"})  # of progress
 
 runner = CliRunner(env={"COLUMNS": "200"})
 by_words = {" ".join(path): command for path, command in commands()}
 
 
 @pytest.mark.parametrize("words", by_words)
-def test_the_help_of_every_command_has_an_example_that_the_command_accepts(words: str) -> None:
+def test_every_command_has_help_with_a_valid_example(words: str) -> None:
     examples = re.findall(r"^Example: (.*)$", by_words[words].help or "", flags=re.MULTILINE)
 
     assert len(examples) == 1
     churn, *given = shlex.split(examples[0])
     assert churn == "churn"
     assert " ".join(parse(given)).startswith(words)
-    output = runner.invoke(app, [*words.split(), "--help"]).output
-    assert examples[0] in " ".join(output.split())
+    shown = runner.invoke(app, [*words.split(), "--help"]).output
+    assert examples[0] in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("words", [["dlq", "retri"], ["up", "--nope"], ["produce", "--rate", "fast"], ["logs", "zoo"]])
-def test_an_invalid_example_would_be_detected(words: list[str]) -> None:
+def test_an_invalid_example_is_detected(words: list[str]) -> None:
     with pytest.raises(UsageError):
         parse(words)
 
 
-def test_the_exit_codes_are_those_of_the_page() -> None:
+def test_the_exit_codes_are_documented() -> None:
     documented = re.findall(r"^\| (\d) \| `(\w+)` \|", PAGE, flags=re.MULTILINE)
 
     assert [(int(code), name) for code, name in documented] == [(code.value, code.name) for code in ExitCode]
@@ -88,7 +86,7 @@ def servers(stream: Stream) -> Stream:
     return stream
 
 
-def test_every_command_with_json_output_is_on_the_page() -> None:
+def test_every_command_with_json_is_documented() -> None:
     with_json = {
         words
         for words, command in by_words.items()
@@ -100,13 +98,13 @@ def test_every_command_with_json_output_is_on_the_page() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [words for words in KEYS if words not in ELSEWHERE])
-def test_json_has_the_keys_of_the_page(
+def test_json_has_the_documented_keys(
     stack: Stack, servers: Stream, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert servers.config.dsn != stack.addresses["postgres"]
-    if words == "up":  # with the settings that the running stack was started with
+    if words == "up":  # with the settings that it was started with
         monkeypatch.setenv("DATABASE_URL", stack.addresses["postgres"])
-        for variable in ("PREDICTIONS_TOPIC", "STREAM_GROUP"):  # the fixture's ones are claimed by its database
+        for variable in ("PREDICTIONS_TOPIC", "STREAM_GROUP"):  # those of the fixture belong to its own database
             monkeypatch.setenv(variable, "of-this-stack")
     if words == "down":
         monkeypatch.setenv("CHURN_LOCAL", str(tmp_path))
@@ -141,9 +139,9 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def refused(*words: str, code: ExitCode = ExitCode.FAILED) -> list[str]:
-    """Run a command that must fail, without a traceback or other output, and return the lines of its error.
+    """Return the lines of an error: there is no traceback and no other output.
 
-    On a busy machine, progress lines may come before the error. They are left out.
+    On a busy machine a stage may take so long that its progress comes first.
     """
     outcome = runner.invoke(app, words)
     assert outcome.exit_code == code, outcome.output
@@ -190,14 +188,14 @@ def test_a_wrong_password_is_reported_and_not_shown(
 
 
 @pytest.mark.usefixtures("nowhere")
-def test_the_error_for_a_missing_customers_file_has_the_remedy() -> None:
+def test_a_missing_file_is_reported_with_a_remedy() -> None:
     first, problem = refused("produce", "--count", "1", "--from", "nowhere.csv")
 
     assert "'churn data generate'" in first
     assert problem == "There is no customers file at nowhere.csv."
 
 
-def test_the_error_for_a_missing_event_file_has_the_remedy(servers: Stream) -> None:
+def test_a_missing_event_file_is_reported_with_a_remedy(servers: Stream) -> None:
     assert servers.value("select count(*) from dead_letter_events") == 1
 
     first, problem = refused("dlq", "retry", "0:0", "--file", "nowhere.json")
@@ -207,7 +205,7 @@ def test_the_error_for_a_missing_event_file_has_the_remedy(servers: Stream) -> N
 
 
 @pytest.mark.parametrize("words", [["settings"], ["status"], ["produce", "--count", "1"], ["up"]])
-def test_the_error_for_an_invalid_setting_has_the_remedy(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_reported_with_a_remedy(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_SECONDS", "soon")
     forget_settings()
 
@@ -230,7 +228,7 @@ def test_the_error_for_an_invalid_setting_has_the_remedy(words: list[str], monke
     ],
 )
 @pytest.mark.parametrize("words", [["status"], ["settings"], ["verify"], ["outcomes", "send"]])
-def test_every_command_refuses_an_invalid_value_even_if_it_does_not_use_it(
+def test_a_value_that_is_used_later_is_refused_by_every_command(
     words: list[str], variable: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -266,30 +264,30 @@ def test_a_valid_value_is_accepted_unchanged(variable: str, value: str, monkeypa
 
 
 def on_a_terminal(*words: str, **environment: str) -> str:
-    """Run a command on a pseudo-terminal and return what it writes."""
+    """Run a command on a terminal; return what it prints there."""
     ours, theirs = pty.openpty()
     given = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     command = subprocess.Popen(
         [CHURN, *words], stdout=theirs, stderr=theirs, env={**given, "TERM": "xterm-256color", **environment}
     )
     os.close(theirs)
-    output = b""
+    printed = b""
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # the end of the output on Linux; other systems return no bytes
+        except OSError:  # Linux raises at the end of the output; other systems return nothing
             break
         if not part:
             break
-        output += part
+        printed += part
     os.close(ours)
     command.wait(60)
-    return output.decode()
+    return printed.decode()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["settings"], ["produce"]])
-def test_colours_are_used_on_terminals_unless_no_color_is_set(words: list[str]) -> None:
+def test_colours_are_for_terminals_without_no_color(words: list[str]) -> None:
     assert COLOUR.search(on_a_terminal(*words))
     assert not COLOUR.search(on_a_terminal(*words, NO_COLOR="1"))
     piped = subprocess.run([CHURN, *words], capture_output=True, text=True, check=False)
@@ -339,26 +337,26 @@ def test_bash_completes_commands_options_and_parts(tmp_path: Path) -> None:
         """
     )
 
-    outcome = subprocess.run(["bash", script], capture_output=True, text=True, check=True)  # noqa: S607  # the bash on PATH
+    outcome = subprocess.run(["bash", script], capture_output=True, text=True, check=True)  # noqa: S607  # the one on PATH
 
     assert outcome.stdout.splitlines() == ["status stream", "retry", "--json", "daemon"]
 
 
 @pytest.mark.parametrize("shell", Shell)
-def test_each_shell_gets_a_completion_script(shell: Shell) -> None:
+def test_each_shell_gets_its_completion_script(shell: Shell) -> None:
     outcome = runner.invoke(app, ["completion", shell])
 
     assert outcome.exit_code == 0
     assert f"_CHURN_COMPLETE=complete_{shell}" in outcome.stdout
 
 
-# Outputs
+# Output
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("servers")
 def test_an_ascii_output_does_not_change_the_exit_code() -> None:
-    output = {
+    outcomes = {
         encoding: subprocess.run(
             [CHURN, "verify"],
             capture_output=True,
@@ -368,15 +366,15 @@ def test_an_ascii_output_does_not_change_the_exit_code() -> None:
         for encoding in ("ascii", "utf-8")
     }
 
-    assert {outcome.returncode for outcome in output.values()} == {ExitCode.DONE}
-    invariants = output["utf-8"].stdout.decode().count("✓")
+    assert {outcome.returncode for outcome in outcomes.values()} == {ExitCode.DONE}
+    invariants = outcomes["utf-8"].stdout.decode().count("✓")
     assert invariants
-    assert re.findall(r"^ok ", output["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * invariants
+    assert re.findall(r"^ok ", outcomes["ascii"].stdout.decode("ascii"), flags=re.MULTILINE) == ["ok "] * invariants
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_json_has_the_same_values_in_every_encoding(encoding: str) -> None:
+def test_json_is_the_same_in_every_encoding(encoding: str) -> None:
     outcome = subprocess.run(
         [CHURN, "settings", "--json"],
         capture_output=True,
@@ -394,7 +392,7 @@ def test_json_has_the_same_values_in_every_encoding(encoding: str) -> None:
     ["settings", "settings --json", "settings --format markdown", "completion bash"]
     + [f"{group} --help".strip() for group in ("", "stream", "dlq list", "verify")],
 )
-def test_a_closed_stdout_has_a_separate_exit_code(words: str) -> None:
+def test_a_closed_pipe_of_the_output_has_its_own_exit_code(words: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
 
@@ -405,7 +403,7 @@ def test_a_closed_stdout_has_a_separate_exit_code(words: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_closed_stderr_has_a_separate_exit_code() -> None:
+def test_a_closed_pipe_of_the_errors_has_its_own_exit_code() -> None:
     reading, writing = os.pipe()
     os.close(reading)
 
@@ -415,7 +413,7 @@ def test_a_closed_stderr_has_a_separate_exit_code() -> None:
     assert (outcome.returncode, outcome.stdout) == (BROKEN_PIPE, b"")
 
 
-def test_an_unexpected_error_has_the_exit_code_of_a_failure() -> None:
+def test_an_unexpected_error_has_the_exit_code_failed() -> None:
     faulty = typer.Typer(cls=Program)
 
     @faulty.command()
@@ -424,12 +422,12 @@ def test_an_unexpected_error_has_the_exit_code_of_a_failure() -> None:
 
     @faulty.command()
     def other() -> None:
-        """A second command, so that the program is a command group."""
+        """Turn the program into a group of commands."""
 
     assert runner.invoke(faulty, ["one"]).exit_code == ExitCode.FAILED
 
 
-def test_make_lists_its_targets_without_escape_sequences_in_a_pipe() -> None:
+def test_make_lists_its_targets_without_escapes_in_a_pipe() -> None:
     listed = subprocess.run(["make"], cwd=PROJECT_ROOT, capture_output=True, check=True).stdout  # noqa: S607
 
     assert b"Start Kafka, PostgreSQL, MLflow and Dagster" in listed

@@ -1,4 +1,4 @@
-"""The command tree of churn, and the documented keys of each command's JSON."""
+"""The tree of churn's commands, from typer, and the keys of their JSON, from the documentation."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,20 +14,20 @@ KEYS = {
     words: re.findall(r"`(\w+)`", keys)
     for words, keys in re.findall(r"^\| `churn (.+?) --json` \| (.+) \|$", PAGE, flags=re.MULTILINE)
 }
-"""Documented keys of the JSON of each command, by its name without `churn`."""
+"""Keys of a command's JSON, by its words."""
 
 Command = TyperCommand | TyperGroup
 
 
 def root() -> TyperGroup:
-    """Return the command `churn`."""
+    """Return the command `churn` itself."""
     command = get_command(app)
     assert isinstance(command, TyperGroup)
     return command
 
 
 def commands(group: TyperGroup | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
-    """Yield every command and command group with its path. `churn` is first, with an empty path."""
+    """Yield every command and group of commands with the words that name it, `churn` (no words) first."""
     group = group or root()
     yield path, group
     for name, command in group.commands.items():
@@ -39,10 +39,10 @@ def commands(group: TyperGroup | None = None, path: tuple[str, ...] = ()) -> Ite
 
 
 def parse(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the path of the command in a command line. Options and values are parsed, but nothing is run.
+    """Return the words that name the command of a command line. Options and values are parsed; nothing is run.
 
     Args:
-        words: the command line without `churn`.
+        words: without `churn` itself.
 
     Raises:
         UsageError: there is no such command or option, or a value is invalid.
