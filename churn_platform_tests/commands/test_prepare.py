@@ -1,4 +1,4 @@
-"""`churn prepare` on real servers: what it creates, and that it can be repeated."""
+"""`churn prepare` on real servers: what it makes, and that it may be run again."""
 
 import json
 from pathlib import Path
@@ -20,20 +20,20 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 def prepare(*options: str, code: int = 0) -> str:
-    """Run the command, which must end with this exit code; return both outputs."""
+    """What the command says on both outputs."""
     outcome = runner.invoke(app, ["prepare", *options])
     assert outcome.exit_code == code, outcome.output
     return outcome.output
 
 
-def test_it_creates_tables_logins_topics_and_dagsters_home(logins: dict[str, str], tmp_path: Path) -> None:
+def test_it_makes_tables_logins_topics_and_dagster_s_home(logins: dict[str, str], tmp_path: Path) -> None:
     home = tmp_path / "deep" / "dagster"
 
-    output = prepare("--logins", "--dagster-home", str(home), "--code-server", "code:4000")
+    said = prepare("--logins", "--dagster-home", str(home), "--code-server", "code:4000")
 
-    assert "baseline.sql" in output
+    assert "baseline.sql" in said
     with psycopg.connect(logins["DATABASE_URL"], autocommit=True) as app_login:
-        environments.record_running(app_login, "here")
+        environments.note(app_login, "here")
     with psycopg.connect(logins["DATABASE_READER_URL"], autocommit=True) as reader:
         assert reader.execute("select environment from environments").fetchall() == [("here",)]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -44,35 +44,35 @@ def test_it_creates_tables_logins_topics_and_dagsters_home(logins: dict[str, str
     server = json.loads((home / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     assert (server["host"], server["port"]) == ("code", 4000)
     assert "env: DAGSTER_POSTGRES_URL" in (home / "dagster.yaml").read_text()
-    assert not [url for url in logins.values() if url.split(":")[2].split("@")[0] in output]
+    assert not [url for url in logins.values() if url.split(":")[2].split("@")[0] in said]
 
 
-def test_a_repetition_creates_nothing_and_repairs_a_changed_password(logins: dict[str, str], stack: Stack) -> None:
+def test_again_it_makes_nothing_and_lets_in_whose_password_has_changed(logins: dict[str, str], stack: Stack) -> None:
     prepare("--logins")
     name = conninfo_to_dict(logins["DATABASE_URL"])["user"]
 
     assert "Logins: all can log in" in prepare("--logins")
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("alter role {} password 'another'").format(sql.Identifier(str(name))))
-    output = prepare("--logins")
+    said = prepare("--logins")
 
-    assert f"Logins: {name}" in output
-    assert "Migrations: up to date" in output
+    assert f"Logins: {name}" in said
+    assert "Migrations: up to date" in said
     psycopg.connect(logins["DATABASE_URL"]).close()
 
 
-def test_with_another_environment_on_the_database_it_changes_nothing(logins: dict[str, str]) -> None:
+def test_beside_another_environment_it_changes_nothing(logins: dict[str, str]) -> None:
     prepare()
     with psycopg.connect(logins["DATABASE_OWNER_URL"], autocommit=True) as owner:
-        environments.record_running(owner, "elsewhere")
+        environments.note(owner, "elsewhere")
 
-    output = prepare("--logins", code=ExitCode.IN_USE)
+    said = prepare("--logins", code=ExitCode.IN_USE)
 
-    assert "'elsewhere' works on the database" in output
+    assert "'elsewhere' works on the database" in said
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(logins["DATABASE_URL"])
 
 
 @pytest.mark.parametrize("address", ["code", "code:", ":4000", "code:http"])
-def test_an_invalid_address_is_refused(address: str) -> None:
+def test_an_address_that_is_none_is_refused(address: str) -> None:
     assert "is not HOST:PORT" in prepare("--code-server", address, code=2)
