@@ -29,7 +29,7 @@ FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=
 LABEL org.opencontainers.image.title="churn-platform" \
-      org.opencontainers.image.description="Customer churn, trained and scored by one Dagster asset graph" \
+      org.opencontainers.image.description="Train a churn model and score a stream of customer events, on one Dagster asset graph" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

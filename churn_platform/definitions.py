@@ -41,8 +41,8 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
     """Return the definitions of the code location.
 
     Args:
-        settings: decide the first partition, the times of schedules, the limits in the descriptions of checks, and the
-            links to the code. Runs and ticks read their settings themselves.
+        settings: what the definitions depend on: the first partition, the times of schedules, the limits in the
+            descriptions of checks, links to the code. Runs and ticks read the settings again.
         resource_overrides: resources by key, which replace the default ones.
     """
     resources = {

@@ -242,7 +242,7 @@ def test_the_definitions_alone_read_it() -> None:
     assert "churn_platform.settings" in done.stdout.splitlines()[1]
 
 
-def test_sensors_and_schedules_exist_and_the_training_schedules_are_off_by_default() -> None:
+def test_automation_is_there_and_schedules_of_the_batch_side_are_off_until_turned_on() -> None:
     repository = defs.get_repository_def()
 
     assert {(s.name, s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {
