@@ -1,5 +1,5 @@
-# One image for all our services in docker-compose.yaml: code server, webserver, daemon, MLflow, set-up, producer.
-# The base has to be Debian or a derivative, with ca-certificates and with Python 3.11, 3.12 or 3.13 with venv as python3.
+# One image for all services of the platform in docker-compose.yaml: code server, webserver, daemon, MLflow, prepare, producer.
+# The base image must be Debian or a derivative, with ca-certificates, and with python3 of version 3.11, 3.12 or 3.13 including venv.
 ARG BASE_IMAGE=python:3.12.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -7,7 +7,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # Trust the certificates of the base image, which may include a company's own.
 ENV UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /app
-# Install uv, checked by the hashes in the lock file, into an environment that the final image does not get.
+# Install uv, checked by the hashes in the lock file, into an environment that is not copied to the final image.
 COPY requirements.lock ./
 RUN python3 -m venv /opt/uv \
     && awk '/^[a-z]/ {keep = /^uv==/} keep' requirements.lock > /opt/uv.txt \

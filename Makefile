@@ -1,16 +1,16 @@
-# Every command a person needs. `make` alone lists them; ARGS="..." is passed to the command behind a target.
+# The commands of the project. `make` lists them. ARGS="..." is passed to the command behind a target.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Bytecode halves the start of every Dagster run, so a machine-wide ban on writing it is lifted here.
+# Bytecode halves the startup time of every Dagster run, so write it even if the machine's environment says not to.
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help
 help: ## List these targets
-	@# bold on a terminal that may be coloured; nothing but text where it is piped
+	@# bold on a terminal that allows colours; plain text in a pipe
 	@bold= plain=; [ ! -t 1 ] || [ -n "$$NO_COLOR" ] || [ "$$TERM" = dumb ] || { bold=$$'\033[1m'; plain=$$'\033[0m'; }; \
 		awk -F':.*## ' -v bold="$$bold" -v plain="$$plain" \
 		'/^[a-z0-9-]+:.*## / {printf "  %s%-16s%s %s\n", bold, $$1, plain, $$2}' $(MAKEFILE_LIST)
@@ -18,12 +18,12 @@ help: ## List these targets
 $(BIN)/uv: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and f"Python 3.11, 3.12 or 3.13 is needed, {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	@# hash-checked like everything else: uv's own lines of the lock file
+	@# the lines of the lock file for uv, so that its hash is checked as for every other package
 	@awk '/^[a-z]/ {keep = /^uv==/} keep' requirements.lock > $(VENV)/uv.lock.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.lock.txt
 	@touch $@
 
-# What running the platform needs: no test tools, no linters, no documentation tools.
+# The packages that running the platform needs: no test tools, no linters, no documentation tools.
 $(VENV)/.runtime: $(BIN)/uv requirements.lock pyproject.toml
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode \
 		--constraint requirements.lock --requirement pyproject.toml --group embedded
@@ -37,17 +37,17 @@ $(VENV)/.installed: $(VENV)/.runtime
 	@touch $@
 
 .PHONY: runtime
-runtime: $(VENV)/.runtime ## Create .venv with what running the platform needs, as pinned in requirements.lock
+runtime: $(VENV)/.runtime ## Create .venv with the packages that the platform needs, as pinned in requirements.lock
 
 .PHONY: install
 install: $(VENV)/.installed ## Add the tools for tests, checks and documentation to .venv
 
 .PHONY: demo
-demo: runtime ## Run the whole platform once, from the CSV to predictions in Postgres (ARGS="--keep" leaves it up)
+demo: runtime ## Run the whole platform once, from the customers file to predictions in PostgreSQL (ARGS="--keep" leaves it running)
 	$(BIN)/churn demo $(ARGS)
 
 .PHONY: up
-up: runtime ## Start Kafka, Postgres, MLflow and Dagster (ARGS="--services-only" without Dagster)
+up: runtime ## Start Kafka, PostgreSQL, MLflow and Dagster (ARGS="--services-only" without Dagster)
 	$(BIN)/churn up $(ARGS)
 
 .PHONY: down
@@ -59,48 +59,48 @@ produce: runtime ## Send customer events (ARGS="--rate 500 --duration 60")
 	$(BIN)/churn produce $(ARGS)
 
 .PHONY: status
-status: runtime ## Show what is up, and where, and how the stream stands
+status: runtime ## Show which servers run and where, and the state of the stream
 	$(BIN)/churn status $(ARGS)
 
 .PHONY: verify
-verify: runtime ## Check Kafka and Postgres against each other: every event once, every sum right
+verify: runtime ## Compare Kafka and PostgreSQL: every event is counted once, every sum is correct
 	$(BIN)/churn verify $(ARGS)
 
 .PHONY: test
-test: install ## Run the quick tests on real embedded servers (ARGS="-k sensor" selects, "-n 0" runs one after the other)
+test: install ## Run the quick tests on real embedded servers (ARGS="-k sensor" selects some, "-n 0" runs one after the other)
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# All that runs without root, a browser or an hour: what `make test` leaves out for its six minutes, too.
+# All tests that need neither root, a browser nor an hour. `make test` leaves out the slow ones, so that it takes six minutes.
 ALL := -m "not faults and not image and not ui"
 
 .PHONY: test-all
-test-all: install ## Run all tests but those of the image, the UI and the faults
+test-all: install ## Run all tests except those of the image, the UI and the faults
 	$(BIN)/python -m pytest $(ALL) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-s3
-test-s3: install ## The tests of S3 once more, on versitygw instead of moto's server (needs Go, and builds it the first time)
+test-s3: install ## Run the S3 tests on versitygw instead of moto's server (needs Go to build versitygw the first time)
 	test -x $(BIN)/versitygw || GOBIN=$(CURDIR)/$(BIN) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	$(BIN)/python -m pytest $(ALL) --s3-server versitygw churn_platform_tests/files/test_s3.py churn_platform_tests/operations/cleanup \
 		churn_platform_tests/end_to_end/test_s3.py $(ARGS)
 
 .PHONY: test-faults
-test-faults: install ## Break everything that may fail, one after the other, on a platform under traffic
+test-faults: install ## Inject every fault, one after the other, into a platform under traffic
 	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/kafka/test_secured_kafka.py $(ARGS)
 
 .PHONY: test-image
-test-image: install ## Build the image with buildah, and run docker-compose.yaml's services from it as processes (as root)
+test-image: install ## Build the image with buildah, and run the services of docker-compose.yaml from it as processes (needs root)
 	$(BIN)/python -m churn_platform_tests.image $(ARGS)
 
 .PHONY: test-ui
-test-ui: install ## Do in Dagster's UI what a person does, in headless Chromium, on a platform that is up
+test-ui: install ## Test the Dagster UI in headless Chromium
 	$(BIN)/python -m pytest -m ui churn_platform_tests/ui $(ARGS)
 
 .PHONY: screenshots
-screenshots: install ## Take the pictures of docs/images again, in headless Chromium
+screenshots: install ## Take the screenshots in docs/images again, in headless Chromium
 	$(BIN)/python -m churn_platform_tests.ui.screenshots $(ARGS)
 
 .PHONY: soak
-soak: install ## Break something at random every 20 s under load (ARGS="--minutes 10 --rate 2000")
+soak: install ## Inject a random fault every 20 s under load (ARGS="--minutes 10 --rate 2000")
 	$(BIN)/python -m churn_platform_tests.faults.soak $(ARGS)
 
 .PHONY: bench
@@ -108,41 +108,41 @@ bench: install ## Measure throughput, latency and stages, in under 12 minutes (A
 	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-throughput
-bench-throughput: install ## Drain what waits, beside a reference loop and the peers (ARGS="--events 100000 --sizes 10000")
+bench-throughput: install ## Drain a backlog, compared with a reference loop and other stream processors (ARGS="--events 100000 --sizes 10000")
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
 .PHONY: bench-latency
-bench-latency: install ## From an event to its row and its prediction, under the daemon (ARGS="--rates 500 --seconds 60")
+bench-latency: install ## Measure latency from an event to its row and its prediction, under the daemon (ARGS="--rates 500 --seconds 60")
 	$(BIN)/python -m benchmarks.latency $(ARGS)
 
 .PHONY: bench-stages
-bench-stages: install ## Each stage of a commit beside its own ceiling (ARGS="--events 100000")
+bench-stages: install ## Measure each stage of a commit, and its upper bound (ARGS="--events 100000")
 	$(BIN)/python -m benchmarks.stages $(ARGS)
 
 .PHONY: bench-peers
-bench-peers: install ## Bring Quix Streams, Bytewax and Spark into .venv-peers, for bench and bench-throughput
+bench-peers: install ## Install Quix Streams, Bytewax and Spark into .venv-peers, for bench and bench-throughput
 	$(PYTHON) -m venv .venv-peers
 	VIRTUAL_ENV=.venv-peers $(BIN)/uv pip sync --quiet --require-hashes benchmarks/peers/requirements.lock
 	VIRTUAL_ENV=.venv-peers $(BIN)/uv pip install --quiet --no-deps .
 
 .PHONY: bench-batch
-bench-batch: install ## Data preparation and training by the number of customers (ARGS="--sizes 10000,1000000")
+bench-batch: install ## Measure data preparation and training by the number of customers (ARGS="--sizes 10000,1000000")
 	$(BIN)/python -m benchmarks.batch $(ARGS)
 
 .PHONY: bench-model
-bench-model: install ## The model's figures, and what each choice in it is worth (ARGS="--nested --trials 30")
+bench-model: install ## Measure the model, and the effect of each choice in it (ARGS="--nested --trials 30")
 	$(BIN)/python -m benchmarks.model $(ARGS)
 
 .PHONY: bench-startup
-bench-startup: install ## How long starting takes, and what an idle stack does (ARGS="--no-demo")
+bench-startup: install ## Measure startup, and the CPU and memory of an idle platform (ARGS="--no-demo")
 	$(BIN)/python -m benchmarks.startup $(ARGS)
 
 .PHONY: bench-growth
-bench-growth: install ## Measure what growth costs (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
+bench-growth: install ## Measure the cost of growth (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 .PHONY: check
-check: install ## Lint, format, types, borders between packages, Dockerfile, compose file, CI workflow
+check: install ## Check lint, format, types, package layers, Dagster definitions, Dockerfile, compose file and CI workflow
 	$(BIN)/ruff check $(ARGS)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -151,7 +151,7 @@ check: install ## Lint, format, types, borders between packages, Dockerfile, com
 	$(BIN)/actionlint .github/workflows/*.yml
 	POSTGRES_PASSWORD=- CHURN_PLATFORM_PASSWORD=- CHURN_ANALYST_PASSWORD=- \
 		$(BIN)/docker-compose --env-file /dev/null --profile '*' config --quiet
-	@# a home of its own: the check needs an instance, but not the one that runs
+	@# a temporary DAGSTER_HOME: the check needs an instance, but not that of a running platform
 	home=$$(mktemp -d) && trap 'rm -rf '"$$home" EXIT && touch $$home/dagster.yaml && \
 		DAGSTER_HOME=$$home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs --no-check-yaml
 
@@ -160,9 +160,12 @@ $(VENV)/.docs: $(VENV)/.installed docs/requirements.lock
 	@touch $@
 
 .PHONY: docs
-docs: $(VENV)/.docs ## Build the documentation in docs/_build/html; a warning or a broken link is an error
+docs: $(VENV)/.docs ## Build the documentation in docs/_build/html; a warning, a broken link or a file from another host is an error
 	$(BIN)/sphinx-build --builder html --doctree-dir docs/_build/doctrees --fail-on-warning --keep-going --fresh-env --quiet \
 		docs docs/_build/html $(ARGS)
+	@# readers may have no network: no page may load a script, a style or an image from another host
+	@! grep -rlE '<(script|link|img|iframe)[^>]+(src|href)="(https?:)?//' --include='*.html' docs/_build/html || \
+		{ echo "These pages load files from another host." >&2; exit 1; }
 
 .PHONY: docs-examples
 docs-examples: install ## Rewrite the command output and the generated pages in the documentation
@@ -170,15 +173,15 @@ docs-examples: install ## Rewrite the command output and the generated pages in 
 		churn_platform_tests/documentation/test_examples.py $(ARGS)
 
 .PHONY: audit
-audit: install ## Look for known vulnerabilities in what requirements.lock pins (asks PyPI's advisory service)
-	@# an exception without a reason stops the audit; --strict: a package that could not be looked up is no pass
+audit: install ## Look up known vulnerabilities of the packages in requirements.lock, in PyPI's advisory service
+	@# an exception without a reason stops the audit; with --strict, a package that cannot be looked up fails it
 	@ignored=$$(awk '!/^#/ && NF { if ($$0 !~ /^[A-Za-z0-9-]+ +# *[^ ]/) { \
 		print FILENAME ": \"" $$0 "\": expected \"ID  # reason\"" > "/dev/stderr"; exit 1 } \
 		print "--ignore-vuln " $$1 }' .ci/audit-exceptions) && \
 		$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock $$ignored $(ARGS)
 
 .PHONY: format
-format: install ## Let ruff rewrite what it can
+format: install ## Fix formatting and what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -188,11 +191,11 @@ lock: install ## Resolve pyproject.toml into requirements.lock, for every platfo
 		--output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-docs
-lock-docs: install ## Resolve the group docs of pyproject.toml into docs/requirements.lock, with the versions of requirements.lock
+lock-docs: install ## Resolve the documentation tools into docs/requirements.lock, with the versions of requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --group docs --constraint requirements.lock \
 		--output-file docs/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-peers
-lock-peers: install ## The same of benchmarks/peers/requirements.in
+lock-peers: install ## Resolve benchmarks/peers/requirements.in into benchmarks/peers/requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 benchmarks/peers/requirements.in \
 		--output-file benchmarks/peers/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)

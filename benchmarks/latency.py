@@ -35,8 +35,8 @@ from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
 
-# Interval of polling the positions: rows are noticed at most this long after they became visible.
-LOOK_SECONDS: Final = 0.003
+# Polling interval of the positions: rows are observed at most this long after they become visible.
+POLL_SECONDS: Final = 0.003
 # Interval at which an open browser refreshes the page of runs and the asset page of the predictions.
 PAGE_SECONDS: Final = 5.0
 RATES: Final = (500, 5_000)
@@ -66,7 +66,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Quantiles:
-    """In milliseconds."""
+    """Quantiles of latencies, in milliseconds."""
 
     p50: float
     p90: float
@@ -93,7 +93,7 @@ class Latency:
     events: int
     row: Quantiles
     topic: Quantiles
-    hand_overs: int
+    handovers: int
     metric_runs: int
     cores: float
 
@@ -109,7 +109,7 @@ class Observer:
     def __enter__(self) -> "Observer":
         self._ending = threading.Event()
         self._errors: list[Exception] = []
-        self._threads = [threading.Thread(target=self._kept, args=(work,)) for work in (self._rows, self._topic)]
+        self._threads = [threading.Thread(target=self._run, args=(work,)) for work in (self._rows, self._topic)]
         for thread in self._threads:
             thread.start()
         return self
@@ -121,16 +121,16 @@ class Observer:
         if self._errors:
             raise self._errors[0]
 
-    def _kept(self, work: Callable[[], None]) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # the main thread raises it
+        except Exception as error:  # raised in the main thread by __exit__
             self._errors.append(error)
 
     def _rows(self) -> None:
         at: dict[int, int] = {}
         with psycopg.connect(self.config.dsn, autocommit=True) as connection:
-            while not self._ending.wait(LOOK_SECONDS):
+            while not self._ending.wait(POLL_SECONDS):
                 found: dict[int, int] = dict(connection.execute(_POSITIONS, prepare=True).fetchall())
                 now = time.time()
                 self.seen += [(now, partition, end) for partition, end in found.items() if at.get(partition) != end]
@@ -143,7 +143,7 @@ class Observer:
         consumer.assign([TopicPartition(topic.name, partition, end) for partition, end in ends.items()])
         decode = msgspec.json.Decoder(_Published).decode
         while not self._ending.is_set():
-            messages = consumer.consume(500, LOOK_SECONDS)
+            messages = consumer.consume(500, POLL_SECONDS)
             now = time.time()
             self.published += [
                 (decode(message.value() or b"").event_timestamp.timestamp(), now)
@@ -230,7 +230,7 @@ class Platform:
             events=len(rows),
             row=Quantiles.of(rows),
             topic=Quantiles.of(observer.topic_latencies(began, ended)),
-            hand_overs=batches,
+            handovers=batches,
             metric_runs=metrics,
             cores=round(spent / (ended - began), 2),
         )
@@ -255,13 +255,13 @@ class Platform:
         ending = threading.Event()
         url = f"{self._stack.addresses['dagster']}/graphql"
 
-        def ask() -> None:
+        def refresh() -> None:
             with httpx.Client(trust_env=False, timeout=30) as client:
                 while not ending.wait(PAGE_SECONDS):
                     for query in _PAGES:
                         client.post(url, json={"query": query}).raise_for_status()
 
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=refresh)
         thread.start()
         try:
             yield
@@ -274,12 +274,12 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
     """Wait for a condition.
 
     Raises:
-        RuntimeError: it did not come.
+        RuntimeError: it was not met in time.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     while not holds():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"Waited {WAIT_SECONDS:.0f} s in vain for {what}.")
+            raise RuntimeError(f"Waited {WAIT_SECONDS:.0f} s for {what}, without success.")
         time.sleep(0.02)
 
 
@@ -315,7 +315,7 @@ def show(console: Console, found: dict[str, Latency], first: Sequence[float]) ->
         for to, quantiles in (("row", latency.row), ("topic", latency.topic)):
             figures = (quantiles.p50, quantiles.p90, quantiles.p99, quantiles.max)
             table.add_row(
-                rate, to, *(f"{each:,.0f} ms" for each in figures), str(latency.hand_overs), f"{latency.cores:.2f}"
+                rate, to, *(f"{each:,.0f} ms" for each in figures), str(latency.handovers), f"{latency.cores:.2f}"
             )
     console.print(table)
     if first:

@@ -100,10 +100,10 @@ def read(path: Path) -> Data:
 
 
 def figures(churned: Labels, probabilities: NDArray[np.float32]) -> dict[str, float]:
-    """Figures of probabilities out of fold, calibrated where that helps, at the threshold of greatest F1.
+    """Return the metrics of out-of-fold probabilities, calibrated if that helps, at the threshold with the highest F1.
 
-    `f1_unseen` is the F1 where each fifth of the rows is judged at the threshold that the other four choose: the other
-    one is chosen and measured on the same rows.
+    `f1_unseen` evaluates each fifth of the rows at the threshold chosen on the other four. `f1` is optimistic, because
+    its threshold is chosen and measured on the same rows.
     """
     choice = choose_calibration(churned, probabilities, seed=SEED)
     threshold = f1_maximising_threshold(churned, choice.probabilities)
@@ -122,24 +122,24 @@ def figures(churned: Labels, probabilities: NDArray[np.float32]) -> dict[str, fl
 def mean_figures(
     churned: Labels, score: Callable[[int], NDArray[np.float32]], *, seeds: Sequence[int] = SEEDS
 ) -> dict[str, float]:
-    """Means over seeds of the folds; `score` gives the probabilities out of fold of one of them."""
+    """Return the mean metrics over seeds of the folds. `score` returns the out-of-fold probabilities for a seed."""
     found = [figures(churned, score(seed)) for seed in seeds]
     return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
 
 
 def variants(data: Data) -> dict[str, tuple[Features, Hyperparameters]]:
-    """What was chosen, first, and what could have been, by name: the features and hyperparameters of each."""
+    """Return the features and hyperparameters of the committed model, which is first, and of its alternatives."""
     chosen = Hyperparameters()
     churners = float(data.churned.mean())
     unknown_age = data.features.copy()
     unknown_age[data.null_age, FEATURES.index("Age")] = np.nan
     return {
         "as committed": (data.features, chosen),
-        "churners weigh as much as the others": (
+        "balanced class weights": (
             data.features,
             _variant(chosen, scale_pos_weight=(1 - churners) / churners),
         ),
-        "null ages left null": (unknown_age, chosen),
+        "null ages not imputed": (unknown_age, chosen),
         "no monotone constraints": (data.features, _variant(chosen, monotone_constraints="()")),
         "depth 4, 250 trees": (
             data.features,

@@ -25,11 +25,11 @@ NO_ENV_FILE: Final = Path(os.devnull)
 
 @contextmanager
 def own_stack(given: Mapping[str, str] | None = None, *, services_only: bool = True) -> Iterator[Stack]:
-    """Run a stack while the context lasts. The settings of this process point to its servers.
+    """Run a stack while the context lasts. The settings of this process name its servers.
 
     Args:
-        given: settings for the stack's processes and this one, beside those of the environment.
-        services_only: without Dagster, which with_dagster() adds later.
+        given: settings for the stack's processes and this one, in addition to those of the environment.
+        services_only: whether to leave out Dagster.
     """
     folder = Path(tempfile.mkdtemp(prefix="churn-bench-"))
     folder.chmod(0o711)  # under root, PostgreSQL runs as another user, who must traverse it

@@ -167,7 +167,7 @@ class Stages:
             copy_rows(cursor, "bare", prediction_rows(source.batch, scored))
 
     def _published(self, scored: Sequence[Any]) -> float:
-        """Events a second from the second commit on: before the first the producer makes itself known to Kafka."""
+        """Return events per second from the second commit on. Before the first, the producer registers with Kafka."""
         run = RunContext(config=self._config, batch=BATCH, run_id="benchmark", log=lambda _: None)
         publisher = Publisher(run, "benchmark")
         publisher.warm_up()

@@ -1,4 +1,4 @@
-"""Startup times of the code location, the stack, a streaming run and the demo; and CPU and memory of an idle stack.
+"""Startup times of the code location, the stack, a streaming run and the demo. CPU and memory of an idle stack.
 
 Example: python -m benchmarks.startup --json startup.json
 """
@@ -64,9 +64,9 @@ def measure(
     """Measure each separately, with its own servers and folders.
 
     Args:
-        loads: how often the code location is loaded; the median counts.
-        settle_seconds: between the start of the stack and its being taken for idle.
-        idle_seconds: how long the idle stack is watched.
+        loads: how often the code location is loaded; the median is reported.
+        settle_seconds: time between the start of the stack and the measurement of the idle stack.
+        idle_seconds: how long the idle stack is measured.
     """
     with tempfile.TemporaryDirectory(prefix="churn-home-") as home:
         (Path(home) / "dagster.yaml").touch()
@@ -138,7 +138,7 @@ def show(console: Console, found: Startup) -> None:
     table.add_row("idle stack: CPU", f"{100 * found.idle_cores:.1f} % of a core")
     table.add_row("idle stack: memory", f"{found.idle_mb:,.0f} MiB")
     if found.demo is not None:
-        table.add_row("churn demo, from nothing to figures", f"{found.demo:.0f} s")
+        table.add_row("churn demo, complete", f"{found.demo:.0f} s")
     console.print(table)
 
 

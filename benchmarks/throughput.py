@@ -40,7 +40,7 @@ SIZES: Final = (1_000, 10_000, 100_000)
 DAEMON_EVENTS: Final = 1_000_000
 PEER_EVENTS: Final = 100_000
 LONGEST_SECONDS: Final = 900
-LOOK_SECONDS: Final = 0.25
+POLL_SECONDS: Final = 0.25
 DAEMON_TOPIC: Final = "waiting-for-daemon"
 
 # Time of each commit and its number of rows.
@@ -88,10 +88,10 @@ class Contest:
     def contend(
         self, module: str, topic: str, *, events: int, commit_events: int, python: str = sys.executable
     ) -> Drain:
-        """Let a program process the topic; see Task.
+        """Run a contender on the topic and measure it. Task describes what it receives.
 
         Raises:
-            RuntimeError: it failed, or left other rows or predictions than one an event.
+            RuntimeError: it failed, or wrote more or fewer rows or predictions than there are events.
         """
         name = f"{module}_{commit_events}"
         task = Task(
@@ -108,16 +108,18 @@ class Contest:
         Path(task.folder).mkdir()
         work.promote(task.dsn, self._bundle)
         work.create_topic(task.predictions_topic)
-        ended = subprocess.run(
+        result = subprocess.run(
             [python, "-m", f"benchmarks.contenders.{module}", task.to_json()],
             cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False,
         )  # fmt: skip
-        if ended.returncode:
-            raise RuntimeError(f"{name} ended with {ended.returncode}:\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}")
-        return self._drained(name, task.dsn, task.predictions_topic, events)
+        if result.returncode:
+            raise RuntimeError(
+                f"{name} exited with {result.returncode}:\n{result.stdout[-3000:]}{result.stderr[-3000:]}"
+            )
+        return self._result(name, task.dsn, task.predictions_topic, events)
 
     def daemon(self, events: int) -> Drain:
-        """Let the platform process the backlog with Dagster's daemon and all its runs."""
+        """Measure the platform on a backlog, with Dagster's daemon and all its runs."""
         config = StreamConfig.from_settings(settings())
         work.promote(config.dsn, self._bundle)
         with psycopg.connect(config.dsn, autocommit=True) as connection:
@@ -129,13 +131,13 @@ class Contest:
                 work.fill(config.events_topic, self._customers, events)
             stream_pauses.resume(connection, config.events_topic)
             admin, deadline = clients.admin(config.kafka.client), time.monotonic() + LONGEST_SECONDS
-            while not _all_is_out(connection, admin, config.predictions_topic, events):
+            while not _is_drained(connection, admin, config.predictions_topic, events):
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"The daemon had not drained {events:,} events after {LONGEST_SECONDS} s.")
-                time.sleep(LOOK_SECONDS)
-        return self._drained("daemon", config.dsn, config.predictions_topic, events)
+                time.sleep(POLL_SECONDS)
+        return self._result("daemon", config.dsn, config.predictions_topic, events)
 
-    def _drained(self, name: str, dsn: str, predictions_topic: str, events: int) -> Drain:
+    def _result(self, name: str, dsn: str, predictions_topic: str, events: int) -> Drain:
         with psycopg.connect(dsn, autocommit=True) as connection:
             commits = [(float(moment), int(rows)) for moment, rows in connection.execute(_COMMITS)]
         written = sum(rows for _, rows in commits)
@@ -160,13 +162,13 @@ class Contest:
         self._console.print(f"{what}: {time.monotonic() - began:.0f} s", style="dim", highlight=False)
 
 
-def _all_is_out(connection: psycopg.Connection, admin: AdminClient, predictions_topic: str, events: int) -> bool:
+def _is_drained(connection: psycopg.Connection, admin: AdminClient, predictions_topic: str, events: int) -> bool:
     row = connection.execute("select coalesce(sum(events), 0) from stream_batches").fetchone()
     if row is None or row[0] < events:
         return False
     topic = topics.describe(admin, predictions_topic)
     ends = topics.list_offsets(admin, topic, topics.LATEST, isolation=IsolationLevel.READ_COMMITTED)
-    return sum(ends.values()) > events  # transaction markers take offsets, too
+    return sum(ends.values()) > events  # transaction markers take offsets too
 
 
 def measure(

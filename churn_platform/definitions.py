@@ -10,7 +10,7 @@ import dagster as dg
 
 from churn_platform.orchestration.assets import metrics, predictions, preparation, raw, training
 from churn_platform.orchestration.assets.monitoring import drift, live_performance, outcomes, report
-from churn_platform.orchestration.checks.preparation_checks import BATCH_SIDE_CHECKS
+from churn_platform.orchestration.checks.preparation_checks import PREPARATION_CHECKS
 from churn_platform.orchestration.dg_errors import report_errors
 from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
 from churn_platform.orchestration.io_managers.postgres import PostgresIOManager
@@ -32,13 +32,13 @@ from churn_platform.orchestration.partitions import TimePartitions
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.schedules import batch_schedules
+from churn_platform.orchestration.schedules import training_schedules
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.settings import PROJECT_ROOT, Settings, load_settings
 
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
-    """Return the code location.
+    """Return the definitions of the code location.
 
     Args:
         settings: what the definitions depend on: the first partition, the times of schedules, the limits in the
@@ -75,7 +75,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             )
     return dg.Definitions(
         assets=linked,
-        asset_checks=BATCH_SIDE_CHECKS,
+        asset_checks=PREPARATION_CHECKS,
         jobs=[
             data_preparation_job,
             training_job,
@@ -88,7 +88,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             retraining_job,
             maintenance_job,
         ],
-        schedules=[*batch_schedules(settings.schedules), maintenance_schedule],
+        schedules=[*training_schedules(settings.schedules), maintenance_schedule],
         sensors=[customer_events_sensor, dirty_hours_sensor, monitoring_sensor, retraining_sensor],
         resources=resources,
         executor=IN_PROCESS,

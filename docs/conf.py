@@ -16,14 +16,12 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "sphinxcontrib.mermaid",
 ]
 
 # Pages
 exclude_patterns = ["_build", "requirements.lock"]
 templates_path = ["_templates"]
 myst_heading_anchors = 4
-myst_fence_as_directive = ["mermaid"]
 
 # Python API: the page names the packages, and each module below them gets a page.
 autosummary_generate = True

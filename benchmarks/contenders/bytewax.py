@@ -1,4 +1,4 @@
-"""Bytewax: one flat_map_batch scores and writes, Bytewax's own Kafka output publishes. Rows are idempotent.
+"""Bytewax: one flat_map_batch scores and writes, and Bytewax's Kafka output publishes. Rows are idempotent.
 
 Without a recovery store: it reads the topic from its beginning and ends where the topic ends.
 """
@@ -20,7 +20,7 @@ from churn_platform.model_store import load_bundle
 
 
 def flow_of(task: Task, connection: psycopg.Connection) -> Dataflow:
-    """Events in, rows and predictions out."""
+    """Return the dataflow: it reads events, and writes rows and predictions."""
     bundle = load_bundle(task.bundle)
 
     def process(messages: list[KafkaSourceMessage]) -> list[KafkaSinkMessage]:

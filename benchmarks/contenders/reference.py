@@ -1,4 +1,4 @@
-"""The reference: a simple loop with confluent-kafka, pandas and psycopg, as a good engineer writes it in an afternoon.
+"""The reference: a simple loop with confluent-kafka, pandas and psycopg, as an engineer would write it in an afternoon.
 
 Rows are idempotent by event_id. A prediction reaches Kafka at least once: offsets are committed after the flush.
 """

@@ -1,7 +1,7 @@
 """Code that the reference loop and the peers share: scoring, rows and an idempotent insert.
 
-They score with the platform's own transform and bundle, which is faster than what most would write. What they write per
-row is what somebody would write who has an afternoon: no table but churn_predictions, no dead letters, no sums.
+They score with the platform's transform and bundle, which is faster than most would write it. They write only what an
+afternoon's work would: rows of churn_predictions, but no dead letters and no sums.
 """
 
 from __future__ import annotations

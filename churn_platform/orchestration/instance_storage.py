@@ -42,7 +42,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
     Dagster's own storage opens a connection for every query, 20 per second on an idle stack: more than half of the CPU
     time that an idle stack uses. It also checks its tables for each new instance, and every sensor tick creates one.
     Connections are tested before they are reused, so a restart of PostgreSQL fails no request, neither in the daemon
-    nor in the web server, which configures an engine of its own. Queries about the tables' schema are cached once the
+    nor in the web server, which configures its own engine. Queries about the tables' schema are cached once the
     answer is yes, because tables and indexes are never removed.
     """
 

@@ -1,4 +1,4 @@
-"""Jobs: the sets of assets that one run materializes. The job of maintenance, which has ops, is in maintenance.py."""
+"""Jobs: sets of assets that one run materializes. The maintenance job, which has ops, is in maintenance.py."""
 
 import dagster as dg
 
@@ -23,7 +23,7 @@ prediction_stream_job = dg.define_asset_job(
     "prediction_stream_job",
     selection=["churn_predictions"],
     executor_def=IN_PROCESS,
-    # The sensor starts the next run itself, with a growing wait. A retry by Dagster would be a second run.
+    # The sensor launches the next run itself, after increasing waits. A retry by Dagster would be a second run.
     tags={"dagster/max_retries": "0"},
     description="Streams customer events into one batch of predictions, or replays a closed batch.",
 )

@@ -12,7 +12,7 @@ from churn_platform.orchestration.jobs import IN_PROCESS
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 
-# Time limit of a step. A backlog is worked off over several runs, so that no run blocks the queue for long.
+# Time limit of a step. A backlog is processed over several runs, so that no run blocks the queue for long.
 STEP_SECONDS: Final = 100
 SESSION: Final = "churn maintenance"
 
@@ -71,10 +71,10 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
     figures = {"files": 0, "batches": 0, "rows": 0}
     with postgres.connect(SESSION) as connection:
         connection.autocommit = True
-        with archive_lock(connection) as may:
-            if not may:
+        with archive_lock(connection) as acquired:
+            if not acquired:
                 context.log.info("Another run is archiving, so this one does not.")
-            while may and not budget.spent:
+            while acquired and not budget.spent:
                 archived = archive.archive_next(connection, settings().platform.artifacts_root, before=before)
                 if archived is None:
                     break
@@ -94,13 +94,13 @@ def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource)
     with postgres.connect(SESSION) as connection:
         figures = lookups.delete_old(connection, before=before)
     _report(
-        context, {**figures, "pages": report.delete_before(settings().platform.artifacts_root, before=before.date())}
+        context, {**figures, "reports": report.delete_before(settings().platform.artifacts_root, before=before.date())}
     )
 
 
 @dg.job(
     executor_def=IN_PROCESS,
-    # It may wait in the queue, and needs no retry: the next run is due within the hour.
+    # It can wait in the queue, and needs no retry, because the next run is due within the hour.
     tags={"dagster/priority": "-1", "dagster/max_retries": "0"},
     description="Deletes Dagster's records older than RETENTION_DAYS and archives predictions older than ARCHIVE_DAYS, "
     "in small steps. The log and metadata of each step show what it did.",

@@ -1,7 +1,7 @@
 """The partitions of the graph: batches of the stream, and hours and days of event time (UTC).
 
 Only partitions and their keys belong here. Hours and days start at STREAM_EPOCH, so `build_defs` creates them from its
-settings; batches are dynamic and depend on none.
+settings. Batches are dynamic and depend on no setting.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class TimePartitions:
     @classmethod
     def since(cls, epoch: datetime) -> Self:
         """Return the hours and days from the epoch on."""
-        # end_offset=1: events of the current hour and day need a partition now. A sensor tick that asks for an unknown
-        # partition fails as a whole.
+        # end_offset=1: events of the current hour and day need a partition now. A sensor tick that requests an unknown
+        # partition fails completely.
         return cls(
             hours=dg.HourlyPartitionsDefinition(start_date=epoch, end_offset=1, fmt=HOUR_FORMAT),
             days=dg.DailyPartitionsDefinition(start_date=epoch, end_offset=1, fmt=DAY_FORMAT),

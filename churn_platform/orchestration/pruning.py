@@ -1,7 +1,7 @@
 """Pruning of Dagster's own storage: old prediction partitions, runs, events and ticks.
 
-Dagster deletes runs and keys on demand, one by one, and ticks by age. It keeps forever: events without a run, events of
-a deleted key, and check results. So this module deletes from its tables, through SQLAlchemy, on every storage.
+Dagster deletes runs and keys on demand, one by one, and ticks by age. It never deletes events without a run, events of
+a deleted key, or check results. So this module deletes from Dagster's tables, through SQLAlchemy, on every storage.
 """
 
 import time
@@ -34,7 +34,7 @@ from churn_platform.orchestration.partitions import batch_key, batches
 KEPT_PARTITIONS: Final = 20_000
 # Old unopened keys that stay: one for the next run, one for its standby, and one to spare.
 KEPT_FOR_REUSE: Final = 3
-# Keys or runs deleted between two looks at the clock: a few seconds at most.
+# Keys or runs deleted between two checks of the clock: a few seconds at most.
 STEP: Final = 100
 # Rows deleted by one statement.
 STEP_ROWS: Final = 1_000
@@ -57,7 +57,7 @@ class UnknownStorageError(TypeError):
 
 
 class Budget:
-    """Time that a maintenance step may take."""
+    """The time that a maintenance step may take."""
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Start the clock.
@@ -71,11 +71,11 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Whether the time is over."""
+        """Whether the budget is used up."""
         return self._clock() >= self._deadline
 
     def steps(self, items: Sequence[T], size: int) -> Iterator[list[T]]:
-        """Yield the items in lists of this size until the time is over."""
+        """Yield the items in lists of this size until the budget is used up."""
         remaining = iter(items)
         while not self.spent and (step := list(islice(remaining, size))):
             yield step
@@ -98,15 +98,15 @@ def prune_partitions(
     that was ever opened.
 
     Args:
-        instance: whose records are pruned.
+        instance: the instance whose records are pruned.
         connection: to the ledger, in autocommit mode.
         before: the moment.
         budget: the time that this may take.
         keep: the number of newest partitions that stay, unless they are older than the moment.
-        step_size: keys that are deleted between two looks at the clock.
+        step_size: keys that are deleted between two checks of the clock.
 
     Returns:
-        The number of deleted partitions and runs, and of partitions that are left for the next time.
+        The numbers of deleted partitions and runs, and of partitions left for the next run of the job.
     """
     keys = sorted(instance.get_dynamic_partitions(str(batches.name)))
     surplus = keys[: max(len(keys) - keep, 0)]
@@ -115,7 +115,7 @@ def prune_partitions(
         connection, before=before, excluding=[first for first, _ in active], leaving=KEPT_FOR_REUSE
     )
     unneeded = set(stream_batches.prunable_batches(connection, keys, before=before, surplus=surplus))
-    # A key that the ledger does not hold (any longer) is dated by its own time.
+    # A key that the ledger does not have, or no longer has, is dated by the time in the key.
     unneeded |= set(stream_batches.unknown_batches(connection, [key for key in keys if key < batch_key(before)]))
     prunable = [key for key in keys if key in unneeded and not any(first <= key <= last for first, last in active)]
     partitions = runs = 0
@@ -137,8 +137,8 @@ def prune_runs(instance: dg.DagsterInstance, *, before: datetime, budget: Budget
     without its events Dagster would show the asset or hour as never materialized.
 
     Returns:
-        The number of deleted runs and of deleted events without a run; the number of runs that are kept for their
-        materializations, and that are left for the next time.
+        The numbers of deleted runs and of deleted events without a run, of runs kept for their materializations, and of
+        runs left for the next run of the job.
     """
     kept = _latest_runs(instance)
     old = instance.get_run_ids(dg.RunsFilter(statuses=FINISHED, updated_before=before))

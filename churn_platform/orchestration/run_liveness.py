@@ -31,8 +31,8 @@ STREAM_TAG: Final = "churn/stream"
 DEAD_SECONDS: Final = 10
 # A run that has not been submitted within this time never will be: its creator died in between.
 UNSUBMITTED_SECONDS: Final = 120
-# If the launcher has not known a run for this long, it never got it or has forgotten it. No launcher takes longer to
-# answer again after a restart.
+# If the launcher has not known a run for this long, it never received the run or has lost its record. After a restart,
+# no launcher takes longer to answer again.
 UNKNOWN_SECONDS: Final = 900
 # Number of latest runs whose failures decide how long to wait before the next run.
 LATEST_RUNS: Final = 8
@@ -71,7 +71,7 @@ def streaming_runs(
     would stall the stream. A dead run of another job would stall that job and occupy a place in the queue.
 
     Args:
-        instance: of Dagster.
+        instance: Dagster's instance.
         connection: to the ledger, in autocommit mode.
         missing: since when active runs have been without a session in PostgreSQL, in seconds since 1970, by run id.
         now: seconds since 1970.

@@ -1,4 +1,4 @@
-"""What sensors share: whether a run may be requested now, and the request for a range of partitions."""
+"""Functions that sensors share: whether a run may be requested now, and the request for a range of partitions."""
 
 import time
 from datetime import UTC, datetime, timedelta

@@ -1,6 +1,6 @@
-"""Schedules of the batch side: data preparation and training. Both are off until someone turns them on.
+"""Schedules of data preparation and training. Both are off until someone turns them on.
 
-The schedule of maintenance is beside its job, in maintenance.py.
+The maintenance schedule is next to its job, in maintenance.py.
 """
 
 import dagster as dg
@@ -11,8 +11,12 @@ from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.settings import ScheduleSettings
 
 
-def batch_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
-    """Return the schedules of data preparation and training, at these times."""
+def training_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
+    """Return the schedules of data preparation and training.
+
+    Args:
+        times: cron expressions of both.
+    """
     return [
         dg.ScheduleDefinition(
             name="data_preparation_schedule",
@@ -36,7 +40,7 @@ def batch_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
 
 
 def request_training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Request a training run, unless it would produce the model of the last one again."""
+    """Request a training run, unless it would produce the latest model again."""
     changed = changes(context.instance, revision=code_version())
     if not changed:
         return dg.SkipReason("The customers, the settings and the code have not changed since the latest model.")

@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it st
     from churn_platform.database import stream_batches
     from churn_platform.positions.backlog import Backlog
 
-# The daemon looks at sensors every 5 s. With an interval of 5 s a sensor would run only every 10 s.
+# The daemon evaluates sensors every 5 s. With an interval of 5 s a sensor would run only every 10 s.
 TICK_SECONDS: Final = 4
-# Every third look: it delays metrics by that much at most, and ticks are most of an idle stack's load.
+# Every third evaluation. It delays metrics by at most this long, and ticks are most of an idle stack's load.
 METRICS_TICK_SECONDS: Final = 14
 OBSERVE_SECONDS: Final = 60
 # The cursor of dirty_hours_sensor: what the last tick did about outdated metrics.
@@ -134,7 +134,7 @@ def customer_events_sensor(
             # Its run died. The next run resumes the batch, publishes the rest and closes it, even without new events.
             key = batch.batch
         else:
-            # A planned key that no run has opened is used again, so that a tick that died leaves nothing behind.
+            # A planned key that no run has opened is used again, so that a tick that died leaves no unused key.
             key = stream_batches.oldest_unopened(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
         stream_batches.plan_batch(connection, key)
     context.log.info(decision.reason)
@@ -197,9 +197,9 @@ def _lag(
     """Return the lag of a stage of the stream, in offsets of the events topic, by Kafka partition.
 
     Args:
-        asset: whose lag it is.
+        asset: the asset that has the lag.
         reached: the offsets that the stage has reached.
-        ends: the offsets that it can reach.
+        ends: the offsets that the stage can reach.
         held: offsets behind the ends, which belong to a transaction that is still open.
     """
     lag = {partition: max(0, end - reached[partition]) for partition, end in ends.items()}

@@ -1,1 +1,1 @@
-"""The benchmarks themselves, each tiny: they run, count right, and no ratio is far from what it should be."""
+"""The benchmarks with little data: they run, count correctly, and report plausible ratios."""

@@ -1,4 +1,4 @@
-"""Throughput and startup, tiny. Each has servers of its own."""
+"""The benchmarks of throughput and startup, with little data. Each starts separate servers."""
 
 import pytest
 from rich.console import Console
@@ -8,12 +8,12 @@ from churn_platform.settings import Settings
 
 EVENTS = 4_000
 COMMIT = 1_000
-DAEMON_EVENTS = Settings().stream.commit_events + 10_000  # a rate needs two commits
+DAEMON_EVENTS = Settings().stream.commit_events + 10_000  # two commits, because a rate needs two
 
 
 @pytest.mark.slow
-def test_throughput_counts_what_each_contender_drains() -> None:
-    # A contender that leaves another number of rows or predictions than of events raises.
+def test_throughput_counts_the_events_that_each_contender_processes() -> None:
+    # measure() raises an error if a contender writes more or fewer rows or predictions than there are events.
     found = throughput.measure(
         Console(quiet=True), events=EVENTS, sizes=[COMMIT], daemon_events=DAEMON_EVENTS, peer_events=0
     )
@@ -24,7 +24,7 @@ def test_throughput_counts_what_each_contender_drains() -> None:
 
 
 @pytest.mark.slow
-def test_startup_sees_a_stack_that_is_idle_and_its_first_commit() -> None:
+def test_startup_measures_an_idle_stack_and_its_first_commit() -> None:
     found = startup.measure(Console(quiet=True), demo=False, loads=1, settle_seconds=0, idle_seconds=1)
     assert found.demo is None
     assert min(found.code_location, found.stack, found.first_commit, found.idle_cores) > 0

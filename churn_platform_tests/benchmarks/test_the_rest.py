@@ -1,4 +1,4 @@
-"""Latency, stages, growth and the batch side, tiny. Each has servers or files of its own."""
+"""The benchmarks of latency, stages, growth, data preparation, training and the model, with little data."""
 
 from functools import partial
 from pathlib import Path
@@ -16,39 +16,39 @@ from churn_platform.schema.generator import generate_customers, write_customers
 RATE = 100
 SECONDS = 5
 CUSTOMERS = 2_000
-# Each stage is this share of its ceiling or more, however busy the machine: both are measured in turn.
-LEAST_SHARE = 0.05
-# Of so little growth nothing costs more; medians of both are taken in turn.
-MOST_GROWTH = 3
+# Minimum ratio of a stage's rate to its upper bound. It holds on a busy machine, because both are measured alternately.
+MIN_SHARE = 0.05
+# Maximum cost relative to a new platform. So little growth costs nothing; the rest is noise.
+MAX_RATIO = 3
 
 
 @pytest.mark.slow
-def test_latency_sees_every_event_on_both_sides() -> None:
+def test_latency_measures_every_event_to_its_row_and_to_the_topic() -> None:
     found, first = latency.measure(Console(quiet=True), rates=[RATE], seconds=SECONDS, first_events=1, warm_up=5)
     seen = found[str(RATE)]
     assert len(first) == 1
-    assert abs(seen.events - RATE * SECONDS) < RATE  # a producer on a busy machine sends late, and not fewer
+    assert abs(seen.events - RATE * SECONDS) < RATE  # on a busy machine the producer sends later, not fewer events
     for quantiles in (seen.row, seen.topic):
         assert 0 < quantiles.p50 <= quantiles.p90 <= quantiles.p99 <= quantiles.max
 
 
 @pytest.mark.slow
-def test_no_stage_is_far_from_its_ceiling() -> None:
+def test_no_stage_is_far_below_its_upper_bound() -> None:
     found = stages.measure(events=8_000, commit_events=1_000)
     assert [stage.name for stage in found] == ["read", "decode", "transform", "transform and score", "write", "publish"]
-    assert min(stage.rate / stage.ceiling for stage in found) > LEAST_SHARE
+    assert min(stage.rate / stage.ceiling for stage in found) > MIN_SHARE
 
 
 @pytest.mark.slow
-def test_growth_compares_a_platform_with_a_new_one() -> None:
+def test_growth_compares_a_grown_platform_with_a_new_one() -> None:
     found = growth.measure(Console(quiet=True), partitions=[0, 20], rows=[0, 10_000])
     assert set(found.tick) == {0, 20}
     assert set(found.commit_1000) == set(found.commit_10000) == {0, 10_000}
-    assert max(cost.ratio for cost in (*found.tick.values(), *found.commit_1000.values())) < MOST_GROWTH
+    assert max(cost.ratio for cost in (*found.tick.values(), *found.commit_1000.values())) < MAX_RATIO
 
 
 @pytest.mark.slow
-def test_the_batch_side_is_prepared_and_trained_on() -> None:
+def test_data_preparation_and_training_are_measured() -> None:
     (found,) = batch.measure(Console(quiet=True), sizes=[CUSTOMERS])
     assert found.customers == CUSTOMERS
     assert found.training is not None
@@ -59,7 +59,7 @@ def test_the_batch_side_is_prepared_and_trained_on() -> None:
 @pytest.fixture
 def customers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> model.Data:
     """600 customers, and models of a few trees."""
-    # Dozens of models of 300 trees would take minutes; the benchmark itself has no smaller form.
+    # Dozens of models of 300 trees would take minutes, and the benchmark has no option for smaller ones.
     monkeypatch.setattr(model, "Hyperparameters", partial(Hyperparameters, trees=10))
     monkeypatch.setattr(tuning, "TREES_TIMES_DEPTH", 30)
     write_customers(generate_customers(600, seed=5), tmp_path / "customers.csv")
@@ -68,7 +68,7 @@ def customers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> model.Data:
 
 @pytest.mark.slow
 def test_the_model_is_measured_on_any_customers_file(customers: model.Data) -> None:
-    features, chosen = model.variants(customers)["null ages left null"]
+    features, chosen = model.variants(customers)["null ages not imputed"]
     found = model.mean_figures(
         customers.churned,
         lambda seed: out_of_fold_probabilities(features, customers.churned, chosen, seed=seed),
@@ -83,17 +83,17 @@ def test_the_model_is_measured_on_any_customers_file(customers: model.Data) -> N
 
 
 @pytest.mark.slow
-def test_a_search_within_a_fold_sees_neither_its_rows_nor_what_was_found_on_them(
+def test_a_search_within_a_fold_uses_neither_its_rows_nor_the_committed_hyperparameters(
     customers: model.Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
 
-    def watched(features: model.Features, churned: model.Labels, **options: Any) -> list[tuning.Trial]:
+    def recording_tune(features: model.Features, churned: model.Labels, **options: Any) -> list[tuning.Trial]:
         assert options["first"] is None
         seen.append(len(churned))
         return tuning.tune(features, churned, **options)
 
-    monkeypatch.setattr(model, "tune", watched)  # the search itself runs; this sees what it is given
+    monkeypatch.setattr(model, "tune", recording_tune)  # the real search runs; this records its arguments
     found = model.nested(customers, trials=1, seeds=[0])
 
     assert len(seen) == FOLDS

@@ -1,4 +1,4 @@
-"""Commands with their output, as `console` blocks of the pages show them: read, compared, rewritten."""
+"""Commands and their documented output in the `console` blocks of the pages: read, compared, rewritten."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,50 +17,50 @@ _UNIT = re.compile(r"# (?:s|ms|min|h|bytes|kB|MB|GB)\b")
 
 @dataclass(frozen=True)
 class Example:
-    """A command on a page with the lines that it is shown to print."""
+    """A command on a page with its documented output."""
 
     page: Path
     command: str
-    shown: tuple[str, ...]
+    documented: tuple[str, ...]
 
     @property
     def block(self) -> str:
-        """The lines of the page."""
-        return "\n".join([f"$ {self.command}", *self.shown])
+        """The example as it is written on the page."""
+        return "\n".join([f"$ {self.command}", *self.documented])
 
     def matches(self, printed: Sequence[str]) -> bool:
-        """Whether the shown lines are the printed ones. `...` is anything; alone on a line, any number of lines."""
-        return _match([*map(_pattern, self.shown)], [*map(normalised, printed)])
+        """Return whether the documented lines match the printed ones. A line `...` matches any number of lines."""
+        return _match([*map(_pattern, self.documented)], [*map(normalised, printed)])
 
     def updated(self, printed: Sequence[str]) -> "Example":
-        """The example with the printed lines. A matching line with `...` stays as shown, and so does one line `...`."""
-        shortened = [line for line in self.shown if ELISION in line and line != ELISION]
-        kept = [next((line for line in shortened if _is_shown(line, found)), found) for found in printed]
-        if self.shown.count(ELISION) == 1:
-            first = self.shown.index(ELISION)
-            last = len(self.shown) - first - 1
+        """Return the example with the printed lines. A matching line with `...` stays, and so does one line `...`."""
+        shortened = [line for line in self.documented if ELISION in line and line != ELISION]
+        kept = [next((line for line in shortened if _matches_line(line, found)), found) for found in printed]
+        if self.documented.count(ELISION) == 1:
+            first = self.documented.index(ELISION)
+            last = len(self.documented) - first - 1
             if first + last < len(kept):
                 kept = [*kept[:first], ELISION, *kept[len(kept) - last :]]
-        return replace(self, shown=tuple(kept))
+        return replace(self, documented=tuple(kept))
 
 
 def examples(page: Path) -> Iterator[Example]:
-    """The commands of a page, in order."""
+    """Yield the examples of a page, in order."""
     for fence in fences(page):
         if fence.language == "console":
             for part in re.split(r"^\$ ", fence.body, flags=re.MULTILINE)[1:]:
-                command, *shown = part.rstrip().splitlines()
-                yield Example(page, command, tuple(shown))
+                command, *documented = part.rstrip().splitlines()
+                yield Example(page, command, tuple(documented))
 
 
 def normalised(line: str) -> str:
-    """A line without what differs from one run to the next: ids, numbers, units, widths of columns."""
+    """Return a line with ids, numbers, units and column widths replaced, because they differ from run to run."""
     line = _NUMBER.sub("#", _TOPIC_ID.sub("ID", _UUID.sub("ID", line)))
     return re.sub(r"\s+", " ", _UNIT.sub("# unit", line)).strip()
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """The text with names replaced, the longest first. Columns after them stay aligned."""
+    """Return the text with names replaced, the longest first. The columns after them stay aligned."""
     for name in sorted(names, key=len, reverse=True):
         before, *parts = text.split(name)
         text = before + "".join(_replaced(names[name], len(name), part) for part in parts)
@@ -68,16 +68,16 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
 
 
 def _replaced(name: str, width: int, following: str) -> str:
-    """A name in the place of one of that width, and what follows it, in its columns."""
+    """Return the new name and the text that follows it, with the spaces adjusted to the old name's width."""
     line, newline, rest = following.partition("\n")
-    gap = re.search(" {2,}", line)
-    if gap:
-        line = line[: gap.start()] + " " * max(2, len(gap[0]) + width - len(name)) + line[gap.end() :]
+    spaces = re.search(" {2,}", line)
+    if spaces:
+        line = line[: spaces.start()] + " " * max(2, len(spaces[0]) + width - len(name)) + line[spaces.end() :]
     return name + line + newline + rest
 
 
 def name_of(page: Path) -> str:
-    """A page within the project."""
+    """Return the path of a page, relative to the project."""
     return str(page.relative_to(PROJECT_ROOT))
 
 
@@ -85,8 +85,8 @@ def _pattern(line: str) -> str:
     return ELISION if line == ELISION else normalised(line)
 
 
-def _is_shown(shown: str, printed: str) -> bool:
-    return _match([normalised(shown)], [normalised(printed)])
+def _matches_line(documented: str, printed: str) -> bool:
+    return _match([normalised(documented)], [normalised(printed)])
 
 
 def _match(patterns: Sequence[str], lines: Sequence[str]) -> bool:

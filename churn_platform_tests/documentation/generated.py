@@ -1,4 +1,4 @@
-"""Pages of the reference that are generated: the commands from the typer app, the tables from a migrated database."""
+"""Generated reference pages: the commands from the typer app, the tables from a migrated database."""
 
 import html
 import re
@@ -23,13 +23,13 @@ order by class.relkind = 'v', class.relname, attribute.attnum
 
 
 def command_page() -> str:
-    """Every command with its arguments and options, as typer documents them."""
+    """Return the page of commands with their arguments and options, as typer documents them."""
     group = root()
     text = get_docs_for_click(obj=group, ctx=Context(group, info_name="churn"), name="churn", title="Commands")
-    text = html.unescape(text).replace("```console\n$ ", "```text\n")  # a usage line is no command to run
+    text = html.unescape(text).replace("```console\n$ ", "```text\n")  # a usage line is not a command to run
     text = re.sub(r"^(#+) `(.*)`$", r"\1 \2", text, flags=re.MULTILINE)
     text = re.sub(r"^\* (`--(?:install|show)-completion`|`--help`): .*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+", "", text)  # cut short; each has its own heading
+    text = re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+", "", text)  # abbreviated lists; each command has its own heading
     text = re.sub(r"\*\*Options\*\*:\n+(?!\* )", "", text)
     text = re.sub(r"^Example: (.*)$", r"**Example**: `\1`", text, flags=re.MULTILINE)
     note = "This page is generated from the commands: see [Documentation](../contributing.md#documentation)."
@@ -37,7 +37,7 @@ def command_page() -> str:
 
 
 def table_page(connection: psycopg.Connection) -> str:
-    """Every table and view with its columns, types and comments."""
+    """Return the page of tables and views with their columns, types and comments."""
     return "\n".join(_table_lines(connection)) + "\n"
 
 
@@ -61,5 +61,5 @@ def _table_lines(connection: psycopg.Connection) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """A comment as a cell: on one line, with what Markdown would read as its own escaped."""
+    """Return a comment as a table cell: on one line, with Markdown's special characters escaped."""
     return re.sub(r"([|*<\[\]])", r"\\\1", " ".join(text.split())) + (" " if text.endswith(" ") else "")

@@ -1,4 +1,4 @@
-"""The content of the pages: links, fences, the commands in them."""
+"""The content of the documentation pages: links, blocks of code, and the commands in them."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from churn_platform.settings import PROJECT_ROOT
 
 PAGES = tuple(
     sorted(page for pattern in ("*.md", "docs/*.md", "docs/*/*.md", "data/*.md") for page in PROJECT_ROOT.glob(pattern))
-)  # globbed by name: folders that a checkout's tools make hold pages of others
+)  # not **/*.md: folders such as .venv contain pages of other projects
 _FENCE = re.compile(r"^(?P<margin> *)```(?P<language>[\w{}-]*)\n(?P<body>.*?)^ *```$", flags=re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"[A-Z_0-9]+=")
 
@@ -25,12 +25,12 @@ class Fence:
 
     @property
     def name(self) -> str:
-        """Page and first line, to be found by."""
+        """The page and the first line, which identify the block in test names."""
         return f"{self.page.relative_to(PROJECT_ROOT)}: {self.body.splitlines()[0]}"
 
     @property
     def lines(self) -> list[str]:
-        """What a person types, a command in each, without comments."""
+        """The commands of the block, one per line, without comments."""
         typed = self.body.replace("\\\n", " ").splitlines()
         if self.language == "console":
             typed = [line.removeprefix("$ ") for line in typed if line.startswith("$ ")]
@@ -38,13 +38,13 @@ class Fence:
 
 
 def fences(page: Path) -> Iterator[Fence]:
-    """All blocks of a page."""
+    """Yield the blocks of a page."""
     for found in _FENCE.finditer(page.read_text()):
         yield Fence(page, found["language"], found["body"].replace("\n" + found["margin"], "\n").strip())
 
 
 def words_of(line: str) -> list[str]:
-    """The words of a command, without the settings before it."""
+    """Return the words of a command, without variable assignments before it."""
     words = shlex.split(line)
     while words and _ASSIGNMENT.match(words[0]):
         words.pop(0)
@@ -52,7 +52,7 @@ def words_of(line: str) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link to the page may name after #, as GitHub makes it of the headings."""
+    """Return the anchors of a page's headings, as GitHub derives them."""
     text = page.read_text()
     if included := re.search(r"```\{include\} (\S+)", text):
         return anchors(page.parent / included[1])
@@ -64,6 +64,6 @@ def anchors(page: Path) -> set[str]:
 
 
 def links(page: Path) -> list[str]:
-    """Targets of all links and pictures that lead into the project."""
+    """Return the targets of all links and images that are files of the project."""
     text = _FENCE.sub("", page.read_text())
     return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", target)]

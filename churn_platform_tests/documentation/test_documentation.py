@@ -1,4 +1,4 @@
-"""The pages: their links exist, their commands are run by a test, their code works."""
+"""The documentation pages: their links exist, tests run their commands, and their code works."""
 
 import re
 from pathlib import Path
@@ -21,37 +21,37 @@ from churn_platform_tests.features.customers import cleaned
 TESTS = PROJECT_ROOT / "churn_platform_tests"
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 EXTENDING = PROJECT_ROOT / "docs" / "how-to" / "extend-the-platform.md"
-LANGUAGES = {"sh", "console", "sql", "dotenv", "text", "python", "json", "yaml", "mermaid"} | {
+LANGUAGES = {"sh", "console", "sql", "dotenv", "text", "python", "json", "yaml"} | {
     "{toctree}",
     "{include}",
     "{eval-rst}",
 }
 SHELL = [fence for page in PAGES for fence in fences(page) if fence.language == "sh"]
 
-# Which test runs a command of a `sh` block; a test that runs it with other options runs it, too. Commands of `console`
-# blocks, which show output, are run by test_examples.py.
+# The test that runs each command of a `sh` block, possibly with other options. test_examples.py runs the commands of
+# `console` blocks, which show output.
 RUN_BY = {
-    "churn clean": "operations/cleanup/test_cleanup.py::test_what_the_platform_made_goes_and_what_others_have_stays",
-    "churn data generate": "commands/test_data_command.py::test_it_writes_the_customers_of_the_seed",
-    "churn db upgrade": "commands/test_terminal.py::test_json_has_the_keys_of_the_page",
+    "churn clean": "operations/cleanup/test_cleanup.py::test_what_the_platform_created_is_deleted_and_the_rest_is_kept",
+    "churn data generate": "commands/test_data_command.py::test_a_file_has_the_customers_of_its_seed",
+    "churn db upgrade": "commands/test_terminal.py::test_json_has_the_documented_keys",
     "churn dlq list": "commands/test_operating.py::test_dead_letters_are_listed_shown_corrected_and_resolved",
-    "churn down": "commands/test_terminal.py::test_json_has_the_keys_of_the_page",
+    "churn down": "commands/test_terminal.py::test_json_has_the_documented_keys",
     "churn model compare": "commands/test_model.py::test_versions_are_compared_on_the_same_rows",
     "churn model list": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model promote": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model rollback": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
-    "churn produce": "commands/test_terminal.py::test_json_has_the_keys_of_the_page",
+    "churn produce": "commands/test_terminal.py::test_json_has_the_documented_keys",
     "churn status": "commands/test_operating.py::test_status_shows_the_stream",
-    "churn up": "commands/test_terminal.py::test_json_has_the_keys_of_the_page",
-    "churn verify": "commands/test_terminal.py::test_json_has_the_keys_of_the_page",
-    "dagster-daemon": "commands/test_dagster_by_hand.py::test_a_dagster_of_your_own_serves_the_platform",
-    "dagster-webserver": "commands/test_dagster_by_hand.py::test_a_dagster_of_your_own_serves_the_platform",
+    "churn up": "commands/test_terminal.py::test_json_has_the_documented_keys",
+    "churn verify": "commands/test_terminal.py::test_json_has_the_documented_keys",
+    "dagster-daemon": "commands/test_dagster_by_hand.py::test_your_own_dagster_serves_the_platform",
+    "dagster-webserver": "commands/test_dagster_by_hand.py::test_your_own_dagster_serves_the_platform",
     "dg": "commands/test_dagster_by_hand.py::test_the_development_server_serves_the_platform",
     "./run_local.sh": "image/test_run_local.py::test_the_first_run_generates_passwords_and_builds_the_image",
-    "psql": "commands/test_dagster_by_hand.py::test_the_dashboard_of_the_readme_is_read",
-    # loads the addresses of .local/env into the shell, and sets a variable
-    "set": "commands/test_dagster_by_hand.py::test_the_dashboard_of_the_readme_is_read",
-    "export": "commands/test_dagster_by_hand.py::test_a_dagster_of_your_own_serves_the_platform",
+    "psql": "commands/test_dagster_by_hand.py::test_the_query_in_the_readme_works",
+    # these load the addresses of .local/env into the shell, and set a variable
+    "set": "commands/test_dagster_by_hand.py::test_the_query_in_the_readme_works",
+    "export": "commands/test_dagster_by_hand.py::test_your_own_dagster_serves_the_platform",
     "eval": "commands/test_terminal.py::test_bash_completes_commands_options_and_parts",
     "kafka-console-producer.sh": "stream/test_java_clients.py::"
     "test_events_of_the_console_producer_are_read_with_keys_and_headers",
@@ -94,7 +94,7 @@ def test_every_command_is_run_by_a_test_or_listed_as_untested(fence: Fence) -> N
         assert _exists(run_by), run_by
 
 
-def test_no_command_is_listed_in_vain() -> None:
+def test_every_listed_command_is_in_the_documentation() -> None:
     shell = {" ".join(["churn", *parse(words[1:])]) for words in _typed() if words[0] == "churn"}
     other = {" ".join(words[:2]) if words[0] == "make" else words[0].rstrip(";") for words in _typed()}
 
@@ -111,7 +111,7 @@ def _exists(run_by: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_commands_within_a_sentence_exist(page: Path) -> None:
+def test_commands_in_sentences_exist(page: Path) -> None:
     for command in re.findall(r"`((?:churn|make) [^`]+)`", page.read_text()):
         first, *words = [word for word in command.split() if not word.startswith(("<", "-", "..."))]
         if first == "make":
@@ -128,7 +128,7 @@ def test_commands_within_a_sentence_exist(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def example() -> dict[str, object]:
-    """What the blocks define, each within the module that it belongs to."""
+    """Return the names that the blocks define. Each block can use the names of the module that it belongs in."""
     known: dict[str, object] = {"np": np, "pd": pd, "dg": dg}
     for module in (columns, binning, preparation, frames, preparation_checks):
         known |= vars(module)
@@ -159,6 +159,6 @@ def test_the_check_of_the_page_reports_violations(example: dict[str, object]) ->
 
 
 def test_the_feature_of_the_page_is_computed(example: dict[str, object]) -> None:
-    made = example["add_has_balance"]({"Balance": np.array([0.0, 12.5])})  # type: ignore[operator]  # a function
+    computed = example["add_has_balance"]({"Balance": np.array([0.0, 12.5])})  # type: ignore[operator]  # a function
 
-    assert made["HasBalance"].tolist() == [0, 1]
+    assert computed["HasBalance"].tolist() == [0, 1]

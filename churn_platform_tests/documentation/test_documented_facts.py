@@ -1,4 +1,4 @@
-"""Reasons, waits, folders and schemas on the pages are those of the code."""
+"""Facts on the pages match the code: reasons of dead letters, waits, folders, schemas."""
 
 import json
 import re
@@ -20,8 +20,8 @@ __all__ = ["stream"]
 DOCS = PROJECT_ROOT / "docs"
 EVENTS = DOCS / "reference" / "events.md"
 
-# The messages of the rows of docs/reference/events.md, by their first cell.
-NO_EVENTS: dict[str, bytes | None] = {
+# An invalid message for each row of docs/reference/events.md, by the row's first cell.
+INVALID_MESSAGES: dict[str, bytes | None] = {
     "none (a tombstone)": None,
     "empty": b"",
     "cut off": GOOD[:200],
@@ -39,7 +39,7 @@ NO_EVENTS: dict[str, bytes | None] = {
 
 
 def _table(page: Path, title: str) -> list[list[str]]:
-    """The rows of the table below a header cell, cell by cell."""
+    """Return the rows of the table whose first header cell is `title`, as lists of cells."""
     lines = page.read_text().splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith(f"| {title} |")) + 2
     rows = []
@@ -50,14 +50,14 @@ def _table(page: Path, title: str) -> list[list[str]]:
     return rows
 
 
-def _alike(documented: str, written: str) -> bool:
-    """Whether a reason is the documented one. Positions are ignored, and ... stands for anything."""
+def _matches(documented: str, written: str) -> bool:
+    """Return whether a reason is the documented one. Positions are ignored, and ... matches any text."""
     pattern = re.escape(re.sub(r"(byte|after) \d+", r"\1 0", documented)).replace(r"\.\.\.", ".*")
     return re.fullmatch(pattern, re.sub(r"(byte|after) \d+", r"\1 0", written)) is not None
 
 
 @pytest.mark.parametrize("row", _table(EVENTS, "Field"), ids=lambda row: row[0])
-def test_the_reason_of_a_wrong_field_is_the_documented_one(row: list[str]) -> None:
+def test_the_reason_for_an_invalid_field_is_the_documented_one(row: list[str]) -> None:
     name = re.findall(r"`(\w+)`", row[0])[0]
     value, _, documented = row[2].partition(": ")
     sent = {"CustomerId": EVENT["CustomerId"], **EVENT}
@@ -68,14 +68,14 @@ def test_the_reason_of_a_wrong_field_is_the_documented_one(row: list[str]) -> No
     written = reason(json.dumps(sent).replace('"placeholder"', value.strip("`")).encode())
 
     assert name in FIELDS
-    assert _alike(documented, written), written
+    assert _matches(documented, written), written
 
 
 @pytest.mark.parametrize("row", _table(EVENTS, "Value"), ids=lambda row: row[0])
-def test_the_reason_of_a_message_that_is_not_an_event_is_the_documented_one(row: list[str]) -> None:
-    written = reason(NO_EVENTS[row[0]])
+def test_the_reason_for_a_message_that_is_not_an_event_is_the_documented_one(row: list[str]) -> None:
+    written = reason(INVALID_MESSAGES[row[0]])
 
-    assert _alike(row[1], written), written
+    assert _matches(row[1], written), written
 
 
 def test_the_sensors_longest_wait_is_the_documented_one() -> None:

@@ -1,4 +1,4 @@
-"""Commands of `console` blocks print on real servers what the pages show. `make docs-examples` rewrites the pages."""
+"""On real servers, the commands of `console` blocks print the documented output. `make docs-examples` rewrites it."""
 
 import itertools
 import os
@@ -39,14 +39,14 @@ EVENTS, PREDICTIONS, OUTCOMES, GROUP = "customer-events", "churn-predictions", "
 
 
 @dataclass
-class Shown:
-    """The platform on which the commands of a page run: the session's servers, with the names of the defaults."""
+class PagePlatform:
+    """The platform that the commands of a page run on: the servers of the tests, with the default names."""
 
     stream: Stream
     stack: Stack
     template: str
     environment: pytest.MonkeyPatch
-    names: dict[str, str] = field(default_factory=dict)  # what differs here, and how the page writes it
+    names: dict[str, str] = field(default_factory=dict)  # name in this test -> name on the page
 
     def set(self, **variables: str) -> None:
         """Change settings."""
@@ -59,96 +59,99 @@ class Shown:
         self.stream.send(values, partition=0)
 
     def score(self) -> None:
-        """Stream what waits."""
+        """Score all new events."""
         self.stream.stream(idle_seconds=0.5)
 
     def delete_records(self, topic: str, partition: int, offset: int) -> None:
-        """Delete what retention would: the records below an offset."""
+        """Delete the records below an offset, as retention does."""
         for future in self.stream.admin.delete_records([TopicPartition(topic, partition, offset)]).values():
             future.result()
 
 
-def _nothing(shown: Shown) -> None:
-    del shown
+def _nothing(page_platform: PagePlatform) -> None:
+    del page_platform
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What there is when the commands of a page run, and what is typed at their prompts."""
+    """The state in which the commands of a page run, and the answers to their prompts."""
 
-    prepare: Callable[[Shown], None] = _nothing
-    before: Mapping[str, Callable[[Shown], None]] = field(default_factory=dict)  # by the beginning of a command
-    typed: Mapping[str, Callable[[Shown], str]] = field(default_factory=dict)
+    prepare: Callable[[PagePlatform], None] = _nothing
+    before: Mapping[str, Callable[[PagePlatform], None]] = field(default_factory=dict)  # by the start of a command
+    typed: Mapping[str, Callable[[PagePlatform], str]] = field(default_factory=dict)
     codes: Mapping[str, ExitCode] = field(default_factory=dict)
 
 
-def _few_events(shown: Shown) -> None:
-    shown.send(*(event(number) for number in range(4)))
-    shown.score()
+def _few_events(page_platform: PagePlatform) -> None:
+    page_platform.send(*(event(number) for number in range(4)))
+    page_platform.score()
 
 
-def _lost_events(shown: Shown) -> None:
-    shown.send(*(event(number) for number in range(9)))
-    shown.delete_records(EVENTS, 0, 9)
+def _lost_events(page_platform: PagePlatform) -> None:
+    page_platform.send(*(event(number) for number in range(9)))
+    page_platform.delete_records(EVENTS, 0, 9)
 
 
-def _other_environment(shown: Shown) -> None:
-    """Another database beside the one that publishes."""
-    shown.score()  # claims, and publishes nothing: a take-over waits a minute after predictions
-    first = shown.stream.config
-    shown.names[f"{os.uname().nodename}:{shown.stack.local}"] = "laptop:/home/me/first/.local"
-    other = copy_database(shown.stack, shown.template)
-    shown.set(DATABASE_URL=other)
+def _other_environment(page_platform: PagePlatform) -> None:
+    """Publish with one database, then switch to another one."""
+    page_platform.score()  # claims the topic without publishing: a take-over is refused for a minute after predictions
+    first = page_platform.stream.config
+    page_platform.names[f"{os.uname().nodename}:{page_platform.stack.local}"] = "laptop:/home/me/first/.local"
+    other = copy_database(page_platform.stack, page_platform.template)
+    page_platform.set(DATABASE_URL=other)
     assert other != first.dsn
 
 
-def _publisher(shown: Shown) -> str:
-    """The id of the environment that publishes."""
-    return str(shown.stream.value("select id from environment_identity"))
+def _publisher(page_platform: PagePlatform) -> str:
+    """Return the id of the environment that publishes."""
+    return str(page_platform.stream.value("select id from environment_identity"))
 
 
-def _dead_letters(shown: Shown) -> None:
-    shown.send(event(1, Gender=None), event(2, Gender="female"), event(3, Age=17), b'{"CreditScore": 640')
-    shown.score()
+def _dead_letters(page_platform: PagePlatform) -> None:
+    page_platform.send(event(1, Gender=None), event(2, Gender="female"), event(3, Age=17), b'{"CreditScore": 640')
+    page_platform.score()
 
 
-def _mixed_events(shown: Shown) -> None:
+def _mixed_events(page_platform: PagePlatform) -> None:
     good = [event(number) for number in range(40)]
-    shown.send(*good, event(41, Gender=None), event(42, Age=17), good[0])
-    shown.score()
+    page_platform.send(*good, event(41, Gender=None), event(42, Age=17), good[0])
+    page_platform.score()
 
 
-def _outcomes_file(shown: Shown) -> None:
-    del shown
+def _outcomes_file(page_platform: PagePlatform) -> None:
+    del page_platform
     Path("outcomes.csv").write_text("CustomerId,true_churn_label\n15600001,1\n15600001,0\n15600001,1\n")
 
 
-def _lost_outcomes(shown: Shown) -> None:
-    """The first file is read, and retention deletes a part of the second."""
-    outcomes.ingest(shown.stream.connection, shown.stream.admin, shown.stream.config, OUTCOMES)
+def _lost_outcomes(page_platform: PagePlatform) -> None:
+    """Ingest the first file, send a second one, and delete a part of it as retention does."""
+    outcomes.ingest(page_platform.stream.connection, page_platform.stream.admin, page_platform.stream.config, OUTCOMES)
     assert CliRunner().invoke(app, ["outcomes", "send", "--from", "outcomes.csv"]).exit_code == ExitCode.DONE
-    shown.delete_records(OUTCOMES, 0, 5)
+    page_platform.delete_records(OUTCOMES, 0, 5)
 
 
-def _served_by_others(shown: Shown) -> None:
-    """Servers of somebody's own, and files of the platform in a folder."""
-    _few_events(shown)
+def _use_own_servers(page_platform: PagePlatform) -> None:
+    """Name the servers in the settings, as for the user's own servers, and store a file."""
+    _few_events(page_platform)
     sessions: LiteralString = (
         "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'churn%'"
     )
-    wait_until(lambda: shown.stream.value(sessions) == 0)
-    database = str(conninfo_to_dict(shown.stream.config.dsn)["dbname"])
-    shown.environment.delenv(EMBEDDED_MARKER)
-    addresses = {"DATABASE_URL": shown.stack.addresses["postgres"], OWNER_VARIABLE: shown.stack.owner_dsn}
+    wait_until(lambda: page_platform.stream.value(sessions) == 0)
+    database = str(conninfo_to_dict(page_platform.stream.config.dsn)["dbname"])
+    page_platform.environment.delenv(EMBEDDED_MARKER)
+    addresses = {
+        "DATABASE_URL": page_platform.stack.addresses["postgres"],
+        OWNER_VARIABLE: page_platform.stack.owner_dsn,
+    }
     root = str(Path("artifacts").resolve())
-    shown.set(
+    page_platform.set(
         **{name: urlsplit(url)._replace(path=f"/{database}").geturl() for name, url in addresses.items()},
         **{ARTIFACTS_VARIABLE: root},
         CHURN_LOCAL=str(Path("local").resolve()),
     )
     claim(root)
     write_bytes(join(root, "models", "run", "model.ubj"), b"model")
-    shown.names |= {
+    page_platform.names |= {
         f"{database}@127.0.0.1": "churn@db.example",
         settings().kafka.bootstrap_servers or "": "kafka.example:9092",
         str(Path.cwd()): "/srv/churn",
@@ -156,7 +159,7 @@ def _served_by_others(shown: Shown) -> None:
 
 
 SCENES: dict[str, Scene] = {
-    "docs/how-to/clean-up.md": Scene(prepare=_served_by_others, typed={"churn clean": lambda _: "churn@db.example"}),
+    "docs/how-to/clean-up.md": Scene(prepare=_use_own_servers, typed={"churn clean": lambda _: "churn@db.example"}),
     "docs/how-to/correct-dead-letters.md": Scene(
         prepare=_dead_letters, codes={"churn dlq retry 0:2": ExitCode.CHECK_FAILED}
     ),
@@ -166,7 +169,7 @@ SCENES: dict[str, Scene] = {
         typed={"churn stream reset": lambda _: EVENTS},
     ),
     "docs/how-to/send-outcomes.md": Scene(
-        prepare=lambda shown: shown.set(TOPIC_PARTITIONS="1"),
+        prepare=lambda page_platform: page_platform.set(TOPIC_PARTITIONS="1"),
         before={"churn outcomes send": _outcomes_file, "churn outcomes reset": _lost_outcomes},
         typed={"churn outcomes reset": lambda _: OUTCOMES},
     ),
@@ -180,15 +183,15 @@ SCENES: dict[str, Scene] = {
 
 
 @pytest.fixture
-def shown(
+def page_platform(
     stack: Stack,
     template_database: str,
     database: str,
     bundle_uri: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Shown]:
-    """A champion, the topics of the defaults, empty, and a folder of its own to work in."""
-    folder = tempfile.mkdtemp(prefix="docs-")  # a short path: tables are wide enough for it
+) -> Iterator[PagePlatform]:
+    """A platform with a champion, empty topics with the default names, and a temporary working folder."""
+    folder = tempfile.mkdtemp(prefix="docs-")  # a short path, so that it fits into the columns of tables
     monkeypatch.chdir(folder)
     monkeypatch.setenv("DATABASE_URL", database)
     claims = f"claims-of-examples-{next(_numbers)}"
@@ -203,7 +206,7 @@ def shown(
         _delete_defaults(stream)
         created_topics.create_missing(stream.admin, stream.config)
         names = {f"/{conninfo_to_dict(database)['dbname']}": "/churn", claims: "churn-claims", folder: "/home/me"}
-        yield Shown(stream, stack, template_database, monkeypatch, names)
+        yield PagePlatform(stream, stack, template_database, monkeypatch, names)
         _delete_defaults(stream)
     monkeypatch.undo()
     shutil.rmtree(folder)
@@ -211,48 +214,50 @@ def shown(
 
 
 def _delete_defaults(stream: Stream) -> None:
-    """Delete topics and group of the defaults, which pages share one after the other."""
+    """Delete the topics and the group with the default names, so that the next page starts without them."""
 
-    def there() -> set[str]:
+    def existing() -> set[str]:
         return {EVENTS, PREDICTIONS, OUTCOMES} & stream.admin.list_topics(timeout=10).topics.keys()
 
-    for future in stream.admin.delete_topics(sorted(there())).values() if there() else ():
+    for future in stream.admin.delete_topics(sorted(existing())).values() if existing() else ():
         future.result()
-    wait_until(lambda: not there())
+    wait_until(lambda: not existing())
     listed = stream.admin.list_consumer_groups().result().valid
     if GROUP in {group.group_id for group in listed}:
         stream.admin.delete_consumer_groups([GROUP])[GROUP].result()
 
 
-def _find(of: Mapping[str, Found], command: str) -> Found | None:
-    return next((found for beginning, found in of.items() if command.startswith(beginning)), None)
+def _find(values: Mapping[str, Found], command: str) -> Found | None:
+    return next((value for start, value in values.items() if command.startswith(start)), None)
 
 
-def _printed(shown: Shown, scene: Scene, command: str) -> list[str]:
-    """What a command prints, with the names of the page."""
+def _printed(page_platform: PagePlatform, scene: Scene, command: str) -> list[str]:
+    """Run a command and return the lines that it prints, with the names of the page."""
     typed, code = _find(scene.typed, command), _find(scene.codes, command)
-    back = {written: actual for actual, written in shown.names.items()}
-    answer = renamed(typed(shown), back) + "\n" if typed else None
+    back = {written: actual for actual, written in page_platform.names.items()}
+    answer = renamed(typed(page_platform), back) + "\n" if typed else None
     words = shlex.split(command)
     assert words[0] == "churn"
     outcome = CliRunner(env={"COLUMNS": "160"}).invoke(app, words[1:], input=answer)
     assert outcome.exit_code == (code or ExitCode.DONE), outcome.output
-    return [line.rstrip() for line in renamed(outcome.output, shown.names).strip().splitlines()]
+    return [line.rstrip() for line in renamed(outcome.output, page_platform.names).strip().splitlines()]
 
 
 def test_every_page_with_output_has_a_scene() -> None:
     assert {name_of(page) for page in PAGES if list(examples(page))} == SCENES.keys()
 
 
-@pytest.mark.slow  # alone on its servers: what other tests leave there would be shown, too
+@pytest.mark.slow  # with the servers to itself, because the output would include topics of other tests
 @pytest.mark.parametrize("page", SCENES)
-def test_commands_print_what_the_page_shows(page: str, shown: Shown, request: pytest.FixtureRequest) -> None:
+def test_commands_print_what_the_page_shows(
+    page: str, page_platform: PagePlatform, request: pytest.FixtureRequest
+) -> None:
     rewrite, scene, path = request.config.getoption("--rewrite-docs"), SCENES[page], PROJECT_ROOT / page
     stale: list[tuple[Example, Example]] = []
-    scene.prepare(shown)
+    scene.prepare(page_platform)
     for example in examples(path):
-        (_find(scene.before, example.command) or _nothing)(shown)
-        printed = _printed(shown, scene, example.command)
+        (_find(scene.before, example.command) or _nothing)(page_platform)
+        printed = _printed(page_platform, scene, example.command)
         if not example.matches(printed):
             stale.append((example, example.updated(printed)))
     if rewrite:

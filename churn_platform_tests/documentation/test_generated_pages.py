@@ -1,4 +1,4 @@
-"""The generated pages are those that the code and the database give. `make docs-examples` rewrites them."""
+"""The generated pages match the code and the database. `make docs-examples` rewrites them."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ FROM_CODE: dict[str, Callable[[], str]] = {
 
 @pytest.fixture(scope="session")
 def rewrite(request: pytest.FixtureRequest) -> bool:
-    """Whether pages are rewritten instead of compared."""
+    """Whether to rewrite pages instead of comparing them."""
     return bool(request.config.getoption("--rewrite-docs"))
 
 
@@ -30,10 +30,10 @@ def _compare(file: str, generated: str, *, rewrite: bool) -> None:
 
 
 @pytest.mark.parametrize("file", FROM_CODE)
-def test_a_page_is_what_the_code_gives(file: str, rewrite: bool) -> None:
+def test_a_generated_page_is_up_to_date(file: str, rewrite: bool) -> None:
     _compare(file, FROM_CODE[file](), rewrite=rewrite)
 
 
-def test_the_tables_are_those_of_a_migrated_database(database: str, rewrite: bool) -> None:
+def test_the_page_of_tables_is_up_to_date(database: str, rewrite: bool) -> None:
     with psycopg.connect(database) as connection:
         _compare("docs/reference/tables.md", table_page(connection), rewrite=rewrite)

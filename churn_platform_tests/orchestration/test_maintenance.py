@@ -1,4 +1,4 @@
-"""Maintenance on a Dagster instance whose records are in PostgreSQL, as those of the platform are."""
+"""Maintenance of a Dagster instance that stores its records in PostgreSQL, as the platform's does."""
 
 import itertools
 import json
@@ -41,28 +41,28 @@ ENOUGH = 60.0  # seconds
     check_specs=[dg.AssetCheckSpec("conservation", asset="churn_predictions")],
 )
 def churn_predictions() -> Iterator[dg.MaterializeResult[None]]:
-    """Stands for the asset of that name: what it leaves in Dagster's tables is the same."""
+    """A stand-in for the asset of that name. It leaves the same records in Dagster's tables."""
     yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(check_name="conservation", passed=True)])
 
 
 @dg.asset(partitions_def=TimePartitions.since(Settings().stream.epoch).hours)
 def churn_metrics_hourly() -> None:
-    """Stands for the asset of that name."""
+    """A stand-in for the asset of that name."""
 
 
 @dg.asset
 def champion_model() -> None:
-    """Stands for the asset of that name."""
+    """A stand-in for the asset of that name."""
 
 
 class Records:
-    """A Dagster instance, the ledger beside it, and time that passes when told."""
+    """A Dagster instance and the ledger, with records of any age."""
 
     def __init__(self, instance: dg.DagsterInstance, connection: psycopg.Connection) -> None:
         self.instance, self.connection = instance, connection
 
     def batch(self, *, days: float, closed: bool = True, reported: bool = True, opened: bool = True) -> str:
-        """A batch that was planned, opened and closed so many days ago, as the ledger has it."""
+        """Add a batch that was planned, opened and closed this many days ago, and return its key."""
         moment = NOW - timedelta(days=days)
         key = batch_key(moment)
         self.connection.execute(
@@ -73,14 +73,14 @@ class Records:
         return key
 
     def materialize(self, asset: dg.AssetsDefinition, key: str | None = None, *, days: float) -> str:
-        """A run that ended so many days ago; its id."""
+        """Materialize an asset by a run that ended this many days ago, and return the run's id."""
         result = dg.materialize([asset], instance=self.instance, partition_key=key)
         assert result.success
         self.age(result.run_id, days)
         return result.run_id
 
     def age(self, run_id: str, days: float) -> None:
-        """Let a run, or all events of none, lie so many days back."""
+        """Date a run and its events back by this many days. An empty id means the events without a run."""
         moment = NOW - timedelta(days=days)
         self.connection.execute(
             "update dagster.runs set create_timestamp = %s, update_timestamp = %s, start_time = %s, end_time = %s "
@@ -90,35 +90,35 @@ class Records:
         self.connection.execute("update dagster.event_logs set timestamp = %s where run_id = %s", (moment, run_id))
 
     def run(self, key: str, status: dg.DagsterRunStatus, *, days: float, last: str | None = None) -> str:
-        """A run of a batch, or of those from key to last, in some state since so many days; its id."""
+        """Add a run of a batch, or of the batches from `key` to `last`, that is this many days old; return its id."""
         tags = {pruning.PARTITION_TAG: key} if last is None else {pruning.FIRST_TAG: key, pruning.LAST_TAG: last}
         run = self.instance.create_run_for_job(defs.resolve_job_def("prediction_stream_job"), tags=tags, status=status)
         self.age(run.run_id, days)
         return run.run_id
 
     def prune_partitions(self, **changes: Any) -> dict[str, int]:
-        """Prune partitions of more than two weeks ago."""
+        """Prune partitions older than two weeks."""
         given = {"before": BEFORE, "budget": Budget(ENOUGH), **changes}
         return prune_partitions(self.instance, self.connection, **given)
 
     def prune_runs(self, **changes: Any) -> dict[str, int]:
-        """Prune runs of more than two weeks ago."""
+        """Prune runs older than two weeks."""
         return prune_runs(self.instance, **{"before": BEFORE, "budget": Budget(ENOUGH), **changes})
 
     def keys(self) -> list[str]:
-        """Prediction partitions."""
+        """Return the prediction partitions."""
         return sorted(self.instance.get_dynamic_partitions(str(batches.name)))
 
     def runs(self) -> set[str]:
-        """Ids of all runs."""
+        """Return the ids of all runs."""
         return set(self.instance.get_run_ids())
 
     def materialized(self, asset: dg.AssetsDefinition) -> set[str]:
-        """Partitions of an asset that Dagster calls materialized."""
+        """Return the partitions of an asset that Dagster shows as materialized."""
         return self.instance.get_materialized_partitions(asset.key)
 
     def count(self, table: LiteralString) -> int:
-        """Rows of a table of Dagster's."""
+        """Return the number of rows in one of Dagster's tables."""
         row = self.connection.execute(f"select count(*) from dagster.{table}").fetchone()  # noqa: S608  a literal
         assert row is not None
         return int(row[0])
@@ -130,7 +130,7 @@ def records(stack: Stack, platform: str) -> Iterator[Records]:
     url = urlsplit(stack.environment["DATABASE_URL"])._replace(path=f"/{name}").geturl()
     with tempfile.TemporaryDirectory() as folder:
         storage = {"postgres": {"postgres_url": in_schema(url, "dagster")}}
-        # JSON is YAML, whatever is in its strings.
+        # JSON is valid YAML, so no value needs quoting.
         Path(folder, "dagster.yaml").write_text(json.dumps({"storage": storage, "telemetry": {"enabled": False}}))
         with (
             dg.DagsterInstance.from_config(folder) as instance,
@@ -139,7 +139,7 @@ def records(stack: Stack, platform: str) -> Iterator[Records]:
             yield Records(instance, connection)
 
 
-def test_old_partitions_go_with_their_runs_events_and_checks(records: Records) -> None:
+def test_old_partitions_are_deleted_with_their_runs_events_and_checks(records: Records) -> None:
     old, recent = records.batch(days=15), records.batch(days=13)
     records.materialize(churn_predictions, old, days=15)
     kept = records.materialize(churn_predictions, recent, days=13)
@@ -155,7 +155,7 @@ def test_old_partitions_go_with_their_runs_events_and_checks(records: Records) -
     assert stream_batches.find_batch(records.connection, old) is not None
 
 
-def test_a_second_time_finds_nothing(records: Records) -> None:
+def test_a_second_pruning_deletes_nothing(records: Records) -> None:
     records.materialize(churn_predictions, records.batch(days=15), days=15)
     records.prune_partitions()
     records.prune_runs()
@@ -164,7 +164,7 @@ def test_a_second_time_finds_nothing(records: Records) -> None:
     assert set(records.prune_runs().values()) == {0}
 
 
-def test_partitions_beyond_the_newest_go_however_young_they_are(records: Records) -> None:
+def test_partitions_beyond_the_newest_are_deleted_whatever_their_age(records: Records) -> None:
     keys = [records.batch(days=days) for days in (5, 4, 3, 2, 1)]
 
     pruned = records.prune_partitions(keep=2)
@@ -173,7 +173,7 @@ def test_partitions_beyond_the_newest_go_however_young_they_are(records: Records
     assert records.keys() == keys[3:]
 
 
-def test_what_is_open_unreported_or_has_a_live_run_stays_however_old(records: Records) -> None:
+def test_open_and_unreported_batches_and_those_with_a_live_run_are_kept_whatever_their_age(records: Records) -> None:
     open_one = records.batch(days=20, closed=False)
     unreported = records.batch(days=19, reported=False)
     replayed = records.batch(days=18)
@@ -190,8 +190,8 @@ def test_what_is_open_unreported_or_has_a_live_run_stays_however_old(records: Re
     assert records.runs() == runs
 
 
-def test_a_materialization_that_no_run_of_its_own_made_goes_with_its_partition(records: Records) -> None:
-    """As of an orphan: a sensor has reported it, or the run of the batch that followed."""
+def test_a_materialization_without_a_run_is_deleted_with_its_partition(records: Records) -> None:
+    """The sensor reports such a materialization for a batch whose run died."""
     old = records.batch(days=15)
     records.instance.report_runless_asset_event(dg.AssetMaterialization(churn_predictions.key, partition=old))
 
@@ -201,7 +201,7 @@ def test_a_materialization_that_no_run_of_its_own_made_goes_with_its_partition(r
     assert records.count("event_logs") == 0
 
 
-def test_keys_planned_long_ago_and_never_opened_go_except_for_those_used_next(records: Records) -> None:
+def test_old_keys_that_were_never_opened_are_deleted_except_those_to_be_used_next(records: Records) -> None:
     keys = [records.batch(days=30 - number, opened=False, reported=False) for number in range(6)]
     active = keys[4]
     records.run(active, dg.DagsterRunStatus.STARTED, days=0)
@@ -214,7 +214,7 @@ def test_keys_planned_long_ago_and_never_opened_go_except_for_those_used_next(re
     assert stream_batches.oldest_unopened(records.connection, excluding=[]) == keys[0]
 
 
-def test_a_key_whose_ledger_row_went_before_a_crash_is_found_again(records: Records) -> None:
+def test_a_key_whose_ledger_row_was_deleted_before_a_crash_is_deleted(records: Records) -> None:
     key = batch_key(NOW - timedelta(days=15))
     records.instance.add_dynamic_partitions(str(batches.name), [key, "typed by hand"])
 
@@ -223,7 +223,7 @@ def test_a_key_whose_ledger_row_went_before_a_crash_is_found_again(records: Reco
     assert records.keys() == ["typed by hand"]
 
 
-def test_the_status_of_partitions_counts_those_that_are_left(records: Records) -> None:
+def test_the_partition_status_has_the_remaining_partitions(records: Records) -> None:
     for days in (15, 13):
         records.materialize(churn_predictions, records.batch(days=days), days=days)
     [*_, recent] = records.keys()
@@ -235,9 +235,9 @@ def test_the_status_of_partitions_counts_those_that_are_left(records: Records) -
 
 
 @pytest.mark.slow
-def test_old_runs_go_except_for_those_with_the_latest_materialization_or_check(records: Records) -> None:
+def test_old_runs_are_deleted_except_those_with_the_latest_materialization_or_check(records: Records) -> None:
     hour = hour_key((NOW - timedelta(days=16)).replace(minute=0))
-    batch = records.batch(days=13)  # closed late: its run is older
+    batch = records.batch(days=13)  # closed after its run: the run is older
     for _ in range(2):
         records.materialize(champion_model, days=17)
         records.materialize(churn_metrics_hourly, hour, days=16)
@@ -250,7 +250,7 @@ def test_old_runs_go_except_for_those_with_the_latest_materialization_or_check(r
 
     pruned = records.prune_runs()
 
-    [champion] = [run for run in latest if run not in records.runs()]  # a more recent one is there
+    [champion] = [run for run in latest if run not in records.runs()]  # a newer materialization exists
     assert pruned["runs"] == 5
     assert pruned["runs_kept_for_their_materializations"] == 2
     assert records.runs() == latest - {champion} | recent
@@ -260,7 +260,7 @@ def test_old_runs_go_except_for_those_with_the_latest_materialization_or_check(r
     assert {run_id for (run_id,) in events} == records.runs()
 
 
-def test_logs_of_a_run_go_with_it(records: Records) -> None:
+def test_the_logs_of_a_run_are_deleted_with_it(records: Records) -> None:
     run = records.run("none", dg.DagsterRunStatus.FAILURE, days=15)
     manager = records.instance.compute_log_manager
     assert isinstance(manager, LocalComputeLogManager)
@@ -274,7 +274,7 @@ def test_logs_of_a_run_go_with_it(records: Records) -> None:
     assert records.runs() == set()
 
 
-def test_old_observations_go_except_for_the_latest(records: Records) -> None:
+def test_old_observations_are_deleted_except_the_latest(records: Records) -> None:
     for _ in range(3):
         records.instance.report_runless_asset_event(dg.AssetObservation("customer_events", metadata={"lag": 1}))
     records.instance.report_runless_asset_event(dg.AssetObservation("churn_predictions_topic", metadata={"lag": 1}))
@@ -284,9 +284,9 @@ def test_old_observations_go_except_for_the_latest(records: Records) -> None:
     assert records.count("event_logs") == 2
 
 
-def test_a_backlog_is_worked_off_as_time_allows(records: Records) -> None:
+def test_a_backlog_is_deleted_until_the_budget_is_used_up(records: Records) -> None:
     keys = [records.batch(days=20 - number / 10) for number in range(5)]
-    clock = itertools.count()  # a second passes between two looks at it
+    clock = itertools.count()  # a second passes between two checks
     two_steps = Budget(3, clock=lambda: next(clock))
 
     assert records.prune_partitions(budget=two_steps, step_size=2) == {
@@ -297,7 +297,7 @@ def test_a_backlog_is_worked_off_as_time_allows(records: Records) -> None:
     assert records.keys() == keys[4:]
 
 
-def test_old_ticks_go_except_for_the_last_of_each(records: Records) -> None:
+def test_old_ticks_are_deleted_except_the_last_of_each_sensor(records: Records) -> None:
     for days in (30, 20, 1):
         add_tick(records, "stream", days)
     for days in (40, 30):
@@ -309,7 +309,7 @@ def test_old_ticks_go_except_for_the_last_of_each(records: Records) -> None:
     assert [[round((NOW.timestamp() - tick.timestamp) / 86400) for tick in ticks] for ticks in left] == [[1], [30]]
 
 
-def test_the_job_does_all_of_it_and_says_what(records: Records) -> None:
+def test_the_job_runs_every_step_and_reports_its_figures(records: Records) -> None:
     created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
     records.materialize(churn_predictions, records.batch(days=15), days=15)
     records.run("none", dg.DagsterRunStatus.FAILURE, days=15)
@@ -318,11 +318,11 @@ def test_the_job_does_all_of_it_and_says_what(records: Records) -> None:
 
     result = defs.resolve_job_def("maintenance_job").execute_in_process(instance=records.instance)
 
-    said = {
+    reported = {
         event.step_key: {name: value.value for name, value in event.step_output_data.metadata.items()}
         for event in result.filter_events(lambda event: event.is_successful_output)
     }
-    assert said == {
+    assert reported == {
         "prune_partitions": {"partitions": 1, "runs": 1, "partitions_left_for_next_time": 0},
         "prune_runs": {
             "runs": 1,
@@ -332,17 +332,17 @@ def test_the_job_does_all_of_it_and_says_what(records: Records) -> None:
         },
         "prune_ticks": {"ticks": 1},
         "archive_predictions": {"files": 0, "batches": 0, "rows": 0},
-        "prune_monitoring": {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0, "pages": 0},
+        "prune_monitoring": {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0, "reports": 0},
     }
     assert records.runs() == {result.run_id}
 
 
-def test_a_platform_that_has_no_topic_yet_has_nothing_to_archive(records: Records) -> None:
+def test_the_job_succeeds_before_there_is_a_topic(records: Records) -> None:
     assert defs.resolve_job_def("maintenance_job").execute_in_process(instance=records.instance).success
 
 
 def status(records: Records) -> set[str]:
-    """Partitions that the asset page shows as materialized."""
+    """Return the partitions that the asset page shows as materialized."""
     value = get_and_update_asset_status_cache_value(
         records.instance, churn_predictions.key, batches, dynamic_partitions_loader=records.instance
     )
@@ -352,7 +352,7 @@ def status(records: Records) -> set[str]:
 
 
 def add_tick(records: Records, name: str, days: float) -> None:
-    """A tick of a sensor so many days ago."""
+    """Add a tick of a sensor that is this many days old."""
     records.instance.create_tick(
         TickData(
             instigator_origin_id=f"origin of {name}",

@@ -1,4 +1,4 @@
-"""Frames of partitioned assets into PostgreSQL and back, through Dagster."""
+"""The PostgreSQL IO manager stores and loads frames of partitioned assets, through Dagster."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -19,10 +19,10 @@ batches = dg.DynamicPartitionsDefinition(name="io_batches")
 
 
 class Figures:
-    """A table of figures per hour, as assets of this code location would keep one."""
+    """An asset with a table of figures, partitioned like the assets of the code location."""
 
     def __init__(self, frame: pd.DataFrame, partitions: dg.PartitionsDefinition, column: str | None) -> None:
-        """An asset `figures` that gives this frame."""
+        """Define an asset `figures` that returns this frame."""
         metadata = {} if column is None else {"partition_expr": column}
 
         @dg.asset(
@@ -43,7 +43,7 @@ class Figures:
         )
 
     def load(self, key: str | None = None, instance: dg.DagsterInstance | None = None) -> pd.DataFrame:
-        """Load one partition, or everything."""
+        """Load one partition, or all rows."""
         definitions = dg.Definitions([self.asset], resources={"postgres": PostgresIOManager()})
         frame = definitions.load_asset_value("figures", partition_key=key, instance=instance)
         assert isinstance(frame, pd.DataFrame)
@@ -51,7 +51,7 @@ class Figures:
 
 
 def frame_of(hour: datetime, *values: float) -> pd.DataFrame:
-    """Rows within one hour."""
+    """Return rows within one hour."""
     return pd.DataFrame(
         {
             "measured_at": pd.to_datetime(
@@ -66,15 +66,15 @@ def frame_of(hour: datetime, *values: float) -> pd.DataFrame:
 
 
 @pytest.fixture
-def makes_tables(platform: str, stack: Stack) -> str:
-    """A platform whose login may make tables, as where one login does everything; its connection string."""
+def table_creating_login(platform: str, stack: Stack) -> str:
+    """The connection string of a platform whose login may create tables."""
     owner = make_conninfo(stack.owner_dsn, dbname=str(conninfo_to_dict(platform)["dbname"]))
     with psycopg.connect(owner) as connection:
         connection.execute("grant create on schema public to churn_writer")
     return platform
 
 
-def test_a_frame_comes_back_as_it_was_stored(makes_tables: str) -> None:
+def test_a_loaded_frame_equals_the_stored_one(table_creating_login: str) -> None:
     frame = frame_of(START, 1.5, float("nan"), 3.25)
     frame["day"] = date(2026, 11, 20)
     figures = Figures(frame, hours, "measured_at")
@@ -85,7 +85,7 @@ def test_a_frame_comes_back_as_it_was_stored(makes_tables: str) -> None:
     pd.testing.assert_frame_equal(loaded, frame, check_dtype=False, check_index_type=False)
     metadata = result.asset_materializations_for_node("figures")[0].metadata
     assert metadata["dagster/partition_row_count"].value == 3
-    with psycopg.connect(makes_tables) as connection:
+    with psycopg.connect(table_creating_login) as connection:
         types: dict[str, str] = dict(
             connection.execute(
                 "select column_name, data_type from information_schema.columns where table_name = 'figures'"
@@ -101,8 +101,8 @@ def test_a_frame_comes_back_as_it_was_stored(makes_tables: str) -> None:
     }
 
 
-@pytest.mark.usefixtures("makes_tables")
-def test_storing_a_partition_again_replaces_it_and_leaves_the_others() -> None:
+@pytest.mark.usefixtures("table_creating_login")
+def test_storing_a_partition_again_replaces_only_its_rows() -> None:
     first, second = START, START + timedelta(hours=1)
     Figures(frame_of(first, 1, 2), hours, "measured_at").store("2026-11-20-00:00")
     Figures(frame_of(second, 3), hours, "measured_at").store("2026-11-20-01:00")
@@ -114,19 +114,19 @@ def test_storing_a_partition_again_replaces_it_and_leaves_the_others() -> None:
     assert again.load("2026-11-20-01:00")["value"].tolist() == [3]
 
 
-@pytest.mark.usefixtures("makes_tables")
+@pytest.mark.usefixtures("table_creating_login")
 def test_a_row_outside_its_partition_is_refused_and_nothing_is_written() -> None:
     figures = Figures(frame_of(START, 1), hours, "measured_at")
     figures.store("2026-11-20-00:00")
     stray = Figures(frame_of(START, 5), hours, "measured_at")
 
-    with pytest.raises(PostgresIOManagerError, match="lie outside its partition"):
+    with pytest.raises(PostgresIOManagerError, match="are outside its partition"):
         stray.store("2026-11-20-01:00")
 
     assert figures.load("2026-11-20-00:00")["value"].tolist() == [1]
 
 
-@pytest.mark.usefixtures("makes_tables")
+@pytest.mark.usefixtures("table_creating_login")
 def test_static_and_dynamic_partitions_are_selected_by_key() -> None:
     frame = pd.DataFrame({"region": ["north", "north"], "value": [1, 2]})
     figures = Figures(frame, regions, "region")
@@ -144,19 +144,19 @@ def test_static_and_dynamic_partitions_are_selected_by_key() -> None:
 
 
 @pytest.mark.usefixtures("platform")
-def test_a_table_that_the_login_may_not_make_is_left_to_a_migration() -> None:
+def test_without_permission_to_create_the_table_the_error_names_the_migration() -> None:
     with pytest.raises(PostgresIOManagerError, match=r"figures does not exist.* migration"):
         Figures(frame_of(START, 1), hours, "measured_at").store("2026-11-20-00:00")
 
 
-@pytest.mark.usefixtures("makes_tables")
-def test_a_partitioned_asset_that_does_not_name_its_column_is_told_how() -> None:
+@pytest.mark.usefixtures("table_creating_login")
+def test_the_error_for_a_missing_partition_column_tells_how_to_name_it() -> None:
     with pytest.raises(PostgresIOManagerError, match="partition_expr"):
         Figures(frame_of(START, 1), hours, None).store("2026-11-20-00:00")
 
 
-@pytest.mark.usefixtures("makes_tables")
-def test_a_column_that_the_table_has_not_is_named() -> None:
+@pytest.mark.usefixtures("table_creating_login")
+def test_the_error_for_an_unknown_column_names_it() -> None:
     Figures(frame_of(START, 1), hours, "measured_at").store("2026-11-20-00:00")
     wider = frame_of(START, 1).assign(surprise=1)
 
@@ -164,14 +164,14 @@ def test_a_column_that_the_table_has_not_is_named() -> None:
         Figures(wider, hours, "measured_at").store("2026-11-20-00:00")
 
 
-@pytest.mark.usefixtures("makes_tables")
-def test_loading_what_was_never_stored_says_what_to_materialize() -> None:
+@pytest.mark.usefixtures("table_creating_login")
+def test_the_error_for_a_missing_table_tells_what_to_materialize() -> None:
     with pytest.raises(PostgresIOManagerError, match="materialize figures first"):
         Figures(frame_of(START, 1), hours, "measured_at").load("2026-11-20-00:00")
 
 
-@pytest.mark.usefixtures("makes_tables")
-def test_a_day_loads_its_hours_through_the_manager() -> None:
+@pytest.mark.usefixtures("table_creating_login")
+def test_a_day_loads_its_hours() -> None:
     hourly = Figures(frame_of(START + timedelta(hours=5), 1, 2), hours, "measured_at")
     hourly.store("2026-11-20-05:00")
     Figures(frame_of(START + timedelta(hours=30), 7), hours, "measured_at").store("2026-11-21-06:00")
@@ -190,7 +190,7 @@ def test_a_day_loads_its_hours_through_the_manager() -> None:
     assert result.output_for_node("total") == 3.0
 
 
-def test_a_batch_that_was_archived_is_not_loaded_as_if_it_were_empty(platform: str) -> None:
+def test_loading_an_archived_batch_is_an_error(platform: str) -> None:
     predictions = dg.AssetSpec(
         "churn_predictions", partitions_def=batches, metadata={"partition_expr": "batch"}
     ).with_io_manager_key("postgres")

@@ -8,7 +8,7 @@ import psycopg
 from churn_platform.database import stream_batches
 from churn_platform.database.batch_rows import RISK_BINS, BatchRows, Row, rows_of_batch
 from churn_platform.orchestration.assets import charts
-from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table
+from churn_platform.orchestration.assets.ui_metadata import Metadata, chart_metadata, next_asset, rows_table
 from churn_platform.orchestration.resources.mlflow import version_url
 from churn_platform.settings import settings
 from churn_platform.stream.config import HIGH_RISK_THRESHOLD
@@ -23,8 +23,8 @@ RANGES = dg.TableSchema(
     [
         dg.TableColumn("kafka_partition", "int"),
         dg.TableColumn("start_offset", "int", "The first offset of the batch."),
-        dg.TableColumn("end_offset", "int", "The offset after the last one: the next batch starts here."),
-        dg.TableColumn("offsets", "int", "Their difference. It includes transaction markers, which are not events."),
+        dg.TableColumn("end_offset", "int", "The offset after the last one, where the next batch starts."),
+        dg.TableColumn("offsets", "int", "The difference. It includes transaction markers, which are not events."),
         dg.TableColumn("topic_id", "string", "Kafka's id: a topic that is created again has a new one."),
     ]
 )
@@ -71,11 +71,11 @@ def batch_metadata(batch: stream_batches.Batch, ranges: list[stream_batches.Offs
 
 
 def rows_metadata(batch: str, rows: BatchRows) -> Metadata:
-    """Return a batch's metadata from its rows: distribution of risk scores, models if several, some rows, a query."""
+    """Return a batch's metadata from its rows: risk scores, models if there are several, some rows, a query."""
     risk = charts.Chart(rows.risk_scores, ["0", "risk score", "1"], FIRST_HIGH_RISK_BIN)
     return {
         "high_risk": rows.high_risk,
-        "risk_scores": picture(risk, f"Predictions by risk score, from {HIGH_RISK_THRESHOLD} on in red"),
+        "risk_scores": chart_metadata(risk, f"Predictions by risk score, from {HIGH_RISK_THRESHOLD} on in red"),
         **(rows_table("models", _by_model(rows)) if len(rows.models) > 1 else {}),
         **rows_table("preview", rows.first),
         "all_rows": dg.MetadataValue.md(f"```sql\nselect * from churn_predictions where batch = '{batch}'\n```"),

@@ -1,7 +1,7 @@
 """Bar charts as small SVG images for the UI, drawn from counts in a fraction of a millisecond. Pure; no Dagster.
 
-Dagster's UI shows images that are embedded in Markdown, but inline only if the text has less than 1,000 characters; a
-longer one is behind a link. So a chart is one image, and all bars of a colour are one path.
+Dagster's UI shows images that are embedded in Markdown, but inline only if the text has fewer than 1,000 characters. A
+longer text is shown as a link. So a chart is one image, and all bars of a colour are one path.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Chart:
 
     Attributes:
         counts: height of each bar, from left to right.
-        labels: texts below, spread from left to right; with as many labels as bars, one below each bar.
+        labels: texts below the bars, spread from left to right, or one below each bar if there are as many.
         marked_from: index of the first bar in the second colour, None if there is none.
     """
 
@@ -68,7 +68,7 @@ def markdown(chart: Chart, alt: str) -> str:
 
     Args:
         chart: the chart.
-        alt: text for those who cannot see it.
+        alt: alternative text.
     """
     image = markdown_image(_svg(chart), alt)
     if len(image) <= MAX_CHARACTERS:

@@ -11,7 +11,7 @@ MARGIN: Final = 14  # pixels, for one line of text
 
 
 def curve(points: Sequence[tuple[float, float]], *, title: str, diagonal: bool = True) -> str:
-    """Return a curve as SVG. It has less than the 1,000 characters up to which Dagster's UI shows an image inline.
+    """Return a curve as SVG, short enough (1,000 characters as Markdown) that Dagster's UI shows it inline.
 
     Args:
         points: (x, y), each 0..1.

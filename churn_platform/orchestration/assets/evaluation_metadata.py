@@ -10,7 +10,7 @@ from churn_platform.orchestration.assets import curves
 from churn_platform.orchestration.assets.svg import markdown_image
 from churn_platform.orchestration.assets.ui_metadata import Metadata, rows_table, significant
 
-OUT_OF_FOLD = "oof_"  # prefix of metrics out of fold on the training split; those without it are of the test split
+OUT_OF_FOLD = "oof_"  # prefix of out-of-fold metrics of the training split; metrics of the test split have no prefix
 TITLES = {
     "roc": "recall (up) by false positive rate",
     "precision_recall": "precision (up) by recall",

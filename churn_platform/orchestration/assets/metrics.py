@@ -10,7 +10,13 @@ from churn_platform.database import batch_hours, metrics
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.columns import DAILY_COLUMNS, HOURLY_COLUMNS
 from churn_platform.orchestration.assets.predictions import FRESH
-from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table, significant
+from churn_platform.orchestration.assets.ui_metadata import (
+    Metadata,
+    chart_metadata,
+    next_asset,
+    rows_table,
+    significant,
+)
 from churn_platform.orchestration.partitions import TimePartitions, hour_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
 
@@ -24,13 +30,13 @@ HOURS_OF_DAY = ["00:00", "06:00", "12:00", "18:00", "24:00"]
 def churn_metrics_hourly(
     context: dg.AssetExecutionContext, postgres: PostgresResource
 ) -> dg.MaterializeResult[pd.DataFrame]:
-    """Metrics per hour of the events: counts, churn rate in per cent, averages. A late event changes its hour.
+    """Metrics per hour of the events: counts, churn rate in percent, averages. A late event changes its hour.
 
     An hour is the sum of what each batch committed for it (`churn_batch_hours`), so its cost depends on the number of
     batches, not of events. The [dirty_hours_sensor](/automation) launches runs for the hours that commits, late events
     and replays have changed. Each materialization lists the batches of its hour.
 
-    **To compute hours again**, press *Materialize* and choose them. All chosen hours are one run. An hour without
+    **To compute hours again**, press *Materialize* and choose them. One run computes all chosen hours. An hour without
     events has no row.
     """
     window = context.partition_time_window
@@ -50,8 +56,8 @@ def churn_metrics_daily(
 ) -> dg.MaterializeResult[pd.DataFrame]:
     """Metrics per day of the events: the sum of its hours, with averages weighted by the number of customers.
 
-    The README lists the views for dashboards (`v_churn_trends`, `v_geography_churn`, `v_realtime_dashboard`). The chart
-    shows the day's predictions by hour.
+    docs/explanation/architecture.md lists the views for dashboards (`v_churn_trends`, `v_geography_churn`,
+    `v_realtime_dashboard`). The chart shows the day's predictions by hour.
     """
     figures = metrics.daily_figures(churn_metrics_hourly)
     rows = {str(row["date"]): row for row in figures.to_dict("records")}
@@ -130,4 +136,4 @@ def _hours(hourly: pd.DataFrame, day: str) -> Metadata:
     moments = pd.to_datetime(hourly["hour_timestamp"], utc=True)
     of_day = hourly["total_predictions"].groupby(moments.dt.hour.where(moments.dt.strftime("%Y-%m-%d") == day)).sum()
     chart = charts.Chart([int(of_day.get(hour, 0)) for hour in range(24)], HOURS_OF_DAY)
-    return {"hours": int((of_day > 0).sum()), "predictions_by_hour": picture(chart, "Predictions by hour, UTC")}
+    return {"hours": int((of_day > 0).sum()), "predictions_by_hour": chart_metadata(chart, "Predictions by hour, UTC")}

@@ -16,8 +16,8 @@ Target = AssetCheckEvaluationTargetMaterializationData
 
 
 def partition_check(name: str, asset: str, partitions: dg.PartitionsDefinition, description: str) -> dg.AssetCheckSpec:
-    """Return the spec of a check that is evaluated per partition. The description says what it expects."""
-    with warnings.catch_warnings():  # partitioned checks are in preview; the version of Dagster is pinned
+    """Return the spec of a check that is evaluated per partition. The description states what it expects."""
+    with warnings.catch_warnings():  # partitioned checks are in preview, and the version of Dagster is pinned
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return dg.AssetCheckSpec(name, asset=asset, partitions_def=partitions, description=description)
 

@@ -78,7 +78,7 @@ dead_letter_events = dg.AssetSpec(
     description="""Events that could not be scored, with their offset, the reason and the original bytes.
 
 They are written in the same transaction as the predictions of their batch. Each batch with dead letters reports here
-how many it has and the most frequent reasons. `docs/reference/events.md` lists the rules for events.
+how many it has, and the most frequent reasons. `docs/reference/events.md` lists the rules for events.
 `churn dlq` lists dead letters, corrects them and sends them again.""",
 )
 
@@ -89,13 +89,13 @@ high_risk_customers = dg.AssetSpec(
     kinds={"postgres", "table"},
     owners=["team:retention"],
     metadata={**HIGH_RISK_COLUMNS, "dagster/table_name": HIGH_RISK},
-    description="""Predictions with a risk score from 0.7, one row per event: customers for the retention team to call.
+    description="""Predictions with a risk score of 0.7 or more, one row per event: the call list of the retention team.
 
 A customer with several such events has several rows. The view `v_top_risk_customers` has one row per customer, for the
 latest event, and leaves out customers who are no longer at risk.
 
 The retention team set the threshold of 0.7. The model's own threshold, which decides `prediction`, is lower. The rows
-are written in the same transaction as the predictions of their batch. Each batch reports here how many rows it has, of
+are written in the same transaction as the predictions of their batch. Each batch reports here how many rows it has, for
 how many customers, and those with the highest risk. Set `alert_sent` and `alert_sent_at` as you like: a replay updates
 scores, never these two.""",
 )
@@ -117,7 +117,7 @@ scores, never these two.""",
             asset=PREDICTIONS,
             blocking=True,
             description="Expected: events = predictions + dead letters + duplicates. Every event read became a "
-            "prediction, a dead letter or a known duplicate. None is lost and none counts twice.",
+            "prediction, a dead letter or a known duplicate. No event is lost or counted twice.",
         )
     ],
     metadata={**PREDICTION_COLUMNS, "dagster/table_name": PREDICTIONS, "partition_expr": "batch"},
@@ -134,7 +134,7 @@ def churn_predictions(
     **To see a batch**, open the tab Partitions and choose one: its offsets, counts, latency, model and first rows.
     **To replay it**, press *Materialize* and choose it. The same offsets are read again and scored by the current
     [champion_model](/assets/champion_model), and the batch's rows are replaced in one transaction. Nothing is published
-    again, and alerts stay as they are. Several chosen batches are one run. The newest partition may still be empty.
+    again, and alerts stay as they are. One run replays all chosen batches. The newest partition may still be empty.
     """
     from churn_platform.stream import runs
 

@@ -4,7 +4,7 @@ import base64
 from typing import Final
 from xml.etree import ElementTree as ET
 
-# Readable on the white of the light theme and on the near-black of the dark one.
+# Readable on white (light theme) and on near-black (dark theme).
 TEXT_COLOUR: Final = "#7b8494"
 LINE_COLOUR: Final = "#8f86e8"
 
@@ -14,7 +14,7 @@ def markdown_image(svg: ET.Element | str, alt: str) -> str:
 
     Args:
         svg: the image.
-        alt: text for those who cannot see it.
+        alt: alternative text.
     """
     content = svg if isinstance(svg, str) else ET.tostring(svg, encoding="unicode")
     return f"![{alt}](data:image/svg+xml;base64,{base64.b64encode(content.encode()).decode()})"

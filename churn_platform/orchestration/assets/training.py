@@ -75,9 +75,9 @@ registered_model = dg.AssetSpec(
 [churn_model](/assets/churn_model) registers the versions. The alias follows the table `model_versions`, which decides
 which version scores the stream. If somebody moves the alias in MLflow, the next
 [champion_model](/assets/champion_model) adopts that version.
-`mlflow models serve` and `mlflow.pyfunc.load_model` take raw rows: the feature steps are part of the model.
+`mlflow models serve` and `mlflow.pyfunc.load_model` accept raw rows: the feature steps are part of the model.
 
-**Observations** record the version that the alias points at.""",
+**Observations** record the version that the alias points to.""",
 )
 
 
@@ -206,8 +206,9 @@ def model_evaluation(
     The comparison is made on the training split, each row scored by a model that has not seen it. The test split is
     used once, for the metrics, and has no part in the promotion. The bundle scores raw rows, as the stream does; the
     asset fails unless the prepared test_features have the same scores.
-    If the costs of a call have changed since the champion was trained, the value of both models' decisions at today's
-    costs is compared as well. A run that MLflow has lost is reported as `missing_in_mlflow` and has no other effect.
+    If the costs of a call have changed since the champion was trained, the value of both models' decisions at the
+    current costs is compared as well. A run that MLflow has lost is reported as `missing_in_mlflow` and has no other
+    effect.
     """
     from churn_platform.modeling.comparison import compare
     from churn_platform.modeling.evaluation import evaluate
@@ -259,13 +260,14 @@ def champion_model(
     mlflow_registry: MlflowRegistry,
     postgres: PostgresResource,
 ) -> dg.MaterializeResult[None]:
-    """The version that scores the stream: the new model if it is significantly better, else the champion so far.
+    """The version that scores the stream: the new model if it is significantly better, else the current champion.
 
     Both are evaluated out of fold on the training split, and no slice of the customers may lose much; `reason` explains
     the decision. The stream changes to a new champion at its next commit, without a restart, and each row records the
     version that scored it.
-    If somebody moved MLflow's alias `champion` by hand, that version is adopted instead. The table `model_versions` is
-    the truth and the alias follows it: to the version of the same MLflow run, never to another one with that number.
+    If somebody moved MLflow's alias `champion` by hand, that version is adopted instead. The table `model_versions`
+    is authoritative, and the alias follows it: to the version of the same MLflow run, never to another one with that
+    number.
     A version that MLflow has lost is reported as `missing_in_mlflow` and does not change the decision. The rule is in
     `modeling/comparison.py` and `modeling/promotion.py`.
     """
@@ -321,7 +323,7 @@ def _decide(
     champion: model_versions.ModelVersion | None,
     by_hand: RegisteredVersion | None,
 ) -> Decision:
-    """Return who is to be champion, after checking that model_versions has the same versions as MLflow.
+    """Return which version becomes champion, after checking that model_versions has the same versions as MLflow.
 
     Raises:
         ModelVersionError: a version belongs to another run. It is raised before anything changes.

@@ -80,7 +80,7 @@ def changes(instance: dg.DagsterInstance, *, revision: str, file: str | None = N
     Args:
         instance: instance with the materializations.
         revision: revision of the running code.
-        file: SHA-256 of the customers file that the training will read; None if it uses the data prepared last.
+        file: SHA-256 of the customers file that the training will read; None if it uses the latest prepared data.
     """
     model = latest(instance, MODEL)
     if not model:

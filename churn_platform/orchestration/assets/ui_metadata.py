@@ -13,7 +13,7 @@ from churn_platform.settings import settings
 if TYPE_CHECKING:  # the code server and the streaming run start without pandas
     import pandas as pd
 
-PRIVATE = ("Firstname", "Lastname")  # customers' names do not belong in an event log
+PRIVATE = ("Firstname", "Lastname")  # customers' names must not be stored in an event log
 DIGITS = 4  # significant digits of a number: 0.7312 and 1.05e-06 are both readable
 
 Metadata = dict[str, dg.MetadataValue | int | float | str]
@@ -24,12 +24,12 @@ def significant(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: _rounded(number) for name, number in numbers.items()}
 
 
-def picture(chart: charts.Chart, alt: str) -> dg.MarkdownMetadataValue:
+def chart_metadata(chart: charts.Chart, alt: str) -> dg.MarkdownMetadataValue:
     """Return a chart as metadata, which the UI shows as an image.
 
     Args:
         chart: the chart.
-        alt: text for those who cannot see it.
+        alt: alternative text.
     """
     return dg.MetadataValue.md(charts.markdown(chart, alt))
 
@@ -43,12 +43,12 @@ def distributions(frame: "pd.DataFrame", *columns: str) -> Metadata:
             chart = charts.categories({str(k): int(v) for k, v in values.value_counts().sort_index().items()})
         else:
             chart = charts.histogram(values.to_numpy())
-        metadata[f"distribution_{name}"] = picture(chart, f"Distribution of {name}")
+        metadata[f"distribution_{name}"] = chart_metadata(chart, f"Distribution of {name}")
     return metadata
 
 
 def preview(frame: "pd.DataFrame") -> Metadata:
-    """Return the first PREVIEW_ROWS rows of a frame, without customers' names; nothing if that is 0."""
+    """Return the first PREVIEW_ROWS rows of a frame, without customers' names; nothing if PREVIEW_ROWS is 0."""
     rows = frame.head(settings().dagster.preview_rows).drop(columns=[name for name in PRIVATE if name in frame])
     return rows_table("preview", [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")])
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from churn_platform.schema.columns import COLUMNS, CUSTOMER_ID
 
-COUNTED = tuple(column.name for column in COLUMNS if column.counted)  # differs even in copies of a row
+COUNTED = tuple(column.name for column in COLUMNS if column.counted)  # the row number differs even in copies of a row
 MAX_EXAMPLES = 5  # values in a message: a wrong column may have thousands of unknown categories
 
 
@@ -82,7 +82,7 @@ def categories_rule(categories: Mapping[str, Sequence[str]]) -> Rule:
             unknown = values[~values.isin(list(known))]
             if len(unknown):
                 texts = sorted(map(str, unknown.unique()))
-                # So many texts are not categories but those of another column, perhaps names of customers.
+                # So many different texts are not categories. They are from another column, perhaps customers' names.
                 kinds = (
                     ", ".join(map(repr, texts))
                     if len(texts) <= MAX_EXAMPLES
@@ -178,7 +178,7 @@ def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckR
         metadata={
             "rows": len(frame),
             "violations": len(violations),
-            "seen": found,
+            "found": found,
             "expected": rule.expected,
         },
     )

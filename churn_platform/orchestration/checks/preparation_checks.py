@@ -66,7 +66,7 @@ def _feature_rules(ranges: dict[str, tuple[float, float]]) -> list[Rule]:
 
 RAW_RULES = _customer_rules(*(column.name for column in COLUMNS if column.nullable))
 
-BATCH_SIDE_CHECKS: list[dg.AssetChecksDefinition] = [
+PREPARATION_CHECKS: list[dg.AssetChecksDefinition] = [
     frame_checks(raw_customers, RAW_RULES),
     frame_checks(
         cleaned_customers,

@@ -103,7 +103,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         """Store a frame.
 
         Raises:
-            PostgresIOManagerError: it is no frame, has rows outside the partition, or has columns that the table lacks.
+            PostgresIOManagerError: the value is no frame, has rows outside the partition, or has unknown columns.
         """
         if not isinstance(obj, pd.DataFrame):
             raise PostgresIOManagerError(
@@ -114,7 +114,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         stray = target.outside(obj)
         if len(stray):
             raise PostgresIOManagerError(
-                f"{len(stray)} of {len(obj)} rows of {target.asset} lie outside its partition ({target.description}); "
+                f"{len(stray)} of {len(obj)} rows of {target.asset} are outside its partition ({target.description}); "
                 f"the first: {stray.iloc[0].to_dict()}. Nothing was written."
             )
         with connect(settings().postgres_dsn, application_name="churn io manager") as connection:

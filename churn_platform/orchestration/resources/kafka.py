@@ -16,7 +16,7 @@ from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
 
 ANSWER_SECONDS: Final = 10
-# A check takes 22 ms and two new connections, too much for every tick. A streaming run checks by itself.
+# A check takes 22 ms and two new connections, which is too much for every tick. A streaming run checks separately.
 CLAIM_SECONDS: Final = 60
 
 _claimed: Final[dict[tuple[str, ...], float]] = {}
@@ -35,7 +35,7 @@ class KafkaResource(dg.ConfigurableResource["KafkaResource"]):
         return _admin(tuple(settings().kafka_client.items()))
 
     def claim(self) -> None:
-        """Make sure that no other environment uses what this one writes to. Checked again after CLAIM_SECONDS.
+        """Make sure that no other environment uses what this one writes to. The result is valid for CLAIM_SECONDS.
 
         Raises:
             EnvironmentConflictError: another one uses the predictions topic, the consumer group or the database.

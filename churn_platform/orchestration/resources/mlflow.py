@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CHAMPION_ALIAS = "champion"
 CHALLENGER_ALIAS = "challenger"
-FOLLOWED_TAG = "champion_set_by_platform"  # the version that the platform set the alias to; another one was set by hand
+FOLLOWED_TAG = "champion_set_by_platform"  # version that the platform set the alias to; any other was set by hand
 DELETED_STATE = "Current state is deleted"  # part of MLflow's message about a deleted run, which can be restored
 SKIPPED = "Skipped: model_versions has another model with this number."
 LOST_REMEDY = (
@@ -72,7 +72,7 @@ def _translate_errors(what: str) -> Iterator[None]:
 
 
 class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
-    """The tracking server of the settings and its model registry. The resource itself holds no secret."""
+    """The tracking server of the settings and its model registry. The resource stores no secrets."""
 
     def client(self) -> MlflowClient:
         """Return a client of the tracking server.
@@ -188,7 +188,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
     def follow_champion(self, version: int, run_id: str) -> None:
         """Set the alias `champion` to the champion of model_versions, if MLflow has this version of this run.
 
-        Otherwise delete the alias: it must not point at a version that is not champion.
+        Otherwise delete the alias: it must not point to a version that is not champion.
 
         Raises:
             MlflowLostError: MLflow no longer has this version, or has one of another run under its number.
@@ -205,7 +205,7 @@ class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
             client.set_registered_model_tag(name, FOLLOWED_TAG, str(RegisteredVersion(version, run_id)))
 
     def record_decision(self, version: int, run_id: str, *, promoted: bool, reason: str) -> None:
-        """Tag a trained version with the decision. The alias `challenger` points at the last rejected one.
+        """Tag a trained version with the decision. The alias `challenger` points to the last rejected one.
 
         Raises:
             MlflowLostError: MLflow no longer has this version, or has one of another run under its number.
@@ -260,7 +260,7 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[MlFlow]:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # warnings that it is beta and uses deprecated names of Dagster: nothing that a user can act on
+        )  # it is beta and uses deprecated names of Dagster: a user cannot do anything about that
         from dagster_mlflow.resources import MlFlow
 
         run = MlFlow(context.replace_config(config))  # type: ignore[no-untyped-call]  # the library is untyped
@@ -277,7 +277,7 @@ def ending_run() -> Iterator[None]:
 
     try:
         yield
-    except BaseException:  # a cancelled run, too, must not stay RUNNING
+    except BaseException:  # a canceled run must not stay RUNNING either
         mlflow.end_run("FAILED")
         raise
     mlflow.end_run()

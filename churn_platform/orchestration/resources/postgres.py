@@ -1,4 +1,4 @@
-"""The PostgreSQL resource: connections, and the session by which sensors know that a run is alive."""
+"""The PostgreSQL resource: connections, and the session that shows sensors that a run is alive."""
 
 import dagster as dg
 import psycopg

@@ -25,12 +25,12 @@ from churn_platform.monitoring import lookups
 from churn_platform.monitoring.drift import Reference
 from churn_platform.orchestration.assets import preparation, raw, training
 from churn_platform.orchestration.assets.training_inputs import FILE_HASH
-from churn_platform.orchestration.checks.preparation_checks import BATCH_SIDE_CHECKS
+from churn_platform.orchestration.checks.preparation_checks import PREPARATION_CHECKS
 from churn_platform.orchestration.io_managers.parquet import MissingAssetFileError, ParquetIOManager
 from churn_platform.orchestration.jobs import data_preparation_job, training_job
 from churn_platform.orchestration.resources.mlflow import MlflowError, MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.schedules import batch_schedules
+from churn_platform.orchestration.schedules import training_schedules
 from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform.schema.reader import fingerprint, read_customers
 from churn_platform.settings import ScheduleSettings, settings
@@ -38,9 +38,9 @@ from churn_platform_tests.modeling.serving import served_model, served_scores
 
 DEFINITIONS = dg.Definitions(
     assets=dg.load_assets_from_modules([raw, preparation, training]),
-    asset_checks=BATCH_SIDE_CHECKS,
+    asset_checks=PREPARATION_CHECKS,
     jobs=[data_preparation_job, training_job],
-    schedules=batch_schedules(ScheduleSettings()),
+    schedules=training_schedules(ScheduleSettings()),
     resources={
         "io_manager": ParquetIOManager(),
         "postgres": PostgresResource(),

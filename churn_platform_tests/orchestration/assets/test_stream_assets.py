@@ -99,7 +99,7 @@ def test_several_batches_are_replayed_by_one_run_and_each_reports_it(assets: Ass
     assert assets.check().metadata["events"].value == 4
 
 
-def test_each_hour_of_a_window_shows_its_own_metrics_and_batches(assets: Assets) -> None:
+def test_each_hour_of_a_window_reports_its_own_metrics_and_batches(assets: Assets) -> None:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     hours = [now - timedelta(hours=ago) for ago in (3, 2, 1)]
     for hour, count in ((hours[0], 3), (hours[2], 2)):

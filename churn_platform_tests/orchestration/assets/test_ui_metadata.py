@@ -111,7 +111,7 @@ def test_a_preview_of_no_rows_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cells_are_human_readable() -> None:
     moment = datetime(2026, 11, 24, 9, 15, 30, 123456, UTC)
-    row = {"n": np.int64(3), "x": 0.123456789, "gap": float("nan"), "none": None, "when": moment, "name": "a"}
+    row = {"n": np.int64(3), "x": 0.123456789, "missing": float("nan"), "none": None, "when": moment, "name": "a"}
 
     table = rows_table("rows", [row])["rows"]
 
@@ -119,7 +119,7 @@ def test_cells_are_human_readable() -> None:
     assert table.records[0].data == {
         "n": 3,
         "x": 0.1235,
-        "gap": None,
+        "missing": None,
         "none": None,
         "when": "2026-11-24 09:15:30.123",
         "name": "a",

@@ -52,7 +52,7 @@ class SlowCodeServer:
         wait_until(lambda: code_server_serves(f"unix:{self._socket}"), 120, "the code server to serve")
 
     def kill(self) -> None:
-        """Kill the server (kill -9). Its children end by themselves."""
+        """Kill the server (kill -9). Its child processes exit by themselves."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()

@@ -1,6 +1,6 @@
-"""Imported by Python itself in the processes of a slow code server. Makes each run's process wait before it starts.
+"""Makes each run's process of a slow code server wait before it starts. Python imports this module by itself.
 
-The processes that the code server makes go on once the file of TESTS_RUNS_MAY_START is there. They die with the server.
+The processes continue once the file that TESTS_RUNS_MAY_START names exists. They exit if the code server dies.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the monitoring assets share: group and owner, periods, thresholds, rows of frames. No asset is defined here."""
+"""Code that the monitoring assets share: group, owner, periods, check results, frames. It defines no asset."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta

@@ -33,7 +33,13 @@ from churn_platform.orchestration.assets.monitoring.drift_checks import (
 )
 from churn_platform.orchestration.assets.partition_checks import evaluations
 from churn_platform.orchestration.assets.predictions import FRESH
-from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, picture, rows_table, significant
+from churn_platform.orchestration.assets.ui_metadata import (
+    Metadata,
+    chart_metadata,
+    next_asset,
+    rows_table,
+    significant,
+)
 from churn_platform.orchestration.partitions import TimePartitions, hour_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.settings import MonitoringSettings, settings
@@ -45,11 +51,11 @@ def drift_hourly(
     """Distance of each feature and of the score from the training data, per hour of the events.
 
     The bins are those of the training split, stored with each model version. The distance is the population stability
-    index (PSI). A chi-squared test tells whether chance explains it. If an hour has very many predictions, a sample is
+    index (PSI). A chi-squared test shows whether chance explains it. If an hour has very many predictions, a sample is
     evaluated; `weight` is the number of predictions that each sampled one represents. The figures of an hour stay as
     they are once some of its predictions have been archived. **Each check result** is about its own hour and the model
     version that scored most of it; this page shows those of the latest hour. The method is in `monitoring/drift.py`;
-    docs/explanation/monitoring.md explains how to read it.
+    docs/explanation/monitoring.md explains how to interpret it.
     """
     starts = period_starts(context.partition_time_window, HOUR)
     with postgres.connect(SESSION) as connection:
@@ -168,7 +174,7 @@ def _rows_of_main_version(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]
 def _days_with_lost_hours(
     connection: psycopg.Connection, starts: Sequence[datetime], drift_hourly: pd.DataFrame
 ) -> list[date]:
-    """Return the days with an hour that had predictions, has no drift anymore, and cannot be evaluated again."""
+    """Return the days with an hour that had predictions, no longer has drift rows, and cannot be evaluated again."""
     known = {
         moment.to_pydatetime().astimezone(UTC) for moment in pd.to_datetime(drift_hourly["hour_timestamp"], utc=True)
     }
@@ -207,8 +213,10 @@ def _drift_metadata(rows: Sequence[dict[str, Any]], references: Mapping[int, Ref
         metadata |= {
             **significant({"greatest_psi": float(farthest["psi"])}),
             "farthest_feature": feature,
-            "farthest_now": picture(_bin_chart(farthest["counts"], reference), f"{feature} now, by bin"),
-            "farthest_in_training": picture(_bin_chart(reference.counts, reference), f"{feature} in training, by bin"),
+            "farthest_now": chart_metadata(_bin_chart(farthest["counts"], reference), f"{feature} now, by bin"),
+            "farthest_in_training": chart_metadata(
+                _bin_chart(reference.counts, reference), f"{feature} in training, by bin"
+            ),
         }
     return metadata
 

@@ -47,7 +47,7 @@ def customer_outcomes(postgres: PostgresResource, kafka: KafkaResource) -> Itera
 
     The [monitoring_sensor](/automation) launches a run when the topic has new outcomes. A message that is not a valid
     outcome, or whose time is impossible, is kept in `refused_outcomes` with the reason. Each run continues where the
-    last one ended. `churn outcomes reset` and `churn outcomes skip` pass over messages that cannot be read.
+    last one ended. `churn outcomes reset` and `churn outcomes skip` skip messages that cannot be read.
     """
     from churn_platform.monitoring import outcomes
 
