@@ -70,7 +70,8 @@ verify: runtime ## Check Kafka and Postgres against each other: every event once
 test: install ## Run the quick tests on real embedded servers (ARGS="-k sensor" selects, "-n 0" runs one after the other)
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# All that runs without root, a browser or an hour: what `make test` leaves out for its six minutes, too.
+# All that runs without root, a browser or an hour. `make test` leaves out those of them that are marked slow, so that it takes at
+# most six minutes on two cores.
 ALL := -m "not faults and not image and not ui"
 
 .PHONY: test-all

@@ -198,7 +198,7 @@ REFUSALS = {
 }
 
 
-# Each takes ten seconds, three times the wait for an answer: `make test` tries the one that happens most.
+# Each takes ten seconds, three times the wait for an answer: `make test-all` tries the one that happens most.
 IN_EVERY_TEST = "wrong password"
 
 
