@@ -160,6 +160,7 @@ def test_a_supervisor_that_is_frozen_is_named_and_nothing_hangs(
     assert own.is_ready("postgres")
 
 
+@pytest.mark.slow
 def test_tables_that_dagster_made_as_the_owner_are_given_to_the_platforms_login(sandbox: Sandbox, stack: Stack) -> None:
     others = {"KAFKA_BOOTSTRAP_SERVERS": stack.addresses["kafka"]}
     [baseline] = migrations.MIGRATIONS.glob("*_baseline.sql")

@@ -97,7 +97,7 @@ def clean(*arguments: str, code: int = 0) -> str:
     return outcome.output
 
 
-@pytest.mark.parametrize("login", ["owner", "superuser"])
+@pytest.mark.parametrize("login", ["owner", pytest.param("superuser", marks=pytest.mark.slow)])
 def test_the_owner_and_a_superuser_delete_all_of_it(
     logins: Logins, login: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
