@@ -65,24 +65,29 @@ FLOW = (
     "features",
     "scoring",
     "modeling",
+    "decoding",
     "local",
     "files",
     "database",
     "kafka",
     "environments",
+    "positions",
     "stream",
     "test_archive",
     "monitoring",
     "orchestration",
     "test_definitions",
+    "end_to_end",  # its first file takes longest, so the files after it keep the other processes busy meanwhile
     "operations",
     "commands",
-    "documentation",
-    "end_to_end",
     "benchmarks",
     "image",
     "ui",
     "faults",
+    # Short files last, so that all processes end at about the same time.
+    "documentation",
+    "test_settings",
+    "test_setting_names",
 )
 
 
@@ -96,6 +101,11 @@ def pytest_configure() -> None:
     """Handle SIGTERM like Ctrl-C, so that fixtures stop their servers, and ignore libpq's environment variables."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ignore_environment()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Start one worker more than there are processors, because the tests wait for servers about half of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,7 +29,10 @@ def stream(platform: str, bundle_uri: str) -> Iterator[Stream]:
 
 @pytest.fixture
 def logins(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Settings with an empty database, its owner, its own topics, and two logins that do not exist yet."""
+    """Settings with an empty database, its owner, its own topics, and two logins that do not exist yet.
+
+    The database and the logins stay, because dropping them would wait for a checkpoint.
+    """
     server = conninfo_to_dict(stack.owner_dsn)
     suffix = secrets.token_hex(4)
     names = {"DATABASE_URL": f"app_{suffix}", "DATABASE_READER_URL": f"people_{suffix}"}
@@ -42,9 +45,6 @@ def logins(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     settings.cache_clear()
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(f"prepare_{suffix}")))
-        yield urls
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(f"prepare_{suffix}")))
-        for name in names.values():
-            connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
+    yield urls
     monkeypatch.undo()
     settings.cache_clear()

@@ -1,7 +1,6 @@
 """Migrations: applied in order, once, and completely or not at all."""
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -13,15 +12,13 @@ from churn_platform.local.stack import Stack
 
 
 @pytest.fixture
-def empty_database(stack: Stack) -> Iterator[str]:
-    """An empty database for one test: the owner's connection string."""
+def empty_database(stack: Stack) -> str:
+    """Connection string of a new database, for the owner. It stays, as dropping it would wait for a checkpoint."""
     name = f"migrations_{uuid.uuid4().hex}"
     server = stack.owner_dsn
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    yield server.rpartition("/")[0] + "/" + name
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    return server.rpartition("/")[0] + "/" + name
 
 
 def _write(folder: Path, name: str, statement: str) -> None:

@@ -271,6 +271,7 @@ def test_the_roles_are_created_and_dropped_with_their_migration(server: Server) 
     assert server.roles() == set()
 
 
+@pytest.mark.slow
 def test_two_databases_can_be_migrated_at_the_same_time(server: Server) -> None:
     databases = [server.database("superuser") for _ in range(4)]
 

@@ -1,4 +1,4 @@
-"""The whole platform with the real daemon: from a schedule to a champion, from an event to its metrics."""
+"""The whole platform with the real daemon: from a customers file to a champion, from an event to its metrics."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -22,16 +22,11 @@ ROWS = """
 """
 
 
-def test_schedules_prepare_the_data_and_train_a_champion(trained: Running) -> None:
-    for job, schedule in (
-        ("data_preparation_job", "data_preparation_schedule"),
-        ("training_job", "training_schedule"),
-    ):
-        tags = {tag["key"]: tag["value"] for tag in trained.scheduled_runs(job)[-1]["tags"]}
-        assert tags["dagster/schedule_name"] == schedule
-    assert (
-        trained.value("select count(*) from model_versions where promoted_at is not null and retired_at is null") == 1
-    )
+CHAMPIONS = "select count(*) from model_versions where promoted_at is not null and retired_at is null"
+
+
+def test_the_first_training_gives_a_champion(trained: Running) -> None:
+    assert trained.value(CHAMPIONS) == 1
 
 
 def test_an_event_becomes_a_prediction_and_counts_in_its_hour_and_day(trained: Running) -> None:
@@ -59,6 +54,22 @@ def test_an_event_becomes_a_prediction_and_counts_in_its_hour_and_day(trained: R
         batch for (batch,) in trained.connection.execute("select batch from stream_batches where opened is not null")
     }
     assert opened <= trained.materialized_batches()
+
+
+@pytest.mark.slow
+def test_schedules_prepare_the_data_and_train(trained: Running) -> None:
+    schedules = {"data_preparation_job": "data_preparation_schedule", "training_job": "training_schedule"}
+    for schedule in schedules.values():
+        trained.start_schedule(schedule)
+    for job in schedules:
+        trained.wait_for_scheduled(job, timeout=150)
+    for schedule in schedules.values():
+        trained.stop_schedule(schedule)
+
+    for job, schedule in schedules.items():
+        tags = {tag["key"]: tag["value"] for tag in trained.scheduled_runs(job)[-1]["tags"]}
+        assert tags["dagster/schedule_name"] == schedule
+    assert trained.value(CHAMPIONS) == 1
 
 
 @pytest.mark.slow

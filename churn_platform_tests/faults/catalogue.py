@@ -55,7 +55,7 @@ class Fault:
         name: for -k and the soak's --only.
         title: human-readable description.
         inject: injects it on a platform that is streaming traffic, and returns once the cause is over.
-        quick: whether `make test-all` runs it too.
+        quick: whether `make test-all` runs it.
         long: whether it lasts a minute or more, so that short soaks leave it out.
     """
 

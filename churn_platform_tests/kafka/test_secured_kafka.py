@@ -198,7 +198,7 @@ REFUSALS = {
 }
 
 
-# Each takes ten seconds, for three timeouts. `make test` runs only the most frequent one.
+# Each takes ten seconds, for three timeouts. `make test-all` runs only the most frequent one.
 IN_EVERY_TEST = "wrong password"
 
 

@@ -160,6 +160,7 @@ def test_a_supervisor_that_is_frozen_is_named_and_nothing_hangs(
     assert own.is_ready("postgres")
 
 
+@pytest.mark.slow
 def test_tables_that_dagster_created_as_the_owner_get_the_platforms_login_as_owner(
     sandbox: Sandbox, stack: Stack
 ) -> None:

@@ -5,6 +5,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString
@@ -30,6 +31,7 @@ from churn_platform.orchestration.partitions import TimePartitions, batch_key, b
 from churn_platform.orchestration.pruning import Budget, prune_partitions, prune_runs, prune_ticks
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.settings import Settings, settings
+from churn_platform_tests.conftest import copy_database
 
 NOW = datetime.now(UTC)
 BEFORE = NOW - timedelta(days=14)
@@ -124,19 +126,31 @@ class Records:
         return int(row[0])
 
 
-@pytest.fixture
-def records(stack: Stack, platform: str) -> Iterator[Records]:
-    name = conninfo_to_dict(platform)["dbname"]
-    url = urlsplit(stack.environment["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+@contextmanager
+def dagster_instance(stack: Stack, database: str) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance whose records are in a database of the stack."""
+    url = urlsplit(stack.environment["DATABASE_URL"])._replace(path=f"/{conninfo_to_dict(database)['dbname']}").geturl()
     with tempfile.TemporaryDirectory() as folder:
         storage = {"postgres": {"postgres_url": in_schema(url, "dagster")}}
         # JSON is valid YAML, so no value needs quoting.
         Path(folder, "dagster.yaml").write_text(json.dumps({"storage": storage, "telemetry": {"enabled": False}}))
-        with (
-            dg.DagsterInstance.from_config(folder) as instance,
-            psycopg.connect(platform, autocommit=True) as connection,
-        ):
-            yield Records(instance, connection)
+        with dg.DagsterInstance.from_config(folder) as instance:
+            yield instance
+
+
+@pytest.fixture(scope="module")
+def template_database(stack: Stack, template_database: str) -> str:
+    """A template that has Dagster's tables, because creating them takes longer than copying them."""
+    database = copy_database(stack, template_database)
+    with dagster_instance(stack, database):
+        return str(conninfo_to_dict(database)["dbname"])
+
+
+@pytest.fixture
+def records(stack: Stack, platform: str) -> Iterator[Records]:
+    """The records of an instance, and the ledger beside them."""
+    with dagster_instance(stack, platform) as instance, psycopg.connect(platform, autocommit=True) as connection:
+        yield Records(instance, connection)
 
 
 def test_old_partitions_are_deleted_with_their_runs_events_and_checks(records: Records) -> None:

@@ -65,7 +65,7 @@ def stream_end(stream: Stream) -> int:
     return topics.list_offsets(stream.admin, topic, topics.LATEST)[0]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_log_that_was_cut_and_has_grown_past_the_position_stops_the_stream(
     stream: Stream, broker: Broker, how: signal.Signals
 ) -> None:
@@ -85,6 +85,7 @@ def test_a_log_that_was_cut_and_has_grown_past_the_position_stops_the_stream(
     assert [invariant.name for invariant in check_invariants(stream.config) if not invariant.holds] == ["log"]
 
 
+@pytest.mark.slow
 def test_a_stream_that_stopped_at_a_truncated_log_stays_stopped_when_the_log_has_grown(
     stream: Stream, broker: Broker
 ) -> None:
@@ -175,6 +176,7 @@ def test_every_events_topic_of_an_embedded_kafka_may_be_created_again(stream: St
     assert created.topic_id != before.topic_id
 
 
+@pytest.mark.slow
 def test_a_replay_rejects_other_records_at_the_offsets_of_its_batch(stream: Stream, broker: Broker) -> None:
     send_one_by_one(stream, range(6))
     batch = stream.stream()
@@ -248,6 +250,7 @@ def test_a_position_after_transaction_markers_is_compared_with_the_record_before
         stream.stream()
 
 
+@pytest.mark.slow
 def test_a_position_without_a_last_record_gets_one_at_the_next_takeover(stream: Stream, broker: Broker) -> None:
     send_one_by_one(stream, range(5))
     topic = topics.describe(stream.admin, stream.config.events_topic)

@@ -45,6 +45,7 @@ def copy_files(server: Stack, source: Path, target: Path) -> None:
     server.start_part("postgres")
 
 
+@pytest.mark.slow
 def test_a_restored_ledger_is_refused_and_nothing_is_published_again(
     postgres: Stack, bundle_uri: str, local_folder: Path
 ) -> None:

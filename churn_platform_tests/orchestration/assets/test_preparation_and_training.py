@@ -234,6 +234,7 @@ def test_the_registered_model_scores_common_dtypes_and_rejects_what_the_stream_r
             model.predict(pd.DataFrame([{**event, **wrong}]))
 
 
+@pytest.mark.slow
 def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_side: BatchSide) -> None:
     champion = batch_side.champion()
     raw_rows = batch_side.value("cleaned_customers").head(50)[list(INPUT_COLUMNS)]
@@ -254,6 +255,7 @@ def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_
     np.testing.assert_array_equal(scores, load_bundle(champion.uri).score(columns_of(raw_rows)))
 
 
+@pytest.mark.slow
 def test_an_equally_good_model_is_not_promoted(batch_side: BatchSide) -> None:
     former = batch_side.champion()
 
@@ -333,6 +335,7 @@ def test_training_reads_no_row_of_the_test_split(batch_side: BatchSide) -> None:
     assert not result.success, "model_evaluation reads the test split, and fails on the garbled rows"
 
 
+@pytest.mark.slow
 def test_a_model_has_the_file_hash_of_its_rows_and_not_of_newer_data(
     batch_side: BatchSide,
 ) -> None:
@@ -467,6 +470,7 @@ def test_what_mlflow_has_lost_is_reported_and_does_not_change_the_decision(batch
     assert "champion" not in aliases()
 
 
+@pytest.mark.slow
 def test_a_registered_model_that_was_deleted_and_created_again_is_another_model(
     batch_side: BatchSide,
 ) -> None:
@@ -489,6 +493,7 @@ def test_a_registered_model_that_was_deleted_and_created_again_is_another_model(
     assert [int(version.version) for version in kept] == [newest + 1]
 
 
+@pytest.mark.slow
 def test_an_alias_at_a_version_of_an_unknown_run_is_an_error_and_changes_nothing(batch_side: BatchSide) -> None:
     champion, client = batch_side.champion(), MlflowRegistry().client()
     client.delete_registered_model(MODEL)
@@ -589,7 +594,14 @@ def test_repeated_customers_fail_a_check_that_shows_their_number_and_ids(batch_s
     assert [event.asset_key for event in result.get_asset_materialization_events()] == [dg.AssetKey("raw_customers")]
 
 
-@pytest.mark.parametrize(("rows", "outcome"), [(10, None), (200, 0), (200, 1)])
+@pytest.mark.parametrize(
+    ("rows", "outcome"),
+    [
+        pytest.param(10, None, marks=pytest.mark.slow),
+        pytest.param(200, 0, marks=pytest.mark.slow),
+        (200, 1),
+    ],
+)
 def test_a_file_with_too_few_customers_of_an_outcome_is_an_error(
     batch_side: BatchSide, tmp_path: Path, rows: int, outcome: int | None
 ) -> None:
