@@ -120,6 +120,10 @@ bench-latency: install ## Measure latency from an event to its row and its predi
 bench-stages: install ## Measure each stage of a commit, and its upper bound (ARGS="--events 100000")
 	$(BIN)/python -m benchmarks.stages $(ARGS)
 
+.PHONY: bench-columns
+bench-columns: install ## Measure the commit loop with the default schema and with one of 60 columns (ARGS="--events 100000")
+	$(BIN)/python -m benchmarks.columns $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: install ## Install Quix Streams, Bytewax and Spark into .venv-peers, for bench and bench-throughput
 	$(PYTHON) -m venv .venv-peers

@@ -18,10 +18,11 @@ KILOBYTES: Final = 1024  # in a MiB
 
 def generate(customers: int) -> None:
     """Write the customers file (CHURN_RAW_CSV)."""
+    from churn_platform.schema.current import customers_of
     from churn_platform.schema.generator import generate_customers, write_customers
     from churn_platform.settings import settings
 
-    write_customers(generate_customers(customers, SEED), settings().platform.raw_csv)
+    write_customers(generate_customers(customers, SEED), Path(customers_of(settings())))
 
 
 def prepare(_: int) -> None:
@@ -43,14 +44,17 @@ def train(_: int) -> None:
     """Fit the model on the prepared training split, with its folds and its threshold."""
     import pandas as pd
 
-    from churn_platform.features.columns import FEATURES, TARGET, columns_of
+    from churn_platform.features.columns import columns_of
     from churn_platform.features.transform import assemble
     from churn_platform.files.artifacts import join
     from churn_platform.modeling import training
+    from churn_platform.schema.current import schema_of
     from churn_platform.settings import settings
 
+    schema = schema_of(settings())
     rows = pd.read_parquet(join(settings().platform.artifacts_root, "assets", "train_features.parquet"))
-    training.train(assemble(columns_of(rows, FEATURES)), rows[TARGET].to_numpy())
+    features = assemble(columns_of(rows, schema.feature_names), schema.feature_names)
+    training.train(features, rows[schema.target].to_numpy(), schema)
 
 
 STEPS: Final[dict[str, Callable[[int], None]]] = {"generate": generate, "prepare": prepare, "train": train}

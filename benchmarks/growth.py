@@ -26,6 +26,7 @@ from benchmarks.latency import wait_until
 from benchmarks.servers import new_database, own_stack
 from churn_platform.archive import archive_next
 from churn_platform.database import ledger, model_versions, stream_batches, stream_positions
+from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import MICROSECONDS, EventColumns
 from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
@@ -39,6 +40,7 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.run_liveness import STREAM_TAG
 from churn_platform.orchestration.stream_sensors import customer_events_sensor
+from churn_platform.schema.current import schema_of
 from churn_platform.settings import settings
 from churn_platform.stream.commit import Source, write_rows
 from churn_platform.stream.prediction_values import prediction_rows
@@ -159,6 +161,7 @@ class Stream:
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
+        self._schema = schema_of(settings())
         self._random = np.random.default_rng(42)
         self._positions = dict.fromkeys(range(3), 0)
         stream_positions.add_positions(connection, topic=TOPIC, topic_id=TOPIC, starts=self._positions)
@@ -184,7 +187,14 @@ class Stream:
         source = Source(batch=key, topic=TOPIC, topic_id=TOPIC)
         with self._connection.transaction():
             written = write_rows(
-                self._connection, source, scored, prediction_rows(source.batch, scored), (), (), high_risk_threshold=0.7
+                self._connection,
+                source,
+                self._schema,
+                scored,
+                prediction_rows(prediction_table(self._schema), source.batch, scored),
+                (),
+                (),
+                high_risk_threshold=0.7,
             )
             advanced = ledger.advance(
                 self._connection,
@@ -204,6 +214,7 @@ class Stream:
                     accepts_until=NOW,
                     model_version=1,
                     hours=written.hours,
+                    schema=self._schema,
                 ),
             )
             if (advanced.positions, advanced.ranges, advanced.batches) != (3, 3, 1):
@@ -223,8 +234,8 @@ class Stream:
         starts = np.array([self._positions[partition] for partition in range(3)])
         columns: dict[str, np.ndarray[Any, Any]] = {
             "CreditScore": random.integers(300, 900, count, np.int16),
-            "Geography": random.choice(np.array(["France", "Germany", "Spain"]), count),
-            "Gender": random.choice(np.array(["Female", "Male"]), count),
+            "Geography": random.choice(np.array(["France", "Germany", "Spain"], object), count),
+            "Gender": random.choice(np.array(["Female", "Male"], object), count),
             "Age": random.integers(18, 90, count).astype(np.float32),
             "Tenure": random.integers(0, 11, count, np.int16),
             "Balance": np.round(random.random(count) * 2e5, 2),
@@ -324,7 +335,7 @@ class Platform:
         )
         ranges = [stream_batches.OffsetRange("a" * 22, partition, 1000, 2000) for partition in range(3)]
         batch = stream_batches.Batch(
-            template, NOW, NOW, NOW, NOW, NOW, NOW, run.run_id, 1, 9, 9, 0, 0, 9, 0, None, None
+            template, NOW, NOW, NOW, NOW, NOW, NOW, run.run_id, 1, None, 9, 9, 0, 0, 9, 0, None, None
         )
         materialization = dg.AssetMaterialization(
             "churn_predictions", partition=template, metadata=batch_metadata(batch, ranges)

@@ -23,7 +23,7 @@ from rich.table import Table
 from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]
 
 from churn_platform.features.cleaning import clean
-from churn_platform.features.columns import FEATURES, TARGET, columns_of
+from churn_platform.features.columns import columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
@@ -44,7 +44,9 @@ from churn_platform.modeling.training import (
     train,
 )
 from churn_platform.modeling.tuning import tune
-from churn_platform.schema.reader import read_customers
+from churn_platform.schema.current import customers_of, schema_of
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.schema.reader import load_customers
 from churn_platform.scoring.booster import import_xgboost, predict
 from churn_platform.settings import settings
 
@@ -67,15 +69,16 @@ class Variant(Hyperparameters):
 
     others: Mapping[str, str | float] = field(default_factory=dict)
 
-    def booster_parameters(self) -> dict[str, str | int | float]:
+    def booster_parameters(self, schema: CustomerSchema) -> dict[str, str | int | float]:
         """Return the parameters for `xgboost.train`."""
-        return {**super().booster_parameters(), **self.others}
+        return {**super().booster_parameters(schema), **self.others}
 
 
 @dataclass(frozen=True)
 class Data:
     """Both splits as the platform creates them. `null_age` marks imputed values of Age in the training split."""
 
+    schema: CustomerSchema
     features: Features
     churned: Labels
     null_age: NDArray[np.bool_]
@@ -83,19 +86,25 @@ class Data:
     test_churned: Labels
 
 
-def read(path: Path) -> Data:
+def read(place: str, schema: CustomerSchema) -> Data:
     """Return the customers, prepared as by the assets."""
-    split = with_split(clean(read_customers(path)), TARGET)
+    split = with_split(clean(load_customers(place, schema).customers, schema), schema)
     rows, test = rows_of(split, TRAIN), rows_of(split, TEST)
-    imputer = Imputer.fit(rows)
-    imputed = pd.DataFrame(imputer.impute(columns_of(rows)))
-    transform = FeatureTransform(imputer, OneHotEncoder.fit(imputed), MinMaxScaler.fit(imputed))
+    imputer = Imputer.fit(rows, schema)
+    imputed = pd.DataFrame(imputer.impute(columns_of(rows, schema.feature_columns)))
+    transform = FeatureTransform(
+        schema=schema,
+        imputer=imputer,
+        encoder=OneHotEncoder.fit(imputed, schema),
+        scaler=MinMaxScaler.fit(imputed, schema),
+    )
     return Data(
-        features=transform.transform(columns_of(rows)),
-        churned=rows[TARGET].to_numpy(),
+        schema=schema,
+        features=transform.transform(columns_of(rows, schema.feature_columns)),
+        churned=rows[schema.target].to_numpy(),
         null_age=rows["Age"].isna().to_numpy(),
-        test_features=transform.transform(columns_of(test)),
-        test_churned=test[TARGET].to_numpy(),
+        test_features=transform.transform(columns_of(test, schema.feature_columns)),
+        test_churned=test[schema.target].to_numpy(),
     )
 
 
@@ -132,7 +141,7 @@ def variants(data: Data) -> dict[str, tuple[Features, Hyperparameters]]:
     chosen = Hyperparameters()
     churners = float(data.churned.mean())
     unknown_age = data.features.copy()
-    unknown_age[data.null_age, FEATURES.index("Age")] = np.nan
+    unknown_age[data.null_age, data.schema.feature_names.index("Age")] = np.nan
     return {
         "as committed": (data.features, chosen),
         "balanced class weights": (
@@ -187,8 +196,8 @@ def nested(data: Data, *, trials: int, seeds: Sequence[int] = SEEDS) -> dict[str
     """
 
     def learn(features: Features, churned: Labels) -> "xgboost.Booster":
-        found = tune(features, churned, trials=trials, seconds=3600, study="nested", first=None)
-        return fit(features, churned, found[0].hyperparameters)
+        found = tune(features, churned, data.schema, trials=trials, seconds=3600, study="nested", first=None)
+        return fit(features, churned, data.schema, found[0].hyperparameters)
 
     return mean_figures(
         data.churned, lambda seed: out_of_fold(data.features, data.churned, learn, seed=seed), seeds=seeds
@@ -202,7 +211,7 @@ def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dic
         def learn(features: Features, churned: Labels) -> "xgboost.Booster":
             drawn = np.random.default_rng(seed).permutation(len(churned))[: round(share * len(churned))]
             drawn.sort()  # in the original order, so that all rows give the same result as elsewhere
-            return fit(features[drawn], churned[drawn], Hyperparameters())
+            return fit(features[drawn], churned[drawn], data.schema, Hyperparameters())
 
         return out_of_fold(data.features, data.churned, learn, seed=seed)
 
@@ -217,8 +226,9 @@ def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dic
 
 def on_the_test_split(data: Data) -> dict[str, float]:
     """Return the ROC AUC of the committed model on the test split, with its 95 % interval. It is informational."""
-    trained = train(data.features, data.churned)
-    probabilities = predict(fit(data.features, data.churned, Hyperparameters()), data.test_features, threads=THREADS)
+    trained = train(data.features, data.churned, data.schema)
+    booster = fit(data.features, data.churned, data.schema, Hyperparameters())
+    probabilities = predict(booster, data.test_features, threads=THREADS)
     if trained.calibration.calibration is not None:
         probabilities = trained.calibration.calibration.apply(probabilities)
     low, high = np.quantile(bootstrapped_aucs(data.test_churned, probabilities), [0.025, 0.975])
@@ -227,10 +237,11 @@ def on_the_test_split(data: Data) -> dict[str, float]:
 
 def costs(data: Data, hyperparameters: Hyperparameters) -> dict[str, float]:
     """Return the milliseconds of one thread for 100,000 scores, and for exact contributions of 1,000 rows."""
-    booster = fit(data.features, data.churned, hyperparameters)
-    many = np.resize(data.features, (SCORED_ROWS, len(FEATURES)))
+    booster = fit(data.features, data.churned, data.schema, hyperparameters)
+    names = list(data.schema.feature_names)
+    many = np.resize(data.features, (SCORED_ROWS, len(names)))
     library = import_xgboost()
-    few = library.DMatrix(data.features[:EXPLAINED_ROWS], feature_names=list(FEATURES), nthread=THREADS)
+    few = library.DMatrix(data.features[:EXPLAINED_ROWS], feature_names=names, nthread=THREADS)
     return {
         "scores_ms_100k": 1000 * _seconds(lambda: predict(booster, many, threads=THREADS)),
         "reasons_ms_1k": 1000 * _seconds(lambda: booster.predict(few, pred_contribs=True)) * 1000 / EXPLAINED_ROWS,
@@ -257,14 +268,14 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure the model on the customers file."""
-    console, data = Console(width=160), read(settings().platform.raw_csv)
+    console, data = Console(width=160), read(customers_of(settings()), schema_of(settings()))
     found: dict[str, object] = {"rows": len(data.churned)}
     table = _table(f"Out of fold on {len(data.churned):,} training rows, mean of {len(SEEDS)} seeds of the folds")
     rows: dict[str, dict[str, float]] = {}
     for name, (features, chosen) in variants(data).items():
 
         def score(seed: int, features: Features = features, chosen: Hyperparameters = chosen) -> NDArray[np.float32]:
-            return out_of_fold_probabilities(features, data.churned, chosen, seed=seed)
+            return out_of_fold_probabilities(features, data.churned, data.schema, chosen, seed=seed)
 
         rows[name] = {**mean_figures(data.churned, score), **costs(data, chosen)}
     if nest:
@@ -279,7 +290,9 @@ def main(
     found["out_of_fold"] = rows
     if trials:
         began, worked = time.perf_counter(), time.process_time()
-        best = tune(data.features, data.churned, trials=trials, seconds=3600, study="benchmark", repeats=repeats)[:5]
+        best = tune(
+            data.features, data.churned, data.schema, trials=trials, seconds=3600, study="benchmark", repeats=repeats
+        )[:5]
         took = {"seconds": time.perf_counter() - began, "core_seconds": time.process_time() - worked}
         found["search"] = {**took, "best": [asdict(trial) for trial in best]}
         console.print(

@@ -18,6 +18,7 @@ from churn_platform.local.environment import OWNER_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import left_over
+from churn_platform.schema.current import schema_of
 from churn_platform.settings import settings
 
 NO_ENV_FILE: Final = Path(os.devnull)
@@ -74,7 +75,7 @@ def new_database(stack: Stack, name: str) -> str:
     """Create a migrated database, and return the connection string for the platform's login."""
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    upgrade(_named(stack.owner_dsn, name))
+    upgrade(_named(stack.owner_dsn, name), schema_of(settings()))
     return _named(stack.addresses["postgres"], name)
 
 

@@ -23,7 +23,8 @@ from benchmarks import work
 from benchmarks.machine import this_machine
 from benchmarks.servers import own_stack
 from churn_platform.database.bulk import copy_rows
-from churn_platform.decoding.events import decode
+from churn_platform.database.prediction_columns import prediction_table
+from churn_platform.decoding.events import event_decoder
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_ranges
 from churn_platform.kafka.topics import Topic
@@ -66,11 +67,13 @@ class Stages:
         self._ends = topics.list_offsets(admin, self._topic, topics.LATEST)
         self._connection = psycopg.connect(config.dsn, autocommit=True)
         self._champion: Champion = load_champion(self._connection)
+        self._table = prediction_table(config.schema)
 
     def measure(self) -> list[Stage]:
         """Measure all stages."""
         now = datetime.now(UTC)
         window = {"accepts_from": self._config.epoch, "accepts_until": now + timedelta(hours=1)}
+        decode = event_decoder(self._config.schema).decode
         read, messages = self._timed_once(self._read)
         consume, _ = self._timed_once(self._consume)
         chunks = [messages[start : start + self._size] for start in range(0, len(messages), self._size)]
@@ -114,7 +117,7 @@ class Stages:
             )
         )
         publish = self._published(scored)
-        frames = [message_frame(BATCH, each) for each in scored]
+        frames = [message_frame(self._table, BATCH, each) for each in scored]
         produce, _ = self._timed_once(lambda: self._produce(frames))
         stages.append(Stage("publish", publish, produce, "produce_batch() of ready bytes, no transaction"))
         return stages
@@ -157,14 +160,14 @@ class Stages:
         scored, chunk = work
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)
         with self._connection.transaction():
-            rows = prediction_rows(source.batch, scored)
-            write_rows(self._connection, source, scored, rows, (), chunk, high_risk_threshold=0.7)
+            rows = prediction_rows(self._table, source.batch, scored)
+            write_rows(self._connection, source, self._config.schema, scored, rows, (), chunk, high_risk_threshold=0.7)
 
     def _copy(self, scored: Any) -> None:
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)
         with self._connection.transaction(), self._connection.cursor() as cursor:
             cursor.execute("create temp table if not exists bare (like churn_predictions including generated)")
-            copy_rows(cursor, "bare", prediction_rows(source.batch, scored))
+            copy_rows(cursor, "bare", prediction_rows(self._table, source.batch, scored))
 
     def _published(self, scored: Sequence[Any]) -> float:
         """Return events per second from the second commit on. Before the first, the producer registers with Kafka."""

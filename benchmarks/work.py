@@ -9,15 +9,18 @@ import pandas as pd
 import psycopg
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 
+from benchmarks import wide
 from churn_platform.database import model_versions
 from churn_platform.features.cleaning import clean
-from churn_platform.features.columns import TARGET, columns_of
+from churn_platform.features.columns import columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform
 from churn_platform.model_store import save_bundle
 from churn_platform.modeling.training import data_hash, train
+from churn_platform.schema.current import schema_of
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.generator import generate_customers
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.settings import settings
@@ -30,17 +33,25 @@ PARTITIONS: Final = 3
 
 
 def customers() -> list[Row]:
-    """Return customers for events of about 330 bytes each."""
-    return rows_of(generate_customers(CUSTOMERS, SEED))
+    """Return customers for events, which are about 330 bytes each with the default schema."""
+    schema = schema_of(settings())
+    return rows_of(_generated(schema), schema)
 
 
 def trained_bundle(folder: Path) -> str:
     """Train a bundle with the platform's hyperparameters on generated customers, and return where it was saved."""
-    rows = clean(generate_customers(CUSTOMERS, SEED))
-    imputer = Imputer.fit(rows)
-    imputed = pd.DataFrame(imputer.impute(columns_of(rows)))
-    transform = FeatureTransform(imputer, OneHotEncoder.fit(imputed), MinMaxScaler.fit(imputed))
-    trained = train(transform.transform(columns_of(rows)), rows[TARGET].to_numpy())
+    schema = schema_of(settings())
+    rows = clean(_generated(schema), schema)
+    columns = columns_of(rows, schema.feature_columns)
+    imputer = Imputer.fit(rows, schema)
+    imputed = pd.DataFrame(imputer.impute(columns))
+    transform = FeatureTransform(
+        schema=schema,
+        imputer=imputer,
+        encoder=OneHotEncoder.fit(imputed, schema),
+        scaler=MinMaxScaler.fit(imputed, schema),
+    )
+    trained = train(transform.transform(columns), rows[schema.target].to_numpy(), schema)
     bundle = ModelBundle(
         model=trained.model,
         transform=transform,
@@ -52,6 +63,11 @@ def trained_bundle(folder: Path) -> str:
     )
     save_bundle(bundle, str(folder))
     return str(folder)
+
+
+def _generated(schema: CustomerSchema) -> pd.DataFrame:
+    """Return generated customers of the default schema, or of the wide one."""
+    return wide.customers(CUSTOMERS, SEED) if schema.name == wide.NAME else generate_customers(CUSTOMERS, SEED)
 
 
 def promote(dsn: str, bundle: str) -> None:

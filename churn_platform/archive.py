@@ -11,9 +11,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.csv as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from churn_platform.database import churn_predictions, stream_batches
+from churn_platform.database import churn_predictions, customer_schemas, stream_batches
 from churn_platform.database.advisory_locks import lock_batches
-from churn_platform.database.prediction_columns import PREDICTION_COLUMNS
+from churn_platform.database.catalog import TableColumn
 from churn_platform.errors import PlatformError
 from churn_platform.files.artifacts import ARCHIVE, claim, join, read_bytes, write_bytes
 
@@ -33,11 +33,12 @@ _ARROW_TYPES: Final = {
     "bigint": pa.int64(),
     "real": pa.float32(),
     "double precision": pa.float64(),
+    "date": pa.date32(),
     "timestamptz": _TIME,
 }
-SCHEMA: Final = pa.schema(
-    [pa.field(column.name, _ARROW_TYPES[column.type], nullable=column.nullable) for column in PREDICTION_COLUMNS]
-)
+# Keys of a file's metadata: the customer schema as JSON, and its fingerprint.
+SCHEMA_DOCUMENT: Final = b"customer_schema"
+SCHEMA_FINGERPRINT: Final = b"customer_schema_fingerprint"
 
 
 class ArchiveError(PlatformError):
@@ -62,7 +63,7 @@ def archive_next(
     write: Callable[[str, bytes], object] = write_bytes,
     read: Callable[[str], bytes] = read_bytes,
 ) -> Archived | None:
-    """Move the oldest predictions to one file, in whole batches.
+    """Move the oldest predictions to one file, in whole batches of one customer schema, which the file contains.
 
     A batch qualifies if it was closed before a moment, Dagster is known to have its materialization, and its
     predictions are known to be published. The last condition does not follow from the others: a batch that a dead run
@@ -100,12 +101,32 @@ def archive_next(
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")
         replays = stream_batches.replay_counts(connection, batches)
-        table = _read_table(connection, batches)
+        table = _read_table(connection, batches).replace_schema_metadata(_metadata(connection, batches[0]))
     _write_and_verify(file, table, write, read)
     block_ranges = _delete(connection, file, batches, rows=table.num_rows, replays=replays)
     # New rows will be written to the same blocks, for which the indexes would still list the old batches and times.
     churn_predictions.summarize_again(connection, block_ranges)
     return Archived(file, len(batches), table.num_rows)
+
+
+def arrow_schema(columns: Sequence[TableColumn]) -> pa.Schema:
+    """Return the schema of a file with these columns. Types that the platform does not use become text."""
+    return pa.schema(
+        [
+            pa.field(column.name, _ARROW_TYPES.get(column.type, pa.string()), column.nullable and not column.generated)
+            for column in columns
+        ]
+    )
+
+
+def _metadata(connection: psycopg.Connection, batch: str) -> dict[bytes, str]:
+    """Return the customer schema of a batch and its fingerprint; nothing if the batch has none."""
+    recorded = stream_batches.find_batch(connection, batch)
+    if recorded is None or recorded.schema_fingerprint is None:
+        return {}
+    schema = customer_schemas.get(connection, recorded.schema_fingerprint)
+    document = {} if schema is None else {SCHEMA_DOCUMENT: schema.to_json()}
+    return {SCHEMA_FINGERPRINT: recorded.schema_fingerprint, **document}
 
 
 def _delete(
@@ -145,10 +166,12 @@ def _delete(
 
 
 def _read_table(connection: psycopg.Connection, batches: Sequence[str]) -> pa.Table:
-    """Return the rows of the batches, as the open transaction sees them."""
+    """Return the rows of the batches, as the open transaction sees them, with all columns of the table."""
     text = io.BytesIO()
-    churn_predictions.export_batches(connection, batches, text.write)
-    types = {field.name: pa.int64() if field.type == _TIME else field.type for field in SCHEMA}
+    columns = churn_predictions.stored_columns(connection)
+    schema = arrow_schema(columns)
+    churn_predictions.export_batches(connection, columns, batches, text.write)
+    types = {field.name: pa.int64() if field.type == _TIME else field.type for field in schema}
     rows = pc.read_csv(
         pa.py_buffer(text.getbuffer()),
         # In PostgreSQL's CSV an empty field is a null, and an empty text is quoted.
@@ -158,7 +181,7 @@ def _read_table(connection: psycopg.Connection, batches: Sequence[str]) -> pa.Ta
         # A text may hold a line break.
         parse_options=pc.ParseOptions(newlines_in_values=True),
     )
-    return rows.cast(SCHEMA)
+    return rows.cast(schema)
 
 
 def _write_and_verify(

@@ -2,10 +2,11 @@
 
 import typer
 
-from churn_platform.commands import data, db, dlq, model, outcomes, stack, stream
+from churn_platform.commands import data, db, dlq, model, outcomes, schema, stack, stream
 from churn_platform.commands.clean import clean
 from churn_platform.commands.completion import completion
 from churn_platform.commands.demo import demo
+from churn_platform.commands.init import init
 from churn_platform.commands.prepare import prepare
 from churn_platform.commands.produce import produce
 from churn_platform.commands.program import Program
@@ -31,6 +32,7 @@ for command in (
     stack.with_own_servers(produce),
     stack.with_own_servers(verify),
     settings,
+    init,
     clean,
     completion,
 ):
@@ -45,6 +47,7 @@ for group in (stream.app, dlq.app, outcomes.app, model.app, db.app):
         if described.callback is not None:
             described.callback = stack.with_own_servers(described.callback)
 app.add_typer(data.app, name="data")
+app.add_typer(schema.app, name="schema")
 
 if __name__ == "__main__":
     app()

@@ -8,9 +8,17 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from churn_platform.orchestration.assets import metrics, predictions, preparation, raw, training
-from churn_platform.orchestration.assets.monitoring import drift, live_performance, outcomes, report
-from churn_platform.orchestration.checks.preparation_checks import PREPARATION_CHECKS
+from churn_platform.orchestration.assets.metrics import metrics_assets
+from churn_platform.orchestration.assets.monitoring.drift import drift_assets
+from churn_platform.orchestration.assets.monitoring.live_performance import live_performance_assets
+from churn_platform.orchestration.assets.monitoring.outcomes import outcome_assets
+from churn_platform.orchestration.assets.monitoring.report import report_assets
+from churn_platform.orchestration.assets.predictions import prediction_assets
+from churn_platform.orchestration.assets.preparation import preparation_assets
+from churn_platform.orchestration.assets.raw import raw_assets
+from churn_platform.orchestration.assets.training import training_assets
+from churn_platform.orchestration.checks.preparation_checks import preparation_checks
+from churn_platform.orchestration.customers_sensor import customers_sensor
 from churn_platform.orchestration.dg_errors import report_errors
 from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
 from churn_platform.orchestration.io_managers.postgres import PostgresIOManager
@@ -34,6 +42,7 @@ from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.schedules import training_schedules
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
+from churn_platform.schema.current import schema_of
 from churn_platform.settings import PROJECT_ROOT, Settings, load_settings
 
 
@@ -41,9 +50,12 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
     """Return the definitions of the code location.
 
     Args:
-        settings: what the definitions depend on: the first partition, the times of schedules, the limits in the
-            descriptions of checks, links to the code. Runs and ticks read the settings again.
+        settings: what the definitions depend on: the customer schema, the first partition, the times of schedules, the
+            limits in the descriptions of checks, links to the code. Runs and ticks read the settings again.
         resource_overrides: resources by key, which replace the default ones.
+
+    Raises:
+        SchemaError: the customer schema is missing or not valid.
     """
     resources = {
         "io_manager": ParquetIOManager(),
@@ -54,13 +66,18 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
         "mlflow_registry": MlflowRegistry(),
         **(resource_overrides or {}),
     }
+    schema = schema_of(settings)
     partitions = TimePartitions.since(settings.stream.epoch)
     assets = [
-        *dg.load_assets_from_modules([raw, preparation, training, predictions, outcomes], include_specs=True),
-        *metrics.metrics_assets(partitions),
-        *drift.drift_assets(partitions, settings.monitoring),
-        *live_performance.live_performance_assets(partitions),
-        *report.report_assets(partitions),
+        *raw_assets(schema),
+        *preparation_assets(schema),
+        *training_assets(schema),
+        *prediction_assets(schema),
+        *outcome_assets(schema),
+        *metrics_assets(partitions, schema),
+        *drift_assets(partitions, settings.monitoring, schema),
+        *live_performance_assets(partitions),
+        *report_assets(partitions),
     ]
     links = settings.dagster
     with warnings.catch_warnings():
@@ -75,7 +92,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             )
     return dg.Definitions(
         assets=linked,
-        asset_checks=PREPARATION_CHECKS,
+        asset_checks=preparation_checks(schema, settings.monitoring),
         jobs=[
             data_preparation_job,
             training_job,
@@ -89,7 +106,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             maintenance_job,
         ],
         schedules=[*training_schedules(settings.schedules), maintenance_schedule],
-        sensors=[customer_events_sensor, dirty_hours_sensor, monitoring_sensor, retraining_sensor],
+        sensors=[customer_events_sensor, customers_sensor, dirty_hours_sensor, monitoring_sensor, retraining_sensor],
         resources=resources,
         executor=IN_PROCESS,
     )

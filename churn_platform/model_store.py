@@ -29,7 +29,7 @@ def load_bundle(uri: str) -> ModelBundle:
     Raises:
         BundleIncompleteError: the manifest or a part is missing.
         BundleTamperedError: the SHA-256 of a part is not the one in the manifest.
-        BundleFormatError: a part cannot be read or belongs to other features.
+        BundleFormatError: a part cannot be read or belongs to another customer schema.
         ArtifactStoreError: S3 refuses the request or cannot be reached.
     """
     manifest = _read(uri, MANIFEST)

@@ -51,6 +51,11 @@ def _folder_or_prefix(place: str) -> str:
     return place
 
 
+def _customers_place(place: str) -> str:
+    _folder_or_prefix(place)
+    return place if not place or "://" in place else str(_at_project_root(Path(place)))
+
+
 def _web_address(address: str | None) -> str | None:
     if address is not None and not (address.startswith(("http://", "https://")) and urlsplit(address).hostname):
         raise ValueError("expected https://host or http://host:port")
@@ -106,6 +111,7 @@ def _is_cron_field(field: str, least: int, most: int) -> bool:
 
 ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
 ArtifactsPlace = Annotated[str, AfterValidator(_folder_or_prefix)]
+CustomersPlace = Annotated[str, AfterValidator(_customers_place)]
 WebAddress = Annotated[str | None, AfterValidator(_web_address)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
@@ -135,10 +141,16 @@ class PlatformSettings(SettingsGroup):
         validation_alias="CHURN_LOCAL",
         description="Folder for the embedded servers' state, the logs and Dagster's own files.",
     )
-    raw_csv: ProjectPath = Field(
-        default=Path("data/raw/ChurnModelling.csv"),
+    customer_schema: ProjectPath = Field(
+        default=Path("data/bank/schema.toml"),
+        validation_alias="CHURN_SCHEMA",
+        description="The TOML file that describes the customers: their columns, features, segments and rules.",
+    )
+    customers: CustomersPlace = Field(
+        default="",
         validation_alias="CHURN_RAW_CSV",
-        description="The customers file that raw_customers reads.",
+        description="The customers to train on: a file, a folder of files, or s3://bucket/key. Empty: the "
+        "customers_file of CHURN_SCHEMA.",
     )
     artifacts: ArtifactsPlace = Field(
         default="",

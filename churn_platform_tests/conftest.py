@@ -20,7 +20,9 @@ from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE,
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.model_store import save_bundle
-from churn_platform.settings import settings
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.schema.toml_file import load_schema
+from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform.stream import run_session
 from churn_platform_tests.files.s3_server import BUCKET, Moto, Server, Versitygw, settings_of
 from churn_platform_tests.scoring.bundles import small_bundle
@@ -59,10 +61,11 @@ def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
     settings.cache_clear()
 
 
-# Tests run in the order of the data flow.
+# Tests run in the order that the data flows.
 FLOW = (
     "schema",
     "features",
+    "decoding",
     "scoring",
     "modeling",
     "decoding",
@@ -75,6 +78,7 @@ FLOW = (
     "stream",
     "test_archive",
     "monitoring",
+    "simulation",
     "orchestration",
     "test_definitions",
     "end_to_end",  # its first file takes longest, so the files after it keep the other processes busy meanwhile
@@ -119,13 +123,24 @@ _number = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def template_database(stack: Stack) -> str:
-    """A migrated database, which tests copy."""
+def bank_schema() -> CustomerSchema:
+    """The schema of the default data set."""
+    return load_schema(PROJECT_ROOT / "data/bank/schema.toml")
+
+
+@pytest.fixture(scope="session")
+def template_database(stack: Stack, bank_schema: CustomerSchema) -> str:
+    """A migrated database that tests copy theirs from."""
+    return new_template(stack, bank_schema)
+
+
+def new_template(stack: Stack, schema: CustomerSchema) -> str:
+    """Create a migrated database for customers of a schema; return its name."""
     assert stack.is_up
-    name = "template_of_tests"
+    name = f"template_of_{schema.name}"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    upgrade(make_conninfo(stack.owner_dsn, dbname=name))
+    upgrade(make_conninfo(stack.owner_dsn, dbname=name), schema)
     return name
 
 

@@ -2,23 +2,30 @@
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import psycopg
+import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from churn_platform import archive
 from churn_platform.archive import Archived, ArchiveError, archive_next
-from churn_platform.database import stream_batches, stream_positions
+from churn_platform.database import churn_predictions, customer_schemas, stream_batches, stream_positions
 from churn_platform.database.advisory_locks import archive_lock
+from churn_platform.database.migrations import upgrade
 from churn_platform.files.artifacts import MARKER, read_bytes, write_bytes
 from churn_platform.files.exceptions import ArtifactStoreUnreachableError
+from churn_platform.local.stack import Stack
+from churn_platform.schema.columns import Column
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.files.s3_server import Server
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -134,7 +141,45 @@ def test_a_file_holds_every_column_of_every_row_as_the_table_did(table: Table) -
     assert table.rows() == {}
 
 
-def test_nothing_is_deleted_from_the_table_while_the_s3_server_is_down(table: Table, s3: Server, s3_root: str) -> None:
+def test_a_file_holds_batches_of_one_schema_and_that_schema(table: Table, bank_schema: CustomerSchema) -> None:
+    later = replace(bank_schema, description="Other words")
+    customer_schemas.record(table.connection, later)
+    for day, schema in enumerate((None, bank_schema, bank_schema, later), start=1):
+        table.add(f"2026080{day}T000000000Z", 5)
+        if schema is not None:
+            table.connection.execute(
+                "update stream_batches set schema_fingerprint = %s where batch = %s",
+                (schema.fingerprint, f"2026080{day}T000000000Z"),
+            )
+
+    done = table.archive()
+
+    assert [each.batches for each in done] == [1, 2, 1]
+    metadata = [pq.read_schema(each.file).metadata or {} for each in done]
+    assert [each.get(archive.SCHEMA_FINGERPRINT, b"").decode() for each in metadata] == [
+        "",
+        bank_schema.fingerprint,
+        later.fingerprint,
+    ]
+    assert CustomerSchema.from_json(metadata[2][archive.SCHEMA_DOCUMENT].decode()) == later
+
+
+def test_a_column_that_left_the_schema_is_archived_too(
+    table: Table, stack: Stack, bank_schema: CustomerSchema, database: str
+) -> None:
+    table.add("20260801T000000000Z", 5)
+    without = tuple(column for column in bank_schema.columns if column.name != "Balance")
+    owner = make_conninfo(stack.owner_dsn, dbname=str(conninfo_to_dict(database)["dbname"]))
+    upgrade(owner, replace(bank_schema, columns=(*without, Column(name="Since", kind="date", segment=True))))
+
+    [archived] = table.archive()
+
+    found = read(archived.file)
+    assert all(row["balance"] > 0 and row["since"] is None for row in found)
+    assert pq.read_schema(archived.file).field("since").type == pa.date32()
+
+
+def test_in_s3_nothing_leaves_the_table_while_the_server_is_away(table: Table, s3: Server, s3_root: str) -> None:
     table.root = s3_root
     table.add("20260801T000000000Z", 50)
     s3.stop()
@@ -238,7 +283,8 @@ def test_a_file_with_other_content_than_was_written_deletes_nothing(table: Table
     table.add("20260801T000000000Z", 5)
     table.add("20260802T000000000Z", 2)
     other = io.BytesIO()
-    pq.write_table(archive.SCHEMA.empty_table(), other)
+    columns = churn_predictions.stored_columns(table.connection)
+    pq.write_table(archive.arrow_schema(columns).empty_table(), other)
 
     with pytest.raises(ArchiveError, match="the 0 rows read back are not the 7"):
         table.archive(write=lambda *_: None, read=lambda _: other.getvalue())

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from churn_platform.definitions import build_defs, defs
 from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
@@ -14,6 +15,7 @@ from churn_platform.settings import (
     PROJECT_ROOT,
     DagsterSettings,
     MonitoringSettings,
+    PlatformSettings,
     ScheduleSettings,
     Settings,
     StreamSettings,
@@ -21,6 +23,7 @@ from churn_platform.settings import (
 
 BATCH_SIDE = {
     "raw_customers",
+    "quarantined_customers",
     "cleaned_customers",
     "train_test_split",
     "feature_imputer",
@@ -126,47 +129,61 @@ def test_an_asset_has_a_description_a_group_and_an_owner(name: str) -> None:
     assert node.is_executable == (name not in EXTERNAL)
 
 
+@pytest.fixture(scope="module", params=["bank", "subscribers"])
+def graph(request: pytest.FixtureRequest) -> AssetGraph:
+    """The assets of each data set."""
+    if request.param == "bank":
+        return defs.resolve_asset_graph()
+    schema = PROJECT_ROOT / "data" / request.param / "schema.toml"
+    return build_defs(Settings(platform=PlatformSettings(customer_schema=schema))).resolve_asset_graph()
+
+
+def test_every_data_set_has_the_same_assets(graph: AssetGraph) -> None:
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ALL
+
+
 @pytest.mark.parametrize("name", sorted(ALL - NOT_TABLES))
-def test_a_table_describes_its_columns(name: str) -> None:
-    schema = _columns(name)
+def test_a_table_describes_its_columns(name: str, graph: AssetGraph) -> None:
+    schema = _columns(graph, name)
 
     assert schema.columns
     assert all(column.type and column.description for column in schema.columns)
 
 
 @pytest.mark.parametrize("name", sorted(ALL - NOT_TABLES))
-def test_a_column_comes_from_a_column_that_an_asset_upstream_has(name: str) -> None:
-    graph = defs.resolve_asset_graph()
+def test_a_column_comes_from_a_column_that_an_asset_upstream_has(name: str, graph: AssetGraph) -> None:
     lineage = graph.get(dg.AssetKey(name)).metadata["dagster/column_lineage"]
 
-    assert lineage.deps_by_column.keys() <= {column.name for column in _columns(name).columns}
+    assert lineage.deps_by_column.keys() <= {column.name for column in _columns(graph, name).columns}
     for dependencies in lineage.deps_by_column.values():
         for each in dependencies:
             assert each.asset_key in graph.get(dg.AssetKey(name)).parent_keys
-            assert each.column_name in {column.name for column in _columns(each.asset_key.to_user_string()).columns}
+            upstream = _columns(graph, each.asset_key.to_user_string())
+            assert each.column_name in {column.name for column in upstream.columns}
 
 
 @pytest.mark.parametrize("name", sorted((BATCH_SIDE | STREAM) - NOT_TABLES))
-def test_every_feature_of_our_tables_can_be_traced_to_the_file_or_the_topic(name: str) -> None:
-    columns = [column.name for column in _columns(name).columns if column.name.lower() in ("age", "avg_age", "balance")]
+def test_every_feature_of_our_tables_can_be_traced_to_the_file_or_the_topic(name: str, graph: AssetGraph) -> None:
+    names = ("age", "avg_age", "balance", "monthlycharge", "monthly_charge", "avg_monthly_charge")
+    columns = [column.name for column in _columns(graph, name).columns if column.name.lower() in names]
 
     for column in columns:
-        assert _trace(name, column) & {"customers_file", "customer_events"}
+        assert _trace(graph, name, column) & {"customers_file", "customer_events"}
 
 
-def _columns(asset: str) -> dg.TableSchema:
-    schema = defs.resolve_asset_graph().get(dg.AssetKey(asset)).metadata["dagster/column_schema"]
+def _columns(graph: AssetGraph, asset: str) -> dg.TableSchema:
+    schema = graph.get(dg.AssetKey(asset)).metadata["dagster/column_schema"]
     assert isinstance(schema, dg.TableSchema)
     return schema
 
 
-def _trace(asset: str, column: str) -> set[str]:
+def _trace(graph: AssetGraph, asset: str, column: str) -> set[str]:
     """Return the assets at the start of a column's lineage."""
-    metadata = defs.resolve_asset_graph().get(dg.AssetKey(asset)).metadata
+    metadata = graph.get(dg.AssetKey(asset)).metadata
     dependencies = metadata["dagster/column_lineage"].deps_by_column.get(column, [])
     if not dependencies:
         return {asset}
-    return set().union(*(_trace(each.asset_key.to_user_string(), each.column_name) for each in dependencies))
+    return set().union(*(_trace(graph, each.asset_key.to_user_string(), each.column_name) for each in dependencies))
 
 
 def test_links_in_descriptions_lead_to_existing_assets() -> None:
@@ -253,6 +270,7 @@ def test_schedules_and_sensors_are_defined_and_batch_schedules_are_off_by_defaul
     }
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         "customer_events_sensor": dg.DefaultSensorStatus.RUNNING,
+        "customers_sensor": dg.DefaultSensorStatus.STOPPED,
         "dirty_hours_sensor": dg.DefaultSensorStatus.RUNNING,
         "monitoring_sensor": dg.DefaultSensorStatus.RUNNING,
         "retraining_sensor": dg.DefaultSensorStatus.STOPPED,

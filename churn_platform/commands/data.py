@@ -2,15 +2,27 @@
 
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, emit, end, output
-from churn_platform.schema.defaults import DEFAULT_ROWS, DEFAULT_SEED, MAX_ROWS
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.schema.defaults import BANK, MAX_ROWS, SUBSCRIBERS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(no_args_is_help=True)
+
+
+class DataSetName(StrEnum):
+    """The data sets that can be generated."""
+
+    BANK = "bank"
+    SUBSCRIBERS = "subscribers"
 
 
 @app.callback()
@@ -23,19 +35,37 @@ def _data() -> None:
 
 @app.command()
 def generate(
+    data_set: Annotated[
+        DataSetName,
+        typer.Option(help="Which customers: those of a bank, or subscribers of an internet and phone service."),
+    ] = DataSetName.BANK,
     rows: Annotated[
-        int, typer.Option(help="How many customers, at most 10,000,000.", min=1, max=MAX_ROWS)
-    ] = DEFAULT_ROWS,
+        int | None,
+        typer.Option(
+            help=f"How many, at most {MAX_ROWS:,}. Default: {BANK.rows:,}, or {SUBSCRIBERS.rows:,} subscribers.",
+            min=1,
+            max=MAX_ROWS,
+        ),
+    ] = None,
     seed: Annotated[
-        int, typer.Option(help="The same rows and seed give the same file, byte for byte.", min=0)
-    ] = DEFAULT_SEED,
+        int | None,
+        typer.Option(
+            help="The same rows and seed give the same file, byte for byte. "
+            f"Default: {BANK.seed}, or {SUBSCRIBERS.seed} for subscribers.",
+            min=0,
+        ),
+    ] = None,
     file: Annotated[
-        Path | None, typer.Option("--output", help="File to write. Default: the project's data/raw/ChurnModelling.csv.")
+        Path | None,
+        typer.Option(
+            "--output",
+            help="File to write. Default: the file in the project's data folder that belongs to the data set.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Generate a file of customers with statistics similar to those of the real bank.
+    """Generate a file of synthetic customers with realistic statistics.
 
     An existing file is replaced only after a confirmation on a terminal, or with --force.
 
@@ -43,9 +73,16 @@ def generate(
     """
     # pandas takes a second to import, which --help must not wait for
     from churn_platform.schema.generator import generate_customers, write_customers
+    from churn_platform.schema.subscribers import generate_subscribers
+    from churn_platform.schema.toml_file import customers_file, load_schema
     from churn_platform.settings import PROJECT_ROOT
 
-    target = file or PROJECT_ROOT / "data" / "raw" / "ChurnModelling.csv"
+    defaults, generate = (
+        (BANK, generate_customers) if data_set is DataSetName.BANK else (SUBSCRIBERS, generate_subscribers)
+    )
+    rows, seed = rows or defaults.rows, defaults.seed if seed is None else seed
+    schema_file = PROJECT_ROOT / defaults.schema
+    target = file or Path(customers_file(schema_file))
     if target.is_dir():
         end(ExitCode.USAGE, f"{target} is a folder.", remedy=f"Name a file: --output {target / 'customers.csv'}")
     if target.exists() and not force:
@@ -53,7 +90,7 @@ def generate(
     begin = time.monotonic()
     written = 0
     with ProgressReporter("Generating customers", total=rows) as progress:
-        customers = generate_customers(rows, seed)
+        customers = generate(rows, seed)
 
         def on_rows(count: int) -> None:
             nonlocal written
@@ -68,9 +105,17 @@ def generate(
                 f"{target} cannot be written: {error.strerror}.",
                 remedy="Name another file with --output, or remove the obstacle.",
             )
-    left, size, took = customers["Exited"].mean(), target.stat().st_size, time.monotonic() - begin
+    left = _share_left(customers, load_schema(schema_file))
+    size, took = target.stat().st_size, time.monotonic() - begin
     if as_json:
-        found = {"file": str(target.resolve()), "rows": rows, "seed": seed, "left": float(left), "bytes": size}
+        found = {
+            "file": str(target.resolve()),
+            "data_set": data_set.value,
+            "rows": rows,
+            "seed": seed,
+            "left": left,
+            "bytes": size,
+        }
         emit({**found, "seconds": took})
         return
     output.print(
@@ -78,8 +123,17 @@ def generate(
         f"({size / 1e6:,.1f} MB, {took:.1f} s)",
         soft_wrap=True,
     )
-    if file:
-        output.print(f"To use it: [bold]CHURN_RAW_CSV={target.resolve()}[/bold]", soft_wrap=True)
+    used = [f"CHURN_RAW_CSV={target.resolve()}"] if file else []
+    if data_set is not DataSetName.BANK:
+        used.insert(0, f"CHURN_SCHEMA={schema_file}")
+    if used:
+        output.print(f"To use it: [bold]{' '.join(used)}[/bold]", soft_wrap=True)
+
+
+def _share_left(customers: "pd.DataFrame", schema: CustomerSchema) -> float:
+    """Return the share of generated customers who left."""
+    values = customers[schema.target].astype(str).replace(dict(schema.target_column.spellings))
+    return float((values == str(schema.left)).mean())
 
 
 def _confirm_replacing(file: Path) -> None:

@@ -5,6 +5,8 @@ import typer
 from churn_platform.commands.stack import default_stack
 from churn_platform.commands.terminal import AsJson, ProgressReporter, emit, output, report_errors
 from churn_platform.database import migrations
+from churn_platform.schema.current import schema_of
+from churn_platform.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -19,18 +21,19 @@ def _group() -> None:
 
 @app.command()
 def upgrade(as_json: AsJson = False) -> None:
-    """Apply the migrations that the database does not have yet ('churn up' does the same).
+    """Apply missing migrations and bring the tables in line with the customer schema ('churn up' does the same).
 
-    They need the owner of the tables: DATABASE_OWNER_URL, else DATABASE_URL, else the embedded server's own.
+    Columns that the schema needs are added; columns that left it become nullable and keep their values. This needs the
+    owner of the tables: DATABASE_OWNER_URL, else DATABASE_URL, else the embedded server's own.
 
     Example: churn db upgrade
     """
     with report_errors(), ProgressReporter("Applying migrations"):
-        applied = migrations.upgrade(default_stack().owner_dsn)
+        done = migrations.upgrade(default_stack().owner_dsn, schema_of(load_settings()))
     if as_json:
-        emit({"applied": applied})
+        emit({"applied": done.migrations, "changes": done.changes})
         return
-    for name in applied:
-        output.print(f"Applied {name}", highlight=False)
-    if not applied:
+    for line in (*(f"Applied {name}" for name in done.migrations), *done.changes):
+        output.print(line, highlight=False, markup=False)
+    if not done.migrations and not done.changes:
         output.print("Up to date.")

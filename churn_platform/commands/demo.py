@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from churn_platform.commands.terminal import ExitCode, ProgressReporter, end, error_console, output, report_errors
+
+if TYPE_CHECKING:
+    from churn_platform.settings import Settings
 
 # Short batches, so that a minute shows several of them and the handover between their runs.
 DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
@@ -20,10 +23,16 @@ DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
 def demo(
     rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 500,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of event production.")] = 25,
+    schema: Annotated[
+        Path | None,
+        typer.Option(help="Customer schema of another data set. Its servers get a folder of their own."),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running afterwards.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results to this file as well.")] = None,
 ) -> None:
     """Start everything, train a model, stream events through it, and show the results.
+
+    With --schema, the customers are those of another data set, such as data/subscribers/schema.toml.
 
     Some of the events are bad, duplicate or late. Batches last 15 s here instead of 60, unless BATCH_SECONDS is set.
     The exit code is 1 if an event is not accounted for.
@@ -32,12 +41,15 @@ def demo(
     """
     from churn_platform.commands.stack import ProgressDisplay
     from churn_platform.local.stack import Stack
+    from churn_platform.schema.current import schema_of
     from churn_platform.settings import load_settings
     from churn_platform.simulation import report, scenario
     from churn_platform.simulation.producer import Mix
 
     began, display = time.monotonic(), StepDisplay()
     with report_errors():
+        if schema is not None:
+            os.environ.update(settings_for(schema, load_settings()))
         chosen = load_settings().variables_set
         shorter = {name: value for name, value in DEMO_SETTINGS.items() if name not in chosen}
         stack = Stack(load_settings().platform.local, given={**os.environ, **shorter})
@@ -61,12 +73,13 @@ def demo(
                 with ProgressDisplay() as progress:
                     stack.stop(progress)
     took = time.monotonic() - began
-    report.show(output, outcome)
+    report.show(output, outcome, schema_of(load_settings()))
     if json_file is not None:
         json_file.write_text(json.dumps(report.as_json(outcome, seconds=took), indent=2, default=str) + "\n")
+    of_stack = f"CHURN_LOCAL={stack.local} " if schema is not None else ""
     if keep or not started:
         output.print(
-            f"\nOpen [bold]{stack.addresses['dagster']}[/bold] to browse it. Stop everything: churn down",
+            f"\nOpen [bold]{stack.addresses['dagster']}[/bold] to browse it. Stop everything: {of_stack}churn down",
             soft_wrap=True,
         )
         if started and shorter:
@@ -76,13 +89,40 @@ def demo(
                 highlight=False,
                 soft_wrap=True,
             )
-    else:
+    elif schema is None:
         output.print(
             "\n'churn up' (make up) starts it again with its data and prints the address of its UI.", soft_wrap=True
+        )
+    else:
+        output.print(
+            f"\n'{of_stack}CHURN_SCHEMA={schema.resolve()} churn up' starts it again with its data.", soft_wrap=True
         )
     output.print(f"Took {took:.0f} s.", highlight=False)
     if broken := [sentence for sentence, holds in outcome.sums.items() if not holds]:
         end(ExitCode.CHECK_FAILED, f"These sums do not hold: {'; '.join(broken)}. Please report this.")
+
+
+def settings_for(schema: Path, chosen: "Settings") -> dict[str, str]:
+    """Return the variables with which the platform uses another schema, its customers file and a folder of its own.
+
+    Args:
+        schema: path of the schema file.
+        chosen: the settings without the schema. If they name this schema already, their folder is used.
+
+    Raises:
+        SchemaError: there is no valid schema in the file.
+    """
+    from churn_platform.schema.toml_file import customers_file, load_schema
+
+    file = schema.resolve()
+    name = load_schema(file).name
+    variables = {"CHURN_SCHEMA": str(file)}
+    if chosen.platform.customer_schema.resolve() != file:
+        local = chosen.platform.local
+        variables["CHURN_LOCAL"] = str(local.with_name(f"{local.name}-{name}"))
+        if (customers := customers_file(file)) and not os.environ.get("CHURN_RAW_CSV"):
+            variables["CHURN_RAW_CSV"] = customers  # .env may name those of the other schema
+    return variables
 
 
 class StepDisplay:

@@ -77,7 +77,7 @@ def list_dead_letters(
 ) -> None:
     """List dead letters, and count them by reason. In the counts, … stands for parts that vary.
 
-    Example: churn dlq list --reason gender --since 2h --state open
+    Example: churn dlq list --reason event_timestamp --since 2h --state open
     """
     from churn_platform.database import dead_letter_events
 
@@ -173,7 +173,7 @@ def retry(
     A correction that would be a dead letter again is refused, and the others are sent. The exit code is 1 if one was
     refused, if no dead letter has the reason or, with --wait, if one is not resolved.
 
-    Example: churn dlq retry --reason Gender --set Gender=Female --wait 30
+    Example: churn dlq retry --reason true_churn_label --set true_churn_label=null --wait 30
     """
     from churn_platform.database import dead_letter_events
     from churn_platform.operations import dead_letter_retry
@@ -194,7 +194,7 @@ def retry(
             dead_letters = [dead_letter_retry.find_one(connection, *place, topic_id=topic_id) for place in wanted]
         else:
             dead_letters = dead_letter_events.find(connection, chosen, limit=limit)
-        event = None if file is None else dead_letter_retry.read_event(file)
+        event = None if file is None else dead_letter_retry.read_event(file, config.schema)
         corrected, refused = _correct(dead_letters, config, corrections, event)
         show_text = _print_nothing if as_json else _print
         if dry_run:
@@ -330,7 +330,7 @@ def _change(text: str) -> tuple[str, object]:
     """Return a field and its value: decoded if it is JSON, else the text."""
     name, equals, value = text.partition("=")
     if not (name and equals):
-        _refuse(f"{text!r} is not a correction: expected FIELD=VALUE, such as Gender=Female or Age=41.")
+        _refuse(f"{text!r} is not a correction: expected FIELD=VALUE, such as true_churn_label=1.")
     try:
         return name, msgspec.json.decode(value)  # unlike Python's decoder it accepts neither NaN nor 1e999
     except (ValueError, RecursionError):

@@ -103,6 +103,7 @@ def compare(
     from churn_platform.modeling.promotion import promotion_rule
     from churn_platform.modeling.splitting import TRAIN, rows_of
     from churn_platform.modeling.trained_model import TrainedModel
+    from churn_platform.schema.current import schema_of
     from churn_platform.settings import settings
 
     with report_errors(), ProgressReporter("Comparing"):
@@ -118,7 +119,7 @@ def compare(
             rows_of(split, TRAIN),
             TrainedModel(new.version, new.run_id, new.uri),
             TrainedModel(old.version, old.run_id, old.uri),
-            promotion_rule(settings()),
+            promotion_rule(settings(), schema_of(settings())),
         )
     if as_json:
         output.print_json(comparison.to_json())

@@ -85,7 +85,7 @@ def send(
     with report_errors(), ProgressReporter("Outcomes") as progress:
         config, topic = StreamConfig.from_settings(settings()), settings().topics.outcomes
         if source is not None:
-            lines, wrong = outcome_sender.read_file(source, accepts_from=config.epoch)
+            lines, wrong = outcome_sender.read_file(source, config.schema, accepts_from=config.epoch)
             if not lines and not wrong:
                 end(ExitCode.USAGE, f"{source}: the file has no outcomes. Nothing was sent.")
             messages = [(line.key, line.value) for line in lines]
@@ -93,7 +93,12 @@ def send(
             with connect(config.dsn, application_name="churn outcomes") as connection:
                 simulated = list(
                     outcome_sender.simulate(
-                        connection, days=settings().monitoring.live_window_days, count=count, bad=bad, seed=seed
+                        connection,
+                        config.schema,
+                        days=settings().monitoring.live_window_days,
+                        count=count,
+                        bad=bad,
+                        seed=seed,
                     )
                 )
             messages = [(each.key, each.value) for each in simulated]

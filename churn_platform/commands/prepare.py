@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from churn_platform.settings import Settings
 
 WRITER, READER = "churn_writer", "churn_reader"
-NOTHING_MADE: Final = {"migrations": "up to date", "logins": "all can log in", "topics": "exist already"}
+NOTHING_MADE: Final = {
+    "migrations": "up to date",
+    "tables": "fit the customer schema",
+    "logins": "all can log in",
+    "topics": "exist already",
+}
 
 
 def prepare(
@@ -64,7 +69,8 @@ def prepare(
             guard.require_exclusive_use()
             guard.check()
             progress("Applying migrations")
-            made = {"migrations": migrations.upgrade(owner_dsn)}
+            upgraded = migrations.upgrade(owner_dsn, config.schema)
+            made = {"migrations": upgraded.migrations, "tables": upgraded.changes}
             if logins:
                 progress("Creating logins")
                 made["logins"] = _ensure_logins(connection, settings)

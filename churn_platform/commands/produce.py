@@ -27,11 +27,12 @@ def produce(
 ) -> None:
     """Send customer events: rows of the customers file with a UUIDv7 and the time. --count or --duration is required.
 
-    Rows without a Gender are left out. --bad, --duplicates and --late mix in events with faults.
+    Rows without a value that scoring needs are left out. --bad, --duplicates and --late mix in events with faults.
 
     Example: churn produce --rate 500 --duration 60 --bad 0.01
     """
-    from churn_platform.schema.reader import read_customers
+    from churn_platform.schema.current import customers_of
+    from churn_platform.schema.reader import load_customers
     from churn_platform.settings import settings
     from churn_platform.simulation import producer
     from churn_platform.stream.config import StreamConfig
@@ -42,9 +43,10 @@ def produce(
     total = None if expected == float("inf") else int(expected)
     with report_errors(), ProgressReporter("Events", total=total) as progress:
         config = StreamConfig.from_settings(settings())
+        customers = load_customers(source or customers_of(settings()), config.schema).customers
         produced = producer.produce(
             config,
-            producer.rows_of(read_customers(source or settings().platform.raw_csv)),
+            producer.rows_of(customers, config.schema),
             count=count,
             rate=rate,
             duration=duration,

@@ -1,31 +1,24 @@
 """The tables churn_batch_hours and dirty_hours: sums per batch and hour, and how often each hour has changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Final
 
 import psycopg
+from psycopg import sql
 
-_ADD_SUMS: Final = """
-    insert into churn_batch_hours as h (
-        batch, hour_timestamp, total_predictions, churn_count, risk_sum, high_risk_count, age_count, age_sum,
-        balance_sum, tenure_sum
-    )
-    values (
-        %(batch)s, %(hour_timestamp)s, %(total_predictions)s, %(churn_count)s, %(risk_sum)s, %(high_risk_count)s,
-        %(age_count)s, %(age_sum)s, %(balance_sum)s, %(tenure_sum)s
-    )
-    on conflict (hour_timestamp, batch) do update set
-        total_predictions = h.total_predictions + excluded.total_predictions,
-        churn_count = h.churn_count + excluded.churn_count,
-        risk_sum = h.risk_sum + excluded.risk_sum,
-        high_risk_count = h.high_risk_count + excluded.high_risk_count,
-        age_count = h.age_count + excluded.age_count,
-        age_sum = h.age_sum + excluded.age_sum,
-        balance_sum = h.balance_sum + excluded.balance_sum,
-        tenure_sum = h.tenure_sum + excluded.tenure_sum
-"""
+from churn_platform.database.averages import averages
+from churn_platform.schema.customer_schema import CustomerSchema
+
+_SUMS: Final = ("total_predictions", "churn_count", "risk_sum", "high_risk_count")
+"""Columns of churn_batch_hours that any data set has, and fields of HourSums."""
+_ADD_SUMS: Final = sql.SQL("""
+    insert into churn_batch_hours as h (batch, hour_timestamp, {sums})
+    values (%s, %s, {values})
+    on conflict (hour_timestamp, batch) do update set {added}
+""")
 # In the order of the hours, so that a commit and a replay cannot deadlock.
 _MARK_DIRTY: Final = """
     insert into dirty_hours as d (hour_timestamp, version)
@@ -49,24 +42,27 @@ _PREDICTED_HOURS: Final = """
 
 @dataclass(frozen=True, kw_only=True)
 class HourSums:
-    """Sums over the predictions of one hour of the event. age_sum skips unknown ages; age_count counts the known."""
+    """Sums over the predictions of one hour of the event.
+
+    Attributes:
+        averages: column of churn_predictions that the metrics average -> sum of its known values.
+        known: column of these whose value may be missing -> number of its known values.
+    """
 
     hour_timestamp: datetime
     total_predictions: int
     churn_count: int
     risk_sum: float
     high_risk_count: int
-    age_count: int
-    age_sum: float
-    balance_sum: float
-    tenure_sum: float
+    averages: Mapping[str, float]
+    known: Mapping[str, int]
 
 
-def add_sums(connection: psycopg.Connection, *, batch: str, hours: Sequence[HourSums]) -> None:
+def add_sums(connection: psycopg.Connection, schema: CustomerSchema, *, batch: str, hours: Sequence[HourSums]) -> None:
     """Add to a batch's sums per hour."""
     if hours:
         with connection.cursor() as cursor:
-            cursor.executemany(_ADD_SUMS, [{"batch": batch, **vars(sums)} for sums in hours])
+            cursor.executemany(_add_sums(schema), [_row(schema, batch, sums) for sums in hours])
 
 
 def delete_sums(connection: psycopg.Connection, batch: str) -> set[datetime]:
@@ -104,3 +100,28 @@ def predicted_hours(connection: psycopg.Connection, start: datetime, end: dateti
     """Return the hours (UTC) in [start, end) that have predictions, and whether any of these are archived."""
     found = connection.execute(_PREDICTED_HOURS, (start, end))
     return {hour.astimezone(UTC): archived for hour, archived in found}
+
+
+@cache
+def _add_sums(schema: CustomerSchema) -> bytes:
+    """Return the statement that adds to the sums of an hour; its values are those of `_row`."""
+    names = [sql.Identifier(name) for name in (*_SUMS, *_customers_sums(schema))]
+    comma = sql.SQL(", ")
+    return _ADD_SUMS.format(
+        sums=comma.join(names),
+        values=comma.join([sql.Placeholder()] * len(names)),
+        added=comma.join(sql.SQL("{0} = h.{0} + excluded.{0}").format(name) for name in names),
+    ).as_bytes(None)
+
+
+def _customers_sums(schema: CustomerSchema) -> list[str]:
+    return [name for each in averages(schema) for name in (*((each.count,) if each.may_be_missing else ()), each.sum)]
+
+
+def _row(schema: CustomerSchema, batch: str, sums: HourSums) -> list[object]:
+    row: list[object] = [batch, sums.hour_timestamp, *(getattr(sums, name) for name in _SUMS)]
+    for each in averages(schema):
+        if each.may_be_missing:
+            row.append(sums.known[each.column])
+        row.append(sums.averages[each.column])
+    return row

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from churn_platform.database.prediction_columns import SUMMARY_COLUMNS, column_list
+from churn_platform.database.prediction_columns import PredictionTable, column_list
 
 Row = Mapping[str, object]
 
@@ -20,14 +20,14 @@ _SCORES: Final = """
     from churn_predictions where batch = %(batch)s group by 1, 2
 """
 _FIRST: Final = sql.SQL("""
-    select kafka_partition, kafka_offset, customer_id, risk_score, prediction, model_version, {summary},
+    select kafka_partition, kafka_offset, customer_id, risk_score, prediction, model_version, {summary}
         event_timestamp, event_id
     from churn_predictions where batch = %(batch)s order by kafka_offset, kafka_partition limit %(limit)s
-""").format(summary=column_list(SUMMARY_COLUMNS))
+""")
 _RISKIEST: Final = sql.SQL("""
-    select customer_id, risk_score, reasons, {summary}, detected_at, alert_sent
+    select customer_id, risk_score, reasons, {summary}detected_at, alert_sent
     from high_risk_customers where batch = %(batch)s order by risk_score desc, customer_id limit %(limit)s
-""").format(summary=column_list(SUMMARY_COLUMNS))
+""")
 _HIGH_RISK: Final = """
     select count(*), count(distinct customer_id) from high_risk_customers where batch = %(batch)s
 """
@@ -62,13 +62,17 @@ class BatchRows:
     reasons: Sequence[Row]
 
 
-def rows_of_batch(connection: psycopg.Connection, batch: str, *, limit: int) -> BatchRows:
+def rows_of_batch(connection: psycopg.Connection, table: PredictionTable, batch: str, *, limit: int) -> BatchRows:
     """Return counts and rows of a batch.
 
     Args:
+        connection: to the platform's database.
+        table: whose summary columns the rows have.
+        batch: its key.
         limit: maximum number of predictions, of high-risk predictions and of reasons.
     """
     risk_scores, models = [0] * RISK_BINS, dict[int, int]()
+    summary = column_list(table.summary, end=True)
     with connection.cursor() as cursor:
         for version, number, count in cursor.execute(_SCORES, {"batch": batch, "bins": RISK_BINS}):
             risk_scores[number - 1] += count
@@ -78,9 +82,9 @@ def rows_of_batch(connection: psycopg.Connection, batch: str, *, limit: int) -> 
         return BatchRows(
             risk_scores=risk_scores,
             models=models,
-            first=cursor.execute(_FIRST, {"batch": batch, "limit": limit}).fetchall(),
+            first=cursor.execute(_FIRST.format(summary=summary), {"batch": batch, "limit": limit}).fetchall(),
             high_risk=high_risk,
             customers_at_risk=customers_at_risk,
-            riskiest=cursor.execute(_RISKIEST, {"batch": batch, "limit": limit}).fetchall(),
+            riskiest=cursor.execute(_RISKIEST.format(summary=summary), {"batch": batch, "limit": limit}).fetchall(),
             reasons=cursor.execute(_REASONS, {"batch": batch, "limit": limit}).fetchall(),
         )

@@ -8,7 +8,7 @@ part of the transaction that moves the positions.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import psycopg
@@ -22,6 +22,8 @@ CHUNK_BYTES: Final = 256 * 1024
 READ_BYTES: Final = 4 * 1024 * 1024
 # PostgreSQL counts timestamps in microseconds from 2000-01-01.
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000
+# It counts dates in days from the same day.
+POSTGRES_EPOCH: Final = np.datetime64("2000-01-01", "D")
 
 WIRE_TYPES: Final = {
     "smallint": ">i2",
@@ -30,6 +32,7 @@ WIRE_TYPES: Final = {
     "real": ">f4",
     "double precision": ">f8",
     "timestamptz": ">i8",
+    "date": ">i4",
     "uuid": "V16",
 }
 
@@ -40,9 +43,10 @@ class Column:
 
     Args:
         type: a key of WIRE_TYPES, or "text".
-        values: shape (n,); for timestamptz microseconds since 1970, for uuid 16 raw bytes, for text UTF-8 bytes
-            (numpy dtype S, so no value ends in U+0000).
-        null: shape (n,), True where the value is NULL; None when there is no NULL.
+        values: shape (n,); for timestamptz microseconds since 1970, for date datetime64, for uuid 16 raw bytes, for
+            text UTF-8 bytes (numpy dtype S, so no value ends in U+0000) or str objects.
+        null: shape (n,), True where the value is NULL, whatever `values` has there (NaN, NaT or None, say); None when
+            there is no NULL.
     """
 
     type: str
@@ -58,9 +62,12 @@ def encode_rows(columns: Sequence[Column]) -> memoryview:
     """
     count = len(columns[0].values)
     fields: list[tuple[str, str]] = [("fields", ">i2")]
+    encoded: list[NDArray[np.generic]] = []
     for index, column in enumerate(columns):
-        wire = column.values.dtype.str if column.type == "text" else WIRE_TYPES[column.type]
+        values = _wire_values(column)
+        wire = values.dtype.str if column.type == "text" else WIRE_TYPES[column.type]
         fields += [(f"length_{index}", ">i4"), (f"value_{index}", wire)]
+        encoded.append(values)
     layout = np.dtype(fields)
     rows = np.zeros(count, layout)
     rows["fields"] = len(columns)
@@ -68,12 +75,12 @@ def encode_rows(columns: Sequence[Column]) -> memoryview:
     for index, column in enumerate(columns):
         value = f"value_{index}"
         width = layout[value].itemsize
-        rows[value] = column.values - POSTGRES_EPOCH_US if column.type == "timestamptz" else column.values
+        rows[value] = encoded[index]
         if column.type != "text" and column.null is None:
             rows[f"length_{index}"] = width
             continue
         lengths = (
-            np.strings.str_len(column.values.astype(np.bytes_)) if column.type == "text" else np.full(count, width)
+            np.strings.str_len(encoded[index].astype(np.bytes_)) if column.type == "text" else np.full(count, width)
         )
         if column.null is not None:
             lengths = np.where(column.null, -1, lengths)
@@ -85,6 +92,23 @@ def encode_rows(columns: Sequence[Column]) -> memoryview:
     if used is None:
         return memoryview(rows.tobytes())
     return memoryview(rows.view(np.uint8).reshape(count, layout.itemsize)[used].tobytes())
+
+
+def _wire_values(column: Column) -> NDArray[np.generic]:
+    """Return the values as PostgreSQL counts them, and any number where they are NULL."""
+    values: NDArray[Any] = column.values
+    if column.type == "text" and values.dtype.kind == "O":
+        if column.null is None:
+            return np.array([value.encode() for value in values.tolist()], np.bytes_)
+        return np.array([(value or "").encode() for value in values.tolist()], np.bytes_)
+    if column.type == "timestamptz":
+        return values - POSTGRES_EPOCH_US
+    if column.type == "date":
+        values = (values.astype("datetime64[D]") - POSTGRES_EPOCH).astype(np.int64)
+        return values if column.null is None else np.where(column.null, 0, values)
+    if column.null is not None and values.dtype.kind == "f" and WIRE_TYPES[column.type][1] == "i":
+        return np.where(column.null, 0, values)  # NaN is no whole number
+    return values
 
 
 @dataclass(frozen=True)

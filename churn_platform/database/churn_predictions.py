@@ -5,34 +5,29 @@ Its columns are defined in prediction_columns.py.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 
 from churn_platform.database.bulk import Column, Rows, copy_rows
-from churn_platform.database.prediction_columns import (
-    CONTENT_COLUMNS,
-    PREDICTION_COLUMNS,
-    PUBLISHED_COLUMNS,
-    WRITTEN_COLUMNS,
-    PredictionColumn,
-    column_list,
-)
+from churn_platform.database.catalog import TableColumn, columns_of
+from churn_platform.database.prediction_columns import PredictionColumn, PredictionTable, column_list
 
 Place = tuple[int, int]
 """Kafka partition and offset."""
 
 _CREATE_STAGE: Final = sql.SQL(
     "create temp table if not exists staged_predictions ({}, timestamp_given smallint) on commit delete rows"
-).format(sql.SQL(", ").join(sql.SQL(f"{column.name} {column.type}") for column in WRITTEN_COLUMNS))
+)
 _INSERT_STAGED: Final = sql.SQL("""
     insert into churn_predictions ({columns})
     select {columns} from staged_predictions order by kafka_partition, kafka_offset
     on conflict (event_id) do nothing
     returning kafka_partition, kafka_offset
-""").format(columns=column_list(WRITTEN_COLUMNS))
-# An event that is sent twice has the same content. Kafka's timestamp, used if the event has none, differs each time.
+""")
+# An event that is sent twice has the same content. Kafka's own time, used for an event without one, differs each time.
 _FIND_CONFLICTS: Final = sql.SQL("""
     select s.kafka_partition, s.kafka_offset, p.batch, p.kafka_partition, p.kafka_offset
     from staged_predictions s join churn_predictions p using (event_id)
@@ -41,7 +36,7 @@ _FIND_CONFLICTS: Final = sql.SQL("""
         ({staged}) is distinct from ({stored})
         or (s.timestamp_given = 1 and s.event_timestamp <> p.event_timestamp)
       )
-""").format(staged=column_list(CONTENT_COLUMNS, table="s"), stored=column_list(CONTENT_COLUMNS, table="p"))
+""")
 _DELETE_BATCH: Final = """
     delete from churn_predictions where batch = %s
     returning kafka_partition, kafka_offset, customer_id, event_timestamp
@@ -57,27 +52,14 @@ _OF_OFFSETS: Final = sql.SQL("""
     where r.topic_id = %(topic_id)s and r.kafka_partition = %(partition)s and r.end_offset > %(start)s
       and p.kafka_offset >= %(start)s and p.kafka_offset < %(end)s
     order by p.kafka_offset
-""").format(
-    columns=sql.SQL(", ").join(
-        sql.SQL("p.{}::text" if column.type == "uuid" else "p.{}").format(sql.Identifier(column.name))
-        for column in PUBLISHED_COLUMNS
-    )
-)
-# The index on batch needs the range of keys.
+""")
+# The range of keys is what the index on batch can use.
 _IN_BATCHES: Final = sql.SQL("batch between %(first)s and %(last)s and batch = any(%(batches)s)")
 _EXPORT: Final = sql.SQL("""
     copy (
         select {columns} from churn_predictions where {in_batches} order by batch, kafka_partition, kafka_offset
     ) to stdout (format csv, header)
-""").format(
-    columns=sql.SQL(", ").join(
-        sql.SQL("(extract(epoch from {0}) * 1000000)::bigint as {0}" if column.type == "timestamptz" else "{0}").format(
-            sql.Identifier(column.name)
-        )
-        for column in PREDICTION_COLUMNS
-    ),
-    in_batches=_IN_BATCHES,
-)
+""")
 _DELETE_BATCHES: Final = sql.SQL("""
     with gone as (
         delete from churn_predictions where {in_batches}
@@ -114,31 +96,34 @@ def insert_new(connection: psycopg.Connection, rows: Rows) -> bool:
 
 
 def insert_or_compare(
-    connection: psycopg.Connection, rows: Rows, *, timestamp_given: Column
+    connection: psycopg.Connection, table: PredictionTable, rows: Rows, *, timestamp_given: Column
 ) -> tuple[set[Place], dict[Place, tuple[str, Place]]]:
     """Insert the rows whose event id is new, and compare the others with the rows that have their ids.
 
     Args:
-        rows: WRITTEN_COLUMNS.
-        timestamp_given: whether the event itself had a timestamp, 0 or 1.
+        connection: in a transaction.
+        table: whose columns the rows have.
+        rows: the columns that a commit writes.
+        timestamp_given: whether the event had a timestamp of its own, 0 or 1.
 
     Returns:
         The places of the rows that were inserted; and of each row whose id belongs to an event with other content, the
         batch and place of that event. The remaining rows are duplicates.
     """
+    create_stage, insert_staged, find_conflicts = _staging(table)
     with connection.cursor() as cursor:
-        cursor.execute(_CREATE_STAGE)
+        cursor.execute(create_stage)
         copy_rows(cursor, "staged_predictions", Rows.of({**rows.columns, "timestamp_given": timestamp_given}))
-        inserted = set(cursor.execute(_INSERT_STAGED).fetchall())
+        inserted = set(cursor.execute(insert_staged).fetchall())
         conflicts = {
             (partition, offset): (batch, (other_partition, other_offset))
-            for partition, offset, batch, other_partition, other_offset in cursor.execute(_FIND_CONFLICTS)
+            for partition, offset, batch, other_partition, other_offset in cursor.execute(find_conflicts)
         }
         cursor.execute("truncate staged_predictions")
     return inserted, conflicts
 
 
-def delete_batch(connection: psycopg.Connection, batch: str) -> dict[Place, tuple[int, datetime]]:
+def delete_batch(connection: psycopg.Connection, batch: str) -> dict[Place, tuple[int | str, datetime]]:
     """Delete the rows of a batch; return the customer id and event time of each, by its place."""
     return {
         (partition, offset): (customer, time)
@@ -147,24 +132,48 @@ def delete_batch(connection: psycopg.Connection, batch: str) -> dict[Place, tupl
 
 
 def published_columns(
-    connection: psycopg.Connection, *, topic_id: str, partition: int, start: int, end: int
+    connection: psycopg.Connection, table: PredictionTable, *, topic_id: str, partition: int, start: int, end: int
 ) -> list[tuple[Any, ...]]:
-    """Return PUBLISHED_COLUMNS of the rows from offsets [start, end) of a partition of this topic, by offset."""
+    """Return the published columns of the rows from offsets [start, end) of a partition of this topic, by offset."""
+    columns = sql.SQL(", ").join(
+        sql.SQL("p.{}::text" if column.type == "uuid" else "p.{}").format(sql.Identifier(column.name))
+        for column in table.published
+    )
     return connection.execute(
-        _OF_OFFSETS, {"topic_id": topic_id, "partition": partition, "start": start, "end": end}
+        _OF_OFFSETS.format(columns=columns),
+        {"topic_id": topic_id, "partition": partition, "start": start, "end": end},
     ).fetchall()
 
 
+def stored_columns(connection: psycopg.Connection) -> list[TableColumn]:
+    """Return all columns of the table, those that left the customer schema included."""
+    return columns_of(connection, "churn_predictions")
+
+
 def export_batches(
-    connection: psycopg.Connection, batches: Sequence[str], write: Callable[[bytes | bytearray | memoryview], object]
+    connection: psycopg.Connection,
+    columns: Sequence[TableColumn],
+    batches: Sequence[str],
+    write: Callable[[bytes | bytearray | memoryview], object],
 ) -> None:
-    """Write all columns of the rows of these batches as CSV with a header. Times are microseconds since 1970.
+    """Write columns of the rows of these batches as CSV with a header. Times are microseconds since 1970.
 
     Args:
+        connection: to the platform's database.
+        columns: of the table.
         batches: in the database's order.
         write: called with each part of the text.
     """
-    with connection.cursor() as cursor, cursor.copy(_EXPORT, _batch_keys(batches)) as copy:
+    query = _EXPORT.format(
+        columns=sql.SQL(", ").join(
+            sql.SQL(
+                "(extract(epoch from {0}) * 1000000)::bigint as {0}" if column.type == "timestamptz" else "{0}"
+            ).format(sql.Identifier(column.name))
+            for column in columns
+        ),
+        in_batches=_IN_BATCHES,
+    )
+    with connection.cursor() as cursor, cursor.copy(query, _batch_keys(batches)) as copy:
         for chunk in copy:
             write(chunk)
 
@@ -206,10 +215,25 @@ def sample_rows(
     return connection.execute(query, (start, end, list(batches), hashes)).fetchall()
 
 
-def latest_by_customer(connection: psycopg.Connection, *, days: int) -> list[tuple[int, float, int | None]]:
+def latest_by_customer(connection: psycopg.Connection, *, days: int) -> list[tuple[int | str, float, int | None]]:
     """Return id, risk score and label of the latest prediction of each customer with an event in the last days."""
     return connection.execute(_LATEST_BY_CUSTOMER, (days,)).fetchall()
 
 
 def _batch_keys(batches: Sequence[str]) -> dict[str, object]:
     return {"first": batches[0], "last": batches[-1], "batches": batches}
+
+
+@cache
+def _staging(table: PredictionTable) -> tuple[bytes, bytes, bytes]:
+    """Return the statements that create the stage, insert new rows from it, and find rows with other content."""
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type)) for column in table.written
+    )
+    return (
+        _CREATE_STAGE.format(columns).as_bytes(None),
+        _INSERT_STAGED.format(columns=column_list(table.written)).as_bytes(None),
+        _FIND_CONFLICTS.format(
+            staged=column_list(table.content, table="s"), stored=column_list(table.content, table="p")
+        ).as_bytes(None),
+    )

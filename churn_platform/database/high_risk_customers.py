@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,14 +10,14 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from churn_platform.database.prediction_columns import CUSTOMER_COLUMNS, SUMMARY_COLUMNS, column_list
+from churn_platform.database.prediction_columns import PredictionTable, column_list
 
 _ADD: Final = sql.SQL("""
-    insert into high_risk_customers (event_id, batch, customer_id, risk_score, {summary}, detected_at)
-    select event_id, batch, customer_id, risk_score, {summary}, predicted_at
+    insert into high_risk_customers (event_id, batch, customer_id, risk_score, {summary}detected_at)
+    select event_id, batch, customer_id, risk_score, {summary}predicted_at
     from churn_predictions where event_id = any(%s)
     on conflict (event_id) do update set batch = excluded.batch, risk_score = excluded.risk_score, reasons = null
-""").format(summary=column_list(SUMMARY_COLUMNS))
+""")
 _UPDATE_ALERTED: Final = """
     update high_risk_customers h set risk_score = p.risk_score, reasons = null
     from churn_predictions p where p.event_id = h.event_id and h.batch = %s and h.alert_sent
@@ -28,9 +29,9 @@ _UNEXPLAINED: Final = sql.SQL("""
     where h.reasons is null and (%(batch)s::text is null or h.batch = %(batch)s)
       and p.model_version <> all(%(unreadable)s)
     order by h.detected_at desc limit %(limit)s
-""").format(columns=column_list(CUSTOMER_COLUMNS, table="p"))
-# Since a row was read, a replay may have deleted it or scored it again. The statement never waits for a row, to
-# avoid a deadlock with a replay that has locked some of the rows and needs the others.
+""")
+# Since a row was read, a replay may have deleted it or scored it again. The statement never waits for a row: a replay
+# that has locked some of the rows and wants the others would wait for this statement in turn.
 _STORE_REASONS: Final = """
     with explained as (
         select * from unnest(%s::uuid[], %s::integer[], %s::jsonb[]) as e (event_id, model_version, reasons)
@@ -54,9 +55,9 @@ class Unexplained:
     columns: Mapping[str, Any]
 
 
-def add(connection: psycopg.Connection, event_ids: Sequence[str]) -> None:
-    """Add the predictions of these events. An existing row gets the new score and loses its reasons."""
-    connection.execute(_ADD, (event_ids,))
+def add(connection: psycopg.Connection, table: PredictionTable, event_ids: Sequence[str]) -> None:
+    """Add the predictions of these events. A row that exists takes the new score and loses its reasons."""
+    connection.execute(_add(table), (event_ids,))
 
 
 def delete_without_alert(connection: psycopg.Connection, batch: str) -> None:
@@ -70,19 +71,27 @@ def rescore_alerted(connection: psycopg.Connection, batch: str) -> None:
 
 
 def unexplained(
-    connection: psycopg.Connection, *, limit: int, batch: str | None, excluded_versions: Sequence[int]
+    connection: psycopg.Connection,
+    table: PredictionTable,
+    *,
+    limit: int,
+    batch: str | None,
+    excluded_versions: Sequence[int],
 ) -> list[Unexplained]:
     """Return rows without reasons, the newest first.
 
     Args:
-        limit: maximum number of rows.
+        connection: to the platform's database.
+        table: whose customers' columns the rows have.
+        limit: most rows.
         batch: only rows of this batch.
         excluded_versions: model versions whose rows are left out.
     """
     rows = connection.execute(
-        _UNEXPLAINED, {"batch": batch, "unreadable": list(excluded_versions), "limit": limit}
+        _UNEXPLAINED.format(columns=column_list(table.customer, table="p")),
+        {"batch": batch, "unreadable": list(excluded_versions), "limit": limit},
     ).fetchall()
-    fields = [column.field for column in CUSTOMER_COLUMNS]
+    fields = [column.field for column in table.customer]
     return [Unexplained(row[0], row[1], dict(zip(fields, row[2:], strict=True))) for row in rows]
 
 
@@ -96,3 +105,8 @@ def store_reasons(
     """
     documents = [Jsonb(each) for each in reasons]
     return connection.execute(_STORE_REASONS, (list(event_ids), [model_version] * len(documents), documents)).rowcount
+
+
+@cache
+def _add(table: PredictionTable) -> bytes:
+    return _ADD.format(summary=column_list(table.summary, end=True)).as_bytes(None)

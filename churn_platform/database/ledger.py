@@ -23,13 +23,15 @@ from churn_platform.database import (
 )
 from churn_platform.database.batch_hours import HourSums
 from churn_platform.database.stream_positions import LastRecord
+from churn_platform.schema.customer_schema import CustomerSchema
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advance:
     """What one commit records. `starts` and `ends` are the positions before and after it, by Kafka partition.
 
-    `last_records` has the partitions from which the commit has events.
+    `last_records` has the partitions from which the commit has events. `schema` is what the events were decoded with;
+    customer_schemas has it.
     """
 
     batch: str
@@ -45,6 +47,7 @@ class Advance:
     accepts_until: datetime | None
     model_version: int | None
     hours: Sequence[HourSums]
+    schema: CustomerSchema
 
     @property
     def events(self) -> int:
@@ -131,6 +134,7 @@ def advance(connection: psycopg.Connection, step: Advance) -> Advanced:
                 "accepts_from": step.accepts_from,
                 "accepts_until": step.accepts_until,
                 "model_version": step.model_version,
+                "schema_fingerprint": step.schema.fingerprint,
                 "events": step.events,
                 "predictions": step.predictions,
                 "dead_letters": step.dead_letters,
@@ -140,7 +144,7 @@ def advance(connection: psycopg.Connection, step: Advance) -> Advanced:
         ).fetchone()
     if advanced is None:
         raise RuntimeError("A select of counts returned no row; PostgreSQL always returns one.")
-    batch_hours.add_sums(connection, batch=step.batch, hours=step.hours)
+    batch_hours.add_sums(connection, step.schema, batch=step.batch, hours=step.hours)
     batch_hours.mark_dirty(connection, [sums.hour_timestamp for sums in step.hours])
     return advanced
 

@@ -8,13 +8,18 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import psycopg
+from psycopg import sql
+
+from churn_platform.database.averages import Average, averages, count_names
+from churn_platform.schema.customer_schema import CustomerSchema
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # One statement has one snapshot, so the metrics include exactly the changes that their version counts. An hour that
-# lost all its predictions in a replay has a version but no sums, and gets a row of zeros.
-_HOURLY: Final = """
+# lost all its predictions in a replay has a version but no sums, and gets a row of zeros. Batches from before a column
+# was in the schema have no sum of it, and do not count for its average.
+_HOURLY: Final = sql.SQL("""
     select
         d.hour_timestamp,
         coalesce(sum(h.total_predictions), 0)::bigint as total_predictions,
@@ -22,16 +27,14 @@ _HOURLY: Final = """
         100::double precision * sum(h.churn_count)::bigint / nullif(sum(h.total_predictions), 0)::bigint as churn_rate,
         sum(h.risk_sum) / nullif(sum(h.total_predictions), 0)::bigint as avg_risk_score,
         coalesce(sum(h.high_risk_count), 0)::bigint as high_risk_count,
-        sum(h.age_sum) / nullif(sum(h.age_count), 0)::bigint as avg_age,
-        sum(h.balance_sum) / nullif(sum(h.total_predictions), 0)::bigint as avg_balance,
-        sum(h.tenure_sum) / nullif(sum(h.total_predictions), 0)::bigint as avg_tenure,
-        coalesce(sum(h.age_count), 0)::bigint as age_count,
+        {averages}
+        {counts}
         d.version
     from dirty_hours d left join churn_batch_hours h using (hour_timestamp)
     where d.hour_timestamp >= %s and d.hour_timestamp < %s
     group by d.hour_timestamp, d.version
     order by d.hour_timestamp
-"""
+""")
 _DIRTY_HOURS: Final = """
     select d.hour_timestamp
     from dirty_hours d left join churn_metrics_hourly m using (hour_timestamp)
@@ -53,7 +56,9 @@ _DIRTY_DAYS: Final = """
 """
 
 
-def hourly_figures(connection: psycopg.Connection, start: datetime, end: datetime) -> "pd.DataFrame":
+def hourly_figures(
+    connection: psycopg.Connection, schema: CustomerSchema, start: datetime, end: datetime
+) -> "pd.DataFrame":
     """Return the metrics of the hours in [start, end) that have had predictions, one row per hour, in order.
 
     Returns:
@@ -62,16 +67,24 @@ def hourly_figures(connection: psycopg.Connection, start: datetime, end: datetim
     """
     import pandas as pd
 
-    cursor = connection.execute(_HOURLY, (start, end))
+    query = _HOURLY.format(
+        averages=sql.SQL("").join(map(_average, averages(schema))),
+        counts=sql.SQL("").join(
+            sql.SQL("coalesce(sum(h.{0}), 0)::bigint as {0}, ").format(sql.Identifier(name))
+            for name in count_names(schema)
+        ),
+    )
+    cursor = connection.execute(query, (start, end))
     names = [column.name for column in cursor.description or ()]
     return pd.DataFrame(cursor.fetchall(), columns=names)
 
 
-def daily_figures(hours: "pd.DataFrame") -> "pd.DataFrame":
+def daily_figures(hours: "pd.DataFrame", schema: CustomerSchema) -> "pd.DataFrame":
     """Return the metrics of days (UTC), computed from those of their hours: counts are added, averages are weighted.
 
     Args:
         hours: rows of churn_metrics_hourly.
+        schema: of the customers.
 
     Returns:
         One row per day with predictions or changes, in order: the columns of churn_metrics_daily except updated_at.
@@ -80,17 +93,18 @@ def daily_figures(hours: "pd.DataFrame") -> "pd.DataFrame":
 
     weights = {
         "avg_risk_score": "total_predictions",
-        "avg_age": "age_count",
-        "avg_balance": "total_predictions",
-        "avg_tenure": "total_predictions",
+        **{each.average: each.count if each.may_be_missing else "total_predictions" for each in averages(schema)},
     }
-    counts = ["total_predictions", "churn_count", "high_risk_count", "age_count", "version"]
-    sums = hours[counts].copy()
+    sums = hours[["total_predictions", "churn_count", "high_risk_count", "version"]].copy()
+    for count in count_names(schema):
+        sums[count] = hours[count].astype("float64").fillna(0).astype("int64")  # null before the schema had the column
     for average, weight in weights.items():
-        sums[average] = (hours[average] * hours[weight]).fillna(0.0)
+        sums[average] = (hours[average] * hours[weight]).fillna(0.0).astype("float64")
+        sums[f"weight of {average}"] = hours[weight].where(hours[average].notna(), 0)
     days = sums.groupby(pd.to_datetime(hours["hour_timestamp"], utc=True).dt.date.rename("date")).sum().reset_index()
-    for average, weight in weights.items():
-        days[average] = days[average] / days[weight].where(days[weight] > 0)
+    for average in weights:
+        weight_of_day = days.pop(f"weight of {average}")
+        days[average] = days[average] / weight_of_day.where(weight_of_day > 0)
     days["churn_rate"] = 100.0 * days["churn_count"] / days["total_predictions"].where(days["total_predictions"] > 0)
     return days
 
@@ -127,3 +141,14 @@ def windows(starts: Iterable[datetime], *, joined_within: timedelta) -> list[tup
 def midnight(days: Sequence[date]) -> list[datetime]:
     """Return the start of each day, UTC."""
     return [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in days]
+
+
+def _average(column: Average) -> sql.Composed:
+    weight = (
+        sql.SQL("sum(h.{})").format(sql.Identifier(column.count))
+        if column.may_be_missing
+        else sql.SQL("sum(h.total_predictions) filter (where h.{} is not null)").format(sql.Identifier(column.sum))
+    )
+    return sql.SQL("sum(h.{}) / nullif({}, 0)::bigint as {}, ").format(
+        sql.Identifier(column.sum), weight, sql.Identifier(column.average)
+    )

@@ -1,10 +1,15 @@
-"""The database's schema: plain SQL files under `sql/migrations`, applied in order by dbmate."""
+"""The database's schema: plain SQL files under `sql/migrations`, applied in order by dbmate.
+
+What depends on the customers follows from the customer schema: see customer_columns.py and customer_views.py.
+"""
 
 import os
 import re
 import shutil
 import subprocess
 import sysconfig
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -12,7 +17,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.database.connections import IGNORED_VARIABLES, connect, session_options
+from churn_platform.database.customer_columns import render
+from churn_platform.database.customer_schemas import require_same_data_set
+from churn_platform.database.reconciliation import reconcile
 from churn_platform.errors import PlatformError
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import PROJECT_ROOT
 
 MIGRATIONS = PROJECT_ROOT / "sql" / "migrations"
@@ -26,17 +35,60 @@ INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class MigrationError(PlatformError):
-    """The schema could not be brought up to date."""
+    """The database could not be brought up to date."""
 
 
-def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
-    """Apply the migrations that the database does not have yet, each in its own transaction.
+OWNER_NEEDED = "Only the owner of the tables can change them: set DATABASE_OWNER_URL."
 
-    Two processes that migrate at the same time wait for each other. If no migration is missing, any login that may
-    read the tables is sufficient.
+
+@dataclass(frozen=True)
+class Upgraded:
+    """What an upgrade did: names of the migrations that it applied, and how it changed tables and views, for people."""
+
+    migrations: list[str]
+    changes: list[str]
+
+
+def upgrade(dsn: str, schema: CustomerSchema) -> Upgraded:
+    """Apply the migrations that the database does not have yet, and bring its tables in line with the customer schema.
+
+    It can be repeated at any time. If nothing is missing, any login that may read the tables is sufficient.
 
     Args:
         dsn: connection string of the owner of the tables.
+        schema: of the customers.
+
+    Raises:
+        MigrationError: a migration failed (its own changes are rolled back), the login may not change the tables, or
+            the database does not answer.
+        SchemaConflictError: the database holds other customers than the schema describes.
+        TableInUseError: other sessions hold locks on a table that has to change.
+    """
+    applied = apply_migrations(dsn, schema, MIGRATIONS)
+    try:
+        with connect(dsn, autocommit=True, connect_timeout=10, application_name="churn migrations") as connection:
+            changes = reconcile(connection, schema)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise MigrationError(
+            f"The tables do not fit the customer schema, and this login may not change them: "
+            f"{error.diag.message_primary}.",
+            remedy=OWNER_NEEDED,
+        ) from error
+    except psycopg.Error as error:
+        raise MigrationError(
+            f"The tables could not be brought in line with the customer schema: {_without_password(str(error), dsn)}"
+        ) from error
+    return Upgraded(applied, changes)
+
+
+def apply_migrations(dsn: str, schema: CustomerSchema, folder: Path) -> list[str]:
+    """Apply the migrations that the database does not have yet, each in a transaction of its own.
+
+    Two processes that migrate at the same time wait for each other. Tables are created with the columns of the schema.
+
+    Args:
+        dsn: connection string of the owner of the tables.
+        schema: of the customers.
         folder: with the migrations, `<version>_<name>.sql` with `-- migrate:up` and `-- migrate:down`.
 
     Returns:
@@ -44,27 +96,32 @@ def upgrade(dsn: str, folder: Path = MIGRATIONS) -> list[str]:
 
     Raises:
         MigrationError: one failed (its own changes are rolled back), or the database does not answer.
+        SchemaConflictError: the database holds another data set. Nothing was applied.
     """
-    missing = _missing(dsn, folder)
+    missing = _missing(dsn, schema, folder)
     if not missing:
         return []
-    command = (str(_dbmate()), "--no-dump-schema", "--migration-lock", "--env-file", os.devnull)
-    outcome = subprocess.run(
-        (*command, "--migrations-dir", str(folder), "migrate"),
-        env={
-            **_environment(),
-            "DATABASE_URL": _url(dsn),
-        },  # not as an argument, where every user could read the password
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory(prefix="churn-migrations-") as rendered:
+        for file in folder.glob("*.sql"):
+            text = render(file.read_text(encoding="utf-8"), schema)
+            (Path(rendered) / file.name).write_text(text, encoding="utf-8")
+        command = (str(_dbmate()), "--no-dump-schema", "--migration-lock", "--env-file", os.devnull)
+        outcome = subprocess.run(
+            (*command, "--migrations-dir", rendered, "migrate"),
+            env={
+                **_environment(),
+                "DATABASE_URL": _url(dsn),
+            },  # not as an argument, where every user could read the password
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if outcome.returncode != 0:
         raise MigrationError(
             f"dbmate could not apply the migrations in {folder} (exit code {outcome.returncode}): "
             f"{_without_password(outcome.stderr.strip(), dsn)}"
             f" Not applied: {', '.join(missing)}.",
-            remedy="Only the owner of the tables can apply migrations: set DATABASE_OWNER_URL."
+            remedy=OWNER_NEEDED
             if INSUFFICIENT_PRIVILEGE in outcome.stderr
             else "Correct the migration or the database, then run 'churn db upgrade'.",
         )
@@ -80,10 +137,16 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _missing(dsn: str, folder: Path) -> list[str]:
-    """Return the names of the migrations that the database does not have yet, in order."""
+def _missing(dsn: str, schema: CustomerSchema, folder: Path) -> list[str]:
+    """Return the names of the migrations that the database does not have yet, in order.
+
+    Raises:
+        MigrationError: the database does not answer.
+        SchemaConflictError: it holds another data set.
+    """
     try:
         with connect(dsn, connect_timeout=10, application_name="churn migrations") as connection:
+            require_same_data_set(connection, schema)
             recorded = connection.execute("select to_regclass('schema_migrations') is not null").fetchone() == (True,)
             applied = connection.execute("select version from schema_migrations").fetchall() if recorded else []
     except psycopg.Error as error:

@@ -1,15 +1,20 @@
 """The columns of churn_predictions: name, type, and where the value comes from. This is the one definition.
 
-Commits, replays, the archive, published messages, queries that read customers' columns and the column descriptions in
-Dagster's UI are derived from it. A test compares it with the table that the migrations create.
+The customer's columns follow from the customer schema. Commits, replays, the archive, published messages, queries that
+read customers' columns and the column descriptions in Dagster's UI are derived from `PredictionTable`. A test compares
+it with the table that the migrations create.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache, cached_property
 from typing import Final
 
 from psycopg import sql
+
+from churn_platform.schema.columns import Column
+from churn_platform.schema.customer_schema import CustomerSchema
 
 
 class Origin(Enum):
@@ -50,80 +55,106 @@ class PredictionColumn:
     summary: bool = False
 
 
-def _customer(field: str, name: str, type_: str, *, nullable: bool = False, summary: bool = False) -> PredictionColumn:
-    return PredictionColumn(name, type_, Origin.CUSTOMER, field, nullable=nullable, content=True, summary=summary)
-
-
-CUSTOMER_COLUMNS: Final = (
-    _customer("CreditScore", "credit_score", "smallint"),
-    _customer("Geography", "geography", "text", summary=True),
-    _customer("Gender", "gender", "text", summary=True),
-    _customer("Age", "age", "real", nullable=True, summary=True),
-    _customer("Tenure", "tenure", "smallint"),
-    _customer("Balance", "balance", "double precision", summary=True),
-    _customer("NumOfProducts", "num_of_products", "smallint"),
-    _customer("HasCrCard", "has_cr_card", "smallint"),
-    _customer("IsActiveMember", "is_active_member", "smallint"),
-    _customer("EstimatedSalary", "estimated_salary", "double precision"),
-)
-"""The columns that describe the customer, by the names that events give them."""
-
-PREDICTION_COLUMNS: Final = (
-    PredictionColumn("event_id", "uuid", Origin.EVENT, "event_id"),
-    PredictionColumn("event_ref", "text", Origin.EVENT, "event_ref", nullable=True, content=True),
-    PredictionColumn("customer_id", "bigint", Origin.EVENT, "customer_id", content=True),
+_BEFORE_CUSTOMER: Final = (
     PredictionColumn("prediction", "smallint", Origin.SCORE, "prediction"),
     PredictionColumn("risk_score", "real", Origin.SCORE, "risk_score"),
     PredictionColumn("probability", "real", Origin.GENERATED, "risk_score"),
     PredictionColumn("predicted_at", "timestamptz", Origin.SCORE, "predicted_at"),
     PredictionColumn("event_timestamp", "timestamptz", Origin.EVENT, "event_timestamp"),
     PredictionColumn("model_version", "integer", Origin.SCORE, "model_version"),
-    *CUSTOMER_COLUMNS,
+)
+_AFTER_CUSTOMER: Final = (
     PredictionColumn("true_churn_label", "smallint", Origin.EVENT, "true_churn_label", nullable=True, content=True),
     PredictionColumn("batch", "text", Origin.BATCH, "batch"),
     PredictionColumn("kafka_partition", "integer", Origin.EVENT, "kafka_partition"),
     PredictionColumn("kafka_offset", "bigint", Origin.EVENT, "kafka_offset"),
 )
-"""In the order of the table."""
 
-WRITTEN_COLUMNS: Final = tuple(column for column in PREDICTION_COLUMNS if column.origin is not Origin.GENERATED)
-CONTENT_COLUMNS: Final = tuple(column for column in PREDICTION_COLUMNS if column.content)
-SUMMARY_COLUMNS: Final = tuple(column for column in CUSTOMER_COLUMNS if column.summary)
 
-_BY_NAME: Final = {column.name: column for column in PREDICTION_COLUMNS}
-_BY_FIELD: Final = {column.field: column for column in CUSTOMER_COLUMNS}
+@dataclass(frozen=True)
+class PredictionTable:
+    """churn_predictions of the customers of a schema. Equal schemas have equal tables."""
 
-PUBLISHED_COLUMNS: Final = tuple(
-    _BY_NAME[name]
-    for name in (
-        "event_id",
-        "customer_id",
-        "prediction",
-        "probability",
-        "risk_score",
-        "model_version",
-        "event_timestamp",
-        "predicted_at",
-        *(column.name for column in SUMMARY_COLUMNS),
-        "batch",
-        "kafka_partition",
-        "kafka_offset",
+    schema: CustomerSchema
+
+    @cached_property
+    def columns(self) -> tuple[PredictionColumn, ...]:
+        """All columns, in the order of the table."""
+        return (
+            PredictionColumn("event_id", "uuid", Origin.EVENT, "event_id"),
+            PredictionColumn("event_ref", "text", Origin.EVENT, "event_ref", nullable=True, content=True),
+            PredictionColumn("customer_id", self.schema.id_type, Origin.EVENT, "customer_id", content=True),
+            *_BEFORE_CUSTOMER,
+            *self.customer,
+            *_AFTER_CUSTOMER,
+        )
+
+    @cached_property
+    def customer(self) -> tuple[PredictionColumn, ...]:
+        """The columns that describe the customer, in the order of the schema."""
+        return tuple(_customer(column) for column in self.schema.stored)
+
+    @cached_property
+    def written(self) -> tuple[PredictionColumn, ...]:
+        """What a commit writes: all but the generated columns."""
+        return tuple(column for column in self.columns if column.origin is not Origin.GENERATED)
+
+    @cached_property
+    def content(self) -> tuple[PredictionColumn, ...]:
+        """The columns in which two events with the same id must agree."""
+        return tuple(column for column in self.columns if column.content)
+
+    @cached_property
+    def summary(self) -> tuple[PredictionColumn, ...]:
+        """The customer's columns that messages, high_risk_customers and previews show, too."""
+        return tuple(column for column in self.customer if column.summary)
+
+    @cached_property
+    def published(self) -> tuple[PredictionColumn, ...]:
+        """What a published message has, in its order."""
+        by_name = {column.name: column for column in self.columns}
+        before = ("event_id", "customer_id", "prediction", "probability", "risk_score", "model_version")
+        times = ("event_timestamp", "predicted_at")
+        after = ("batch", "kafka_partition", "kafka_offset")
+        return (
+            *(by_name[name] for name in (*before, *times)),
+            *self.summary,
+            *(by_name[name] for name in after),
+        )
+
+    def of_field(self, field: str) -> PredictionColumn:
+        """Return the column that holds this customer's column of an event."""
+        return next(column for column in self.customer if column.field == field)
+
+
+@cache
+def prediction_table(schema: CustomerSchema) -> PredictionTable:
+    """Return the table of a schema, the same object each time, so that what derives from it can be cached."""
+    return PredictionTable(schema)
+
+
+def _customer(column: Column) -> PredictionColumn:
+    return PredictionColumn(
+        column.column,
+        column.sql_type,
+        Origin.CUSTOMER,
+        column.name,
+        nullable=column.scored_if_missing,
+        content=True,
+        summary=column.summary,
     )
-)
-"""What a published message has, in its order."""
 
 
-def customer_column(field: str) -> PredictionColumn:
-    """Return the column that holds this customer's column of an event."""
-    return _BY_FIELD[field]
-
-
-def column_list(columns: Iterable[PredictionColumn], *, table: str | None = None) -> sql.Composed:
+def column_list(columns: Iterable[PredictionColumn], *, table: str | None = None, end: bool = False) -> sql.Composed:
     """Return the names of the columns, separated by commas.
 
     Args:
         columns: in this order.
         table: alias of the table, before each name.
+        end: whether a comma follows each name, the last one, too: then the list may be empty, and others follow.
     """
     names = [(column.name,) if table is None else (table, column.name) for column in columns]
-    return sql.SQL(", ").join(sql.Identifier(*name) for name in names)
+    identifiers = [sql.Identifier(*name) for name in names]
+    if end:
+        return sql.Composed([sql.SQL("{}, ").format(each) for each in identifiers])
+    return sql.SQL(", ").join(identifiers)

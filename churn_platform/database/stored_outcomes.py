@@ -78,7 +78,7 @@ _DELETE_READINGS: Final = """
       and p.next_offset >= r.end_offset
 """
 
-OutcomeRow = tuple[str, int, int, UUID | None, int | None, int, datetime]
+OutcomeRow = tuple[str, int, int, UUID | None, int | str | None, int, datetime]
 """Topic id, Kafka partition and offset, event id, customer id, churned (0 or 1), time of the outcome."""
 RefusedRow = tuple[str, int, int, str, bytes | None]
 """Topic id, Kafka partition and offset, reason, payload."""

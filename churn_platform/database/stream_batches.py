@@ -12,7 +12,10 @@ from psycopg.rows import class_row, scalar_row
 
 @dataclass(frozen=True)
 class Batch:
-    """A row of stream_batches. Counts are in events: events = predictions + dead_letters + duplicates."""
+    """A row of stream_batches. Counts are in events: events = predictions + dead_letters + duplicates.
+
+    `schema_fingerprint` names the schema in customer_schemas that its events were decoded with; None before it is open.
+    """
 
     batch: str
     planned: datetime
@@ -23,6 +26,7 @@ class Batch:
     closed: datetime | None
     run_id: str | None
     model_version: int | None
+    schema_fingerprint: str | None
     events: int
     predictions: int
     dead_letters: int
@@ -72,6 +76,9 @@ EXTEND_RANGES: Final = """
 ADD_COUNTS: Final = """
     batches as (
         update stream_batches set
+            schema_fingerprint = case
+                when opened is null then %(schema_fingerprint)s::text else schema_fingerprint
+            end,
             opened = coalesce(opened, %(opened)s::timestamptz),
             accepts_from = coalesce(accepts_from, %(accepts_from)s::timestamptz),
             accepts_until = coalesce(accepts_until, %(accepts_until)s::timestamptz),
@@ -89,7 +96,7 @@ ADD_COUNTS: Final = """
 
 _COLUMNS: Final = sql.SQL(
     "batch, planned, opened, accepts_from, accepts_until, last_commit, closed, run_id, model_version, "
-    "events, predictions, dead_letters, duplicates, commits, replays, archived, archive"
+    "schema_fingerprint, events, predictions, dead_letters, duplicates, commits, replays, archived, archive"
 )
 _FIND: Final = sql.SQL("select {} from stream_batches where batch = %s").format(_COLUMNS)
 _FIND_OPEN: Final = sql.SQL("select {} from stream_batches where opened is not null and closed is null").format(
@@ -138,11 +145,13 @@ _EVENTS_BY_HOUR: Final = """
     select date_trunc('hour', opened, 'utc'), sum(events)::bigint, sum(dead_letters)::bigint from stream_batches
     where opened >= %s and opened < %s group by 1
 """
-# Assigns the oldest batches to a file, until the file is full. A batch qualifies only if the ledger knows that all its
-# predictions are published, because they cannot be published after its rows are deleted.
+# Assigns the oldest batches to a file, until the file is full. They have one customer schema, which the file records. A
+# batch qualifies only if the ledger knows that all its predictions are published, because they could not be published
+# once its rows are gone.
 _ASSIGN_ARCHIVE: Final = """
     with due as (
-        select batch, closed, row_number() over by_batch as place,
+        select batch, closed, schema_fingerprint, row_number() over by_batch as place,
+            first_value(schema_fingerprint) over by_batch as first_fingerprint,
             sum(predictions) over (by_batch rows between unbounded preceding and current row) as rows_so_far
         from stream_batches b
         where closed < %(before)s and reported and archived is null and archive is null
@@ -153,7 +162,9 @@ _ASSIGN_ARCHIVE: Final = """
         window by_batch as (order by batch)
         limit %(batches)s
     ), taken as (
-        select batch, closed, place from due where place = 1 or rows_so_far <= %(rows)s
+        select batch, closed, place from due
+        where place = 1
+          or (rows_so_far <= %(rows)s and schema_fingerprint is not distinct from first_fingerprint)
     )
     update stream_batches b set archive = (
         select concat_ws('/', %(folder)s::text, to_char(closed at time zone 'utc', 'YYYY-MM'), batch || '.parquet')

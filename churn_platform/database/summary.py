@@ -7,7 +7,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from churn_platform.database.prediction_columns import SUMMARY_COLUMNS, column_list
+from churn_platform.database.prediction_columns import PredictionTable, column_list
 
 Row = dict[str, object]
 
@@ -25,9 +25,7 @@ _LATEST_HOURS: Final = """
     select hour_timestamp, total_predictions, churn_rate, avg_risk_score, high_risk_count
     from churn_metrics_hourly order by hour_timestamp desc limit %s
 """
-_RISKIEST: Final = sql.SQL("select customer_id, risk_score, {} from v_top_risk_customers limit %s").format(
-    column_list(SUMMARY_COLUMNS)
-)
+_RISKIEST: Final = sql.SQL("select {} from v_top_risk_customers limit %s")
 _LATEST_DRIFT: Final = """
     select date, verdict, count(*) as features, max(psi) as greatest_psi from drift_daily
     where date = (select max(date) from drift_daily) group by date, verdict order by greatest_psi desc limit %s
@@ -85,9 +83,10 @@ def latest_hours(connection: psycopg.Connection, *, limit: int) -> list[Row]:
     return _rows(connection, _LATEST_HOURS, limit)
 
 
-def riskiest_customers(connection: psycopg.Connection, *, limit: int) -> list[Row]:
+def riskiest_customers(connection: psycopg.Connection, table: PredictionTable, *, limit: int) -> list[Row]:
     """Return the customers with the highest risk."""
-    return _rows(connection, _RISKIEST, limit)
+    columns = [column for column in table.columns if column.name in ("customer_id", "risk_score") or column.summary]
+    return _rows(connection, _RISKIEST.format(column_list(columns)), limit)
 
 
 def latest_drift(connection: psycopg.Connection, *, limit: int) -> list[Row]:

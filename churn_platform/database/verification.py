@@ -6,7 +6,7 @@ Reads only.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 import numpy as np
 import psycopg
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from churn_platform.database import stored_outcomes
+from churn_platform.database.averages import averages
 from churn_platform.database.bulk import read_columns
+from churn_platform.schema.customer_schema import CustomerSchema
 
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -51,75 +53,90 @@ _DEAD_LETTERS: Final = _NUMBERED + sql.SQL("""
 
 # The next four return a place, whether it is wrong, and whether it is out of date. Each side of a full join may lack a
 # row; then its counts differ from those of the other side.
-_BATCH_HOURS: Final = """
+#
+# A batch from before a column was in the schema has no sum of it, and null is never wrong. An average over several
+# batches is that of the predictions of batches with a sum, whose number is its weight.
+_BATCH_HOURS: Final = sql.SQL("""
     with recount as (
         select batch, date_trunc('hour', event_timestamp, 'UTC') as hour_timestamp, count(*) as total_predictions,
             sum(prediction)::bigint as churn_count, sum(risk_score::double precision) as risk_sum,
-            count(*) filter (where risk_score::double precision >= %(threshold)s) as high_risk_count,
-            count(age) as age_count, coalesce(sum(age::double precision), 0) as age_sum, sum(balance) as balance_sum,
-            sum(tenure)::double precision as tenure_sum
+            {sums}
+            count(*) filter (where risk_score::double precision >= %(threshold)s) as high_risk_count
         from churn_predictions group by 1, 2
     ), kept as (
         select h.* from churn_batch_hours h left join stream_batches b using (batch) where b.archived is null
     )
     select format('batch %%s, hour %%s', batch, hour_timestamp at time zone 'UTC'),
-        (r.total_predictions, r.churn_count, r.high_risk_count, r.age_count)
-            is distinct from (k.total_predictions, k.churn_count, k.high_risk_count, k.age_count)
+        (r.total_predictions, r.churn_count, r.high_risk_count)
+            is distinct from (k.total_predictions, k.churn_count, k.high_risk_count)
         or abs(r.risk_sum - k.risk_sum) > %(tolerance)s * (1 + abs(r.risk_sum))
-        or abs(r.age_sum - k.age_sum) > %(tolerance)s * (1 + abs(r.age_sum))
-        or abs(r.balance_sum - k.balance_sum) > %(tolerance)s * (1 + abs(r.balance_sum))
-        or abs(r.tenure_sum - k.tenure_sum) > %(tolerance)s * (1 + abs(r.tenure_sum)),
+        {compared},
         false
     from recount r full join kept k using (batch, hour_timestamp)
-"""
+""")
 # Wrong: current, but not the sum of its batches; newer than every change; or of an hour that never changed.
-_HOURS: Final = """
+_HOURS: Final = sql.SQL("""
     with sums as (
         select hour_timestamp, sum(total_predictions) as total_predictions, sum(churn_count) as churn_count,
-            sum(high_risk_count) as high_risk_count, sum(age_count) as age_count, sum(risk_sum) as risk_sum,
-            sum(age_sum) as age_sum, sum(balance_sum) as balance_sum, sum(tenure_sum) as tenure_sum
+            {sums}
+            sum(high_risk_count) as high_risk_count, sum(risk_sum) as risk_sum
         from churn_batch_hours group by 1
     )
     select format('hour %%s', hour_timestamp at time zone 'UTC'),
         d.version is null or m.version > d.version or (m.version = d.version and (
-            (m.total_predictions, m.churn_count, m.high_risk_count, m.age_count) is distinct from (
-                coalesce(s.total_predictions, 0), coalesce(s.churn_count, 0), coalesce(s.high_risk_count, 0),
-                coalesce(s.age_count, 0)
+            (m.total_predictions, m.churn_count, m.high_risk_count) is distinct from (
+                coalesce(s.total_predictions, 0), coalesce(s.churn_count, 0), coalesce(s.high_risk_count, 0)
             )
             or abs(m.churn_rate * m.total_predictions - 100 * s.churn_count) > %(tolerance)s * (1 + s.churn_count)
             or abs(m.avg_risk_score * m.total_predictions - s.risk_sum) > %(tolerance)s * (1 + abs(s.risk_sum))
-            or abs(m.avg_age * m.age_count - s.age_sum) > %(tolerance)s * (1 + abs(s.age_sum))
-            or abs(m.avg_balance * m.total_predictions - s.balance_sum) > %(tolerance)s * (1 + abs(s.balance_sum))
-            or abs(m.avg_tenure * m.total_predictions - s.tenure_sum) > %(tolerance)s * (1 + abs(s.tenure_sum))
+            {compared}
         )),
         m.version is null or m.version < d.version
     from dirty_hours d full join churn_metrics_hourly m using (hour_timestamp) full join sums s using (hour_timestamp)
-"""
-_DAYS: Final = """
+""")
+_DAYS: Final = sql.SQL("""
     with hours as (
         select (hour_timestamp at time zone 'UTC')::date as date, sum(version) as version,
             sum(total_predictions) as total_predictions, sum(churn_count) as churn_count,
-            sum(high_risk_count) as high_risk_count, sum(age_count) as age_count,
-            coalesce(sum(avg_risk_score * total_predictions), 0) as risk_sum,
-            coalesce(sum(avg_age * age_count), 0) as age_sum,
-            coalesce(sum(avg_balance * total_predictions), 0) as balance_sum,
-            coalesce(sum(avg_tenure * total_predictions), 0) as tenure_sum
+            {sums}
+            sum(high_risk_count) as high_risk_count,
+            coalesce(sum(avg_risk_score * total_predictions), 0) as risk_sum
         from churn_metrics_hourly group by 1
     )
     select format('day %%s', date),
         h.version is null or d.version > h.version or (d.version = h.version and (
-            (d.total_predictions, d.churn_count, d.high_risk_count, d.age_count)
-                is distinct from (h.total_predictions, h.churn_count, h.high_risk_count, h.age_count)
+            (d.total_predictions, d.churn_count, d.high_risk_count)
+                is distinct from (h.total_predictions, h.churn_count, h.high_risk_count)
             or abs(d.churn_rate * d.total_predictions - 100 * h.churn_count) > %(tolerance)s * (1 + h.churn_count)
             or abs(d.avg_risk_score * d.total_predictions - h.risk_sum) > %(tolerance)s * (1 + abs(h.risk_sum))
-            or abs(d.avg_age * d.age_count - h.age_sum) > %(tolerance)s * (1 + abs(h.age_sum))
-            or abs(d.avg_balance * d.total_predictions - h.balance_sum) > %(tolerance)s * (1 + abs(h.balance_sum))
-            or abs(d.avg_tenure * d.total_predictions - h.tenure_sum) > %(tolerance)s * (1 + abs(h.tenure_sum))
+            {compared}
         )),
         d.version is null or d.version < h.version
     from hours h full join churn_metrics_daily d using (date)
-"""
-# A row whose alert was sent stays, whatever score a replay gave to its prediction.
+""")
+# What these three add up for an averaged column, and how a result is compared with it. A value that may be missing has
+# a count of known values, which is the weight of the average.
+_RECOUNTED: Final = sql.SQL("sum({column}::double precision) as {sum}, ")
+_RECOUNTED_KNOWN: Final = sql.SQL("""
+    coalesce(sum({column}::double precision), 0) as {sum}, count({column}) as {count},
+""")
+_SUMMED: Final = sql.SQL("""
+    sum({sum}) as {sum}, sum(total_predictions) filter (where {sum} is not null) as {weight},
+""")
+_SUMMED_KNOWN: Final = sql.SQL("sum({sum}) as {sum}, coalesce(sum({count}), 0) as {count}, ")
+_WEIGHTED: Final = sql.SQL("""
+    coalesce(sum({average} * total_predictions), 0) as {sum},
+    sum(total_predictions) filter (where {average} is not null) as {weight},
+""")
+_WEIGHTED_KNOWN: Final = sql.SQL("""
+    coalesce(sum({average} * {count}), 0) as {sum}, sum({count}) as {count},
+""")
+_SUM_DIFFERS: Final = sql.SQL("or abs({of}.{sum} - {found}.{sum}) > %(tolerance)s * (1 + abs({of}.{sum}))")
+_AVERAGE_DIFFERS: Final = sql.SQL(
+    "or abs({found}.{average} * {of}.{weight} - {of}.{sum}) > %(tolerance)s * (1 + abs({of}.{sum}))"
+)
+_COUNT_DIFFERS: Final = sql.SQL("or {found}.{count} <> coalesce({of}.{count}, 0) ")
+# A row whose alert was sent stays as it is, whatever a replay made of its prediction.
 _HIGH_RISK: Final = """
     select format('event %%s', event_id),
         case when p.event_id is null then not h.alert_sent and b.archived is null
@@ -243,24 +260,33 @@ def dead_letter_columns(connection: psycopg.Connection, on_rows: Callable[[int],
         return _integers(read_columns(cursor, _DEAD_LETTERS, types, on_rows=on_rows))
 
 
-def compare_batch_hours(connection: psycopg.Connection, *, threshold: float, examples: int) -> Comparison:
+def compare_batch_hours(
+    connection: psycopg.Connection, schema: CustomerSchema, *, threshold: float, examples: int
+) -> Comparison:
     """Compare the sums per batch and hour with the predictions; `threshold` is that of high risk."""
-    return _compare(connection, _BATCH_HOURS, threshold, examples)
+    return _compare(
+        connection,
+        _query(_BATCH_HOURS, schema, sums=(_RECOUNTED, _RECOUNTED_KNOWN), differs=_SUM_DIFFERS, found="k", of="r"),
+        threshold,
+        examples,
+    )
 
 
-def compare_hours(connection: psycopg.Connection, *, examples: int) -> Comparison:
+def compare_hours(connection: psycopg.Connection, schema: CustomerSchema, *, examples: int) -> Comparison:
     """Compare the hourly metrics with the sums of their batches."""
-    return _compare(connection, _HOURS, 0, examples)
+    query = _query(_HOURS, schema, sums=(_SUMMED, _SUMMED_KNOWN), differs=_AVERAGE_DIFFERS, found="m", of="s")
+    return _compare(connection, query, 0, examples)
 
 
-def compare_days(connection: psycopg.Connection, *, examples: int) -> Comparison:
+def compare_days(connection: psycopg.Connection, schema: CustomerSchema, *, examples: int) -> Comparison:
     """Compare the daily metrics with those of their hours."""
-    return _compare(connection, _DAYS, 0, examples)
+    query = _query(_DAYS, schema, sums=(_WEIGHTED, _WEIGHTED_KNOWN), differs=_AVERAGE_DIFFERS, found="d", of="h")
+    return _compare(connection, query, 0, examples)
 
 
 def compare_high_risk(connection: psycopg.Connection, *, threshold: float, examples: int) -> Comparison:
     """Compare high_risk_customers with the predictions at or above the threshold."""
-    return _compare(connection, _HIGH_RISK, threshold, examples)
+    return _compare(connection, sql.SQL(_HIGH_RISK), threshold, examples)
 
 
 def champions(connection: psycopg.Connection) -> list[int]:
@@ -313,15 +339,52 @@ def _offsets_from(start: int, columns: Mapping[str, Integers], partition: int) -
     return wanted
 
 
-def _compare(connection: psycopg.Connection, query: LiteralString, threshold: float, examples: int) -> Comparison:
+def _compare(connection: psycopg.Connection, query: sql.Composable, threshold: float, examples: int) -> Comparison:
     row = connection.execute(
-        sql.SQL(_COUNT).format(sql.SQL(query)),
+        sql.SQL(_COUNT).format(query),
         {"threshold": threshold, "tolerance": TOLERANCE, "examples": examples},
     ).fetchone()
     if row is None:
         raise RuntimeError("A select of counts returned no row; PostgreSQL always returns one.")
     count, wrong, outdated, places = row
     return Comparison(count, wrong, outdated, places or [])
+
+
+def _query(
+    template: sql.SQL,
+    schema: CustomerSchema,
+    *,
+    sums: tuple[sql.SQL, sql.SQL],
+    differs: sql.SQL,
+    found: str,
+    of: str,
+) -> sql.Composed:
+    """Return the comparison with the columns that the schema averages.
+
+    Args:
+        template: the comparison.
+        schema: of the customers.
+        sums: what is added up for a column: where its value is always known, and where it may be missing.
+        differs: when a result differs from it.
+        found: alias of the results.
+        of: alias of what is added up.
+    """
+    added, compared = [], []
+    for each in averages(schema):
+        names = {
+            "column": sql.Identifier(each.column),
+            "sum": sql.Identifier(each.sum),
+            "count": sql.Identifier(each.count),
+            "average": sql.Identifier(each.average),
+            "weight": sql.Identifier(each.count if each.may_be_missing else f"weight of {each.column}"),
+            "found": sql.Identifier(found),
+            "of": sql.Identifier(of),
+        }
+        added.append(sums[each.may_be_missing].format(**names))
+        if each.may_be_missing:
+            compared.append(_COUNT_DIFFERS.format(**names))
+        compared.append(differs.format(**names))
+    return template.format(sums=sql.Composed(added), compared=sql.Composed(compared))
 
 
 def _integers(columns: Mapping[str, NDArray[np.generic]]) -> dict[str, Integers]:

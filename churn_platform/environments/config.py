@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from churn_platform.kafka.config import KafkaConfig
+from churn_platform.schema.current import schema_of
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import Settings
 
 # Producers' clocks may be ahead. An event may be this much later than the longest life of the batch that holds it.
@@ -23,6 +25,7 @@ class EnvironmentConfig:
         environment: its name, for people. An id in its database identifies it: see environment_guard.
         start: where a new topic is read from: earliest, latest, or an ISO 8601 timestamp.
         epoch: earliest event time that is accepted.
+        schema: of the customers in the events.
     """
 
     kafka: KafkaConfig
@@ -33,6 +36,7 @@ class EnvironmentConfig:
     claims_topic: str
     start: str
     epoch: datetime
+    schema: CustomerSchema
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "EnvironmentConfig":
@@ -40,6 +44,7 @@ class EnvironmentConfig:
 
         Raises:
             SettingsError: Kafka or PostgreSQL is neither configured nor up.
+            SchemaError: the customer schema is missing or invalid.
         """
         return cls(
             kafka=kafka_config(settings),
@@ -50,6 +55,7 @@ class EnvironmentConfig:
             claims_topic=settings.topics.claims,
             start=settings.stream.start,
             epoch=settings.stream.epoch,
+            schema=schema_of(settings),
         )
 
 

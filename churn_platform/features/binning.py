@@ -1,34 +1,39 @@
-"""Credit score bands. Pure; no I/O."""
+"""Bands: numbers as the number of the range that they are in. Pure; no I/O."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.features.columns import BAND_COLUMN, Columns, column
+from churn_platform.features.columns import Columns, column
+from churn_platform.schema.columns import Band
+from churn_platform.schema.customer_schema import CustomerSchema
 
-BAND_UPPER_BOUNDS = (580, 670, 740, 800)  # inclusive upper bounds of Poor, Fair, Good and Very Good; above is Excellent
-BAND_NAMES = ("Poor", "Fair", "Good", "Very Good", "Excellent")
 
-
-def credit_score_band(scores: NDArray[Any]) -> NDArray[np.int8]:
-    """Return the ordinal band of each credit score: 0 Poor, 1 Fair, 2 Good, 3 Very Good, 4 Excellent.
+def band_numbers(values: NDArray[Any], bands: Sequence[Band]) -> NDArray[np.int8]:
+    """Return the number of each value's band, from 0. A band includes its upper bound.
 
     Args:
-        scores: shape (n,), points on the 300-900 scale, no nulls.
+        values: shape (n,), numbers without missing values.
+        bands: ascending; the last one has no upper bound.
 
     Returns:
-        shape (n,), values 0..4.
-
-    Source: the bank's scorecard, upper bounds inclusive (580 is Poor, 581 is Fair).
+        shape (n,).
     """
-    return np.searchsorted(BAND_UPPER_BOUNDS, scores, side="left").astype(np.int8)
+    upper_bounds = [band.upper_bound for band in bands if band.upper_bound is not None]
+    return np.searchsorted(upper_bounds, values, side="left").astype(np.int8)
 
 
-def add_credit_score_band(columns: Columns) -> dict[str, NDArray[Any]]:
-    """Return the columns and, in addition, CreditScoreBins.
+def add_bands(columns: Columns, schema: CustomerSchema) -> dict[str, NDArray[Any]]:
+    """Return the columns and, in addition, the band feature of each banded column.
+
+    Args:
+        columns: imputed and not scaled.
+        schema: the schema with the bands.
 
     Raises:
-        MissingColumnError: CreditScore is missing.
+        MissingColumnError: a banded column is missing.
     """
-    return {**columns, BAND_COLUMN: credit_score_band(column(columns, "CreditScore"))}
+    bands = {each.bands_feature: band_numbers(column(columns, each.name), each.bands) for each in schema.banded}
+    return {**columns, **bands}

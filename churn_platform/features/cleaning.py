@@ -1,49 +1,59 @@
-"""From raw customers to typed ones with a known Gender. Nothing is imputed here. Pure; no I/O."""
+"""From raw customers to typed ones, without rows that training cannot use. Nothing is imputed here. Pure; no I/O."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from churn_platform.features.columns import CATEGORICAL_COLUMNS, NUMERIC_COLUMNS, TARGET, columns_of
+import numpy as np
+
+from churn_platform.features.columns import columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-FRACTIONAL_COLUMNS = ("Age", "Balance", "EstimatedSalary")  # Age is in whole years, but float64 because it can be null
+    from churn_platform.schema.customer_schema import CustomerSchema
 
 
-def clean(raw: pd.DataFrame) -> pd.DataFrame:
-    """Return the customers whose Gender is known, with the same dtypes whatever the file contained.
+def clean(raw: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
+    """Return the customers that training uses, with the same dtypes whatever the file contained.
 
-    Rows with a null Gender are dropped: the encoder would need a third category, which the stream never sends. All
-    other nulls stay, for the imputer.
+    Rows with a missing value in a column with `missing = "drop"` are dropped. All other missing values stay, for the
+    imputer and the encoder.
 
     Args:
-        raw: one row per customer, as `read_customers` returns them.
+        raw: one row per customer, as `load_customers` returns them.
+        schema: the schema of the customers.
 
     Returns:
-        The same columns and `attrs`, with a new index 0..n-1. Whole numbers are int64 (float64 if the column has
-        nulls), Age, Balance and EstimatedSalary float64, Geography and Gender object (str or None).
+        The same columns and `attrs`, with a new index 0..n-1. The columns that events carry have the schema's dtype
+        (whole numbers with missing values are float64), and the target is int64.
 
     Raises:
-        MissingColumnError: a column is missing.
+        MissingColumnError: a column that events carry, or the target, is missing.
     """
     import pandas as pd
 
-    columns_of(raw, (*NUMERIC_COLUMNS, *CATEGORICAL_COLUMNS, TARGET))  # raises if one is missing
-    known = raw["Gender"].notna().to_numpy()
+    columns_of(raw, (*schema.inputs, schema.target))  # raises if one is missing
+    used = np.ones(len(raw), dtype=np.bool_)
+    for name in schema.dropped:
+        if name in raw:
+            used &= raw[name].notna().to_numpy()
     # Column by column: a frame for each step would take three times the memory for ten million customers.
-    cleaned = pd.DataFrame({str(name): _typed(str(name), values[known]) for name, values in raw.items()}, copy=False)
+    cleaned = pd.DataFrame(
+        {str(name): _typed(str(name), values[used], schema) for name, values in raw.items()}, copy=False
+    )
     cleaned.attrs = dict(raw.attrs)
     return cleaned
 
 
-def _typed(name: str, values: pd.Series) -> NDArray[Any]:
+def _typed(name: str, values: pd.Series, schema: CustomerSchema) -> NDArray[Any]:
     """Return one column with the dtype that every step expects. Columns that no step reads keep their dtype."""
-    if name in CATEGORICAL_COLUMNS:
+    if name != schema.target and name not in schema.inputs:
+        return values.to_numpy()
+    dtype = "int64" if name == schema.target else schema.column(name).dtype
+    if dtype == "object":
         return values.astype(object).mask(values.isna(), other=None).to_numpy()
-    if name in (*NUMERIC_COLUMNS, TARGET):
-        whole = name not in FRACTIONAL_COLUMNS and not values.isna().any()
-        return values.to_numpy("int64" if whole else "float64")
-    return values.to_numpy()
+    if dtype == "int64" and values.isna().any():
+        dtype = "float64"
+    return values.to_numpy(dtype)

@@ -1,8 +1,11 @@
-"""Names of the raw columns and the features, in their fixed order, and the type of a batch of columns. Pure; no I/O."""
+"""The type of a batch of columns, and how to read columns from one. Pure; no I/O.
+
+Which columns there are and which features they become is in the customer schema (`schema/customer_schema.py`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -14,35 +17,8 @@ if TYPE_CHECKING:  # scoring needs no pandas, and importing it takes longer than
     import pandas as pd
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
-"""Column name -> values, all arrays of shape (n,). Numbers have a numeric dtype, categories object or str."""
-
-NUMERIC_COLUMNS = (
-    "CreditScore",
-    "Age",
-    "Tenure",
-    "Balance",
-    "NumOfProducts",
-    "HasCrCard",
-    "IsActiveMember",
-    "EstimatedSalary",
-)
-CATEGORICAL_COLUMNS = ("Geography", "Gender")
-INPUT_COLUMNS = (*NUMERIC_COLUMNS, *CATEGORICAL_COLUMNS)
-"""The raw columns that features are made of. Names and ids are not among them."""
-
-BAND_COLUMN = "CreditScoreBins"
-TARGET = "Exited"
-
-FEATURES = (
-    *NUMERIC_COLUMNS,
-    BAND_COLUMN,
-    "Geography_France",
-    "Geography_Germany",
-    "Geography_Spain",
-    "Gender_Female",
-    "Gender_Male",
-)
-"""The 14 features, in the order that the model reads them."""
+"""Column name -> values, all arrays of shape (n,). Numbers have a numeric dtype, dates datetime64, categories object or
+str. Missing values are NaN, NaT and None."""
 
 
 def column(columns: Columns, name: str) -> NDArray[Any]:
@@ -55,27 +31,32 @@ def column(columns: Columns, name: str) -> NDArray[Any]:
         return columns[name]
     except KeyError:
         raise MissingColumnError(
-            f"Column {name!r} is missing: the features need {', '.join(INPUT_COLUMNS)}, but got {', '.join(columns)}.",
-            remedy="Add the column. Unknown numbers may be null (NaN).",
+            f"Column {name!r} is missing: the features need it, but got {', '.join(columns) or 'no columns'}.",
+            remedy="Add the column, as the customer schema describes it.",
         ) from None
 
 
-def columns_of(frame: pd.DataFrame, names: tuple[str, ...] = INPUT_COLUMNS) -> dict[str, NDArray[Any]]:
-    """Return columns of a frame as arrays of shape (n,), by default those that features are made of.
+def columns_of(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Return columns of a frame as arrays of shape (n,).
 
     Raises:
         MissingColumnError: the frame lacks one of them.
     """
-    series = {str(label): values.to_numpy() for label, values in frame.items() if label in names}
-    return {name: column(series, name) for name in names}
+    wanted = list(names)
+    known = set(wanted)
+    series = {str(label): values.to_numpy() for label, values in frame.items() if label in known}
+    return {name: column(series, name) for name in wanted}
 
 
 def is_null(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return whether each value is missing: NaN in numbers, None or NaN in objects. Shape (n,), as `values`."""
+    """Return whether each value is missing: NaN in numbers, NaT in dates, None or NaN in objects. Shape (n,)."""
+    missing: NDArray[np.bool_]
     if values.dtype.kind == "O":
-        missing: NDArray[np.bool_] = (values == None) | (values != values)  # noqa: E711  elementwise, unlike `is`
+        missing = (values == None) | (values != values)  # noqa: E711  elementwise, unlike `is`
     elif values.dtype.kind == "f":
         missing = np.isnan(values)
+    elif values.dtype.kind == "M":
+        missing = np.isnat(values)
     else:
         missing = np.zeros(values.shape, dtype=np.bool_)
     return missing

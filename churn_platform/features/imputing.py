@@ -1,74 +1,97 @@
-"""Replacing missing values, by medians and modes of the training split. Pure; no I/O."""
+"""Replacing missing values, by medians and modes of the training split or by constants. Pure; no I/O."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.features.columns import NUMERIC_COLUMNS, Columns, column, columns_of, is_null
+from churn_platform.features.columns import Columns, column, columns_of, is_null
 from churn_platform.features.exceptions import MetadataError
+from churn_platform.schema.columns import OTHER, Column
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MODE_COLUMNS = ("Geography",)  # not Gender: training drops rows without one, so scoring must not invent one
+    from churn_platform.schema.customer_schema import CustomerSchema
+
+Median: TypeAlias = float | str
+"""A number, or a date as text (YYYY-MM-DD)."""
 
 
 @dataclass(frozen=True)
 class Imputer:
-    """The median of each numeric column and the mode of each category that may be null.
+    """The values that replace missing ones.
 
     Attributes:
-        medians: column -> value, in the column's own unit.
-        modes: column -> most frequent category; of equally frequent ones, the first in alphabetical order.
+        medians: number or date -> its median, in the column's own unit.
+        modes: category -> the most frequent one; of equally frequent ones, the first in alphabetical order.
+        constants: column -> the value that the schema states.
     """
 
-    medians: Mapping[str, float]
+    medians: Mapping[str, Median]
     modes: Mapping[str, str]
+    constants: Mapping[str, float | str] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame) -> Imputer:
-        """Return an imputer with the medians and modes of these rows.
+    def fit(cls, frame: pd.DataFrame, schema: CustomerSchema) -> Imputer:
+        """Return an imputer with the medians and modes of these rows, of columns that have a feature.
+
+        A median or mode is fitted even of a column that is never missing today. It is not fitted of a category without
+        which the row is dropped: scoring must not invent one.
 
         Args:
             frame: rows of the training split only.
+            schema: says how a missing value is handled.
 
         Raises:
             MissingColumnError: a column is missing.
-            MetadataError: a column has only nulls.
+            MetadataError: a column has only missing values.
         """
-        columns = columns_of(frame, (*NUMERIC_COLUMNS, *MODE_COLUMNS))
+        columns = [schema.column(name) for name in schema.feature_columns]
+        constants = {each.name: each.constant for each in columns if each.constant is not None}
+        fitted = [each for each in columns if each.name not in constants]
+        medians = [each for each in fitted if each.kind != "category"]
+        modes = [each for each in fitted if each.kind == "category" and each.missing not in ("drop", "category")]
+        found = columns_of(frame, [each.name for each in (*medians, *modes)])
         return cls(
-            medians={name: float(np.median(_known(name, columns).astype(np.float64))) for name in NUMERIC_COLUMNS},
-            modes={name: _mode(_known(name, columns)) for name in MODE_COLUMNS},
+            medians={each.name: _median(_known(each.name, found)) for each in medians},
+            modes={each.name: _mode(_known(each.name, found), each) for each in modes},
+            constants=constants,
         )
 
     def impute(self, columns: Columns) -> dict[str, NDArray[Any]]:
-        """Return the columns with the nulls of fitted columns replaced. Others keep their array and dtype.
+        """Return the columns with the missing values of fitted columns replaced. Others keep their array and dtype.
 
         Raises:
             MissingColumnError: a fitted column is missing.
         """
         imputed = dict(columns)
-        values_for_null: dict[str, float | str] = {**self.medians, **self.modes}
-        for name, value in values_for_null.items():
+        for name, value in (*self.medians.items(), *self.modes.items(), *self.constants.items()):
             values = column(columns, name)
             missing = is_null(values)
             if missing.any():
                 # a copy, numbers in float64: a median may not be exact in the column's float32
-                imputed[name] = values.astype(np.float64 if values.dtype.kind == "f" else object)
-                imputed[name][missing] = value
+                kind = values.dtype.kind
+                filled = values.copy() if kind == "M" else values.astype(np.float64 if kind == "f" else object)
+                filled[missing] = value
+                imputed[name] = filled
         return imputed
 
     def to_json(self) -> str:
-        """Return JSON with `strategy`, `medians` and `modes`."""
-        document = {"strategy": "median_and_mode", "medians": dict(self.medians), "modes": dict(self.modes)}
+        """Return JSON with `strategy`, `medians` and `modes`, and `constants` if there are any."""
+        document: dict[str, object] = {
+            "strategy": "median_and_mode",
+            "medians": dict(self.medians),
+            "modes": dict(self.modes),
+        }
+        if self.constants:
+            document["constants"] = dict(self.constants)
         return json.dumps(document, indent=2)
 
     @classmethod
@@ -81,8 +104,9 @@ class Imputer:
         try:
             document = json.loads(text)
             return cls(
-                medians={str(name): float(value) for name, value in document["medians"].items()},
+                medians={str(name): _number_or_date(value) for name, value in document["medians"].items()},
                 modes={str(name): str(value) for name, value in document["modes"].items()},
+                constants={str(name): _number_or_text(value) for name, value in document.get("constants", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MetadataError(
@@ -91,22 +115,54 @@ class Imputer:
             ) from error
 
 
-def _known(name: str, columns: Columns) -> NDArray[Any]:
-    """Return the values of a column that are not null.
+def _number_or_date(value: object) -> Median:
+    """Return a median of the JSON.
 
     Raises:
-        MetadataError: all of them are null.
+        ValueError, TypeError: it is neither a number nor a date.
+    """
+    if isinstance(value, str):
+        return str(np.datetime64(value, "D"))
+    if isinstance(value, int | float):
+        return float(value)
+    raise TypeError(f"the median {value!r} is neither a number nor a date")
+
+
+def _number_or_text(value: object) -> float | str:
+    if isinstance(value, int | float | str):
+        return value
+    raise TypeError(f"the constant {value!r} is neither a number nor a text")
+
+
+def _known(name: str, columns: Columns) -> NDArray[Any]:
+    """Return the values of a column that are not missing.
+
+    Raises:
+        MetadataError: all of them are missing.
     """
     values = columns[name]
     known = values[~is_null(values)]
     if len(known) == 0:
         raise MetadataError(
             f"Column {name!r} is null in all {len(values)} training rows, so it has no median or mode.",
-            remedy="Check the customers file: at least one row needs a value.",
+            remedy="Check the customers file: at least one row needs a value. Or state a constant in the schema.",
         )
     return known
 
 
-def _mode(values: NDArray[Any]) -> str:
-    counts = Counter(str(value) for value in values)
-    return min(counts, key=lambda category: (-counts[category], category))
+def _median(values: NDArray[Any]) -> Median:
+    """Return the median; of an even number of dates, the earlier of the two in the middle."""
+    if values.dtype.kind != "M":
+        return float(np.median(values.astype(np.float64)))
+    days = np.sort(values.astype("datetime64[D]"))
+    return str(days[(len(days) - 1) // 2])
+
+
+def _mode(values: NDArray[Any], category: Column) -> str:
+    """Return the most frequent category. Values that are not listed count as one category, if there is one for them."""
+    texts = [str(value) for value in values]
+    if category.unknown == "other":
+        listed = frozenset(category.categories)
+        texts = [text if text in listed else OTHER for text in texts]
+    counts = Counter(texts)
+    return min(counts, key=lambda text: (-counts[text], text))

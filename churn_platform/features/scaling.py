@@ -1,4 +1,4 @@
-"""Min-max scaling of amounts and ages to 0..1. Pure; no I/O."""
+"""Min-max scaling of numbers to 0..1. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from churn_platform.features.exceptions import MetadataError
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS_TO_SCALE = ("Balance", "EstimatedSalary", "Age")
+    from churn_platform.schema.customer_schema import CustomerSchema
+
 SCALING_TYPE = "minmax"
 FRAMEWORK = "numpy"
 
@@ -26,23 +27,24 @@ class MinMaxScaler:
     """The minimum and maximum of each scaled column.
 
     Attributes:
-        ranges: column -> (minimum, maximum), in the column's own unit: Balance and EstimatedSalary euros, Age years.
+        ranges: column -> (minimum, maximum), in the column's own unit.
     """
 
     ranges: Mapping[str, tuple[float, float]]
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame) -> MinMaxScaler:
+    def fit(cls, frame: pd.DataFrame, schema: CustomerSchema) -> MinMaxScaler:
         """Return a scaler with the ranges of these rows.
 
         Args:
             frame: imputed rows of the training split only.
+            schema: says which columns are scaled.
 
         Raises:
             MissingColumnError: a column is missing.
             MetadataError: a column has only one value, so it cannot be scaled.
         """
-        columns = columns_of(frame, COLUMNS_TO_SCALE)
+        columns = columns_of(frame, schema.scaled)
         return cls({name: (float(np.nanmin(values)), float(np.nanmax(values))) for name, values in columns.items()})
 
     def __post_init__(self) -> None:
@@ -50,7 +52,8 @@ class MinMaxScaler:
             if not minimum < maximum:
                 raise MetadataError(
                     f"{name} has the range {minimum}..{maximum}, expected two different values.",
-                    remedy="Check the column in the customers file: a constant cannot be scaled.",
+                    remedy="Check the column in the customers file: a constant cannot be scaled. Or remove "
+                    "'min_max' from its features in the customer schema.",
                 )
 
     def scale(self, columns: Columns) -> dict[str, NDArray[Any]]:

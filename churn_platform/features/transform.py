@@ -2,72 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.features.binning import add_credit_score_band
-from churn_platform.features.columns import BAND_COLUMN, FEATURES, INPUT_COLUMNS, NUMERIC_COLUMNS, Columns, column
+from churn_platform.features.binning import add_bands
+from churn_platform.features.columns import Columns, column
+from churn_platform.features.dates import add_days
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.exceptions import FeatureError, MetadataError
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
+from churn_platform.schema.customer_schema import CustomerSchema
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureTransform:
     """The fitted steps. The assets apply them one by one and `transform` all at once, with the same result.
 
+    Attributes:
+        schema: the columns and the features that they become.
+        imputer: fitted on the training split, as the encoder and the scaler.
+
     Raises:
-        MetadataError: the encoder's categories do not make the 14 features.
+        MetadataError: a step was fitted on other columns or categories than those of the schema.
     """
 
+    schema: CustomerSchema
     imputer: Imputer
     encoder: OneHotEncoder
     scaler: MinMaxScaler
 
     def __post_init__(self) -> None:
-        binary_columns = [name for names in self.encoder.binary_columns.values() for name in names]
-        made = (*NUMERIC_COLUMNS, BAND_COLUMN, *binary_columns)
-        if made != FEATURES:
-            raise MetadataError(
-                f"The encoder's categories make the features {', '.join(made)}; expected {', '.join(FEATURES)}.",
-                remedy="Train on rows that contain every known Geography and Gender, and no other.",
-            )
+        wanted = OneHotEncoder.of(self.schema)
+        imputed = {*self.imputer.medians, *self.imputer.modes, *self.imputer.constants}
+        if self.encoder != wanted:
+            raise _other_schema("encoder", _categories(self.encoder), _categories(wanted))
+        if tuple(self.scaler.ranges) != self.schema.scaled:
+            raise _other_schema("scaler", ", ".join(self.scaler.ranges), ", ".join(self.schema.scaled))
+        if not imputed <= set(self.schema.feature_columns):
+            raise _other_schema("imputer", ", ".join(sorted(imputed)), ", ".join(self.schema.feature_columns))
 
     def transform(self, columns: Columns) -> NDArray[np.float32]:
         """Return the features of raw rows.
 
         Args:
-            columns: raw column name -> shape (n,). Numbers of any numeric dtype, NaN where null; Geography and Gender
-                object or str. Other columns are ignored.
+            columns: raw column name -> shape (n,), those of `schema.feature_columns`. Numbers of any numeric dtype, NaN
+                where missing; dates datetime64, NaT where missing; categories object or str, None where missing. Other
+                columns are ignored.
 
         Returns:
-            shape (n, 14), in the order of FEATURES.
+            shape (n, features), in the order of `schema.features`.
 
         Raises:
             MissingColumnError: a raw column is missing.
-            UnknownCategoryError: a Geography or Gender is unknown to the encoder, or a Gender is null.
+            UnknownCategoryError: a category is unknown to the encoder, or is missing and not imputed.
             FeatureError: the columns have different lengths.
         """
-        inputs = {name: column(columns, name) for name in INPUT_COLUMNS}
+        inputs = {name: column(columns, name) for name in self.schema.feature_columns}
         lengths = {name: len(values) for name, values in inputs.items()}
         if len(set(lengths.values())) > 1:
             raise FeatureError(
                 f"The columns have different lengths: {lengths}.", remedy="Pass arrays of the same rows."
             )
         encoded = self.encoder.encode(self.imputer.impute(inputs))
-        return assemble(self.scaler.scale(add_credit_score_band(encoded)))
+        derived = add_days(add_bands(encoded, self.schema), self.schema)
+        return assemble(self.scaler.scale(derived), self.schema.feature_names)
 
 
-def assemble(columns: Columns) -> NDArray[np.float32]:
-    """Return the finished feature columns as one matrix, shape (n, 14), in the order of FEATURES.
+def assemble(columns: Columns, names: Sequence[str]) -> NDArray[np.float32]:
+    """Return finished feature columns as one matrix, shape (n, features), in the order of the names.
 
     Raises:
         MissingColumnError: a feature is missing.
     """
-    matrix = np.empty((len(column(columns, FEATURES[0])), len(FEATURES)), dtype=np.float32)
-    for position, name in enumerate(FEATURES):
+    matrix = np.empty((len(column(columns, names[0])), len(names)), dtype=np.float32)
+    for position, name in enumerate(names):
         matrix[:, position] = column(columns, name)
     return matrix
+
+
+def _categories(encoder: OneHotEncoder) -> str:
+    return "; ".join(f"{name}: {', '.join(categories)}" for name, categories in encoder.categories.items()) or "none"
+
+
+def _other_schema(step: str, found: str, expected: str) -> MetadataError:
+    return MetadataError(
+        f"The {step} was fitted with another customer schema: it has {found}; the schema has {expected}.",
+        remedy=f"Materialize feature_{step} again: run data_preparation_job, then training_job.",
+    )

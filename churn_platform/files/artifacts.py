@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -107,6 +109,43 @@ def list_names(uri: str) -> list[str]:
         return _s3().list_names(uri)
     folder = Path(uri)
     return sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that was not read.
+
+    Attributes:
+        uri: its path or address.
+        modified: when it was last written.
+        version: a text that changes with its content: size and time, or the ETag of S3.
+    """
+
+    uri: str
+    modified: datetime
+    version: str
+
+
+def find_files(uri: str) -> list[FoundFile]:
+    """Return a file, or the files below a folder at any depth by name, without reading them; none if there are none.
+
+    Raises:
+        ArtifactStoreError: the S3 server rejects the request or cannot be reached.
+    """
+    if in_s3(uri):
+        found = None if uri.endswith("/") else _s3().find(uri)
+        objects = _s3().list_objects(uri) if found is None else [found]
+        return [FoundFile(each.uri, each.modified, each.etag) for each in objects if not each.key.endswith("/")]
+    path = Path(uri)
+    files = (file for file in sorted(path.rglob("*")) if file.is_file()) if path.is_dir() else [path] * path.is_file()
+    return [_found(file) for file in files]
+
+
+def _found(path: Path) -> FoundFile:
+    state = path.stat()
+    return FoundFile(
+        str(path), datetime.fromtimestamp(state.st_mtime, UTC), f"{state.st_size} bytes at {state.st_mtime_ns}"
+    )
 
 
 def count_files(uri: str, report: Callable[[str], None]) -> tuple[int, int]:

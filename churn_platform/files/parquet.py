@@ -32,6 +32,9 @@ def from_parquet(content: bytes) -> pd.DataFrame:
     """
     file = pq.ParquetFile(io.BytesIO(content))
     columns = {name: file.read(columns=[name]).column(0).to_pandas() for name in file.schema_arrow.names}
+    for described in (file.schema_arrow.pandas_metadata or {}).get("columns", []):
+        if described["numpy_type"] == "datetime64[s]":  # Parquet has no seconds: it stores them as milliseconds
+            columns[described["name"]] = columns[described["name"]].astype("datetime64[s]")
     frame = pd.DataFrame(columns, copy=False)
     frame.attrs = json.loads((file.schema_arrow.metadata or {}).get(ATTRIBUTES, b"{}"))
     return frame

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache, cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
@@ -109,11 +110,13 @@ class Access:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object: its bucket, its key (which may end with a slash) and its size in bytes."""
+    """An object: its bucket, its key (which may end with a slash), its size in bytes, when it was written, its ETag."""
 
     bucket: str
     key: str
     size: int
+    modified: datetime
+    etag: str
 
     @property
     def uri(self) -> str:
@@ -190,13 +193,23 @@ class ObjectStore:
             ArtifactStoreError: the server rejects the request or cannot be reached.
         """
         bucket, folder = split(uri)
+        yield from self._list(bucket, f"{folder}/" if folder else "", uri)
+
+    def find(self, uri: str) -> StoredObject | None:
+        """Return an object without reading it, None if it does not exist.
+
+        Raises:
+            ArtifactStoreError: the server rejects the request or cannot be reached.
+        """
+        bucket, key = split(uri)
+        first = next(self._list(bucket, key, uri), None)  # of the keys that start with this one, it is the first
+        return first if first is not None and first.key == key else None
+
+    def _list(self, bucket: str, prefix: str, uri: str) -> Iterator[StoredObject]:
         with self._translate_errors(uri):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=bucket, Prefix=f"{folder}/" if folder else ""
-            )
-            for page in pages:
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for each in page.get("Contents", ()):
-                    yield StoredObject(bucket, each["Key"], each["Size"])
+                    yield StoredObject(bucket, each["Key"], each["Size"], each["LastModified"], each["ETag"])
 
     def is_empty(self, uri: str) -> bool:
         """Return whether there are no objects below a folder.

@@ -6,6 +6,8 @@ from churn_platform.database import migrations
 from churn_platform.local import postgres
 from churn_platform.local.configuration import StackConfiguration
 from churn_platform.local.part import Part
+from churn_platform.schema.current import schema_of
+from churn_platform.settings import load_settings
 
 BOTH = frozenset({"kafka", "postgres"})
 
@@ -40,7 +42,7 @@ class ServiceSetup:
         configuration = self._configuration
         if "postgres" in configuration.yours:
             self._check_environment(claim=False)
-        migrations.upgrade(configuration.owner_dsn)
+        migrations.upgrade(configuration.owner_dsn, schema_of(load_settings()))
         if "postgres" in configuration.embedded:
             logins = (postgres.WRITER, postgres.READER)
             postgres.ensure_logins(configuration.owner_dsn, {login: configuration.passwords[login] for login in logins})

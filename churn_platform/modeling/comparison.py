@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.features.columns import TARGET
+from churn_platform.features.exceptions import FeatureError
 from churn_platform.model_store import load_bundle
-from churn_platform.modeling.evaluation import Evaluation, evaluate
+from churn_platform.modeling.evaluation import Evaluation, brier_score, evaluate
+from churn_platform.modeling.exceptions import IncomparableModelError
 from churn_platform.modeling.out_of_fold import OutOfFold, unseen_probabilities
 from churn_platform.modeling.resampling import RESAMPLES, auc, bootstrapped_aucs
 from churn_platform.modeling.slices import slices_large_enough
 from churn_platform.modeling.threshold import value_of_calls
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.scoring.costs import CallCosts
 
 if TYPE_CHECKING:
@@ -30,17 +33,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromotionRule:
-    """When a challenger replaces the champion.
+    """When a challenger becomes champion.
 
     Attributes:
         confidence: share of the bootstrap resamples in which the challenger must be better, 0.5..1.
         slice_loss: maximum ROC AUC that a slice of the customers may lose.
         costs: today's costs of a call; None if not configured.
+        least_roc_auc: out-of-fold ROC AUC that a first model needs, 0.5..1.
     """
 
     confidence: float
     slice_loss: float
     costs: CallCosts | None = None
+    least_roc_auc: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Comparison:
         rows: number of rows.
         rule: when the challenger wins.
         challenger: metrics of the challenger.
+        constant_brier: Brier score of the constant prediction, which is the churn rate for every row.
         champion_version: the champion at the time of the comparison, None when there was none.
         champion: metrics of the champion.
         gain: of the challenger over the champion.
@@ -93,6 +99,7 @@ class Comparison:
     rows: int
     rule: PromotionRule
     challenger: Evaluation
+    constant_brier: float
     champion_version: int | None = None
     champion: Evaluation | None = None
     gain: Gain | None = None
@@ -104,7 +111,7 @@ class Comparison:
     def objections(self) -> list[str]:
         """Reasons not to promote the challenger, as text; empty if it should be promoted."""
         if self.gain is None:
-            return []
+            return self._objections_to_first()
         found = []
         confidence = f"{self.rule.confidence:.0%} confidence"
         if self.gain.low <= 0 and self.decision_value is None:
@@ -124,16 +131,32 @@ class Comparison:
         ]
         return found
 
+    def _objections_to_first(self) -> list[str]:
+        """Return the reasons not to promote a first model: it is no better than a constant, or worse than required."""
+        found = []
+        if self.challenger.brier >= self.constant_brier:
+            found.append(
+                f"predicting the churn rate for every customer is as good: its Brier score is "
+                f"{self.constant_brier:.4f}, the model's {self.challenger.brier:.4f}"
+            )
+        if self.challenger.roc_auc < self.rule.least_roc_auc:
+            found.append(
+                f"its out-of-fold ROC AUC is {self.challenger.roc_auc:.4f}, and a first model needs "
+                f"{self.rule.least_roc_auc:g} (least_roc_auc of the customer schema)"
+            )
+        return found
+
     @property
     def challenger_wins(self) -> bool:
-        """Whether the challenger should be champion: there is none yet, or there are no objections."""
+        """Whether the challenger should be champion."""
         return not self.objections
 
     @property
     def reason(self) -> str:
         """The result in one or two sentences."""
         if self.champion is None or self.gain is None:
-            return f"Version {self.version} is the first: there was no champion to compare it with."
+            first = f"Version {self.version} is the first: there was no champion to compare it with."
+            return f"{first} Not promoted: {'; '.join(self.objections)}." if self.objections else first
         metrics = (
             f"Version {self.version} has an out-of-fold ROC AUC of {self.challenger.roc_auc:.4f}, champion "
             f"{self.champion_version} has {self.champion.roc_auc:.4f} on the same {self.rows:,} rows: a gain of "
@@ -173,6 +196,7 @@ class Comparison:
             rows=document["rows"],
             rule=PromotionRule(**document["rule"], costs=None if costs is None else CallCosts(**costs)),
             challenger=Evaluation(**document["challenger"]),
+            constant_brier=document["constant_brier"],
             champion_version=document["champion_version"],
             champion=None if champion is None else Evaluation(**champion),
             gain=None if gain is None else Gain(**gain),
@@ -188,7 +212,7 @@ def compare(
     """Evaluate both models on the same rows. Reads their bundles.
 
     Args:
-        rows: the training split, raw columns and target.
+        rows: the training split, raw columns and target, prepared with the customer schema of the challenger.
         challenger: the version that may become champion.
         champion: None if there is none yet.
         rule: when the challenger wins.
@@ -196,24 +220,34 @@ def compare(
     Raises:
         BundleError: a bundle, or the record of its out-of-fold probabilities, is missing or was changed.
         TrainingDataError: all or none of the rows churned.
+        IncomparableModelError: the champion has another customer schema and cannot score the rows.
     """
-    churned = rows[TARGET].to_numpy()
-    new = _evaluate(challenger, rows, churned)
+    bundle = load_bundle(challenger.uri)
+    schema = bundle.schema
+    churned = rows[schema.target].to_numpy()
+    constant_brier = brier_score(churned, np.full(len(churned), churned.mean()))
+    new = _evaluate(challenger, bundle, rows, churned)
     if champion is None:
         return Comparison(
-            version=challenger.version, run_id=challenger.run_id, rows=len(rows), rule=rule, challenger=new.evaluation
+            version=challenger.version,
+            run_id=challenger.run_id,
+            rows=len(rows),
+            rule=rule,
+            challenger=new.evaluation,
+            constant_brier=constant_brier,
         )
-    old = _evaluate(champion, rows, churned)
+    old = _evaluate_champion(champion, rows, churned, challenger=challenger)
     return Comparison(
         version=challenger.version,
         run_id=challenger.run_id,
         rows=len(rows),
         rule=rule,
         challenger=new.evaluation,
+        constant_brier=constant_brier,
         champion_version=champion.version,
         champion_run_id=champion.run_id,
         champion=old.evaluation,
-        gain=measure_gain(rows, churned, challenger=new.probabilities, champion=old.probabilities, rule=rule),
+        gain=measure_gain(rows, churned, schema, challenger=new.probabilities, champion=old.probabilities, rule=rule),
         decision_value=None
         if old.costs == rule.costs
         else DecisionValue(
@@ -226,6 +260,7 @@ def compare(
 def measure_gain(
     rows: pd.DataFrame,
     churned: NDArray[np.integer],
+    schema: CustomerSchema,
     *,
     challenger: NDArray[np.floating],
     champion: NDArray[np.floating],
@@ -237,6 +272,7 @@ def measure_gain(
     Args:
         rows: n customers with their raw columns.
         churned: shape (n,), 0 or 1, both present.
+        schema: says which columns divide the customers into slices.
         challenger: shape (n,), P(churn) of rows that its model has not seen.
         champion: shape (n,), the same of the champion.
         rule: its confidence sets the bounds.
@@ -250,7 +286,7 @@ def measure_gain(
         high=float(high),
         slices={
             name: auc(churned[members], challenger[members]) - auc(churned[members], champion[members])
-            for name, members in slices_large_enough(rows, churned)
+            for name, members in slices_large_enough(rows, churned, schema)
         },
     )
 
@@ -272,8 +308,25 @@ class _Evaluated:
     costs: CallCosts | None
 
 
-def _evaluate(model: TrainedModel, rows: pd.DataFrame, churned: NDArray[np.int64]) -> _Evaluated:
-    bundle = load_bundle(model.uri)
+def _evaluate_champion(
+    champion: TrainedModel, rows: pd.DataFrame, churned: NDArray[np.int64], *, challenger: TrainedModel
+) -> _Evaluated:
+    """Return the metrics of the champion.
+
+    Raises:
+        IncomparableModelError: it cannot score the rows.
+    """
+    try:
+        return _evaluate(champion, load_bundle(champion.uri), rows, churned)
+    except FeatureError as error:
+        raise IncomparableModelError(
+            f"Champion {champion.version} was trained with another customer schema and cannot score the training rows: "
+            f"{error.problem}",
+            remedy=f"Promote the new version without a comparison: 'churn model promote {challenger.version}'.",
+        ) from error
+
+
+def _evaluate(model: TrainedModel, bundle: ModelBundle, rows: pd.DataFrame, churned: NDArray[np.int64]) -> _Evaluated:
     probabilities = unseen_probabilities(bundle, OutOfFold.load(model.uri), rows)
     return _Evaluated(
         probabilities=probabilities,

@@ -48,7 +48,8 @@ def evaluate(churned: NDArray[np.integer], probabilities: NDArray[np.floating], 
     from sklearn import metrics  # type: ignore[import-untyped]  # 1 s to import
 
     if churned.min() == churned.max():
-        raise TrainingDataError(f"All {len(churned)} rows have Exited = {churned[0]}: ROC AUC needs both 0 and 1.")
+        outcome = "left" if churned[0] else "stayed"
+        raise TrainingDataError(f"All {len(churned)} customers {outcome}: ROC AUC needs both outcomes.")
     predicted = (probabilities >= threshold).astype(np.int8)
     return Evaluation(
         accuracy=float(metrics.accuracy_score(churned, predicted)),

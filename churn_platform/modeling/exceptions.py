@@ -9,3 +9,11 @@ class StaleComparisonError(PlatformError):
 
 class TrainingDataError(PlatformError):
     """No model can be trained or evaluated on these rows."""
+
+
+class IncomparableModelError(PlatformError):
+    """The champion cannot score the rows that a new version is compared on."""
+
+
+class WeakFirstModelError(PlatformError):
+    """A first model does not predict well enough to become champion."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.features.columns import INPUT_COLUMNS, columns_of
+from churn_platform.features.columns import columns_of
 from churn_platform.files.artifacts import join, read_bytes, write_bytes
 from churn_platform.files.exceptions import ArtifactNotFoundError
 from churn_platform.files.parquet import from_parquet, to_parquet
@@ -21,6 +21,7 @@ from churn_platform.scoring.exceptions import BundleIncompleteError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from churn_platform.schema.customer_schema import CustomerSchema
     from churn_platform.scoring.bundle import ModelBundle
 
 RECORD: Final = "out_of_fold.parquet"
@@ -39,9 +40,9 @@ class OutOfFold:
     probabilities: NDArray[np.float32]
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, probabilities: NDArray[np.float32]) -> OutOfFold:
+    def of(cls, rows: pd.DataFrame, probabilities: NDArray[np.float32], schema: CustomerSchema) -> OutOfFold:
         """Return the record of training rows, which have the order of the probabilities."""
-        return cls(_keys(rows), probabilities)
+        return cls(_keys(rows, schema), probabilities)
 
     def save(self, uri: str) -> None:
         """Write the record into the folder of the bundle."""
@@ -83,17 +84,18 @@ def unseen_probabilities(bundle: ModelBundle, record: OutOfFold, rows: pd.DataFr
     Raises:
         FeatureError: a column is missing or a value has no feature.
     """
-    wanted = _keys(rows)
+    wanted = _keys(rows, bundle.schema)
     order = np.argsort(record.keys, kind="stable")
     places = np.minimum(np.searchsorted(record.keys[order], wanted), len(order) - 1)
     recorded = record.keys[order][places] == wanted
     probabilities = record.probabilities[order][places]
     if not recorded.all():
-        probabilities[~recorded] = bundle.score(columns_of(rows[~recorded]))
+        probabilities[~recorded] = bundle.score(columns_of(rows[~recorded], bundle.schema.feature_columns))
     return probabilities
 
 
-def _keys(rows: pd.DataFrame) -> NDArray[np.uint64]:
+def _keys(rows: pd.DataFrame, schema: CustomerSchema) -> NDArray[np.uint64]:
     import pandas as pd
 
-    return np.asarray(pd.util.hash_pandas_object(rows[[*INPUT_COLUMNS]], index=False), np.uint64)
+    columns = pd.DataFrame(columns_of(rows, schema.feature_columns), copy=False)
+    return np.asarray(pd.util.hash_pandas_object(columns, index=False), np.uint64)

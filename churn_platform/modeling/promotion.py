@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from churn_platform.modeling.comparison import Comparison, PromotionRule
-from churn_platform.modeling.exceptions import StaleComparisonError
+from churn_platform.modeling.exceptions import StaleComparisonError, WeakFirstModelError
 from churn_platform.scoring.costs import CallCosts
 
 if TYPE_CHECKING:
+    from churn_platform.schema.customer_schema import CustomerSchema
     from churn_platform.settings import Settings
 
 
@@ -28,12 +29,13 @@ class Decision:
     adopted: bool = False
 
 
-def promotion_rule(settings: Settings) -> PromotionRule:
-    """Return the rule that the settings describe."""
+def promotion_rule(settings: Settings, schema: CustomerSchema) -> PromotionRule:
+    """Return the rule that the settings and the customer schema describe."""
     return PromotionRule(
         confidence=settings.training.promotion_confidence,
         slice_loss=settings.training.promotion_slice_loss,
         costs=None if settings.training.call_costs is None else CallCosts(*settings.training.call_costs),
+        least_roc_auc=schema.least_roc_auc,
     )
 
 
@@ -47,6 +49,7 @@ def decide(comparison: Comparison, *, champion_version: int | None, set_by_hand:
 
     Raises:
         StaleComparisonError: the champion is not the one of the comparison.
+        WeakFirstModelError: there is no champion, and this version is too weak to be the first.
     """
     if set_by_hand is not None and set_by_hand != champion_version:
         return Decision(
@@ -62,6 +65,12 @@ def decide(comparison: Comparison, *, champion_version: int | None, set_by_hand:
             f"champion is now {champion_version or 'none'}.",
             remedy="Materialize model_evaluation again, then champion_model.",
         )
-    if comparison.challenger_wins or champion_version is None:
+    if champion_version is None and not comparison.challenger_wins:
+        raise WeakFirstModelError(
+            comparison.reason,
+            remedy=f"Add customers or columns that tell who leaves, or lower least_roc_auc in the customer schema. "
+            f"'churn model promote {comparison.version}' promotes the version nevertheless.",
+        )
+    if champion_version is None or comparison.challenger_wins:
         return Decision(comparison.version, f"{comparison.reason} It is now the champion.")
     return Decision(champion_version, f"{comparison.reason} Version {champion_version} stays champion.")

@@ -1,8 +1,7 @@
 """The model as MLflow serves it: raw rows in, P(churn) and prediction out. MLflow runs this file; nothing imports it.
 
 MLflow stores this file as code beside the bundle ("models from code"), so that loading a model unpickles nothing. It
-runs in environments that have only the code that tracking.py ships: it may import features/, scoring/ and
-schema/columns.py.
+runs in environments that have only what tracking.py ships: it may import features/, scoring/ and the schema's classes.
 """
 
 from pathlib import Path
@@ -39,7 +38,7 @@ class ChurnModel(PythonModel):
 
         Args:
             context: MLflow's; not used.
-            model_input: n rows with the raw columns of the customers file, of any dtypes that can be cast without loss.
+            model_input: n rows with the raw columns that the model reads, of any dtypes that can be cast without loss.
                 Other columns are ignored.
             params: not used.
 
@@ -52,7 +51,7 @@ class ChurnModel(PythonModel):
         """
         del context, params
         try:
-            probability = self.bundle.score(scorable_columns(model_input))
+            probability = self.bundle.score(scorable_columns(model_input, self.bundle.schema))
         except FeatureError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         prediction = (probability >= self.bundle.threshold).astype(np.int64)

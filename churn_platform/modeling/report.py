@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.features.columns import INPUT_COLUMNS, TARGET, columns_of
+from churn_platform.features.columns import columns_of
 from churn_platform.modeling.evaluation import calibration_bins, evaluate
 from churn_platform.modeling.resampling import auc, bootstrapped_aucs
 from churn_platform.modeling.slices import slices
 from churn_platform.modeling.threshold import f1_maximising_threshold
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.scoring.contributions import Explainer
 
@@ -69,7 +70,8 @@ def make_report(bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame) ->
         test: rows that it was not trained on.
     """
     train, test = _limited(train), _limited(test)
-    churned, columns = test[TARGET].to_numpy(), columns_of(test)
+    schema = bundle.schema
+    churned, columns = test[schema.target].to_numpy(), columns_of(test, schema.feature_columns)
     probabilities = bundle.score(columns)
     return Report(
         curves=_curves(churned, probabilities),
@@ -77,7 +79,7 @@ def make_report(bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame) ->
         lift=_lift(churned, probabilities),
         contributions=_contributions(bundle, test),
         permutation=_permutation(bundle, test, auc(churned, probabilities)),
-        slices=_slices(test, churned, probabilities),
+        slices=_slices(test, churned, probabilities, schema),
         baselines=_baselines(bundle, train, test, probabilities),
     )
 
@@ -134,17 +136,18 @@ def _lift(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> l
 
 
 def _contributions(bundle: ModelBundle, rows: pd.DataFrame) -> dict[str, float]:
-    by_column = Explainer(bundle).by_column(columns_of(rows.head(EXPLAINED_ROWS)))
-    return _greatest_first(dict(zip(INPUT_COLUMNS, np.abs(by_column).mean(axis=0).tolist(), strict=True)))
+    names = bundle.schema.feature_columns
+    by_column = Explainer(bundle).by_column(columns_of(rows.head(EXPLAINED_ROWS), names))
+    return _greatest_first(dict(zip(names, np.abs(by_column).mean(axis=0).tolist(), strict=True)))
 
 
 def _permutation(bundle: ModelBundle, rows: pd.DataFrame, unshuffled_auc: float) -> dict[str, float]:
-    columns, churned = columns_of(rows), rows[TARGET].to_numpy()
+    columns, churned = columns_of(rows, bundle.schema.feature_columns), rows[bundle.schema.target].to_numpy()
     order = np.random.default_rng(SEED).permutation(len(rows))
     return _greatest_first(
         {
             name: unshuffled_auc - auc(churned, bundle.score({**columns, name: columns[name][order]}))
-            for name in INPUT_COLUMNS
+            for name in bundle.schema.feature_columns
         }
     )
 
@@ -153,9 +156,11 @@ def _greatest_first(values: Mapping[str, float]) -> dict[str, float]:
     return dict(sorted(values.items(), key=lambda each: -each[1]))
 
 
-def _slices(rows: pd.DataFrame, churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> list[Row]:
+def _slices(
+    rows: pd.DataFrame, churned: NDArray[np.integer], probabilities: NDArray[np.float32], schema: CustomerSchema
+) -> list[Row]:
     found: list[Row] = []
-    for name, members in slices(rows):
+    for name, members in slices(rows, schema):
         if not 0 < churned[members].sum() < members.sum():  # there is no ROC curve without both outcomes
             continue
         aucs = bootstrapped_aucs(churned[members], probabilities[members], resamples=SLICE_RESAMPLES)
@@ -182,8 +187,9 @@ def _baselines(
     from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
     from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
-    matrix, labels = bundle.transform.transform(columns_of(train)), train[TARGET].to_numpy()
-    unseen, churned = bundle.transform.transform(columns_of(test)), test[TARGET].to_numpy()
+    target, names, transform = bundle.schema.target, bundle.schema.feature_columns, bundle.transform.transform
+    matrix, labels = transform(columns_of(train, names)), train[target].to_numpy()
+    unseen, churned = transform(columns_of(test, names)), test[target].to_numpy()
     found: list[Row] = [
         {"model": "this model", **evaluate(churned, probabilities, threshold=bundle.threshold).as_dict()}
     ]

@@ -1,6 +1,6 @@
 """Splitting customers into a training and a test split. Pure.
 
-The split is by customer, not by row: all rows of one CustomerId are in the same split.
+The split is by customer, not by row: all rows of one customer are in the same split.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from churn_platform.modeling.exceptions import TrainingDataError
-from churn_platform.schema.columns import CUSTOMER_ID
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from churn_platform.schema.customer_schema import CustomerSchema
 
 SPLIT, TRAIN, TEST = "split", "train", "test"
 TEST_SHARE: Final = 0.2
@@ -24,12 +25,13 @@ RANDOM_STATE: Final = 42
 MIN_CUSTOMERS_OF_EACH_OUTCOME: Final = 10
 
 
-def with_split(cleaned: pd.DataFrame, target: str) -> pd.DataFrame:
+def with_split(cleaned: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
     """Return the rows with a column `split`, "train" or "test". A fifth of the customers is test, stratified by churn.
 
     Args:
-        cleaned: n rows with CustomerId.
-        target: name of the outcome column, 0 or 1. A customer with several rows counts as churned if any of them is 1.
+        cleaned: n rows with the id column and the target, which is 0 or 1. A customer with several rows counts as
+            churned if any of them is 1.
+        schema: names the id column and the target.
 
     Returns:
         The same rows, in their order, with their `attrs`.
@@ -40,10 +42,10 @@ def with_split(cleaned: pd.DataFrame, target: str) -> pd.DataFrame:
     import pandas as pd
     from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # 1 s to import
 
-    customer, ids = pd.factorize(cleaned[CUSTOMER_ID])  # numbered in the order of their first rows
+    customer, ids = pd.factorize(cleaned[schema.id])  # numbered in the order of their first rows
     churned = np.zeros(len(ids), dtype=np.int64)
-    np.maximum.at(churned, customer, cleaned[target].to_numpy(np.int64))
-    _require_both_outcomes(len(churned) - int(churned.sum()), int(churned.sum()))
+    np.maximum.at(churned, customer, cleaned[schema.target].to_numpy(np.int64))
+    _require_both_outcomes(len(churned) - int(churned.sum()), int(churned.sum()), schema)
     train, _ = train_test_split(np.arange(len(ids)), test_size=TEST_SHARE, stratify=churned, random_state=RANDOM_STATE)
     in_train = np.zeros(len(ids), dtype=np.bool_)
     in_train[train] = True
@@ -53,13 +55,14 @@ def with_split(cleaned: pd.DataFrame, target: str) -> pd.DataFrame:
     return marked
 
 
-def _require_both_outcomes(stayed: int, left: int) -> None:
+def _require_both_outcomes(stayed: int, left: int, schema: CustomerSchema) -> None:
     if min(stayed, left) < MIN_CUSTOMERS_OF_EACH_OUTCOME:
+        without = f", not counting those without a {' or '.join(schema.dropped)}" if schema.dropped else ""
         raise TrainingDataError(
-            f"The customers file has {left:,} customers who left (Exited 1) and {stayed:,} who stayed (Exited 0), "
-            f"not counting those without a Gender. Training needs {MIN_CUSTOMERS_OF_EACH_OUTCOME} or more of each: a "
-            f"fifth of them is the test split, and the others are divided into five folds.",
-            remedy="Add customers of the rare outcome, or check that Exited is 1 for those who left.",
+            f"The customers file has {left:,} customers who left ({schema.target} {schema.left}) and {stayed:,} who "
+            f"stayed{without}. Training needs {MIN_CUSTOMERS_OF_EACH_OUTCOME} or more of each: a fifth of them is the "
+            f"test split, and the others are divided into five folds.",
+            remedy=f"Add customers of the rare outcome, or check that {schema.target} is {schema.left} if they left.",
         )
 
 

@@ -12,20 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import churn_platform
-from churn_platform.features.columns import INPUT_COLUMNS, TARGET
 from churn_platform.model_store import save_bundle
-from churn_platform.schema.columns import COLUMNS_BY_NAME
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
+    from churn_platform.schema.columns import Column
+    from churn_platform.schema.customer_schema import CustomerSchema
     from churn_platform.scoring.bundle import ModelBundle
 
 PACKAGE: Final = Path(churn_platform.__file__).parent
 PYFUNC_MODEL: Final = PACKAGE / "modeling" / "pyfunc_model.py"
-# Everything that pyfunc_model.py imports of the platform, directly or not: 21 of 197 modules.
-SHIPPED_CODE: Final = ("__init__.py", "errors.py", "features", "schema/__init__.py", "schema/columns.py", "scoring")
+# Everything that pyfunc_model.py imports of the platform, directly or not: 23 of some 200 modules.
+SHIPPED_CODE: Final = (
+    "__init__.py",
+    "errors.py",
+    "features",
+    "schema/__init__.py",
+    "schema/columns.py",
+    "schema/customer_schema.py",
+    "scoring",
+)
 EXAMPLE_ROWS: Final = 5
 
 
@@ -51,11 +59,11 @@ def log_model(bundle: ModelBundle, *, registered_as: str, example: pd.DataFrame,
             python_model=str(PYFUNC_MODEL),
             artifacts={"bundle": bundle_folder},
             code_paths=[str(copy_scoring_code(code))],
-            signature=signature(),
-            input_example=example[list(INPUT_COLUMNS)].head(EXAMPLE_ROWS),
+            signature=signature(bundle.schema),
+            input_example=_input_example(example, bundle.schema),
             registered_model_name=registered_as,
             pip_requirements=requirements(),
-            metadata={"columns": {name: COLUMNS_BY_NAME[name].allowed_when_scored for name in INPUT_COLUMNS}},
+            metadata={"columns": {each.name: each.allowed_when_scored for each in _columns(bundle.schema)}},
         )
     number = logged.registered_model_version
     for key, value in tags.items():
@@ -76,34 +84,49 @@ def copy_scoring_code(folder: Path) -> Path:
     return package
 
 
-def signature() -> ModelSignature:
+def signature(schema: CustomerSchema) -> ModelSignature:
     """Return the signature: raw columns in, `probability` (float) and `prediction` (long) out.
 
-    The columns have no types here: MLflow would reject an integer Age or a float CreditScore of 545.0 before the model
-    sees it. The model casts what can be cast without loss and rejects the rest (`scoring/frames.py`).
+    The columns have no types here: MLflow would reject a whole number for a float column, or 545.0 for an integer one,
+    before the model sees it. The model casts what can be cast without loss and rejects the rest (`scoring/frames.py`).
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType
 
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), name) for name in INPUT_COLUMNS]),  # type: ignore[no-untyped-call]  # MLflow's
+        inputs=Schema([ColSpec(AnyType(), each.name, required=not each.optional) for each in _columns(schema)]),  # type: ignore[no-untyped-call]  # MLflow's
         outputs=Schema([ColSpec(DataType.float, "probability"), ColSpec(DataType.long, "prediction")]),
     )
 
 
-def log_dataset(rows: pd.DataFrame, *, source: str) -> None:
+def _columns(schema: CustomerSchema) -> list[Column]:
+    """Return the columns that the model reads."""
+    return [schema.column(name) for name in schema.feature_columns]
+
+
+def _input_example(rows: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
+    """Return the first rows, their dates as JSON has them: texts (YYYY-MM-DD), or null."""
+    example = rows[list(schema.feature_columns)].head(EXAMPLE_ROWS)
+    for column in schema.dated:
+        texts = example[column.name].dt.strftime("%Y-%m-%d").astype(object)
+        example = example.assign(**{column.name: texts.where(texts.notna(), None)})
+    return example
+
+
+def log_dataset(rows: pd.DataFrame, schema: CustomerSchema, *, source: str) -> None:
     """Record the training rows as an input of the active MLflow run.
 
     Args:
         rows: the training split, raw columns and target.
+        schema: the schema of the customers.
         source: path of the customers file.
     """
     import mlflow
     from mlflow.data.pandas_dataset import from_pandas
 
-    columns = [*INPUT_COLUMNS, TARGET]
-    dataset = from_pandas(rows[columns], source=source, targets=TARGET, name="training_split")
+    columns = [*schema.feature_columns, schema.target]
+    dataset = from_pandas(rows[columns], source=source, targets=schema.target, name="training_split")
     mlflow.log_input(dataset, context="training")
 
 

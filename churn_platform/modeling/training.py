@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.features.columns import FEATURES
 from churn_platform.modeling.calibration_choice import CalibrationChoice, choose_calibration
 from churn_platform.modeling.evaluation import Evaluation, evaluate
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.threshold import choose_threshold
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.booster import booster_to_bytes, import_xgboost, predict
 from churn_platform.scoring.costs import CallCosts
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 FOLDS: Final = 5
 SEED: Final = 42
-# A higher credit score, or an active membership, never raises the risk. The data agree, apart from noise. Without the
-# constraint the model would learn that noise, which could not be explained to a customer.
-NEVER_RAISES_RISK: Final = ("CreditScore", "CreditScoreBins", "IsActiveMember")
+MONOTONE: Final = {"rises": 1, "falls": -1, None: 0}
+"""XGBoost's constraint for a column's `risk`. Without it, the model would learn noise that contradicts what is known.
+Nobody could explain that to a customer."""
 THREADS: Final = 1  # with more threads, sums of gradients differ in their last bits, and so would the bundle's bytes
 
 FoldTrainer: TypeAlias = "Callable[[NDArray[np.float32], NDArray[np.int64]], xgboost.Booster]"
@@ -50,8 +50,13 @@ class Hyperparameters:
     min_child_weight: float = 0.73
     reg_lambda: float = 0.26
 
-    def booster_parameters(self) -> dict[str, str | int | float]:
-        """Return the parameters of `xgboost.train`, with seed and threads fixed."""
+    def booster_parameters(self, schema: CustomerSchema) -> dict[str, str | int | float]:
+        """Return the parameters of `xgboost.train`, with seed and threads fixed.
+
+        Args:
+            schema: states in which direction the risk may move with a column.
+        """
+        constraints = (MONOTONE[schema.column(feature.column).risk] for feature in schema.features)
         return {
             "objective": "binary:logistic",
             "tree_method": "hist",
@@ -61,7 +66,7 @@ class Hyperparameters:
             "colsample_bytree": self.colsample_bytree,
             "min_child_weight": self.min_child_weight,
             "reg_lambda": self.reg_lambda,
-            "monotone_constraints": f"({','.join(str(-(name in NEVER_RAISES_RISK)) for name in FEATURES)})",
+            "monotone_constraints": f"({','.join(map(str, constraints))})",
             "seed": SEED,
             "nthread": THREADS,
         }
@@ -99,16 +104,18 @@ class TrainingResult:
 def train(
     features: NDArray[np.float32],
     churned: NDArray[np.int64],
+    schema: CustomerSchema,
     hyperparameters: Hyperparameters | None = None,
     costs: CallCosts | None = None,
 ) -> TrainingResult:
     """Train on all rows; choose calibration and threshold and compute metrics, all out of fold.
 
     Args:
-        features: shape (n, 14), in the order of FEATURES, training split only.
+        features: shape (n, features), in the order of `schema.features`, training split only.
         churned: shape (n,), 0 or 1.
-        hyperparameters: None for the defaults.
-        costs: the costs for which the threshold is chosen; None to maximise F1.
+        schema: names the features and states in which direction the risk may move with them.
+        hyperparameters: None for the committed ones.
+        costs: what the threshold is chosen by; None for F1.
 
     Returns:
         The same bytes and metrics for the same arguments, on any number of cores.
@@ -116,22 +123,22 @@ def train(
     Raises:
         TrainingDataError: a fold would lack one of the outcomes, or no threshold is profitable.
     """
-    require_both_outcomes(churned)
+    require_both_outcomes(churned, schema)
     hyperparameters = hyperparameters or Hyperparameters()
-    raw = out_of_fold_probabilities(features, churned, hyperparameters)
+    raw = out_of_fold_probabilities(features, churned, schema, hyperparameters)
     calibration = choose_calibration(churned, raw, seed=SEED)
     threshold = choose_threshold(churned, calibration.probabilities, costs)
-    booster = fit(features, churned, hyperparameters)
+    booster = fit(features, churned, schema, hyperparameters)
     return TrainingResult(
         model=booster_to_bytes(booster),
         calibration=calibration,
         threshold=threshold,
         evaluation=evaluate(churned, calibration.probabilities, threshold=threshold),
-        importances=_importances(booster),
+        importances=_importances(booster, schema),
     )
 
 
-def require_both_outcomes(churned: NDArray[np.int64]) -> None:
+def require_both_outcomes(churned: NDArray[np.int64], schema: CustomerSchema) -> None:
     """Check that there are enough rows of either outcome for every fold.
 
     Raises:
@@ -141,14 +148,19 @@ def require_both_outcomes(churned: NDArray[np.int64]) -> None:
     stayed = len(churned) - left
     if min(left, stayed) < FOLDS:
         raise TrainingDataError(
-            f"The training split has {left:,} rows with Exited 1 and {stayed:,} with Exited 0. {FOLDS} folds need "
-            f"{FOLDS} or more of each.",
-            remedy="Add customers of the rare outcome, or check that Exited is 1 for those who left.",
+            f"The training split has {left:,} customers who left and {stayed:,} who stayed. {FOLDS} folds need {FOLDS} "
+            f"or more of each.",
+            remedy=f"Add customers of the rare outcome, or check that {schema.target} is {schema.left} if they left.",
         )
 
 
 def out_of_fold_probabilities(
-    features: NDArray[np.float32], churned: NDArray[np.int64], hyperparameters: Hyperparameters, *, seed: int = SEED
+    features: NDArray[np.float32],
+    churned: NDArray[np.int64],
+    schema: CustomerSchema,
+    hyperparameters: Hyperparameters,
+    *,
+    seed: int = SEED,
 ) -> NDArray[np.float32]:
     """Return P(churn) of each row by a model that has not seen it: five stratified folds, shuffled with a fixed seed.
 
@@ -157,7 +169,7 @@ def out_of_fold_probabilities(
     Returns:
         shape (n,), 0..1.
     """
-    return out_of_fold(features, churned, lambda rows, labels: fit(rows, labels, hyperparameters), seed=seed)
+    return out_of_fold(features, churned, lambda rows, labels: fit(rows, labels, schema, hyperparameters), seed=seed)
 
 
 def out_of_fold(
@@ -187,18 +199,23 @@ def data_hash(rows: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def fit(features: NDArray[np.float32], churned: NDArray[np.int64], hyperparameters: Hyperparameters) -> xgboost.Booster:
+def fit(
+    features: NDArray[np.float32],
+    churned: NDArray[np.int64],
+    schema: CustomerSchema,
+    hyperparameters: Hyperparameters,
+) -> xgboost.Booster:
     """Return a model trained on these rows, the same for the same arguments."""
     library = import_xgboost()
-    rows = library.DMatrix(features, label=churned, feature_names=list(FEATURES), nthread=THREADS)
+    rows = library.DMatrix(features, label=churned, feature_names=list(schema.feature_names), nthread=THREADS)
     booster: xgboost.Booster = library.train(
-        hyperparameters.booster_parameters(), rows, num_boost_round=hyperparameters.trees
+        hyperparameters.booster_parameters(schema), rows, num_boost_round=hyperparameters.trees
     )
     return booster
 
 
-def _importances(booster: xgboost.Booster) -> dict[str, float]:
+def _importances(booster: xgboost.Booster, schema: CustomerSchema) -> dict[str, float]:
     gains = {name: float(gain) for name, gain in booster.get_score(importance_type="total_gain").items()}  # type: ignore[arg-type]  # lists occur in multi-class models only
     total = sum(gains.values()) or 1.0
-    shares = {name: gains.get(name, 0.0) / total for name in FEATURES}
+    shares = {name: gains.get(name, 0.0) / total for name in schema.feature_names}
     return dict(sorted(shares.items(), key=lambda share: -share[1]))

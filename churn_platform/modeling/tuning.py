@@ -18,6 +18,7 @@ from churn_platform.modeling.evaluation import brier_score
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.resampling import auc
 from churn_platform.modeling.training import FOLDS, SEED, THREADS, Hyperparameters, fit, require_both_outcomes
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.booster import import_xgboost, predict
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Trial:
 def tune(
     features: NDArray[np.float32],
     churned: NDArray[np.int64],
+    schema: CustomerSchema,
     *,
     trials: int,
     seconds: float,
@@ -90,9 +92,10 @@ def tune(
     minimises the log loss, which rewards a good ranking, as ROC AUC does, and calibrated probabilities as well.
 
     Args:
-        features: shape (n, 14), in the order of FEATURES, training split only.
+        features: shape (n, features), in the order of `schema.features`, training split only.
         churned: shape (n,), 0 or 1.
-        trials: total number of completed trials to reach, including stored ones.
+        schema: names the features and states in which direction the risk may move with them.
+        trials: total number of completed trials to reach, stored ones included.
         seconds: no trial starts after this time.
         study: name of the search. Use another name for other rows, repeats or first trial.
         repeats: number of fold seeds per trial. With one seed, the best trial is partly luck.
@@ -110,7 +113,7 @@ def tune(
     """
     import optuna
 
-    require_both_outcomes(churned)
+    require_both_outcomes(churned, schema)
     logging.getLogger("optuna").setLevel(logging.WARNING)
     searched = optuna.create_study(storage=storage, study_name=study, load_if_exists=True)
     began = time.monotonic()
@@ -120,7 +123,7 @@ def tune(
         if first is not None and done == 0 and not _waiting(searched):
             searched.enqueue_trial({name: first.as_dict()[name] for name in _space()})
         asked = searched.ask(_space())
-        trial = _run_trial(done + 1, features, churned, asked.params, repeats, limits)
+        trial = _run_trial(done + 1, features, churned, schema, asked.params, repeats, limits)
         _record(searched, asked, trial)
         on_trial(trial)
     completed = _completed(searched)[:trials]
@@ -133,12 +136,18 @@ def tune(
     )
 
 
-def stopping_trees(features: NDArray[np.float32], churned: NDArray[np.int64], hyperparameters: Hyperparameters) -> int:
+def stopping_trees(
+    features: NDArray[np.float32],
+    churned: NDArray[np.int64],
+    schema: CustomerSchema,
+    hyperparameters: Hyperparameters,
+) -> int:
     """Return the number of trees with the lowest log loss on a held-out fifth of these rows.
 
     Args:
-        features: shape (n, 14), rows that a model may learn from.
+        features: shape (n, features), rows that a model may learn from.
         churned: shape (n,), 0 or 1.
+        schema: states in which direction the risk may move with a feature.
         hyperparameters: their number of trees is the upper bound.
     """
     from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # 1 s to import
@@ -149,7 +158,7 @@ def stopping_trees(features: NDArray[np.float32], churned: NDArray[np.int64], hy
     )
     rows = [library.DMatrix(features[each], label=churned[each], nthread=THREADS) for each in (trained, held_out)]
     booster = library.train(
-        {**hyperparameters.booster_parameters(), "eval_metric": "logloss"},
+        {**hyperparameters.booster_parameters(schema), "eval_metric": "logloss"},
         rows[0],
         num_boost_round=hyperparameters.trees,
         evals=[(rows[1], "held_out")],
@@ -162,22 +171,24 @@ def stopping_trees(features: NDArray[np.float32], churned: NDArray[np.int64], hy
 def score_fold(
     features: NDArray[np.float32],
     churned: NDArray[np.int64],
+    schema: CustomerSchema,
     held_out: NDArray[np.float32],
     hyperparameters: Hyperparameters,
 ) -> tuple[int, NDArray[np.float32]]:
     """Return the number of trees that early stopping finds, and P(churn) of the held-out rows with that many.
 
     Args:
-        features: shape (n, 14), the rows to learn from.
+        features: shape (n, features), the rows to learn from.
         churned: shape (n,), their outcomes.
-        held_out: shape (m, 14), only scored.
+        schema: names the features and states in which direction the risk may move with them.
+        held_out: shape (m, features), scored and otherwise unused.
         hyperparameters: their number of trees is the upper bound.
 
     Returns:
         The number of trees, and shape (m,), 0..1.
     """
-    trees = stopping_trees(features, churned, hyperparameters)
-    booster = fit(features, churned, replace(hyperparameters, trees=trees))
+    trees = stopping_trees(features, churned, schema, hyperparameters)
+    booster = fit(features, churned, schema, replace(hyperparameters, trees=trees))
     return trees, predict(booster, held_out, threads=THREADS)
 
 
@@ -185,6 +196,7 @@ def _run_trial(
     number: int,
     features: NDArray[np.float32],
     churned: NDArray[np.int64],
+    schema: CustomerSchema,
     parameters: dict[str, Any],
     repeats: int,
     limits: SearchLimits,
@@ -196,7 +208,9 @@ def _run_trial(
     trees = []
     for repeat in range(repeats):
         for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED + repeat).split(features, churned):
-            found, probabilities[repeat, unseen] = score_fold(features[seen], churned[seen], features[unseen], upper)
+            found, probabilities[repeat, unseen] = score_fold(
+                features[seen], churned[seen], schema, features[unseen], upper
+            )
             trees.append(found)
     of_outcome = np.where(churned == 1, probabilities.astype(np.float64), 1 - probabilities.astype(np.float64))
     return Trial(
@@ -209,14 +223,14 @@ def _run_trial(
 
 
 def _space() -> dict[str, optuna.distributions.BaseDistribution]:
-    """Return the search space. Its ranges suit a few thousand rows of 14 features with 20 % churners."""
+    """Return the search space. Its ranges suit some thousand rows of some dozen features, 20 % of them churners."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     return {
         "max_depth": IntDistribution(*DEPTHS),
         "learning_rate": FloatDistribution(0.015, 0.15, log=True),  # a lower rate needs more trees than allowed
         "subsample": FloatDistribution(0.5, 1.0),
-        "colsample_bytree": FloatDistribution(0.4, 1.0),  # Age and NumOfProducts would be in every tree otherwise
+        "colsample_bytree": FloatDistribution(0.4, 1.0),  # two strong features would be in every tree otherwise
         "min_child_weight": FloatDistribution(0.5, 20.0, log=True),
         "reg_lambda": FloatDistribution(0.1, 20.0, log=True),
     }

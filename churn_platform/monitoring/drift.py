@@ -6,23 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import reduce
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.features.columns import CATEGORICAL_COLUMNS, INPUT_COLUMNS, Columns, is_null
+from churn_platform.features.columns import Columns, is_null
+from churn_platform.schema.columns import Column
+from churn_platform.schema.customer_schema import CustomerSchema
 
 SCORE: Final = "risk_score"
 """The score is monitored like a feature: it also moves when several features shift a little each."""
 
-MONITORED: Final = (*INPUT_COLUMNS, SCORE)
 QUANTILE_BINS: Final = 10  # of equal count in the reference; the usual PSI thresholds assume ten bins
-MAX_DISCRETE_VALUES: Final = 12  # a whole number with at most this many values, such as Tenure, has one bin per value
+MAX_DISCRETE_VALUES: Final = 12  # a whole number with at most this many values, has one bin for each
 # p-value of a two-sample test. With eleven features an hour, chance alone gives one such p-value about every two weeks,
 # and hardly ever one whose PSI is also above the threshold.
 SIGNIFICANCE: Final = 0.001
 SMOOTHING: Final = 0.5  # customers added to every bin, because an empty bin would make the PSI infinite
+
+
+def monitored(schema: CustomerSchema) -> tuple[str, ...]:
+    """Return what is monitored: the columns that events carry, and the score."""
+    return (*schema.inputs, SCORE)
 
 
 class Verdict(StrEnum):
@@ -53,20 +60,22 @@ class Thresholds:
 class FeatureReference:
     """The distribution of one feature in the training data of a model.
 
-    A number has a bin between each two edges, lower edge included: n edges make n + 1 bins. A category has one bin per
-    known value and one for all others. In both cases the last bin counts nulls.
+    A number has a bin between each two edges, lower edge included: n edges make n + 1 bins. A date is the number of its
+    day. A category has one bin per known value and one for all others. The last bin counts nulls.
 
     Attributes:
         counts: rows in each bin.
         edges: ascending bin edges of a number; empty for a category.
         categories: known categories in the order of their bins; empty for a number.
         span: minimum and maximum of a number.
+        dates: whether the numbers are days since 1970.
     """
 
     counts: tuple[int, ...]
     edges: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
     span: tuple[float, float] = (0.0, 0.0)
+    dates: bool = False
 
     @property
     def missing_rate(self) -> float:
@@ -80,8 +89,9 @@ class FeatureReference:
             return [*self.categories, "other", "missing"]
         if not self.edges:
             return ["all", "missing"]
-        between = [f"{low:,.6g} to {high:,.6g}" for low, high in zip(self.edges, self.edges[1:], strict=False)]
-        return [f"below {self.edges[0]:,.6g}", *between, f"from {self.edges[-1]:,.6g}", "missing"]
+        edges = [_day(edge) if self.dates else f"{edge:,.6g}" for edge in self.edges]
+        between = [f"{low} to {high}" for low, high in pairwise(edges)]
+        return [f"below {edges[0]}", *between, f"from {edges[-1]}", "missing"]
 
     def count(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """Count values per bin. Shape (n,) to shape (bins,)."""
@@ -92,16 +102,19 @@ class FeatureReference:
             for number, category in enumerate(self.categories):
                 numbers[known == category] = number
         else:
-            numbers = np.searchsorted(self.edges, known.astype(np.float64), side="right")
+            numbers = np.searchsorted(self.edges, _numbers(known), side="right")
         counted = np.bincount(numbers, minlength=len(self.counts) - 1)
         return np.append(counted, missing.sum()).astype(np.int64)
 
     def count_outside(self, values: NDArray[Any]) -> int:
-        """Count values that the training data did not contain: unknown categories, or numbers outside its span."""
+        """Count values that the training data did not contain: unknown categories, or numbers outside its span.
+
+        If the training data had values of other categories, these are not unknown.
+        """
         known = values[~is_null(values)]
         if self.categories:
-            return int((~np.isin(known.astype(str), self.categories)).sum())
-        numbers = known.astype(np.float64)
+            return 0 if self.counts[-2] else int((~np.isin(known.astype(str), self.categories)).sum())
+        numbers = _numbers(known)
         return int(((numbers < self.span[0]) | (numbers > self.span[1])).sum())
 
 
@@ -112,15 +125,15 @@ class Reference:
     features: Mapping[str, FeatureReference]
 
     @classmethod
-    def of(cls, columns: Columns) -> Reference:
+    def of(cls, columns: Columns, schema: CustomerSchema) -> Reference:
         """Return the reference of training rows.
 
         Args:
-            columns: those of MONITORED, shape (n,), with nulls not imputed and out-of-fold scores.
+            columns: those that are monitored, shape (n,), with nulls as they came and out-of-fold scores.
+            schema: of the customers.
         """
-        return cls(
-            {name: _category(columns[name]) if _is_category(name) else _number(columns[name]) for name in MONITORED}
-        )
+        features = {name: _feature(columns[name], schema.column(name)) for name in schema.inputs}
+        return cls({**features, SCORE: _number(columns[SCORE])})
 
     def to_json(self) -> dict[str, object]:
         """Return the reference as plain data."""
@@ -136,6 +149,7 @@ class Reference:
                     edges=tuple(feature["edges"]),
                     categories=tuple(feature["categories"]),
                     span=(feature["span"][0], feature["span"][1]),
+                    dates=feature["dates"],
                 )
                 for name, feature in plain.items()
             }
@@ -198,9 +212,11 @@ class Drift:
 def count_features(reference: Reference, columns: Columns, *, weight: float = 1.0) -> dict[str, ObservedFeature]:
     """Count predictions in the bins of the reference.
 
+    A feature that only one of them has is left out: its column joined or left the schema after the training.
+
     Args:
         reference: the reference of the model version that made the predictions.
-        columns: those of MONITORED, shape (n,).
+        columns: the monitored ones, shape (n,).
         weight: how many predictions each row represents.
     """
     return {
@@ -208,6 +224,7 @@ def count_features(reference: Reference, columns: Columns, *, weight: float = 1.
             tuple(feature.count(columns[name]).tolist()), feature.count_outside(columns[name]), weight
         )
         for name, feature in reference.features.items()
+        if name in columns
     }
 
 
@@ -243,27 +260,39 @@ def merge(parts: Sequence[ObservedFeature]) -> ObservedFeature:
     return ObservedFeature(counts, round(outside * scale), 1 / scale if scale else 1.0)
 
 
-def _is_category(name: str) -> bool:
-    return name in CATEGORICAL_COLUMNS
+def _feature(values: NDArray[Any], column: Column) -> FeatureReference:
+    return _category(values, column) if column.kind == "category" else _number(values, dates=column.kind == "date")
 
 
-def _number(values: NDArray[Any]) -> FeatureReference:
-    known = values[~is_null(values)].astype(np.float64)
+def _number(values: NDArray[Any], *, dates: bool = False) -> FeatureReference:
+    known = _numbers(values[~is_null(values)])
     distinct = np.unique(known)
+    if not len(distinct):
+        return FeatureReference((0, len(values)), dates=dates)
     if len(distinct) <= MAX_DISCRETE_VALUES and (distinct == np.rint(distinct)).all():
         edges = distinct[1:]
     else:
         edges = np.unique(np.quantile(known, np.linspace(0, 1, QUANTILE_BINS + 1)[1:-1]))
-        edges = edges[edges > distinct[0]]  # a third of Balance is 0, so several quantiles equal the minimum
+        edges = edges[edges > distinct[0]]  # where many values are 0, say, several quantiles equal the minimum
     span = (float(distinct[0]), float(distinct[-1]))
-    empty = FeatureReference((0,) * (len(edges) + 2), edges=tuple(edges.tolist()), span=span)
+    empty = FeatureReference((0,) * (len(edges) + 2), edges=tuple(edges.tolist()), span=span, dates=dates)
     return replace(empty, counts=tuple(empty.count(values).tolist()))
 
 
-def _category(values: NDArray[Any]) -> FeatureReference:
-    categories = tuple(sorted({str(value) for value in values[~is_null(values)]}))
+def _category(values: NDArray[Any], column: Column) -> FeatureReference:
+    found = {str(value) for value in values[~is_null(values)]}
+    categories = tuple(sorted(found.intersection(column.categories))) or column.categories
     empty = FeatureReference((0,) * (len(categories) + 2), categories=categories)
     return replace(empty, counts=tuple(empty.count(values).tolist()))
+
+
+def _numbers(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return numbers as they are, and dates as days since 1970."""
+    return (values.astype("datetime64[D]") if values.dtype.kind == "M" else values).astype(np.float64)
+
+
+def _day(number: float) -> str:
+    return str(np.datetime64(int(number), "D"))
 
 
 def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:

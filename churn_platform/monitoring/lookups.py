@@ -17,10 +17,11 @@ from churn_platform.database import (
     monitoring_results,
     stored_outcomes,
 )
-from churn_platform.database.prediction_columns import customer_column
-from churn_platform.features.columns import CATEGORICAL_COLUMNS
-from churn_platform.monitoring.drift import MONITORED, SCORE, Reference, Verdict
+from churn_platform.database.prediction_columns import prediction_table
+from churn_platform.monitoring.drift import SCORE, Reference, Verdict
 from churn_platform.monitoring.live_performance import SCORE_BINS, Z_95, Counts, Tally
+from churn_platform.schema.columns import Column
+from churn_platform.schema.customer_schema import CustomerSchema
 
 HOUR: Final = timedelta(hours=1)
 # The sample of an hour has about SAMPLED_ROWS predictions, from batches with about SCANNED_ROWS predictions. Reading it
@@ -28,8 +29,6 @@ HOUR: Final = timedelta(hours=1)
 SAMPLED_ROWS: Final = 50_000
 SCANNED_ROWS: Final = 1_000_000
 HASHES: Final = 65_536
-# The monitored columns of the customer; in MONITORED, the score follows them.
-MONITORED_INPUTS: Final = tuple(name for name in MONITORED if name != SCORE)
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Sample:
 
     Attributes:
         version: the hour's version in dirty_hours when the sample was taken.
-        weight: how many predictions each of them represents.
-        columns: model version -> raw column or score -> shape (n,), nulls as NaN.
+        weight: how many predictions each of them stands for.
+        columns: model version -> raw column or score -> shape (n,), nulls as NaN, NaT or None.
     """
 
     version: int
@@ -108,12 +107,18 @@ def expected_aucs(connection: psycopg.Connection, versions: Iterable[int]) -> di
 
 
 def sample_hour(
-    connection: psycopg.Connection, hour: datetime, *, rows: int = SAMPLED_ROWS, scanned_rows: int = SCANNED_ROWS
+    connection: psycopg.Connection,
+    schema: CustomerSchema,
+    hour: datetime,
+    *,
+    rows: int = SAMPLED_ROWS,
+    scanned_rows: int = SCANNED_ROWS,
 ) -> Sample:
     """Return at most about `rows` predictions of an hour, from batches spread evenly over it. They are always the same.
 
     Args:
         connection: in a repeatable read transaction, so that the version is that of the rows.
+        schema: of the customers.
         hour: its start.
         rows: approximate maximum size of the sample.
         scanned_rows: approximate maximum number of predictions in the batches that are read.
@@ -126,7 +131,7 @@ def sample_hour(
     share = min(1.0, rows / scanned) if scanned else 1.0
     sampled = churn_predictions.sample_rows(
         connection,
-        [customer_column(field) for field in MONITORED_INPUTS],
+        [prediction_table(schema).of_field(name) for name in schema.inputs],
         start=hour,
         end=hour + HOUR,
         batches=chosen,
@@ -135,7 +140,7 @@ def sample_hour(
     return Sample(
         version=version,
         weight=total / len(sampled) if sampled else 1.0,
-        columns=_by_version(sampled),
+        columns=_by_version(sampled, schema),
     )
 
 
@@ -177,15 +182,20 @@ def delete_old(connection: psycopg.Connection, *, before: datetime) -> dict[str,
     }
 
 
-def _by_version(rows: list[tuple[Any, ...]]) -> dict[int, dict[str, NDArray[Any]]]:
+def _by_version(rows: list[tuple[Any, ...]], schema: CustomerSchema) -> dict[int, dict[str, NDArray[Any]]]:
     if not rows:
         return {}
-    version, *values = zip(*rows, strict=True)
+    version, *values, scores = zip(*rows, strict=True)
     versions = np.array(version)
     columns = {
-        name: np.array(column, object if name in CATEGORICAL_COLUMNS else np.float64)  # None becomes NaN
-        for name, column in zip(MONITORED, values, strict=True)
+        name: np.array(column, _dtype(schema.column(name)))  # None becomes NaN or NaT
+        for name, column in zip(schema.inputs, values, strict=True)
     }
+    columns[SCORE] = np.array(scores, np.float64)
     return {
         int(each): {name: column[versions == each] for name, column in columns.items()} for each in np.unique(versions)
     }
+
+
+def _dtype(column: Column) -> str:
+    return {"category": "object", "date": "datetime64[D]"}.get(column.kind, "float64")

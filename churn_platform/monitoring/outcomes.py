@@ -13,7 +13,7 @@ from churn_platform.database import stored_outcomes
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.stored_outcomes import Reading
 from churn_platform.database.stream_positions import LastRecord
-from churn_platform.decoding.outcomes import Outcome, RejectedOutcome, decode
+from churn_platform.decoding.outcomes import Outcome, RejectedOutcome, outcome_decoder
 from churn_platform.decoding.reasons import LONGEST_REASON, printable
 from churn_platform.environments.config import CLOCK_TOLERANCE, EnvironmentConfig
 from churn_platform.kafka import topics
@@ -63,7 +63,7 @@ def ingest(
     topic: str,
     *,
     chunk: int = CHUNK,
-    decode_message: DecodeMessage = decode,
+    decode_message: DecodeMessage | None = None,
 ) -> IngestResult:
     """Ingest all outcomes between the positions and the ends of the topic.
 
@@ -72,10 +72,10 @@ def ingest(
 
     Args:
         connection: not in a transaction.
-        config: how to connect to the brokers.
+        config: how the brokers are reached, and the schema of the customers.
         topic: name of the outcomes topic. If it does not exist, there is nothing to ingest.
         chunk: messages per transaction.
-        decode_message: decodes one message.
+        decode_message: decodes one message, instead of the decoder of the schema.
 
     Raises:
         RangeLostError: Kafka no longer holds the next offsets, or the log is no longer the one that was read before.
@@ -88,7 +88,8 @@ def ingest(
     except TopicMissingError:
         return IngestResult()
     with stored_outcomes.reading(connection, found.topic_id):
-        return _ingest_topic(connection, admin, config, found, chunk, decode_message)
+        decode = decode_message or outcome_decoder(config.schema).decode
+        return _ingest_topic(connection, admin, config, found, chunk, decode)
 
 
 def _ingest_topic(

@@ -12,9 +12,11 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 
 from churn_platform.database import dead_letter_events
 from churn_platform.database.dead_letter_events import StoredDeadLetter
-from churn_platform.decoding.events import decode, positional_id
+from churn_platform.decoding.event_ids import positional_id
+from churn_platform.decoding.events import event_decoder
 from churn_platform.kafka.sending import send
 from churn_platform.operations.exceptions import DeadLetterError
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.config import StreamConfig
 
 
@@ -72,14 +74,14 @@ def find_one(
     return found[0]
 
 
-def read_event(file: Path) -> dict[str, object]:
+def read_event(file: Path, schema: CustomerSchema) -> dict[str, object]:
     """Return the event in a JSON file.
 
     Raises:
         DeadLetterError: the file cannot be read or does not hold a JSON object.
     """
     try:
-        return _event_in(file.read_bytes())
+        return _event_in(file.read_bytes(), schema)
     except OSError as error:
         raise DeadLetterError(
             f"{file} cannot be read: {error.strerror}.", remedy="Name a file with the corrected event in --file."
@@ -112,7 +114,7 @@ def correct(
         raise DeadLetterError(f"{place} was resolved at {dead_letter.resolved_at.isoformat()}: its event was scored.")
     if event is None:
         try:
-            event = _event_in(dead_letter.payload)
+            event = _event_in(dead_letter.payload, config.schema)
         except ValueError as error:
             raise DeadLetterError(
                 f"{place}: the payload is not a JSON object ({error}), so single fields cannot be corrected.",
@@ -123,7 +125,7 @@ def correct(
     if corrected.get("event_timestamp") is None and dead_letter.kafka_timestamp is not None:
         corrected["event_timestamp"] = dead_letter.kafka_timestamp.astimezone(UTC).isoformat()
     draft = _Draft(dead_letter, msgspec.json.encode(corrected))
-    _, refused = decode(
+    _, refused = event_decoder(config.schema).decode(
         [draft],
         topic_id=dead_letter.topic_id,
         accepts_from=config.epoch,
@@ -131,7 +133,7 @@ def correct(
     )
     if refused:
         raise DeadLetterError(f"{place} would be a dead letter again: {refused[0].reason}")
-    return Correction(dead_letter, event_id, str(corrected["CustomerId"]), draft.content)
+    return Correction(dead_letter, event_id, str(corrected[config.schema.id]), draft.content)
 
 
 def retry(connection: psycopg.Connection, config: StreamConfig, corrections: Sequence[Correction]) -> None:
@@ -165,7 +167,7 @@ def count_unresolved(connection: psycopg.Connection, corrections: Sequence[Corre
     return dead_letter_events.count_unresolved(connection, [each.event_id for each in corrections])
 
 
-def _event_in(payload: bytes | None) -> dict[str, object]:
+def _event_in(payload: bytes | None, schema: CustomerSchema) -> dict[str, object]:
     """Return the JSON object in a payload; of a {"timestamp", "data"} wrapper only the data.
 
     Raises:
@@ -175,7 +177,7 @@ def _event_in(payload: bytes | None) -> dict[str, object]:
         raise ValueError("it is empty, a tombstone")
     try:
         content = msgspec.json.decode(payload, type=dict[str, object])
-        if "data" in content and "CustomerId" not in content:
+        if "data" in content and schema.id not in content:
             content = msgspec.convert(content["data"], dict[str, object])
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error

@@ -13,18 +13,18 @@ import psycopg
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
 from churn_platform.database import churn_predictions
-from churn_platform.decoding.outcomes import FIELDS, RejectedOutcome, decode
+from churn_platform.decoding.outcomes import RejectedOutcome, outcome_decoder
 from churn_platform.decoding.reasons import wide_encoding
 from churn_platform.environments import created_topics
 from churn_platform.environments.config import CLOCK_TOLERANCE
 from churn_platform.kafka import clients, sending
 from churn_platform.operations.exceptions import OutcomeSourceError
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.config import StreamConfig
 
 # The limit is for key and value together; a key is an id of at most 200 characters.
 MAX_VALUE_BYTES: Final = sending.MESSAGE_BYTES - 1_000
 FIRST_BYTES: Final = 8  # tell UTF-16 and UTF-32 from UTF-8
-INTEGERS: Final = ("true_churn_label", "CustomerId")
 
 Fields = dict[str, str | int]
 
@@ -74,11 +74,12 @@ class _Unsent:
         return TIMESTAMP_CREATE_TIME, round(datetime.now(UTC).timestamp() * 1000)
 
 
-def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[WrongLine]]:
+def read_file(file: Path, schema: CustomerSchema, *, accepts_from: datetime) -> tuple[list[Line], list[WrongLine]]:
     """Return the outcomes of a file that the decoder of the topic accepts, and the lines that it rejects.
 
     Args:
         file: JSON, one outcome a line; or CSV, if its name ends in .csv, with columns named like the fields.
+        schema: of the customers.
         accepts_from: earliest time that an outcome may have.
 
     Raises:
@@ -86,7 +87,7 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
     """
     try:
         _require_utf8(file)
-        found = list(_csv_lines(file) if file.suffix.lower() == ".csv" else _json_lines(file))
+        found = list(_csv_lines(file, schema) if file.suffix.lower() == ".csv" else _json_lines(file))
     except OSError as error:
         raise OutcomeSourceError(
             f"{file} cannot be read: {error.strerror}.", remedy="Name a file of outcomes with --from."
@@ -110,7 +111,7 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
                 )
             )
             continue
-        decoded = decode(_Unsent(line.value), accepts_from, until)
+        decoded = outcome_decoder(schema).decode(_Unsent(line.value), accepts_from, until)
         if isinstance(decoded, RejectedOutcome):
             wrong.append(WrongLine(line.number, decoded.reason))
         else:
@@ -120,7 +121,13 @@ def read_file(file: Path, *, accepts_from: datetime) -> tuple[list[Line], list[W
 
 
 def simulate(
-    connection: psycopg.Connection, *, days: int, count: int | None = None, bad: float = 0.0, seed: int | None = None
+    connection: psycopg.Connection,
+    schema: CustomerSchema,
+    *,
+    days: int,
+    count: int | None = None,
+    bad: float = 0.0,
+    seed: int | None = None,
 ) -> Iterator[Simulated]:
     """Return simulated outcomes of customers with a prediction: the label of their event, else drawn by their risk.
 
@@ -128,8 +135,9 @@ def simulate(
 
     Args:
         connection: to the platform's database.
-        days: only customers with an event in the last `days` days.
-        count: number of customers, chosen at random; None for all.
+        schema: of the customers.
+        days: only customers with an event in this many last days.
+        count: of this many customers, chosen at random; None for all.
         bad: share of outcomes, 0 to 1, that the platform must reject.
         seed: makes the choice and the draws repeatable.
 
@@ -144,7 +152,7 @@ def simulate(
         )
     chance = random.Random(seed)  # noqa: S311  a choice of samples, no secret
     chosen = predicted if count is None else chance.sample(predicted, min(count, len(predicted)))
-    return _simulated(chosen, chance, bad)
+    return _simulated(schema, chosen, chance, bad)
 
 
 def send(
@@ -167,30 +175,35 @@ def send(
 
 
 def _simulated(
-    predicted: Sequence[tuple[int, float, int | None]], chance: random.Random, bad: float
+    schema: CustomerSchema,
+    predicted: Sequence[tuple[int | str, float, int | None]],
+    chance: random.Random,
+    bad: float,
 ) -> Iterator[Simulated]:
+    faults = _faults(schema)
     for customer, risk, label in predicted:
         churned = int(chance.random() < risk) if label is None else label
         fields: Fields = {
-            "CustomerId": customer,
+            schema.id: customer,
             "true_churn_label": churned,
             "outcome_timestamp": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
         is_bad = chance.random() < bad
         if is_bad:
-            fields |= chance.choice(_FAULTS)
+            fields |= chance.choice(faults)
         yield Simulated(str(customer), msgspec.json.encode(fields), is_bad)
 
 
-# Typical mistakes of producers; such outcomes must be rejected.
-_FAULTS: Final[tuple[Fields, ...]] = (
-    {"true_churn_label": 2},
-    {"true_churn_label": "left"},
-    {"CustomerId": "15600000"},
-    {"outcome_timestamp": "2015-01-01T00:00:00Z"},
-    {"outcome_timestamp": "2099-01-01T00:00:00Z"},
-    {"outcome_timestamp": "yesterday"},
-)
+def _faults(schema: CustomerSchema) -> tuple[Fields, ...]:
+    """Return fields that make an outcome one that must be rejected: typical mistakes of producers."""
+    return (
+        {"true_churn_label": 2},
+        {"true_churn_label": "left"},
+        {schema.id: "15600000" if schema.id_column.kind == "whole" else 15_600_000},
+        {"outcome_timestamp": "2015-01-01T00:00:00Z"},
+        {"outcome_timestamp": "2099-01-01T00:00:00Z"},
+        {"outcome_timestamp": "yesterday"},
+    )
 
 
 def _json_lines(file: Path) -> Iterator[Line]:
@@ -215,7 +228,9 @@ def _require_utf8(file: Path) -> None:
         )
 
 
-def _csv_lines(file: Path) -> Iterator[Line | WrongLine]:
+def _csv_lines(file: Path, schema: CustomerSchema) -> Iterator[Line | WrongLine]:
+    names = outcome_decoder(schema).fields
+    whole = {"true_churn_label", *([schema.id] if schema.id_column.kind == "whole" else [])}
     with file.open(encoding="utf-8-sig", newline="") as text:
         rows = csv.DictReader(text)
         if rows.fieldnames is None:  # an empty file
@@ -223,7 +238,7 @@ def _csv_lines(file: Path) -> Iterator[Line | WrongLine]:
         if "true_churn_label" not in (rows.fieldnames):
             raise OutcomeSourceError(
                 f"{file} has no column true_churn_label; it has {', '.join(rows.fieldnames) or 'none'}.",
-                remedy=f"Name its columns like the fields of an outcome: {', '.join(FIELDS)}.",
+                remedy=f"Name its columns like the fields of an outcome: {', '.join(names)}.",
             )
         try:
             for row in rows:
@@ -231,7 +246,7 @@ def _csv_lines(file: Path) -> Iterator[Line | WrongLine]:
                     count, header = len(row) - 1 + len(row[None]), len(rows.fieldnames)
                     yield WrongLine(rows.line_num, f"The row has {count} values, but the header has {header} columns.")
                     continue
-                fields = {name: _cell(name, row[name]) for name in FIELDS if row.get(name)}
+                fields = {name: _cell(row[name], whole=name in whole) for name in names if row.get(name)}
                 yield Line(rows.line_num, "", msgspec.json.encode(fields))
         except csv.Error as error:
             raise OutcomeSourceError(
@@ -240,7 +255,7 @@ def _csv_lines(file: Path) -> Iterator[Line | WrongLine]:
             ) from error
 
 
-def _cell(name: str, text: str) -> str | int:
-    """Convert a cell: a whole number to a number; anything else stays text, and the decoder reports its fault."""
+def _cell(text: str, *, whole: bool) -> str | int:
+    """Convert a cell of whole numbers. What is not one stays text, and the decoder reports what is wrong with it."""
     digits = text.strip()
-    return int(digits) if name in INTEGERS and digits.isascii() and digits.isdigit() and len(digits) < 20 else text
+    return int(digits) if whole and digits.isascii() and digits.isdigit() and len(digits) < 20 else text

@@ -17,6 +17,7 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.run_requests import RANGE_START_TAG, is_active, is_another_starting, window_request
+from churn_platform.schema.current import customers_of, schema_of
 from churn_platform.settings import settings
 
 TICK_SECONDS: Final = 29  # the daemon evaluates sensors every 5 s
@@ -192,13 +193,14 @@ def _blocked(instance: dg.DagsterInstance, job: str) -> str:
     minimum_interval_seconds=RETRAINING_TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.STOPPED,
     description="Launches a training when a feature is far off or live performance is too low, provided that the "
-    "customers file, the settings or the code have changed since the last one. Off by default.",
+    "customers file, its schema, the settings or the code have changed since the last one. Off by default.",
 )
 def retraining_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Request one training per cause and day, by its run key. The run's tags name the causes; so does the cursor."""
     from churn_platform.monitoring import lookups
+    from churn_platform.schema.exceptions import CustomersFileMissingError
     from churn_platform.schema.reader import fingerprint
 
     with postgres.connect(SESSION) as connection:
@@ -208,14 +210,16 @@ def retraining_sensor(
     if not crossings:
         return dg.SkipReason("No feature of the champion is far off, and its live performance is as expected.")
     reason = "; ".join(crossing.description for crossing in crossings)
-    path = settings().platform.raw_csv
-    if not path.is_file():
-        return dg.SkipReason(f"{reason}. The customers file to train on does not exist: {path} (CHURN_RAW_CSV).")
-    changed = changes(context.instance, revision=code_version(), file=fingerprint(path))
+    place = customers_of(settings())
+    try:
+        file = fingerprint(place)
+    except CustomersFileMissingError:
+        return dg.SkipReason(f"{reason}. The customers file to train on does not exist: {place} (CHURN_RAW_CSV).")
+    changed = changes(context.instance, schema_of(settings()), revision=code_version(), file=file)
     if not changed:
         return dg.SkipReason(
-            f"{reason}. The customers file, the settings and the code are the same as for the latest model, so "
-            f"training would produce the same model again. Put newer customers into {path}."
+            f"{reason}. The customers file, its schema, the settings and the code are those of the latest model, "
+            f"so training would produce the same model again. Put newer customers into {place}."
         )
     if is_active(context.instance, retraining_job.name):
         return dg.SkipReason(f"{reason}. A training is in progress.")

@@ -8,7 +8,8 @@ import dagster as dg
 from churn_platform.orchestration.assets.training_inputs import changes
 from churn_platform.orchestration.jobs import data_preparation_job, training_job
 from churn_platform.orchestration.resources.mlflow import code_version
-from churn_platform.settings import ScheduleSettings
+from churn_platform.schema.current import schema_of
+from churn_platform.settings import ScheduleSettings, settings
 
 
 def training_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
@@ -40,8 +41,10 @@ def training_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
 
 
 def request_training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Request a training run, unless it would produce the latest model again."""
-    changed = changes(context.instance, revision=code_version())
+    """Request a training run, unless it would produce the model of the last one again."""
+    changed = changes(context.instance, schema_of(settings()), revision=code_version())
     if not changed:
-        return dg.SkipReason("The customers, the settings and the code have not changed since the latest model.")
+        return dg.SkipReason(
+            "The customers, their schema, the settings and the code have not changed since the latest model."
+        )
     return dg.RunRequest(tags={"churn/changed": "; ".join(changed)})

@@ -14,7 +14,7 @@ import dagster as dg
 
 from churn_platform.environments.config import LANE
 from churn_platform.orchestration.assets.batches import orphan_materialization
-from churn_platform.orchestration.assets.predictions import churn_predictions_topic, customer_events
+from churn_platform.orchestration.assets.predictions import EVENTS, PUBLISHED
 from churn_platform.orchestration.assets.ui_metadata import rows_table
 from churn_platform.orchestration.jobs import daily_metrics_job, hourly_metrics_job, prediction_stream_job
 from churn_platform.orchestration.partitions import batch_key, batches, day_key, hour_key
@@ -182,8 +182,8 @@ def _observations(backlog: "Backlog", published: Mapping[int, int]) -> list[dg.A
     """Return the lag of both topics: offsets that are not scored yet, and scored ones that are not published yet."""
     published = {p: published.get(p, position) for p, position in backlog.positions.items()}
     return [
-        _lag(customer_events.key, reached=backlog.positions, ends=backlog.ends, held=backlog.held),
-        _lag(churn_predictions_topic.key, reached=published, ends=backlog.positions),
+        _lag(dg.AssetKey(EVENTS), reached=backlog.positions, ends=backlog.ends, held=backlog.held),
+        _lag(dg.AssetKey(PUBLISHED), reached=published, ends=backlog.positions),
     ]
 
 

@@ -1,68 +1,113 @@
-"""Detection of files that are not UTF-8 text: what they are, and how to convert them. Pure; no I/O."""
+"""Character encodings of text files: detection, and conversion to UTF-8. Pure; no I/O."""
 
-from pathlib import Path
+import codecs
 from typing import Final
 
 from churn_platform.schema.exceptions import MalformedFileError
 
-IN_A_SPREADSHEET: Final = "in Excel, save it as 'CSV UTF-8 (comma delimited)'"
-INSPECTED_BYTES: Final = 4_000  # enough to recognise UTF-16 by the header
-_UTF16: Final = (
-    "text in UTF-16, as Excel's 'Unicode text' is",
-    f"Save it as UTF-8: {IN_A_SPREADSHEET}, or convert it with 'iconv -f utf-16 -t utf-8'.",
+INSPECTED_BYTES: Final = 4_000  # enough to recognize UTF-16 by the header
+_MARKS: Final = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, which it starts with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
 )
-_UTF32: Final = ("text in UTF-32", "Save it as UTF-8, for example with 'iconv -f utf-32 -t utf-8'.")
-_SIGNATURES: Final = (
-    (b"\xff\xfe\0\0", _UTF32),
-    (b"\0\0\xfe\xff", _UTF32),
-    (b"\xff\xfe", _UTF16),
-    (b"\xfe\xff", _UTF16),
-    (
-        b"PK\x03\x04",
-        ("a zip archive, which an Excel workbook (.xlsx) is too", f"Export it as CSV: {IN_A_SPREADSHEET}."),
-    ),
-    (b"\xd0\xcf\x11\xe0", ("an old Excel workbook (.xls)", f"Export it as CSV: {IN_A_SPREADSHEET}.")),
-    (b"\x1f\x8b", ("compressed by gzip", "Unpack it with 'gunzip'.")),
-    (b"PAR1", ("a Parquet file", "Export it as comma-separated text.")),
+_SHOWN: Final = {
+    "utf-8": "UTF-8",
+    "utf-8-sig": "UTF-8 with a byte order mark",
+    "utf-16": "UTF-16",
+    "utf-16-le": "UTF-16 without a byte order mark",
+    "utf-16-be": "UTF-16 without a byte order mark",
+    "utf-32": "UTF-32",
+    "cp1252": "Windows-1252",
+    "latin-1": "ISO 8859-1",
+}
+_REMEDY: Final = (
+    "Save it as UTF-8: in Excel, save it as 'CSV UTF-8 (comma delimited)'. If it has another encoding, name it in "
+    "data_set.encoding of the customer schema."
 )
 
 
-def require_text(file: Path, content: bytes) -> None:
-    """Check that the first bytes are not of another format or of a multi-byte encoding.
+def to_utf8(file: str, content: bytes, *, encoding: str = "") -> tuple[bytes, str]:
+    """Return a text as UTF-8 without a byte order mark, and its encoding in words.
+
+    Args:
+        file: the name of the file, for error messages.
+        content: the bytes of the file.
+        encoding: the encoding, as Python names it; empty to detect it.
 
     Raises:
-        MalformedFileError: it is UTF-16 or UTF-32, with or without a byte order mark, a workbook, or compressed.
+        MalformedFileError: the bytes are no text, or are not of this encoding.
     """
-    for signature, (what, remedy) in _SIGNATURES:
-        if content.startswith(signature):
-            raise MalformedFileError(f"{file} is {what}. Expected comma-separated UTF-8 text.", remedy=remedy)
-    head = content[:INSPECTED_BYTES]
-    if b"\0" not in head:
-        return
-    zeros = (head[0::2].count(0), head[1::2].count(0))
-    if max(zeros) * 4 > len(head):  # in UTF-16, every other byte of Latin letters is zero
-        encoding = "utf-16be" if zeros[0] > zeros[1] else "utf-16le"
+    encoding = encoding or _detect(file, content)
+    if encoding == "utf-8":
+        return content, _SHOWN[encoding]
+    if encoding == "utf-8-sig":
+        return content.removeprefix(codecs.BOM_UTF8), _SHOWN[encoding]
+    try:
+        text = content.decode(encoding)
+    except (UnicodeDecodeError, LookupError):
         raise MalformedFileError(
-            f"{file} is {_UTF16[0]}, without a byte order mark. Expected UTF-8 text.",
-            remedy=f"Save it as UTF-8: {IN_A_SPREADSHEET}, or convert it with 'iconv -f {encoding} -t utf-8'.",
-        )
+            f"{file} is not text in {_SHOWN.get(encoding, encoding)}. Expected text.", remedy=_REMEDY
+        ) from None
+    return text.removeprefix("\ufeff").encode(errors="replace"), _SHOWN.get(encoding, encoding)
+
+
+def _detect(file: str, content: bytes) -> str:
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            if encoding == "utf-8-sig":
+                _require_utf8(file, content)
+            return encoding
+    if b"\0" in content:
+        return _without_mark(file, content)
+    if content.isascii() or _is_utf8(content):
+        return "utf-8"
+    if _is_damaged_utf8(content):
+        _require_utf8(file, content)
+    try:
+        content.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
+
+
+def _without_mark(file: str, content: bytes) -> str:
+    """Return the kind of UTF-16 of bytes with zeros: every other byte of Latin letters is zero."""
+    head = content[:INSPECTED_BYTES]
+    zeros = (head[0::2].count(0), head[1::2].count(0))
+    if max(zeros) * 4 > len(head):
+        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
     raise MalformedFileError(
-        f"{file} has a zero byte at position {head.index(0):,}, so it is not text. Expected comma-separated UTF-8.",
+        f"{file} has a zero byte at position {content.index(0):,}, so it is not text. Expected text, Parquet or Excel.",
         remedy="Export it again.",
     )
 
 
-def not_utf8(file: Path, content: bytes) -> MalformedFileError:
-    """Return the error for text that is not UTF-8. It shows a byte and its line but no text, which may be a name."""
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_damaged_utf8(content: bytes) -> bool:
+    """Return whether most characters beyond ASCII are valid UTF-8, which those of other encodings hardly ever are."""
+    text = content.decode(errors="replace")
+    wrong = text.count("\ufffd")
+    return sum(not character.isascii() for character in text) > 2 * wrong
+
+
+def _require_utf8(file: str, content: bytes) -> None:
+    """Check that a text is UTF-8. The error shows a byte and its line but no text, which may be a name."""
     try:
         content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        where = f", first in line {line:,}: {content[error.start]:#04x}"
-    else:
-        where = ""
-    return MalformedFileError(
-        f"{file} holds bytes that are not UTF-8{where}. Expected UTF-8 text.",
-        remedy=f"Save it as UTF-8: {IN_A_SPREADSHEET}, or convert it with 'iconv -f windows-1252 -t utf-8' "
-        f"(from Windows) or 'iconv -f latin1 -t utf-8'.",
-    )
+        raise MalformedFileError(
+            f"{file} holds bytes that are not UTF-8, first in line {line:,}: {content[error.start]:#04x}. "
+            f"The rest of it is UTF-8.",
+            remedy=_REMEDY,
+        ) from None

@@ -1,6 +1,10 @@
-"""Errors of a customers file. A message names the location, the value, what was expected and the remedy."""
+"""Errors of a customer schema and of a customers file: the location, the value, what was expected and the remedy."""
 
 from churn_platform.errors import PlatformError
+
+
+class SchemaError(PlatformError):
+    """A customer schema cannot be used. The message names the file, the key, its value and the remedy."""
 
 
 class CustomersFileError(PlatformError):

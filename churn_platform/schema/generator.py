@@ -10,7 +10,6 @@ import pandas as pd
 import polars as pl
 from numpy.typing import NDArray
 
-from churn_platform.schema.columns import COLUMN_NAMES, COLUMNS
 from churn_platform.schema.defaults import MAX_ROWS
 from churn_platform.schema.draws import Draws, normal_deviations, pick
 from churn_platform.schema.latent import churn_probability
@@ -79,6 +78,23 @@ LAST_NAMES = {
 }
 
 ROWS_PER_WRITE = 50_000
+COLUMN_NAMES = (
+    "RowNumber",
+    "CustomerId",
+    "Firstname",
+    "Lastname",
+    "CreditScore",
+    "Geography",
+    "Gender",
+    "Age",
+    "Tenure",
+    "Balance",
+    "NumOfProducts",
+    "HasCrCard",
+    "IsActiveMember",
+    "EstimatedSalary",
+    "Exited",
+)  # in the order of data/bank/schema.toml
 
 
 def generate_customers(rows: int, seed: int) -> pd.DataFrame:
@@ -142,13 +158,13 @@ def write_customers(
     *,
     rows_per_write: int = ROWS_PER_WRITE,
 ) -> None:
-    r"""Write customers in the format of the bank's file.
+    r"""Write customers of any schema as CSV.
 
-    Whole numbers have no `.0`, money has at most two decimals, missing values are empty. UTF-8, lines end in `\n`. The
+    Numbers have the fewest digits that read back equal, missing values are empty. UTF-8, lines end in `\n`. The
     file is written under another name and renamed when complete.
 
     Args:
-        customers: n x 15, as `generate_customers` or `read_customers` return them.
+        customers: as `generate_customers` or `read_customers` return them.
         path: the file to write; its folder is created if missing.
         on_rows: called after each part with the number of rows in it.
         rows_per_write: number of rows of a part.
@@ -161,7 +177,7 @@ def write_customers(
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
-            file.write(f"{','.join(COLUMN_NAMES)}\n".encode())
+            pl.DataFrame(schema=list(customers.columns)).write_csv(file)
             for start in range(0, len(customers), rows_per_write):
                 part = customers.iloc[start : start + rows_per_write]
                 _as_text(part).write_csv(file, include_header=False)
@@ -289,6 +305,7 @@ def _names(
 
 def _as_text(customers: pd.DataFrame) -> pl.DataFrame:
     """Return the customers with numbers in the format of the file: the fewest digits that read back equal."""
-    numbers = [column.name for column in COLUMNS if column.kind == "number"]
-    table = pl.from_pandas(customers[list(COLUMN_NAMES)])
-    return table.with_columns(pl.col(numbers).cast(pl.String).str.strip_suffix(".0"))
+    table = pl.from_pandas(customers)
+    return table.with_columns(
+        pl.selectors.float().cast(pl.String).str.strip_suffix(".0"), pl.selectors.datetime().cast(pl.Date)
+    )

@@ -1,47 +1,54 @@
-"""Reading a customers file into a typed frame. The file is read once, so the hash is that of the parsed bytes."""
+"""Reading the customers file: typed customers, and rows that break a rule of the schema apart from them.
 
-import csv
+A file is CSV, Parquet or an Excel workbook, on local disk or in S3, or a folder of such files. It is read once, so the
+hash is that of the parsed bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
 import hashlib
-import io
+import json
 import os
 import re
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.compute as pc  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from pyarrow import csv as arrow_csv
 
-from churn_platform.schema.columns import COLUMNS, CUSTOMER_ID, MISSING_TEXTS, OTHER_NAMES, Column
-from churn_platform.schema.encodings import not_utf8, require_text
+from churn_platform.files import artifacts
+from churn_platform.files.exceptions import ArtifactNotFoundError
+from churn_platform.schema.columns import Column
+from churn_platform.schema.csv_file import MUST_BE_TABLE, QUOTES, CsvFile
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.exceptions import (
-    CustomersFileError,
     CustomersFileMissingError,
     EmptyCustomersFileError,
     HeaderError,
     MalformedFileError,
     WrongValueError,
 )
-from churn_platform.schema.wrong_values import MAX_EXAMPLES, WrongValues, describe, rows_to_locate
+from churn_platform.schema.number_formats import Decimal
+from churn_platform.schema.typed_columns import decimals, missing_column, typed
+from churn_platform.schema.typed_files import TypedFile, open_parquet, open_workbook
+from churn_platform.schema.wrong_values import WrongValues, describe, reason, rows_to_locate
 
-WHOLE = r"^-?[0-9]+(\.0+)?$"  # 619, and 619.0 as pandas writes a column that once had missing values
-NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
-ZERO_DECIMALS = r"\.0+$"
-LEADING_ZEROS = r"^(-?)0+([0-9])"
-MIN_HEADER_NAMES = 2  # with fewer known names, the line may be a customer with such a word among the values
-INT64_SAFE_DIGITS = 18  # of 19 digits only some numbers fit
-MAX_INT64_LENGTH = 20  # characters, including the sign
-INT64 = range(-(2**63), 2**63)
-NO_FILE_REMEDY = "Generate one with 'churn data generate', or set CHURN_RAW_CSV to the path of yours."
-QUOTES = (
-    "Complete or remove those lines. A value with a comma needs double quotes, and a double quote needs a closing one."
-)
-MUST_BE_CSV = "The file must be comma-separated text: export it again with commas between the values."
+NO_FILE_REMEDY: Final = "Generate one with 'churn data generate', or set CHURN_RAW_CSV to the path of yours."
+MIN_HEADER_NAMES: Final = 2  # with fewer known names, the line may be a customer with such a word among the values
+SUFFIXES: Final = (".csv", ".tsv", ".psv", ".txt", ".parquet", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+"""Files of a folder that are read. `.gz` may follow."""
+QUARANTINE_COLUMNS: Final = ("file", "row", "values", "reasons")
+_GZIP, _PARQUET, _WORKBOOKS = b"\x1f\x8b", b"PAR1", (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_DECIMALS: Final[Mapping[str, str]] = {",": "decimal comma", ".": "thousands separators"}
+
+Source = CsvFile | TypedFile
 
 
 @dataclass(frozen=True)
@@ -49,298 +56,449 @@ class CustomersFile:
     """A customers file at the time when it was read.
 
     Attributes:
-        customers: n x 15, in the order of `schema.columns.COLUMNS`: whole numbers int64, Age and money float64,
-            texts object.
-        sha256: hexadecimal SHA-256 of the bytes that the customers were parsed from.
+        customers: one row per customer, with the schema's columns in order, each with its `dtype`; the target is 1 for
+            those who left, else 0.
+        quarantined: the rows that break a rule. Columns: `file`, its name; `row`, the row's number in it, from 1, below
+            the header and without blank lines; `values`, a JSON object of column name -> text, without columns that
+            nothing reads; `reasons`, without values, so that equal ones can be counted.
+        duplicates: number of rows that were there before, value for value. They are dropped.
+        detected: file name -> its format as text.
+        sha256: hexadecimal SHA-256 of the bytes that the customers were parsed from; of a folder, that of the names and
+            hashes of its files.
         size_bytes: number of those bytes.
-        modified: when the file was last modified.
+        modified: when the file, or the latest of a folder, was last modified.
     """
 
     customers: pd.DataFrame
+    quarantined: pd.DataFrame
+    duplicates: int
+    detected: Mapping[str, str]
     sha256: str
     size_bytes: int
     modified: datetime
 
+    @property
+    def rows(self) -> int:
+        """Number of rows, quarantined ones and duplicates counted."""
+        return len(self.customers) + len(self.quarantined) + self.duplicates
 
-def load_customers(path: str | Path) -> CustomersFile:
-    """Read a customers file once and return its typed customers with the hash of its bytes.
+    @property
+    def quarantined_share(self) -> float:
+        """Share of the rows that are quarantined, 0..1."""
+        return len(self.quarantined) / self.rows
 
-    Reads the bank's file, files of `write_customers`, and the original public file, whose `Surname` becomes `Lastname`.
-    Columns may have any order, unknown ones are ignored, and names and RowNumber may be missing: no feature needs them.
 
-    Values are typed but not validated: an Age of 17 or a Geography of Italy is read, and the asset checks report it.
-    Missing numbers are NaN and missing texts None. Whole numbers cannot be missing.
+@dataclass(frozen=True)
+class Content:
+    """A file that was read: its name, its bytes, and when it was last modified."""
+
+    name: str
+    content: bytes
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of one file: typed customers with their row numbers, and what is quarantined."""
+
+    name: str
+    detected: str
+    customers: pd.DataFrame
+    numbers: NDArray[np.int64]
+    quarantined: list[tuple[str, int, str, str]]
+
+
+def load_customers(place: str | Path, schema: CustomerSchema) -> CustomersFile:
+    """Read a customers file, or a folder of them, once.
+
+    Columns may have any order and unknown ones are ignored. Rows that break a rule of the schema are quarantined.
+    What concerns a whole file, or most of a column, is an error: it has one cause.
 
     Args:
-        path: a comma-separated UTF-8 file with a header.
+        place: a path or an s3:// address of a file or a folder.
+        schema: the schema of the customers.
 
     Raises:
-        CustomersFileError: the file is missing, empty or malformed, the header lacks a column or has one twice, or
-            values do not have the type of their column. The message counts all such rows and values.
+        CustomersFileError: there is no file, it cannot be read, a required column is missing, or most values of a
+            column break a rule. The message counts all such values.
     """
-    file = Path(path)
-    content, modified = _read(file)
-    require_text(file, content)
-    header = _header(file, content)
-    sources = _sources(file, header)
-    table, skipped = _read_as_text(file, content, sources, len(header))
-    if not table.num_rows and not skipped:
+    parts, hashes, size, modified = [], {}, 0, datetime.min.replace(tzinfo=UTC)
+    for each in read_contents(str(place)):
+        parts.append(_read(each, schema))
+        hashes[each.name] = hashlib.sha256(each.content).hexdigest()
+        size, modified = size + len(each.content), max(modified, each.modified)
+    customers, quarantined, duplicates = _combined(parts, schema)
+    if not len(customers):
         raise EmptyCustomersFileError(
-            f"{file} has a header and no customers. Expected one row per customer.", remedy=NO_FILE_REMEDY
+            f"{place} has a header and no customers. Expected one row per customer.", remedy=NO_FILE_REMEDY
         )
-    customers, wrong = _typed_columns(table, sources)
-    if skipped or wrong:
-        raise _problems(
-            file, content, width=len(header), skipped=skipped, wrong=wrong, id_position=sources[CUSTOMER_ID]
+    return CustomersFile(
+        customers=customers,
+        quarantined=pd.DataFrame(quarantined, columns=list(QUARANTINE_COLUMNS)).astype({"row": "int64"}),
+        duplicates=duplicates,
+        detected={each.name: each.detected for each in parts},
+        sha256=_combined_hash(str(place), hashes),
+        size_bytes=size,
+        modified=modified,
+    )
+
+
+def read_customers(place: str | Path, schema: CustomerSchema) -> pd.DataFrame:
+    """Return the typed customers of a file. See `load_customers`."""
+    return load_customers(place, schema).customers
+
+
+def fingerprint(place: str | Path) -> str:
+    """Return the SHA-256 of a customers file or folder, as `CustomersFile.sha256` is, without parsing it."""
+    hashes = {each.name: hashlib.sha256(each.content).hexdigest() for each in read_contents(str(place))}
+    return _combined_hash(str(place), hashes)
+
+
+def _combined_hash(place: str, hashes: Mapping[str, str]) -> str:
+    if list(hashes) == [place]:
+        return hashes[place]
+    lines = "".join(f"{name}\n{each}\n" for name, each in hashes.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def find_customers_files(place: str) -> dict[str, artifacts.FoundFile]:
+    """Return the customers files of a place by name, in order, without reading them.
+
+    Args:
+        place: a path or an s3:// address: of a file, whose name is the place itself, or of a folder, whose files of any
+            depth are named by their path in it.
+
+    Raises:
+        CustomersFileMissingError: there are none.
+    """
+    found = artifacts.find_files(place)
+    if not found:
+        raise CustomersFileMissingError(f"There is no customers file at {place}.", remedy=NO_FILE_REMEDY)
+    root = place if artifacts.in_s3(place) else str(Path(place))
+    if [each.uri for each in found] == [root]:
+        return {place: found[0]}
+    named = {each.uri.removeprefix(root.rstrip("/") + "/"): each for each in found}
+    wanted = sorted(name for name in named if _is_customers_file(name))
+    if not wanted:
+        raise CustomersFileMissingError(
+            f"The folder {place} has no customers files. Expected files that end with {', '.join(SUFFIXES)}, or with "
+            f"one of them and .gz.",
+            remedy="Put them there, or set CHURN_RAW_CSV to another path.",
         )
-    return CustomersFile(customers, hashlib.sha256(content).hexdigest(), len(content), modified)
+    return {name: named[name] for name in wanted}
 
 
-def read_customers(path: str | Path) -> pd.DataFrame:
-    """Return the typed customers of a CSV file. See `load_customers`."""
-    return load_customers(path).customers
+def read_contents(place: str) -> Iterator[Content]:
+    """Yield the bytes of the file, or of the files below the folder in order of their names.
+
+    Raises:
+        CustomersFileMissingError: there are none, or one cannot be opened.
+    """
+    if not artifacts.in_s3(place) and not Path(place).is_dir():
+        yield _local(Path(place), place)  # also of a pipe, which can be read only once
+        return
+    for name, file in find_customers_files(place).items():
+        if not artifacts.in_s3(place):
+            yield _local(Path(file.uri), name)
+            continue
+        try:
+            yield Content(name, artifacts.read_bytes(file.uri), file.modified)
+        except ArtifactNotFoundError:  # deleted after it was listed
+            raise CustomersFileMissingError(f"{file.uri} was deleted meanwhile.", remedy="Try again.") from None
 
 
-def fingerprint(path: str | Path) -> str:
-    """Return the hexadecimal SHA-256 of a file, without parsing it."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(file: Path) -> tuple[bytes, datetime]:
+def _local(path: Path, name: str) -> Content:
     """Return the bytes of the file and when it was last modified, both from one open file."""
     try:
-        with file.open("rb") as opened:
+        with path.open("rb") as opened:
             modified = datetime.fromtimestamp(os.fstat(opened.fileno()).st_mtime, UTC)
-            return opened.read(), modified
+            return Content(name, opened.read(), modified)
     except FileNotFoundError:
-        raise CustomersFileMissingError(f"There is no customers file at {file}.", remedy=NO_FILE_REMEDY) from None
+        raise CustomersFileMissingError(f"There is no customers file at {path}.", remedy=NO_FILE_REMEDY) from None
     except OSError as error:
         raise CustomersFileMissingError(
-            f"The customers file {file} cannot be opened: {error.strerror}. Expected a readable file.",
+            f"The customers file {path} cannot be opened: {error.strerror}. Expected a readable file.",
             remedy=NO_FILE_REMEDY,
         ) from error
 
 
-def _header(file: Path, content: bytes) -> list[str]:
-    """Return the names in the first line of the file."""
-    try:
-        header = next(csv.reader(_lines(content, errors="strict")), None)
-    except UnicodeDecodeError:
-        raise not_utf8(file, content) from None
-    except csv.Error as error:
-        raise MalformedFileError(
-            f"{file}, line 1 is not a header of column names: {error}.", remedy=MUST_BE_CSV
-        ) from None
-    if not header:
-        raise EmptyCustomersFileError(
-            f"{file}, line 1 is empty. Expected a header with the names of the columns, then one row per customer.",
-            remedy=NO_FILE_REMEDY,
+def _is_customers_file(name: str) -> bool:
+    hidden = any(part.startswith((".", "_")) for part in name.split("/"))
+    return not hidden and name.lower().removesuffix(".gz").endswith(SUFFIXES)
+
+
+def open_source(
+    name: str, content: bytes, *, known: Sequence[str] = (), delimiter: str = "", encoding: str = ""
+) -> Source:
+    """Return a customers file of any format, by its first bytes.
+
+    Args:
+        name: the name of the file, for error messages.
+        content: its bytes.
+        known: names of columns, which show which delimiter or sheet it is.
+        delimiter: the delimiter of CSV; empty to detect it.
+        encoding: the encoding of CSV, as Python names it; empty to detect it.
+
+    Raises:
+        CustomersFileError: it is none of the formats, or is damaged.
+    """
+    if content.startswith(_GZIP):
+        try:
+            unpacked = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise MalformedFileError(
+                f"{name} starts like a gzip file, but cannot be unpacked: {error}.", remedy="Copy or export it again."
+            ) from None
+        source = open_source(name, unpacked, known=known, delimiter=delimiter, encoding=encoding)
+        return replace(source, detected=f"{source.detected}, compressed with gzip")
+    if content.startswith(_PARQUET):
+        return open_parquet(name, content)
+    if content.startswith(_WORKBOOKS):
+        return open_workbook(name, content, known)
+    return CsvFile.open(name, content, known=known, delimiter=delimiter, encoding=encoding)
+
+
+def _read(file: Content, schema: CustomerSchema) -> _Part:
+    """Return the typed rows of one file and its quarantined ones."""
+    known = [name for column in schema.columns for name in (column.name, *column.headers)]
+    source = open_source(file.name, file.content, known=known, delimiter=schema.delimiter, encoding=schema.encoding)
+    sources = _sources(source, schema)
+    values, wrong, skipped, used = _typed_columns(source, sources, schema)
+    rows = len(next(iter(values.values())))
+    numbers = source.numbers(rows, skipped)
+    if _one_cause(wrong, rows):
+        raise _problems(source, wrong, rows=rows, skipped=skipped, id_position=sources[schema.id], id_name=schema.id)
+    quarantined = [
+        (
+            file.name,
+            each.row + 1,
+            "{}",
+            f"the row has {each.width} values, the header has {len(source.header)} names",
         )
-    return [name.strip() for name in header]
+        for each in (source.malformed if skipped else [])
+    ]
+    if wrong:
+        kept = np.ones(rows, np.bool_)
+        quarantined += _quarantined(file.name, values, wrong, numbers, schema)
+        for each in wrong:
+            kept[each.rows] = False
+        values, numbers = {name: array[kept] for name, array in values.items()}, numbers[kept]
+        quarantined.sort(key=lambda each: each[1])
+    shown = source.detected + "".join(f", {_DECIMALS[each]}" for each in sorted(used))
+    return _Part(file.name, shown, pd.DataFrame(values, copy=False), numbers, quarantined)
 
 
-def _sources(file: Path, header: list[str]) -> dict[str, int]:
+def _sources(source: Source, schema: CustomerSchema) -> dict[str, int]:
     """Return column name -> position in the file, of the columns that are read from it.
 
     Raises:
         HeaderError: a required column is missing, or the header has one twice.
     """
-    wanted = {column.name for column in COLUMNS if not column.counted} | set(OTHER_NAMES)
-    repeated = [name for name in dict.fromkeys(header) if name in wanted and header.count(name) > 1]
-    if repeated:
-        positions = [position + 1 for position, name in enumerate(header) if name == repeated[0]]
-        raise HeaderError(
-            f"{file}, line 1 names column {repeated[0]} {len(positions)} times, as the columns "
-            f"{', '.join(map(str, positions))} of the file. Expected it once.",
-            remedy="Remove or rename one of them.",
-        )
-    sources = {name: header.index(name) for name in wanted if name in header}
-    for other, name in OTHER_NAMES.items():
-        if other in sources:
-            sources.setdefault(name, sources[other])
-            del sources[other]
-    missing = [column.name for column in COLUMNS if not column.optional and column.name not in sources]
+    header, sources = source.header, {}
+    for column in schema.columns:
+        if column.counted:
+            continue
+        for name in (column.name, *column.headers):
+            positions = [position for position, each in enumerate(header) if each == name]
+            if len(positions) > 1:
+                raise HeaderError(
+                    f"{source.name}, {source.header_place} names column {name} {len(positions)} times, as the columns "
+                    f"{', '.join(str(position + 1) for position in positions)} of the file. Expected it once.",
+                    remedy="Remove or rename one of them.",
+                )
+            if positions and column.name not in sources:
+                sources[column.name] = positions[0]
+    missing = [column.name for column in schema.columns if not column.optional and column.name not in sources]
     if missing:
-        raise _missing_columns(file, header, missing)
+        raise _missing_columns(source, schema, missing)
     return sources
 
 
-def _missing_columns(file: Path, header: list[str], missing: list[str]) -> HeaderError:
+def _missing_columns(source: Source, schema: CustomerSchema, missing: list[str]) -> HeaderError:
+    header = source.header
     lowered = {name.lower(): name for name in header}
     alike = {name: get_close_matches(name.lower(), lowered, n=1, cutoff=0.8) for name in missing}
     renamings = [f"'{lowered[found[0]]}' to {name}" for name, found in alike.items() if found]
-    needed = ", ".join(column.name for column in COLUMNS if not column.optional)
-    tokens = set(re.split(r"[^a-z]+", " ".join(header).lower()))
-    known = sum(column.name.lower() in tokens for column in COLUMNS) + len(renamings)
-    if known < MIN_HEADER_NAMES:
+    needed = ", ".join(column.name for column in schema.columns if not column.optional)
+    text = " ".join(header).lower()
+    known = sum(
+        re.search(rf"(?<![^\W_]){re.escape(name.lower())}(?![^\W_])", text) is not None
+        for column in schema.columns
+        for name in (column.name, *column.headers)
+    )
+    if known + len(renamings) < MIN_HEADER_NAMES:
         return HeaderError(
-            f"{file}, line 1 is not a header with the columns' names. Its {len(header)} values are not shown, because "
-            f"they may be a customer's. Expected {needed}.",
-            remedy="Add a first line with the names of the columns, separated by commas.",
+            f"{source.name}, {source.header_place} is not a header with the columns' names. Its {len(header)} values "
+            f"are not shown, because they may be a customer's. Expected {needed}.",
+            remedy="Add a first line with the names of the columns, separated as the values are.",
         )
     if len(header) == 1:
-        remedy = MUST_BE_CSV
+        remedy = MUST_BE_TABLE
     elif renamings:
-        remedy = f"Rename {', '.join(renamings)}, or add the column."
+        remedy = f"Rename {', '.join(renamings)}, or name them in `headers` of the columns in the schema."
     else:
-        remedy = "Add the missing columns."
+        remedy = "Add the missing columns, or name other headers of theirs in `headers` in the schema."
     return HeaderError(
-        f"{file}, line 1 lacks the column{'' if len(missing) == 1 else 's'} {', '.join(missing)}. "
-        f"It has {', '.join(header)}. Expected {needed}.",
+        f"{source.name}, {source.header_place} lacks the column{'' if len(missing) == 1 else 's'} "
+        f"{', '.join(missing)}. It has {', '.join(header)}. Expected {needed}.",
         remedy=remedy,
     )
 
 
-def _read_as_text(file: Path, content: bytes, sources: dict[str, int], width: int) -> tuple[pa.Table, int]:
-    """Return the wanted columns as texts, named by their position, and the number of rows that do not fit the header.
+def _typed_columns(
+    source: Source, sources: Mapping[str, int], schema: CustomerSchema, formats: Mapping[str, Decimal] | None = None
+) -> tuple[dict[str, NDArray[Any]], list[WrongValues], int, set[str]]:
+    """Return the typed columns, their wrong values, the number of malformed rows, and unusual formats of numbers.
 
-    Blank lines are ignored.
-
-    Raises:
-        MalformedFileError: the text is not CSV or not UTF-8.
+    Args:
+        source: the file.
+        sources: column name -> position in the file.
+        schema: the schema.
+        formats: column name -> decimal separator; None to read numbers as plainly written, and detect the format only
+            if some are not.
     """
-    names = [str(position) for position in range(width)]
-    skipped = 0
-
-    def skip(_: object) -> str:
-        nonlocal skipped
-        skipped += 1
-        return "skip"
-
-    try:
-        table = arrow_csv.read_csv(
-            pa.BufferReader(content),
-            read_options=arrow_csv.ReadOptions(skip_rows=1, column_names=names),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()),
-                include_columns=[str(position) for position in sources.values()],
-                strings_can_be_null=False,
-            ),
+    if formats is None and schema.decimal:
+        numbers = [column.name for column in schema.columns if column.kind in ("whole", "number")]
+        formats = dict.fromkeys(numbers, schema.decimal)
+    table, skipped = source.texts(sources.values())
+    if not table.num_rows and not skipped:
+        raise EmptyCustomersFileError(
+            f"{source.name} has a header and no customers. Expected one row per customer.", remedy=NO_FILE_REMEDY
         )
-    except pa.ArrowInvalid as error:
-        if "UTF8" in str(error):
-            raise not_utf8(file, content) from None
-        # Arrow's own message may quote the row, and with it a customer's name.
-        raise MalformedFileError(
-            f"{file} cannot be read as comma-separated text. Often a double quote is not closed.",
-            remedy=MUST_BE_CSV,
-        ) from None
-    return table, skipped
-
-
-def _typed_columns(table: pa.Table, sources: dict[str, int]) -> tuple[pd.DataFrame, list[WrongValues]]:
-    """Return the typed columns, and the wrong values of columns that cannot be typed."""
-    rows, typed, wrong = table.num_rows, {}, []
-    for column in COLUMNS:
+    values: dict[str, NDArray[Any]] = {}
+    wrong: list[WrongValues] = []
+    used: set[str] = set()
+    for column in schema.columns:
         if column.name not in sources:
-            default = np.arange(1, rows + 1) if column.counted else [None] * rows
-            typed[column.name] = pd.Series(default, dtype=column.dtype)
+            values[column.name] = (
+                np.zeros(table.num_rows, np.int64) if column.counted else missing_column(column, table.num_rows)
+            )
             continue
         position = str(sources[column.name])
-        values = _typed(table.column(position), column)
-        if isinstance(values, WrongValues):
-            wrong.append(values)
-        else:
-            typed[column.name] = values
-        if not wrong:
-            table = table.drop_columns(position)  # free the text, which takes more memory than the numbers
-    return pd.DataFrame(typed, copy=False), wrong
+        found = typed(table.column(position), column, decimal=None if formats is None else formats.get(column.name))
+        if formats is None and column.kind in ("whole", "number") and any(each.rule is None for each in found.wrong):
+            del table
+            texts = source.texts(sources.values())[0]
+            return _typed_columns(
+                source,
+                sources,
+                schema,
+                decimals({name: texts.column(str(each)) for name, each in sources.items()}, schema.by_name),
+            )
+        values[column.name] = found.values
+        wrong += found.wrong
+        used |= {found.decimal} - {""}
+        table = table.drop_columns(position)  # free the text, which takes more memory than the numbers
+    return values, wrong, skipped, used
 
 
-def _typed(texts: pa.ChunkedArray, column: Column) -> pd.Series | WrongValues:
-    """Return one column with its dtype, or its values that are not numbers, not whole, or missing whole numbers."""
-    trimmed = pc.utf8_trim_whitespace(texts)
-    missing = pc.is_in(trimmed, value_set=pa.array([text for text in MISSING_TEXTS if column.is_missing(text)]))
-    text = pc.if_else(missing, pa.scalar(None, pa.string()), trimmed)
-    if column.dtype == "object":
-        series: pd.Series = text.to_pandas()  # equal texts share one object
-        return series.astype(object)
-    if column.kind == "whole":
-        valid = pc.fill_null(pc.match_substring_regex(text, WHOLE), fill_value=False).to_numpy()
-        text = pc.replace_substring_regex(text, ZERO_DECIMALS, "")
-        if (pc.max(pc.utf8_length(text)).as_py() or 0) > INT64_SAFE_DIGITS:
-            text = pc.replace_substring_regex(text, LEADING_ZEROS, r"\1\2")
-        valid &= _fits_int64(text, valid)
-    else:
-        valid = pc.fill_null(pc.match_substring_regex(text, NUMBER), fill_value=True).to_numpy()
-    wrong = np.flatnonzero(~valid)
-    if len(wrong):
-        filled = len(missing) - int(pc.sum(missing).as_py())
-        return WrongValues(column, wrong, pa.concat_arrays(texts.take(pa.array(wrong)).chunks), filled)
-    return pd.Series(pc.cast(text, pa.int64() if column.kind == "whole" else pa.float64()).to_numpy())
-
-
-def _fits_int64(digits: pa.ChunkedArray, whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return whether each whole number, without leading zeros, fits into 64 bits. Shape (n,)."""
-    fits: NDArray[np.bool_] = pc.fill_null(
-        pc.less_equal(pc.utf8_length(digits), INT64_SAFE_DIGITS), fill_value=True
-    ).to_numpy()
-    fits |= ~whole
-    for row in np.flatnonzero(~fits).tolist():
-        number = digits[row].as_py()
-        fits[row] = len(number) <= MAX_INT64_LENGTH and int(number) in INT64
-    return fits
+def _one_cause(wrong: Sequence[WrongValues], rows: int) -> bool:
+    """Return whether values are wrong for one cause, such as a wrong unit of a whole column, or no row is left."""
+    broken = np.zeros(rows, np.bool_)
+    for each in wrong:
+        broken[each.rows] = True
+    return any(each.has_one_cause(rows) for each in wrong) or bool(broken.all())
 
 
 def _problems(
-    file: Path, content: bytes, *, width: int, skipped: int, wrong: list[WrongValues], id_position: int
-) -> CustomersFileError:
+    source: Source, wrong: list[WrongValues], *, rows: int, skipped: int, id_position: int, id_name: str
+) -> WrongValueError | MalformedFileError:
     """Return one error for all that is wrong with the rows of a file."""
-    found = _scan(content, width, rows_to_locate(wrong), id_position)
-    lines, remedies = describe(wrong, found.rows, found.locations)
-    if not skipped:
-        return WrongValueError(_listed(file, lines), remedy=" ".join(remedies))
-    others = f" and {skipped - len(found.malformed):,} more" if skipped > len(found.malformed) else ""
-    count = "1 row does" if skipped == 1 else f"{skipped:,} rows do"
-    malformed = f"{count} not fit the header of {width} names: {', '.join(found.malformed)}{others}."
-    return MalformedFileError(
-        _listed(file, [malformed, *lines]),
-        remedy=" ".join([QUOTES, *remedies]),
+    locations = source.locate(rows_to_locate(wrong), id_position, id_name)
+    lines, remedies = describe(wrong, rows, locations)
+    malformed = source.malformed_rows() if skipped else ""
+    lines = [malformed, *lines] if malformed else lines
+    text = f"{source.name}: {lines[0]}" if len(lines) == 1 else f"{source.name}:\n- " + "\n- ".join(lines)
+    if malformed:
+        return MalformedFileError(text, remedy=" ".join([QUOTES, *remedies]))
+    return WrongValueError(text, remedy=" ".join(remedies))
+
+
+def _quarantined(
+    file: str,
+    values: Mapping[str, NDArray[Any]],
+    wrong: Sequence[WrongValues],
+    numbers: NDArray[np.int64],
+    schema: CustomerSchema,
+) -> list[tuple[str, int, str, str]]:
+    """Return the quarantined rows: file, number, values as JSON, reasons."""
+    reasons: dict[int, list[str]] = {}
+    texts: dict[int, dict[str, str]] = {}
+    for each in wrong:
+        for kind, members in each.by_kind:
+            because = reason(each.column, kind)
+            for row in each.rows[members].tolist():
+                reasons.setdefault(row, []).append(because)
+        for row, text in zip(each.rows.tolist(), each.texts.to_pylist(), strict=True):
+            texts.setdefault(row, {})[each.column.name] = text or ""
+    shown = _shown(schema)
+    return [
+        (file, int(numbers[row]), _json(shown, values, row, texts[row]), "; ".join(reasons[row]))
+        for row in sorted(reasons)
+    ]
+
+
+def _shown(schema: CustomerSchema) -> list[Column]:
+    """Return the columns whose values a quarantined row shows: those that something reads."""
+    return [column for column in schema.columns if column.missing != "ignore" and not column.counted]
+
+
+def _json(columns: Sequence[Column], values: Mapping[str, Any], row: int, raw: Mapping[str, str]) -> str:
+    """Return a row as JSON: texts as in the file for wrong values, of the typed values otherwise."""
+    texts = {column.name: raw.get(column.name, _text(values[column.name][row])) for column in columns}
+    return json.dumps(texts, ensure_ascii=False)
+
+
+def _text(value: Any) -> str:  # an element of an array of any type
+    if value is None or value != value or (isinstance(value, np.datetime64) and np.isnat(value)):
+        return ""
+    if isinstance(value, np.datetime64):
+        return str(value.astype("datetime64[D]"))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _combined(
+    parts: Sequence[_Part], schema: CustomerSchema
+) -> tuple[pd.DataFrame, list[tuple[str, int, str, str]], int]:
+    """Return the customers of all files without duplicates, what is quarantined, and the number of duplicates."""
+    customers = (
+        parts[0].customers if len(parts) == 1 else pd.concat([each.customers for each in parts], ignore_index=True)
     )
+    quarantined = [row for each in parts for row in each.quarantined]
+    above = np.cumsum([0, *(len(each.numbers) + len(each.quarantined) for each in parts)])
+    numbers = np.concatenate([each.numbers + start for each, start in zip(parts, above[:-1].tolist(), strict=True)])
+    for column in schema.columns:
+        if column.counted:
+            customers[column.name] = numbers
+    duplicates = 0
+    if not customers[schema.id].is_unique:
+        same, conflicting = _repeated(customers, schema)
+        origins = np.repeat(np.arange(len(parts)), [len(each.numbers) for each in parts])
+        shown, columns = _shown(schema), {column.name: customers[column.name].to_numpy() for column in schema.columns}
+        for row in conflicting.tolist():
+            part = parts[origins[row]]
+            number = int(numbers[row] - above[origins[row]])
+            because = f"{schema.id} is that of an earlier row with other values"
+            quarantined.append((part.name, number, _json(shown, columns, row, {}), because))
+        duplicates = len(same)
+        customers = customers.drop(index=[*same.tolist(), *conflicting.tolist()]).reset_index(drop=True)
+        order = {each.name: position for position, each in enumerate(parts)}
+        quarantined.sort(key=lambda each: (order[each[0]], each[1]))
+    return _with_target(customers, schema), quarantined, duplicates
 
 
-def _listed(file: Path, lines: list[str]) -> str:
-    return f"{file}: {lines[0]}" if len(lines) == 1 else f"{file}:\n- " + "\n- ".join(lines)
+def _repeated(customers: pd.DataFrame, schema: CustomerSchema) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows that an earlier row equals, and the rows with an earlier row's id and other values."""
+    repeated = customers.loc[customers[schema.id].duplicated(keep=False)]
+    compared = repeated[[column.name for column in schema.columns if not column.counted]]
+    same = compared.duplicated(keep="first")
+    conflicting = compared.loc[~same, schema.id].duplicated(keep="first")
+    return same.index[same].to_numpy(), conflicting.index[conflicting].to_numpy()
 
 
-@dataclass
-class _Scan:
-    """The first malformed rows, the number of well-formed rows, and the location of some of them, for an error."""
-
-    malformed: list[str]
-    rows: int
-    locations: dict[int, str]
-
-
-def _scan(content: bytes, width: int, wanted: list[int], id_position: int) -> _Scan:
-    """Find the lines of the file that an error names.
-
-    Args:
-        content: the bytes of the file.
-        width: number of values that a row should have.
-        wanted: numbers of well-formed rows to locate, from 0, in order.
-        id_position: position of CustomerId in a row.
-    """
-    found, remaining = _Scan([], 0, {}), set(wanted)
-    # An unclosed quote makes one value of the rest of the file, which is longer than the default limit.
-    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
-    rows = csv.reader(_lines(content, errors="replace"))
-    next(rows)
-    begin = rows.line_num + 1
-    for values in rows:
-        if len(values) == width:
-            if found.rows in remaining:
-                customer = values[id_position].strip()  # in a row with shifted values this may be a name
-                known = f", CustomerId {customer}" if customer.isdecimal() else ""
-                found.locations[found.rows] = f"line {begin:,} (row {found.rows + 1:,}{known})"
-            found.rows += 1
-        elif values and len(found.malformed) < MAX_EXAMPLES:  # blank lines are ignored
-            found.malformed.append(f"line {begin:,} has {len(values)} values")
-        begin = rows.line_num + 1
-    return found
-
-
-def _lines(content: bytes, *, errors: str) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", errors=errors, newline="")
+def _with_target(customers: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
+    """Return the customers with 1 for those who left and 0 for the others, NaN where the target is missing."""
+    given = customers[schema.target]
+    left = (given == schema.left).astype("int64")
+    customers[schema.target] = left.where(given.notna()) if given.isna().any() else left
+    return customers

@@ -1,6 +1,6 @@
-"""Messages about values that do not have the type of their column: counts by column and kind, examples and remedies.
+"""Values of a customers file that break the rules of their column: their kinds, counts, examples and remedies.
 
-A message never shows a customer's name, because more people read logs than the file.
+A message never shows a text that may be a customer's name, because more people read logs than the file.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,34 +30,69 @@ class Kind:
     """A kind of wrong value.
 
     Attributes:
-        is_wrong: completes "... of 10,000 values ".
+        is_wrong: completes "... of 10,000 values are ".
         remedy: what to do if the whole column is of this kind; empty if single values have to be corrected.
         pattern: matches the trimmed text; the first matching kind applies.
+        shown: whether a message may show the value.
     """
 
     is_wrong: str
     remedy: str
     pattern: re.Pattern[str]
+    shown: bool = True
 
 
+_NEVER = re.compile(r"(?!)")
 _DIGITS = r"[-+]?[0-9]"
-MISSING = Kind("missing", "Fill them in, or remove the lines.", re.compile(r""))
+MISSING = Kind("missing", "Fill them in, or remove the lines.", re.compile(r""), shown=False)
 NOT_WHOLE = Kind(
     "not whole",
     "Round the values, or check that the header names the right column.",
     re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"),
 )
+OUT_OF_RANGE = Kind(
+    "out of range",
+    "Check that the header names the right column and that the values have the schema's unit; or correct minimum and "
+    "maximum in the schema.",
+    _NEVER,
+)
+UNKNOWN_CATEGORY = Kind(
+    "none of the categories",
+    "List the values in `categories` of the column in the schema, or in its `spellings`; or set unknown = 'other'.",
+    _NEVER,
+    shown=False,
+)
+TOO_LONG = Kind(
+    "too long", "Check that the header names the right column, or raise max_length in the schema.", _NEVER, shown=False
+)
+NOT_A_DATE = Kind(
+    "not a date",
+    "Write dates as YYYY-MM-DD, or check that the header names the right column.",
+    re.compile(r".*", re.DOTALL),
+    shown=False,
+)
 TEXT = Kind(
     "not a number",
     "Check that the header names the columns in the order of the values.",
     re.compile(r".*", re.DOTALL),
+    shown=False,
+)
+DECIMAL_POINT = Kind(
+    "written with a decimal point, unlike the others",
+    "Write all numbers of the column alike, or set data_set.decimal in the schema.",
+    _NEVER,
 )
 KINDS = (
     MISSING,
     Kind(
         "yes or no as words",
-        "Write 1 for yes and 0 for no.",
+        "Say in the schema what they stand for, such as spellings = { Yes = 1, No = 0 }; or write 1 and 0.",
         re.compile(r"(yes|no|y|n|true|false|t|f|ja|nein|j|oui|non|s[ií])", re.IGNORECASE),
+    ),
+    Kind(
+        "written with a comma that may separate thousands or decimals",
+        'Set decimal = "," or decimal = "." in [data_set] of the schema.',
+        re.compile(_DIGITS + r"{1,3},[0-9]{3}"),
     ),
     Kind(
         "written with thousands separators",
@@ -88,29 +124,60 @@ KINDS = (
         re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}"),
     ),
     Kind("not finite", "", re.compile(r"[-+]?inf(inity)?", re.IGNORECASE)),
-    Kind("out of range", "", re.compile(r"-?[0-9]+(\.0+)?")),
     NOT_WHOLE,
     TEXT,
 )
-SINGLE = (MISSING, NOT_WHOLE, TEXT)  # a few of these are typing errors; only a whole column has a common cause
+DATE_KINDS = (
+    MISSING,
+    Kind(
+        "dates whose order of day and month is not known",
+        "Write dates as YYYY-MM-DD.",
+        re.compile(r"(0?[1-9]|1[0-2])([-/])(0?[1-9]|1[0-2])\2[0-9]{4}"),
+    ),
+    NOT_A_DATE,
+)
+SINGLE = (MISSING, NOT_WHOLE, TEXT, OUT_OF_RANGE, UNKNOWN_CATEGORY, TOO_LONG, NOT_A_DATE)
+"""A few of these are typing errors; only a whole column has a common cause."""
 CORRECT = "Correct the values or remove the lines."
+_WHOLE = re.compile(r"-?[0-9]+(\.0+)?")
 
 
 @dataclass(frozen=True)
 class WrongValues:
-    """The values of one column that do not have its type.
+    """Values of one column that break its rules.
 
     Attributes:
         column: the column.
         rows: row numbers, from 0, in order.
         texts: the values in the file, in the same order.
         filled: number of values of the column that are not missing.
+        rule: the rule that values of the right type break; None if they do not have the type.
     """
 
     column: Column
     rows: NDArray[np.intp]
     texts: pa.Array
     filled: int
+    rule: Kind | None = None
+
+    @cached_property
+    def by_kind(self) -> list[tuple[Kind, NDArray[np.intp]]]:
+        """Each kind that occurs with the indices of its values. Equal texts are classified once."""
+        if self.rule is not None:
+            return [(self.rule, np.arange(len(self.rows)))]
+        encoded = pc.dictionary_encode(self.texts)
+        kinds = [_kind(text or "", self.column) for text in encoded.dictionary.to_pylist()]
+        known = list(dict.fromkeys([*KINDS, *DATE_KINDS, OUT_OF_RANGE, DECIMAL_POINT]))
+        code_of = {kind: code for code, kind in enumerate(known)}
+        codes = np.array([code_of[kind] for kind in kinds], np.intp)[encoded.indices.to_numpy(zero_copy_only=False)]
+        return [(kind, np.flatnonzero(codes == code)) for code, kind in enumerate(known) if (codes == code).any()]
+
+    def has_one_cause(self, rows: int) -> bool:
+        """Return whether most of the column is wrong in the same way: in a file with this number of rows."""
+        return any(
+            _is_whole_column(len(members), of=rows if kind is MISSING else self.filled)
+            for kind, members in self.by_kind
+        )
 
 
 def describe(found: Sequence[WrongValues], rows: int, locations: Mapping[int, str]) -> tuple[list[str], list[str]]:
@@ -124,7 +191,7 @@ def describe(found: Sequence[WrongValues], rows: int, locations: Mapping[int, st
     lines: list[str] = []
     remedies: dict[str, list[str]] = {}
     for each in found:
-        for kind, members in _by_kind(each):
+        for kind, members in each.by_kind:
             whole = _is_whole_column(len(members), of=rows if kind is MISSING else each.filled)
             examples = [
                 _example(each, kind, index, location=locations[row])
@@ -144,36 +211,36 @@ def describe(found: Sequence[WrongValues], rows: int, locations: Mapping[int, st
 def rows_to_locate(found: Sequence[WrongValues]) -> list[int]:
     """Return the rows, in order, whose locations `describe` needs."""
     wanted = {
-        int(each.rows[index]) for each in found for _, members in _by_kind(each) for index in members[:MAX_EXAMPLES]
+        int(each.rows[index]) for each in found for _, members in each.by_kind for index in members[:MAX_EXAMPLES]
     }
     return sorted(wanted)
+
+
+def reason(column: Column, kind: Kind) -> str:
+    """Return why a row with such a value is quarantined. It shows no value, so that equal reasons can be counted."""
+    return f"{column.name} is {kind.is_wrong}: expected {column.allowed}"
 
 
 def _is_whole_column(count: int, *, of: int) -> bool:
     return count == of or (count >= MIN_FOR_ONE_CAUSE and count * 2 > of)
 
 
-def _by_kind(wrong: WrongValues) -> list[tuple[Kind, NDArray[np.intp]]]:
-    """Return each kind that occurs with the indices of its values. Equal texts are classified once."""
-    encoded = pc.dictionary_encode(wrong.texts)
-    kinds = [_kind(text or "", wrong.column) for text in encoded.dictionary.to_pylist()]
-    code_of = {kind: code for code, kind in enumerate(KINDS)}
-    codes = np.array([code_of[kind] for kind in kinds], np.intp)[encoded.indices.to_numpy(zero_copy_only=False)]
-    return [(kind, np.flatnonzero(codes == code)) for code, kind in enumerate(KINDS) if (codes == code).any()]
-
-
 def _kind(text: str, column: Column) -> Kind:
     trimmed = text.strip()
     if not trimmed or column.is_missing(trimmed):
         return MISSING
-    return next(kind for kind in KINDS[1:] if kind.pattern.fullmatch(trimmed))
+    kinds = DATE_KINDS if column.kind == "date" else KINDS
+    kind = next(kind for kind in kinds[1:] if kind.pattern.fullmatch(trimmed))
+    if kind is NOT_WHOLE and column.kind == "number":  # a number, which the format of the other values excludes
+        return DECIMAL_POINT
+    return OUT_OF_RANGE if kind is NOT_WHOLE and _WHOLE.fullmatch(trimmed) else kind  # more than 64 bits
 
 
 def _example(wrong: WrongValues, kind: Kind, index: np.intp, *, location: str) -> str:
     if kind is MISSING:
         return location
     text = str(wrong.texts[int(index)].as_py()).strip()
-    if kind is TEXT:
+    if not kind.shown:
         return f"a text of {len(text)} characters in {location} (not shown, because it may be a name)"
     return f"{shortened(text)} in {location}"
 

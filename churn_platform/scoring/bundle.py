@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from churn_platform.features.columns import FEATURES, Columns
+from churn_platform.features.columns import Columns
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.exceptions import MetadataError
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.booster import booster_from_bytes, import_xgboost, predict
 from churn_platform.scoring.calibration import Calibration, calibration_from_json, calibration_to_json
 from churn_platform.scoring.costs import CallCosts
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     import xgboost
 
 MODEL, IMPUTER, ENCODER, SCALER = "model.ubj", "imputer.json", "encoder.json", "scaler.json"
-REQUIRED = (MODEL, IMPUTER, ENCODER, SCALER)
+SCHEMA = "schema.json"  # its SHA-256 is the schema's fingerprint
+REQUIRED = (MODEL, IMPUTER, ENCODER, SCALER, SCHEMA)
 CALIBRATION = "calibration.json"  # only in bundles whose model needs its probabilities calibrated
 MANIFEST = "manifest.json"
 _REMEDY = "Materialize churn_model and champion_model again, or promote another version."
@@ -44,8 +46,8 @@ class ModelBundle:
     """A trained model with its fitted feature steps.
 
     Attributes:
-        model: XGBoost's UBJ bytes of a binary:logistic model over FEATURES.
-        transform: the fitted imputer, encoder and scaler.
+        model: XGBoost's UBJ bytes of a binary:logistic model over the schema's features.
+        transform: the customer schema and the fitted imputer, encoder and scaler.
         threshold: P(churn) from which the prediction is "churn", 0..1.
         metrics: name -> value, measured out of fold on the training split.
         code_version: git commit, or package version, of the code that trained it.
@@ -63,6 +65,11 @@ class ModelBundle:
     calibration: Calibration | None = None
     costs: CallCosts | None = None
 
+    @property
+    def schema(self) -> CustomerSchema:
+        """The customer schema that the model was trained with."""
+        return self.transform.schema
+
     @cached_property
     def booster(self) -> xgboost.Booster:
         """The model, read from its bytes once.
@@ -76,9 +83,10 @@ class ModelBundle:
             raise BundleFormatError(
                 f"XGBoost cannot read the {len(self.model)} bytes of {MODEL}: {error}.", remedy=_REMEDY
             ) from error
-        if booster.num_features() != len(FEATURES):
+        expected = len(self.schema.features)
+        if booster.num_features() != expected:
             raise BundleFormatError(
-                f"{MODEL} reads {booster.num_features()} features, expected the {len(FEATURES)} of FEATURES.",
+                f"{MODEL} reads {booster.num_features()} features, expected the {expected} of {SCHEMA}.",
                 remedy=_REMEDY,
             )
         return booster
@@ -99,7 +107,15 @@ class ModelBundle:
         return self.score_features(self.transform.transform(columns), threads=threads)
 
     def score_features(self, matrix: NDArray[np.float32], threads: int = 1) -> NDArray[np.float32]:
-        """Return P(churn), shape (n,), 0..1, of finished features, shape (n, 14) in the order of FEATURES."""
+        """Return P(churn) of finished features.
+
+        Args:
+            matrix: shape (n, features), in the order of `schema.features`.
+            threads: number of threads that XGBoost uses.
+
+        Returns:
+            shape (n,), 0..1.
+        """
         probabilities = predict(self.booster, matrix, threads=threads)
         return probabilities if self.calibration is None else self.calibration.apply(probabilities)
 
@@ -108,7 +124,7 @@ class ModelBundle:
 
         Args:
             probabilities: shape (n,), what `score` returned for the raw rows.
-            matrix: shape (n, 14), the prepared features, in the order of FEATURES.
+            matrix: shape (n, features), the prepared features, in the order of `schema.features`.
 
         Raises:
             SkewError: the number of rows differs, or any score does, by however little.
@@ -129,11 +145,12 @@ class ModelBundle:
             IMPUTER: self.transform.imputer.to_json().encode(),
             ENCODER: self.transform.encoder.to_json().encode(),
             SCALER: self.transform.scaler.to_json().encode(),
+            SCHEMA: self.schema.to_json().encode(),
         }
         if self.calibration is not None:
             parts[CALIBRATION] = calibration_to_json(self.calibration).encode()
         manifest = {
-            "features": list(FEATURES),
+            "features": list(self.schema.feature_names),
             "threshold": self.threshold,
             "costs": None if self.costs is None else asdict(self.costs),
             "metrics": dict(self.metrics),
@@ -154,7 +171,7 @@ class ModelBundle:
         Raises:
             BundleIncompleteError: the manifest or a part is missing.
             BundleTamperedError: the SHA-256 of a part is not the one in the manifest.
-            BundleFormatError: a part cannot be read or belongs to other features.
+            BundleFormatError: a part cannot be read or belongs to another customer schema.
         """
         manifest = _manifest(_part(parts, MANIFEST, origin), origin)
         verified = {
@@ -166,10 +183,10 @@ class ModelBundle:
             bundle = cls._from_verified(verified, manifest)
         except _UNREADABLE as error:
             raise _unreadable(origin, error) from error
-        if features != FEATURES:
+        if features != bundle.schema.feature_names:
             raise BundleFormatError(
                 f"The bundle at {origin} was trained on the features {', '.join(features)}; "
-                f"this version of the platform makes {', '.join(FEATURES)}.",
+                f"this version of the platform makes {', '.join(bundle.schema.feature_names)} from its {SCHEMA}.",
                 remedy=_REMEDY,
             )
         bundle.booster  # noqa: B018  read now: a bundle that cannot score must fail here, not at the first event
@@ -181,6 +198,7 @@ class ModelBundle:
         return cls(
             model=parts[MODEL],
             transform=FeatureTransform(
+                schema=CustomerSchema.from_json(parts[SCHEMA].decode()),
                 imputer=Imputer.from_json(parts[IMPUTER].decode()),
                 encoder=OneHotEncoder.from_json(parts[ENCODER].decode()),
                 scaler=MinMaxScaler.from_json(parts[SCALER].decode()),

@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import uuid_utils
 
-from churn_platform.decoding.events import CUSTOMER_FIELDS
 from churn_platform.environments import created_topics
 from churn_platform.kafka import clients
 from churn_platform.kafka.sending import SLICE_SECONDS, Sender
+from churn_platform.schema.columns import Column
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.config import StreamConfig
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 LATE_BY: Final = timedelta(hours=26)  # at most: late events also belong to the day before
 SENT_AT_ONCE: Final = 1000  # between two checks for errors and for the end
 
-Row = Mapping[str, str | int | float | None]
+Value = str | int | float | None
+Row = Mapping[str, Value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +46,26 @@ class Produced:
     seconds: float = 0.0
 
 
-def rows_of(customers: "pd.DataFrame") -> list[Row]:
-    """Return the rows to make events from: customers with a known Gender, nulls as None.
+def rows_of(customers: "pd.DataFrame", schema: CustomerSchema) -> list[Row]:
+    """Return the rows to make events from: the customers who can be scored, missing values as None.
 
-    Exited becomes the label of the event. Names are left out.
+    They have the fields of an event, and the target, which becomes the label of the event.
     """
-    known = customers[customers["Gender"].notna()]
-    wanted = [name for name in (*CUSTOMER_FIELDS, "Exited") if name in known]
-    objects = known[wanted].astype(object)
-    return [dict(zip(wanted, row, strict=True)) for row in objects.mask(objects.isna(), None).itertuples(index=False)]
+    required = [name for name in schema.event_fields if not schema.by_name[name].scored_if_missing]
+    known = customers.dropna(subset=required)
+    wanted = [name for name in (*schema.event_fields, schema.target) if name in known]
+    values = [_json_values(known[name], schema.by_name[name]) for name in wanted]
+    return [dict(zip(wanted, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _json_values(values: "pd.Series[Any]", column: Column) -> list[Value]:
+    """Return the values of a column as an event has them."""
+    if column.kind == "date":
+        values = values.dt.strftime("%Y-%m-%d")
+    elif column.kind in ("whole", "flag"):
+        values = values.astype("Int64")  # a column with missing values has floats
+    given = zip(values.tolist(), values.isna().tolist(), strict=True)
+    return [None if is_missing else value for value, is_missing in given]
 
 
 def produce(
@@ -71,7 +84,7 @@ def produce(
 
     Args:
         config: of the stream whose events topic is used.
-        rows: customers, with the fields of CUSTOMER_FIELDS and perhaps Exited.
+        rows: customers, as `rows_of` returns them.
         count: how many events; None: no limit.
         rate: events a second; None: as fast as Kafka accepts them.
         duration: seconds; None: no limit.
@@ -86,7 +99,9 @@ def produce(
         ValueError: there is no row, or sending would never end.
     """
     if not rows:
-        raise ValueError("There is no customer to make events from: the file has no row with a known Gender.")
+        raise ValueError(
+            "There is no customer to make events from: no row of the file has every value that scoring needs."
+        )
     if count is None and duration is None and until is None:
         raise ValueError(
             "Sending would never end: give a number of events (count), seconds (duration) or a condition (until)."
@@ -94,7 +109,8 @@ def produce(
     created_topics.create_missing(clients.admin(config.kafka.client), config)
     sender = Sender(config.kafka.client, config.events_topic)
     produced, started = Produced(), time.monotonic()
-    events = _events(rows, mix, random.Random(seed), produced.kinds)  # noqa: S311  a choice of samples, no secret
+    chance = random.Random(seed)  # noqa: S311  a choice of samples, no secret
+    events = _events(rows, config.schema, mix, chance, produced.kinds)
     while not sender.has_failed:
         elapsed = time.monotonic() - started
         if (duration is not None and elapsed >= duration) or (until is not None and until()):
@@ -121,19 +137,48 @@ def _due(sent: int, *, count: int | None, rate: float | None, elapsed: float) ->
     return max(0, min(wanted, left, SENT_AT_ONCE))
 
 
-def customer_event(row: Row, *, moment: datetime) -> dict[str, str | int | float | None]:
+def customer_event(row: Row, schema: CustomerSchema, *, moment: datetime) -> dict[str, Value]:
     """Return an event of this customer: the row's fields, a new UUIDv7, the time, and the label if it is known."""
-    event: dict[str, str | int | float | None] = {name: row[name] for name in CUSTOMER_FIELDS}
+    event: dict[str, Value] = {name: row[name] for name in schema.event_fields if name in row}
     event["event_id"] = str(uuid_utils.uuid7())
     event["event_timestamp"] = moment.isoformat(timespec="microseconds")
-    if row.get("Exited") is not None:
-        event["true_churn_label"] = row["Exited"]
+    if row.get(schema.target) is not None:
+        event["true_churn_label"] = row[schema.target]
     return event
 
 
-def _events(rows: Sequence[Row], mix: Mix, chance: random.Random, kinds: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    """Generate keys and values of events, forever; `kinds` counts the faults among them."""
+def wrong_values(schema: CustomerSchema) -> list[tuple[str, Value]]:
+    """Return fields of an event with values that make it a dead letter: mistakes that producers make.
+
+    A schema without suitable columns has fewer of them. An event time of long ago is always among them.
+    """
+    columns = [schema.by_name[name] for name in schema.inputs]
+    # A column that training rejects rows for is more likely to be missing than one that the file always has.
+    required = sorted(
+        (column for column in columns if not column.scored_if_missing), key=lambda column: column.missing != "drop"
+    )
+    closed = [column for column in columns if column.kind == "category" and column.unknown == "refuse"]
+    numbers = [column for column in columns if column.is_number]
+    dates = [column for column in columns if column.kind == "date"]
+    faults: list[tuple[str, Value]] = []
+    faults += [(column.name, None) for column in required[:1]]
+    faults += [(column.name, max(column.categories, key=len) + "?") for column in closed[:1]]
+    faults += [
+        (column.name, column.minimum - 1)
+        for column in numbers
+        if column.kind != "flag" and isinstance(column.minimum, int | float)
+    ]
+    faults += [(column.name, "many") for column in numbers[:1]]
+    faults += [(column.name, "yesterday") for column in dates[:1]]
+    return [*faults, ("event_timestamp", "2015-01-01T00:00:00Z")]
+
+
+def _events(
+    rows: Sequence[Row], schema: CustomerSchema, mix: Mix, chance: random.Random, kinds: Counter[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Generate keys and values of events without end; `kinds` counts the faults among them."""
     encode = msgspec.json.encode
+    faults = wrong_values(schema)
     last: tuple[str, bytes] | None = None
     while True:
         draw = chance.random()
@@ -142,30 +187,23 @@ def _events(rows: Sequence[Row], mix: Mix, chance: random.Random, kinds: Counter
             yield last
             continue
         row = chance.choice(rows)
-        key = str(row["CustomerId"])
+        key = str(row[schema.id])
         if mix.duplicates <= draw < mix.duplicates + mix.bad:
             kinds["bad"] += 1
-            yield key, _bad_event(row, chance)
+            yield key, _bad_event(customer_event(row, schema, moment=datetime.now(UTC)), faults, chance)
             continue
         moment = datetime.now(UTC)
         if mix.duplicates + mix.bad <= draw < mix.duplicates + mix.bad + mix.late:
             kinds["late"] += 1
             moment -= LATE_BY * chance.random()
-        last = key, encode(customer_event(row, moment=moment))
+        last = key, encode(customer_event(row, schema, moment=moment))
         yield last
 
 
-def _bad_event(row: Row, chance: random.Random) -> bytes:
-    """Return an event that must become a dead letter, with one of the mistakes that producers make."""
-    event = customer_event(row, moment=datetime.now(UTC))
-    faults: tuple[dict[str, str | int | float | None], ...] = (
-        {"Gender": None},
-        {"Geography": "Atlantis"},
-        {"Age": 7},
-        {"CreditScore": "good"},
-        {"Balance": -1.0},
-        {"event_timestamp": "2015-01-01T00:00:00Z"},
-    )
+def _bad_event(event: dict[str, Value], faults: Sequence[tuple[str, Value]], chance: random.Random) -> bytes:
+    """Return an event that must become a dead letter: with one of the faults, or as truncated JSON."""
     choice = chance.randrange(len(faults) + 1)
-    encoded = msgspec.json.encode({**event, **faults[choice]} if choice < len(faults) else event)
-    return encoded if choice < len(faults) else encoded[: len(encoded) // 2]  # truncated JSON
+    if choice < len(faults):
+        return msgspec.json.encode({**event, faults[choice][0]: faults[choice][1]})
+    encoded = msgspec.json.encode(event)
+    return encoded[: len(encoded) // 2]

@@ -6,6 +6,8 @@ from datetime import datetime
 from rich.console import Console
 from rich.table import Table
 
+from churn_platform.schema.columns import Column
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.simulation.scenario import Outcome
 
 MODEL_FIGURES = ("roc_auc", "accuracy", "precision", "recall", "f1", "brier", "ece")
@@ -49,12 +51,12 @@ def _model_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def show(console: Console, outcome: Outcome) -> None:
-    """Print the outcome."""
+def show(console: Console, outcome: Outcome, schema: CustomerSchema) -> None:
+    """Print the outcome. `schema` is that of the customers."""
     console.print(_model(outcome))
     console.print(_stream(outcome))
     console.print(_hours(outcome.hourly))
-    console.print(_top_risk(outcome.riskiest))
+    console.print(_top_risk(outcome.riskiest, schema))
     console.print(_drift(outcome.drift))
     console.print(_live(outcome.live))
     for sentence, holds in outcome.sums.items():
@@ -150,15 +152,18 @@ def _live(live: list[dict[str, object]]) -> Table:
     return table
 
 
-def _top_risk(riskiest: list[dict[str, object]]) -> Table:
-    table = _table("\nCustomers with the highest risk", ["customer", "risk", "geography", "gender", "age", "balance"])
+def _top_risk(riskiest: list[dict[str, object]], schema: CustomerSchema) -> Table:
+    title = "\nCustomers with the highest risk"
+    table = _table(title, ["customer", "risk", *(column.column for column in schema.summary)])
     for row in riskiest:
-        table.add_row(
-            str(row["customer_id"]),
-            f"{row['risk_score']:.3f}",
-            str(row["geography"]),
-            str(row["gender"]),
-            "unknown" if row["age"] is None else f"{row['age']:.0f}",
-            f"{row['balance']:,.2f}",
-        )
+        values = (_value(row[column.column], column) for column in schema.summary)
+        table.add_row(str(row["customer_id"]), f"{row['risk_score']:.3f}", *values)
     return table
+
+
+def _value(value: object, column: Column) -> str:
+    if value is None:
+        return "unknown"
+    if column.money_at_risk:
+        return f"{value:,.2f}"
+    return f"{value:,.10g}" if column.is_number else str(value)

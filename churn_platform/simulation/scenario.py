@@ -19,13 +19,15 @@ from churn_platform.database import (
     summary,
 )
 from churn_platform.database.connections import connect
+from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.kafka.reading import read_all
 from churn_platform.monitoring import pruning
 from churn_platform.operations import outcome_sender
 from churn_platform.positions.backlog import load_backlog
-from churn_platform.schema.reader import read_customers
+from churn_platform.schema.current import customers_of
+from churn_platform.schema.reader import load_customers
 from churn_platform.settings import Settings
 from churn_platform.simulation import figures, producer
 from churn_platform.simulation.exceptions import DemoError
@@ -184,7 +186,8 @@ class Demo:
 
     def _send_events(self, connection: psycopg.Connection, before: _Before) -> _Sent:
         config, plan = self._config, self._plan
-        rows = producer.rows_of(read_customers(self._settings.platform.raw_csv))
+        customers = load_customers(customers_of(self._settings), config.schema).customers
+        rows = producer.rows_of(customers, config.schema)
         with self._step("Sending a first event while no run is live"):
             began = time.monotonic()
             first = producer.produce(config, rows, count=1, rate=None, duration=None)
@@ -221,7 +224,9 @@ class Demo:
                 self._config,
                 [
                     (line.key, line.value)
-                    for line in outcome_sender.simulate(connection, days=self._settings.monitoring.live_window_days)
+                    for line in outcome_sender.simulate(
+                        connection, self._config.schema, days=self._settings.monitoring.live_window_days
+                    )
                 ],
                 self._settings.topics.outcomes,
             )
@@ -278,7 +283,9 @@ class Demo:
             latency_p99_ms=p99,
             first_event_seconds=sent.first_event_seconds,
             hourly=summary.latest_hours(connection, limit=figures.ROWS_SHOWN),
-            riskiest=summary.riskiest_customers(connection, limit=figures.ROWS_SHOWN),
+            riskiest=summary.riskiest_customers(
+                connection, prediction_table(self._config.schema), limit=figures.ROWS_SHOWN
+            ),
             outcomes_sent=outcomes_sent,
             outcomes_read=outcomes_read,
             drift=summary.latest_drift(connection, limit=figures.ROWS_SHOWN),

@@ -75,7 +75,7 @@ class BatchLoop:
         self._gatherer = Gatherer(
             run, connections.consumer, self._identity, takeover, writer_is_idle=self._writer.is_idle
         )
-        self._scorer = Scorer(self._source, threads=run.config.scoring_threads)
+        self._scorer = Scorer(self._source, run.config.schema, threads=run.config.scoring_threads)
         self._committer = Committer(run, self._lease, self._source, takeover)
         now = self._monotonic()
         self._progress = BatchProgress(run.config, takeover.batch, now=now, wall_clock=datetime.now(UTC))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import psycopg
@@ -14,8 +14,10 @@ from churn_platform.database import churn_predictions, dead_letter_events, high_
 from churn_platform.database.batch_hours import HourSums
 from churn_platform.database.bulk import Column, Rows
 from churn_platform.database.dead_letter_events import NewDeadLetter
+from churn_platform.database.prediction_columns import PredictionTable, prediction_table
 from churn_platform.decoding.events import MICROSECONDS, DeadLetter, dead_letter
 from churn_platform.kafka.messages import KNOWN_MILLISECONDS, UNIX_EPOCH
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.exceptions import InvariantViolation
 from churn_platform.stream.prediction_values import uuid_text
 from churn_platform.stream.scoring import ScoredEvents
@@ -46,6 +48,7 @@ class Written:
 def write_rows(
     connection: psycopg.Connection,
     source: Source,
+    schema: CustomerSchema,
     scored: ScoredEvents,
     rows: Rows,
     dead_letters: Sequence[DeadLetter],
@@ -58,6 +61,9 @@ def write_rows(
     An event whose id is stored already is a duplicate if its content is the same, and a dead letter otherwise.
 
     Args:
+        connection: in a transaction.
+        source: where the rows come from.
+        schema: that the events were decoded with.
         scored: the valid events.
         rows: their rows, from prediction_rows().
         dead_letters: the other events.
@@ -67,10 +73,11 @@ def write_rows(
     Raises:
         InvariantViolation: what was written does not add up to what was read.
     """
-    kept, conflicts = _write_predictions(connection, scored, rows)
+    table = prediction_table(schema)
+    kept, conflicts = _write_predictions(connection, table, scored, rows)
     refused = [*dead_letters, *_conflicting(conflicts, messages)]
     refused_count = _write_dead_letters(connection, source, refused) if refused else 0
-    high_risk = _write_high_risk(connection, kept, high_risk_threshold)
+    high_risk = _write_high_risk(connection, table, kept, high_risk_threshold)
     duplicates = len(scored) - len(kept) - len(conflicts)
     read = len(scored) + len(dead_letters)
     if len(kept) + refused_count + duplicates != read:
@@ -83,12 +90,12 @@ def write_rows(
         dead_letters=refused_count,
         duplicates=duplicates,
         high_risk=high_risk,
-        hours=hour_sums(kept, high_risk_threshold),
+        hours=hour_sums(schema, kept, high_risk_threshold),
     )
 
 
 def _write_predictions(
-    connection: psycopg.Connection, scored: ScoredEvents, rows: Rows
+    connection: psycopg.Connection, table: PredictionTable, scored: ScoredEvents, rows: Rows
 ) -> tuple[ScoredEvents, dict[tuple[int, int], str]]:
     """Return the events that became rows and, by place, why others with the id of a stored event are dead letters."""
     if not len(scored):
@@ -96,7 +103,7 @@ def _write_predictions(
     if churn_predictions.insert_new(connection, rows):
         return scored, {}
     given = Column("smallint", scored.events.timestamp_given.astype(np.int16))
-    inserted, others = churn_predictions.insert_or_compare(connection, rows, timestamp_given=given)
+    inserted, others = churn_predictions.insert_or_compare(connection, table, rows, timestamp_given=given)
     conflicts = {
         place: f"event_id is taken by an event with other content: batch {batch}, Kafka partition {partition}, offset "
         f"{offset}"
@@ -134,11 +141,13 @@ def _moment(milliseconds: int | None) -> datetime | None:
     return UNIX_EPOCH + timedelta(milliseconds=milliseconds)
 
 
-def _write_high_risk(connection: psycopg.Connection, scored: ScoredEvents, threshold: float) -> int:
+def _write_high_risk(
+    connection: psycopg.Connection, table: PredictionTable, scored: ScoredEvents, threshold: float
+) -> int:
     """Write rows without reasons, which explaining.py adds later; return how many."""
     risky = _at_least(scored.risk_score, threshold)
     if risky.any():
-        high_risk_customers.add(connection, uuid_text(scored.events.event_id[risky]))
+        high_risk_customers.add(connection, table, uuid_text(scored.events.event_id[risky]))
     return int(risky.sum())
 
 
@@ -147,29 +156,30 @@ def _at_least(risk: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
     return risk.astype(np.float64) >= threshold
 
 
-def hour_sums(scored: ScoredEvents, high_risk_threshold: float) -> list[HourSums]:
+def hour_sums(schema: CustomerSchema, scored: ScoredEvents, high_risk_threshold: float) -> list[HourSums]:
     """Return the sums over the predictions of each hour (UTC) of the event, by hour."""
     if not len(scored):
         return []
-    customers = scored.events.customers
     hour_numbers, index = np.unique(scored.events.event_timestamp // HOUR_US, return_inverse=True)
-    age = customers["Age"].astype(np.float64)
-    age_known = ~np.isnan(age)
 
-    def total(weights: NDArray[np.generic]) -> list[float]:
+    def total(weights: NDArray[Any]) -> list[float]:
         sums: list[float] = np.bincount(index, weights.astype(np.float64), minlength=len(hour_numbers)).tolist()
         return sums
 
+    averages, known = {}, {}
+    for column in schema.averaged:
+        values = scored.events.customers[column.name].astype(np.float64)
+        if column.scored_if_missing:
+            is_known = ~np.isnan(values)
+            known[column.column] = total(is_known)
+            values = np.where(is_known, values, 0)
+        averages[column.column] = total(values)
     columns = zip(
         hour_numbers.tolist(),
         np.bincount(index, minlength=len(hour_numbers)).tolist(),
         total(scored.prediction),
         total(scored.risk_score),
         total(_at_least(scored.risk_score, high_risk_threshold)),
-        total(age_known),
-        total(np.where(age_known, age, 0)),
-        total(customers["Balance"]),
-        total(customers["Tenure"]),
         strict=True,
     )
     return [
@@ -179,10 +189,8 @@ def hour_sums(scored: ScoredEvents, high_risk_threshold: float) -> list[HourSums
             churn_count=int(churn),
             risk_sum=risk,
             high_risk_count=int(high_risk),
-            age_count=int(ages),
-            age_sum=age_sum,
-            balance_sum=balance,
-            tenure_sum=tenure,
+            averages={name: sums[place] for name, sums in averages.items()},
+            known={name: int(counts[place]) for name, counts in known.items()},
         )
-        for hour, count, churn, risk, high_risk, ages, age_sum, balance, tenure in columns
+        for place, (hour, count, churn, risk, high_risk) in enumerate(columns)
     ]

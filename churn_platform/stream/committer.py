@@ -42,6 +42,7 @@ class Committer:
     def __init__(self, run: RunContext, lease: Lease, source: Source, takeover: Takeover) -> None:
         self._connection = lease.connection
         self._source = source
+        self._schema = run.config.schema
         self._high_risk_threshold = run.config.high_risk_threshold
         self._positions = dict(takeover.positions)
 
@@ -64,6 +65,7 @@ class Committer:
             written = write_rows(
                 self._connection,
                 self._source,
+                self._schema,
                 scored.scored,
                 scored.rows,
                 scored.dead_letters,
@@ -104,6 +106,7 @@ class Committer:
             accepts_until=opening.accepts_until if opening else None,
             model_version=model_version,
             hours=written.hours if written else (),
+            schema=self._schema,
         )
         advanced = ledger.advance(self._connection, advance)
         self._require_complete(advanced, len(ends))

@@ -27,6 +27,14 @@ class NoChampionError(StreamError):
     """No model version has been promoted, so nothing can be scored."""
 
 
+class SchemaDisagreementError(StreamError):
+    """The champion cannot score events of this customer schema."""
+
+
+class SchemaNotRecordedError(StreamError):
+    """The database's tables were not prepared for the customer schema."""
+
+
 class PublishError(StreamError):
     """Kafka did not accept predictions that the table already holds. The next run publishes them first."""
 

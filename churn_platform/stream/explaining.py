@@ -7,19 +7,23 @@ a crash, the next run explains them.
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import Final, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Self
 
 import numpy as np
 import psycopg
 
 from churn_platform.database import high_risk_customers, model_versions
 from churn_platform.database.connections import connect
+from churn_platform.database.high_risk_customers import Unexplained
 from churn_platform.database.model_versions import ModelVersionError
-from churn_platform.database.prediction_columns import CUSTOMER_COLUMNS
+from churn_platform.database.prediction_columns import prediction_table
+from churn_platform.features.columns import Columns
 from churn_platform.model_store import load_bundle
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.contributions import Explainer
 from churn_platform.scoring.exceptions import BundleError
+from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.run_context import RunContext
 
 _python_log = logging.getLogger(__name__)
@@ -34,9 +38,16 @@ KEPT_MODELS: Final = 3
 class Explanations:
     """Explains rows that have no reasons yet, each with the model that scored it."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, schema: CustomerSchema, log: Callable[[str], None]) -> None:
+        """Load no model yet.
+
+        Args:
+            schema: of the customers, whose columns the table has.
+            log: writes a line to the run's log.
+        """
+        self._schema = schema
         self._log = log
-        self._explainers: dict[int, Explainer] = {}
+        self._explainers: dict[int, tuple[CustomerSchema, Explainer]] = {}
         self._unreadable: list[int] = []
 
     def explain(self, connection: psycopg.Connection, *, most: int, batch: str | None = None) -> int:
@@ -50,27 +61,32 @@ class Explanations:
         Returns:
             How many rows were given their reasons. 0: there are none, or others have locked them.
         """
-        found = high_risk_customers.unexplained(connection, limit=most, batch=batch, excluded_versions=self._unreadable)
+        found = self._unexplained(connection, self._schema, most, batch)
         if not found:
             return 0
         version = found[0].model_version  # rows of one model at once; the next call explains the others
-        rows = [row for row in found if row.model_version == version]
-        explainer = self._explainer(connection, version)
-        if explainer is None:
+        loaded = self._explainer(connection, version)
+        if loaded is None:
             return self.explain(connection, most=most, batch=batch)
-        columns = {
-            column.field: np.array(
-                [row.columns[column.field] for row in rows], object if column.type == "text" else np.float64
-            )
-            for column in CUSTOMER_COLUMNS
-        }
-        reasons = explainer.reasons(columns)
+        schema, explainer = loaded
+        if not found[0].columns.keys() >= set(schema.feature_columns):  # the model reads columns that left the schema
+            found = self._unexplained(connection, schema, most, batch)
+        rows = [row for row in found if row.model_version == version]
+        reasons = explainer.reasons(_columns(schema, [row.columns for row in rows]))
         return high_risk_customers.store_reasons(
             connection, [row.event_id for row in rows], reasons, model_version=version
         )
 
-    def _explainer(self, connection: psycopg.Connection, version: int) -> Explainer | None:
-        """Return the explainer of a version; None, and logged once, when its bundle cannot be read."""
+    def _unexplained(
+        self, connection: psycopg.Connection, schema: CustomerSchema, most: int, batch: str | None
+    ) -> list[Unexplained]:
+        """Return rows with the columns of a schema."""
+        return high_risk_customers.unexplained(
+            connection, prediction_table(schema), limit=most, batch=batch, excluded_versions=self._unreadable
+        )
+
+    def _explainer(self, connection: psycopg.Connection, version: int) -> tuple[CustomerSchema, Explainer] | None:
+        """Return the schema and the explainer of a version; None, and logged once, if its bundle cannot be read."""
         if version not in self._explainers:
             try:
                 bundle = load_bundle(model_versions.get(connection, version).uri)
@@ -80,7 +96,7 @@ class Explanations:
                 return None
             while len(self._explainers) >= KEPT_MODELS:
                 del self._explainers[next(iter(self._explainers))]
-            self._explainers[version] = Explainer(bundle)
+            self._explainers[version] = bundle.schema, Explainer(bundle)
         return self._explainers[version]
 
 
@@ -93,8 +109,8 @@ class ExplainerThread:
     def __init__(self, run: RunContext) -> None:
         self._dsn = run.config.dsn
         self._limits = run.limits
-        self._explanations = Explanations(run.log)
-        # Set while the writer is idle and there is no backlog that needs the interpreter.
+        self._explanations = Explanations(run.config.schema, run.log)
+        # Set while the writer is idle and no event waits that the interpreter could be used for.
         self._idle = threading.Event()
         self._unexplained = threading.Event()
         self._stopped = threading.Event()
@@ -156,14 +172,23 @@ class ExplainerThread:
                     break
 
 
-def explain_batch(dsn: str, batch: str, log: Callable[[str], None]) -> int:
-    """Explain the unexplained rows of a batch that was closed or replayed; return the number of rows.
+def _columns(schema: CustomerSchema, customers: Sequence[Mapping[str, Any]]) -> Columns:
+    """Return the columns that a model reads of stored customers, by name: numbers as float64, with NaN for null."""
+    dtypes = {"category": "object", "date": "datetime64[s]"}
+    return {
+        name: np.array([each[name] for each in customers], dtypes.get(schema.by_name[name].kind, "float64"))
+        for name in schema.feature_columns
+    }
+
+
+def explain_batch(config: StreamConfig, batch: str, log: Callable[[str], None]) -> int:
+    """Explain what is left of a batch, after it was closed or replayed; return the number of rows.
 
     If PostgreSQL does not answer, the next streaming run explains them.
     """
-    explanations, count = Explanations(log), 0
+    explanations, count = Explanations(config.schema, log), 0
     try:
-        with connect(dsn, autocommit=True, application_name="churn reasons") as connection:
+        with connect(config.dsn, autocommit=True, application_name="churn reasons") as connection:
             while explained := explanations.explain(connection, most=ROWS_AT_ONCE_AFTER_CLOSING, batch=batch):
                 count += explained
     except psycopg.OperationalError as error:

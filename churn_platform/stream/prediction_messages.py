@@ -4,14 +4,21 @@ from typing import Any
 
 import polars as pl
 
-from churn_platform.stream.prediction_values import MESSAGE_SCHEMA
-
 
 def messages_of(predictions: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return messages for Producer.produce_batch(): key CustomerId, value flat JSON with times in ISO 8601."""
+    """Return messages for Producer.produce_batch().
+
+    The key is the customer's id. The value is a flat JSON object with times in ISO 8601.
+
+    Args:
+        predictions: a frame with the columns of `message_types`.
+    """
     times = pl.col("event_timestamp", "predicted_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
     values = (
-        predictions.with_columns(times).select(pl.struct(*MESSAGE_SCHEMA).struct.json_encode()).to_series().to_list()
+        predictions.with_columns(times)
+        .select(pl.struct(*predictions.columns).struct.json_encode())
+        .to_series()
+        .to_list()
     )
     keys = predictions["customer_id"].cast(pl.String).to_list()
     return [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]

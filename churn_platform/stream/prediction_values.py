@@ -3,6 +3,7 @@
 Which columns there are, and where each value comes from, is defined in database/prediction_columns.py.
 """
 
+from functools import cache
 from typing import Any, Final, assert_never
 
 import numpy as np
@@ -10,16 +11,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from churn_platform.database.bulk import Column, Rows
-from churn_platform.database.prediction_columns import (
-    PUBLISHED_COLUMNS,
-    WRITTEN_COLUMNS,
-    Origin,
-    PredictionColumn,
-)
+from churn_platform.database.prediction_columns import Origin, PredictionColumn, PredictionTable
 from churn_platform.stream.scoring import ScoredEvents
 
+PolarsType = pl.DataType | type[pl.DataType]
+
 _NUMPY_TYPES: Final = {"smallint": np.int16, "integer": np.int32, "bigint": np.int64, "timestamptz": np.int64}
-_POLARS_TYPES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+_POLARS_TYPES: Final[dict[str, PolarsType]] = {
     "uuid": pl.String,
     "text": pl.String,
     "smallint": pl.Int16,
@@ -27,22 +25,26 @@ _POLARS_TYPES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "bigint": pl.Int64,
     "real": pl.Float32,
     "double precision": pl.Float64,
+    "date": pl.Date,
     "timestamptz": pl.Datetime("us", "UTC"),
 }
 _UUID_PARTS: Final = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))  # first hexadecimal digit and number of digits
 
-MESSAGE_SCHEMA: Final = {column.name: _POLARS_TYPES[column.type] for column in PUBLISHED_COLUMNS}
-"""Column -> type of the frame that messages are made of, in the order of their fields."""
+
+@cache
+def message_types(table: PredictionTable) -> dict[str, PolarsType]:
+    """Return column -> type of the frame that messages are made of, in the order of their fields."""
+    return {column.name: _POLARS_TYPES[column.type] for column in table.published}
 
 
-def prediction_rows(batch: str, scored: ScoredEvents) -> Rows:
+def prediction_rows(table: PredictionTable, batch: str, scored: ScoredEvents) -> Rows:
     """Return the rows of churn_predictions, encoded for COPY."""
-    return Rows.of({column.name: _database_column(column, batch, scored) for column in WRITTEN_COLUMNS})
+    return Rows.of({column.name: _database_column(column, batch, scored) for column in table.written})
 
 
-def message_frame(batch: str, scored: ScoredEvents) -> pl.DataFrame:
-    """Return the predictions as they are published: one row each, with the columns of MESSAGE_SCHEMA."""
-    return pl.DataFrame({column.name: _series(column, batch, scored) for column in PUBLISHED_COLUMNS})
+def message_frame(table: PredictionTable, batch: str, scored: ScoredEvents) -> pl.DataFrame:
+    """Return the predictions as they are published: one row each, with the columns of `message_types`."""
+    return pl.DataFrame({column.name: _series(column, batch, scored) for column in table.published})
 
 
 def uuid_text(event_ids: NDArray[np.void]) -> list[str]:
@@ -71,22 +73,28 @@ def _database_column(column: PredictionColumn, batch: str, scored: ScoredEvents)
         value = np.full(len(scored), np.bytes_(value.encode()))
     elif not isinstance(value, np.ndarray):
         value = np.full(len(scored), value, _NUMPY_TYPES[column.type])
-    if not column.nullable:
-        return Column(column.type, value.astype(np.bytes_) if column.type == "text" else value)
-    if column.type == "text":
-        return _optional_text(value)
-    return Column(column.type, value, null=np.isnan(value) if value.dtype.kind == "f" else value < 0)
+    missing = _missing(value) if column.nullable else None
+    if column.type == "text" and missing is not None and missing.all():
+        value = np.zeros(len(scored), "S1")  # most events have no event_ref, so this is faster
+    return Column(column.type, value, null=missing)
 
 
-def _optional_text(values: NDArray[np.object_]) -> Column:
-    missing = np.array([each is None for each in values.tolist()], np.bool_)
-    if missing.all():
-        return Column("text", np.zeros(len(values), "S1"), null=missing)
-    return Column("text", np.array([(each or "").encode() for each in values], np.bytes_), null=missing)
+def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where a value is unknown: NaN, NaT, None, or -1 in whole numbers."""
+    match values.dtype.kind:
+        case "f":
+            missing: NDArray[np.bool_] = np.isnan(values)
+        case "M":
+            missing = np.isnat(values)
+        case "O":
+            missing = np.array([each is None for each in values.tolist()], np.bool_)
+        case _:
+            missing = values < 0
+    return missing
 
 
 def _series(column: PredictionColumn, batch: str, scored: ScoredEvents) -> pl.Series:
-    value, kind = _value(column, batch, scored), MESSAGE_SCHEMA[column.name]
+    value, kind = _value(column, batch, scored), _POLARS_TYPES[column.type]
     if column.type == "uuid":
         digits = pl.Series(value.tolist(), dtype=pl.Binary).bin.encode("hex")
         parts = [digits.str.slice(start, length) for start, length in _UUID_PARTS]
@@ -98,5 +106,9 @@ def _series(column: PredictionColumn, batch: str, scored: ScoredEvents) -> pl.Se
         return pl.repeat(value, len(scored), dtype=kind, eager=True)
     if column.type == "text":
         return pl.Series(value.tolist(), dtype=kind)
-    series = pl.Series(value, dtype=kind)
-    return series.fill_nan(None) if column.nullable else series
+    if column.type == "date":
+        return pl.Series(value.astype("datetime64[D]"), dtype=kind)
+    if value.dtype.kind == "f":  # a number, or whole numbers of which some may be missing
+        series = pl.Series(value)
+        return (series.fill_nan(None) if column.nullable else series).cast(kind)
+    return pl.Series(value, dtype=kind)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 from confluent_kafka import TopicPartition
 
+from churn_platform.database.prediction_columns import PredictionTable, prediction_table
 from churn_platform.environments.config import LANE
 from churn_platform.environments.published_offsets import (
     make_offsets_consumer,
@@ -22,7 +23,7 @@ from churn_platform.stream import faults
 from churn_platform.stream.exceptions import PublishError
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.prediction_messages import messages_of
-from churn_platform.stream.prediction_values import MESSAGE_SCHEMA, message_frame
+from churn_platform.stream.prediction_values import message_frame, message_types
 from churn_platform.stream.recovery import Recovery
 from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.scoring import ScoredEvents
@@ -60,6 +61,7 @@ class Publisher:
             environment: id of the environment, which the published offsets carry.
         """
         self._config = run.config
+        self._table = prediction_table(run.config.schema)
         self._limits = run.limits
         self._environment = environment
         self._consumer = make_consumer(run.config.kafka)
@@ -178,7 +180,7 @@ class Publisher:
             )
             recovery.run()
             while (publications := self._next_publications()) is not None:
-                self._send(topic, *_combined(publications))
+                self._send(topic, *_combined(self._table, publications))
         except BaseException as error:  # check() raises it in the main thread
             self._error = error
         finally:
@@ -225,12 +227,12 @@ class Publisher:
         self.published += len(predictions)
 
 
-def _combined(publications: Sequence[Publication]) -> tuple[pl.DataFrame, dict[int, int]]:
+def _combined(table: PredictionTable, publications: Sequence[Publication]) -> tuple[pl.DataFrame, dict[int, int]]:
     """Return the predictions of several commits, and the position after the last of them, by Kafka partition."""
     ends: dict[int, int] = {}
-    frames = [pl.DataFrame(schema=MESSAGE_SCHEMA)]
+    frames = [pl.DataFrame(schema=message_types(table))]
     for publication in publications:
         ends.update(publication.ends)
         if publication.predictions is not None:
-            frames.append(message_frame(publication.batch, publication.predictions))
+            frames.append(message_frame(table, publication.batch, publication.predictions))
     return pl.concat(frames), ends

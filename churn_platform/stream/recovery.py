@@ -9,11 +9,12 @@ from confluent_kafka import Consumer
 
 from churn_platform.database import churn_predictions, stream_batches, stream_positions
 from churn_platform.database.connections import connect
+from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.environments.published_offsets import published_offsets, require_not_ahead
 from churn_platform.kafka.reading import read_all
 from churn_platform.kafka.topics import Topic
 from churn_platform.stream.config import StreamConfig
-from churn_platform.stream.prediction_values import MESSAGE_SCHEMA
+from churn_platform.stream.prediction_values import message_types
 
 
 class _PublishedPrediction(msgspec.Struct):
@@ -52,6 +53,7 @@ class Recovery:
             send: publishes predictions and offsets in one transaction.
         """
         self._config = config
+        self._table = prediction_table(config.schema)
         self._topic = topic
         self._positions = positions
         self._consumer = consumer
@@ -72,7 +74,7 @@ class Recovery:
             published = self._published(connection)
             rows, behind = self._unpublished(connection, self._topic.topic_id, published, self._positions)
             if behind:
-                self._send(_frame(rows), behind)
+                self._send(self._frame(rows), behind)
 
     def _publish_deleted_topic(self, connection: psycopg.Connection, topic_id: str) -> None:
         """Publish the unpublished predictions of a deleted topic with the same name.
@@ -88,7 +90,7 @@ class Recovery:
             connection, topic_id, published, stream_positions.next_offsets(connection, topic_id)
         )
         if rows:
-            self._send(_frame(rows), {})
+            self._send(self._frame(rows), {})
         stream_positions.record_published(connection, topic_id)
 
     def _unpublished(
@@ -104,7 +106,7 @@ class Recovery:
         for partition, position in behind.items():
             start = published.get(partition, 0)
             rows += churn_predictions.published_columns(
-                connection, topic_id=topic_id, partition=partition, start=start, end=position
+                connection, self._table, topic_id=topic_id, partition=partition, start=start, end=position
             )
         return rows, behind
 
@@ -138,6 +140,5 @@ class Recovery:
                 found[source.kafka_partition] = max(found.get(source.kafka_partition, 0), source.kafka_offset + 1)
         return found
 
-
-def _frame(rows: list[tuple[object, ...]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=MESSAGE_SCHEMA, orient="row")
+    def _frame(self, rows: list[tuple[object, ...]]) -> pl.DataFrame:
+        return pl.DataFrame(rows, schema=message_types(self._table), orient="row")

@@ -1,6 +1,6 @@
 """Replay of a closed batch: the same events are scored with the current champion, in one transaction.
 
-A replay publishes nothing.
+Events are decoded with the customer schema of the batch, so that the same ones are valid. A replay publishes nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,25 +15,29 @@ from churn_platform.database import (
     advisory_locks,
     batch_hours,
     churn_predictions,
+    customer_schemas,
     dead_letter_events,
     high_risk_customers,
     stream_batches,
 )
 from churn_platform.database.connections import connect
-from churn_platform.decoding.events import DeadLetter, EventColumns, decode
+from churn_platform.database.prediction_columns import prediction_table
+from churn_platform.decoding.events import DeadLetter, EventColumns, event_decoder
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.messages import UNIX_EPOCH, offset_of, partition_of
 from churn_platform.kafka.reading import read_ranges
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.commit import Source, Written, write_rows
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
 from churn_platform.stream.prediction_values import prediction_rows
+from churn_platform.stream.schema_agreement import require_scorable
 from churn_platform.stream.scoring import Champion, load_champion, score
 
 MICROSECOND: Final = timedelta(microseconds=1)
 # Customer id and event time of each row, by Kafka partition and offset.
-_StoredRows = dict[tuple[int, int], tuple[int, datetime]]
+_StoredRows = dict[tuple[int, int], tuple[int | str, datetime]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
         UnknownBatchError: the ledger does not have the batch.
         ReplayError: the batch is not closed, or is archived, or Kafka no longer has its events. Nothing was changed.
         NoChampionError: there is no champion to score with.
+        SchemaDisagreementError: the champion cannot score events of the batch's customer schema. Nothing was changed.
     """
     with connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
         champion = load_champion(connection)
@@ -69,12 +74,29 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
                     f"Batch {batch} was archived on {recorded.archived:%Y-%m-%d}: its predictions are in "
                     f"{recorded.archive}. An archived batch cannot be replayed. Nothing was changed."
                 )
+            schema = _schema(connection, config, recorded)
+            require_scorable(
+                champion.bundle.schema, schema, model_version=champion.version, source=f"the events of batch {batch}"
+            )
             source, ranges = _source(connection, config, batch)
             log(f"Replaying {batch} from {source.topic}, offsets {ranges}, with model version {champion.version}.")
             try:
-                return _replace(connection, config, recorded, source, ranges, champion)
+                return _replace(connection, config, recorded, schema, source, ranges, champion)
             except RangeLostError as error:
                 raise ReplayError(f"Batch {batch} cannot be replayed. Its rows are unchanged. {error}") from error
+
+
+def _schema(connection: psycopg.Connection, config: StreamConfig, recorded: stream_batches.Batch) -> CustomerSchema:
+    """Return the customer schema that the events of a batch were decoded with."""
+    if recorded.schema_fingerprint is None:
+        return config.schema
+    schema = customer_schemas.get(connection, recorded.schema_fingerprint)
+    if schema is None:
+        raise ReplayError(
+            f"Batch {recorded.batch} was read with the customer schema {recorded.schema_fingerprint}, which the "
+            f"database does not have. Its rows stay as they are."
+        )
+    return schema
 
 
 def _source(
@@ -96,6 +118,7 @@ def _replace(
     connection: psycopg.Connection,
     config: StreamConfig,
     recorded: stream_batches.Batch,
+    schema: CustomerSchema,
     source: Source,
     ranges: dict[int, tuple[int, int]],
     champion: Champion,
@@ -108,14 +131,14 @@ def _replace(
     predictions = dead_letters = duplicates = 0
     sums: list[batch_hours.HourSums] = []
     for messages in _rows_first(config, source.topic, ranges, rows, recorded.events):
-        written = _write(connection, config, source, recorded, champion, messages, rows)
+        written = _write(connection, config, source, recorded, schema, champion, messages, rows)
         predictions += len(written.predictions)
         dead_letters += written.dead_letters
         duplicates += written.duplicates
         sums += written.hours
     _restore_dead_letters(connection, batch)
     high_risk_customers.rescore_alerted(connection, batch)
-    batch_hours.add_sums(connection, batch=batch, hours=sums)
+    batch_hours.add_sums(connection, schema, batch=batch, hours=sums)
     result = ReplayResult(
         events=predictions + dead_letters + duplicates,
         predictions=predictions,
@@ -178,11 +201,12 @@ def _write(
     config: StreamConfig,
     source: Source,
     recorded: stream_batches.Batch,
+    schema: CustomerSchema,
     champion: Champion,
     messages: list[Message],
     rows: _StoredRows,
 ) -> Written:
-    events, dead_letters = decode(
+    events, dead_letters = event_decoder(schema).decode(
         messages,
         topic_id=source.topic_id,
         accepts_from=_recorded(recorded.accepts_from, recorded),
@@ -193,8 +217,9 @@ def _write(
     return write_rows(
         connection,
         source,
+        schema,
         scored,
-        prediction_rows(source.batch, scored),
+        prediction_rows(prediction_table(schema), source.batch, scored),
         dead_letters,
         messages,
         high_risk_threshold=config.high_risk_threshold,

@@ -83,7 +83,7 @@ def materialize(
         )
         result = StreamingRun(run, confirm=confirm).run()
     # The lock is free by now: the next run streams while this one explains the rest of its own batch.
-    late = explain_batch(config.dsn, keys[0], log)
+    late = explain_batch(config, keys[0], log)
     confirm()
     return _stream(result, late, log)
 
@@ -93,7 +93,7 @@ def _replay_all(config: StreamConfig, keys: Sequence[str], log: Callable[[str], 
     for key in keys:
         result = replay(config, key, log)
         replaced += result.replaced
-        explain_batch(config.dsn, key, log)
+        explain_batch(config, key, log)
         log(f"Replayed {key}: {result}.")
     return Outcome(True, "replayed", {"mode": "replay", "rows_replaced": replaced})
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from confluent_kafka import Message
 
 from churn_platform.database.bulk import Rows
-from churn_platform.decoding.events import DeadLetter, decode
+from churn_platform.database.prediction_columns import prediction_table
+from churn_platform.decoding.events import DeadLetter, event_decoder
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.batch_progress import Opening
 from churn_platform.stream.commit import Source
 from churn_platform.stream.prediction_values import prediction_rows
@@ -26,14 +28,17 @@ class ScoredMessages:
 class Scorer:
     """Decodes and scores the messages of each commit, in order."""
 
-    def __init__(self, source: Source, *, threads: int) -> None:
-        """Create the scorer; no thread is started yet.
+    def __init__(self, source: Source, schema: CustomerSchema, *, threads: int) -> None:
+        """Start no thread yet.
 
         Args:
             source: where the rows come from.
-            threads: number of XGBoost threads that score a commit.
+            schema: of the customers in the events.
+            threads: of the model, within one commit.
         """
         self._source = source
+        self._decoder = event_decoder(schema)
+        self._table = prediction_table(schema)
         self._threads = threads
         self._executor = ThreadPoolExecutor(1, "scorer")
 
@@ -46,11 +51,11 @@ class Scorer:
         self._executor.shutdown()
 
     def _score(self, messages: Sequence[Message], opening: Opening, champion: Champion) -> ScoredMessages:
-        events, dead_letters = decode(
+        events, dead_letters = self._decoder.decode(
             messages,
             topic_id=self._source.topic_id,
             accepts_from=opening.accepts_from,
             accepts_until=opening.accepts_until,
         )
         scored = score(events, champion, threads=self._threads)
-        return ScoredMessages(scored, prediction_rows(self._source.batch, scored), dead_letters)
+        return ScoredMessages(scored, prediction_rows(self._table, self._source.batch, scored), dead_letters)

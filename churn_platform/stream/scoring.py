@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from churn_platform.database import model_versions
 from churn_platform.decoding.events import MICROSECONDS, EventColumns
 from churn_platform.model_store import load_bundle
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.scoring.exceptions import BundleError
-from churn_platform.stream.exceptions import NoChampionError
+from churn_platform.stream.exceptions import NoChampionError, SchemaDisagreementError
+from churn_platform.stream.schema_agreement import require_scorable
 
-# Pause before a champion that could not be loaded is loaded again.
+# Pause before a champion that could not be used is loaded again.
 RETRY_SECONDS: Final = 10.0
 
 
@@ -84,11 +86,31 @@ def load_champion(connection: psycopg.Connection) -> Champion:
     return Champion(champion.version, load_bundle(champion.uri))
 
 
-class ChampionFollower:
-    """The champion that scores. It follows promotions. While a new champion cannot be loaded, the old one scores."""
+def load_champion_for(connection: psycopg.Connection, schema: CustomerSchema) -> Champion:
+    """Load the champion's bundle to score events that are decoded with this schema.
 
-    def __init__(self, champion: Champion, log: Callable[[str], None]) -> None:
+    Raises:
+        NoChampionError, BundleError: see load_champion().
+        SchemaDisagreementError: the champion was trained with a schema that does not fit.
+    """
+    champion = load_champion(connection)
+    require_scorable(champion.bundle.schema, schema, model_version=champion.version, source="events")
+    return champion
+
+
+class ChampionFollower:
+    """The champion that scores. It follows promotions; while a new champion cannot be used, the old one stays."""
+
+    def __init__(self, champion: Champion, schema: CustomerSchema, log: Callable[[str], None]) -> None:
+        """Begin with a champion.
+
+        Args:
+            champion: scores at first.
+            schema: that events are decoded with.
+            log: writes a line to the run's log.
+        """
         self.current = champion
+        self._schema = schema
         self._log = log
         self._rejected: int | None = None
         self._rejected_at = 0.0
@@ -100,11 +122,11 @@ class ChampionFollower:
         if version == self._rejected and time.monotonic() - self._rejected_at < RETRY_SECONDS:
             return
         try:
-            self.current = load_champion(connection)
-        except (BundleError, OSError) as error:
+            self.current = load_champion_for(connection, self._schema)
+        except (BundleError, SchemaDisagreementError, OSError) as error:
             if version != self._rejected:
                 self._log(
-                    f"Champion version {version} cannot be loaded, so version {self.current.version} keeps scoring: "
+                    f"Champion version {version} cannot be used, so version {self.current.version} keeps scoring: "
                     f"{error} It is tried again every {RETRY_SECONDS:.0f} s."
                 )
             self._rejected, self._rejected_at = version, time.monotonic()

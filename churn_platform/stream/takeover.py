@@ -75,6 +75,10 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
         # A batch is read from one topic only. The next run publishes what this batch has not published.
         stream_batches.close_unfinished(connection, run.batch)
         return Ending.TOPIC
+    if batch.schema_fingerprint not in (None, run.config.schema.fingerprint):
+        # All events of a batch are decoded with one schema, so that a replay accepts the same ones.
+        stream_batches.close_unfinished(connection, run.batch)
+        return Ending.SCHEMA
     connections.follower.follow(connection, state.champion)
     backlog.register(connection, connections.admin, topic, run.config.start)
     positions = stream_positions.next_offsets(connection, topic.topic_id)

@@ -5,17 +5,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import psycopg
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import environments
+from churn_platform.database import customer_schemas, environments
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import DiagnosticConsumer
 from churn_platform.kafka.reading import make_consumer, watermarks
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.stream.exceptions import SchemaNotRecordedError
 from churn_platform.stream.lease import Lease
 from churn_platform.stream.publisher import Publisher
 from churn_platform.stream.run_context import RunContext
-from churn_platform.stream.scoring import ChampionFollower, load_champion
+from churn_platform.stream.scoring import ChampionFollower, load_champion_for
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
         follower: the champion of an earlier tenure; None: the champion's bundle is loaded.
 
     Raises:
+        SchemaNotRecordedError: the tables were not prepared for the customer schema.
         NoChampionError, BundleError: there is nothing to score with.
+        SchemaDisagreementError: the champion cannot score events of the customer schema.
         TopicMissingError: there is nothing to read.
         EnvironmentConflictError: another environment publishes there.
     """
@@ -47,14 +52,17 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
     with ExitStack() as opened:
         lease = Lease(run)
         opened.callback(lease.release)
+        require_recorded(lease.connection, config.schema)
         # Kafka clients connect while the model is loaded. Otherwise each of them would wait half a second for it.
         admin = clients.admin(config.kafka.client)
         consumer = make_consumer(config.kafka)
         opened.callback(consumer.close)
         publisher = Publisher(run, environments.identify(lease.connection))
         opened.callback(publisher.release)
-        follower = follower or ChampionFollower(load_champion(lease.connection), run.log)
-        gc.collect()  # takes 0.15 s, so not after another run has died and its events wait
+        if follower is None:
+            champion = load_champion_for(lease.connection, config.schema)
+            follower = ChampionFollower(champion, config.schema, run.log)
+        gc.collect()  # takes 0.15 s: not when another run has died and its events wait
         guard = EnvironmentGuard(lease.connection, admin, config)
         opened.callback(guard.close)
         guard.claim(create_topics=True)
@@ -63,3 +71,17 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
             watermarks(consumer, topic.name, partition)  # the consumer then knows the brokers
         publisher.warm_up()
         yield Connections(lease, admin, consumer, publisher, follower, guard)
+
+
+def require_recorded(connection: psycopg.Connection, schema: CustomerSchema) -> None:
+    """Check that the tables were prepared for this customer schema. 'churn db upgrade' does it, and records the schema.
+
+    Raises:
+        SchemaNotRecordedError: they may lack some of its columns.
+    """
+    if customer_schemas.get(connection, schema.fingerprint) is None:
+        raise SchemaNotRecordedError(
+            f"The database {connection.info.dbname} is not prepared for the customer schema of {schema.name} with "
+            f"fingerprint {schema.fingerprint[:12]}: its tables may lack columns.",
+            remedy="Run 'churn db upgrade', then start the stream again.",
+        )

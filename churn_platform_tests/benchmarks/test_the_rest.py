@@ -11,7 +11,9 @@ from rich.console import Console
 from benchmarks import batch, growth, latency, model, stages
 from churn_platform.modeling import tuning
 from churn_platform.modeling.training import FOLDS, Hyperparameters, out_of_fold_probabilities
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.generator import generate_customers, write_customers
+from churn_platform_tests.features.customers import BANK
 
 RATE = 100
 SECONDS = 5
@@ -63,7 +65,7 @@ def customers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> model.Data:
     monkeypatch.setattr(model, "Hyperparameters", partial(Hyperparameters, trees=10))
     monkeypatch.setattr(tuning, "TREES_TIMES_DEPTH", 30)
     write_customers(generate_customers(600, seed=5), tmp_path / "customers.csv")
-    return model.read(tmp_path / "customers.csv")
+    return model.read(str(tmp_path / "customers.csv"), BANK)
 
 
 @pytest.mark.slow
@@ -71,7 +73,7 @@ def test_the_model_is_measured_on_any_customers_file(customers: model.Data) -> N
     features, chosen = model.variants(customers)["null ages not imputed"]
     found = model.mean_figures(
         customers.churned,
-        lambda seed: out_of_fold_probabilities(features, customers.churned, chosen, seed=seed),
+        lambda seed: out_of_fold_probabilities(features, customers.churned, BANK, chosen, seed=seed),
         seeds=[0],
     )
 
@@ -88,10 +90,12 @@ def test_a_search_within_a_fold_uses_neither_its_rows_nor_the_committed_hyperpar
 ) -> None:
     seen: list[int] = []
 
-    def recording_tune(features: model.Features, churned: model.Labels, **options: Any) -> list[tuning.Trial]:
+    def recording_tune(
+        features: model.Features, churned: model.Labels, schema: CustomerSchema, **options: Any
+    ) -> list[tuning.Trial]:
         assert options["first"] is None
         seen.append(len(churned))
-        return tuning.tune(features, churned, **options)
+        return tuning.tune(features, churned, schema, **options)
 
     monkeypatch.setattr(model, "tune", recording_tune)  # the real search runs; this records its arguments
     found = model.nested(customers, trials=1, seeds=[0])
@@ -109,6 +113,6 @@ def test_a_learning_curve_ends_with_the_model_of_all_rows(customers: model.Data)
     features, chosen = model.variants(customers)["as committed"]
     assert all_rows == model.mean_figures(
         customers.churned,
-        lambda seed: out_of_fold_probabilities(features, customers.churned, chosen, seed=seed),
+        lambda seed: out_of_fold_probabilities(features, customers.churned, BANK, chosen, seed=seed),
         seeds=[0],
     )

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import model_versions
-from churn_platform.features.columns import TARGET, columns_of
 from churn_platform.files.artifacts import join, write_bytes
 from churn_platform.files.parquet import to_parquet
 from churn_platform.model_store import save_bundle
@@ -23,7 +22,7 @@ from churn_platform.modeling.training import Hyperparameters
 from churn_platform.orchestration.resources.mlflow import MlflowRegistry
 from churn_platform.settings import settings
 from churn_platform_tests.commands.tree import KEYS
-from churn_platform_tests.features.customers import cleaned
+from churn_platform_tests.features.customers import BANK, cleaned, inputs
 from churn_platform_tests.scoring.bundles import FEW_TREES, small_bundle
 
 runner = CliRunner()
@@ -54,7 +53,7 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("MLFLOW_MODEL", MODEL)
     monkeypatch.setenv("COLUMNS", "200")  # so that each row of the table is one line
     settings.cache_clear()
-    split = with_split(cleaned(1_500), TARGET)
+    split = with_split(cleaned(1_500), BANK)
     write_bytes(join(settings().platform.artifacts_root, "assets", "train_test_split.parquet"), to_parquet(split))
     rows, client = rows_of(split, TRAIN), MlflowRegistry().client()
     client.create_registered_model(MODEL)
@@ -63,7 +62,7 @@ def registry(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         for version, hyperparameters in enumerate((poor, FEW_TREES, FEW_TREES), 1):
             bundle, uri = small_bundle(hyperparameters), str(tmp_path / str(version))
             save_bundle(bundle, uri)
-            OutOfFold.of(rows, bundle.score(columns_of(rows))).save(uri)
+            OutOfFold.of(rows, bundle.score(inputs(rows)), BANK).save(uri)
             client.create_model_version(MODEL, f"s3://models/{version}", f"run {version}")  # nothing is read from there
             metrics = {"oof_roc_auc": 0.8 + version / 100, "threshold": 0.3}
             model_versions.register(connection, version=version, uri=uri, run_id=f"run {version}", metrics=metrics)

@@ -73,6 +73,8 @@ GIVEN = {
     "dlq retry": ["0:0", "--set", "Age=3", "--dry-run"],
     "data generate": ["--rows", "5", "--output", "{folder}/five.csv"],
     "outcomes send": ["--from", "{folder}/outcomes.json"],
+    "schema check": [str(PROJECT_ROOT / "data/raw/ChurnModelling.csv")],
+    "init": ["{folder}/new"],
 }
 ELSEWHERE = {"model compare"}  # in test_model.py, because it needs two versions and a prepared split
 ENDS_WITH = {"clean": ExitCode.IN_USE, "dlq retry": ExitCode.CHECK_FAILED}

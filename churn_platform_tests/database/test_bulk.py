@@ -12,7 +12,8 @@ from churn_platform.database.bulk import Column, Rows, copy_rows, read_columns
 
 TABLE = """
     create temporary table wide (
-        a smallint, b integer, c bigint, d real, e double precision, f timestamptz, g uuid, h text, i text, j smallint
+        a smallint, b integer, c bigint, d real, e double precision, f timestamptz, g uuid, h text, i text, j smallint,
+        k date, l date, m integer, n text, o text
     )
 """
 IDS = [f"0193{number:04d}-0000-7000-8000-00000000000{number}" for number in range(4)]
@@ -32,6 +33,15 @@ def columns() -> dict[str, Column]:
         "h": Column("text", np.char.encode(["", "ä", "Germany", "x" * 40], "utf-8")),
         "i": Column("text", np.array([b"a", b"", b"ccc", b""]), null=np.array([False, True, False, False])),
         "j": Column("smallint", np.array([0, -1, 1, -1], np.int16), null=np.array([False, True, False, True])),
+        "k": Column("date", np.array(["1900-01-01", "1999-12-31", "2000-01-01", "2026-11-28"], "datetime64[s]")),
+        "l": Column(
+            "date",
+            np.array(["NaT", "2024-02-29", "NaT", "9999-12-31"], "datetime64[D]"),
+            null=np.array([True, False, True, False]),
+        ),
+        "m": Column("integer", np.array([np.nan, 2.0, -3.0, np.nan]), null=np.array([True, False, False, True])),
+        "n": Column("text", np.array(["S-000123", "ä", "C", "顧客"], object)),
+        "o": Column("text", np.array([None, "", None, "x"], object), null=np.array([True, False, True, False])),
     }
 
 
@@ -39,14 +49,32 @@ def test_rows_are_stored_unchanged(database: str) -> None:
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute(TABLE)
         copy_rows(cursor, "wide", Rows.of(columns()))
-        rows = cursor.execute("select a, b, c, d, e, f, g::text, h, i, j from wide order by g").fetchall()
+        rows = cursor.execute(
+            "select a, b, c, d, e, f, g::text, h, i, j, k::text, l::text, m, n, o from wide order by g"
+        ).fetchall()
 
     moment = datetime(2026, 11, 24, 9, 30, 15, 123456, tzinfo=UTC)
     assert rows == [
-        (1, 1, 1, 0.5, 0.1, moment, IDS[0], "", "a", 0),
-        (-2, 2, 2, 0.25, 2.5, moment, IDS[1], "ä", None, None),
-        (3, 3, 3, -1.0, 1e300, moment, IDS[2], "Germany", "ccc", 1),
-        (4, 2**31 - 1, 2**62, 3.0, -4.0, moment, IDS[3], "x" * 40, "", None),
+        (1, 1, 1, 0.5, 0.1, moment, IDS[0], "", "a", 0, "1900-01-01", None, None, "S-000123", None),
+        (-2, 2, 2, 0.25, 2.5, moment, IDS[1], "ä", None, None, "1999-12-31", "2024-02-29", 2, "ä", ""),
+        (3, 3, 3, -1.0, 1e300, moment, IDS[2], "Germany", "ccc", 1, "2000-01-01", None, -3, "C", None),
+        (
+            4,
+            2**31 - 1,
+            2**62,
+            3.0,
+            -4.0,
+            moment,
+            IDS[3],
+            "x" * 40,
+            "",
+            None,
+            "2026-11-28",
+            "9999-12-31",
+            None,
+            "顧客",
+            "x",
+        ),
     ]
 
 

@@ -17,6 +17,7 @@ from churn_platform.deployment.dagster_home import STORAGE
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.operations.verification.verify import check_invariants
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 
@@ -138,8 +139,8 @@ def test_optunas_sessions_are_pinned(hostile_login: str) -> None:
         assert connection.execute(sa.text("select current_schema()")).scalar() == "optuna"
 
 
-def test_migrations_are_applied_to_the_default_schema_of_the_given_database(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
+def test_migrations_are_applied_to_the_usual_schema_of_the_database_that_is_named(
+    stack: Stack, bank_schema: CustomerSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute("create database migrated_otherwise")
@@ -149,7 +150,7 @@ def test_migrations_are_applied_to_the_default_schema_of_the_given_database(
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 
-    assert upgrade(owner)
+    assert upgrade(owner, bank_schema).migrations
 
     with connect(owner, application_name="test") as connection:
         assert connection.execute("select to_regclass('public.churn_predictions') is not null").fetchone() == (True,)

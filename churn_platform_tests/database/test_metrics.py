@@ -1,37 +1,44 @@
 """Hourly and daily figures from what commits have summed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pandas as pd
 import psycopg
 import pytest
 
 from churn_platform.database import batch_hours, metrics
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.schema.toml_file import load_schema
+from churn_platform.settings import PROJECT_ROOT
+from churn_platform_tests.database.conftest import Database
 
+SCHEMA = load_schema(PROJECT_ROOT / "data/bank/schema.toml")
 HOUR = datetime(2026, 11, 20, 9, tzinfo=UTC)
 
 
-def add(database: str, batch: str, hour: datetime, **changes: float) -> None:
+def add(database: str, batch: str, hour: datetime, *, schema: CustomerSchema = SCHEMA, **changes: float) -> None:
     """What a commit adds to an hour: 10 predictions, 2 of churn, half of the ages known."""
-    sums = {
-        "total_predictions": 10,
-        "churn_count": 2,
-        "risk_sum": 2.5,
-        "high_risk_count": 1,
-        "age_count": 5,
-        "age_sum": 200.0,
-        "balance_sum": 1000.0,
-        "tenure_sum": 50.0,
-        **changes,
-    }
+    given = {"age": 200.0, "balance": 1000.0, "tenure": 50.0, "known": 5, "total": 10, "churn": 2, "risk": 2.5}
+    sums = given | changes
+    hours = batch_hours.HourSums(
+        hour_timestamp=hour,
+        total_predictions=int(sums["total"]),
+        churn_count=int(sums["churn"]),
+        risk_sum=sums["risk"],
+        high_risk_count=1,
+        averages={column.column: sums[column.column] for column in schema.averaged},
+        known={"age": int(sums["known"])},
+    )
     with psycopg.connect(database) as connection:
-        batch_hours.add_sums(connection, batch=batch, hours=[batch_hours.HourSums(hour_timestamp=hour, **sums)])  # type: ignore[arg-type]
+        batch_hours.add_sums(connection, schema, batch=batch, hours=[hours])
         batch_hours.mark_dirty(connection, [hour])
 
 
 def figures(database: str, start: datetime = HOUR, hours: int = 1) -> pd.DataFrame:
     with psycopg.connect(database) as connection:
-        return metrics.hourly_figures(connection, start, start + timedelta(hours=hours))
+        return metrics.hourly_figures(connection, SCHEMA, start, start + timedelta(hours=hours))
 
 
 def dirty(database: str, at_most_every: float = 0) -> list[datetime]:
@@ -54,7 +61,7 @@ def store(database: str, frame: pd.DataFrame) -> None:
 
 def test_an_hour_is_the_sum_of_its_batches(database: str) -> None:
     add(database, "first", HOUR)
-    add(database, "second", HOUR, total_predictions=30, churn_count=10, risk_sum=7.5, age_count=0, age_sum=0.0)
+    add(database, "second", HOUR, total=30, churn=10, risk=7.5, known=0, age=0.0)
 
     row = figures(database).iloc[0]
 
@@ -123,16 +130,50 @@ def test_an_hour_that_has_not_begun_waits(database: str) -> None:
 
 def test_a_day_is_the_sum_of_its_hours_weighted_by_what_they_average(database: str) -> None:
     add(database, "first", HOUR)
-    add(database, "first", HOUR + timedelta(hours=1), total_predictions=30, churn_count=30, risk_sum=27.5, age_count=0)
+    add(database, "first", HOUR + timedelta(hours=1), total=30, churn=30, risk=27.5, known=0)
     add(database, "first", HOUR + timedelta(days=1))
 
-    days = metrics.daily_figures(figures(database, hours=48))
+    days = metrics.daily_figures(figures(database, hours=48), SCHEMA)
 
     assert [str(day) for day in days["date"]] == ["2026-11-20", "2026-11-21"]
     assert days["total_predictions"].tolist() == [40, 10]
     assert days["churn_rate"].tolist() == pytest.approx([80.0, 20.0])
     assert days["avg_risk_score"].tolist() == pytest.approx([0.75, 0.25])
     assert days["avg_age"].tolist() == pytest.approx([40.0, 40.0])
+
+
+def test_a_batch_from_before_a_column_was_averaged_does_not_count_for_its_average(bank_database: Database) -> None:
+    before = replace(SCHEMA, columns=tuple(each for each in SCHEMA.columns if each.name != "Balance"))
+    bank_database.upgrade(before)
+    add(bank_database.writer, "before", HOUR, schema=before)
+    add(bank_database.writer, "after", HOUR, total=30, balance=6000.0)
+    add(bank_database.writer, "before", HOUR + timedelta(hours=1), total=100, schema=before)
+
+    hours = figures(bank_database.writer, hours=2)
+    days = metrics.daily_figures(hours, SCHEMA)
+
+    assert hours["total_predictions"].tolist() == [40, 100]
+    assert hours["avg_balance"].tolist() == [pytest.approx(200.0), pytest.approx(float("nan"), nan_ok=True)]
+    assert days["avg_balance"].tolist() == pytest.approx([200.0])
+    assert days["avg_tenure"].tolist() == pytest.approx([150.0 / 140])
+
+
+def test_hours_from_before_a_column_was_counted_add_nothing_to_the_count_of_a_day() -> None:
+    hours = pd.DataFrame(
+        {
+            "hour_timestamp": [HOUR, HOUR + timedelta(hours=1)],
+            **{name: [10, 20] for name in ("total_predictions", "churn_count", "high_risk_count", "version")},
+            **{name: [0.5, 0.5] for name in ("avg_risk_score", "avg_balance", "avg_tenure")},
+            "avg_age": [np.nan, 40.0],
+            "age_count": [None, 5],
+        }
+    )
+
+    days = metrics.daily_figures(hours, SCHEMA)
+
+    assert days["age_count"].tolist() == [5]
+    assert days["age_count"].dtype == np.int64
+    assert days["avg_age"].tolist() == [40.0]
 
 
 def test_hours_that_lie_close_share_a_window() -> None:

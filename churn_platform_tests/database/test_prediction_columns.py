@@ -1,41 +1,27 @@
-"""The definition of the columns of churn_predictions agrees with the table, with events and with archived files."""
+"""The definition of the columns of churn_predictions agrees with the schema, with messages and with archived files."""
 
 import psycopg
 
 from churn_platform import archive
-from churn_platform.database.prediction_columns import (
-    CUSTOMER_COLUMNS,
-    PREDICTION_COLUMNS,
-    PUBLISHED_COLUMNS,
-    Origin,
-)
-from churn_platform.features.columns import INPUT_COLUMNS
-from churn_platform.schema.columns import COLUMNS_BY_NAME
+from churn_platform.database import churn_predictions
+from churn_platform.database.prediction_columns import prediction_table
+from churn_platform.schema.customer_schema import CustomerSchema
 
 
-def test_the_table_has_these_columns_in_this_order(database: str) -> None:
-    with psycopg.connect(database) as connection:
-        rows = connection.execute(
-            "select attname, format_type(atttypid, atttypmod), not attnotnull, attgenerated <> '' from pg_attribute "
-            "where attrelid = 'churn_predictions'::regclass and attnum > 0 order by attnum"
-        ).fetchall()
+def test_every_input_of_events_is_stored(any_schema: CustomerSchema) -> None:
+    table = prediction_table(any_schema)
 
-    names = {"timestamp with time zone": "timestamptz"}
-    table = [(row[0], names.get(row[1], row[1]), row[2] and not row[3], row[3]) for row in rows]
-    assert table == [
-        (column.name, column.type, column.nullable, column.origin is Origin.GENERATED) for column in PREDICTION_COLUMNS
-    ]
-
-
-def test_every_customer_column_that_features_are_made_of_is_stored() -> None:
-    assert {column.field for column in CUSTOMER_COLUMNS} == set(INPUT_COLUMNS)
-    assert {column.field: column.nullable for column in CUSTOMER_COLUMNS} == {
-        name: COLUMNS_BY_NAME[name].missing == "imputed" for name in INPUT_COLUMNS
+    assert {column.field for column in table.customer} == set(any_schema.inputs)
+    assert {column.field: column.nullable for column in table.customer} == {
+        name: any_schema.column(name).scored_if_missing for name in any_schema.inputs
     }
 
 
-def test_messages_and_files_keep_their_format() -> None:
-    assert [column.name for column in PUBLISHED_COLUMNS] == [
+def test_messages_and_files_of_the_bank_keep_their_format(database: str, bank_schema: CustomerSchema) -> None:
+    with psycopg.connect(database) as connection:
+        columns = churn_predictions.stored_columns(connection)
+
+    assert [column.name for column in prediction_table(bank_schema).published] == [
         "event_id",
         "customer_id",
         "prediction",
@@ -52,7 +38,7 @@ def test_messages_and_files_keep_their_format() -> None:
         "kafka_partition",
         "kafka_offset",
     ]
-    assert archive.SCHEMA.to_string().splitlines() == [
+    assert archive.arrow_schema(columns).to_string().splitlines() == [
         "event_id: string not null",
         "event_ref: string",
         "customer_id: int64 not null",

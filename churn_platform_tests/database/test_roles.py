@@ -15,10 +15,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from churn_platform.database import advisory_locks, stream_batches
-from churn_platform.database.migrations import MIGRATIONS, MigrationError, upgrade
+from churn_platform.database.migrations import MIGRATIONS, MigrationError, Upgraded, apply_migrations, upgrade
 from churn_platform.local.environment import READER_VARIABLE
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
+from churn_platform.schema.customer_schema import CustomerSchema
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -157,7 +158,9 @@ def test_every_table_and_view_belongs_to_the_owner(logins: Logins) -> None:
     )
 
 
-def test_tables_of_later_migrations_have_the_same_grants(logins: Logins, tmp_path: Path) -> None:
+def test_tables_of_later_migrations_have_the_same_grants(
+    logins: Logins, bank_schema: CustomerSchema, tmp_path: Path
+) -> None:
     (tmp_path / "29990101000000_later.sql").write_text(
         "-- migrate:up\nset local role churn_owner;\n"
         "create table later (number bigint generated always as identity, name text);\n"
@@ -165,7 +168,7 @@ def test_tables_of_later_migrations_have_the_same_grants(logins: Logins, tmp_pat
         "reset role;\n\n-- migrate:down\n"
     )
 
-    assert upgrade(logins.owner, tmp_path) == ["29990101000000_later.sql"]
+    assert apply_migrations(logins.owner, bank_schema, tmp_path) == ["29990101000000_later.sql"]
 
     _allowed(logins.writer, "insert into later (name) select nextval('later_numbers')::text")
     _refused(logins.writer, "alter table later add column more text")
@@ -173,12 +176,14 @@ def test_tables_of_later_migrations_have_the_same_grants(logins: Logins, tmp_pat
     _refused(logins.reader, "delete from later")
 
 
-def test_a_migration_by_a_writer_is_refused_with_the_remedy(logins: Logins, tmp_path: Path) -> None:
+def test_a_writer_is_told_that_a_migration_needs_the_owner(
+    logins: Logins, bank_schema: CustomerSchema, tmp_path: Path
+) -> None:
     (tmp_path / "29990101000000_later.sql").write_text("-- migrate:up\ncreate table later (a int);\n-- migrate:down\n")
 
-    assert upgrade(logins.writer) == []
+    assert upgrade(logins.writer, bank_schema) == Upgraded([], [])
     with pytest.raises(MigrationError, match=r"29990101000000_later\.sql.* DATABASE_OWNER_URL"):
-        upgrade(logins.writer, tmp_path)
+        apply_migrations(logins.writer, bank_schema, tmp_path)
 
 
 # On a server without the roles.
@@ -237,32 +242,32 @@ def server(embedded_only: dict[str, str], stack: Stack, platform: str) -> Iterat
         yield Server(own.owner_dsn)
 
 
-def test_the_roles_are_created_and_dropped_with_their_migration(server: Server) -> None:
+def test_the_roles_come_and_go_with_their_migration(server: Server, bank_schema: CustomerSchema) -> None:
     assert server.roles() == set()
 
     plain = server.database("nocreaterole")
     with pytest.raises(MigrationError, match=r"may not create it\. Run as a superuser: create role churn_owner"):
-        upgrade(plain)
+        upgrade(plain, bank_schema)
     assert server.roles() == set()
 
     # An owner who is not a superuser but may create roles, twice.
     managed = server.database("createrole")
-    assert BASELINE.name in upgrade(managed)
-    assert upgrade(managed) == []
+    assert BASELINE.name in upgrade(managed, bank_schema).migrations
+    assert upgrade(managed, bank_schema) == Upgraded([], [])
     assert server.roles() == {"churn_owner", "churn_writer", "churn_reader"}
     _allowed(managed, "insert into stream_batches (batch) values ('one login does everything')")
     _allowed(managed, "create table dagster.mine (a integer)")
 
     # Another owner, in a second database, who is not a member of the roles.
     with pytest.raises(MigrationError, match=r"grant churn_owner, churn_writer, churn_reader to roles_"):
-        upgrade(plain)
+        upgrade(plain, bank_schema)
     with psycopg.connect(server.superuser, autocommit=True) as connection:
         connection.execute(
             sql.SQL("grant churn_owner, churn_writer, churn_reader to {}").format(
                 sql.Identifier(str(conninfo_to_dict(plain)["user"]))
             )
         )
-    assert BASELINE.name in upgrade(plain)
+    assert BASELINE.name in upgrade(plain, bank_schema).migrations
 
     _migrate_down(plain)
     assert server.roles() == {"churn_owner", "churn_writer", "churn_reader"}  # the other database uses them
@@ -272,10 +277,10 @@ def test_the_roles_are_created_and_dropped_with_their_migration(server: Server) 
 
 
 @pytest.mark.slow
-def test_two_databases_can_be_migrated_at_the_same_time(server: Server) -> None:
+def test_two_databases_can_be_migrated_at_the_same_time(server: Server, bank_schema: CustomerSchema) -> None:
     databases = [server.database("superuser") for _ in range(4)]
 
     with ThreadPoolExecutor(len(databases)) as pool:
-        applied = list(pool.map(upgrade, databases))
+        applied = list(pool.map(lambda dsn: upgrade(dsn, bank_schema), databases))
 
-    assert all(BASELINE.name in names for names in applied)
+    assert all(BASELINE.name in each.migrations for each in applied)

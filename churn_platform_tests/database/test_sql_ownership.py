@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import churn_platform
+from churn_platform.database import customer_views
 from churn_platform.database.migrations import MIGRATIONS
 
 PACKAGE = Path(churn_platform.__file__).parent
 DATABASE = PACKAGE / "database"
 
 CREATED = re.compile(r"^create (?:table|view) (\w+)", re.MULTILINE)
-TABLES = sorted({name for file in MIGRATIONS.glob("*.sql") for name in CREATED.findall(file.read_text())})
-# The beginning of a statement or of a part of one. Prose that mentions SQL begins with other words.
+TABLES = sorted(
+    {name for file in MIGRATIONS.glob("*.sql") for name in CREATED.findall(file.read_text())}
+    | {file.stem for file in customer_views.FOLDER.glob("*.sql")}
+    | {customer_views.TOP_RISK, customer_views.SEGMENTS}
+)
+# How a statement, or a part of one, begins. A sentence for people that has SQL in it begins otherwise.
 STATEMENT = re.compile(
     r"\s*(?:\(?(?:select|with|insert|update|delete|copy|truncate|create|drop|alter|lock|from|join|exists)\b|\w+ as \()",
     re.IGNORECASE,

@@ -1,24 +1,36 @@
 """The views that dashboards read, on inserted rows."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
+from churn_platform.local.stack import Stack
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform_tests.database.conftest import new_database
+
 NOW = datetime.now(UTC)
 
 
 def predict(
-    connection: psycopg.Connection, customer: int, risk: float, *, ago: timedelta, event_id: UUID | None = None
+    connection: psycopg.Connection,
+    customer: int,
+    risk: float,
+    *,
+    ago: timedelta,
+    event_id: UUID | None = None,
+    age: float | None = 40,
+    country: str | None = "Spain",
 ) -> None:
     """Insert a prediction of a customer."""
     connection.execute(
         "insert into churn_predictions (event_id, customer_id, prediction, risk_score, predicted_at, event_timestamp, "
         "model_version, credit_score, geography, gender, age, tenure, balance, num_of_products, has_cr_card, "
         "is_active_member, estimated_salary, batch, kafka_partition, kafka_offset) "
-        "values (%s, %s, 1, %s, now(), %s, 1, 600, 'Spain', 'Male', 40, 3, 0, 1, 1, 1, 0, 'b', 0, 0)",
-        (event_id or uuid4(), customer, risk, NOW - ago),
+        "values (%s, %s, 1, %s, now(), %s, 1, 600, %s, 'Male', %s, 3, 0, 1, 1, 1, 0, 'b', 0, 0)",
+        (event_id or uuid4(), customer, risk, NOW - ago, country, age),
     )
 
 
@@ -59,7 +71,64 @@ def test_a_hundred_customers_are_listed_although_the_riskiest_scores_are_old(dat
     assert {risk for _, risk in found[50:]} == {0.75}
 
 
-def test_the_rate_of_seven_days_is_the_rate_of_all_their_predictions(database: str) -> None:
+def test_each_value_of_each_segment_has_its_counts_and_rates(database: str) -> None:
+    ages: list[float | None] = [29.9, 30, 39, 60, 120, None]
+    with psycopg.connect(database) as connection:
+        for number, age in enumerate(ages):
+            country = "Spain" if number < 4 else "France"
+            predict(connection, number, 0.1 * number, ago=timedelta(days=1), age=age, country=country)
+        predict(connection, 9, 0.99, ago=timedelta(days=1), country="Spain")
+        predict(connection, 9, 0.99, ago=timedelta(days=31), country="Germany")  # too long ago
+        connection.execute("update churn_predictions set prediction = (risk_score >= 0.5)::integer")
+        found = {
+            (segment, value): rest
+            for segment, value, *rest in connection.execute("select * from v_segment_churn").fetchall()
+        }
+        by_country = connection.execute(
+            "select geography, total_predictions, churn_count, churn_rate, avg_risk_score, high_risk_count "
+            "from v_geography_churn"
+        ).fetchall()
+
+    assert {value: rest[0] for (segment, value), rest in found.items() if segment == "age"} == {
+        "18 to 29": 1,
+        "30 to 39": 2,
+        "40 to 49": 1,
+        "60 to 120": 2,
+        "missing": 1,
+    }
+    assert {segment for segment, _ in found} == {"age", "gender", "geography", "num_of_products"}
+    assert found["num_of_products", "1"][0] == 7
+    assert {value: rest for (segment, value), rest in found.items() if segment == "geography"} == {
+        country: pytest.approx(rest) for country, *rest in by_country
+    }
+
+
+def test_a_category_that_is_not_listed_counts_as_other(stack: Stack, bank_schema: CustomerSchema) -> None:
+    columns = tuple(
+        replace(column, unknown="other", missing="category") if column.name == "Geography" else column
+        for column in bank_schema.columns
+    )
+    database = new_database(stack, replace(bank_schema, columns=columns))
+    with psycopg.connect(database.writer) as connection:
+        for country in ("Spain", "Peru", "Chile", None):
+            predict(connection, 1, 0.5, ago=timedelta(days=1), country=country)
+        found: dict[str, int] = dict(
+            connection.execute("select value, total_predictions from v_segment_churn where segment = 'geography'")
+        )
+
+    assert found == {"Spain": 1, "other": 2, "missing": 1}
+
+
+def test_a_schema_without_segments_has_an_empty_view(stack: Stack, bank_schema: CustomerSchema) -> None:
+    columns = tuple(replace(column, segment=False, segment_bounds=()) for column in bank_schema.columns)
+    database = new_database(stack, replace(bank_schema, columns=columns))
+    with psycopg.connect(database.writer) as connection:
+        predict(connection, 1, 0.5, ago=timedelta(days=1))
+
+        assert connection.execute("select * from v_segment_churn").fetchall() == []
+
+
+def test_the_rate_of_seven_days_is_that_of_all_their_predictions(database: str) -> None:
     with psycopg.connect(database) as connection:
         for days_ago, total, churned in ((9, 1_000, 900), (6, 100, 100), (1, 19_900, 1_990), (0, 0, 0)):
             connection.execute(
@@ -81,7 +150,7 @@ def test_the_rate_of_seven_days_is_the_rate_of_all_their_predictions(database: s
 
 def test_the_reader_may_read_the_views(database: str) -> None:
     with psycopg.connect(database) as connection:
-        for view in ("v_top_risk_customers", "v_churn_trends"):
+        for view in ("v_top_risk_customers", "v_churn_trends", "v_segment_churn", "v_geography_churn"):
             found = connection.execute(
                 "select has_table_privilege('churn_reader', %s, 'select'), relowner::regrole::text "
                 "from pg_class where relname = %s",

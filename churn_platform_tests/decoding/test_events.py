@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
-from churn_platform.decoding.events import EVENT_NAMESPACE, DeadLetter, EventColumns, decode
-from churn_platform_tests.stream.streams import CUSTOMER
+from churn_platform.decoding.event_ids import EVENT_NAMESPACE
+from churn_platform.decoding.events import DeadLetter, EventColumns, EventDecoder, event_decoder
+from churn_platform.schema.toml_file import load_schema
+from churn_platform.settings import PROJECT_ROOT
+from churn_platform_tests.bank import CUSTOMER
 
 OPENED = datetime(2026, 11, 24, 9, tzinfo=UTC)
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -22,7 +25,7 @@ EVENT: dict[str, object] = {
 
 
 def message(value: bytes | dict[str, object] | None, offset: int = 7, partition: int = 2) -> Message:
-    """A message as the consumer gives it, sent at OPENED."""
+    """Return a message as the consumer does, sent at OPENED."""
     return Message(
         topic="customer-events",
         partition=partition,
@@ -32,13 +35,21 @@ def message(value: bytes | dict[str, object] | None, offset: int = 7, partition:
     )
 
 
-def decoded(*messages: Message) -> tuple[EventColumns, list[DeadLetter]]:
-    return decode(messages, topic_id="topic-1", accepts_from=EPOCH, accepts_until=OPENED + timedelta(minutes=6))
+def bank_decoder() -> EventDecoder:
+    """Return the decoder of the bank's events."""
+    return event_decoder(load_schema(PROJECT_ROOT / "data/bank/schema.toml"))
 
 
-def reason(value: bytes | dict[str, object] | None) -> str:
-    """Why this value is a dead letter."""
-    events, dead_letters = decoded(message(value))
+def decoded(*messages: Message, decoder: EventDecoder | None = None) -> tuple[EventColumns, list[DeadLetter]]:
+    """Return what a decoder, the bank's by default, makes of messages."""
+    return (decoder or bank_decoder()).decode(
+        messages, topic_id="topic-1", accepts_from=EPOCH, accepts_until=OPENED + timedelta(minutes=6)
+    )
+
+
+def reason(value: bytes | dict[str, object] | None, decoder: EventDecoder | None = None) -> str:
+    """Return why this value is a dead letter."""
+    events, dead_letters = decoded(message(value), decoder=decoder)
     assert len(events) == 0
     assert len(dead_letters) == 1
     return dead_letters[0].reason

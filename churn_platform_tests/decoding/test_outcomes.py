@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from churn_platform.decoding.outcomes import Outcome, decode
+from churn_platform.decoding.outcomes import Outcome, OutcomeDecoder, RejectedOutcome, outcome_decoder
+from churn_platform.schema.columns import Column
+from churn_platform.schema.customer_schema import CustomerSchema
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,43 @@ FROM, UNTIL = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 11, 28, tzinfo=UT
 )
 @hypothesis_settings(max_examples=1_000, deadline=None)
 def test_any_message_is_an_outcome_within_bounds_or_rejected_with_a_reason_that_can_be_stored(
-    value: bytes | None, milliseconds: int, kind: int
+    value: bytes | None, milliseconds: int, kind: int, bank_schema: CustomerSchema
 ) -> None:
-    found = decode(Message(value, milliseconds, kind), FROM, UNTIL)
+    found = outcome_decoder(bank_schema).decode(Message(value, milliseconds, kind), FROM, UNTIL)
 
     if isinstance(found, Outcome):
         assert FROM <= found.outcome_timestamp <= UNTIL
         assert found.outcome_timestamp.utcoffset() == timedelta(0)
         assert found.churned in (0, 1)
-        assert found.customer_id is None or 0 <= found.customer_id <= 2**62
+        assert found.customer_id is None or (isinstance(found.customer_id, int) and 0 <= found.customer_id <= 2**62)
     else:
         assert found.reason
         assert found.reason.isprintable()
         assert found.payload == value
+
+
+def test_an_id_that_is_text_is_a_text_in_the_field_of_its_column() -> None:
+    schema = CustomerSchema(
+        name="subscribers",
+        id="Subscriber no.",
+        target="Left",
+        columns=(Column(name="Subscriber no.", kind="text", max_length=8), Column(name="Left", kind="flag")),
+    )
+    decoder = OutcomeDecoder(schema)
+
+    def decoded(customer: object) -> Outcome | RejectedOutcome:
+        value = json.dumps({"true_churn_label": 1, "Subscriber no.": customer}).encode()
+        return decoder.decode(Message(value, round(FROM.timestamp() * 1000)), FROM, UNTIL)
+
+    def reason(customer: object) -> str:
+        rejected = decoded(customer)
+        assert isinstance(rejected, RejectedOutcome)
+        return rejected.reason
+
+    accepted = decoded("C-000123")
+    assert isinstance(accepted, Outcome)
+    assert accepted.customer_id == "C-000123"
+    assert reason(123) == "Subscriber no.: expected text of 1 to 8 characters or null, got 123."
+    assert "expected text of 1 to 8 characters" in reason("C-0001234")
+    assert "neither an event_id nor a Subscriber no." in reason(None)
+    assert "U+0000" in reason("C\0")

@@ -1,14 +1,20 @@
-"""Generated reference pages: the commands from the typer app, the tables from a migrated database."""
+"""Generated pages and tables: commands from the typer app, tables from a database, keys of a customer schema."""
 
 import html
+import json
 import re
 from collections.abc import Iterator
-from typing import LiteralString
+from datetime import date
+from types import UnionType
+from typing import Annotated, Any, Literal, LiteralString, Union, get_args, get_origin
 
 import psycopg
+from pydantic import BaseModel
 from typer import Context
 from typer.cli import get_docs_for_click
 
+from churn_platform.schema.columns import Column
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.commands.tree import root
 
 COLUMNS: LiteralString = """
@@ -39,6 +45,54 @@ def command_page() -> str:
 def table_page(connection: psycopg.Connection) -> str:
     """Return the page of tables and views with their columns, types and comments."""
     return "\n".join(_table_lines(connection)) + "\n"
+
+
+def key_table(model: type[BaseModel]) -> str:
+    """The keys of a table of a schema file, with what they may hold, their defaults and meanings."""
+    rows = ["| Key | Value | Default | Meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else _default(field.default)
+        rows.append(f"| `{name}` | {_values(field.annotation)} | {default} | {_cell(field.description or '')} |")
+    return "\n".join(rows)
+
+
+def dictionary(schema: CustomerSchema) -> str:
+    """The columns of a data set, with their kinds, units, allowed values and meanings."""
+    rows = ["| Column | Kind | Unit | Allowed | Meaning |", "|---|---|---|---|---|"]
+    return "\n".join([*rows, *(_dictionary_row(column) for column in schema.columns)])
+
+
+def _dictionary_row(column: Column) -> str:
+    kind = "whole number" if column.kind == "whole" else column.kind
+    allowed = column.allowed.removeprefix("a whole number ").removeprefix("a number ")
+    notes = (("Unique.", column.unique), ("May be absent.", column.optional))
+    meaning = " ".join([column.description, *(note for note, holds in notes if holds)])
+    return f"| {column.name} | {kind} | {column.unit or ''} | {_cell(allowed)} | {_cell(meaning)} |"
+
+
+def _default(value: object) -> str:
+    if value in (None, "", [], {}):
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else f"`{json.dumps(value)}`"
+
+
+_KINDS = {bool: "true or false", str: "text", float: "number", int: "whole number", date: "date"}
+
+
+def _values(kind: Any) -> str:  # annotations have no common type
+    """Return what a key may hold, from the type of its field."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _values(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{json.dumps(value)}`" for value in arguments)
+    if origin in (UnionType, Union):
+        return " or ".join(_values(each) for each in arguments if each is not type(None))
+    if origin is list:
+        return f"list: {_values(arguments[0])}"
+    if origin is dict:
+        return f"table: {_values(arguments[0])} = {_values(arguments[1])}"
+    return _KINDS.get(kind, "table")
 
 
 def _table_lines(connection: psycopg.Connection) -> Iterator[str]:

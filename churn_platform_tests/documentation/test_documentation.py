@@ -21,7 +21,7 @@ from churn_platform_tests.features.customers import cleaned
 TESTS = PROJECT_ROOT / "churn_platform_tests"
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 EXTENDING = PROJECT_ROOT / "docs" / "how-to" / "extend-the-platform.md"
-LANGUAGES = {"sh", "console", "sql", "dotenv", "text", "python", "json", "yaml"} | {
+LANGUAGES = {"sh", "console", "sql", "dotenv", "text", "python", "json", "yaml", "toml"} | {
     "{toctree}",
     "{include}",
     "{eval-rst}",
@@ -159,6 +159,6 @@ def test_the_check_of_the_page_reports_violations(example: dict[str, object]) ->
 
 
 def test_the_feature_of_the_page_is_computed(example: dict[str, object]) -> None:
-    computed = example["add_has_balance"]({"Balance": np.array([0.0, 12.5])})  # type: ignore[operator]  # a function
+    computed = example["add_signs"]({"Balance": np.array([0.0, 12.5])}, ["Balance"])  # type: ignore[operator]  # a function
 
-    assert computed["HasBalance"].tolist() == [0, 1]
+    assert computed["BalanceIsPositive"].tolist() == [0, 1]

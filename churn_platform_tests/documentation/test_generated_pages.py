@@ -1,18 +1,33 @@
-"""The generated pages match the code and the database. `make docs-examples` rewrites them."""
+"""The generated pages and tables match the code and the database. `make docs-examples` rewrites them."""
 
+import re
 from collections.abc import Callable
+from typing import get_args
 
 import psycopg
 import pytest
 
 from churn_platform.commands.settings import as_env_file, as_markdown, reference
+from churn_platform.schema.columns import Kind, Missing, Transform
+from churn_platform.schema.toml_file import load_schema, parse_schema
+from churn_platform.schema.toml_keys import BandsTable, ColumnTable, DataSetTable
 from churn_platform.settings import PROJECT_ROOT
-from churn_platform_tests.documentation.generated import command_page, table_page
+from churn_platform_tests.documentation.generated import command_page, dictionary, key_table, table_page
 
 FROM_CODE: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": command_page,
     "docs/reference/settings.md": lambda: as_markdown(reference()),
     ".env.example": lambda: as_env_file(reference()),
+}
+
+SCHEMA_PAGE, DATA_PAGE = "docs/reference/customer-schema.md", "data/README.md"
+# A table in a page, between a comment with its name and an empty line.
+TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    (SCHEMA_PAGE, "data_set"): lambda: key_table(DataSetTable),
+    (SCHEMA_PAGE, "columns"): lambda: key_table(ColumnTable),
+    (SCHEMA_PAGE, "bands"): lambda: key_table(BandsTable),
+    (DATA_PAGE, "bank"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/bank/schema.toml")),
+    (DATA_PAGE, "subscribers"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/subscribers/schema.toml")),
 }
 
 
@@ -32,6 +47,31 @@ def _compare(file: str, generated: str, *, rewrite: bool) -> None:
 @pytest.mark.parametrize("file", FROM_CODE)
 def test_a_generated_page_is_up_to_date(file: str, rewrite: bool) -> None:
     _compare(file, FROM_CODE[file](), rewrite=rewrite)
+
+
+@pytest.mark.parametrize(("file", "name"), TABLES, ids=[name for _, name in TABLES])
+def test_a_generated_table_is_up_to_date(file: str, name: str, rewrite: bool) -> None:
+    page = (PROJECT_ROOT / file).read_text()
+    written, count = re.subn(
+        rf"(?<=<!-- generated: {name} -->\n).*?(?=\n\n)", lambda _: TABLES[file, name](), page, flags=re.DOTALL
+    )
+
+    assert count == 1
+    _compare(file, written, rewrite=rewrite)
+
+
+@pytest.mark.parametrize("value", [*get_args(Kind), *get_args(Missing), *get_args(Transform)])
+def test_every_kind_treatment_and_feature_is_explained(value: str) -> None:
+    assert f"| `{value}` |" in (PROJECT_ROOT / SCHEMA_PAGE).read_text()
+
+
+def test_the_schema_shown_as_an_example_is_valid() -> None:
+    page = (PROJECT_ROOT / SCHEMA_PAGE).read_text()
+    example = page.partition("```toml\n")[2].partition("```")[0]
+
+    schema = parse_schema(example, origin=SCHEMA_PAGE)
+    assert schema.feature_names == ("Orders a year", "Country_FR", "Country_IT", "Country_other")
+    assert schema.column("Orders a year").column == "orders_a_year"
 
 
 def test_the_page_of_tables_is_up_to_date(database: str, rewrite: bool) -> None:

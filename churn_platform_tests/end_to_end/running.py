@@ -158,16 +158,25 @@ class Running:
 
     def is_idle(self) -> bool:
         """Return whether every opened batch is closed and reported, and all metrics are up to date."""
-        return bool(
-            self.value(
+        return not self.unfinished()
+
+    def unfinished(self) -> list[str]:
+        """Return what keeps the platform from being idle: batches, hours and days, with what is missing."""
+        return [
+            row[0]
+            for row in self.rows(
                 """
-                select not exists (
-                    select from stream_batches where opened is not null and (closed is null or not reported)
-                ) and not exists (
-                    select from dirty_hours d left join churn_metrics_hourly h using (hour_timestamp)
-                    where h.version is distinct from d.version
-                ) and (select coalesce(sum(version), 0) from churn_metrics_hourly)
-                    = (select coalesce(sum(version), 0) from churn_metrics_daily)
+                select format('batch %%s is %%s', batch, case when closed is null then 'open' else 'not reported' end)
+                from stream_batches where opened is not null and (closed is null or not reported)
+                union all
+                select format('hour %%s has version %%s of %%s', hour_timestamp, h.version, d.version)
+                from dirty_hours d left join churn_metrics_hourly h using (hour_timestamp)
+                where h.version is distinct from d.version
+                union all
+                select format('the days have versions up to %%s of %%s', days.sum, hours.sum)
+                from (select coalesce(sum(version), 0) from churn_metrics_daily) as days (sum),
+                    (select coalesce(sum(version), 0) from churn_metrics_hourly) as hours (sum)
+                where days.sum <> hours.sum
                 """
             )
-        )
+        ]

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from churn_platform.files.artifacts import REPORTS, exists, join
-from churn_platform.monitoring.drift import MONITORED
+from churn_platform.monitoring.drift import monitored
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform_tests.end_to_end.conftest import ROOT
-from churn_platform_tests.end_to_end.running import Running
+from churn_platform_tests.end_to_end.running import CUSTOMERS, Running
 from churn_platform_tests.stream.streams import event
 from churn_platform_tests.waiting import wait_until
 
@@ -57,7 +59,8 @@ def test_an_event_becomes_a_prediction_and_counts_in_its_hour_and_day(trained: R
 
 
 @pytest.mark.slow
-def test_schedules_prepare_the_data_and_train(trained: Running) -> None:
+def test_schedules_prepare_other_data_and_train_on_it(trained: Running) -> None:
+    write_customers(generate_customers(CUSTOMERS, seed=8), trained.customers)  # unchanged data is not trained on
     schedules = {"data_preparation_job": "data_preparation_schedule", "training_job": "training_schedule"}
     for schedule in schedules.values():
         trained.start_schedule(schedule)
@@ -87,7 +90,7 @@ def test_a_replay_from_the_ui_leaves_the_same_rows_and_figures(trained: Running)
 
 
 @pytest.mark.slow
-def test_drift_and_the_daily_report_are_computed_automatically(trained: Running) -> None:
+def test_drift_and_the_daily_report_are_computed_automatically(trained: Running, bank_schema: CustomerSchema) -> None:
     trained.send([event(n, true_churn_label=n % 2) for n in range(100)])
     report = join(ROOT, REPORTS, datetime.now(UTC).date().isoformat(), "index.html")
 
@@ -96,5 +99,5 @@ def test_drift_and_the_daily_report_are_computed_automatically(trained: Running)
     evaluated = trained.connection.execute(
         "select feature, bool_and(psi >= 0) from drift_daily where date = current_date group by feature"
     ).fetchall()
-    assert dict(evaluated) == dict.fromkeys(MONITORED, True)
+    assert dict(evaluated) == dict.fromkeys(monitored(bank_schema), True)
     assert trained.value("select count(*) from drift_hourly where verdict = 'no reference'") == 0

@@ -105,7 +105,7 @@ class FaultyPlatform(Running):
         settings = load_settings().with_servers(kafka=addresses["kafka"], postgres=addresses["postgres"])
         self.config = StreamConfig.from_settings(settings)
         self.admin = clients.admin(self.config.kafka.client)
-        customers = rows_of(generate_customers(1_500, seed=self.load.seed))
+        customers = rows_of(generate_customers(1_500, seed=self.load.seed), self.config.schema)
         self.traffic = Traffic(self.config, customers, rate=self.load.rate, mix=MIX, seed=self.load.seed)
         self._create_champions()
         return self
@@ -289,7 +289,10 @@ class FaultyPlatform(Running):
     def become_idle(self) -> None:
         """Settle, and wait until every batch is closed and reported and all metrics are up to date."""
         self.settle()
-        wait_until(self.is_idle, TIMEOUT, "every batch to be closed and reported, every hour and day computed")
+        try:
+            wait_until(self.is_idle, TIMEOUT, "every batch to be closed and reported, every hour and day computed")
+        except AssertionError as error:
+            raise AssertionError(f"{error} Unfinished: {self.unfinished()}.") from None
 
 
 def kill(pid: int) -> float:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from churn_platform.features.columns import columns_of
 from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.modeling.calibration_choice import choose_calibration
 from churn_platform.scoring.bundle import CALIBRATION
@@ -19,7 +18,7 @@ from churn_platform.scoring.calibration import (
     calibration_to_json,
 )
 from churn_platform.scoring.exceptions import BundleFormatError, BundleTamperedError
-from churn_platform_tests.features.customers import cleaned
+from churn_platform_tests.features.customers import cleaned, inputs
 from churn_platform_tests.scoring.bundles import small_bundle
 
 CALIBRATIONS: list[Calibration] = [Platt(slope=0.7, intercept=-0.3), Isotonic((0.1, 0.4, 0.8), (0.02, 0.5, 0.93))]
@@ -51,7 +50,7 @@ def test_distorted_probabilities_are_calibrated(distorted: NDArray[np.float32]) 
 def test_a_bundle_keeps_its_calibration_and_applies_it(tmp_path: Path, calibration: Calibration) -> None:
     bundle = replace(small_bundle(), calibration=calibration)
     save_bundle(bundle, str(tmp_path))
-    columns = columns_of(cleaned(300, seed=11))
+    columns = inputs(cleaned(300, seed=11))
 
     loaded = load_bundle(str(tmp_path))
 
@@ -66,7 +65,7 @@ def test_a_bundle_keeps_its_calibration_and_applies_it(tmp_path: Path, calibrati
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
 def test_a_score_does_not_depend_on_the_size_of_the_batch(calibration: Calibration) -> None:
-    bundle, columns = replace(small_bundle(), calibration=calibration), columns_of(cleaned(301, seed=11))
+    bundle, columns = replace(small_bundle(), calibration=calibration), inputs(cleaned(301, seed=11))
     at_once = bundle.score(columns)
 
     one_by_one = [

@@ -11,21 +11,27 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 
-from churn_platform.features.columns import TARGET, columns_of
+from churn_platform.features.cleaning import clean
 from churn_platform.model_store import save_bundle
 from churn_platform.modeling.comparison import Comparison, DecisionValue, Gain, PromotionRule, compare, measure_gain
 from churn_platform.modeling.evaluation import Evaluation, evaluate, expected_calibration_error
-from churn_platform.modeling.exceptions import StaleComparisonError, TrainingDataError
+from churn_platform.modeling.exceptions import (
+    IncomparableModelError,
+    StaleComparisonError,
+    TrainingDataError,
+    WeakFirstModelError,
+)
 from churn_platform.modeling.out_of_fold import OutOfFold, unseen_probabilities
 from churn_platform.modeling.promotion import decide
 from churn_platform.modeling.resampling import auc
 from churn_platform.modeling.slices import MIN_ROWS_OF_EACH_OUTCOME, slices, slices_large_enough
 from churn_platform.modeling.threshold import choose_threshold, f1_maximising_threshold, value_of_calls
 from churn_platform.modeling.trained_model import TrainedModel
+from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.scoring.costs import CallCosts
 from churn_platform.scoring.exceptions import BundleIncompleteError
-from churn_platform_tests.features.customers import cleaned
-from churn_platform_tests.scoring.bundles import small_bundle
+from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned, inputs
+from churn_platform_tests.scoring.bundles import bundle_of, small_bundle
 
 # Outcome and score of up to 60 customers, one of whom at least has churned.
 OUTCOMES_AND_SCORES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60).filter(
@@ -60,7 +66,7 @@ def test_without_churners_there_is_no_threshold_and_no_roc_curve() -> None:
 
     with pytest.raises(TrainingDataError, match="None of 3 customers churned"):
         f1_maximising_threshold(nobody, np.array([0.1, 0.2, 0.3]))
-    with pytest.raises(TrainingDataError, match="All 3 rows have Exited = 0"):
+    with pytest.raises(TrainingDataError, match="All 3 customers stayed"):
         evaluate(nobody, np.array([0.1, 0.2, 0.3]), threshold=0.5)
 
 
@@ -124,9 +130,18 @@ RULE = PromotionRule(confidence=0.95, slice_loss=0.02)
 def comparison(low: float | None = None, **slices: float) -> Comparison:
     """Compare version 5 with version 4, with this lower bound of the gain and this gain by slice; None: no champion."""
     if low is None:
-        return Comparison(version=5, rows=900, rule=RULE, challenger=metrics(0.86))
+        return Comparison(version=5, rows=900, rule=RULE, challenger=metrics(0.86), constant_brier=0.16)
     gain = Gain(auc=low + 0.002, low=low, high=low + 0.004, slices=slices)
-    return Comparison(5, 900, RULE, metrics(0.86), 4, metrics(0.86 - gain.auc), gain)
+    return Comparison(
+        version=5,
+        rows=900,
+        rule=RULE,
+        challenger=metrics(0.86),
+        constant_brier=0.16,
+        champion_version=4,
+        champion=metrics(0.86 - gain.auc),
+        gain=gain,
+    )
 
 
 def test_the_first_version_becomes_champion() -> None:
@@ -134,6 +149,35 @@ def test_the_first_version_becomes_champion() -> None:
 
     assert (decision.version, decision.adopted) == (5, False)
     assert "no champion to compare" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("roc_auc", "least", "constant_brier", "reasons"),
+    [
+        (0.86, 0.9, 0.16, ["its out-of-fold ROC AUC is 0.8600, and a first model needs 0.9"]),
+        (0.86, 0.5, 0.1, ["as good: its Brier score is 0.1000, the model's 0.1000"]),
+        (0.86, 0.5, 0.09, ["as good: its Brier score is 0.0900"]),
+        (0.6, 0.7, 0.09, ["its Brier score is 0.0900", "ROC AUC is 0.6000, and a first model needs 0.7"]),
+    ],
+)
+def test_a_first_version_has_to_beat_the_constant_prediction_and_the_least_roc_auc(
+    roc_auc: float, least: float, constant_brier: float, reasons: list[str]
+) -> None:
+    weak = replace(
+        comparison(),
+        challenger=metrics(roc_auc),
+        rule=replace(RULE, least_roc_auc=least),
+        constant_brier=constant_brier,
+    )
+
+    assert len(weak.objections) == len(reasons)
+    with pytest.raises(
+        WeakFirstModelError, match=r"Version 5 is the first.*Not promoted.*churn model promote 5"
+    ) as raised:
+        decide(weak, champion_version=None, set_by_hand=None)
+    assert all(reason in raised.value.problem for reason in reasons)
+    assert decide(weak, champion_version=None, set_by_hand=5).version == 5
+    assert decide(weak, champion_version=5, set_by_hand=None).version == 5
 
 
 @pytest.mark.parametrize(
@@ -189,13 +233,13 @@ def test_the_same_model_with_a_threshold_for_todays_costs_replaces_one_for_other
     before: CallCosts | None, today: CallCosts | None, tmp_path: Path
 ) -> None:
     rows = cleaned(2_000)
-    churned, unseen = rows[TARGET].to_numpy(), small_bundle().score(columns_of(rows))
+    churned, unseen = rows[BANK.target].to_numpy(), small_bundle().score(inputs(rows))
     sides = []
     for version, costs in enumerate((before, today, today), 1):
         uri = str(tmp_path / str(version))
         threshold = choose_threshold(churned, unseen, costs)
         save_bundle(replace(small_bundle(), threshold=threshold, costs=costs), uri)
-        OutOfFold.of(rows, unseen).save(uri)
+        OutOfFold.of(rows, unseen, BANK).save(uri)
         sides.append(TrainedModel(version, f"run {version}", uri))
     rule = replace(RULE, costs=today)
 
@@ -236,7 +280,7 @@ def test_deciding_twice_keeps_the_champion() -> None:
 
 
 CUSTOMERS = cleaned(2_000)
-CHURNED = CUSTOMERS[TARGET].to_numpy()
+CHURNED = CUSTOMERS[BANK.target].to_numpy()
 GENERATOR = np.random.default_rng(3)
 # Two models: the outcome plus noise, and the same with less noise.
 INFORMED = (CHURNED + GENERATOR.normal(0, 1.0, len(CHURNED))).astype(np.float32)
@@ -245,7 +289,7 @@ BETTER = (CHURNED + 0.8 * (INFORMED - CHURNED)).astype(np.float32)
 
 def gain_of(challenger: NDArray[np.float32]) -> Gain:
     """Return the gain over the informed model."""
-    return measure_gain(CUSTOMERS, CHURNED, challenger=challenger, champion=INFORMED, rule=RULE)
+    return measure_gain(CUSTOMERS, CHURNED, BANK, challenger=challenger, champion=INFORMED, rule=RULE)
 
 
 def test_a_better_model_gains_significantly_and_an_equal_or_shuffled_one_does_not() -> None:
@@ -270,10 +314,10 @@ def test_a_model_that_fails_on_one_slice_loses_there() -> None:
 
 def test_the_slices_of_a_column_are_a_partition_of_the_customers() -> None:
     for column in ("Geography", "Gender", "Age", "NumOfProducts"):
-        members = [rows for name, rows in slices(CUSTOMERS) if name.startswith(column)]
+        members = [rows for name, rows in slices(CUSTOMERS, BANK) if name.startswith(column)]
 
         assert (np.sum(members, axis=0) == 1).all()
-    assert all(rows.sum() >= 2 * MIN_ROWS_OF_EACH_OUTCOME for _, rows in slices_large_enough(CUSTOMERS, CHURNED))
+    assert all(rows.sum() >= 2 * MIN_ROWS_OF_EACH_OUTCOME for _, rows in slices_large_enough(CUSTOMERS, CHURNED, BANK))
 
 
 @settings(deadline=None)
@@ -291,11 +335,11 @@ def test_our_roc_auc_equals_scikit_learns(rows: list[tuple[int, int]]) -> None:
 def test_training_rows_have_recorded_probabilities_and_new_rows_are_scored(tmp_path: Path) -> None:
     bundle, learned, new = small_bundle(), cleaned(), cleaned(50, seed=11)
     recorded = np.linspace(0, 1, len(learned), dtype=np.float32)
-    OutOfFold.of(learned, recorded).save(str(tmp_path))
+    OutOfFold.of(learned, recorded, BANK).save(str(tmp_path))
 
     found = unseen_probabilities(bundle, OutOfFold.load(str(tmp_path)), pd.concat([new, learned], ignore_index=True))
 
-    np.testing.assert_array_equal(found[: len(new)], bundle.score(columns_of(new)))
+    np.testing.assert_array_equal(found[: len(new)], bundle.score(inputs(new)))
     np.testing.assert_array_equal(found[len(new) :], recorded)
 
 
@@ -313,3 +357,34 @@ def test_models_and_comparisons_survive_a_round_trip_through_json() -> None:
     )
     for compared in (comparison(0.1, Spain=0.1), comparison(), with_value):
         assert Comparison.from_json(compared.to_json()) == compared
+
+
+def test_a_first_version_is_compared_with_the_churn_rate_for_every_customer(tmp_path: Path) -> None:
+    rows = cleaned(2_000)
+    model = saved(small_bundle(), rows, str(tmp_path))
+
+    compared = compare(rows, model, None, RULE)
+
+    rate = rows[BANK.target].mean()
+    assert compared.constant_brier == pytest.approx(rate * (1 - rate))
+    assert compared.challenger_wins
+
+
+def test_a_champion_that_cannot_score_the_rows_is_refused_by_name_with_the_way_out(tmp_path: Path) -> None:
+    rows, subscribers = cleaned(2_000), clean(any_customers(SUBSCRIBERS, 400, seed=5), SUBSCRIBERS)
+    challenger = saved(small_bundle(), rows, str(tmp_path / "bank"))
+    champion = replace(saved(bundle_of(subscribers, SUBSCRIBERS), subscribers, str(tmp_path / "other")), version=4)
+
+    with pytest.raises(IncomparableModelError) as raised:
+        compare(rows, challenger, champion, RULE)
+
+    assert "Champion 4 was trained with another customer schema" in raised.value.problem
+    assert "'PaperlessBilling' is missing" in raised.value.problem
+    assert "'churn model promote 1'" in raised.value.remedy
+
+
+def saved(bundle: ModelBundle, rows: pd.DataFrame, uri: str) -> TrainedModel:
+    """Save a bundle with the record of its training rows, as version 1."""
+    save_bundle(bundle, uri)
+    OutOfFold.of(rows, bundle.score(inputs(rows, bundle.schema)), bundle.schema).save(uri)
+    return TrainedModel(1, "run 1", uri)

@@ -5,20 +5,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from churn_platform.features.columns import INPUT_COLUMNS, columns_of
+from churn_platform.features.cleaning import clean
 from churn_platform.modeling.tracking import PACKAGE, copy_scoring_code, log_model
-from churn_platform_tests.features.customers import cleaned
+from churn_platform.scoring.bundle import ModelBundle
+from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned, inputs
 from churn_platform_tests.modeling.serving import served_model, served_scores
-from churn_platform_tests.scoring.bundles import small_bundle
+from churn_platform_tests.scoring.bundles import bundle_of, small_bundle
 
 UV = Path(sys.executable).with_name("uv")
-CUSTOMERS = cleaned(200, seed=11)[list(INPUT_COLUMNS)]
+CUSTOMERS = cleaned(200, seed=11)[list(BANK.feature_columns)]
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,21 @@ class LoggedModel:
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoggedModel]:
     """The small bundle, logged and registered in a new MLflow store."""
+    with logged_model(small_bundle(), CUSTOMERS, tmp_path_factory.mktemp("mlflow")) as model:
+        yield model
+
+
+@contextmanager
+def logged_model(bundle: ModelBundle, example: pd.DataFrame, folder: Path) -> Iterator[LoggedModel]:
+    """Log and register a bundle in a new MLflow store below the folder."""
     import mlflow
 
-    folder = tmp_path_factory.mktemp("mlflow")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     try:
         experiment = mlflow.create_experiment("logged", artifact_location=str(folder / "artifacts"))
         with mlflow.start_run(experiment_id=experiment):
-            version = log_model(small_bundle(), registered_as="logged", example=CUSTOMERS, tags={"data_hash": "test"})
+            version = log_model(bundle, registered_as="logged", example=example, tags={"data_hash": "test"})
         uri = f"models:/logged/{version}"
         yield LoggedModel(Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder / "downloaded"))))
     finally:
@@ -58,7 +67,27 @@ def test_a_model_ships_scoring_code_and_nothing_else_of_the_platform(logged: Log
     assert {file for file in shipped if "/schema/" in file} == {
         f"{PACKAGE.name}/schema/__init__.py",
         f"{PACKAGE.name}/schema/columns.py",
+        f"{PACKAGE.name}/schema/customer_schema.py",
     }
+
+
+def test_a_model_of_another_schema_takes_rows_as_json_has_them(tmp_path: Path) -> None:
+    import mlflow
+
+    rows = clean(any_customers(SUBSCRIBERS, 300, seed=5), SUBSCRIBERS)
+    bundle = bundle_of(rows, SUBSCRIBERS)
+
+    with logged_model(bundle, rows, tmp_path) as logged:
+        loaded = mlflow.pyfunc.load_model(str(logged.folder))
+        example = json.loads((logged.folder / "serving_input_example.json").read_text())["dataframe_split"]
+
+        sent = pd.DataFrame(example["data"], columns=example["columns"])
+        scores = loaded.predict(sent)["probability"].to_numpy()
+
+        np.testing.assert_array_equal(scores, bundle.score(inputs(rows.head(len(sent)), SUBSCRIBERS)))
+        optional = [column.name for column in loaded.metadata.signature.inputs if not column.required]
+        assert optional == ["Discount"]
+        assert len(loaded.predict(sent.drop(columns="Discount"))) == len(sent)
 
 
 def test_all_requirements_are_pinned(logged: LoggedModel) -> None:
@@ -108,4 +137,4 @@ def test_a_new_environment_with_the_logged_requirements_serves_the_scores_of_the
     with served_model(str(logged.folder), programs=programs, environment={"PYTHONPATH": ""}) as client:
         scores = served_scores(client, CUSTOMERS)
 
-    np.testing.assert_array_equal(scores, small_bundle().score(columns_of(CUSTOMERS)))
+    np.testing.assert_array_equal(scores, small_bundle().score(inputs(CUSTOMERS)))

@@ -2,6 +2,7 @@
 
 from benchmarks import model
 from churn_platform.modeling.training import Hyperparameters, out_of_fold_probabilities
+from churn_platform_tests.features.customers import BANK
 from churn_platform_tests.schema.bank_file import BANK_FILE, needs_bank_file
 
 SEEDS = range(5)
@@ -11,11 +12,11 @@ AT_MOST = {"brier": 0.1018, "ece": 0.015}
 
 @needs_bank_file
 def test_the_default_hyperparameters_have_the_documented_metrics() -> None:
-    data = model.read(BANK_FILE)
+    data = model.read(str(BANK_FILE), BANK)
 
     found = model.mean_figures(
         data.churned,
-        lambda seed: out_of_fold_probabilities(data.features, data.churned, Hyperparameters(), seed=seed),
+        lambda seed: out_of_fold_probabilities(data.features, data.churned, BANK, Hyperparameters(), seed=seed),
         seeds=SEEDS,
     )
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from churn_platform.features.columns import INPUT_COLUMNS, TARGET, columns_of
+from churn_platform.features.cleaning import clean
 from churn_platform.modeling.report import Report, make_report
 from churn_platform.orchestration.assets.evaluation_metadata import charts, report_metadata
 from churn_platform.orchestration.assets.svg import markdown_image
-from churn_platform_tests.features.customers import cleaned
-from churn_platform_tests.scoring.bundles import small_bundle
+from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned, inputs
+from churn_platform_tests.scoring.bundles import bundle_of, small_bundle
 
 TRAIN, TEST = cleaned(), cleaned(1_000, seed=11)
 
@@ -21,7 +21,7 @@ def report() -> Report:
 
 
 def test_tables_count_every_customer_once(report: Report) -> None:
-    churners, called = int(TEST[TARGET].sum()), small_bundle().score(columns_of(TEST)) >= small_bundle().threshold
+    churners, called = int(TEST[BANK.target].sum()), small_bundle().score(inputs(TEST)) >= small_bundle().threshold
 
     leaves, stays = report.confusion
     assert int(leaves["left"]) + int(stays["left"]) == churners
@@ -36,12 +36,12 @@ def test_curves_have_the_right_end_points(report: Report) -> None:
     assert (report.curves["gain"][0], report.curves["gain"][-1]) == ((0, 0), (1, 1))
     found, precision = report.curves["precision_recall"][-1]
     assert found == 1
-    assert TEST[TARGET].mean() <= precision < 0.5, "calling all churners means calling many others"
+    assert TEST[BANK.target].mean() <= precision < 0.5, "whoever calls all churners calls many others"
     assert all(0 <= value <= 1 for points in report.curves.values() for point in points for value in point)
 
 
 def test_both_measures_of_importance_agree_on_the_top_column(report: Report) -> None:
-    assert set(report.contributions) == set(report.permutation) == set(INPUT_COLUMNS)
+    assert set(report.contributions) == set(report.permutation) == set(BANK.feature_columns)
     assert next(iter(report.contributions)) in list(report.permutation)[:3]
     assert list(report.permutation.values()) == sorted(report.permutation.values(), reverse=True)
 
@@ -70,3 +70,14 @@ def test_charts_are_short_enough_to_be_shown_inline(report: Report) -> None:
         "permutation_importance",
     }
     assert json.loads(json.dumps(report.as_dict()))["confusion"] == report.confusion
+
+
+def test_a_report_of_another_schema_has_its_columns_and_segments() -> None:
+    train, test = (clean(any_customers(SUBSCRIBERS, 600, seed=seed), SUBSCRIBERS) for seed in (5, 6))
+
+    report = make_report(bundle_of(train, SUBSCRIBERS), train, test)
+
+    assert set(report.contributions) == set(report.permutation) == set(SUBSCRIBERS.feature_columns)
+    names = {str(each["slice"]) for each in report.slices}
+    assert {"Plan other", "Payment method unknown", "Contract Two years", "MonthlyCharge 90 to 10,000"} <= names
+    assert sum(int(each["customers"]) for each in report.slices if "Plan" in str(each["slice"])) == len(test)

@@ -1,24 +1,26 @@
 """Training is reproducible and uses only the training split."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 
-from churn_platform.features.columns import FEATURES, TARGET, columns_of
+from churn_platform.features.cleaning import clean
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.splitting import MIN_CUSTOMERS_OF_EACH_OUTCOME, TEST, TRAIN, rows_of, with_split
-from churn_platform.modeling.training import data_hash, train
-from churn_platform_tests.features.customers import cleaned, fitted
-from churn_platform_tests.scoring.bundles import FEW_TREES
+from churn_platform.modeling.training import Hyperparameters, data_hash, train
+from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned, fitted, inputs
+from churn_platform_tests.scoring.bundles import FEW_TREES, bundle_of
 
 CUSTOMERS = cleaned(2_000)
-CHURNED = CUSTOMERS[TARGET].to_numpy()
-MATRIX = fitted(CUSTOMERS).transform(columns_of(CUSTOMERS))
+CHURNED = CUSTOMERS[BANK.target].to_numpy()
+MATRIX = fitted(CUSTOMERS).transform(inputs(CUSTOMERS))
 
 
 def test_the_same_rows_give_the_same_model_byte_for_byte() -> None:
-    once, again = train(MATRIX, CHURNED, FEW_TREES), train(MATRIX, CHURNED, FEW_TREES)
+    once, again = train(MATRIX, CHURNED, BANK, FEW_TREES), train(MATRIX, CHURNED, BANK, FEW_TREES)
 
     assert once.model == again.model
     assert once.threshold == again.threshold
@@ -26,7 +28,7 @@ def test_the_same_rows_give_the_same_model_byte_for_byte() -> None:
 
 
 def test_out_of_fold_probabilities_find_churners() -> None:
-    result = train(MATRIX, CHURNED, FEW_TREES)
+    result = train(MATRIX, CHURNED, BANK, FEW_TREES)
 
     assert result.out_of_fold.shape == CHURNED.shape
     assert result.evaluation.roc_auc > 0.75
@@ -36,32 +38,65 @@ def test_out_of_fold_probabilities_find_churners() -> None:
 def test_shuffled_labels_cannot_be_predicted_out_of_fold() -> None:
     shuffled = np.random.default_rng(5).permutation(CHURNED)
 
-    assert abs(train(MATRIX, shuffled, FEW_TREES).evaluation.roc_auc - 0.5) < 0.08
+    assert abs(train(MATRIX, shuffled, BANK, FEW_TREES).evaluation.roc_auc - 0.5) < 0.08
 
 
 def test_importances_are_shares_by_name() -> None:
-    importances = train(MATRIX, CHURNED, FEW_TREES).importances
+    importances = train(MATRIX, CHURNED, BANK, FEW_TREES).importances
 
-    assert set(importances) == set(FEATURES)
+    assert set(importances) == set(BANK.feature_names)
     assert sum(importances.values()) == pytest.approx(1)
     assert list(importances.values()) == sorted(importances.values(), reverse=True)
 
 
+def test_the_risk_moves_only_in_the_direction_that_the_schema_allows() -> None:
+    rows = clean(any_customers(SUBSCRIBERS, 400, seed=5), SUBSCRIBERS)
+    bundle = replace(bundle_of(rows, SUBSCRIBERS), calibration=None)  # of a model without skill, it may be anything
+    columns = {name: np.repeat(values[:1], 50) for name, values in inputs(rows, SUBSCRIBERS).items()}
+
+    rising = bundle.score({**columns, "SupportCalls": np.arange(50) * 10})
+    falling = bundle.score({**columns, "Discount": np.linspace(0, 100, 50)})
+    later = np.datetime64("2010-01-01", "s") + np.arange(50) * np.timedelta64(190, "D")
+    joined = bundle.score({**columns, "SignupDate": later})
+
+    assert (np.diff(rising) >= 0).all()
+    assert (np.diff(falling) <= 0).all()
+    assert (np.diff(joined) >= 0).all()
+    assert bundle.booster.feature_names == list(SUBSCRIBERS.feature_names)
+
+
+def test_the_banks_constraints_are_those_of_its_schema() -> None:
+    constraints = Hyperparameters().booster_parameters(BANK)["monotone_constraints"]
+
+    assert constraints == "(-1,0,0,0,0,0,-1,0,-1,0,0,0,0,0)"
+
+
+def test_customers_with_a_text_as_id_are_split_by_it() -> None:
+    rows = clean(any_customers(SUBSCRIBERS, 400, seed=5), SUBSCRIBERS)
+    twice = pd.concat([rows, rows.head(100).assign(SupportCalls=0)], ignore_index=True)
+
+    split = with_split(twice, SUBSCRIBERS)
+
+    train_ids, test_ids = (set(rows_of(split, name)["SubscriberId"]) for name in (TRAIN, TEST))
+    assert not train_ids & test_ids
+    assert train_ids | test_ids == set(rows["SubscriberId"])
+
+
 def test_a_fifth_is_test_stratified_by_churn_and_reproducible() -> None:
-    split = with_split(CUSTOMERS, TARGET)
+    split = with_split(CUSTOMERS, BANK)
     train_rows, test_rows = rows_of(split, TRAIN), rows_of(split, TEST)
 
     assert len(test_rows) == pytest.approx(len(CUSTOMERS) / 5, abs=1)
-    assert test_rows[TARGET].mean() == pytest.approx(train_rows[TARGET].mean(), abs=0.005)
+    assert test_rows[BANK.target].mean() == pytest.approx(train_rows[BANK.target].mean(), abs=0.005)
     assert set(train_rows["CustomerId"]) | set(test_rows["CustomerId"]) == set(CUSTOMERS["CustomerId"])
     assert not set(train_rows["CustomerId"]) & set(test_rows["CustomerId"])
-    assert with_split(CUSTOMERS, TARGET).equals(split)
+    assert with_split(CUSTOMERS, BANK).equals(split)
 
 
 def test_the_split_of_customers_with_one_row_each_equals_scikit_learns() -> None:
     learned, _ = train_test_split(np.arange(len(CUSTOMERS)), test_size=0.2, stratify=CHURNED, random_state=42)
 
-    split = with_split(CUSTOMERS, TARGET)
+    split = with_split(CUSTOMERS, BANK)
 
     assert set(np.flatnonzero(split["split"] == TRAIN)) == set(learned)
 
@@ -69,7 +104,7 @@ def test_the_split_of_customers_with_one_row_each_equals_scikit_learns() -> None
 def test_no_customer_is_in_both_splits_even_with_two_rows() -> None:
     twice = pd.concat([CUSTOMERS, CUSTOMERS.head(1_000).assign(Tenure=3)], ignore_index=True)
 
-    split = with_split(twice, TARGET)
+    split = with_split(twice, BANK)
 
     train_ids, test_ids = (set(rows_of(split, name)["CustomerId"]) for name in (TRAIN, TEST))
     assert not train_ids & test_ids
@@ -79,19 +114,20 @@ def test_no_customer_is_in_both_splits_even_with_two_rows() -> None:
 
 @pytest.mark.parametrize(("left", "stayed"), [(0, 30), (30, 0), (9, 400), (0, 0)])
 def test_too_few_customers_of_an_outcome_are_an_error_with_both_counts(left: int, stayed: int) -> None:
-    rows = CUSTOMERS[TARGET].to_numpy()
+    rows = CUSTOMERS[BANK.target].to_numpy()
     few = pd.concat([CUSTOMERS[rows == 1].head(left), CUSTOMERS[rows == 0].head(stayed)], ignore_index=True)
 
     with pytest.raises(TrainingDataError) as raised:
-        with_split(few, TARGET)
+        with_split(few, BANK)
 
-    assert f"{left} customers who left (Exited 1) and {stayed} who stayed (Exited 0)" in raised.value.problem
+    counts = f"{left} customers who left (Exited 1) and {stayed} who stayed, not counting those without a Gender"
+    assert counts in raised.value.problem
     assert f"needs {MIN_CUSTOMERS_OF_EACH_OUTCOME} or more of each" in raised.value.problem
 
 
 def test_folds_without_an_outcome_are_an_error_with_both_counts() -> None:
-    with pytest.raises(TrainingDataError, match=r"4 rows with Exited 1 and 96 with Exited 0.*5 or more of each"):
-        train(MATRIX[:100], (np.arange(100) < 4).astype(np.int64), FEW_TREES)
+    with pytest.raises(TrainingDataError, match=r"4 customers who left and 96 who stayed.*5 or more of each"):
+        train(MATRIX[:100], (np.arange(100) < 4).astype(np.int64), BANK, FEW_TREES)
 
 
 def test_the_data_hash_depends_only_on_values_and_column_names() -> None:

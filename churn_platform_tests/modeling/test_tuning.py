@@ -8,17 +8,16 @@ import psycopg
 import pytest
 
 from churn_platform.database.studies import study_storage
-from churn_platform.features.columns import TARGET, columns_of
 from churn_platform.modeling import tuning
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.training import Hyperparameters, fit, train
 from churn_platform.modeling.tuning import TREES_TIMES_DEPTH, SearchLimits, Trial, score_fold, stopping_trees, tune
 from churn_platform.scoring.booster import predict
-from churn_platform_tests.features.customers import cleaned, fitted
+from churn_platform_tests.features.customers import BANK, cleaned, fitted, inputs
 
 CUSTOMERS = cleaned(600)
-CHURNED = CUSTOMERS[TARGET].to_numpy()
-MATRIX = fitted(CUSTOMERS).transform(columns_of(CUSTOMERS))
+CHURNED = CUSTOMERS[BANK.target].to_numpy()
+MATRIX = fitted(CUSTOMERS).transform(inputs(CUSTOMERS))
 TRIALS = 4
 
 
@@ -36,13 +35,21 @@ def search(
     """Search with the study stored in this database."""
     with study_storage(dsn) as storage:
         return tune(
-            MATRIX, CHURNED, trials=trials, seconds=60, study=study, storage=storage, on_trial=on_trial, limits=LIMITS
+            MATRIX,
+            CHURNED,
+            BANK,
+            trials=trials,
+            seconds=60,
+            study=study,
+            storage=storage,
+            on_trial=on_trial,
+            limits=LIMITS,
         )
 
 
 @pytest.mark.slow
 def test_an_interrupted_search_is_resumed_and_finds_the_same(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = tune(MATRIX, CHURNED, trials=TRIALS, seconds=60, study="at once", limits=LIMITS)
+    at_once = tune(MATRIX, CHURNED, BANK, trials=TRIALS, seconds=60, study="at once", limits=LIMITS)
 
     def die(*_: object) -> None:
         raise Interrupted
@@ -61,9 +68,9 @@ def test_an_interrupted_search_is_resumed_and_finds_the_same(database: str, monk
     assert found == at_once
     assert {trial.number for trial in found} == {1, 2, 3, 4}
     assert search(database, "resumed", trials=2) == tune(
-        MATRIX, CHURNED, trials=2, seconds=60, study="two", limits=LIMITS
+        MATRIX, CHURNED, BANK, trials=2, seconds=60, study="two", limits=LIMITS
     )
-    bundles = [train(MATRIX, CHURNED, each[0].hyperparameters).model for each in (found, at_once)]
+    bundles = [train(MATRIX, CHURNED, BANK, each[0].hyperparameters).model for each in (found, at_once)]
     assert bundles[0] == bundles[1]
 
 
@@ -78,7 +85,7 @@ def test_a_study_is_stored_in_its_own_schema(database: str) -> None:
 
 
 def test_the_first_trial_uses_the_committed_hyperparameters_and_the_best_trial_comes_first() -> None:
-    found = tune(MATRIX, CHURNED, trials=TRIALS, seconds=60, study="first", limits=LIMITS)
+    found = tune(MATRIX, CHURNED, BANK, trials=TRIALS, seconds=60, study="first", limits=LIMITS)
 
     first = next(trial for trial in found if trial.number == 1)
     committed = Hyperparameters(trees=first.hyperparameters.trees)
@@ -91,7 +98,7 @@ def test_the_first_trial_uses_the_committed_hyperparameters_and_the_best_trial_c
 def test_a_search_starts_with_the_given_hyperparameters_or_with_the_sampler() -> None:
     given = Hyperparameters(max_depth=4, learning_rate=0.1)
     asked, unasked = (
-        tune(MATRIX, CHURNED, trials=2, seconds=60, study="given", first=first, limits=LIMITS)
+        tune(MATRIX, CHURNED, BANK, trials=2, seconds=60, study="given", first=first, limits=LIMITS)
         for first in (given, None)
     )
 
@@ -109,17 +116,17 @@ def test_no_time_for_a_trial_is_an_error_that_names_the_setting() -> None:
     with pytest.raises(
         TrainingDataError, match=r"No trial of study 'none' was completed within 0 s\. Raise TUNING_SECONDS"
     ):
-        tune(MATRIX, CHURNED, trials=1, seconds=0, study="none")
+        tune(MATRIX, CHURNED, BANK, trials=1, seconds=0, study="none")
 
 
 def test_a_fold_does_not_learn_from_its_held_out_rows() -> None:
     seen, unseen = np.arange(400), np.arange(400, len(MATRIX))
     hyperparameters = Hyperparameters(trees=20)
 
-    trees, probabilities = score_fold(MATRIX[seen], CHURNED[seen], MATRIX[unseen], hyperparameters)
-    fewer_trees, fewer = score_fold(MATRIX[seen], CHURNED[seen], MATRIX[unseen][:50], hyperparameters)
+    trees, probabilities = score_fold(MATRIX[seen], CHURNED[seen], BANK, MATRIX[unseen], hyperparameters)
+    fewer_trees, fewer = score_fold(MATRIX[seen], CHURNED[seen], BANK, MATRIX[unseen][:50], hyperparameters)
 
-    assert fewer_trees == trees == stopping_trees(MATRIX[seen], CHURNED[seen], hyperparameters)
+    assert fewer_trees == trees == stopping_trees(MATRIX[seen], CHURNED[seen], BANK, hyperparameters)
     np.testing.assert_array_equal(fewer, probabilities[:50])
-    model = fit(MATRIX[seen], CHURNED[seen], replace(hyperparameters, trees=trees))
+    model = fit(MATRIX[seen], CHURNED[seen], BANK, replace(hyperparameters, trees=trees))
     np.testing.assert_array_equal(probabilities, predict(model, MATRIX[unseen], threads=1))

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -11,11 +11,12 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
 
-from churn_platform.decoding.outcomes import decode
 from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import CHUNK, DecodeMessage, IngestResult
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
+from churn_platform_tests.features.customers import BANK
 from churn_platform_tests.stream.streams import Stream, new_stream
 
 _number = itertools.count(1)
@@ -28,6 +29,7 @@ class Outcomes:
     topic: str
     connection: psycopg.Connection
     admin: AdminClient
+    schema: CustomerSchema = BANK
 
     def send(self, *values: Mapping[str, object] | bytes | None, partition: int | None = None, **fields: Any) -> None:
         """Send messages to both partitions in turn or to one, and wait until Kafka has them.
@@ -46,9 +48,9 @@ class Outcomes:
     @property
     def config(self) -> StreamConfig:
         """The configuration of the settings."""
-        return StreamConfig.from_settings(settings())
+        return replace(StreamConfig.from_settings(settings()), schema=self.schema)
 
-    def ingest(self, *, chunk: int = CHUNK, decode_message: DecodeMessage = decode) -> IngestResult:
+    def ingest(self, *, chunk: int = CHUNK, decode_message: DecodeMessage | None = None) -> IngestResult:
         """Ingest all outcomes of the topic."""
         return outcomes.ingest(
             self.connection, self.admin, self.config, self.topic, chunk=chunk, decode_message=decode_message

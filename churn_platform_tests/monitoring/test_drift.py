@@ -1,6 +1,7 @@
 """Drift: references, counts per bin, and verdicts that exclude chance."""
 
 import json
+from datetime import date
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from churn_platform.features.columns import Columns, columns_of
 from churn_platform.monitoring.drift import (
-    MONITORED,
     QUANTILE_BINS,
     SCORE,
+    FeatureReference,
     ObservedFeature,
     Reference,
     Thresholds,
@@ -20,8 +21,11 @@ from churn_platform.monitoring.drift import (
     count_features,
     measure_drift,
     merge,
+    monitored,
 )
-from churn_platform_tests.features.customers import cleaned
+from churn_platform.schema.columns import Column, Kind
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned
 
 THRESHOLDS = Thresholds(shifted=0.1, far=0.25, min_rows=500)
 
@@ -29,7 +33,7 @@ THRESHOLDS = Thresholds(shifted=0.1, far=0.25, min_rows=500)
 def columns(rows: int, seed: int) -> dict[str, np.ndarray]:
     """Return generated customers, and scores that do not depend on them."""
     scores = np.random.default_rng(seed).beta(1, 4, rows + 100)
-    return {**columns_of(cleaned(rows + 100, seed)), SCORE: scores}
+    return {**columns_of(cleaned(rows + 100, seed), BANK.inputs), SCORE: scores}
 
 
 def cut(found: Columns, rows: int) -> dict[str, np.ndarray]:
@@ -40,11 +44,11 @@ def cut(found: Columns, rows: int) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     """The reference of 8,000 customers."""
-    return Reference.of(cut(columns(8_000, 1), 8_000))
+    return Reference.of(cut(columns(8_000, 1), 8_000), BANK)
 
 
 def test_a_reference_has_ten_bins_of_a_number_and_one_for_each_of_few_values(reference: Reference) -> None:
-    bins = {name: len(reference.features[name].counts) - 1 for name in MONITORED}  # without the bin of nulls
+    bins = {name: len(reference.features[name].counts) - 1 for name in monitored(BANK)}  # without the bin of nulls
 
     assert bins[SCORE] == bins["EstimatedSalary"] == QUANTILE_BINS
     assert bins["Balance"] < QUANTILE_BINS  # a third is 0
@@ -113,6 +117,99 @@ def test_nulls_and_values_unknown_to_the_training_data_are_counted(reference: Re
     assert found["Geography"].counts[-2:] == (100, 50)
     assert found["Geography"].out_of_range_rate == 0.1
     assert found["Balance"].out_of_range_rate == 1.0
+
+
+def random_columns(schema: CustomerSchema, rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Random customers of a schema, and scores."""
+    scores = np.random.default_rng(seed).beta(1, 4, rows)
+    return {**columns_of(any_customers(schema, rows, seed), schema.inputs), SCORE: scores}
+
+
+@pytest.mark.parametrize("schema", [BANK, SUBSCRIBERS], ids=lambda schema: schema.name)
+def test_every_column_of_any_schema_is_monitored(schema: CustomerSchema) -> None:
+    rows = random_columns(schema, 4_000, 1)
+    reference = Reference.of(rows, schema)
+
+    found = count_features(reference, random_columns(schema, 2_000, 2))
+
+    assert tuple(found) == monitored(schema) == (*schema.inputs, SCORE)
+    assert Reference.from_json(json.loads(json.dumps(reference.to_json()))) == reference
+    for name, observed in found.items():
+        feature = reference.features[name]
+        assert (sum(feature.counts), observed.rows) == (4_000, 2_000)
+        assert len(feature.labels) == len(feature.counts)
+        assert measure_drift(feature, observed).verdict(THRESHOLDS) is Verdict.STABLE, name
+        assert observed.out_of_range_rate < 0.01
+
+
+def one_column(column: Column) -> CustomerSchema:
+    return CustomerSchema(
+        name="one",
+        id="id",
+        target="left",
+        columns=(Column(name="id", kind="whole"), Column(name="left", kind="flag"), column),
+    )
+
+
+def reference_of(column: Column, values: np.ndarray) -> FeatureReference:
+    rows = {column.name: values, SCORE: np.linspace(0, 1, len(values))}
+    return Reference.of(rows, one_column(column)).features[column.name]
+
+
+def test_dates_have_bins_of_days_and_drift_with_time() -> None:
+    column = Column(name="since", kind="date", missing="median", since=date(2020, 1, 1), transforms=("days_since",))
+    days = np.datetime64("2024-01-01", "s") + np.arange(1_000).astype("timedelta64[D]")
+    days[::10] = np.datetime64("NaT")
+
+    feature = reference_of(column, days)
+
+    assert feature.labels[0].startswith("below 2024-04-")
+    assert feature.missing_rate == 0.1
+    assert feature.count(days).tolist() == list(feature.counts)
+    assert feature.count_outside(days) == 0
+    later = days[~np.isnat(days)].astype("datetime64[D]") + np.timedelta64(900, "D")
+    assert feature.count_outside(later) == 810
+    now = ObservedFeature(tuple(feature.count(later).tolist()), 0)
+    assert measure_drift(feature, now).verdict(THRESHOLDS) is Verdict.FAR
+
+
+def test_categories_that_a_schema_does_not_list_are_one_bin_and_known_if_training_had_some() -> None:
+    column = Column(name="plan", kind="category", categories=("Basic", "Premium"), unknown="other", segment=True)
+    values = np.array(["Basic", "Premium", "Old", "Older", None] * 20, object)
+
+    with_others = reference_of(column, values)
+    without = reference_of(column, np.array(["Basic", "Premium"] * 20, object))
+
+    assert with_others.labels == ["Basic", "Premium", "other", "missing"]
+    assert with_others.counts == (20, 20, 40, 20)
+    assert with_others.count_outside(values) == 0
+    assert without.count_outside(values) == 40
+
+
+@pytest.mark.parametrize("kind", ["number", "date", "category"])
+def test_a_column_without_any_value_has_a_reference(kind: Kind) -> None:
+    column = Column(name="empty", kind=kind, categories=("a", "b"), segment=kind == "category", summary=True)
+    values = {
+        "number": np.full(10, np.nan),
+        "date": np.full(10, np.datetime64("NaT", "s")),
+        "category": np.full(10, None, object),
+    }[kind]
+
+    feature = reference_of(column, values)
+
+    assert feature.missing_rate == 1.0
+    assert feature.count(values)[-1] == 10
+    assert len(feature.labels) == len(feature.counts)
+
+
+def test_a_column_that_joined_or_left_the_schema_is_left_out(reference: Reference) -> None:
+    now = cut(columns(1_000, 9), 1_000)
+    del now["Balance"]
+
+    found = count_features(reference, {**now, "new": np.zeros(1_000)})
+
+    assert set(monitored(BANK)) - set(found) == {"Balance"}
+    assert "new" not in found
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=2, max_size=2), st.floats(1, 100))

@@ -10,6 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from churn_platform.database import monitoring_results
 from churn_platform.local.stack import Stack
 from churn_platform.monitoring import lookups
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import event, new_stream
 
@@ -50,11 +51,13 @@ def insert_drift(connection: psycopg.Connection, *, version: int) -> None:
     )
 
 
-def test_an_hour_is_due_until_all_its_changes_have_been_evaluated(connection: psycopg.Connection) -> None:
+def test_an_hour_is_due_until_all_its_changes_have_been_evaluated(
+    connection: psycopg.Connection, bank_schema: CustomerSchema
+) -> None:
     assert due(connection) == [HOUR]
     assert due(connection, every=3_600) == []  # its first batch is younger
     assert due(connection, since=HOUR + timedelta(hours=1)) == []
-    version = lookups.sample_hour(connection, HOUR).version
+    version = lookups.sample_hour(connection, bank_schema, HOUR).version
 
     insert_drift(connection, version=version)
     assert due(connection) == []
@@ -80,8 +83,10 @@ def test_a_day_is_due_when_its_hours_have_changed(connection: psycopg.Connection
     assert days() == ["2026-11-26"]
 
 
-def test_an_hour_of_few_predictions_is_evaluated_completely(connection: psycopg.Connection) -> None:
-    sample = lookups.sample_hour(connection, HOUR)
+def test_an_hour_of_few_predictions_is_evaluated_completely(
+    connection: psycopg.Connection, bank_schema: CustomerSchema
+) -> None:
+    sample = lookups.sample_hour(connection, bank_schema, HOUR)
 
     assert sample.weight == 1
     assert {version: len(columns["Age"]) for version, columns in sample.columns.items()} == {1: 300}
@@ -89,8 +94,9 @@ def test_an_hour_of_few_predictions_is_evaluated_completely(connection: psycopg.
 
 def test_an_hour_of_many_predictions_is_sampled_from_batches_spread_over_it(
     connection: psycopg.Connection,
+    bank_schema: CustomerSchema,
 ) -> None:
-    sample, again = (lookups.sample_hour(connection, HOUR, rows=100, scanned_rows=200) for _ in range(2))
+    sample, again = (lookups.sample_hour(connection, bank_schema, HOUR, rows=100, scanned_rows=200) for _ in range(2))
 
     sampled = sample.columns[1]["CreditScore"]
     assert 50 < len(sampled) < 150

@@ -11,8 +11,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from churn_platform.database.exceptions import LedgerConflictError
-from churn_platform.decoding.events import canonical_event_id
-from churn_platform.decoding.outcomes import Outcome, RejectedOutcome, decode
+from churn_platform.decoding.event_ids import canonical_event_id
+from churn_platform.decoding.outcomes import Outcome, RejectedOutcome, outcome_decoder
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.messages import Received
@@ -22,10 +22,12 @@ from churn_platform.operations import outcome_reset
 from churn_platform.operations.exceptions import ResetError
 from churn_platform.operations.verification.invariants import Invariant
 from churn_platform.operations.verification.outcomes import outcomes
+from churn_platform_tests.features.customers import BANK
 from churn_platform_tests.monitoring.conftest import Outcomes
 from churn_platform_tests.stream.messages import MEGABYTE, bad_values
 from churn_platform_tests.waiting import wait_until
 
+DECODER = outcome_decoder(BANK)
 LEFT = {"event_id": "0190b2a4-0000-7000-8000-000000000001", "true_churn_label": 1}
 INVALID = (
     b"",
@@ -182,7 +184,7 @@ def test_an_interrupted_ingestion_continues_after_its_last_transaction(outcome_t
     def interrupt(message: Received, accepts_from: datetime, accepts_until: datetime) -> Outcome | RejectedOutcome:
         if next(allowed, None) is None:
             raise KeyboardInterrupt
-        return decode(message, accepts_from, accepts_until)
+        return DECODER.decode(message, accepts_from, accepts_until)
 
     with pytest.raises(KeyboardInterrupt):
         outcome_topic.ingest(chunk=4, decode_message=interrupt)
@@ -217,12 +219,12 @@ def test_a_position_that_is_reset_during_a_run_is_respected(outcome_topic: Outco
 
     def reset_first(message: Received, accepts_from: datetime, accepts_until: datetime) -> Outcome | RejectedOutcome:
         if not next(first, False):
-            return decode(message, accepts_from, accepts_until)
+            return DECODER.decode(message, accepts_from, accepts_until)
         with psycopg.connect(database) as connection:
             move = outcome_reset.plan(connection, outcome_topic.config, topic=outcome_topic.topic, partition=0, to="3")
             assert move is not None
             outcome_reset.apply(connection, move, reason="only a test")
-        return decode(message, accepts_from, accepts_until)
+        return DECODER.decode(message, accepts_from, accepts_until)
 
     with pytest.raises(LedgerConflictError, match="was moved to offset 3 while this run read from 0"):
         outcome_topic.ingest(decode_message=reset_first)

@@ -8,13 +8,15 @@ import pytest
 
 from churn_platform.database import dead_letter_events
 from churn_platform.database.dead_letter_events import DeadLetterFilter, DeadLetterState, StoredDeadLetter
-from churn_platform.decoding.events import positional_id
+from churn_platform.decoding.event_ids import positional_id
 from churn_platform.operations import dead_letter_retry
 from churn_platform.operations.dead_letter_retry import Correction
 from churn_platform.operations.exceptions import DeadLetterError
 from churn_platform.operations.verification.verify import check_invariants
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.exceptions import ReplayError
-from churn_platform_tests.stream.streams import CUSTOMER, Stream, event
+from churn_platform_tests.bank import CUSTOMER
+from churn_platform_tests.stream.streams import Stream, event
 
 
 def only_dead_letter(stream: Stream) -> StoredDeadLetter:
@@ -129,13 +131,13 @@ def test_a_payload_that_is_not_an_object_needs_the_whole_event(stream: Stream, p
     assert (sent["Age"], sent["event_id"], whole.key) == (33, str(whole.event_id), "15600003")
 
 
-def test_a_file_without_an_event_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_holds_no_event_is_refused(tmp_path: Path, bank_schema: CustomerSchema) -> None:
     file = tmp_path / "corrected.json"
     with pytest.raises(DeadLetterError, match="cannot be read"):
-        dead_letter_retry.read_event(file)
+        dead_letter_retry.read_event(file, bank_schema)
     file.write_text("[]")
     with pytest.raises(DeadLetterError, match="does not hold an event"):
-        dead_letter_retry.read_event(file)
+        dead_letter_retry.read_event(file, bank_schema)
 
 
 @pytest.mark.slow

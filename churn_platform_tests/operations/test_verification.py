@@ -75,8 +75,9 @@ def compute_hours(stream: Stream) -> None:
     """Fill the tables of hourly and daily metrics."""
     connection = stream.connection
     first, last = stream.rows("select min(hour_timestamp), max(hour_timestamp) + interval '1 hour' from dirty_hours")[0]
-    hours = hourly_figures(connection, first, last)  # type: ignore[arg-type]  # rows of any query are objects
-    days = daily_figures(hours)
+    schema = stream.config.schema
+    hours = hourly_figures(connection, schema, first, last)  # type: ignore[arg-type]  # rows of any query are objects
+    days = daily_figures(hours, schema)
     for insert, frame in ((INSERT_HOURS, hours), (INSERT_DAYS, days)):
         connection.execute(insert, (frame.to_json(orient="records", date_format="iso", double_precision=15),))
 

@@ -19,6 +19,7 @@ from churn_platform.kafka import topics
 from churn_platform.orchestration.assets.training_inputs import (
     FILE_HASH,
     REVISION,
+    SCHEMA,
     TRAINING_SETTINGS,
     training_settings,
 )
@@ -29,6 +30,7 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.schedules import request_training
+from churn_platform.schema.current import schema_of
 from churn_platform.schema.reader import fingerprint
 from churn_platform.settings import settings
 
@@ -84,7 +86,12 @@ class Automation:
         """Report the materializations of a training on the current file."""
         file = fingerprint(self.file)
         self.report("train_test_split", **{FILE_HASH: file})
-        inputs = {FILE_HASH: file, TRAINING_SETTINGS: training_settings(), REVISION: code_version()}
+        inputs = {
+            FILE_HASH: file,
+            SCHEMA: schema_of(settings()).fingerprint,
+            TRAINING_SETTINGS: training_settings(),
+            REVISION: code_version(),
+        }
         self.report("churn_model", **{**inputs, **changes})
 
     def report(self, asset: str, **metadata: str) -> None:
@@ -313,6 +320,7 @@ def test_a_scheduled_training_is_skipped_while_nothing_has_changed(automation: A
         ({FILE_HASH: "another"}, "the customers file"),
         ({REVISION: "another"}, "the code"),
         ({TRAINING_SETTINGS: "CALL_COST=7.0"}, "the settings"),
+        ({SCHEMA: "of another schema"}, "the customer schema"),
     ],
 )
 def test_a_scheduled_training_runs_if_the_file_the_code_or_the_settings_have_changed(

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from churn_platform.features.columns import columns_of
+from churn_platform.features.cleaning import clean
 from churn_platform.model_store import load_bundle, save_bundle
-from churn_platform.scoring.bundle import ENCODER, IMPUTER, MANIFEST, MODEL, SCALER, ModelBundle
+from churn_platform.scoring.bundle import ENCODER, IMPUTER, MANIFEST, MODEL, SCALER, SCHEMA, ModelBundle
 from churn_platform.scoring.costs import CallCosts
 from churn_platform.scoring.exceptions import BundleFormatError, BundleIncompleteError, BundleTamperedError, SkewError
-from churn_platform_tests.features.customers import cleaned
-from churn_platform_tests.scoring.bundles import small_bundle
+from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned, inputs
+from churn_platform_tests.scoring.bundles import bundle_of, small_bundle
 
-PARTS = (MODEL, IMPUTER, ENCODER, SCALER)
+PARTS = (MODEL, IMPUTER, ENCODER, SCALER, SCHEMA)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_a_loaded_bundle_equals_the_saved_one_and_has_the_same_scores(saved: Path) -> None:
-    columns = columns_of(cleaned(200, seed=11))
+    columns = inputs(cleaned(200, seed=11))
 
     loaded = load_bundle(str(saved))
     by_cost = replace(small_bundle(), costs=CallCosts(call=5, customer=400, success_rate=0.25))
@@ -41,7 +41,7 @@ def test_a_loaded_bundle_equals_the_saved_one_and_has_the_same_scores(saved: Pat
 
 
 def test_scores_are_probabilities_and_do_not_depend_on_threads(saved: Path) -> None:
-    bundle, columns = load_bundle(str(saved)), columns_of(cleaned())
+    bundle, columns = load_bundle(str(saved)), inputs(cleaned())
 
     scores = bundle.score(columns)
 
@@ -51,7 +51,7 @@ def test_scores_are_probabilities_and_do_not_depend_on_threads(saved: Path) -> N
 
 
 def test_no_rows_have_no_scores(saved: Path) -> None:
-    none = {name: values[:0] for name, values in columns_of(cleaned(5)).items()}
+    none = {name: values[:0] for name, values in inputs(cleaned(5)).items()}
 
     assert load_bundle(str(saved)).score(none).shape == (0,)
 
@@ -88,6 +88,35 @@ def test_a_manifest_with_other_features_is_an_error(saved: Path) -> None:
 
     with pytest.raises(BundleFormatError, match="was trained on the features Age"):
         load_bundle(str(saved))
+
+
+def test_the_fingerprint_of_the_schema_is_the_hash_of_its_part(saved: Path) -> None:
+    manifest = json.loads((saved / MANIFEST).read_text())
+
+    assert manifest["sha256"][SCHEMA] == load_bundle(str(saved)).schema.fingerprint == BANK.fingerprint
+
+
+def test_a_bundle_of_another_schema_knows_its_schema_and_has_the_same_scores_when_loaded(tmp_path: Path) -> None:
+    rows = clean(any_customers(SUBSCRIBERS, 400, seed=5), SUBSCRIBERS)
+    bundle = bundle_of(rows, SUBSCRIBERS)
+    save_bundle(bundle, str(tmp_path))
+
+    loaded = load_bundle(str(tmp_path))
+
+    assert (loaded, loaded.schema) == (bundle, SUBSCRIBERS)
+    assert loaded.booster.feature_names == list(SUBSCRIBERS.feature_names)
+    np.testing.assert_array_equal(loaded.score(inputs(rows, SUBSCRIBERS)), bundle.score(inputs(rows, SUBSCRIBERS)))
+
+
+def test_a_schema_that_does_not_fit_the_other_parts_is_an_error() -> None:
+    columns = tuple(each for each in BANK.columns if each.name != "Age")
+    parts = small_bundle().to_parts()
+    parts[SCHEMA] = replace(BANK, columns=columns).to_json().encode()
+    manifest = json.loads(parts[MANIFEST])
+    manifest["sha256"][SCHEMA] = hashlib.sha256(parts[SCHEMA]).hexdigest()
+
+    with pytest.raises(BundleFormatError, match="scaler was fitted with another customer schema"):
+        ModelBundle.from_parts({**parts, MANIFEST: json.dumps(manifest).encode()}, origin="here")
 
 
 def test_loading_a_model_that_xgboost_cannot_read_is_an_error(tmp_path: Path) -> None:
@@ -179,7 +208,7 @@ print(*sorted({"dagster", "mlflow", "pandas", "sklearn"} & set(sys.modules)))
 
 
 def test_prepared_features_of_other_customers_are_an_error() -> None:
-    bundle, columns = small_bundle(), columns_of(cleaned(100, seed=11))
+    bundle, columns = small_bundle(), inputs(cleaned(100, seed=11))
     matrix, scores = bundle.transform.transform(columns), bundle.score(columns)
 
     bundle.require_same_scores(scores, matrix)

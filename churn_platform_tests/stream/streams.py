@@ -27,20 +27,8 @@ from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
 from churn_platform.stream.run_session import RunSession
+from churn_platform_tests.bank import CUSTOMER
 from churn_platform_tests.waiting import wait_until
-
-CUSTOMER = {
-    "CreditScore": 640,
-    "Geography": "Spain",
-    "Gender": "Female",
-    "Age": 41,
-    "Tenure": 3,
-    "Balance": 1234.5,
-    "NumOfProducts": 2,
-    "HasCrCard": 1,
-    "IsActiveMember": 0,
-    "EstimatedSalary": 90_000.25,
-}
 
 
 def event(number: int = 0, **changes: object) -> dict[str, object]:

@@ -7,6 +7,8 @@ import pytest
 from churn_platform.database.stream_batches import Batch
 from churn_platform.environments.config import CLOCK_TOLERANCE
 from churn_platform.kafka.config import KafkaConfig
+from churn_platform.schema.toml_file import load_schema
+from churn_platform.settings import PROJECT_ROOT
 from churn_platform.stream.batch_progress import BatchProgress
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.result import Ending
@@ -22,6 +24,7 @@ CONFIG = StreamConfig(
     claims_topic="claims",
     start="earliest",
     epoch=EPOCH,
+    schema=load_schema(PROJECT_ROOT / "data/bank/schema.toml"),
     commit_events=100,
     linger=0.0,
     batch_events=1_000,

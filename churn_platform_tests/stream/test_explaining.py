@@ -28,7 +28,9 @@ def test_stored_reasons_are_those_of_the_bundle_for_the_event(stream: Stream, bu
 
     stream.stream(high_risk_threshold=ALL)
 
-    expected = Explainer(load_bundle(bundle_uri)).reasons(columns_of(pd.DataFrame(sent).astype({"Age": float})))
+    bundle = load_bundle(bundle_uri)
+    customers = columns_of(pd.DataFrame(sent).astype({"Age": float}), bundle.schema.feature_columns)
+    expected = Explainer(bundle).reasons(customers)
     stored: dict[str, object] = dict(
         stream.connection.execute("select event_id::text, reasons from high_risk_customers").fetchall()
     )
@@ -88,7 +90,7 @@ def test_a_version_whose_bundle_is_gone_is_logged_once_and_blocks_nothing(stream
     stream.connection.execute("update churn_predictions set model_version = 2 where kafka_partition = 0")
     logged: list[str] = []
 
-    explained = explain_batch(stream.config.dsn, batch.batch, logged.append)
+    explained = explain_batch(stream.config, batch.batch, logged.append)
 
     assert (explained, stream.value(UNEXPLAINED)) == (4, 2)
     assert len(logged) == 1
@@ -105,7 +107,7 @@ def test_rows_that_a_replay_holds_are_left_alone_without_waiting(stream: Stream)
         replay.execute(
             "delete from high_risk_customers where event_id = (select max(event_id::text)::uuid from churn_predictions)"
         )
-        assert Explanations(stream.log.append).explain(stream.connection, most=10) == 2
+        assert Explanations(stream.config.schema, stream.log.append).explain(stream.connection, most=10) == 2
         replay.commit()
 
     assert stream.value("select count(*) from high_risk_customers") == 2

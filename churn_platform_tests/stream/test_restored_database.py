@@ -13,14 +13,17 @@ from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.operations import reset, status
 from churn_platform.operations.verification.verify import check_invariants
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
-def postgres(stack: Stack, embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
-    """A separate PostgreSQL server, whose files a test may copy and restore. Kafka is shared with the other tests."""
+def postgres(
+    stack: Stack, embedded_only: dict[str, str], local_folder: Path, bank_schema: CustomerSchema
+) -> Iterator[Stack]:
+    """A separate PostgreSQL server, whose files a test may copy and restore. Kafka is the one of all tests."""
     assert stack.is_up
     own = Stack(
         local_folder / "restored",
@@ -30,7 +33,7 @@ def postgres(stack: Stack, embedded_only: dict[str, str], local_folder: Path) ->
         env_file=Path("/dev/null"),
     ).only("postgres")
     with own:
-        upgrade(own.owner_dsn)
+        upgrade(own.owner_dsn, bank_schema)
         yield own
 
 

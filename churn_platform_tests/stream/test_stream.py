@@ -214,7 +214,7 @@ def test_while_a_champion_cannot_be_loaded_the_former_one_scores(stream: Stream,
     model_versions.register(stream.connection, version=2, uri=f"{bundle_uri}-gone", run_id="another", metrics={})
     model_versions.promote(stream.connection, 2)
     stream.send([event(number) for number in range(10, 20)])
-    wait_until(lambda: any("Champion version 2 cannot be loaded" in line for line in stream.log))
+    wait_until(lambda: any("Champion version 2 cannot be used" in line for line in stream.log))
     stream.send([event(number) for number in range(20, 30)])
     running.join()
 

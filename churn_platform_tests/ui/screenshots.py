@@ -18,7 +18,7 @@ from churn_platform.orchestration.partitions import hour_key
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.ui.dagster_ui import DagsterUi, open_ui
-from churn_platform_tests.ui.preparations import older_customers, write_invalid_age
+from churn_platform_tests.ui.preparations import older_customers, write_invalid_ages
 from churn_platform_tests.waiting import wait_until
 
 IMAGES: Final = PROJECT_ROOT / "docs" / "images"
@@ -90,12 +90,12 @@ def _screenshots(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterU
         ui.text("far, PSI").wait_for()
 
     def failed_check(ui: DagsterUi) -> None:
-        write_invalid_age(running.customers)
+        write_invalid_ages(running.customers)
         ui.materialize("raw_customers")
         ui.reload_until(lambda: ui.text("Failure").is_visible(), "the run to fail")
         ui.asset("raw_customers", "checks")
-        ui.page.get_by_text("ranges", exact=True).first.click()
-        ui.text("Found: Age").wait_for()
+        ui.page.get_by_text("quarantined_share", exact=True).first.click()
+        ui.text("break a rule").wait_for()
 
     return {
         "lineage": (600, lineage),

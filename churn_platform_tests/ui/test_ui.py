@@ -14,7 +14,7 @@ from churn_platform_tests.end_to_end.running import CUSTOMERS, Running
 from churn_platform_tests.end_to_end.test_platform import ROWS
 from churn_platform_tests.stream.streams import event
 from churn_platform_tests.ui.dagster_ui import DagsterUi
-from churn_platform_tests.ui.preparations import write_invalid_age
+from churn_platform_tests.ui.preparations import write_invalid_ages
 from churn_platform_tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(900)]
@@ -104,15 +104,15 @@ def test_hours_of_yesterday_are_backfilled_by_one_run(ui: DagsterUi, yesterday: 
 
 
 def test_a_failed_check_shows_what_was_found_and_what_was_expected(ui: DagsterUi, ui_platform: Running) -> None:
-    write_invalid_age(ui_platform.customers)
+    wrong = write_invalid_ages(ui_platform.customers)
 
     ui.materialize("raw_customers")
     ui.reload_until(lambda: ui.text("Failure").is_visible(), "the run to fail")
     ui.asset("raw_customers", "checks")
     ui.reload_until(lambda: ui.text("Failed").is_visible(), "the check to fail")
-    ui.page.get_by_text("ranges", exact=True).first.click()
+    ui.page.get_by_text("quarantined_share", exact=True).first.click()
 
-    expect(ui.text(f"Found: Age is 17 in 1 of {CUSTOMERS:,} rows")).to_be_visible()
+    expect(ui.text(f"Found: {wrong:,} of {CUSTOMERS:,} rows")).to_be_visible()
 
 
 def test_a_schedule_is_turned_on_and_off(ui: DagsterUi, ui_platform: Running) -> None:

@@ -7,6 +7,10 @@
 --   3. models                    7. monitoring
 --   4. the stream's ledger       8. views
 --
+-- What depends on the customers follows from the customer schema: 'churn db upgrade' puts columns where a line says
+-- "customer columns of", gives customer_id its type, adds columns to tables that exist, and creates the views that read
+-- them (database/customer_columns.py and database/customer_views.py). So no statement here names such a column.
+--
 -- A later migration begins with "set local role churn_owner;" and ends with "reset role;", so that what it creates
 -- belongs to churn_owner. The grants follow from the default privileges below. (The reset is for dbmate, which records
 -- the migration next, in the same transaction.)
@@ -231,6 +235,20 @@ grant usage, create on schema optuna to churn_writer;
 
 -- 4. The stream's ledger ---------------------------------------------------------------------------------------------
 
+-- The document is stored as text, which json keeps and jsonb does not: its digest is the fingerprint.
+create table customer_schemas (
+    fingerprint text primary key,
+    data_set text not null,
+    document json not null,
+    first_used timestamptz not null default now()
+);
+comment on table customer_schemas is
+    'Customer schemas that this database was used with, all of one data set; batches name them by fingerprint';
+comment on column customer_schemas.fingerprint is 'Hexadecimal SHA-256 of the document';
+comment on column customer_schemas.data_set is 'Name of the data set';
+comment on column customer_schemas.document is 'The schema as JSON';
+comment on column customer_schemas.first_used is 'When this database was first used with the schema';
+
 -- Topics are identified by Kafka's id: a topic that is deleted and created again is another topic.
 create table stream_topics (
     topic_id text primary key,
@@ -290,6 +308,7 @@ create table stream_batches (
     reported boolean not null default false,
     archived timestamptz,
     archive text,
+    schema_fingerprint text references customer_schemas,
     constraint conservation check (events = predictions + dead_letters + duplicates)
 ) with (fillfactor = 50);
 create index stream_batches_unfinished on stream_batches (planned) where closed is null or not reported;
@@ -312,6 +331,8 @@ comment on column stream_batches.dead_letters is 'Events that could not be score
 comment on column stream_batches.duplicates is 'Events whose id was already scored';
 comment on column stream_batches.commits is 'Commits with events';
 comment on column stream_batches.replays is 'How often the batch was replayed';
+comment on column stream_batches.schema_fingerprint is
+    'Customer schema that its events were decoded with, in customer_schemas; a replay decodes them with the same one';
 comment on column stream_batches.reported is 'Whether Dagster is known to have the materialization of this batch';
 comment on column stream_batches.archived is
     'When its predictions were moved out of churn_predictions; an archived batch cannot be replayed';
@@ -384,23 +405,14 @@ comment on column stream_pauses.since is 'When the stream was paused';
 create table churn_predictions (
     event_id uuid primary key,
     event_ref text,
-    customer_id bigint not null,
+    customer_id bigint /* customer id */ not null,
     prediction smallint not null,
     risk_score real not null,
     probability real generated always as (risk_score) stored,
     predicted_at timestamptz not null,
     event_timestamp timestamptz not null,
     model_version integer not null,
-    credit_score smallint not null,
-    geography text not null,
-    gender text not null,
-    age real,
-    tenure smallint not null,
-    balance double precision not null,
-    num_of_products smallint not null,
-    has_cr_card smallint not null,
-    is_active_member smallint not null,
-    estimated_salary double precision not null,
+    -- customer columns of churn_predictions
     true_churn_label smallint,
     batch text not null,
     kafka_partition integer not null,
@@ -412,30 +424,20 @@ create index churn_predictions_batch on churn_predictions
     using brin (batch) with (pages_per_range = 32, autosummarize = on);
 create index churn_predictions_customer_id on churn_predictions (customer_id);
 create index churn_predictions_high_risk on churn_predictions (risk_score) where risk_score >= 0.7;
--- If a bank learns the outcome later, few rows have a label. This index limits the search to blocks that have some.
+-- Few rows have a label where the outcome is known later. This index limits the search to blocks that hold some.
 create index churn_predictions_labelled on churn_predictions using brin (event_timestamp)
     with (pages_per_range = 32, autosummarize = on) where true_churn_label is not null;
 comment on table churn_predictions is
     'One row per scored event; batch, kafka_partition and kafka_offset are where the event was read';
 comment on column churn_predictions.event_id is 'Id of the event; a UUIDv5 if it was sent without an id or with one that is not a UUID';
 comment on column churn_predictions.event_ref is 'The event id as sent, if it was not a UUID';
-comment on column churn_predictions.customer_id is 'The bank''s number for the customer';
+comment on column churn_predictions.customer_id is 'Id of the customer';
 comment on column churn_predictions.prediction is '1 if risk_score reached the threshold of the model version, else 0';
 comment on column churn_predictions.risk_score is 'Probability of churn, 0 to 1';
 comment on column churn_predictions.probability is 'The same number as risk_score';
 comment on column churn_predictions.predicted_at is 'When the event was scored';
 comment on column churn_predictions.event_timestamp is 'Time of the event; Kafka''s timestamp if the event has none';
 comment on column churn_predictions.model_version is 'Model version that scored the event';
-comment on column churn_predictions.credit_score is 'Credit score, 300 to 900 points';
-comment on column churn_predictions.geography is 'Country of the customer''s account';
-comment on column churn_predictions.gender is 'Female or Male';
-comment on column churn_predictions.age is 'Years as sent; null if unknown, and then the model scored the imputed median';
-comment on column churn_predictions.tenure is 'Completed years with the bank, 0 to 50';
-comment on column churn_predictions.balance is 'Money in the account, in euros';
-comment on column churn_predictions.num_of_products is 'Number of the bank''s products, 1 to 10';
-comment on column churn_predictions.has_cr_card is '1 if the customer has a credit card, else 0';
-comment on column churn_predictions.is_active_member is '1 if the bank counts the customer as active, else 0';
-comment on column churn_predictions.estimated_salary is 'The bank''s estimate of the annual salary, in euros';
 comment on column churn_predictions.true_churn_label is
     '1 if the customer left, 0 if the customer stayed; null if the event does not have it';
 comment on column churn_predictions.batch is 'Batch that read the event';
@@ -460,12 +462,9 @@ grant execute on function resummarize_predictions to churn_writer;
 create table high_risk_customers (
     event_id uuid primary key,
     batch text not null,
-    customer_id bigint not null,
+    customer_id bigint /* customer id */ not null,
     risk_score real not null,
-    geography text not null,
-    gender text not null,
-    age real,
-    balance double precision not null,
+    -- customer columns of high_risk_customers
     detected_at timestamptz not null,
     alert_sent boolean not null default false,
     alert_sent_at timestamptz,
@@ -481,13 +480,9 @@ comment on table high_risk_customers is
     'Predictions whose risk score reached 0.7, one row per event: a customer with several such events has several rows';
 comment on column high_risk_customers.event_id is 'Event in churn_predictions';
 comment on column high_risk_customers.batch is 'Batch that read the event';
-comment on column high_risk_customers.customer_id is 'The bank''s number for the customer';
+comment on column high_risk_customers.customer_id is 'Id of the customer';
 comment on column high_risk_customers.risk_score is
     'Probability of churn, 0 to 1; a row whose alert was sent stays even if a replay scores it below 0.7';
-comment on column high_risk_customers.geography is 'Country of the customer''s account';
-comment on column high_risk_customers.gender is 'Female or Male';
-comment on column high_risk_customers.age is 'Age in completed years; null if unknown';
-comment on column high_risk_customers.balance is 'Money in the account, in euros';
 comment on column high_risk_customers.detected_at is 'When the event was scored';
 comment on column high_risk_customers.alert_sent is
     'Whether an alert was sent; set by your alerting, and not changed by a replay';
@@ -555,10 +550,7 @@ create table churn_batch_hours (
     churn_count bigint not null,
     risk_sum double precision not null,
     high_risk_count bigint not null,
-    age_count bigint not null,
-    age_sum double precision not null,
-    balance_sum double precision not null,
-    tenure_sum double precision not null,
+    -- customer columns of churn_batch_hours
     primary key (hour_timestamp, batch)
 ) with (fillfactor = 50);
 create index churn_batch_hours_batch on churn_batch_hours (batch);
@@ -570,10 +562,6 @@ comment on column churn_batch_hours.total_predictions is 'Number of predictions'
 comment on column churn_batch_hours.churn_count is 'Predictions of churn';
 comment on column churn_batch_hours.risk_sum is 'Sum of the risk scores';
 comment on column churn_batch_hours.high_risk_count is 'Predictions with a risk score of at least 0.7';
-comment on column churn_batch_hours.age_count is 'Predictions whose age is known';
-comment on column churn_batch_hours.age_sum is 'Sum of the known ages, in years';
-comment on column churn_batch_hours.balance_sum is 'Sum of the balances, in euros';
-comment on column churn_batch_hours.tenure_sum is 'Sum of the tenures, in years';
 
 create table dirty_hours (
     hour_timestamp timestamptz primary key,
@@ -591,10 +579,7 @@ create table churn_metrics_hourly (
     churn_rate double precision,
     avg_risk_score double precision,
     high_risk_count bigint not null,
-    avg_age double precision,
-    avg_balance double precision,
-    avg_tenure double precision,
-    age_count bigint not null,
+    -- customer columns of churn_metrics_hourly
     version bigint not null,
     updated_at timestamptz not null default now()
 );
@@ -606,10 +591,6 @@ comment on column churn_metrics_hourly.churn_rate is
     'churn_count as a percentage of total_predictions, 0 to 100; null without predictions';
 comment on column churn_metrics_hourly.avg_risk_score is 'Mean risk score, 0 to 1; null without predictions';
 comment on column churn_metrics_hourly.high_risk_count is 'Predictions with a risk score of at least 0.7';
-comment on column churn_metrics_hourly.avg_age is 'Mean of the known ages, in years; null if none is known';
-comment on column churn_metrics_hourly.avg_balance is 'Mean balance, in euros; null without predictions';
-comment on column churn_metrics_hourly.avg_tenure is 'Mean tenure, in years; null without predictions';
-comment on column churn_metrics_hourly.age_count is 'Predictions whose age is known: the weight of avg_age';
 comment on column churn_metrics_hourly.version is 'Version of the hour in dirty_hours that these metrics include';
 comment on column churn_metrics_hourly.updated_at is 'When the row was computed';
 
@@ -620,10 +601,7 @@ create table churn_metrics_daily (
     churn_rate double precision,
     avg_risk_score double precision,
     high_risk_count bigint not null,
-    avg_age double precision,
-    avg_balance double precision,
-    avg_tenure double precision,
-    age_count bigint not null,
+    -- customer columns of churn_metrics_daily
     version bigint not null,
     updated_at timestamptz not null default now()
 );
@@ -635,10 +613,6 @@ comment on column churn_metrics_daily.churn_rate is
     'churn_count as a percentage of total_predictions, 0 to 100; null without predictions';
 comment on column churn_metrics_daily.avg_risk_score is 'Mean risk score, 0 to 1; null without predictions';
 comment on column churn_metrics_daily.high_risk_count is 'Predictions with a risk score of at least 0.7';
-comment on column churn_metrics_daily.avg_age is 'Mean of the known ages, in years; null if none is known';
-comment on column churn_metrics_daily.avg_balance is 'Mean balance, in euros; null without predictions';
-comment on column churn_metrics_daily.avg_tenure is 'Mean tenure, in years; null without predictions';
-comment on column churn_metrics_daily.age_count is 'Predictions whose age is known: the weight of avg_age';
 comment on column churn_metrics_daily.version is 'Sum of the versions of the hours that these metrics include';
 comment on column churn_metrics_daily.updated_at is 'When the row was computed';
 
@@ -783,7 +757,7 @@ create table customer_outcomes (
     kafka_partition integer not null,
     kafka_offset bigint not null,
     event_id uuid,
-    customer_id bigint,
+    customer_id bigint /* customer id */,
     churned smallint not null check (churned in (0, 1)),
     outcome_timestamp timestamptz not null,
     received_at timestamptz not null default now(),
@@ -866,6 +840,15 @@ comment on column live_performance.updated_at is 'When the row was computed';
 
 -- 8. Views -----------------------------------------------------------------------------------------------------------
 
+create table customer_views (
+    name text primary key,
+    definition text not null
+);
+comment on table customer_views is
+    'Views that read customers'' columns; ''churn db upgrade'' replaces one whose definition changed';
+comment on column customer_views.name is 'Name of the view';
+comment on column customer_views.definition is 'Its query and comments';
+
 -- Read from the sums that every commit updates, so the view is as current as the latest commit.
 create view v_realtime_dashboard as
 select
@@ -886,54 +869,6 @@ comment on column v_realtime_dashboard.churn_count is 'Predictions of churn';
 comment on column v_realtime_dashboard.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
 comment on column v_realtime_dashboard.avg_risk_score is 'Mean risk score, 0 to 1';
 comment on column v_realtime_dashboard.high_risk_count is 'Predictions with a risk score of at least 0.7';
-
--- A customer whose latest score is low is not listed, whatever the earlier scores were. An index returns the rows in
--- the order of risk, so only a few of them are compared with later rows.
-create view v_top_risk_customers as
-select customer_id, risk_score, geography, gender, age, balance, event_timestamp, model_version
-from churn_predictions p
-where risk_score >= 0.7 and event_timestamp > now() - interval '7 days'
-  and not exists (
-      select from churn_predictions later
-      where later.customer_id = p.customer_id
-        and (later.event_timestamp, later.event_id) > (p.event_timestamp, p.event_id)
-  )
-order by risk_score desc
-limit 100;
-comment on view v_top_risk_customers is
-    'The 100 customers of the last 7 days with the highest risk, each by the latest event';
-comment on column v_top_risk_customers.customer_id is 'The bank''s number for the customer';
-comment on column v_top_risk_customers.risk_score is 'Probability of churn, 0.7 to 1';
-comment on column v_top_risk_customers.geography is 'Country of the customer''s account';
-comment on column v_top_risk_customers.gender is 'Female or Male';
-comment on column v_top_risk_customers.age is 'Age in completed years; null if unknown';
-comment on column v_top_risk_customers.balance is 'Money in the account, in euros';
-comment on column v_top_risk_customers.event_timestamp is 'Time of the customer''s latest event';
-comment on column v_top_risk_customers.model_version is 'Model version that scored the event';
-
-create view v_geography_churn as
-select
-    geography,
-    count(*) as total_predictions,
-    sum(prediction)::bigint as churn_count,
-    100.0 * sum(prediction) / count(*)::double precision as churn_rate,
-    avg(risk_score) as avg_risk_score,
-    count(*) filter (where risk_score >= 0.7) as high_risk_count,
-    avg(age) as avg_age,
-    avg(balance) as avg_balance
-from churn_predictions
-where event_timestamp > now() - interval '30 days'
-group by geography
-order by churn_rate desc;
-comment on view v_geography_churn is 'Predictions of the last 30 days by country';
-comment on column v_geography_churn.geography is 'Country of the customer''s account';
-comment on column v_geography_churn.total_predictions is 'Number of predictions';
-comment on column v_geography_churn.churn_count is 'Predictions of churn';
-comment on column v_geography_churn.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
-comment on column v_geography_churn.avg_risk_score is 'Mean risk score, 0 to 1';
-comment on column v_geography_churn.high_risk_count is 'Predictions with a risk score of at least 0.7';
-comment on column v_geography_churn.avg_age is 'Mean of the known ages, in years';
-comment on column v_geography_churn.avg_balance is 'Mean balance, in euros';
 
 -- The rate of seven days is computed from all their predictions, so a day with few predictions has little weight. Days
 -- without predictions count as days.

@@ -14,17 +14,19 @@ def hours(connection: psycopg.Connection, config: StreamConfig, progress: Progre
     compared = (
         (
             "hours of batches",
-            verification.compare_batch_hours(connection, threshold=config.high_risk_threshold, examples=EXAMPLES),
-            "{count:,} sums per batch and hour match their predictions",
+            verification.compare_batch_hours(
+                connection, config.schema, threshold=config.high_risk_threshold, examples=EXAMPLES
+            ),
+            "{count:,} sums per batch and hour are those of their predictions",
         ),
         (
             "hours",
-            verification.compare_hours(connection, examples=EXAMPLES),
+            verification.compare_hours(connection, config.schema, examples=EXAMPLES),
             "{current:,} hours are the sums of their batches; {outdated:,} more are out of date",
         ),
         (
             "days",
-            verification.compare_days(connection, examples=EXAMPLES),
+            verification.compare_days(connection, config.schema, examples=EXAMPLES),
             "{current:,} days are the sums of their hours; {outdated:,} more are out of date",
         ),
     )

@@ -7,6 +7,7 @@ import psycopg
 
 from churn_platform.database import stream_batches
 from churn_platform.database.batch_rows import RISK_BINS, BatchRows, Row, rows_of_batch
+from churn_platform.database.prediction_columns import PredictionTable
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.ui_metadata import Metadata, chart_metadata, next_asset, rows_table
 from churn_platform.orchestration.resources.mlflow import version_url
@@ -116,9 +117,9 @@ def _with_readable_reasons(row: Row) -> Row:
     return {**row, "reasons": text}
 
 
-def load_rows(connection: psycopg.Connection, batch: str) -> BatchRows:
+def load_rows(connection: psycopg.Connection, table: PredictionTable, batch: str) -> BatchRows:
     """Return the batch's rows for the UI: up to PREVIEW_ROWS of each kind."""
-    return rows_of_batch(connection, batch, limit=settings().dagster.preview_rows)
+    return rows_of_batch(connection, table, batch, limit=settings().dagster.preview_rows)
 
 
 def orphan_materialization(

@@ -1,67 +1,65 @@
 """Columns of the PostgreSQL tables and fields of the Kafka messages, as the Dagster UI shows them.
 
-The columns of churn_predictions are derived from database/prediction_columns.py.
+The customers' columns follow from the customer schema, those of churn_predictions from database/prediction_columns.py.
 """
 
 from collections.abc import Iterable
 
 import dagster as dg
 
-from churn_platform.database import prediction_columns
-from churn_platform.database.prediction_columns import SUMMARY_COLUMNS, Origin, PredictionColumn
-from churn_platform.features.columns import INPUT_COLUMNS
+from churn_platform.database.averages import averages
+from churn_platform.database.prediction_columns import Origin, PredictionColumn, prediction_table
 from churn_platform.orchestration.assets.column_lineage import table_metadata
-from churn_platform.schema.columns import COLUMNS, COLUMNS_BY_NAME, CUSTOMER_ID
+from churn_platform.schema.columns import Column
+from churn_platform.schema.customer_schema import CustomerSchema
 
 EVENTS = "customer_events"
 
 Metadata = dict[str, dg.TableSchema | dg.TableColumnLineage]
 
 
-def _columns(*columns: tuple[str, str, str] | tuple[str, str, str, str]) -> Metadata:
-    """Return the metadata of a table, from name, type, description and space-separated source columns.
+def _columns(*columns: tuple[str, str, str] | tuple[str, str, str, str | list[str]]) -> Metadata:
+    """Return the metadata of a table, from name, type, description and the source column or columns.
 
     Without a source, or with an empty one, a column is computed from no other.
     """
     return table_metadata(
         (dg.TableColumn(name, type_, description=text) for name, type_, text, *_ in columns),
-        {name: sources[0].split() for name, _, _, *sources in columns if sources and sources[0]},
+        {
+            name: [sources[0]] if isinstance(sources[0], str) else sources[0]
+            for name, _, _, *sources in columns
+            if sources and sources[0]
+        },
     )
 
 
-def _description(name: str) -> str:
-    """Return the description of a customer's column and its allowed values in scoring."""
-    column = COLUMNS_BY_NAME[name]
-    return f"{column.description} Values: {column.allowed_when_scored}."
+def _json_type(column: Column) -> str:
+    return {"whole": "integer", "flag": "integer", "number": "number"}.get(column.kind, "string")
 
 
-def _event_fields() -> Iterable[tuple[str, str, str]]:
-    for column in COLUMNS:
-        if column.name in (CUSTOMER_ID, *INPUT_COLUMNS):
-            yield (
-                column.name,
-                {"whole": "integer", "number": "number"}.get(column.kind, "string"),
-                _description(column.name),
-            )
+def event_fields(schema: CustomerSchema) -> Metadata:
+    """Return the fields of customer_events."""
+    return _columns(
+        *(
+            (column.name, _json_type(column), column.meaning)
+            for column in schema.columns
+            if column.name in schema.event_fields
+        ),
+        ("event_id", "string", "Id of the event, preferably a UUID. Without one, the message's position is used."),
+        (
+            "event_timestamp",
+            "string",
+            "Time of the event, RFC 3339 with a time zone. Without one, Kafka's timestamp is used.",
+        ),
+        ("true_churn_label", "integer", "1 left, 0 stayed; only if already known."),
+    )
 
-
-EVENT_FIELDS = _columns(
-    *_event_fields(),
-    ("event_id", "string", "Id of the event, preferably a UUID. Without one, the message's position is used."),
-    (
-        "event_timestamp",
-        "string",
-        "Time of the event, RFC 3339 with a time zone. Without one, Kafka's timestamp is used.",
-    ),
-    ("true_churn_label", "integer", "1 left, 0 stayed; only if already known."),
-)
 
 _RISK = "P(churn), 0 to 1"
-# Of each column of churn_predictions that does not describe the customer.
+# Of each column of churn_predictions that is the same for every schema.
 _DESCRIPTIONS = {
     "event_id": "Id of the event; a UUIDv5 of the id that was sent if that is not a UUID.",
     "event_ref": "The id that was sent, if it is not a UUID.",
-    "customer_id": _description(CUSTOMER_ID),
     "prediction": "1 churn, 0 retained: whether risk_score reaches the model's threshold.",
     "probability": f"{_RISK}; the same number as risk_score.",
     "risk_score": f"{_RISK}, by model_version; high risk from 0.7.",
@@ -73,12 +71,11 @@ _DESCRIPTIONS = {
     "kafka_partition": "Kafka partition that the event was read from.",
     "kafka_offset": "Offset of the message in that partition.",
 }
-# The fields of events whose decoded columns have another name.
-_EVENT_FIELD_NAMES = {"customer_id": CUSTOMER_ID, "event_ref": "event_id"}
 _JSON_TYPES = {
     "uuid": "string",
     "text": "string",
     "timestamptz": "string",
+    "date": "string",
     "smallint": "integer",
     "integer": "integer",
     "bigint": "integer",
@@ -87,34 +84,53 @@ _JSON_TYPES = {
 }
 
 
-def _prediction_description(column: PredictionColumn) -> str:
-    return _description(column.field) if column.origin is Origin.CUSTOMER else _DESCRIPTIONS[column.name]
-
-
-def _prediction_sources(column: PredictionColumn) -> str:
-    """Return the fields of events that the column is computed from."""
+def _prediction_description(column: PredictionColumn, schema: CustomerSchema) -> str:
     if column.origin is Origin.CUSTOMER:
-        return f"{EVENTS}.{column.field}"
+        return schema.column(column.field).meaning
+    return schema.id_column.meaning if column.name == "customer_id" else _DESCRIPTIONS[column.name]
+
+
+def _prediction_sources(column: PredictionColumn, schema: CustomerSchema) -> str | list[str]:
+    """Return the fields of events that the column is computed from."""
+    names = {"customer_id": schema.id, "event_ref": "event_id"}
+    if column.origin is Origin.CUSTOMER:
+        return [f"{EVENTS}.{column.field}"]
     if column.name == "risk_score":
-        return " ".join(f"{EVENTS}.{name}" for name in INPUT_COLUMNS)
+        return [f"{EVENTS}.{name}" for name in schema.feature_columns]
     if column.origin is Origin.EVENT and not column.name.startswith("kafka_"):
-        return f"{EVENTS}.{_EVENT_FIELD_NAMES.get(column.field, column.field)}"
-    return ""
+        return [f"{EVENTS}.{names.get(column.field, column.field)}"]
+    return []
 
 
-PREDICTION_COLUMNS = _columns(
-    *(
-        (column.name, column.type, _prediction_description(column), _prediction_sources(column))
-        for column in prediction_columns.PREDICTION_COLUMNS
+def prediction_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of churn_predictions."""
+    return _columns(
+        *(
+            (
+                column.name,
+                column.type,
+                _prediction_description(column, schema),
+                _prediction_sources(column, schema),
+            )
+            for column in prediction_table(schema).columns
+        )
     )
-)
 
-PUBLISHED_FIELDS = _columns(
-    *(
-        (column.name, _JSON_TYPES[column.type], _prediction_description(column), f"churn_predictions.{column.name}")
-        for column in prediction_columns.PUBLISHED_COLUMNS
+
+def published_fields(schema: CustomerSchema) -> Metadata:
+    """Return the fields of published predictions."""
+    return _columns(
+        *(
+            (
+                column.name,
+                _JSON_TYPES[column.type],
+                _prediction_description(column, schema),
+                f"churn_predictions.{column.name}",
+            )
+            for column in prediction_table(schema).published
+        )
     )
-)
+
 
 DEAD_LETTER_COLUMNS = _columns(
     ("topic_id", "text", "Kafka's id of the topic; a recreated topic has another id."),
@@ -131,35 +147,36 @@ DEAD_LETTER_COLUMNS = _columns(
     ("resolved_at", "timestamptz", "When the corrected event was scored, UTC."),
 )
 
-HIGH_RISK_COLUMNS = _columns(
-    *(
-        (name, kind, text, f"churn_predictions.{source}")
-        for name, kind, text, source in (
-            ("event_id", "uuid", "Event of churn_predictions.", "event_id"),
-            ("batch", "text", "Batch of the event.", "batch"),
-            ("customer_id", "bigint", "The bank's number for the customer.", "customer_id"),
-            (
-                "risk_score",
-                "real",
-                "P(churn), 0.7 to 1; a row with alert_sent stays even if a replay scores it lower.",
-                "risk_score",
-            ),
-            *((column.name, column.type, _prediction_description(column), column.name) for column in SUMMARY_COLUMNS),
-            (
-                "reasons",
-                "jsonb",
-                "Greatest contributions to the log-odds: feature, value, contribution; null until explained.",
-                "risk_score",
-            ),
-            ("detected_at", "timestamptz", "When the event was scored, UTC.", "predicted_at"),
-        )
-    ),
-    ("alert_sent", "boolean", "Whether an alert was sent. Set by you; a replay does not change it."),
-    ("alert_sent_at", "timestamptz", "When the alert was sent, UTC."),
-)
+
+def high_risk_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of high_risk_customers."""
+    return _columns(
+        ("event_id", "uuid", "Event of churn_predictions.", "churn_predictions.event_id"),
+        ("batch", "text", "Batch of the event.", "churn_predictions.batch"),
+        ("customer_id", schema.id_type, schema.id_column.description, "churn_predictions.customer_id"),
+        (
+            "risk_score",
+            "real",
+            "P(churn), 0.7 to 1; a row with alert_sent stays even if a replay scores it lower.",
+            "churn_predictions.risk_score",
+        ),
+        *(
+            (column.name, column.type, _prediction_description(column, schema), f"churn_predictions.{column.name}")
+            for column in prediction_table(schema).summary
+        ),
+        (
+            "reasons",
+            "jsonb",
+            "Greatest contributions to the log-odds: feature, value, contribution; null until explained.",
+            "churn_predictions.risk_score",
+        ),
+        ("detected_at", "timestamptz", "When the event was scored, UTC.", "churn_predictions.predicted_at"),
+        ("alert_sent", "boolean", "Whether an alert was sent. Set by you; a replay does not change it."),
+        ("alert_sent_at", "timestamptz", "When the alert was sent, UTC."),
+    )
 
 
-def _summary(upstream: str, sources: dict[str, str]) -> Iterable[tuple[str, str, str] | tuple[str, str, str, str]]:
+def _metrics(schema: CustomerSchema, upstream: str, sources: dict[str, str]) -> Iterable[tuple[str, str, str, str]]:
     """Return the columns of hourly and daily metrics. `sources` maps those with another name upstream."""
     for name, kind, text in (
         ("total_predictions", "bigint", "Predictions."),
@@ -167,77 +184,102 @@ def _summary(upstream: str, sources: dict[str, str]) -> Iterable[tuple[str, str,
         ("churn_rate", "double precision", "churn_count as a percentage of total_predictions, 0 to 100."),
         ("avg_risk_score", "double precision", "Mean P(churn), 0 to 1."),
         ("high_risk_count", "bigint", "Predictions with a risk score from 0.7."),
-        ("avg_age", "double precision", "Years, without unknown ages."),
-        ("avg_balance", "double precision", "Euros."),
-        ("avg_tenure", "double precision", "Years."),
-        ("age_count", "bigint", "Predictions with a known age: the weight of avg_age."),
+        *(
+            (
+                each.average,
+                "double precision",
+                _sentence(
+                    each.unit or f"mean {each.column}",
+                    ", without missing values" if each.may_be_missing else "",
+                ),
+            )
+            for each in averages(schema)
+        ),
+        *(
+            (each.count, "bigint", f"Predictions with a known {each.column}: the weight of {each.average}.")
+            for each in averages(schema)
+            if each.may_be_missing
+        ),
     ):
         yield name, kind, text, f"{upstream}.{sources.get(name, name)}"
     yield (
         "version",
         "bigint",
         "Version of the hour (sum of the day's hours) that these metrics include: see dirty_hours.",
+        "",
     )
 
 
-HOURLY_COLUMNS = _columns(
-    (
-        "hour_timestamp",
-        "timestamptz",
-        "Start of the hour of the events, UTC.",
-        "churn_predictions.event_timestamp",
-    ),
-    *_summary(
-        "churn_predictions",
-        {
-            "total_predictions": "event_id",
-            "churn_count": "prediction",
-            "churn_rate": "prediction",
-            "avg_risk_score": "risk_score",
-            "high_risk_count": "risk_score",
-            "avg_age": "age",
-            "avg_balance": "balance",
-            "avg_tenure": "tenure",
-            "age_count": "age",
-        },
-    ),
-)
-DAILY_COLUMNS = _columns(
-    ("date", "date", "Day of the events, UTC.", "churn_metrics_hourly.hour_timestamp"),
-    *_summary("churn_metrics_hourly", {}),
-)
+def _sentence(text: str, end: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}{end}."
 
-OUTCOME_FIELDS = _columns(
-    ("true_churn_label", "integer", "1 left, 0 stayed."),
-    ("event_id", "string", "Id of the event, as it was sent."),
-    ("CustomerId", "integer", "The bank's number for the customer, if there is no event_id."),
-    (
-        "outcome_timestamp",
-        "string",
-        "When the outcome was known, RFC 3339 with a time zone. Without one, Kafka's timestamp is used.",
-    ),
-)
 
-OUTCOME_COLUMNS = _columns(
-    ("topic_id", "text", "Kafka's id of the topic; a recreated topic has another id."),
-    ("kafka_partition", "integer", "Kafka partition that the message was read from."),
-    ("kafka_offset", "bigint", "Offset in that partition."),
-    ("event_id", "uuid", "Event of churn_predictions, if the outcome has one.", "customer_outcomes_topic.event_id"),
-    (
-        "customer_id",
-        "bigint",
-        "Customer, if the outcome has one.",
-        "customer_outcomes_topic.CustomerId",
-    ),
-    ("churned", "smallint", "1 left, 0 stayed.", "customer_outcomes_topic.true_churn_label"),
-    (
-        "outcome_timestamp",
-        "timestamptz",
-        "When the outcome was known, UTC. A customer's outcome applies to predictions before it.",
-        "customer_outcomes_topic.outcome_timestamp",
-    ),
-    ("received_at", "timestamptz", "When the message was read, UTC."),
-)
+def hourly_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of churn_metrics_hourly."""
+    sources = {
+        "total_predictions": "event_id",
+        "churn_count": "prediction",
+        "churn_rate": "prediction",
+        "avg_risk_score": "risk_score",
+        "high_risk_count": "risk_score",
+        **{name: each.column for each in averages(schema) for name in (each.average, each.count)},
+    }
+    return _columns(
+        (
+            "hour_timestamp",
+            "timestamptz",
+            "Start of the hour of the events, UTC.",
+            "churn_predictions.event_timestamp",
+        ),
+        *_metrics(schema, "churn_predictions", sources),
+    )
+
+
+def daily_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of churn_metrics_daily."""
+    return _columns(
+        ("date", "date", "Day of the events, UTC.", "churn_metrics_hourly.hour_timestamp"),
+        *_metrics(schema, "churn_metrics_hourly", {}),
+    )
+
+
+def outcome_fields(schema: CustomerSchema) -> Metadata:
+    """Return the fields of customer_outcomes_topic."""
+    identity = schema.id_column
+    return _columns(
+        ("true_churn_label", "integer", "1 left, 0 stayed."),
+        ("event_id", "string", "Id of the event, as it was sent."),
+        (schema.id, _json_type(identity), f"{identity.description.rstrip('.')}, if there is no event_id."),
+        (
+            "outcome_timestamp",
+            "string",
+            "When the outcome was known, RFC 3339 with a time zone. Without one, Kafka's timestamp is used.",
+        ),
+    )
+
+
+def outcome_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of customer_outcomes."""
+    return _columns(
+        ("topic_id", "text", "Kafka's id of the topic; a recreated topic has another id."),
+        ("kafka_partition", "integer", "Kafka partition that the message was read from."),
+        ("kafka_offset", "bigint", "Offset in that partition."),
+        ("event_id", "uuid", "Event of churn_predictions, if the outcome has one.", "customer_outcomes_topic.event_id"),
+        (
+            "customer_id",
+            schema.id_type,
+            "Customer, if the outcome has one.",
+            [f"customer_outcomes_topic.{schema.id}"],
+        ),
+        ("churned", "smallint", "1 left, 0 stayed.", "customer_outcomes_topic.true_churn_label"),
+        (
+            "outcome_timestamp",
+            "timestamptz",
+            "When the outcome was known, UTC. A customer's outcome applies to predictions before it.",
+            "customer_outcomes_topic.outcome_timestamp",
+        ),
+        ("received_at", "timestamptz", "When the message was read, UTC."),
+    )
 
 
 def _drift(time: tuple[str, str, str, str]) -> Metadata:
@@ -281,7 +323,7 @@ LIVE_COLUMNS = _columns(
         "churned",
         "bigint",
         "Customers among them who left.",
-        "churn_predictions.true_churn_label customer_outcomes.churned",
+        ["churn_predictions.true_churn_label", "customer_outcomes.churned"],
     ),
     ("roc_auc", "double precision", "ROC AUC, 0 to 1; null if all left or all stayed."),
     ("roc_auc_error", "double precision", "Its standard error (Hanley and McNeil)."),

@@ -1,14 +1,15 @@
 """Hourly and daily metrics of the predictions, by event time (UTC)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
 from churn_platform.database import batch_hours, metrics
+from churn_platform.database.averages import averages
 from churn_platform.orchestration.assets import charts
-from churn_platform.orchestration.assets.columns import DAILY_COLUMNS, HOURLY_COLUMNS
+from churn_platform.orchestration.assets.columns import daily_columns, hourly_columns
 from churn_platform.orchestration.assets.predictions import FRESH
 from churn_platform.orchestration.assets.ui_metadata import (
     Metadata,
@@ -19,59 +20,67 @@ from churn_platform.orchestration.assets.ui_metadata import (
 )
 from churn_platform.orchestration.partitions import TimePartitions, hour_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.schema.customer_schema import CustomerSchema
 
 GROUP = "metrics"
 OWNERS = ["team:analytics"]
 BATCHES_LISTED = 10  # a busy hour has 60
-FIGURES = ("churn_rate", "avg_risk_score", "avg_age", "avg_balance", "avg_tenure")
+FIGURES = ("churn_rate", "avg_risk_score")
 HOURS_OF_DAY = ["00:00", "06:00", "12:00", "18:00", "24:00"]
 
 
-def churn_metrics_hourly(
-    context: dg.AssetExecutionContext, postgres: PostgresResource
-) -> dg.MaterializeResult[pd.DataFrame]:
-    """Metrics per hour of the events: counts, churn rate in percent, averages. A late event changes its hour.
-
-    An hour is the sum of what each batch committed for it (`churn_batch_hours`), so its cost depends on the number of
-    batches, not of events. The [dirty_hours_sensor](/automation) launches runs for the hours that commits, late events
-    and replays have changed. Each materialization lists the batches of its hour.
-
-    **To compute hours again**, press *Materialize* and choose them. One run computes all chosen hours. An hour without
-    events has no row.
-    """
-    window = context.partition_time_window
-    with postgres.connect("churn metrics") as connection:
-        figures = metrics.hourly_figures(connection, window.start, window.end)
-        batches = batch_hours.batches_of_hours(connection, window.start, window.end)
-    rows = {hour_key(row["hour_timestamp"]): row for row in figures.to_dict("records")}
-    counted = {hour_key(hour): found for hour, found in batches.items()}
-    for key in context.partition_keys:
-        metadata = {**_figures(rows.get(key)), **_batches(counted.get(key, {})), **next_asset("churn_metrics_daily")}
-        context.add_asset_metadata(metadata, partition_key=key)
-    return dg.MaterializeResult(value=figures)
-
-
-def churn_metrics_daily(
-    context: dg.AssetExecutionContext, churn_metrics_hourly: pd.DataFrame
-) -> dg.MaterializeResult[pd.DataFrame]:
-    """Metrics per day of the events: the sum of its hours, with averages weighted by the number of customers.
-
-    docs/explanation/architecture.md lists the views for dashboards (`v_churn_trends`, `v_geography_churn`,
-    `v_realtime_dashboard`). The chart shows the day's predictions by hour.
-    """
-    figures = metrics.daily_figures(churn_metrics_hourly)
-    rows = {str(row["date"]): row for row in figures.to_dict("records")}
-    for key in context.partition_keys:
-        context.add_asset_metadata({**_figures(rows.get(key)), **_hours(churn_metrics_hourly, key)}, partition_key=key)
-    return dg.MaterializeResult(value=figures)
-
-
-def metrics_assets(partitions: TimePartitions) -> list[dg.AssetsDefinition]:
+def metrics_assets(partitions: TimePartitions, schema: CustomerSchema) -> list[dg.AssetsDefinition]:
     """Return the metrics of each hour and of each day.
 
     Args:
         partitions: the hours and days that have metrics.
+        schema: of the customers.
     """
+    names = (*FIGURES, *(each.average for each in averages(schema)))
+
+    def churn_metrics_hourly(
+        context: dg.AssetExecutionContext, postgres: PostgresResource
+    ) -> dg.MaterializeResult[pd.DataFrame]:
+        """Metrics per hour of the events: counts, churn rate in per cent, averages. A late event changes its hour.
+
+        An hour is the sum of what each batch committed for it (`churn_batch_hours`), so its cost depends on the number
+        of batches, not of events. The [dirty_hours_sensor](/automation) launches runs for the hours that commits, late
+        events and replays have changed. Each materialization lists the batches of its hour.
+
+        **To compute hours again**, press *Materialize* and choose them. All chosen hours are one run. An hour without
+        events has no row.
+        """
+        window = context.partition_time_window
+        with postgres.connect("churn metrics") as connection:
+            figures = metrics.hourly_figures(connection, schema, window.start, window.end)
+            batches = batch_hours.batches_of_hours(connection, window.start, window.end)
+        rows = {hour_key(row["hour_timestamp"]): row for row in figures.to_dict("records")}
+        counted = {hour_key(hour): found for hour, found in batches.items()}
+        for key in context.partition_keys:
+            metadata = {
+                **_figures(rows.get(key), names),
+                **_batches(counted.get(key, {})),
+                **next_asset("churn_metrics_daily"),
+            }
+            context.add_asset_metadata(metadata, partition_key=key)
+        return dg.MaterializeResult(value=figures)
+
+    def churn_metrics_daily(
+        context: dg.AssetExecutionContext, churn_metrics_hourly: pd.DataFrame
+    ) -> dg.MaterializeResult[pd.DataFrame]:
+        """Metrics per day of the events: the sum of its hours, with averages weighted by the number of customers.
+
+        The README lists the views for dashboards (`v_churn_trends`, `v_segment_churn`, `v_realtime_dashboard`). The
+        chart shows the day's predictions by hour.
+        """
+        figures = metrics.daily_figures(churn_metrics_hourly, schema)
+        rows = {str(row["date"]): row for row in figures.to_dict("records")}
+        for key in context.partition_keys:
+            context.add_asset_metadata(
+                {**_figures(rows.get(key), names), **_hours(churn_metrics_hourly, key)}, partition_key=key
+            )
+        return dg.MaterializeResult(value=figures)
+
     return [
         dg.asset(
             partitions_def=partitions.hours,
@@ -84,7 +93,7 @@ def metrics_assets(partitions: TimePartitions) -> list[dg.AssetsDefinition]:
             owners=OWNERS,
             io_manager_key="postgres_io_manager",
             metadata={
-                **HOURLY_COLUMNS,
+                **hourly_columns(schema),
                 "dagster/table_name": "churn_metrics_hourly",
                 "partition_expr": "hour_timestamp",
             },
@@ -104,7 +113,7 @@ def metrics_assets(partitions: TimePartitions) -> list[dg.AssetsDefinition]:
             owners=OWNERS,
             io_manager_key="postgres_io_manager",
             metadata={
-                **DAILY_COLUMNS,
+                **daily_columns(schema),
                 "dagster/table_name": "churn_metrics_daily",
                 "partition_expr": "date",
             },
@@ -112,8 +121,13 @@ def metrics_assets(partitions: TimePartitions) -> list[dg.AssetsDefinition]:
     ]
 
 
-def _figures(row: Mapping[Any, Any] | None) -> Metadata:
-    """Return the metrics of one hour or day, which the UI plots; counts are 0 if there is no row."""
+def _figures(row: Mapping[Any, Any] | None, names: Sequence[str]) -> Metadata:
+    """Return the metrics of one hour or day, which the UI plots; counts are 0 if there is no row.
+
+    Args:
+        row: of churn_metrics_hourly or churn_metrics_daily.
+        names: the rates and averages.
+    """
     if row is None:
         return {"dagster/partition_row_count": 0, "predictions": 0, "churn_count": 0, "high_risk_count": 0}
     return {
@@ -121,7 +135,7 @@ def _figures(row: Mapping[Any, Any] | None) -> Metadata:
         "predictions": int(row["total_predictions"]),
         "churn_count": int(row["churn_count"]),
         "high_risk_count": int(row["high_risk_count"]),
-        **significant({name: float(row[name]) for name in FIGURES if pd.notna(row[name])}),
+        **significant({name: float(row[name]) for name in names if pd.notna(row[name])}),
     }
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from churn_platform.database import stream_batches
+from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.environments.config import LANE
 from churn_platform.orchestration.assets.batches import (
     DEAD_LETTERS,
@@ -20,28 +21,27 @@ from churn_platform.orchestration.assets.batches import (
 )
 from churn_platform.orchestration.assets.columns import (
     DEAD_LETTER_COLUMNS,
-    EVENT_FIELDS,
-    HIGH_RISK_COLUMNS,
-    PREDICTION_COLUMNS,
-    PUBLISHED_FIELDS,
+    event_fields,
+    high_risk_columns,
+    prediction_columns,
+    published_fields,
 )
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.schema.customer_schema import CustomerSchema
 
 GROUP = "predictions"
 OWNERS = ["team:ml-platform"]
 CONSERVATION = "conservation"
-# A bank's customers cause events every day. A day without a batch means that the stream or its source has stopped.
+# Customers cause events every day. A day without a batch means that the stream or its source has stopped.
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=24), warn_window=timedelta(hours=6))
 
-customer_events = dg.AssetSpec(
-    "customer_events",
-    group_name=GROUP,
-    kinds={"kafka"},
-    owners=["team:core-banking"],
-    metadata=EVENT_FIELDS,
-    description="""The Kafka topic of customer events, where the stream starts (setting `EVENTS_TOPIC`).
+EVENTS = "customer_events"
+PUBLISHED = "churn_predictions_topic"
+
+_EVENTS_DESCRIPTION = """\
+The Kafka topic of customer events, where the stream starts (setting `EVENTS_TOPIC`).
 
 An event is a row of the customers file without the outcome, as JSON. An invalid event becomes a row of
 [dead_letter_events](/assets/dead_letter_events). `docs/reference/events.md` lists all rules.
@@ -50,46 +50,22 @@ An event is a row of the customers file without the outcome, as JSON. An invalid
 not been scored. At each tick the [customer_events_sensor](/automation) compares the topic with the ledger, and launches
 a run if there is a lag.
 
-Next: [churn_predictions](/assets/churn_predictions), one partition for each batch of these events.""",
-)
-
-churn_predictions_topic = dg.AssetSpec(
-    "churn_predictions_topic",
-    deps=[PREDICTIONS],
-    group_name=GROUP,
-    kinds={"kafka"},
-    owners=OWNERS,
-    metadata=PUBLISHED_FIELDS,
-    description="""The Kafka topic that predictions are published to (setting `PREDICTIONS_TOPIC`), each exactly once.
+Next: [churn_predictions](/assets/churn_predictions), one partition for each batch of these events."""
+_PUBLISHED_DESCRIPTION = """\
+The Kafka topic that predictions are published to (setting `PREDICTIONS_TOPIC`), each exactly once.
 
 Read it with `isolation.level=read_committed`: every commit of the stream is one Kafka transaction, published after its
 rows are in PostgreSQL. A replay publishes nothing.
 
-**Observations** report the lag: offsets whose predictions are in PostgreSQL, but not published yet.""",
-)
-
-dead_letter_events = dg.AssetSpec(
-    DEAD_LETTERS,
-    deps=[PREDICTIONS],
-    group_name=GROUP,
-    kinds={"postgres", "table"},
-    owners=OWNERS,
-    metadata={**DEAD_LETTER_COLUMNS, "dagster/table_name": DEAD_LETTERS},
-    description="""Events that could not be scored, with their offset, the reason and the original bytes.
+**Observations** report the lag: offsets whose predictions are in PostgreSQL, but not published yet."""
+_DEAD_LETTERS_DESCRIPTION = """\
+Events that could not be scored, with their offset, the reason and the original bytes.
 
 They are written in the same transaction as the predictions of their batch. Each batch with dead letters reports here
-how many it has, and the most frequent reasons. `docs/reference/events.md` lists the rules for events.
-`churn dlq` lists dead letters, corrects them and sends them again.""",
-)
-
-high_risk_customers = dg.AssetSpec(
-    HIGH_RISK,
-    deps=[PREDICTIONS],
-    group_name=GROUP,
-    kinds={"postgres", "table"},
-    owners=["team:retention"],
-    metadata={**HIGH_RISK_COLUMNS, "dagster/table_name": HIGH_RISK},
-    description="""Predictions with a risk score of 0.7 or more, one row per event: the call list of the retention team.
+how many it has and the most frequent reasons. `docs/reference/events.md` lists the rules for events.
+`churn dlq` lists dead letters, corrects them and sends them again."""
+_HIGH_RISK_DESCRIPTION = """\
+Predictions with a risk score from 0.7, one row per event: customers for the retention team to call.
 
 A customer with several such events has several rows. The view `v_top_risk_customers` has one row per customer, for the
 latest event, and leaves out customers who are no longer at risk.
@@ -97,74 +73,121 @@ latest event, and leaves out customers who are no longer at risk.
 The retention team set the threshold of 0.7. The model's own threshold, which decides `prediction`, is lower. The rows
 are written in the same transaction as the predictions of their batch. Each batch reports here how many rows it has, for
 how many customers, and those with the highest risk. Set `alert_sent` and `alert_sent_at` as you like: a replay updates
-scores, never these two.""",
-)
+scores, never these two."""
 
 
-@dg.asset(
-    partitions_def=batches,
-    deps=[customer_events, dg.AssetDep("champion_model")],
-    group_name=GROUP,
-    kinds={"kafka", "xgboost", "postgres"},
-    owners=OWNERS,
-    io_manager_key="postgres_io_manager",
-    output_required=False,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    freshness_policy=FRESH,
-    check_specs=[
-        dg.AssetCheckSpec(
-            CONSERVATION,
-            asset=PREDICTIONS,
-            blocking=True,
-            description="Expected: events = predictions + dead letters + duplicates. Every event read became a "
-            "prediction, a dead letter or a known duplicate. No event is lost or counted twice.",
-        )
-    ],
-    metadata={**PREDICTION_COLUMNS, "dagster/table_name": PREDICTIONS, "partition_expr": "batch"},
-)
-def churn_predictions(
-    context: dg.AssetExecutionContext, postgres: PostgresResource, kafka: KafkaResource
-) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult | dg.AssetCheckEvaluation]:
-    """One row per scored event. A partition is a **batch**: a recorded set of Kafka offset ranges.
+def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+    """Return both topics, the predictions and the tables that are written with them.
 
-    The [customer_events_sensor](/automation) launches a run when there is a lag. The run streams into one batch for a
-    minute and then hands over to the next run. Each row names its source (`kafka_partition`, `kafka_offset`) and the
-    model version that scored it.
-
-    **To see a batch**, open the tab Partitions and choose one: its offsets, counts, latency, model and first rows.
-    **To replay it**, press *Materialize* and choose it. The same offsets are read again and scored by the current
-    [champion_model](/assets/champion_model), and the batch's rows are replaced in one transaction. Nothing is published
-    again, and alerts stay as they are. One run replays all chosen batches. The newest partition may still be empty.
+    Args:
+        schema: of the customers.
     """
-    from churn_platform.stream import runs
+    customer_events = dg.AssetSpec(
+        EVENTS,
+        group_name=GROUP,
+        kinds={"kafka"},
+        owners=["team:core-banking"],
+        metadata=event_fields(schema),
+        description=_EVENTS_DESCRIPTION,
+    )
 
-    config = kafka.stream()
-    keys = context.partition_keys
-    outcome = runs.materialize(
-        config, keys, run_id=context.run.run_id, log=context.log.info, confirm=postgres.confirm_run
+    churn_predictions_topic = dg.AssetSpec(
+        PUBLISHED,
+        deps=[PREDICTIONS],
+        group_name=GROUP,
+        kinds={"kafka"},
+        owners=OWNERS,
+        metadata=published_fields(schema),
+        description=_PUBLISHED_DESCRIPTION,
     )
-    tags = {"churn/topic": config.events_topic, "churn/lane": LANE}
-    if not outcome.materialized:
-        context.instance.add_run_tags(context.run.run_id, {**tags, "churn/mode": "idle"})
-        yield from _nothing_to_count(context, postgres, outcome.note)
-        return
-    with postgres.connect("churn metadata") as connection:
-        found = [each for key in keys if (each := stream_batches.find_batch(connection, key)) is not None]
-        for batch in found:
-            rows = load_rows(connection, batch.batch)
-            ranges = stream_batches.ranges_of(connection, batch.batch)
-            metadata = batch_metadata(batch, ranges, {**outcome.metadata}, rows_metadata(batch.batch, rows))
-            context.add_asset_metadata(metadata, partition_key=batch.batch)
-            for materialization in side_tables(batch, rows):
-                context.log_event(materialization)
-    tags |= {"churn/mode": str(outcome.metadata["mode"]), "churn/model_version": str(found[-1].model_version)}
-    context.instance.add_run_tags(context.run.run_id, tags)
-    passed, description, counted = conservation(found)
-    yield dg.MaterializeResult(
-        check_results=[
-            dg.AssetCheckResult(check_name=CONSERVATION, passed=passed, description=description, metadata=counted)
+
+    dead_letter_events = dg.AssetSpec(
+        DEAD_LETTERS,
+        deps=[PREDICTIONS],
+        group_name=GROUP,
+        kinds={"postgres", "table"},
+        owners=OWNERS,
+        metadata={**DEAD_LETTER_COLUMNS, "dagster/table_name": DEAD_LETTERS},
+        description=_DEAD_LETTERS_DESCRIPTION,
+    )
+
+    high_risk_customers = dg.AssetSpec(
+        HIGH_RISK,
+        deps=[PREDICTIONS],
+        group_name=GROUP,
+        kinds={"postgres", "table"},
+        owners=["team:retention"],
+        metadata={**high_risk_columns(schema), "dagster/table_name": HIGH_RISK},
+        description=_HIGH_RISK_DESCRIPTION,
+    )
+
+    @dg.asset(
+        partitions_def=batches,
+        deps=[customer_events, dg.AssetDep("champion_model")],
+        group_name=GROUP,
+        kinds={"kafka", "xgboost", "postgres"},
+        owners=OWNERS,
+        io_manager_key="postgres_io_manager",
+        output_required=False,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        freshness_policy=FRESH,
+        check_specs=[
+            dg.AssetCheckSpec(
+                CONSERVATION,
+                asset=PREDICTIONS,
+                blocking=True,
+                description="Expected: events = predictions + dead letters + duplicates. Every event read became a "
+                "prediction, a dead letter or a known duplicate. None is lost and none counts twice.",
+            )
         ],
+        metadata={**prediction_columns(schema), "dagster/table_name": PREDICTIONS, "partition_expr": "batch"},
     )
+    def churn_predictions(
+        context: dg.AssetExecutionContext, postgres: PostgresResource, kafka: KafkaResource
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult | dg.AssetCheckEvaluation]:
+        """One row per scored event. A partition is a **batch**: a recorded set of Kafka offset ranges.
+
+        The [customer_events_sensor](/automation) launches a run when there is a lag. The run streams into one batch for
+        a minute and then hands over to the next run. Each row names its source (`kafka_partition`, `kafka_offset`) and
+        the model version that scored it.
+
+        **To see a batch**, open the tab Partitions and choose one: its offsets, counts, latency, model and first rows.
+        **To replay it**, press *Materialize* and choose it. The same offsets are read again and scored by the current
+        [champion_model](/assets/champion_model), and the batch's rows are replaced in one transaction. Nothing is
+        published again, and alerts stay as they are. Several chosen batches are one run. The newest partition may still
+        be empty.
+        """
+        from churn_platform.stream import runs
+
+        config = kafka.stream()
+        keys = context.partition_keys
+        outcome = runs.materialize(
+            config, keys, run_id=context.run.run_id, log=context.log.info, confirm=postgres.confirm_run
+        )
+        tags = {"churn/topic": config.events_topic, "churn/lane": LANE}
+        if not outcome.materialized:
+            context.instance.add_run_tags(context.run.run_id, {**tags, "churn/mode": "idle"})
+            yield from _nothing_to_count(context, postgres, outcome.note)
+            return
+        with postgres.connect("churn metadata") as connection:
+            found = [each for key in keys if (each := stream_batches.find_batch(connection, key)) is not None]
+            for batch in found:
+                rows = load_rows(connection, prediction_table(schema), batch.batch)
+                ranges = stream_batches.ranges_of(connection, batch.batch)
+                metadata = batch_metadata(batch, ranges, {**outcome.metadata}, rows_metadata(batch.batch, rows))
+                context.add_asset_metadata(metadata, partition_key=batch.batch)
+                for materialization in side_tables(batch, rows):
+                    context.log_event(materialization)
+        tags |= {"churn/mode": str(outcome.metadata["mode"]), "churn/model_version": str(found[-1].model_version)}
+        context.instance.add_run_tags(context.run.run_id, tags)
+        passed, description, counted = conservation(found)
+        yield dg.MaterializeResult(
+            check_results=[
+                dg.AssetCheckResult(check_name=CONSERVATION, passed=passed, description=description, metadata=counted)
+            ],
+        )
+
+    return [customer_events, churn_predictions_topic, dead_letter_events, high_risk_customers, churn_predictions]
 
 
 def _nothing_to_count(

@@ -1,30 +1,34 @@
 """From raw customers to the features of a model. Every step is fitted on the training split only."""
 
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TypedDict
 
 import dagster as dg
 import pandas as pd
 
-from churn_platform.features.binning import BAND_NAMES, add_credit_score_band
+from churn_platform.features.binning import add_bands
 from churn_platform.features.cleaning import clean
-from churn_platform.features.columns import (
-    BAND_COLUMN,
-    CATEGORICAL_COLUMNS,
-    FEATURES,
-    INPUT_COLUMNS,
-    TARGET,
-    Columns,
-    columns_of,
-)
+from churn_platform.features.columns import Columns, columns_of
+from churn_platform.features.dates import add_days
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
-from churn_platform.features.scaling import COLUMNS_TO_SCALE, MinMaxScaler
+from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.modeling.splitting import SPLIT, TEST, TRAIN, rows_of, with_split
 from churn_platform.orchestration.assets.column_schema import column_metadata
 from churn_platform.orchestration.assets.training_inputs import file_hash
-from churn_platform.orchestration.assets.ui_metadata import distributions, next_asset, preview
-from churn_platform.schema.columns import COLUMN_NAMES
+from churn_platform.orchestration.assets.ui_metadata import (
+    Metadata,
+    distributions,
+    next_asset,
+    null_counts,
+    preview,
+    private_columns,
+)
+from churn_platform.schema.columns import Column, Missing, Transform, snake_case
+from churn_platform.schema.customer_schema import CustomerSchema
 
 
 class Common(TypedDict):
@@ -35,289 +39,461 @@ class Common(TypedDict):
     code_version: str
 
 
-PREPARATION = Common(group_name="preparation", owners=["team:ml-platform"], code_version="1")
-OUTCOME = (TARGET, SPLIT)
-UNBINNED = tuple(name for name in FEATURES if name != BAND_COLUMN)
-SPLIT_COLUMNS = (*COLUMN_NAMES, SPLIT)
-IMPUTED_COLUMNS = (*INPUT_COLUMNS, *OUTCOME)
-ENCODED_COLUMNS = (*UNBINNED, *OUTCOME)
-FEATURE_COLUMNS = (*FEATURES, *OUTCOME)
-MODEL_METADATA = column_metadata(
-    (*FEATURES, TARGET),
-    upstream="scaled_features",
-    upstream_names=FEATURE_COLUMNS,
-    scaled=COLUMNS_TO_SCALE,
-    imputed=True,
-)
+PREPARATION = Common(group_name="preparation", owners=["team:ml-platform"], code_version="2")
 
 
-@dg.asset(
-    **PREPARATION,
-    kinds={"pandas"},
-    metadata=column_metadata(COLUMN_NAMES, upstream="raw_customers", upstream_names=COLUMN_NAMES),
-)
-def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """Customers with a known Gender, typed. No other rows are dropped, and nothing is imputed yet.
+@dataclass(frozen=True)
+class Tables:
+    """The columns of the preparation's tables, in order, and which of them the UI draws."""
 
-    Rows with a null Gender are dropped, because a third category would encode the missing value. (In the stream, such
-    an event becomes a dead letter.) A null Age stays, for [feature_imputer](/assets/feature_imputer). The code is
-    `features/cleaning.py`.
-    """
-    cleaned = clean(raw_customers)
-    return dg.MaterializeResult(
-        value=cleaned,
-        metadata={
-            "dagster/row_count": len(cleaned),
-            "dropped_null_gender": len(raw_customers) - len(cleaned),
-            "null_age": int(cleaned["Age"].isna().sum()),
-            "churn_rate_percent": _churn_rate(cleaned),
-            **file_hash(cleaned),
-            **distributions(cleaned, "Gender", "Age"),
-            **preview(cleaned),
-            **next_asset("train_test_split"),
-        },
+    schema: CustomerSchema
+
+    @property
+    def outcome(self) -> tuple[str, str]:
+        """The target and the split, the last columns of each table."""
+        return (self.schema.target, SPLIT)
+
+    @property
+    def split(self) -> tuple[str, ...]:
+        """Columns of train_test_split."""
+        return (*self.schema.names, SPLIT)
+
+    @property
+    def imputed(self) -> tuple[str, ...]:
+        """Columns of imputed_features: the raw columns that features are made of."""
+        return (*self.schema.feature_columns, *self.outcome)
+
+    @cached_property
+    def unbinned(self) -> tuple[str, ...]:
+        """Columns of encoded_features without the outcome: raw numbers and dates, then binary columns."""
+        encoded = self.schema.encoded
+        raw = (name for name in self.schema.feature_columns if name not in encoded)
+        return (*raw, *self.made_by("one_hot"))
+
+    @property
+    def encoded(self) -> tuple[str, ...]:
+        """Columns of encoded_features."""
+        return (*self.unbinned, *self.outcome)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Columns of binned_features and scaled_features."""
+        return (*self.schema.feature_names, *self.outcome)
+
+    def made_by(self, transform: Transform) -> tuple[str, ...]:
+        """Return the names of the features that a transform makes."""
+        return tuple(feature.name for feature in self.schema.features if feature.transform == transform)
+
+    @property
+    def may_be_missing(self) -> tuple[str, ...]:
+        """The raw columns that may have no value."""
+        return tuple(column.name for column in self.schema.stored if column.nullable)
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The columns of imputed_features whose missing values the imputer replaces."""
+        columns = (self.schema.column(name) for name in self.schema.feature_columns)
+        return tuple(column.name for column in columns if column.scored_if_missing and column.missing != "category")
+
+
+def preparation_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition]:
+    """Return the assets that prepare the customers of a schema."""
+    tables = Tables(schema)
+    return [
+        *_splitting_assets(schema, tables),
+        *_imputing_assets(schema, tables),
+        *_encoding_assets(schema, tables),
+        *_scaling_assets(schema, tables),
+        *_feature_assets(schema, tables),
+    ]
+
+
+def _splitting_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDefinition]:
+    @dg.asset(
+        **PREPARATION,
+        kinds={"pandas"},
+        metadata=column_metadata(schema, schema.names, upstream="raw_customers", upstream_names=schema.names),
+        description=_cleaning_text(schema),
     )
+    def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
+        cleaned = clean(raw_customers, schema)
+        nulls = {
+            f"dropped_null_{schema.column(name).column}": int(raw_customers[name].isna().sum())
+            for name in schema.dropped
+            if name in raw_customers
+        }
+        kept = {name: count for name, count in null_counts(cleaned, schema).items() if f"dropped_{name}" not in nulls}
+        return dg.MaterializeResult(
+            value=cleaned,
+            metadata={
+                "dagster/row_count": len(cleaned),
+                **nulls,
+                **kept,
+                "churn_rate_percent": _churn_rate(cleaned, schema),
+                **file_hash(cleaned),
+                **distributions(cleaned, *tables.may_be_missing),
+                **preview(cleaned, without=private_columns(schema)),
+                **next_asset("train_test_split"),
+            },
+        )
 
+    @dg.asset(
+        **PREPARATION,
+        kinds={"pandas", "scikitlearn"},
+        metadata=column_metadata(schema, tables.split, upstream="cleaned_customers", upstream_names=schema.names),
+        description=f"""The cleaned customers with a column `split`: a fifth is test, with a fixed seed and stratified \
+by {schema.target}.
 
-@dg.asset(
-    **PREPARATION,
-    kinds={"pandas", "scikitlearn"},
-    metadata=column_metadata(SPLIT_COLUMNS, upstream="cleaned_customers", upstream_names=COLUMN_NAMES),
-)
-def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """The cleaned customers with a column `split`: a fifth is test, with a fixed seed and stratified by Exited.
+The split is by {schema.id}: no customer is in both splits, even if the file has several rows of one.
 
-    The split is by CustomerId: no customer is in both splits, even if the file has several rows of one.
-
-    Everything that is fitted (imputer, encoder, scaler, model, threshold) uses the training split only. The test split
-    is used once, by [model_evaluation](/assets/model_evaluation). The code is `modeling/splitting.py`.
-    """
-    customers = with_split(cleaned_customers, TARGET)
-    train, test = (customers.loc[customers[SPLIT] == split, [TARGET]] for split in (TRAIN, TEST))
-    return dg.MaterializeResult(
-        value=customers,
-        metadata={
-            "dagster/row_count": len(customers),
-            "train_rows": len(train),
-            "test_rows": len(test),
-            "train_churn_rate_percent": _churn_rate(train),
-            "test_churn_rate_percent": _churn_rate(test),
-            **file_hash(customers),
-            **distributions(customers, SPLIT),
-            **next_asset("feature_imputer"),
-        },
+Everything that is fitted (imputer, encoder, scaler, model, threshold) uses the training split only. The test split is
+used once, by [model_evaluation](/assets/model_evaluation). The code is `modeling/splitting.py`.""",
     )
+    def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
+        customers = with_split(cleaned_customers, schema)
+        train, test = (customers.loc[customers[SPLIT] == split, [schema.target]] for split in (TRAIN, TEST))
+        return dg.MaterializeResult(
+            value=customers,
+            metadata={
+                "dagster/row_count": len(customers),
+                "train_rows": len(train),
+                "test_rows": len(test),
+                "train_churn_rate_percent": _churn_rate(train, schema),
+                "test_churn_rate_percent": _churn_rate(test, schema),
+                **file_hash(customers),
+                **distributions(customers, SPLIT),
+                **next_asset("feature_imputer"),
+            },
+        )
+
+    return [cleaned_customers, train_test_split]
 
 
-@dg.asset(**PREPARATION, kinds={"numpy"})
-def feature_imputer(train_test_split: pd.DataFrame) -> dg.MaterializeResult[Imputer]:
-    """Replacements for missing values: medians of the numeric columns and the mode of Geography, in the training split.
+def _imputing_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDefinition]:
+    medians = _of(schema, "median")
+    modes = _of(schema, "mode")
+    constants = _of(schema, "constant")
 
-    A fitted step, stored as JSON. It becomes part of the model's bundle, so the stream imputes exactly as training did.
-    It uses medians because ages and balances have long tails. The code is `features/imputing.py`.
-    """
-    train = rows_of(train_test_split, TRAIN, INPUT_COLUMNS)
-    imputer = Imputer.fit(train)
-    return dg.MaterializeResult(
-        value=imputer,
-        metadata={
-            "imputer": _json(imputer),
-            "fitted_rows": len(train),
-            "median_age_years": imputer.medians["Age"],
-            **next_asset("imputed_features"),
-        },
+    @dg.asset(
+        **PREPARATION,
+        kinds={"numpy"},
+        description=f"""Replacements for missing values: medians and modes of the training split, and constants.
+
+- Median: {_listed(medians) or "no column needs one"}.
+- Most frequent category: {_listed(modes) or "no column needs one"}.
+- Constant: {_listed(constants) or "no column has one"}.
+
+A fitted step, stored as JSON. It becomes part of the model's bundle, so the stream imputes exactly as training did. It
+uses medians rather than means because many amounts have long tails. The code is `features/imputing.py`.""",
     )
+    def feature_imputer(train_test_split: pd.DataFrame) -> dg.MaterializeResult[Imputer]:
+        train = rows_of(train_test_split, TRAIN, schema.feature_columns)
+        imputer = Imputer.fit(train, schema)
+        return dg.MaterializeResult(
+            value=imputer,
+            metadata={
+                "imputer": _json(imputer),
+                "fitted_rows": len(train),
+                **{_median_name(schema.column(name)): imputer.medians[name] for name in medians},
+                **next_asset("imputed_features"),
+            },
+        )
 
+    @dg.asset(
+        **PREPARATION,
+        kinds={"numpy", "pandas"},
+        metadata=column_metadata(
+            schema, tables.imputed, upstream="train_test_split", upstream_names=tables.split, imputed=True
+        ),
+        description="""The raw columns of the features, of both splits, with missing values replaced.
 
-@dg.asset(
-    **PREPARATION,
-    kinds={"numpy", "pandas"},
-    metadata=column_metadata(IMPUTED_COLUMNS, upstream="train_test_split", upstream_names=SPLIT_COLUMNS, imputed=True),
-)
-def imputed_features(train_test_split: pd.DataFrame, feature_imputer: Imputer) -> dg.MaterializeResult[pd.DataFrame]:
-    """The raw columns of the features, of both splits, with missing values replaced.
-
-    [feature_imputer](/assets/feature_imputer) replaces them, in the stream as well. Names and ids are dropped here,
-    because no feature uses them.
-    """
-    imputed = _frame(feature_imputer.impute(columns_of(train_test_split)), train_test_split)
-    return dg.MaterializeResult(
-        value=imputed,
-        metadata={
-            "dagster/row_count": len(imputed),
-            "imputed_values": int(train_test_split[[*INPUT_COLUMNS]].isna().sum().sum()),
-            **distributions(imputed, "Age"),
-            **preview(imputed),
-            **next_asset("encoded_features"),
-        },
+[feature_imputer](/assets/feature_imputer) replaces them, in the stream as well. Names, ids and other columns are
+dropped here, because no feature uses them.""",
     )
+    def imputed_features(
+        train_test_split: pd.DataFrame, feature_imputer: Imputer
+    ) -> dg.MaterializeResult[pd.DataFrame]:
+        raw = columns_of(train_test_split, schema.feature_columns)
+        imputed = _frame(feature_imputer.impute(raw), train_test_split, tables)
+        return dg.MaterializeResult(
+            value=imputed,
+            metadata={
+                "dagster/row_count": len(imputed),
+                "imputed_values": int(train_test_split[[*tables.replaced]].isna().sum().sum()),
+                **distributions(imputed, *tables.replaced),
+                **preview(imputed),
+                **next_asset("encoded_features"),
+            },
+        )
+
+    return [feature_imputer, imputed_features]
 
 
-@dg.asset(**PREPARATION, kinds={"numpy"})
-def feature_encoder(imputed_features: pd.DataFrame) -> dg.MaterializeResult[OneHotEncoder]:
-    """One-hot encoding of Geography and Gender: the categories of the training split, in alphabetical order.
+def _encoding_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDefinition]:
+    encoded_columns = _listed(schema.encoded) or "no column"
 
-    A fitted step, stored as JSON. It becomes part of the model's bundle. There is one column for each category, because
-    countries have no order. The code is `features/encoding.py`.
-    """
-    train = rows_of(imputed_features, TRAIN, CATEGORICAL_COLUMNS)
-    encoder = OneHotEncoder.fit(train)
-    return dg.MaterializeResult(
-        value=encoder,
-        metadata={
-            "encoder": _json(encoder),
-            "fitted_rows": len(train),
-            "binary_columns": sum(len(names) for names in encoder.binary_columns.values()),
-            **next_asset("encoded_features"),
-        },
+    @dg.asset(
+        **PREPARATION,
+        kinds={"numpy"},
+        description=f"""One-hot encoding of {encoded_columns}: the categories of the customer schema, in its order.
+
+Stored as JSON. It becomes part of the model's bundle. There is one column for each category, because categories have no
+order. A category of the schema that no customer has gets a column, too. The code is `features/encoding.py`.""",
     )
+    def feature_encoder(imputed_features: pd.DataFrame) -> dg.MaterializeResult[OneHotEncoder]:
+        train = rows_of(imputed_features, TRAIN, schema.encoded)
+        encoder = OneHotEncoder.fit(train, schema)
+        return dg.MaterializeResult(
+            value=encoder,
+            metadata={
+                "encoder": _json(encoder),
+                "fitted_rows": len(train),
+                "binary_columns": sum(len(names) for names in encoder.binary_columns.values()),
+                **next_asset("encoded_features"),
+            },
+        )
 
+    @dg.asset(
+        **PREPARATION,
+        kinds={"numpy", "pandas"},
+        metadata=column_metadata(
+            schema, tables.encoded, upstream="imputed_features", upstream_names=tables.imputed, imputed=True
+        ),
+        description=f"""The imputed columns of both splits, with {encoded_columns} as columns of 0 and 1.
 
-@dg.asset(**PREPARATION, kinds={"numpy"})
-def feature_scaler(imputed_features: pd.DataFrame) -> dg.MaterializeResult[MinMaxScaler]:
-    """Min-max scaling of Balance, EstimatedSalary and Age: the minima and maxima of the training split.
-
-    A fitted step, stored as JSON. It becomes part of the model's bundle. Values beyond the range, in the test split or
-    in the stream, give features outside 0..1 and are not clipped. The code is `features/scaling.py`.
-    """
-    train = rows_of(imputed_features, TRAIN, COLUMNS_TO_SCALE)
-    scaler = MinMaxScaler.fit(train)
-    return dg.MaterializeResult(
-        value=scaler, metadata={"scaler": _json(scaler), "fitted_rows": len(train), **next_asset("scaled_features")}
+[feature_encoder](/assets/feature_encoder) encodes them, in the stream as well.""",
     )
+    def encoded_features(
+        imputed_features: pd.DataFrame, feature_encoder: OneHotEncoder
+    ) -> dg.MaterializeResult[pd.DataFrame]:
+        imputed = columns_of(imputed_features, schema.feature_columns)
+        encoded = _frame(feature_encoder.encode(imputed), imputed_features, tables)
+        return dg.MaterializeResult(
+            value=encoded,
+            metadata={
+                "dagster/row_count": len(encoded),
+                **distributions(encoded, *tables.made_by("one_hot")),
+                **preview(encoded),
+                **next_asset("binned_features"),
+            },
+        )
 
+    @dg.asset(
+        **PREPARATION,
+        kinds={"numpy", "pandas"},
+        metadata=column_metadata(
+            schema, tables.features, upstream="encoded_features", upstream_names=tables.encoded, imputed=True
+        ),
+        description=f"""The encoded columns of both splits, with bands of numbers and days of dates.
 
-@dg.asset(
-    **PREPARATION,
-    kinds={"numpy", "pandas"},
-    metadata=column_metadata(
-        ENCODED_COLUMNS, upstream="imputed_features", upstream_names=IMPUTED_COLUMNS, imputed=True
-    ),
-)
-def encoded_features(
-    imputed_features: pd.DataFrame, feature_encoder: OneHotEncoder
-) -> dg.MaterializeResult[pd.DataFrame]:
-    """The imputed columns of both splits, with Geography and Gender as columns of 0 and 1.
-
-    [feature_encoder](/assets/feature_encoder) encodes them, in the stream as well.
-    """
-    encoded = _frame(feature_encoder.encode(columns_of(imputed_features)), imputed_features)
-    return dg.MaterializeResult(
-        value=encoded,
-        metadata={
-            "dagster/row_count": len(encoded),
-            **distributions(encoded, "Geography_France", "Geography_Germany", "Geography_Spain", "Gender_Female"),
-            **preview(encoded),
-            **next_asset("binned_features"),
-        },
+{_bands_text(schema)}{_days_text(schema)}Upper bounds of bands are inclusive. The code is `features/binning.py` and
+`features/dates.py`.""",
     )
+    def binned_features(encoded_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
+        columns = add_days(add_bands(columns_of(encoded_features, tables.unbinned), schema), schema)
+        binned = _frame({name: columns[name] for name in schema.feature_names}, encoded_features, tables)
+        charted = (name for column in schema.banded for name in (column.bands_feature, column.name) if name in binned)
+        return dg.MaterializeResult(
+            value=binned,
+            metadata={
+                "dagster/row_count": len(binned),
+                **_band_counts(binned, schema),
+                **distributions(binned, *charted, *tables.made_by("days_since")),
+                **next_asset("scaled_features"),
+            },
+        )
+
+    return [feature_encoder, encoded_features, binned_features]
 
 
-@dg.asset(
-    **PREPARATION,
-    kinds={"numpy", "pandas"},
-    metadata=column_metadata(
-        FEATURE_COLUMNS, upstream="encoded_features", upstream_names=ENCODED_COLUMNS, imputed=True
-    ),
-)
-def binned_features(encoded_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """The encoded columns of both splits, with the bank's five credit score bands in CreditScoreBins.
+def _scaling_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDefinition]:
+    scaled_columns = _listed(schema.scaled) or "no column"
 
-    | Poor 0 | Fair 1 | Good 2 | Very Good 3 | Excellent 4 |
-    |---|---|---|---|---|
-    | to 580 points | to 670 | to 740 | to 800 | above |
+    @dg.asset(
+        **PREPARATION,
+        kinds={"numpy"},
+        description=f"""Min-max scaling of {scaled_columns}: the minima and maxima of the training split.
 
-    The bands are those of the bank's scorecard, with inclusive upper bounds. The code is `features/binning.py`.
-    """
-    columns = add_credit_score_band(columns_of(encoded_features, UNBINNED))
-    binned = _frame({name: columns[name] for name in FEATURES}, encoded_features)
-    counts = binned[BAND_COLUMN].value_counts()
-    bands = {f"band_{name.lower().replace(' ', '_')}": int(counts.get(code, 0)) for code, name in enumerate(BAND_NAMES)}
-    return dg.MaterializeResult(
-        value=binned,
-        metadata={
-            "dagster/row_count": len(binned),
-            **bands,
-            **distributions(binned, BAND_COLUMN, "CreditScore"),
-            **next_asset("scaled_features"),
-        },
+A fitted step, stored as JSON. It becomes part of the model's bundle. Values beyond the range, in the test split or in
+the stream, give features outside 0..1 and are not clipped. The code is `features/scaling.py`.""",
     )
+    def feature_scaler(imputed_features: pd.DataFrame) -> dg.MaterializeResult[MinMaxScaler]:
+        train = rows_of(imputed_features, TRAIN, schema.scaled)
+        scaler = MinMaxScaler.fit(train, schema)
+        return dg.MaterializeResult(
+            value=scaler,
+            metadata={"scaler": _json(scaler), "fitted_rows": len(train), **next_asset("scaled_features")},
+        )
+
+    @dg.asset(
+        **PREPARATION,
+        kinds={"numpy", "pandas"},
+        metadata=column_metadata(
+            schema,
+            tables.features,
+            upstream="binned_features",
+            upstream_names=tables.features,
+            scaled=schema.scaled,
+            imputed=True,
+        ),
+        description=f"""All {len(schema.features)} features of both splits, with {scaled_columns} scaled. Test values \
+may be outside 0..1.
+
+[feature_scaler](/assets/feature_scaler) scales them, in the stream as well. The columns have the order in which the
+model reads them: numbers, bands, days, then categories, each in the order of the customer schema.""",
+    )
+    def scaled_features(
+        binned_features: pd.DataFrame, feature_scaler: MinMaxScaler
+    ) -> dg.MaterializeResult[pd.DataFrame]:
+        binned = columns_of(binned_features, schema.feature_names)
+        scaled = _frame(feature_scaler.scale(binned), binned_features, tables)
+        return dg.MaterializeResult(
+            value=scaled,
+            metadata={
+                "dagster/row_count": len(scaled),
+                **distributions(scaled, *schema.scaled),
+                **preview(scaled),
+                **next_asset("train_features"),
+            },
+        )
+
+    return [feature_scaler, scaled_features]
 
 
-@dg.asset(
-    **PREPARATION,
-    kinds={"numpy", "pandas"},
-    metadata=column_metadata(
-        FEATURE_COLUMNS,
-        upstream="binned_features",
-        upstream_names=FEATURE_COLUMNS,
-        scaled=COLUMNS_TO_SCALE,
+def _feature_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDefinition]:
+    model_metadata = column_metadata(
+        schema,
+        (*schema.feature_names, schema.target),
+        upstream="scaled_features",
+        upstream_names=tables.features,
+        scaled=schema.scaled,
         imputed=True,
-    ),
-)
-def scaled_features(binned_features: pd.DataFrame, feature_scaler: MinMaxScaler) -> dg.MaterializeResult[pd.DataFrame]:
-    """All 14 features of both splits, with Balance, EstimatedSalary and Age scaled. Test values may be outside 0..1.
-
-    [feature_scaler](/assets/feature_scaler) scales them, in the stream as well. The columns have the order in which the
-    model reads them (`features/columns.py`).
-    """
-    scaled = _frame(feature_scaler.scale(columns_of(binned_features, FEATURES)), binned_features)
-    return dg.MaterializeResult(
-        value=scaled,
-        metadata={
-            "dagster/row_count": len(scaled),
-            **distributions(scaled, *COLUMNS_TO_SCALE),
-            **preview(scaled),
-            **next_asset("train_features"),
-        },
     )
 
+    def features_of(
+        scaled_features: pd.DataFrame, split: str, *, followed_by: str
+    ) -> dg.MaterializeResult[pd.DataFrame]:
+        rows = rows_of(scaled_features, split)
+        segments = (column.name for column in schema.segments if column.name in schema.feature_names)
+        return dg.MaterializeResult(
+            value=rows,
+            metadata={
+                "dagster/row_count": len(rows),
+                "features": len(schema.features),
+                "churned_rows": int(rows[schema.target].sum()),
+                "churn_rate_percent": _churn_rate(rows, schema),
+                **distributions(rows, schema.target, *segments),
+                **preview(rows),
+                **next_asset(followed_by),
+            },
+        )
 
-@dg.asset(**PREPARATION, kinds={"pandas"}, metadata=MODEL_METADATA)
-def train_features(scaled_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """The 14 features and Exited of the training split: the input of the training.
+    @dg.asset(
+        **PREPARATION,
+        kinds={"pandas"},
+        metadata=model_metadata,
+        description=f"""The {len(schema.features)} features and {schema.target} of the training split: the input of \
+the training.
 
-    The stream computes the same features with the same code (`features/transform.py`). `model_evaluation` fails if the
-    bundle's scores of raw rows differ from those of prepared features.
-    """
-    return _features_of(scaled_features, TRAIN, followed_by="churn_model")
-
-
-@dg.asset(**PREPARATION, kinds={"pandas"}, metadata=MODEL_METADATA)
-def test_features(scaled_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-    """The 14 features and Exited of the test split, for the evaluation of a model.
-
-    Nothing is fitted on them, and no threshold is chosen on them.
-    """
-    return _features_of(scaled_features, TEST, followed_by="model_evaluation")
-
-
-def _features_of(scaled_features: pd.DataFrame, split: str, *, followed_by: str) -> dg.MaterializeResult[pd.DataFrame]:
-    rows = rows_of(scaled_features, split)
-    return dg.MaterializeResult(
-        value=rows,
-        metadata={
-            "dagster/row_count": len(rows),
-            "features": len(FEATURES),
-            "churned_rows": int(rows[TARGET].sum()),
-            "churn_rate_percent": _churn_rate(rows),
-            **distributions(rows, TARGET, "Age", "NumOfProducts"),
-            **preview(rows),
-            **next_asset(followed_by),
-        },
+The stream computes the same features with the same code (`features/transform.py`). `model_evaluation` fails if the
+bundle's scores of raw rows differ from those of prepared features.""",
     )
+    def train_features(scaled_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
+        return features_of(scaled_features, TRAIN, followed_by="churn_model")
+
+    @dg.asset(
+        **PREPARATION,
+        kinds={"pandas"},
+        metadata=model_metadata,
+        description=f"""The {len(schema.features)} features and {schema.target} of the test split, for the evaluation \
+of a model.
+
+Nothing is fitted on them, and no threshold is chosen on them.""",
+    )
+    def test_features(scaled_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
+        return features_of(scaled_features, TEST, followed_by="model_evaluation")
+
+    return [train_features, test_features]
 
 
-def _frame(columns: Columns, rows: pd.DataFrame) -> pd.DataFrame:
+def _frame(columns: Columns, rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Return the columns as a frame, with outcome, split and `attrs` of `rows`. Unchanged arrays are shared."""
-    frame = pd.DataFrame({**columns, **{name: rows[name].to_numpy() for name in OUTCOME}}, copy=False)
+    frame = pd.DataFrame({**columns, **{name: rows[name].to_numpy() for name in tables.outcome}}, copy=False)
     frame.attrs = dict(rows.attrs)
     return frame
 
 
-def _churn_rate(customers: pd.DataFrame) -> float:
-    return round(100 * float(customers[TARGET].mean()), 2)
+def _churn_rate(customers: pd.DataFrame, schema: CustomerSchema) -> float:
+    return round(100 * float(customers[schema.target].mean()), 2)
 
 
 def _json(step: Imputer | OneHotEncoder | MinMaxScaler) -> dg.JsonMetadataValue:
     return dg.MetadataValue.json(json.loads(step.to_json()))
+
+
+def _listed(names: Iterable[str], last: str = "and") -> str:
+    """Return names as text, such as "Age, Balance and Tenure"; empty without names."""
+    *others, final = [*names] or [""]
+    return f"{', '.join(others)} {last} {final}" if others else final
+
+
+def _of(schema: CustomerSchema, missing: Missing) -> tuple[str, ...]:
+    """Return the columns of the features whose missing values are handled in this way."""
+    return tuple(name for name in schema.feature_columns if schema.column(name).missing == missing)
+
+
+def _median_name(column: Column) -> str:
+    """Return the name of a median in the metadata: with its unit, such as median_tenure_years."""
+    return "_".join(filter(None, ("median", column.column, snake_case(column.unit or ""))))
+
+
+def _band_counts(binned: pd.DataFrame, schema: CustomerSchema) -> Metadata:
+    """Return the number of rows in each band. With several banded columns, their features are part of the names."""
+    counts: Metadata = {}
+    for column in schema.banded:
+        found = binned[column.bands_feature].value_counts()
+        prefix = "band" if len(schema.banded) == 1 else snake_case(column.bands_feature)
+        counts |= {
+            f"{prefix}_{snake_case(band.name)}": int(found.get(code, 0)) for code, band in enumerate(column.bands)
+        }
+    return counts
+
+
+def _cleaning_text(schema: CustomerSchema) -> str:
+    """Return the description of cleaned_customers."""
+    if not schema.dropped:
+        summary = "Customers, typed. No rows are dropped, and nothing is imputed yet."
+        reason = "Missing values stay,"
+    else:
+        summary = (
+            f"Customers with a known {_listed(schema.dropped)}, typed. No other rows are dropped, and nothing is "
+            f"imputed yet."
+        )
+        reason = (
+            f"Rows with a null {_listed(schema.dropped, 'or')} are dropped, because a category of its own would encode "
+            f"the missing value. (In the stream, such an event becomes a dead letter.) Other missing values stay,"
+        )
+    code = "The code is `features/cleaning.py`."
+    return f"{summary}\n\n{reason} for [feature_imputer](/assets/feature_imputer). {code}"
+
+
+def _bands_text(schema: CustomerSchema) -> str:
+    """Return a table of bands for each banded column."""
+    texts = []
+    for column in schema.banded:
+        unit = f" {column.unit}" if column.unit else ""
+        names = " | ".join(f"{band.name} {code}" for code, band in enumerate(column.bands))
+        bounds = " | ".join(
+            "above" if band.upper_bound is None else f"to {band.upper_bound:,.10g}{'' if code else unit}"
+            for code, band in enumerate(column.bands)
+        )
+        rule = "---|" * len(column.bands)
+        texts.append(f"{column.bands_feature}, of {column.name}:\n\n| {names} |\n|{rule}\n| {bounds} |\n\n")
+    return "".join(texts)
+
+
+def _days_text(schema: CustomerSchema) -> str:
+    """Return what the days of each date are."""
+    return "".join(
+        f"- {column.days_feature}: days from {column.since} to {column.name}.\n" for column in schema.dated
+    ) + ("\n" if schema.dated else "")

@@ -1,80 +1,165 @@
-"""The customers file, which exists outside Dagster, and the asset that reads it."""
+"""The customers file, which exists outside Dagster, and the assets that read it."""
 
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Final
 
 import dagster as dg
 import pandas as pd
 
 from churn_platform.orchestration.assets.column_schema import column_metadata
-from churn_platform.orchestration.assets.training_inputs import FILE_HASH, file_hash, with_file_hash
-from churn_platform.orchestration.assets.ui_metadata import distributions, next_asset, preview
-from churn_platform.schema.columns import COLUMN_NAMES
+from churn_platform.orchestration.assets.training_inputs import FILE_HASH, file_hash, with_file
+from churn_platform.orchestration.assets.ui_metadata import (
+    Metadata,
+    distributions,
+    next_asset,
+    null_counts,
+    preview,
+    private_columns,
+    rows_table,
+)
+from churn_platform.schema.current import customers_of
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
 
-GROUP = "raw"
+GROUP: Final = "raw"
+FILE: Final = "customers_file"
+RAW: Final = "raw_customers"
+QUARANTINED: Final = "quarantined_customers"
+MAX_REASONS: Final = 20  # rows of the table of reasons: a file of another data set has a reason for each column
 
-customers_file = dg.AssetSpec(
-    "customers_file",
-    group_name=GROUP,
-    kinds={"csv", "file"},
-    owners=["team:core-banking"],
-    metadata=column_metadata(COLUMN_NAMES),
-    description="""The CSV file that the bank exports: one row per customer, including whether the customer left.
 
-The setting `CHURN_RAW_CSV` is its path, and `data/README.md` is its data dictionary. The file in `data/raw` is
-synthetic.
+def raw_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return the customers file, and the assets that one reading of it makes."""
+    customers_file = dg.AssetSpec(
+        FILE,
+        group_name=GROUP,
+        kinds={"csv", "file"},
+        owners=["team:core-banking"],
+        metadata=column_metadata(schema, schema.names),
+        description=f"""The file of the data set `{schema.name}`: one row per customer, with whether the customer left.
+
+{schema.description}
+
+The setting `CHURN_RAW_CSV` is its place, or else the customer schema (`CHURN_SCHEMA`) names it. `data/README.md` is the
+data dictionary.
 
 Each run of [raw_customers](/assets/raw_customers) records an **observation** with the SHA-256 of the file, which shows
 whether two runs read the same file.
 
 Next: [raw_customers](/assets/raw_customers).""",
-)
-
-
-@dg.asset(
-    deps=[customers_file],
-    group_name=GROUP,
-    kinds={"csv", "pandas"},
-    owners=["team:ml-platform"],
-    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
-    metadata=column_metadata(COLUMN_NAMES, upstream=customers_file.key.to_user_string(), upstream_names=COLUMN_NAMES),
-)
-def raw_customers(context: dg.AssetExecutionContext) -> dg.MaterializeResult[pd.DataFrame]:
-    """The bank's customers, one row each, typed but not validated, missing values included.
-
-    A file with values that cannot be typed is an error, which lists their lines. Values that are typed but wrong (a
-    Geography of Italy, an Age of 17, a repeated CustomerId) are read, and the **checks** of this asset fail: they
-    report what was found and what was expected, and block all downstream assets. Ranges and categories are defined in
-    `schema/columns.py`, for the stream as well.
-    """
-    from churn_platform.schema.reader import load_customers
-
-    path = settings().platform.raw_csv
-    file = load_customers(path)
-    customers = with_file_hash(file.customers, file.sha256)
-    context.log_event(
-        dg.AssetObservation(
-            customers_file.key,
-            metadata={
-                "rows": len(customers),
-                "size_bytes": file.size_bytes,
-                "modified": dg.MetadataValue.timestamp(file.modified),
-                FILE_HASH: file.sha256,
-                "path": dg.MetadataValue.path(str(path)),
-            },
-        )
     )
-    return dg.MaterializeResult(
-        value=customers,
-        metadata={
-            "dagster/row_count": len(customers),
-            **file_hash(customers),
-            "churn_rate_percent": round(100 * float(customers["Exited"].mean()), 2),
-            "null_gender": int(customers["Gender"].isna().sum()),
-            "null_age": int(customers["Age"].isna().sum()),
-            "source": dg.MetadataValue.path(str(path)),
-            **distributions(customers, "Age", "Balance", "CreditScore", "Geography", "Exited"),
-            **preview(customers),
-            **next_asset("cleaned_customers"),
+    raw_customers = dg.AssetSpec(
+        RAW,
+        group_name=GROUP,
+        kinds={"csv", "pandas"},
+        owners=["team:ml-platform"],
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
+        metadata=column_metadata(schema, schema.names, upstream=FILE, upstream_names=schema.names),
+        description="""The customers of the file, one row each, typed, missing values included.
+
+Rows that break a rule of the customer schema are not among them: they are in
+[quarantined_customers](/assets/quarantined_customers). A row that occurs twice is read once. A file that is no table,
+or lacks a column, is an error.
+
+The **checks** of this asset report what was found and what was expected, and block all downstream assets. One of them
+fails if a larger share of the rows is quarantined than the schema allows. Ranges and categories are those of the
+schema, for the stream as well.""",
+    )
+    quarantined_customers = dg.AssetSpec(
+        QUARANTINED,
+        group_name=GROUP,
+        kinds={"csv", "pandas"},
+        owners=["team:ml-platform"],
+        metadata=_quarantine_columns(),
+        description="""The rows of the file that break a rule of the customer schema, with their values and the reasons.
+
+They are not used for training. `reasons` names the columns and what the schema allows; `values` are the texts of the
+file as JSON, without customers' names. Correct the rows in the file, or the rule in the schema, and materialize
+[raw_customers](/assets/raw_customers) again.""",
+    )
+
+    @dg.multi_asset(
+        name="read_customers_file",
+        outs={
+            RAW: dg.AssetOut.from_spec(raw_customers, dagster_type=pd.DataFrame, is_required=False),
+            QUARANTINED: dg.AssetOut.from_spec(quarantined_customers, dagster_type=pd.DataFrame, is_required=False),
         },
+        deps=[FILE],
+        can_subset=True,
     )
+    def read_customers_file(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
+        """Read the file once, and yield its customers and its quarantined rows."""
+        from churn_platform.schema.reader import load_customers
+
+        place = customers_of(settings())
+        file = load_customers(place, schema)
+        detected = {"detected": ", ".join(f"{name}: {found}" for name, found in file.detected.items())}
+        context.log_event(
+            dg.AssetObservation(
+                FILE,
+                metadata={
+                    "rows": file.rows,
+                    "size_bytes": file.size_bytes,
+                    "modified": dg.MetadataValue.timestamp(file.modified),
+                    FILE_HASH: file.sha256,
+                    "path": dg.MetadataValue.path(place),
+                    **detected,
+                },
+            )
+        )
+        if dg.AssetKey(RAW) in context.selected_asset_keys:
+            customers = with_file(file.customers, sha256=file.sha256, rows=file.rows, quarantined=len(file.quarantined))
+            charted = [*(each for each in schema.stored if each.summary or each.bands), schema.target_column]
+            yield dg.MaterializeResult(
+                asset_key=RAW,
+                value=customers,
+                metadata={
+                    "dagster/row_count": len(customers),
+                    **file_hash(customers),
+                    "churn_rate_percent": round(100 * float(customers[schema.target].mean()), 2),
+                    **null_counts(customers, schema),
+                    "quarantined": len(file.quarantined),
+                    "duplicates": file.duplicates,
+                    "source": dg.MetadataValue.path(place),
+                    **detected,
+                    **distributions(customers, *(each.name for each in charted)),
+                    **preview(customers, without=private_columns(schema)),
+                    **next_asset("cleaned_customers"),
+                },
+            )
+        if dg.AssetKey(QUARANTINED) in context.selected_asset_keys:
+            yield dg.MaterializeResult(
+                asset_key=QUARANTINED,
+                value=file.quarantined,
+                metadata={
+                    "dagster/row_count": len(file.quarantined),
+                    "share_percent": round(100 * len(file.quarantined) / max(file.rows, 1), 4),
+                    "allowed_percent": round(100 * schema.largest_quarantined_share, 4),
+                    **_reasons(file.quarantined),
+                    **preview(file.quarantined),
+                },
+            )
+
+    return [customers_file, read_customers_file]
+
+
+def _reasons(quarantined: pd.DataFrame) -> Metadata:
+    """Return the most frequent reasons and their number of rows as a table; nothing without rows."""
+    counts = quarantined["reasons"].value_counts().head(MAX_REASONS)
+    return rows_table("reasons", [{"reasons": str(reason), "rows": int(count)} for reason, count in counts.items()])
+
+
+def _quarantine_columns() -> dict[str, dg.TableSchema | dg.TableColumnLineage]:
+    known = dg.TableColumnConstraints(nullable=False)
+    return {
+        "dagster/column_schema": dg.TableSchema(
+            [
+                dg.TableColumn("file", "string", "Name of the file.", known),
+                dg.TableColumn("row", "int64", "Number of the row, 1 for the first one below the header.", known),
+                dg.TableColumn("values", "string", "The row's texts as JSON, without customers' names.", known),
+                dg.TableColumn("reasons", "string", "The rules that the row breaks.", known),
+            ]
+        ),
+        "dagster/column_lineage": dg.TableColumnLineage({}),
+    }

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from churn_platform.database import model_versions
-from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, TARGET, columns_of
+from churn_platform.features.columns import columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
@@ -28,6 +28,7 @@ from churn_platform.monitoring.drift import SCORE, Reference
 from churn_platform.orchestration.assets import evaluation_metadata
 from churn_platform.orchestration.assets.training_inputs import (
     REVISION,
+    SCHEMA,
     TRAINING_SETTINGS,
     file_hash,
     require_one_file,
@@ -43,6 +44,8 @@ from churn_platform.orchestration.resources.mlflow import (
     ending_run,
 )
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.schema.current import customers_of
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.scoring.costs import CallCosts
 from churn_platform.settings import settings
@@ -81,176 +84,151 @@ which version scores the stream. If somebody moves the alias in MLflow, the next
 )
 
 
-@dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
-def churn_model(
-    context: dg.AssetExecutionContext,
-    train_features: pd.DataFrame,
-    train_test_split: pd.DataFrame,
-    feature_imputer: Imputer,
-    feature_encoder: OneHotEncoder,
-    feature_scaler: MinMaxScaler,
-    mlflow: dg.ResourceParam[ModuleType],  # dagster-mlflow's resource has all functions of the module mlflow
-    mlflow_registry: MlflowRegistry,
-    postgres: PostgresResource,
-) -> dg.MaterializeResult[TrainedModel]:
-    """An XGBoost model of the training split: an MLflow run, a registered version and a bundle. Not yet champion.
+def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return the assets that train a model of a schema's customers, evaluate it and decide who is champion."""
 
-    Metrics that begin with `oof_` are out of fold: each row is scored by a model that has not seen it. The threshold,
-    from which a risk score counts as churn, is chosen out of fold as well. The bundle holds the model and its feature
-    steps as data, without pickles; the stream loads it without MLflow. The training code is `modeling/training.py`.
-    The distribution of the training rows is stored too: [drift_hourly](/assets/drift_hourly) compares the stream with
-    it.
-    """
-    import time
+    @dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
+    def churn_model(
+        context: dg.AssetExecutionContext,
+        train_features: pd.DataFrame,
+        train_test_split: pd.DataFrame,
+        feature_imputer: Imputer,
+        feature_encoder: OneHotEncoder,
+        feature_scaler: MinMaxScaler,
+        mlflow: dg.ResourceParam[ModuleType],  # dagster-mlflow's resource has all functions of the module mlflow
+        mlflow_registry: MlflowRegistry,
+        postgres: PostgresResource,
+    ) -> dg.MaterializeResult[TrainedModel]:
+        """An XGBoost model of the training split: an MLflow run, a registered version and a bundle. Not yet champion.
 
-    from churn_platform.modeling import training
+        Metrics that begin with `oof_` are out of fold: each row is scored by a model that has not seen it. The
+        threshold, from which a risk score counts as churn, is chosen out of fold as well. The bundle holds the model
+        and its feature steps as data, without pickles; the stream loads it without MLflow. The training code is
+        `modeling/training.py`. The distribution of the training rows is stored too:
+        [drift_hourly](/assets/drift_hourly) compares the stream with it.
+        """
+        import time
 
-    rows = rows_of(train_test_split, TRAIN)
-    require_one_file(train_features, train_test_split)
-    with ending_run():
-        started = time.perf_counter()
-        features, churned = assemble(columns_of(train_features, FEATURES)), train_features[TARGET].to_numpy()
-        data_hash = training.data_hash(rows[[*INPUT_COLUMNS, TARGET]])
-        hyperparameters, source = _hyperparameters(context, mlflow, features, churned, data_hash)
-        costs = promotion_rule(settings()).costs
-        trained = training.train(features, churned, hyperparameters, costs)
-        seconds = time.perf_counter() - started
+        from churn_platform.modeling import training
 
-        transform = FeatureTransform(feature_imputer, feature_encoder, feature_scaler)
-        bundle = _bundle(trained, transform, data_hash=data_hash, costs=costs)
-        reference = Reference.of({**columns_of(rows), SCORE: trained.out_of_fold})
-        metrics = {**bundle.metrics, "threshold": bundle.threshold}
-        mlflow.log_params({"trees": hyperparameters.trees, **hyperparameters.booster_parameters()})
-        mlflow.log_param("hyperparameters_from", source)
-        mlflow.log_metrics({**metrics, "training_time_seconds": seconds})
-        mlflow.log_dict(reference.to_json(), "reference.json")
-        mlflow.log_dict(trained.calibration.tried, "calibration.json")
-        mlflow.log_dict(trained.importances, "feature_importances.json")
-        run_id = mlflow.active_run().info.run_id
-        version = _register(context, mlflow, bundle, rows, mlflow_registry, postgres)
+        rows = rows_of(train_test_split, TRAIN)
+        require_one_file(train_features, train_test_split)
+        with ending_run():
+            started = time.perf_counter()
+            features = assemble(columns_of(train_features, schema.feature_names), schema.feature_names)
+            churned = train_features[schema.target].to_numpy()
+            data_hash = training.data_hash(rows[[*schema.feature_columns, schema.target]])
+            hyperparameters, source = _hyperparameters(context, mlflow, features, churned, schema, data_hash)
+            costs = promotion_rule(settings(), schema).costs
+            trained = training.train(features, churned, schema, hyperparameters, costs)
+            seconds = time.perf_counter() - started
 
-    model = TrainedModel(version=version, run_id=run_id, uri=join(settings().platform.artifacts_root, MODELS, run_id))
-    save_bundle(bundle, model.uri)
-    OutOfFold.of(rows, trained.out_of_fold).save(model.uri)
-    with postgres.connect(APPLICATION) as connection:
-        model_versions.register(connection, version=version, uri=model.uri, run_id=run_id, metrics=metrics)
-        lookups.save_reference(connection, version, reference)
-    return dg.MaterializeResult(
-        value=model,
-        metadata={
-            **significant(metrics),
-            "version": version,
-            "hyperparameters": dg.MetadataValue.json(hyperparameters.as_dict()),
-            "hyperparameters_from": source,
-            "calibration": trained.calibration.name,
-            "training_rows": len(rows),
-            **significant({"training_time_seconds": seconds}),
-            "mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(run_id)),
-            "bundle": dg.MetadataValue.path(model.uri),
-            "data_hash": bundle.data_hash,
-            REVISION: bundle.code_version,
-            TRAINING_SETTINGS: training_settings(),
-            **file_hash(rows),
-            "feature_importances": evaluation_metadata.importances_table(trained.importances),
-            **next_asset("model_evaluation"),
-        },
-    )
+            transform = FeatureTransform(
+                schema=schema, imputer=feature_imputer, encoder=feature_encoder, scaler=feature_scaler
+            )
+            bundle = _bundle(trained, transform, data_hash=data_hash, costs=costs)
+            reference = Reference.of({**columns_of(rows, schema.inputs), SCORE: trained.out_of_fold}, schema)
+            metrics = {**bundle.metrics, "threshold": bundle.threshold}
+            mlflow.log_params({"trees": hyperparameters.trees, **hyperparameters.booster_parameters(schema)})
+            mlflow.log_param("hyperparameters_from", source)
+            mlflow.log_metrics({**metrics, "training_time_seconds": seconds})
+            mlflow.log_dict(reference.to_json(), "reference.json")
+            mlflow.log_dict(trained.calibration.tried, "calibration.json")
+            mlflow.log_dict(trained.importances, "feature_importances.json")
+            run_id = mlflow.active_run().info.run_id
+            version = _register(context, mlflow, bundle, rows, mlflow_registry, postgres)
 
+        model = TrainedModel(
+            version=version, run_id=run_id, uri=join(settings().platform.artifacts_root, MODELS, run_id)
+        )
+        save_bundle(bundle, model.uri)
+        OutOfFold.of(rows, trained.out_of_fold, schema).save(model.uri)
+        with postgres.connect(APPLICATION) as connection:
+            model_versions.register(connection, version=version, uri=model.uri, run_id=run_id, metrics=metrics)
+            lookups.save_reference(connection, version, reference)
+        return dg.MaterializeResult(
+            value=model,
+            metadata={
+                **significant(metrics),
+                "version": version,
+                "hyperparameters": dg.MetadataValue.json(hyperparameters.as_dict()),
+                "hyperparameters_from": source,
+                "calibration": trained.calibration.name,
+                "training_rows": len(rows),
+                **significant({"training_time_seconds": seconds}),
+                "mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(run_id)),
+                "bundle": dg.MetadataValue.path(model.uri),
+                "data_hash": bundle.data_hash,
+                REVISION: bundle.code_version,
+                SCHEMA: schema.fingerprint,
+                TRAINING_SETTINGS: training_settings(),
+                **file_hash(rows),
+                "feature_importances": evaluation_metadata.importances_table(trained.importances),
+                **next_asset("model_evaluation"),
+            },
+        )
 
-def _bundle(
-    trained: "TrainingResult", transform: FeatureTransform, *, data_hash: str, costs: CallCosts | None
-) -> ModelBundle:
-    return ModelBundle(
-        model=trained.model,
-        transform=transform,
-        threshold=trained.threshold,
-        metrics=trained.evaluation.as_dict(evaluation_metadata.OUT_OF_FOLD),
-        code_version=code_version(),
-        data_hash=data_hash,
-        calibration=trained.calibration.calibration,
-        costs=costs,
-    )
+    @dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
+    def model_evaluation(
+        context: dg.AssetExecutionContext,
+        churn_model: TrainedModel,
+        train_test_split: pd.DataFrame,
+        test_features: pd.DataFrame,
+        mlflow_registry: MlflowRegistry,
+        postgres: PostgresResource,
+    ) -> dg.MaterializeResult[Comparison]:
+        """The new model's metrics on the test split, and its comparison with the champion.
 
+        The comparison is made on the training split, each row scored by a model that has not seen it. The test split is
+        used once, for the metrics, and has no part in the promotion. The bundle scores raw rows, as the stream does;
+        the asset fails unless the prepared test_features have the same scores. If the costs of a call have changed
+        since the champion was trained, the value of both models' decisions at the current costs is compared as well. A
+        run that MLflow has lost is reported as `missing_in_mlflow` and has no other effect.
+        """
+        from churn_platform.modeling.comparison import compare
+        from churn_platform.modeling.evaluation import evaluate
+        from churn_platform.modeling.report import make_report
 
-def _register(
-    context: dg.AssetExecutionContext,
-    mlflow: ModuleType,
-    bundle: ModelBundle,
-    rows: pd.DataFrame,
-    mlflow_registry: MlflowRegistry,
-    postgres: PostgresResource,
-) -> int:
-    """Log the bundle and its training rows to the active MLflow run, register it, and return the version."""
-    from churn_platform.modeling import tracking
+        rows, train = rows_of(train_test_split, TEST), rows_of(train_test_split, TRAIN)
+        challenger = load_bundle(churn_model.uri)
+        require_same_rows(challenger, train, schema)
+        probabilities = challenger.score(columns_of(rows, schema.feature_columns))
+        prepared = assemble(columns_of(test_features, schema.feature_names), schema.feature_names)
+        challenger.require_same_scores(probabilities, prepared)
+        evaluation = evaluate(rows[schema.target].to_numpy(), probabilities, threshold=challenger.threshold)
+        with postgres.connect(APPLICATION) as connection:
+            model_versions.of_run(connection, churn_model.version, churn_model.run_id)
+            model_versions.record_metrics(connection, churn_model.version, evaluation.as_dict())
+            champion = model_versions.champion(connection)
+        report = make_report(challenger, train, rows)
+        run_id = churn_model.run_id
+        missing = _missing_in_mlflow(
+            context,
+            lambda: mlflow_registry.log_metrics(run_id, evaluation.as_dict()),
+            lambda: mlflow_registry.log_evaluation(run_id, evaluation_metadata.charts(report), report.as_dict()),
+        )
+        comparison = compare(
+            train,
+            churn_model,
+            None if champion is None else TrainedModel(champion.version, champion.run_id, champion.uri),
+            promotion_rule(settings(), schema),
+        )
+        return dg.MaterializeResult(
+            value=comparison,
+            metadata={
+                **significant(evaluation.as_dict()),
+                **evaluation_metadata.comparison_metadata(comparison),
+                **evaluation_metadata.report_metadata(report),
+                "version": churn_model.version,
+                "champion_version": "none" if champion is None else champion.version,
+                "test_rows": len(rows),
+                **significant({"mean_risk_score": float(probabilities.mean())}),
+                **(missing or {"mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(run_id))}),
+                **next_asset("champion_model"),
+            },
+        )
 
-    tags = {"dagster_run_id": context.run.run_id, "git_commit": bundle.code_version, "data_hash": bundle.data_hash}
-    mlflow.set_tags(tags)
-    tracking.log_dataset(rows, source=str(settings().platform.raw_csv))
-    with postgres.connect(APPLICATION) as connection:
-        newest = model_versions.newest(connection)
-    with mlflow_registry.numbered_above(newest, mlflow.active_run().info.run_id):
-        return tracking.log_model(bundle, registered_as=settings().mlflow.model, example=rows, tags=tags)
-
-
-@dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
-def model_evaluation(
-    context: dg.AssetExecutionContext,
-    churn_model: TrainedModel,
-    train_test_split: pd.DataFrame,
-    test_features: pd.DataFrame,
-    mlflow_registry: MlflowRegistry,
-    postgres: PostgresResource,
-) -> dg.MaterializeResult[Comparison]:
-    """The new model's metrics on the test split, and its comparison with the champion.
-
-    The comparison is made on the training split, each row scored by a model that has not seen it. The test split is
-    used once, for the metrics, and has no part in the promotion. The bundle scores raw rows, as the stream does; the
-    asset fails unless the prepared test_features have the same scores.
-    If the costs of a call have changed since the champion was trained, the value of both models' decisions at the
-    current costs is compared as well. A run that MLflow has lost is reported as `missing_in_mlflow` and has no other
-    effect.
-    """
-    from churn_platform.modeling.comparison import compare
-    from churn_platform.modeling.evaluation import evaluate
-    from churn_platform.modeling.report import make_report
-
-    rows, train = rows_of(train_test_split, TEST), rows_of(train_test_split, TRAIN)
-    challenger = load_bundle(churn_model.uri)
-    require_same_rows(challenger, train)
-    probabilities = challenger.score(columns_of(rows))
-    challenger.require_same_scores(probabilities, assemble(columns_of(test_features, FEATURES)))
-    evaluation = evaluate(rows[TARGET].to_numpy(), probabilities, threshold=challenger.threshold)
-    with postgres.connect(APPLICATION) as connection:
-        model_versions.of_run(connection, churn_model.version, churn_model.run_id)
-        model_versions.record_metrics(connection, churn_model.version, evaluation.as_dict())
-        champion = model_versions.champion(connection)
-    report = make_report(challenger, train, rows)
-    run_id = churn_model.run_id
-    missing = _missing_in_mlflow(
-        context,
-        lambda: mlflow_registry.log_metrics(run_id, evaluation.as_dict()),
-        lambda: mlflow_registry.log_evaluation(run_id, evaluation_metadata.charts(report), report.as_dict()),
-    )
-    comparison = compare(
-        train,
-        churn_model,
-        None if champion is None else TrainedModel(champion.version, champion.run_id, champion.uri),
-        promotion_rule(settings()),
-    )
-    return dg.MaterializeResult(
-        value=comparison,
-        metadata={
-            **significant(evaluation.as_dict()),
-            **evaluation_metadata.comparison_metadata(comparison),
-            **evaluation_metadata.report_metadata(report),
-            "version": churn_model.version,
-            "champion_version": "none" if champion is None else champion.version,
-            "test_rows": len(rows),
-            **significant({"mean_risk_score": float(probabilities.mean())}),
-            **(missing or {"mlflow_run": dg.MetadataValue.url(mlflow_registry.run_url(run_id))}),
-            **next_asset("champion_model"),
-        },
-    )
+    return [churn_model, model_evaluation, champion_model, registered_model]
 
 
 @dg.asset(**TRAINING, kinds={"mlflow", "postgres"}, freshness_policy=FRESH)
@@ -263,13 +241,13 @@ def champion_model(
     """The version that scores the stream: the new model if it is significantly better, else the current champion.
 
     Both are evaluated out of fold on the training split, and no slice of the customers may lose much; `reason` explains
-    the decision. The stream changes to a new champion at its next commit, without a restart, and each row records the
-    version that scored it.
-    If somebody moved MLflow's alias `champion` by hand, that version is adopted instead. The table `model_versions`
-    is authoritative, and the alias follows it: to the version of the same MLflow run, never to another one with that
-    number.
-    A version that MLflow has lost is reported as `missing_in_mlflow` and does not change the decision. The rule is in
-    `modeling/comparison.py` and `modeling/promotion.py`.
+    the decision. A first model has to beat the constant prediction and the schema's `least_roc_auc`; otherwise this
+    asset fails and there is no champion. The stream changes to a new champion at its next commit, without a restart,
+    and each row records the version that scored it. If somebody moved MLflow's alias `champion` by hand, that version
+    is adopted instead. The table `model_versions` is authoritative, and the alias follows it: to the version of the
+    same MLflow run, never to another one with that number. A version that MLflow has lost is reported as
+    `missing_in_mlflow` and does not change the decision. The rule is in `modeling/comparison.py` and
+    `modeling/promotion.py`.
     """
     by_hand = mlflow_registry.champion_set_by_hand()
     with postgres.connect(APPLICATION) as connection:
@@ -317,6 +295,41 @@ def champion_model(
     )
 
 
+def _bundle(
+    trained: "TrainingResult", transform: FeatureTransform, *, data_hash: str, costs: CallCosts | None
+) -> ModelBundle:
+    return ModelBundle(
+        model=trained.model,
+        transform=transform,
+        threshold=trained.threshold,
+        metrics=trained.evaluation.as_dict(evaluation_metadata.OUT_OF_FOLD),
+        code_version=code_version(),
+        data_hash=data_hash,
+        calibration=trained.calibration.calibration,
+        costs=costs,
+    )
+
+
+def _register(
+    context: dg.AssetExecutionContext,
+    mlflow: ModuleType,
+    bundle: ModelBundle,
+    rows: pd.DataFrame,
+    mlflow_registry: MlflowRegistry,
+    postgres: PostgresResource,
+) -> int:
+    """Log the bundle and its training rows to the active MLflow run, register it, and return the version."""
+    from churn_platform.modeling import tracking
+
+    tags = {"dagster_run_id": context.run.run_id, "git_commit": bundle.code_version, "data_hash": bundle.data_hash}
+    mlflow.set_tags(tags)
+    tracking.log_dataset(rows, bundle.schema, source=customers_of(settings()))
+    with postgres.connect(APPLICATION) as connection:
+        newest = model_versions.newest(connection)
+    with mlflow_registry.numbered_above(newest, mlflow.active_run().info.run_id):
+        return tracking.log_model(bundle, registered_as=settings().mlflow.model, example=rows, tags=tags)
+
+
 def _decide(
     connection: "psycopg.Connection",
     comparison: Comparison,
@@ -360,6 +373,7 @@ def _hyperparameters(
     mlflow: ModuleType,
     features: NDArray[np.float32],
     churned: NDArray[np.int64],
+    schema: CustomerSchema,
     data_hash: str,
 ) -> tuple["Hyperparameters", str]:
     """Return the hyperparameters and where they come from: committed, or a search with TUNING_TRIALS trials."""
@@ -369,7 +383,7 @@ def _hyperparameters(
     trials = settings().training.tuning_trials
     if not trials:
         return training.Hyperparameters(), "committed"
-    study = f"churn {data_hash[:16]} {tuning.STUDY_VERSION}"
+    study = f"churn {data_hash[:16]} {schema.fingerprint[:8]} {tuning.STUDY_VERSION}"
 
     def report(trial: tuning.Trial) -> None:
         context.log.info(
@@ -383,6 +397,7 @@ def _hyperparameters(
         found = tuning.tune(
             features,
             churned,
+            schema,
             trials=trials,
             seconds=settings().training.tuning_seconds,
             study=study,

@@ -1,21 +1,28 @@
-"""What a model depends on (customers file, settings and code), and which of them changed after its training."""
+"""What a model depends on (customers file, schema, settings and code), and which of them changed after its training."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
-from churn_platform.features.columns import INPUT_COLUMNS, TARGET
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:  # the code server starts without pandas
     import pandas as pd
 
+    from churn_platform.schema.customer_schema import CustomerSchema
     from churn_platform.scoring.bundle import ModelBundle
 
 FILE_HASH: Final = "sha256"
 """Name of metadata: SHA-256 of the customers file, from raw_customers to the model."""
+
+FILE_ROWS: Final = "file_rows"
+QUARANTINED_ROWS: Final = "quarantined_rows"
+"""Attributes of the customers' frame: rows of the file, and those that break a rule of the customer schema."""
+
+SCHEMA: Final = "customer_schema"
+"""Name of metadata: fingerprint of the customer schema that a model was trained with."""
 
 REVISION: Final = "git_commit"
 TRAINING_SETTINGS: Final = "training_settings"
@@ -23,9 +30,16 @@ MODEL: Final = dg.AssetKey("churn_model")
 SPLIT_CUSTOMERS: Final = dg.AssetKey("train_test_split")
 
 
-def with_file_hash(frame: "pd.DataFrame", sha256: str) -> "pd.DataFrame":
-    """Record in the frame the SHA-256 of the customers file that it was made from. It is stored with the rows."""
-    frame.attrs = {FILE_HASH: sha256}
+def with_file(frame: "pd.DataFrame", *, sha256: str, rows: int, quarantined: int) -> "pd.DataFrame":
+    """Record in the frame the customers file that it was made from. It is stored with the rows.
+
+    Args:
+        frame: the customers.
+        sha256: hexadecimal SHA-256 of the file.
+        rows: number of its rows.
+        quarantined: number of rows that break a rule.
+    """
+    frame.attrs = {FILE_HASH: sha256, FILE_ROWS: rows, QUARANTINED_ROWS: quarantined}
     return frame
 
 
@@ -52,15 +66,21 @@ def require_one_file(train_features: "pd.DataFrame", train_test_split: "pd.DataF
         )
 
 
-def require_same_rows(challenger: "ModelBundle", train: "pd.DataFrame") -> None:
+def require_same_rows(challenger: "ModelBundle", train: "pd.DataFrame", schema: "CustomerSchema") -> None:
     """Check that the model was trained on the training split as it is now. Another one may overlap the test split.
 
     Raises:
-        TrainingDataError: it was trained on other rows.
+        TrainingDataError: it was trained on other rows, or with another customer schema.
     """
     from churn_platform.modeling.training import data_hash
 
-    current = data_hash(train[[*INPUT_COLUMNS, TARGET]])
+    if challenger.schema != schema:
+        raise TrainingDataError(
+            f"churn_model was trained with the customer schema {challenger.schema.fingerprint[:12]}, the schema is now "
+            f"{schema.fingerprint[:12]}.",
+            remedy="Run data_preparation_job, then training_job.",
+        )
+    current = data_hash(train[[*challenger.schema.feature_columns, challenger.schema.target]])
     if challenger.data_hash != current:
         raise TrainingDataError(
             f"churn_model was trained on rows with hash {challenger.data_hash}; the training split now has {current}: "
@@ -74,11 +94,14 @@ def training_settings() -> str:
     return ", ".join(f"{name.upper()}={value}" for name, value in settings().training)
 
 
-def changes(instance: dg.DagsterInstance, *, revision: str, file: str | None = None) -> list[str]:
+def changes(
+    instance: dg.DagsterInstance, schema: "CustomerSchema", *, revision: str, file: str | None = None
+) -> list[str]:
     """Return what changed since the latest model was trained, as text; empty if a training would give the same model.
 
     Args:
         instance: instance with the materializations.
+        schema: the customer schema that the training will use.
         revision: revision of the running code.
         file: SHA-256 of the customers file that the training will read; None if it uses the latest prepared data.
     """
@@ -87,6 +110,7 @@ def changes(instance: dg.DagsterInstance, *, revision: str, file: str | None = N
         return ["no model has been trained yet"]
     expected = {
         "the customers file": (FILE_HASH, file or latest(instance, SPLIT_CUSTOMERS).get(FILE_HASH)),
+        "the customer schema": (SCHEMA, schema.fingerprint),
         "the settings": (TRAINING_SETTINGS, training_settings()),
         "the code": (REVISION, revision),
     }

@@ -1,7 +1,7 @@
 """What materializations show in the UI: previews of rows, charts, and the next asset to look at."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,10 @@ from churn_platform.settings import settings
 if TYPE_CHECKING:  # the code server and the streaming run start without pandas
     import pandas as pd
 
-PRIVATE = ("Firstname", "Lastname")  # customers' names must not be stored in an event log
+    from churn_platform.schema.customer_schema import CustomerSchema
+
+MAX_CATEGORIES = 20  # bars of a chart: a column that takes any text may have thousands of values
+MAX_CHARTS = 12  # of one materialization: the event log keeps them all
 DIGITS = 4  # significant digits of a number: 0.7312 and 1.05e-06 are both readable
 
 Metadata = dict[str, dg.MetadataValue | int | float | str]
@@ -35,21 +38,40 @@ def chart_metadata(chart: charts.Chart, alt: str) -> dg.MarkdownMetadataValue:
 
 
 def distributions(frame: "pd.DataFrame", *columns: str) -> Metadata:
-    """Return one chart per column: a histogram of numbers, a bar for each of a few texts."""
+    """Return one chart per column: a histogram of numbers or years, a bar for each of the most frequent texts."""
     metadata: Metadata = {}
-    for name in columns:
+    for name in columns[:MAX_CHARTS]:
         values = frame[name]
         if values.dtype == object:
-            chart = charts.categories({str(k): int(v) for k, v in values.value_counts().sort_index().items()})
+            counts = values.value_counts().head(MAX_CATEGORIES).sort_index()
+            chart = charts.categories({str(k): int(v) for k, v in counts.items()})
+        elif values.dtype.kind == "M":
+            chart = charts.histogram(values.dt.year.to_numpy())
         else:
             chart = charts.histogram(values.to_numpy())
         metadata[f"distribution_{name}"] = chart_metadata(chart, f"Distribution of {name}")
     return metadata
 
 
-def preview(frame: "pd.DataFrame") -> Metadata:
-    """Return the first PREVIEW_ROWS rows of a frame, without customers' names; nothing if PREVIEW_ROWS is 0."""
-    rows = frame.head(settings().dagster.preview_rows).drop(columns=[name for name in PRIVATE if name in frame])
+def private_columns(schema: "CustomerSchema") -> list[str]:
+    """Return the free texts, such as names: they must not be stored in an event log."""
+    return [column.name for column in schema.columns if column.kind == "text" and column.name != schema.id]
+
+
+def null_counts(frame: "pd.DataFrame", schema: "CustomerSchema") -> dict[str, int]:
+    """Return the number of missing values of each column that may have some and that something reads."""
+    return {
+        f"null_{column.column}": int(frame[column.name].isna().sum())
+        for column in schema.stored
+        if column.nullable and column.name in frame
+    }
+
+
+def preview(frame: "pd.DataFrame", *, without: Collection[str] = ()) -> Metadata:
+    """Return the first PREVIEW_ROWS rows of a frame, without some columns; nothing if PREVIEW_ROWS is 0."""
+    rows = frame.head(settings().dagster.preview_rows).drop(columns=[name for name in without if name in frame])
+    dates = {str(name): rows[name].dt.strftime("%Y-%m-%d") for name in rows.select_dtypes("datetime")}
+    rows = rows.assign(**dates)
     return rows_table("preview", [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")])
 
 

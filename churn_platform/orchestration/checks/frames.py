@@ -1,15 +1,20 @@
-"""Blocking asset checks of frames, from one factory: schema, nulls, ranges, categories, uniqueness and column order."""
+"""Asset checks of frames, from one factory: schema, nulls, ranges, categories, uniqueness and column order."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from typing import TypeAlias
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
-from churn_platform.schema.columns import COLUMNS, CUSTOMER_ID
+from churn_platform.schema.customer_schema import CustomerSchema
 
-COUNTED = tuple(column.name for column in COLUMNS if column.counted)  # the row number differs even in copies of a row
+Bounds: TypeAlias = tuple[float | date, float | date]
+"""Smallest and largest allowed value, both numbers or both dates."""
+
 MAX_EXAMPLES = 5  # values in a message: a wrong column may have thousands of unknown categories
 
 
@@ -21,11 +26,13 @@ class Rule:
         name: name of the check.
         expected: the rule as text.
         violations: returns one text for each violation of a frame.
+        blocking: whether downstream assets are not materialized from a frame that violates the rule; else it warns.
     """
 
     name: str
     expected: str
     violations: Callable[[pd.DataFrame], list[str]]
+    blocking: bool = True
 
 
 def schema_rule(dtypes: Mapping[str, str]) -> Rule:
@@ -42,13 +49,13 @@ def schema_rule(dtypes: Mapping[str, str]) -> Rule:
     return Rule("schema", ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items()), violations)
 
 
-def nulls_rule(columns: Sequence[str]) -> Rule:
+def nulls_rule(columns: Sequence[str], schema: CustomerSchema) -> Rule:
     """Return the rule that the columns have no nulls. A missing column counts as all null."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
         nulls = frame.reindex(columns=list(columns)).isna()
         return [
-            f"{name} is null in {_share(frame.loc[missing], frame) if name in frame else _share(frame, frame)}"
+            f"{name} is null in {_share(frame.loc[missing] if name in frame else frame, frame, schema)}"
             for name, missing in nulls.items()
             if missing.any()
         ]
@@ -56,23 +63,26 @@ def nulls_rule(columns: Sequence[str]) -> Rule:
     return Rule("nulls", f"no null in {', '.join(columns)}", violations)
 
 
-def ranges_rule(ranges: Mapping[str, tuple[float, float]]) -> Rule:
+def ranges_rule(ranges: Mapping[str, Bounds], schema: CustomerSchema) -> Rule:
     """Return the rule that values are in the range of their column, bounds included. Nulls are ignored."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
         wrong = [f"{name} is missing" for name in ranges if name not in frame]
         for name, (minimum, maximum) in ranges.items():
-            values = frame[name] if name in frame else pd.Series(dtype="float64")
-            outside = values[(values < minimum) | (values > maximum)]
+            if name not in frame:
+                continue
+            values = frame[name]
+            low, high = (np.datetime64(each, "s") if isinstance(each, date) else each for each in (minimum, maximum))
+            outside = values[(values < low) | (values > high)]
             if len(outside):
-                wrong.append(f"{name} is {_span(outside.min(), outside.max())} in {_share(outside, frame)}")
+                wrong.append(f"{name} is {_span(outside.min(), outside.max())} in {_share(outside, frame, schema)}")
         return wrong
 
     expected = ", ".join(f"{name} {_span(minimum, maximum)}" for name, (minimum, maximum) in ranges.items())
     return Rule("ranges", expected, violations)
 
 
-def categories_rule(categories: Mapping[str, Sequence[str]]) -> Rule:
+def categories_rule(categories: Mapping[str, Sequence[str]], schema: CustomerSchema) -> Rule:
     """Return the rule that values are categories of their column. Nulls are ignored."""
 
     def violations(frame: pd.DataFrame) -> list[str]:
@@ -88,15 +98,16 @@ def categories_rule(categories: Mapping[str, Sequence[str]]) -> Rule:
                     if len(texts) <= MAX_EXAMPLES
                     else f"one of {len(texts):,} other texts (not shown, because they may be names)"
                 )
-                wrong.append(f"{name} is {kinds} in {_share(unknown, frame)}")
+                wrong.append(f"{name} is {kinds} in {_share(unknown, frame, schema)}")
         return wrong
 
     expected = "; ".join(f"{name} {' or '.join(known)}" for name, known in categories.items())
     return Rule("categories", expected, violations)
 
 
-def unique_rule(name: str) -> Rule:
+def unique_rule(name: str, schema: CustomerSchema) -> Rule:
     """Return the rule that no two rows have the same value in this column, copies of a row included."""
+    counted = {column.name for column in schema.columns if column.counted}  # differs even in copies of a row
 
     def violations(frame: pd.DataFrame) -> list[str]:
         if name not in frame:
@@ -104,7 +115,7 @@ def unique_rule(name: str) -> Rule:
         repeated = frame[frame[name].duplicated(keep=False)]
         if repeated.empty:
             return []
-        distinct = repeated.drop_duplicates(subset=[column for column in frame if column not in COUNTED])[name]
+        distinct = repeated.drop_duplicates(subset=[column for column in frame if column not in counted])[name]
         differs = repeated[name].isin(distinct[distinct.duplicated()])
         return [
             f"{rows.nunique():,} values of {name} are in {len(rows):,} of {len(frame):,} rows, {what}: "
@@ -129,11 +140,11 @@ def column_order_rule(columns: Sequence[str]) -> Rule:
     return Rule("column_order", ", ".join(columns), violations)
 
 
-def frame_checks(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> dg.AssetChecksDefinition:
-    """Return blocking checks of an asset whose value is a frame. The frame is loaded once for all of them."""
-    key = asset.key
+def frame_checks(asset: str, rules: Sequence[Rule]) -> dg.AssetChecksDefinition:
+    """Return checks of an asset whose value is a frame. The frame is loaded once for all of them."""
+    key = dg.AssetKey(asset)
     specs = [
-        dg.AssetCheckSpec(rule.name, asset=key, blocking=True, description=f"Expected: {rule.expected}.")
+        dg.AssetCheckSpec(rule.name, asset=key, blocking=rule.blocking, description=f"Expected: {rule.expected}.")
         for rule in rules
     ]
 
@@ -147,24 +158,28 @@ def frame_checks(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> dg.AssetC
     return checks
 
 
-def _span(minimum: float, maximum: float) -> str:
-    if math.isinf(maximum) and not math.isinf(minimum):
+def _span(minimum: float | date, maximum: float | date) -> str:
+    if maximum in (math.inf, date.max):
         return f"{_digits(minimum)} or more"
+    if minimum in (-math.inf, date.min):
+        return f"{_digits(maximum)} or less"
     return _digits(minimum) if minimum == maximum else f"{_digits(minimum)}..{_digits(maximum)}"
 
 
-def _digits(number: float) -> str:
-    return f"{number:,.10g}" if isinstance(number, float) else f"{number:,}"
+def _digits(bound: float | date) -> str:
+    if isinstance(bound, date):
+        return bound.strftime("%Y-%m-%d")  # of a pandas Timestamp, too
+    return f"{bound:,.10g}" if isinstance(bound, float) else f"{bound:,}"
 
 
-def _share(some: pd.DataFrame | pd.Series, frame: pd.DataFrame) -> str:
-    """Return the number of rows and, if the frame has it, the CustomerId of the first ones."""
+def _share(some: pd.DataFrame | pd.Series, frame: pd.DataFrame, schema: CustomerSchema) -> str:
+    """Return the number of rows and, if the frame has them, the ids of the first ones."""
     share = f"{len(some):,} of {len(frame):,} rows"
-    if CUSTOMER_ID not in frame:
+    if schema.id not in frame:
         return share
-    ids = frame[CUSTOMER_ID].loc[some.index[:MAX_EXAMPLES]]
+    ids = frame[schema.id].loc[some.index[:MAX_EXAMPLES]]
     more = ", ..." if len(some) > MAX_EXAMPLES else ""
-    return f"{share} ({CUSTOMER_ID} {', '.join(map(str, ids))}{more})"
+    return f"{share} ({schema.id} {', '.join(map(str, ids))}{more})"
 
 
 def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckResult:
@@ -174,6 +189,7 @@ def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckR
         asset_key=key,
         check_name=rule.name,
         passed=not violations,
+        severity=dg.AssetCheckSeverity.ERROR if rule.blocking else dg.AssetCheckSeverity.WARN,
         description=f"Found: {found}. Expected: {rule.expected}.",
         metadata={
             "rows": len(frame),

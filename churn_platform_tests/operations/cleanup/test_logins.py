@@ -21,6 +21,7 @@ from churn_platform.database.studies import study_storage
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, EMBEDDED_MARKER, OWNER_VARIABLE
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.conftest import forget_settings
 
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -47,8 +48,10 @@ class Logins:
 
 
 @pytest.fixture
-def logins(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Logins]:
-    """Logins as in docs/how-to/connect-your-servers.md: one owns the database, the other one works with rows."""
+def logins(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bank_schema: CustomerSchema
+) -> Iterator[Logins]:
+    """As in docs/how-to/connect-your-servers.md: one login owns the database, another one works with rows."""
     suffix, password = secrets.token_hex(4), secrets.token_hex(8)
     owner, application, database = f"admin_{suffix}", f"app_{suffix}", f"clean_{suffix}"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as server:
@@ -66,7 +69,7 @@ def logins(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         f"postgresql://{application}:{password}@{place}",
         f"{database}@{url.hostname}",
     )
-    upgrade(urls.owner)
+    upgrade(urls.owner, bank_schema)
     for variable in (EMBEDDED_MARKER, OWNER_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DATABASE_URL", urls.application)

@@ -18,13 +18,13 @@ from psycopg.rows import dict_row
 
 from churn_platform import archive
 from churn_platform.database import monitoring_results
-from churn_platform.features.columns import INPUT_COLUMNS, columns_of
+from churn_platform.features.columns import columns_of
 from churn_platform.model_store import load_bundle
 from churn_platform.monitoring import lookups, pruning
-from churn_platform.monitoring.drift import SCORE, Reference
+from churn_platform.monitoring.drift import SCORE, Reference, monitored
 from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.settings import settings
-from churn_platform_tests.features.customers import cleaned
+from churn_platform_tests.features.customers import BANK, cleaned
 from churn_platform_tests.orchestration.assets.graph import Assets, materializations
 from churn_platform_tests.stream.streams import event
 
@@ -36,8 +36,8 @@ HOUR = datetime(2026, 11, 26, 9, tzinfo=UTC)
 @pytest.fixture
 def reference(assets: Assets, bundle_uri: str) -> Reference:
     """The reference of the champion: 4,000 customers of the generator, scored by it."""
-    columns = columns_of(cleaned(4_000, seed=1))
-    reference = Reference.of({**columns, SCORE: load_bundle(bundle_uri).score(columns)})
+    columns = columns_of(cleaned(4_000, seed=1), BANK.inputs)
+    reference = Reference.of({**columns, SCORE: load_bundle(bundle_uri).score(columns)}, BANK)
     lookups.save_reference(assets.connection, VERSION, reference)
     return reference
 
@@ -46,7 +46,7 @@ def customers(
     *, hour: datetime = HOUR, years: float = 0.0, rows: int = SENT, **changes: object
 ) -> list[dict[str, Any]]:
     """Return events in this hour, of other customers from the same distribution who are older by this many years."""
-    frame = cleaned(rows + 50, seed=2).head(rows)[["CustomerId", *INPUT_COLUMNS, "Exited"]]
+    frame = cleaned(rows + 50, seed=2).head(rows)[[*BANK.event_fields, BANK.target]]
     events = []
     for number, row in enumerate(frame.to_dict("records")):
         fields = {str(name): value for name, value in row.items()}
@@ -82,7 +82,7 @@ def test_customers_like_those_of_the_training_data_fail_no_check(assets: Assets)
     shown = materializations(run, "drift_hourly")[hour_key(HOUR)]
     rows = assets.connection.execute("select feature, verdict, sampled, weight from drift_hourly").fetchall()
     assert failed(run) == failed(day) == {}
-    assert {feature for feature, *_ in rows} == {*INPUT_COLUMNS, SCORE}
+    assert {feature for feature, *_ in rows} == set(monitored(BANK))
     assert {(verdict, sampled, weight) for _, verdict, sampled, weight in rows} == {("stable", SENT, 1.0)}
     assert shown["predictions"] == SENT
     assert float(str(shown["greatest_psi"])) < settings().monitoring.drift_shifted

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,37 +18,47 @@ from psycopg.conninfo import make_conninfo
 
 from churn_platform.database import model_versions
 from churn_platform.database.migrations import upgrade
-from churn_platform.features.columns import FEATURES, INPUT_COLUMNS, columns_of
+from churn_platform.files.parquet import from_parquet
 from churn_platform.local.stack import Stack
 from churn_platform.model_store import load_bundle
-from churn_platform.modeling.splitting import TRAIN, rows_of
+from churn_platform.modeling.splitting import TEST, TRAIN, rows_of
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.drift import Reference
-from churn_platform.orchestration.assets import preparation, raw, training
+from churn_platform.orchestration.assets.preparation import preparation_assets
+from churn_platform.orchestration.assets.raw import raw_assets
+from churn_platform.orchestration.assets.training import training_assets
 from churn_platform.orchestration.assets.training_inputs import FILE_HASH
-from churn_platform.orchestration.checks.preparation_checks import PREPARATION_CHECKS
+from churn_platform.orchestration.checks.preparation_checks import preparation_checks
 from churn_platform.orchestration.io_managers.parquet import MissingAssetFileError, ParquetIOManager
 from churn_platform.orchestration.jobs import data_preparation_job, training_job
 from churn_platform.orchestration.resources.mlflow import MlflowError, MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.schedules import training_schedules
+from churn_platform.schema.current import customers_of
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.generator import generate_customers, write_customers
-from churn_platform.schema.reader import fingerprint, read_customers
-from churn_platform.settings import ScheduleSettings, settings
+from churn_platform.schema.reader import fingerprint, load_customers
+from churn_platform.settings import PROJECT_ROOT, MonitoringSettings, ScheduleSettings, settings
+from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, inputs
 from churn_platform_tests.modeling.serving import served_model, served_scores
 
-DEFINITIONS = dg.Definitions(
-    assets=dg.load_assets_from_modules([raw, preparation, training]),
-    asset_checks=PREPARATION_CHECKS,
-    jobs=[data_preparation_job, training_job],
-    schedules=training_schedules(ScheduleSettings()),
-    resources={
-        "io_manager": ParquetIOManager(),
-        "postgres": PostgresResource(),
-        "mlflow": mlflow_run,
-        "mlflow_registry": MlflowRegistry(),
-    },
-)
+
+def definitions(schema: CustomerSchema) -> dg.Definitions:
+    """Return the part of the code location that prepares and trains."""
+    return dg.Definitions(
+        assets=[*raw_assets(schema), *preparation_assets(schema), *training_assets(schema)],
+        asset_checks=preparation_checks(schema, MonitoringSettings()),
+        jobs=[data_preparation_job, training_job],
+        schedules=training_schedules(ScheduleSettings()),
+        resources={
+            "io_manager": ParquetIOManager(),
+            "postgres": PostgresResource(),
+            "mlflow": mlflow_run,
+            "mlflow_registry": MlflowRegistry(),
+        },
+    )
+
+
 MODEL = "batch_side_test"  # its own registered model and database, because other tests have champions too
 ROWS = 1_500
 # The charts and tables that docs/explanation/model.md lists.
@@ -64,13 +75,14 @@ TABLES = {  # name in Dagster -> in evaluation/tables.json
 
 @dataclass
 class BatchSide:
-    """The preparation and training of generated customers, on an instance."""
+    """The preparation and training of customers, on an instance."""
 
     instance: dg.DagsterInstance
+    definitions: dg.Definitions
 
     def run(self, job: str, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
         """Run a job of the code location in this process."""
-        definition = DEFINITIONS.resolve_job_def(job)
+        definition = self.definitions.resolve_job_def(job)
         return definition.execute_in_process(instance=self.instance, raise_on_error=raise_on_error)
 
     def train(self) -> dict[str, object]:
@@ -100,21 +112,29 @@ def batch_side(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Prepared data of generated customers and one trained model, in its own database and folder."""
     folder = tmp_path_factory.mktemp("batch_side")
     write_customers(generate_customers(ROWS, seed=5), folder / "customers.csv")
-    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
-        connection.execute(f"create database {MODEL}")
-    database = make_conninfo(stack.addresses["postgres"], dbname=MODEL)
-    upgrade(make_conninfo(stack.owner_dsn, dbname=MODEL))
-    with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.ephemeral() as instance:
-        environment.setenv("CHURN_RAW_CSV", str(folder / "customers.csv"))
-        environment.setenv("CHURN_ARTIFACTS", str(folder / "artifacts"))
-        environment.setenv("DATABASE_URL", database)
-        environment.setenv("MLFLOW_MODEL", MODEL)
-        environment.setenv("MLFLOW_EXPERIMENT", MODEL)
-        settings.cache_clear()
-        batch_side = BatchSide(instance)
+    with new_batch_side(stack, MODEL, BANK, folder=folder, customers=folder / "customers.csv") as batch_side:
         batch_side.run("data_preparation_job")
         batch_side.train()
         yield batch_side
+
+
+@contextmanager
+def new_batch_side(
+    stack: Stack, name: str, schema: CustomerSchema, *, folder: Path, customers: Path
+) -> Iterator[BatchSide]:
+    """Set up a data set in a database and a registered model of this name."""
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+    database = make_conninfo(stack.addresses["postgres"], dbname=name)
+    upgrade(make_conninfo(stack.owner_dsn, dbname=name), schema)
+    with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.ephemeral() as instance:
+        environment.setenv("CHURN_RAW_CSV", str(customers))
+        environment.setenv("CHURN_ARTIFACTS", str(folder / "artifacts"))
+        environment.setenv("DATABASE_URL", database)
+        environment.setenv("MLFLOW_MODEL", name)
+        environment.setenv("MLFLOW_EXPERIMENT", name)
+        settings.cache_clear()
+        yield BatchSide(instance, definitions(schema))
     settings.cache_clear()
 
 
@@ -122,12 +142,12 @@ def test_preparation_gives_fourteen_features_in_order_and_every_check_passes(bat
     result = batch_side.run("data_preparation_job")
 
     cleaned, train, test = (batch_side.value(name) for name in ("cleaned_customers", "train_features", "test_features"))
-    known_gender = read_customers(settings().platform.raw_csv)["Gender"].notna()
+    known_gender = load_customers(customers_of(settings()), BANK).customers["Gender"].notna()
     assert len(cleaned) == known_gender.sum() < ROWS
     assert len(train) + len(test) == len(cleaned)
-    assert tuple(train.columns) == tuple(test.columns) == (*FEATURES, "Exited")
+    assert tuple(train.columns) == tuple(test.columns) == (*BANK.feature_names, "Exited")
     evaluations = result.get_asset_check_evaluations()
-    assert len(evaluations) == 18
+    assert len(evaluations) == 23
     assert all(evaluation.passed for evaluation in evaluations)
 
 
@@ -135,9 +155,9 @@ def test_stored_features_equal_those_that_the_bundle_makes_of_raw_rows(batch_sid
     split = batch_side.value("train_test_split")
     rows = split[split["split"] == "test"]
 
-    made = load_bundle(batch_side.champion().uri).transform.transform(columns_of(rows))
+    made = load_bundle(batch_side.champion().uri).transform.transform(inputs(rows))
 
-    stored = batch_side.value("test_features")[[*FEATURES]].to_numpy(np.float32)
+    stored = batch_side.value("test_features")[[*BANK.feature_names]].to_numpy(np.float32)
     np.testing.assert_array_equal(made, stored)
 
 
@@ -155,7 +175,7 @@ def test_mlflow_has_the_parameters_metrics_tags_rows_and_importances_of_the_run(
     assert run.inputs is not None
     assert run.inputs.dataset_inputs[0].dataset.name == "training_split"
     importances = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/feature_importances.json")
-    assert set(importances) == set(FEATURES)
+    assert set(importances) == set(BANK.feature_names)
     reference = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/reference.json")
     with psycopg.connect(settings().postgres_dsn) as connection:
         kept = lookups.references(connection, [batch_side.champion().version])
@@ -186,7 +206,7 @@ def test_each_chart_and_table_of_an_evaluation_is_in_dagster_and_in_mlflow(batch
         assert isinstance(table, dg.TableMetadataValue)
         assert len(table.records) == len(kept[in_mlflow]) > 0
     assert len(kept["baselines"]) == 3
-    assert set(kept["contributions"]) == set(kept["permutation"]) == set(INPUT_COLUMNS)
+    assert set(kept["contributions"]) == set(kept["permutation"]) == set(BANK.feature_columns)
     assert all(each["roc_auc_low"] <= each["roc_auc"] <= each["roc_auc_high"] for each in kept["slices"])
 
 
@@ -201,7 +221,7 @@ def test_the_registered_model_has_exactly_the_scores_of_the_bundle(batch_side: B
     scored = model.predict(raw_rows)
 
     bundle = load_bundle(champion.uri)
-    np.testing.assert_array_equal(scored["probability"].to_numpy(), bundle.score(columns_of(raw_rows)))
+    np.testing.assert_array_equal(scored["probability"].to_numpy(), bundle.score(inputs(raw_rows)))
     assert scored["prediction"].tolist() == (scored["probability"] >= bundle.threshold).astype(int).tolist()
     assert model.metadata.get_input_schema().input_names()[:2] == ["CreditScore", "Age"]
     assert model.metadata.metadata["columns"]["Age"] == "a number from 18 to 120 years, or null"
@@ -216,7 +236,7 @@ def test_the_registered_model_scores_common_dtypes_and_rejects_what_the_stream_r
 
     mlflow.set_tracking_uri(settings().tracking_uri)
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{batch_side.champion().version}")
-    read = pd.read_csv(settings().platform.raw_csv).dropna(subset=["Gender", "Age"]).head(50)
+    read = pd.read_csv(customers_of(settings())).dropna(subset=["Gender", "Age"]).head(50)
     expected = model.predict(read)["probability"].tolist()
 
     for frame in (
@@ -237,7 +257,7 @@ def test_the_registered_model_scores_common_dtypes_and_rejects_what_the_stream_r
 @pytest.mark.slow
 def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_side: BatchSide) -> None:
     champion = batch_side.champion()
-    raw_rows = batch_side.value("cleaned_customers").head(50)[list(INPUT_COLUMNS)]
+    raw_rows = batch_side.value("cleaned_customers").head(50)[list(BANK.feature_columns)]
     with served_model(
         f"models:/{MODEL}/{champion.version}",
         programs=Path(sys.executable).parent,
@@ -252,7 +272,7 @@ def test_mlflow_serves_the_registered_model_with_the_scores_of_the_bundle(batch_
 
     assert [answer.status_code for answer in answers] == [200, 200, 400, 400]
     assert "Age is wrong in 1 of 1 rows (500 in row 0)" in answers[2].json()["message"]
-    np.testing.assert_array_equal(scores, load_bundle(champion.uri).score(columns_of(raw_rows)))
+    np.testing.assert_array_equal(scores, load_bundle(champion.uri).score(inputs(raw_rows)))
 
 
 @pytest.mark.slow
@@ -344,7 +364,7 @@ def test_a_model_has_the_file_hash_of_its_rows_and_not_of_newer_data(
 
     made = metadata(batch_side.run("training_job"), "churn_model")
 
-    assert made[FILE_HASH] == fingerprint(settings().platform.raw_csv)
+    assert made[FILE_HASH] == fingerprint(customers_of(settings()))
 
 
 def test_training_on_features_and_rows_of_different_files_is_an_error(batch_side: BatchSide) -> None:
@@ -458,7 +478,7 @@ def test_what_mlflow_has_lost_is_reported_and_does_not_change_the_decision(batch
     client.delete_model_version(MODEL, str(trained["version"]))
     client.delete_model_version(MODEL, str(champion.version))
 
-    result = DEFINITIONS.resolve_job_def("training_job").execute_in_process(
+    result = batch_side.definitions.resolve_job_def("training_job").execute_in_process(
         instance=batch_side.instance,
         asset_selection=[dg.AssetKey("model_evaluation"), dg.AssetKey("champion_model")],
     )
@@ -550,27 +570,6 @@ def test_a_training_that_fails_ends_its_mlflow_run_as_failed(
     assert run.info.status == "FAILED"
 
 
-def test_a_value_out_of_range_blocks_downstream_assets(
-    batch_side: BatchSide, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    customers = generate_customers(100, seed=5)
-    customers.loc[3, "CreditScore"] = 9_999
-    write_customers(customers, tmp_path / "wrong.csv")
-    monkeypatch.setenv("CHURN_RAW_CSV", str(tmp_path / "wrong.csv"))
-    settings.cache_clear()
-
-    result = batch_side.run("data_preparation_job", raise_on_error=False)
-
-    monkeypatch.undo()
-    settings.cache_clear()
-    assert not result.success
-    (failed,) = [evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed]
-    assert (failed.check_name, failed.blocking) == ("ranges", True)
-    customer = customers["CustomerId"][3]
-    assert f"CreditScore is 9,999 in 1 of 100 rows (CustomerId {customer})" in str(failed.description)
-    assert [event.asset_key for event in result.get_asset_materialization_events()] == [dg.AssetKey("raw_customers")]
-
-
 def prepared(batch_side: BatchSide, customers: pd.DataFrame, file: Path) -> dg.ExecuteInProcessResult:
     """Run the preparation of these customers and return the result, which may be a failure."""
     write_customers(customers, file)
@@ -582,28 +581,82 @@ def prepared(batch_side: BatchSide, customers: pd.DataFrame, file: Path) -> dg.E
     return result
 
 
-def test_repeated_customers_fail_a_check_that_shows_their_number_and_ids(batch_side: BatchSide, tmp_path: Path) -> None:
-    customers = generate_customers(100, seed=5)
+def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    """Return the blocking checks that failed, by name."""
+    failed = [each for each in result.get_asset_check_evaluations() if not each.passed and each.blocking]
+    return {evaluation.check_name: evaluation for evaluation in failed}
 
-    result = prepared(batch_side, pd.concat([customers, customers.head(50)]), tmp_path / "twice.csv")
 
-    (failed,) = [evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed]
-    assert (failed.check_name, failed.blocking) == ("unique", True)
-    assert "50 values of CustomerId are in 100 of 150 rows, which are equal" in str(failed.description)
-    assert str(customers["CustomerId"][0]) in str(failed.description)
-    assert [event.asset_key for event in result.get_asset_materialization_events()] == [dg.AssetKey("raw_customers")]
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_rows_that_break_a_rule_are_quarantined_and_block_only_above_the_allowed_share(
+    batch_side: BatchSide, tmp_path: Path, wrong: int
+) -> None:
+    customers = generate_customers(150, seed=5)
+    customers.loc[customers.index[:wrong], "CreditScore"] = 9_999
+
+    result = prepared(batch_side, customers, tmp_path / "wrong.csv")
+
+    assert result.success == (wrong == 1), "1 of 150 is less than 1 %"
+    assert metadata(result, "raw_customers")["quarantined"] == wrong
+    quarantined = batch_side.value("quarantined_customers")
+    assert quarantined["row"].tolist() == [*range(1, wrong + 1)]
+    assert json.loads(quarantined["values"][0])["CreditScore"] == "9999"
+    assert all("CreditScore" in reasons and "300 to 900" in reasons for reasons in quarantined["reasons"])
+    if wrong > 1:
+        failed = failed_checks(result)
+        assert [*failed] == ["quarantined_share"]
+        assert "2 of 150 rows (1.333 %) break a rule" in str(failed["quarantined_share"].description)
+        made = {event.asset_key for event in result.get_asset_materialization_events()}
+        assert made == {dg.AssetKey("raw_customers"), dg.AssetKey("quarantined_customers")}
+
+
+def test_a_row_that_occurs_twice_is_used_once_and_another_row_of_the_customer_is_quarantined(
+    batch_side: BatchSide, tmp_path: Path
+) -> None:
+    customers = generate_customers(150, seed=5)
+    changed = customers.head(1).assign(Tenure=customers["Tenure"][0] + 1)
+
+    result = prepared(batch_side, pd.concat([customers, customers.tail(50), changed]), tmp_path / "twice.csv")
+
+    read = metadata(result, "raw_customers")
+    assert (read["dagster/row_count"], read["duplicates"], read["quarantined"]) == (150, 50, 1)
+    assert result.success
+
+
+def test_one_asset_of_the_file_can_be_materialized_alone(batch_side: BatchSide) -> None:
+    for asset in ("raw_customers", "quarantined_customers"):
+        result = batch_side.definitions.resolve_job_def("data_preparation_job").execute_in_process(
+            instance=batch_side.instance, asset_selection=[dg.AssetKey(asset)]
+        )
+
+        assert [event.asset_key for event in result.get_asset_materialization_events()] == [dg.AssetKey(asset)]
+
+
+def test_customers_unlike_those_of_the_champion_are_a_warning(batch_side: BatchSide, tmp_path: Path) -> None:
+    customers = generate_customers(1_500, seed=6)
+    alike = prepared(batch_side, customers, tmp_path / "alike.csv")
+    older = prepared(batch_side, customers.assign(Age=customers["Age"].clip(upper=99) + 20), tmp_path / "older.csv")
+
+    (found,), (same,) = (
+        [each for each in result.get_asset_check_evaluations() if each.check_name == "drift_from_champion"]
+        for result in (older, alike)
+    )
+    assert (same.passed, found.passed, found.blocking) == (True, False, False)
+    assert found.severity == dg.AssetCheckSeverity.WARN
+    assert "Age is far (PSI" in str(found.description)
+    assert older.success
 
 
 @pytest.mark.parametrize(
-    ("rows", "outcome"),
+    ("rows", "outcome", "gates"),
     [
-        pytest.param(10, None, marks=pytest.mark.slow),
-        pytest.param(200, 0, marks=pytest.mark.slow),
-        (200, 1),
+        pytest.param(10, None, ["row_count", "class_balance"], marks=pytest.mark.slow),
+        pytest.param(200, 0, ["class_balance"], marks=pytest.mark.slow),
+        (200, 1, ["class_balance"]),
     ],
 )
-def test_a_file_with_too_few_customers_of_an_outcome_is_an_error(
-    batch_side: BatchSide, tmp_path: Path, rows: int, outcome: int | None
+def test_a_file_with_too_few_customers_of_an_outcome_is_not_trained_on(
+    batch_side: BatchSide, tmp_path: Path, rows: int, outcome: int | None, gates: list[str]
 ) -> None:
     customers = generate_customers(rows, seed=5)
     if outcome is not None:
@@ -613,11 +666,32 @@ def test_a_file_with_too_few_customers_of_an_outcome_is_an_error(
 
     result = prepared(batch_side, customers, tmp_path / "few.csv")
 
-    failure = result.failure_data_for_node("train_test_split")
-    assert failure is not None
-    assert failure.error is not None
-    assert "Training needs 10 or more of each" in str(failure.error.cause)
+    assert [*failed_checks(result)] == gates
+    assert not result.success
     assert Path(path).read_bytes() == before
+
+
+@pytest.mark.slow
+def test_another_data_set_is_prepared_and_trained_as_the_bank_is(stack: Stack, tmp_path: Path) -> None:
+    """Its file has texts as ids, dates, spelled flags, unlisted categories and missing values of every kind."""
+    customers = PROJECT_ROOT / "data/subscribers/subscribers.csv"
+    with new_batch_side(stack, "subscribers_test", SUBSCRIBERS, folder=tmp_path, customers=customers) as batch_side:
+        prepared = batch_side.run("data_preparation_job")
+        decided = batch_side.train()
+
+        champion = batch_side.champion()
+        file = Path(f"{settings().platform.artifacts_root}/assets/train_test_split.parquet")
+        split = from_parquet(file.read_bytes())
+        stored = batch_side.value("test_features")
+
+    assert failed_checks(prepared) == {}
+    assert tuple(stored.columns) == (*SUBSCRIBERS.feature_names, "Churn")
+    assert decided["promoted"] is True
+    assert champion.metrics["oof_roc_auc"] > SUBSCRIBERS.least_roc_auc
+    bundle = load_bundle(champion.uri)
+    assert bundle.schema == SUBSCRIBERS
+    made = bundle.transform.transform(inputs(rows_of(split, TEST), SUBSCRIBERS))
+    np.testing.assert_array_equal(made, stored[[*SUBSCRIBERS.feature_names]].to_numpy(np.float32))
 
 
 def test_a_model_is_not_evaluated_on_the_test_split_of_another_preparation(
@@ -627,7 +701,7 @@ def test_a_model_is_not_evaluated_on_the_test_split_of_another_preparation(
     split = batch_side.value("train_test_split")
     try:
         split.assign(split=split["split"].map({"train": "test", "test": "train"})).to_parquet(path)
-        result = DEFINITIONS.resolve_job_def("training_job").execute_in_process(
+        result = batch_side.definitions.resolve_job_def("training_job").execute_in_process(
             instance=batch_side.instance, asset_selection=[dg.AssetKey("model_evaluation")], raise_on_error=False
         )
     finally:

@@ -17,9 +17,16 @@ from churn_platform.database.stream_batches import Batch
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.batches import side_tables
 from churn_platform.orchestration.assets.svg import LINE_COLOUR
-from churn_platform.orchestration.assets.ui_metadata import distributions, preview, rows_table
+from churn_platform.orchestration.assets.ui_metadata import (
+    MAX_CHARTS,
+    distributions,
+    preview,
+    private_columns,
+    rows_table,
+)
 from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import settings
+from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers
 
 SHOWN_INLINE = 1_000  # characters of Markdown; the UI shows longer ones behind a link
 
@@ -89,7 +96,7 @@ def test_a_histogram_of_few_or_no_values_is_a_chart(values: np.ndarray) -> None:
 def test_previews_do_not_show_names_of_customers() -> None:
     customers = generate_customers(20, seed=1)
 
-    shown = {**preview(customers), **distributions(customers, "Age", "Geography")}
+    shown = {**preview(customers, without=private_columns(BANK)), **distributions(customers, "Age", "Geography")}
 
     table = shown["preview"]
     assert isinstance(table, dg.TableMetadataValue)
@@ -97,6 +104,23 @@ def test_previews_do_not_show_names_of_customers() -> None:
     assert {"Firstname", "Lastname"} < set(customers.columns)
     assert not {"Firstname", "Lastname"} & table.records[0].data.keys()
     assert {"distribution_Age", "distribution_Geography"} < shown.keys()
+
+
+def test_dates_and_long_lists_of_texts_are_shown() -> None:
+    rows = any_customers(SUBSCRIBERS, 200, seed=5).assign(Plan=[f"plan {number}" for number in range(200)])
+
+    shown = {**preview(rows), **distributions(rows, "SignupDate", "LastContact", "Plan")}
+
+    table = shown["preview"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert table.records[0].data["SignupDate"] == "2010-01-01"
+    assert {"distribution_SignupDate", "distribution_LastContact", "distribution_Plan"} < shown.keys()
+
+
+def test_a_materialization_has_few_charts_however_many_columns_there_are() -> None:
+    many = pd.DataFrame({f"column {number}": [1.0, 2.0] for number in range(60)})
+
+    assert len(distributions(many, *many)) == MAX_CHARTS
 
 
 def test_a_preview_of_no_rows_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +159,7 @@ def test_other_dtypes_have_charts() -> None:
 
 def test_the_riskiest_customers_are_shown_with_their_reasons_as_text() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    batch = Batch("20260101T000000000Z", now, now, now, now, now, now, "run", 1, 2, 2, 0, 0, 1, 0, None, None)
+    batch = Batch("20260101T000000000Z", now, now, now, now, now, now, "run", 1, None, 2, 2, 0, 0, 1, 0, None, None)
     reasons = [
         {"feature": "Age", "value": 58.0, "contribution": 1.31},
         {"feature": "NumOfProducts", "value": 1.0, "contribution": 0.4},

@@ -42,85 +42,8 @@ from churn_platform.orchestration.assets.ui_metadata import (
 )
 from churn_platform.orchestration.partitions import TimePartitions, hour_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import MonitoringSettings, settings
-
-
-def drift_hourly(
-    context: dg.AssetExecutionContext, postgres: PostgresResource
-) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
-    """Distance of each feature and of the score from the training data, per hour of the events.
-
-    The bins are those of the training split, stored with each model version. The distance is the population stability
-    index (PSI). A chi-squared test shows whether chance explains it. If an hour has very many predictions, a sample is
-    evaluated; `weight` is the number of predictions that each sampled one represents. The figures of an hour stay as
-    they are once some of its predictions have been archived. **Each check result** is about its own hour and the model
-    version that scored most of it; this page shows those of the latest hour. The method is in `monitoring/drift.py`;
-    docs/explanation/monitoring.md explains how to interpret it.
-    """
-    starts = period_starts(context.partition_time_window, HOUR)
-    with postgres.connect(SESSION) as connection:
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        predicted = batch_hours.predicted_hours(connection, starts[0], starts[-1] + HOUR)
-        unchanged = [hour for hour in starts if predicted.get(hour)]
-        samples = {hour: lookups.sample_hour(connection, hour) for hour in starts if hour not in unchanged}
-        rows = monitoring_results.drift_of_hours(connection, unchanged)
-        versions = {version for sample in samples.values() for version in sample.columns}
-        references = lookups.references(connection, versions | {row["model_version"] for row in rows})
-        rows += [row for hour, sample in samples.items() for row in _evaluate_hour(hour, sample, references)]
-        read_and_dead = stream_batches.count_events_by_hour(connection, starts[0], starts[-1] + HOUR)
-    rows_by_hour = _group_by_hour(rows)
-    results: dict[str, list[dg.AssetCheckResult]] = {}
-    for hour in starts:
-        hour_rows = rows_by_hour.get(hour, [])
-        metadata = {
-            **_drift_metadata(hour_rows, references, following="drift_daily"),
-            **unchanged_note(is_unchanged=hour in unchanged),
-        }
-        context.add_asset_metadata(metadata, partition_key=hour_key(hour))
-        period = f"{hour:%Y-%m-%d %H}:00 UTC"
-        results[hour_key(hour)] = [
-            *drift_check_results(_rows_of_main_version(hour_rows), references, period),
-            dead_letters_result(*read_and_dead.get(hour, (0, 0)), period),
-        ]
-    yield dg.MaterializeResult(value=frame_of(rows, "hour_timestamp"))
-    with postgres.connect(SESSION) as connection:
-        latest_with_drift = monitoring_results.latest_drift_hour(connection)
-    # An hour in which every event was invalid has dead letters, but no drift.
-    latest = max([hour for hour in (latest_with_drift, *read_and_dead) if hour is not None], default=None)
-    yield from evaluations(context, results, latest=None if latest is None else hour_key(latest))
-
-
-def drift_daily(
-    context: dg.AssetExecutionContext, drift_hourly: pd.DataFrame, postgres: PostgresResource
-) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
-    """Distance of each feature and of the score from the training data, per day: the weighted sum of its hours.
-
-    A day averages out differences between times of day. If a feature is far off here, the
-    [retraining_sensor](/automation), if it is on, launches a training. **Each check result** is about its own day; this
-    page shows those of the latest day. The figures of a day stay as they are once some of its hours have been deleted.
-    """
-    hourly = drift_hourly.assign(date=pd.to_datetime(drift_hourly["hour_timestamp"], utc=True).dt.date)
-    starts = period_starts(context.partition_time_window, DAY)
-    with postgres.connect(SESSION) as connection:
-        unchanged = _days_with_lost_hours(connection, starts, drift_hourly)
-        rows = monitoring_results.drift_of_days(connection, unchanged)
-        versions = {int(version) for version in hourly["model_version"]} | {row["model_version"] for row in rows}
-        references = lookups.references(connection, versions)
-    results: dict[str, list[dg.AssetCheckResult]] = {}
-    for day in (start.date() for start in starts):
-        if day not in unchanged:
-            rows += _evaluate_day(day, hourly[hourly["date"] == day], references)
-        day_rows = [row for row in rows if row["date"] == day]
-        metadata = {
-            **_drift_metadata(day_rows, references, following="monitoring_report"),
-            **unchanged_note(is_unchanged=day in unchanged),
-        }
-        context.add_asset_metadata(metadata, partition_key=day.isoformat())
-        results[day.isoformat()] = drift_check_results(_rows_of_main_version(day_rows), references, day.isoformat())
-    yield dg.MaterializeResult(value=frame_of(rows, "date"))
-    with postgres.connect(SESSION) as connection:
-        latest = monitoring_results.latest_drift_day(connection)
-    yield from evaluations(context, results, latest=None if latest is None else latest.isoformat())
 
 
 def _thresholds() -> Thresholds:
@@ -226,13 +149,95 @@ def _bin_chart(counts: Sequence[int], reference: FeatureReference) -> charts.Cha
     return charts.Chart(list(counts), labels if reference.categories else [labels[0], labels[-2]])
 
 
-def drift_assets(partitions: TimePartitions, limits: MonitoringSettings) -> list[dg.AssetsDefinition]:
+def drift_assets(
+    partitions: TimePartitions, limits: MonitoringSettings, schema: CustomerSchema
+) -> list[dg.AssetsDefinition]:
     """Return the drift of each hour and of each day.
 
     Args:
         partitions: the hours and days that are monitored.
         limits: from which drift warns and fails, for the descriptions of the checks.
+        schema: of the customers.
     """
+
+    def drift_hourly(
+        context: dg.AssetExecutionContext, postgres: PostgresResource
+    ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
+        """Distance of each feature and of the score from the training data, per hour of the events.
+
+        The bins are those of the training split, stored with each model version. The distance is the population
+        stability index (PSI). A chi-squared test tells whether chance explains it. If an hour has very many
+        predictions, a sample is evaluated; `weight` is the number of predictions that each sampled one represents. The
+        figures of an hour stay as they are once some of its predictions have been archived. **Each check result** is
+        about its own hour and the model version that scored most of it; this page shows those of the latest hour. The
+        method is in `monitoring/drift.py`; docs/explanation/monitoring.md explains how to read it.
+        """
+        starts = period_starts(context.partition_time_window, HOUR)
+        with postgres.connect(SESSION) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            predicted = batch_hours.predicted_hours(connection, starts[0], starts[-1] + HOUR)
+            unchanged = [hour for hour in starts if predicted.get(hour)]
+            samples = {hour: lookups.sample_hour(connection, schema, hour) for hour in starts if hour not in unchanged}
+            rows = monitoring_results.drift_of_hours(connection, unchanged)
+            versions = {version for sample in samples.values() for version in sample.columns}
+            references = lookups.references(connection, versions | {row["model_version"] for row in rows})
+            rows += [row for hour, sample in samples.items() for row in _evaluate_hour(hour, sample, references)]
+            read_and_dead = stream_batches.count_events_by_hour(connection, starts[0], starts[-1] + HOUR)
+        rows_by_hour = _group_by_hour(rows)
+        results: dict[str, list[dg.AssetCheckResult]] = {}
+        for hour in starts:
+            hour_rows = rows_by_hour.get(hour, [])
+            metadata = {
+                **_drift_metadata(hour_rows, references, following="drift_daily"),
+                **unchanged_note(is_unchanged=hour in unchanged),
+            }
+            context.add_asset_metadata(metadata, partition_key=hour_key(hour))
+            period = f"{hour:%Y-%m-%d %H}:00 UTC"
+            results[hour_key(hour)] = [
+                *drift_check_results(_rows_of_main_version(hour_rows), references, period, schema),
+                dead_letters_result(*read_and_dead.get(hour, (0, 0)), period),
+            ]
+        yield dg.MaterializeResult(value=frame_of(rows, "hour_timestamp"))
+        with postgres.connect(SESSION) as connection:
+            latest_with_drift = monitoring_results.latest_drift_hour(connection)
+        # An hour in which every event was invalid has dead letters, but no drift.
+        latest = max([hour for hour in (latest_with_drift, *read_and_dead) if hour is not None], default=None)
+        yield from evaluations(context, results, latest=None if latest is None else hour_key(latest))
+
+    def drift_daily(
+        context: dg.AssetExecutionContext, drift_hourly: pd.DataFrame, postgres: PostgresResource
+    ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.Output[None] | dg.AssetCheckEvaluation]:
+        """Distance of each feature and of the score from the training data, per day: the weighted sum of its hours.
+
+        A day averages out differences between times of day. If a feature is far off here, the
+        [retraining_sensor](/automation), if it is on, launches a training. **Each check result** is about its own day;
+        this page shows those of the latest day. The figures of a day stay as they are once some of its hours have been
+        deleted.
+        """
+        hourly = drift_hourly.assign(date=pd.to_datetime(drift_hourly["hour_timestamp"], utc=True).dt.date)
+        starts = period_starts(context.partition_time_window, DAY)
+        with postgres.connect(SESSION) as connection:
+            unchanged = _days_with_lost_hours(connection, starts, drift_hourly)
+            rows = monitoring_results.drift_of_days(connection, unchanged)
+            versions = {int(version) for version in hourly["model_version"]} | {row["model_version"] for row in rows}
+            references = lookups.references(connection, versions)
+        results: dict[str, list[dg.AssetCheckResult]] = {}
+        for day in (start.date() for start in starts):
+            if day not in unchanged:
+                rows += _evaluate_day(day, hourly[hourly["date"] == day], references)
+            day_rows = [row for row in rows if row["date"] == day]
+            metadata = {
+                **_drift_metadata(day_rows, references, following="monitoring_report"),
+                **unchanged_note(is_unchanged=day in unchanged),
+            }
+            context.add_asset_metadata(metadata, partition_key=day.isoformat())
+            main = _rows_of_main_version(day_rows)
+            results[day.isoformat()] = drift_check_results(main, references, day.isoformat(), schema)
+        yield dg.MaterializeResult(value=frame_of(rows, "date"))
+        with postgres.connect(SESSION) as connection:
+            latest = monitoring_results.latest_drift_day(connection)
+        yield from evaluations(context, results, latest=None if latest is None else latest.isoformat())
+
     return [
         dg.asset(
             **MONITORING,
@@ -243,7 +248,7 @@ def drift_assets(partitions: TimePartitions, limits: MonitoringSettings) -> list
             kinds={"postgres", "table"},
             io_manager_key="postgres_io_manager",
             check_specs=[
-                *drift_check_specs("drift_hourly", partitions.hours, "hour", limits),
+                *drift_check_specs("drift_hourly", partitions.hours, "hour", limits, schema),
                 dead_letters_check_spec("drift_hourly", partitions.hours),
             ],
             metadata={
@@ -264,7 +269,7 @@ def drift_assets(partitions: TimePartitions, limits: MonitoringSettings) -> list
             freshness_policy=FRESH,
             kinds={"postgres", "table"},
             io_manager_key="postgres_io_manager",
-            check_specs=drift_check_specs("drift_daily", partitions.days, "day", limits),
+            check_specs=drift_check_specs("drift_daily", partitions.days, "day", limits, schema),
             metadata={**DRIFT_DAILY_COLUMNS, "dagster/table_name": "drift_daily", "partition_expr": "date"},
         )(drift_daily),
     ]

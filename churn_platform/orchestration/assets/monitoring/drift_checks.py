@@ -1,15 +1,18 @@
 """Checks of the drift assets: one for each monitored feature, one for each rate."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import dagster as dg
 
 from churn_platform.monitoring import evaluation
-from churn_platform.monitoring.drift import MONITORED, Reference, Verdict
+from churn_platform.monitoring.drift import Reference, Verdict, monitored
+from churn_platform.orchestration.assets.check_names import check_names
 from churn_platform.orchestration.assets.monitoring.common import verdict_result
 from churn_platform.orchestration.assets.partition_checks import partition_check
 from churn_platform.orchestration.assets.ui_metadata import significant
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import MonitoringSettings, settings
 
 MISSING_VALUES: Final = "missing_values"
@@ -17,21 +20,22 @@ OUT_OF_RANGE: Final = "out_of_range"
 DEAD_LETTERS: Final = "dead_letters"
 
 
-def drift_check(feature: str) -> str:
-    """Return the name of the check of a feature's drift."""
-    return f"drift_{feature}"
+@cache
+def drift_checks(schema: CustomerSchema) -> Mapping[str, str]:
+    """Return the name of the check of each monitored feature's drift."""
+    return {feature: f"drift_{name}" for feature, name in check_names(monitored(schema)).items()}
 
 
 def drift_check_specs(
-    asset: str, partitions: dg.PartitionsDefinition, period: str, limits: MonitoringSettings
+    asset: str, partitions: dg.PartitionsDefinition, period: str, limits: MonitoringSettings, schema: CustomerSchema
 ) -> list[dg.AssetCheckSpec]:
     """Return the checks that a drift asset has for each partition, an hour or a day (`period`)."""
     shifted, far = limits.drift_shifted, limits.drift_far
     expected = {
         **{
-            drift_check(feature): f"{feature} of the {period} has the same distribution as in the training data. The "
+            check: f"{feature} of the {period} has the same distribution as in the training data. The "
             f"check warns from a PSI of {shifted:g} and fails from {far:g}, unless chance explains the difference."
-            for feature in MONITORED
+            for feature, check in drift_checks(schema).items()
         },
         MISSING_VALUES: "about as many nulls as in the training data.",
         OUT_OF_RANGE: "hardly any values that the training data did not contain.",
@@ -50,7 +54,7 @@ def dead_letters_check_spec(asset: str, partitions: dg.PartitionsDefinition) -> 
 
 
 def drift_check_results(
-    rows: Sequence[Mapping[str, Any]], references: Mapping[int, Reference], period: str
+    rows: Sequence[Mapping[str, Any]], references: Mapping[int, Reference], period: str, schema: CustomerSchema
 ) -> list[dg.AssetCheckResult]:
     """Return the results of a drift asset's checks.
 
@@ -58,18 +62,16 @@ def drift_check_results(
         rows: drift rows of one hour or day and one model version, by feature.
         references: references by model version.
         period: the hour or day, as the results name it.
+        schema: of the customers. Rows of columns that left it have no check any more.
     """
+    checks = drift_checks(schema)
     if not rows or rows[0]["psi"] is None:
         reason = (
             f"model version {rows[0]['model_version']} has no reference; train a new model"
             if rows
             else "no predictions"
         )
-        names = (*map(drift_check, MONITORED), MISSING_VALUES, OUT_OF_RANGE)
-        return [
-            dg.AssetCheckResult(check_name=name, passed=True, description=f"Not evaluated, {period}: {reason}.")
-            for name in names
-        ]
+        return [_not_evaluated(name, period, reason) for name in (*checks.values(), MISSING_VALUES, OUT_OF_RANGE)]
     reference = references[rows[0]["model_version"]]
     missing_increase = {
         row["feature"]: row["missing_rate"] - reference.features[row["feature"]].missing_rate for row in rows
@@ -78,8 +80,15 @@ def drift_check_results(
     has_missing = any(row["missing_rate"] > 0 for row in rows)
     nothing_missing = "no more values are missing than in training" if has_missing else "no values are missing"
     enough = rows[0]["sampled"] >= settings().monitoring.drift_least_predictions
+    by_feature = {row["feature"]: row for row in rows}
+    too_new = f"model version {rows[0]['model_version']} was trained without it; train a new model"
     return [
-        *(_drift_result(row, period) for row in rows),
+        *(
+            _drift_result(check, by_feature[feature], period)
+            if feature in by_feature
+            else _not_evaluated(check, period, too_new)
+            for feature, check in checks.items()
+        ),
         _rate_result(
             MISSING_VALUES,
             missing_increase,
@@ -113,10 +122,14 @@ def dead_letters_result(read: int, dead: int, period: str) -> dg.AssetCheckResul
     )
 
 
-def _drift_result(row: Mapping[str, Any], period: str) -> dg.AssetCheckResult:
+def _not_evaluated(check: str, period: str, reason: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(check_name=check, passed=True, description=f"Not evaluated, {period}: {reason}.")
+
+
+def _drift_result(check: str, row: Mapping[str, Any], period: str) -> dg.AssetCheckResult:
     verdict = Verdict(row["verdict"])
     return verdict_result(
-        drift_check(row["feature"]),
+        check,
         verdict,
         f"Found, {period}, model version {row['model_version']}: {verdict.value}, PSI {row['psi']:.3f} over "
         f"{row['sampled']:,} predictions (p {row['p_value']:.2g}). Expected: a PSI below "

@@ -1,0 +1,43 @@
+"""Columns of tables as PostgreSQL's catalog lists them. Reads only."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg.rows import class_row
+
+_COLUMNS: Final = """
+    select attname::text as name,
+        case format_type(atttypid, atttypmod)
+            when 'timestamp with time zone' then 'timestamptz' else format_type(atttypid, atttypmod)
+        end as type,
+        not attnotnull as nullable, attgenerated <> '' as generated,
+        coalesce(col_description(attrelid, attnum), '') as comment
+    from pg_attribute
+    where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableColumn:
+    """A column of a table.
+
+    Attributes:
+        name: its name.
+        type: PostgreSQL type.
+        nullable: whether PostgreSQL accepts null.
+        generated: whether PostgreSQL computes the value.
+        comment: its description, or an empty text.
+    """
+
+    name: str
+    type: str
+    nullable: bool = False
+    generated: bool = False
+    comment: str = ""
+
+
+def columns_of(connection: psycopg.Connection, table: str) -> list[TableColumn]:
+    """Return the columns of a table in their physical order; none if there is no such table."""
+    with connection.cursor(row_factory=class_row(TableColumn)) as cursor:
+        return cursor.execute(_COLUMNS, (table,)).fetchall()

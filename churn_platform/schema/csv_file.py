@@ -1,0 +1,249 @@
+"""Files of separated values (CSV): delimiter, header, rows and the places of rows in the file. Pure; no I/O."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from pyarrow import csv as arrow_csv
+
+from churn_platform.schema.encodings import to_utf8
+from churn_platform.schema.exceptions import EmptyCustomersFileError, MalformedFileError
+from churn_platform.schema.wrong_values import MAX_EXAMPLES, MIN_FOR_ONE_CAUSE
+
+DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+MUST_BE_TABLE: Final = (
+    "The file must be text with separated values: export it with commas, semicolons or tabs between the values, or set "
+    "data_set.delimiter in the customer schema."
+)
+QUOTES: Final = (
+    "Complete or remove those lines. A value with a delimiter needs double quotes, and a double quote needs a closing "
+    "one."
+)
+NO_ROWS_REMEDY: Final = "Generate one with 'churn data generate', or set CHURN_RAW_CSV to the path of yours."
+_SEPARATOR_LINE: Final = re.compile(rb"\"?sep=(.)\"?[,;\t|]*\r?\n", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class MalformedRow:
+    """A row with more or fewer values than the header has names: its number, from 0, its line, from 1, its width."""
+
+    row: int
+    line: int
+    width: int
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """A file of separated values.
+
+    Attributes:
+        name: its name, for error messages.
+        content: its text in UTF-8.
+        detected: what was detected, as text.
+        delimiter: the character between values.
+        header: the names in its header.
+        lines_above: number of lines of the header, and of a line `sep=` above it.
+    """
+
+    name: str
+    content: bytes
+    detected: str
+    delimiter: str
+    header: list[str]
+    lines_above: int
+
+    @property
+    def header_place(self) -> str:
+        """Where the header is."""
+        return f"line {self.lines_above}"
+
+    @classmethod
+    def open(
+        cls, name: str, content: bytes, *, known: Iterable[str], delimiter: str = "", encoding: str = ""
+    ) -> CsvFile:
+        """Return the file with these bytes.
+
+        Args:
+            name: its name, for error messages.
+            content: its bytes.
+            known: names that its header may have, by which the delimiter is detected.
+            delimiter: the delimiter; empty to detect it.
+            encoding: the encoding, as Python names it; empty to detect it.
+
+        Raises:
+            MalformedFileError: it is no text, or has no header.
+            EmptyCustomersFileError: its first line is empty.
+        """
+        text, encoding_shown = to_utf8(name, content, encoding=encoding)
+        given = _SEPARATOR_LINE.match(text)
+        above = 1 if given else 0
+        delimiter = delimiter or (given[1].decode(errors="replace") if given else _delimiter(text, known))
+        header, lines = _header(name, text, delimiter, above)
+        if not any(header):
+            raise EmptyCustomersFileError(
+                f"{name}, line {above + 1} is empty. Expected a header with the names of the columns, then one row per "
+                f"customer.",
+                remedy=NO_ROWS_REMEDY,
+            )
+        shown = f"CSV in {encoding_shown}, separated by {DELIMITERS.get(delimiter, repr(delimiter))}"
+        return cls(name, text, shown + (", named by a line 'sep='" if given else ""), delimiter, header, above + lines)
+
+    def texts(self, positions: Iterable[int]) -> tuple[pa.Table, int]:
+        """Return columns as texts, named by their position, and the number of rows that do not fit the header.
+
+        Blank lines are ignored.
+
+        Raises:
+            MalformedFileError: the text is not CSV.
+        """
+        names = [str(position) for position in range(len(self.header))]
+        skipped = 0
+
+        def skip(_: object) -> str:
+            nonlocal skipped
+            skipped += 1
+            return "skip"
+
+        try:
+            table = arrow_csv.read_csv(
+                pa.BufferReader(self.content),
+                read_options=arrow_csv.ReadOptions(skip_rows=self.lines_above, column_names=names),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=skip
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()),
+                    include_columns=[str(position) for position in positions],
+                    strings_can_be_null=False,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" in str(error):
+                return pa.table({str(position): pa.array([], pa.string()) for position in positions}), 0
+            # Arrow's own message may quote the row, and with it a customer's name.
+            raise self._broken("Often a double quote is not closed") from None
+        self._require_closed_quotes(table.num_rows, skipped)
+        return table, skipped
+
+    @cached_property
+    def malformed(self) -> list[MalformedRow]:
+        """The rows that do not fit the header."""
+        return [
+            MalformedRow(row, line, len(values))
+            for row, line, values in self._scan()
+            if len(values) != len(self.header)
+        ]
+
+    def numbers(self, rows: int, skipped: int) -> NDArray[np.int64]:
+        """Return the number of each well-formed row, from 1, malformed ones counted.
+
+        Raises:
+            MalformedFileError: most rows are malformed, or it is not certain which.
+        """
+        if not skipped:
+            return np.arange(1, rows + 1)
+        if len(self.malformed) != skipped:
+            raise self._broken("Often a double quote is not closed")
+        if skipped == rows + skipped or (skipped >= MIN_FOR_ONE_CAUSE and skipped * 2 > rows + skipped):
+            raise MalformedFileError(f"{self.name}: {self.malformed_rows()}", remedy=QUOTES)
+        return np.delete(np.arange(1, rows + skipped + 1), [each.row for each in self.malformed])
+
+    def malformed_rows(self) -> str:
+        """Return a sentence about the malformed rows."""
+        count, shown = len(self.malformed), self.malformed[:MAX_EXAMPLES]
+        others = f" and {count - len(shown):,} more" if count > len(shown) else ""
+        what = "1 row does" if count == 1 else f"{count:,} rows do"
+        places = ", ".join(f"line {each.line:,} has {each.width} values" for each in shown)
+        return f"{what} not fit the header of {len(self.header)} names: {places}{others}."
+
+    def locate(self, wanted: Iterable[int], id_position: int, id_name: str) -> dict[int, str]:
+        """Return the locations of well-formed rows, with the customer's id if it is a number.
+
+        Args:
+            wanted: numbers of well-formed rows, from 0.
+            id_position: position of the id in a row.
+            id_name: name of the id's column.
+        """
+        found, remaining, well_formed = {}, set(wanted), 0
+        for row, line, values in self._scan():
+            if len(values) != len(self.header):
+                continue
+            if well_formed in remaining:
+                customer = values[id_position].strip()  # in a row with shifted values this may be a name
+                known = f", {id_name} {customer}" if customer.isdecimal() else ""
+                found[well_formed] = f"line {line:,} (row {row + 1:,}{known})"
+            well_formed += 1
+        return found
+
+    def _require_closed_quotes(self, rows: int, skipped: int) -> None:
+        """Check that no value has swallowed a row, which happens if a double quote is not closed."""
+        lines = self.content.count(b"\n") + (not self.content.endswith(b"\n"))
+        if lines == rows + skipped + self.lines_above:
+            return
+        for _, line, values in self._scan():
+            for value in values:
+                if "\n" in value and value.count(self.delimiter) >= len(self.header) - 1:
+                    raise self._broken(
+                        f"A value that begins in line {line:,} goes on for {value.count(chr(10)):,} lines: its double "
+                        f"quote is not closed"
+                    )
+
+    def _broken(self, cause: str) -> MalformedFileError:
+        return MalformedFileError(f"{self.name} cannot be read as separated values. {cause}.", remedy=QUOTES)
+
+    def _scan(self) -> Iterator[tuple[int, int, list[str]]]:
+        """Yield each row with its number, from 0, and its line, from 1. Blank lines are ignored."""
+        # An unclosed quote makes one value of the rest of the file, which is longer than the default limit.
+        csv.field_size_limit(max(csv.field_size_limit(), len(self.content)))
+        lines = _lines(self.content)
+        for _ in range(self.lines_above):
+            next(lines)
+        rows = csv.reader(lines, delimiter=self.delimiter)
+        number, begin = 0, self.lines_above + 1
+        for values in rows:
+            if values:
+                yield number, begin, values
+                number += 1
+            begin = self.lines_above + rows.line_num + 1
+
+
+def _header(name: str, text: bytes, delimiter: str, above: int) -> tuple[list[str], int]:
+    """Return the names in the header, and its number of lines."""
+    lines = _lines(text)
+    for _ in range(above):
+        next(lines)
+    try:
+        rows = csv.reader(lines, delimiter=delimiter)
+        names = next(rows, [])
+    except (csv.Error, TypeError) as error:
+        raise MalformedFileError(
+            f"{name}, line {above + 1} is not a header of column names: {error}.", remedy=MUST_BE_TABLE
+        ) from None
+    return [each.strip() for each in names], rows.line_num
+
+
+def _delimiter(text: bytes, known: Iterable[str]) -> str:
+    """Return the delimiter by which the header has most known names, and of several such the most names."""
+    names = set(known)
+
+    def score(delimiter: str) -> tuple[int, int]:
+        try:
+            header = next(csv.reader(_lines(text), delimiter=delimiter), [])
+        except csv.Error:
+            return (0, 0)
+        return sum(name.strip() in names for name in header), len(header)
+
+    return max(DELIMITERS, key=score)  # of equal ones the first
+
+
+def _lines(text: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(text), encoding="utf-8", errors="replace", newline="")

@@ -1,0 +1,139 @@
+"""Parquet files and Excel workbooks, whose cells have types: header, rows and the places of rows. Pure; no I/O.
+
+Their cells become texts, so that the rules of a column apply to all files alike.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from churn_platform.schema.csv_file import MalformedRow
+from churn_platform.schema.exceptions import EmptyCustomersFileError, MalformedFileError
+
+EXACT: Final = 2**53  # Excel stores numbers as float64, which represent every whole number up to here
+_NO_ROWS_REMEDY: Final = "Export it again with the customers."
+
+
+@dataclass(frozen=True)
+class TypedFile:
+    """A file whose cells have types.
+
+    Attributes:
+        name: its name, for error messages.
+        detected: what was detected, as text.
+        header: the names of its columns.
+        header_place: where the header is.
+        columns: the values of each column: an array of any type.
+    """
+
+    name: str
+    detected: str
+    header: list[str]
+    header_place: str
+    columns: list[pa.ChunkedArray]
+
+    @property
+    def malformed(self) -> list[MalformedRow]:
+        """The rows that do not fit the header: none."""
+        return []
+
+    def texts(self, positions: Iterable[int]) -> tuple[pa.Table, int]:
+        """Return columns as texts, named by their position, and the number of rows that do not fit the header."""
+        return pa.table({str(position): _as_texts(self.columns[position]) for position in positions}), 0
+
+    def numbers(self, rows: int, skipped: int) -> NDArray[np.int64]:
+        """Return the number of each row, from 1."""
+        return np.arange(1, rows + skipped + 1)
+
+    def malformed_rows(self) -> str:
+        """Return a sentence about the malformed rows: there are none."""
+        return ""
+
+    def locate(self, wanted: Iterable[int], id_position: int, id_name: str) -> dict[int, str]:
+        """Return the locations of rows, with the customer's id if it is a number."""
+        ids = {row: str(self.columns[id_position][row].as_py()) for row in wanted}
+        return {
+            row: f"row {row + 1:,}" + (f" ({id_name} {customer})" if customer.isdecimal() else "")
+            for row, customer in ids.items()
+        }
+
+
+def open_parquet(name: str, content: bytes) -> TypedFile:
+    """Return a Parquet file.
+
+    Raises:
+        MalformedFileError: it cannot be read.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowInvalid, OSError):  # its message may quote values
+        raise MalformedFileError(
+            f"{name} starts like a Parquet file, but cannot be read.", remedy="Export it again."
+        ) from None
+    return TypedFile(name, "Parquet", [each.strip() for each in table.column_names], "the schema", table.columns)
+
+
+def open_workbook(name: str, content: bytes, known: Iterable[str]) -> TypedFile:
+    """Return the sheet of a workbook whose header has most of the known names.
+
+    Raises:
+        MalformedFileError: it is no workbook, or is protected by a password.
+        EmptyCustomersFileError: no sheet has a header.
+    """
+    from python_calamine import CalamineError, CalamineWorkbook
+
+    try:
+        workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
+        sheets = {sheet: workbook.get_sheet_by_name(sheet).to_python() for sheet in workbook.sheet_names}
+    except CalamineError:  # its message may quote values
+        raise MalformedFileError(
+            f"{name} is a zip archive or a workbook that cannot be read. Expected an Excel workbook without a "
+            f"password, Parquet or CSV.",
+            remedy="Export it again, or unpack it.",
+        ) from None
+    filled = {sheet: [row for row in rows if any(cell != "" for cell in row)] for sheet, rows in sheets.items()}
+    filled = {sheet: rows for sheet, rows in filled.items() if rows}
+    if not filled:
+        raise EmptyCustomersFileError(f"{name} has no sheet with a header and customers.", remedy=_NO_ROWS_REMEDY)
+    names = set(known)
+    chosen = max(filled, key=lambda sheet: sum(_cell(cell).strip() in names for cell in filled[sheet][0]))
+    header, *rows = filled[chosen]
+    columns = [
+        pa.chunked_array([pa.array([_cell(row[position]) for row in rows], pa.string())])
+        for position in range(len(header))
+    ]
+    shown = f"Excel, sheet {chosen!r}" + (f" of {len(filled)}" if len(filled) > 1 else "")
+    return TypedFile(
+        name, shown, [_cell(cell).strip() for cell in header], f"the first row of sheet {chosen!r}", columns
+    )
+
+
+def _cell(value: object) -> str:
+    """Return a cell of a workbook as a text of a CSV file would have it."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < EXACT else repr(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return str(value)
+
+
+def _as_texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return _as_texts(pa.chunked_array([chunk.dictionary_decode() for chunk in values.chunks], kind.value_type))
+    if pa.types.is_boolean(kind):
+        return values.cast(pa.int8()).cast(pa.string())
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+        return pa.chunked_array([pa.array(["?"] * len(values), pa.string())])  # no value of a customer
+    return values.cast(pa.string())

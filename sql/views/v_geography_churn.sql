@@ -1,0 +1,23 @@
+-- Predictions of the last 30 days by country
+-- needs: geography text, age number, balance number
+-- geography: Country of the customer's account
+-- total_predictions: Number of predictions
+-- churn_count: Predictions of churn
+-- churn_rate: churn_count as a percentage of total_predictions, 0 to 100
+-- avg_risk_score: Mean risk score, 0 to 1
+-- high_risk_count: Predictions with a risk score of at least 0.7
+-- avg_age: Mean of the known ages, in years
+-- avg_balance: Mean balance, in euros
+select
+    geography,
+    count(*) as total_predictions,
+    sum(prediction)::bigint as churn_count,
+    100.0 * sum(prediction) / count(*)::double precision as churn_rate,
+    avg(risk_score) as avg_risk_score,
+    count(*) filter (where risk_score >= 0.7) as high_risk_count,
+    avg(age) as avg_age,
+    avg(balance) as avg_balance
+from churn_predictions
+where event_timestamp > now() - interval '30 days'
+group by geography
+order by churn_rate desc
