@@ -57,6 +57,10 @@ def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
         for name, value in {**stack.environment, ARTIFACTS_VARIABLE: embedded_only[ARTIFACTS_VARIABLE]}.items():
             environment.setenv(name, value)
         settings.cache_clear()
+        # Hundreds of databases are copied. No test stops the machine, and only that would lose what is not on disk yet.
+        with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
+            owner.execute("alter system set fsync = off")
+            owner.execute("select pg_reload_conf()")
         yield stack
     settings.cache_clear()
 
