@@ -224,7 +224,7 @@ class EventDecoder:
         """Return the event in an envelope.
 
         Raises:
-            msgspec.ValidationError: what is wrong with it; for a value that is no envelope, what is wrong with the
+            msgspec.ValidationError: what is wrong with it; for a value that is not an envelope, what is wrong with the
                 event.
         """
         try:

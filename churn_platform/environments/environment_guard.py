@@ -48,14 +48,6 @@ class Conflict:
     holder: str
 
 
-@dataclass(frozen=True)
-class Released:
-    """Something that this environment no longer claims."""
-
-    kind: Kind
-    name: str
-
-
 class EnvironmentGuard:
     """Checks and claims what one environment may write to. As a context manager it closes its client."""
 

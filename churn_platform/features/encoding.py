@@ -30,7 +30,7 @@ class OneHotEncoder:
 
     Attributes:
         categories: column -> its categories, in the order of the binary columns.
-        unknown: column -> the category of values that are no category; columns that refuse such values are not in it.
+        unknown: column -> the category of values that are not listed; columns that refuse such values are not in it.
         missing: column -> the category of missing values, for columns where that is one.
     """
 

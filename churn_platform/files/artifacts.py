@@ -169,7 +169,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 def delete_folder(uri: str) -> None:
-    """Delete a folder and everything in it. It is no error if the folder does not exist."""
+    """Delete a folder and everything in it. A folder that does not exist is not an error."""
     if in_s3(uri):
         _s3().delete_below(uri)
     elif Path(uri).is_dir():

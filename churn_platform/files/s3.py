@@ -236,7 +236,7 @@ class ObjectStore:
         return sorted(key.removeprefix(prefix).rstrip("/") for key in (*folders, *objects) if key != prefix)
 
     def delete(self, uri: str) -> None:
-        """Delete an object. It is no error if the object does not exist.
+        """Delete an object. An object that does not exist is not an error.
 
         Raises:
             ArtifactStoreError: the server rejects the request or cannot be reached.

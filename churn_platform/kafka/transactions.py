@@ -91,7 +91,7 @@ class TransactionalProducer:
         self._within_time(self._producer.commit_transaction, self._call_seconds)
 
     def overdue_error(self) -> KafkaException | None:
-        """Return the error of a call that has not returned within its time; None where there is none."""
+        """Return the error of a call that has not returned within its time; None if there is none."""
         if self._monotonic() <= self._overdue:
             return None
         # The calling thread stays blocked. The next producer's init_transactions() fences this one.

@@ -263,7 +263,7 @@ class Supervisor:
                 since=info["start"],
                 problem=info["spawnerr"],
             )
-            for info in self._call("getAllProcessInfo")  # type: ignore[attr-defined]
+            for info in self._call("getAllProcessInfo")  # type: ignore[attr-defined]  # XML-RPC has no types
         }
 
     def state(self, name: str) -> ProcessState:

@@ -31,7 +31,7 @@ class Backlog:
 
     @property
     def lag(self) -> dict[int, int]:
-        """Number of waiting offsets, by Kafka partition. A transaction marker has an offset, but is no event."""
+        """Number of waiting offsets, by Kafka partition. A transaction marker has an offset, but is not an event."""
         return {partition: max(0, end - self.positions[partition]) for partition, end in self.ends.items()}
 
     @property

@@ -80,7 +80,7 @@ class CsvFile:
             encoding: the encoding, as Python names it; empty to detect it.
 
         Raises:
-            MalformedFileError: it is no text, or has no header.
+            MalformedFileError: it is not text, or has no header.
             EmptyCustomersFileError: its first line is empty.
         """
         text, encoding_shown = to_utf8(name, content, encoding=encoding)
@@ -193,7 +193,7 @@ class CsvFile:
             for value in values:
                 if "\n" in value and value.count(self.delimiter) >= len(self.header) - 1:
                     raise self._broken(
-                        f"A value that begins in line {line:,} goes on for {value.count(chr(10)):,} lines: its double "
+                        f"A value that begins in line {line:,} spans {value.count(chr(10)):,} lines: its double "
                         f"quote is not closed"
                     )
 

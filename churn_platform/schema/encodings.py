@@ -30,7 +30,7 @@ _REMEDY: Final = (
 
 
 def to_utf8(file: str, content: bytes, *, encoding: str = "") -> tuple[bytes, str]:
-    """Return a text as UTF-8 without a byte order mark, and its encoding in words.
+    """Return a text as UTF-8 without a byte order mark, and the name of its encoding, for people.
 
     Args:
         file: the name of the file, for error messages.
@@ -38,7 +38,7 @@ def to_utf8(file: str, content: bytes, *, encoding: str = "") -> tuple[bytes, st
         encoding: the encoding, as Python names it; empty to detect it.
 
     Raises:
-        MalformedFileError: the bytes are no text, or are not of this encoding.
+        MalformedFileError: the bytes are not text, or not in this encoding.
     """
     encoding = encoding or _detect(file, content)
     if encoding == "utf-8":

@@ -75,7 +75,7 @@ class Profile:
 
     @property
     def is_unique(self) -> bool:
-        """Whether hardly any value is there twice and hardly any is missing."""
+        """Whether nearly all values are different and hardly any is missing."""
         return len(self.texts) >= CERTAIN * self.rows
 
     def separation(self, left: NDArray[np.bool_], known: NDArray[np.bool_]) -> float:

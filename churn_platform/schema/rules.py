@@ -367,7 +367,7 @@ def _use_problems(column: Column, schema: CustomerSchema) -> _Found:
         yield "summary", "is true.", 'Remove it: texts are not stored. A category with unknown = "other" is.'
     for name in ("averaged", "money_at_risk"):
         if name in uses and not column.is_number:
-            yield name, "is true.", f"Remove it: a {column.kind} is no number."
+            yield name, "is true.", f"Remove it: a {column.kind} is not a number."
     if uses and column.counted:
         yield "counted", "is true, but the column is used.", f"Remove it, or {', '.join(uses)}."
     if uses and column.kind != "text" and column.missing == "ignore":

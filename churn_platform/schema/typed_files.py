@@ -86,7 +86,7 @@ def open_workbook(name: str, content: bytes, known: Iterable[str]) -> TypedFile:
     """Return the sheet of a workbook whose header has most of the known names.
 
     Raises:
-        MalformedFileError: it is no workbook, or is protected by a password.
+        MalformedFileError: it is not a workbook, or is protected by a password.
         EmptyCustomersFileError: no sheet has a header.
     """
     from python_calamine import CalamineError, CalamineWorkbook

@@ -24,7 +24,7 @@ class Moved:
 
     Attributes:
         ends: the positions that moved, by Kafka partition.
-        champion: version that is champion; None where there is none.
+        champion: version of the champion; None if there is none.
         paused: whether the stream is paused.
     """
 

@@ -17,7 +17,7 @@ LONGEST_WAIT_SECONDS: Final = 60.0
 
 @dataclass(frozen=True)
 class Observed:
-    """What the sensor observed. Seconds are ages; None where there is nothing to measure.
+    """What the sensor observed. Seconds are ages; None if there is nothing to measure.
 
     Attributes:
         waiting: offsets that wait to be read.

@@ -56,25 +56,6 @@ def as_decoded(rows: pd.DataFrame, schema: CustomerSchema) -> Columns:
     }
 
 
-def test_the_features_are_these_fourteen_in_this_order() -> None:
-    assert BANK.feature_names == (
-        "CreditScore",
-        "Age",
-        "Tenure",
-        "Balance",
-        "NumOfProducts",
-        "HasCrCard",
-        "IsActiveMember",
-        "EstimatedSalary",
-        "CreditScoreBins",
-        "Geography_France",
-        "Geography_Germany",
-        "Geography_Spain",
-        "Gender_Female",
-        "Gender_Male",
-    )
-
-
 @pytest.mark.slow
 @settings(deadline=None)  # the machine may be busy
 @given(columns=raw_columns())

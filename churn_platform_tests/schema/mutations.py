@@ -271,8 +271,8 @@ BANK = (
     setting("columns.Age.segment_bounds", [40, 30], contains="Expected ascending"),
     setting("columns.Age.segment_bounds", [10, 30], contains="lists 10. Expected a number from 18"),
     setting("columns.Balance.segment_bounds", [10, 30], contains="or set segment = true"),
-    setting("columns.Geography.averaged", True, contains="a category is no number"),
-    setting("columns.Geography.money_at_risk", True, contains="a category is no number"),
+    setting("columns.Geography.averaged", True, contains="a category is not a number"),
+    setting("columns.Geography.money_at_risk", True, contains="a category is not a number"),
     setting("columns.EstimatedSalary.money_at_risk", True, contains="'Balance' has it, too"),
     setting("columns.Firstname.summary", True, contains="texts are not stored"),
     setting(
@@ -336,7 +336,7 @@ SUBSCRIBERS = (
     setting("columns.SignupDate.features", [], wrong="columns.SignupDate.days_since", contains="has no effect"),
     removing("columns.SignupDate.days_since", contains="is missing"),
     setting("columns.SignupDate.segment", True, contains="does not divide customers"),
-    setting("columns.SignupDate.averaged", True, contains="a date is no number"),
+    setting("columns.SignupDate.averaged", True, contains="a date is not a number"),
     setting("columns.SignupDate.summary", True, valid=True),
     setting("columns.SignupDate.headers", ["SignupDateDays"], valid=True),
     setting("columns.LastContact.missing", "constant", contains="not replaced by a constant"),
@@ -356,7 +356,7 @@ SUBSCRIBERS = (
     setting(
         "columns.Discount.missing", "refuse", wrong="columns.Discount.optional", contains="missing value is refused"
     ),
-    setting("columns.Notes.averaged", True, contains="a text is no number"),
+    setting("columns.Notes.averaged", True, contains="a text is not a number"),
     setting("columns.Notes.max_length", 20_000, contains="Expected a number up to 10000"),
     setting("columns.Churn.kind", "text", contains="Expected 'flag', 'whole' or 'category'"),
     setting("columns.MonthlyCharge.segment_bounds", [], contains="Add the lower bounds"),

@@ -294,7 +294,7 @@ def test_an_unclosed_quote_is_an_error_that_swallows_no_row(tmp_path: Path, colu
     rows = [bank_row(number) for number in range(3_000)]
     path = customers_file(tmp_path, HEADER, ROWS[0], bank_row(-1, **{column: '"Weber'}), *rows)
 
-    with pytest.raises(MalformedFileError, match="line 3 goes on for 3,001 lines") as raised:
+    with pytest.raises(MalformedFileError, match="line 3 spans 3,001 lines") as raised:
         load_customers(path, BANK)
 
     assert "a double quote needs a closing one" in raised.value.remedy

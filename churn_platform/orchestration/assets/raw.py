@@ -59,8 +59,8 @@ Next: [raw_customers](/assets/raw_customers).""",
         description="""The customers of the file, one row each, typed, missing values included.
 
 Rows that break a rule of the customer schema are not among them: they are in
-[quarantined_customers](/assets/quarantined_customers). A row that occurs twice is read once. A file that is no table,
-or lacks a column, is an error.
+[quarantined_customers](/assets/quarantined_customers). A row that occurs twice is read once. A file that is not a
+table, or lacks a column, is an error.
 
 The **checks** of this asset report what was found and what was expected, and block all downstream assets. One of them
 fails if a larger share of the rows is quarantined than the schema allows. Ranges and categories are those of the

@@ -356,7 +356,7 @@ def _decide(
 def _missing_in_mlflow(context: dg.AssetExecutionContext, *steps: Callable[[], None]) -> dict[str, str]:
     """Run the steps. If MLflow has lost something, log a warning and return it as metadata.
 
-    It is no error, because MLflow only mirrors what the platform stores elsewhere.
+    This is not an error, because MLflow only mirrors what the platform stores elsewhere.
     """
     lost = []
     for step in steps:

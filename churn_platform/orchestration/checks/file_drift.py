@@ -53,7 +53,7 @@ def file_drift_check(schema: CustomerSchema, monitoring: MonitoringSettings) -> 
 
 
 def _champion_reference() -> tuple[int | None, Reference | None]:
-    """Return the champion's version and the distribution of its training data; None where there is none.
+    """Return the champion's version and the distribution of its training data; None if there is none.
 
     It does not use the resource: with it, the preparation of a file would need a database.
     """

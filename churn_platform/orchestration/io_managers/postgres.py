@@ -103,7 +103,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         """Store a frame.
 
         Raises:
-            PostgresIOManagerError: the value is no frame, has rows outside the partition, or has unknown columns.
+            PostgresIOManagerError: the value is not a frame, has rows outside the partition, or has unknown columns.
         """
         if not isinstance(obj, pd.DataFrame):
             raise PostgresIOManagerError(

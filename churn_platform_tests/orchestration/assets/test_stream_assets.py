@@ -25,7 +25,7 @@ def test_a_batch_reports_its_offsets_counts_and_model(assets: Assets) -> None:
     ).fetchall()
     counted = {name: shown[name] for name in ("events", "predictions", "dead_letters", "duplicates")}
     assert counted == {"events": 52, "predictions": 50, "dead_letters": 1, "duplicates": 1}
-    assert sum(each["offsets"] for each in shown["offset_ranges"]) == 52  # type: ignore[attr-defined]
+    assert sum(each["offsets"] for each in shown["offset_ranges"]) == 52  # type: ignore[attr-defined]  # a value of metadata
     assert shown["model_version"] == 7
     assert str(shown["model_in_mlflow"]).endswith("/models/churn_prediction/versions/7")
     assert shown["mode"] == "stream"
@@ -33,7 +33,7 @@ def test_a_batch_reports_its_offsets_counts_and_model(assets: Assets) -> None:
     assert (
         [
             (each["kafka_partition"], each["kafka_offset"], each["customer_id"], each["model_version"])
-            for each in shown["preview"]  # type: ignore[attr-defined]
+            for each in shown["preview"]  # type: ignore[attr-defined]  # a value of metadata
         ]
         == rows[: settings().dagster.preview_rows]
     )
@@ -55,7 +55,7 @@ def test_a_batch_reports_what_it_added_to_the_other_tables(assets: Assets) -> No
 
     assert dead_letters["dead_letters"] == 3
     assert dead_letters["batch"] == key
-    assert [each["events"] for each in dead_letters["reasons"]] == [2, 1]  # type: ignore[attr-defined]
+    assert [each["events"] for each in dead_letters["reasons"]] == [2, 1]  # type: ignore[attr-defined]  # a value of metadata
     assert ("high_risk_customers" in {e.asset_key.to_user_string() for e in _assets_of(run)}) == (high_risk != (0,))
 
 
