@@ -66,6 +66,11 @@ class CsvFile:
         """Where the header is."""
         return f"line {self.lines_above}"
 
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """The columns whose values are no texts: none."""
+        return {}
+
     @classmethod
     def open(
         cls, name: str, content: bytes, *, known: Iterable[str], delimiter: str = "", encoding: str = ""

@@ -91,7 +91,7 @@ def infer_schema(place: str, *, identity: str = "", target: str = "", left: str 
         CustomersFileError: the file cannot be read.
         SchemaError: no column can be the id, or none can be the target.
     """
-    columns, rows, detected = _texts(place)
+    columns, omitted, rows, detected = _texts(place)
     found = profiles(columns)
     for option, name in (("--id", identity), ("--target", target)):
         if name and name not in columns:
@@ -105,7 +105,7 @@ def infer_schema(place: str, *, identity: str = "", target: str = "", left: str 
     leavers, known = left_rows(the_target, gone)
 
     names = _Names()
-    drafts, omitted = [_id_draft(the_id, names)], []
+    drafts = [_id_draft(the_id, names)]
     target_draft = _target_draft(the_target, left_text, names)
     for profile in found:
         if profile is the_id or profile is the_target:
@@ -130,9 +130,10 @@ def infer_schema(place: str, *, identity: str = "", target: str = "", left: str 
     return text
 
 
-def _texts(place: str) -> tuple[dict[str, pa.ChunkedArray], int, list[str]]:
-    """Return header -> texts of the file, the number of rows, and the formats of the files."""
+def _texts(place: str) -> tuple[dict[str, pa.ChunkedArray], list[tuple[str, str]], int, list[str]]:
+    """Return header -> texts of the file, columns without texts and why, the number of rows, and the files' formats."""
     header: list[str] = []
+    unreadable: dict[str, str] = {}
     tables, detected = [], []
     for each in read_contents(place):
         source = open_source(each.name, each.content)
@@ -150,14 +151,17 @@ def _texts(place: str) -> tuple[dict[str, pa.ChunkedArray], int, list[str]]:
                 f"{each.name}, {source.header_place} lacks the columns {', '.join(missing)} of the first file.",
                 remedy="Give all files the same columns, or put other files elsewhere.",
             )
+        unreadable |= source.unreadable
+        header = [name for name in header if name not in unreadable]
         table, _ = source.texts([source.header.index(name) for name in header])
         tables.append(table.rename_columns(header))
         detected.append(f"{each.name}: {source.detected}")
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables([each.select(header) for each in tables])
     if not table.num_rows:
         raise HeaderError(f"{place} has a header and no customers.", remedy="Export it with the customers.")
     texts = {name: _filled(table.column(name)) for name in header}
-    return texts, table.num_rows, detected
+    omitted = [(name, f"its values are of type {kind}") for name, kind in unreadable.items()]
+    return texts, omitted, table.num_rows, detected
 
 
 def _filled(texts: pa.ChunkedArray) -> pa.ChunkedArray:

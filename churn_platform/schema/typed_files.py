@@ -13,13 +13,14 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from churn_platform.schema.csv_file import MalformedRow
 from churn_platform.schema.exceptions import EmptyCustomersFileError, MalformedFileError
 
-EXACT: Final = 2**53  # Excel stores numbers as float64, which represent every whole number up to here
+EXACT: Final = 2**53  # float64 represents every whole number up to here
 _NO_ROWS_REMEDY: Final = "Export it again with the customers."
 
 
@@ -46,9 +47,35 @@ class TypedFile:
         """The rows that do not fit the header: none."""
         return []
 
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """The columns whose values are neither texts, numbers nor dates, and what they are."""
+        return {
+            name: str(values.type)
+            for name, values in zip(self.header, self.columns, strict=True)
+            if not _is_plain(values)
+        }
+
     def texts(self, positions: Iterable[int]) -> tuple[pa.Table, int]:
-        """Return columns as texts, named by their position, and the number of rows that do not fit the header."""
-        return pa.table({str(position): _as_texts(self.columns[position]) for position in positions}), 0
+        """Return columns as texts, named by their position, and the number of rows that do not fit the header.
+
+        Raises:
+            MalformedFileError: the values of a column cannot be read as texts.
+        """
+        return pa.table({str(position): self._texts_of(position) for position in positions}), 0
+
+    def _texts_of(self, position: int) -> pa.ChunkedArray:
+        values = self.columns[position]
+        try:
+            if _is_plain(values):
+                return _as_texts(values)
+        except pa.ArrowInvalid:  # bytes that are not UTF-8, or an unknown time zone; its message may quote values
+            pass
+        raise MalformedFileError(
+            f"{self.name}: column {self.header[position]!r} is of type {values.type}, and its values cannot be read as "
+            f"texts, numbers or dates.",
+            remedy="Export the column as one of these, or remove it from the schema.",
+        )
 
     def numbers(self, rows: int, skipped: int) -> NDArray[np.int64]:
         """Return the number of each row, from 1."""
@@ -128,12 +155,34 @@ def _cell(value: object) -> str:
     return str(value)
 
 
+def _is_plain(values: pa.ChunkedArray) -> bool:
+    """Return whether the values are texts, numbers, dates or flags."""
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    odd = (pa.types.is_nested, pa.types.is_duration, pa.types.is_fixed_size_binary, pa.types.is_time)
+    return isinstance(kind, pa.UuidType) or not any(is_odd(kind) for is_odd in odd)
+
+
 def _as_texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return values as a CSV file would have them.
+
+    Raises:
+        pa.ArrowInvalid: bytes are not UTF-8, or the time zone is unknown.
+    """
     kind = values.type
     if pa.types.is_dictionary(kind):
         return _as_texts(pa.chunked_array([chunk.dictionary_decode() for chunk in values.chunks], kind.value_type))
     if pa.types.is_boolean(kind):
         return values.cast(pa.int8()).cast(pa.string())
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        return pa.chunked_array([pa.array(["?"] * len(values), pa.string())])  # no value of a customer
+    if pa.types.is_floating(kind):
+        return _numbers_as_texts(values)
+    if isinstance(kind, pa.UuidType):
+        texts = [None if each is None else str(each) for each in values.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
     return values.cast(pa.string())
+
+
+def _numbers_as_texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return numbers as texts; whole ones without an exponent."""
+    exact = values.cast(pa.float64())
+    whole = pc.and_(pc.equal(pc.floor(exact), exact), pc.less(pc.abs(exact), EXACT))
+    return pc.if_else(whole, pc.if_else(whole, exact, 0).cast(pa.int64()).cast(pa.string()), values.cast(pa.string()))

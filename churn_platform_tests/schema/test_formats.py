@@ -4,8 +4,9 @@ import gzip
 import io
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -16,6 +17,7 @@ from churn_platform.files import artifacts
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.exceptions import CustomersFileError, CustomersFileMissingError, MalformedFileError
 from churn_platform.schema.reader import CustomersFile, fingerprint, load_customers
+from churn_platform.schema.typed_files import open_parquet
 from churn_platform_tests.schema.files import (
     BANK,
     HEADER,
@@ -253,6 +255,48 @@ def test_parquet_with_booleans_dictionaries_decimals_and_dates_is_read(tmp_path:
     assert customers["MonthlyCharge"].tolist() == [37.5, 1.25]
     assert customers["SignupDate"].tolist() == [pd.Timestamp(2025, 8, 31), pd.Timestamp(2025, 9, 1)]
     assert customers["LastContact"].isna().all()
+
+
+def parquet_with(**columns: object) -> bytes:
+    """Return a file of three subscribers in which these columns have other values."""
+    table = pa.Table.from_pylist([subscriber(1), subscriber(2), subscriber(3)])
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def test_bytes_uuids_and_large_floats_of_parquet_are_read_as_a_csv_file_has_them() -> None:
+    def texts(values: object) -> list[str]:
+        table, _ = open_parquet("customers", parquet_with(SubscriberId=values)).texts([0])
+        found: list[str] = table.column("0").to_pylist()
+        return found
+
+    uuids = [UUID(int=each) for each in (1, 2, 3)]
+    assert texts(pa.array([b"S-1", b"S-2", b"S-\xc3\xa9"])) == ["S-1", "S-2", "S-é"]
+    assert texts(pa.array([each.bytes for each in uuids], pa.uuid())) == [str(each) for each in uuids]
+    assert texts(pa.array([1e15, 2.0**53 - 1, -0.0])) == ["1000000000000000", "9007199254740991", "0"]
+    assert texts(pa.array([0.1, None, 3.0], pa.float32())) == ["0.1", None, "3"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([["Basic"]] * 3),
+        pa.array([b"\xff"] * 3),
+        pa.array([b"12345678"] * 3, pa.binary(8)),
+        pa.array([timedelta(1)] * 3),
+        pa.array([datetime(2026, 1, 1, tzinfo=UTC)] * 3).cast(pa.timestamp("us", tz="Mars/Olympus")),
+    ],
+    ids=["lists", "bytes", "fixed bytes", "durations", "unknown time zone"],
+)
+def test_a_parquet_column_that_is_no_text_number_or_date_is_named(tmp_path: Path, values: object) -> None:
+    with pytest.raises(MalformedFileError, match="column 'Plan' is of type") as raised:
+        load(tmp_path, parquet_with(Plan=values), SUBSCRIBERS)
+
+    assert "2026" not in str(raised.value)
+    assert "Basic" not in str(raised.value)
 
 
 def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:

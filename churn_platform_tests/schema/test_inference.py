@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -186,6 +188,17 @@ def test_a_file_without_an_id_a_target_or_features_is_an_error_with_a_remedy(tmp
         columns = {name: values for name, values in shop().items() if name != removed}
         with pytest.raises(SchemaError, match=problem):
             infer_schema(str(table(tmp_path, columns)))
+
+
+def test_a_column_of_lists_is_left_out_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "shop.parquet"
+    columns = {name: list(values) for name, values in shop().items()}
+    columns["Basket"] = [["milk", "bread"]] * len(columns["Customer"])
+    pq.write_table(pa.table(columns), path)
+
+    text, schema = draft(path)
+    assert "Basket" not in schema.by_name
+    assert "Basket: its values are of type list<" in text
 
 
 def test_a_repeated_header_is_an_error(tmp_path: Path) -> None:
