@@ -20,6 +20,7 @@ from churn_platform.orchestration.assets.training import training_assets
 from churn_platform.orchestration.checks.preparation_checks import preparation_checks
 from churn_platform.orchestration.customers_sensor import customers_sensor
 from churn_platform.orchestration.dg_errors import report_errors
+from churn_platform.orchestration.ended_runs import keep_noticing_ended_runs
 from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
 from churn_platform.orchestration.io_managers.postgres import PostgresIOManager
 from churn_platform.orchestration.jobs import (
@@ -113,4 +114,5 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
 
 
 report_errors()
+keep_noticing_ended_runs()
 defs = build_defs(load_settings())

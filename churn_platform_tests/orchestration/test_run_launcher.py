@@ -4,15 +4,20 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dagster as dg
 import psycopg
 import pytest
 import yaml  # type: ignore[import-untyped]
 from confluent_kafka.admin import AdminClient
+from psycopg import sql
 
 from churn_platform.database import batch_hours, model_versions, stream_batches
+from churn_platform.deployment.dagster_home import STORAGE
 from churn_platform.environments import created_topics
+from churn_platform.local.postgres import in_schema
+from churn_platform.local.stack import Stack
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.run_launcher import SESSION_TAG, PatientRunLauncher, Worker, worker_of
@@ -29,10 +34,13 @@ DAY = 24 * 3600.0
 
 @pytest.fixture
 def server(
-    platform: str, bundle_uri: str, local_folder: Path, monkeypatch: pytest.MonkeyPatch
+    platform: str, stack: Stack, bundle_uri: str, local_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SlowCodeServer]:
-    """A code server with an empty stream and a champion, and an instance with the launcher of dagster.yaml."""
+    """A code server with an empty stream and a champion, and an instance with a stack's launcher and storage."""
     monkeypatch.setenv("BATCH_EVENTS", "5")
+    name = str(psycopg.conninfo.conninfo_to_dict(platform)["dbname"])
+    address = urlsplit(stack.addresses["postgres"])._replace(path=f"/{name}").geturl()
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", in_schema(address, "dagster"))
     settings.cache_clear()
     created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
     with psycopg.connect(platform) as connection:
@@ -41,7 +49,7 @@ def server(
     home = Path(tempfile.mkdtemp(dir=local_folder))
     written = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
     kept = {name: written[name] for name in ("run_launcher", "run_monitoring", "telemetry")}
-    (home / "dagster.yaml").write_text(yaml.safe_dump(kept))
+    (home / "dagster.yaml").write_text(yaml.safe_dump(kept) + STORAGE)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.get() as instance:
         server = SlowCodeServer(home, instance)
@@ -51,7 +59,7 @@ def server(
 
 
 def _slow_run(server: SlowCodeServer, platform: str) -> dg.DagsterRun:
-    """Launch a run whose process is stopped before its first import."""
+    """Launch a run whose process waits before its first import, until runs may start."""
     with psycopg.connect(platform, autocommit=True) as connection:
         stream_batches.plan_batch(connection, "key")
     server.instance.add_dynamic_partitions(str(batches.name), ["key"])
@@ -108,6 +116,27 @@ def test_a_run_that_dies_while_starting_is_marked_as_failed_and_replaced(server:
 
     assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
     assert len(replaced.run_requests or []) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_dies_while_dagsters_storage_is_down_is_marked_as_failed_by_its_code_server(
+    server: SlowCodeServer, platform: str, stack: Stack
+) -> None:
+    server.let_runs_start()
+    run = _slow_run(server, platform)
+    name = psycopg.conninfo.conninfo_to_dict(platform)["dbname"]
+    allow = sql.SQL("alter database {} allow_connections {}")
+
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
+        connection.execute(allow.format(sql.Identifier(name), sql.SQL("false")))
+        connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        (process,) = server.run_processes()
+        process.kill()
+        wait_until(lambda: "Ended runs could not be recorded" in server.log(), 60, "the code server to notice")
+        connection.execute(allow.format(sql.Identifier(name), sql.SQL("true")))
+
+    wait_until(lambda: worker_of(server.instance, _record(server, run)) is Worker.GONE, 60, "the code server to notice")
+    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
 
 
 @pytest.mark.slow

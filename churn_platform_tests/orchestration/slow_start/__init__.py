@@ -36,6 +36,7 @@ class SlowCodeServer:
         self.instance = instance
         self._socket = folder / "code.sock"
         self._may_start = folder / "runs-may-start"
+        self._log = folder / "code.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -48,6 +49,8 @@ class SlowCodeServer:
             ],
             cwd=PROJECT_ROOT,
             env={**os.environ, "PYTHONPATH": path, "TESTS_RUNS_MAY_START": str(self._may_start)},
+            stdout=self._log.open("ab"),
+            stderr=subprocess.STDOUT,
         )
         wait_until(lambda: code_server_serves(f"unix:{self._socket}"), 120, "the code server to serve")
 
@@ -57,6 +60,10 @@ class SlowCodeServer:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._socket.unlink(missing_ok=True)
+
+    def log(self) -> str:
+        """Return what the server has logged so far."""
+        return self._log.read_text()
 
     def let_runs_start(self) -> None:
         """Let the processes of runs continue."""
