@@ -31,6 +31,12 @@ class TopicChangedError(KafkaAccessError):
     transient = True
 
 
+class ReadingStalledError(KafkaAccessError):
+    """A consumer returns nothing although the topic holds more. A new consumer may return it."""
+
+    transient = True
+
+
 class RangeLostError(KafkaAccessError):
     """Kafka no longer holds offsets that have to be read."""
 

@@ -12,6 +12,7 @@ from typing import Final, Self
 from confluent_kafka import Message
 
 from churn_platform.decoding.events import MICROSECONDS
+from churn_platform.kafka import topics
 from churn_platform.stream import faults
 from churn_platform.stream.batch_progress import BatchProgress
 from churn_platform.stream.commit import Source, Written
@@ -73,7 +74,12 @@ class BatchLoop:
         self._identity = TopicIdentity(connections.admin, takeover.topic)
         self._writer = WriterThread(on_idle=self._let_explainer_work, stop_seconds=run.limits.writer_stop_seconds)
         self._gatherer = Gatherer(
-            run, connections.consumer, self._identity, takeover, writer_is_idle=self._writer.is_idle
+            run,
+            connections.consumer,
+            self._identity,
+            takeover,
+            last_stable_offsets=lambda: topics.list_offsets(connections.admin, takeover.topic, topics.LATEST),
+            writer_is_idle=self._writer.is_idle,
         )
         self._scorer = Scorer(self._source, run.config.schema, threads=run.config.scoring_threads)
         self._committer = Committer(run, self._lease, self._source, takeover)
@@ -81,7 +87,7 @@ class BatchLoop:
         self._progress = BatchProgress(run.config, takeover.batch, now=now, wall_clock=datetime.now(UTC))
         self._last_guarded = self._last_heartbeat = now
         self._paused = takeover.paused
-        self._caught_up = False  # whether the last commit read the whole backlog
+        self._caught_up = False  # whether the consumer has returned all that it had
 
     def __enter__(self) -> Self:
         """Start the publisher, which first publishes what a predecessor left unpublished."""
@@ -104,6 +110,7 @@ class BatchLoop:
             TopicChangedError: the topic was recreated or has more partitions; nothing was read wrongly.
             RangeLostError: Kafka no longer holds the next offset, or its log is not the one that was read.
             LedgerConflictError: another run has taken over; nothing of this commit was written.
+            ReadingStalledError: the consumer returns nothing although the topic holds more.
             EnvironmentConflictError: another environment has taken over.
             PublishError: Kafka did not accept a transaction.
         """
@@ -121,7 +128,7 @@ class BatchLoop:
             self._writer.check()
             self._publisher.check()
             now = self._monotonic()
-            self._check_environment(now)
+            self._check_surroundings(now)
             ending = self._progress.ending(now, at_ends=self._gatherer.is_at_ends(), paused=self._paused)
             if ending is not None:
                 self._skip_transaction_markers()
@@ -199,9 +206,11 @@ class BatchLoop:
 
         self._submit(move_and_publish)
 
-    def _check_environment(self, now: float) -> None:
+    def _check_surroundings(self, now: float) -> None:
         if now - self._last_guarded >= self._run.limits.guard_seconds:
             self._guard.check_again()
+            if self._caught_up:
+                self._gatherer.require_reading()
             self._last_guarded = now
 
     def _submit(self, job: Job) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from churn_platform.database.stream_positions import LastRecord
-from churn_platform.kafka.exceptions import RangeLostError
+from churn_platform.kafka.exceptions import RangeLostError, ReadingStalledError
 from churn_platform.kafka.reading import make_consumer, sort_messages
 from churn_platform.positions.truncation import check_positions, last_records, resume
 from churn_platform.stream.run_context import RunContext
@@ -53,6 +53,7 @@ class Gatherer:
         identity: TopicIdentity,
         takeover: Takeover,
         *,
+        last_stable_offsets: Callable[[], Mapping[int, int]],
         writer_is_idle: Callable[[], bool],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,6 +64,7 @@ class Gatherer:
             consumer: assigned to the positions of the takeover.
             identity: checks that the topic is still the same.
             takeover: where the run continues.
+            last_stable_offsets: asks the brokers how far each partition can be read.
             writer_is_idle: returns whether the previous commit has been written, so that the next one need not wait.
             monotonic: the clock.
         """
@@ -74,6 +76,9 @@ class Gatherer:
         self._next_offsets = dict(takeover.positions)
         self._last_records = dict(takeover.last_records)
         self._resumed = takeover.resumed
+        self._last_stable_offsets = last_stable_offsets
+        self._stalled_seconds = run.limits.stalled_seconds
+        self._behind: dict[int, tuple[int, float]] = {}
         self._writer_is_idle = writer_is_idle
         self._monotonic = monotonic
         self._partition_ends: dict[int, int] = {}
@@ -82,6 +87,30 @@ class Gatherer:
     def is_at_ends(self) -> bool:
         """Return whether every partition is read to its end, so that there is no backlog."""
         return all(self._partition_ends.get(p, -1) >= offset for p, offset in self._next_offsets.items())
+
+    def require_reading(self) -> None:
+        """Make sure that the consumer returns what the topic holds. Call it when the consumer has returned all it had.
+
+        A consumer may never fetch again, for example after its topic was recreated while its metadata was stale.
+
+        Raises:
+            ReadingStalledError: a partition holds more, and nothing was read from it for `stalled_seconds`.
+        """
+        now = self._monotonic()
+        reached = {p: max(offset, self._partition_ends.get(p, 0)) for p, offset in self._next_offsets.items()}
+        ends = self._last_stable_offsets()
+        behind = {}
+        for partition, offset in reached.items():
+            if ends.get(partition, 0) > offset:
+                before, since = self._behind.get(partition, (offset, now))
+                behind[partition] = (offset, since if before == offset else now)
+        self._behind = behind
+        for partition, (offset, since) in behind.items():
+            if now - since >= self._stalled_seconds:
+                raise ReadingStalledError(
+                    f"Nothing was read from {self._topic.name}[{partition}] for {now - since:.0f} s. The position is "
+                    f"{offset}, the last stable offset {ends[partition]}. A new consumer continues there."
+                )
 
     def gather(self, most: int) -> list[Message]:
         """Return messages, gathered until the linger is over and for as long as the previous commit is being written.

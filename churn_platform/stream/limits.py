@@ -19,6 +19,9 @@ class Limits:
     # takes over is refused within a minute of the last prediction, so a run that misses one check still ends in time.
     guard_seconds: float = 5.0
 
+    # A consumer that has returned nothing for this long, while the topic holds more, is replaced.
+    stalled_seconds: float = 15.0
+
     # Bytes of events in one commit: 10,000 events of a megabyte each would not fit into memory.
     commit_bytes: int = 32 * 1024 * 1024
     # After this long without an event, positions move past the transaction markers after the last event.
