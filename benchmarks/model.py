@@ -195,7 +195,8 @@ def nested(data: Data, *, trials: int, seeds: Sequence[int] = SEEDS) -> dict[str
     No search begins with the committed ones: they were found on all rows.
     """
 
-    def learn(features: Features, churned: Labels) -> "xgboost.Booster":
+    def learn(seen: NDArray[np.intp]) -> "xgboost.Booster":
+        features, churned = data.features[seen], data.churned[seen]
         found = tune(features, churned, data.schema, trials=trials, seconds=3600, study="nested", first=None)
         return fit(features, churned, data.schema, found[0].hyperparameters)
 
@@ -208,10 +209,10 @@ def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dic
     """Measure the committed hyperparameters by the number of training rows per fold, drawn at random."""
 
     def score(seed: int, share: float) -> NDArray[np.float32]:
-        def learn(features: Features, churned: Labels) -> "xgboost.Booster":
-            drawn = np.random.default_rng(seed).permutation(len(churned))[: round(share * len(churned))]
+        def learn(seen: NDArray[np.intp]) -> "xgboost.Booster":
+            drawn = np.random.default_rng(seed).permutation(len(seen))[: round(share * len(seen))]
             drawn.sort()  # in the original order, so that all rows give the same result as elsewhere
-            return fit(features[drawn], churned[drawn], data.schema, Hyperparameters())
+            return fit(data.features, data.churned, data.schema, Hyperparameters(), among=seen[drawn])
 
         return out_of_fold(data.features, data.churned, learn, seed=seed)
 

@@ -41,7 +41,7 @@ def main() -> None:
     done = 0
     with psycopg.connect(task.dsn, autocommit=True) as connection:
         while done < task.events:
-            messages = [m for m in consumer.consume(task.commit_events, 1.0) if m.error() is None]
+            messages = [m for m in consumer.consume(task.commit_events, task.linger) if m.error() is None]
             if not messages:
                 continue
             events = [json.loads(message.value() or b"") for message in messages]

@@ -22,6 +22,7 @@ class Task:
         events: number of events.
         commit_events: events per commit.
         folder: folder for the contender's files.
+        linger: longest time to wait for a full commit, in seconds. Only the reference loop uses it.
     """
 
     brokers: str
@@ -33,6 +34,7 @@ class Task:
     events: int
     commit_events: int
     folder: str
+    linger: float = 1.0
 
     def to_json(self) -> str:
         """Return the task as JSON, for from_arguments() in another process."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from churn_platform.schema.customer_schema import CustomerSchema
 
 
-def clean(raw: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
+def clean(raw: pd.DataFrame, schema: CustomerSchema, *, consume: bool = False) -> pd.DataFrame:
     """Return the customers that training uses, with the same dtypes whatever the file contained.
 
     Rows with a missing value in a column with `missing = "drop"` are dropped. All other missing values stay, for the
@@ -24,6 +24,8 @@ def clean(raw: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
     Args:
         raw: one row per customer, as `load_customers` returns them.
         schema: the schema of the customers.
+        consume: whether to remove each column from `raw` as soon as it is typed, so that both frames together take
+            hardly more memory than one.
 
     Returns:
         The same columns and `attrs`, with a new index 0..n-1. The columns that events carry have the schema's dtype
@@ -40,9 +42,11 @@ def clean(raw: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
         if name in raw:
             used &= raw[name].notna().to_numpy()
     # Column by column: a frame for each step would take three times the memory for ten million customers.
-    cleaned = pd.DataFrame(
-        {str(name): _typed(str(name), values[used], schema) for name, values in raw.items()}, copy=False
-    )
+    columns = {}
+    for name in map(str, list(raw)):
+        values = raw.pop(name) if consume else raw[name]
+        columns[name] = _typed(name, values[used], schema)
+    cleaned = pd.DataFrame(columns, copy=False)
     cleaned.attrs = dict(raw.attrs)
     return cleaned
 

@@ -160,9 +160,8 @@ def _median(values: NDArray[Any]) -> Median:
 
 def _mode(values: NDArray[Any], category: Column) -> str:
     """Return the most frequent category. Values that are not listed count as one category, if there is one for them."""
-    texts = [str(value) for value in values]
-    if category.unknown == "other":
-        listed = frozenset(category.categories)
-        texts = [text if text in listed else OTHER for text in texts]
-    counts = Counter(texts)
+    counts: Counter[str] = Counter()
+    for value, count in Counter(values.tolist()).items():
+        listed = category.unknown != "other" or str(value) in category.categories
+        counts[str(value) if listed else OTHER] += count
     return min(counts, key=lambda text: (-counts[text], text))

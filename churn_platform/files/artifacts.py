@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from churn_platform.files.exceptions import ArtifactNotFoundError
 
@@ -53,10 +55,24 @@ def read_bytes(uri: str) -> bytes:
         ArtifactNotFoundError: the file does not exist.
         ArtifactStoreError: the S3 server rejects the request or cannot be reached.
     """
+    with reading(uri) as file:
+        return file.read()
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[BinaryIO]:
+    """Yield a file to read from. An S3 object is in memory, a local file is not.
+
+    Raises:
+        ArtifactNotFoundError: the file does not exist.
+        ArtifactStoreError: the S3 server rejects the request or cannot be reached.
+    """
     if in_s3(uri):
-        return _s3().get(uri)
+        yield io.BytesIO(_s3().get(uri))
+        return
     try:
-        return Path(uri).read_bytes()
+        with Path(uri).open("rb") as file:
+            yield file
     except FileNotFoundError as error:
         raise ArtifactNotFoundError(
             f"There is no file {uri}.",
@@ -65,23 +81,32 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file atomically, replacing an existing one, and create its folders.
+    """Write a file atomically. See `writing`."""
+    with writing(uri) as file:
+        file.write(content)
 
-    An S3 object appears only when its upload is complete. A local file is written and synced to disk under another name
-    in the same folder, then renamed.
+
+@contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+    """Yield a file to write to. When the block ends, it atomically replaces the file at `uri`. Creates its folders.
+
+    An S3 object is kept in memory and appears only when its upload is complete. A local file is written and synced to
+    disk under another name in the same folder, then renamed. After an error, nothing is replaced.
 
     Raises:
         ArtifactStoreError: the S3 server rejects the request or cannot be reached.
     """
     if in_s3(uri):
-        _s3().put(uri, content)
+        content = io.BytesIO()
+        yield content
+        _s3().put(uri, content.getvalue())
         return
     path = Path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(partial).replace(path)

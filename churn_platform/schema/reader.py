@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from churn_platform.files import artifacts
@@ -36,9 +37,10 @@ from churn_platform.schema.exceptions import (
     WrongValueError,
 )
 from churn_platform.schema.number_formats import Decimal
-from churn_platform.schema.typed_columns import decimals, missing_column, typed
+from churn_platform.schema.pieces import Pieces, all_different, joined
+from churn_platform.schema.typed_columns import decimals_of, evidence_of, missing_column, typed
 from churn_platform.schema.typed_files import TypedFile, open_parquet, open_workbook
-from churn_platform.schema.wrong_values import WrongValues, describe, reason, rows_to_locate
+from churn_platform.schema.wrong_values import WrongValues, describe, merged, reason, rows_to_locate
 
 NO_FILE_REMEDY: Final = "Generate one with 'churn data generate', or set CHURN_RAW_CSV to the path of yours."
 MIN_HEADER_NAMES: Final = 2  # with fewer known names, the line may be a customer with such a word among the values
@@ -103,7 +105,7 @@ class _Part:
 
     name: str
     detected: str
-    customers: pd.DataFrame
+    columns: dict[str, Pieces]
     numbers: NDArray[np.int64]
     quarantined: list[tuple[str, int, str, str]]
 
@@ -127,6 +129,7 @@ def load_customers(place: str | Path, schema: CustomerSchema) -> CustomersFile:
         parts.append(_read(each, schema))
         hashes[each.name] = hashlib.sha256(each.content).hexdigest()
         size, modified = size + len(each.content), max(modified, each.modified)
+        del each  # its bytes, before the columns grow to their full size
     customers, quarantined, duplicates = _combined(parts, schema)
     if not len(customers):
         raise EmptyCustomersFileError(
@@ -264,7 +267,7 @@ def _read(file: Content, schema: CustomerSchema) -> _Part:
     source = open_source(file.name, file.content, known=known, delimiter=schema.delimiter, encoding=schema.encoding)
     sources = _sources(source, schema)
     values, wrong, skipped, used = _typed_columns(source, sources, schema)
-    rows = len(next(iter(values.values())))
+    rows = next(iter(values.values())).rows
     numbers = source.numbers(rows, skipped)
     if _one_cause(wrong, rows):
         raise _problems(source, wrong, rows=rows, skipped=skipped, id_position=sources[schema.id], id_name=schema.id)
@@ -282,10 +285,10 @@ def _read(file: Content, schema: CustomerSchema) -> _Part:
         quarantined += _quarantined(file.name, values, wrong, numbers, schema)
         for each in wrong:
             kept[each.rows] = False
-        values, numbers = {name: array[kept] for name, array in values.items()}, numbers[kept]
+        values, numbers = {name: each.only(kept) for name, each in values.items()}, numbers[kept]
         quarantined.sort(key=lambda each: each[1])
     shown = source.detected + "".join(f", {_DECIMALS[each]}" for each in sorted(used))
-    return _Part(file.name, shown, pd.DataFrame(values, copy=False), numbers, quarantined)
+    return _Part(file.name, shown, values, numbers, quarantined)
 
 
 def _sources(source: Source, schema: CustomerSchema) -> dict[str, int]:
@@ -347,8 +350,10 @@ def _missing_columns(source: Source, schema: CustomerSchema, missing: list[str])
 
 def _typed_columns(
     source: Source, sources: Mapping[str, int], schema: CustomerSchema, formats: Mapping[str, Decimal] | None = None
-) -> tuple[dict[str, NDArray[Any]], list[WrongValues], int, set[str]]:
+) -> tuple[dict[str, Pieces], list[WrongValues], int, set[str]]:
     """Return the typed columns, their wrong values, the number of malformed rows, and unusual formats of numbers.
+
+    The file is read in blocks: its texts take more memory than the customers.
 
     Args:
         source: the file.
@@ -360,36 +365,55 @@ def _typed_columns(
     if formats is None and schema.decimal:
         numbers = [column.name for column in schema.columns if column.kind in ("whole", "number")]
         formats = dict.fromkeys(numbers, schema.decimal)
-    table, skipped = source.texts(sources.values())
-    if not table.num_rows and not skipped:
+    columns = {column.name: Pieces() for column in schema.columns}
+    wrong: dict[str, list[tuple[int, WrongValues]]] = {name: [] for name in sources}
+    filled = dict.fromkeys(sources, 0)
+    dates: dict[str, list[pa.ChunkedArray]] = {}
+    used: set[str] = set()
+    rows = malformed = 0
+
+    def add(column: Column, texts: pa.ChunkedArray, start: int) -> bool:
+        """Add typed values. Return whether all of them have the type."""
+        found = typed(texts, column, decimal=None if formats is None else formats.get(column.name))
+        columns[column.name].append(found.values)
+        wrong[column.name] += [(start, each) for each in found.wrong]
+        filled[column.name] += found.filled
+        used.update({found.decimal} - {""})
+        return all(each.rule is not None for each in found.wrong)
+
+    for block, skipped in source.blocks(sources.values()):
+        malformed += skipped
+        for column in schema.columns:
+            if column.name not in sources:
+                continue
+            texts = block.column(str(sources[column.name]))
+            if column.kind == "date":
+                dates.setdefault(column.name, []).extend(texts.chunks)  # the others show what 03/04/2025 is
+            elif not add(column, texts, rows) and formats is None and column.kind in ("whole", "number"):
+                return _typed_columns(source, sources, schema, _formats(source, sources, schema))
+        rows += block.num_rows
+    if not rows and not malformed:
         raise EmptyCustomersFileError(
             f"{source.name} has a header and no customers. Expected one row per customer.", remedy=NO_FILE_REMEDY
         )
-    values: dict[str, NDArray[Any]] = {}
-    wrong: list[WrongValues] = []
-    used: set[str] = set()
     for column in schema.columns:
-        if column.name not in sources:
-            values[column.name] = (
-                np.zeros(table.num_rows, np.int64) if column.counted else missing_column(column, table.num_rows)
-            )
-            continue
-        position = str(sources[column.name])
-        found = typed(table.column(position), column, decimal=None if formats is None else formats.get(column.name))
-        if formats is None and column.kind in ("whole", "number") and any(each.rule is None for each in found.wrong):
-            del table
-            texts = source.texts(sources.values())[0]
-            return _typed_columns(
-                source,
-                sources,
-                schema,
-                decimals({name: texts.column(str(each)) for name, each in sources.items()}, schema.by_name),
-            )
-        values[column.name] = found.values
-        wrong += found.wrong
-        used |= {found.decimal} - {""}
-        table = table.drop_columns(position)  # free the text, which takes more memory than the numbers
-    return values, wrong, skipped, used
+        if column.name in dates:
+            add(column, pa.chunked_array(dates.pop(column.name), pa.string()), 0)
+        elif column.name not in sources:
+            missing = np.zeros(rows, np.int64) if column.counted else missing_column(column, rows)
+            columns[column.name].append(missing)
+    found = [each for name in columns if name in wrong for each in merged(wrong[name], filled[name])]
+    return columns, found, malformed, used
+
+
+def _formats(source: Source, sources: Mapping[str, int], schema: CustomerSchema) -> dict[str, Decimal]:
+    """Return the decimal separator of each column of numbers, as the values of the whole file show it."""
+    return decimals_of(
+        [
+            evidence_of({name: table.column(str(position)) for name, position in sources.items()}, schema.by_name)
+            for table, _ in source.blocks(sources.values())
+        ]
+    )
 
 
 def _one_cause(wrong: Sequence[WrongValues], rows: int) -> bool:
@@ -416,7 +440,7 @@ def _problems(
 
 def _quarantined(
     file: str,
-    values: Mapping[str, NDArray[Any]],
+    values: Mapping[str, Pieces],
     wrong: Sequence[WrongValues],
     numbers: NDArray[np.int64],
     schema: CustomerSchema,
@@ -461,17 +485,18 @@ def _combined(
     parts: Sequence[_Part], schema: CustomerSchema
 ) -> tuple[pd.DataFrame, list[tuple[str, int, str, str]], int]:
     """Return the customers of all files without duplicates, what is quarantined, and the number of duplicates."""
-    customers = (
-        parts[0].customers if len(parts) == 1 else pd.concat([each.customers for each in parts], ignore_index=True)
-    )
     quarantined = [row for each in parts for row in each.quarantined]
     above = np.cumsum([0, *(len(each.numbers) + len(each.quarantined) for each in parts)])
     numbers = np.concatenate([each.numbers + start for each, start in zip(parts, above[:-1].tolist(), strict=True)])
-    for column in schema.columns:
-        if column.counted:
-            customers[column.name] = numbers
+    customers = pd.DataFrame(
+        {
+            column.name: numbers if column.counted else joined([each.columns[column.name] for each in parts])
+            for column in schema.columns
+        },
+        copy=False,
+    )
     duplicates = 0
-    if not customers[schema.id].is_unique:
+    if not all_different(customers[schema.id].to_numpy()):
         same, conflicting = _repeated(customers, schema)
         origins = np.repeat(np.arange(len(parts)), [len(each.numbers) for each in parts])
         shown, columns = _shown(schema), {column.name: customers[column.name].to_numpy() for column in schema.columns}
@@ -480,8 +505,12 @@ def _combined(
             number = int(numbers[row] - above[origins[row]])
             because = f"{schema.id} is that of an earlier row with other values"
             quarantined.append((part.name, number, _json(shown, columns, row, {}), because))
+        del columns
         duplicates = len(same)
-        customers = customers.drop(index=[*same.tolist(), *conflicting.tolist()]).reset_index(drop=True)
+        kept = np.ones(len(customers), np.bool_)
+        kept[same], kept[conflicting] = False, False
+        names = [column.name for column in schema.columns]
+        customers = pd.DataFrame({name: customers.pop(name).to_numpy()[kept] for name in names}, copy=False)
         order = {each.name: position for position, each in enumerate(parts)}
         quarantined.sort(key=lambda each: (order[each[0]], each[1]))
     return _with_target(customers, schema), quarantined, duplicates

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -36,30 +36,42 @@ class TypedColumn:
     Attributes:
         values: shape (n,), with the column's dtype; of wrong values some placeholder.
         wrong: the values that break a rule. No value breaks two.
+        filled: number of values that are not missing.
         decimal: the decimal separator, if it had to be detected.
     """
 
     values: NDArray[Any]
     wrong: tuple[WrongValues, ...]
+    filled: int
     decimal: Decimal = ""
 
 
 def decimals(texts: Mapping[str, pa.ChunkedArray], columns: Mapping[str, Column]) -> dict[str, Decimal]:
-    """Return the decimal separator of each column of numbers, empty if nothing shows it.
-
-    A column's own values decide. If they allow both readings, such as 1,234, the file's other columns decide.
+    """Return the decimal separator of each column of numbers, empty if nothing shows it. See `decimals_of`.
 
     Args:
         texts: column name -> the values in the file.
         columns: column name -> column.
     """
-    found = {
+    return decimals_of([evidence_of(texts, columns)])
+
+
+def evidence_of(texts: Mapping[str, pa.ChunkedArray], columns: Mapping[str, Column]) -> dict[str, tuple[int, int]]:
+    """Return, for each column of numbers, how many of its values show a decimal comma, and how many a point."""
+    return {
         name: decimal_evidence(_known(text, columns[name]), whole=columns[name].kind == "whole")
         for name, text in texts.items()
         if columns[name].kind in ("whole", "number")
     }
-    others = majority(list(found.values()))
-    return {name: majority([evidence]) or others for name, evidence in found.items()}
+
+
+def decimals_of(evidence: Sequence[Mapping[str, tuple[int, int]]]) -> dict[str, Decimal]:
+    """Return the decimal separator of each column by the evidence of all blocks of a file.
+
+    A column's own values decide. If they allow both readings, such as 1,234, the file's other columns decide.
+    """
+    others = majority([found for block in evidence for found in block.values()])
+    return {name: majority([block[name] for block in evidence]) or others for name in evidence[0]}
 
 
 def typed(texts: pa.ChunkedArray, column: Column, *, decimal: Decimal | None = None) -> TypedColumn:
@@ -104,12 +116,13 @@ def _spelled(known: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
 def _numbers(texts: pa.ChunkedArray, known: pa.ChunkedArray, column: Column, decimal: Decimal | None) -> TypedColumn:
     text = known if decimal is None else plain_numbers(known, decimal)
     whole = column.kind != "number"
-    valid = pc.fill_null(pc.match_substring_regex(text, WHOLE if whole else NUMBER), fill_value=False).to_numpy()
-    if whole:
-        text = pc.replace_substring_regex(text, ZERO_DECIMALS, "")
-        if (pc.max(pc.utf8_length(text)).as_py() or 0) > INT64_SAFE_DIGITS:
-            text = pc.replace_substring_regex(text, LEADING_ZEROS, r"\1\2")
-        valid &= _fits_int64(text, valid)
+    if whole and _all_short_digits(text):  # as nearly all files write them: three regular expressions less per value
+        valid = pc.is_valid(text).to_numpy()
+    else:
+        valid = pc.fill_null(pc.match_substring_regex(text, WHOLE if whole else NUMBER), fill_value=False).to_numpy()
+        if whole:
+            text, fits = _plain_integers(text, valid)
+            valid &= fits
     missing = pc.is_null(text).to_numpy() if text.null_count else None
     if not valid.all():
         text = pc.if_else(pa.array(valid), text, pa.scalar(None, pa.string()))
@@ -118,7 +131,7 @@ def _numbers(texts: pa.ChunkedArray, known: pa.ChunkedArray, column: Column, dec
     if missing is not None and not column.nullable:
         checks.append((missing, MISSING))
     checks.append((valid & _outside(values, column), OUT_OF_RANGE))
-    return TypedColumn(values, _wrong(column, texts, known, checks), decimal or "")
+    return TypedColumn(values, _wrong(column, texts, known, checks), _filled(known), decimal or "")
 
 
 def _cast(text: pa.ChunkedArray, column: Column) -> NDArray[Any]:
@@ -148,7 +161,7 @@ def _dates(texts: pa.ChunkedArray, known: pa.ChunkedArray, column: Column) -> Ty
     checks: _Checks = [(np.isnat(values) & ~missing, None), (outside, OUT_OF_RANGE)]
     if not column.nullable:
         checks.append((missing, MISSING))
-    return TypedColumn(values, _wrong(column, texts, known, checks))
+    return TypedColumn(values, _wrong(column, texts, known, checks), _filled(known))
 
 
 def _in_range(day: date, column: Column) -> bool:
@@ -170,7 +183,7 @@ def _categories(texts: pa.ChunkedArray, known: pa.ChunkedArray, column: Column) 
         checks.append((np.array([*unknown, False], np.bool_)[codes], rule))
     if known.null_count and not column.nullable:
         checks.append((codes == len(found), MISSING))
-    return TypedColumn(values, _wrong(column, texts, known, checks))
+    return TypedColumn(values, _wrong(column, texts, known, checks), _filled(known))
 
 
 def _texts(texts: pa.ChunkedArray, known: pa.ChunkedArray, column: Column) -> TypedColumn:
@@ -181,12 +194,17 @@ def _texts(texts: pa.ChunkedArray, known: pa.ChunkedArray, column: Column) -> Ty
         checks.append((long.to_numpy(), TOO_LONG))
     if known.null_count and not column.nullable:
         checks.append((pc.is_null(known).to_numpy(), MISSING))
-    return TypedColumn(values, _wrong(column, texts, known, checks))
+    return TypedColumn(values, _wrong(column, texts, known, checks), _filled(known))
 
 
 def _encoded(known: pa.ChunkedArray) -> pa.DictionaryArray:
     encoded = known.dictionary_encode().combine_chunks()
     return encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
+
+
+def _filled(known: pa.ChunkedArray) -> int:
+    filled: int = len(known) - known.null_count
+    return filled
 
 
 def _wrong(
@@ -196,12 +214,25 @@ def _wrong(
     checks: _Checks,
 ) -> tuple[WrongValues, ...]:
     """Return the wrong values of each check that found some."""
-    filled = len(known) - known.null_count
     return tuple(
-        WrongValues(column, rows, pa.concat_arrays(texts.take(pa.array(rows)).chunks), filled, rule)
+        WrongValues(column, rows, pa.concat_arrays(texts.take(pa.array(rows)).chunks), _filled(known), rule)
         for mask, rule in checks
         if mask.any() and len(rows := np.flatnonzero(mask))
     )
+
+
+def _all_short_digits(text: pa.ChunkedArray) -> bool:
+    """Return whether all known values are digits only, so few that each is a number of 64 bits."""
+    digits = pc.all(pc.ascii_is_decimal(text)).as_py() is not False
+    return digits and (pc.max(pc.binary_length(text)).as_py() or 0) <= INT64_SAFE_DIGITS
+
+
+def _plain_integers(text: pa.ChunkedArray, whole: NDArray[np.bool_]) -> tuple[pa.ChunkedArray, NDArray[np.bool_]]:
+    """Return whole numbers without decimals and superfluous zeros, and whether each fits into 64 bits."""
+    text = pc.replace_substring_regex(text, ZERO_DECIMALS, "")
+    if (pc.max(pc.utf8_length(text)).as_py() or 0) > INT64_SAFE_DIGITS:
+        text = pc.replace_substring_regex(text, LEADING_ZEROS, r"\1\2")
+    return text, _fits_int64(text, whole)
 
 
 def _fits_int64(digits: pa.ChunkedArray, whole: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -138,6 +138,8 @@ DATE_KINDS = (
 )
 SINGLE = (MISSING, NOT_WHOLE, TEXT, OUT_OF_RANGE, UNKNOWN_CATEGORY, TOO_LONG, NOT_A_DATE)
 """A few of these are typing errors; only a whole column has a common cause."""
+_RULES = (None, TOO_LONG, UNKNOWN_CATEGORY, MISSING, OUT_OF_RANGE)
+"""In the order of messages."""
 CORRECT = "Correct the values or remove the lines."
 _WHOLE = re.compile(r"-?[0-9]+(\.0+)?")
 
@@ -178,6 +180,23 @@ class WrongValues:
             _is_whole_column(len(members), of=rows if kind is MISSING else self.filled)
             for kind, members in self.by_kind
         )
+
+
+def merged(blocks: Sequence[tuple[int, WrongValues]], filled: int) -> list[WrongValues]:
+    """Return the wrong values of one column in all blocks of a file, together, by rule.
+
+    Args:
+        blocks: the number of the block's first row, and the wrong values of one rule in it, in order.
+        filled: number of values of the column in the whole file that are not missing.
+    """
+    rules = [rule for rule in _RULES if any(each.rule is rule for _, each in blocks)]
+    together = []
+    for rule in rules:
+        same = [(start, each) for start, each in blocks if each.rule is rule]
+        rows = np.concatenate([each.rows + start for start, each in same])
+        texts = pa.concat_arrays([each.texts for _, each in same])
+        together.append(WrongValues(same[0][1].column, rows, texts, filled, rule))
+    return together
 
 
 def describe(found: Sequence[WrongValues], rows: int, locations: Mapping[int, str]) -> tuple[list[str], list[str]]:

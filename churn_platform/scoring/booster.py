@@ -36,6 +36,10 @@ def _without_scikit_learn() -> Iterator[None]:
 
 def import_xgboost() -> ModuleType:
     """Return the module xgboost, imported when first needed."""
+    if "xgboost" in sys.modules:  # then other threads may import scikit-learn now
+        import xgboost
+
+        return xgboost
     with _without_scikit_learn():
         import xgboost
 

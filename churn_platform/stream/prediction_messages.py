@@ -1,8 +1,10 @@
 """Predictions as they are published: one JSON object each. When and where they are sent is not decided here."""
 
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
+
+_TIMES: Final = frozenset({"event_timestamp", "predicted_at"})
 
 
 def messages_of(predictions: pl.DataFrame) -> list[dict[str, Any]]:
@@ -13,12 +15,10 @@ def messages_of(predictions: pl.DataFrame) -> list[dict[str, Any]]:
     Args:
         predictions: a frame with the columns of `message_types`.
     """
-    times = pl.col("event_timestamp", "predicted_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
-    values = (
-        predictions.with_columns(times)
-        .select(pl.struct(*predictions.columns).struct.json_encode())
-        .to_series()
-        .to_list()
-    )
+    columns = [
+        pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ") if name in _TIMES else pl.col(name)
+        for name in predictions.columns
+    ]
+    values = predictions.select(pl.struct(columns).struct.json_encode()).to_series().to_list()
     keys = predictions["customer_id"].cast(pl.String).to_list()
     return [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]

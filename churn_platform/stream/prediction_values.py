@@ -28,7 +28,8 @@ _POLARS_TYPES: Final[dict[str, PolarsType]] = {
     "date": pl.Date,
     "timestamptz": pl.Datetime("us", "UTC"),
 }
-_UUID_PARTS: Final = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))  # first hexadecimal digit and number of digits
+# Where the hexadecimal digits of a UUID are in its text.
+_UUID_DIGITS: Final = np.array([place for place in range(36) if place not in (8, 13, 18, 23)])
 
 
 @cache
@@ -94,21 +95,32 @@ def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _series(column: PredictionColumn, batch: str, scored: ScoredEvents) -> pl.Series:
+    """Return a column of the frame.
+
+    Every expression of polars costs 0.2 ms, whatever the number of rows, so there is none here.
+    """
     value, kind = _value(column, batch, scored), _POLARS_TYPES[column.type]
     if column.type == "uuid":
-        digits = pl.Series(value.tolist(), dtype=pl.Binary).bin.encode("hex")
-        parts = [digits.str.slice(start, length) for start, length in _UUID_PARTS]
-        return parts[0] + "-" + parts[1] + "-" + parts[2] + "-" + parts[3] + "-" + parts[4]
-    if column.type == "timestamptz":
-        value = value if isinstance(value, np.ndarray) else np.full(len(scored), value, np.int64)
-        return pl.Series(value).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        return pl.Series(_uuid_texts(value), dtype=pl.Binary).cast(pl.String)
     if not isinstance(value, np.ndarray):
-        return pl.repeat(value, len(scored), dtype=kind, eager=True)
+        # Times come as microseconds.
+        one = pl.Series([value], dtype=pl.Int64 if column.type == "timestamptz" else kind)
+        return one.new_from_index(0, len(scored)).cast(kind)
+    if column.type == "timestamptz":
+        return pl.Series(value).cast(kind)
     if column.type == "text":
         return pl.Series(value.tolist(), dtype=kind)
     if column.type == "date":
         return pl.Series(value.astype("datetime64[D]"), dtype=kind)
     if value.dtype.kind == "f":  # a number, or whole numbers of which some may be missing
-        series = pl.Series(value)
-        return (series.fill_nan(None) if column.nullable else series).cast(kind)
+        return pl.Series(value, nan_to_null=column.nullable).cast(kind)
     return pl.Series(value, dtype=kind)
+
+
+def _uuid_texts(event_ids: NDArray[np.void]) -> list[bytes]:
+    """Return ids of 16 raw bytes as text in ASCII."""
+    digits = np.frombuffer(event_ids.tobytes().hex().encode(), np.uint8).reshape(len(event_ids), 32)
+    texts = np.full((len(event_ids), 36), ord("-"), np.uint8)
+    texts[:, _UUID_DIGITS] = digits
+    found: list[bytes] = texts.view("S36").ravel().tolist()
+    return found

@@ -68,3 +68,13 @@ def test_a_customer_with_an_unknown_outcome_is_dropped_if_the_schema_says_so() -
 
     assert len(cleaned) == len(clean(raw.drop(index=7), BANK))
     assert str(cleaned[BANK.target].dtype) == "int64"
+
+
+def test_cleaning_may_consume_the_rows_to_save_memory() -> None:
+    raw = generate_customers(50, seed=3)
+    cleaned = clean(raw, BANK)
+
+    consumed = clean(raw, BANK, consume=True)
+
+    pd.testing.assert_frame_equal(consumed, cleaned)
+    assert len(raw.columns) == 0

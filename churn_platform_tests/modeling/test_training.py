@@ -1,5 +1,6 @@
 """Training is reproducible and uses only the training split."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ from sklearn.model_selection import train_test_split  # type: ignore[import-unty
 from churn_platform.features.cleaning import clean
 from churn_platform.modeling.exceptions import TrainingDataError
 from churn_platform.modeling.splitting import MIN_CUSTOMERS_OF_EACH_OUTCOME, TEST, TRAIN, rows_of, with_split
-from churn_platform.modeling.training import Hyperparameters, data_hash, train
+from churn_platform.modeling.training import Hyperparameters, data_hash, fit, out_of_fold_probabilities, train
+from churn_platform.scoring.booster import booster_to_bytes, import_xgboost
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned, fitted, inputs
 from churn_platform_tests.scoring.bundles import FEW_TREES, bundle_of
 
@@ -25,6 +27,32 @@ def test_the_same_rows_give_the_same_model_byte_for_byte() -> None:
     assert once.model == again.model
     assert once.threshold == again.threshold
     np.testing.assert_array_equal(once.out_of_fold, again.out_of_fold)
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_the_number_of_parallel_fits_changes_no_probability(threads: int) -> None:
+    expected = out_of_fold_probabilities(MATRIX, CHURNED, BANK, FEW_TREES)
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = out_of_fold_probabilities(MATRIX, CHURNED, BANK, FEW_TREES, pool=pool)
+
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_model_of_some_rows_is_that_of_a_matrix_of_these_rows() -> None:
+    rows = np.arange(0, len(MATRIX), 2)
+
+    model = fit(MATRIX, CHURNED, BANK, FEW_TREES, among=rows)
+
+    assert booster_to_bytes(model) == booster_to_bytes(fit(MATRIX[rows], CHURNED[rows], BANK, FEW_TREES))
+
+
+def test_bins_of_one_byte_give_the_model_of_the_values() -> None:
+    library = import_xgboost()
+    rows = library.DMatrix(MATRIX, label=CHURNED, feature_names=list(BANK.feature_names), nthread=1)
+    expected = library.train(FEW_TREES.booster_parameters(BANK), rows, num_boost_round=FEW_TREES.trees)
+
+    assert booster_to_bytes(fit(MATRIX, CHURNED, BANK, FEW_TREES)) == booster_to_bytes(expected)
 
 
 def test_out_of_fold_probabilities_find_churners() -> None:

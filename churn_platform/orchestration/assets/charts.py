@@ -45,7 +45,7 @@ def histogram(values: NDArray[Any]) -> Chart:
     Args:
         values: shape (n,), numbers. Whole numbers in a small range have one bar each.
     """
-    known = values[~np.isnan(values.astype("float64"))]
+    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
     if not len(known):
         return Chart([], [])
     minimum, maximum = known.min(), known.max()

@@ -27,6 +27,7 @@ from churn_platform.orchestration.assets.ui_metadata import (
     preview,
     private_columns,
 )
+from churn_platform.orchestration.io_managers.parquet import COLUMNS
 from churn_platform.schema.columns import Column, Missing, Transform, snake_case
 from churn_platform.schema.customer_schema import CustomerSchema
 
@@ -116,12 +117,12 @@ def _splitting_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsD
         description=_cleaning_text(schema),
     )
     def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-        cleaned = clean(raw_customers, schema)
         nulls = {
             f"dropped_null_{schema.column(name).column}": int(raw_customers[name].isna().sum())
             for name in schema.dropped
             if name in raw_customers
         }
+        cleaned = clean(raw_customers, schema, consume=True)
         kept = {name: count for name, count in null_counts(cleaned, schema).items() if f"dropped_{name}" not in nulls}
         return dg.MaterializeResult(
             value=cleaned,
@@ -176,6 +177,7 @@ def _imputing_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDe
 
     @dg.asset(
         **PREPARATION,
+        ins={"train_test_split": _only(*schema.feature_columns, SPLIT)},
         kinds={"numpy"},
         description=f"""Replacements for missing values: medians and modes of the training split, and constants.
 
@@ -201,6 +203,7 @@ uses medians rather than means because many amounts have long tails. The code is
 
     @dg.asset(
         **PREPARATION,
+        ins={"train_test_split": _only(*tables.imputed)},
         kinds={"numpy", "pandas"},
         metadata=column_metadata(
             schema, tables.imputed, upstream="train_test_split", upstream_names=tables.split, imputed=True
@@ -219,7 +222,7 @@ dropped here, because no feature uses them.""",
             value=imputed,
             metadata={
                 "dagster/row_count": len(imputed),
-                "imputed_values": int(train_test_split[[*tables.replaced]].isna().sum().sum()),
+                "imputed_values": sum(int(train_test_split[name].isna().sum()) for name in tables.replaced),
                 **distributions(imputed, *tables.replaced),
                 **preview(imputed),
                 **next_asset("encoded_features"),
@@ -234,6 +237,7 @@ def _encoding_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDe
 
     @dg.asset(
         **PREPARATION,
+        ins={"imputed_features": _only(*schema.encoded, SPLIT)},
         kinds={"numpy"},
         description=f"""One-hot encoding of {encoded_columns}: the categories of the customer schema, in its order.
 
@@ -311,6 +315,7 @@ def _scaling_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDef
 
     @dg.asset(
         **PREPARATION,
+        ins={"imputed_features": _only(*schema.scaled, SPLIT)},
         kinds={"numpy"},
         description=f"""Min-max scaling of {scaled_columns}: the minima and maxima of the training split.
 
@@ -414,6 +419,11 @@ Nothing is fitted on them, and no threshold is chosen on them.""",
         return features_of(scaled_features, TEST, followed_by="model_evaluation")
 
     return [train_features, test_features]
+
+
+def _only(*columns: str) -> dg.AssetIn:
+    """Return an input of a step that reads only these columns of a frame."""
+    return dg.AssetIn(metadata={COLUMNS: list(columns)})
 
 
 def _frame(columns: Columns, rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
