@@ -125,10 +125,15 @@ bench-columns: install ## Measure the commit loop with the default schema and wi
 	$(BIN)/python -m benchmarks.columns $(ARGS)
 
 .PHONY: bench-peers
-bench-peers: install ## Install Quix Streams, Bytewax and Spark into .venv-peers, for bench and bench-throughput
+bench-peers: install ## Install Quix Streams, Bytewax, Spark and Kafka Streams into .venv-peers, for the benchmarks that compare
 	$(PYTHON) -m venv .venv-peers
 	VIRTUAL_ENV=.venv-peers $(BIN)/uv pip sync --quiet --require-hashes benchmarks/peers/requirements.lock
 	VIRTUAL_ENV=.venv-peers $(BIN)/uv pip install --quiet --no-deps .
+	$(BIN)/python -m benchmarks.peers.jars
+
+.PHONY: bench-peers-latency
+bench-peers-latency: install ## Measure latency to the topic of the platform and of the other stream processors (ARGS="--rate 500 --seconds 60")
+	$(BIN)/python -m benchmarks.peers_latency $(ARGS)
 
 .PHONY: bench-batch
 bench-batch: install ## Measure data preparation and training by the number of customers (ARGS="--sizes 10000,1000000")
@@ -201,6 +206,7 @@ lock-docs: install ## Resolve the documentation tools into docs/requirements.loc
 		--output-file docs/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-peers
-lock-peers: install ## Resolve benchmarks/peers/requirements.in into benchmarks/peers/requirements.lock
+lock-peers: install ## Resolve the packages and jars of the other stream processors into the lock files of benchmarks/peers
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 benchmarks/peers/requirements.in \
 		--output-file benchmarks/peers/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
+	$(BIN)/python -m benchmarks.peers.jars --lock

@@ -100,16 +100,18 @@ class Latency:
 
 @dataclass
 class Observer:
-    """Observes the ledger's positions and the predictions topic. A context manager."""
+    """Observes the ledger's positions, if asked to, and the predictions topic. A context manager."""
 
     config: StreamConfig
+    rows: bool = True
     seen: list[tuple[float, int, int]] = field(default_factory=list)  # moment, Kafka partition, next offset
     published: list[tuple[float, float]] = field(default_factory=list)  # event's time, moment
 
     def __enter__(self) -> "Observer":
         self._ending = threading.Event()
         self._errors: list[Exception] = []
-        self._threads = [threading.Thread(target=self._run, args=(work,)) for work in (self._rows, self._topic)]
+        observed = (self._rows, self._topic) if self.rows else (self._topic,)
+        self._threads = [threading.Thread(target=self._run, args=(work,)) for work in observed]
         for thread in self._threads:
             thread.start()
         return self

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,8 @@ from churn_platform.stream.config import StreamConfig
 ROOT: Final = Path(__file__).parents[1]
 PEERS_PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
 PEERS: Final = {"quix": "Quix Streams", "bytewax": "Bytewax", "spark": "Spark"}
+TOPIC_ONLY: Final = {"kafka_streams": "Kafka Streams"}
+"""Peers that publish predictions but write no rows, in the platform's environment."""
 PEER_COMMIT: Final = 10_000
 EVENTS: Final = 400_000
 SIZES: Final = (1_000, 10_000, 100_000)
@@ -52,22 +55,35 @@ _COMMITS: Final = """
 
 @dataclass(frozen=True)
 class Drain:
-    """How a contender processed the backlog. `seconds` run from its first PostgreSQL transaction to the end."""
+    """How a contender processed the backlog.
+
+    Attributes:
+        events: number of events.
+        commits: number of PostgreSQL transactions.
+        seconds: from the first PostgreSQL transaction to the end.
+        events_per_second: of rows and predictions, without those of the first transaction.
+        published_per_second: of predictions alone, from the first one's time on the topic to the last one's.
+    """
 
     events: int
     commits: int
     seconds: float
     events_per_second: float
+    published_per_second: float
 
 
 @dataclass
 class Throughput:
-    """Events per second: by commit size for the loop and the reference, of the daemon, and of each peer."""
+    """Events per second: by commit size for the loop and the reference, of the daemon, and of each peer.
+
+    Those in `topic_only` are of the topic alone: of peers without rows, and of the loop, without its rows.
+    """
 
     loop: dict[str, float] = field(default_factory=dict)
     reference: dict[str, float] = field(default_factory=dict)
     daemon: float | None = None
     peers: dict[str, float] = field(default_factory=dict)
+    topic_only: dict[str, float] = field(default_factory=dict)
 
 
 class Contest:
@@ -93,6 +109,14 @@ class Contest:
         Raises:
             RuntimeError: it failed, or wrote more or fewer rows or predictions than there are events.
         """
+        task = self.task(module, topic, events=events, commit_events=commit_events)
+        run(module, task, python=python)
+        return self._result(
+            task.group, task.dsn, task.predictions_topic, events, rows=0 if module in TOPIC_ONLY else events
+        )
+
+    def task(self, module: str, topic: str, *, events: int, commit_events: int) -> Task:
+        """Create what a contender needs: a database with the champion, an output topic and a folder."""
         name = f"{module}_{commit_events}"
         task = Task(
             brokers=self._stack.addresses["kafka"],
@@ -108,15 +132,7 @@ class Contest:
         Path(task.folder).mkdir()
         work.promote(task.dsn, self._bundle)
         work.create_topic(task.predictions_topic)
-        result = subprocess.run(
-            [python, "-m", f"benchmarks.contenders.{module}", task.to_json()],
-            cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False,
-        )  # fmt: skip
-        if result.returncode:
-            raise RuntimeError(
-                f"{name} exited with {result.returncode}:\n{result.stdout[-3000:]}{result.stderr[-3000:]}"
-            )
-        return self._result(name, task.dsn, task.predictions_topic, events)
+        return task
 
     def daemon(self, events: int) -> Drain:
         """Measure the platform on a backlog, with Dagster's daemon and all its runs."""
@@ -135,23 +151,31 @@ class Contest:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"The daemon had not drained {events:,} events after {LONGEST_SECONDS} s.")
                 time.sleep(POLL_SECONDS)
-        return self._result("daemon", config.dsn, config.predictions_topic, events)
+        return self._result("daemon", config.dsn, config.predictions_topic, events, rows=events)
 
-    def _result(self, name: str, dsn: str, predictions_topic: str, events: int) -> Drain:
+    def _result(self, name: str, dsn: str, predictions_topic: str, events: int, *, rows: int) -> Drain:
         with psycopg.connect(dsn, autocommit=True) as connection:
             commits = [(float(moment), int(rows)) for moment, rows in connection.execute(_COMMITS)]
-        written = sum(rows for _, rows in commits)
+        written = sum(each for _, each in commits)
         config = StreamConfig.from_settings(settings())
-        published = [message.timestamp()[1] / 1000 for message in read_all(config.kafka, predictions_topic)]
-        if (written, len(published)) != (events, events):
+        published = sorted(message.timestamp()[1] / 1000 for message in read_all(config.kafka, predictions_topic))
+        if (written, len(published)) != (rows, events):
             raise RuntimeError(
-                f"{name} wrote {written:,} rows and {len(published):,} predictions of {events:,} events."
+                f"{name} wrote {written:,} rows and {len(published):,} predictions of {events:,} events, expected "
+                f"{rows:,} rows and {events:,} predictions."
             )
-        (began, first), last = commits[0], commits[-1][0]
-        seconds = max(last, *published) - began
-        drain = Drain(events, len(commits), seconds, (events - first) / seconds)
+        # The predictions of the first millisecond are the start of the measurement, like the rows of the first commit.
+        on_the_topic = (events - bisect_right(published, published[0])) / (published[-1] - published[0])
+        if rows:
+            (began, first), last = commits[0], commits[-1][0]
+            seconds = max(last, published[-1]) - began
+            rate = (events - first) / seconds
+        else:
+            seconds, rate = published[-1] - published[0], on_the_topic
+        drain = Drain(events, len(commits), seconds, rate, on_the_topic)
         self._console.print(
-            f"{name}: {drain.events_per_second:,.0f} events/s ({drain.commits} commits, {seconds:.1f} s)", style="dim"
+            f"{name}: {rate:,.0f} events/s ({len(commits)} commits, {seconds:.1f} s; {on_the_topic:,.0f} of the topic)",
+            style="dim",
         )
         return drain
 
@@ -160,6 +184,22 @@ class Contest:
         began = time.monotonic()
         yield
         self._console.print(f"{what}: {time.monotonic() - began:.0f} s", style="dim", highlight=False)
+
+
+def run(module: str, task: Task, *, python: str) -> None:
+    """Run a contender until it has processed its task.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    result = subprocess.run(
+        [python, "-m", f"benchmarks.contenders.{module}", task.to_json()],
+        cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False,
+    )  # fmt: skip
+    if result.returncode:
+        raise RuntimeError(
+            f"{task.group} exited with {result.returncode}:\n{result.stdout[-3000:]}{result.stderr[-3000:]}"
+        )
 
 
 def _is_drained(connection: psycopg.Connection, admin: AdminClient, predictions_topic: str, events: int) -> bool:
@@ -188,7 +228,12 @@ def measure(
             for module, rates in (("reference", found.reference), ("loop", found.loop)):
                 drain = contest.contend(module, "waiting", events=events, commit_events=size)
                 rates[str(size)] = drain.events_per_second
+                if module == "loop":
+                    found.topic_only[f"commit loop, commits of {size:,}"] = drain.published_per_second
         if peer_events and PEERS_PYTHON.exists():
+            for module, title in TOPIC_ONLY.items():
+                drain = contest.contend(module, "waiting", events=events, commit_events=PEER_COMMIT)
+                found.topic_only[title] = drain.published_per_second
             contest.fill("waiting-for-peers", peer_events)
             for module, title in PEERS.items():
                 drain = contest.contend(
@@ -212,6 +257,8 @@ def show(console: Console, found: Throughput) -> None:
     for name, rate in others.items():
         if rate is not None:
             console.print(f"{name}: {rate:,.0f}", highlight=False)
+    for name, rate in found.topic_only.items():
+        console.print(f"predictions on the topic, rows not counted: {name}: {rate:,.0f}", highlight=False)
 
 
 def main(

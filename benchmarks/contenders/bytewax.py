@@ -1,6 +1,6 @@
 """Bytewax: one flat_map_batch scores and writes, and Bytewax's Kafka output publishes. Rows are idempotent.
 
-Without a recovery store: it reads the topic from its beginning and ends where the topic ends.
+Without a recovery store: it reads the topic from its beginning, and ends where the topic ends unless it follows it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def flow_of(task: Task, connection: psycopg.Connection) -> Dataflow:
     source = KafkaSource(
         [task.brokers],
         [task.events_topic],
-        tail=False,
+        tail=task.follow,
         batch_size=task.commit_events,
         add_config={"isolation.level": "read_committed", "fetch.queue.backoff.ms": "2"},
     )
@@ -59,7 +59,7 @@ def flow_of(task: Task, connection: psycopg.Connection) -> Dataflow:
 
 
 def main() -> None:
-    """Read until the topic ends."""
+    """Read until the topic ends, or follow it."""
     task = Task.from_arguments()
     with psycopg.connect(task.dsn, autocommit=True) as connection:
         run_main(flow_of(task, connection))

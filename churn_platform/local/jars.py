@@ -1,6 +1,6 @@
-"""Kafka's jars. They are resolved from Maven Central into a lock file, and exactly those are downloaded.
+"""Jars from Maven Central, such as Kafka's. A lock file lists them, and exactly those are downloaded.
 
-`python -m churn_platform.local.jars` resolves them again and rewrites the lock file.
+`python -m churn_platform.local.jars` resolves Kafka's jars again and rewrites their lock file.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ LOCK_FILE = Path(__file__).with_name("kafka.lock.toml")
 DOWNLOADS_AT_ONCE = 8
 
 
-def _repository() -> MavenContext:
+def maven_repository() -> MavenContext:
     """Return Maven Central, or the mirrors of the user's jgo configuration, with the user's cache folder."""
     mirrors = GlobalSettings.load().repositories or {"central": MAVEN_CENTRAL_URL}
     cache = user_cache_path("churn-platform", ensure_exists=True) / "maven"
@@ -35,12 +35,12 @@ def _repository() -> MavenContext:
     return MavenContext(repo_cache=cache, remote_repos=mirrors, timeout=30)
 
 
-def _locked(repository: MavenContext) -> list[Artifact]:
+def _locked(lock: LockFile, repository: MavenContext) -> list[Artifact]:
     return [
         repository.project(jar.groupId, jar.artifactId)
         .at_version(jar.version)
         .artifact(jar.classifier or "", jar.packaging)
-        for jar in LockFile.load(LOCK_FILE).dependencies
+        for jar in lock.dependencies
     ]
 
 
@@ -52,32 +52,33 @@ def _path(artifact: Artifact) -> Path:
 
 
 def class_path() -> list[Path]:
-    """Return the paths of the jars of the lock file, downloaded or not."""
-    return [_path(artifact) for artifact in _locked(_repository())]
+    """Return the paths of Kafka's jars, downloaded or not."""
+    return [_path(artifact) for artifact in _locked(LockFile.load(LOCK_FILE), maven_repository())]
 
 
-def fetch(report: Callable[[str], None]) -> list[Path]:
+def fetch(report: Callable[[str], None], lock_file: Path = LOCK_FILE) -> list[Path]:
     """Download every jar of the lock file that the cache lacks, and check its SHA-256 sum.
 
     A jar with a wrong sum (a download that was interrupted, or a file that was changed) is downloaded again, once.
 
     Args:
         report: receives the progress.
+        lock_file: lists the jars; by default Kafka's.
 
     Raises:
         StackError: a jar cannot be downloaded, or is not the one in the lock file.
     """
-    repository = _repository()
-    artifacts = _locked(repository)
-    lock = LockFile.load(LOCK_FILE)
+    repository = maven_repository()
+    lock = LockFile.load(lock_file)
+    artifacts = _locked(lock, repository)
     if not lock.verify_checksums(repository.repo_cache):
         return [_path(artifact) for artifact in artifacts]
     with FileLock(repository.repo_cache / ".lock"):  # two stacks that start at once share the cache
-        _download(_differing(lock, artifacts), report)
+        _download(lock.environment_name, _differing(lock, artifacts), report)
         wrong = lock.verify_checksums(repository.repo_cache)
     if wrong:
         raise StackError(
-            f"{len(wrong)} of Kafka's {len(artifacts)} jars are not the ones in {LOCK_FILE}.",
+            f"{len(wrong)} of {len(artifacts)} jars are not the ones in {lock_file}.",
             remedy=f"Check which Maven repository answers ({', '.join(repository.remote_repos.values())}).",
             details="\n".join(wrong),
         )
@@ -98,7 +99,7 @@ def _sha256(file: Path) -> str | None:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _download(artifacts: list[Artifact], report: Callable[[str], None]) -> None:
+def _download(name: str | None, artifacts: list[Artifact], report: Callable[[str], None]) -> None:
     for artifact in artifacts:
         _path(artifact).unlink(missing_ok=True)
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
@@ -109,15 +110,15 @@ def _download(artifacts: list[Artifact], report: Callable[[str], None]) -> None:
             except (RuntimeError, OSError) as error:
                 pool.shutdown(cancel_futures=True)
                 raise StackError(
-                    f"Kafka's jars could not be downloaded: {error}",
+                    f"The jars of {name} could not be downloaded: {error}",
                     remedy="Check the network, or name a Maven mirror in ~/.config/jgo.conf; then run this again.",
                 ) from error
-            report(f"downloading Kafka {KAFKA_VERSION} from Maven Central, {done} of {len(artifacts)} jars")
+            report(f"downloading {name} from Maven Central, {done} of {len(artifacts)} jars")
 
 
 def write_lock() -> LockFile:
     """Resolve the jars again and write the lock file."""
-    repository = _repository()
+    repository = maven_repository()
     broker, needed = repository.resolver.resolve([repository.create_dependency(BROKER)])
     # Not resolved together with the broker: log4j's managed versions would replace kafka-clients by an older one, and
     # the tools would bring a web server.

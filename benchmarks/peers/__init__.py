@@ -1,0 +1,1 @@
+"""What the other stream processors need: locked packages, locked jars and the Java sources of contenders."""
