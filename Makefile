@@ -105,7 +105,7 @@ soak: install ## Inject a random fault every 20 s under load (ARGS="--minutes 10
 	$(BIN)/python -m churn_platform_tests.faults.soak $(ARGS)
 
 .PHONY: bench
-bench: install ## Measure throughput, latency and stages, in under 12 minutes (ARGS="--json FILE")
+bench: install ## Measure throughput, latency, cost and stages, in under 16 minutes (ARGS="--json FILE")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-throughput
@@ -115,6 +115,10 @@ bench-throughput: install ## Drain a backlog, compared with a reference loop and
 .PHONY: bench-latency
 bench-latency: install ## Measure latency from an event to its row and its prediction, under the daemon (ARGS="--rates 500 --seconds 60")
 	$(BIN)/python -m benchmarks.latency $(ARGS)
+
+.PHONY: bench-cost
+bench-cost: install ## Measure the CPU per event, beside a reference loop at the same latency (ARGS="--rates 500 --pairs 1")
+	$(BIN)/python -m benchmarks.cost $(ARGS)
 
 .PHONY: bench-stages
 bench-stages: install ## Measure each stage of a commit, and its upper bound (ARGS="--events 100000")

@@ -1,16 +1,19 @@
-"""`make bench`: throughput, latency and stages, one after the other, in under twelve minutes."""
+"""`make bench`: throughput, latency, cost and stages, one after the other, in under sixteen minutes."""
 
 import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
-from benchmarks import latency, stages, throughput
+from benchmarks import cost, latency, stages, throughput
 from benchmarks.machine import this_machine
+
+COST_RATES: Final = (500,)
+COST_SECONDS: Final = 30.0
 
 
 def main(
@@ -26,6 +29,8 @@ def main(
     throughput.show(console, rates)
     latencies, first = latency.measure(console)
     latency.show(console, latencies, first)
+    costs, *idle = cost.measure(console, rates=COST_RATES, pairs=1, seconds=COST_SECONDS, idle_seconds=COST_SECONDS)
+    cost.show(console, costs, *idle)
     each = stages.measure()
     stages.show(console, each)
     console.print(f"Took {time.monotonic() - began:.0f} s.", highlight=False)
@@ -34,6 +39,7 @@ def main(
             "throughput": asdict(rates),
             "latency": {rate: asdict(found) for rate, found in latencies.items()},
             "first_event_seconds": first,
+            "cost": {rate: asdict(found) for rate, found in costs.items()},
             "stages": [asdict(stage) for stage in each],
             "machine": asdict(machine),
         }

@@ -28,7 +28,7 @@ from benchmarks.contenders.task import Task
 from benchmarks.latency import wait_until
 from benchmarks.machine import this_machine
 from benchmarks.servers import new_database, own_stack, processes
-from churn_platform.database import advisory_locks
+from churn_platform.database import stream_batches
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
@@ -49,10 +49,10 @@ UNENDING: Final = 10**12
 
 # Parts of a command line -> kind of process. Ended runs are counted with the code server, which starts them.
 KINDS: Final = {
+    "benchmarks.contenders": "reference",  # first, because its arguments name the servers
     "kafka.Kafka": "kafka",
     "postgres": "postgresql",
-    "benchmarks.contenders": "reference",
-    "execute_run": "runs",
+    "multiprocessing.spawn": "runs",
     "dagster._daemon": "daemon",
     "dagster_webserver": "webserver",
     "api grpc": "code server",
@@ -188,7 +188,7 @@ class Comparison:
             time.sleep(warm_up)
             usage = self._use(seconds, self.config.dsn)
         with psycopg.connect(self.config.dsn, autocommit=True) as connection:
-            wait_until(lambda: not advisory_locks.streaming_sessions(connection), "the stream to be idle")
+            wait_until(lambda: stream_batches.open_batch(connection) is None, "the batch to be closed")
         return usage
 
     def reference(self, rate: float, seconds: float, linger_ms: float) -> Usage:

@@ -42,7 +42,8 @@ from churn_platform.orchestration.run_liveness import STREAM_TAG
 from churn_platform.orchestration.stream_sensors import customer_events_sensor
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import settings
-from churn_platform.stream.commit import Source, write_rows
+from churn_platform.stream.commit import Source, write_high_risk, write_rows
+from churn_platform.stream.config import HIGH_RISK_THRESHOLD
 from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import ScoredEvents
 
@@ -194,8 +195,10 @@ class Stream:
                 prediction_rows(prediction_table(self._schema), source.batch, scored),
                 (),
                 (),
-                high_risk_threshold=0.7,
+                compare=False,
+                high_risk_threshold=HIGH_RISK_THRESHOLD,
             )
+            write_high_risk(self._connection, self._schema, written.predictions, HIGH_RISK_THRESHOLD)
             advanced = ledger.advance(
                 self._connection,
                 ledger.Advance(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -28,11 +28,12 @@ from rich.table import Table
 from benchmarks import work
 from benchmarks.machine import this_machine
 from benchmarks.servers import cpu_seconds, own_stack
-from churn_platform.database import advisory_locks
+from churn_platform.database import advisory_locks, stream_batches
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
+from churn_platform.simulation.producer import customer_event
 from churn_platform.stream.config import StreamConfig
 
 # Polling interval of the positions: rows are observed at most this long after they become visible.
@@ -45,8 +46,9 @@ FIRST_EVENTS: Final = 2
 # Time for a run to start streaming and for its standby to warm up.
 WARM_UP_SECONDS: Final = 20.0
 WAIT_SECONDS: Final = 120.0
-# Short, so that the first event after an idle time can be measured several times.
-IDLE_SECONDS: Final = 4
+# Time without an event before each first event. The first of them comes while no batch is open.
+PAUSE_SECONDS: Final = 30.0
+WARM_UP_TOPIC: Final = "warm-up"
 
 _POSITIONS: Final = "select kafka_partition, next_offset from stream_positions"
 _EVENTS: Final = """
@@ -71,6 +73,7 @@ class Quantiles:
     p50: float
     p90: float
     p99: float
+    p999: float
     max: float
 
     @classmethod
@@ -82,8 +85,7 @@ class Quantiles:
         """
         if not len(seconds):
             raise RuntimeError("Nothing was seen in the time that was measured.")
-        p50, p90, p99, most = np.percentile(seconds * 1000, (50, 90, 99, 100))
-        return cls(*(round(float(value), 1) for value in (p50, p90, p99, most)))
+        return cls(*(round(float(value), 1) for value in np.percentile(seconds * 1000, (50, 90, 99, 99.9, 100))))
 
 
 @dataclass(frozen=True)
@@ -184,15 +186,31 @@ class Platform:
         self.config = StreamConfig.from_settings(settings())
         work.promote(self.config.dsn, work.trained_bundle(stack.local / "bundle"))
         self.connection = psycopg.connect(self.config.dsn, autocommit=True)
+        self._customers = work.customers()
+        work.create_topic(WARM_UP_TOPIC)
 
-    def first_event(self) -> float:
-        """Return the seconds from an event that arrives while no run is live to its row."""
-        wait_until(lambda: not advisory_locks.streaming_sessions(self.connection), "the stream to be idle")
+    def become_ready(self) -> None:
+        """Wait until a run is ready for the first event, and no batch is open."""
+        wait_until(
+            lambda: (
+                advisory_locks.lock_sessions(self.connection, self.config.events_topic)[0] is not None
+                and stream_batches.open_batch(self.connection) is None
+            ),
+            "a run to be ready",
+        )
+
+    def first_event(self, pause: float) -> float:
+        """Return the seconds from an event that arrives after a pause, in seconds, to its row."""
+        # A producer that sends its first message connects first, which takes up to a second.
+        producer = clients.producer({**self.config.kafka.client, "acks": "all"})
+        producer.produce(WARM_UP_TOPIC, b"")
+        producer.flush()
+        time.sleep(pause)
         before = self._rows()
         began = time.time()
-        subprocess.run(
-            [sys.executable, "-m", "churn_platform.cli", "produce", "--count", "1"], check=True, capture_output=True
-        )
+        event = customer_event(self._customers[0], self.config.schema, moment=datetime.now(UTC))
+        producer.produce(self.config.events_topic, msgspec.json.encode(event))
+        producer.flush()
         wait_until(lambda: self._rows() > before, "the row of an event")
         row = self.connection.execute(
             "select extract(epoch from pg_xact_commit_timestamp(xmin) - event_timestamp)::double precision "
@@ -291,16 +309,17 @@ def measure(
     rates: Sequence[int] = RATES,
     seconds: float = SECONDS,
     first_events: int = FIRST_EVENTS,
+    pause: float = PAUSE_SECONDS,
     warm_up: float = WARM_UP_SECONDS,
 ) -> tuple[dict[str, Latency], list[float]]:
     """Measure latencies by rate and the seconds of first events, on a separate platform."""
-    with own_stack({"IDLE_SECONDS": str(IDLE_SECONDS)}, services_only=False) as stack:
+    with own_stack(services_only=False) as stack:
         platform = Platform(stack, console)
-        first = []
-        for number in range(first_events):
-            time.sleep(number)  # varies the time between the event and the next tick
-            first.append(platform.first_event())
-        console.print(f"first events: {', '.join(f'{each:.1f} s' for each in first)}", style="dim", highlight=False)
+        platform.become_ready()
+        first = [platform.first_event(pause) for _ in range(first_events)]
+        console.print(
+            f"first events: {', '.join(f'{1000 * each:.0f} ms' for each in first)}", style="dim", highlight=False
+        )
         found = {}
         for rate in rates:
             found[str(rate)] = platform.measure(rate, seconds, warm_up=warm_up)
@@ -311,23 +330,24 @@ def measure(
 def show(console: Console, found: dict[str, Latency], first: Sequence[float]) -> None:
     """Print the results as a table, in milliseconds."""
     table = Table(
-        "events a second", "to", "p50", "p90", "p99", "max", "handovers", "cores", box=None, header_style="dim"
+        "events a second", "to", "p50", "p90", "p99", "p99.9", "max", "handovers", "cores", box=None, header_style="dim"
     )
     for rate, latency in found.items():
         for to, quantiles in (("row", latency.row), ("topic", latency.topic)):
-            figures = (quantiles.p50, quantiles.p90, quantiles.p99, quantiles.max)
+            figures = (quantiles.p50, quantiles.p90, quantiles.p99, quantiles.p999, quantiles.max)
             table.add_row(
                 rate, to, *(f"{each:,.0f} ms" for each in figures), str(latency.handovers), f"{latency.cores:.2f}"
             )
     console.print(table)
     if first:
-        console.print(f"first event while no run is live: {max(first):.1f} s at most of {len(first)}", highlight=False)
+        console.print(f"first event after a pause: {1000 * max(first):.0f} ms at most of {len(first)}", highlight=False)
 
 
 def main(
     rates: Annotated[str, typer.Option(help="Events per second.")] = ",".join(map(str, RATES)),
     seconds: Annotated[float, typer.Option(min=5, help="Duration of each measurement.")] = SECONDS,
     first_events: Annotated[int, typer.Option(min=0, help="Number of first events to measure.")] = FIRST_EVENTS,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds before each first event.")] = PAUSE_SECONDS,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure latency under the daemon, with handovers, metric runs and the UI open.
@@ -337,7 +357,7 @@ def main(
     console, machine = Console(width=120), this_machine()
     console.print(str(machine), highlight=False)
     found, first = measure(
-        console, rates=[int(r) for r in rates.split(",")], seconds=seconds, first_events=first_events
+        console, rates=[int(r) for r in rates.split(",")], seconds=seconds, first_events=first_events, pause=pause
     )
     show(console, found, first)
     if json_file is not None:

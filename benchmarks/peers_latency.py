@@ -100,7 +100,7 @@ def measure(
             topic = f"events-{module}"
             work.create_topic(topic)
             task = contest.task(module, topic, events=0, commit_events=PEER_COMMIT)
-            race = Race(stack, peer, replace(task, follow=True, linger=settings().stream.linger_ms / 1000))
+            race = Race(stack, peer, replace(task, follow=True, linger=StreamConfig.from_settings(settings()).linger))
             found[peer.title] = race.run(module, rate, seconds, warm_up)
             console.print(f"{peer.title}: {found[peer.title]}", style="dim", highlight=False)
     return found

@@ -30,8 +30,8 @@ from churn_platform.kafka.reading import read_ranges
 from churn_platform.kafka.topics import Topic
 from churn_platform.scoring.booster import predict
 from churn_platform.settings import settings
-from churn_platform.stream.commit import Source, write_rows
-from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.commit import Source, write_high_risk, write_rows
+from churn_platform.stream.config import HIGH_RISK_THRESHOLD, StreamConfig
 from churn_platform.stream.prediction_messages import messages_of
 from churn_platform.stream.prediction_values import message_frame, prediction_rows
 from churn_platform.stream.publisher import Publication, Publisher
@@ -161,7 +161,11 @@ class Stages:
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)
         with self._connection.transaction():
             rows = prediction_rows(self._table, source.batch, scored)
-            write_rows(self._connection, source, self._config.schema, scored, rows, (), chunk, high_risk_threshold=0.7)
+            written = write_rows(
+                self._connection, source, self._config.schema, scored, rows, (), chunk,
+                compare=False, high_risk_threshold=HIGH_RISK_THRESHOLD,
+            )  # fmt: skip
+            write_high_risk(self._connection, self._config.schema, written.predictions, HIGH_RISK_THRESHOLD)
 
     def _copy(self, scored: Any) -> None:
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)

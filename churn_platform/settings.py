@@ -116,6 +116,7 @@ WebAddress = Annotated[str | None, AfterValidator(_web_address)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
 StreamStart = Annotated[str, AfterValidator(_stream_start)]
+StreamProfile = Literal["latency", "balanced", "economy"]
 TopicName = Annotated[str, AfterValidator(_topic_name)]
 CronSchedule = Annotated[str, AfterValidator(_cron_schedule)]
 
@@ -351,11 +352,11 @@ class StreamSettings(SettingsGroup):
     commit_events: int = Field(
         default=30_000, ge=1, validation_alias="COMMIT_EVENTS", description="Maximum number of events in one commit."
     )
-    linger_ms: int = Field(
-        default=15,
-        ge=0,
-        validation_alias="LINGER_MS",
-        description="Minimum time between two commits, in milliseconds. Events gather in the meantime.",
+    profile: StreamProfile = Field(
+        default="balanced",
+        validation_alias="STREAM_PROFILE",
+        description="How often events are committed and predictions published: latency (often), balanced, or economy "
+        "(rarely, which takes the least CPU).",
     )
     batch_events: int = Field(
         default=1_000_000,
@@ -370,10 +371,11 @@ class StreamSettings(SettingsGroup):
         description="Seconds from its first event after which a batch closes.",
     )
     idle_seconds: float = Field(
-        default=300,
-        gt=0,
+        default=0,
+        ge=0,
         validation_alias="IDLE_SECONDS",
-        description="Seconds without an event after which a streaming run ends.",
+        description="Seconds without an event after which a streaming run ends, and the next event waits for the start "
+        "of another. 0: a run is always ready.",
     )
     standby: bool = Field(
         default=True, validation_alias="STANDBY", description="Keep one warm run ready to take over while events flow."

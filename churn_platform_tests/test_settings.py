@@ -29,7 +29,7 @@ def test_the_environment_takes_precedence_over_the_files_and_an_unset_value_is_t
 
     assert (found.stream.batch_seconds, found.stream.idle_seconds) == (3, 2)
     assert found.postgres.url == SecretStr("postgresql://embedded/churn")
-    assert found.stream.linger_ms == StreamSettings().linger_ms
+    assert found.stream.profile == StreamSettings().profile
     assert found.variables_set == {"BATCH_SECONDS", "IDLE_SECONDS", "DATABASE_URL"}
 
 

@@ -3,7 +3,10 @@
 Rows are idempotent by event_id. A prediction reaches Kafka at least once: offsets are committed after the flush.
 """
 
+import contextlib
 import json
+import signal
+import sys
 
 import psycopg
 from confluent_kafka import Consumer, Producer
@@ -37,9 +40,10 @@ def main() -> None:
             "queue.buffering.max.messages": 1_000_000,
         }
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the group is left at once
     consumer.subscribe([task.events_topic])
     done = 0
-    with psycopg.connect(task.dsn, autocommit=True) as connection:
+    with contextlib.closing(consumer), psycopg.connect(task.dsn, autocommit=True) as connection:
         while done < task.events:
             messages = [m for m in consumer.consume(task.commit_events, task.linger) if m.error() is None]
             if not messages:
@@ -56,7 +60,6 @@ def main() -> None:
             producer.flush()
             consumer.commit(asynchronous=False)
             done += len(messages)
-    consumer.close()
 
 
 if __name__ == "__main__":

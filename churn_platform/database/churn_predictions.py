@@ -81,18 +81,21 @@ _LATEST_BY_CUSTOMER: Final = """
 """
 
 
-def insert_new(connection: psycopg.Connection, rows: Rows) -> bool:
-    """Copy all rows, within a savepoint of the caller's transaction.
+class KnownEventError(Exception):
+    """An event id is stored already, or occurs twice. The transaction has to be rolled back."""
 
-    Returns:
-        False, and nothing was copied, if an event id already exists or occurs twice. Then use insert_or_compare().
+
+def insert_new(connection: psycopg.Connection, rows: Rows) -> None:
+    """Copy all rows, in the caller's transaction.
+
+    Raises:
+        KnownEventError: nothing was copied. Use insert_or_compare() in another transaction.
     """
     try:
-        with connection.transaction(), connection.cursor() as cursor:
+        with connection.cursor() as cursor:
             copy_rows(cursor, "churn_predictions", rows)
     except psycopg.errors.UniqueViolation:
-        return False
-    return True
+        raise KnownEventError from None
 
 
 def insert_or_compare(

@@ -119,7 +119,7 @@ def advance(connection: psycopg.Connection, step: Advance) -> Advanced:
     partitions = sorted(step.ends)
     records = [step.last_records.get(partition) for partition in partitions]
     with connection.cursor(row_factory=class_row(Advanced)) as cursor:
-        advanced = cursor.execute(
+        cursor.execute(
             _ADVANCE,
             {
                 "batch": step.batch,
@@ -141,11 +141,12 @@ def advance(connection: psycopg.Connection, step: Advance) -> Advanced:
                 "duplicates": step.duplicates,
             },
             prepare=True,
-        ).fetchone()
+        )
+        batch_hours.add_sums(connection, step.schema, batch=step.batch, hours=step.hours)
+        batch_hours.mark_dirty(connection, [sums.hour_timestamp for sums in step.hours])
+        advanced = cursor.fetchone()  # in a pipeline it waits for the answers to all of these
     if advanced is None:
         raise RuntimeError("A select of counts returned no row; PostgreSQL always returns one.")
-    batch_hours.add_sums(connection, step.schema, batch=step.batch, hours=step.hours)
-    batch_hours.mark_dirty(connection, [sums.hour_timestamp for sums in step.hours])
     return advanced
 
 

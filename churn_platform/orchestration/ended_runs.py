@@ -5,7 +5,6 @@ ends at the first error, such as a storage that is down for a moment. From then 
 run as alive, so a run that died while it started would stall the stream for good.
 """
 
-import functools
 import logging
 import sys
 from typing import TYPE_CHECKING, Final
@@ -26,11 +25,10 @@ def keep_noticing_ended_runs() -> None:
 
     check_once = DagsterApiServer._check_for_orphaned_runs
 
-    @functools.wraps(check_once)
     def check(server: "DagsterApiServer") -> None:
         try:
             check_once(server)
         except Exception as error:  # of any kind: the storage decides which
             _python_log.warning("Ended runs could not be recorded; the code server tries again: %s", error)
 
-    DagsterApiServer._check_for_orphaned_runs = check  # type: ignore[method-assign]  # Dagster has no hook for it
+    DagsterApiServer._check_for_orphaned_runs = check  # type: ignore[assignment, method-assign]  # there is no hook

@@ -4,6 +4,7 @@ Neither consumes an event or sleeps.
 """
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -76,13 +77,13 @@ class _State:
     job=prediction_stream_job,
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Compares the events topic with the ledger and launches a streaming run when there is a lag. "
-    "Its skip reason shows what it found.",
+    description="Compares the events topic with the ledger. Keeps a streaming run ready for the next event, and a "
+    "standby while a batch is open. Its skip reason shows what it found.",
 )
 def customer_events_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Request a streaming run when there is a lag and no live run, and a standby while events flow."""
+    """Request a streaming run when none is live, and a standby while a batch is open."""
     from churn_platform.database import environments, model_versions, stream_batches, stream_pauses, stream_positions
     from churn_platform.kafka.exceptions import TopicMissingError
     from churn_platform.positions.backlog import load_backlog
@@ -120,6 +121,7 @@ def customer_events_sensor(
                 failures=runs.failures,
                 since_failure=runs.since_failure,
             ),
+            ready=math.isinf(config.idle_seconds),
             standby=settings().stream.standby,
             batch_seconds=config.batch_seconds,
         )

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     import xgboost
+
+
+# The number of threads that each model was last used with.
+_THREADS: WeakKeyDictionary[xgboost.Booster, int] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -74,6 +79,8 @@ def predict(booster: xgboost.Booster, matrix: NDArray[np.float32], *, threads: i
     """
     if len(matrix) == 0:
         return np.empty(0, dtype=np.float32)
-    booster.set_param({"nthread": threads})
+    if _THREADS.get(booster) != threads:
+        booster.set_param({"nthread": threads})  # XGBoost configures itself again, which takes 0.15 ms
+        _THREADS[booster] = threads
     probabilities: NDArray[np.float32] = booster.inplace_predict(matrix)
     return probabilities

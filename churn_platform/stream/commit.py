@@ -54,11 +54,13 @@ def write_rows(
     dead_letters: Sequence[DeadLetter],
     messages: Sequence[Message],
     *,
+    compare: bool,
     high_risk_threshold: float,
 ) -> Written:
-    """Write the rows of a commit into the open transaction.
+    """Write predictions and dead letters of a commit into the open transaction.
 
-    An event whose id is stored already is a duplicate if its content is the same, and a dead letter otherwise.
+    An event whose id is stored already is a duplicate if its content is the same, and a dead letter otherwise. Almost
+    no commit has one, so it is tried without comparing first.
 
     Args:
         connection: in a transaction.
@@ -68,16 +70,21 @@ def write_rows(
         rows: their rows, from prediction_rows().
         dead_letters: the other events.
         messages: the messages of all events. An event that becomes a dead letter here gets its payload from them.
+        compare: whether to compare events with those that have their ids.
         high_risk_threshold: risk score from which a prediction is high risk.
 
     Raises:
+        KnownEventError: an id is stored already or occurs twice, and `compare` is False. Roll back, and compare.
         InvariantViolation: what was written does not add up to what was read.
     """
     table = prediction_table(schema)
-    kept, conflicts = _write_predictions(connection, table, scored, rows)
+    kept, conflicts = scored, dict[tuple[int, int], str]()
+    if compare:
+        kept, conflicts = _write_other_predictions(connection, table, scored, rows)
+    elif len(scored):
+        churn_predictions.insert_new(connection, rows)
     refused = [*dead_letters, *_conflicting(conflicts, messages)]
     refused_count = _write_dead_letters(connection, source, refused) if refused else 0
-    high_risk = _write_high_risk(connection, table, kept, high_risk_threshold)
     duplicates = len(scored) - len(kept) - len(conflicts)
     read = len(scored) + len(dead_letters)
     if len(kept) + refused_count + duplicates != read:
@@ -89,19 +96,19 @@ def write_rows(
         predictions=kept,
         dead_letters=refused_count,
         duplicates=duplicates,
-        high_risk=high_risk,
+        high_risk=int(_at_least(kept.risk_score, high_risk_threshold).sum()),
         hours=hour_sums(schema, kept, high_risk_threshold),
     )
 
 
-def _write_predictions(
+def _write_other_predictions(
     connection: psycopg.Connection, table: PredictionTable, scored: ScoredEvents, rows: Rows
 ) -> tuple[ScoredEvents, dict[tuple[int, int], str]]:
-    """Return the events that became rows and, by place, why others with the id of a stored event are dead letters."""
-    if not len(scored):
-        return scored, {}
-    if churn_predictions.insert_new(connection, rows):
-        return scored, {}
+    """Write the events whose id is not stored.
+
+    Returns:
+        These events and, by place, why others with the id of a stored event are dead letters.
+    """
     given = Column("smallint", scored.events.timestamp_given.astype(np.int16))
     inserted, others = churn_predictions.insert_or_compare(connection, table, rows, timestamp_given=given)
     conflicts = {
@@ -141,14 +148,14 @@ def _moment(milliseconds: int | None) -> datetime | None:
     return UNIX_EPOCH + timedelta(milliseconds=milliseconds)
 
 
-def _write_high_risk(
-    connection: psycopg.Connection, table: PredictionTable, scored: ScoredEvents, threshold: float
-) -> int:
-    """Write rows without reasons, which explaining.py adds later; return how many."""
-    risky = _at_least(scored.risk_score, threshold)
+def write_high_risk(
+    connection: psycopg.Connection, schema: CustomerSchema, predictions: ScoredEvents, threshold: float
+) -> None:
+    """Write the high-risk ones of these predictions, without reasons, which explaining.py adds later."""
+    risky = _at_least(predictions.risk_score, threshold)
     if risky.any():
-        high_risk_customers.add(connection, table, uuid_text(scored.events.event_id[risky]))
-    return int(risky.sum())
+        ids = uuid_text(predictions.events.event_id[risky])
+        high_risk_customers.add(connection, prediction_table(schema), ids)
 
 
 def _at_least(risk: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from confluent_kafka import Message
 
 from churn_platform.database import ledger
+from churn_platform.database.churn_predictions import KnownEventError
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.stream import faults
 from churn_platform.stream.batch_progress import Opening
-from churn_platform.stream.commit import Source, Written, write_rows
+from churn_platform.stream.commit import Source, Written, write_high_risk, write_rows
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.gatherer import Step
 from churn_platform.stream.lease import Lease
@@ -61,6 +62,16 @@ class Committer:
             LedgerConflictError: another run has taken over; nothing was written.
             InvariantViolation: events = predictions + dead letters + duplicates does not hold; nothing was written.
         """
+        try:
+            written, moved = self._write(step, opening, messages, scored, compare=False)
+        except KnownEventError:
+            written, moved = self._write(step, opening, messages, scored, compare=True)
+        self._complete(moved)
+        return written, moved
+
+    def _write(
+        self, step: Step, opening: Opening, messages: Sequence[Message], scored: ScoredMessages, *, compare: bool
+    ) -> tuple[Written, Moved]:
         with self._connection.transaction():
             written = write_rows(
                 self._connection,
@@ -70,11 +81,13 @@ class Committer:
                 scored.rows,
                 scored.dead_letters,
                 messages,
+                compare=compare,
                 high_risk_threshold=self._high_risk_threshold,
             )
-            moved = self._advance(step, opening, written, scored.scored.model_version)
-        self._complete(moved)
-        return written, moved
+            with self._connection.pipeline():  # one round trip
+                write_high_risk(self._connection, self._schema, written.predictions, self._high_risk_threshold)
+                moved = self._advance(step, opening, written, scored.scored.model_version)
+            return written, moved
 
     def move_positions(self, step: Step, opening: Opening | None) -> Moved:
         """Move the positions without an event, over transaction markers.

@@ -13,6 +13,8 @@ LEAD_SECONDS: Final = 6.0
 SLOW_SECONDS: Final = 30.0
 FIRST_WAIT_SECONDS: Final = 10.0
 LONGEST_WAIT_SECONDS: Final = 60.0
+# A run that is to get ready, while nothing waits, is launched again this long after one has failed.
+READY_WAIT_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,15 @@ class Decision:
     reason: str
 
 
-def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
-    """Launch a run if there is a backlog and no active run; launch a second one, its successor, while events flow."""
+def decide(seen: Observed, *, ready: bool, standby: bool, batch_seconds: float) -> Decision:
+    """Launch a run if none is active, and a second one, its successor, while a batch is open.
+
+    Args:
+        seen: what the sensor observed.
+        ready: whether a run is to be live even while there is nothing to read, so that no event waits for its start.
+        standby: whether the successor is launched early, so that it is warm if the live run dies.
+        batch_seconds: age at which a batch closes.
+    """
     waiting = f"{seen.waiting} offsets waiting"
     if seen.last_commit_seconds is not None:
         waiting += f", last commit {seen.last_commit_seconds:.0f} s ago"
@@ -71,9 +80,10 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
     if not seen.has_champion:
         return Decision(False, f"No champion model yet: materialize champion_model. {waiting}.")
     if seen.active_runs == 0:
-        if seen.waiting == 0 and not seen.unpublished and seen.batch_open_seconds is None:
+        is_needed = seen.waiting > 0 or seen.unpublished or seen.batch_open_seconds is not None
+        if not is_needed and not ready:
             return Decision(False, f"{waiting}.")
-        wait = _backoff(seen.failures)
+        wait = _backoff(seen.failures) if is_needed or not seen.failures else READY_WAIT_SECONDS
         if seen.since_failure is not None and seen.since_failure < wait:
             return Decision(
                 False,
@@ -82,6 +92,8 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
             )
         if seen.batch_open_seconds is not None:
             return Decision(True, f"{waiting}; a batch was left open and is resumed.")
+        if not is_needed:
+            return Decision(True, f"{waiting}; a run gets ready for the next event.")
         if seen.waiting == 0:
             return Decision(True, "A run died before everything was known to be published; a new one checks.")
         return Decision(True, f"{waiting}, no run is live.")
@@ -90,11 +102,11 @@ def decide(seen: Observed, *, standby: bool, batch_seconds: float) -> Decision:
     if seen.batch_open_seconds is None and seen.starting_seconds is not None and seen.starting_seconds >= SLOW_SECONDS:
         return Decision(False, f"A run has been starting for {seen.starting_seconds:.0f} s. {waiting}.")
     if seen.batch_open_seconds is None:
-        return Decision(False, f"A run is starting, or waits for its first event. {waiting}.")
+        return Decision(False, f"A run is starting, or ready for its first event. {waiting}.")
     flowing = seen.last_commit_seconds is not None and seen.last_commit_seconds <= FLOWING_SECONDS
-    if standby and flowing:
+    if standby and (flowing or ready):
         return Decision(True, f"Streaming; a standby warms up. {waiting}.")
-    if not standby and seen.waiting > 0 and seen.batch_open_seconds >= batch_seconds - LEAD_SECONDS:
+    if not standby and (seen.waiting > 0 or ready) and seen.batch_open_seconds >= batch_seconds - LEAD_SECONDS:
         return Decision(True, f"Streaming; the batch closes soon. {waiting}.")
     return Decision(False, f"Streaming. {waiting}.")
 

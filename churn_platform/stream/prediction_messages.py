@@ -7,9 +7,6 @@ import polars as pl
 _TIMES: Final = frozenset({"event_timestamp", "predicted_at"})
 
 
-_TIMES: Final = frozenset({"event_timestamp", "predicted_at"})
-
-
 def messages_of(predictions: pl.DataFrame) -> list[dict[str, Any]]:
     """Return messages for Producer.produce_batch().
 

@@ -1,7 +1,9 @@
 """Publishing of predictions, in a separate thread. Each Kafka transaction also commits its published offsets."""
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,6 +80,7 @@ class Publisher:
         self._queue: queue.SimpleQueue[Publication | None] = queue.SimpleQueue()
         self._queued = 0  # predictions in the queue
         self._space = threading.Condition()  # guards _queued
+        self._published_at = -math.inf  # when the last transaction began
         self._released = False
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -188,14 +191,19 @@ class Publisher:
             self._offsets_consumer.close()
 
     def _next_publications(self) -> list[Publication] | None:
-        """Return the queued commits, at least one, up to the size of a transaction; None at the end."""
+        """Return the commits to publish next, at least one, up to the size of a transaction; None at the end.
+
+        They are those that are queued when the publishing interval since the last transaction is over.
+        """
         first = self._queue.get()
         if first is None or self._released:
             return None
         publications, count = [first], len(first)
+        due = self._published_at + self._config.publish_interval
         while count < self._limits.transaction_predictions:
+            remaining = due - time.monotonic()
             try:
-                following = self._queue.get_nowait()
+                following = self._queue.get(timeout=remaining) if remaining > 0 else self._queue.get_nowait()
             except queue.Empty:
                 break
             if following is None:
@@ -206,6 +214,7 @@ class Publisher:
         with self._space:
             self._queued -= count
             self._space.notify()
+        self._published_at = time.monotonic()
         return publications
 
     def _send_recovered(self, topic: Topic, predictions: pl.DataFrame, ends: Mapping[int, int]) -> None:
@@ -230,9 +239,11 @@ class Publisher:
 def _combined(table: PredictionTable, publications: Sequence[Publication]) -> tuple[pl.DataFrame, dict[int, int]]:
     """Return the predictions of several commits, and the position after the last of them, by Kafka partition."""
     ends: dict[int, int] = {}
-    frames = [pl.DataFrame(schema=message_types(table))]
     for publication in publications:
         ends.update(publication.ends)
-        if publication.predictions is not None:
-            frames.append(message_frame(table, publication.batch, publication.predictions))
-    return pl.concat(frames), ends
+    frames = [
+        message_frame(table, publication.batch, publication.predictions)
+        for publication in publications
+        if publication.predictions is not None
+    ]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=message_types(table)), ends

@@ -20,6 +20,7 @@ from churn_platform.database import (
     high_risk_customers,
     stream_batches,
 )
+from churn_platform.database.churn_predictions import KnownEventError
 from churn_platform.database.connections import connect
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import DeadLetter, EventColumns, event_decoder
@@ -28,7 +29,7 @@ from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.messages import UNIX_EPOCH, offset_of, partition_of
 from churn_platform.kafka.reading import read_ranges
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.stream.commit import Source, Written, write_rows
+from churn_platform.stream.commit import Source, Written, write_high_risk, write_rows
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
 from churn_platform.stream.prediction_values import prediction_rows
@@ -214,16 +215,28 @@ def _write(
     )
     _require_same_events(source, rows, events, dead_letters)
     scored = score(events, champion, threads=config.scoring_threads)
-    return write_rows(
-        connection,
-        source,
-        schema,
-        scored,
-        prediction_rows(prediction_table(schema), source.batch, scored),
-        dead_letters,
-        messages,
-        high_risk_threshold=config.high_risk_threshold,
-    )
+    rows_to_write = prediction_rows(prediction_table(schema), source.batch, scored)
+
+    def write(*, compare: bool) -> Written:
+        with connection.transaction():  # a savepoint
+            written = write_rows(
+                connection,
+                source,
+                schema,
+                scored,
+                rows_to_write,
+                dead_letters,
+                messages,
+                compare=compare,
+                high_risk_threshold=config.high_risk_threshold,
+            )
+            write_high_risk(connection, schema, written.predictions, config.high_risk_threshold)
+            return written
+
+    try:
+        return write(compare=False)
+    except KnownEventError:
+        return write(compare=True)
 
 
 def _require_same_events(

@@ -132,6 +132,8 @@ class StreamingRun:
         connections.guard.check_again()  # the wait for the lock may have been long
         with BatchLoop(self._run, connections, takeover, explainer=explainer, result=self._result) as loop:
             self._log_delayed()
+            if takeover.batch.opened is None:
+                self._run.log("Ready: the batch opens with the first event that arrives.")
             ending = loop.run()
             faults.reach(FaultPoint.BEFORE_CLOSING)
             ledger.close_batch(connections.lease.connection, self._run.batch, topic_id=takeover.topic.topic_id)

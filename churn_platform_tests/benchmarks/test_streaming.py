@@ -27,5 +27,5 @@ def test_throughput_counts_the_events_that_each_contender_processes() -> None:
 def test_startup_measures_an_idle_stack_and_its_first_commit() -> None:
     found = startup.measure(Console(quiet=True), demo=False, loads=1, settle_seconds=0, idle_seconds=1)
     assert found.demo is None
-    assert min(found.code_location, found.stack, found.first_commit, found.idle_cores) > 0
+    assert min(found.code_location, found.stack, found.ready, found.first_event, found.idle_cores) > 0
     assert found.idle_mb == pytest.approx(900, rel=0.5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import batch, growth, latency, model, stages
+from benchmarks import batch, cost, growth, latency, model, stages
 from churn_platform.modeling import tuning
 from churn_platform.modeling.training import FOLDS, Hyperparameters, out_of_fold_probabilities
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -26,12 +26,27 @@ MAX_RATIO = 3
 
 @pytest.mark.slow
 def test_latency_measures_every_event_to_its_row_and_to_the_topic() -> None:
-    found, first = latency.measure(Console(quiet=True), rates=[RATE], seconds=SECONDS, first_events=1, warm_up=5)
+    found, first = latency.measure(
+        Console(quiet=True), rates=[RATE], seconds=SECONDS, first_events=1, pause=0, warm_up=5
+    )
     seen = found[str(RATE)]
     assert len(first) == 1
     assert abs(seen.events - RATE * SECONDS) < RATE  # on a busy machine the producer sends later, not fewer events
     for quantiles in (seen.row, seen.topic):
         assert 0 < quantiles.p50 <= quantiles.p90 <= quantiles.p99 <= quantiles.max
+
+
+@pytest.mark.slow
+def test_cost_compares_the_platform_with_the_reference_loop_at_the_same_latency() -> None:
+    found, idle, reference_idle = cost.measure(
+        Console(quiet=True), rates=[RATE], pairs=1, seconds=SECONDS, warm_up=5, idle_seconds=SECONDS
+    )
+    of_rate = found[str(RATE)]
+    assert {"kafka", "postgresql", "runs"} <= set(of_rate.parts)
+    assert set(reference_idle.parts) == {"kafka", "postgresql", "reference"}
+    assert of_rate.platform > idle.cores
+    assert of_rate.reference > reference_idle.cores
+    assert 0 < of_rate.p50 <= of_rate.p99 <= of_rate.p999
 
 
 @pytest.mark.slow
@@ -46,7 +61,7 @@ def test_growth_compares_a_grown_platform_with_a_new_one() -> None:
     found = growth.measure(Console(quiet=True), partitions=[0, 20], rows=[0, 10_000])
     assert set(found.tick) == {0, 20}
     assert set(found.commit_1000) == set(found.commit_10000) == {0, 10_000}
-    assert max(cost.ratio for cost in (*found.tick.values(), *found.commit_1000.values())) < MAX_RATIO
+    assert max(each.ratio for each in (*found.tick.values(), *found.commit_1000.values())) < MAX_RATIO
 
 
 @pytest.mark.slow

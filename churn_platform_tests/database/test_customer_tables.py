@@ -81,7 +81,7 @@ def sums_of(schema: CustomerSchema, customers: pd.DataFrame) -> list[HourSums]:
 def test_rows_arrive_as_they_were_given(
     connection: psycopg.Connection, table: PredictionTable, customers: pd.DataFrame
 ) -> None:
-    assert churn_predictions.insert_new(connection, prediction_rows(table, customers))
+    churn_predictions.insert_new(connection, prediction_rows(table, customers))
 
     found = stored(connection, table)
     assert found["customer_id"].tolist() == customers[table.schema.id].tolist()
@@ -103,7 +103,8 @@ def test_the_same_events_are_duplicates_and_others_with_their_ids_are_conflicts(
     churn_predictions.insert_new(connection, prediction_rows(table, customers))
     again = prediction_rows(table, customers, batch="20261128T000000001Z")
 
-    assert not churn_predictions.insert_new(connection, again)
+    with pytest.raises(churn_predictions.KnownEventError), connection.transaction():
+        churn_predictions.insert_new(connection, again)
     assert churn_predictions.insert_or_compare(connection, table, again, timestamp_given=given) == (set(), {})
 
     for name in table.schema.inputs:

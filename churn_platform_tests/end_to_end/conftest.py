@@ -12,7 +12,6 @@ from churn_platform_tests.files.s3_server import BUCKET, Server, settings_of
 # Short batches and immediate metrics, so that what usually takes a minute takes seconds here.
 SETTINGS = {
     "BATCH_SECONDS": "4",
-    "IDLE_SECONDS": "20",
     "METRICS_SECONDS": "0",
     "MONITORING_SECONDS": "1",
     "DATA_PREPARATION_CRON": "* * * * *",

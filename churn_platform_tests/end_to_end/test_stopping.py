@@ -15,7 +15,7 @@ EVENTS = 200
 @pytest.mark.slow
 def test_live_streaming_runs_end_as_canceled_when_the_stack_is_stopped(embedded_only: dict[str, str]) -> None:
     given = {name: value for name, value in embedded_only.items() if name != ARTIFACTS_VARIABLE}
-    with running_platform(given | {"BATCH_SECONDS": "600", "IDLE_SECONDS": "600"}) as running:
+    with running_platform(given | {"BATCH_SECONDS": "600"}) as running:
         running.launch("data_preparation_job")
         running.launch("training_job")
         running.send([event(number) for number in range(EVENTS)])

@@ -14,7 +14,7 @@ from churn_platform_tests.image.compose import SECRETS, services
 from churn_platform_tests.image.running import Composed
 
 # Short batches and immediate metrics, so that what usually takes a minute takes seconds here.
-SETTINGS = {"BATCH_SECONDS": "4", "IDLE_SECONDS": "20", "METRICS_SECONDS": "0", "PRODUCE_SECONDS": "5"}
+SETTINGS = {"BATCH_SECONDS": "4", "METRICS_SECONDS": "0", "PRODUCE_SECONDS": "5"}
 
 
 @pytest.fixture(scope="session")

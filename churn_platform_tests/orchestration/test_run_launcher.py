@@ -38,6 +38,7 @@ def server(
 ) -> Iterator[SlowCodeServer]:
     """A code server with an empty stream and a champion, and an instance with a stack's launcher and storage."""
     monkeypatch.setenv("BATCH_EVENTS", "5")
+    monkeypatch.setenv("IDLE_SECONDS", "60")  # without events there is no run
     name = str(psycopg.conninfo.conninfo_to_dict(platform)["dbname"])
     address = urlsplit(stack.addresses["postgres"])._replace(path=f"/{name}").geturl()
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", in_schema(address, "dagster"))
@@ -124,7 +125,7 @@ def test_a_run_that_dies_while_dagsters_storage_is_down_is_marked_as_failed_by_i
 ) -> None:
     server.let_runs_start()
     run = _slow_run(server, platform)
-    name = psycopg.conninfo.conninfo_to_dict(platform)["dbname"]
+    name = str(psycopg.conninfo.conninfo_to_dict(platform)["dbname"])
     allow = sql.SQL("alter database {} allow_connections {}")
 
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:

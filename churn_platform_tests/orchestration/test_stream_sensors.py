@@ -100,8 +100,10 @@ class Ticks:
 
 
 @pytest.fixture
-def ticks(platform: str, bundle_uri: str) -> Iterator[Ticks]:
-    """Sensors of a platform with empty topics and a champion."""
+def ticks(platform: str, bundle_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ticks]:
+    """Sensors of a platform with empty topics and a champion, where no run is live without events."""
+    monkeypatch.setenv("IDLE_SECONDS", "60")
+    settings.cache_clear()
     created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
     with psycopg.connect(platform) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
@@ -118,6 +120,15 @@ def test_the_skip_reason_names_a_missing_topic() -> None:
 
 def test_no_run_is_requested_without_a_lag(ticks: Ticks) -> None:
     assert "0 offsets waiting" in ticks.reason()
+
+
+def test_a_run_is_requested_before_the_first_event_by_default(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IDLE_SECONDS")
+    settings.cache_clear()
+
+    result = ticks.tick()
+
+    assert len(result.run_requests or []) == 1
 
 
 def test_each_tick_records_its_environment(ticks: Ticks) -> None:
@@ -187,7 +198,7 @@ def test_a_run_with_a_session_is_left_running_whatever_its_age(ticks: Ticks) -> 
     run = ticks.run_of("key", dg.DagsterRunStatus.STARTED, started=3600)
 
     with psycopg.connect(ticks.database, application_name=advisory_locks.session_name(run.run_id)):
-        assert "waits for its first event" in ticks.reason()
+        assert "ready for its first event" in ticks.reason()
 
     assert not _run(ticks, run).is_finished
 

@@ -228,6 +228,7 @@ def new_stream(database: str, bundle_uri: str, **changes: Any) -> Stream:
         kafka=replace(base.kafka, group=f"group-{number}", retention=timedelta(days=14)),
         idle_seconds=0.5,
         linger=0.005,
+        publish_interval=0.0,
     )
     config = with_changes(config, **changes)
     created_topics.create_missing(AdminClient(config.kafka.client), config)

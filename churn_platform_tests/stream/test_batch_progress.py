@@ -27,6 +27,7 @@ CONFIG = StreamConfig(
     schema=load_schema(PROJECT_ROOT / "data/bank/schema.toml"),
     commit_events=100,
     linger=0.0,
+    publish_interval=0.0,
     batch_events=1_000,
     batch_seconds=60.0,
     idle_seconds=5.0,

@@ -47,18 +47,38 @@ STREAMING = replace(QUIET, waiting=40, active_runs=1, batch_open_seconds=20.0, l
     ],
 )
 def test_a_run_is_launched_only_when_it_has_something_to_do(seen: Observed, *, launch: bool) -> None:
-    assert decide(seen, standby=True, batch_seconds=60).launch is launch
+    assert decide(seen, ready=False, standby=True, batch_seconds=60).launch is launch
+
+
+@pytest.mark.parametrize(
+    ("seen", "launch"),
+    [
+        (QUIET, True),
+        (replace(QUIET, has_champion=False), False),
+        (replace(QUIET, paused_since=datetime(2026, 11, 24, tzinfo=UTC)), False),
+        (replace(QUIET, active_runs=1), False),
+        (replace(STREAMING, waiting=0, last_commit_seconds=60.0), True),
+        (replace(STREAMING, waiting=0, last_commit_seconds=60.0, active_runs=2), False),
+        (replace(QUIET, failures=1, since_failure=599.0), False),
+        (replace(QUIET, failures=1, since_failure=601.0), True),
+        (replace(QUIET, waiting=3, failures=1, since_failure=0.0), True),
+    ],
+)
+def test_a_run_is_kept_ready_where_no_event_is_to_wait_for_one(seen: Observed, *, launch: bool) -> None:
+    assert decide(seen, ready=True, standby=True, batch_seconds=60).launch is launch
 
 
 def test_without_a_standby_a_successor_is_launched_when_the_batch_is_about_to_close() -> None:
     early, late = STREAMING, replace(STREAMING, batch_open_seconds=55.0)
 
-    assert not decide(early, standby=False, batch_seconds=60).launch
-    assert decide(late, standby=False, batch_seconds=60).launch
+    assert not decide(early, ready=False, standby=False, batch_seconds=60).launch
+    assert decide(late, ready=False, standby=False, batch_seconds=60).launch
 
 
 def test_the_reason_contains_what_the_sensor_observed() -> None:
-    reason = decide(replace(STREAMING, waiting=412, last_commit_seconds=9.2), standby=True, batch_seconds=60).reason
+    reason = decide(
+        replace(STREAMING, waiting=412, last_commit_seconds=9.2), ready=False, standby=True, batch_seconds=60
+    ).reason
 
     assert "412 offsets waiting" in reason
     assert "last commit 9 s ago" in reason

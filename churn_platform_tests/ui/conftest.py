@@ -7,7 +7,7 @@ import pytest
 from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.ui.dagster_ui import DagsterUi, open_ui
 
-SETTINGS = {"BATCH_SECONDS": "8", "IDLE_SECONDS": "20", "METRICS_SECONDS": "0"}
+SETTINGS = {"BATCH_SECONDS": "8", "METRICS_SECONDS": "0"}
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from churn_platform_tests.ui.preparations import older_customers, write_invalid_
 from churn_platform_tests.waiting import wait_until
 
 IMAGES: Final = PROJECT_ROOT / "docs" / "images"
-SETTINGS: Final = {"BATCH_SECONDS": "15", "IDLE_SECONDS": "5", "METRICS_SECONDS": "0"}
+SETTINGS: Final = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "0"}
 CUSTOMERS: Final = 10_000
 EVENTS: Final = ("--rate", "500", "--duration", "40", "--bad", "0.01", "--duplicates", "0.01", "--late", "0.02")
 # READMEs are shown about 900 pixels wide. The scale keeps text sharp on high-resolution screens.
