@@ -6,8 +6,10 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
@@ -19,6 +21,7 @@ from churn_platform.files import s3 as object_store
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
+from churn_platform.local.supervision import left_over
 from churn_platform.model_store import save_bundle
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.toml_file import load_schema
@@ -62,7 +65,19 @@ def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
             owner.execute("alter system set fsync = off")
             owner.execute("select pg_reload_conf()")
         yield stack
+        discard(stack)
     settings.cache_clear()
+
+
+def discard(stack: Stack) -> None:
+    """Kill the servers. After hundreds of topics and databases, most of a minute passes until they have stopped."""
+    postmaster = psutil.Process(int((stack.local / "postgres" / "postmaster.pid").read_text().split()[0]))
+    of_postgres = postmaster.children(recursive=True)
+    for process in left_over(stack.local):  # the supervisor is one of them, so nothing is started again
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    postmaster.send_signal(signal.SIGQUIT)  # an immediate shutdown, which leaves no shared memory
+    psutil.wait_procs([postmaster, *of_postgres], timeout=30)
 
 
 # Tests run in the order that the data flows.
