@@ -14,7 +14,7 @@ HIGH_RISK_THRESHOLD: Final = 0.7
 
 
 @dataclass(frozen=True)
-class Pace:
+class Profile:
     """How often a stream commits and publishes while events arrive.
 
     An event waits for half of `linger` on average, and its prediction then for half of `publish_interval`. A commit
@@ -29,10 +29,10 @@ class Pace:
     publish_interval: float
 
 
-PACES: Final[Mapping[StreamProfile, Pace]] = {
-    "latency": Pace(linger=0.01, publish_interval=0.0),
-    "balanced": Pace(linger=0.025, publish_interval=0.05),
-    "economy": Pace(linger=0.1, publish_interval=0.25),
+PROFILES: Final[Mapping[StreamProfile, Profile]] = {
+    "latency": Profile(linger=0.01, publish_interval=0.0),
+    "balanced": Profile(linger=0.025, publish_interval=0.05),
+    "economy": Profile(linger=0.1, publish_interval=0.25),
 }
 
 
@@ -62,7 +62,7 @@ class StreamConfig(EnvironmentConfig):
         return cls(
             **vars(EnvironmentConfig.from_settings(settings)),
             commit_events=settings.stream.commit_events,
-            **vars(PACES[settings.stream.profile]),
+            **vars(PROFILES[settings.stream.profile]),
             batch_events=settings.stream.batch_events,
             batch_seconds=settings.stream.batch_seconds,
             idle_seconds=settings.stream.idle_seconds or math.inf,
