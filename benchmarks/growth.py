@@ -42,7 +42,7 @@ from churn_platform.orchestration.run_liveness import STREAM_TAG
 from churn_platform.orchestration.stream_sensors import customer_events_sensor
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import settings
-from churn_platform.stream.commit import Source, write_high_risk, write_rows
+from churn_platform.stream.commit_rows import Source, write_high_risk, write_rows
 from churn_platform.stream.config import HIGH_RISK_THRESHOLD
 from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import ScoredEvents

@@ -30,7 +30,7 @@ from churn_platform.kafka.reading import read_ranges
 from churn_platform.kafka.topics import Topic
 from churn_platform.scoring.booster import predict
 from churn_platform.settings import settings
-from churn_platform.stream.commit import Source, write_high_risk, write_rows
+from churn_platform.stream.commit_rows import Source, write_high_risk, write_rows
 from churn_platform.stream.config import HIGH_RISK_THRESHOLD, StreamConfig
 from churn_platform.stream.prediction_messages import messages_of
 from churn_platform.stream.prediction_values import message_frame, prediction_rows

@@ -175,7 +175,7 @@ def _wanted(hours: Sequence[datetime], days: Iterable[date], lag: int) -> list[_
 
 def _blocked(instance: dg.DagsterInstance, job: str) -> str:
     """Return why no run of this job may be requested now; empty if one may."""
-    from churn_platform.stream.planning import failures_in_a_row
+    from churn_platform.stream.launch_decision import failures_in_a_row
 
     if is_active(instance, job):
         return f"a run of {job} is in progress"

@@ -77,7 +77,7 @@ def streaming_runs(
         now: seconds since 1970.
     """
     from churn_platform.database import advisory_locks, stream_batches
-    from churn_platform.stream.planning import failures_in_a_row
+    from churn_platform.stream.launch_decision import failures_in_a_row
 
     sessions = advisory_locks.streaming_sessions(connection)
     records = instance.get_run_records(dg.RunsFilter(tags={STREAM_TAG: "live"}), limit=LATEST_RUNS)

@@ -87,7 +87,7 @@ def customer_events_sensor(
     from churn_platform.database import environments, model_versions, stream_batches, stream_pauses, stream_positions
     from churn_platform.kafka.exceptions import TopicMissingError
     from churn_platform.positions.backlog import load_backlog
-    from churn_platform.stream import planning
+    from churn_platform.stream import launch_decision
 
     config, now = kafka.stream(), time.time()
     kafka.claim()
@@ -106,8 +106,8 @@ def customer_events_sensor(
             for batch in _unreported(context.instance, connection)
         ]
         batch = stream_batches.open_batch(connection)
-        decision = planning.decide(
-            planning.Observed(
+        decision = launch_decision.decide(
+            launch_decision.Observed(
                 waiting=backlog.waiting,
                 held=held,
                 held_seconds=max((now - since for _, since in stuck.values()), default=0.0),

@@ -15,7 +15,7 @@ from churn_platform.decoding.events import MICROSECONDS
 from churn_platform.kafka import topics
 from churn_platform.stream import faults
 from churn_platform.stream.batch_progress import BatchProgress
-from churn_platform.stream.commit import Source, Written
+from churn_platform.stream.commit_rows import Source, Written
 from churn_platform.stream.committer import Committer
 from churn_platform.stream.explaining import ExplainerThread
 from churn_platform.stream.faults import FaultPoint
@@ -23,7 +23,7 @@ from churn_platform.stream.gatherer import Gatherer
 from churn_platform.stream.publisher import Publication
 from churn_platform.stream.result import Ending, StreamResult
 from churn_platform.stream.run_context import RunContext
-from churn_platform.stream.scorer import Scorer
+from churn_platform.stream.scoring_thread import Scorer
 from churn_platform.stream.takeover import Takeover
 from churn_platform.stream.topic_identity import TopicIdentity
 from churn_platform.stream.warm_up import Connections

@@ -10,12 +10,12 @@ from churn_platform.database.churn_predictions import KnownEventError
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.stream import faults
 from churn_platform.stream.batch_progress import Opening
-from churn_platform.stream.commit import Source, Written, write_high_risk, write_rows
+from churn_platform.stream.commit_rows import Source, Written, write_high_risk, write_rows
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.gatherer import Step
 from churn_platform.stream.lease import Lease
 from churn_platform.stream.run_context import RunContext
-from churn_platform.stream.scorer import ScoredMessages
+from churn_platform.stream.scoring_thread import ScoredMessages
 from churn_platform.stream.takeover import Takeover
 
 

@@ -29,7 +29,7 @@ from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.messages import UNIX_EPOCH, offset_of, partition_of
 from churn_platform.kafka.reading import read_ranges
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.stream.commit import Source, Written, write_high_risk, write_rows
+from churn_platform.stream.commit_rows import Source, Written, write_high_risk, write_rows
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
 from churn_platform.stream.prediction_values import prediction_rows

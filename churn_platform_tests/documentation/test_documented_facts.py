@@ -10,7 +10,7 @@ import pytest
 from churn_platform.decoding.events import event_decoder
 from churn_platform.files.artifacts import FOLDERS
 from churn_platform.settings import PROJECT_ROOT
-from churn_platform.stream.planning import LONGEST_WAIT_SECONDS
+from churn_platform.stream.launch_decision import LONGEST_WAIT_SECONDS
 from churn_platform_tests.commands.conftest import stream
 from churn_platform_tests.decoding.test_events import EVENT, GOOD, reason
 from churn_platform_tests.documentation.pages import PAGES

@@ -13,7 +13,7 @@ from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import EventColumns, EventDecoder
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.stream.commit import hour_sums
+from churn_platform.stream.commit_rows import hour_sums
 from churn_platform.stream.prediction_messages import messages_of
 from churn_platform.stream.prediction_values import message_frame, message_types, prediction_rows
 from churn_platform.stream.scoring import ScoredEvents

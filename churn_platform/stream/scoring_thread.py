@@ -11,7 +11,7 @@ from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import DeadLetter, event_decoder
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.batch_progress import Opening
-from churn_platform.stream.commit import Source
+from churn_platform.stream.commit_rows import Source
 from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import Champion, ScoredEvents, score
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from churn_platform.stream.planning import Observed, decide, failures_in_a_row
+from churn_platform.stream.launch_decision import Observed, decide, failures_in_a_row
 
 QUIET = Observed(
     waiting=0,
