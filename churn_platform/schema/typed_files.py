@@ -142,7 +142,7 @@ def open_workbook(name: str, content: bytes, known: Iterable[str]) -> TypedFile:
         pa.chunked_array([pa.array([_cell(row[position]) for row in rows], pa.string())])
         for position in range(len(header))
     ]
-    shown = f"Excel, sheet {chosen!r}" + (f" of {len(filled)}" if len(filled) > 1 else "")
+    shown = f"Workbook, sheet {chosen!r}" + (f" of {len(filled)}" if len(filled) > 1 else "")
     return TypedFile(
         name, shown, [_cell(cell).strip() for cell in header], f"the first row of sheet {chosen!r}", columns
     )

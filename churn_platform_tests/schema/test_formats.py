@@ -28,7 +28,7 @@ from churn_platform_tests.schema.files import (
     customers_file,
     subscriber,
 )
-from churn_platform_tests.schema.workbooks import Cell, workbook
+from churn_platform_tests.schema.workbooks import Cell, open_document, workbook
 
 COMMITTED = {
     "bank": (BANK, "data/raw/ChurnModelling.csv"),
@@ -304,7 +304,10 @@ def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:
         load(tmp_path, b"PAR1 and no more")
 
 
-def test_the_sheet_of_a_workbook_that_has_the_customers_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [workbook, open_document], ids=["Excel", "OpenDocument"])
+def test_the_sheet_of_a_workbook_that_has_the_customers_is_read(
+    tmp_path: Path, write: Callable[[dict[str, list[list[Cell]]]], bytes]
+) -> None:
     row: dict[str, Cell] = {
         **subscriber(1),
         "SignupDate": date(2025, 8, 31),
@@ -317,9 +320,9 @@ def test_the_sheet_of_a_workbook_that_has_the_customers_is_read(tmp_path: Path) 
         "Notes": [["Exported by the billing system"]],
         "Customers": [list(row), list(row.values()), [None] * len(row), list(subscriber(2).values())],
     }
-    loaded = load(tmp_path, workbook(sheets), SUBSCRIBERS)
+    loaded = load(tmp_path, write(sheets), SUBSCRIBERS)
 
-    assert detected(loaded) == "Excel, sheet 'Customers' of 2"
+    assert detected(loaded) == "Workbook, sheet 'Customers' of 2"
     customers = loaded.customers
     assert customers["SubscriberId"].tolist() == ["S-200001", "S-200002"]
     assert customers["SignupDate"].tolist() == [pd.Timestamp(2025, 8, 31)] * 2

@@ -1,4 +1,4 @@
-"""Excel workbooks for tests, in the format's own XML: texts, numbers and dates."""
+"""Workbooks for tests, in the XML of Excel and of OpenDocument: texts, numbers and dates."""
 
 import io
 import zipfile
@@ -9,6 +9,8 @@ from xml.sax.saxutils import escape, quoteattr
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+OASIS = "urn:oasis:names:tc:opendocument:xmlns"
+OPEN_DOCUMENT = "application/vnd.oasis.opendocument.spreadsheet"
 DAY_ZERO = date(1899, 12, 30)
 DATE_STYLE = 1
 
@@ -61,3 +63,41 @@ def _cell(value: Cell) -> str:
             return f'<c t="inlineStr"><is><t>{escape(value)}</t></is></c>'
         case _:
             return f"<c><v>{value!r}</v></c>"
+
+
+def open_document(sheets: Mapping[str, Sequence[Sequence[Cell]]]) -> bytes:
+    """Return an OpenDocument spreadsheet with these sheets: name -> rows of cells."""
+    tables = "".join(
+        f"<table:table table:name={quoteattr(name)}>"
+        + "".join(f"<table:table-row>{''.join(map(_open_cell, row))}</table:table-row>" for row in rows)
+        + "</table:table>"
+        for name, rows in sheets.items()
+    )
+    spaces = " ".join(f'xmlns:{each}="{OASIS}:{each}:1.0"' for each in ("office", "table", "text"))
+    parts = {
+        "mimetype": OPEN_DOCUMENT,
+        "META-INF/manifest.xml": f'<manifest:manifest xmlns:manifest="{OASIS}:manifest:1.0">'
+        f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{OPEN_DOCUMENT}"/></manifest:manifest>',
+        "content.xml": f"<office:document-content {spaces}><office:body><office:spreadsheet>{tables}"
+        "</office:spreadsheet></office:body></office:document-content>",
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def _open_cell(value: Cell) -> str:
+    match value:
+        case None:
+            return "<table:table-cell/>"
+        case bool():
+            kind = f'boolean" office:boolean-value="{str(value).lower()}'
+        case date():
+            kind = f'date" office:date-value="{value.isoformat()}'
+        case str():
+            kind = "string"
+        case _:
+            kind = f'float" office:value="{value}'
+    return f'<table:table-cell office:value-type="{kind}"><text:p>{escape(str(value))}</text:p></table:table-cell>'
