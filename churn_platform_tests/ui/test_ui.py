@@ -34,7 +34,7 @@ def test_data_is_prepared_and_a_model_trained(ui: DagsterUi) -> None:
     ui.run_job("training_job")
 
     ui.asset("champion_model")
-    expect(ui.metadata("reason")).to_contain_text("It is champion from now on.")
+    expect(ui.metadata("reason")).to_contain_text("It is now the champion.")
     ui.asset("raw_customers")
     assert ui.has_chart("distribution_Age")
     assert len(ui.rows("preview")) == 5
