@@ -145,9 +145,7 @@ def _kind(process: psutil.Process) -> str:
 class Comparison:
     """A running platform, and a database and topics for the reference loop on the same servers."""
 
-    def __init__(self, stack: Stack, console: Console) -> None:
-        self._stack = stack
-        self._console = console
+    def __init__(self, stack: Stack) -> None:
         self._meter = Meter(stack)
         self.config = StreamConfig.from_settings(settings())
         bundle = work.trained_bundle(stack.local / "bundle")
@@ -287,7 +285,7 @@ def measure(
         idle_seconds: duration of the idle measurements.
     """
     with own_stack(services_only=False) as stack:
-        comparison = Comparison(stack, console)
+        comparison = Comparison(stack)
         idle, reference_idle = comparison.idle(idle_seconds)
         console.print(f"idle: platform {idle}, reference {reference_idle}", style="dim", highlight=False)
         found = {}

@@ -20,7 +20,7 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]
+from sklearn.model_selection import StratifiedKFold
 
 from churn_platform.features.cleaning import clean
 from churn_platform.features.columns import columns_of
@@ -43,11 +43,11 @@ from churn_platform.modeling.training import (
     out_of_fold_probabilities,
     train,
 )
-from churn_platform.modeling.tuning import tune
+from churn_platform.modeling.tuning import COMMITTED, Trial, tune
 from churn_platform.schema.current import customers_of, schema_of
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.reader import load_customers
-from churn_platform.scoring.booster import import_xgboost, predict
+from churn_platform.scoring.booster import booster_from_bytes, import_xgboost, predict
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:
@@ -136,9 +136,8 @@ def mean_figures(
     return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
 
 
-def variants(data: Data) -> dict[str, tuple[Features, Hyperparameters]]:
+def variants(data: Data, chosen: Hyperparameters = COMMITTED) -> dict[str, tuple[Features, Hyperparameters]]:
     """Return the features and hyperparameters of the committed model, which is first, and of its alternatives."""
-    chosen = Hyperparameters()
     churners = float(data.churned.mean())
     unknown_age = data.features.copy()
     unknown_age[data.null_age, data.schema.feature_names.index("Age")] = np.nan
@@ -189,15 +188,23 @@ def _variant(chosen: Hyperparameters, **others: str | float) -> Variant:
     return Variant(**asdict(chosen), others=others)
 
 
-def nested(data: Data, *, trials: int, seeds: Sequence[int] = SEEDS) -> dict[str, float]:
+def nested(
+    data: Data, *, trials: int, seeds: Sequence[int] = SEEDS, search: Callable[..., list[Trial]] = tune
+) -> dict[str, float]:
     """Measure with hyperparameters that are searched per fold without its rows, so that no step has seen them.
 
     No search begins with the committed ones: they were found on all rows.
+
+    Args:
+        data: the customers.
+        trials: of each search.
+        seeds: of the folds.
+        search: searches; called as `tune`.
     """
 
     def learn(seen: NDArray[np.intp]) -> "xgboost.Booster":
         features, churned = data.features[seen], data.churned[seen]
-        found = tune(features, churned, data.schema, trials=trials, seconds=3600, study="nested", first=None)
+        found = search(features, churned, data.schema, trials=trials, seconds=3600, study="nested", first=None)
         return fit(features, churned, data.schema, found[0].hyperparameters)
 
     return mean_figures(
@@ -205,14 +212,16 @@ def nested(data: Data, *, trials: int, seeds: Sequence[int] = SEEDS) -> dict[str
     )
 
 
-def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dict[str, float]]:
-    """Measure the committed hyperparameters by the number of training rows per fold, drawn at random."""
+def learning_curve(
+    data: Data, chosen: Hyperparameters = COMMITTED, *, seeds: Sequence[int] = SEEDS
+) -> dict[str, dict[str, float]]:
+    """Measure hyperparameters by the number of training rows per fold, drawn at random."""
 
     def score(seed: int, share: float) -> NDArray[np.float32]:
         def learn(seen: NDArray[np.intp]) -> "xgboost.Booster":
             drawn = np.random.default_rng(seed).permutation(len(seen))[: round(share * len(seen))]
             drawn.sort()  # in the original order, so that all rows give the same result as elsewhere
-            return fit(data.features, data.churned, data.schema, Hyperparameters(), among=seen[drawn])
+            return fit(data.features, data.churned, data.schema, chosen, among=seen[drawn])
 
         return out_of_fold(data.features, data.churned, learn, seed=seed)
 
@@ -225,10 +234,10 @@ def learning_curve(data: Data, *, seeds: Sequence[int] = SEEDS) -> dict[str, dic
     }
 
 
-def on_the_test_split(data: Data) -> dict[str, float]:
-    """Return the ROC AUC of the committed model on the test split, with its 95 % interval. It is informational."""
-    trained = train(data.features, data.churned, data.schema)
-    booster = fit(data.features, data.churned, data.schema, Hyperparameters())
+def on_the_test_split(data: Data, chosen: Hyperparameters = COMMITTED) -> dict[str, float]:
+    """Return the ROC AUC of a model on the test split, with its 95 % interval. It is informational."""
+    trained = train(data.features, data.churned, data.schema, hyperparameters=chosen)
+    booster = booster_from_bytes(trained.model)
     probabilities = predict(booster, data.test_features, threads=THREADS)
     if trained.calibration.calibration is not None:
         probabilities = trained.calibration.calibration.apply(probabilities)

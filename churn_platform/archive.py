@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Final
 
 import psycopg
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.csv as pc  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
 
 from churn_platform.database import churn_predictions, customer_schemas, stream_batches
 from churn_platform.database.advisory_locks import lock_batches

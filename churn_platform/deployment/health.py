@@ -25,8 +25,8 @@ def code_server_serves(target: str) -> bool:
     Args:
         target: its address as gRPC writes it: host:port or unix:path.
     """
-    import grpc  # type: ignore[import-untyped]
-    from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     with grpc.insecure_channel(target) as channel:
         try:

@@ -9,9 +9,9 @@ from typing import BinaryIO, Final
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.compute as pc  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 ROW_GROUP_SIZE: Final = 1_000_000
 READERS: Final = 2  # threads that read a column each: more would hold more columns twice

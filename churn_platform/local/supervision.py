@@ -131,7 +131,7 @@ class Supervisor:
         return self.logs / f"{name}.log"
 
     def _call(self, method: str, *arguments: object) -> object:
-        from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
+        from supervisor.xmlrpc import SupervisorTransport
 
         # A new connection each time, because several threads call.
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")

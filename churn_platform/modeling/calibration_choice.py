@@ -71,14 +71,14 @@ def choose_calibration(
 
 
 def _fit_platt(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> Platt:
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # 1 s to import
+    from sklearn.linear_model import LogisticRegression  # 1 s to import
 
     line = LogisticRegression(C=np.inf).fit(log_odds(probabilities)[:, None], churned)
     return Platt(slope=float(line.coef_[0, 0]), intercept=float(line.intercept_[0]))
 
 
 def _fit_isotonic(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> Isotonic:
-    from sklearn.isotonic import IsotonicRegression  # type: ignore[import-untyped]  # 1 s to import
+    from sklearn.isotonic import IsotonicRegression  # 1 s to import
 
     steps = IsotonicRegression(out_of_bounds="clip").fit(probabilities.astype(np.float64), churned)
     return Isotonic(scores=tuple(steps.X_thresholds_.tolist()), probabilities=tuple(steps.y_thresholds_.tolist()))
@@ -92,7 +92,7 @@ def _cross_fitted(
     fit: _Fit, churned: NDArray[np.integer], probabilities: NDArray[np.float32], seed: int
 ) -> NDArray[np.float32]:
     """Return each fold's probabilities, calibrated by a fit on the other folds. Shape (n,)."""
-    from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]  # 1 s to import
+    from sklearn.model_selection import StratifiedKFold  # 1 s to import
 
     calibrated = np.empty_like(probabilities)
     for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(probabilities, churned):

@@ -45,7 +45,7 @@ def evaluate(churned: NDArray[np.integer], probabilities: NDArray[np.floating], 
     Raises:
         TrainingDataError: everybody or nobody churned, so there is no ROC curve.
     """
-    from sklearn import metrics  # type: ignore[import-untyped]  # 1 s to import
+    from sklearn import metrics  # 1 s to import
 
     if churned.min() == churned.max():
         outcome = "left" if churned[0] else "stayed"

@@ -182,10 +182,10 @@ def _slices(
 def _baselines(
     bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame, probabilities: NDArray[np.float32]
 ) -> list[Row]:
-    from sklearn.ensemble import RandomForestClassifier  # type: ignore[import-untyped]  # 1 s to import
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
-    from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
-    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+    from sklearn.ensemble import RandomForestClassifier  # 1 s to import
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     target, names, transform = bundle.schema.target, bundle.schema.feature_columns, bundle.transform.transform
     matrix, labels = transform(columns_of(train, names)), train[target].to_numpy()

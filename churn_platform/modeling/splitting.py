@@ -41,7 +41,7 @@ def with_split(cleaned: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
         TrainingDataError: there are too few customers of either outcome to train and evaluate a model.
     """
     import pandas as pd
-    from sklearn.model_selection import StratifiedShuffleSplit  # type: ignore[import-untyped]  # 1 s to import
+    from sklearn.model_selection import StratifiedShuffleSplit  # 1 s to import
 
     churned = cleaned[schema.target].to_numpy(np.int64)
     customer = None

@@ -221,7 +221,7 @@ def out_of_fold(
     Returns:
         shape (n,), 0..1.
     """
-    from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]  # 1 s to import
+    from sklearn.model_selection import StratifiedKFold  # 1 s to import
 
     if pool is None:
         with parallel_fits() as own:

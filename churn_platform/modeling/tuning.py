@@ -150,7 +150,7 @@ def stopping_trees(
         schema: states in which direction the risk may move with a feature.
         hyperparameters: their number of trees is the upper bound.
     """
-    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # 1 s to import
+    from sklearn.model_selection import train_test_split  # 1 s to import
 
     library = import_xgboost()
     trained, held_out = train_test_split(

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 

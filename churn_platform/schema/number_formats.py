@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Final, Literal
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Decimal = Literal["", ".", ","]
 """The decimal separator; empty if nothing shows which it is."""

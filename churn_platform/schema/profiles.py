@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from churn_platform.schema.columns import MAX_TEXT_LENGTH, MISSING_TEXTS, Column, Kind

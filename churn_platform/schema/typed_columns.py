@@ -8,8 +8,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from churn_platform.schema.columns import MAX_TEXT_LENGTH, MISSING_TEXTS, OTHER, Column
 from churn_platform.schema.number_formats import Decimal, decimal_evidence, majority, parse_dates, plain_numbers

@@ -1,6 +1,5 @@
 """The benchmarks of latency, stages, growth, data preparation, training and the model, with little data."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ CUSTOMERS = 2_000
 MIN_SHARE = 0.05
 # Maximum cost relative to a new platform. So little growth costs nothing; the rest is noise.
 MAX_RATIO = 3
+# Dozens of models of 300 trees would take minutes.
+FEW_TREES = Hyperparameters(trees=10)
 
 
 @pytest.mark.slow
@@ -74,18 +75,14 @@ def test_data_preparation_and_training_are_measured() -> None:
 
 
 @pytest.fixture
-def customers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> model.Data:
-    """600 customers, and models of a few trees."""
-    # Dozens of models of 300 trees would take minutes, and the benchmark has no option for smaller ones.
-    monkeypatch.setattr(model, "Hyperparameters", partial(Hyperparameters, trees=10))
-    monkeypatch.setattr(tuning, "TREES_TIMES_DEPTH", 30)
+def customers(tmp_path: Path) -> model.Data:
+    """600 customers."""
     write_customers(generate_customers(600, seed=5), tmp_path / "customers.csv")
     return model.read(str(tmp_path / "customers.csv"), BANK)
 
 
-@pytest.mark.slow
 def test_the_model_is_measured_on_any_customers_file(customers: model.Data) -> None:
-    features, chosen = model.variants(customers)["null ages not imputed"]
+    features, chosen = model.variants(customers, FEW_TREES)["null ages not imputed"]
     found = model.mean_figures(
         customers.churned,
         lambda seed: out_of_fold_probabilities(features, customers.churned, BANK, chosen, seed=seed),
@@ -95,37 +92,34 @@ def test_the_model_is_measured_on_any_customers_file(customers: model.Data) -> N
     assert np.isnan(features).sum() == customers.null_age.sum() > 0
     assert found["roc_auc"] > 0.6
     assert found["f1_unseen"] <= found["f1"]
-    test = model.on_the_test_split(customers)
+    test = model.on_the_test_split(customers, FEW_TREES)
     assert test["low"] < test["roc_auc"] < test["high"]
 
 
-@pytest.mark.slow
 def test_a_search_within_a_fold_uses_neither_its_rows_nor_the_committed_hyperparameters(
-    customers: model.Data, monkeypatch: pytest.MonkeyPatch
+    customers: model.Data,
 ) -> None:
     seen: list[int] = []
 
-    def recording_tune(
+    def search(
         features: model.Features, churned: model.Labels, schema: CustomerSchema, **options: Any
     ) -> list[tuning.Trial]:
         assert options["first"] is None
         seen.append(len(churned))
-        return tuning.tune(features, churned, schema, **options)
+        return tuning.tune(features, churned, schema, **options, limits=tuning.SearchLimits(trees_times_depth=30))
 
-    monkeypatch.setattr(model, "tune", recording_tune)  # the real search runs; this records its arguments
-    found = model.nested(customers, trials=1, seeds=[0])
+    found = model.nested(customers, trials=1, seeds=[0], search=search)
 
     assert len(seen) == FOLDS
     assert sum(seen) == (FOLDS - 1) * len(customers.churned)
     assert found["roc_auc"] > 0.6
 
 
-@pytest.mark.slow
 def test_a_learning_curve_ends_with_the_model_of_all_rows(customers: model.Data) -> None:
-    *fewer, (_, all_rows) = model.learning_curve(customers, seeds=[0]).items()
+    *fewer, (_, all_rows) = model.learning_curve(customers, FEW_TREES, seeds=[0]).items()
 
     assert len(fewer) == len(model.LEARNED_SHARES) - 1
-    features, chosen = model.variants(customers)["as committed"]
+    features, chosen = model.variants(customers, FEW_TREES)["as committed"]
     assert all_rows == model.mean_figures(
         customers.churned,
         lambda seed: out_of_fold_probabilities(features, customers.churned, BANK, chosen, seed=seed),

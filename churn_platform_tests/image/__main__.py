@@ -32,7 +32,7 @@ def main() -> None:
     Path(hosts).chmod(0o644)
     sys.stdout.flush()
     tests = (sys.executable, "-m", "pytest", "-m", "image", "churn_platform_tests/image", *for_pytest)
-    os.execvp("unshare", ("unshare", "--net", "--mount", "sh", "-c", INSIDE, "sh", hosts, *tests))  # noqa: S606, S607
+    os.execvp("unshare", ("unshare", "--net", "--mount", "sh", "-c", INSIDE, "sh", hosts, *tests))  # noqa: S606, S607  without a shell, and found on the PATH
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, LiteralString
 
 import psycopg
@@ -30,6 +31,11 @@ def output_of(composed: Composed, *command: str) -> str:
     outcome = composed.run("code", *command)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     return outcome.stdout.strip()
+
+
+def has_ended(dagster: DagsterGraphQLClient, run_id: str) -> bool:
+    """Return whether a run has ended."""
+    return dagster.get_run_status(run_id).value in ("SUCCESS", "FAILURE")
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +126,7 @@ def test_events_become_predictions_and_metrics(composed: Composed, connection: p
     dagster = DagsterGraphQLClient("localhost", port_number=3000)
     for job in ("data_preparation_job", "training_job"):
         run_id = dagster.submit_job_execution(job)
-        wait_until(lambda run=run_id: dagster.get_run_status(run).value in ("SUCCESS", "FAILURE"), 300)  # type: ignore[misc]
+        wait_until(partial(has_ended, dagster, run_id), 300)
         assert dagster.get_run_status(run_id).value == "SUCCESS", composed.running["code"].log.read_text()[-3000:]
 
     produced = composed.run("producer")

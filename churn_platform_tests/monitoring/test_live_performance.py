@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn import metrics  # type: ignore[import-untyped]
+from sklearn import metrics
 
 from churn_platform.modeling.evaluation import expected_calibration_error
 from churn_platform.monitoring.live_performance import (

@@ -1,5 +1,6 @@
 """Ingestion of the outcomes topic on real Kafka: each message counts exactly once."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -165,9 +166,11 @@ def test_each_outcome_becomes_one_row(outcome_topic: Outcomes) -> None:
         ({**STAYED, "outcome_timestamp": "yesterday"}, "outcome_timestamp: expected"),
     ],
 )
-def test_an_invalid_outcome_is_stored_with_its_reason(outcome_topic: Outcomes, value: object, reason: str) -> None:
+def test_an_invalid_outcome_is_stored_with_its_reason(
+    outcome_topic: Outcomes, value: Mapping[str, object] | bytes | None, reason: str
+) -> None:
     outcome_topic.create()
-    outcome_topic.send(LEFT, value)  # type: ignore[arg-type]
+    outcome_topic.send(LEFT, value)
 
     assert outcome_topic.ingest() == IngestResult(left=1, rejected=1)
 

@@ -1,9 +1,11 @@
 """The daily report."""
 
 import re
+from dataclasses import replace
 from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,10 +41,17 @@ LIVE = {
 }
 
 
-def daily_report(**changes: object) -> report.DailyReport:
+def daily_report(**changes: Any) -> report.DailyReport:  # fields of any type
     """Return a report of one feature and one model version."""
-    parts = {"day": date(2026, 11, 26), "drift": [ROW], "live": [LIVE], "references": {3: REFERENCE}}
-    return report.DailyReport(**{**parts, "read_and_dead": (2_000, 20), "auc_loss": 0.05, **changes})  # type: ignore[arg-type]
+    one = report.DailyReport(
+        day=date(2026, 11, 26),
+        drift=[ROW],
+        live=[LIVE],
+        references={3: REFERENCE},
+        read_and_dead=(2_000, 20),
+        auc_loss=0.05,
+    )
+    return replace(one, **changes)
 
 
 class Links(HTMLParser):

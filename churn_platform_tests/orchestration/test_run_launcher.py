@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 import psycopg
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 

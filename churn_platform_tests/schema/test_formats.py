@@ -9,8 +9,8 @@ from pathlib import Path
 from uuid import UUID
 
 import pandas as pd
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from churn_platform.files import artifacts

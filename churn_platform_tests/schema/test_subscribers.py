@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
-from sklearn.model_selection import cross_val_predict  # type: ignore[import-untyped]
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
 from xgboost import XGBClassifier
 
 from churn_platform.features.cleaning import clean

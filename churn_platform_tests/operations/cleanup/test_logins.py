@@ -82,7 +82,7 @@ def logins(
     storage = {"postgres": {"postgres_url": in_schema(urls.application, "dagster")}}
     (tmp_path / "dagster.yaml").write_text(json.dumps({"storage": storage, "telemetry": {"enabled": False}}))
     with DagsterInstance.from_config(str(tmp_path)), study_storage(urls.application):
-        store = SqlAlchemyStore(in_schema(urls.application, "mlflow"), str(tmp_path / "mlflow"))  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(in_schema(urls.application, "mlflow"), str(tmp_path / "mlflow"))  # type: ignore[no-untyped-call]  # of MLflow
         store.engine.dispose()
     yield urls  # the database and its roles stay, as dropping them would wait for a checkpoint
     monkeypatch.undo()

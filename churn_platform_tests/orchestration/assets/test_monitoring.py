@@ -214,7 +214,7 @@ def test_live_performance_uses_labels_in_events_and_later_outcomes(assets: Asset
 
 def exact_metrics(assets: Assets) -> dict[str, float]:
     """Compute the metrics from all rows with scikit-learn."""
-    from sklearn import metrics  # type: ignore[import-untyped]
+    from sklearn import metrics
 
     rows = assets.connection.execute("""
         select p.risk_score, p.prediction, coalesce(e.churned, c.churned, p.true_churn_label)

@@ -1,19 +1,20 @@
 """From the customers file to the champion, through Dagster, on real PostgreSQL and MLflow servers."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 import psycopg
 import pytest
+from numpy.typing import NDArray
 from psycopg.conninfo import make_conninfo
 
 from churn_platform.database import model_versions
@@ -296,7 +297,9 @@ def test_a_model_of_shuffled_labels_is_not_promoted_and_the_reason_is_given(
     former = batch_side.champion()
     train = fitting.train
 
-    def on_shuffled_labels(features, churned, *arguments):  # type: ignore[no-untyped-def]
+    def on_shuffled_labels(
+        features: NDArray[np.float32], churned: NDArray[np.int64], *arguments: Any
+    ) -> fitting.TrainingResult:
         return train(features, np.random.default_rng(1).permutation(churned), *arguments)
 
     # A fault in the training: no setting and no file gives a bad model of good data.
@@ -727,8 +730,8 @@ def test_a_value_of_an_unknown_type_is_an_error(tmp_path: Path) -> None:
     context = dg.build_output_context(asset_key=dg.AssetKey("something"))
 
     with pytest.raises(TypeError, match="returned a set, expected a DataFrame"):
-        ParquetIOManager(root=str(tmp_path)).handle_output(context, {1})  # type: ignore[arg-type]
-    assert not os.listdir(tmp_path)  # noqa: PTH208
+        ParquetIOManager(root=str(tmp_path)).handle_output(context, {1})  # type: ignore[arg-type]  # the mistake
+    assert not list(tmp_path.iterdir())
 
 
 def aliases() -> dict[str, int]:
