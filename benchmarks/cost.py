@@ -28,7 +28,7 @@ from benchmarks.contenders.task import Task
 from benchmarks.latency import wait_until
 from benchmarks.machine import this_machine
 from benchmarks.servers import new_database, own_stack, processes
-from churn_platform.database import stream_batches
+from churn_platform.database import advisory_locks, stream_pauses
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
@@ -174,23 +174,31 @@ class Comparison:
         """Return what the platform, and the reference loop with its servers, use without events."""
         time.sleep(WARM_UP_SECONDS)
         platform = self._use(seconds)
-        with self._reference(FIRST_LINGER_MS):
+        with self.paused(), self._reference(FIRST_LINGER_MS):
             time.sleep(WARM_UP_SECONDS / 4)
             reference = _of_reference(self._use(seconds))
         return platform, reference
 
     def platform(self, rate: float, seconds: float, warm_up: float) -> Usage:
-        """Measure the platform at a rate, then wait until it is idle."""
+        """Measure the platform at a rate."""
         with _events(self.config.events_topic, rate):
             wait_until(lambda: _has_new_rows(self.config.dsn), "the platform's rows")
             time.sleep(warm_up)
-            usage = self._use(seconds, self.config.dsn)
+            return self._use(seconds, self.config.dsn)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Pause the stream within the block, so that no streaming run uses the servers."""
+        topic = self.config.events_topic
         with psycopg.connect(self.config.dsn, autocommit=True) as connection:
-            wait_until(lambda: stream_batches.open_batch(connection) is None, "the batch to be closed")
-        return usage
+            stream_pauses.pause(connection, topic)
+            wait_until(lambda: not advisory_locks.streaming_sessions(connection), "the end of the streaming runs")
+            yield
+            stream_pauses.resume(connection, topic)
+            wait_until(lambda: advisory_locks.lock_sessions(connection, topic)[0] is not None, "a streaming run")
 
     def reference(self, rate: float, seconds: float, linger_ms: float) -> Usage:
-        """Measure the reference loop at a rate."""
+        """Measure the reference loop at a rate. Call it while the stream is paused."""
         with self._reference(linger_ms), _events(self._task.events_topic, rate):
             wait_until(lambda: _has_new_rows(self._task.dsn), "the reference loop's rows")
             time.sleep(WARM_UP_SECONDS / 4)
@@ -262,7 +270,7 @@ def _has_new_rows(dsn: str) -> bool:
 
 
 def _of_reference(usage: Usage) -> Usage:
-    """Leave out Dagster's processes, which are idle beside the reference loop."""
+    """Leave out Dagster's processes, which only look whether the stream is still paused."""
     return replace(usage, parts={kind: cores for kind, cores in usage.parts.items() if kind in REFERENCE_PARTS})
 
 
@@ -293,8 +301,10 @@ def measure(
             measured: list[Pair] = []
             for _ in range(pairs):
                 platform = comparison.platform(rate, seconds, warm_up)
-                linger = comparison.same_linger(rate, platform.p50 or 0.0) if not measured else measured[0].linger_ms
-                measured.append(Pair(platform, comparison.reference(rate, seconds, linger), linger))
+                with comparison.paused():
+                    linger = measured[0].linger_ms if measured else comparison.same_linger(rate, platform.p50 or 0.0)
+                    reference = comparison.reference(rate, seconds, linger)
+                measured.append(Pair(platform, reference, linger))
                 console.print(f"{rate} events a second: {measured[-1]}", style="dim", highlight=False)
             found[str(rate)] = _cost(measured, idle, reference_idle)
     return found, idle, reference_idle

@@ -42,7 +42,7 @@ from churn_platform.orchestration.run_liveness import STREAM_TAG
 from churn_platform.orchestration.stream_sensors import customer_events_sensor
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import settings
-from churn_platform.stream.commit_rows import Source, write_high_risk, write_rows
+from churn_platform.stream.commit_rows import Source, high_risk_ids, write_rows
 from churn_platform.stream.config import HIGH_RISK_THRESHOLD
 from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import ScoredEvents
@@ -103,8 +103,8 @@ ADD_BATCHES: Final = """
     select key, now(), now(), now(), true from unnest(%s::text[]) as n (key)
 """
 ADD_RANGES: Final = """
-    insert into stream_ranges (batch, topic_id, kafka_partition, start_offset, end_offset)
-    select key, %(topic)s, partition, 1000 * n, 1000 * (n + 1)
+    insert into stream_ranges (batch, topic_id, kafka_partition, start_offset, end_offset, sealed_offset)
+    select key, %(topic)s, partition, 1000 * n, 1000 * (n + 1), 1000 * (n + 1)
     from unnest(%(keys)s::text[]) with ordinality as k (key, place), generate_series(0, 2) as partition,
         lateral (select %(first)s + place as n) as numbered
 """
@@ -198,8 +198,7 @@ class Stream:
                 compare=False,
                 high_risk_threshold=HIGH_RISK_THRESHOLD,
             )
-            write_high_risk(self._connection, self._schema, written.predictions, HIGH_RISK_THRESHOLD)
-            advanced = ledger.advance(
+            ledger.advance(
                 self._connection,
                 ledger.Advance(
                     batch=key,
@@ -219,9 +218,10 @@ class Stream:
                     hours=written.hours,
                     schema=self._schema,
                 ),
+                rows=None,
+                risky=high_risk_ids(written.predictions, HIGH_RISK_THRESHOLD),
+                threshold=HIGH_RISK_THRESHOLD,
             )
-            if (advanced.positions, advanced.ranges, advanced.batches) != (3, 3, 1):
-                raise RuntimeError(f"The ledger took {advanced} instead of 3 positions, 3 ranges and 1 batch.")
         self._positions = ends
 
     def _events(self, count: int) -> ScoredEvents:

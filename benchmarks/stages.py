@@ -117,7 +117,7 @@ class Stages:
             )
         )
         publish = self._published(scored)
-        frames = [message_frame(self._table, BATCH, each) for each in scored]
+        frames = [message_frame(self._table, BATCH, [each]) for each in scored]
         produce, _ = self._timed_once(lambda: self._produce(frames))
         stages.append(Stage("publish", publish, produce, "produce_batch() of ready bytes, no transaction"))
         return stages

@@ -365,7 +365,7 @@ class StreamSettings(SettingsGroup):
         description="Number of events at which a batch closes.",
     )
     batch_seconds: float = Field(
-        default=60,
+        default=300,
         gt=0,
         validation_alias="BATCH_SECONDS",
         description="Seconds from its first event after which a batch closes.",

@@ -49,8 +49,9 @@ FILL = """
     from generate_series(1, %(rows)s) as n
 """
 RANGES = """
-    insert into stream_ranges (batch, topic_id, kafka_partition, start_offset, end_offset)
-    select %(batch)s, 'topic-id', partition, %(start)s, %(start)s + 1 + %(rows)s from generate_series(0, 2) as partition
+    insert into stream_ranges (batch, topic_id, kafka_partition, start_offset, end_offset, sealed_offset)
+    select %(batch)s, 'topic-id', partition, %(start)s, last, last
+    from generate_series(0, 2) as partition, (values (%(start)s + 1 + %(rows)s)) as v (last)
 """
 
 

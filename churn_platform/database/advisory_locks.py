@@ -3,6 +3,7 @@
 A session holds its locks until it ends, so a process that dies releases them. This module owns no table.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -11,6 +12,10 @@ import psycopg
 
 # First key of the lock that a live stream holds; the second key is the hash of the topic's name.
 STREAM_LOCK: Final = 0x63687572  # "chur"
+# First key of the lock that runs share while they wait for that one, so that others see them waiting.
+STANDBY_LOCK: Final = 0x63687362  # "chsb"
+# Pause between two requests for the stream's lock. A takeover waits for half of it on average.
+ASK_SECONDS: Final = 0.1
 SESSION_PREFIX: Final = "churn stream "
 # First key of the lock that a run holds while it is alive; the second key is the hash of its id.
 RUN_LOCK: Final = 0x6372756E  # "crun"
@@ -59,8 +64,18 @@ def run_is_dead(connection: psycopg.Connection, run_id: str) -> Iterator[bool]:
 
 
 def lock_stream(connection: psycopg.Connection, topic: str) -> None:
-    """Wait for the session lock of the topic's stream. The run that holds it is the live one."""
-    connection.execute("select pg_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic))
+    """Wait for the session lock of the topic's stream. The run that holds it is the live one.
+
+    It asks for the lock again and again. A statement that waits for it would keep its snapshot for minutes, in which
+    PostgreSQL may remove no old version of any row. The rows that every commit changes would have thousands of
+    versions, and each commit would search all of them.
+    """
+    if try_lock_stream(connection, topic):
+        return
+    connection.execute("select pg_advisory_lock_shared(%s, hashtext(%s))", (STANDBY_LOCK, topic))
+    while not try_lock_stream(connection, topic):
+        time.sleep(ASK_SECONDS)
+    connection.execute("select pg_advisory_unlock_shared(%s, hashtext(%s))", (STANDBY_LOCK, topic))
 
 
 def try_lock_stream(connection: psycopg.Connection, topic: str) -> bool:
@@ -73,17 +88,18 @@ def lock_sessions(connection: psycopg.Connection, topic: str) -> tuple[str | Non
     """Return the name of the session that holds the stream's lock, or None, and the names of those that wait for it."""
     sessions = connection.execute(
         """
-        select granted, application_name
+        select classid = %(stream)s::bigint::oid, application_name
         from pg_locks join pg_stat_activity using (pid)
-        where locktype = 'advisory' and objsubid = 2 and classid = %s::bigint::oid
-          and objid = (hashtext(%s)::bigint & 4294967295)::oid
+        where locktype = 'advisory' and objsubid = 2 and granted
+          and classid in (%(stream)s::bigint::oid, %(standby)s::bigint::oid)
+          and objid = (hashtext(%(topic)s)::bigint & 4294967295)::oid
           and database = (select oid from pg_database where datname = current_database())
         order by backend_start
         """,
-        (STREAM_LOCK, topic),
+        {"stream": STREAM_LOCK, "standby": STANDBY_LOCK, "topic": topic},
     ).fetchall()
-    holder = next((name for granted, name in sessions if granted), None)
-    return holder, [name for granted, name in sessions if not granted]
+    holder = next((name for is_live, name in sessions if is_live), None)
+    return holder, [name for is_live, name in sessions if not is_live and name != holder]
 
 
 def take_lease(connection: psycopg.Connection, *, idle_seconds: int, statement_seconds: int) -> None:

@@ -4,25 +4,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Final
+from typing import Final, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from churn_platform.database.averages import averages
+from churn_platform.database.bulk import BinaryArray, array
 from churn_platform.schema.customer_schema import CustomerSchema
 
-_SUMS: Final = ("total_predictions", "churn_count", "risk_sum", "high_risk_count")
-"""Columns of churn_batch_hours that any data set has, and fields of HourSums."""
+_SUMS: Final[Mapping[str, LiteralString]] = {
+    "total_predictions": "bigint",
+    "churn_count": "bigint",
+    "risk_sum": "double precision",
+    "high_risk_count": "bigint",
+}
+"""Columns of churn_batch_hours that any data set has, and fields of HourSums, with their types."""
 _ADD_SUMS: Final = sql.SQL("""
     insert into churn_batch_hours as h (batch, hour_timestamp, {sums})
-    values (%s, %s, {values})
+    select %(batch)s, * from unnest(%(hours)s::timestamptz[], {arrays}) as u (hour_timestamp, {sums})
+    order by hour_timestamp
     on conflict (hour_timestamp, batch) do update set {added}
 """)
 # In the order of the hours, so that a commit and a replay cannot deadlock.
 _MARK_DIRTY: Final = """
     insert into dirty_hours as d (hour_timestamp, version)
-    select hour, 1 from unnest(%s::timestamptz[]) as u (hour) order by hour
+    select hour, 1 from unnest(%(hours)s::timestamptz[]) as u (hour) order by hour
     on conflict (hour_timestamp) do update set version = d.version + 1
 """
 _PREDICTIONS_BY_BATCH: Final = """
@@ -59,10 +66,29 @@ class HourSums:
 
 
 def add_sums(connection: psycopg.Connection, schema: CustomerSchema, *, batch: str, hours: Sequence[HourSums]) -> None:
-    """Add to a batch's sums per hour."""
+    """Add to a batch's sums per hour. An hour may occur several times."""
     if hours:
         with connection.cursor() as cursor:
-            cursor.executemany(_add_sums(schema), [_row(schema, batch, sums) for sums in hours])
+            statement = _add_sums(schema).as_bytes(None)
+            cursor.executemany(statement, [{"batch": batch, **arguments(schema, [sums])} for sums in hours])
+
+
+@cache
+def add_parts(schema: CustomerSchema) -> sql.Composed:
+    """Return the parts of a commit's statement that add to the sums of its hours, and mark these hours as dirty."""
+    return sql.SQL("hours as ({}), dirty as ({})").format(_add_sums(schema), sql.SQL(_MARK_DIRTY))
+
+
+def arguments(schema: CustomerSchema, hours: Sequence[HourSums]) -> dict[str, BinaryArray]:
+    """Return the arguments of `add_parts`. Each hour occurs once."""
+    found = {"hours": array("timestamptz", [sums.hour_timestamp for sums in hours])}
+    for name, kind in _SUMS.items():
+        found[_argument(name)] = array(kind, [getattr(sums, name) for sums in hours])
+    for each in averages(schema):
+        if each.may_be_missing:
+            found[_argument(each.count)] = array("bigint", [sums.known[each.column] for sums in hours])
+        found[_argument(each.sum)] = array("double precision", [sums.averages[each.column] for sums in hours])
+    return found
 
 
 def delete_sums(connection: psycopg.Connection, batch: str) -> set[datetime]:
@@ -74,7 +100,7 @@ def delete_sums(connection: psycopg.Connection, batch: str) -> set[datetime]:
 def mark_dirty(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
     """Count one more change to each of these hours."""
     if hours:
-        connection.execute(_MARK_DIRTY, (sorted(set(hours)),))
+        connection.execute(_MARK_DIRTY, {"hours": array("timestamptz", sorted(set(hours)))})
 
 
 def version_of_hour(connection: psycopg.Connection, hour: datetime) -> int:
@@ -103,25 +129,29 @@ def predicted_hours(connection: psycopg.Connection, start: datetime, end: dateti
 
 
 @cache
-def _add_sums(schema: CustomerSchema) -> bytes:
-    """Return the statement that adds to the sums of an hour; its values are those of `_row`."""
-    names = [sql.Identifier(name) for name in (*_SUMS, *_customers_sums(schema))]
-    comma = sql.SQL(", ")
+def _add_sums(schema: CustomerSchema) -> sql.Composed:
+    """Return the statement that adds to the sums of hours; its arguments are those of `arguments`, and the batch."""
+    columns = {**_SUMS, **_customers_sums(schema)}
+    names, comma = [sql.Identifier(name) for name in columns], sql.SQL(", ")
     return _ADD_SUMS.format(
         sums=comma.join(names),
-        values=comma.join([sql.Placeholder()] * len(names)),
+        arrays=comma.join(
+            sql.SQL("{}::{}[]").format(sql.Placeholder(_argument(name)), sql.SQL(kind))
+            for name, kind in columns.items()
+        ),
         added=comma.join(sql.SQL("{0} = h.{0} + excluded.{0}").format(name) for name in names),
-    ).as_bytes(None)
+    )
 
 
-def _customers_sums(schema: CustomerSchema) -> list[str]:
-    return [name for each in averages(schema) for name in (*((each.count,) if each.may_be_missing else ()), each.sum)]
-
-
-def _row(schema: CustomerSchema, batch: str, sums: HourSums) -> list[object]:
-    row: list[object] = [batch, sums.hour_timestamp, *(getattr(sums, name) for name in _SUMS)]
+def _customers_sums(schema: CustomerSchema) -> dict[str, LiteralString]:
+    """Return the columns of the averages: name -> type."""
+    found: dict[str, LiteralString] = {}
     for each in averages(schema):
         if each.may_be_missing:
-            row.append(sums.known[each.column])
-        row.append(sums.averages[each.column])
-    return row
+            found[each.count] = "bigint"
+        found[each.sum] = "double precision"
+    return found
+
+
+def _argument(column: str) -> str:
+    return f"sum {column}"

@@ -11,12 +11,25 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from churn_platform.database.bulk import Column, Rows, copy_rows
+from churn_platform.database.bulk import BinaryArray, Column, Rows, copy_rows
 from churn_platform.database.catalog import TableColumn, columns_of
 from churn_platform.database.prediction_columns import PredictionColumn, PredictionTable, column_list
 
 Place = tuple[int, int]
 """Kafka partition and offset."""
+
+# Parts of the statement of a commit (see ledger.py). It writes a few new rows itself; many were copied before it.
+_INSERT_GIVEN: Final = sql.SQL("""
+    inserted as (
+        insert into churn_predictions ({columns}) select * from unnest({arrays}) as given ({columns})
+        returning churn_predictions.*
+    )
+""")
+FIND_COPIED: Final = """
+    inserted as (
+        select * from churn_predictions where event_id = any(%(risky)s::uuid[])
+    )
+"""
 
 _CREATE_STAGE: Final = sql.SQL(
     "create temp table if not exists staged_predictions ({}, timestamp_given smallint) on commit delete rows"
@@ -85,6 +98,27 @@ class KnownEventError(Exception):
     """An event id is stored already, or occurs twice. The transaction has to be rolled back."""
 
 
+@cache
+def insert_given(table: PredictionTable) -> sql.Composed:
+    """Return the part of a commit's statement that inserts the rows in `arguments`."""
+    return _INSERT_GIVEN.format(
+        columns=column_list(table.written),
+        arrays=sql.SQL(", ").join(
+            sql.SQL("{}::{}[]").format(sql.Placeholder(_argument(column.name)), sql.SQL(column.type))
+            for column in table.written
+        ),
+    )
+
+
+def arguments(rows: Rows) -> dict[str, BinaryArray]:
+    """Return the arguments of `insert_given`."""
+    return {_argument(name): values for name, values in rows.arrays.items()}
+
+
+def _argument(column: str) -> str:
+    return f"row {column}"
+
+
 def insert_new(connection: psycopg.Connection, rows: Rows) -> None:
     """Copy all rows, in the caller's transaction.
 
@@ -94,8 +128,13 @@ def insert_new(connection: psycopg.Connection, rows: Rows) -> None:
     try:
         with connection.cursor() as cursor:
             copy_rows(cursor, "churn_predictions", rows)
-    except psycopg.errors.UniqueViolation:
-        raise KnownEventError from None
+    except psycopg.errors.UniqueViolation as error:
+        raise known_event(error) from None
+
+
+def known_event(error: psycopg.errors.UniqueViolation) -> Exception:
+    """Return KnownEventError if an event id caused this error, otherwise the error itself."""
+    return KnownEventError() if error.diag.table_name == "churn_predictions" else error
 
 
 def insert_or_compare(
@@ -116,7 +155,7 @@ def insert_or_compare(
     create_stage, insert_staged, find_conflicts = _staging(table)
     with connection.cursor() as cursor:
         cursor.execute(create_stage)
-        copy_rows(cursor, "staged_predictions", Rows.of({**rows.columns, "timestamp_given": timestamp_given}))
+        copy_rows(cursor, "staged_predictions", Rows({**rows.columns, "timestamp_given": timestamp_given}))
         inserted = set(cursor.execute(insert_staged).fetchall())
         conflicts = {
             (partition, offset): (batch, (other_partition, other_offset))

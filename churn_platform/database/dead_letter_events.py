@@ -15,8 +15,11 @@ from psycopg.rows import class_row
 # The index holds only those whose corrected event was sent and is not scored yet.
 RESOLVE_SCORED: Final = """
     resolved as (
-        update dead_letter_events d set resolved_at = now() from churn_predictions p
-        where d.retry_event_id is not null and d.resolved_at is null and p.event_id = d.retry_event_id
+        update dead_letter_events d set resolved_at = now()
+        where d.retry_event_id is not null and d.resolved_at is null and (
+            exists (select from churn_predictions p where p.event_id = d.retry_event_id)
+            or exists (select from inserted i where i.event_id = d.retry_event_id)
+        )
     )
 """
 

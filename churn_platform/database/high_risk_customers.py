@@ -15,9 +15,12 @@ from churn_platform.database.prediction_columns import PredictionTable, column_l
 _ADD: Final = sql.SQL("""
     insert into high_risk_customers (event_id, batch, customer_id, risk_score, {summary}detected_at)
     select event_id, batch, customer_id, risk_score, {summary}predicted_at
-    from churn_predictions where event_id = any(%s)
+    from {predictions}
     on conflict (event_id) do update set batch = excluded.batch, risk_score = excluded.risk_score, reasons = null
 """)
+_STORED: Final = sql.SQL("churn_predictions where event_id = any(%s)")
+# Part of the statement of a commit (see ledger.py): adds those of `inserted`, which churn_predictions.py defines.
+_INSERTED: Final = sql.SQL("inserted where risk_score >= %(high_risk_threshold)s::double precision")
 _UPDATE_ALERTED: Final = """
     update high_risk_customers h set risk_score = p.risk_score, reasons = null
     from churn_predictions p where p.event_id = h.event_id and h.batch = %s and h.alert_sent
@@ -108,5 +111,13 @@ def store_reasons(
 
 
 @cache
+def add_inserted(table: PredictionTable) -> sql.Composed:
+    """Return the part of a commit's statement that adds the predictions which it inserts."""
+    return sql.SQL("risky as ({})").format(
+        _ADD.format(summary=column_list(table.summary, end=True), predictions=_INSERTED)
+    )
+
+
+@cache
 def _add(table: PredictionTable) -> bytes:
-    return _ADD.format(summary=column_list(table.summary, end=True)).as_bytes(None)
+    return _ADD.format(summary=column_list(table.summary, end=True), predictions=_STORED).as_bytes(None)

@@ -69,7 +69,7 @@ EXTEND_RANGES: Final = """
         from ranged join stream_positions p using (kafka_partition)
         where p.topic_id = %(topic_id)s
         on conflict (batch, topic_id, kafka_partition) do update set end_offset = excluded.end_offset
-        where r.end_offset = excluded.start_offset
+        where r.end_offset = excluded.start_offset and r.sealed_offset is null
         returning 1
     )
 """

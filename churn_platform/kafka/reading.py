@@ -33,10 +33,18 @@ POLL_SECONDS: Final = 0.05
 CHUNK_MESSAGES: Final = 10_000
 
 
-def make_consumer(kafka: KafkaConfig, *, isolation: str = "read_committed") -> DiagnosticConsumer:
+def make_consumer(
+    kafka: KafkaConfig, *, isolation: str = "read_committed", follows: bool = False
+) -> DiagnosticConsumer:
     """Create a consumer to which offsets are assigned. It fails at lost offsets and reports the end of a partition.
 
     Its group is only used to read the published offsets. It does not join the group and commits nothing automatically.
+
+    Args:
+        kafka: the brokers.
+        isolation: librdkafka's `isolation.level`.
+        follows: whether it waits for messages all day. Then it asks for them less often, and learns later that it is
+            at the end of a partition. Messages themselves are returned as soon.
     """
     return clients.consumer(
         {
@@ -48,7 +56,7 @@ def make_consumer(kafka: KafkaConfig, *, isolation: str = "read_committed") -> D
             "isolation.level": isolation,
             "enable.partition.eof": True,
             "fetch.queue.backoff.ms": 2,  # the default of 1000 turns 0.3 s of reading into 2.2 s
-            "fetch.wait.max.ms": 10,
+            "fetch.wait.max.ms": 100 if follows else 10,
             "fetch.max.bytes": 16 * 1024 * 1024,
             "queued.min.messages": 20_000,
             "queued.max.messages.kbytes": 64 * 1024,

@@ -24,7 +24,6 @@ ANSWER_SECONDS = 5
 JVM_OPTIONS = (
     "-Xmx384m",
     "-XX:+UseSerialGC",  # one node on few cores: less memory and a quicker start than G1
-    "-XX:TieredStopAtLevel=1",
     "-Djava.awt.headless=true",
 )
 LOGGING = "log4j2.xml"

@@ -1,7 +1,7 @@
 """What one commit writes to PostgreSQL: predictions, dead letters, high-risk predictions and sums per hour."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from churn_platform.stream.prediction_values import uuid_text
 from churn_platform.stream.scoring import ScoredEvents
 
 HOUR_US: Final = 3600 * MICROSECONDS
+NO_IDS: Final = np.empty(0, "V16")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,17 @@ class Written:
     duplicates: int
     high_risk: int
     hours: list[HourSums]
+
+
+def all_new(schema: CustomerSchema, scored: ScoredEvents, high_risk_threshold: float) -> Written:
+    """Return what a commit writes if all its events are valid, and no id of them is stored."""
+    return Written(
+        predictions=scored,
+        dead_letters=0,
+        duplicates=0,
+        high_risk=int(_at_least(scored.risk_score, high_risk_threshold).sum()),
+        hours=hour_sums(schema, scored, high_risk_threshold),
+    )
 
 
 def write_rows(
@@ -92,13 +104,7 @@ def write_rows(
             f"Batch {source.batch}: {read} events were read, but {len(kept)} predictions, {refused_count} dead "
             f"letters and {duplicates} duplicates were written. The commit is rolled back. Please report this as a bug."
         )
-    return Written(
-        predictions=kept,
-        dead_letters=refused_count,
-        duplicates=duplicates,
-        high_risk=int(_at_least(kept.risk_score, high_risk_threshold).sum()),
-        hours=hour_sums(schema, kept, high_risk_threshold),
-    )
+    return replace(all_new(schema, kept, high_risk_threshold), dead_letters=refused_count, duplicates=duplicates)
 
 
 def _write_other_predictions(
@@ -152,10 +158,14 @@ def write_high_risk(
     connection: psycopg.Connection, schema: CustomerSchema, predictions: ScoredEvents, threshold: float
 ) -> None:
     """Write the high-risk ones of these predictions, without reasons, which explaining.py adds later."""
-    risky = _at_least(predictions.risk_score, threshold)
-    if risky.any():
-        ids = uuid_text(predictions.events.event_id[risky])
-        high_risk_customers.add(connection, prediction_table(schema), ids)
+    risky = high_risk_ids(predictions, threshold)
+    if len(risky):
+        high_risk_customers.add(connection, prediction_table(schema), uuid_text(risky))
+
+
+def high_risk_ids(predictions: ScoredEvents, threshold: float) -> NDArray[np.void]:
+    """Return the event ids of the high-risk ones of these predictions, shape (n,)."""
+    return predictions.events.event_id[_at_least(predictions.risk_score, threshold)]
 
 
 def _at_least(risk: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:

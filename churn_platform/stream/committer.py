@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from confluent_kafka import Message
 
 from churn_platform.database import ledger
+from churn_platform.database.bulk import ROWS_OF_ONE_STATEMENT, Rows
 from churn_platform.database.churn_predictions import KnownEventError
-from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.stream import faults
 from churn_platform.stream.batch_progress import Opening
-from churn_platform.stream.commit_rows import Source, Written, write_high_risk, write_rows
+from churn_platform.stream.commit_rows import NO_IDS, Source, Written, all_new, high_risk_ids, write_rows
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.gatherer import Step
 from churn_platform.stream.lease import Lease
@@ -63,7 +63,12 @@ class Committer:
             InvariantViolation: events = predictions + dead letters + duplicates does not hold; nothing was written.
         """
         try:
-            written, moved = self._write(step, opening, messages, scored, compare=False)
+            if len(scored.rows) <= ROWS_OF_ONE_STATEMENT and not scored.dead_letters:
+                written = all_new(self._schema, scored.scored, self._high_risk_threshold)
+                faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
+                moved = self._advance(step, opening, written, scored, rows=scored.rows)
+            else:
+                written, moved = self._write(step, opening, messages, scored, compare=False)
         except KnownEventError:
             written, moved = self._write(step, opening, messages, scored, compare=True)
         self._complete(moved)
@@ -84,9 +89,8 @@ class Committer:
                 compare=compare,
                 high_risk_threshold=self._high_risk_threshold,
             )
-            with self._connection.pipeline():  # one round trip
-                write_high_risk(self._connection, self._schema, written.predictions, self._high_risk_threshold)
-                moved = self._advance(step, opening, written, scored.scored.model_version)
+            moved = self._advance(step, opening, written, scored, rows=None)
+            faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
             return written, moved
 
     def move_positions(self, step: Step, opening: Opening | None) -> Moved:
@@ -95,15 +99,21 @@ class Committer:
         Raises:
             LedgerConflictError: another run has taken over; nothing was written.
         """
-        with self._connection.transaction():
-            moved = self._advance(step, opening, written=None, model_version=None)
+        faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
+        moved = self._advance(step, opening, written=None, scored=None, rows=None)
         self._complete(moved)
         return moved
 
     def _advance(
-        self, step: Step, opening: Opening | None, written: Written | None, model_version: int | None
+        self,
+        step: Step,
+        opening: Opening | None,
+        written: Written | None,
+        scored: ScoredMessages | None,
+        *,
+        rows: Rows | None,
     ) -> Moved:
-        """Record the commit in the ledger, in the open transaction."""
+        """Record the commit in the ledger, with the rows that are not written yet."""
         ends = {partition: end for partition, end in step.ends.items() if end > self._positions[partition]}
         advance = ledger.Advance(
             batch=self._source.batch,
@@ -117,24 +127,19 @@ class Committer:
             opened=opening.opened if opening else None,
             accepts_from=opening.accepts_from if opening else None,
             accepts_until=opening.accepts_until if opening else None,
-            model_version=model_version,
+            model_version=scored.scored.model_version if scored else None,
             hours=written.hours if written else (),
             schema=self._schema,
         )
-        advanced = ledger.advance(self._connection, advance)
-        self._require_complete(advanced, len(ends))
-        faults.reach(FaultPoint.IN_TRANSACTION)
+        advanced = ledger.advance(
+            self._connection,
+            advance,
+            rows=rows,
+            risky=high_risk_ids(written.predictions, self._high_risk_threshold) if written else NO_IDS,
+            threshold=self._high_risk_threshold,
+        )
         return Moved(ends, advanced.champion, advanced.paused)
 
     def _complete(self, moved: Moved) -> None:
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)
         self._positions.update(moved.ends)
-
-    def _require_complete(self, advanced: ledger.Advanced, positions: int) -> None:
-        """Roll back the commit if another run has changed the ledger."""
-        if (advanced.positions, advanced.ranges, advanced.batches) != (positions, advanced.ranges_wanted, 1):
-            raise LedgerConflictError(
-                f"Batch {self._source.batch}: the ledger moved {advanced.positions} of {positions} positions, "
-                f"{advanced.ranges} of {advanced.ranges_wanted} ranges and {advanced.batches} of 1 open batch. "
-                f"Another run has taken over the stream; this commit is rolled back and nothing is lost."
-            )

@@ -10,7 +10,7 @@ class FaultPoint(StrEnum):
 
     AFTER_LOCK = "after the lock was taken, before a predecessor's batch is closed"
     AFTER_READ = "after events were read"
-    IN_TRANSACTION = "after the rows were written, before the PostgreSQL commit"
+    BEFORE_DATABASE_COMMIT = "before the PostgreSQL commit"
     AFTER_DATABASE_COMMIT = "after the PostgreSQL commit, before anything was sent to Kafka"
     BEFORE_KAFKA_COMMIT = "after predictions and offsets were sent, before the Kafka commit"
     AFTER_KAFKA_COMMIT = "after the Kafka commit"

@@ -17,6 +17,7 @@ from churn_platform.stream.takeover import Takeover
 from churn_platform.stream.topic_identity import TopicIdentity
 
 POLL_SECONDS: Final = 0.1
+SETTLE_SECONDS: Final = 0.001
 CONSUMED_AT_ONCE: Final = 1_000
 
 # Errors that a consumer reports when its topic is deleted.
@@ -186,8 +187,9 @@ class Gatherer:
         if not messages:
             return messages
         # The linger begins with the previous commit; for the first commit, with its first event. By its end,
-        # most of the events that were sent together have arrived.
-        deadline, size, counted = min(self._gathered_at, self._monotonic()) + self._config.linger, 0, 0
+        # most of the events that were sent together have arrived. Those of other partitions arrive a moment later.
+        now = self._monotonic()
+        deadline, size, counted = max(min(self._gathered_at, now) + self._config.linger, now + SETTLE_SECONDS), 0, 0
         while len(messages) < most:
             size += sum(map(len, messages[counted:]))
             counted = len(messages)

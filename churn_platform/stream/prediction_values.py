@@ -3,6 +3,7 @@
 Which columns there are, and where each value comes from, is defined in database/prediction_columns.py.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final, assert_never
 
@@ -39,13 +40,13 @@ def message_types(table: PredictionTable) -> dict[str, PolarsType]:
 
 
 def prediction_rows(table: PredictionTable, batch: str, scored: ScoredEvents) -> Rows:
-    """Return the rows of churn_predictions, encoded for COPY."""
-    return Rows.of({column.name: _database_column(column, batch, scored) for column in table.written})
+    """Return the rows of churn_predictions."""
+    return Rows({column.name: _database_column(column, batch, scored) for column in table.written})
 
 
-def message_frame(table: PredictionTable, batch: str, scored: ScoredEvents) -> pl.DataFrame:
-    """Return the predictions as they are published: one row each, with the columns of `message_types`."""
-    return pl.DataFrame({column.name: _series(column, batch, scored) for column in table.published})
+def message_frame(table: PredictionTable, batch: str, commits: Sequence[ScoredEvents]) -> pl.DataFrame:
+    """Return the predictions of at least one commit as they are published: one row each, columns of `message_types`."""
+    return pl.DataFrame({column.name: _series(column, batch, commits) for column in table.published})
 
 
 def uuid_text(event_ids: NDArray[np.void]) -> list[str]:
@@ -94,18 +95,32 @@ def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
     return missing
 
 
-def _series(column: PredictionColumn, batch: str, scored: ScoredEvents) -> pl.Series:
+def _value_of_all(column: PredictionColumn, batch: str, commits: Sequence[ScoredEvents]) -> Any:
+    """Return what `_value` does, for the rows of several commits."""
+    values = [_value(column, batch, scored) for scored in commits]
+    if len(values) == 1 or (not isinstance(values[0], np.ndarray) and len(set(values)) == 1):
+        return values[0]
+    return np.concatenate(
+        [
+            value if isinstance(value, np.ndarray) else np.full(len(scored), value, _NUMPY_TYPES[column.type])
+            for value, scored in zip(values, commits, strict=True)
+        ]
+    )
+
+
+def _series(column: PredictionColumn, batch: str, commits: Sequence[ScoredEvents]) -> pl.Series:
     """Return a column of the frame.
 
-    Every expression of polars costs 0.2 ms, whatever the number of rows, so there is none here.
+    Every expression of polars costs 0.2 ms, whatever the number of rows, so there is none here. So does every frame,
+    and there is one for all commits.
     """
-    value, kind = _value(column, batch, scored), _POLARS_TYPES[column.type]
+    value, kind = _value_of_all(column, batch, commits), _POLARS_TYPES[column.type]
     if column.type == "uuid":
         return pl.Series(_uuid_texts(value), dtype=pl.Binary).cast(pl.String)
     if not isinstance(value, np.ndarray):
         # Times come as microseconds.
         one = pl.Series([value], dtype=pl.Int64 if column.type == "timestamptz" else kind)
-        return one.new_from_index(0, len(scored)).cast(kind)
+        return one.new_from_index(0, sum(map(len, commits))).cast(kind)
     if column.type == "timestamptz":
         return pl.Series(value).cast(kind)
     if column.type == "text":

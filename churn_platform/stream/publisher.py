@@ -237,13 +237,11 @@ class Publisher:
 
 
 def _combined(table: PredictionTable, publications: Sequence[Publication]) -> tuple[pl.DataFrame, dict[int, int]]:
-    """Return the predictions of several commits, and the position after the last of them, by Kafka partition."""
+    """Return the predictions of several commits to one batch, and the position after them, by Kafka partition."""
     ends: dict[int, int] = {}
     for publication in publications:
         ends.update(publication.ends)
-    frames = [
-        message_frame(table, publication.batch, publication.predictions)
-        for publication in publications
-        if publication.predictions is not None
-    ]
-    return pl.concat(frames) if frames else pl.DataFrame(schema=message_types(table)), ends
+    predictions = [each.predictions for each in publications if each.predictions]
+    if not predictions:
+        return pl.DataFrame(schema=message_types(table)), ends
+    return message_frame(table, publications[0].batch, predictions), ends

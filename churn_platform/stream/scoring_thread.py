@@ -58,4 +58,6 @@ class Scorer:
             accepts_until=opening.accepts_until,
         )
         scored = score(events, champion, threads=self._threads)
-        return ScoredMessages(scored, prediction_rows(self._table, self._source.batch, scored), dead_letters)
+        rows = prediction_rows(self._table, self._source.batch, scored)
+        rows.encode()
+        return ScoredMessages(scored, rows, dead_letters)

@@ -55,7 +55,7 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
         require_recorded(lease.connection, config.schema)
         # Kafka clients connect while the model is loaded. Otherwise each of them would wait half a second for it.
         admin = clients.admin(config.kafka.client)
-        consumer = make_consumer(config.kafka)
+        consumer = make_consumer(config.kafka, follows=True)
         opened.callback(consumer.close)
         publisher = Publisher(run, environments.identify(lease.connection))
         opened.callback(publisher.release)

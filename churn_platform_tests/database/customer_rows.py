@@ -33,7 +33,7 @@ def scores() -> np.ndarray:
 
 def prediction_rows(table: PredictionTable, customers: pd.DataFrame, *, batch: str = BATCH) -> Rows:
     """The rows of these customers, as a commit encodes them."""
-    return Rows.of({column.name: _column(column, table.schema, customers, batch) for column in table.written})
+    return Rows({column.name: _column(column, table.schema, customers, batch) for column in table.written})
 
 
 def _column(column: PredictionColumn, schema: CustomerSchema, customers: pd.DataFrame, batch: str) -> Column:

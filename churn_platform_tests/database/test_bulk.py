@@ -8,12 +8,20 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from churn_platform.database.bulk import Column, Rows, copy_rows, read_columns
+from churn_platform.database.bulk import Column, Rows, array, copy_rows, encode_array, read_columns
 
 TABLE = """
     create temporary table wide (
         a smallint, b integer, c bigint, d real, e double precision, f timestamptz, g uuid, h text, i text, j smallint,
         k date, l date, m integer, n text, o text
+    )
+"""
+READ = "select a, b, c, d, e, f, g::text, h, i, j, k::text, l::text, m, n, o from wide order by g"
+INSERT = """
+    insert into wide select * from unnest(
+        %(a)s::smallint[], %(b)s::integer[], %(c)s::bigint[], %(d)s::real[], %(e)s::double precision[],
+        %(f)s::timestamptz[], %(g)s::uuid[], %(h)s::text[], %(i)s::text[], %(j)s::smallint[], %(k)s::date[],
+        %(l)s::date[], %(m)s::integer[], %(n)s::text[], %(o)s::text[]
     )
 """
 IDS = [f"0193{number:04d}-0000-7000-8000-00000000000{number}" for number in range(4)]
@@ -48,11 +56,13 @@ def columns() -> dict[str, Column]:
 def test_rows_are_stored_unchanged(database: str) -> None:
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute(TABLE)
-        copy_rows(cursor, "wide", Rows.of(columns()))
-        rows = cursor.execute(
-            "select a, b, c, d, e, f, g::text, h, i, j, k::text, l::text, m, n, o from wide order by g"
-        ).fetchall()
+        copy_rows(cursor, "wide", Rows(columns()))
+        rows = cursor.execute(READ).fetchall()
+        cursor.execute("truncate wide")
+        cursor.execute(INSERT, Rows(columns()).arrays)
+        inserted = cursor.execute(READ).fetchall()
 
+    assert inserted == rows
     moment = datetime(2026, 11, 24, 9, 30, 15, 123456, tzinfo=UTC)
     assert rows == [
         (1, 1, 1, 0.5, 0.1, moment, IDS[0], "", "a", 0, "1900-01-01", None, None, "S-000123", None),
@@ -78,14 +88,33 @@ def test_rows_are_stored_unchanged(database: str) -> None:
     ]
 
 
+def test_a_few_values_are_passed_as_an_array(database: str) -> None:
+    moment = datetime(1969, 12, 31, 23, 59, 59, 1, tzinfo=UTC)
+    arrays = {
+        "integers": array("integer", [1, None, -3]),
+        "bigints": array("bigint", [2**62, None]),
+        "doubles": array("double precision", [0.1, -1e300]),
+        "times": array("timestamptz", [moment]),
+        "bytes": array("bytea", [b"\0", None, b""]),
+        "none": array("bigint", []),
+        "ids": encode_array(Column("uuid", np.empty(0, "V16"))),
+    }
+    with psycopg.connect(database) as connection:
+        found = connection.execute(
+            "select %(integers)s::integer[], %(bigints)s::bigint[], %(doubles)s::double precision[], "
+            "%(times)s::timestamptz[], %(bytes)s::bytea[], %(none)s::bigint[], %(ids)s::uuid[]",
+            arrays,
+        ).fetchone()
+
+    assert found == ([1, None, -3], [2**62, None], [0.1, -1e300], [moment], [b"\0", None, b""], [], [])
+
+
 def test_many_rows_are_written_in_several_chunks(database: str) -> None:
     count = 50_000
     texts = np.array([f"{number:0{1 + number % 30}d}".encode() for number in range(count)])
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute("create temporary table tall (number integer, text text)")
-        copy_rows(
-            cursor, "tall", Rows.of({"number": Column("integer", np.arange(count)), "text": Column("text", texts)})
-        )
+        copy_rows(cursor, "tall", Rows({"number": Column("integer", np.arange(count)), "text": Column("text", texts)}))
         found = cursor.execute("select count(*), count(*) filter (where text::bigint = number) from tall").fetchone()
 
     assert found == (count, count)

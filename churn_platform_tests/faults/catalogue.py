@@ -123,8 +123,8 @@ def kill_and_lose_published_offsets(platform: FaultyPlatform) -> InjectedFault:
 @_fault("An error that no code expects, in a run's transaction")
 def raise_in_transaction(platform: FaultyPlatform) -> InjectedFault:
     platform.standby()
-    platform.injector.arm(FaultPoint.IN_TRANSACTION, Action.RAISE)
-    return _at_once(platform.injector.wait_for_hit(FaultPoint.IN_TRANSACTION).at)
+    platform.injector.arm(FaultPoint.BEFORE_DATABASE_COMMIT, Action.RAISE)
+    return _at_once(platform.injector.wait_for_hit(FaultPoint.BEFORE_DATABASE_COMMIT).at)
 
 
 @_fault("kill -9 of the live run, with a standby waiting", quick=True)
@@ -277,14 +277,14 @@ def kafka_down_for_a_minute(platform: FaultyPlatform) -> InjectedFault:
 
 @_fault("PostgreSQL is restarted in the middle of a transaction", quick=True)
 def restart_postgres(platform: FaultyPlatform) -> InjectedFault:
-    with _stopped_at(platform, FaultPoint.IN_TRANSACTION), _down(platform, "postgres") as at:
+    with _stopped_at(platform, FaultPoint.BEFORE_DATABASE_COMMIT), _down(platform, "postgres") as at:
         pass
     return InjectedFault(at, time.time())
 
 
 @_fault("kill -9 of PostgreSQL in the middle of a transaction; its supervisor restarts it")
 def kill_postgres(platform: FaultyPlatform) -> InjectedFault:
-    with _stopped_at(platform, FaultPoint.IN_TRANSACTION):
+    with _stopped_at(platform, FaultPoint.BEFORE_DATABASE_COMMIT):
         platform.stack.kill_part("postgres")
         at = time.time()
         wait_until(partial(platform.stack.is_ready, "postgres"), TIMEOUT, "PostgreSQL to answer")

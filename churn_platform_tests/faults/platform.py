@@ -40,8 +40,8 @@ CHAMPIONS: Final = {1: FEW_TREES, 2: replace(FEW_TREES, trees=12)}
 # The sessions of streaming runs, and whether each holds the stream's lock (true) or waits for it (false).
 _SESSIONS: Final = """
     select substr(a.application_name, length(%s) + 1), a.client_port, (
-        select l.granted from pg_locks l
-        where l.pid = a.pid and l.locktype = 'advisory' and l.classid = %s::integer::oid
+        select bool_or(l.classid = %s::integer::oid) from pg_locks l
+        where l.pid = a.pid and l.locktype = 'advisory' and l.classid in (%s::integer::oid, %s::integer::oid)
     )
     from pg_stat_activity a
     where starts_with(a.application_name, %s) and a.client_port is not null
@@ -162,7 +162,12 @@ class FaultyPlatform(Running):
         """Return the streaming runs with a session in PostgreSQL; none while it is down."""
         try:
             found = self.rows(
-                _SESSIONS, advisory_locks.SESSION_PREFIX, advisory_locks.STREAM_LOCK, advisory_locks.SESSION_PREFIX
+                _SESSIONS,
+                advisory_locks.SESSION_PREFIX,
+                advisory_locks.STREAM_LOCK,
+                advisory_locks.STREAM_LOCK,
+                advisory_locks.STANDBY_LOCK,
+                advisory_locks.SESSION_PREFIX,
             )
         except psycopg.OperationalError:
             return []

@@ -125,7 +125,7 @@ class Stream:
         with psycopg.connect(self.config.dsn, autocommit=True) as holder:
             advisory_locks.lock_stream(holder, self.config.events_topic)
             thread = self.start(key)
-            wait_until(lambda: self.value("select count(*) from pg_locks where locktype = 'advisory' and not granted"))
+            wait_until(lambda: advisory_locks.lock_sessions(self.connection, self.config.events_topic)[1])
             yield thread
 
     def start(self, key: str, **changes: Any) -> threading.Thread:

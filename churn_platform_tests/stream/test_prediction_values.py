@@ -44,7 +44,7 @@ def test_a_message_has_the_values_of_its_event(data: st.DataObject, schema: Cust
     events, _ = decoded(*(message(as_json(each), offset=n) for n, each in enumerate(several)), decoder=decoder)
     table = prediction_table(schema)
 
-    frame = message_frame(table, BATCH, scored(events))
+    frame = message_frame(table, BATCH, [scored(events)])
     messages = messages_of(frame)
 
     assert dict(frame.schema) == message_types(table)

@@ -114,6 +114,17 @@ def test_a_zombie_cannot_commit_after_its_successor_took_over(stream: Stream) ->
     assert stream.waiting() == 10
 
 
+def test_a_waiting_run_lets_postgresql_remove_old_versions_of_rows(stream: Stream) -> None:
+    with stream.standby(stream.plan()) as standby:
+        wait_until(
+            lambda: stream.value(
+                "select count(*) from pg_stat_activity where application_name like 'churn stream %' "
+                "and backend_xmin is null"
+            )
+        )
+    standby.join()
+
+
 def test_a_run_whose_batch_was_closed_while_it_waited_does_nothing(stream: Stream) -> None:
     key = stream.plan()
     stream.send([event(1)])

@@ -345,9 +345,10 @@ create table stream_ranges (
     kafka_partition integer not null,
     start_offset bigint not null,
     end_offset bigint not null check (end_offset > start_offset),
+    sealed_offset bigint check (sealed_offset = end_offset),
     primary key (batch, topic_id, kafka_partition),
     constraint no_offset_in_two_batches exclude using gist (
-        topic_id with =, kafka_partition with =, int8range(start_offset, end_offset) with &&
+        topic_id with =, kafka_partition with =, int8range(start_offset, sealed_offset) with &&
     )
 ) with (fillfactor = 50);
 comment on table stream_ranges is 'Offsets that each batch has read: from start_offset up to, but not including, end_offset';
@@ -356,6 +357,33 @@ comment on column stream_ranges.topic_id is 'Kafka''s id of the topic; a topic t
 comment on column stream_ranges.kafka_partition is 'Partition of the topic';
 comment on column stream_ranges.start_offset is 'First offset of the range';
 comment on column stream_ranges.end_offset is 'First offset after the range';
+comment on column stream_ranges.sealed_offset is
+    'The same offset once the batch is closed; null until then, when the range excludes every later offset from other batches';
+
+-- Commits extend a range many times a second. The index of the constraint does not hold end_offset, so that they leave
+-- it as it is: it would grow with every commit, and each commit would search all of it.
+create function seal_ranges() returns trigger language plpgsql as $$
+begin
+    update stream_ranges set sealed_offset = case when new.closed is not null then end_offset end where batch = new.batch;
+    return null;
+end
+$$;
+comment on function seal_ranges is 'Fix the ends of the ranges of a batch that was closed';
+create trigger seal_ranges after update of closed on stream_batches for each row execute function seal_ranges();
+
+create function require_advanced(positions bigint, of_positions bigint, ranges bigint, of_ranges bigint, batches bigint)
+returns void language plpgsql as $$
+begin
+    if (positions, ranges, batches) is distinct from (of_positions, of_ranges, 1::bigint) then
+        raise exception 'the ledger moved % of % positions, % of % ranges and % of 1 open batch',
+            positions, of_positions, ranges, of_ranges, batches using errcode = 'CH001';
+    end if;
+end
+$$;
+comment on function require_advanced is
+    'Fail unless a commit has moved all its positions and ranges, and its batch is open; each number is one of changed rows';
+revoke all on function require_advanced from public;
+grant execute on function require_advanced to churn_writer;
 
 create table stream_skips (
     topic_id text not null references stream_topics,
