@@ -34,7 +34,7 @@ def demo(
 
     With --schema, the customers are those of another data set, such as data/subscribers/schema.toml.
 
-    Some of the events are bad, duplicate or late. Batches last 15 s here instead of five minutes, unless BATCH_SECONDS is set.
+    Some of the events are bad, duplicate or late. Batches last 15 s here, unless BATCH_SECONDS is set.
     The exit code is 1 if an event is not accounted for.
 
     Example: churn demo --keep --json demo.json
