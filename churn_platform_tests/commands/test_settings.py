@@ -70,7 +70,7 @@ def test_json_has_value_and_default_of_every_setting(runner: CliRunner, monkeypa
     found = {each["variable"]: each for each in json.loads(runner.invoke(app, ["settings", "--json"]).stdout)}
 
     assert found.keys() == {each.variable for each in descriptions()}
-    assert (found["BATCH_SECONDS"]["value"], found["BATCH_SECONDS"]["default"]) == (7, 60)
+    assert (found["BATCH_SECONDS"]["value"], found["BATCH_SECONDS"]["default"]) == (7, 300)
 
 
 @pytest.mark.parametrize("arguments", [["settings"], ["settings", "--json"]])
