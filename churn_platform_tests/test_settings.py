@@ -62,7 +62,7 @@ def test_variables_of_other_programs_are_ignored() -> None:
 def test_creating_settings_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_SECONDS", "soon")
 
-    assert Settings().stream.batch_seconds == 60
+    assert Settings().stream.batch_seconds == 300
 
 
 def test_no_two_settings_share_a_variable() -> None:
