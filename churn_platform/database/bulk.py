@@ -1,7 +1,7 @@
 """Columns of rows in PostgreSQL's binary formats, encoded and read without a Python loop over values.
 
-Many rows are copied. A few rows are passed to a statement as arrays, so that one statement can write them together
-with everything else: COPY would need a transaction of its own round trips.
+Many rows are copied. A few rows are arguments of a statement, as arrays, so that one statement can write them together
+with the rest of a commit. COPY is a statement by itself, and a commit with it takes four round trips.
 
 pgpq encodes Arrow data to the same bytes. For the 22 columns of 10,000 predictions it takes 10.6 ms of processor time,
 conversion to Arrow included, and this module 15.7 ms: 0.5 us per event. But it would load pyarrow (45 ms and 40
@@ -27,7 +27,8 @@ from psycopg.pq import Format
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + b"\0" * 8
 TRAILER: Final = b"\xff\xff"
 CHUNK_BYTES: Final = 256 * 1024
-# Up to this many rows, arrays are faster than COPY.
+# Up to this many rows, a commit with arrays is at least as fast as one with COPY. With the default customer schema it
+# takes 4 ms for 13 rows and COPY 5; both take the same for 100 and for 500; for 1,000 it takes 27 ms and COPY 20.
 ROWS_OF_ONE_STATEMENT: Final = 500
 READ_BYTES: Final = 4 * 1024 * 1024
 # PostgreSQL counts timestamps in microseconds from 2000-01-01.
@@ -87,7 +88,7 @@ def encode_rows(columns: Sequence[Column]) -> memoryview:
 
 @dataclass(frozen=True, slots=True)
 class BinaryArray:
-    """An array as the parameter of a statement that casts it to its type. As a query's argument it is sent as is."""
+    """An array in PostgreSQL's format, as an argument of a statement that casts it to its type."""
 
     encoded: bytes
 
@@ -226,11 +227,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())).values)
-
-    def encode(self) -> None:
-        """Encode the form that a commit of so many rows needs."""
-        if self:
-            _ = self.arrays if len(self) <= ROWS_OF_ONE_STATEMENT else self.copied
 
     @cached_property
     def copied(self) -> memoryview:

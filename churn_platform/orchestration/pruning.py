@@ -30,7 +30,8 @@ from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStor
 from churn_platform.database import stream_batches
 from churn_platform.orchestration.partitions import batch_key, batches
 
-# The asset page takes 80 ms for 10,000 partitions and seconds for 100,000. 20,000 are two weeks of a batch a minute.
+# The asset page takes 80 ms for 10,000 partitions and seconds for 100,000. 20,000 are ten weeks of a batch every five
+# minutes.
 KEPT_PARTITIONS: Final = 20_000
 # Old unopened keys that stay: one for the next run, one for its standby, and one to spare.
 KEPT_FOR_REUSE: Final = 3

@@ -1,9 +1,9 @@
 """What one commit writes to PostgreSQL: predictions, dead letters, high-risk predictions and sums per hour."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import psycopg
@@ -45,16 +45,24 @@ class Written:
     high_risk: int
     hours: list[HourSums]
 
-
-def all_new(schema: CustomerSchema, scored: ScoredEvents, high_risk_threshold: float) -> Written:
-    """Return what a commit writes if all its events are valid, and no id of them is stored."""
-    return Written(
-        predictions=scored,
-        dead_letters=0,
-        duplicates=0,
-        high_risk=int(_at_least(scored.risk_score, high_risk_threshold).sum()),
-        hours=hour_sums(schema, scored, high_risk_threshold),
-    )
+    @classmethod
+    def of(
+        cls,
+        schema: CustomerSchema,
+        predictions: ScoredEvents,
+        high_risk_threshold: float,
+        *,
+        dead_letters: int = 0,
+        duplicates: int = 0,
+    ) -> Self:
+        """Return what a commit with these predictions writes."""
+        return cls(
+            predictions=predictions,
+            dead_letters=dead_letters,
+            duplicates=duplicates,
+            high_risk=int(_at_least(predictions.risk_score, high_risk_threshold).sum()),
+            hours=hour_sums(schema, predictions, high_risk_threshold),
+        )
 
 
 def write_rows(
@@ -104,7 +112,7 @@ def write_rows(
             f"Batch {source.batch}: {read} events were read, but {len(kept)} predictions, {refused_count} dead "
             f"letters and {duplicates} duplicates were written. The commit is rolled back. Please report this as a bug."
         )
-    return replace(all_new(schema, kept, high_risk_threshold), dead_letters=refused_count, duplicates=duplicates)
+    return Written.of(schema, kept, high_risk_threshold, dead_letters=refused_count, duplicates=duplicates)
 
 
 def _write_other_predictions(

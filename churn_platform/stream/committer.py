@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from confluent_kafka import Message
 
 from churn_platform.database import ledger
-from churn_platform.database.bulk import ROWS_OF_ONE_STATEMENT, Rows
+from churn_platform.database.bulk import Rows
 from churn_platform.database.churn_predictions import KnownEventError
 from churn_platform.stream import faults
 from churn_platform.stream.batch_progress import Opening
-from churn_platform.stream.commit_rows import NO_IDS, Source, Written, all_new, high_risk_ids, write_rows
+from churn_platform.stream.commit_rows import NO_IDS, Source, Written, high_risk_ids, write_rows
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.gatherer import Step
 from churn_platform.stream.lease import Lease
@@ -63,8 +63,8 @@ class Committer:
             InvariantViolation: events = predictions + dead letters + duplicates does not hold; nothing was written.
         """
         try:
-            if len(scored.rows) <= ROWS_OF_ONE_STATEMENT and not scored.dead_letters:
-                written = all_new(self._schema, scored.scored, self._high_risk_threshold)
+            if scored.in_one_statement:
+                written = Written.of(self._schema, scored.scored, self._high_risk_threshold)
                 faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
                 moved = self._advance(step, opening, written, scored, rows=scored.rows)
             else:

@@ -45,6 +45,8 @@ class Lease:
             idle_seconds=self._limits.lease_seconds,
             statement_seconds=self._limits.statement_seconds,
         )
+        # Each commit executes the same statement and finds its rows by key. PostgreSQL plans it once, and the plan has
+        # to suit tables that grow meanwhile.
         self.connection.execute("set plan_cache_mode = force_generic_plan")
         self.connection.execute("set enable_seqscan = off")
         return waited

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
-from churn_platform.database.bulk import Rows
+from churn_platform.database.bulk import ROWS_OF_ONE_STATEMENT, Rows
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import DeadLetter, event_decoder
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -18,11 +18,19 @@ from churn_platform.stream.scoring import Champion, ScoredEvents, score
 
 @dataclass(frozen=True)
 class ScoredMessages:
-    """Messages after decoding and scoring: valid events with their rows, and dead letters."""
+    """Messages after decoding and scoring.
+
+    Attributes:
+        scored: the valid events.
+        rows: their rows.
+        dead_letters: the other messages.
+        in_one_statement: whether one statement may commit them: they are few, and each is a valid event.
+    """
 
     scored: ScoredEvents
     rows: Rows
     dead_letters: list[DeadLetter]
+    in_one_statement: bool
 
 
 class Scorer:
@@ -59,5 +67,6 @@ class Scorer:
         )
         scored = score(events, champion, threads=self._threads)
         rows = prediction_rows(self._table, self._source.batch, scored)
-        rows.encode()
-        return ScoredMessages(scored, rows, dead_letters)
+        in_one_statement = len(scored) == len(messages) <= ROWS_OF_ONE_STATEMENT
+        _ = rows.arrays if in_one_statement else rows.copied  # encoded here, while the previous commit is written
+        return ScoredMessages(scored, rows, dead_letters, in_one_statement)

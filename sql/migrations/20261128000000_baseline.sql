@@ -360,8 +360,8 @@ comment on column stream_ranges.end_offset is 'First offset after the range';
 comment on column stream_ranges.sealed_offset is
     'The same offset once the batch is closed; null until then, when the range excludes every later offset from other batches';
 
--- Commits extend a range many times a second. The index of the constraint does not hold end_offset, so that they leave
--- it as it is: it would grow with every commit, and each commit would search all of it.
+-- Commits extend a range many times a second. The index of the constraint does not hold end_offset, so they add nothing
+-- to it. Otherwise every commit would add an entry to the index, and search those of all commits before it.
 create function seal_ranges() returns trigger language plpgsql as $$
 begin
     update stream_ranges set sealed_offset = case when new.closed is not null then end_offset end where batch = new.batch;

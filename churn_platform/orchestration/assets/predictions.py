@@ -147,9 +147,9 @@ def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDe
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult | dg.AssetCheckEvaluation]:
         """One row per scored event. A partition is a **batch**: a recorded set of Kafka offset ranges.
 
-        The [customer_events_sensor](/automation) launches a run when there is a lag. The run streams into one batch for
-        a minute and then hands over to the next run. Each row names its source (`kafka_partition`, `kafka_offset`) and
-        the model version that scored it.
+        The [customer_events_sensor](/automation) keeps a run ready. The run streams into one batch for `BATCH_SECONDS`,
+        five minutes by default, and then hands over to the next run. Each row names its source (`kafka_partition`,
+        `kafka_offset`) and the model version that scored it.
 
         **To see a batch**, open the tab Partitions and choose one: its offsets, counts, latency, model and first rows.
         **To replay it**, press *Materialize* and choose it. The same offsets are read again and scored by the current
