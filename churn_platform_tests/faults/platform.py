@@ -328,6 +328,7 @@ def faulty_platform(folder: Path, given: dict[str, str], load: Load) -> Iterator
     """
     settings = {
         "BATCH_EVENTS": str(load.batch_events),
+        "BATCH_SECONDS": "60",  # a test ends when the last batch is closed
         "STREAM_PROFILE": "economy",  # a quarter of the usual commits, which are most of the work at this rate
         "METRICS_SECONDS": "0",
         "STANDBY": "true",
