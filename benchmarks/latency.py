@@ -41,7 +41,7 @@ POLL_SECONDS: Final = 0.003
 # Interval at which an open browser refreshes the page of runs and the asset page of the predictions.
 PAGE_SECONDS: Final = 5.0
 RATES: Final = (500, 5_000)
-SECONDS: Final = 180.0
+SECONDS: Final = 330.0  # longer than a batch, so that at least one handover is inside
 FIRST_EVENTS: Final = 2
 # Time for a run to start streaming and for its standby to warm up.
 WARM_UP_SECONDS: Final = 20.0
