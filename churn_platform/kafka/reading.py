@@ -34,7 +34,7 @@ CHUNK_MESSAGES: Final = 10_000
 
 
 def make_consumer(
-    kafka: KafkaConfig, *, isolation: str = "read_committed", follows: bool = False
+    kafka: KafkaConfig, *, isolation: str = "read_committed", wait_milliseconds: int = 10, least_bytes: int = 1
 ) -> DiagnosticConsumer:
     """Create a consumer to which offsets are assigned. It fails at lost offsets and reports the end of a partition.
 
@@ -43,8 +43,9 @@ def make_consumer(
     Args:
         kafka: the brokers.
         isolation: librdkafka's `isolation.level`.
-        follows: whether it waits for messages all day. Then it asks for them less often, and learns later that it is
-            at the end of a partition. Messages themselves are returned as soon.
+        wait_milliseconds: how long a broker waits for `least_bytes` before it answers a request for messages. The
+            consumer learns that it is at the end of a partition from an answer without messages.
+        least_bytes: size of the messages that a broker answers with at once.
     """
     return clients.consumer(
         {
@@ -56,7 +57,8 @@ def make_consumer(
             "isolation.level": isolation,
             "enable.partition.eof": True,
             "fetch.queue.backoff.ms": 2,  # the default of 1000 turns 0.3 s of reading into 2.2 s
-            "fetch.wait.max.ms": 100 if follows else 10,
+            "fetch.wait.max.ms": wait_milliseconds,
+            "fetch.min.bytes": least_bytes,
             "fetch.max.bytes": 16 * 1024 * 1024,
             "queued.min.messages": 20_000,
             "queued.max.messages.kbytes": 64 * 1024,

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka.exceptions import RangeLostError, ReadingStalledError
+from churn_platform.kafka.following import FollowingConsumer
 from churn_platform.kafka.reading import make_consumer, sort_messages
 from churn_platform.positions.truncation import check_positions, last_records, resume
 from churn_platform.stream.run_context import RunContext
@@ -18,6 +19,9 @@ from churn_platform.stream.topic_identity import TopicIdentity
 
 POLL_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 0.001
+# Part of the linger that is left while brokers collect messages. They have waited for a whole linger, so with one
+# broker nothing is left to wait for. With several, which answer at different times, this limits the commits.
+COLLECTED_LINGER: Final = 0.7
 CONSUMED_AT_ONCE: Final = 1_000
 
 # Errors that a consumer reports when its topic is deleted.
@@ -50,7 +54,7 @@ class Gatherer:
     def __init__(
         self,
         run: RunContext,
-        consumer: Consumer,
+        consumer: FollowingConsumer,
         identity: TopicIdentity,
         takeover: Takeover,
         *,
@@ -127,7 +131,7 @@ class Gatherer:
         except RangeLostError:
             # These checks name the cause more precisely than the consumer does.
             self._identity.check()
-            check_positions(self._consumer, self._topic.name, self._next_offsets)
+            check_positions(self._consumer.current, self._topic.name, self._next_offsets)
             self._compare_log({partition: record.offset + 1 for partition, record in self._last_records.items()})
             raise
         except KafkaException as error:
@@ -180,16 +184,20 @@ class Gatherer:
 
     def _consume(self, most: int) -> list[Message]:
         messages: list[Message] = []
-        message = self._consumer.poll(POLL_SECONDS)
+        self._consumer.adapt(self._topic.name, self._next_offsets, now=self._monotonic())
+        consumer = self._consumer.current
+        message = consumer.poll(POLL_SECONDS)
         if message is None:
             return messages
         sort_messages([message], messages, self._partition_ends)
         if not messages:
             return messages
+        self._consumer.count_arrival()
         # The linger begins with the previous commit; for the first commit, with its first event. By its end,
         # most of the events that were sent together have arrived. Those of other partitions arrive a moment later.
         now = self._monotonic()
-        deadline, size, counted = max(min(self._gathered_at, now) + self._config.linger, now + SETTLE_SECONDS), 0, 0
+        linger = self._config.linger * (COLLECTED_LINGER if self._consumer.collects else 1)
+        deadline, size, counted = max(min(self._gathered_at, now) + linger, now + SETTLE_SECONDS), 0, 0
         while len(messages) < most:
             size += sum(map(len, messages[counted:]))
             counted = len(messages)
@@ -198,13 +206,13 @@ class Gatherer:
             at_once = min(most - len(messages), CONSUMED_AT_ONCE)
             remaining = deadline - self._monotonic()
             if remaining <= 0 and self._writer_is_idle():
-                polled = self._consumer.consume(at_once, 0)
+                polled = consumer.consume(at_once, 0)
                 sort_messages(polled, messages, self._partition_ends)
                 if len(polled) < at_once:
                     break
             else:
                 wait = min(max(remaining, 0.002), 0.02)
-                sort_messages(self._consumer.consume(at_once, wait), messages, self._partition_ends)
+                sort_messages(consumer.consume(at_once, wait), messages, self._partition_ends)
         self._gathered_at = self._monotonic()
         return messages
 

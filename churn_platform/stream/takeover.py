@@ -83,7 +83,7 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
     backlog.register(connection, connections.admin, topic, run.config.start)
     positions = stream_positions.next_offsets(connection, topic.topic_id)
     last_records = stream_positions.last_records(connection, topic.topic_id)
-    resumed = resume(connections.consumer, topic.name, positions, last_records)
+    resumed = resume(connections.consumer.current, topic.name, positions, last_records)
     stream_positions.add_last_records(connection, topic_id=topic.topic_id, records=resumed.found)
     connections.publisher.require_not_ahead(topic, positions)
     return Takeover(topic, batch, positions, {**last_records, **resumed.found}, resumed, state.paused)

@@ -11,8 +11,7 @@ from confluent_kafka.admin import AdminClient
 from churn_platform.database import customer_schemas, environments
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.kafka import clients, topics
-from churn_platform.kafka.clients import DiagnosticConsumer
-from churn_platform.kafka.reading import make_consumer, watermarks
+from churn_platform.kafka.following import FollowingConsumer
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.exceptions import SchemaNotRecordedError
 from churn_platform.stream.lease import Lease
@@ -27,7 +26,7 @@ class Connections:
 
     lease: Lease
     admin: AdminClient
-    consumer: DiagnosticConsumer
+    consumer: FollowingConsumer
     publisher: Publisher
     follower: ChampionFollower
     guard: EnvironmentGuard
@@ -55,7 +54,7 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
         require_recorded(lease.connection, config.schema)
         # Kafka clients connect while the model is loaded. Otherwise each of them would wait half a second for it.
         admin = clients.admin(config.kafka.client)
-        consumer = make_consumer(config.kafka, follows=True)
+        consumer = FollowingConsumer(config.kafka, collect_seconds=config.linger)
         opened.callback(consumer.close)
         publisher = Publisher(run, environments.identify(lease.connection))
         opened.callback(publisher.release)
@@ -67,8 +66,7 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
         opened.callback(guard.close)
         guard.claim(create_topics=True)
         topic = topics.describe(admin, config.events_topic)
-        for partition in topic.partitions:
-            watermarks(consumer, topic.name, partition)  # the consumer then knows the brokers
+        consumer.warm_up(topic)
         publisher.warm_up()
         yield Connections(lease, admin, consumer, publisher, follower, guard)
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import TopicPartition
 
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import ReadingStalledError
-from churn_platform.kafka.reading import make_consumer
+from churn_platform.kafka.following import FollowingConsumer
 from churn_platform.positions.truncation import Resumed
 from churn_platform.stream.gatherer import Gatherer
 from churn_platform.stream.run_context import RunContext
@@ -21,13 +21,13 @@ from churn_platform_tests.waiting import wait_until
 class Reading:
     """A gatherer of the stream's topic from the beginning, its consumer, and its clock."""
 
-    def __init__(self, stream: Stream, consumer: Consumer) -> None:
+    def __init__(self, stream: Stream, consumer: FollowingConsumer) -> None:
         self.now = 0.0
         self.consumer = consumer
         topic = topics.describe(stream.admin, stream.config.events_topic)
         positions = dict.fromkeys(topic.partitions, 0)
         self.assigned = [TopicPartition(topic.name, partition, 0) for partition in topic.partitions]
-        consumer.assign(self.assigned)
+        consumer.current.assign(self.assigned)
         key = stream.plan()
         run = RunContext(config=stream.config, batch=key, run_id="run", log=lambda _: None)
         self._seconds = run.limits.stalled_seconds
@@ -62,7 +62,7 @@ class Reading:
 
 @contextmanager
 def reading(stream: Stream) -> Iterator[Reading]:
-    consumer = make_consumer(stream.config.kafka)
+    consumer = FollowingConsumer(stream.config.kafka, collect_seconds=stream.config.linger)
     try:
         yield Reading(stream, consumer)
     finally:
@@ -86,7 +86,7 @@ def test_a_consumer_that_returns_nothing_although_the_topic_holds_more_is_named(
     reader: Reading, stream: Stream
 ) -> None:
     reader.read(6)
-    reader.consumer.pause(reader.assigned)
+    reader.consumer.current.pause(reader.assigned)
     stream.send([event(7)], partition=1)
 
     with pytest.raises(ReadingStalledError, match=r"Nothing was read from .*\[1\] for 15 s. The position is 2, .* 3\."):
@@ -95,10 +95,10 @@ def test_a_consumer_that_returns_nothing_although_the_topic_holds_more_is_named(
 
 def test_a_consumer_that_reads_on_has_not_stalled(reader: Reading, stream: Stream) -> None:
     reader.read(6)
-    reader.consumer.pause(reader.assigned)
+    reader.consumer.current.pause(reader.assigned)
     stream.send([event(7)], partition=1)
     reader.gatherer.require_reading()
-    reader.consumer.resume(reader.assigned)
+    reader.consumer.current.resume(reader.assigned)
     reader.read(1)
 
     reader.check_later()
