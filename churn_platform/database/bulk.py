@@ -1,7 +1,7 @@
 """Columns of rows in PostgreSQL's binary formats, encoded and read without a Python loop over values.
 
-Many rows are copied. A few rows are arguments of a statement, as arrays, so that one statement can write them together
-with the rest of a commit. COPY is a statement by itself, and a commit with it takes four round trips.
+Many rows are copied. Fewer rows are an argument of a statement, as an array of rows, so that one statement can write
+them together with the rest of a commit. COPY is a statement by itself, and a commit with it takes four round trips.
 
 pgpq encodes Arrow data to the same bytes. For the 22 columns of 10,000 predictions it takes 10.6 ms of processor time,
 conversion to Arrow included, and this module 15.7 ms: 0.5 us per event. But it would load pyarrow (45 ms and 40
@@ -27,9 +27,10 @@ from psycopg.pq import Format
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + b"\0" * 8
 TRAILER: Final = b"\xff\xff"
 CHUNK_BYTES: Final = 256 * 1024
-# Up to this many rows, a commit with arrays is at least as fast as one with COPY. With the default customer schema it
-# takes 4 ms for 13 rows and COPY 5; both take the same for 100 and for 500; for 1,000 it takes 27 ms and COPY 20.
-ROWS_OF_ONE_STATEMENT: Final = 500
+# Up to this many rows, PostgreSQL takes no more processor time for an array of rows than for COPY: with the default
+# customer schema .6 ms for 100, 5 ms for 1,000 and 11 ms for 2,000. For 10,000 rows it takes 43 ms, and 37 ms for COPY.
+# (An array for each column takes 75 ms.)
+ROWS_OF_ONE_STATEMENT: Final = 2_000
 READ_BYTES: Final = 4 * 1024 * 1024
 # PostgreSQL counts timestamps in microseconds from 2000-01-01.
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000
@@ -81,9 +82,22 @@ class Column:
     null: NDArray[np.bool_] | None = None
 
 
+@dataclass(frozen=True)
+class RowType:
+    """The type of a table's rows.
+
+    Attributes:
+        oid: its number in pg_type.
+        columns: number of the type of each column of the table, by name, in the table's order.
+    """
+
+    oid: int
+    columns: Mapping[str, int]
+
+
 def encode_rows(columns: Sequence[Column]) -> memoryview:
     """Return the rows in COPY's binary format, without header and trailer."""
-    return _encode(columns, number_of_fields=len(columns))
+    return _encode(columns, {"fields": (">i2", len(columns))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,27 +120,39 @@ psycopg.adapters.register_dumper(BinaryArray, _BinaryArrayDumper)
 
 
 def encode_array(column: Column) -> BinaryArray:
-    """Return the values of a column as an array of PostgreSQL.
+    """Return the values of a column that is neither text nor has nulls as an array of PostgreSQL.
 
     The format is that of array_recv() in PostgreSQL's src/backend/utils/adt/arrayfuncs.c: number of dimensions, whether
     there are nulls, type, length, lower bound; then each value with its length before it.
     """
-    has_null = column.null is not None and bool(column.null.any())
-    header = struct.pack(">5i", 1, has_null, OIDS[column.type], len(column.values), 1)
-    if column.type == "text":
-        elements = (_element(column.type, value) for value in _utf8(column, has_null=has_null))
-        return BinaryArray(header + b"".join(elements))
-    return BinaryArray(header + bytes(_encode([column if has_null else Column(column.type, column.values)])))
+    return BinaryArray(_array_header(OIDS[column.type], len(column.values)) + _encode([column], {}))
 
 
-def _utf8(column: Column, *, has_null: bool) -> list[bytes | None]:
-    """Return the texts of a column as bytes."""
-    values: list[Any] = column.values.tolist()
-    if has_null and column.null is not None:
-        values = [None if null else value for value, null in zip(values, column.null.tolist(), strict=True)]
-    if column.values.dtype.kind == "O":
-        values = [None if value is None else value.encode() for value in values]
-    return values
+def encode_row_array(columns: Mapping[str, Column], row_type: RowType) -> BinaryArray:
+    """Return rows as an array of a table's row type.
+
+    The format of each row is that of record_recv() in PostgreSQL's src/backend/utils/adt/rowtypes.c: number of columns;
+    then type, length and value of each.
+
+    Args:
+        columns: by name. Columns of the table that are not among them are null.
+        row_type: of the table.
+    """
+    count = len(next(iter(columns.values())).values)
+    ordered = [columns.get(name, _nulls(count)) for name in row_type.columns]
+    rows = _encode(
+        ordered, {"size": (">i4", 0), "fields": (">i4", len(ordered))}, oids=tuple(row_type.columns.values())
+    )
+    return BinaryArray(_array_header(row_type.oid, count) + rows)
+
+
+def _array_header(oid: int, count: int, *, has_null: bool = False) -> bytes:
+    return struct.pack(">5i", 1, has_null, oid, count, 1)
+
+
+def _nulls(count: int) -> Column:
+    """Return a column without a value, whatever its type is."""
+    return Column("text", np.zeros(count, "S1"), np.ones(count, np.bool_))
 
 
 def array(kind: str, values: Sequence[float | bytes | datetime | None]) -> BinaryArray:
@@ -136,7 +162,7 @@ def array(kind: str, values: Sequence[float | bytes | datetime | None]) -> Binar
         kind: type of the values, a key of FORMATS, or "timestamptz" for datetime objects, or "bytea" for bytes.
         values: in their order.
     """
-    header = struct.pack(">5i", 1, None in values, OIDS[kind], len(values), 1)
+    header = _array_header(OIDS[kind], len(values), has_null=None in values)
     return BinaryArray(header + b"".join(_element(kind, value) for value in values))
 
 
@@ -152,11 +178,18 @@ def _element(kind: str, value: float | bytes | datetime | None) -> bytes:
     return struct.pack(">i", len(encoded)) + encoded
 
 
-def _encode(columns: Sequence[Column], *, number_of_fields: int | None = None) -> memoryview:
+def _encode(
+    columns: Sequence[Column], head: Mapping[str, tuple[str, int]], *, oids: tuple[int, ...] | None = None
+) -> memoryview:
     """Return the values of each row, one after the other, each with its length before it.
 
     Every row is laid out with the greatest width of each column. Then the bytes that shorter values and nulls do not
     use are cut out of all rows in one step.
+
+    Args:
+        columns: of the rows.
+        head: what precedes the values of each row: name -> type and value. A "size" is that of the row after it.
+        oids: numbers of the columns' types, which precede the lengths; None: nothing precedes them.
     """
     count = len(columns[0].values)
     encoded = [_wire_values(column) for column in columns]
@@ -165,16 +198,20 @@ def _encode(columns: Sequence[Column], *, number_of_fields: int | None = None) -
             values.dtype.str if column.type == "text" else WIRE_TYPES[column.type]
             for column, values in zip(columns, encoded, strict=True)
         ),
-        counted=number_of_fields is not None,
+        head=tuple((name, kind) for name, (kind, _) in head.items()),
+        typed=oids is not None,
     )
     rows = np.zeros(count, layout)
-    if number_of_fields is not None:
-        rows["fields"] = number_of_fields
+    for name, (_, number) in head.items():
+        rows[name] = number
     used: NDArray[np.bool_] | None = None
+    sizes = np.full(count, layout.itemsize)
     for index, column in enumerate(columns):
         value = f"value_{index}"
         width = layout[value].itemsize
         rows[value] = encoded[index]
+        if oids is not None:
+            rows[f"oid_{index}"] = oids[index]
         if column.type != "text" and column.null is None:
             rows[f"length_{index}"] = width
             continue
@@ -188,16 +225,21 @@ def _encode(columns: Sequence[Column], *, number_of_fields: int | None = None) -
             used = np.ones((count, layout.itemsize), np.bool_)
         start = layout.fields[value][1] if layout.fields else 0
         used[:, start : start + width] = np.arange(width) < lengths[:, None]
+        sizes -= width - np.maximum(lengths, 0)
+    if "size" in head:
+        rows["size"] = sizes - layout["size"].itemsize
     if used is None:
         return memoryview(rows.tobytes())
     return memoryview(rows.view(np.uint8).reshape(count, layout.itemsize)[used].tobytes())
 
 
 @cache
-def _layout(types: tuple[str, ...], *, counted: bool) -> np.dtype[np.void]:
-    """Return the layout of a row: the number of fields if it is counted, then length and value of each field."""
-    fields = [("fields", ">i2")] if counted else []
+def _layout(types: tuple[str, ...], *, head: tuple[tuple[str, str], ...], typed: bool) -> np.dtype[np.void]:
+    """Return the layout of a row: its head, then (type,) length and value of each field."""
+    fields = list(head)
     for index, wire in enumerate(types):
+        if typed:
+            fields.append((f"oid_{index}", ">i4"))
         fields += [(f"length_{index}", ">i4"), (f"value_{index}", wire)]
     return np.dtype(fields)
 
@@ -221,7 +263,7 @@ def _wire_values(column: Column) -> NDArray[np.generic]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to write, by the names of the table's columns. Each form of them is encoded when it is first needed."""
+    """Rows to write, by the names of the table's columns. They are encoded for COPY when that is first needed."""
 
     columns: Mapping[str, Column]
 
@@ -232,11 +274,6 @@ class Rows:
     def copied(self) -> memoryview:
         """The rows as `encode_rows` returns them."""
         return encode_rows(list(self.columns.values()))
-
-    @cached_property
-    def arrays(self) -> Mapping[str, BinaryArray]:
-        """The columns as arguments of a statement."""
-        return {name: encode_array(column) for name, column in self.columns.items()}
 
 
 def copy_rows(cursor: psycopg.Cursor, table: str, rows: Rows) -> None:

@@ -6,6 +6,8 @@ from typing import Final
 import psycopg
 from psycopg.rows import class_row
 
+from churn_platform.database.bulk import RowType
+
 _COLUMNS: Final = """
     select attname::text as name,
         case format_type(atttypid, atttypmod)
@@ -15,6 +17,12 @@ _COLUMNS: Final = """
         coalesce(col_description(attrelid, attnum), '') as comment
     from pg_attribute
     where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum
+"""
+
+_ROW_TYPE: Final = """
+    select c.reltype, a.attname::text, a.atttypid
+    from pg_class c join pg_attribute a on a.attrelid = c.oid
+    where c.oid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped order by a.attnum
 """
 
 
@@ -41,3 +49,11 @@ def columns_of(connection: psycopg.Connection, table: str) -> list[TableColumn]:
     """Return the columns of a table in their physical order; none if there is no such table."""
     with connection.cursor(row_factory=class_row(TableColumn)) as cursor:
         return cursor.execute(_COLUMNS, (table,)).fetchall()
+
+
+def row_type_of(connection: psycopg.Connection, table: str) -> RowType:
+    """Return the type of a table's rows."""
+    rows = connection.execute(_ROW_TYPE, (table,)).fetchall()
+    if not rows:
+        raise RuntimeError(f"There is no table {table!r}.")
+    return RowType(oid=rows[0][0], columns={name: oid for _, name, oid in rows})

@@ -11,17 +11,18 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from churn_platform.database.bulk import BinaryArray, Column, Rows, copy_rows
-from churn_platform.database.catalog import TableColumn, columns_of
+from churn_platform.database.bulk import BinaryArray, Column, Rows, RowType, copy_rows, encode_row_array
+from churn_platform.database.catalog import TableColumn, columns_of, row_type_of
 from churn_platform.database.prediction_columns import PredictionColumn, PredictionTable, column_list
+from churn_platform.errors import PlatformError
 
 Place = tuple[int, int]
 """Kafka partition and offset."""
 
-# Parts of the statement of a commit (see ledger.py). It writes a few new rows itself; many were copied before it.
+# Parts of the statement of a commit (see ledger.py). It writes few new rows itself; many were copied before it.
 _INSERT_GIVEN: Final = sql.SQL("""
     inserted as (
-        insert into churn_predictions ({columns}) select * from unnest({arrays}) as given ({columns})
+        insert into churn_predictions ({columns}) select {columns} from unnest(%(rows)s::churn_predictions[])
         returning churn_predictions.*
     )
 """)
@@ -98,25 +99,26 @@ class KnownEventError(Exception):
     """An event id is stored already, or occurs twice. The transaction has to be rolled back."""
 
 
+class TableChangedError(PlatformError):
+    """The table's columns have changed since its row type was read, so rows of that type were not accepted."""
+
+    transient = True
+
+
+def row_type(connection: psycopg.Connection) -> RowType:
+    """Return the type of the table's rows, for `given_rows`."""
+    return row_type_of(connection, "churn_predictions")
+
+
 @cache
 def insert_given(table: PredictionTable) -> sql.Composed:
-    """Return the part of a commit's statement that inserts the rows in `arguments`."""
-    return _INSERT_GIVEN.format(
-        columns=column_list(table.written),
-        arrays=sql.SQL(", ").join(
-            sql.SQL("{}::{}[]").format(sql.Placeholder(_argument(column.name)), sql.SQL(column.type))
-            for column in table.written
-        ),
-    )
+    """Return the part of a commit's statement that inserts its argument `rows`, an array from `given_rows`."""
+    return _INSERT_GIVEN.format(columns=column_list(table.written))
 
 
-def arguments(rows: Rows) -> dict[str, BinaryArray]:
-    """Return the arguments of `insert_given`."""
-    return {_argument(name): values for name, values in rows.arrays.items()}
-
-
-def _argument(column: str) -> str:
-    return f"row {column}"
+def given_rows(rows: Rows, row_type: RowType) -> BinaryArray:
+    """Return rows as the argument of `insert_given`."""
+    return encode_row_array(rows.columns, row_type)
 
 
 def insert_new(connection: psycopg.Connection, rows: Rows) -> None:
@@ -130,6 +132,14 @@ def insert_new(connection: psycopg.Connection, rows: Rows) -> None:
             copy_rows(cursor, "churn_predictions", rows)
     except psycopg.errors.UniqueViolation as error:
         raise known_event(error) from None
+
+
+def table_changed() -> TableChangedError:
+    """Return the error for rows that PostgreSQL did not accept as such of the table."""
+    return TableChangedError(
+        "The columns of churn_predictions changed while the stream was writing. This commit is rolled back, nothing is "
+        "lost, and the stream continues with the new columns."
+    )
 
 
 def known_event(error: psycopg.errors.UniqueViolation) -> Exception:

@@ -28,7 +28,7 @@ from churn_platform.database import (
     stream_positions,
 )
 from churn_platform.database.batch_hours import HourSums
-from churn_platform.database.bulk import Column, Rows, array, encode_array
+from churn_platform.database.bulk import BinaryArray, Column, array, encode_array
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.prediction_columns import PredictionTable, prediction_table
 from churn_platform.database.stream_positions import LastRecord
@@ -114,20 +114,27 @@ def heartbeat(connection: psycopg.Connection, topic: str) -> Heartbeat:
 
 
 def advance(
-    connection: psycopg.Connection, step: Advance, *, rows: Rows | None, risky: NDArray[np.void], threshold: float
+    connection: psycopg.Connection,
+    step: Advance,
+    *,
+    rows: BinaryArray | None,
+    risky: NDArray[np.void],
+    threshold: float,
 ) -> Advanced:
     """Record a commit, in the open transaction or as a transaction by itself.
 
     Args:
         connection: of the session that holds the stream's lock.
         step: what the commit records.
-        rows: the predictions to insert; None: those that there are were written before, in the open transaction.
+        rows: the predictions to insert, from given_rows(); None: those that there are were written before, in the open
+            transaction.
         risky: if `rows` is None, the ids of the high-risk ones, shape (n,); else they are found among the rows.
         threshold: risk score from which a prediction is high risk.
 
     Raises:
         LedgerConflictError: another run has moved a position or closed the batch. Nothing of the statement was written.
         KnownEventError: the id of a row is stored already or occurs twice. Nothing was written.
+        TableChangedError: the rows are not of the table's present type. Nothing was written.
     """
     partitions = sorted(step.ends)
     records = [step.last_records.get(partition) for partition in partitions]
@@ -151,7 +158,7 @@ def advance(
         "duplicates": step.duplicates,
         "high_risk_threshold": threshold,
         **batch_hours.arguments(step.schema, step.hours),
-        **({"risky": encode_array(Column("uuid", risky))} if rows is None else churn_predictions.arguments(rows)),
+        **({"risky": encode_array(Column("uuid", risky))} if rows is None else {"rows": rows}),
     }
     statement, names = _statement(prediction_table(step.schema), inserts=rows is not None)
     try:
@@ -159,6 +166,8 @@ def advance(
         found = cursor.fetchone()
     except psycopg.errors.UniqueViolation as error:
         raise churn_predictions.known_event(error) from None
+    except psycopg.errors.DatatypeMismatch:
+        raise churn_predictions.table_changed() from None
     except psycopg.Error as error:
         if error.sqlstate != CONFLICT:
             raise

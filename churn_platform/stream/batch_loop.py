@@ -81,7 +81,7 @@ class BatchLoop:
             last_stable_offsets=lambda: topics.list_offsets(connections.admin, takeover.topic, topics.LATEST),
             writer_is_idle=self._writer.is_idle,
         )
-        self._scorer = Scorer(self._source, run.config.schema, threads=run.config.scoring_threads)
+        self._scorer = Scorer(self._source, run.config.schema, takeover.row_type, threads=run.config.scoring_threads)
         self._committer = Committer(run, self._lease, self._source, takeover)
         now = self._monotonic()
         self._progress = BatchProgress(run.config, takeover.batch, now=now, wall_clock=datetime.now(UTC))

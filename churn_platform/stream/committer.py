@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from confluent_kafka import Message
 
 from churn_platform.database import ledger
-from churn_platform.database.bulk import Rows
+from churn_platform.database.bulk import BinaryArray
 from churn_platform.database.churn_predictions import KnownEventError
 from churn_platform.stream import faults
 from churn_platform.stream.batch_progress import Opening
@@ -63,10 +63,10 @@ class Committer:
             InvariantViolation: events = predictions + dead letters + duplicates does not hold; nothing was written.
         """
         try:
-            if scored.in_one_statement:
+            if scored.given is not None:
                 written = Written.of(self._schema, scored.scored, self._high_risk_threshold)
                 faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
-                moved = self._advance(step, opening, written, scored, rows=scored.rows)
+                moved = self._advance(step, opening, written, scored, rows=scored.given)
             else:
                 written, moved = self._write(step, opening, messages, scored, compare=False)
         except KnownEventError:
@@ -111,7 +111,7 @@ class Committer:
         written: Written | None,
         scored: ScoredMessages | None,
         *,
-        rows: Rows | None,
+        rows: BinaryArray | None,
     ) -> Moved:
         """Record the commit in the ledger, with the rows that are not written yet."""
         ends = {partition: end for partition, end in step.ends.items() if end > self._positions[partition]}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
-from churn_platform.database.bulk import ROWS_OF_ONE_STATEMENT, Rows
+from churn_platform.database.bulk import ROWS_OF_ONE_STATEMENT, BinaryArray, Rows, RowType
+from churn_platform.database.churn_predictions import given_rows
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import DeadLetter, event_decoder
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -24,29 +25,31 @@ class ScoredMessages:
         scored: the valid events.
         rows: their rows.
         dead_letters: the other messages.
-        in_one_statement: whether one statement may commit them: they are few, and each is a valid event.
+        given: the rows as an argument, if one statement can commit them: they are few, and each is a valid event.
     """
 
     scored: ScoredEvents
     rows: Rows
     dead_letters: list[DeadLetter]
-    in_one_statement: bool
+    given: BinaryArray | None
 
 
 class Scorer:
     """Decodes and scores the messages of each commit, in order."""
 
-    def __init__(self, source: Source, schema: CustomerSchema, *, threads: int) -> None:
+    def __init__(self, source: Source, schema: CustomerSchema, row_type: RowType, *, threads: int) -> None:
         """Start no thread yet.
 
         Args:
             source: where the rows come from.
             schema: of the customers in the events.
+            row_type: of churn_predictions.
             threads: of the model, within one commit.
         """
         self._source = source
         self._decoder = event_decoder(schema)
         self._table = prediction_table(schema)
+        self._row_type = row_type
         self._threads = threads
         self._executor = ThreadPoolExecutor(1, "scorer")
 
@@ -67,6 +70,8 @@ class Scorer:
         )
         scored = score(events, champion, threads=self._threads)
         rows = prediction_rows(self._table, self._source.batch, scored)
-        in_one_statement = len(scored) == len(messages) <= ROWS_OF_ONE_STATEMENT
-        _ = rows.arrays if in_one_statement else rows.copied  # encoded here, while the previous commit is written
-        return ScoredMessages(scored, rows, dead_letters, in_one_statement)
+        # Encoded here, while the previous commit is written.
+        if len(scored) == len(messages) <= ROWS_OF_ONE_STATEMENT:
+            return ScoredMessages(scored, rows, dead_letters, given_rows(rows, self._row_type))
+        _ = rows.copied
+        return ScoredMessages(scored, rows, dead_letters, None)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from churn_platform.database import stream_batches, stream_positions
+from churn_platform.database import churn_predictions, stream_batches, stream_positions
+from churn_platform.database.bulk import RowType
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka import topics
 from churn_platform.kafka.topics import Topic
@@ -25,6 +26,7 @@ class Takeover:
         positions: next offset to read, by Kafka partition.
         last_records: the last record read before each position, where one is known.
         resumed: what the consumer read while the log was compared with the last records.
+        row_type: of the rows of churn_predictions.
         paused: whether the stream is paused.
     """
 
@@ -33,6 +35,7 @@ class Takeover:
     positions: Mapping[int, int]
     last_records: Mapping[int, LastRecord]
     resumed: Resumed
+    row_type: RowType
     paused: bool
 
 
@@ -86,4 +89,12 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
     resumed = resume(connections.consumer.current, topic.name, positions, last_records)
     stream_positions.add_last_records(connection, topic_id=topic.topic_id, records=resumed.found)
     connections.publisher.require_not_ahead(topic, positions)
-    return Takeover(topic, batch, positions, {**last_records, **resumed.found}, resumed, state.paused)
+    return Takeover(
+        topic=topic,
+        batch=batch,
+        positions=positions,
+        last_records={**last_records, **resumed.found},
+        resumed=resumed,
+        row_type=churn_predictions.row_type(connection),
+        paused=state.paused,
+    )

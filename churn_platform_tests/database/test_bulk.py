@@ -1,4 +1,4 @@
-"""Binary COPY: PostgreSQL reads the values that were encoded."""
+"""Binary formats: PostgreSQL reads the values that were encoded."""
 
 from datetime import UTC, datetime
 from typing import LiteralString
@@ -8,7 +8,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from churn_platform.database.bulk import Column, Rows, array, copy_rows, encode_array, read_columns
+from churn_platform.database.bulk import (
+    Column,
+    Rows,
+    array,
+    copy_rows,
+    encode_array,
+    encode_row_array,
+    read_columns,
+)
+from churn_platform.database.catalog import row_type_of
 
 TABLE = """
     create temporary table wide (
@@ -17,13 +26,7 @@ TABLE = """
     )
 """
 READ = "select a, b, c, d, e, f, g::text, h, i, j, k::text, l::text, m, n, o from wide order by g"
-INSERT = """
-    insert into wide select * from unnest(
-        %(a)s::smallint[], %(b)s::integer[], %(c)s::bigint[], %(d)s::real[], %(e)s::double precision[],
-        %(f)s::timestamptz[], %(g)s::uuid[], %(h)s::text[], %(i)s::text[], %(j)s::smallint[], %(k)s::date[],
-        %(l)s::date[], %(m)s::integer[], %(n)s::text[], %(o)s::text[]
-    )
-"""
+INSERT = "insert into wide select (unnest(%s::wide[])).*"
 IDS = [f"0193{number:04d}-0000-7000-8000-00000000000{number}" for number in range(4)]
 
 
@@ -59,7 +62,7 @@ def test_rows_are_stored_unchanged(database: str) -> None:
         copy_rows(cursor, "wide", Rows(columns()))
         rows = cursor.execute(READ).fetchall()
         cursor.execute("truncate wide")
-        cursor.execute(INSERT, Rows(columns()).arrays)
+        cursor.execute(INSERT, (encode_row_array(columns(), row_type_of(connection, "wide")),))
         inserted = cursor.execute(READ).fetchall()
 
     assert inserted == rows
@@ -86,6 +89,19 @@ def test_rows_are_stored_unchanged(database: str) -> None:
             "x",
         ),
     ]
+
+
+def test_columns_of_the_table_that_are_not_given_are_null(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("create temporary table changed (a integer, gone text, other jsonb, b text)")
+        connection.execute("alter table changed drop column gone")
+        rows = encode_row_array(
+            {"b": Column("text", np.array([b"x", b"yy"])), "a": Column("integer", np.array([1, 2]))},
+            row_type_of(connection, "changed"),
+        )
+        found = connection.execute("select a, other, b from unnest(%s::changed[])", (rows,)).fetchall()
+
+    assert found == [(1, None, "x"), (2, None, "yy")]
 
 
 def test_a_few_values_are_passed_as_an_array(database: str) -> None:

@@ -1,6 +1,7 @@
 """A commit in the ledger: one statement that changes all tables, or nothing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -9,8 +10,8 @@ import psycopg
 import pytest
 
 from churn_platform.database import churn_predictions, ledger, stream_batches, stream_positions
-from churn_platform.database.bulk import Rows
-from churn_platform.database.churn_predictions import KnownEventError
+from churn_platform.database.bulk import BinaryArray, Rows
+from churn_platform.database.churn_predictions import KnownEventError, TableChangedError
 from churn_platform.database.connections import connect
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.ledger import Advance, Advanced
@@ -44,7 +45,7 @@ class Ledger:
         stream_batches.plan_batch(connection, NEXT_BATCH)
         stream_positions.add_positions(connection, topic="events", topic_id=TOPIC_ID, starts={0: 0})
 
-    def commit(self, *, rows: Rows | None, batch: str = BATCH, start: int = 0) -> Advanced:
+    def commit(self, *, rows: BinaryArray | None, batch: str = BATCH, start: int = 0) -> Advanced:
         """Commit the events, whose rows are given or copied before."""
         now = datetime.now(UTC)
         risky = [
@@ -73,8 +74,11 @@ class Ledger:
             threshold=THRESHOLD,
         )
 
-    def rows(self, batch: str = BATCH) -> Rows:
-        return prediction_rows(self.table, self.customers, batch=batch)
+    def rows(self) -> Rows:
+        return prediction_rows(self.table, self.customers, batch=BATCH)
+
+    def given(self) -> BinaryArray:
+        return churn_predictions.given_rows(self.rows(), churn_predictions.row_type(self.connection))
 
     def content(self) -> dict[str, list[str]]:
         """Every row of the tables that a commit changes, as text."""
@@ -99,7 +103,7 @@ def stream(any_database: Database, any_schema: CustomerSchema) -> Iterator[Ledge
 
 def test_rows_in_the_statement_and_rows_that_were_copied_give_the_same_tables(stream: Ledger) -> None:
     with stream.connection.transaction(force_rollback=True):
-        stream.commit(rows=stream.rows())
+        stream.commit(rows=stream.given())
         inserted = stream.content()
     churn_predictions.insert_new(stream.connection, stream.rows())
     stream.commit(rows=None)
@@ -115,7 +119,7 @@ def test_a_commit_behind_another_one_changes_nothing(stream: Ledger) -> None:
     before = stream.content()
 
     with pytest.raises(LedgerConflictError, match="moved 0 of 1 positions"), stream.connection.transaction():
-        stream.commit(rows=stream.rows())
+        stream.commit(rows=stream.given())
 
     assert stream.content() == before
 
@@ -125,23 +129,33 @@ def test_a_commit_to_a_closed_batch_changes_nothing(stream: Ledger) -> None:
     before = stream.content()
 
     with pytest.raises(LedgerConflictError, match="0 of 1 open batch"), stream.connection.transaction():
-        stream.commit(rows=stream.rows())
+        stream.commit(rows=stream.given())
 
     assert stream.content() == before
 
 
 def test_a_known_event_changes_nothing(stream: Ledger) -> None:
-    stream.commit(rows=stream.rows())
+    stream.commit(rows=stream.given())
     before = stream.content()
 
     with pytest.raises(KnownEventError), stream.connection.transaction():
-        stream.commit(rows=stream.rows(), start=COUNT)
+        stream.commit(rows=stream.given(), start=COUNT)
+
+    assert stream.content() == before
+
+
+def test_rows_of_a_table_with_fewer_columns_change_nothing(stream: Ledger) -> None:
+    now, before = churn_predictions.row_type(stream.connection), stream.content()
+    earlier = replace(now, columns=dict(list(now.columns.items())[:-1]))
+
+    with pytest.raises(TableChangedError), stream.connection.transaction():
+        stream.commit(rows=churn_predictions.given_rows(stream.rows(), earlier))
 
     assert stream.content() == before
 
 
 def test_while_a_batch_is_open_its_range_excludes_every_later_offset_from_others(stream: Ledger) -> None:
-    stream.commit(rows=stream.rows())
+    stream.commit(rows=stream.given())
     later = "insert into stream_ranges values (%s, %s, 0, %s, %s)"
 
     with pytest.raises(psycopg.errors.ExclusionViolation), stream.connection.transaction():
@@ -153,7 +167,7 @@ def test_while_a_batch_is_open_its_range_excludes_every_later_offset_from_others
 
 
 def test_a_range_of_a_closed_batch_is_not_extended(stream: Ledger) -> None:
-    stream.commit(rows=stream.rows())
+    stream.commit(rows=stream.given())
     stream_batches.close_if_open(stream.connection, BATCH)
 
     with pytest.raises(psycopg.errors.CheckViolation), stream.connection.transaction():
@@ -163,7 +177,7 @@ def test_a_range_of_a_closed_batch_is_not_extended(stream: Ledger) -> None:
 def test_extending_a_range_leaves_its_indexes_as_they_are(bank_database: Database, bank_schema: CustomerSchema) -> None:
     with connect(bank_database.writer, application_name="test", autocommit=True) as connection:
         stream = Ledger(connection, bank_schema)
-        stream.commit(rows=stream.rows())
+        stream.commit(rows=stream.given())
         for _ in range(50):
             connection.execute("update stream_ranges set end_offset = end_offset + 1")
         connection.execute("select pg_stat_force_next_flush()")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 from confluent_kafka import TopicPartition
 
+from churn_platform.database import churn_predictions
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import ReadingStalledError
 from churn_platform.kafka.following import FollowingConsumer
@@ -35,7 +36,15 @@ class Reading:
             run,
             consumer,
             TopicIdentity(stream.admin, topic),
-            Takeover(topic, stream.batch(key), positions, {}, Resumed(), paused=False),
+            Takeover(
+                topic=topic,
+                batch=stream.batch(key),
+                positions=positions,
+                last_records={},
+                resumed=Resumed(),
+                row_type=churn_predictions.row_type(stream.connection),
+                paused=False,
+            ),
             last_stable_offsets=lambda: topics.list_offsets(stream.admin, topic, topics.LATEST),
             writer_is_idle=lambda: True,
             monotonic=lambda: self.now,
