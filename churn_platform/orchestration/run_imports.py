@@ -1,0 +1,58 @@
+"""What the process imports that runs are forked from. In any other process, importing this module does nothing.
+
+When it is imported, no module here starts a thread that outlives a fork, connects to a server or reads settings. Polars
+is left out with the modules of the stream that use it: it cannot be used in a process that was forked after its import.
+`definitions` is left out because it reads the settings, which each run reads again.
+"""
+
+import gc
+import importlib
+import os
+import pkgutil
+import signal
+import sys
+from typing import Final
+
+from churn_platform import orchestration
+from churn_platform.scoring.booster import import_xgboost
+
+FORK_SERVER: Final = "multiprocessing.forkserver"  # in its command line
+# What modules of orchestration/ import when a run needs it, because the code server can do without it.
+MODULES: Final = (
+    "churn_platform.decoding.events",
+    "churn_platform.kafka.transactions",
+    "churn_platform.monitoring.outcomes",
+    "churn_platform.monitoring.report",
+    "churn_platform.positions.backlog",
+    "churn_platform.stream.batch_progress",
+    "churn_platform.stream.explaining",
+    "churn_platform.stream.lease",
+    "churn_platform.stream.result",
+    "churn_platform.stream.scoring",
+    "churn_platform.stream.topic_identity",
+    "churn_platform.stream.writer_thread",
+    # Dagster's own, and what its default IO manager and its logs need.
+    "dagster._core.execution.compute_logs",
+    "upath.implementations.local",
+)
+
+
+def _prepare() -> None:
+    """Import everything, and set what a forked process starts with."""
+    # Outlive the runs when the process group of the code server is stopped: this process reports their ends. It ends
+    # once the code server and all runs have ended.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    # Arrow's allocator would start a thread, which a forked process would lack.
+    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
+    for module in pkgutil.walk_packages(orchestration.__path__, f"{orchestration.__name__}."):
+        importlib.import_module(module.name)
+    for name in MODULES:
+        importlib.import_module(name)
+    import_xgboost()
+    gc.collect()
+    gc.freeze()  # the garbage collections of a run would write to all objects, and so copy their memory
+
+
+if FORK_SERVER in sys.orig_argv[-1]:
+    _prepare()
