@@ -31,9 +31,17 @@ MODULES: Final = (
     "churn_platform.stream.scoring",
     "churn_platform.stream.topic_identity",
     "churn_platform.stream.writer_thread",
-    # Dagster's own, and what its default IO manager and its logs need.
-    "dagster._core.execution.compute_logs",
+    # What Dagster imports when a run needs it: its storage, the executor, the logs of stdout and stderr.
+    "dagster._core.definitions.repository_definition.repository_data_builder",
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.instance.factory",
+    "dagster._core.secrets.env_file",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
+    "psycopg2.extras",
     "upath.implementations.local",
+    "jinja2",
 )
 
 

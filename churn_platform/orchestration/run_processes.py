@@ -29,8 +29,9 @@ IMPORTS: Final = "churn_platform.orchestration.run_imports"
 # The imports take 2 s on an idle machine. While a launch waits for them, the code server does not report its run yet,
 # and the launcher gives up after 60 s (DAGSTER_GRPC_TIMEOUT_SECONDS).
 ANSWER_SECONDS: Final = 20.0
-# Exit code of a process whose parent, the fork server, was killed, so that nobody knows it. The same as in the library.
-UNKNOWN_EXIT_CODE: Final = 255
+# The fork server reports an exit code within milliseconds, unless it was killed or is stopped.
+EXIT_CODE_SECONDS: Final = 2.0
+UNKNOWN_EXIT_CODE: Final = 255  # as in the library
 OWN_NAME: Final = Path("/proc/self/comm")
 
 _python_log = logging.getLogger(__name__)
@@ -156,8 +157,13 @@ class _Forked(popen_forkserver.Popen):
             return None
         with self._reading:  # only one thread can read the exit code
             if self.returncode is None:
-                try:
-                    self.returncode = forkserver.read_signed(self._status)
-                except (OSError, EOFError):
-                    self.returncode = UNKNOWN_EXIT_CODE
+                self.returncode = self._exit_code()
             return self.returncode
+
+    def _exit_code(self) -> int:
+        if not wait([self._status], EXIT_CODE_SECONDS):
+            return UNKNOWN_EXIT_CODE
+        try:
+            return int(forkserver.read_signed(self._status))
+        except (OSError, EOFError):  # the fork server was killed
+            return UNKNOWN_EXIT_CODE

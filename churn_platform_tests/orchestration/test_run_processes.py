@@ -1,7 +1,9 @@
 """Processes of runs under a real code server: forked, and otherwise like those of a new interpreter."""
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,9 @@ JOBS = {
     "daily_monitoring_job": "2026-11-24",
     "outcomes_job": "",
 }
-# Polars must not be imported before a fork, and the definitions read the settings.
-ALWAYS_IMPORTED = {"churn_platform.definitions"}
-STREAMING_IMPORTS = ("polars", "_polars_runtime", "churn_platform.stream.")
+SET_BY_DAGSTER = {"SF_PARTNER": "DagsterLabs_Dagster"}
+DEFINITIONS = "churn_platform.definitions"  # read the settings
+POLARS = {"polars", "_polars_runtime_32"}  # cannot be used after a fork
 
 
 @pytest.fixture
@@ -79,6 +81,15 @@ def _observed(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
 
 
+def _of_the_platform(observed: Mapping[str, Any]) -> set[str]:
+    return {name for name in observed["imported"] if name.startswith("churn_platform.")}
+
+
+def _imports_polars(module: str) -> bool:
+    code = f"import sys, {module}; sys.exit('polars' not in sys.modules)"
+    return subprocess.run([sys.executable, "-c", code], check=False, cwd=PROJECT_ROOT).returncode == 0
+
+
 def _have_ended(processes: list[psutil.Process]) -> bool:
     return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
 
@@ -97,7 +108,7 @@ def test_runs_are_forked_and_differ_from_those_of_a_new_interpreter_only_in_thei
     wait_until(lambda: len(_observed(folder)) == 2, 10, "both runs to end")
     first, second = _observed(folder)
     assert first["parent"] == second["parent"] == _fork_server(server).pid
-    assert first["environment"] == second["environment"] == server.process.environ()
+    assert first["environment"] == second["environment"] == server.process.environ() | SET_BY_DAGSTER
     assert first["folder"] == str(PROJECT_ROOT)
     assert not set(first["numbers"]) & set(second["numbers"])
 
@@ -124,7 +135,8 @@ def test_forked_runs_import_only_what_cannot_be_imported_before(
         assert server.end_of(run) is dg.DagsterRunStatus.SUCCESS
     wait_until(lambda: len(_observed(folder)) == len(JOBS), 10, "the runs to end")
     for each in _observed(folder):
-        assert set(each["imported"]) == ALWAYS_IMPORTED
+        assert each["packages"] == []
+        assert _of_the_platform(each) == {DEFINITIONS}
         (folder / f"{each['pid']}.json").unlink()
 
     run = _streaming_run(server, platform)
@@ -133,7 +145,9 @@ def test_forked_runs_import_only_what_cannot_be_imported_before(
 
     wait_until(lambda: _observed(folder), 10, "the run to end")
     (streaming,) = _observed(folder)
-    assert {name for name in streaming["imported"] if not name.startswith(STREAMING_IMPORTS)} == ALWAYS_IMPORTED
+    assert set(streaming["packages"]) == POLARS
+    others = _of_the_platform(streaming) - {DEFINITIONS}
+    assert {name for name in others if not _imports_polars(name)} == set()
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ def _write(imported: list[str]) -> None:
         "environment": dict(os.environ),
         "folder": str(Path.cwd()),
         "imported": imported,
+        "packages": sorted({name for name in imported if "." not in name}),
         "numbers": [random.random(), float(np.random.random())],  # noqa: S311  for no secret
         "parent": os.getppid(),
         "pid": os.getpid(),
