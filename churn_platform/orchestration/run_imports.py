@@ -13,12 +13,15 @@ import signal
 import sys
 from typing import Final
 
+from dagster._core.instance import InstanceRef
+
 from churn_platform import orchestration
 from churn_platform.scoring.booster import import_xgboost
 
 FORK_SERVER: Final = "multiprocessing.forkserver"  # in its command line
 # What modules of orchestration/ import when a run needs it, because the code server can do without it.
 MODULES: Final = (
+    "churn_platform.database.customer_schemas",
     "churn_platform.decoding.events",
     "churn_platform.kafka.transactions",
     "churn_platform.monitoring.outcomes",
@@ -26,11 +29,13 @@ MODULES: Final = (
     "churn_platform.positions.backlog",
     "churn_platform.stream.batch_progress",
     "churn_platform.stream.explaining",
+    "churn_platform.stream.faults",
     "churn_platform.stream.lease",
     "churn_platform.stream.result",
     "churn_platform.stream.scoring",
     "churn_platform.stream.topic_identity",
     "churn_platform.stream.writer_thread",
+    "churn_platform.transience",
     # What Dagster imports when a run needs it: its storage, the executor, the logs of stdout and stderr.
     "dagster._core.definitions.repository_definition.repository_data_builder",
     "dagster._core.execution.plan.active",
@@ -57,6 +62,9 @@ def _prepare() -> None:
         importlib.import_module(module.name)
     for name in MODULES:
         importlib.import_module(name)
+    if home := os.environ.get("DAGSTER_HOME"):
+        compute_logs = InstanceRef.from_dir(home).compute_logs_data  # with logs in S3, that imports boto3
+        importlib.import_module(compute_logs.module_name)
     import_xgboost()
     gc.collect()
     gc.freeze()  # the garbage collections of a run would write to all objects, and so copy their memory
