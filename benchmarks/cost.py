@@ -29,6 +29,7 @@ from benchmarks.latency import wait_until
 from benchmarks.machine import this_machine
 from benchmarks.servers import new_database, own_stack, processes
 from churn_platform.database import advisory_locks, stream_pauses
+from churn_platform.deployment.dagster_home import RUN_PROCESS
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
@@ -47,12 +48,14 @@ TRIES: Final = 5
 TRY_SECONDS: Final = 10.0
 UNENDING: Final = 10**12
 
-# Parts of a command line -> kind of process. Ended runs are counted with the code server, which starts them.
+# Parts of a command line -> kind of process. A forked run has the command line of the process that it is forked from,
+# but its own name. Both the code server and that process count the time of ended runs as that of their children.
 KINDS: Final = {
     "benchmarks.contenders": "reference",  # first, because its arguments name the servers
     "kafka.Kafka": "kafka",
     "postgres": "postgresql",
     "multiprocessing.spawn": "runs",
+    "multiprocessing.forkserver": "code server",
     "dagster._daemon": "daemon",
     "dagster_webserver": "webserver",
     "api grpc": "code server",
@@ -138,7 +141,10 @@ class Meter:
 
 
 def _kind(process: psutil.Process) -> str:
-    command = " ".join(process.cmdline()) or process.name()
+    name = process.name()
+    if name == RUN_PROCESS:
+        return RUNS
+    command = " ".join(process.cmdline()) or name
     return next((kind for part, kind in KINDS.items() if part in command), "others")
 
 

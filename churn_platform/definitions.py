@@ -41,6 +41,7 @@ from churn_platform.orchestration.partitions import TimePartitions
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.run_processes import fork_runs
 from churn_platform.orchestration.schedules import training_schedules
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.schema.current import schema_of
@@ -115,4 +116,5 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
 
 report_errors()
 keep_noticing_ended_runs()
+fork_runs()
 defs = build_defs(load_settings())

@@ -11,6 +11,7 @@ from churn_platform.settings import PROJECT_ROOT
 
 WORKSPACE = "workspace.yaml"
 LOCATION = "churn_platform"
+RUN_PROCESS = "churn-run"  # the name of the process of a run that was forked, which `ps -o comm` shows
 
 STORAGE = f"""
 storage:

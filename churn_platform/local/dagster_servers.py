@@ -6,13 +6,13 @@ The web server and the daemon share one code server. Without it, each would star
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from select import select
 
 import psutil
 
-from churn_platform.deployment.dagster_home import LOCATION, WORKSPACE
+from churn_platform.deployment.dagster_home import LOCATION, RUN_PROCESS, WORKSPACE
 from churn_platform.deployment.health import code_server_serves, daemons_have_heartbeats, http_server_answers
 from churn_platform.local.part import Part
 from churn_platform.local.ports import HOST
@@ -20,6 +20,7 @@ from churn_platform.settings import PROJECT_ROOT
 
 MODULE = "churn_platform.definitions"
 CANCELLATION = "churn_platform.orchestration.run_cancellation"
+SPAWNED_RUN = "--multiprocessing-fork"  # in the command line of a run that was not forked
 CANCELLATION_SECONDS = 30  # to import Dagster on a busy machine, and for a request that PostgreSQL has to answer
 
 
@@ -48,7 +49,7 @@ def parts(*, folder: Path, socket: Path, port: int) -> list[Part]:
         ready=lambda _: code_server_serves(f"unix:{socket}"),
         listens_at=(socket,),
         needs=("postgres",),  # it opens the instance, which creates its tables the first time
-        stop_with_children=True,  # runs are its child processes: the signal lets them close their connections
+        stop_with_children=True,  # its runs are in its process group: the signal lets them close their connections
         stop_seconds=30,
         stop_stage=1,  # after the daemon, which would start new runs
         while_stopping=lambda pid: runs_canceled(pid, socket),
@@ -92,7 +93,7 @@ def runs_canceled(pid: int, socket: Path) -> Iterator[None]:
     """
     try:
         code_server = psutil.Process(pid)
-        environment, idle = code_server.environ(), not code_server.children()
+        environment, idle = code_server.environ(), not _has_runs(code_server)
     except psutil.NoSuchProcess:
         idle = True
     if idle:
@@ -115,3 +116,16 @@ def runs_canceled(pid: int, socket: Path) -> Iterator[None]:
             pass
         finally:
             cancellation.kill()
+
+
+def _has_runs(code_server: psutil.Process) -> bool:
+    """Return whether a code server has runs. It keeps other child processes, such as the one that runs are forked from.
+
+    Raises:
+        psutil.NoSuchProcess: the code server has ended.
+    """
+    for process in code_server.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == RUN_PROCESS or SPAWNED_RUN in process.cmdline():
+                return True
+    return False

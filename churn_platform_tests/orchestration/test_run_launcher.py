@@ -1,29 +1,20 @@
 """Runs that start slowly or never, under a real code server: only the launcher can tell them apart."""
 
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import dagster as dg
 import psycopg
 import pytest
-import yaml
-from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
-from churn_platform.database import batch_hours, model_versions, stream_batches
-from churn_platform.deployment.dagster_home import STORAGE
-from churn_platform.environments import created_topics
-from churn_platform.local.postgres import in_schema
+from churn_platform.database import batch_hours, stream_batches
 from churn_platform.local.stack import Stack
 from churn_platform.orchestration.partitions import batches
-from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.run_launcher import SESSION_TAG, PatientRunLauncher, Worker, worker_of
 from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG, UNSUBMITTED_SECONDS
 from churn_platform.orchestration.stream_sensors import dirty_hours_sensor
-from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform_tests.orchestration.slow_start import SlowCodeServer
 from churn_platform_tests.orchestration.test_stream_sensors import Ticks
 from churn_platform_tests.waiting import wait_until
@@ -33,30 +24,12 @@ DAY = 24 * 3600.0
 
 
 @pytest.fixture
-def server(
-    platform: str, stack: Stack, bundle_uri: str, local_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[SlowCodeServer]:
-    """A code server with an empty stream and a champion, and an instance with a stack's launcher and storage."""
-    monkeypatch.setenv("BATCH_EVENTS", "5")
-    monkeypatch.setenv("IDLE_SECONDS", "60")  # without events there is no run
-    name = str(psycopg.conninfo.conninfo_to_dict(platform)["dbname"])
-    address = urlsplit(stack.addresses["postgres"])._replace(path=f"/{name}").geturl()
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", in_schema(address, "dagster"))
-    settings.cache_clear()
-    created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
-    with psycopg.connect(platform) as connection:
-        model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
-        model_versions.promote(connection, 1)
-    home = Path(tempfile.mkdtemp(dir=local_folder))
-    written = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
-    kept = {name: written[name] for name in ("run_launcher", "run_monitoring", "telemetry")}
-    (home / "dagster.yaml").write_text(yaml.safe_dump(kept) + STORAGE)
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    with dg.DagsterInstance.get() as instance:
-        server = SlowCodeServer(home, instance)
-        server.start()
-        yield server
-        server.kill()
+def server(dagster_home: Path, instance: dg.DagsterInstance) -> Iterator[SlowCodeServer]:
+    """A code server with an empty stream and a champion."""
+    server = SlowCodeServer(dagster_home, instance)
+    server.start()
+    yield server
+    server.kill()
 
 
 def _slow_run(server: SlowCodeServer, platform: str) -> dg.DagsterRun:
@@ -69,12 +42,6 @@ def _slow_run(server: SlowCodeServer, platform: str) -> dg.DagsterRun:
     return run
 
 
-def _record(server: SlowCodeServer, run: dg.DagsterRun) -> dg.DagsterRun:
-    found = server.instance.get_run_by_id(run.run_id)
-    assert found is not None
-    return found
-
-
 @pytest.mark.slow
 def test_a_run_that_takes_a_day_to_start_is_neither_failed_nor_replaced_and_streams(
     server: SlowCodeServer, platform: str
@@ -84,18 +51,18 @@ def test_a_run_that_takes_a_day_to_start_is_neither_failed_nor_replaced_and_stre
     ticks.send(5)
     run = _slow_run(server, platform)  # its launcher has waited longer than the timeout of a call
 
-    assert _record(server, run).status == dg.DagsterRunStatus.STARTING
-    assert worker_of(server.instance, _record(server, run)) is Worker.ALIVE
+    assert server.record(run).status == dg.DagsterRunStatus.STARTING
+    assert worker_of(server.instance, server.record(run)) is Worker.ALIVE
     ticks.reason()
     ticks.age_what_is_missing(seconds=DAY)
     reason = ticks.reason()
 
     assert "A run has been starting for 864" in reason
-    assert _record(server, run).status == dg.DagsterRunStatus.STARTING
+    assert server.record(run).status == dg.DagsterRunStatus.STARTING
     server.let_runs_start()
-    wait_until(lambda: _record(server, run).is_finished, 120, "the run to end")
-    assert _record(server, run).status == dg.DagsterRunStatus.SUCCESS
-    assert SESSION_TAG in _record(server, run).tags
+    wait_until(lambda: server.record(run).is_finished, 120, "the run to end")
+    assert server.record(run).status == dg.DagsterRunStatus.SUCCESS
+    assert SESSION_TAG in server.record(run).tags
     with ticks.connect() as connection:
         batch = stream_batches.find_batch(connection, "key")
     assert batch is not None
@@ -111,11 +78,11 @@ def test_a_run_that_dies_while_starting_is_marked_as_failed_and_replaced(server:
 
     (process,) = server.run_processes()
     process.kill()
-    wait_until(lambda: worker_of(server.instance, _record(server, run)) is Worker.GONE, 30, "its server to notice")
+    wait_until(lambda: worker_of(server.instance, server.record(run)) is Worker.GONE, 30, "its server to notice")
     ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
     replaced = ticks.tick()
 
-    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+    assert server.record(run).status == dg.DagsterRunStatus.FAILURE
     assert len(replaced.run_requests or []) == 1
 
 
@@ -136,8 +103,8 @@ def test_a_run_that_dies_while_dagsters_storage_is_down_is_marked_as_failed_by_i
         wait_until(lambda: "Ended runs could not be recorded" in server.log(), 60, "the code server to notice")
         connection.execute(allow.format(sql.Identifier(name), sql.SQL("true")))
 
-    wait_until(lambda: worker_of(server.instance, _record(server, run)) is Worker.GONE, 60, "the code server to notice")
-    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+    wait_until(lambda: worker_of(server.instance, server.record(run)) is Worker.GONE, 60, "the code server to notice")
+    assert server.record(run).status == dg.DagsterRunStatus.FAILURE
 
 
 @pytest.mark.slow
@@ -151,14 +118,14 @@ def test_a_run_whose_code_server_died_while_it_started_is_marked_as_failed_once_
     ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
 
     server.kill()
-    assert worker_of(server.instance, _record(server, run)) is Worker.UNKNOWN
+    assert worker_of(server.instance, server.record(run)) is Worker.UNKNOWN
     ticks.reason()
-    assert _record(server, run).status == dg.DagsterRunStatus.STARTING
+    assert server.record(run).status == dg.DagsterRunStatus.STARTING
     server.start()
-    assert worker_of(server.instance, _record(server, run)) is Worker.GONE
+    assert worker_of(server.instance, server.record(run)) is Worker.GONE
     replaced = ticks.tick()
 
-    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+    assert server.record(run).status == dg.DagsterRunStatus.FAILURE
     assert len(replaced.run_requests or []) == 1
 
 
@@ -170,11 +137,11 @@ def test_a_run_of_another_job_that_never_gets_a_process_leaves_the_queue(server:
 
     ticks.age_what_is_missing(seconds=UNSUBMITTED_SECONDS / 2)
     ticks.reason()
-    assert not _record(server, run).is_finished
+    assert not server.record(run).is_finished
     ticks.age_what_is_missing(seconds=UNSUBMITTED_SECONDS / 2)
     ticks.reason()
 
-    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+    assert server.record(run).status == dg.DagsterRunStatus.FAILURE
 
 
 @pytest.mark.slow
@@ -194,10 +161,10 @@ def test_a_metrics_run_that_died_with_its_code_server_does_not_block_the_metrics
     ticks.tick()
     ticks.age_what_is_missing(seconds=DAY)
     ticks.tick()
-    assert not _record(server, run).is_finished  # its process is alive
+    assert not server.record(run).is_finished  # its process is alive
     server.kill()
     server.start()
     ticks.tick()
 
-    assert _record(server, run).status == dg.DagsterRunStatus.FAILURE
+    assert server.record(run).status == dg.DagsterRunStatus.FAILURE
     assert ticks.tick(dirty_hours_sensor).run_requests
