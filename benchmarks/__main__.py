@@ -29,7 +29,14 @@ def main(
     throughput.show(console, rates)
     latencies, first = latency.measure(console)
     latency.show(console, latencies, first)
-    costs, *idle = cost.measure(console, rates=COST_RATES, pairs=1, seconds=COST_SECONDS, idle_seconds=COST_SECONDS)
+    costs, *idle = cost.measure(
+        console,
+        rates=COST_RATES,
+        pairs=1,
+        seconds=COST_SECONDS,
+        idle_seconds=COST_SECONDS,
+        compiling_seconds=COST_SECONDS,
+    )
     cost.show(console, costs, *idle)
     each = stages.measure()
     stages.show(console, each)

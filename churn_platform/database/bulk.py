@@ -139,7 +139,7 @@ def encode_row_array(columns: Mapping[str, Column], row_type: RowType) -> Binary
         row_type: of the table.
     """
     count = len(next(iter(columns.values())).values)
-    ordered = [columns.get(name, _nulls(count)) for name in row_type.columns]
+    ordered = [columns[name] if name in columns else _nulls(count) for name in row_type.columns]
     rows = _encode(
         ordered, {"size": (">i4", 0), "fields": (">i4", len(ordered))}, oids=tuple(row_type.columns.values())
     )

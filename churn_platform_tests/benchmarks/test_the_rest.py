@@ -40,7 +40,13 @@ def test_latency_measures_every_event_to_its_row_and_to_the_topic() -> None:
 @pytest.mark.slow
 def test_cost_compares_the_platform_with_the_reference_loop_at_the_same_latency() -> None:
     found, idle, reference_idle = cost.measure(
-        Console(quiet=True), rates=[RATE], pairs=1, seconds=SECONDS, warm_up=5, idle_seconds=SECONDS
+        Console(quiet=True),
+        rates=[RATE],
+        pairs=1,
+        seconds=SECONDS,
+        warm_up=5,
+        idle_seconds=SECONDS,
+        compiling_seconds=1,
     )
     of_rate = found[str(RATE)]
     assert {"kafka", "postgresql", "runs"} <= set(of_rate.parts)
