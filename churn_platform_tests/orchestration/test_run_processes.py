@@ -203,7 +203,7 @@ def test_a_run_starts_in_a_new_interpreter_while_no_process_can_be_forked(server
     assert server.end_of(second) is dg.DagsterRunStatus.SUCCESS
     fork_server.resume()
 
-    assert "has not answered for 20 s" in server.log()
+    assert "has not answered for 5 s" in server.log()
     assert len(_observed(folder)) == 1
 
 
