@@ -5,6 +5,7 @@ is left out with the modules of the stream that use it: it cannot be used in a p
 `definitions` is left out because it reads the settings, which each run reads again.
 """
 
+import atexit
 import gc
 import importlib
 import os
@@ -12,6 +13,9 @@ import pkgutil
 import signal
 import sys
 import threading
+from contextlib import suppress
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import Final
 
 from dagster._core.instance import InstanceRef
@@ -58,11 +62,21 @@ def _prepare() -> None:
     # once the code server and all runs have ended.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    atexit.register(_remove_socket, os.getpid())
     imports = threading.Thread(target=_import)
     imports.start()
     imports.join()
     gc.collect()
     gc.freeze()  # the garbage collections of a run would write to all objects, and so copy their memory
+
+
+def _remove_socket(owner: int) -> None:
+    """Remove the socket of this process, unless the code server has done so. It cannot if it was killed."""
+    address = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]  # it has no public name
+    if os.getpid() == owner and address:  # runs end with the same functions
+        with suppress(OSError):
+            Path(address).unlink(missing_ok=True)
+            Path(address).parent.rmdir()
 
 
 def _import() -> None:
