@@ -77,10 +77,22 @@ def _condition(part: Part, states: Mapping[str, ProcessState]) -> tuple[str, str
 
 
 def _memory_mb(pid: int) -> float | None:
-    """Return the resident memory of a process and its children in MB; None if the process has ended meanwhile."""
+    """Return the memory of a process and its children in MB; None if the process has ended meanwhile."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
-        return round(sum(member.memory_info().rss for member in family) / 1e6, 1)
+        return round(sum(map(_memory, family)) / 1e6, 1)
     except psutil.NoSuchProcess:
         return None
+
+
+def _memory(process: psutil.Process) -> int:
+    """Return the resident memory of a process in bytes, with its part of the memory that it shares, if that is known.
+
+    Runs share the modules that they were forked with, and the sessions of PostgreSQL share its buffers.
+    """
+    try:
+        memory: int = process.memory_full_info().pss
+    except (psutil.AccessDenied, AttributeError):  # of another user, or not Linux
+        memory = process.memory_info().rss
+    return memory

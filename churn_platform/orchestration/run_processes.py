@@ -18,20 +18,25 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnP
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from churn_platform.deployment.dagster_home import RUN_PROCESS
 from churn_platform.orchestration.ended_runs import CODE_SERVER
 
+if TYPE_CHECKING:
+    from dagster._grpc.server import DagsterApiServer
+
 IMPORTS: Final = "churn_platform.orchestration.run_imports"
 # The imports take 2 s on an idle machine. While a launch waits for them, the code server does not report its run yet,
-# and the launcher gives up after 60 s (DAGSTER_GRPC_TIMEOUT_SECONDS).
-ANSWER_SECONDS: Final = 20.0
+# and a run without a process is dead after 10 s (run_liveness.DEAD_SECONDS).
+ANSWER_SECONDS: Final = 5.0
 # The fork server reports an exit code within milliseconds, unless it was killed or is stopped.
 EXIT_CODE_SECONDS: Final = 2.0
 UNKNOWN_EXIT_CODE: Final = 255  # as in the library
+# Before this version of Python, any user of the machine could send code to the fork server (CVE-2022-42919).
+SAFE_SOCKET: Final = (3, 11, 1)
 OWN_NAME: Final = Path("/proc/self/comm")
 
 _python_log = logging.getLogger(__name__)
@@ -40,15 +45,24 @@ _python_log = logging.getLogger(__name__)
 def fork_runs() -> None:
     """Let the code server of this process, if it is one, fork the processes of its runs. Only on Linux.
 
-    Elsewhere libraries of the system may start threads that a forked process lacks.
+    Elsewhere libraries of the system may start threads that a forked process lacks. The fork server starts as soon as
+    the definitions are loaded.
     """
-    if CODE_SERVER not in sys.modules or sys.platform != "linux":
+    if CODE_SERVER not in sys.modules or sys.platform != "linux" or sys.version_info < SAFE_SOCKET:
         return
     from dagster._grpc.server import DagsterApiServer
 
     context = RunContext()
-    # Each server sets this attribute before it loads the definitions. A property takes precedence over it.
-    DagsterApiServer._mp_ctx = property(lambda _: context, lambda *_: None)  # type: ignore[assignment]  # there is no hook
+    clean_up = DagsterApiServer._cleanup_thread
+
+    def start_and_clean_up(server: "DagsterApiServer") -> None:
+        context.check()
+        clean_up(server)
+
+    # There are no hooks. Each server sets the context before it loads the definitions, but a property takes precedence.
+    # It starts the thread afterwards.
+    DagsterApiServer._mp_ctx = property(lambda _: context, lambda *_: None)  # type: ignore[assignment]
+    DagsterApiServer._cleanup_thread = start_and_clean_up  # type: ignore[assignment, method-assign]
 
 
 class RunContext(ForkServerContext):
@@ -69,11 +83,7 @@ class RunContext(ForkServerContext):
 
         The code server starts runs while it holds a lock, so the time for imports has to pass before.
         """
-        with self._lock:  # one check at a time: one that has no answer yet waits for the imports
-            if self._check is None or not self._check.is_alive():
-                self._check = _Check()
-                self._check.start()
-            check = self._check
+        check = self.check()
         check.join(seconds)
         if not check.answered:
             _python_log.warning(
@@ -82,6 +92,14 @@ class RunContext(ForkServerContext):
                 f"does not answer: {check.problem}" if check.problem else f"has not answered for {seconds:.0f} s",
             )
         return check.answered
+
+    def check(self) -> "_Check":
+        """Start to check whether the fork server answers, unless a check still waits, and return the check."""
+        with self._lock:
+            if self._check is None or not self._check.is_alive():
+                self._check = _Check()
+                self._check.start()
+            return self._check
 
 
 class _Check(threading.Thread):

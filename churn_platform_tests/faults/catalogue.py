@@ -219,6 +219,15 @@ def kill_code_server_and_runs(platform: FaultyPlatform) -> InjectedFault:
     return _at_once(at)
 
 
+@_fault("kill -9 of the process that runs are forked from; they continue, and new ones start")
+def kill_fork_server(platform: FaultyPlatform) -> InjectedFault:
+    platform.standby()
+    children = psutil.Process(platform.stack.pid("code")).children()
+    (fork_server,) = [each for each in children if any("multiprocessing.forkserver" in part for part in each.cmdline())]
+    at = kill(fork_server.pid)
+    return InjectedFault(at, at, platform.get_a_new_run)
+
+
 @_fault("Two daemons at once")
 def second_daemon(platform: FaultyPlatform) -> InjectedFault:
     daemon = psutil.Process(platform.stack.pid("daemon"))
