@@ -12,6 +12,7 @@ from churn_platform.commands.produce import produce
 from churn_platform.commands.program import Program
 from churn_platform.commands.settings import settings
 from churn_platform.commands.verify import verify
+from churn_platform.commands.worker import worker
 
 app = typer.Typer(
     cls=Program,
@@ -31,6 +32,7 @@ for command in (
     stack.with_own_servers(prepare),
     stack.with_own_servers(produce),
     stack.with_own_servers(verify),
+    stack.with_own_servers(worker),
     settings,
     init,
     clean,
