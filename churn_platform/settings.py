@@ -256,6 +256,13 @@ class PostgresSettings(SettingsGroup):
         description="Read-only login for people and dashboards, created by 'churn prepare --logins'. 'churn up' writes "
         "the one of the embedded database to .local/env.",
     )
+    retention_url: SecretStr | None = Field(
+        default=None,
+        validation_alias="DATABASE_RETENTION_URL",
+        description="Login of the retention team, which 'churn cases' uses, created by 'churn prepare --logins'. It "
+        "reads and changes cases, and never sees the control group. 'churn up' writes the one of the embedded database "
+        "to .local/env. Empty: DATABASE_URL.",
+    )
 
 
 class KafkaSettings(SettingsGroup):
