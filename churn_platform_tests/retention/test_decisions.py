@@ -107,7 +107,7 @@ def test_a_midnight_that_is_skipped_or_occurs_twice_begins_the_day_once(
 
 
 @given(
-    st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC)),
+    st.integers(1_000_000_000, 2_200_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)),
     st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "America/Havana"]),
 )
 def test_every_moment_is_within_the_bounds_of_its_day(moment: datetime, timezone: str) -> None:
@@ -256,7 +256,7 @@ def test_reasons_are_sentences_with_units_and_only_those_that_raise_the_risk(ban
 
 
 def test_texts_missing_values_and_columns_that_left_the_schema_are_named_too(bank_schema: CustomerSchema) -> None:
-    reasons = [
+    reasons: list[dict[str, object]] = [
         {"feature": "Geography", "value": "Germany", "contribution": 1.2},
         {"feature": "Age", "value": None, "contribution": 0.4},
         {"feature": "LoyaltyPoints", "value": 12.5, "contribution": 0.2},
