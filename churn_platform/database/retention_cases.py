@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 
 from churn_platform.database.segments import segments_of_row
 from churn_platform.database.worker_positions import RowRange
+from churn_platform.errors import PlatformError
 from churn_platform.schema.customer_schema import CustomerSchema
 
 CONFLICT: Final = "CH002"
@@ -149,9 +150,19 @@ _LIST: Final = """
     from unnest(%s::bigint[], %s::integer[]) as u (case_id, list_rank)
     where c.case_id = u.case_id and c.status in ('open', 'assigned')
 """
+_CHANGE: Final = """
+    update retention_cases set
+        status = coalesce(%(status)s, status), owner = coalesce(%(owner)s, owner),
+        notes = case when %(note)s::text is null then notes else concat_ws(E'\\n', notes, %(note)s) end
+    where case_id = %(case_id)s and arm = 'contact'
+"""
 _COUNTS: Final = """
     select arm, status, count(*) from retention_cases where closed_at is null group by 1, 2 order by 1, 2
 """
+
+
+class CaseError(PlatformError):
+    """A case that does not exist, or whose status cannot change in this way."""
 
 
 @dataclass(frozen=True)
@@ -429,3 +440,43 @@ def block_contact(connection: psycopg.Connection, customer_id: int | str, *, rea
 def allow_contact(connection: psycopg.Connection, customer_id: int | str) -> bool:
     """Take a customer off the do-not-contact list; return whether the customer was on it."""
     return connection.execute("delete from do_not_contact where customer_id = %s", (customer_id,)).rowcount == 1
+
+
+def change(
+    connection: psycopg.Connection,
+    case_id: int,
+    *,
+    actor: str,
+    status: str | None = None,
+    owner: str | None = None,
+    note: str | None = None,
+) -> None:
+    """Change a case of the contact arm, as a person does.
+
+    Args:
+        connection: of the retention team's login, or of the platform's.
+        case_id: of the case.
+        actor: who makes the change, for the history.
+        status: the new one; None leaves it.
+        owner: the new one; None leaves it.
+        note: added to the notes as a line; None leaves them.
+
+    Raises:
+        CaseError: there is no such case, or its status cannot become this one.
+    """
+    try:
+        with acting(connection, actor):
+            changed = connection.execute(
+                _CHANGE, {"case_id": case_id, "status": status, "owner": owner, "note": note}
+            ).rowcount
+    except psycopg.Error as error:
+        if error.sqlstate != CONFLICT:
+            raise
+        raise CaseError(
+            f"{str(error.diag.message_primary)[:1].upper()}{str(error.diag.message_primary)[1:]}. Nothing was changed.",
+            remedy=f"'churn cases show {case_id}' shows the case and its history.",
+        ) from None
+    if not changed:
+        raise CaseError(
+            f"There is no case {case_id}. Nothing was changed.", remedy="'churn cases list --all' shows the cases."
+        )

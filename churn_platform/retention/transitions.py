@@ -12,7 +12,6 @@ STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 WAITING: Final[tuple[Status, ...]] = ("open", "assigned")
 """The customer has not been called yet."""
 CLOSED: Final[tuple[Status, ...]] = ("kept", "lost", "dismissed", "expired")
-CLOSED_BY_PEOPLE: Final[tuple[Status, ...]] = ("kept", "lost", "dismissed")
 """`expired` is for the platform: the risk fell, or nobody called in time."""
 
 ALLOWED: Final[Mapping[Status, tuple[Status, ...]]] = {

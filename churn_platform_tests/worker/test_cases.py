@@ -9,8 +9,8 @@ from churn_platform.database import retention_cases, retention_keys, worker_posi
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.retention.arm import arm_of
 from churn_platform.worker.cases import NAME
-from churn_platform_tests.worker.conftest import Team
 from churn_platform_tests.worker.ledger import Scored
+from churn_platform_tests.worker.teams import Team
 
 MINUTE = timedelta(minutes=1)
 
