@@ -300,12 +300,9 @@ def _change(
 @contextmanager
 def _connect() -> Iterator["psycopg.Connection"]:
     """Connect as the retention team, which cannot see the control group; without such a login, as the platform."""
-    from churn_platform.settings import require_readable, settings
+    from churn_platform.settings import settings
 
-    login = settings().postgres.retention_url
-    dsn = settings().postgres_dsn if login is None else login.get_secret_value()
-    require_readable("DATABASE_RETENTION_URL", dsn)
-    with connect(dsn, autocommit=True, application_name="churn cases") as connection:
+    with connect(settings().retention_dsn, autocommit=True, application_name="churn cases") as connection:
         yield connection
 
 

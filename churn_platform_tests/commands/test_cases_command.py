@@ -10,14 +10,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from python_calamine import CalamineWorkbook
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.local.environment import RETENTION_VARIABLE
-from churn_platform.local.stack import Stack
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
 from churn_platform_tests.worker.ledger import Scored
@@ -27,11 +25,9 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 
 @pytest.fixture
-def team(stack: Stack, platform: str, bank_schema: CustomerSchema, monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
+def team(platform: str, bank_schema: CustomerSchema) -> Iterator[Team]:
     """A team with six cases, all in the contact arm; the commands use the retention team's login."""
-    login = make_conninfo(stack.environment[RETENTION_VARIABLE], dbname=str(conninfo_to_dict(platform)["dbname"]))
-    monkeypatch.setenv(RETENTION_VARIABLE, login)
-    settings.cache_clear()
+    assert settings().postgres.retention_url is not None
     with psycopg.connect(platform, autocommit=True) as connection:
         team = new_team(connection, bank_schema, cases_per_day=4)
         earlier = timedelta(minutes=1)
@@ -127,6 +123,17 @@ def test_controls_are_never_shown_whatever_the_login(team: Team, monkeypatch: py
         monkeypatch.delenv(RETENTION_VARIABLE)
         settings.cache_clear()
         monkeypatch.setenv(RETENTION_VARIABLE, "")
+
+
+def test_a_login_to_another_database_is_refused(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = team.connection.info.dsn.replace(team.connection.info.dbname, "another")
+    monkeypatch.setenv(RETENTION_VARIABLE, f"{other} password=secret")
+    settings.cache_clear()
+
+    output = run("list", code=ExitCode.FAILED)
+
+    assert "dbname=another" in output
+    assert "secret" not in output
 
 
 def test_the_list_is_exported_and_no_note_becomes_a_formula(team: Team, tmp_path: Path) -> None:
