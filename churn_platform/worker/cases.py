@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Final
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from churn_platform.database import (
     worker_positions,
 )
 from churn_platform.database.retention_cases import Candidate
+from churn_platform.database.worker_positions import Behind
 from churn_platform.retention.arm import CONTACT, CONTROL, arm_of
 from churn_platform.retention.business_day import business_day, day_bounds
 from churn_platform.retention.call_list import DayList, Waiting, plan_list
@@ -42,6 +43,10 @@ SHORTEST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 4.0
 # The pause is this many times as long as the last run took, so that the duty uses at most a twentieth of a core.
 REST: Final = 20.0
+# Offsets that one run follows at most. Reading their rows takes a second or two, and a statement may take 60 s.
+MOST_OFFSETS: Final = 1_000_000
+# Seconds that the first start may take to find the latest score of everybody who was at risk lately.
+FIRST_START_SECONDS: Final = 3_600
 # Rows of cases that are explained in one transaction.
 EXPLAINED_AT_ONCE: Final = 1_000
 # Seconds between two searches for cases whose time is over. They are over by days, so a minute makes no difference. The
@@ -61,6 +66,7 @@ class CasesConfig:
         cases_per_day: customers that the team can call in a day.
         timezone: of the team.
         customer_url: address of a customer in the CRM, with a place for the id; empty for none.
+        most_offsets: offsets that one run follows at most.
     """
 
     schema: CustomerSchema
@@ -70,6 +76,7 @@ class CasesConfig:
     cases_per_day: int
     timezone: ZoneInfo
     customer_url: str
+    most_offsets: int = MOST_OFFSETS
 
     def priority_of(self, risk: float, money_at_risk: float | None) -> float:
         """Return the priority of a customer."""
@@ -109,26 +116,25 @@ class CasesDuty:
         self._list_state: tuple[date, int] | None = None
 
     def run(self, connection: psycopg.Connection) -> bool:
-        """Bring cases and list up to date with the stream. There is never more to do at once."""
+        """Bring cases and list up to date with the stream; return whether it is further ahead than one run follows."""
         began = self._monotonic()
         if not self._revalued:
             self._revalue(connection)
             self._revalued = True
-        changed = self._follow(connection)
+        behind = worker_positions.behind(connection, NAME)
+        following = _first_offsets(behind, self._config.most_offsets)
+        changed = bool(following) and self._follow(connection, following)
         changed = self._explain(connection) or changed
         changed = self._check_times(connection) or changed
         self._keep_list(connection, changed=changed)
         took = self._monotonic() - began
         self.interval = min(max(SHORTEST_PAUSE, REST * took), LONGEST_PAUSE)
-        return False
+        return following != behind
 
     # Scores
 
-    def _follow(self, connection: psycopg.Connection) -> bool:
-        """Apply the scores that were committed since the last run; return whether a case may have changed."""
-        behind = worker_positions.behind(connection, NAME)
-        if not behind:
-            return False
+    def _follow(self, connection: psycopg.Connection, behind: Sequence[Behind]) -> bool:
+        """Apply the scores of these offsets; return whether a case may have changed."""
         policy = self._config.policy
         with retention_cases.acting(connection, ACTOR):
             if worker_positions.has_begun(connection, NAME):
@@ -139,6 +145,7 @@ class CasesDuty:
                 worker_positions.advance(connection, NAME, behind)
             else:
                 # The first start: customers who are at risk already get a case, too.
+                connection.execute("select set_config('statement_timeout', %s, true)", (f"{FIRST_START_SECONDS}s",))
                 worker_positions.begin(connection, NAME)
                 found = retention_cases.recent_candidates(connection, self._config.schema, since=policy.expiry)
             return self._apply(connection, found)
@@ -272,6 +279,12 @@ class CasesDuty:
             CALL_LIST,
             {"day": day.isoformat(), "listed": len(found.listed), "cases_per_day": self._config.cases_per_day},
         )
+
+
+def _first_offsets(behind: Sequence[Behind], most: int) -> list[Behind]:
+    """Return the first offsets of each partition, at most `most` in all; the same ones if there are not more."""
+    share = most // max(1, len(behind))
+    return [replace(each, end_offset=min(each.end_offset, each.start_offset + share)) for each in behind]
 
 
 def _score(found: Candidate) -> Score:

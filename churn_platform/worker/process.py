@@ -25,6 +25,7 @@ from churn_platform.worker.loop import Worker
 _log = logging.getLogger("churn.worker")
 
 HEARTBEAT_PAUSE: Final = 5.0  # seconds; a third of a container's interval between two health checks
+STARTING_PAUSE: Final = 0.25  # while a duty has not run yet, or fails: 'churn up' waits for the first heartbeat
 
 
 def duties_of(settings: Settings) -> list[Duty]:
@@ -91,9 +92,9 @@ def run_until(stopped: threading.Event, worker: Worker, heartbeat: Path, *, name
     heartbeat.parent.mkdir(parents=True, exist_ok=True)
     worker.start()
     while not stopped.is_set():
-        if not worker.problems():
+        if worker.works():
             heartbeat.touch()
-        stopped.wait(HEARTBEAT_PAUSE)
+        stopped.wait(HEARTBEAT_PAUSE if worker.works() else STARTING_PAUSE)
     unfinished = worker.stop()
     heartbeat.unlink(missing_ok=True)
     if unfinished:

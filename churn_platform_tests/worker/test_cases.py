@@ -267,3 +267,12 @@ def test_what_the_worker_found_is_recorded_for_dagster(team: Team) -> None:
     found = dict(team.rows("select asset, metadata from worker_observations"))
     assert found["retention_cases"] == {"open_cases": 2, "open_contact": 2}
     assert found["call_list"]["listed"] == 2
+
+
+def test_a_long_backlog_is_followed_in_several_runs(team: Team) -> None:
+    team.commit(Scored(99, 0.1))
+    team.ledger.commit([Scored(number, 0.9) for number in range(10)])
+    team.restart(most_offsets=4)
+
+    assert [team.duty.run(team.connection) for _ in range(4)] == [True, True, False, False]
+    assert len(team.cases()) == 10
