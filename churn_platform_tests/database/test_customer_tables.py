@@ -152,6 +152,7 @@ def test_what_was_published_is_read_in_the_order_of_messages(
 def test_sums_metrics_and_predictions_agree_until_one_of_them_is_changed(
     connection: psycopg.Connection, any_schema: CustomerSchema, table: PredictionTable, customers: pd.DataFrame
 ) -> None:
+    connection.execute("insert into stream_batches (batch, high_risk_threshold) values (%s, %s)", (BATCH, THRESHOLD))
     churn_predictions.insert_new(connection, prediction_rows(table, customers))
     sums = sums_of(any_schema, customers)
     batch_hours.add_sums(connection, any_schema, batch=BATCH, hours=sums)
@@ -163,7 +164,7 @@ def test_sums_metrics_and_predictions_agree_until_one_of_them_is_changed(
 
     def wrong() -> list[int]:
         return [
-            verification.compare_batch_hours(connection, any_schema, threshold=THRESHOLD, examples=3).wrong,
+            verification.compare_batch_hours(connection, any_schema, examples=3).wrong,
             verification.compare_hours(connection, any_schema, examples=3).wrong,
             verification.compare_days(connection, any_schema, examples=3).wrong,
         ]

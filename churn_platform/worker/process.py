@@ -1,0 +1,107 @@
+"""The process of the resident worker: its duties, its heartbeat, and its end."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import psycopg
+
+from churn_platform.database import connections
+from churn_platform.retention.contact_policy import ContactPolicy
+from churn_platform.retention.priority import CallValue
+from churn_platform.schema.current import schema_of
+from churn_platform.settings import Settings
+from churn_platform.worker.cases import CasesConfig, CasesDuty
+from churn_platform.worker.duty import Duty
+from churn_platform.worker.heartbeat import heartbeat_file
+from churn_platform.worker.loop import Worker
+
+_log = logging.getLogger("churn.worker")
+
+HEARTBEAT_PAUSE: Final = 5.0  # seconds; a third of a container's interval between two health checks
+STARTING_PAUSE: Final = 0.25  # while a duty has not run yet, or fails: 'churn up' waits for the first heartbeat
+
+
+def duties_of(settings: Settings) -> list[Duty]:
+    """Return the duties that the settings ask for.
+
+    Raises:
+        SettingsError: a setting that a duty needs has no usable value.
+        SchemaError: the customer schema is missing or invalid.
+    """
+    return [CasesDuty(cases_config(settings))]
+
+
+def cases_config(settings: Settings) -> CasesConfig:
+    """Return what the settings say about cases.
+
+    Raises:
+        SchemaError: the customer schema is missing or invalid.
+    """
+    retention, costs = settings.retention, settings.training.call_costs
+    cost, customer_value, success_rate = costs or (0.0, 1.0, 1.0)
+    return CasesConfig(
+        schema=schema_of(settings),
+        policy=ContactPolicy(
+            threshold=retention.high_risk_threshold,
+            cool_off=timedelta(days=retention.cool_off_days),
+            expiry=timedelta(days=retention.expiry_days),
+        ),
+        value=CallValue(cost=cost, success_rate=success_rate, customer_value=customer_value),
+        control_share=retention.control_share,
+        cases_per_day=retention.cases_per_day,
+        timezone=ZoneInfo(retention.business_timezone),
+        customer_url=retention.customer_url,
+    )
+
+
+def run(settings: Settings) -> None:
+    """Run the worker until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: PostgreSQL is neither configured nor up.
+        SchemaError: the customer schema is missing or invalid.
+    """
+    dsn, duties = settings.postgres_dsn, duties_of(settings)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+
+    def connect(name: str) -> psycopg.Connection:
+        return connections.connect(dsn, application_name=name, autocommit=True, connect_timeout=10)
+
+    run_until(stopped, Worker(duties, connect), heartbeat_file(settings.platform.local), names=[d.name for d in duties])
+
+
+def run_until(stopped: threading.Event, worker: Worker, heartbeat: Path, *, names: Sequence[str]) -> None:
+    """Run a worker until the event is set.
+
+    Args:
+        stopped: ends the worker.
+        worker: not started yet.
+        heartbeat: renewed while no duty fails. A health check reads when it was last changed.
+        names: of the duties, for the log.
+    """
+    _log.info("Started with process id %s: %s.", os.getpid(), ", ".join(names) or "no duties")
+    heartbeat.parent.mkdir(parents=True, exist_ok=True)
+    worker.start()
+    while not stopped.is_set():
+        if worker.works():
+            heartbeat.touch()
+        stopped.wait(HEARTBEAT_PAUSE if worker.works() else STARTING_PAUSE)
+    unfinished = worker.stop()
+    heartbeat.unlink(missing_ok=True)
+    if unfinished:
+        _log.warning("Ended before these were finished: %s.", ", ".join(unfinished))
+    _log.info("Ended.")
+
+
+def configure_log() -> None:
+    """Write the log to stderr, a line for each message, with the time in UTC."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
