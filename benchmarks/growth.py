@@ -43,7 +43,6 @@ from churn_platform.orchestration.stream_sensors import customer_events_sensor
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import settings
 from churn_platform.stream.commit_rows import Source, high_risk_ids, write_rows
-from churn_platform.stream.config import HIGH_RISK_THRESHOLD
 from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import ScoredEvents
 
@@ -186,6 +185,7 @@ class Stream:
         for partition in ends:
             ends[partition] += int((scored.events.kafka_partition == partition).sum())
         source = Source(batch=key, topic=TOPIC, topic_id=TOPIC)
+        threshold = settings().retention.high_risk_threshold
         with self._connection.transaction():
             written = write_rows(
                 self._connection,
@@ -196,7 +196,7 @@ class Stream:
                 (),
                 (),
                 compare=False,
-                high_risk_threshold=HIGH_RISK_THRESHOLD,
+                high_risk_threshold=threshold,
             )
             ledger.advance(
                 self._connection,
@@ -219,8 +219,8 @@ class Stream:
                     schema=self._schema,
                 ),
                 rows=None,
-                risky=high_risk_ids(written.predictions, HIGH_RISK_THRESHOLD),
-                threshold=HIGH_RISK_THRESHOLD,
+                risky=high_risk_ids(written.predictions, threshold),
+                threshold=threshold,
             )
         self._positions = ends
 
@@ -338,7 +338,7 @@ class Platform:
         )
         ranges = [stream_batches.OffsetRange("a" * 22, partition, 1000, 2000) for partition in range(3)]
         batch = stream_batches.Batch(
-            template, NOW, NOW, NOW, NOW, NOW, NOW, run.run_id, 1, None, 9, 9, 0, 0, 9, 0, None, None
+            template, NOW, NOW, NOW, NOW, NOW, NOW, run.run_id, 1, None, 0.7, 9, 9, 0, 0, 9, 0, None, None
         )
         materialization = dg.AssetMaterialization(
             "churn_predictions", partition=template, metadata=batch_metadata(batch, ranges)

@@ -31,7 +31,7 @@ from churn_platform.kafka.topics import Topic
 from churn_platform.scoring.booster import predict
 from churn_platform.settings import settings
 from churn_platform.stream.commit_rows import Source, write_high_risk, write_rows
-from churn_platform.stream.config import HIGH_RISK_THRESHOLD, StreamConfig
+from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.prediction_messages import messages_of
 from churn_platform.stream.prediction_values import message_frame, prediction_rows
 from churn_platform.stream.publisher import Publication, Publisher
@@ -159,13 +159,14 @@ class Stages:
     def _write(self, work: tuple[Any, Sequence[Message]]) -> None:
         scored, chunk = work
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)
+        threshold = self._config.high_risk_threshold
         with self._connection.transaction():
             rows = prediction_rows(self._table, source.batch, scored)
             written = write_rows(
                 self._connection, source, self._config.schema, scored, rows, (), chunk,
-                compare=False, high_risk_threshold=HIGH_RISK_THRESHOLD,
+                compare=False, high_risk_threshold=threshold,
             )  # fmt: skip
-            write_high_risk(self._connection, self._config.schema, written.predictions, HIGH_RISK_THRESHOLD)
+            write_high_risk(self._connection, self._config.schema, written.predictions, threshold)
 
     def _copy(self, scored: Any) -> None:
         source = Source(batch=BATCH, topic=TOPIC, topic_id=self._topic.topic_id)

@@ -13,6 +13,7 @@ from churn_platform.commands.program import Program
 from churn_platform.commands.score import score
 from churn_platform.commands.settings import settings
 from churn_platform.commands.verify import verify
+from churn_platform.commands.worker import worker
 
 app = typer.Typer(
     cls=Program,
@@ -33,6 +34,7 @@ for command in (
     stack.with_own_servers(produce),
     stack.with_own_servers(score),
     stack.with_own_servers(verify),
+    stack.with_own_servers(worker),
     settings,
     init,
     clean,

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -29,6 +30,7 @@ from churn_platform.setting_names import closest_name, is_probably_ours
 RECONNECTING = {"reconnect.backoff.ms": 1000, "reconnect.backoff.max.ms": 2000}
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CUSTOMER_ID_PLACE = "{customer_id}"
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 # Minute, hour, day of the month, month, day of the week: minimum and maximum.
 CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -70,6 +72,26 @@ def _linkable(url: str) -> str:
     if url and not (url.startswith("https://") and ("github" in url or "gitlab" in url)):
         raise ValueError("expected the https:// address of a repository on GitHub or GitLab, or nothing")
     return url.rstrip("/")
+
+
+def _timezone_name(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError("expected a name of the IANA time zone database, such as Europe/Berlin or UTC") from None
+    return name
+
+
+def _customer_url(template: str) -> str:
+    place = template.replace(CUSTOMER_ID_PLACE, "")
+    if template and not (
+        template.startswith(("http://", "https://"))
+        and urlsplit(template).hostname
+        and place != template
+        and not set("{}<> ") & set(place)
+    ):
+        raise ValueError(f"expected an address with {CUSTOMER_ID_PLACE} in it, or nothing")
+    return template
 
 
 def _stream_start(start: str) -> str:
@@ -118,6 +140,8 @@ RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
 StreamStart = Annotated[str, AfterValidator(_stream_start)]
 StreamProfile = Literal["latency", "balanced", "economy"]
 TopicName = Annotated[str, AfterValidator(_topic_name)]
+TimezoneName = Annotated[str, AfterValidator(_timezone_name)]
+CustomerUrl = Annotated[str, AfterValidator(_customer_url)]
 CronSchedule = Annotated[str, AfterValidator(_cron_schedule)]
 
 
@@ -553,6 +577,57 @@ class TrainingSettings(SettingsGroup):
         return self.call_cost, self.kept_customer_value, self.call_success_rate
 
 
+class RetentionSettings(SettingsGroup):
+    """Who is at risk, and whom the retention team calls."""
+
+    high_risk_threshold: float = Field(
+        default=0.7,
+        gt=0,
+        le=1,
+        validation_alias="HIGH_RISK_THRESHOLD",
+        description="Risk score from which a prediction is high risk and opens a case, above 0 and at most 1. A batch "
+        "keeps the threshold that it was opened with.",
+    )
+    cases_per_day: int = Field(
+        default=50,
+        ge=1,
+        validation_alias="CASES_PER_DAY",
+        description="Number of customers that the retention team can call in a day.",
+    )
+    business_timezone: TimezoneName = Field(
+        default="UTC",
+        validation_alias="BUSINESS_TIMEZONE",
+        description="Time zone of the retention team, such as Europe/Berlin. It decides when a day begins.",
+    )
+    control_share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        validation_alias="CONTROL_SHARE",
+        description="Share of the customers who are never called, 0 to 1. Comparing them with the others shows whether "
+        "calls help. 0: nobody, and nothing can be compared.",
+    )
+    cool_off_days: int = Field(
+        default=30,
+        ge=1,
+        validation_alias="CASE_COOL_OFF_DAYS",
+        description="Days after a call in which the customer gets no new case. A customer also counts at most once in "
+        "these days for the effect of calls.",
+    )
+    expiry_days: int = Field(
+        default=30,
+        ge=1,
+        validation_alias="CASE_EXPIRY_DAYS",
+        description="Days after the customer's latest event from which a case that nobody has called about is closed.",
+    )
+    customer_url: CustomerUrl = Field(
+        default="",
+        validation_alias="CUSTOMER_URL",
+        description="Address of a customer's page in your own CRM, with {customer_id} where the id belongs, such as "
+        "https://crm.example.com/customers/{customer_id}. Empty: cases have no link.",
+    )
+
+
 class DagsterSettings(SettingsGroup):
     """What the Dagster UI shows."""
 
@@ -593,6 +668,7 @@ class Settings(SettingsGroup):
     schedules: ScheduleSettings = Field(default=ScheduleSettings(), title="Schedules")
     monitoring: MonitoringSettings = Field(default=MonitoringSettings(), title="Monitoring")
     training: TrainingSettings = Field(default=TrainingSettings(), title="Training")
+    retention: RetentionSettings = Field(default=RetentionSettings(), title="Retention")
     dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster UI")
 
     @classmethod

@@ -94,6 +94,8 @@ FLOW = (
     "kafka",
     "environments",
     "positions",
+    "retention",
+    "worker",
     "stream",
     "test_archive",
     "monitoring",

@@ -25,7 +25,7 @@ from churn_platform.commands.terminal import (
     output,
     report_errors,
 )
-from churn_platform.local.configuration import DAGSTER, SERVICES
+from churn_platform.local.configuration import PLATFORM, SERVICES
 from churn_platform.local.progress import Phase, Step
 from churn_platform.local.stack import Stack
 from churn_platform.local.status import PartStatus
@@ -112,11 +112,11 @@ def with_own_servers(command: Callable[P, R]) -> Callable[P, R]:
 
 def up(
     services_only: Annotated[
-        bool, typer.Option("--services-only", help="Without Dagster, to run 'dg dev' yourself.")
+        bool, typer.Option("--services-only", help="Without Dagster and the worker, to run 'dg dev' yourself.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start Kafka, PostgreSQL, MLflow and Dagster, and wait until they answer.
+    """Start Kafka, PostgreSQL, MLflow, Dagster and the worker, and wait until they answer.
 
     A server that you name (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, MLFLOW_TRACKING_URI) is yours and is not started.
 
@@ -218,8 +218,8 @@ def _status_table(parts: list[PartStatus]) -> Table:
 
 
 def _known_part(part: str | None) -> str | None:
-    if part not in (None, *SERVICES, *DAGSTER):
-        raise typer.BadParameter(f"{part!r} is not a part; expected one of {', '.join((*SERVICES, *DAGSTER))}.")
+    if part not in (None, *SERVICES, *PLATFORM):
+        raise typer.BadParameter(f"{part!r} is not a part; expected one of {', '.join((*SERVICES, *PLATFORM))}.")
     return part
 
 
@@ -227,9 +227,9 @@ def logs(
     part: Annotated[
         str | None,
         typer.Argument(
-            help=f"One of {', '.join((*SERVICES, *DAGSTER))}; all parts by default.",
+            help=f"One of {', '.join((*SERVICES, *PLATFORM))}; all parts by default.",
             callback=_known_part,
-            autocompletion=lambda: [*SERVICES, *DAGSTER],
+            autocompletion=lambda: [*SERVICES, *PLATFORM],
         ),
     ] = None,
     follow: Annotated[
@@ -243,7 +243,7 @@ def logs(
     """
     with report_errors():
         stack = default_stack()
-        names = [part] if part else [*SERVICES, *DAGSTER]
+        names = [part] if part else [*SERVICES, *PLATFORM]
         files = {name: stack.log_file(name) for name in names}
         prefixes = {name: f"{name:<9} | " if len(names) > 1 else "" for name in names}
         for name in names:

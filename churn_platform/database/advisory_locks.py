@@ -20,6 +20,8 @@ SESSION_PREFIX: Final = "churn stream "
 # First key of the lock that a run holds while it is alive; the second key is the hash of its id.
 RUN_LOCK: Final = 0x6372756E  # "crun"
 RUN_SESSION_PREFIX: Final = "churn run "
+# First key of the lock of the worker that runs an exclusive duty; the second key is the hash of the duty's name.
+DUTY_LOCK: Final = 0x63647479  # "cdty"
 # Held by the session that archives. Two at the same time would write the same file.
 ARCHIVE_LOCK: Final = 0x6368757261726368  # "churarch"
 
@@ -82,6 +84,12 @@ def try_lock_stream(connection: psycopg.Connection, topic: str) -> bool:
     """Take the lock of the topic's stream if it is free; return whether it was free."""
     row = connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic)).fetchone()
     return row is not None and row[0]
+
+
+def try_lock_duty(connection: psycopg.Connection, duty: str) -> bool:
+    """Take the lock of a duty of the resident worker if it is free; return whether it was free."""
+    row = connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (DUTY_LOCK, duty)).fetchone()
+    return row == (True,)
 
 
 def lock_sessions(connection: psycopg.Connection, topic: str) -> tuple[str | None, list[str]]:

@@ -26,17 +26,22 @@ TOP_RISK: Final = "v_top_risk_customers"
 SEGMENTS: Final = "v_segment_churn"
 
 # A customer whose latest score is low is not listed, whatever the earlier scores were. An index returns the rows in
-# the order of risk, so only a few of them are compared with later rows.
+# the order of risk, so only a few of them are compared with later rows. A row whose alert was sent may be below the
+# threshold after a replay.
 _TOP_RISK: Final = sql.SQL("""
-select customer_id, risk_score, {summary}event_timestamp, model_version
-from churn_predictions p
-where risk_score >= 0.7 and event_timestamp > now() - interval '7 days'
+select p.customer_id, p.risk_score, {summary}p.event_timestamp, p.model_version
+from high_risk_customers h
+join churn_predictions p using (event_id)
+join stream_batches b on b.batch = h.batch
+where p.event_timestamp > now() - interval '7 days'
+  and h.risk_score::double precision >= b.high_risk_threshold
   and not exists (
       select from churn_predictions later
       where later.customer_id = p.customer_id
-        and (later.event_timestamp, later.event_id) > (p.event_timestamp, p.event_id)
+        and (later.event_timestamp, later.kafka_offset, later.event_id)
+            > (p.event_timestamp, p.kafka_offset, p.event_id)
   )
-order by risk_score desc
+order by h.risk_score desc
 limit 100
 """)
 # Predictions are counted once for each combination of segments, of which there are few, and these counts are added for
@@ -55,8 +60,9 @@ from (
         {grouped}count(*) as total_predictions,
         sum(prediction) as churn_count,
         sum(risk_score::double precision) as risk_sum,
-        count(*) filter (where risk_score >= 0.7) as high_risk_count
+        count(*) filter (where risk_score::double precision >= high_risk_threshold) as high_risk_count
     from churn_predictions
+    left join stream_batches using (batch)
     where event_timestamp > now() - interval '30 days'
     group by {places}
 ) as g
@@ -65,12 +71,13 @@ group by s.segment, s.value
 order by s.segment, s.value
 """)
 
+HIGH_RISK: Final = "High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened"
 _COUNTS: Final = {
     "total_predictions": "Number of predictions",
     "churn_count": "Predictions of churn",
     "churn_rate": "churn_count as a percentage of total_predictions, 0 to 100",
     "avg_risk_score": "Mean risk score, 0 to 1",
-    "high_risk_count": "Predictions with a risk score of at least 0.7",
+    "high_risk_count": HIGH_RISK,
 }
 _NUMBERS: Final = frozenset({"smallint", "integer", "bigint", "real", "double precision"})
 
@@ -105,7 +112,7 @@ def customer_views(connection: psycopg.Connection, schema: CustomerSchema, folde
             _top_risk(schema).as_string(connection).strip(),
             {
                 "customer_id": "Id of the customer",
-                "risk_score": "Probability of churn, 0.7 to 1",
+                "risk_score": "Probability of churn, from the threshold of the batch to 1",
                 **{column.column: column.meaning for column in schema.summary},
                 "event_timestamp": "Time of the customer's latest event",
                 "model_version": "Model version that scored the event",
@@ -198,7 +205,7 @@ def _drop(connection: psycopg.Connection, identifier: sql.Identifier, name: str)
 
 
 def _top_risk(schema: CustomerSchema) -> sql.Composed:
-    return _TOP_RISK.format(summary=column_list(prediction_table(schema).summary, end=True))
+    return _TOP_RISK.format(summary=column_list(prediction_table(schema).summary, table="p", end=True))
 
 
 def _segments(schema: CustomerSchema) -> sql.Composed:

@@ -14,7 +14,8 @@ from psycopg.rows import class_row, scalar_row
 class Batch:
     """A row of stream_batches. Counts are in events: events = predictions + dead_letters + duplicates.
 
-    `schema_fingerprint` names the schema in customer_schemas that its events were decoded with; None before it is open.
+    `schema_fingerprint` names the schema in customer_schemas that its events were decoded with, and
+    `high_risk_threshold` is the risk score from which its predictions are high risk; both None before it is open.
     """
 
     batch: str
@@ -27,6 +28,7 @@ class Batch:
     run_id: str | None
     model_version: int | None
     schema_fingerprint: str | None
+    high_risk_threshold: float | None
     events: int
     predictions: int
     dead_letters: int
@@ -79,6 +81,9 @@ ADD_COUNTS: Final = """
             schema_fingerprint = case
                 when opened is null then %(schema_fingerprint)s::text else schema_fingerprint
             end,
+            high_risk_threshold = case
+                when opened is null then %(high_risk_threshold)s::double precision else high_risk_threshold
+            end,
             opened = coalesce(opened, %(opened)s::timestamptz),
             accepts_from = coalesce(accepts_from, %(accepts_from)s::timestamptz),
             accepts_until = coalesce(accepts_until, %(accepts_until)s::timestamptz),
@@ -96,7 +101,8 @@ ADD_COUNTS: Final = """
 
 _COLUMNS: Final = sql.SQL(
     "batch, planned, opened, accepts_from, accepts_until, last_commit, closed, run_id, model_version, "
-    "schema_fingerprint, events, predictions, dead_letters, duplicates, commits, replays, archived, archive"
+    "schema_fingerprint, high_risk_threshold, events, predictions, dead_letters, duplicates, commits, replays, "
+    "archived, archive"
 )
 _FIND: Final = sql.SQL("select {} from stream_batches where batch = %s").format(_COLUMNS)
 _FIND_OPEN: Final = sql.SQL("select {} from stream_batches where opened is not null and closed is null").format(

@@ -61,8 +61,8 @@ _BATCH_HOURS: Final = sql.SQL("""
         select batch, date_trunc('hour', event_timestamp, 'UTC') as hour_timestamp, count(*) as total_predictions,
             sum(prediction)::bigint as churn_count, sum(risk_score::double precision) as risk_sum,
             {sums}
-            count(*) filter (where risk_score::double precision >= %(threshold)s) as high_risk_count
-        from churn_predictions group by 1, 2
+            count(*) filter (where risk_score::double precision >= high_risk_threshold) as high_risk_count
+        from churn_predictions left join stream_batches using (batch) group by 1, 2
     ), kept as (
         select h.* from churn_batch_hours h left join stream_batches b using (batch) where b.archived is null
     )
@@ -141,10 +141,13 @@ _HIGH_RISK: Final = """
     select format('event %%s', event_id),
         case when p.event_id is null then not h.alert_sent and b.archived is null
             when h.event_id is null then true
-            when p.risk_score::double precision < %(threshold)s then not h.alert_sent
+            when p.risk_score::double precision < b.high_risk_threshold then not h.alert_sent
             else h.risk_score <> p.risk_score end,
         false
-    from (select event_id, risk_score from churn_predictions where risk_score::double precision >= %(threshold)s) as r
+    from (
+        select event_id from churn_predictions join stream_batches using (batch)
+        where risk_score::double precision >= high_risk_threshold
+    ) as r
     full join high_risk_customers h using (event_id)
     left join churn_predictions p using (event_id)
     left join stream_batches b on b.batch = h.batch
@@ -260,14 +263,11 @@ def dead_letter_columns(connection: psycopg.Connection, on_rows: Callable[[int],
         return _integers(read_columns(cursor, _DEAD_LETTERS, types, on_rows=on_rows))
 
 
-def compare_batch_hours(
-    connection: psycopg.Connection, schema: CustomerSchema, *, threshold: float, examples: int
-) -> Comparison:
-    """Compare the sums per batch and hour with the predictions; `threshold` is that of high risk."""
+def compare_batch_hours(connection: psycopg.Connection, schema: CustomerSchema, *, examples: int) -> Comparison:
+    """Compare the sums per batch and hour with the predictions."""
     return _compare(
         connection,
         _query(_BATCH_HOURS, schema, sums=(_RECOUNTED, _RECOUNTED_KNOWN), differs=_SUM_DIFFERS, found="k", of="r"),
-        threshold,
         examples,
     )
 
@@ -275,18 +275,18 @@ def compare_batch_hours(
 def compare_hours(connection: psycopg.Connection, schema: CustomerSchema, *, examples: int) -> Comparison:
     """Compare the hourly metrics with the sums of their batches."""
     query = _query(_HOURS, schema, sums=(_SUMMED, _SUMMED_KNOWN), differs=_AVERAGE_DIFFERS, found="m", of="s")
-    return _compare(connection, query, 0, examples)
+    return _compare(connection, query, examples)
 
 
 def compare_days(connection: psycopg.Connection, schema: CustomerSchema, *, examples: int) -> Comparison:
     """Compare the daily metrics with those of their hours."""
     query = _query(_DAYS, schema, sums=(_WEIGHTED, _WEIGHTED_KNOWN), differs=_AVERAGE_DIFFERS, found="d", of="h")
-    return _compare(connection, query, 0, examples)
+    return _compare(connection, query, examples)
 
 
-def compare_high_risk(connection: psycopg.Connection, *, threshold: float, examples: int) -> Comparison:
-    """Compare high_risk_customers with the predictions at or above the threshold."""
-    return _compare(connection, sql.SQL(_HIGH_RISK), threshold, examples)
+def compare_high_risk(connection: psycopg.Connection, *, examples: int) -> Comparison:
+    """Compare high_risk_customers with the predictions at or above the thresholds of their batches."""
+    return _compare(connection, sql.SQL(_HIGH_RISK), examples)
 
 
 def champions(connection: psycopg.Connection) -> list[int]:
@@ -339,10 +339,10 @@ def _offsets_from(start: int, columns: Mapping[str, Integers], partition: int) -
     return wanted
 
 
-def _compare(connection: psycopg.Connection, query: sql.Composable, threshold: float, examples: int) -> Comparison:
+def _compare(connection: psycopg.Connection, query: sql.Composable, examples: int) -> Comparison:
     row = connection.execute(
         sql.SQL(_COUNT).format(query),
-        {"threshold": threshold, "tolerance": TOLERANCE, "examples": examples},
+        {"tolerance": TOLERANCE, "examples": examples},
     ).fetchone()
     if row is None:
         raise RuntimeError("A select of counts returned no row; PostgreSQL always returns one.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from churn_platform.deployment.dagster_home import write_dagster_home
 from churn_platform.files.artifacts import MLFLOW, in_s3, join
-from churn_platform.local import bucket, dagster_servers, kafka, mlflow, postgres, user_servers
+from churn_platform.local import bucket, dagster_servers, kafka, mlflow, postgres, user_servers, worker
 from churn_platform.local import environment as env
 from churn_platform.local.errors import StackError
 from churn_platform.local.folder import PORTS_FILE
@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # Kafka's client is slow to import
     from churn_platform.stream.config import StreamConfig
 
 SERVICES = ("kafka", "postgres", "mlflow")
-DAGSTER = ("code", "webserver", "daemon")
+PLATFORM = ("code", "webserver", "daemon", worker.NAME)
+"""What uses the services: Dagster and the worker. `churn up --services-only` leaves it out."""
 
 
 class StackConfiguration:
@@ -41,7 +42,7 @@ class StackConfiguration:
 
         Args:
             folder: the stack's folder.
-            services_only: without Dagster.
+            services_only: without Dagster and the worker.
             only: only these of the embedded parts; None: all of them.
             usual_ports: ports to try first; 0 is any free one.
             given: environment to build on, without the variables of an earlier stack.
@@ -87,7 +88,7 @@ class StackConfiguration:
     def wanted(self) -> list[str]:
         """Names of the parts to start."""
         buckets = (bucket.NAME,) if self.uses_s3 else ()
-        names = [*SERVICES, *buckets, *(() if self.services_only else DAGSTER)]
+        names = [*SERVICES, *buckets, *(() if self.services_only else PLATFORM)]
         return [name for name in names if self.only is None or name in self.only]
 
     @property
@@ -215,7 +216,7 @@ class StackConfiguration:
         dagster = dagster_servers.parts(
             folder=self.folder / "dagster", socket=self.code_server_socket, port=self.ports["dagster"]
         )
-        return [*services, *buckets, *dagster]
+        return [*services, *buckets, *dagster, worker.part(folder=self.folder)]
 
     def wanted_parts(self) -> list[Part]:
         """Return the parts to start."""

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from churn_platform.local import environment as env
-from churn_platform.local.configuration import DAGSTER, SERVICES, StackConfiguration
+from churn_platform.local.configuration import PLATFORM, SERVICES, StackConfiguration
 from churn_platform.local.errors import PortTakenError, StackError
 from churn_platform.local.folder import StackFolder
 from churn_platform.local.ports import USUAL_PORTS
@@ -30,7 +30,7 @@ PORT_ATTEMPTS = 3  # a port that was free a moment ago is rarely taken; three ti
 
 
 class Stack:
-    """Kafka, PostgreSQL, MLflow and Dagster in one folder.
+    """Kafka, PostgreSQL, MLflow, Dagster and the worker in one folder.
 
     As a context manager it is started on entry and stopped on exit.
     """
@@ -50,7 +50,7 @@ class Stack:
 
         Args:
             local: the stack's folder; created when the stack starts.
-            services_only: without Dagster.
+            services_only: without Dagster and the worker.
             only: only these of the embedded parts.
             usual_ports: ports to try first, 0 is any free one.
             given: environment to build on; None: that of this process. A server that it names is the user's and is not
@@ -293,8 +293,8 @@ class Stack:
         Raises:
             StackError: there is no such part.
         """
-        if name not in (*SERVICES, *DAGSTER):
-            raise StackError(f"There is no part '{name}'.", remedy=f"Choose among {', '.join((*SERVICES, *DAGSTER))}.")
+        if name not in (*SERVICES, *PLATFORM):
+            raise StackError(f"There is no part '{name}'.", remedy=f"Choose among {', '.join((*SERVICES, *PLATFORM))}.")
         return self._supervisor.log_file(name)
 
     def logs(self, name: str, lines: int = 50) -> list[str]:

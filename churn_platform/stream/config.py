@@ -9,9 +9,6 @@ from typing import Final
 from churn_platform.environments.config import CLOCK_TOLERANCE, EnvironmentConfig
 from churn_platform.settings import Settings, StreamProfile
 
-# Risk score from which a prediction is high risk; the views and the partial index of churn_predictions hold it too.
-HIGH_RISK_THRESHOLD: Final = 0.7
-
 
 @dataclass(frozen=True)
 class Profile:
@@ -40,7 +37,8 @@ PROFILES: Final[Mapping[StreamProfile, Profile]] = {
 class StreamConfig(EnvironmentConfig):
     """One stream: a topic in, a topic out, a database. Durations are in seconds, counts in events.
 
-    With infinite `idle_seconds` a run waits for its first event as long as it takes.
+    With infinite `idle_seconds` a run waits for its first event as long as it takes. `high_risk_threshold` is the risk
+    score, 0 to 1, from which a prediction is high risk.
     """
 
     commit_events: int
@@ -50,7 +48,7 @@ class StreamConfig(EnvironmentConfig):
     batch_seconds: float
     idle_seconds: float
     scoring_threads: int
-    high_risk_threshold: float = HIGH_RISK_THRESHOLD
+    high_risk_threshold: float
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "StreamConfig":
@@ -67,6 +65,7 @@ class StreamConfig(EnvironmentConfig):
             batch_seconds=settings.stream.batch_seconds,
             idle_seconds=settings.stream.idle_seconds or math.inf,
             scoring_threads=settings.stream.scoring_threads,
+            high_risk_threshold=settings.retention.high_risk_threshold,
         )
 
     def accepts_until(self, opened: datetime) -> datetime:

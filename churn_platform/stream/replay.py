@@ -1,6 +1,7 @@
 """Replay of a closed batch: the same events are scored with the current champion, in one transaction.
 
-Events are decoded with the customer schema of the batch, so that the same ones are valid. A replay publishes nothing.
+Events are decoded with the customer schema of the batch, so that the same ones are valid. The threshold of the batch
+decides which predictions are high risk. A replay publishes nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -216,6 +217,8 @@ def _write(
     _require_same_events(source, rows, events, dead_letters)
     scored = score(events, champion, threads=config.scoring_threads)
     rows_to_write = prediction_rows(prediction_table(schema), source.batch, scored)
+    # A batch that was opened without an event has no threshold.
+    threshold = config.high_risk_threshold if recorded.high_risk_threshold is None else recorded.high_risk_threshold
 
     def write(*, compare: bool) -> Written:
         with connection.transaction():  # a savepoint
@@ -228,9 +231,9 @@ def _write(
                 dead_letters,
                 messages,
                 compare=compare,
-                high_risk_threshold=config.high_risk_threshold,
+                high_risk_threshold=threshold,
             )
-            write_high_risk(connection, schema, written.predictions, config.high_risk_threshold)
+            write_high_risk(connection, schema, written.predictions, threshold)
             return written
 
     try:

@@ -17,6 +17,7 @@ class Ending(StrEnum):
     CLOSED = "its batch was closed by another run"
     TOPIC = "the topic was recreated; the next batch reads it"
     SCHEMA = "the customer schema has changed; the next batch is read with it"
+    THRESHOLD = "HIGH_RISK_THRESHOLD has changed; the next batch is read with it"
 
 
 @dataclass

@@ -79,6 +79,10 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
         # All events of a batch are decoded with one schema, so that a replay accepts the same ones.
         stream_batches.close_unfinished(connection, run.batch)
         return Ending.SCHEMA
+    if batch.high_risk_threshold not in (None, run.config.high_risk_threshold):
+        # The sums of a batch count its high-risk predictions by one threshold.
+        stream_batches.close_unfinished(connection, run.batch)
+        return Ending.THRESHOLD
     connections.follower.follow(connection, state.champion)
     backlog.register(connection, connections.admin, topic, run.config.start)
     positions = stream_positions.next_offsets(connection, topic.topic_id)

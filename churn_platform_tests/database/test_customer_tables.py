@@ -163,7 +163,7 @@ def test_sums_metrics_and_predictions_agree_until_one_of_them_is_changed(
 
     def wrong() -> list[int]:
         return [
-            verification.compare_batch_hours(connection, any_schema, threshold=THRESHOLD, examples=3).wrong,
+            verification.compare_batch_hours(connection, any_schema, examples=3).wrong,
             verification.compare_hours(connection, any_schema, examples=3).wrong,
             verification.compare_days(connection, any_schema, examples=3).wrong,
         ]

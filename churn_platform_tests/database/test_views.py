@@ -24,13 +24,23 @@ def predict(
     age: float | None = 40,
     country: str | None = "Spain",
 ) -> None:
-    """Insert a prediction of a customer."""
+    """Insert a prediction of a customer, of a batch with a high-risk threshold of 0.7."""
+    event_id = event_id or uuid4()
+    connection.execute(
+        "insert into stream_batches (batch, high_risk_threshold) values ('b', 0.7) on conflict do nothing"
+    )
+    if risk >= 0.7:
+        connection.execute(
+            "insert into high_risk_customers (event_id, batch, customer_id, risk_score, balance, geography, gender, "
+            "age, detected_at) values (%s, 'b', %s, %s, 0, %s, 'Male', %s, now())",
+            (event_id, customer, risk, country, age),
+        )
     connection.execute(
         "insert into churn_predictions (event_id, customer_id, prediction, risk_score, predicted_at, event_timestamp, "
         "model_version, credit_score, geography, gender, age, tenure, balance, num_of_products, has_cr_card, "
         "is_active_member, estimated_salary, batch, kafka_partition, kafka_offset) "
         "values (%s, %s, 1, %s, now(), %s, 1, 600, %s, 'Male', %s, 3, 0, 1, 1, 1, 0, 'b', 0, 0)",
-        (event_id or uuid4(), customer, risk, NOW - ago, country, age),
+        (event_id, customer, risk, NOW - ago, country, age),
     )
 
 

@@ -17,7 +17,7 @@ from churn_platform.database import advisory_locks, model_versions, stream_posit
 from churn_platform.environments.published_offsets import published_offsets
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import make_consumer
-from churn_platform.local.configuration import DAGSTER, SERVICES
+from churn_platform.local.configuration import PLATFORM, SERVICES
 from churn_platform.local.ports import ANY_FREE_PORTS, is_free
 from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import is_supervisor, left_over
@@ -233,7 +233,7 @@ class FaultyPlatform(Running):
 
     def ready(self) -> bool:
         """Return whether every part answers."""
-        return all(self.stack.is_ready(name) for name in (*SERVICES, *DAGSTER))
+        return all(self.stack.is_ready(name) for name in (*SERVICES, *PLATFORM))
 
     def kill_everything(self) -> None:
         """Kill every process (kill -9), as a power failure does. Nothing is restarted."""

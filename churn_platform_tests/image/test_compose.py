@@ -12,7 +12,7 @@ from churn_platform.setting_names import is_probably_ours
 from churn_platform.settings import PROJECT_ROOT, descriptions, parse_settings
 from churn_platform_tests.image.compose import FILE, SECRETS, Service, compose, services
 
-OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "producer"}
+OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "worker", "producer"}
 ONE_SHOT = {"prepare", "producer"}
 # Folders in the container, and logins that only `prepare` gets.
 SET_BY_COMPOSE = {"CHURN_LOCAL", "CHURN_SCHEMA", "CHURN_RAW_CSV", "DATABASE_OWNER_URL", "DATABASE_READER_URL"}
@@ -46,7 +46,7 @@ def test_every_setting_in_env_reaches_the_platform_s_processes() -> None:
     values = {each.variable: f"value of {each.variable}" for each in descriptions()}
     found = services({**SECRETS, **values})
 
-    for name in ("code", "webserver", "daemon", "producer", "prepare"):
+    for name in ("code", "webserver", "daemon", "worker", "producer", "prepare"):
         environment = found[name].environment
         assert {each for each in values if environment.get(each) != values[each]} <= SET_BY_COMPOSE, name
 

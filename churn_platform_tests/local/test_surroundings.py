@@ -78,7 +78,7 @@ def test_variables_meant_for_others_change_nothing(
     mine = Stack(folder / "local", usual_ports=ANY_FREE_PORTS, given=embedded_only | OTHERS, env_file=Path(os.devnull))
     with mine:
         assert {part.name: part.state for part in mine.status()} == dict.fromkeys(
-            ("kafka", "postgres", "mlflow", "code", "webserver", "daemon"), "ready"
+            ("kafka", "postgres", "mlflow", "code", "webserver", "daemon", "worker"), "ready"
         )
         for name in ("PGOPTIONS", "PGDATESTYLE"):
             monkeypatch.delenv(name, raising=False)

@@ -32,6 +32,7 @@ CONFIG = StreamConfig(
     batch_seconds=60.0,
     idle_seconds=5.0,
     scoring_threads=1,
+    high_risk_threshold=0.7,
 )
 
 

@@ -39,13 +39,38 @@ def test_a_replay_scores_with_the_current_champion_and_never_touches_alerts(stre
     stream.send([event(number) for number in range(50)])
     batch = stream.stream(high_risk_threshold=0.0)
     stream.connection.execute("update high_risk_customers set alert_sent = true, alert_sent_at = now()")
+    stream.connection.execute("update stream_batches set high_risk_threshold = 2")  # no score of the replay reaches it
     model_versions.register(stream.connection, version=2, uri=bundle_uri, run_id="another", metrics={})
     model_versions.promote(stream.connection, 2)
 
-    stream.materialize(batch.batch, high_risk_threshold=2.0)
+    stream.materialize(batch.batch)
 
     assert stream.rows("select distinct model_version from churn_predictions") == [(2,)]
     assert stream.value("select count(*) from high_risk_customers where alert_sent") == 50
+
+
+def test_a_replay_uses_the_threshold_of_its_batch(stream: Stream) -> None:
+    stream.send([event(number) for number in range(50)])
+    batch = stream.stream(high_risk_threshold=0.5)
+    query = "select event_id, risk_score from high_risk_customers order by 1"
+    before, hours = stream.rows(query), stream.rows(HOURS)
+    assert 0 < len(before) < 50
+
+    stream.materialize(batch.batch, high_risk_threshold=0.1)
+
+    assert batch.high_risk_threshold == 0.5
+    assert (stream.rows(query), stream.rows(HOURS)) == (before, hours)
+
+
+def test_a_run_with_another_threshold_leaves_the_open_batch(stream: Stream) -> None:
+    key = stream.plan()
+    stream.commit_and_die(key, [event(number) for number in range(5)])
+
+    stream.materialize(key, high_risk_threshold=0.3)
+
+    assert stream.batch(key).closed is not None
+    assert stream.batch(key).high_risk_threshold == stream.config.high_risk_threshold
+    assert any("HIGH_RISK_THRESHOLD has changed" in line for line in stream.log)
 
 
 def test_a_replay_whose_events_are_gone_changes_nothing(stream: Stream) -> None:

@@ -309,6 +309,7 @@ create table stream_batches (
     archived timestamptz,
     archive text,
     schema_fingerprint text references customer_schemas,
+    high_risk_threshold double precision check (high_risk_threshold >= 0),
     constraint conservation check (events = predictions + dead_letters + duplicates)
 ) with (fillfactor = 50);
 create index stream_batches_unfinished on stream_batches (planned) where closed is null or not reported;
@@ -333,6 +334,8 @@ comment on column stream_batches.commits is 'Commits with events';
 comment on column stream_batches.replays is 'How often the batch was replayed';
 comment on column stream_batches.schema_fingerprint is
     'Customer schema that its events were decoded with, in customer_schemas; a replay decodes them with the same one';
+comment on column stream_batches.high_risk_threshold is
+    'Risk score from which its predictions are high risk; null before its first commit';
 comment on column stream_batches.reported is 'Whether Dagster is known to have the materialization of this batch';
 comment on column stream_batches.archived is
     'When its predictions were moved out of churn_predictions; an archived batch cannot be replayed';
@@ -451,7 +454,6 @@ create index churn_predictions_event_timestamp on churn_predictions using brin (
 create index churn_predictions_batch on churn_predictions
     using brin (batch) with (pages_per_range = 32, autosummarize = on);
 create index churn_predictions_customer_id on churn_predictions (customer_id);
-create index churn_predictions_high_risk on churn_predictions (risk_score) where risk_score >= 0.7;
 -- Few rows have a label where the outcome is known later. This index limits the search to blocks that hold some.
 create index churn_predictions_labelled on churn_predictions using brin (event_timestamp)
     with (pages_per_range = 32, autosummarize = on) where true_churn_label is not null;
@@ -502,15 +504,16 @@ create index high_risk_customers_batch on high_risk_customers
     using brin (batch) with (pages_per_range = 32, autosummarize = on);
 create index high_risk_customers_detected_at on high_risk_customers using brin (detected_at);
 create index high_risk_customers_customer_id on high_risk_customers (customer_id);
+create index high_risk_customers_risk_score on high_risk_customers (risk_score);
 -- The rows that are not explained yet. A row leaves this index within moments, so it stays small.
 create index high_risk_customers_unexplained on high_risk_customers (detected_at) where reasons is null;
 comment on table high_risk_customers is
-    'Predictions whose risk score reached 0.7, one row per event: a customer with several such events has several rows';
+    'Predictions whose risk score reached the threshold of their batch, one row per event: a customer with several such events has several rows';
 comment on column high_risk_customers.event_id is 'Event in churn_predictions';
 comment on column high_risk_customers.batch is 'Batch that read the event';
 comment on column high_risk_customers.customer_id is 'Id of the customer';
 comment on column high_risk_customers.risk_score is
-    'Probability of churn, 0 to 1; a row whose alert was sent stays even if a replay scores it below 0.7';
+    'Probability of churn, 0 to 1; a row whose alert was sent stays even if a replay scores it below the threshold';
 comment on column high_risk_customers.detected_at is 'When the event was scored';
 comment on column high_risk_customers.alert_sent is
     'Whether an alert was sent; set by your alerting, and not changed by a replay';
@@ -589,7 +592,7 @@ comment on column churn_batch_hours.hour_timestamp is 'Start of the hour, UTC';
 comment on column churn_batch_hours.total_predictions is 'Number of predictions';
 comment on column churn_batch_hours.churn_count is 'Predictions of churn';
 comment on column churn_batch_hours.risk_sum is 'Sum of the risk scores';
-comment on column churn_batch_hours.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column churn_batch_hours.high_risk_count is 'High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened';
 
 create table dirty_hours (
     hour_timestamp timestamptz primary key,
@@ -618,7 +621,7 @@ comment on column churn_metrics_hourly.churn_count is 'Predictions of churn';
 comment on column churn_metrics_hourly.churn_rate is
     'churn_count as a percentage of total_predictions, 0 to 100; null without predictions';
 comment on column churn_metrics_hourly.avg_risk_score is 'Mean risk score, 0 to 1; null without predictions';
-comment on column churn_metrics_hourly.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column churn_metrics_hourly.high_risk_count is 'High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened';
 comment on column churn_metrics_hourly.version is 'Version of the hour in dirty_hours that these metrics include';
 comment on column churn_metrics_hourly.updated_at is 'When the row was computed';
 
@@ -640,7 +643,7 @@ comment on column churn_metrics_daily.churn_count is 'Predictions of churn';
 comment on column churn_metrics_daily.churn_rate is
     'churn_count as a percentage of total_predictions, 0 to 100; null without predictions';
 comment on column churn_metrics_daily.avg_risk_score is 'Mean risk score, 0 to 1; null without predictions';
-comment on column churn_metrics_daily.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column churn_metrics_daily.high_risk_count is 'High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened';
 comment on column churn_metrics_daily.version is 'Sum of the versions of the hours that these metrics include';
 comment on column churn_metrics_daily.updated_at is 'When the row was computed';
 
@@ -896,7 +899,7 @@ comment on column v_realtime_dashboard.total_predictions is 'Number of predictio
 comment on column v_realtime_dashboard.churn_count is 'Predictions of churn';
 comment on column v_realtime_dashboard.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
 comment on column v_realtime_dashboard.avg_risk_score is 'Mean risk score, 0 to 1';
-comment on column v_realtime_dashboard.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column v_realtime_dashboard.high_risk_count is 'High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened';
 
 -- The rate of seven days is computed from all their predictions, so a day with few predictions has little weight. Days
 -- without predictions count as days.
@@ -921,7 +924,7 @@ comment on column v_churn_trends.total_predictions is 'Number of predictions';
 comment on column v_churn_trends.churn_count is 'Predictions of churn';
 comment on column v_churn_trends.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
 comment on column v_churn_trends.avg_risk_score is 'Mean risk score, 0 to 1';
-comment on column v_churn_trends.high_risk_count is 'Predictions with a risk score of at least 0.7';
+comment on column v_churn_trends.high_risk_count is 'High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened';
 comment on column v_churn_trends.churn_rate_change is
     'Change of churn_rate from the previous day in the table, in percentage points';
 comment on column v_churn_trends.churn_rate_7_days is

@@ -10,6 +10,7 @@ from churn_platform.local.postgres import LOGINS
 from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import runtime_folder
 from churn_platform.operations.cleanup.plan import Findings, Item, Kept, Report, Writer, size
+from churn_platform.worker.heartbeat import HEARTBEAT
 
 # Everything that a stack creates in its folder. The marker file is last, so that an interrupted cleanup can be
 # repeated.
@@ -24,6 +25,7 @@ ENTRIES: Final = {
     "env": "addresses",
     **{login.password_file: "a password of the embedded PostgreSQL" for login in LOGINS},
     PORTS_FILE: "ports",
+    HEARTBEAT: "the worker's heartbeat",
     "lock": "lock",
     MARKER: "marker file",
 }

@@ -14,9 +14,7 @@ def hours(connection: psycopg.Connection, config: StreamConfig, progress: Progre
     compared = (
         (
             "hours of batches",
-            verification.compare_batch_hours(
-                connection, config.schema, threshold=config.high_risk_threshold, examples=EXAMPLES
-            ),
+            verification.compare_batch_hours(connection, config.schema, examples=EXAMPLES),
             "{count:,} sums per batch and hour are those of their predictions",
         ),
         (
@@ -40,16 +38,16 @@ def hours(connection: psycopg.Connection, config: StreamConfig, progress: Progre
     return invariants
 
 
-def high_risk(connection: psycopg.Connection, config: StreamConfig, progress: Progress) -> Invariant:
+def high_risk(connection: psycopg.Connection, progress: Progress) -> Invariant:
     """Check that high_risk_customers holds the predictions at or above the threshold, with their scores."""
     progress("Comparing high-risk predictions", 0)
-    result = verification.compare_high_risk(connection, threshold=config.high_risk_threshold, examples=EXAMPLES)
+    result = verification.compare_high_risk(connection, examples=EXAMPLES)
     found = Findings()
     found.add(result.wrong, result.examples)
     return found.invariant(
         "high-risk predictions",
-        f"{result.count:,} rows of high_risk_customers match the predictions at or above "
-        f"{config.high_risk_threshold:g}, or their alert was sent",
+        f"{result.count:,} rows of high_risk_customers match the predictions at or above the threshold of their batch, "
+        "or their alert was sent",
         count=result.count,
     )
 

@@ -42,6 +42,6 @@ def check_invariants(config: StreamConfig, progress: Progress = lambda _stage, _
                 ledger.lag(config, extract, before),
                 *sums.hours(connection, config, progress),
                 published.published(connection, config, extract, before, progress),
-                sums.high_risk(connection, config, progress),
+                sums.high_risk(connection, progress),
                 *sums.at_most_one(connection),
             ]

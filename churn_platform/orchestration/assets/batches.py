@@ -12,13 +12,11 @@ from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.ui_metadata import Metadata, chart_metadata, next_asset, rows_table
 from churn_platform.orchestration.resources.mlflow import version_url
 from churn_platform.settings import settings
-from churn_platform.stream.config import HIGH_RISK_THRESHOLD
 
 PREDICTIONS = "churn_predictions"
 DEAD_LETTERS = "dead_letter_events"
 HIGH_RISK = "high_risk_customers"
 REASONS_SHOWN = 3
-FIRST_HIGH_RISK_BIN = round(HIGH_RISK_THRESHOLD * RISK_BINS)
 
 RANGES = dg.TableSchema(
     [
@@ -73,10 +71,11 @@ def batch_metadata(batch: stream_batches.Batch, ranges: list[stream_batches.Offs
 
 def rows_metadata(batch: str, rows: BatchRows) -> Metadata:
     """Return a batch's metadata from its rows: risk scores, models if there are several, some rows, a query."""
-    risk = charts.Chart(rows.risk_scores, ["0", "risk score", "1"], FIRST_HIGH_RISK_BIN)
+    threshold = settings().retention.high_risk_threshold
+    risk = charts.Chart(rows.risk_scores, ["0", "risk score", "1"], round(threshold * RISK_BINS))
     return {
         "high_risk": rows.high_risk,
-        "risk_scores": chart_metadata(risk, f"Predictions by risk score, from {HIGH_RISK_THRESHOLD} on in red"),
+        "risk_scores": chart_metadata(risk, f"Predictions by risk score, from {threshold:g} on in red"),
         **(rows_table("models", _by_model(rows)) if len(rows.models) > 1 else {}),
         **rows_table("preview", rows.first),
         "all_rows": dg.MetadataValue.md(f"```sql\nselect * from churn_predictions where batch = '{batch}'\n```"),

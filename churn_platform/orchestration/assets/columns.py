@@ -62,7 +62,7 @@ _DESCRIPTIONS = {
     "event_ref": "The id that was sent, if it is not a UUID.",
     "prediction": "1 churn, 0 retained: whether risk_score reaches the model's threshold.",
     "probability": f"{_RISK}; the same number as risk_score.",
-    "risk_score": f"{_RISK}, by model_version; high risk from 0.7.",
+    "risk_score": f"{_RISK}, by model_version; high risk from HIGH_RISK_THRESHOLD.",
     "predicted_at": "When the events of the commit were scored, UTC.",
     "event_timestamp": "Time of the event, UTC; Kafka's timestamp if the event has none.",
     "model_version": "Version that scored the event, in model_versions and in MLflow's registry.",
@@ -157,7 +157,7 @@ def high_risk_columns(schema: CustomerSchema) -> Metadata:
         (
             "risk_score",
             "real",
-            "P(churn), 0.7 to 1; a row with alert_sent stays even if a replay scores it lower.",
+            "P(churn), at least the batch's threshold; a row with alert_sent stays even if a replay scores it lower.",
             "churn_predictions.risk_score",
         ),
         *(
@@ -183,7 +183,7 @@ def _metrics(schema: CustomerSchema, upstream: str, sources: dict[str, str]) -> 
         ("churn_count", "bigint", "Predictions of churn."),
         ("churn_rate", "double precision", "churn_count as a percentage of total_predictions, 0 to 100."),
         ("avg_risk_score", "double precision", "Mean P(churn), 0 to 1."),
-        ("high_risk_count", "bigint", "Predictions with a risk score from 0.7."),
+        ("high_risk_count", "bigint", "High-risk predictions: a risk score from the threshold of their batch."),
         *(
             (
                 each.average,

@@ -65,12 +65,12 @@ They are written in the same transaction as the predictions of their batch. Each
 how many it has and the most frequent reasons. `docs/reference/events.md` lists the rules for events.
 `churn dlq` lists dead letters, corrects them and sends them again."""
 _HIGH_RISK_DESCRIPTION = """\
-Predictions with a risk score from 0.7, one row per event: customers for the retention team to call.
+Predictions with a risk score from `HIGH_RISK_THRESHOLD`, one row per event.
 
 A customer with several such events has several rows. The view `v_top_risk_customers` has one row per customer, for the
 latest event, and leaves out customers who are no longer at risk.
 
-The retention team set the threshold of 0.7. The model's own threshold, which decides `prediction`, is lower. The rows
+The retention team sets the threshold. The model's own threshold, which decides `prediction`, is another. The rows
 are written in the same transaction as the predictions of their batch. Each batch reports here how many rows it has, for
 how many customers, and those with the highest risk. Set `alert_sent` and `alert_sent_at` as you like: a replay updates
 scores, never these two."""
