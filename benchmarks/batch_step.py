@@ -1,4 +1,4 @@
-"""One step of data preparation, training or scoring in a separate process, so that its memory can be measured: see batch.py."""
+"""One step of data preparation, training or scoring in a separate process, which shows its memory: see batch.py."""
 
 import json
 import re
@@ -117,12 +117,12 @@ def _score(name: str) -> None:
     from churn_platform.model_store import load_bundle
     from churn_platform.schema.current import customers_of, schema_of
     from churn_platform.settings import settings
-    from churn_platform.stream.config import HIGH_RISK_THRESHOLD
     from churn_platform.stream.scoring import Champion
 
     schema = schema_of(settings())
     champion = Champion(1, load_bundle(_bundle_uri()))
-    with score_file(customers_of(settings()), schema, champion, high_risk_threshold=HIGH_RISK_THRESHOLD) as scored:
+    threshold = settings().retention.high_risk_threshold
+    with score_file(customers_of(settings()), schema, champion, high_risk_threshold=threshold) as scored:
         write_scores(scored, schema, join(settings().platform.artifacts_root, name))
 
 

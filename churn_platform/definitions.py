@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from churn_platform.orchestration.assets.file_scores import file_score_assets
 from churn_platform.orchestration.assets.metrics import metrics_assets
 from churn_platform.orchestration.assets.monitoring.drift import drift_assets
 from churn_platform.orchestration.assets.monitoring.live_performance import live_performance_assets
@@ -25,6 +26,7 @@ from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
 from churn_platform.orchestration.io_managers.postgres import PostgresIOManager
 from churn_platform.orchestration.jobs import (
     IN_PROCESS,
+    customer_scoring_job,
     daily_metrics_job,
     daily_monitoring_job,
     data_preparation_job,
@@ -41,7 +43,7 @@ from churn_platform.orchestration.partitions import TimePartitions
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.schedules import training_schedules
+from churn_platform.orchestration.schedules import scoring_schedules, training_schedules
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import PROJECT_ROOT, Settings, load_settings
@@ -79,6 +81,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
         *drift_assets(partitions, settings.monitoring, schema),
         *live_performance_assets(partitions),
         *report_assets(partitions),
+        *file_score_assets(schema),
     ]
     links = settings.dagster
     with warnings.catch_warnings():
@@ -103,10 +106,15 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             hourly_monitoring_job,
             daily_monitoring_job,
             outcomes_job,
+            customer_scoring_job,
             retraining_job,
             maintenance_job,
         ],
-        schedules=[*training_schedules(settings.schedules), maintenance_schedule],
+        schedules=[
+            *training_schedules(settings.schedules),
+            *scoring_schedules(settings.schedules),
+            maintenance_schedule,
+        ],
         sensors=[customer_events_sensor, customers_sensor, dirty_hours_sensor, monitoring_sensor, retraining_sensor],
         resources=resources,
         executor=IN_PROCESS,

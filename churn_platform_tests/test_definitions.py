@@ -50,7 +50,8 @@ EXTERNAL = {
     "high_risk_customers",
     "customer_outcomes_topic",
 }
-ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL
+RETENTION = {"customer_file_scores"}
+ALL = BATCH_SIDE | STREAM | MONITORING | RETENTION | EXTERNAL
 # Fitted steps, a model and the champion. They are not tables, so they have no columns.
 NOT_TABLES = {
     "feature_imputer",
@@ -122,7 +123,7 @@ def test_an_asset_has_a_description_a_group_and_an_owner(name: str) -> None:
     node = defs.resolve_asset_graph().get(dg.AssetKey(name))
 
     assert node.description
-    assert node.group_name in {"raw", "preparation", "training", "predictions", "metrics", "monitoring"}
+    assert node.group_name in {"raw", "preparation", "training", "predictions", "metrics", "monitoring", "retention"}
     assert node.kinds
     assert node.owners
     assert all(owner.startswith("team:") for owner in node.owners)
@@ -266,6 +267,7 @@ def test_schedules_and_sensors_are_defined_and_batch_schedules_are_off_by_defaul
     assert {(s.name, s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {
         ("data_preparation_schedule", "0 2 * * *", dg.DefaultScheduleStatus.STOPPED),
         ("training_schedule", "30 2 * * *", dg.DefaultScheduleStatus.STOPPED),
+        ("customer_scoring_schedule", "0 3 * * *", dg.DefaultScheduleStatus.STOPPED),
         ("maintenance_schedule", "23 * * * *", dg.DefaultScheduleStatus.RUNNING),
     }
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {

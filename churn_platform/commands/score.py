@@ -45,7 +45,6 @@ def score(
     from churn_platform.file_scoring.scoring import score_file
     from churn_platform.schema.current import schema_of
     from churn_platform.settings import settings
-    from churn_platform.stream.config import HIGH_RISK_THRESHOLD
     from churn_platform.stream.scoring import load_champion_for
 
     if target.is_dir():
@@ -64,7 +63,7 @@ def score(
             file,
             schema,
             champion,
-            high_risk_threshold=HIGH_RISK_THRESHOLD,
+            high_risk_threshold=settings().retention.high_risk_threshold,
             progress=lambda count: progress("Scoring", count),
         ) as scored,
     ):

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from churn_platform.decoding.fields import CustomerField, customer_fields
+from churn_platform.features.columns import is_null
 from churn_platform.file_scoring.ranking import bands, is_high_risk, may_repeat, ranks
 from churn_platform.files.spreadsheets import CsvTable
 from churn_platform.schema.blocks import CustomerBlock, Rejected, read_blocks, scored_columns
@@ -49,8 +50,8 @@ class RankedBlock:
         rank: shape (n,), from 1, the greatest risk first.
         prediction: shape (n,), 1 where the risk score reaches the model's threshold, else 0.
         left: shape (n,), whether the file says that the customer left already.
-        money_at_risk: shape (n,), NaN if it is missing or the schema names no such column.
         reasons: n lists of reasons; None for a customer who is not at high risk.
+        customers: n dictionaries of column name -> value, dates as texts; None for a customer who is not at high risk.
     """
 
     customer_id: NDArray[Any]
@@ -59,8 +60,8 @@ class RankedBlock:
     rank: NDArray[np.int32]
     prediction: NDArray[np.int16]
     left: NDArray[np.bool_]
-    money_at_risk: NDArray[np.float64]
     reasons: list[list[Reason] | None]
+    customers: list[dict[str, Any] | None]
 
     def __len__(self) -> int:
         return len(self.customer_id)
@@ -125,8 +126,8 @@ class ScoredFile:
             rank=rank,
             prediction=(risk >= self.threshold).astype(np.int16),
             left=batch.column("left").to_numpy(zero_copy_only=False),
-            money_at_risk=batch.column("money_at_risk").to_numpy(zero_copy_only=False),
-            reasons=[None if each is None else json.loads(each) for each in batch.column("reasons").to_pylist()],
+            reasons=_parsed(batch.column("reasons")),
+            customers=_parsed(batch.column("customer")),
         )
 
 
@@ -199,8 +200,8 @@ class _Scoring:
                 ("customer_id", pa.int64() if schema.id_type == "bigint" else pa.string()),
                 ("risk_score", pa.float32()),
                 ("left", pa.bool_()),
-                ("money_at_risk", pa.float64()),
                 ("reasons", pa.string()),
+                ("customer", pa.string()),
                 ("file", pa.string()),
                 ("row", pa.int64()),
             ]
@@ -215,27 +216,20 @@ class _Scoring:
         if rejected:
             columns, ids = {name: values[kept] for name, values in columns.items()}, ids[kept]
         risk = self._bundle.score(columns, threads=self._threads) if len(ids) else np.empty(0, np.float32)
-        money = self.schema.money_at_risk
+        risky = np.flatnonzero(is_high_risk(risk, self._threshold))
+        of_risky = {name: values[risky] for name, values in columns.items()}
         return pa.record_batch(
             [
                 pa.array(ids.astype(np.int64) if self.schema.id_type == "bigint" else ids, self.arrow_schema[0].type),
                 pa.array(risk),
                 pa.array(block.left[kept]),
-                pa.array(np.full(len(ids), np.nan) if money is None else columns[money.name].astype(np.float64)),
-                self._reasons(columns, risk),
+                _sparse(self._explainer.reasons(of_risky) if len(risky) else [], risky, len(ids)),
+                _sparse(_as_dictionaries(of_risky), risky, len(ids)),
                 pa.array([block.file] * len(ids), pa.string()),
                 pa.array(block.numbers[kept]),
             ],
             schema=self.arrow_schema,
         ), rejected
-
-    def _reasons(self, columns: Mapping[str, NDArray[Any]], risk: NDArray[np.float32]) -> pa.Array:
-        risky = np.flatnonzero(is_high_risk(risk, self._threshold))
-        texts = np.full(len(risk), None, object)
-        if len(risky):
-            explained = self._explainer.reasons({name: values[risky] for name, values in columns.items()})
-            texts[risky] = [json.dumps(each, ensure_ascii=False) for each in explained]
-        return pa.array(texts, pa.string())
 
     def _without_unstorable(
         self, block: CustomerBlock, ids: NDArray[Any], columns: Mapping[str, NDArray[Any]]
@@ -251,6 +245,28 @@ class _Scoring:
                     rejected.append((block.file, int(block.numbers[index]), "{}", reason))
                 kept[index] = False
         return kept, rejected
+
+
+def _sparse(values: Sequence[object], places: NDArray[np.intp], count: int) -> pa.Array:
+    """Return values as JSON at these places of an array of this length, and null at the others."""
+    texts = np.full(count, None, object)
+    texts[places] = [json.dumps(each, ensure_ascii=False) for each in values]
+    return pa.array(texts, pa.string())
+
+
+def _parsed(texts: pa.Array) -> list[Any]:
+    return [None if each is None else json.loads(each) for each in texts.to_pylist()]
+
+
+def _as_dictionaries(columns: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
+    """Return rows as dictionaries of what JSON can represent, None for missing values."""
+    lists = []
+    for values in columns.values():
+        missing = is_null(values)
+        texts = values.astype("datetime64[D]").astype(str) if values.dtype.kind == "M" else values
+        known = texts.tolist()
+        lists.append([None if null else value for value, null in zip(known, missing.tolist(), strict=True)])
+    return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
 def _score_blocks(

@@ -63,6 +63,13 @@ retraining_job = dg.define_asset_job(
     description="Reads the customers file, prepares the data and trains a model. The retraining_sensor requests it.",
 )
 
+customer_scoring_job = dg.define_asset_job(
+    "customer_scoring_job",
+    selection=["customer_file_scores"],
+    executor_def=IN_PROCESS,
+    description="Scores every customer of a file with the champion.",
+)
+
 daily_metrics_job = dg.define_asset_job(
     "daily_metrics_job",
     selection=["churn_metrics_daily"],

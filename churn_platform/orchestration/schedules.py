@@ -1,4 +1,4 @@
-"""Schedules of data preparation and training. Both are off until someone turns them on.
+"""Schedules of data preparation, training and the scoring of a file. All are off until someone turns them on.
 
 The maintenance schedule is next to its job, in maintenance.py.
 """
@@ -6,7 +6,7 @@ The maintenance schedule is next to its job, in maintenance.py.
 import dagster as dg
 
 from churn_platform.orchestration.assets.training_inputs import changes
-from churn_platform.orchestration.jobs import data_preparation_job, training_job
+from churn_platform.orchestration.jobs import customer_scoring_job, data_preparation_job, training_job
 from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import ScheduleSettings, settings
@@ -37,6 +37,24 @@ def training_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
             description="Trains on the prepared data if anything has changed (TRAINING_CRON; by default every day at "
             "02:30 UTC).",
         ),
+    ]
+
+
+def scoring_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
+    """Return the schedule of the scoring of a file.
+
+    Args:
+        times: its cron expression.
+    """
+    return [
+        dg.ScheduleDefinition(
+            name="customer_scoring_schedule",
+            job=customer_scoring_job,
+            cron_schedule=times.customer_scoring_cron,
+            execution_timezone="UTC",
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+            description="Scores every customer of a file (CUSTOMER_SCORING_CRON; by default every day at 03:00 UTC).",
+        )
     ]
 
 

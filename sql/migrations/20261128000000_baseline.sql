@@ -521,6 +521,24 @@ comment on column high_risk_customers.alert_sent_at is 'When the alert was sent;
 comment on column high_risk_customers.reasons is
     'The features with the largest contributions to this customer''s log-odds of churn: [{"feature", "value", "contribution"}, ...], largest first; null until explained, moments after the row appears';
 
+-- Replaced by each scoring of the file, in one transaction.
+create table customer_file_scores (
+    customer_id bigint /* customer id */ primary key,
+    risk_score real not null,
+    model_version integer not null,
+    scored_at timestamptz not null,
+    -- customer columns of customer_file_scores
+    reasons jsonb not null
+);
+comment on table customer_file_scores is
+    'Customers of the latest scored file whose risk score reached the high-risk threshold and who have not left';
+comment on column customer_file_scores.customer_id is 'Id of the customer';
+comment on column customer_file_scores.risk_score is 'Probability of churn, 0 to 1';
+comment on column customer_file_scores.model_version is 'Model version that scored the customer';
+comment on column customer_file_scores.scored_at is 'When the scoring of the file began';
+comment on column customer_file_scores.reasons is
+    'The features with the largest contributions to this customer''s log-odds of churn: [{"feature", "value", "contribution"}, ...], largest first';
+
 create table dead_letter_events (
     topic_id text not null references stream_topics,
     kafka_partition integer not null,

@@ -14,6 +14,7 @@ from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 
 EVENTS = "customer_events"
+CUSTOMERS_FILE = "customers_file"
 
 Metadata = dict[str, dg.TableSchema | dg.TableColumnLineage]
 
@@ -173,6 +174,22 @@ def high_risk_columns(schema: CustomerSchema) -> Metadata:
         ("detected_at", "timestamptz", "When the event was scored, UTC.", "churn_predictions.predicted_at"),
         ("alert_sent", "boolean", "Whether an alert was sent. Set by you; a replay does not change it."),
         ("alert_sent_at", "timestamptz", "When the alert was sent, UTC."),
+    )
+
+
+def file_score_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of customer_file_scores."""
+    features = [f"{CUSTOMERS_FILE}.{name}" for name in schema.feature_columns]
+    return _columns(
+        ("customer_id", schema.id_type, schema.id_column.description, f"{CUSTOMERS_FILE}.{schema.id}"),
+        ("risk_score", "real", "P(churn), at least HIGH_RISK_THRESHOLD.", features),
+        ("model_version", "integer", "Version that scored the customer."),
+        ("scored_at", "timestamptz", "When the scoring of the file began, UTC."),
+        *(
+            (column.name, column.type, _prediction_description(column, schema), f"{CUSTOMERS_FILE}.{column.field}")
+            for column in prediction_table(schema).customer
+        ),
+        ("reasons", "jsonb", "Greatest contributions to the log-odds: feature, value, contribution.", features),
     )
 
 
