@@ -50,8 +50,9 @@ EXTERNAL = {
     "high_risk_customers",
     "customer_outcomes_topic",
 }
-RETENTION = {"customer_file_scores"}
-ALL = BATCH_SIDE | STREAM | MONITORING | RETENTION | EXTERNAL
+RETENTION = {"retention_cases", "call_list"}
+SCORING = {"customer_file_scores"}
+ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL | RETENTION | SCORING
 # Fitted steps, a model and the champion. They are not tables, so they have no columns.
 NOT_TABLES = {
     "feature_imputer",
@@ -127,7 +128,7 @@ def test_an_asset_has_a_description_a_group_and_an_owner(name: str) -> None:
     assert node.kinds
     assert node.owners
     assert all(owner.startswith("team:") for owner in node.owners)
-    assert node.is_executable == (name not in EXTERNAL)
+    assert node.is_executable == (name not in EXTERNAL | RETENTION)
 
 
 @pytest.fixture(scope="module", params=["bank", "subscribers"])
@@ -276,6 +277,7 @@ def test_schedules_and_sensors_are_defined_and_batch_schedules_are_off_by_defaul
         "dirty_hours_sensor": dg.DefaultSensorStatus.RUNNING,
         "monitoring_sensor": dg.DefaultSensorStatus.RUNNING,
         "retraining_sensor": dg.DefaultSensorStatus.STOPPED,
+        "worker_sensor": dg.DefaultSensorStatus.RUNNING,
     }
     assert all(sensor.description for sensor in repository.sensor_defs)
 

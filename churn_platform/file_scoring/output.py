@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from churn_platform.file_scoring.exceptions import ScoreFileError
 from churn_platform.file_scoring.ranking import BANDS
-from churn_platform.file_scoring.scoring import RankedBlock, ScoredFile
+from churn_platform.file_scoring.scoring import ScoredFile
 from churn_platform.files import artifacts
 from churn_platform.files.parquet import COMPRESSION
-from churn_platform.files.spreadsheets import Cell, CsvTable, excel_table
+from churn_platform.files.spreadsheets import MOST_SHEET_ROWS, Cell, TooManyRowsError, write_csv, write_workbook
 from churn_platform.scoring.contributions import Reason, reason_as_text
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = ("risk_score", "risk_band", "rank", "prediction", "model_version", "reasons")
 """Columns of the scores behind the customer's id, which has the name of the schema's column."""
-
-Write = Callable[[RankedBlock], None]
 
 
 def rejected_place(place: str) -> str:
@@ -65,9 +63,8 @@ def write_scores(scored: ScoredFile, schema: CustomerSchema, place: str) -> None
     try:
         with scored.rejected_file.open("rb") as source, artifacts.writing(rejected_place(place)) as target:
             shutil.copyfileobj(source, target)
-        with artifacts.writing(place) as file, _WRITERS[_suffix(place)](file, scored, schema) as write:
-            for block in scored.blocks():
-                write(block)
+        with artifacts.writing(place) as file:
+            _WRITERS[_suffix(place)](file, scored, schema)
     except OSError as error:
         if artifacts.in_s3(place):
             raise
@@ -76,20 +73,23 @@ def write_scores(scored: ScoredFile, schema: CustomerSchema, place: str) -> None
         ) from error
 
 
-@contextmanager
-def _csv(file: BinaryIO, scored: ScoredFile, schema: CustomerSchema) -> Iterator[Write]:
-    table = CsvTable(file, (schema.id, *COLUMNS))
-    yield lambda block: table.write(_rows(block, scored.model_version))
+def _csv(file: BinaryIO, scored: ScoredFile, schema: CustomerSchema) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    write_csv(text, (schema.id, *COLUMNS), _rows(scored))
+    text.detach()  # flushes; the file is closed by whoever opened it
 
 
-@contextmanager
-def _excel(file: BinaryIO, scored: ScoredFile, schema: CustomerSchema) -> Iterator[Write]:
-    with excel_table(file, (schema.id, *COLUMNS), rows=scored.customers) as table:
-        yield lambda block: table.write(_rows(block, scored.model_version))
+def _excel(file: BinaryIO, scored: ScoredFile, schema: CustomerSchema) -> None:
+    if scored.customers + 1 > MOST_SHEET_ROWS:
+        raise TooManyRowsError(
+            f"There are {scored.customers:,} customers, and a sheet of Excel has at most {MOST_SHEET_ROWS:,} rows, its "
+            f"header included.",
+            remedy="Write a .csv or .parquet file instead.",
+        )
+    write_workbook(file, (schema.id, *COLUMNS), _rows(scored))
 
 
-@contextmanager
-def _parquet(file: BinaryIO, scored: ScoredFile, schema: CustomerSchema) -> Iterator[Write]:
+def _parquet(file: BinaryIO, scored: ScoredFile, schema: CustomerSchema) -> None:
     arrow = pa.schema(
         [
             (schema.id, pa.int64() if schema.id_type == "bigint" else pa.string()),
@@ -102,8 +102,7 @@ def _parquet(file: BinaryIO, scored: ScoredFile, schema: CustomerSchema) -> Iter
         ]
     )
     with pq.ParquetWriter(file, arrow, compression=COMPRESSION) as writer:
-
-        def write(block: RankedBlock) -> None:
+        for block in scored.blocks():
             columns = (
                 block.customer_id,
                 block.risk_score,
@@ -116,28 +115,27 @@ def _parquet(file: BinaryIO, scored: ScoredFile, schema: CustomerSchema) -> Iter
             arrays = [pa.array(values, each.type) for values, each in zip(columns, arrow, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=arrow))
 
-        yield write
 
-
-_WRITERS: Final[dict[str, Callable[[BinaryIO, ScoredFile, CustomerSchema], AbstractContextManager[Write]]]] = {
+_WRITERS: Final[dict[str, Callable[[BinaryIO, ScoredFile, CustomerSchema], None]]] = {
     ".csv": _csv,
     ".xlsx": _excel,
     ".parquet": _parquet,
 }
 
 
-def _rows(block: RankedBlock, model_version: int) -> Iterator[tuple[Cell, ...]]:
-    return zip(
-        block.customer_id.tolist(),
-        # The shortest numbers that are the same float32 when they are read again.
-        map(float, block.risk_score.astype(str).tolist()),
-        np.array(BANDS, object)[block.band].tolist(),
-        block.rank.tolist(),
-        block.prediction.tolist(),
-        [model_version] * len(block),
-        map(_text, block.reasons),
-        strict=True,
-    )
+def _rows(scored: ScoredFile) -> Iterator[tuple[Cell, ...]]:
+    for block in scored.blocks():
+        yield from zip(
+            block.customer_id.tolist(),
+            # The shortest numbers that are the same float32 when they are read again.
+            map(float, block.risk_score.astype(str).tolist()),
+            np.array(BANDS, object)[block.band].tolist(),
+            block.rank.tolist(),
+            block.prediction.tolist(),
+            [scored.model_version] * len(block),
+            map(_text, block.reasons),
+            strict=True,
+        )
 
 
 def _text(reasons: list[Reason] | None) -> str | None:

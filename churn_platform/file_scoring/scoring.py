@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ import pyarrow as pa
 from churn_platform.decoding.fields import CustomerField, customer_fields
 from churn_platform.features.columns import is_null
 from churn_platform.file_scoring.ranking import bands, is_high_risk, may_repeat, ranks
-from churn_platform.files.spreadsheets import CsvTable
+from churn_platform.files.spreadsheets import write_csv
 from churn_platform.schema.blocks import CustomerBlock, Rejected, read_blocks, scored_columns
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.exceptions import EmptyCustomersFileError
@@ -167,8 +167,8 @@ def score_file(
             high_risk_threshold=high_risk_threshold,
             scored_at=datetime.now(UTC),
         )
-        with scored.rejected_file.open("wb") as file:
-            rejected = CsvTable(file, QUARANTINE_COLUMNS)
+        with scored.rejected_file.open("w", encoding="utf-8", newline="") as rejected:
+            write_csv(rejected, QUARANTINE_COLUMNS, ())
             scoring = _Scoring(schema, champion, high_risk_threshold, threads or min(MAX_THREADS, os.cpu_count() or 1))
             scores, ids = _score_blocks(place, scoring, scored, rejected, progress)
             kept = _first_rows(scored, schema, ids, rejected)
@@ -270,7 +270,7 @@ def _as_dictionaries(columns: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]
 
 
 def _score_blocks(
-    place: str, scoring: _Scoring, scored: ScoredFile, rejected: CsvTable, progress: Callable[[int], None]
+    place: str, scoring: _Scoring, scored: ScoredFile, rejected: TextIO, progress: Callable[[int], None]
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """Score the whole file into `scores_file`; return the risk scores and the ids, or their hashes, of all rows."""
     scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
@@ -280,7 +280,7 @@ def _score_blocks(
         for block in read_blocks(place, scored_columns(scoring.schema)):
             rows, unstorable = scoring.score(block)
             wrong = sorted([*block.rejected, *unstorable], key=lambda row: row[1])
-            rejected.write(wrong)
+            write_csv(rejected, None, wrong)
             scored.rejected += len(wrong)
             if rows.num_rows:
                 spill.write_batch(rows)
@@ -303,7 +303,7 @@ def _numbers(ids: pa.Array) -> NDArray[Any]:
     return series.hash().to_numpy()
 
 
-def _first_rows(scored: ScoredFile, schema: CustomerSchema, ids: NDArray[Any], rejected: CsvTable) -> NDArray[np.bool_]:
+def _first_rows(scored: ScoredFile, schema: CustomerSchema, ids: NDArray[Any], rejected: TextIO) -> NDArray[np.bool_]:
     """Return which rows are the first of their customer. Later ones are duplicates, or rejected if their risk differs.
 
     Most files name each customer once, and their rows are not read again.
@@ -331,7 +331,7 @@ def _first_rows(scored: ScoredFile, schema: CustomerSchema, ids: NDArray[Any], r
                 because = f"{schema.id} is that of an earlier row with another risk score"
                 values = json.dumps({schema.id: str(customer)}, ensure_ascii=False)
                 conflicts.append((row["file"], row["row"], values, because))
-            rejected.write(conflicts)
+            write_csv(rejected, None, conflicts)
             scored.rejected += len(conflicts)
             start += batch.num_rows
     return kept

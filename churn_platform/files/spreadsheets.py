@@ -1,133 +1,131 @@
-"""Tables for people: CSV and Excel files in which no text can become a formula. Knows nothing of what the rows mean.
+"""Tables as CSV and as Excel workbooks, in which no text can become a formula.
 
-A spreadsheet runs a cell that begins like a formula, and a formula can read other cells and send them elsewhere (CSV
-injection, https://owasp.org/www-community/attacks/CSV_Injection). A customer's id or name may come from that customer.
+A program that opens a file treats a text that begins with = or + as a formula, which may send data to somebody or start
+a program. In CSV such a text gets an apostrophe in front, as OWASP recommends ("CSV injection"), and so does each part
+of a text after a delimiter: a program that expects another delimiter, as Excel does in many countries, splits the text
+there, whatever its quotes. In a workbook, each text has the type text, and stays one when somebody edits its cell. Rows
+are written one by one, so memory does not grow with their number.
 """
 
-from __future__ import annotations
-
 import csv
-import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import date, datetime
-from typing import TYPE_CHECKING, BinaryIO, Final
+import zipfile
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import BinaryIO, Final, TextIO
+from xml.sax.saxutils import escape
 
 from churn_platform.errors import PlatformError
 
-if TYPE_CHECKING:
-    from xlsxwriter.worksheet import Worksheet
+Cell = str | int | float | date | datetime | None
 
-SHEET_ROWS: Final = 1_048_576
-"""Rows of an Excel sheet, its header included."""
-MAX_CELL_TEXT: Final = 32_767
-"""Characters that an Excel cell holds."""
-# The second four are the wide forms, which some programs take for the same. A program that expects another delimiter,
-# as Excel does in many countries, splits a text at that delimiter, whatever its quotes.
-_FORMULA: Final = re.compile(r"(^|[,;|\t\r\n])([\s\"']*)([=+\-@\uff1d\uff0b\uff0d\uff20])")
-_CONTROLS: Final = ("\t", "\r", "\n")
-
-Cell = str | int | float | bool | date | None
+FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""The last four are the full-width forms, which count as well."""
+_FORMULA: Final = re.compile(r"(^|[,;|\t\r\n])(?=[\s\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+MOST_SHEET_ROWS: Final = 1_048_576
+"""Rows of a sheet, the header included: Excel's own limit."""
+MOST_CELL_CHARACTERS: Final = 32_767
+_MAIN: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_RELATIONS: Final = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PACKAGE: Final = "http://schemas.openxmlformats.org/package/2006"
+_TYPES: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+_PARTS: Final = {
+    "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types">'
+    '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    f'<Override PartName="/xl/workbook.xml" ContentType="{_TYPES}.sheet.main+xml"/>'
+    f'<Override PartName="/xl/styles.xml" ContentType="{_TYPES}.styles+xml"/>'
+    f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{_TYPES}.worksheet+xml"/></Types>',
+    "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">'
+    f'<Relationship Id="r1" Type="{_RELATIONS}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+    "xl/workbook.xml": f'<workbook xmlns="{_MAIN}" xmlns:r="{_RELATIONS}"><sheets>'
+    '<sheet name="Sheet1" sheetId="1" r:id="r1"/></sheets></workbook>',
+    "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">'
+    f'<Relationship Id="r1" Type="{_RELATIONS}/worksheet" Target="worksheets/sheet1.xml"/>'
+    f'<Relationship Id="r2" Type="{_RELATIONS}/styles" Target="styles.xml"/></Relationships>',
+    # The second format is that of texts. Excel reads an edited text again, and without quotePrefix finds its formula.
+    "xl/styles.xml": f'<styleSheet xmlns="{_MAIN}"><fonts count="1"><font/></fonts><fills count="2"><fill>'
+    '<patternFill patternType="none"/></fill><fill><patternFill patternType="gray125"/></fill></fills>'
+    '<borders count="1"><border/></borders><cellStyleXfs count="1"><xf/></cellStyleXfs><cellXfs count="2"><xf/>'
+    '<xf quotePrefix="1"/></cellXfs></styleSheet>',
+}
+_DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
 
 
 class TooManyRowsError(PlatformError):
-    """The rows do not fit into an Excel sheet."""
+    """A table has more rows than a sheet of Excel."""
+
+
+def write_csv(output: TextIO, header: Sequence[str] | None, rows: Iterable[Sequence[Cell]]) -> None:
+    """Write a table as CSV (RFC 4180): a header, then a line for each row.
+
+    Args:
+        output: opened with newline="".
+        header: names of the columns; None to add rows to a table.
+        rows: cells; None is empty, times are in UTC.
+    """
+    writer = csv.writer(output)
+    if header is not None:
+        writer.writerow([without_formula(name) for name in header])
+    for row in rows:
+        writer.writerow([_csv_cell(cell) for cell in row])
+
+
+def write_workbook(file: Path | BinaryIO, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write a table as an Excel workbook with one sheet.
+
+    Args:
+        file: a path, which is replaced if it exists; or a file to write to, which stays open.
+        header: names of the columns.
+        rows: cells; None is empty, dates and times are texts in ISO 8601, times in UTC.
+
+    Raises:
+        TooManyRowsError: there are more rows than a sheet can have. The file is incomplete.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in _PARTS.items():
+            archive.writestr(name, _DECLARATION + text)
+        with archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as sheet:
+            sheet.write(f'{_DECLARATION}<worksheet xmlns="{_MAIN}"><sheetData>'.encode())
+            sheet.write(_row(header))
+            for number, row in enumerate(rows, start=2):
+                if number > MOST_SHEET_ROWS:
+                    raise TooManyRowsError(
+                        f"A sheet of Excel has at most {MOST_SHEET_ROWS:,} rows, its header included, and there are "
+                        f"more.",
+                        remedy="Write CSV or Parquet instead.",
+                    )
+                sheet.write(_row(row))
+            sheet.write(b"</sheetData></worksheet>")
+
+
+def _csv_cell(cell: Cell) -> str | int | float:
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, int | float) else without_formula(_text(cell))
 
 
 def without_formula(text: str) -> str:
-    """Return a text with an apostrophe before whatever a spreadsheet would take for the begin of a formula.
-
-    Other texts stay as they are.
-    """
-    guarded = _FORMULA.sub(r"\1\2'\3", text)
-    return f"'{guarded}" if guarded.startswith(_CONTROLS) else guarded
+    """Return a text with an apostrophe before whatever a spreadsheet would take for the begin of a formula."""
+    guarded = _FORMULA.sub(r"\1'", text)
+    return f"'{guarded}" if guarded.startswith(FORMULA_STARTS) else guarded
 
 
-class CsvTable:
-    """Rows of a CSV file in UTF-8, whose texts cannot become formulas."""
-
-    def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
-        """Write the header.
-
-        Args:
-            file: where to write; it stays open.
-            columns: names of the columns.
-        """
-        self._file = file
-        self._write([columns])
-
-    def write(self, rows: Iterable[Sequence[Cell]]) -> None:
-        """Write rows. Numbers have as many digits as Python needs to read the same number again; None is empty."""
-        self._write(rows)
-
-    def _write(self, rows: Iterable[Sequence[Cell]]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        for row in rows:
-            writer.writerow([without_formula(cell) if isinstance(cell, str) else cell for cell in row])
-        self._file.write(text.getvalue().encode())
+def _row(cells: Sequence[Cell]) -> bytes:
+    return f"<row>{''.join(map(_workbook_cell, cells))}</row>".encode()
 
 
-@contextmanager
-def excel_table(file: BinaryIO, columns: Sequence[str], *, rows: int) -> Iterator[ExcelTable]:
-    """Yield a table of one sheet. The file is complete when the block ends.
-
-    Args:
-        file: where to write.
-        columns: names of the columns.
-        rows: number of rows that will be written.
-
-    Raises:
-        TooManyRowsError: they do not fit into a sheet. Nothing was written.
-    """
-    import xlsxwriter
-
-    if rows + 1 > SHEET_ROWS:
-        raise TooManyRowsError(
-            f"There are {rows:,} rows, and an Excel sheet has at most {SHEET_ROWS:,}, its header included.",
-            remedy="Write a .csv or .parquet file instead.",
-        )
-    # Row by row: in memory is one row. Texts that look like formulas, numbers or links stay texts.
-    options = {
-        "constant_memory": True,
-        "strings_to_formulas": False,
-        "strings_to_urls": False,
-        "strings_to_numbers": False,
-        "default_date_format": "yyyy-mm-dd",
-        "remove_timezone": True,
-    }
-    with xlsxwriter.Workbook(file, options) as workbook:
-        # Excel parses a text again when somebody edits its cell. With this format it stays a text then, too.
-        text = workbook.add_format({"quote_prefix": True})
-        yield ExcelTable(workbook.add_worksheet(), text, columns)
+def _workbook_cell(cell: Cell) -> str:
+    if cell is None:
+        return "<c/>"
+    if isinstance(cell, int | float):
+        return f"<c><v>{cell}</v></c>" if cell == cell and abs(cell) != float("inf") else "<c/>"
+    # XML has no control characters.
+    text = "".join(each for each in _text(cell) if each.isprintable() or each in "\n\t")[:MOST_CELL_CHARACTERS]
+    return f'<c t="inlineStr" s="1"><is><t xml:space="preserve">{escape(text)}</t></is></c>'
 
 
-class ExcelTable:
-    """Rows of an Excel sheet. Texts are cells of the type text, which Excel never takes for formulas."""
-
-    def __init__(self, sheet: Worksheet, text: object, columns: Sequence[str]) -> None:
-        """Write the header.
-
-        Args:
-            sheet: of the workbook.
-            text: format of texts.
-            columns: names of the columns.
-        """
-        self._sheet, self._text, self._rows = sheet, text, 0
-        sheet.freeze_panes(1, 0)
-        self.write([columns])
-
-    def write(self, rows: Iterable[Sequence[Cell]]) -> None:
-        """Write rows. None is empty; a text is cut after MAX_CELL_TEXT characters."""
-        for row in rows:
-            for place, cell in enumerate(row):
-                if isinstance(cell, str):
-                    self._sheet.write_string(self._rows, place, cell[:MAX_CELL_TEXT], self._text)
-                elif isinstance(cell, bool):
-                    self._sheet.write_boolean(self._rows, place, cell)
-                elif isinstance(cell, datetime | date):
-                    self._sheet.write_datetime(self._rows, place, cell)
-                elif cell is not None:
-                    self._sheet.write_number(self._rows, place, cell)
-            self._rows += 1
+def _text(cell: str | date | datetime) -> str:
+    if isinstance(cell, datetime):
+        return cell.astimezone(UTC).isoformat(sep=" ", timespec="seconds")
+    return cell if isinstance(cell, str) else cell.isoformat()
