@@ -1,6 +1,7 @@
 """Every customer of a file is scored once, with the scores of the stream."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def scored(place: Path, champion: Champion, schema: CustomerSchema = BANK) -> di
     }
 
 
-def event_of(row: dict[str, Any], schema: CustomerSchema) -> dict[str, Any]:
+def event_of(row: Mapping[Any, Any], schema: CustomerSchema) -> dict[str, Any]:
     """Return the event that a producer sends for a customer."""
     event: dict[str, Any] = {}
     for name in schema.event_fields:

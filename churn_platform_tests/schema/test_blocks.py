@@ -24,7 +24,7 @@ from churn_platform.schema.generator import generate_customers
 from churn_platform.schema.reader import load_customers
 from churn_platform.schema.subscribers import generate_subscribers
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS
-from churn_platform_tests.schema.workbooks import workbook
+from churn_platform_tests.schema.workbooks import Cell, workbook
 
 ROWS = 3_000
 
@@ -77,7 +77,10 @@ def test_a_file_of_any_format_has_the_same_customers(bank: pd.DataFrame, tmp_pat
     for name, content in places.items():
         (tmp_path / name).write_bytes(content)
     bank.to_parquet(tmp_path / "customers.parquet")
-    cells = [list(bank.columns), *bank.astype(object).where(bank.notna(), None).to_numpy().tolist()]
+    cells: list[list[Cell]] = [
+        list(bank.columns),
+        *([None if pd.isna(cell) else cell for cell in row] for row in bank.to_numpy().tolist()),
+    ]
     (tmp_path / "customers.xlsx").write_bytes(workbook({"Customers": cells}))
     expected, rejected = read(tmp_path / "plain.csv")
     assert len(expected) + len(rejected) == ROWS

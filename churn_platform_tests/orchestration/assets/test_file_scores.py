@@ -17,7 +17,7 @@ def test_a_file_is_scored_and_customers_at_risk_are_stored(
     customers = generate_customers(1_000, 3)
     customers.to_csv(file, index=False)
     monkeypatch.setenv("SCORING_FILE", str(file))
-    monkeypatch.setenv("HIGH_RISK_THRESHOLD", "0.5")
+    monkeypatch.setenv("HIGH_RISK_THRESHOLD", "0.25")
     monkeypatch.setenv("CHURN_ARTIFACTS", str(tmp_path / "artifacts"))
     settings.cache_clear()
     assets.run("customer_scoring_job")
@@ -30,7 +30,7 @@ def test_a_file_is_scored_and_customers_at_risk_are_stored(
     assert metadata["dagster/row_count"] == len(scores)
     assert metadata["rejected"] == customers["Gender"].isna().sum() == 1_000 - len(scores)
     assert metadata["model_version"] == 7
-    risky = scores[scores["risk_score"] >= 0.5]
+    risky = scores[scores["risk_score"] >= 0.25]
     left = customers.loc[customers["Exited"] == 1, "CustomerId"]
     expected = risky[~risky["CustomerId"].isin(left)]
     rows = assets.connection.execute(
