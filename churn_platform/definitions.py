@@ -18,6 +18,7 @@ from churn_platform.orchestration.assets.predictions import prediction_assets
 from churn_platform.orchestration.assets.preparation import preparation_assets
 from churn_platform.orchestration.assets.raw import raw_assets
 from churn_platform.orchestration.assets.retention import retention_assets
+from churn_platform.orchestration.assets.retention_effect import effect_assets
 from churn_platform.orchestration.assets.training import training_assets
 from churn_platform.orchestration.checks.preparation_checks import preparation_checks
 from churn_platform.orchestration.customers_sensor import customers_sensor
@@ -35,6 +36,7 @@ from churn_platform.orchestration.jobs import (
     hourly_monitoring_job,
     outcomes_job,
     prediction_stream_job,
+    retention_effect_job,
     retraining_job,
     training_job,
 )
@@ -44,7 +46,7 @@ from churn_platform.orchestration.partitions import TimePartitions
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.schedules import scoring_schedules, training_schedules
+from churn_platform.orchestration.schedules import retention_effect_schedule, scoring_schedules, training_schedules
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.orchestration.worker_sensor import worker_sensor
 from churn_platform.schema.current import schema_of
@@ -85,6 +87,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
         *live_performance_assets(partitions),
         *report_assets(partitions),
         *file_score_assets(schema),
+        *effect_assets(),
     ]
     links = settings.dagster
     with warnings.catch_warnings():
@@ -110,12 +113,14 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             daily_monitoring_job,
             outcomes_job,
             customer_scoring_job,
+            retention_effect_job,
             retraining_job,
             maintenance_job,
         ],
         schedules=[
             *training_schedules(settings.schedules),
             *scoring_schedules(settings.schedules),
+            retention_effect_schedule,
             maintenance_schedule,
         ],
         sensors=[

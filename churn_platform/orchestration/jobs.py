@@ -70,6 +70,13 @@ customer_scoring_job = dg.define_asset_job(
     description="Scores every customer of a file with the champion.",
 )
 
+retention_effect_job = dg.define_asset_job(
+    "retention_effect_job",
+    selection=["retention_effect"],
+    executor_def=IN_PROCESS,
+    description="Compares the customers who were assigned to calls with those of the control group.",
+)
+
 daily_metrics_job = dg.define_asset_job(
     "daily_metrics_job",
     selection=["churn_metrics_daily"],

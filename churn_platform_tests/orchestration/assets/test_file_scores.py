@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -40,7 +41,7 @@ def test_a_file_is_scored_and_customers_at_risk_are_stored(
     stored = {row[0]: row[1:] for row in rows}
     for row in expected.to_dict("records"):
         risk, version, reasons, _, _ = stored[row["CustomerId"]]
-        assert (risk, version) == (row["risk_score"], 7)
+        assert (np.float32(risk), version) == (np.float32(row["risk_score"]), 7)
         assert reasons[0]["feature"] in row["reasons"]
     of_file = customers.set_index("CustomerId")
     for customer, (*_, age, geography) in stored.items():
