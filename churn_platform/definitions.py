@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from churn_platform.orchestration.assets.file_scores import file_score_assets
+from churn_platform.orchestration.assets.labelled_customers import labelled_assets
 from churn_platform.orchestration.assets.metrics import metrics_assets
 from churn_platform.orchestration.assets.monitoring.drift import drift_assets
 from churn_platform.orchestration.assets.monitoring.live_performance import live_performance_assets
@@ -57,8 +58,9 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
     """Return the definitions of the code location.
 
     Args:
-        settings: what the definitions depend on: the customer schema, the first partition, the times of schedules, the
-            limits in the descriptions of checks, links to the code. Runs and ticks read the settings again.
+        settings: what the definitions depend on: the customer schema, whether training uses outcomes, the first
+            partition, the times of schedules, the limits in the descriptions of checks, links to the code. Runs and
+            ticks read the settings again.
         resource_overrides: resources by key, which replace the default ones.
 
     Raises:
@@ -77,7 +79,8 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
     partitions = TimePartitions.since(settings.stream.epoch)
     assets = [
         *raw_assets(schema),
-        *preparation_assets(schema),
+        *preparation_assets(schema, train_on_outcomes=settings.training.train_on_outcomes),
+        *labelled_assets(schema, train_on_outcomes=settings.training.train_on_outcomes),
         *training_assets(schema),
         *prediction_assets(schema),
         *retention_assets(schema),

@@ -652,11 +652,12 @@ class RetentionSettings(SettingsGroup):
         "Empty: the customers to train on (CHURN_RAW_CSV).",
     )
     outcome_days: int = Field(
-        default=90,
+        default=60,
         ge=1,
         validation_alias="OUTCOME_DAYS",
         description="Days after a customer entered the call list in which the customer has to leave to count as lost, "
-        "when the effect of calls is computed.",
+        "when the effect of calls is computed; and after a prediction, when its outcome is used for training, which "
+        "needs a larger ARCHIVE_DAYS.",
     )
     customer_url: CustomerUrl = Field(
         default="",
@@ -941,6 +942,11 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
         raise SettingsError(
             "\n".join(invalid), remedy="'churn settings --format markdown' lists the values that a setting accepts."
         ) from error
+    if found.training.train_on_outcomes and not found.retention.control_share:
+        raise SettingsError(
+            "TRAIN_ON_OUTCOMES is on and CONTROL_SHARE is 0: nobody stands for the customers who are called.",
+            remedy="Set CONTROL_SHARE above 0, or TRAIN_ON_OUTCOMES to false.",
+        )
     found.training.call_costs  # noqa: B018  raises an error if one or two of the three costs are missing
     return found
 

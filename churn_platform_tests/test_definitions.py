@@ -51,7 +51,7 @@ EXTERNAL = {
     "customer_outcomes_topic",
 }
 RETENTION = {"retention_cases", "call_list"}
-SCORING = {"customer_file_scores", "retention_effect"}
+SCORING = {"customer_file_scores", "retention_effect", "labelled_customers"}
 ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL | RETENTION | SCORING
 # Fitted steps, a model and the champion. They are not tables, so they have no columns.
 NOT_TABLES = {

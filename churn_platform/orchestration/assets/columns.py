@@ -179,6 +179,25 @@ def high_risk_columns(schema: CustomerSchema) -> Metadata:
     )
 
 
+def labelled_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of labelled_customers."""
+    predictions = prediction_table(schema)
+    return _columns(
+        (schema.id, schema.id_column.dtype, schema.id_column.description, "churn_predictions.customer_id"),
+        *(
+            (
+                name,
+                _json_type(schema.column(name)),
+                schema.column(name).meaning,
+                f"churn_predictions.{predictions.of_field(name).name}",
+            )
+            for name in schema.inputs
+        ),
+        (schema.target, "int64", "1 if the customer left within OUTCOME_DAYS, else 0.", f"{OUTCOMES}.churned"),
+        ("training_weight", "float64", "Number of customers that the row stands for.", f"{CASES}.arm"),
+    )
+
+
 def effect_columns() -> Metadata:
     """Return the columns of retention_effect."""
     counts = (
