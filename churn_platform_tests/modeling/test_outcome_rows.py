@@ -52,7 +52,7 @@ def test_customers_of_the_test_split_are_left_out_and_those_of_the_training_spli
 
     found = with_outcomes(split, later, BANK)
 
-    pd.testing.assert_frame_equal(rows_of(found, TEST, list(split)), rows_of(split, TEST))
+    pd.testing.assert_frame_equal(rows_of(found, TEST, [str(name) for name in split]), rows_of(split, TEST))
     trained = rows_of(found, TRAIN)
     assert (trained["Age"] == 99).all()
     assert sorted(trained["CustomerId"]) == sorted(rows_of(split, TRAIN)["CustomerId"])
