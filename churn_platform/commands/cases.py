@@ -28,6 +28,7 @@ from churn_platform.commands.terminal import (
 from churn_platform.database import case_reading, retention_cases
 from churn_platform.database.connections import connect
 from churn_platform.retention.business_day import business_day
+from churn_platform.retention.reasons import causes
 from churn_platform.retention.transitions import STATUSES
 
 if TYPE_CHECKING:
@@ -348,12 +349,12 @@ def _day(cases: Sequence["Case"]) -> str | None:
 
 
 def _table(cases: Sequence["Case"]) -> Table:
-    table = Table("#", "Case", "Customer", "Risk", "Priority", "Status", "Owner", "Why", box=None)
+    table = Table("#", "Case", "Customer", "Risk", "Priority", "Status", "Owner", "What raises the risk", box=None)
     table.header_style, table.pad_edge = "dim", False
     for column in (0, 1, 3, 4):
         table.columns[column].justify = "right"
     for case in cases:
-        why = "; ".join(case.reasons) if case.reasons else case.reason or "not yet known"
+        why = causes(case.reasons) if case.reasons else case.reason or "not yet known"
         table.add_row(
             str(case.rank or ""),
             str(case.case_id),

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from churn_platform.database import worker_positions
 from churn_platform.database.segments import segments_of_row
 from churn_platform.database.worker_positions import RowRange
 from churn_platform.errors import PlatformError
@@ -27,13 +27,15 @@ CONFLICT: Final = "CH002"
 
 # Rows at or above the threshold, and all rows of customers with a case. The batches are named twice: the range is what
 # the index on batch can use, and each batch is read once, however many of its partitions have new rows.
+_IN_BATCHES: Final = sql.SQL("p.batch between %(first)s and %(last)s and p.batch = any(%(batches)s)")
+_IN_LAST_BLOCKS: Final = sql.SQL("p.ctid >= %(first_place)s::tid")
 _NEW_ROWS: Final = sql.SQL("""
     select distinct on (p.customer_id) p.*
     from churn_predictions p
     join unnest(%(batches)s::text[], %(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[])
         as r (batch, kafka_partition, start_offset, end_offset) using (batch, kafka_partition)
     left join retention_cases c on c.customer_id = p.customer_id and c.closed_at is null
-    where p.batch between %(first)s and %(last)s and p.batch = any(%(batches)s)
+    where {place}
       and p.kafka_offset >= r.start_offset and p.kafka_offset < r.end_offset
       and (c.case_id is not null or p.risk_score::double precision >= %(threshold)s)
     order by p.customer_id, p.event_timestamp desc, p.kafka_offset desc
@@ -52,7 +54,10 @@ _CANDIDATES: Final = sql.SQL("""
     select l.customer_id, l.event_id, l.risk_score::double precision as risk_score, l.event_timestamp, l.kafka_offset,
         l.model_version, {money} as money_at_risk, {segments} as segments,
         c.case_id, c.status, c.event_timestamp as case_timestamp, c.kafka_offset as case_offset,
-        (select max(contacted_at) from retention_cases e where e.customer_id = l.customer_id) as last_contact,
+        (
+            select max(contacted_at) from retention_cases e
+            where e.customer_id = l.customer_id and e.contacted_at is not null
+        ) as last_contact,
         exists (select from do_not_contact n where n.customer_id = l.customer_id) as do_not_contact
     from latest l left join retention_cases c on c.customer_id = l.customer_id and c.closed_at is null
     where c.case_id is not null or not exists (
@@ -76,6 +81,7 @@ _OPEN: Final = """
         customer_id, arm, event_id, event_timestamp, kafka_offset, model_version, risk_score, money_at_risk, priority,
         segments, link
     )
+    where not exists (select from do_not_contact n where n.customer_id = u.customer_id)
     on conflict do nothing
 """
 _UPDATE: Final = """
@@ -245,8 +251,21 @@ def acting(connection: psycopg.Connection, actor: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def reading(connection: psycopg.Connection) -> Iterator[None]:
+    """Run the block in a transaction that reads, with one snapshot for all its statements."""
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        yield
+
+
 def candidates_of(
-    connection: psycopg.Connection, schema: CustomerSchema, ranges: Sequence[RowRange], *, threshold: float
+    connection: psycopg.Connection,
+    schema: CustomerSchema,
+    ranges: Sequence[RowRange],
+    *,
+    threshold: float,
+    first_block: int | None,
 ) -> list[Candidate]:
     """Return the customers with a case and those at risk, among the rows of these ranges.
 
@@ -255,45 +274,43 @@ def candidates_of(
         schema: of the customers.
         ranges: rows to read.
         threshold: risk score from which a customer without a case is returned, 0..1.
+        first_block: only rows in this block of churn_predictions or a later one; None to read all of the batches.
     """
     if not ranges:
         return []
     batches = sorted({each.batch for each in ranges})
+    place = {"first": batches[0], "last": batches[-1]}
+    if first_block is not None:
+        place = {"first_place": worker_positions.place(first_block)}
     return _candidates(
         connection,
-        _statement(schema, recent=False),
-        {
-            "batches": [each.batch for each in ranges],
-            "partitions": [each.kafka_partition for each in ranges],
-            "starts": [each.start_offset for each in ranges],
-            "ends": [each.end_offset for each in ranges],
-            "first": batches[0],
-            "last": batches[-1],
-            "threshold": threshold,
-        },
+        _statement(schema, rows=_NEW_ROWS.format(place=_IN_BATCHES if first_block is None else _IN_LAST_BLOCKS)),
+        {**worker_positions.arguments(ranges), **place, "threshold": threshold},
     )
 
 
 def recent_candidates(connection: psycopg.Connection, schema: CustomerSchema, *, since: timedelta) -> list[Candidate]:
     """Return the customers with a high-risk prediction in this time before now, each with the latest score."""
-    return _candidates(connection, _statement(schema, recent=True), {"since": since})
+    return _candidates(connection, _statement(schema, rows=_RECENT_ROWS), {"since": since})
 
 
-def _candidates(connection: psycopg.Connection, statement: bytes, arguments: dict[str, object]) -> list[Candidate]:
+def _candidates(
+    connection: psycopg.Connection, statement: sql.Composed, arguments: dict[str, object]
+) -> list[Candidate]:
     with connection.cursor(row_factory=class_row(Candidate)) as cursor:
-        return cursor.execute(statement, arguments).fetchall()
+        # Prepared, PostgreSQL would plan the statement for any blocks, and read the whole table.
+        return cursor.execute(statement, arguments, prepare=False).fetchall()
 
 
-@cache
-def _statement(schema: CustomerSchema, *, recent: bool) -> bytes:
+def _statement(schema: CustomerSchema, *, rows: sql.Composable) -> sql.Composed:
     money = schema.money_at_risk
     return _CANDIDATES.format(
-        rows=_RECENT_ROWS if recent else _NEW_ROWS,
+        rows=rows,
         money=sql.SQL("null::double precision")
         if money is None
         else sql.SQL("l.{}::double precision").format(sql.Identifier(money.column)),
         segments=segments_of_row(schema, table="l"),
-    ).as_bytes(None)
+    )
 
 
 def open_cases(
@@ -490,7 +507,7 @@ def block_contact(connection: psycopg.Connection, customer_id: int | str, *, rea
         )
         connection.execute(
             "update retention_cases set status = 'dismissed', reason = 'The customer does not want to be called.' "
-            "where customer_id = %s and status in ('open', 'assigned')",
+            "where customer_id = %s and closed_at is null and status in ('open', 'assigned')",
             (customer_id,),
         )
 

@@ -46,6 +46,14 @@ _RANGES: Final = """
     join stream_ranges r using (topic_id, kafka_partition)
     where r.end_offset > u.start_offset and r.start_offset < u.end_offset
 """
+# The rows of these offsets in the last blocks of the table, which a scan of these blocks finds.
+_COUNT_ROWS: Final = """
+    select count(*)
+    from churn_predictions p
+    join unnest(%(batches)s::text[], %(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[])
+        as r (batch, kafka_partition, start_offset, end_offset) using (batch, kafka_partition)
+    where p.ctid >= %(first_place)s::tid and p.kafka_offset >= r.start_offset and p.kafka_offset < r.end_offset
+"""
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,30 @@ def row_ranges(connection: psycopg.Connection, found: Sequence[Behind]) -> list[
                 [each.end_offset for each in found],
             ),
         ).fetchall()
+
+
+def count_rows(connection: psycopg.Connection, ranges: Sequence[RowRange], *, first_block: int) -> int:
+    """Return how many rows of these ranges are in this block of churn_predictions or a later one."""
+    # Prepared, PostgreSQL would plan the statement for any block, and read the whole table.
+    row = connection.execute(
+        _COUNT_ROWS, {**arguments(ranges), "first_place": place(first_block)}, prepare=False
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def arguments(ranges: Sequence[RowRange]) -> dict[str, object]:
+    """Return ranges as arrays, for statements with `unnest`."""
+    return {
+        "batches": [each.batch for each in ranges],
+        "partitions": [each.kafka_partition for each in ranges],
+        "starts": [each.start_offset for each in ranges],
+        "ends": [each.end_offset for each in ranges],
+    }
+
+
+def place(block: int) -> str:
+    """Return the first place of a block, as PostgreSQL writes the physical place of a row."""
+    return f"({block},0)"
 
 
 def advance(connection: psycopg.Connection, follower: str, read: Sequence[Behind]) -> None:

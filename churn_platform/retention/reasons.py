@@ -7,6 +7,7 @@ from churn_platform.schema.columns import Column, snake_case
 from churn_platform.schema.customer_schema import CustomerSchema
 
 MOST_SENTENCES: Final = 3
+RAISES: Final = " raises the risk"
 # From this number on, decimals of an amount say nothing.
 WHOLE_FROM: Final = 1000
 
@@ -20,10 +21,14 @@ def sentences(reasons: Sequence[Mapping[str, Any]], schema: CustomerSchema) -> l
     """
     raising = [reason for reason in reasons if reason["contribution"] > 0]
     return [
-        f"{_subject(str(reason['feature']), reason['value'], schema.by_name.get(str(reason['feature'])))} "
-        "raises the risk"
+        f"{_subject(str(reason['feature']), reason['value'], schema.by_name.get(str(reason['feature'])))}{RAISES}"
         for reason in raising[:MOST_SENTENCES]
     ]
+
+
+def causes(texts: Sequence[str]) -> str:
+    """Return the causes that sentences name, for a column that says what they do: "Age of 58 years, Gender: Female"."""
+    return ", ".join(text.removesuffix(RAISES).removesuffix(", which") for text in texts)
 
 
 def _subject(name: str, value: object, column: Column | None) -> str:

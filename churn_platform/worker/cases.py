@@ -29,6 +29,7 @@ from churn_platform.retention.reasons import sentences
 from churn_platform.retention.transitions import Status
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import CUSTOMER_ID_PLACE
+from churn_platform.worker.new_rows import NewRows
 
 _log = logging.getLogger("churn.worker")
 
@@ -112,6 +113,7 @@ class CasesDuty:
         self._now = now
         self._monotonic = monotonic
         self._revalued = False
+        self._new_rows = NewRows()
         self._checked_at = float("-inf")
         self._list_state: tuple[date, int] | None = None
 
@@ -121,34 +123,60 @@ class CasesDuty:
         if not self._revalued:
             self._revalue(connection)
             self._revalued = True
-        behind = worker_positions.behind(connection, NAME)
-        following = _first_offsets(behind, self._config.most_offsets)
-        changed = bool(following) and self._follow(connection, following)
+        changed = more = False
+        if worker_positions.behind(connection, NAME):
+            changed, more = self._follow(connection)
         changed = self._explain(connection) or changed
         changed = self._check_times(connection) or changed
         self._keep_list(connection, changed=changed)
         took = self._monotonic() - began
         self.interval = min(max(SHORTEST_PAUSE, REST * took), LONGEST_PAUSE)
-        return following != behind
+        return more
 
     # Scores
 
-    def _follow(self, connection: psycopg.Connection, behind: Sequence[Behind]) -> bool:
-        """Apply the scores of these offsets; return whether a case may have changed."""
-        policy = self._config.policy
+    def _follow(self, connection: psycopg.Connection) -> tuple[bool, bool]:
+        """Apply the scores that were committed since the last run.
+
+        Returns:
+            Whether a case may have changed, and whether there are more scores.
+        """
+        if not worker_positions.has_begun(connection, NAME):
+            return self._begin(connection), False
+        try:
+            with retention_cases.reading(connection):
+                behind = worker_positions.behind(connection, NAME)
+                following = _first_offsets(behind, self._config.most_offsets)
+                found = self._read(connection, following, is_all=following == behind)
+            with retention_cases.acting(connection, ACTOR):
+                worker_positions.advance(connection, NAME, following)
+                return self._apply(connection, found), following != behind
+        except BaseException:
+            self._new_rows.forget()  # what was read is read again, and what is known of it has moved on
+            raise
+
+    def _begin(self, connection: psycopg.Connection) -> bool:
+        """Start to follow the stream where it is. Customers who are at risk already get a case, too."""
         with retention_cases.acting(connection, ACTOR):
-            if worker_positions.has_begun(connection, NAME):
-                ranges = worker_positions.row_ranges(connection, behind)
-                found = retention_cases.candidates_of(
-                    connection, self._config.schema, ranges, threshold=policy.threshold
-                )
-                worker_positions.advance(connection, NAME, behind)
-            else:
-                # The first start: customers who are at risk already get a case, too.
-                connection.execute("select set_config('statement_timeout', %s, true)", (f"{FIRST_START_SECONDS}s",))
-                worker_positions.begin(connection, NAME)
-                found = retention_cases.recent_candidates(connection, self._config.schema, since=policy.expiry)
+            connection.execute("select set_config('statement_timeout', %s, true)", (f"{FIRST_START_SECONDS}s",))
+            worker_positions.begin(connection, NAME)
+            policy = self._config.policy
+            found = retention_cases.recent_candidates(connection, self._config.schema, since=policy.expiry)
             return self._apply(connection, found)
+
+    def _read(self, connection: psycopg.Connection, following: Sequence[Behind], *, is_all: bool) -> list[Candidate]:
+        """Return the scores of these offsets that may concern a case."""
+        ranges = worker_positions.row_ranges(connection, following)
+        first_block = self._new_rows.first_block(connection, ranges) if is_all else None
+        if not is_all:
+            self._new_rows.forget()
+        return retention_cases.candidates_of(
+            connection,
+            self._config.schema,
+            ranges,
+            threshold=self._config.policy.threshold,
+            first_block=first_block,
+        )
 
     def _apply(self, connection: psycopg.Connection, found: Sequence[Candidate]) -> bool:
         """Write what follows from these scores; return whether anything does."""

@@ -170,7 +170,7 @@ def _cases(page_platform: PagePlatform) -> None:
     database = str(conninfo_to_dict(page_platform.stream.config.dsn)["dbname"])
     login = make_conninfo(page_platform.stack.environment[RETENTION_VARIABLE], dbname=database)
     page_platform.set(HIGH_RISK_THRESHOLD="0.5", CONTROL_SHARE="0", DATABASE_RETENTION_URL=login)
-    page_platform.send(*(event(number) for number in range(6)))
+    page_platform.send(*(event(number) for number in range(60)))
     page_platform.stream.stream(idle_seconds=0.5, high_risk_threshold=0.5)
     CasesDuty(cases_config(settings())).run(page_platform.stream.connection)
 

@@ -80,19 +80,40 @@ class FollowedLedger:
                             Jsonb(reasons) if explained else None,
                         ),
                     )
-            end = self.position + len(scored)
-            self.connection.execute(
-                "insert into stream_ranges (batch, topic_id, kafka_partition, start_offset, end_offset) "
-                "values (%s, %s, 0, %s, %s) "
-                "on conflict (batch, topic_id, kafka_partition) do update set end_offset = excluded.end_offset",
-                (self.batch, TOPIC_ID, self.position, end),
-            )
-            self.connection.execute(
-                "update stream_positions set next_offset = %s, covered_to = %s where topic_id = %s",
-                (end, end, TOPIC_ID),
-            )
-        self.position = end
+            self._advance(len(scored))
         return ids
+
+    def fill(self, count: int) -> None:
+        """Commit many predictions without risk, of customers that no test names."""
+        with self.connection.transaction():
+            self.connection.execute(
+                "insert into churn_predictions (event_id, customer_id, prediction, risk_score, predicted_at, "
+                "event_timestamp, model_version, credit_score, geography, gender, age, tenure, balance, "
+                "num_of_products, has_cr_card, is_active_member, estimated_salary, batch, kafka_partition, "
+                "kafka_offset) "
+                "select gen_random_uuid(), 1000000 + number, 0, 0.1, now(), now(), 1, 600, 'Spain', 'Male', 40, 3, 0, "
+                "1, 1, 1, 0, %s, 0, %s + number from generate_series(0, %s - 1) as n (number)",
+                (self.batch, self.position, count),
+            )
+            self._advance(count)
+
+    def _advance(self, count: int) -> None:
+        """Move the position over this many predictions, in the caller's transaction."""
+        end = self.position + count
+        self.connection.execute(
+            "update stream_batches set events = events + %s, predictions = predictions + %s where batch = %s",
+            (count, count, self.batch),
+        )
+        self.connection.execute(
+            "insert into stream_ranges (batch, topic_id, kafka_partition, start_offset, end_offset) "
+            "values (%s, %s, 0, %s, %s) "
+            "on conflict (batch, topic_id, kafka_partition) do update set end_offset = excluded.end_offset",
+            (self.batch, TOPIC_ID, self.position, end),
+        )
+        self.connection.execute(
+            "update stream_positions set next_offset = %s, covered_to = %s where topic_id = %s", (end, end, TOPIC_ID)
+        )
+        self.position = end
 
     def explain(self) -> None:
         """Store reasons of all predictions that have none, as the stream does moments later."""
