@@ -64,3 +64,9 @@ def replace_all(
                 )
                 count += 1
     return count
+
+
+def scored_at(connection: psycopg.Connection) -> datetime | None:
+    """Return when the scoring of the latest file began; None if no customer of it is at high risk."""
+    row = connection.execute("select scored_at from customer_file_scores limit 1").fetchone()
+    return None if row is None else row[0]

@@ -47,6 +47,15 @@ _RECENT_ROWS: Final = sql.SQL("""
     where p.customer_id in (select customer_id from high_risk_customers where detected_at >= now() - %(since)s)
     order by p.customer_id, p.event_timestamp desc, p.kafka_offset desc
 """)
+# Scores of a file count as of the time of the scoring. A customer whose score was applied to a case already, which may
+# be closed since, is left out, so that reading them again changes nothing.
+_FILE_ROWS: Final = sql.SQL("""
+    select s.*, s.scored_at as event_timestamp, -1::bigint as kafka_offset
+    from customer_file_scores s
+    where s.risk_score::double precision >= %(threshold)s and not exists (
+        select from retention_cases k where k.customer_id = s.customer_id and k.event_timestamp >= s.scored_at
+    )
+""")
 # The latest event of a customer decides, also one that was read before: a late event changes nothing. With a case, the
 # case knows the latest event.
 _CANDIDATES: Final = sql.SQL("""
@@ -114,9 +123,11 @@ _EXPIRE_CONTACTED: Final = """
     where status = 'contacted' and closed_at is null and contacted_at < now() - %(cool_off)s
 """
 _UNEXPLAINED: Final = """
-    select c.case_id, c.event_id, h.reasons
-    from retention_cases c join high_risk_customers h using (event_id)
-    where c.closed_at is null and c.explained_event_id is distinct from c.event_id and h.reasons is not null
+    select c.case_id, c.event_id, coalesce(h.reasons, s.reasons)
+    from retention_cases c
+    left join high_risk_customers h using (event_id) left join customer_file_scores s using (event_id)
+    where c.closed_at is null and c.explained_event_id is distinct from c.event_id
+      and coalesce(h.reasons, s.reasons) is not null
     limit %s
 """
 _EXPLAIN: Final = """

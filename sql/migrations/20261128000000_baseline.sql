@@ -526,6 +526,7 @@ comment on column high_risk_customers.reasons is
 -- Replaced by each scoring of the file, in one transaction.
 create table customer_file_scores (
     customer_id bigint /* customer id */ primary key,
+    event_id uuid not null default gen_random_uuid() unique,
     risk_score real not null,
     model_version integer not null,
     scored_at timestamptz not null,
@@ -535,6 +536,8 @@ create table customer_file_scores (
 comment on table customer_file_scores is
     'Customers of the latest scored file whose risk score reached the high-risk threshold and who have not left';
 comment on column customer_file_scores.customer_id is 'Id of the customer';
+comment on column customer_file_scores.event_id is
+    'Identifies this score of the customer, as the id of an event does; a case that it opens has it';
 comment on column customer_file_scores.risk_score is 'Probability of churn, 0 to 1';
 comment on column customer_file_scores.model_version is 'Model version that scored the customer';
 comment on column customer_file_scores.scored_at is 'When the scoring of the file began';

@@ -255,6 +255,7 @@ def file_score_columns(schema: CustomerSchema) -> Metadata:
     features = [f"{CUSTOMERS_FILE}.{name}" for name in schema.feature_columns]
     return _columns(
         ("customer_id", schema.id_type, schema.id_column.description, f"{CUSTOMERS_FILE}.{schema.id}"),
+        ("event_id", "uuid", "Identifies this score of the customer, as the id of an event does."),
         ("risk_score", "real", "P(churn), at least HIGH_RISK_THRESHOLD.", features),
         ("model_version", "integer", "Version that scored the customer."),
         ("scored_at", "timestamptz", "When the scoring of the file began, UTC."),
