@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from churn_platform.scoring.high_risk import is_high_risk
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -27,11 +29,6 @@ def ranks(scores: NDArray[np.float32], kept: NDArray[np.bool_]) -> NDArray[np.in
     order = np.argsort(-scores[rows], kind="stable")
     ranked[rows[order]] = np.arange(1, len(rows) + 1, dtype=np.int32)
     return ranked
-
-
-def is_high_risk(scores: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Return which risk scores reach the threshold, compared in double precision as PostgreSQL does. Shape (n,)."""
-    return scores.astype(np.float64) >= threshold
 
 
 def bands(scores: NDArray[np.float32], *, high: float, churn: float) -> NDArray[np.int8]:

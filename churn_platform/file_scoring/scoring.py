@@ -23,13 +23,14 @@ import pyarrow as pa
 
 from churn_platform.decoding.fields import CustomerField, customer_fields
 from churn_platform.features.columns import is_null
-from churn_platform.file_scoring.ranking import bands, is_high_risk, may_repeat, ranks
+from churn_platform.file_scoring.ranking import bands, may_repeat, ranks
 from churn_platform.files.spreadsheets import write_csv
 from churn_platform.schema.blocks import CustomerBlock, Rejected, read_blocks, scored_columns
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.exceptions import EmptyCustomersFileError
 from churn_platform.schema.reader import QUARANTINE_COLUMNS
 from churn_platform.scoring.contributions import Explainer, Reason
+from churn_platform.scoring.high_risk import is_high_risk
 from churn_platform.stream.scoring import Champion
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from churn_platform.files import artifacts
 from churn_platform.files.exceptions import ArtifactNotFoundError
-from churn_platform.schema.columns import MAX_WHOLE, Column
+from churn_platform.schema.columns import MAX_TEXT_LENGTH, MAX_WHOLE, Column
 from churn_platform.schema.csv_file import CsvFile, MalformedRow
 from churn_platform.schema.encodings import to_utf8
 from churn_platform.schema.exceptions import CustomersFileMissingError, EmptyCustomersFileError, MalformedFileError
@@ -91,6 +91,8 @@ def _as_in_events(column: Column) -> Column:
     if not column.scored_if_missing:
         changes["missing"] = "refuse"
         changes["optional"] = False
+    if column.kind == "text" and column.max_length is None:
+        changes["max_length"] = MAX_TEXT_LENGTH
     # The bounds of numbers that tables can hold.
     bound = MAX_WHOLE if column.kind == "whole" else MAX_SINGLE if column.single_precision else None
     if bound is not None and column.is_number:
