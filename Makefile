@@ -140,7 +140,7 @@ bench-peers-latency: install ## Measure latency to the topic of the platform and
 	$(BIN)/python -m benchmarks.peers_latency $(ARGS)
 
 .PHONY: bench-batch
-bench-batch: install ## Measure data preparation and training by the number of customers (ARGS="--sizes 10000,1000000")
+bench-batch: install ## Measure data preparation, training and the scoring of a file by the number of customers (ARGS="--sizes 10000,1000000")
 	$(BIN)/python -m benchmarks.batch $(ARGS)
 
 .PHONY: bench-model

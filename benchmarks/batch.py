@@ -1,4 +1,4 @@
-"""Cost of data preparation and training by the number of customers.
+"""Cost of data preparation, training and the scoring of a file by the number of customers.
 
 Example: python -m benchmarks.batch --sizes 10000,100000
 """
@@ -37,6 +37,8 @@ class Batch:
     customers: int
     preparation: Cost
     training: Cost | None
+    scoring_to_csv: Cost
+    scoring_to_parquet: Cost
 
 
 def measure(console: Console, *, sizes: Sequence[int] = SIZES, train_at_most: int = max(SIZES)) -> list[Batch]:
@@ -47,7 +49,9 @@ def measure(console: Console, *, sizes: Sequence[int] = SIZES, train_at_most: in
             _step("generate", size, folder)
             preparation = _step("prepare", size, folder)
             training = _step("train", size, folder) if size <= train_at_most else None
-        found.append(Batch(size, preparation, training))
+            _step("bundle", size, folder)
+            to_csv, to_parquet = (_step(f"score to {form}", size, folder) for form in ("CSV", "Parquet"))
+        found.append(Batch(size, preparation, training, to_csv, to_parquet))
         console.print(str(found[-1]), style="dim", highlight=False)
     return found
 
@@ -67,11 +71,14 @@ def _step(step: str, customers: int, folder: str) -> Cost:
 
 def show(console: Console, found: Sequence[Batch]) -> None:
     """Print the results as a table."""
-    table = Table("customers", "data preparation", "peak", "training", "peak", box=None, header_style="dim")
+    table = Table("customers", box=None, header_style="dim")
+    for step in ("data preparation", "training", "scoring to CSV", "scoring to Parquet"):
+        table.add_column(step, justify="right")
+        table.add_column("peak", justify="right")
     for batch in found:
         cells = [
             cell
-            for cost in (batch.preparation, batch.training)
+            for cost in (batch.preparation, batch.training, batch.scoring_to_csv, batch.scoring_to_parquet)
             for cell in (("", "") if cost is None else (f"{cost.seconds:,.1f} s", f"{cost.peak_mb:,.0f} MiB"))
         ]
         table.add_row(f"{batch.customers:,}", *cells)
@@ -83,7 +90,7 @@ def main(
     train_at_most: Annotated[int, typer.Option(help="Train on at most this many customers; 0: never.")] = max(SIZES),
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Prepare and train on generated customers: seconds and peak memory of each.
+    """Prepare, train on and score generated customers: seconds and peak memory of each.
 
     Example: make bench-batch ARGS="--sizes 10000,1000000"
     """

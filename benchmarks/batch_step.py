@@ -1,4 +1,4 @@
-"""One step of data preparation or training in a separate process, so that its memory can be measured: see batch.py."""
+"""One step of data preparation, training or scoring in a separate process, which shows its memory: see batch.py."""
 
 import json
 import re
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 SEED: Final = 42
+TRAINED_CUSTOMERS: Final = 10_000  # of the model that scores a file, as many as the default customers file has
 KILOBYTES: Final = 1024  # in a MiB
 
 
@@ -57,7 +58,89 @@ def train(_: int) -> None:
     training.train(features, rows[schema.target].to_numpy(), schema)
 
 
-STEPS: Final[dict[str, Callable[[int], None]]] = {"generate": generate, "prepare": prepare, "train": train}
+def bundle(_: int) -> None:
+    """Train a model on TRAINED_CUSTOMERS generated customers and save its bundle, for the scoring of a file."""
+    import numpy as np
+    import pandas as pd
+
+    from churn_platform.features.cleaning import clean
+    from churn_platform.features.columns import columns_of
+    from churn_platform.features.encoding import OneHotEncoder
+    from churn_platform.features.imputing import Imputer
+    from churn_platform.features.scaling import MinMaxScaler
+    from churn_platform.features.transform import FeatureTransform
+    from churn_platform.model_store import save_bundle
+    from churn_platform.modeling import training
+    from churn_platform.schema.current import schema_of
+    from churn_platform.schema.generator import generate_customers
+    from churn_platform.scoring.bundle import ModelBundle
+    from churn_platform.settings import settings
+
+    schema = schema_of(settings())
+    rows = clean(generate_customers(TRAINED_CUSTOMERS, SEED), schema)
+    imputer = Imputer.fit(rows, schema)
+    imputed = pd.DataFrame(imputer.impute(columns_of(rows, schema.feature_columns)))
+    transform = FeatureTransform(
+        schema=schema,
+        imputer=imputer,
+        encoder=OneHotEncoder.fit(imputed, schema),
+        scaler=MinMaxScaler.fit(imputed, schema),
+    )
+    churned = rows[schema.target].to_numpy(np.int64)
+    trained = training.train(transform.transform(columns_of(rows, schema.feature_columns)), churned, schema)
+    found = ModelBundle(
+        model=trained.model,
+        transform=transform,
+        threshold=trained.threshold,
+        metrics={},
+        code_version="benchmark",
+        data_hash="",
+        calibration=trained.calibration.calibration,
+    )
+    save_bundle(found, _bundle_uri())
+
+
+def score_to_csv(_: int) -> None:
+    """Score the customers file to CSV, as `churn score` does."""
+    _score("scores.csv")
+
+
+def score_to_parquet(_: int) -> None:
+    """Score the customers file to Parquet, as `churn score` does."""
+    _score("scores.parquet")
+
+
+def _score(name: str) -> None:
+    from churn_platform.file_scoring.output import write_scores
+    from churn_platform.file_scoring.scoring import score_file
+    from churn_platform.files.artifacts import join
+    from churn_platform.model_store import load_bundle
+    from churn_platform.schema.current import customers_of, schema_of
+    from churn_platform.settings import settings
+    from churn_platform.stream.scoring import Champion
+
+    schema = schema_of(settings())
+    champion = Champion(1, load_bundle(_bundle_uri()))
+    threshold = settings().retention.high_risk_threshold
+    with score_file(customers_of(settings()), schema, champion, high_risk_threshold=threshold) as scored:
+        write_scores(scored, schema, join(settings().platform.artifacts_root, name))
+
+
+def _bundle_uri() -> str:
+    from churn_platform.files.artifacts import MODELS, join
+    from churn_platform.settings import settings
+
+    return join(settings().platform.artifacts_root, MODELS, "benchmark")
+
+
+STEPS: Final[dict[str, Callable[[int], None]]] = {
+    "generate": generate,
+    "prepare": prepare,
+    "train": train,
+    "bundle": bundle,
+    "score to CSV": score_to_csv,
+    "score to Parquet": score_to_parquet,
+}
 
 
 def main(step: str, customers: str) -> None:

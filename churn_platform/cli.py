@@ -10,6 +10,7 @@ from churn_platform.commands.init import init
 from churn_platform.commands.prepare import prepare
 from churn_platform.commands.produce import produce
 from churn_platform.commands.program import Program
+from churn_platform.commands.score import score
 from churn_platform.commands.settings import settings
 from churn_platform.commands.verify import verify
 from churn_platform.commands.worker import worker
@@ -31,6 +32,7 @@ for command in (
     stack.logs,
     stack.with_own_servers(prepare),
     stack.with_own_servers(produce),
+    stack.with_own_servers(score),
     stack.with_own_servers(verify),
     stack.with_own_servers(worker),
     settings,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from churn_platform.orchestration.assets.file_scores import file_score_assets
+from churn_platform.orchestration.assets.labelled_customers import labelled_assets
 from churn_platform.orchestration.assets.metrics import metrics_assets
 from churn_platform.orchestration.assets.monitoring.drift import drift_assets
 from churn_platform.orchestration.assets.monitoring.live_performance import live_performance_assets
@@ -17,6 +19,7 @@ from churn_platform.orchestration.assets.predictions import prediction_assets
 from churn_platform.orchestration.assets.preparation import preparation_assets
 from churn_platform.orchestration.assets.raw import raw_assets
 from churn_platform.orchestration.assets.retention import retention_assets
+from churn_platform.orchestration.assets.retention_effect import effect_assets
 from churn_platform.orchestration.assets.training import training_assets
 from churn_platform.orchestration.checks.preparation_checks import preparation_checks
 from churn_platform.orchestration.customers_sensor import customers_sensor
@@ -26,6 +29,7 @@ from churn_platform.orchestration.io_managers.parquet import ParquetIOManager
 from churn_platform.orchestration.io_managers.postgres import PostgresIOManager
 from churn_platform.orchestration.jobs import (
     IN_PROCESS,
+    customer_scoring_job,
     daily_metrics_job,
     daily_monitoring_job,
     data_preparation_job,
@@ -33,6 +37,7 @@ from churn_platform.orchestration.jobs import (
     hourly_monitoring_job,
     outcomes_job,
     prediction_stream_job,
+    retention_effect_job,
     retraining_job,
     training_job,
 )
@@ -43,7 +48,7 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.run_processes import fork_runs
-from churn_platform.orchestration.schedules import training_schedules
+from churn_platform.orchestration.schedules import retention_effect_schedule, scoring_schedules, training_schedules
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.orchestration.worker_sensor import worker_sensor
 from churn_platform.schema.current import schema_of
@@ -54,8 +59,9 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
     """Return the definitions of the code location.
 
     Args:
-        settings: what the definitions depend on: the customer schema, the first partition, the times of schedules, the
-            limits in the descriptions of checks, links to the code. Runs and ticks read the settings again.
+        settings: what the definitions depend on: the customer schema, whether training uses outcomes, the first
+            partition, the times of schedules, the limits in the descriptions of checks, links to the code. Runs and
+            ticks read the settings again.
         resource_overrides: resources by key, which replace the default ones.
 
     Raises:
@@ -74,7 +80,8 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
     partitions = TimePartitions.since(settings.stream.epoch)
     assets = [
         *raw_assets(schema),
-        *preparation_assets(schema),
+        *preparation_assets(schema, train_on_outcomes=settings.training.train_on_outcomes),
+        *labelled_assets(schema, train_on_outcomes=settings.training.train_on_outcomes),
         *training_assets(schema),
         *prediction_assets(schema),
         *retention_assets(schema),
@@ -83,6 +90,8 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
         *drift_assets(partitions, settings.monitoring, schema),
         *live_performance_assets(partitions),
         *report_assets(partitions),
+        *file_score_assets(schema),
+        *effect_assets(),
     ]
     links = settings.dagster
     with warnings.catch_warnings():
@@ -107,10 +116,17 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             hourly_monitoring_job,
             daily_monitoring_job,
             outcomes_job,
+            customer_scoring_job,
+            retention_effect_job,
             retraining_job,
             maintenance_job,
         ],
-        schedules=[*training_schedules(settings.schedules), maintenance_schedule],
+        schedules=[
+            *training_schedules(settings.schedules),
+            *scoring_schedules(settings.schedules),
+            retention_effect_schedule,
+            maintenance_schedule,
+        ],
         sensors=[
             customer_events_sensor,
             customers_sensor,

@@ -140,6 +140,7 @@ RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
 StreamStart = Annotated[str, AfterValidator(_stream_start)]
 StreamProfile = Literal["latency", "balanced", "economy"]
 TopicName = Annotated[str, AfterValidator(_topic_name)]
+CasesFrom = Literal["stream", "file", "both"]
 TimezoneName = Annotated[str, AfterValidator(_timezone_name)]
 CustomerUrl = Annotated[str, AfterValidator(_customer_url)]
 CronSchedule = Annotated[str, AfterValidator(_cron_schedule)]
@@ -448,7 +449,7 @@ class LifecycleSettings(SettingsGroup):
 
 
 class ScheduleSettings(SettingsGroup):
-    """Schedules. Both are off until you turn them on in the UI."""
+    """Schedules. All are off until you turn them on in the UI."""
 
     data_preparation_cron: CronSchedule = Field(
         default="0 2 * * *",
@@ -460,6 +461,11 @@ class ScheduleSettings(SettingsGroup):
         validation_alias="TRAINING_CRON",
         description="When training runs, in cron syntax, UTC. It is skipped if data, settings and code have not "
         "changed since the last model.",
+    )
+    customer_scoring_cron: CronSchedule = Field(
+        default="0 3 * * *",
+        validation_alias="CUSTOMER_SCORING_CRON",
+        description="When the customers of SCORING_FILE are scored, in cron syntax, UTC.",
     )
 
 
@@ -561,6 +567,13 @@ class TrainingSettings(SettingsGroup):
         description="Maximum ROC AUC that a slice of the customers may lose with a new champion.",
     )
 
+    train_on_outcomes: bool = Field(
+        default=False,
+        validation_alias="TRAIN_ON_OUTCOMES",
+        description="Whether predictions whose outcome is known join the customers file in training. Customers who "
+        "were called are left out, and those of the control group stand for them: CONTROL_SHARE may not be 0.",
+    )
+
     @property
     def call_costs(self) -> tuple[float, float, float] | None:
         """Cost of a call, value of a customer who stays and success rate, or None where none is set.
@@ -626,6 +639,25 @@ class RetentionSettings(SettingsGroup):
         ge=1,
         validation_alias="CASE_EXPIRY_DAYS",
         description="Days after the customer's latest event from which a case that nobody has called about is closed.",
+    )
+    cases_from: CasesFrom = Field(
+        default="stream",
+        validation_alias="CASES_FROM",
+        description="Which scores open cases: those of the stream, those of the scored file (SCORING_FILE), or both.",
+    )
+    scoring_file: CustomersPlace = Field(
+        default="",
+        validation_alias="SCORING_FILE",
+        description="The customers that customer_scoring_job scores: a file, a folder of files, or s3://bucket/key. "
+        "Empty: the customers to train on (CHURN_RAW_CSV).",
+    )
+    outcome_days: int = Field(
+        default=60,
+        ge=1,
+        validation_alias="OUTCOME_DAYS",
+        description="Days after a customer entered the call list in which the customer has to leave to count as lost, "
+        "when the effect of calls is computed; and after a prediction, when its outcome is used for training, which "
+        "needs a larger ARCHIVE_DAYS.",
     )
     customer_url: CustomerUrl = Field(
         default="",
@@ -910,6 +942,11 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
         raise SettingsError(
             "\n".join(invalid), remedy="'churn settings --format markdown' lists the values that a setting accepts."
         ) from error
+    if found.training.train_on_outcomes and not found.retention.control_share:
+        raise SettingsError(
+            "TRAIN_ON_OUTCOMES is on and CONTROL_SHARE is 0: nobody stands for the customers who are called.",
+            remedy="Set CONTROL_SHARE above 0, or TRAIN_ON_OUTCOMES to false.",
+        )
     found.training.call_costs  # noqa: B018  raises an error if one or two of the three costs are missing
     return found
 

@@ -97,6 +97,7 @@ FLOW = (
     "retention",
     "worker",
     "stream",
+    "file_scoring",
     "test_archive",
     "monitoring",
     "simulation",

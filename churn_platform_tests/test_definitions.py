@@ -51,7 +51,8 @@ EXTERNAL = {
     "customer_outcomes_topic",
 }
 RETENTION = {"retention_cases", "call_list"}
-ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL | RETENTION
+SCORING = {"customer_file_scores", "retention_effect", "labelled_customers"}
+ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL | RETENTION | SCORING
 # Fitted steps, a model and the champion. They are not tables, so they have no columns.
 NOT_TABLES = {
     "feature_imputer",
@@ -267,6 +268,8 @@ def test_schedules_and_sensors_are_defined_and_batch_schedules_are_off_by_defaul
     assert {(s.name, s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {
         ("data_preparation_schedule", "0 2 * * *", dg.DefaultScheduleStatus.STOPPED),
         ("training_schedule", "30 2 * * *", dg.DefaultScheduleStatus.STOPPED),
+        ("customer_scoring_schedule", "0 3 * * *", dg.DefaultScheduleStatus.STOPPED),
+        ("retention_effect_schedule", "41 4 * * *", dg.DefaultScheduleStatus.RUNNING),
         ("maintenance_schedule", "23 * * * *", dg.DefaultScheduleStatus.RUNNING),
     }
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {

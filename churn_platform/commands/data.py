@@ -1,6 +1,5 @@
 """`churn data`: generate customers files."""
 
-import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, emit, end, output
+from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, confirm_replacing, emit, end, output
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.defaults import BANK, MAX_ROWS, SUBSCRIBERS
 
@@ -86,7 +85,7 @@ def generate(
     if target.is_dir():
         end(ExitCode.USAGE, f"{target} is a folder.", remedy=f"Name a file: --output {target / 'customers.csv'}")
     if target.exists() and not force:
-        _confirm_replacing(target)
+        confirm_replacing(target)
     begin = time.monotonic()
     written = 0
     with ProgressReporter("Generating customers", total=rows) as progress:
@@ -134,16 +133,3 @@ def _share_left(customers: "pd.DataFrame", schema: CustomerSchema) -> float:
     """Return the share of generated customers who left."""
     values = customers[schema.target].astype(str).replace(dict(schema.target_column.spellings))
     return float((values == str(schema.left)).mean())
-
-
-def _confirm_replacing(file: Path) -> None:
-    """Ask whether the file may be replaced; end the command if not, or if there is no terminal to ask on."""
-    size = f"{file.stat().st_size:,} bytes"
-    if not sys.stdin.isatty():
-        end(
-            ExitCode.FAILED,
-            f"{file} already exists ({size}). It was not changed.",
-            remedy="Name another file with --output, or replace it with --force.",
-        )
-    if not typer.confirm(f"{file} already exists ({size}). Replace it?", err=True):
-        end(ExitCode.CHECK_FAILED, f"{file} was not changed.")

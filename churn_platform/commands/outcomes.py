@@ -1,5 +1,6 @@
 """`churn outcomes`: send outcomes of customers, and skip outcomes that cannot be read."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -49,6 +50,20 @@ def send(
             help="File of outcomes: JSON, one a line, or .csv with columns named like the fields. Default: simulated.",
         ),
     ] = None,
+    customer: Annotated[
+        str | None, typer.Option(metavar="ID", help="Send one outcome: of this customer. With --left or --stayed.")
+    ] = None,
+    event: Annotated[
+        str | None, typer.Option(metavar="ID", help="Send one outcome: of the prediction of this event.")
+    ] = None,
+    left: Annotated[bool | None, typer.Option("--left/--stayed", help="Whether the customer left.")] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d"],
+            help="When that happened, such as 2026-11-24T09:15:30+01:00, or a day (UTC). Default: now.",
+        ),
+    ] = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="Number of customers to simulate, chosen at random. Default: all.")
     ] = None,
@@ -64,13 +79,14 @@ def send(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send outcomes from a file, or simulated ones of customers with a prediction in the last LIVE_WINDOW_DAYS.
+    """Send one outcome, outcomes from a file, or simulated ones of customers with a prediction in LIVE_WINDOW_DAYS.
 
+    An outcome closes the customer's case: as lost if the customer left, as kept if the customer stayed after a call.
     A simulated outcome is the label of the customer's event. Without a label, it is drawn with the risk score as its
     probability. --bad mixes in outcomes that must be refused. A file is checked first; if a line is wrong, nothing is
     sent.
 
-    Example: churn outcomes send --from outcomes.csv
+    Example: churn outcomes send --customer 15600001 --left
     """
     import time
 
@@ -80,6 +96,11 @@ def send(
 
     if source is not None and (count is not None or bad or seed is not None):
         end(ExitCode.USAGE, "--count, --bad and --seed are for simulated outcomes and cannot be combined with --from.")
+    one = customer is not None or event is not None
+    if one and (source is not None or count is not None or bad or seed is not None):
+        end(ExitCode.USAGE, "--customer and --event send one outcome and cannot be combined with other sources.")
+    if one == (left is None) or (at is not None and not one):
+        end(ExitCode.USAGE, "One outcome needs --customer or --event, and --left or --stayed.")
     wrong: list[outcome_sender.WrongLine] = []
     bad_ones = 0
     with report_errors(), ProgressReporter("Outcomes") as progress:
@@ -89,6 +110,12 @@ def send(
             if not lines and not wrong:
                 end(ExitCode.USAGE, f"{source}: the file has no outcomes. Nothing was sent.")
             messages = [(line.key, line.value) for line in lines]
+        elif one:
+            moment = at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+            only = outcome_sender.single(
+                config.schema, customer=customer, event=event, left=bool(left), at=moment, accepts_from=config.epoch
+            )
+            messages = [(only.key, only.value)]
         else:
             with connect(config.dsn, application_name="churn outcomes") as connection:
                 simulated = list(

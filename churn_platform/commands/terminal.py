@@ -2,11 +2,13 @@
 
 import errno
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from typing import Annotated, Final, NoReturn, Self
 
 import typer
@@ -202,6 +204,19 @@ class ProgressReporter:
             if self._stage != printed or time.monotonic() - at >= self._repeat_seconds:
                 self._console.print(Text(self._text()), soft_wrap=True)
                 printed, at = self._stage, time.monotonic()
+
+
+def confirm_replacing(file: Path) -> None:
+    """Ask whether the file may be replaced; end the command if not, or if there is no terminal to ask on."""
+    size = f"{file.stat().st_size:,} bytes"
+    if not sys.stdin.isatty():
+        end(
+            ExitCode.FAILED,
+            f"{file} already exists ({size}). It was not changed.",
+            remedy="Name another file with --output, or replace it with --force.",
+        )
+    if not typer.confirm(f"{file} already exists ({size}). Replace it?", err=True):
+        end(ExitCode.CHECK_FAILED, f"{file} was not changed.")
 
 
 def duration(seconds: float | None) -> str:

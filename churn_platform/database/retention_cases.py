@@ -47,6 +47,15 @@ _RECENT_ROWS: Final = sql.SQL("""
     where p.customer_id in (select customer_id from high_risk_customers where detected_at >= now() - %(since)s)
     order by p.customer_id, p.event_timestamp desc, p.kafka_offset desc
 """)
+# Scores of a file count as of the time of the scoring. A customer whose score was applied to a case already, which may
+# be closed since, is left out, so that reading them again changes nothing.
+_FILE_ROWS: Final = sql.SQL("""
+    select s.*, s.scored_at as event_timestamp, -1::bigint as kafka_offset
+    from customer_file_scores s
+    where s.risk_score::double precision >= %(threshold)s and not exists (
+        select from retention_cases k where k.customer_id = s.customer_id and k.event_timestamp >= s.scored_at
+    )
+""")
 # The latest event of a customer decides, also one that was read before: a late event changes nothing. With a case, the
 # case knows the latest event.
 _CANDIDATES: Final = sql.SQL("""
@@ -114,9 +123,11 @@ _EXPIRE_CONTACTED: Final = """
     where status = 'contacted' and closed_at is null and contacted_at < now() - %(cool_off)s
 """
 _UNEXPLAINED: Final = """
-    select c.case_id, c.event_id, h.reasons
-    from retention_cases c join high_risk_customers h using (event_id)
-    where c.closed_at is null and c.explained_event_id is distinct from c.event_id and h.reasons is not null
+    select c.case_id, c.event_id, coalesce(h.reasons, s.reasons)
+    from retention_cases c
+    left join high_risk_customers h using (event_id) left join customer_file_scores s using (event_id)
+    where c.closed_at is null and c.explained_event_id is distinct from c.event_id
+      and coalesce(h.reasons, s.reasons) is not null
     limit %s
 """
 _EXPLAIN: Final = """
@@ -161,6 +172,29 @@ _CHANGE: Final = """
         status = coalesce(%(status)s, status), owner = coalesce(%(owner)s, owner),
         notes = case when %(note)s::text is null then notes else concat_ws(E'\\n', notes, %(note)s) end
     where case_id = %(case_id)s and arm = 'contact'
+"""
+# The last outcome of a customer counts. One from before the case's latest event, or from before the call, says nothing
+# about the case. That a customer stayed who was not called does not close the case: the risk is what it was.
+_CLOSE_BY_OUTCOMES: Final = """
+    with given as (
+        select coalesce(o.customer_id, p.customer_id) as customer_id, o.churned, o.at, o.place
+        from unnest(%(customers)s::{id_type}[], %(events)s::uuid[], %(churned)s::smallint[], %(at)s::timestamptz[])
+            with ordinality as o (customer_id, event_id, churned, at, place)
+        left join churn_predictions p on o.customer_id is null and p.event_id = o.event_id
+    ), told as (
+        select distinct on (customer_id) customer_id, churned, at
+        from given where customer_id is not null order by customer_id, at desc, place desc
+    )
+    update retention_cases c set
+        status = case told.churned when 1 then 'lost' else 'kept' end,
+        reason = case told.churned when 1 then 'An outcome reports that the customer left.'
+            else 'An outcome reports that the customer stayed.' end
+    from told
+    where c.customer_id = told.customer_id and c.closed_at is null and (
+        (told.churned = 1 and told.at >= c.event_timestamp)
+        or (told.churned = 0 and c.status = 'contacted' and told.at >= c.contacted_at)
+    )
+    returning c.status
 """
 _COUNTS: Final = """
     select arm, status, count(*) from retention_cases where closed_at is null group by 1, 2 order by 1, 2
@@ -329,6 +363,41 @@ def update_scores(connection: psycopg.Connection, found: Sequence[Candidate], *,
 def close(connection: psycopg.Connection, case_ids: Sequence[int], *, reasons: Sequence[str]) -> int:
     """Close cases that wait for a call, each with its reason; return how many were closed."""
     return connection.execute(_CLOSE, (list(case_ids), list(reasons))).rowcount
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an outcome says: the customer or else the event that it is about, whether the customer left, and when."""
+
+    customer_id: int | str | None
+    event_id: UUID | None
+    churned: int
+    at: datetime
+
+
+def close_by_outcomes(connection: psycopg.Connection, schema: CustomerSchema, told: Sequence[Told]) -> dict[str, int]:
+    """Close cases of customers who left as lost, and of customers who stayed after a call as kept, in both arms.
+
+    Args:
+        connection: in the transaction that stores the outcomes.
+        schema: of the customers.
+        told: the outcomes, in the order of their arrival.
+
+    Returns:
+        How many cases were closed, by their new status: kept and lost.
+    """
+    closed = {"kept": 0, "lost": 0}
+    if told:
+        query = sql.SQL(_CLOSE_BY_OUTCOMES).format(id_type=sql.SQL(schema.id_type))
+        parameters = {
+            "customers": [each.customer_id for each in told],
+            "events": [each.event_id for each in told],
+            "churned": [each.churned for each in told],
+            "at": [each.at for each in told],
+        }
+        for (status,) in connection.execute(query, parameters):
+            closed[status] += 1
+    return closed
 
 
 def expire(connection: psycopg.Connection, *, expiry: timedelta, cool_off: timedelta) -> int:

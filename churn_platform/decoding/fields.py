@@ -76,6 +76,14 @@ class CustomerField:
             return np.array(list(values), self._dtype)
         return np.fromiter(values, self._dtype, count)
 
+    def cast(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the values of a file's column as `to_array` returns those of events: shape (n,).
+
+        Args:
+            values: shape (n,), with the column's `dtype` and within its bounds.
+        """
+        return values.astype(self._dtype, copy=False)
+
     @cached_property
     def _dtype(self) -> np.dtype[Any]:
         match self.column.kind:

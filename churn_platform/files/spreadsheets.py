@@ -1,21 +1,28 @@
 """Tables as CSV and as Excel workbooks, in which no text can become a formula.
 
 A program that opens a file treats a text that begins with = or + as a formula, which may send data to somebody or start
-a program. In CSV such a text gets an apostrophe in front, as OWASP recommends ("CSV injection"). In a workbook, each
-text has the type text. Rows are written one by one, so memory does not grow with their number.
+a program. In CSV such a text gets an apostrophe in front, as OWASP recommends ("CSV injection"), and so does each part
+of a text after a delimiter: a program that expects another delimiter, as Excel does in many countries, splits the text
+there, whatever its quotes. In a workbook, each text has the type text, and stays one when somebody edits its cell. Rows
+are written one by one, so memory does not grow with their number.
 """
 
 import csv
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Final, TextIO
+from typing import BinaryIO, Final, TextIO
 from xml.sax.saxutils import escape
+
+from churn_platform.errors import PlatformError
 
 Cell = str | int | float | date | datetime | None
 
-FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  full-width ones count, too
+FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""The last four are the full-width forms, which count as well."""
+_FORMULA: Final = re.compile(r"(^|[,;|\t\r\n])(?=[\s\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 MOST_SHEET_ROWS: Final = 1_048_576
 """Rows of a sheet, the header included: Excel's own limit."""
 MOST_CELL_CHARACTERS: Final = 32_767
@@ -27,41 +34,53 @@ _PARTS: Final = {
     "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types">'
     '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
     f'<Override PartName="/xl/workbook.xml" ContentType="{_TYPES}.sheet.main+xml"/>'
+    f'<Override PartName="/xl/styles.xml" ContentType="{_TYPES}.styles+xml"/>'
     f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{_TYPES}.worksheet+xml"/></Types>',
     "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">'
     f'<Relationship Id="r1" Type="{_RELATIONS}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
     "xl/workbook.xml": f'<workbook xmlns="{_MAIN}" xmlns:r="{_RELATIONS}"><sheets>'
     '<sheet name="Sheet1" sheetId="1" r:id="r1"/></sheets></workbook>',
     "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">'
-    f'<Relationship Id="r1" Type="{_RELATIONS}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
+    f'<Relationship Id="r1" Type="{_RELATIONS}/worksheet" Target="worksheets/sheet1.xml"/>'
+    f'<Relationship Id="r2" Type="{_RELATIONS}/styles" Target="styles.xml"/></Relationships>',
+    # The second format is that of texts. Excel reads an edited text again, and without quotePrefix finds its formula.
+    "xl/styles.xml": f'<styleSheet xmlns="{_MAIN}"><fonts count="1"><font/></fonts><fills count="2"><fill>'
+    '<patternFill patternType="none"/></fill><fill><patternFill patternType="gray125"/></fill></fills>'
+    '<borders count="1"><border/></borders><cellStyleXfs count="1"><xf/></cellStyleXfs><cellXfs count="2"><xf/>'
+    '<xf quotePrefix="1"/></cellXfs></styleSheet>',
 }
 _DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
 
 
-def write_csv(output: TextIO, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+class TooManyRowsError(PlatformError):
+    """A table has more rows than a sheet of Excel."""
+
+
+def write_csv(output: TextIO, header: Sequence[str] | None, rows: Iterable[Sequence[Cell]]) -> None:
     """Write a table as CSV (RFC 4180): a header, then a line for each row.
 
     Args:
         output: opened with newline="".
-        header: names of the columns.
+        header: names of the columns; None to add rows to a table.
         rows: cells; None is empty, times are in UTC.
     """
     writer = csv.writer(output)
-    writer.writerow([_harmless(name) for name in header])
+    if header is not None:
+        writer.writerow([without_formula(name) for name in header])
     for row in rows:
         writer.writerow([_csv_cell(cell) for cell in row])
 
 
-def write_workbook(file: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+def write_workbook(file: Path | BinaryIO, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Write a table as an Excel workbook with one sheet.
 
     Args:
-        file: replaced if it exists.
+        file: a path, which is replaced if it exists; or a file to write to, which stays open.
         header: names of the columns.
         rows: cells; None is empty, dates and times are texts in ISO 8601, times in UTC.
 
     Raises:
-        ValueError: there are more rows than a sheet can have. The file is incomplete.
+        TooManyRowsError: there are more rows than a sheet can have. The file is incomplete.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in _PARTS.items():
@@ -71,7 +90,11 @@ def write_workbook(file: Path, header: Sequence[str], rows: Iterable[Sequence[Ce
             sheet.write(_row(header))
             for number, row in enumerate(rows, start=2):
                 if number > MOST_SHEET_ROWS:
-                    raise ValueError(f"A sheet of Excel has at most {MOST_SHEET_ROWS:,} rows. Write CSV instead.")
+                    raise TooManyRowsError(
+                        f"A sheet of Excel has at most {MOST_SHEET_ROWS:,} rows, its header included, and there are "
+                        f"more.",
+                        remedy="Write CSV or Parquet instead.",
+                    )
                 sheet.write(_row(row))
             sheet.write(b"</sheetData></worksheet>")
 
@@ -79,11 +102,13 @@ def write_workbook(file: Path, header: Sequence[str], rows: Iterable[Sequence[Ce
 def _csv_cell(cell: Cell) -> str | int | float:
     if cell is None:
         return ""
-    return cell if isinstance(cell, int | float) else _harmless(_text(cell))
+    return cell if isinstance(cell, int | float) else without_formula(_text(cell))
 
 
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+def without_formula(text: str) -> str:
+    """Return a text with an apostrophe before whatever a spreadsheet would take for the begin of a formula."""
+    guarded = _FORMULA.sub(r"\1'", text)
+    return f"'{guarded}" if guarded.startswith(FORMULA_STARTS) else guarded
 
 
 def _row(cells: Sequence[Cell]) -> bytes:
@@ -97,7 +122,7 @@ def _workbook_cell(cell: Cell) -> str:
         return f"<c><v>{cell}</v></c>" if cell == cell and abs(cell) != float("inf") else "<c/>"
     # XML has no control characters.
     text = "".join(each for each in _text(cell) if each.isprintable() or each in "\n\t")[:MOST_CELL_CHARACTERS]
-    return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(text)}</t></is></c>'
+    return f'<c t="inlineStr" s="1"><is><t xml:space="preserve">{escape(text)}</t></is></c>'
 
 
 def _text(cell: str | date | datetime) -> str:

@@ -17,6 +17,9 @@ FOLDS: Final = 5
 _STANDARD_ERRORS: Final = 1.645
 
 
+_Weights: TypeAlias = "NDArray[np.float64] | None"
+
+
 @dataclass(frozen=True)
 class CalibrationChoice:
     """The chosen calibration and the alternatives.
@@ -38,7 +41,11 @@ class CalibrationChoice:
 
 
 def choose_calibration(
-    churned: NDArray[np.integer], out_of_fold: NDArray[np.float32], *, seed: int
+    churned: NDArray[np.integer],
+    out_of_fold: NDArray[np.float32],
+    *,
+    seed: int,
+    weights: NDArray[np.float64] | None = None,
 ) -> CalibrationChoice:
     """Return the calibration that helps most, or none.
 
@@ -50,58 +57,71 @@ def choose_calibration(
         churned: shape (n,), 0 or 1.
         out_of_fold: shape (n,), P(churn) of each row by a model that has not seen it.
         seed: seed of the folds.
+        weights: shape (n,), how many customers each row stands for; None for one each.
     """
-    calibrated = {name: _cross_fitted(fit, churned, out_of_fold, seed) for name, fit in _METHODS.items()}
+    calibrated = {name: _cross_fitted(fit, churned, out_of_fold, seed, weights) for name, fit in _METHODS.items()}
     tried = {
         name: {
-            "brier": brier_score(churned, probabilities),
-            "ece": expected_calibration_error(churned, probabilities),
+            "brier": brier_score(churned, probabilities, weights),
+            "ece": expected_calibration_error(churned, probabilities, weights),
         }
         for name, probabilities in {"none": out_of_fold, **calibrated}.items()
     }
     helpful = [
         name
         for name, probabilities in calibrated.items()
-        if _significantly_better(churned, out_of_fold, probabilities) and tried[name]["ece"] <= tried["none"]["ece"]
+        if _significantly_better(churned, out_of_fold, probabilities, weights)
+        and tried[name]["ece"] <= tried["none"]["ece"]
     ]
     if not helpful:
         return CalibrationChoice(None, out_of_fold, tried)
     best = min(helpful, key=lambda name: tried[name]["brier"])
-    return CalibrationChoice(_METHODS[best](churned, out_of_fold), calibrated[best], tried)
+    return CalibrationChoice(_METHODS[best](churned, out_of_fold, weights), calibrated[best], tried)
 
 
-def _fit_platt(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> Platt:
+def _fit_platt(churned: NDArray[np.integer], probabilities: NDArray[np.float32], weights: _Weights) -> Platt:
     from sklearn.linear_model import LogisticRegression  # 1 s to import
 
-    line = LogisticRegression(C=np.inf).fit(log_odds(probabilities)[:, None], churned)
+    line = LogisticRegression(C=np.inf).fit(log_odds(probabilities)[:, None], churned, sample_weight=weights)
     return Platt(slope=float(line.coef_[0, 0]), intercept=float(line.intercept_[0]))
 
 
-def _fit_isotonic(churned: NDArray[np.integer], probabilities: NDArray[np.float32]) -> Isotonic:
+def _fit_isotonic(churned: NDArray[np.integer], probabilities: NDArray[np.float32], weights: _Weights) -> Isotonic:
     from sklearn.isotonic import IsotonicRegression  # 1 s to import
 
-    steps = IsotonicRegression(out_of_bounds="clip").fit(probabilities.astype(np.float64), churned)
+    steps = IsotonicRegression(out_of_bounds="clip").fit(
+        probabilities.astype(np.float64), churned, sample_weight=weights
+    )
     return Isotonic(scores=tuple(steps.X_thresholds_.tolist()), probabilities=tuple(steps.y_thresholds_.tolist()))
 
 
-_Fit: TypeAlias = Callable[[NDArray[np.integer], NDArray[np.float32]], Calibration]
+_Fit: TypeAlias = Callable[[NDArray[np.integer], NDArray[np.float32], _Weights], Calibration]
 _METHODS: Final[Mapping[str, _Fit]] = {"platt": _fit_platt, "isotonic": _fit_isotonic}
 
 
 def _cross_fitted(
-    fit: _Fit, churned: NDArray[np.integer], probabilities: NDArray[np.float32], seed: int
+    fit: _Fit,
+    churned: NDArray[np.integer],
+    probabilities: NDArray[np.float32],
+    seed: int,
+    weights: _Weights,
 ) -> NDArray[np.float32]:
     """Return each fold's probabilities, calibrated by a fit on the other folds. Shape (n,)."""
     from sklearn.model_selection import StratifiedKFold  # 1 s to import
 
     calibrated = np.empty_like(probabilities)
     for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(probabilities, churned):
-        calibrated[unseen] = fit(churned[seen], probabilities[seen]).apply(probabilities[unseen])
+        of_seen = None if weights is None else weights[seen]
+        calibrated[unseen] = fit(churned[seen], probabilities[seen], of_seen).apply(probabilities[unseen])
     return calibrated
 
 
 def _significantly_better(
-    churned: NDArray[np.integer], before: NDArray[np.float32], after: NDArray[np.float32]
+    churned: NDArray[np.integer], before: NDArray[np.float32], after: NDArray[np.float32], weights: _Weights
 ) -> bool:
     gain = (before.astype(np.float64) - churned) ** 2 - (after.astype(np.float64) - churned) ** 2
-    return bool(gain.mean() > _STANDARD_ERRORS * gain.std() / np.sqrt(len(gain)))
+    if weights is None:
+        return bool(gain.mean() > _STANDARD_ERRORS * gain.std() / np.sqrt(len(gain)))
+    mean = np.average(gain, weights=weights)
+    error = np.sqrt(np.sum((weights * (gain - mean)) ** 2)) / weights.sum()
+    return bool(mean > _STANDARD_ERRORS * error)

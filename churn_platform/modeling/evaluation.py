@@ -34,13 +34,20 @@ class Evaluation:
         return {f"{prefix}{name}": float(value) for name, value in asdict(self).items()}
 
 
-def evaluate(churned: NDArray[np.integer], probabilities: NDArray[np.floating], *, threshold: float) -> Evaluation:
+def evaluate(
+    churned: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    *,
+    threshold: float,
+    weights: NDArray[np.floating] | None = None,
+) -> Evaluation:
     """Return the metrics of probabilities against the known outcomes.
 
     Args:
         churned: shape (n,), 0 or 1, both present.
         probabilities: shape (n,), P(churn) 0..1.
         threshold: the prediction is churn at this probability and above.
+        weights: shape (n,), how many customers each row stands for; None for one each.
 
     Raises:
         TrainingDataError: everybody or nobody churned, so there is no ROC curve.
@@ -52,28 +59,43 @@ def evaluate(churned: NDArray[np.integer], probabilities: NDArray[np.floating], 
         raise TrainingDataError(f"All {len(churned)} customers {outcome}: ROC AUC needs both outcomes.")
     predicted = (probabilities >= threshold).astype(np.int8)
     return Evaluation(
-        accuracy=float(metrics.accuracy_score(churned, predicted)),
-        precision=float(metrics.precision_score(churned, predicted, zero_division=0.0)),
-        recall=float(metrics.recall_score(churned, predicted)),
-        f1=float(metrics.f1_score(churned, predicted)),
-        roc_auc=float(metrics.roc_auc_score(churned, probabilities)),
-        brier=brier_score(churned, probabilities),
-        ece=expected_calibration_error(churned, probabilities),
+        accuracy=float(metrics.accuracy_score(churned, predicted, sample_weight=weights)),
+        precision=float(metrics.precision_score(churned, predicted, zero_division=0.0, sample_weight=weights)),
+        recall=float(metrics.recall_score(churned, predicted, sample_weight=weights)),
+        f1=float(metrics.f1_score(churned, predicted, sample_weight=weights)),
+        roc_auc=float(metrics.roc_auc_score(churned, probabilities, sample_weight=weights)),
+        brier=brier_score(churned, probabilities, weights),
+        ece=expected_calibration_error(churned, probabilities, weights),
     )
 
 
-def brier_score(churned: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
+def brier_score(
+    churned: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    weights: NDArray[np.floating] | None = None,
+) -> float:
     """Return the mean squared difference between P(churn) and the outcome, 0..1; lower is better."""
-    return float(np.mean((probabilities.astype(np.float64) - churned) ** 2))
+    return float(np.average((probabilities.astype(np.float64) - churned) ** 2, weights=weights))
 
 
-def expected_calibration_error(churned: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
+def expected_calibration_error(
+    churned: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    weights: NDArray[np.floating] | None = None,
+) -> float:
     """Return the mean distance between probability and churn rate: 0 if 30 % of those scored 30 % churn, and so on.
 
     Rows are sorted by probability into ten bins of equal count. The result is the mean over all rows of
-    |mean probability - churn rate| of their bin.
+    |mean probability - churn rate| of their bin. With weights, means are weighted.
     """
     bins = [rows for rows in calibration_bins(probabilities) if len(rows)]
+    if weights is not None:
+        exact = probabilities.astype(np.float64)
+        distances = [
+            abs(np.average(exact[rows], weights=weights[rows]) - np.average(churned[rows], weights=weights[rows]))
+            for rows in bins
+        ]
+        return float(np.average(distances, weights=[weights[rows].sum() for rows in bins]))
     return float(
         sum(
             len(rows) * abs(float(probabilities[rows].mean(dtype=np.float64)) - float(churned[rows].mean()))

@@ -22,7 +22,11 @@ def value_of_calls(churned: NDArray[np.integer], called: NDArray[np.bool_], cost
 
 
 def choose_threshold(
-    churned: NDArray[np.integer], probabilities: NDArray[np.floating], costs: CallCosts | None
+    churned: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    costs: CallCosts | None,
+    *,
+    weights: NDArray[np.floating] | None = None,
 ) -> float:
     """Return the threshold with the greatest profit at these costs; without costs, with the greatest F1.
 
@@ -30,21 +34,28 @@ def choose_threshold(
         churned: shape (n,), 0 or 1.
         probabilities: shape (n,), P(churn) 0..1, of a model that has not seen the row.
         costs: None if not configured.
+        weights: shape (n,), how many customers each row stands for; None for one each.
 
     Raises:
         TrainingDataError: nobody churned, or no call is profitable.
     """
     if costs is None:
-        return f1_maximising_threshold(churned, probabilities)
-    return profit_maximising_threshold(churned, probabilities, costs)
+        return f1_maximising_threshold(churned, probabilities, weights=weights)
+    return profit_maximising_threshold(churned, probabilities, costs, weights=weights)
 
 
-def f1_maximising_threshold(churned: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
+def f1_maximising_threshold(
+    churned: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    *,
+    weights: NDArray[np.floating] | None = None,
+) -> float:
     """Return the threshold with the greatest F1 when "probability >= threshold" means churn; if several, the highest.
 
     Args:
         churned: shape (n,), 0 or 1.
         probabilities: shape (n,), P(churn) 0..1, of a model that has not seen the row.
+        weights: shape (n,), how many customers each row stands for; None for one each.
 
     Returns:
         One of the probabilities.
@@ -52,15 +63,19 @@ def f1_maximising_threshold(churned: NDArray[np.integer], probabilities: NDArray
     Raises:
         TrainingDataError: nobody churned, so F1 is 0 at every threshold.
     """
-    positives = int(churned.sum())
+    positives = int(churned.sum()) if weights is None else float(churned @ weights)
     if positives == 0:
         raise TrainingDataError(f"None of {len(churned)} customers churned, so no threshold is better than another.")
-    thresholds, called, true_positives = _counts_by_threshold(churned, probabilities)
+    thresholds, called, true_positives = _counts_by_threshold(churned, probabilities, weights)
     return float(thresholds[np.argmax(2 * true_positives / (called + positives))])
 
 
 def profit_maximising_threshold(
-    churned: NDArray[np.integer], probabilities: NDArray[np.floating], costs: CallCosts
+    churned: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    costs: CallCosts,
+    *,
+    weights: NDArray[np.floating] | None = None,
 ) -> float:
     """Return the threshold with the greatest profit when everybody at or above it is called; if several, the highest.
 
@@ -72,7 +87,7 @@ def profit_maximising_threshold(
     Raises:
         TrainingDataError: at every threshold, calling costs more than it brings.
     """
-    thresholds, called, true_positives = _counts_by_threshold(churned, probabilities)
+    thresholds, called, true_positives = _counts_by_threshold(churned, probabilities, weights)
     profit = true_positives * costs.success_rate * costs.customer - called * costs.call
     best = int(np.argmax(profit))
     if profit[best] <= 0:
@@ -85,12 +100,14 @@ def profit_maximising_threshold(
 
 
 def _counts_by_threshold(
-    churned: NDArray[np.integer], probabilities: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.integer], NDArray[np.integer]]:
+    churned: NDArray[np.integer], probabilities: NDArray[np.floating], weights: NDArray[np.floating] | None
+) -> tuple[NDArray[np.floating], NDArray[np.floating | np.integer], NDArray[np.floating | np.integer]]:
     """Return each distinct probability, descending, and the customers and churners at or above it."""
     order = np.argsort(-probabilities, kind="stable")
     ranked = probabilities[order]
     last_of_its_value = np.append(ranked[1:] != ranked[:-1], True)  # equal probabilities cannot be told apart
-    true_positives = np.cumsum(churned[order])
-    called = np.arange(1, len(ranked) + 1)
+    if weights is None:
+        true_positives, called = np.cumsum(churned[order]), np.arange(1, len(ranked) + 1)
+    else:
+        true_positives, called = np.cumsum((churned * weights)[order]), np.cumsum(weights[order])
     return ranked[last_of_its_value], called[last_of_its_value], true_positives[last_of_its_value]

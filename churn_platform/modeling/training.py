@@ -115,6 +115,8 @@ def train(
     schema: CustomerSchema,
     hyperparameters: Hyperparameters | None = None,
     costs: CallCosts | None = None,
+    *,
+    weights: NDArray[np.float64] | None = None,
 ) -> TrainingResult:
     """Train on all rows; choose calibration and threshold and compute metrics, all out of fold.
 
@@ -124,6 +126,8 @@ def train(
         schema: names the features and states in which direction the risk may move with them.
         hyperparameters: None for the committed ones.
         costs: what the threshold is chosen by; None for F1.
+        weights: shape (n,), how many customers each row stands for; None for one each. Model, calibration, threshold
+            and metrics are those of these customers.
 
     Returns:
         The same bytes and metrics for the same arguments, on any number of cores.
@@ -134,16 +138,16 @@ def train(
     require_both_outcomes(churned, schema)
     hyperparameters = hyperparameters or Hyperparameters()
     with parallel_fits() as pool:
-        model = pool.submit(fit, features, churned, schema, hyperparameters)
-        raw = out_of_fold_probabilities(features, churned, schema, hyperparameters, pool=pool)
+        model = pool.submit(fit, features, churned, schema, hyperparameters, weights=weights)
+        raw = out_of_fold_probabilities(features, churned, schema, hyperparameters, pool=pool, weights=weights)
         booster = model.result()
-    calibration = choose_calibration(churned, raw, seed=SEED)
-    threshold = choose_threshold(churned, calibration.probabilities, costs)
+    calibration = choose_calibration(churned, raw, seed=SEED, weights=weights)
+    threshold = choose_threshold(churned, calibration.probabilities, costs, weights=weights)
     return TrainingResult(
         model=booster_to_bytes(booster),
         calibration=calibration,
         threshold=threshold,
-        evaluation=evaluate(churned, calibration.probabilities, threshold=threshold),
+        evaluation=evaluate(churned, calibration.probabilities, threshold=threshold, weights=weights),
         importances=_importances(booster, schema),
     )
 
@@ -186,6 +190,7 @@ def out_of_fold_probabilities(
     *,
     seed: int = SEED,
     pool: Executor | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """Return P(churn) of each row by a model that has not seen it: five stratified folds, shuffled with a fixed seed.
 
@@ -196,7 +201,7 @@ def out_of_fold_probabilities(
     """
 
     def train_fold(seen: NDArray[np.intp]) -> xgboost.Booster:
-        return fit(features, churned, schema, hyperparameters, among=seen)
+        return fit(features, churned, schema, hyperparameters, among=seen, weights=weights)
 
     return out_of_fold(features, churned, train_fold, seed=seed, pool=pool)
 
@@ -254,6 +259,7 @@ def fit(
     hyperparameters: Hyperparameters,
     *,
     among: NDArray[np.intp] | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> xgboost.Booster:
     """Return a model trained on these rows, the same for the same arguments.
 
@@ -263,12 +269,14 @@ def fit(
         schema: names the features and states in which direction the risk may move with them.
         hyperparameters: XGBoost's settings.
         among: the numbers of the rows to learn from; None for all.
+        weights: shape (n,), how much each row counts; None for all alike.
     """
     library = import_xgboost()
     # It holds one byte per value, the number of its bin. DMatrix gives the same model, and holds eight bytes more.
     rows = library.QuantileDMatrix(
         features if among is None else features[among],
         label=churned if among is None else churned[among],
+        weight=weights if weights is None or among is None else weights[among],
         feature_names=list(schema.feature_names),
         nthread=THREADS,
     )

@@ -9,8 +9,9 @@ import psycopg
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import stored_outcomes
+from churn_platform.database import retention_cases, stored_outcomes
 from churn_platform.database.exceptions import LedgerConflictError
+from churn_platform.database.retention_cases import Told
 from churn_platform.database.stored_outcomes import Reading
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.decoding.outcomes import Outcome, RejectedOutcome, outcome_decoder
@@ -22,6 +23,7 @@ from churn_platform.kafka.messages import offset_of, partition_of
 from churn_platform.kafka.reading import make_consumer, read_ranges
 from churn_platform.kafka.topics import EARLIEST, LATEST, Topic
 from churn_platform.positions.truncation import TRUNCATED_REMEDY, last_records, resume
+from churn_platform.schema.customer_schema import CustomerSchema
 
 CHUNK: Final = 10_000  # messages per transaction
 
@@ -30,14 +32,22 @@ DecodeMessage = Callable[[Message, datetime, datetime], Outcome | RejectedOutcom
 
 @dataclass(frozen=True)
 class IngestResult:
-    """Numbers of ingested outcomes (the customer left or stayed) and of rejected messages."""
+    """Numbers of ingested outcomes (the customer left or stayed), rejected messages, and cases that outcomes closed."""
 
     left: int = 0
     stayed: int = 0
     rejected: int = 0
+    kept_cases: int = 0
+    lost_cases: int = 0
 
     def __add__(self, other: "IngestResult") -> "IngestResult":
-        return IngestResult(self.left + other.left, self.stayed + other.stayed, self.rejected + other.rejected)
+        return IngestResult(
+            self.left + other.left,
+            self.stayed + other.stayed,
+            self.rejected + other.rejected,
+            self.kept_cases + other.kept_cases,
+            self.lost_cases + other.lost_cases,
+        )
 
 
 def load_lag(connection: psycopg.Connection, admin: AdminClient, topic: str) -> int:
@@ -119,13 +129,21 @@ def _ingest_topic(
                 for each in wanted
             ]
             _require_same(admin, found)
-            result += _write(connection, found, decoded, reached, ends, records)
+            result += _write(connection, config.schema, found, decoded, reached, ends, records)
             reached |= ends
     except RangeLostError:
         require_held(connection, admin, found)  # its error names the offsets and the command
         raise
     # A partition may end with transaction markers, which are never delivered: move the positions past them.
-    _write(connection, found, [], reached, {partition: reading.end for partition, reading in readings.items()}, {})
+    _write(
+        connection,
+        config.schema,
+        found,
+        [],
+        reached,
+        {partition: reading.end for partition, reading in readings.items()},
+        {},
+    )
     return result
 
 
@@ -216,13 +234,17 @@ def _require_same(admin: AdminClient, topic: Topic) -> None:
 
 def _write(
     connection: psycopg.Connection,
+    schema: CustomerSchema,
     topic: Topic,
     decoded: Sequence[Outcome | RejectedOutcome],
     starts: Mapping[int, int],
     ends: Mapping[int, int],
     records: Mapping[int, LastRecord],
 ) -> IngestResult:
-    """Write a chunk and move the positions from `starts` to `ends`. `records` are the last records before `ends`."""
+    """Write a chunk, close the cases that it decides, and move the positions from `starts` to `ends`.
+
+    `records` are the last records before `ends`.
+    """
     with connection.transaction():
         stored_outcomes.lock(connection, topic.topic_id)
         positions = stored_outcomes.positions(connection, topic.topic_id)
@@ -238,9 +260,20 @@ def _write(
             connection,
             [(topic.topic_id, bad.kafka_partition, bad.kafka_offset, bad.reason, bad.payload) for bad in rejected],
         )
+        closed = retention_cases.close_by_outcomes(
+            connection,
+            schema,
+            [Told(each.customer_id, each.event_id, each.churned, each.outcome_timestamp) for each in written],
+        )
         stored_outcomes.advance(connection, topic.topic_id, topic.name, ends, records)
     left = sum(each.churned for each in written)
-    return IngestResult(left=left, stayed=len(written) - left, rejected=len(rejected))
+    return IngestResult(
+        left=left,
+        stayed=len(written) - left,
+        rejected=len(rejected),
+        kept_cases=closed["kept"],
+        lost_cases=closed["lost"],
+    )
 
 
 def _write_outcomes(

@@ -1,4 +1,4 @@
-"""Send outcomes from a file, or simulated outcomes of customers who have predictions."""
+"""Send one outcome, outcomes from a file, or simulated outcomes of customers who have predictions."""
 
 import csv
 import random
@@ -118,6 +118,44 @@ def read_file(file: Path, schema: CustomerSchema, *, accepts_from: datetime) -> 
             key = decoded.customer_id if decoded.customer_id is not None else decoded.event_id
             good.append(Line(line.number, str(key), line.value))
     return good, wrong
+
+
+def single(
+    schema: CustomerSchema,
+    *,
+    customer: str | None,
+    event: str | None,
+    left: bool,
+    at: datetime | None,
+    accepts_from: datetime,
+) -> Line:
+    """Return one outcome that the decoder of the topic accepts.
+
+    Args:
+        schema: of the customers.
+        customer: id of the customer whom it is about; None if it is about an event.
+        event: id of the event that it is about.
+        left: whether the customer left.
+        at: when that was known, with a time zone; None: now.
+        accepts_from: earliest time that an outcome may have.
+
+    Raises:
+        OutcomeSourceError: the platform would reject the outcome.
+    """
+    whole = schema.id_column.kind == "whole"
+    fields: Fields = {
+        **({} if customer is None else {schema.id: _cell(customer, whole=whole)}),
+        **({} if event is None else {"event_id": event}),
+        "true_churn_label": int(left),
+        "outcome_timestamp": (at or datetime.now(UTC)).isoformat(),
+    }
+    value = msgspec.json.encode(fields)
+    decoded = outcome_decoder(schema).decode(_Unsent(value), accepts_from, datetime.now(UTC) + CLOCK_TOLERANCE)
+    if isinstance(decoded, RejectedOutcome):
+        raise OutcomeSourceError(
+            f"This outcome would be rejected: {decoded.reason}", remedy="Correct it. Nothing was sent."
+        )
+    return Line(1, str(customer if customer is not None else event), value)
 
 
 def simulate(

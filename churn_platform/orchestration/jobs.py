@@ -63,6 +63,20 @@ retraining_job = dg.define_asset_job(
     description="Reads the customers file, prepares the data and trains a model. The retraining_sensor requests it.",
 )
 
+customer_scoring_job = dg.define_asset_job(
+    "customer_scoring_job",
+    selection=["customer_file_scores"],
+    executor_def=IN_PROCESS,
+    description="Scores every customer of a file with the champion.",
+)
+
+retention_effect_job = dg.define_asset_job(
+    "retention_effect_job",
+    selection=["retention_effect"],
+    executor_def=IN_PROCESS,
+    description="Compares the customers who were assigned to calls with those of the control group.",
+)
+
 daily_metrics_job = dg.define_asset_job(
     "daily_metrics_job",
     selection=["churn_metrics_daily"],

@@ -1,4 +1,6 @@
-"""Schedules of data preparation and training. Both are off until someone turns them on.
+"""Schedules of data preparation, training, the scoring of a file, and the effect of calls.
+
+Only the last one is on by default. The others are off until someone turns them on.
 
 The maintenance schedule is next to its job, in maintenance.py.
 """
@@ -6,7 +8,12 @@ The maintenance schedule is next to its job, in maintenance.py.
 import dagster as dg
 
 from churn_platform.orchestration.assets.training_inputs import changes
-from churn_platform.orchestration.jobs import data_preparation_job, training_job
+from churn_platform.orchestration.jobs import (
+    customer_scoring_job,
+    data_preparation_job,
+    retention_effect_job,
+    training_job,
+)
 from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import ScheduleSettings, settings
@@ -38,6 +45,34 @@ def training_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
             "02:30 UTC).",
         ),
     ]
+
+
+def scoring_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
+    """Return the schedule of the scoring of a file.
+
+    Args:
+        times: its cron expression.
+    """
+    return [
+        dg.ScheduleDefinition(
+            name="customer_scoring_schedule",
+            job=customer_scoring_job,
+            cron_schedule=times.customer_scoring_cron,
+            execution_timezone="UTC",
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+            description="Scores every customer of a file (CUSTOMER_SCORING_CRON; by default every day at 03:00 UTC).",
+        )
+    ]
+
+
+retention_effect_schedule = dg.ScheduleDefinition(
+    name="retention_effect_schedule",
+    job=retention_effect_job,
+    cron_schedule="41 4 * * *",  # not at the full hour, and after the schedules of the night
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Computes the effect of calls, once a day. On by default: it takes a second.",
+)
 
 
 def request_training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:

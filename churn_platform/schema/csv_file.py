@@ -1,16 +1,17 @@
-"""Files of separated values (CSV): delimiter, header, rows and the places of rows in the file. Pure; no I/O."""
+"""Files of separated values (CSV): delimiter, header, rows and the places of rows in the file."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Final
+from pathlib import Path
+from typing import BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,9 @@ QUOTES: Final = (
 )
 NO_ROWS_REMEDY: Final = "Generate one with 'churn data generate', or set CHURN_RAW_CSV to the path of yours."
 BATCHES: Final = 32  # of a block, each made of 1 MB of text: fewer cost time, more cost memory
+SMALL_BATCHES: Final = 4  # the same, for a file that is scored in as little memory as possible
+READ_BYTES: Final = 1024 * 1024
+MAX_SEPARATOR_LINE: Final = 1_000  # bytes; the line has the delimiters of the other lines behind it, at most
 _SEPARATOR_LINE: Final = re.compile(rb"\"?sep=(.)\"?[,;\t|]*\r?\n", re.IGNORECASE)
 
 
@@ -45,12 +49,27 @@ class MalformedRow:
 
 
 @dataclass(frozen=True)
+class NumberedBlock:
+    """Rows of a file.
+
+    Attributes:
+        texts: the well-formed ones; columns are named by their position in the file.
+        numbers: shape (n,), their numbers in the file, from 1, malformed rows counted.
+        malformed: rows between them that do not fit the header. Their lines are unknown, and 0.
+    """
+
+    texts: pa.Table
+    numbers: NDArray[np.int64]
+    malformed: list[MalformedRow]
+
+
+@dataclass(frozen=True)
 class CsvFile:
     """A file of separated values.
 
     Attributes:
         name: its name, for error messages.
-        content: its text in UTF-8.
+        content: its text in UTF-8, or the file that has it, which is then read in blocks.
         detected: what was detected, as text.
         delimiter: the character between values.
         header: the names in its header.
@@ -58,7 +77,7 @@ class CsvFile:
     """
 
     name: str
-    content: bytes
+    content: bytes | Path
     detected: str
     delimiter: str
     header: list[str]
@@ -76,13 +95,13 @@ class CsvFile:
 
     @classmethod
     def open(
-        cls, name: str, content: bytes, *, known: Iterable[str], delimiter: str = "", encoding: str = ""
+        cls, name: str, content: bytes | Path, *, known: Iterable[str], delimiter: str = "", encoding: str = ""
     ) -> CsvFile:
         """Return the file with these bytes.
 
         Args:
             name: its name, for error messages.
-            content: its bytes.
+            content: its bytes; or a file of UTF-8 text without a byte order mark, which may be larger than memory.
             known: names that its header may have, by which the delimiter is detected.
             delimiter: the delimiter; empty to detect it.
             encoding: the encoding, as Python names it; empty to detect it.
@@ -91,8 +110,12 @@ class CsvFile:
             MalformedFileError: it is not text, or has no header.
             EmptyCustomersFileError: its first line is empty.
         """
-        text, encoding_shown = to_utf8(name, content, encoding=encoding)
-        given = _SEPARATOR_LINE.match(text)
+        text: bytes | Path
+        text, encoding_shown = (
+            (content, "UTF-8") if isinstance(content, Path) else to_utf8(name, content, encoding=encoding)
+        )
+        with _opened(text) as opened:
+            given = _SEPARATOR_LINE.match(opened.readline(MAX_SEPARATOR_LINE))
         above = 1 if given else 0
         delimiter = delimiter or (given[1].decode(errors="replace") if given else _delimiter(text, known))
         header, lines = _header(name, text, delimiter, above)
@@ -124,7 +147,6 @@ class CsvFile:
         Raises:
             MalformedFileError: the text is not CSV.
         """
-        names = [str(position) for position in range(len(self.header))]
         wanted = [str(position) for position in positions]
         rows = skipped = 0
 
@@ -133,10 +155,54 @@ class CsvFile:
             skipped += 1
             return "skip"
 
+        for block in self._tables(wanted, skip, BATCHES, use_threads=True):
+            rows += block.num_rows
+            yield block, 0
+        if rows or skipped:
+            self._require_closed_quotes(rows, skipped)
+        yield pa.table({name: pa.array([], pa.string()) for name in wanted}), skipped
+
+    def numbered_blocks(self, positions: Iterable[int]) -> Iterator[NumberedBlock]:
+        """Yield the rows in small blocks, at least one, with their numbers and the malformed rows among them.
+
+        Raises:
+            MalformedFileError: the text is not CSV.
+        """
+        wanted = [str(position) for position in positions]
+        rows = yielded = 0
+        malformed: list[MalformedRow] = []
+
+        def skip(row: arrow_csv.InvalidRow) -> str:
+            # Arrow counts the lines above as one row each. It knows the number only without threads of its own.
+            malformed.append(MalformedRow(row.number - self.lines_above - 1, 0, row.actual_columns))
+            return "skip"
+
+        for block in self._tables(wanted, skip, SMALL_BATCHES, use_threads=False):
+            # Of a malformed row, this many well-formed ones are above. Some may belong to the next block, which is read
+            # in advance.
+            above = np.array([each.row - number for number, each in enumerate(malformed)], np.int64)
+            places = np.arange(rows, rows + block.num_rows)
+            numbers = places + 1 + np.searchsorted(above, places, side="right")
+            rows += block.num_rows
+            before = int(np.searchsorted(above, rows, side="left"))
+            yield NumberedBlock(block, numbers, malformed[yielded:before])
+            yielded = before
+        if rows or malformed:
+            self._require_closed_quotes(rows, len(malformed))
+        empty = pa.table({name: pa.array([], pa.string()) for name in wanted})
+        yield NumberedBlock(empty, np.empty(0, np.int64), malformed[yielded:])
+
+    def _tables(
+        self, wanted: list[str], skip: Callable[[arrow_csv.InvalidRow], str], batches: int, *, use_threads: bool
+    ) -> Iterator[pa.Table]:
+        """Yield the well-formed rows, as columns of texts, in tables of this many batches; none if there are none."""
+        names = [str(position) for position in range(len(self.header))]
         try:
             reader = arrow_csv.open_csv(
-                pa.BufferReader(self.content),
-                read_options=arrow_csv.ReadOptions(skip_rows=self.lines_above, column_names=names),
+                str(self.content) if isinstance(self.content, Path) else pa.BufferReader(self.content),
+                read_options=arrow_csv.ReadOptions(
+                    skip_rows=self.lines_above, column_names=names, use_threads=use_threads
+                ),
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=skip
                 ),
@@ -145,18 +211,14 @@ class CsvFile:
                 ),
             )
             with ThreadPoolExecutor(1) as pool:
-                coming = pool.submit(_next_block, reader)
+                coming = pool.submit(_next_block, reader, batches)
                 while (block := coming.result()).num_rows:
-                    coming = pool.submit(_next_block, reader)
-                    rows += block.num_rows
-                    yield block, 0
+                    coming = pool.submit(_next_block, reader, batches)
+                    yield block
         except pa.ArrowInvalid as error:
             if "Empty CSV file" not in str(error):
                 # Arrow's own message may quote the row, and with it a customer's name.
                 raise self._broken("Often a double quote is not closed") from None
-        if rows or skipped:
-            self._require_closed_quotes(rows, skipped)
-        yield pa.table({name: pa.array([], pa.string()) for name in wanted}), skipped
 
     @cached_property
     def malformed(self) -> list[MalformedRow]:
@@ -210,7 +272,7 @@ class CsvFile:
 
     def _require_closed_quotes(self, rows: int, skipped: int) -> None:
         """Check that no value has swallowed a row, which happens if a double quote is not closed."""
-        lines = self.content.count(b"\n") + (not self.content.endswith(b"\n"))
+        lines = _count_lines(self.content)
         if lines == rows + skipped + self.lines_above:
             return
         for _, line, values in self._scan():
@@ -227,7 +289,8 @@ class CsvFile:
     def _scan(self) -> Iterator[tuple[int, int, list[str]]]:
         """Yield each row with its number, from 0, and its line, from 1. Blank lines are ignored."""
         # An unclosed quote makes one value of the rest of the file, which is longer than the default limit.
-        csv.field_size_limit(max(csv.field_size_limit(), len(self.content)))
+        size = self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
+        csv.field_size_limit(max(csv.field_size_limit(), size))
         lines = _lines(self.content)
         for _ in range(self.lines_above):
             next(lines)
@@ -240,12 +303,12 @@ class CsvFile:
             begin = self.lines_above + rows.line_num + 1
 
 
-def _next_block(reader: arrow_csv.CSVStreamingReader) -> pa.Table:
-    """Return the next rows; none at the end of the file."""
-    return pa.Table.from_batches(islice(reader, BATCHES), reader.schema)
+def _next_block(reader: arrow_csv.CSVStreamingReader, batches: int) -> pa.Table:
+    """Return the rows of the next batches; none at the end of the file."""
+    return pa.Table.from_batches(islice(reader, batches), reader.schema)
 
 
-def _header(name: str, text: bytes, delimiter: str, above: int) -> tuple[list[str], int]:
+def _header(name: str, text: bytes | Path, delimiter: str, above: int) -> tuple[list[str], int]:
     """Return the names in the header, and its number of lines."""
     lines = _lines(text)
     for _ in range(above):
@@ -260,7 +323,7 @@ def _header(name: str, text: bytes, delimiter: str, above: int) -> tuple[list[st
     return [each.strip() for each in names], rows.line_num
 
 
-def _delimiter(text: bytes, known: Iterable[str]) -> str:
+def _delimiter(text: bytes | Path, known: Iterable[str]) -> str:
     """Return the delimiter by which the header has most known names, and of several such the most names."""
     names = set(known)
 
@@ -274,5 +337,18 @@ def _delimiter(text: bytes, known: Iterable[str]) -> str:
     return max(DELIMITERS, key=score)  # of equal ones the first
 
 
-def _lines(text: bytes) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(text), encoding="utf-8", errors="replace", newline="")
+def _opened(text: bytes | Path) -> BinaryIO:
+    return text.open("rb") if isinstance(text, Path) else io.BytesIO(text)
+
+
+def _lines(text: bytes | Path) -> io.TextIOWrapper:
+    return io.TextIOWrapper(_opened(text), encoding="utf-8", errors="replace", newline="")
+
+
+def _count_lines(text: bytes | Path) -> int:
+    """Return the number of lines; a last one without a line feed counts."""
+    lines, last = 0, b""
+    with _opened(text) as opened:
+        while chunk := opened.read(READ_BYTES):
+            lines, last = lines + chunk.count(b"\n"), chunk[-1:]
+    return lines + (last != b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Final, Literal
 
@@ -80,21 +81,47 @@ def plain_numbers(texts: pa.ChunkedArray, decimal: Decimal) -> pa.ChunkedArray:
     return pc.if_else(grouped, pc.replace_substring_regex(texts, rf"[,{_GAPS}]", ""), texts)
 
 
-def parse_dates(texts: Sequence[str | None]) -> list[date | None]:
+def parse_dates(texts: Sequence[str | None], order: DateOrder | None = None) -> list[date | None]:
     """Return the dates that the texts state, None for each that states none.
 
     Year, month, day in this order, separated by -, / or points, maybe with a time. If the year comes last, the day
     comes first with points; otherwise the column's dates show which it is, if one has a number above 12.
+
+    Args:
+        texts: the values, trimmed; None if missing.
+        order: what all dates of the column show; None if these are all of them.
     """
-    day_first = _day_first(texts)
+    day_first = (order or date_order(texts)).day_first
     return [None if text is None else _date(text, day_first=day_first) for text in texts]
 
 
-def _day_first(texts: Sequence[str | None]) -> bool | None:
+@dataclass(frozen=True)
+class DateOrder:
+    """What the dates of a column show about the order of day and month where the year comes last.
+
+    Attributes:
+        shows_day_first: whether a date has a first number above 12.
+        shows_month_first: whether a date has a second number above 12.
+    """
+
+    shows_day_first: bool = False
+    shows_month_first: bool = False
+
+    @property
+    def day_first(self) -> bool | None:
+        """Whether the day comes first; None if that is not known."""
+        return None if self.shows_day_first == self.shows_month_first else self.shows_day_first
+
+    def __or__(self, other: DateOrder) -> DateOrder:
+        return DateOrder(
+            self.shows_day_first or other.shows_day_first, self.shows_month_first or other.shows_month_first
+        )
+
+
+def date_order(texts: Sequence[str | None]) -> DateOrder:
+    """Return what these dates show about the order of day and month."""
     found = [match for text in texts if text and (match := _YEAR_LAST.fullmatch(text)) and match[2] != "."]
-    day_first = any(int(match[1]) > _MONTHS for match in found)
-    month_first = any(int(match[3]) > _MONTHS for match in found)
-    return None if day_first == month_first else day_first
+    return DateOrder(any(int(match[1]) > _MONTHS for match in found), any(int(match[3]) > _MONTHS for match in found))
 
 
 def _date(text: str, *, day_first: bool | None) -> date | None:

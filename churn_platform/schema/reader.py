@@ -39,15 +39,15 @@ from churn_platform.schema.exceptions import (
 from churn_platform.schema.number_formats import Decimal
 from churn_platform.schema.pieces import Pieces, all_different, joined
 from churn_platform.schema.typed_columns import decimals_of, evidence_of, missing_column, typed
-from churn_platform.schema.typed_files import TypedFile, open_parquet, open_workbook
-from churn_platform.schema.wrong_values import WrongValues, describe, merged, reason, rows_to_locate
+from churn_platform.schema.typed_files import ParquetRows, TypedFile, open_parquet, open_workbook
+from churn_platform.schema.wrong_values import Finding, WrongValues, describe, findings, merged, reason, rows_to_locate
 
 NO_FILE_REMEDY: Final = "Generate one with 'churn data generate', or set CHURN_RAW_CSV to the path of yours."
 MIN_HEADER_NAMES: Final = 2  # with fewer known names, the line may be a customer with such a word among the values
 SUFFIXES: Final = (".csv", ".tsv", ".psv", ".txt", ".parquet", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 """Files of a folder that are read. `.gz` may follow."""
 QUARANTINE_COLUMNS: Final = ("file", "row", "values", "reasons")
-_GZIP, _PARQUET, _WORKBOOKS = b"\x1f\x8b", b"PAR1", (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+GZIP, PARQUET, WORKBOOKS = b"\x1f\x8b", b"PAR1", (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _DECIMALS: Final[Mapping[str, str]] = {",": "decimal comma", ".": "thousands separators"}
 
 Source = CsvFile | TypedFile
@@ -245,7 +245,7 @@ def open_source(
     Raises:
         CustomersFileError: it is none of the formats, or is damaged.
     """
-    if content.startswith(_GZIP):
+    if content.startswith(GZIP):
         try:
             unpacked = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
@@ -254,9 +254,9 @@ def open_source(
             ) from None
         source = open_source(name, unpacked, known=known, delimiter=delimiter, encoding=encoding)
         return replace(source, detected=f"{source.detected}, compressed with gzip")
-    if content.startswith(_PARQUET):
+    if content.startswith(PARQUET):
         return open_parquet(name, content)
-    if content.startswith(_WORKBOOKS):
+    if content.startswith(WORKBOOKS):
         return open_workbook(name, content, known)
     return CsvFile.open(name, content, known=known, delimiter=delimiter, encoding=encoding)
 
@@ -265,12 +265,12 @@ def _read(file: Content, schema: CustomerSchema) -> _Part:
     """Return the typed rows of one file and its quarantined ones."""
     known = [name for column in schema.columns for name in (column.name, *column.headers)]
     source = open_source(file.name, file.content, known=known, delimiter=schema.delimiter, encoding=schema.encoding)
-    sources = _sources(source, schema)
+    sources = column_positions(source, schema)
     values, wrong, skipped, used = _typed_columns(source, sources, schema)
     rows = next(iter(values.values())).rows
     numbers = source.numbers(rows, skipped)
     if _one_cause(wrong, rows):
-        raise _problems(source, wrong, rows=rows, skipped=skipped, id_position=sources[schema.id], id_name=schema.id)
+        raise wrong_rows_error(source, findings(wrong), rows, skipped, sources, schema)
     quarantined = [
         (
             file.name,
@@ -282,7 +282,7 @@ def _read(file: Content, schema: CustomerSchema) -> _Part:
     ]
     if wrong:
         kept = np.ones(rows, np.bool_)
-        quarantined += _quarantined(file.name, values, wrong, numbers, schema)
+        quarantined += quarantine(file.name, values, wrong, numbers, schema)
         for each in wrong:
             kept[each.rows] = False
         values, numbers = {name: each.only(kept) for name, each in values.items()}, numbers[kept]
@@ -291,7 +291,7 @@ def _read(file: Content, schema: CustomerSchema) -> _Part:
     return _Part(file.name, shown, values, numbers, quarantined)
 
 
-def _sources(source: Source, schema: CustomerSchema) -> dict[str, int]:
+def column_positions(source: Source | ParquetRows, schema: CustomerSchema) -> dict[str, int]:
     """Return column name -> position in the file, of the columns that are read from it.
 
     Raises:
@@ -317,7 +317,7 @@ def _sources(source: Source, schema: CustomerSchema) -> dict[str, int]:
     return sources
 
 
-def _missing_columns(source: Source, schema: CustomerSchema, missing: list[str]) -> HeaderError:
+def _missing_columns(source: Source | ParquetRows, schema: CustomerSchema, missing: list[str]) -> HeaderError:
     header = source.header
     lowered = {name.lower(): name for name in header}
     alike = {name: get_close_matches(name.lower(), lowered, n=1, cutoff=0.8) for name in missing}
@@ -390,7 +390,7 @@ def _typed_columns(
             if column.kind == "date":
                 dates.setdefault(column.name, []).extend(texts.chunks)  # the others show what 03/04/2025 is
             elif not add(column, texts, rows) and formats is None and column.kind in ("whole", "number"):
-                return _typed_columns(source, sources, schema, _formats(source, sources, schema))
+                return _typed_columns(source, sources, schema, detect_decimals(source, sources, schema))
         rows += block.num_rows
     if not rows and not malformed:
         raise EmptyCustomersFileError(
@@ -406,7 +406,9 @@ def _typed_columns(
     return columns, found, malformed, used
 
 
-def _formats(source: Source, sources: Mapping[str, int], schema: CustomerSchema) -> dict[str, Decimal]:
+def detect_decimals(
+    source: Source | ParquetRows, sources: Mapping[str, int], schema: CustomerSchema
+) -> dict[str, Decimal]:
     """Return the decimal separator of each column of numbers, as the values of the whole file show it."""
     return decimals_of(
         [
@@ -424,12 +426,26 @@ def _one_cause(wrong: Sequence[WrongValues], rows: int) -> bool:
     return any(each.has_one_cause(rows) for each in wrong) or bool(broken.all())
 
 
-def _problems(
-    source: Source, wrong: list[WrongValues], *, rows: int, skipped: int, id_position: int, id_name: str
+def wrong_rows_error(
+    source: Source | ParquetRows,
+    found: Sequence[Finding],
+    rows: int,
+    skipped: int,
+    sources: Mapping[str, int],
+    schema: CustomerSchema,
 ) -> WrongValueError | MalformedFileError:
-    """Return one error for all that is wrong with the rows of a file."""
-    locations = source.locate(rows_to_locate(wrong), id_position, id_name)
-    lines, remedies = describe(wrong, rows, locations)
+    """Return one error for all that is wrong with the rows of a file.
+
+    Args:
+        source: the file.
+        found: its wrong values.
+        rows: number of its well-formed rows.
+        skipped: number of its malformed rows.
+        sources: column name -> position in the file.
+        schema: the schema.
+    """
+    locations = source.locate(rows_to_locate(found), sources[schema.id], schema.id)
+    lines, remedies = describe(found, rows, locations)
     malformed = source.malformed_rows() if skipped else ""
     lines = [malformed, *lines] if malformed else lines
     text = f"{source.name}: {lines[0]}" if len(lines) == 1 else f"{source.name}:\n- " + "\n- ".join(lines)
@@ -438,9 +454,9 @@ def _problems(
     return WrongValueError(text, remedy=" ".join(remedies))
 
 
-def _quarantined(
+def quarantine(
     file: str,
-    values: Mapping[str, Pieces],
+    values: Mapping[str, Any],
     wrong: Sequence[WrongValues],
     numbers: NDArray[np.int64],
     schema: CustomerSchema,

@@ -12,7 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn_platform.schema.columns import MAX_TEXT_LENGTH, MISSING_TEXTS, OTHER, Column
-from churn_platform.schema.number_formats import Decimal, decimal_evidence, majority, parse_dates, plain_numbers
+from churn_platform.schema.number_formats import (
+    DateOrder,
+    Decimal,
+    date_order,
+    decimal_evidence,
+    majority,
+    parse_dates,
+    plain_numbers,
+)
 from churn_platform.schema.wrong_values import MISSING, OUT_OF_RANGE, TOO_LONG, UNKNOWN_CATEGORY, Kind, WrongValues
 
 if TYPE_CHECKING:
@@ -74,13 +82,21 @@ def decimals_of(evidence: Sequence[Mapping[str, tuple[int, int]]]) -> dict[str, 
     return {name: majority([block[name] for block in evidence]) or others for name in evidence[0]}
 
 
-def typed(texts: pa.ChunkedArray, column: Column, *, decimal: Decimal | None = None) -> TypedColumn:
+def order_of(texts: pa.ChunkedArray, column: Column) -> DateOrder:
+    """Return what the values of a column of dates show about the order of day and month."""
+    return date_order(pc.unique(_known(texts, column)).to_pylist())
+
+
+def typed(
+    texts: pa.ChunkedArray, column: Column, *, decimal: Decimal | None = None, order: DateOrder | None = None
+) -> TypedColumn:
     """Return one column with its dtype, and its wrong values.
 
     Args:
         texts: the values in the file.
         column: the column.
         decimal: the decimal separator, empty if it is not known; None if the numbers are plainly written.
+        order: what all dates of the column show, if `texts` are only some of them.
     """
     known = _known(texts, column)
     if column.kind == "category" or column.spellings:
@@ -88,7 +104,7 @@ def typed(texts: pa.ChunkedArray, column: Column, *, decimal: Decimal | None = N
     if column.is_number:
         return _numbers(texts, known, column, decimal)
     if column.kind == "date":
-        return _dates(texts, known, column)
+        return _dates(texts, known, column, order)
     return _categories(texts, known, column) if column.kind == "category" else _texts(texts, known, column)
 
 
@@ -151,9 +167,9 @@ def _outside(values: NDArray[Any], column: Column) -> NDArray[np.bool_]:
     return outside
 
 
-def _dates(texts: pa.ChunkedArray, known: pa.ChunkedArray, column: Column) -> TypedColumn:
+def _dates(texts: pa.ChunkedArray, known: pa.ChunkedArray, column: Column, order: DateOrder | None) -> TypedColumn:
     encoded = _encoded(known)
-    dates: list[date | None] = [*parse_dates(encoded.dictionary.to_pylist()), None]
+    dates: list[date | None] = [*parse_dates(encoded.dictionary.to_pylist(), order), None]
     codes = pc.fill_null(encoded.indices, len(dates) - 1).to_numpy(zero_copy_only=False)
     values = np.array(dates, dtype=column.dtype)[codes]
     missing = codes == len(dates) - 1

@@ -1,4 +1,4 @@
-"""Parquet files and Excel workbooks, whose cells have types: header, rows and the places of rows. Pure; no I/O.
+"""Parquet files and Excel workbooks, whose cells have types: header, rows and the places of rows.
 
 Their cells become texts, so that the rules of a column apply to all files alike.
 """
@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,10 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from churn_platform.schema.csv_file import MalformedRow
+from churn_platform.schema.csv_file import MalformedRow, NumberedBlock
 from churn_platform.schema.exceptions import EmptyCustomersFileError, MalformedFileError
 
 EXACT: Final = 2**53  # float64 represents every whole number up to here
+BLOCK_ROWS: Final = 65_536
 _NO_ROWS_REMEDY: Final = "Export it again with the customers."
 
 
@@ -68,18 +70,20 @@ class TypedFile:
         """Yield what `texts` returns, in one block."""
         yield self.texts(positions)
 
+    def numbered_blocks(self, positions: Iterable[int]) -> Iterator[NumberedBlock]:
+        """Yield the rows in small blocks, at least one, with their numbers."""
+        wanted, rows = list(positions), len(self.columns[0])
+        for start in range(0, max(rows, 1), BLOCK_ROWS):
+            columns = {
+                str(position): texts_of(
+                    self.columns[position].slice(start, BLOCK_ROWS), self.name, self.header[position]
+                )
+                for position in wanted
+            }
+            yield NumberedBlock(pa.table(columns), np.arange(start, min(start + BLOCK_ROWS, rows)) + 1, [])
+
     def _texts_of(self, position: int) -> pa.ChunkedArray:
-        values = self.columns[position]
-        try:
-            if _is_plain(values):
-                return _as_texts(values)
-        except pa.ArrowInvalid:  # bytes that are not UTF-8, or an unknown time zone; its message may quote values
-            pass
-        raise MalformedFileError(
-            f"{self.name}: column {self.header[position]!r} is of type {values.type}, and its values cannot be read as "
-            f"texts, numbers or dates.",
-            remedy="Export the column as one of these, or remove it from the schema.",
-        )
+        return texts_of(self.columns[position], self.name, self.header[position])
 
     def numbers(self, rows: int, skipped: int) -> NDArray[np.int64]:
         """Return the number of each row, from 1."""
@@ -98,6 +102,111 @@ class TypedFile:
         }
 
 
+@dataclass(frozen=True)
+class ParquetRows:
+    """A Parquet file that is read in blocks, however large it is.
+
+    Attributes:
+        name: its name, for error messages.
+        path: the file.
+        header: the names of its columns, without spaces around them.
+        names: the names of its columns.
+        detected: what was detected, as text.
+    """
+
+    name: str
+    path: Path
+    header: list[str]
+    names: list[str]
+    detected: str = "Parquet"
+
+    @property
+    def header_place(self) -> str:
+        """Where the header is."""
+        return "the schema"
+
+    @classmethod
+    def open(cls, name: str, path: Path) -> ParquetRows:
+        """Return the file.
+
+        Raises:
+            MalformedFileError: it cannot be read.
+        """
+        try:
+            names = pq.read_schema(path).names
+        except (pa.ArrowInvalid, OSError):  # its message may quote values
+            raise _damaged(name) from None
+        return cls(name, path, [each.strip() for each in names], names)
+
+    def blocks(self, positions: Iterable[int]) -> Iterator[tuple[pa.Table, int]]:
+        """Yield the rows in blocks, at least one: columns as texts, named by their position, and no malformed rows."""
+        for block in self.numbered_blocks(positions):
+            yield block.texts, 0
+
+    def numbered_blocks(self, positions: Iterable[int]) -> Iterator[NumberedBlock]:
+        """Yield the rows in blocks, at least one, with their numbers.
+
+        Raises:
+            MalformedFileError: the file is damaged, or the values of a column cannot be read as texts.
+        """
+        wanted, rows = list(positions), 0
+        empty = pa.table({str(position): pa.array([], pa.string()) for position in wanted})
+        try:
+            with pq.ParquetFile(self.path) as file:
+                batches = file.iter_batches(BLOCK_ROWS, columns=[self.names[position] for position in wanted])
+                for batch in batches:
+                    columns = {
+                        str(position): texts_of(
+                            pa.chunked_array([batch.column(self.names[position])]), self.name, self.header[position]
+                        )
+                        for position in wanted
+                    }
+                    yield NumberedBlock(pa.table(columns), np.arange(rows, rows + batch.num_rows) + 1, [])
+                    rows += batch.num_rows
+        except (pa.ArrowInvalid, OSError):
+            raise _damaged(self.name) from None
+        yield NumberedBlock(empty, np.empty(0, np.int64), [])
+
+    def malformed_rows(self) -> str:
+        """Return a sentence about the malformed rows: there are none."""
+        return ""
+
+    def locate(self, wanted: Iterable[int], id_position: int, id_name: str) -> dict[int, str]:
+        """Return the locations of rows, with the customer's id if it is a number."""
+        remaining, start = sorted(set(wanted)), 0
+        found: dict[int, str] = {}
+        for block in self.numbered_blocks([id_position]):
+            ids = block.texts.column(0)
+            for row in [row for row in remaining if start <= row < start + len(ids)]:
+                customer = str(ids[row - start].as_py())
+                known = f" ({id_name} {customer})" if customer.isdecimal() else ""
+                found[row] = f"row {row + 1:,}{known}"
+            start += len(ids)
+        return found
+
+
+def texts_of(values: pa.ChunkedArray, file: str, column: str) -> pa.ChunkedArray:
+    """Return the values of a column as texts.
+
+    Raises:
+        MalformedFileError: they cannot be read as texts, numbers or dates.
+    """
+    try:
+        if _is_plain(values):
+            return _as_texts(values)
+    except pa.ArrowInvalid:  # bytes that are not UTF-8, or an unknown time zone; its message may quote values
+        pass
+    raise MalformedFileError(
+        f"{file}: column {column!r} is of type {values.type}, and its values cannot be read as texts, numbers or "
+        f"dates.",
+        remedy="Export the column as one of these, or remove it from the schema.",
+    )
+
+
+def _damaged(name: str) -> MalformedFileError:
+    return MalformedFileError(f"{name} starts like a Parquet file, but cannot be read.", remedy="Export it again.")
+
+
 def open_parquet(name: str, content: bytes) -> TypedFile:
     """Return a Parquet file.
 
@@ -107,9 +216,7 @@ def open_parquet(name: str, content: bytes) -> TypedFile:
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowInvalid, OSError):  # its message may quote values
-        raise MalformedFileError(
-            f"{name} starts like a Parquet file, but cannot be read.", remedy="Export it again."
-        ) from None
+        raise _damaged(name) from None
     return TypedFile(name, "Parquet", [each.strip() for each in table.column_names], "the schema", table.columns)
 
 

@@ -199,40 +199,91 @@ def merged(blocks: Sequence[tuple[int, WrongValues]], filled: int) -> list[Wrong
     return together
 
 
-def describe(found: Sequence[WrongValues], rows: int, locations: Mapping[int, str]) -> tuple[list[str], list[str]]:
-    """Return one line for each column and kind of wrong value, and the remedies, each once.
+@dataclass(frozen=True)
+class Finding:
+    """Values of one column that are wrong in the same way.
+
+    Attributes:
+        column: the column.
+        kind: how they are wrong.
+        count: number of them.
+        filled: number of values of the column that are not missing.
+        rows: row numbers of the first MAX_EXAMPLES of them, from 0.
+        texts: these values in the file.
+    """
+
+    column: Column
+    kind: Kind
+    count: int
+    filled: int
+    rows: tuple[int, ...]
+    texts: tuple[str, ...]
+
+    def followed_by(self, later: Finding, start: int) -> Finding:
+        """Return both together, where the rows of the later one are counted from the row with number `start`."""
+        free = MAX_EXAMPLES - len(self.rows)
+        return Finding(
+            self.column,
+            self.kind,
+            self.count + later.count,
+            self.filled + later.filled,
+            self.rows + tuple(row + start for row in later.rows[:free]),
+            self.texts + later.texts[:free],
+        )
+
+    def is_whole_column(self, rows: int) -> bool:
+        """Return whether most of the column is wrong in this way: in a file with this number of rows."""
+        return _is_whole_column(self.count, of=rows if self.kind is MISSING else self.filled)
+
+
+def findings(found: Sequence[WrongValues]) -> list[Finding]:
+    """Return the wrong values of all columns by kind."""
+    return [
+        Finding(
+            each.column,
+            kind,
+            len(members),
+            each.filled,
+            tuple(each.rows[members[:MAX_EXAMPLES]].tolist()),
+            tuple(text or "" for text in each.texts.take(pa.array(members[:MAX_EXAMPLES])).to_pylist()),
+        )
+        for each in found
+        for kind, members in each.by_kind
+    ]
+
+
+def describe(found: Sequence[Finding], rows: int, locations: Mapping[int, str]) -> tuple[list[str], list[str]]:
+    """Return one line for each finding, and the remedies, each once.
 
     Args:
-        found: wrong values by column.
+        found: what is wrong.
         rows: number of rows of the file.
         locations: row number -> its location as text, at least those of `rows_to_locate`.
     """
     lines: list[str] = []
     remedies: dict[str, list[str]] = {}
     for each in found:
-        for kind, members in each.by_kind:
-            whole = _is_whole_column(len(members), of=rows if kind is MISSING else each.filled)
-            examples = [
-                _example(each, kind, index, location=locations[row])
-                for index, row in zip(members[:MAX_EXAMPLES], each.rows[members[:MAX_EXAMPLES]].tolist(), strict=True)
-            ]
-            others = len(members) - len(examples)
-            more = f" and {others:,} more" if others else ""
-            lines.append(
-                f"column {each.column.name}: {len(members):,} of {rows:,} values {'are' if len(members) > 1 else 'is'} "
-                f"{kind.is_wrong}: {', '.join(examples)}{more}. Expected {each.column.allowed}."
-            )
-            remedy = kind.remedy if kind.remedy and (whole or kind not in SINGLE) else CORRECT
-            remedies.setdefault(remedy, []).append(each.column.name)
+        examples = [
+            _example(text, each.kind, location=locations[row]) for row, text in zip(each.rows, each.texts, strict=True)
+        ]
+        others = each.count - len(examples)
+        more = f" and {others:,} more" if others else ""
+        lines.append(
+            f"column {each.column.name}: {each.count:,} of {rows:,} values {'are' if each.count > 1 else 'is'} "
+            f"{each.kind.is_wrong}: {', '.join(examples)}{more}. Expected {each.column.allowed}."
+        )
+        remedy = (
+            each.kind.remedy
+            if each.kind.remedy and (each.is_whole_column(rows) or each.kind not in SINGLE)
+            else CORRECT
+        )
+        remedies.setdefault(remedy, []).append(each.column.name)
     return lines, [f"{', '.join(dict.fromkeys(names))}: {remedy}" for remedy, names in remedies.items()]
 
 
-def rows_to_locate(found: Sequence[WrongValues]) -> list[int]:
+def rows_to_locate(found: Sequence[Finding]) -> list[int]:
     """Return the rows, in order, whose locations `describe` needs."""
-    wanted = {
-        int(each.rows[index]) for each in found for _, members in each.by_kind for index in members[:MAX_EXAMPLES]
-    }
-    return sorted(wanted)
+    return sorted({row for each in found for row in each.rows})
 
 
 def reason(column: Column, kind: Kind) -> str:
@@ -255,10 +306,10 @@ def _kind(text: str, column: Column) -> Kind:
     return OUT_OF_RANGE if kind is NOT_WHOLE and _WHOLE.fullmatch(trimmed) else kind  # more than 64 bits
 
 
-def _example(wrong: WrongValues, kind: Kind, index: np.intp, *, location: str) -> str:
+def _example(text: str, kind: Kind, *, location: str) -> str:
     if kind is MISSING:
         return location
-    text = str(wrong.texts[int(index)].as_py()).strip()
+    text = text.strip()
     if not kind.shown:
         return f"a text of {len(text)} characters in {location} (not shown, because it may be a name)"
     return f"{shortened(text)} in {location}"

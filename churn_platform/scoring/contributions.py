@@ -30,7 +30,13 @@ class Reason(TypedDict):
 class Explainer:
     """Explains the scores of a bundle. It copies the model, because other threads score with the bundle."""
 
-    def __init__(self, bundle: ModelBundle) -> None:
+    def __init__(self, bundle: ModelBundle, threads: int = 1) -> None:
+        """Copy the model.
+
+        Args:
+            bundle: the model and its feature steps.
+            threads: number of threads that XGBoost uses. The contributions are the same with any number.
+        """
         self._transform = bundle.transform
         self._features = list(bundle.schema.feature_names)
         self._columns = bundle.schema.feature_columns
@@ -38,7 +44,8 @@ class Explainer:
             [[float(feature.column == name) for name in self._columns] for feature in bundle.schema.features]
         )
         self._booster = booster_from_bytes(bundle.model)
-        self._booster.set_param({"nthread": 1})
+        self._threads = threads
+        self._booster.set_param({"nthread": threads})
 
     def contributions(self, columns: Columns) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return what each feature adds to the log-odds, and the bias, which is the log-odds without any feature.
@@ -53,7 +60,7 @@ class Explainer:
             FeatureError: a column is missing or a value has no feature.
         """
         matrix = self._transform.transform(columns)
-        rows = import_xgboost().DMatrix(matrix, feature_names=self._features, nthread=1)
+        rows = import_xgboost().DMatrix(matrix, feature_names=self._features, nthread=self._threads)
         contributions = self._booster.predict(rows, pred_contribs=True)
         return contributions[:, :-1], contributions[:, -1]
 

@@ -18,6 +18,7 @@ from churn_platform.database.prediction_columns import PredictionTable, predicti
 from churn_platform.decoding.events import MICROSECONDS, DeadLetter, dead_letter
 from churn_platform.kafka.messages import KNOWN_MILLISECONDS, UNIX_EPOCH
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.scoring.high_risk import is_high_risk
 from churn_platform.stream.exceptions import InvariantViolation
 from churn_platform.stream.prediction_values import uuid_text
 from churn_platform.stream.scoring import ScoredEvents
@@ -60,7 +61,7 @@ class Written:
             predictions=predictions,
             dead_letters=dead_letters,
             duplicates=duplicates,
-            high_risk=int(_at_least(predictions.risk_score, high_risk_threshold).sum()),
+            high_risk=int(is_high_risk(predictions.risk_score, high_risk_threshold).sum()),
             hours=hour_sums(schema, predictions, high_risk_threshold),
         )
 
@@ -173,12 +174,7 @@ def write_high_risk(
 
 def high_risk_ids(predictions: ScoredEvents, threshold: float) -> NDArray[np.void]:
     """Return the event ids of the high-risk ones of these predictions, shape (n,)."""
-    return predictions.events.event_id[_at_least(predictions.risk_score, threshold)]
-
-
-def _at_least(risk: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Compare in double precision, as PostgreSQL does, because 0.7 in single precision is another number."""
-    return risk.astype(np.float64) >= threshold
+    return predictions.events.event_id[is_high_risk(predictions.risk_score, threshold)]
 
 
 def hour_sums(schema: CustomerSchema, scored: ScoredEvents, high_risk_threshold: float) -> list[HourSums]:
@@ -204,7 +200,7 @@ def hour_sums(schema: CustomerSchema, scored: ScoredEvents, high_risk_threshold:
         np.bincount(index, minlength=len(hour_numbers)).tolist(),
         total(scored.prediction),
         total(scored.risk_score),
-        total(_at_least(scored.risk_score, high_risk_threshold)),
+        total(is_high_risk(scored.risk_score, high_risk_threshold)),
         strict=True,
     )
     return [

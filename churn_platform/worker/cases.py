@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from churn_platform.database import (
+    customer_file_scores,
     list_entries,
     retention_cases,
     retention_keys,
@@ -28,7 +29,7 @@ from churn_platform.retention.priority import CallValue, priority
 from churn_platform.retention.reasons import sentences
 from churn_platform.retention.transitions import Status
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.settings import CUSTOMER_ID_PLACE
+from churn_platform.settings import CUSTOMER_ID_PLACE, CasesFrom
 from churn_platform.worker.new_rows import NewRows
 
 _log = logging.getLogger("churn.worker")
@@ -68,6 +69,7 @@ class CasesConfig:
         timezone: of the team.
         customer_url: address of a customer in the CRM, with a place for the id; empty for none.
         most_offsets: offsets that one run follows at most.
+        cases_from: whose scores open cases. Those of the stream update and close cases in any case.
     """
 
     schema: CustomerSchema
@@ -78,6 +80,7 @@ class CasesConfig:
     timezone: ZoneInfo
     customer_url: str
     most_offsets: int = MOST_OFFSETS
+    cases_from: CasesFrom = "stream"
 
     def priority_of(self, risk: float, money_at_risk: float | None) -> float:
         """Return the priority of a customer."""
@@ -116,6 +119,7 @@ class CasesDuty:
         self._new_rows = NewRows()
         self._checked_at = float("-inf")
         self._list_state: tuple[date, int] | None = None
+        self._file_scored_at: datetime | None = None
 
     def run(self, connection: psycopg.Connection) -> bool:
         """Bring cases and list up to date with the stream; return whether it is further ahead than one run follows."""
@@ -126,6 +130,7 @@ class CasesDuty:
         changed = more = False
         if worker_positions.behind(connection, NAME):
             changed, more = self._follow(connection)
+        changed = self._open_from_file(connection) or changed
         changed = self._explain(connection) or changed
         changed = self._check_times(connection) or changed
         self._keep_list(connection, changed=changed)
@@ -150,7 +155,7 @@ class CasesDuty:
                 found = self._read(connection, following, is_all=following == behind)
             with retention_cases.acting(connection, ACTOR):
                 worker_positions.advance(connection, NAME, following)
-                return self._apply(connection, found), following != behind
+                return self._apply(connection, found, opens=self._stream_opens), following != behind
         except BaseException:
             self._new_rows.forget()  # what was read is read again, and what is known of it has moved on
             raise
@@ -162,7 +167,7 @@ class CasesDuty:
             worker_positions.begin(connection, NAME)
             policy = self._config.policy
             found = retention_cases.recent_candidates(connection, self._config.schema, since=policy.expiry)
-            return self._apply(connection, found)
+            return self._apply(connection, found, opens=self._stream_opens)
 
     def _read(self, connection: psycopg.Connection, following: Sequence[Behind], *, is_all: bool) -> list[Candidate]:
         """Return the scores of these offsets that may concern a case."""
@@ -178,11 +183,30 @@ class CasesDuty:
             first_block=first_block,
         )
 
-    def _apply(self, connection: psycopg.Connection, found: Sequence[Candidate]) -> bool:
-        """Write what follows from these scores; return whether anything does."""
+    @property
+    def _stream_opens(self) -> bool:
+        return self._config.cases_from != "file"
+
+    def _open_from_file(self, connection: psycopg.Connection) -> bool:
+        """Apply the scores of a file that was scored since the last run; return whether a case may have changed."""
+        if self._config.cases_from == "stream":
+            return False
+        scored_at = customer_file_scores.scored_at(connection)
+        if scored_at is None or scored_at == self._file_scored_at:
+            return False
+        with retention_cases.acting(connection, ACTOR):
+            found = retention_cases.file_candidates(
+                connection, self._config.schema, threshold=self._config.policy.threshold
+            )
+            changed = self._apply(connection, found, opens=True)
+        self._file_scored_at = scored_at
+        return changed
+
+    def _apply(self, connection: psycopg.Connection, found: Sequence[Candidate], *, opens: bool) -> bool:
+        """Write what follows from these scores; return whether anything does. They open cases only if `opens`."""
         now = self._now()
         decided = [(each, decide(_score(each), _case(each), self._config.policy, now=now)) for each in found]
-        opening = [each for each, result in decided if isinstance(result, Opening)]
+        opening = [each for each, result in decided if isinstance(result, Opening) and opens]
         updates = [(each, result) for each, result in decided if isinstance(result, Update)]
         if opening:
             self._open(connection, opening)

@@ -58,6 +58,7 @@ def cases_config(settings: Settings) -> CasesConfig:
         cases_per_day=retention.cases_per_day,
         timezone=ZoneInfo(retention.business_timezone),
         customer_url=retention.customer_url,
+        cases_from=retention.cases_from,
     )
 
 

@@ -72,11 +72,12 @@ def test_growth_compares_a_grown_platform_with_a_new_one() -> None:
 
 
 @pytest.mark.slow
-def test_data_preparation_and_training_are_measured() -> None:
+def test_data_preparation_training_and_the_scoring_of_a_file_are_measured() -> None:
     (found,) = batch.measure(Console(quiet=True), sizes=[CUSTOMERS])
     assert found.customers == CUSTOMERS
     assert found.training is not None
     assert min(found.preparation.seconds, found.training.seconds) > 0
+    assert min(found.scoring_to_csv.seconds, found.scoring_to_parquet.seconds) > 0
     assert found.preparation.peak_mb < 1_000
 
 

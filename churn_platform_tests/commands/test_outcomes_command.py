@@ -232,3 +232,29 @@ def test_a_missing_outcomes_topic_is_reported_with_a_remedy() -> None:
 
     assert "churn outcomes send" in output
     assert settings().topics.outcomes in output
+
+
+def test_one_outcome_is_sent_for_a_customer_or_an_event(stream: Stream) -> None:
+    run("send", "--customer", "15600001", "--left", "--at", "2026-11-24T09:15:30+01:00")
+    run("send", "--event", "order-7", "--stayed", "--at", "2026-11-24")
+
+    found = [fields(message) for message in sent(stream)]
+    assert {"CustomerId": 15600001, "true_churn_label": 1, "outcome_timestamp": "2026-11-24T09:15:30+01:00"} in found
+    assert {"event_id": "order-7", "true_churn_label": 0, "outcome_timestamp": "2026-11-24T00:00:00+00:00"} in found
+    assert ingest(stream) == IngestResult(left=1, stayed=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (["--customer", "15600001"], ExitCode.USAGE, "--left or --stayed"),
+        (["--left"], ExitCode.USAGE, "--customer or --event"),
+        (["--at", "2026-11-24"], ExitCode.USAGE, "--customer or --event"),
+        (["--customer", "1", "--left", "--count", "3"], ExitCode.USAGE, "cannot be combined"),
+        (["--customer", "S-1", "--left"], ExitCode.FAILED, "CustomerId: expected a whole number"),
+        (["--customer", "1", "--left", "--at", "2099-01-01"], ExitCode.FAILED, "must be in the past"),
+    ],
+)
+@pytest.mark.usefixtures("stream")
+def test_an_outcome_that_would_be_rejected_is_not_sent(arguments: list[str], code: ExitCode, problem: str) -> None:
+    assert problem in run("send", *arguments, code=code)

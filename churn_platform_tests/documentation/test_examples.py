@@ -186,6 +186,7 @@ SCENES: dict[str, Scene] = {
         before={"churn stream reset": _lost_events},
         typed={"churn stream reset": lambda _: EVENTS},
     ),
+    "docs/how-to/score-customers.md": Scene(codes={"churn score": ExitCode.CHECK_FAILED}),
     "docs/how-to/send-outcomes.md": Scene(
         prepare=lambda page_platform: page_platform.set(TOPIC_PARTITIONS="1"),
         before={"churn outcomes send": _outcomes_file, "churn outcomes reset": _lost_outcomes},

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 import zipfile
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,9 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from python_calamine import CalamineWorkbook
 
-from churn_platform.files.spreadsheets import FORMULA_STARTS, MOST_SHEET_ROWS, Cell, write_csv, write_workbook
+from churn_platform.files.spreadsheets import (
+    FORMULA_STARTS,
+    MOST_SHEET_ROWS,
+    Cell,
+    TooManyRowsError,
+    without_formula,
+    write_csv,
+    write_workbook,
+)
 
-DANGEROUS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", '=HYPERLINK("http://x","y")']  # noqa: RUF001
+DANGEROUS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t1", "\r1", "\uff1d1", ' "=1', '=HYPERLINK("http://x","y")']
+FORMULA_BEGINS = "=+-@\uff1d\uff0b\uff0d\uff20"
+DELIMITERS = ",;|\t"
 
 
 def csv_of(header: list[str], *rows: list[Cell]) -> list[list[str]]:
@@ -55,6 +66,24 @@ def test_no_text_in_csv_begins_like_a_formula(texts: list[str]) -> None:
         assert not any(cell.startswith(FORMULA_STARTS) for cell in row)
 
 
+@given(
+    st.text(st.sampled_from([*FORMULA_BEGINS, *DELIMITERS, '"', "'", " ", "\n", "\r", "a", "1"]), max_size=12),
+    st.sampled_from(DELIMITERS),
+)
+def test_no_text_is_a_formula_whatever_delimiter_a_program_splits_it_at(text: str, delimiter: str) -> None:
+    buffer = io.StringIO(newline="")
+    write_csv(buffer, ["id", "text"], [(1, text)])
+
+    for line in buffer.getvalue().splitlines()[1:]:
+        for cell in line.split(delimiter):
+            assert not re.match(rf'[\s"]*[{re.escape(FORMULA_BEGINS)}]', cell)
+
+
+@pytest.mark.parametrize("text", ["S-1", "Müller", "Age 40 raises the risk (+1.20); Balance 5", "a=b", "1-2", "", "'"])
+def test_other_texts_stay_as_they_are(text: str) -> None:
+    assert without_formula(text) == text
+
+
 @given(text=st.text())
 def test_every_text_makes_a_readable_workbook(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("workbooks") / "a.xlsx"
@@ -66,5 +95,5 @@ def test_every_text_makes_a_readable_workbook(text: str, tmp_path_factory: pytes
 
 
 def test_a_sheet_that_would_be_too_long_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at most 1,048,576 rows"):
+    with pytest.raises(TooManyRowsError, match=r"at most 1,048,576 rows.*Write CSV or Parquet"):
         write_workbook(tmp_path / "a.xlsx", ["number"], ([1] for _ in range(MOST_SHEET_ROWS)))

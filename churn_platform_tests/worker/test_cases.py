@@ -6,8 +6,9 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
-from churn_platform.database import retention_cases, retention_keys, worker_positions
+from churn_platform.database import customer_file_scores, retention_cases, retention_keys, worker_positions
 from churn_platform.database.exceptions import LedgerConflictError
+from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.retention.arm import arm_of
 from churn_platform.worker.cases import NAME
 from churn_platform_tests.worker.ledger import Scored
@@ -289,3 +290,79 @@ def test_a_long_backlog_is_followed_in_several_runs(team: Team) -> None:
 
     assert [team.duty.run(team.connection) for _ in range(4)] == [True, True, False, False]
     assert len(team.cases()) == 10
+
+
+def score_file(team: Team, *scored: Scored) -> None:
+    """Store the customers at risk of a scored file, and let the duty follow."""
+    rows = [
+        customer_file_scores.FileScore(
+            each.customer,
+            each.risk,
+            [{"feature": "Balance", "value": each.balance, "contribution": 1.2}],
+            {
+                "CreditScore": 600,
+                "Geography": each.country,
+                "Gender": "Male",
+                "Age": each.age,
+                "Tenure": 3,
+                "Balance": each.balance,
+                "NumOfProducts": 1,
+                "HasCrCard": 1,
+                "IsActiveMember": 1,
+                "EstimatedSalary": 0.0,
+            },
+        )
+        for each in scored
+    ]
+    customer_file_scores.replace_all(
+        team.connection, prediction_table(team.config.schema), rows, model_version=3, scored_at=team.now()
+    )
+    team.follow()
+
+
+def test_a_scored_file_opens_cases_only_if_the_setting_says_so(team: Team) -> None:
+    score_file(team, Scored(1, 0.8))
+    assert team.cases() == []
+
+    team.restart(cases_from="both")
+    team.commit(Scored(2, 0.9))
+
+    assert {customer for customer, *_ in team.cases()} == {1, 2}
+    assert team.rows(
+        "select model_version, reasons[1], segments ->> 'geography' from retention_cases where customer_id = 1"
+    ) == [(3, "Balance of 1,000 euros raises the risk", "Germany")]
+    assert 1 in team.called()
+
+
+def test_with_cases_from_the_file_the_stream_opens_none_and_still_updates_them(team: Team) -> None:
+    team.restart(cases_from="file")
+    score_file(team, Scored(1, 0.8))
+
+    team.commit(Scored(1, 0.9), Scored(2, 0.9))
+    assert team.cases() == [(1, "open", 0.9, 0.9)]
+
+    team.commit(Scored(1, 0.1))
+    assert [status for _, status, *_ in team.cases()] == ["expired"]
+
+
+def test_a_file_opens_a_case_once_until_it_is_scored_again(team: Team) -> None:
+    team.restart(cases_from="file")
+    score_file(team, Scored(1, 0.8))
+    team.set_status(1, "dismissed")
+
+    team.restart()
+    team.follow()
+    assert [status for _, status, *_ in team.cases()] == ["dismissed"]
+
+    score_file(team, Scored(1, 0.85))
+    assert [status for _, status, *_ in team.cases()] == ["dismissed", "open"]
+
+
+def test_a_later_event_of_the_customer_is_worth_more_than_the_file(team: Team) -> None:
+    team.restart(cases_from="both")
+    team.later = -MINUTE  # the file was scored a minute ago
+    team.ledger.commit([Scored(1, 0.1)])
+
+    score_file(team, Scored(1, 0.8))
+
+    assert team.cases() == []

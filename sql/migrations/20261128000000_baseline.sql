@@ -523,6 +523,27 @@ comment on column high_risk_customers.alert_sent_at is 'When the alert was sent;
 comment on column high_risk_customers.reasons is
     'The features with the largest contributions to this customer''s log-odds of churn: [{"feature", "value", "contribution"}, ...], largest first; null until explained, moments after the row appears';
 
+-- Replaced by each scoring of the file, in one transaction.
+create table customer_file_scores (
+    customer_id bigint /* customer id */ primary key,
+    event_id uuid not null default gen_random_uuid() unique,
+    risk_score real not null,
+    model_version integer not null,
+    scored_at timestamptz not null,
+    -- customer columns of customer_file_scores
+    reasons jsonb not null
+);
+comment on table customer_file_scores is
+    'Customers of the latest scored file whose risk score reached the high-risk threshold and who have not left';
+comment on column customer_file_scores.customer_id is 'Id of the customer';
+comment on column customer_file_scores.event_id is
+    'Identifies this score of the customer, as the id of an event does; a case that it opens has it';
+comment on column customer_file_scores.risk_score is 'Probability of churn, 0 to 1';
+comment on column customer_file_scores.model_version is 'Model version that scored the customer';
+comment on column customer_file_scores.scored_at is 'When the scoring of the file began';
+comment on column customer_file_scores.reasons is
+    'The features with the largest contributions to this customer''s log-odds of churn: [{"feature", "value", "contribution"}, ...], largest first';
+
 create table dead_letter_events (
     topic_id text not null references stream_topics,
     kafka_partition integer not null,
@@ -1105,6 +1126,92 @@ comment on column retention_list_entries.priority is 'Priority at that time';
 comment on column retention_list_entries.risk_score is 'Probability of churn at that time, 0 to 1';
 comment on column retention_list_entries.money_at_risk is 'Money at risk at that time';
 comment on column retention_list_entries.segments is 'The customer''s value or band in each segment at that time';
+
+-- Outcomes are deleted after ARCHIVE_DAYS, so what they say of an entry is kept here as soon as its time is over.
+create table retention_entry_outcomes (
+    entry bigint primary key references retention_list_entries,
+    churned boolean not null,
+    contacted boolean not null,
+    settled_at timestamptz not null default now()
+);
+comment on table retention_entry_outcomes is
+    'Whether a customer left within OUTCOME_DAYS of entering the call list; without a row the outcome is open or unknown';
+comment on column retention_entry_outcomes.entry is 'Entry of retention_list_entries';
+comment on column retention_entry_outcomes.churned is 'Whether the customer left';
+comment on column retention_entry_outcomes.contacted is 'Whether the customer was called in that time, whatever the arm';
+comment on column retention_entry_outcomes.settled_at is 'When this was found';
+
+create table retention_effect (
+    date date not null,
+    month text not null,
+    segment text not null,
+    value text not null,
+    outcome_days integer not null,
+    contact_entered bigint not null,
+    contact_open bigint not null,
+    contact_unknown bigint not null,
+    contact_stayed bigint not null,
+    contact_left bigint not null,
+    contact_contacted bigint not null,
+    contact_churn_rate double precision,
+    control_entered bigint not null,
+    control_open bigint not null,
+    control_unknown bigint not null,
+    control_stayed bigint not null,
+    control_left bigint not null,
+    control_contacted bigint not null,
+    control_churn_rate double precision,
+    reduction double precision,
+    reduction_low double precision,
+    reduction_high double precision,
+    customers_saved double precision,
+    customers_saved_low double precision,
+    customers_saved_high double precision,
+    money_saved double precision,
+    money_saved_low double precision,
+    money_saved_high double precision,
+    cases_needed bigint,
+    conclusion text not null,
+    warnings text[] not null,
+    updated_at timestamptz not null default now(),
+    primary key (date, month, segment, value)
+);
+comment on table retention_effect is
+    'Whether calls help: both arms compared as they were assigned, as known on each day, in total, by month and by segment';
+comment on column retention_effect.date is 'Day of the comparison, UTC';
+comment on column retention_effect.month is 'Month in which the customers entered the call list, such as 2026-11; or all';
+comment on column retention_effect.segment is 'Segment of the customer schema; or all';
+comment on column retention_effect.value is 'Value or band of the customers in that segment; or all';
+comment on column retention_effect.outcome_days is 'Days after the entry in which a customer has to leave to count (OUTCOME_DAYS)';
+comment on column retention_effect.contact_entered is 'Customers of the contact arm who entered the call list';
+comment on column retention_effect.contact_open is 'Customers of the contact arm whose time is not over';
+comment on column retention_effect.contact_unknown is 'Customers of the contact arm whose time is over and whose outcome is unknown';
+comment on column retention_effect.contact_stayed is 'Customers of the contact arm who stayed';
+comment on column retention_effect.contact_left is 'Customers of the contact arm who left within outcome_days';
+comment on column retention_effect.contact_contacted is 'Customers of the contact arm who were called';
+comment on column retention_effect.contact_churn_rate is 'Share of the contact arm that left, of those whose outcome is known, 0 to 1; null if none is';
+comment on column retention_effect.control_entered is 'Customers of the control arm who entered the call list';
+comment on column retention_effect.control_open is 'Customers of the control arm whose time is not over';
+comment on column retention_effect.control_unknown is 'Customers of the control arm whose time is over and whose outcome is unknown';
+comment on column retention_effect.control_stayed is 'Customers of the control arm who stayed';
+comment on column retention_effect.control_left is 'Customers of the control arm who left within outcome_days';
+comment on column retention_effect.control_contacted is 'Customers of the control arm who were called';
+comment on column retention_effect.control_churn_rate is 'Share of the control arm that left, of those whose outcome is known, 0 to 1; null if none is';
+comment on column retention_effect.reduction is
+    'control_churn_rate - contact_churn_rate: above 0, calls help; null if the outcomes of an arm are unknown';
+comment on column retention_effect.reduction_low is 'Lower end of its 95 % interval (Newcombe)';
+comment on column retention_effect.reduction_high is 'Upper end of its 95 % interval';
+comment on column retention_effect.customers_saved is 'Customers with a known outcome who stayed because of calls: reduction x their number';
+comment on column retention_effect.customers_saved_low is 'Lower end of its 95 % interval';
+comment on column retention_effect.customers_saved_high is 'Upper end of its 95 % interval';
+comment on column retention_effect.money_saved is 'What would have been lost with them; null if no amount is known';
+comment on column retention_effect.money_saved_low is 'Lower end of its 95 % interval';
+comment on column retention_effect.money_saved_high is 'Upper end of its 95 % interval';
+comment on column retention_effect.cases_needed is
+    'Known outcomes that are still needed until the interval excludes 0, if the rates stay as they are; null if that cannot be said';
+comment on column retention_effect.conclusion is 'What the comparison says';
+comment on column retention_effect.warnings is 'What makes the comparison invalid or weak';
+comment on column retention_effect.updated_at is 'When the row was computed';
 
 -- The retention team's role reads cases of the contact arm, and changes three columns of them. It reads nothing else: a
 -- risk score or reason of the control group would show who is in it.

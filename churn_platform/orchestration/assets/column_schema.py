@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
+from churn_platform.modeling.outcome_rows import WEIGHT
 from churn_platform.modeling.splitting import SPLIT
 from churn_platform.orchestration.assets.column_lineage import Sources, table_metadata
 from churn_platform.schema.columns import Column, snake_case
@@ -31,7 +32,7 @@ def column_metadata(
     """
     scaled, available = set(scaled), set(upstream_names)
     features = {feature.name: feature for feature in schema.features}
-    origins = {SPLIT: schema.target, **{name: feature.column for name, feature in features.items()}}
+    origins = {SPLIT: schema.target, WEIGHT: schema.id, **{name: feature.column for name, feature in features.items()}}
     sources: Sources = {}
     if upstream:
         sources = {name: [f"{upstream}.{name if name in available else origins[name]}"] for name in names}
@@ -46,6 +47,8 @@ def _table_column(
 ) -> dg.TableColumn:
     if name == SPLIT:
         return dg.TableColumn(name, "string", "train or test: only train rows are used for training.", _not_null())
+    if name == WEIGHT:
+        return dg.TableColumn(name, "float64", "Number of customers that the row stands for in training.", _not_null())
     if feature is not None and feature.transform in ("bands", "days_since", "one_hot"):
         return _made_column(schema.column(feature.column), feature)
     raw = schema.column(name)

@@ -14,6 +14,9 @@ from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 
 EVENTS = "customer_events"
+CUSTOMERS_FILE = "customers_file"
+CASES = "retention_cases"
+OUTCOMES = "customer_outcomes"
 
 Metadata = dict[str, dg.TableSchema | dg.TableColumnLineage]
 
@@ -173,6 +176,94 @@ def high_risk_columns(schema: CustomerSchema) -> Metadata:
         ("detected_at", "timestamptz", "When the event was scored, UTC.", "churn_predictions.predicted_at"),
         ("alert_sent", "boolean", "Whether an alert was sent. Set by you; a replay does not change it."),
         ("alert_sent_at", "timestamptz", "When the alert was sent, UTC."),
+    )
+
+
+def labelled_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of labelled_customers."""
+    predictions = prediction_table(schema)
+    return _columns(
+        (schema.id, schema.id_column.dtype, schema.id_column.description, "churn_predictions.customer_id"),
+        *(
+            (
+                name,
+                _json_type(schema.column(name)),
+                schema.column(name).meaning,
+                f"churn_predictions.{predictions.of_field(name).name}",
+            )
+            for name in schema.inputs
+        ),
+        (schema.target, "int64", "1 if the customer left within OUTCOME_DAYS, else 0.", f"{OUTCOMES}.churned"),
+        ("training_weight", "float64", "Number of customers that the row stands for.", f"{CASES}.arm"),
+    )
+
+
+def effect_columns() -> Metadata:
+    """Return the columns of retention_effect."""
+    counts = (
+        ("entered", "customers who entered the call list", f"{CASES}.customer_id"),
+        ("open", "whose time is not over", f"{CASES}.customer_id"),
+        ("unknown", "whose outcome is unknown", f"{OUTCOMES}.churned"),
+        ("stayed", "who stayed", f"{OUTCOMES}.churned"),
+        ("left", "who left within OUTCOME_DAYS", f"{OUTCOMES}.churned"),
+        ("contacted", "who were called", f"{CASES}.contacted_at"),
+    )
+    arms = [
+        column
+        for arm in ("contact", "control")
+        for column in (
+            *((f"{arm}_{name}", "bigint", f"{arm.title()} arm: {text}.", source) for name, text, source in counts),
+            (
+                f"{arm}_churn_rate",
+                "double precision",
+                f"{arm.title()} arm: share who left, of those whose outcome is known.",
+                f"{OUTCOMES}.churned",
+            ),
+        )
+    ]
+    compared = [f"{CASES}.arm", f"{OUTCOMES}.churned"]
+    estimates = [
+        (f"{name}{end}", "double precision", f"{text}{of_interval}", compared)
+        for name, text in (
+            ("reduction", "Churn rate of the control arm minus that of the contact arm"),
+            ("customers_saved", "Customers who stayed because of calls"),
+            ("money_saved", "What would have been lost with them"),
+        )
+        for end, of_interval in (
+            ("", "."),
+            ("_low", ": lower end of the 95 % interval."),
+            ("_high", ": upper end of the 95 % interval."),
+        )
+    ]
+    return _columns(
+        ("date", "date", "Day of the comparison, UTC."),
+        ("month", "text", "Month of the entry into the call list; or all.", f"{CASES}.list_day"),
+        ("segment", "text", "Segment of the schema; or all.", f"{CASES}.segments"),
+        ("value", "text", "Value of the segment; or all.", f"{CASES}.segments"),
+        ("outcome_days", "integer", "Days after the entry that count (OUTCOME_DAYS)."),
+        *arms,
+        *estimates,
+        ("cases_needed", "bigint", "Known outcomes that are still needed until the interval excludes 0.", compared),
+        ("conclusion", "text", "What the comparison says.", compared),
+        ("warnings", "text[]", "What makes the comparison invalid or weak.", compared),
+        ("updated_at", "timestamptz", "When the row was computed, UTC."),
+    )
+
+
+def file_score_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of customer_file_scores."""
+    features = [f"{CUSTOMERS_FILE}.{name}" for name in schema.feature_columns]
+    return _columns(
+        ("customer_id", schema.id_type, schema.id_column.description, f"{CUSTOMERS_FILE}.{schema.id}"),
+        ("event_id", "uuid", "Identifies this score of the customer, as the id of an event does."),
+        ("risk_score", "real", "P(churn), at least HIGH_RISK_THRESHOLD.", features),
+        ("model_version", "integer", "Version that scored the customer."),
+        ("scored_at", "timestamptz", "When the scoring of the file began, UTC."),
+        *(
+            (column.name, column.type, _prediction_description(column, schema), f"{CUSTOMERS_FILE}.{column.field}")
+            for column in prediction_table(schema).customer
+        ),
+        ("reasons", "jsonb", "Greatest contributions to the log-odds: feature, value, contribution.", features),
     )
 
 

@@ -16,9 +16,10 @@ from churn_platform.features.dates import add_days
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
+from churn_platform.modeling.outcome_rows import WEIGHT, with_outcomes
 from churn_platform.modeling.splitting import SPLIT, TEST, TRAIN, rows_of, with_split
 from churn_platform.orchestration.assets.column_schema import column_metadata
-from churn_platform.orchestration.assets.training_inputs import file_hash
+from churn_platform.orchestration.assets.training_inputs import file_hash, outcomes_hash
 from churn_platform.orchestration.assets.ui_metadata import (
     Metadata,
     distributions,
@@ -97,11 +98,16 @@ class Tables:
         return tuple(column.name for column in columns if column.scored_if_missing and column.missing != "category")
 
 
-def preparation_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition]:
-    """Return the assets that prepare the customers of a schema."""
+def preparation_assets(schema: CustomerSchema, *, train_on_outcomes: bool = False) -> list[dg.AssetsDefinition]:
+    """Return the assets that prepare the customers of a schema.
+
+    Args:
+        schema: of the customers.
+        train_on_outcomes: whether the labelled customers join the training split.
+    """
     tables = Tables(schema)
     return [
-        *_splitting_assets(schema, tables),
+        *_splitting_assets(schema, tables, train_on_outcomes=train_on_outcomes),
         *_imputing_assets(schema, tables),
         *_encoding_assets(schema, tables),
         *_scaling_assets(schema, tables),
@@ -109,7 +115,7 @@ def preparation_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition]:
     ]
 
 
-def _splitting_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDefinition]:
+def _splitting_assets(schema: CustomerSchema, tables: Tables, *, train_on_outcomes: bool) -> list[dg.AssetsDefinition]:
     @dg.asset(
         **PREPARATION,
         kinds={"pandas"},
@@ -138,36 +144,61 @@ def _splitting_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsD
             },
         )
 
-    @dg.asset(
-        **PREPARATION,
-        kinds={"pandas", "scikitlearn"},
-        metadata=column_metadata(schema, tables.split, upstream="cleaned_customers", upstream_names=schema.names),
-        description=f"""The cleaned customers with a column `split`: a fifth is test, with a fixed seed and stratified \
+    def of_the_file(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
+        return _split_result(with_split(cleaned_customers, schema), schema)
+
+    def of_the_file_and_outcomes(
+        cleaned_customers: pd.DataFrame, labelled_customers: pd.DataFrame
+    ) -> dg.MaterializeResult[pd.DataFrame]:
+        joined = with_outcomes(with_split(cleaned_customers, schema), labelled_customers, schema)
+        joined.attrs |= outcomes_hash(labelled_customers)
+        return _split_result(joined, schema)
+
+    description = f"""The cleaned customers with a column `split`: a fifth is test, with a fixed seed and stratified \
 by {schema.target}.
 
 The split is by {schema.id}: no customer is in both splits, even if the file has several rows of one.
 
 Everything that is fitted (imputer, encoder, scaler, model, threshold) uses the training split only. The test split is
-used once, by [model_evaluation](/assets/model_evaluation). The code is `modeling/splitting.py`.""",
-    )
-    def train_test_split(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-        customers = with_split(cleaned_customers, schema)
-        train, test = (customers.loc[customers[SPLIT] == split, [schema.target]] for split in (TRAIN, TEST))
-        return dg.MaterializeResult(
-            value=customers,
-            metadata={
-                "dagster/row_count": len(customers),
-                "train_rows": len(train),
-                "test_rows": len(test),
-                "train_churn_rate_percent": _churn_rate(train, schema),
-                "test_churn_rate_percent": _churn_rate(test, schema),
-                **file_hash(customers),
-                **distributions(customers, SPLIT),
-                **next_asset("feature_imputer"),
-            },
-        )
+used once, by [model_evaluation](/assets/model_evaluation). The code is `modeling/splitting.py`."""
+    if train_on_outcomes:
+        description += """
+
+The [labelled_customers](/assets/labelled_customers) are in the training split as well (`TRAIN_ON_OUTCOMES`), without
+those of the test split. `training_weight` is the number of customers that a row stands for. The code is
+`modeling/outcome_rows.py`."""
+    train_test_split = dg.asset(
+        name="train_test_split",
+        **PREPARATION,
+        kinds={"pandas", "scikitlearn"},
+        metadata=column_metadata(
+            schema,
+            (*tables.split, *((WEIGHT,) if train_on_outcomes else ())),
+            upstream="cleaned_customers",
+            upstream_names=schema.names,
+        ),
+        description=description,
+    )(of_the_file_and_outcomes if train_on_outcomes else of_the_file)
 
     return [cleaned_customers, train_test_split]
+
+
+def _split_result(customers: pd.DataFrame, schema: CustomerSchema) -> dg.MaterializeResult[pd.DataFrame]:
+    train, test = (customers.loc[customers[SPLIT] == split, [schema.target]] for split in (TRAIN, TEST))
+    return dg.MaterializeResult(
+        value=customers,
+        metadata={
+            "dagster/row_count": len(customers),
+            "train_rows": len(train),
+            "test_rows": len(test),
+            "train_churn_rate_percent": _churn_rate(train, schema),
+            "test_churn_rate_percent": _churn_rate(test, schema),
+            **file_hash(customers),
+            **outcomes_hash(customers),
+            **distributions(customers, SPLIT),
+            **next_asset("feature_imputer"),
+        },
+    )
 
 
 def _imputing_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDefinition]:

@@ -20,6 +20,7 @@ from churn_platform.files.artifacts import MODELS, join
 from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.modeling.comparison import Comparison
 from churn_platform.modeling.out_of_fold import OutOfFold
+from churn_platform.modeling.outcome_rows import WEIGHT
 from churn_platform.modeling.promotion import Decision, decide, promotion_rule
 from churn_platform.modeling.splitting import TEST, TRAIN, rows_of
 from churn_platform.modeling.trained_model import TrainedModel
@@ -31,6 +32,7 @@ from churn_platform.orchestration.assets.training_inputs import (
     SCHEMA,
     TRAINING_SETTINGS,
     file_hash,
+    outcomes_hash,
     require_one_file,
     require_same_rows,
     training_settings,
@@ -120,7 +122,8 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
             data_hash = training.data_hash(rows[[*schema.feature_columns, schema.target]])
             hyperparameters, source = _hyperparameters(context, mlflow, features, churned, schema, data_hash)
             costs = promotion_rule(settings(), schema).costs
-            trained = training.train(features, churned, schema, hyperparameters, costs)
+            weights = rows[WEIGHT].to_numpy(np.float64) if WEIGHT in rows else None
+            trained = training.train(features, churned, schema, hyperparameters, costs, weights=weights)
             seconds = time.perf_counter() - started
 
             transform = FeatureTransform(
@@ -163,6 +166,7 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
                 SCHEMA: schema.fingerprint,
                 TRAINING_SETTINGS: training_settings(),
                 **file_hash(rows),
+                **outcomes_hash(rows),
                 "feature_importances": evaluation_metadata.importances_table(trained.importances),
                 **next_asset("model_evaluation"),
             },

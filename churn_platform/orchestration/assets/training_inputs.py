@@ -21,6 +21,9 @@ FILE_ROWS: Final = "file_rows"
 QUARANTINED_ROWS: Final = "quarantined_rows"
 """Attributes of the customers' frame: rows of the file, and those that break a rule of the customer schema."""
 
+OUTCOMES_HASH: Final = "outcomes_sha256"
+"""Name of metadata: SHA-256 of the labelled customers that a model was trained on besides the file."""
+
 SCHEMA: Final = "customer_schema"
 """Name of metadata: fingerprint of the customer schema that a model was trained with."""
 
@@ -28,6 +31,7 @@ REVISION: Final = "git_commit"
 TRAINING_SETTINGS: Final = "training_settings"
 MODEL: Final = dg.AssetKey("churn_model")
 SPLIT_CUSTOMERS: Final = dg.AssetKey("train_test_split")
+LABELLED: Final = dg.AssetKey("labelled_customers")
 
 
 def with_file(frame: "pd.DataFrame", *, sha256: str, rows: int, quarantined: int) -> "pd.DataFrame":
@@ -49,6 +53,11 @@ def file_hash(frame: "pd.DataFrame") -> dict[str, str]:
     It is read from the frame, because the latest upstream materialization may belong to newer rows.
     """
     return {FILE_HASH: str(frame.attrs[FILE_HASH])} if FILE_HASH in frame.attrs else {}
+
+
+def outcomes_hash(frame: "pd.DataFrame") -> dict[str, str]:
+    """Return the SHA-256 of the labelled customers among these rows, as metadata; nothing if there are none."""
+    return {OUTCOMES_HASH: str(frame.attrs[OUTCOMES_HASH])} if OUTCOMES_HASH in frame.attrs else {}
 
 
 def require_one_file(train_features: "pd.DataFrame", train_test_split: "pd.DataFrame") -> None:
@@ -114,6 +123,8 @@ def changes(
         "the settings": (TRAINING_SETTINGS, training_settings()),
         "the code": (REVISION, revision),
     }
+    if settings().training.train_on_outcomes:
+        expected["the outcomes"] = (OUTCOMES_HASH, latest(instance, LABELLED).get(OUTCOMES_HASH))
     return [
         f"{what}: {_short(model.get(name))} to {_short(now)}"
         for what, (name, now) in expected.items()

@@ -58,8 +58,9 @@ def outcome_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDefin
 
         The [monitoring_sensor](/automation) launches a run when the topic has new outcomes. A message that is not a
         valid outcome, or whose time is impossible, is kept in `refused_outcomes` with the reason. Each run continues
-        where the last one ended. `churn outcomes reset` and `churn outcomes skip` pass over messages that cannot be
-        read.
+        where the last one ended. The same transaction closes the cases that the outcomes decide: as lost if the
+        customer left, as kept if the customer stayed after a call. `churn outcomes reset` and `churn outcomes skip`
+        pass over messages that cannot be read.
         """
         from churn_platform.monitoring import outcomes
 
@@ -74,6 +75,8 @@ def outcome_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDefin
                 "left": result.left,
                 "stayed": result.stayed,
                 "rejected": result.rejected,
+                "kept_cases": result.kept_cases,
+                "lost_cases": result.lost_cases,
                 **next_asset("live_performance"),
             },
         )
