@@ -79,10 +79,10 @@ class SmtpSender:
         try:
             if address.tls == "starttls":
                 client.starttls(context=self._context())
-            if address.user is not None:
-                client.login(address.user, address.password or "")
-            else:
+            if address.user is None:
                 client.ehlo_or_helo_if_needed()
+            else:
+                _login(client, address.user, address.password or "")
         except BaseException:
             client.close()
             raise
@@ -126,6 +126,14 @@ class SmtpSender:
         mail["Auto-Submitted"] = "auto-generated"  # so that nobody's absence note answers (RFC 3834)
         mail.set_content(message.text)
         return mail.as_bytes()
+
+
+def _login(client: smtplib.SMTP, user: str, password: str) -> None:
+    try:
+        client.login(user, password)
+    except smtplib.SMTPServerDisconnected as error:
+        # The client tries one method of authentication after the other, and servers hang up after a few failures.
+        raise smtplib.SMTPAuthenticationError(421, "") from error
 
 
 def _refusal(what: str, code: int, answer: bytes) -> Delivery:

@@ -140,8 +140,9 @@ def smtp_address(target: Target) -> SmtpAddress:
             f"A mail address of the target {target.name!r} is not one: expected name@host in ASCII, without blanks.",
             remedy="Correct from= and to= in its address. Several recipients are separated by commas.",
         )
-    tls = "implicit" if parts.scheme.lower() == "smtps" else query.get("tls", "starttls")
-    if tls not in ("implicit", "starttls", "none") or (tls == "implicit") != (parts.scheme.lower() == "smtps"):
+    is_implicit = parts.scheme.lower() == "smtps"
+    tls = query.get("tls", "implicit" if is_implicit else "starttls")
+    if tls not in (("implicit",) if is_implicit else ("starttls", "none")):
         raise TargetError(
             f"The target {target.name!r} has an unusable tls= in its address: expected starttls or none.",
             remedy="Leave it out for STARTTLS, or use smtps:// for TLS from the first byte.",

@@ -138,6 +138,10 @@ class StoredMessage:
     last_error: str | None
     dismissed_at: datetime | None
 
+    def __post_init__(self) -> None:
+        """Turn the text that PostgreSQL returns into a Status."""
+        object.__setattr__(self, "status", Status(self.status))
+
     def as_dict(self) -> dict[str, object]:
         """Return it for JSON, with times in ISO 8601, UTC, and without the number of its sender."""
         plain = {name: value for name, value in asdict(self).items() if name != "claimed_by"}
