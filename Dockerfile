@@ -1,4 +1,4 @@
-# One image for all services of the platform in docker-compose.yaml: code server, webserver, daemon, MLflow, prepare, producer.
+# One image for all services of the platform in docker-compose.yaml: code server, webserver, daemon, worker, MLflow, prepare, producer.
 # The base image must be Debian or a derivative, with ca-certificates, and with python3 of version 3.11, 3.12 or 3.13 including venv.
 ARG BASE_IMAGE=python:3.12.13-slim-bookworm
 

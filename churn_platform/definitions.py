@@ -16,6 +16,7 @@ from churn_platform.orchestration.assets.monitoring.report import report_assets
 from churn_platform.orchestration.assets.predictions import prediction_assets
 from churn_platform.orchestration.assets.preparation import preparation_assets
 from churn_platform.orchestration.assets.raw import raw_assets
+from churn_platform.orchestration.assets.retention import retention_assets
 from churn_platform.orchestration.assets.training import training_assets
 from churn_platform.orchestration.checks.preparation_checks import preparation_checks
 from churn_platform.orchestration.customers_sensor import customers_sensor
@@ -43,6 +44,7 @@ from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.schedules import training_schedules
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
+from churn_platform.orchestration.worker_sensor import worker_sensor
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import PROJECT_ROOT, Settings, load_settings
 
@@ -74,6 +76,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
         *preparation_assets(schema),
         *training_assets(schema),
         *prediction_assets(schema),
+        *retention_assets(schema),
         *outcome_assets(schema),
         *metrics_assets(partitions, schema),
         *drift_assets(partitions, settings.monitoring, schema),
@@ -107,7 +110,14 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             maintenance_job,
         ],
         schedules=[*training_schedules(settings.schedules), maintenance_schedule],
-        sensors=[customer_events_sensor, customers_sensor, dirty_hours_sensor, monitoring_sensor, retraining_sensor],
+        sensors=[
+            customer_events_sensor,
+            customers_sensor,
+            dirty_hours_sensor,
+            monitoring_sensor,
+            retraining_sensor,
+            worker_sensor,
+        ],
         resources=resources,
         executor=IN_PROCESS,
     )

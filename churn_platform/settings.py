@@ -337,6 +337,13 @@ class PostgresSettings(SettingsGroup):
         description="Read-only login for people and dashboards, created by 'churn prepare --logins'. 'churn up' writes "
         "the one of the embedded database to .local/env.",
     )
+    retention_url: SecretStr | None = Field(
+        default=None,
+        validation_alias="DATABASE_RETENTION_URL",
+        description="Login of the retention team, which 'churn cases' uses, created by 'churn prepare --logins'. It "
+        "reads and changes cases, and never sees the control group. 'churn up' writes the one of the embedded database "
+        "to .local/env. Empty: DATABASE_URL.",
+    )
 
 
 class KafkaSettings(SettingsGroup):
@@ -890,6 +897,32 @@ class Settings(SettingsGroup):
             raise self._missing("DATABASE_URL", "PostgreSQL")
         dsn = self.postgres.url.get_secret_value()
         require_readable("DATABASE_URL", dsn)
+        return dsn
+
+    @property
+    def retention_dsn(self) -> str:
+        """Connection string of the retention team's login, else that of the platform.
+
+        Raises:
+            SettingsError: no database is configured, libpq cannot read a string, or they name different databases.
+        """
+        if self.postgres.retention_url is None:
+            return self.postgres_dsn
+        from psycopg.conninfo import conninfo_to_dict
+
+        dsn = self.postgres.retention_url.get_secret_value()
+        require_readable("DATABASE_RETENTION_URL", dsn)
+        places = [
+            {name: str(parts.get(name) or "") for name in ("host", "hostaddr", "port", "dbname")}
+            for parts in (conninfo_to_dict(dsn), conninfo_to_dict(self.postgres_dsn))
+        ]
+        if places[0] != places[1]:
+            # The file of the embedded servers may name the one, and .env the other.
+            ours, platforms = (" ".join(f"{name}={value}" for name, value in each.items() if value) for each in places)
+            raise SettingsError(
+                f"DATABASE_RETENTION_URL names another database ({ours}) than DATABASE_URL ({platforms}).",
+                remedy="Set DATABASE_RETENTION_URL to a login of the same database, with the host written alike.",
+            )
         return dsn
 
     @property

@@ -13,12 +13,12 @@ import psutil
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from churn_platform.database.connections import ignore_environment
 from churn_platform.database.migrations import upgrade
 from churn_platform.files import s3 as object_store
-from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE, SERVERS
+from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE, RETENTION_VARIABLE, SERVERS
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
 from churn_platform.local.supervision import left_over
@@ -99,6 +99,7 @@ FLOW = (
     "stream",
     "test_archive",
     "monitoring",
+    "alerts",
     "simulation",
     "orchestration",
     "test_definitions",
@@ -183,10 +184,12 @@ def copy_database(stack: Stack, template: str) -> str:
 
 
 @pytest.fixture
-def platform(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def platform(stack: Stack, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The connection string of a database that this process' settings name, with separate topics and a group."""
     number = next(_number)
     monkeypatch.setenv("DATABASE_URL", database)
+    name = str(conninfo_to_dict(database)["dbname"])
+    monkeypatch.setenv(RETENTION_VARIABLE, make_conninfo(stack.environment[RETENTION_VARIABLE], dbname=name))
     monkeypatch.setenv("EVENTS_TOPIC", f"platform-events-{number}")
     monkeypatch.setenv("PREDICTIONS_TOPIC", f"platform-predictions-{number}")
     monkeypatch.setenv("OUTCOMES_TOPIC", f"platform-outcomes-{number}")

@@ -50,7 +50,8 @@ EXTERNAL = {
     "high_risk_customers",
     "customer_outcomes_topic",
 }
-ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL
+RETENTION = {"retention_cases", "call_list"}
+ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL | RETENTION
 # Fitted steps, a model and the champion. They are not tables, so they have no columns.
 NOT_TABLES = {
     "feature_imputer",
@@ -122,11 +123,11 @@ def test_an_asset_has_a_description_a_group_and_an_owner(name: str) -> None:
     node = defs.resolve_asset_graph().get(dg.AssetKey(name))
 
     assert node.description
-    assert node.group_name in {"raw", "preparation", "training", "predictions", "metrics", "monitoring"}
+    assert node.group_name in {"raw", "preparation", "training", "predictions", "metrics", "monitoring", "retention"}
     assert node.kinds
     assert node.owners
     assert all(owner.startswith("team:") for owner in node.owners)
-    assert node.is_executable == (name not in EXTERNAL)
+    assert node.is_executable == (name not in EXTERNAL | RETENTION)
 
 
 @pytest.fixture(scope="module", params=["bank", "subscribers"])
@@ -274,6 +275,7 @@ def test_schedules_and_sensors_are_defined_and_batch_schedules_are_off_by_defaul
         "dirty_hours_sensor": dg.DefaultSensorStatus.RUNNING,
         "monitoring_sensor": dg.DefaultSensorStatus.RUNNING,
         "retraining_sensor": dg.DefaultSensorStatus.STOPPED,
+        "worker_sensor": dg.DefaultSensorStatus.RUNNING,
     }
     assert all(sensor.description for sensor in repository.sensor_defs)
 

@@ -46,7 +46,7 @@ class ListedCase:
 class CallList(Protocol):
     """Reads the call list."""
 
-    def __call__(self, connection: psycopg.Connection, day: date) -> Sequence[ListedCase]:
+    def __call__(self, connection: psycopg.Connection, day: date, /) -> Sequence[ListedCase]:
         """Return the cases that wait for a call on this day of the team."""
 
 

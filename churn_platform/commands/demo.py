@@ -82,6 +82,11 @@ def demo(
             f"\nOpen [bold]{stack.addresses['dagster']}[/bold] to browse it. Stop everything: {of_stack}churn down",
             soft_wrap=True,
         )
+        output.print(
+            f"Whom the retention team would call today, and why: {of_stack}churn cases list",
+            highlight=False,
+            soft_wrap=True,
+        )
         if started and shorter:
             settings = ", ".join(f"{name}={value}" for name, value in shorter.items())
             output.print(

@@ -23,6 +23,7 @@ from churn_platform.commands.terminal import (
     end,
     error_console,
     output,
+    printable,
     report_errors,
 )
 from churn_platform.database.connections import connect
@@ -129,7 +130,7 @@ def show(
     for name, value in (
         ("Place", dead_letter.place),
         ("Topic id", dead_letter.topic_id),
-        ("Reason", _safe(dead_letter.reason)),
+        ("Reason", printable(dead_letter.reason)),
         ("State", dead_letter.state),
         ("Batch", dead_letter.batch),
         ("Kafka's time", _time(dead_letter.kafka_timestamp)),
@@ -236,7 +237,7 @@ def _correct(
             corrected.append(dead_letter_retry.correct(dead_letter, config, changes=changes, event=event))
         except DeadLetterError as error:
             refused.append(str(error))
-            error_console.print(Text(_safe(str(error)), style="red"), soft_wrap=True)
+            error_console.print(Text(printable(str(error)), style="red"), soft_wrap=True)
     return corrected, refused
 
 
@@ -277,7 +278,7 @@ def _kinds_table(kinds: "list[DeadLetterKind]") -> Table:
         table.add_column(title, justify="right")
     table.add_column("Reason", overflow="fold")
     for kind in kinds:
-        table.add_row(f"{kind.count:,}", f"{kind.open:,}", f"{kind.retried:,}", Text(_safe(kind.reason)))
+        table.add_row(f"{kind.count:,}", f"{kind.open:,}", f"{kind.retried:,}", Text(printable(kind.reason)))
     return table
 
 
@@ -291,7 +292,7 @@ def _dead_letters_table(dead_letters: "list[StoredDeadLetter]") -> Table:
             f"{dead_letter.received_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
             f"{dead_letter.kafka_partition}:{dead_letter.kafka_offset}",
             dead_letter.state,
-            Text(_safe(dead_letter.reason)),
+            Text(printable(dead_letter.reason)),
         )
     return table
 
@@ -302,17 +303,9 @@ def _payload(payload: bytes | None) -> tuple[str, str]:
         return "none (a tombstone)", ""
     size = f"{len(payload):,} bytes"
     try:
-        return f"{size} of text", _safe(payload.decode())
+        return f"{size} of text", printable(payload.decode())
     except UnicodeDecodeError:
         return f"{size} in hexadecimal", payload.hex(" ")
-
-
-def _safe(text: str) -> str:
-    """Return the text with unprintable characters escaped, so that it cannot control a terminal."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def _time(moment: datetime | None) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from churn_platform.settings import Settings
 
-WRITER, READER = "churn_writer", "churn_reader"
+WRITER, READER, RETENTION = "churn_writer", "churn_reader", "churn_retention"
 NOTHING_MADE: Final = {
     "migrations": "up to date",
     "tables": "fit the customer schema",
@@ -28,7 +28,9 @@ def prepare(
     logins: Annotated[
         bool,
         typer.Option(
-            "--logins", help="Create the logins of DATABASE_URL and DATABASE_READER_URL, or restore their access."
+            "--logins",
+            help="Create the logins of DATABASE_URL, DATABASE_READER_URL and DATABASE_RETENTION_URL, or restore "
+            "their access.",
         ),
     ] = False,
     dagster_home: Annotated[
@@ -118,6 +120,7 @@ def _ensure_logins(connection: "psycopg.Connection", settings: "Settings") -> li
     for variable, url, role in (
         ("DATABASE_URL", settings.postgres.url, WRITER),
         ("DATABASE_READER_URL", settings.postgres.reader_url, READER),
+        ("DATABASE_RETENTION_URL", settings.postgres.retention_url, RETENTION),
     ):
         if url is None:
             continue

@@ -25,7 +25,7 @@ MASK: Final = "***"
 LOGIN: Final = re.compile(r"://.*@")
 # The parts of a connection string that are shown. Everything else may be secret.
 HARMLESS: Final = ("host", "port", "dbname", "user")
-DATABASES: Final = ("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_READER_URL")
+DATABASES: Final = ("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_READER_URL", "DATABASE_RETENTION_URL")
 COMMENT_WIDTH: Final = 118
 TEXT: Final = "text"
 

@@ -210,3 +210,11 @@ def duration(seconds: float | None) -> str:
         return ""
     minutes, hours = seconds / 60, seconds / 3600
     return f"{hours:.0f} h" if hours >= 2 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+
+
+def printable(text: str) -> str:
+    """Return the text with unprintable characters escaped, so that it cannot control a terminal."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
+        for character in text
+    )

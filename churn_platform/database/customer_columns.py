@@ -20,7 +20,14 @@ from churn_platform.database.exceptions import SchemaConflictError
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.schema.customer_schema import CustomerSchema
 
-WITH_CUSTOMER_ID: Final = ("churn_predictions", "high_risk_customers", "customer_outcomes")
+WITH_CUSTOMER_ID: Final = (
+    "churn_predictions",
+    "high_risk_customers",
+    "customer_outcomes",
+    "do_not_contact",
+    "retention_cases",
+    "retention_list_entries",
+)
 
 _PLACE: Final = re.compile(r"^( *)-- customer columns of (\w+)\n", re.MULTILINE)
 """Line of a migration that the customers' columns of a table replace."""

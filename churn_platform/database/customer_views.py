@@ -16,7 +16,7 @@ from psycopg import sql
 from churn_platform.database.catalog import columns_of
 from churn_platform.database.exceptions import SchemaConflictError
 from churn_platform.database.prediction_columns import column_list, prediction_table
-from churn_platform.schema.columns import MISSING, OTHER, Column
+from churn_platform.database.segments import segment_value
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import PROJECT_ROOT
 
@@ -210,7 +210,9 @@ def _top_risk(schema: CustomerSchema) -> sql.Composed:
 
 def _segments(schema: CustomerSchema) -> sql.Composed:
     segments = schema.segments
-    grouped = [sql.SQL("{} as {},\n        ").format(_segment(each), sql.Identifier(each.column)) for each in segments]
+    grouped = [
+        sql.SQL("{} as {},\n        ").format(segment_value(each), sql.Identifier(each.column)) for each in segments
+    ]
     places = sql.SQL(", ").join(sql.Literal(place) for place, _ in enumerate(segments, start=1))
     comma = sql.SQL(", ")
     return _SEGMENTS.format(
@@ -219,25 +221,6 @@ def _segments(schema: CustomerSchema) -> sql.Composed:
         names=comma.join(sql.Literal(each.column) for each in segments),
         values=comma.join(sql.Identifier("g", each.column) for each in segments),
     )
-
-
-def _segment(column: Column) -> sql.Composed:
-    """Return the SQL expression for the segment of a prediction, as text."""
-    name, missing = sql.Identifier(column.column), sql.Literal(MISSING)
-    if column.segment_bounds:
-        *labels, last = column.segment_labels
-        bands = [
-            sql.SQL("when {} < {} then {}").format(name, sql.Literal(bound), sql.Literal(label))
-            for bound, label in zip(column.segment_bounds, labels, strict=True)
-        ]
-        return sql.SQL("case when {} is null then {} {} else {} end").format(
-            name, missing, sql.SQL(" ").join(bands), sql.Literal(last)
-        )
-    if column.kind == "category" and column.unknown == "other":
-        return sql.SQL("case when {0} is null then {1} when {0} in ({2}) then {0} else {3} end").format(
-            name, missing, sql.SQL(", ").join(map(sql.Literal, column.categories)), sql.Literal(OTHER)
-        )
-    return sql.SQL("coalesce({}::text, {})").format(name, missing)
 
 
 def _kind(type_: str | None) -> str | None:

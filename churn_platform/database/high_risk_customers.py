@@ -82,6 +82,16 @@ def mark_alerted(connection: psycopg.Connection, event_ids: Sequence[UUID]) -> N
     connection.execute(_MARK_ALERTED, (list(event_ids),))
 
 
+def events_of(connection: psycopg.Connection, customer_ids: Sequence[int | str]) -> dict[int | str, list[UUID]]:
+    """Return the events of each of these customers that nobody was told about."""
+    rows = connection.execute(
+        "select customer_id, array_agg(event_id) from high_risk_customers "
+        "where customer_id = any(%s) and not alert_sent group by customer_id",
+        (list(customer_ids),),
+    )
+    return dict(rows.fetchall())
+
+
 def unexplained(
     connection: psycopg.Connection,
     table: PredictionTable,

@@ -279,6 +279,13 @@ def ranges_of(connection: psycopg.Connection, batch: str) -> list[OffsetRange]:
         return cursor.execute(_RANGES, (batch,)).fetchall()
 
 
+def prediction_counts(connection: psycopg.Connection, batches: Sequence[str]) -> dict[str, int]:
+    """Return the number of predictions of each of these batches."""
+    return dict(
+        connection.execute("select batch, predictions from stream_batches where batch = any(%s)", (list(batches),))
+    )
+
+
 def batches_of_topic(connection: psycopg.Connection, topic_id: str) -> set[str]:
     """Return the keys of the batches that have read the topic with this id."""
     rows = connection.execute("select distinct batch from stream_ranges where topic_id = %s", (topic_id,))

@@ -89,6 +89,11 @@ def riskiest_customers(connection: psycopg.Connection, table: PredictionTable, *
     return _rows(connection, _RISKIEST.format(column_list(columns)), limit)
 
 
+def count_open_cases(connection: psycopg.Connection) -> int:
+    """Return the number of cases that are not closed, in both arms."""
+    return _number(connection, "select count(*) from retention_cases where closed_at is null")
+
+
 def latest_drift(connection: psycopg.Connection, *, limit: int) -> list[Row]:
     """Return the number of features by verdict on the latest day."""
     return _rows(connection, _LATEST_DRIFT, limit)

@@ -146,6 +146,7 @@ class StackConfiguration:
         found = env.shell_environment(local=self.folder, addresses=self.addresses, embedded=self.embedded)
         if "postgres" in self.embedded:
             found[env.READER_VARIABLE] = self._embedded_dsn(postgres.READER)
+            found[env.RETENTION_VARIABLE] = self._embedded_dsn(postgres.RETENTION)
         return found
 
     @property

@@ -28,6 +28,9 @@ OWNER_VARIABLE = "DATABASE_OWNER_URL"
 READER_VARIABLE = "DATABASE_READER_URL"
 """In `.local/env`: a read-only login of the embedded PostgreSQL, for people and dashboards."""
 
+RETENTION_VARIABLE = "DATABASE_RETENTION_URL"
+"""In `.local/env`: the retention team's login of the embedded PostgreSQL."""
+
 ARTIFACTS_VARIABLE = "CHURN_ARTIFACTS"
 """Set by the user: where files go, a folder or an S3 prefix."""
 
@@ -182,7 +185,11 @@ def process_environment(
         "PYTHONUTF8": "1",  # so that files, logs and output are UTF-8 in every locale
         **{name: _without_proxy(given.get(name, "")) for name in ("NO_PROXY", "no_proxy")},
     }
-    for other_login in (OWNER_VARIABLE, READER_VARIABLE):  # the platform's processes use only the writer's login
+    for other_login in (
+        OWNER_VARIABLE,
+        READER_VARIABLE,
+        RETENTION_VARIABLE,
+    ):  # the platform's processes use only the writer's login
         environment.pop(other_login, None)
     return environment
 

@@ -61,7 +61,8 @@ class Login:
 OWNER = Login("churn", None, "postgres.password")
 WRITER = Login("churn_platform", "churn_writer", "postgres.writer.password")
 READER = Login("churn_analyst", "churn_reader", "postgres.reader.password")
-LOGINS = (OWNER, WRITER, READER)
+RETENTION = Login("churn_retention_team", "churn_retention", "postgres.retention.password")
+LOGINS = (OWNER, WRITER, READER, RETENTION)
 
 
 def password(file: Path) -> str:

@@ -44,8 +44,8 @@ class ServiceSetup:
             self._check_environment(claim=False)
         migrations.upgrade(configuration.owner_dsn, schema_of(load_settings()))
         if "postgres" in configuration.embedded:
-            logins = (postgres.WRITER, postgres.READER)
-            postgres.ensure_logins(configuration.owner_dsn, {login: configuration.passwords[login] for login in logins})
+            passwords = {login: configuration.passwords[login] for login in postgres.LOGINS if login.role is not None}
+            postgres.ensure_logins(configuration.owner_dsn, passwords)
 
     def _create_topics(self) -> None:
         """Create the platform's topics, so that any client can send events from the start."""

@@ -28,6 +28,7 @@ def as_json(outcome: Outcome, *, seconds: float) -> dict[str, object]:
         "hours": outcome.hours,
         "days": outcome.days,
         "high_risk": outcome.stream.high_risk,
+        "open_cases": outcome.open_cases,
         "latency_ms": {"p50": round(outcome.latency_p50_ms, 1), "p99": round(outcome.latency_p99_ms, 1)},
         "first_event_seconds": round(outcome.first_event_seconds, 2),
         "outcomes": {"sent": outcome.outcomes_sent, "read": outcome.outcomes_read},
@@ -56,7 +57,7 @@ def show(console: Console, outcome: Outcome, schema: CustomerSchema) -> None:
     console.print(_model(outcome))
     console.print(_stream(outcome))
     console.print(_hours(outcome.hourly))
-    console.print(_top_risk(outcome.riskiest, schema))
+    console.print(_top_risk(outcome.riskiest, outcome.open_cases, schema))
     console.print(_drift(outcome.drift))
     console.print(_live(outcome.live))
     for sentence, holds in outcome.sums.items():
@@ -152,9 +153,11 @@ def _live(live: list[dict[str, object]]) -> Table:
     return table
 
 
-def _top_risk(riskiest: list[dict[str, object]], schema: CustomerSchema) -> Table:
+def _top_risk(riskiest: list[dict[str, object]], open_cases: int, schema: CustomerSchema) -> Table:
     title = "\nCustomers with the highest risk"
     table = _table(title, ["customer", "risk", *(column.column for column in schema.summary)])
+    table.caption = f"{open_cases:,} customers have a case for the retention team."
+    table.caption_justify = "left"
     for row in riskiest:
         values = (_value(row[column.column], column) for column in schema.summary)
         table.add_row(str(row["customer_id"]), f"{row['risk_score']:.3f}", *values)

@@ -78,6 +78,7 @@ class Outcome:
     first_event_seconds: float
     hourly: list[summary.Row]
     riskiest: list[summary.Row]
+    open_cases: int
     outcomes_sent: int
     outcomes_read: int
     drift: list[summary.Row]
@@ -283,6 +284,7 @@ class Demo:
             latency_p99_ms=p99,
             first_event_seconds=sent.first_event_seconds,
             hourly=summary.latest_hours(connection, limit=figures.ROWS_SHOWN),
+            open_cases=summary.count_open_cases(connection),
             riskiest=summary.riskiest_customers(
                 connection, prediction_table(self._config.schema), limit=figures.ROWS_SHOWN
             ),

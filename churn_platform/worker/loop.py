@@ -73,6 +73,10 @@ class Worker:
             thread.join(max(0.0, deadline - time.monotonic()))
         return [thread.name for thread in self._threads if thread.is_alive()]
 
+    def works(self) -> bool:
+        """Return whether every duty has run, and its latest run did not fail. A reserve that waits for a lock works."""
+        return all(thread.works for thread in self._threads)
+
     def problems(self) -> dict[str, str]:
         """Return the latest error of each duty that has failed since its last success, by the duty's name."""
         return {thread.name: thread.problem for thread in self._threads if thread.problem is not None}
@@ -92,6 +96,7 @@ class _DutyThread(threading.Thread):
     ) -> None:
         super().__init__(name=duty.name, daemon=True)
         self.problem: str | None = None
+        self.works = False
         self._duty = duty
         self._connect = connect
         self._stopped = stopped
@@ -124,7 +129,7 @@ class _DutyThread(threading.Thread):
     def _succeed(self) -> None:
         if self.problem is not None:
             _log.info("%s works again.", self.name)
-        self.problem, self._pause = None, self._first_pause
+        self.problem, self.works, self._pause = None, True, self._first_pause
 
     def _fail(self, error: Exception) -> None:
         """Log an error when it begins and when it changes, so that an outage of an hour is one line."""
@@ -132,4 +137,4 @@ class _DutyThread(threading.Thread):
         if text != self.problem:
             expected = isinstance(error, psycopg.OperationalError)
             _log.error("%s failed and is tried again: %s", self.name, text, exc_info=None if expected else error)
-        self.problem = text
+        self.problem, self.works = text, False

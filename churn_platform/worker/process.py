@@ -5,13 +5,21 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import psycopg
 
+from churn_platform.alerts.call_list import read_call_list
+from churn_platform.alerts.duties import alert_duties
 from churn_platform.database import connections
+from churn_platform.retention.contact_policy import ContactPolicy
+from churn_platform.retention.priority import CallValue
+from churn_platform.schema.current import schema_of
 from churn_platform.settings import Settings
+from churn_platform.worker.cases import CasesConfig, CasesDuty
 from churn_platform.worker.duty import Duty
 from churn_platform.worker.heartbeat import heartbeat_file
 from churn_platform.worker.loop import Worker
@@ -19,6 +27,7 @@ from churn_platform.worker.loop import Worker
 _log = logging.getLogger("churn.worker")
 
 HEARTBEAT_PAUSE: Final = 5.0  # seconds; a third of a container's interval between two health checks
+STARTING_PAUSE: Final = 0.25  # while a duty has not run yet, or fails: 'churn up' waits for the first heartbeat
 
 
 def duties_of(settings: Settings) -> list[Duty]:
@@ -26,10 +35,33 @@ def duties_of(settings: Settings) -> list[Duty]:
 
     Raises:
         SettingsError: a setting that a duty needs has no usable value.
+        TargetError: the address of a target of messages cannot be used.
         SchemaError: the customer schema is missing or invalid.
     """
-    del settings
-    return []
+    return [CasesDuty(cases_config(settings)), *alert_duties(settings, read_call_list)]
+
+
+def cases_config(settings: Settings) -> CasesConfig:
+    """Return what the settings say about cases.
+
+    Raises:
+        SchemaError: the customer schema is missing or invalid.
+    """
+    retention, costs = settings.retention, settings.training.call_costs
+    cost, customer_value, success_rate = costs or (0.0, 1.0, 1.0)
+    return CasesConfig(
+        schema=schema_of(settings),
+        policy=ContactPolicy(
+            threshold=retention.high_risk_threshold,
+            cool_off=timedelta(days=retention.cool_off_days),
+            expiry=timedelta(days=retention.expiry_days),
+        ),
+        value=CallValue(cost=cost, success_rate=success_rate, customer_value=customer_value),
+        control_share=retention.control_share,
+        cases_per_day=retention.cases_per_day,
+        timezone=ZoneInfo(retention.business_timezone),
+        customer_url=retention.customer_url,
+    )
 
 
 def run(settings: Settings) -> None:
@@ -63,9 +95,9 @@ def run_until(stopped: threading.Event, worker: Worker, heartbeat: Path, *, name
     heartbeat.parent.mkdir(parents=True, exist_ok=True)
     worker.start()
     while not stopped.is_set():
-        if not worker.problems():
+        if worker.works():
             heartbeat.touch()
-        stopped.wait(HEARTBEAT_PAUSE)
+        stopped.wait(HEARTBEAT_PAUSE if worker.works() else STARTING_PAUSE)
     unfinished = worker.stop()
     heartbeat.unlink(missing_ok=True)
     if unfinished:

@@ -18,6 +18,7 @@ from churn_platform.alerts.targets import Target, smtp_address, webhook_url
 from churn_platform.alerts.webhook import WebhookSender
 from churn_platform.database.connections import connect
 from churn_platform.settings import Settings
+from churn_platform.worker.duty import Duty
 from churn_platform.worker.loop import Worker
 
 ANSWER_SECONDS = 0.2
@@ -44,7 +45,7 @@ def sending(text: str, policy: AlertPolicy) -> AlertSending:
 def main(dsn: str, *targets: str) -> None:
     """Send until the end of standard input."""
     policy = AlertPolicy.from_settings(Settings())
-    duties = [AlertOutbox([], policy, no_cases, keep_days=90), *(sending(each, policy) for each in targets)]
+    duties: list[Duty] = [AlertOutbox([], policy, no_cases, keep_days=90), *(sending(each, policy) for each in targets)]
     worker = Worker(duties, lambda name: connect(dsn, application_name=name, autocommit=True), first_pause=0.1)
     worker.start()
     sys.stdin.read()

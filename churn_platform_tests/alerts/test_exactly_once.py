@@ -36,7 +36,7 @@ class Killer:
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        self._chance = random.Random(self.seed)
+        self._chance = random.Random(self.seed)  # noqa: S311  reproducible, not secret
         self._lock = threading.Lock()
 
     def __call__(self, moment: str, _key: str) -> None:
@@ -80,7 +80,7 @@ class Killer:
 
 def chooser(seed: int, shares: dict[Behaviour, float]) -> "_Chooser":
     """Return a choice that fails this share of the attempts."""
-    return _Chooser(random.Random(seed), shares)
+    return _Chooser(random.Random(seed), shares)  # noqa: S311  reproducible, not secret
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The call list becomes messages: a digest, or one message for each case, never about a control, never too many."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -40,13 +40,13 @@ def enqueue(
     *,
     now: datetime = MORNING,
     targets: Sequence[str] = ("mail",),
-    **variables: str,
+    variables: Mapping[str, str] | None = None,
 ) -> int:
     def call_list(_: psycopg.Connection, day: date) -> Sequence[ListedCase]:
         assert day == now.date()
         return cases
 
-    policy = AlertPolicy.from_settings(Settings.from_variables(variables))
+    policy = AlertPolicy.from_settings(Settings.from_variables(variables or {}))
     return enqueue_cases(connection, call_list, targets=targets, policy=policy, now=now)
 
 
@@ -64,7 +64,7 @@ def test_a_digest_has_the_best_of_the_list_and_all_targets_get_it(connection: ps
     link = "https://crm.example.org/2"
     cases = [*listed(1), *listed(1, first=2, link=link), *listed(3, first=3)]
 
-    assert enqueue(connection, cases, targets=["mail", "crm"], CASES_PER_DAY="3") == 3
+    assert enqueue(connection, cases, targets=["mail", "crm"], variables={"CASES_PER_DAY": "3"}) == 3
 
     first, second = messages(connection)
     assert (first.kind, first.reference, {first.target, second.target}) == (
@@ -85,13 +85,13 @@ def test_there_is_one_digest_for_each_time_of_day_and_a_customer_is_in_one_a_day
     connection: psycopg.Connection,
 ) -> None:
     times = {"ALERT_DIGEST_AT": "08:00,13:00"}
-    assert enqueue(connection, listed(2), **times) == 2
-    assert enqueue(connection, listed(4), **times) == 0
+    assert enqueue(connection, listed(2), variables=times) == 2
+    assert enqueue(connection, listed(4), variables=times) == 0
     afternoon = MORNING + timedelta(hours=5)
-    assert enqueue(connection, listed(4), now=afternoon, **times) == 2
-    assert enqueue(connection, listed(4), now=afternoon + timedelta(hours=3), **times) == 0
+    assert enqueue(connection, listed(4), now=afternoon, variables=times) == 2
+    assert enqueue(connection, listed(4), now=afternoon + timedelta(hours=3), variables=times) == 0
     tomorrow = MORNING + timedelta(days=1)
-    assert enqueue(connection, listed(4), now=tomorrow, **times) == 4
+    assert enqueue(connection, listed(4), now=tomorrow, variables=times) == 4
 
     assert [cases_of(each) for each in messages(connection)] == [[1, 2], [3, 4], [1, 2, 3, 4]]
 
@@ -118,10 +118,10 @@ def test_in_the_mode_each_a_case_gets_one_message_and_the_day_is_limited(connect
     each = {"ALERT_MODE": "each", "CASES_PER_DAY": "3"}
     fresh = listed(5, entered_at=MORNING)
 
-    assert enqueue(connection, fresh[:2], **each) == 2
-    assert enqueue(connection, fresh, now=MORNING + timedelta(hours=1), **each) == 1
-    assert enqueue(connection, fresh, now=MORNING + timedelta(hours=2), **each) == 0
-    assert enqueue(connection, fresh, now=MORNING + timedelta(days=1), **each) == 2
+    assert enqueue(connection, fresh[:2], variables=each) == 2
+    assert enqueue(connection, fresh, now=MORNING + timedelta(hours=1), variables=each) == 1
+    assert enqueue(connection, fresh, now=MORNING + timedelta(hours=2), variables=each) == 0
+    assert enqueue(connection, fresh, now=MORNING + timedelta(days=1), variables=each) == 2
 
     found = messages(connection)
     assert [each.reference for each in found] == ["case 1", "case 2", "case 3", "case 4", "case 5"]
@@ -131,23 +131,31 @@ def test_in_the_mode_each_a_case_gets_one_message_and_the_day_is_limited(connect
 def test_in_the_mode_each_nobody_is_told_about_a_case_that_was_listed_long_ago(connection: psycopg.Connection) -> None:
     old = listed(1, entered_at=MORNING - timedelta(hours=3))
 
-    assert enqueue(connection, old, ALERT_MODE="each", ALERT_MAX_AGE="2") == 0
-    assert enqueue(connection, old, ALERT_MODE="each", ALERT_MAX_AGE="4") == 1
+    assert enqueue(connection, old, variables={"ALERT_MODE": "each", "ALERT_MAX_AGE": "2"}) == 0
+    assert enqueue(connection, old, variables={"ALERT_MODE": "each", "ALERT_MAX_AGE": "4"}) == 1
 
 
 @pytest.mark.parametrize("mode", ["digest", "each"])
 def test_controls_are_never_alerted(connection: psycopg.Connection, mode: str) -> None:
     cases = [*listed(2), *listed(2, first=3, arm="control")]
 
-    assert enqueue(connection, cases, ALERT_MODE=mode) == 2
+    assert enqueue(connection, cases, variables={"ALERT_MODE": mode}) == 2
     assert {case for each in messages(connection) for case in cases_of(each)} == {1, 2}
-    assert enqueue(connection, listed(2, first=3, arm="control"), now=MORNING + timedelta(days=1), ALERT_MODE=mode) == 0
+    assert (
+        enqueue(
+            connection,
+            listed(2, first=3, arm="control"),
+            now=MORNING + timedelta(days=1),
+            variables={"ALERT_MODE": mode},
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("mode", ["digest", "each"])
 def test_without_targets_nothing_is_written(connection: psycopg.Connection, mode: str) -> None:
-    assert enqueue(connection, listed(2), targets=[], ALERT_MODE=mode) == 0
-    assert enqueue(connection, listed(2), ALERT_MODE=mode) == 2
+    assert enqueue(connection, listed(2), targets=[], variables={"ALERT_MODE": mode}) == 0
+    assert enqueue(connection, listed(2), variables={"ALERT_MODE": mode}) == 2
 
 
 def test_the_duty_writes_what_is_due_and_deletes_what_is_old(connection: psycopg.Connection) -> None:

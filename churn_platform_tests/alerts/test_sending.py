@@ -98,7 +98,7 @@ def test_each_target_gets_each_message_once(connection: psycopg.Connection) -> N
 
 def test_a_message_is_committed_as_sending_before_it_is_sent(database: str, connection: psycopg.Connection) -> None:
     write(connection, "1")
-    seen = []
+    seen: list[Status] = []
 
     class Looking(Scripted):
         def send(self, message: Message) -> Delivery:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,12 @@ from churn_platform.commands.completion import Shell
 from churn_platform.commands.program import BROKEN_PIPE, Program
 from churn_platform.commands.terminal import ExitCode, ProgressReporter
 from churn_platform.local.stack import Stack
-from churn_platform.settings import PROJECT_ROOT, load_settings
+from churn_platform.settings import PROJECT_ROOT, load_settings, settings
+from churn_platform.worker.cases import CasesDuty
+from churn_platform.worker.process import cases_config
 from churn_platform_tests.commands.tree import KEYS, PAGE, commands, parse
 from churn_platform_tests.conftest import forget_settings
-from churn_platform_tests.stream.streams import Stream
+from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
 
 CHURN = Path(sys.executable).with_name("churn")
@@ -75,6 +78,13 @@ GIVEN = {
     "outcomes send": ["--from", "{folder}/outcomes.json"],
     "schema check": [str(PROJECT_ROOT / "data/raw/ChurnModelling.csv")],
     "init": ["{folder}/new"],
+    "cases show": ["1"],
+    "cases assign": ["1", "--to", "ana"],
+    "cases contact": ["1"],
+    "cases close": ["1", "--as", "kept"],
+    "cases export": ["{folder}/cases.csv"],
+    "cases block": ["1", "--reason", "asked in writing"],
+    "cases unblock": ["1"],
 }
 ELSEWHERE = {"model compare"}  # in test_model.py, because it needs two versions and a prepared split
 ENDS_WITH = {"clean": ExitCode.IN_USE, "dlq retry": ExitCode.CHECK_FAILED}
@@ -82,9 +92,13 @@ ENDS_WITH = {"clean": ExitCode.IN_USE, "dlq retry": ExitCode.CHECK_FAILED}
 
 @pytest.fixture
 def servers(stream: Stream) -> Stream:
-    """Servers, and a stream that has one dead letter."""
+    """Servers, and a stream that has one dead letter and one case."""
     stream.send([b"bad"], partition=0)
     stream.stream(idle_seconds=0.5)
+    stream.send([event(1)], partition=1)
+    stream.stream(idle_seconds=0.5, high_risk_threshold=0.01)
+    config = replace(cases_config(settings()), control_share=0.0)
+    CasesDuty(replace(config, policy=replace(config.policy, threshold=0.01))).run(stream.connection)
     return stream
 
 

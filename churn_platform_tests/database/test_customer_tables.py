@@ -152,6 +152,7 @@ def test_what_was_published_is_read_in_the_order_of_messages(
 def test_sums_metrics_and_predictions_agree_until_one_of_them_is_changed(
     connection: psycopg.Connection, any_schema: CustomerSchema, table: PredictionTable, customers: pd.DataFrame
 ) -> None:
+    connection.execute("insert into stream_batches (batch, high_risk_threshold) values (%s, %s)", (BATCH, THRESHOLD))
     churn_predictions.insert_new(connection, prediction_rows(table, customers))
     sums = sums_of(any_schema, customers)
     batch_hours.add_sums(connection, any_schema, batch=BATCH, hours=sums)

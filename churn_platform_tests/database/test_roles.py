@@ -23,6 +23,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 
 pytestmark = pytest.mark.timeout(120)
 
+ROLES = {"churn_owner", "churn_writer", "churn_reader", "churn_retention"}
 BASELINE = MIGRATIONS / "20261128000000_baseline.sql"
 
 
@@ -109,8 +110,10 @@ def test_the_reader_reads_all_tables_of_the_platform_and_none_of_dagster_or_mlfl
             "select c.relname from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v')"
         ).fetchall()
         for (name,) in names:
-            connection.execute(sql.SQL("select * from {}").format(sql.Identifier(name)))
+            if name != "retention_keys":
+                connection.execute(sql.SQL("select * from {}").format(sql.Identifier(name)))
 
+    _refused(logins.reader, "select key from retention_keys")
     assert {("churn_predictions",), ("v_churn_trends",)} <= set(names)
     _refused(logins.reader, "select * from dagster.runs")
     _refused(logins.reader, "select * from mlflow.experiments")
@@ -209,7 +212,7 @@ class Server:
     def roles(self) -> set[str]:
         """Return the platform's roles that exist."""
         with psycopg.connect(self.superuser) as connection:
-            found = connection.execute("select rolname from pg_roles where rolname ~ '^churn_(owner|writer|reader)$'")
+            found = connection.execute("select rolname from pg_roles where rolname = any(%s)", (list(ROLES),))
             return {name for (name,) in found}
 
 
@@ -254,23 +257,25 @@ def test_the_roles_come_and_go_with_their_migration(server: Server, bank_schema:
     managed = server.database("createrole")
     assert BASELINE.name in upgrade(managed, bank_schema).migrations
     assert upgrade(managed, bank_schema) == Upgraded([], [])
-    assert server.roles() == {"churn_owner", "churn_writer", "churn_reader"}
+    assert server.roles() == ROLES
     _allowed(managed, "insert into stream_batches (batch) values ('one login does everything')")
     _allowed(managed, "create table dagster.mine (a integer)")
 
     # Another owner, in a second database, who is not a member of the roles.
-    with pytest.raises(MigrationError, match=r"grant churn_owner, churn_writer, churn_reader to roles_"):
+    with pytest.raises(
+        MigrationError, match=r"grant churn_owner, churn_writer, churn_reader, churn_retention to roles_"
+    ):
         upgrade(plain, bank_schema)
     with psycopg.connect(server.superuser, autocommit=True) as connection:
         connection.execute(
-            sql.SQL("grant churn_owner, churn_writer, churn_reader to {}").format(
+            sql.SQL("grant churn_owner, churn_writer, churn_reader, churn_retention to {}").format(
                 sql.Identifier(str(conninfo_to_dict(plain)["user"]))
             )
         )
     assert BASELINE.name in upgrade(plain, bank_schema).migrations
 
     _migrate_down(plain)
-    assert server.roles() == {"churn_owner", "churn_writer", "churn_reader"}  # the other database uses them
+    assert server.roles() == ROLES  # the other database uses them
     _allowed(managed, "select * from v_churn_trends")
     _migrate_down(managed)
     assert server.roles() == set()

@@ -55,6 +55,12 @@ RUN_BY = {
     "eval": "commands/test_terminal.py::test_bash_completes_commands_options_and_parts",
     "kafka-console-producer.sh": "stream/test_java_clients.py::"
     "test_events_of_the_console_producer_are_read_with_keys_and_headers",
+    "churn cases export": "commands/test_cases_command.py::test_the_list_is_exported_and_no_note_becomes_a_formula",
+    "churn cases list": "commands/test_cases_command.py::test_the_list_names_customers_and_reasons",
+    "churn cases block": "commands/test_cases_command.py::"
+    "test_a_customer_who_does_not_want_calls_is_blocked_with_the_platform_s_login",
+    "churn cases unblock": "commands/test_cases_command.py::"
+    "test_a_customer_who_does_not_want_calls_is_blocked_with_the_platform_s_login",
     "make bench-model": "benchmarks/test_the_rest.py::test_the_model_is_measured_on_any_customers_file",
 }
 _UNTESTED_PAGE = (PROJECT_ROOT / "docs" / "reference" / "untested-commands.md").read_text()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from confluent_kafka import TopicPartition
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
@@ -22,11 +22,18 @@ from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import model_versions
 from churn_platform.environments import created_topics
 from churn_platform.files.artifacts import claim, join, write_bytes
-from churn_platform.local.environment import ARTIFACTS_VARIABLE, EMBEDDED_MARKER, OWNER_VARIABLE
+from churn_platform.local.environment import (
+    ARTIFACTS_VARIABLE,
+    EMBEDDED_MARKER,
+    OWNER_VARIABLE,
+    RETENTION_VARIABLE,
+)
 from churn_platform.local.stack import Stack
 from churn_platform.monitoring import outcomes
 from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform.stream.config import StreamConfig
+from churn_platform.worker.cases import CasesDuty
+from churn_platform.worker.process import cases_config
 from churn_platform_tests.conftest import copy_database, forget_settings
 from churn_platform_tests.documentation.examples import Example, examples, name_of, renamed
 from churn_platform_tests.documentation.pages import PAGES
@@ -158,7 +165,18 @@ def _use_own_servers(page_platform: PagePlatform) -> None:
     }
 
 
+def _cases(page_platform: PagePlatform) -> None:
+    """Open cases for customers with the scores of the small model, as the worker does."""
+    database = str(conninfo_to_dict(page_platform.stream.config.dsn)["dbname"])
+    login = make_conninfo(page_platform.stack.environment[RETENTION_VARIABLE], dbname=database)
+    page_platform.set(HIGH_RISK_THRESHOLD="0.5", CONTROL_SHARE="0", DATABASE_RETENTION_URL=login)
+    page_platform.send(*(event(number) for number in range(60)))
+    page_platform.stream.stream(idle_seconds=0.5, high_risk_threshold=0.5)
+    CasesDuty(cases_config(settings())).run(page_platform.stream.connection)
+
+
 SCENES: dict[str, Scene] = {
+    "docs/how-to/call-customers.md": Scene(prepare=_cases),
     "docs/how-to/clean-up.md": Scene(prepare=_use_own_servers, typed={"churn clean": lambda _: "churn@db.example"}),
     "docs/how-to/correct-dead-letters.md": Scene(
         prepare=_dead_letters, codes={"churn dlq retry 0:2": ExitCode.CHECK_FAILED}

@@ -15,7 +15,10 @@ from churn_platform_tests.image.compose import FILE, SECRETS, Service, compose, 
 OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "worker", "producer"}
 ONE_SHOT = {"prepare", "producer"}
 # Folders in the container, and logins that only `prepare` gets.
-SET_BY_COMPOSE = {"CHURN_LOCAL", "CHURN_SCHEMA", "CHURN_RAW_CSV", "DATABASE_OWNER_URL", "DATABASE_READER_URL"}
+SET_BY_COMPOSE = {
+    *("CHURN_LOCAL", "CHURN_SCHEMA", "CHURN_RAW_CSV"),
+    *("DATABASE_OWNER_URL", "DATABASE_READER_URL", "DATABASE_RETENTION_URL"),
+}
 
 
 @pytest.fixture(scope="module")

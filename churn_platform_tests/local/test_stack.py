@@ -174,7 +174,7 @@ def test_tables_that_dagster_created_as_the_owner_get_the_platforms_login_as_own
             "create table dagster.runs (id serial primary key)",
         ):
             connection.execute(statement)
-    for login in (postgres.WRITER, postgres.READER):
+    for login in (postgres.WRITER, postgres.READER, postgres.RETENTION):
         (old.local / login.password_file).unlink()
 
     with sandbox.stack(others) as new, psycopg.connect(new.addresses["postgres"]) as connection:

@@ -5,8 +5,9 @@
 --   1. roles and rights          5. predictions and dead letters
 --   2. environment               6. metrics
 --   3. models                    7. monitoring
---   4. the stream's ledger       8. alerts
---                                9. views
+--   4. the stream's ledger       8. retention
+--                                9. alerts
+--                               10. views
 --
 -- What depends on the customers follows from the customer schema: 'churn db upgrade' puts columns where a line says
 -- "customer columns of", gives customer_id its type, adds columns to tables that exist, and creates the views that read
@@ -26,14 +27,15 @@ create schema if not exists mlflow;
 -- Equality of text and integers in GiST indexes, for the exclusion constraint on offset ranges.
 create extension if not exists btree_gist;
 
--- Three roles without a login, shared by all databases of the server: churn_owner owns the tables, churn_writer is the
--- platform, churn_reader only reads. Logins are members of one of them and are created by whoever runs the server.
+-- Four roles without a login, shared by all databases of the server: churn_owner owns the tables, churn_writer is the
+-- platform, churn_reader only reads, churn_retention reads and changes the cases of the retention team. Logins are
+-- members of one of them and are created by whoever runs the server.
 do $$
 declare
     wanted text;
     usable boolean;
 begin
-    foreach wanted in array array['churn_owner', 'churn_writer', 'churn_reader'] loop
+    foreach wanted in array array['churn_owner', 'churn_writer', 'churn_reader', 'churn_retention'] loop
         begin
             if not exists (select from pg_roles where rolname = wanted) then
                 execute format('create role %I nologin', wanted);
@@ -42,7 +44,7 @@ begin
             when duplicate_object or unique_violation then
                 raise notice 'The role % was created by another migration at the same time', wanted;
             when insufficient_privilege then
-                raise exception 'The role % does not exist, and % may not create it. Run as a superuser: create role churn_owner nologin; create role churn_writer nologin; create role churn_reader nologin; grant churn_owner, churn_writer, churn_reader to %; and then this migration again.', wanted, quote_ident(current_user), quote_ident(current_user);
+                raise exception 'The role % does not exist, and % may not create it. Run as a superuser: create role churn_owner nologin; create role churn_writer nologin; create role churn_reader nologin; create role churn_retention nologin; grant churn_owner, churn_writer, churn_reader, churn_retention to %; and then this migration again.', wanted, quote_ident(current_user), quote_ident(current_user);
         end;
         for attempt in 1..2 loop
             -- A superuser can use every role. Since PostgreSQL 16 the creator of a role may only administer it.
@@ -57,7 +59,7 @@ begin
                 when unique_violation then
                     raise notice 'The role % was granted by another migration at the same time', wanted;
                 when insufficient_privilege then
-                    raise exception '% is not a member of the role % and may not make itself one. Run as a superuser: grant churn_owner, churn_writer, churn_reader to %; and then this migration again.', quote_ident(current_user), wanted, quote_ident(current_user);
+                    raise exception '% is not a member of the role % and may not make itself one. Run as a superuser: grant churn_owner, churn_writer, churn_reader, churn_retention to %; and then this migration again.', quote_ident(current_user), wanted, quote_ident(current_user);
             end;
         end loop;
     end loop;
@@ -73,11 +75,11 @@ declare
 begin
     execute format('grant connect, create, temporary on database %I to churn_owner', current_database());
     execute format('grant connect, temporary on database %I to churn_writer', current_database());
-    execute format('grant connect on database %I to churn_reader', current_database());
+    execute format('grant connect on database %I to churn_reader, churn_retention', current_database());
 
     execute format('revoke create on schema %I from public', home);
     execute format('grant usage, create on schema %I to churn_owner', home);
-    execute format('grant usage on schema %I to churn_writer, churn_reader', home);
+    execute format('grant usage on schema %I to churn_writer, churn_reader, churn_retention', home);
     foreach shared in array array['dagster', 'mlflow'] loop
         execute format('grant usage, create on schema %I to churn_writer', shared);
     end loop;
@@ -870,7 +872,297 @@ comment on column live_performance.churn_rate is 'Share of customers who left, 0
 comment on column live_performance.updated_at is 'When the row was computed';
 
 
--- 8. Alerts ----------------------------------------------------------------------------------------------------------
+-- 8. Retention -------------------------------------------------------------------------------------------------------
+
+-- The resident worker has positions of its own, so commits of the stream do nothing for it.
+create table worker_positions (
+    follower text not null,
+    topic_id text not null references stream_topics,
+    kafka_partition integer not null,
+    next_offset bigint not null,
+    primary key (follower, topic_id, kafka_partition)
+) with (fillfactor = 50);
+comment on table worker_positions is 'How far each duty of the resident worker has followed the stream''s commits';
+comment on column worker_positions.follower is 'Name of the duty';
+comment on column worker_positions.topic_id is 'Kafka''s id of the events topic';
+comment on column worker_positions.kafka_partition is 'Partition of the topic';
+comment on column worker_positions.next_offset is 'The duty has read the rows of all offsets before this one';
+
+-- Dagster shows them as observations of its assets. The sensor that reports them only reads these rows.
+create table worker_observations (
+    asset text primary key,
+    number bigint not null default 1,
+    observed_at timestamptz not null default now(),
+    metadata jsonb not null
+) with (fillfactor = 50);
+comment on table worker_observations is 'What the resident worker last found about each asset that it keeps';
+comment on column worker_observations.asset is 'Name of the asset in Dagster';
+comment on column worker_observations.number is 'Grows with each observation';
+comment on column worker_observations.observed_at is 'When it was observed';
+comment on column worker_observations.metadata is 'Counts and names, shown in Dagster';
+
+-- Whoever knows the key can tell which customers are in the control group.
+create table retention_keys (
+    only_row boolean primary key default true check (only_row),
+    key bytea not null check (length(key) >= 32),
+    created_at timestamptz not null default now()
+);
+revoke all on retention_keys from churn_reader;
+comment on table retention_keys is 'The secret that decides which customers are in the control group';
+comment on column retention_keys.only_row is 'Always true, so that the table has at most one row';
+comment on column retention_keys.key is 'Random key of the hash of customer ids; created when the first case is opened';
+comment on column retention_keys.created_at is 'When the key was created';
+
+create table do_not_contact (
+    customer_id bigint /* customer id */ primary key,
+    reason text not null,
+    added_by text not null,
+    added_at timestamptz not null default now()
+);
+comment on table do_not_contact is 'Customers who do not want to be called; they get no case';
+comment on column do_not_contact.customer_id is 'Id of the customer';
+comment on column do_not_contact.reason is 'Why';
+comment on column do_not_contact.added_by is 'Who added the customer';
+comment on column do_not_contact.added_at is 'When the customer was added';
+
+create function case_status_allowed(before text, after text) returns boolean
+language sql immutable strict parallel safe
+begin atomic
+    select case before
+        when 'open' then after in ('assigned', 'contacted', 'kept', 'lost', 'dismissed', 'expired')
+        when 'assigned' then after in ('open', 'contacted', 'kept', 'lost', 'dismissed', 'expired')
+        when 'contacted' then after in ('kept', 'lost', 'expired')
+        else false
+    end;
+end;
+comment on function case_status_allowed is 'Whether the status of a case may change in this way';
+
+create table retention_cases (
+    case_id bigint generated always as identity primary key,
+    customer_id bigint /* customer id */ not null,
+    arm text not null check (arm in ('contact', 'control')),
+    status text not null default 'open'
+        check (status in ('open', 'assigned', 'contacted', 'kept', 'lost', 'dismissed', 'expired')),
+    owner text check (owner <> ''),
+    notes text,
+    opened_at timestamptz not null default now(),
+    contacted_at timestamptz,
+    closed_at timestamptz,
+    reason text,
+    event_id uuid not null,
+    event_timestamp timestamptz not null,
+    kafka_offset bigint not null,
+    model_version integer not null,
+    risk_score real not null,
+    highest_risk_score real not null,
+    reasons text[],
+    explained_event_id uuid,
+    money_at_risk double precision,
+    priority double precision not null,
+    segments jsonb not null,
+    link text,
+    list_day date,
+    list_rank integer,
+    constraint listed check ((list_day is null) = (list_rank is null) and (list_day is null or arm = 'contact')),
+    constraint closed check ((closed_at is not null) = (status in ('kept', 'lost', 'dismissed', 'expired'))),
+    constraint assigned_to_somebody check (status <> 'assigned' or owner is not null)
+) with (fillfactor = 80);
+create unique index retention_cases_one_open on retention_cases (customer_id) where closed_at is null;
+create index retention_cases_customer_id on retention_cases (customer_id);
+create index retention_cases_waiting on retention_cases (arm, priority) where status in ('open', 'assigned');
+create index retention_cases_contacted_at on retention_cases (contacted_at) where contacted_at is not null;
+create index retention_cases_unexplained on retention_cases (event_id)
+    where closed_at is null and explained_event_id is distinct from event_id;
+create index retention_cases_listed on retention_cases (list_rank) where list_rank is not null;
+comment on table retention_cases is
+    'Cases: a customer at risk who may be called. A customer has at most one that is not closed';
+comment on column retention_cases.case_id is 'Number of the case';
+comment on column retention_cases.customer_id is 'Id of the customer';
+comment on column retention_cases.arm is
+    'contact, or control: a share of the customers, chosen at random, who are never called';
+comment on column retention_cases.status is
+    'open, assigned, contacted (waits for the outcome), or closed: kept, lost, dismissed or expired';
+comment on column retention_cases.owner is 'Who cares for the customer; null if nobody yet';
+comment on column retention_cases.notes is 'Notes of the retention team';
+comment on column retention_cases.opened_at is 'When the case was opened';
+comment on column retention_cases.contacted_at is 'When the customer was called; null if not yet';
+comment on column retention_cases.closed_at is 'When the case was closed; null until then';
+comment on column retention_cases.reason is 'Why the case has its status, if the platform has set it';
+comment on column retention_cases.event_id is 'The customer''s latest event: greatest event time, then offset';
+comment on column retention_cases.event_timestamp is 'Time of that event';
+comment on column retention_cases.kafka_offset is 'Its offset in its Kafka partition';
+comment on column retention_cases.model_version is 'Model version that scored it';
+comment on column retention_cases.risk_score is 'Its probability of churn, 0 to 1';
+comment on column retention_cases.highest_risk_score is 'Highest probability of churn since the case was opened, 0 to 1';
+comment on column retention_cases.reasons is
+    'What raises the risk, as sentences, strongest first; null until explained, moments after the event';
+comment on column retention_cases.explained_event_id is 'Event that the reasons are about';
+comment on column retention_cases.money_at_risk is
+    'Money that is lost with the customer, in the currency of the schema; null if the schema names no such column';
+comment on column retention_cases.priority is
+    'Expected value of a call: risk x success rate x value of the customer - cost of the call';
+comment on column retention_cases.segments is 'The customer''s value or band in each segment of the schema';
+comment on column retention_cases.link is 'The customer in your own CRM (CUSTOMER_URL); null without one';
+comment on column retention_cases.list_day is 'Day of the call list that the case is on; null if it is on none';
+comment on column retention_cases.list_rank is 'Place on that list, 1 first';
+
+create table retention_case_history (
+    change bigint generated always as identity primary key,
+    case_id bigint not null references retention_cases,
+    changed_at timestamptz not null default now(),
+    changed_by text not null,
+    login text not null,
+    status text not null,
+    owner text,
+    notes text,
+    reason text
+);
+create index retention_case_history_case_id on retention_case_history (case_id);
+comment on table retention_case_history is 'Every change of a case''s status, owner or notes: who changed what, and when';
+comment on column retention_case_history.change is 'Number of the change, in order';
+comment on column retention_case_history.case_id is 'Case';
+comment on column retention_case_history.changed_at is 'When it changed';
+comment on column retention_case_history.changed_by is 'Who changed it, as the program says; else the login';
+comment on column retention_case_history.login is 'Login of the database that changed it';
+comment on column retention_case_history.status is 'Status after the change';
+comment on column retention_case_history.owner is 'Owner after the change';
+comment on column retention_case_history.notes is 'Notes after the change';
+comment on column retention_case_history.reason is 'Reason of the platform, if it has made the change';
+
+-- One place for these rules, because the retention team's own tools may update the table without this platform's code.
+create function apply_case_status() returns trigger language plpgsql set search_path = pg_catalog, public, pg_temp as $$
+begin
+    if new.status = old.status then
+        return new;
+    end if;
+    if not case_status_allowed(old.status, new.status) then
+        raise exception 'case % is %, which cannot become %', new.case_id, old.status, new.status
+            using errcode = 'CH002';
+    end if;
+    if new.status = 'contacted' then
+        new.contacted_at := now();
+    end if;
+    if new.status in ('kept', 'lost', 'dismissed', 'expired') then
+        new.closed_at := now();
+    end if;
+    if new.status not in ('open', 'assigned') then
+        new.list_day := null;
+        new.list_rank := null;
+    end if;
+    return new;
+end
+$$;
+comment on function apply_case_status is 'Check a change of a case''s status, and set the times that follow from it';
+create trigger apply_case_status before update of status on retention_cases
+    for each row execute function apply_case_status();
+
+-- Its owner's rights let the retention team's login add to the history, which it may not change.
+create function record_case_change() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+begin
+    insert into retention_case_history (case_id, changed_by, login, status, owner, notes, reason)
+    values (
+        new.case_id, coalesce(nullif(current_setting('churn.actor', true), ''), session_user), session_user,
+        new.status, new.owner, new.notes, new.reason
+    );
+    return null;
+end
+$$;
+comment on function record_case_change is 'Add the state of a case to its history';
+create trigger record_new_case after insert on retention_cases
+    for each row execute function record_case_change();
+create trigger record_case_change after update of status, owner, notes on retention_cases
+    for each row when ((new.status, new.owner, new.notes) is distinct from (old.status, old.owner, old.notes))
+    execute function record_case_change();
+
+-- Both arms enter alike, called or not: this is what the effect of calls is computed from.
+create table retention_list_entries (
+    entry bigint generated always as identity primary key,
+    day date not null,
+    entered_at timestamptz not null default now(),
+    case_id bigint not null references retention_cases,
+    customer_id bigint /* customer id */ not null,
+    arm text not null check (arm in ('contact', 'control')),
+    rank integer not null,
+    priority double precision not null,
+    risk_score real not null,
+    money_at_risk double precision,
+    segments jsonb not null,
+    unique (day, customer_id)
+);
+create index retention_list_entries_customer_id on retention_list_entries (customer_id, day);
+create index retention_list_entries_case_id on retention_list_entries (case_id);
+comment on table retention_list_entries is
+    'Customers who first reached the call list of a day, once in CASE_COOL_OFF_DAYS, and customers of the control group who would have';
+comment on column retention_list_entries.entry is 'Number of the entry, in order';
+comment on column retention_list_entries.day is 'Day in BUSINESS_TIMEZONE';
+comment on column retention_list_entries.entered_at is 'When the customer reached the list';
+comment on column retention_list_entries.case_id is 'Case of the customer';
+comment on column retention_list_entries.customer_id is 'Id of the customer';
+comment on column retention_list_entries.arm is 'contact or control, as stored in the case';
+comment on column retention_list_entries.rank is
+    'Place on the list at that time, 1 first; in the control arm the place that the customer would have had';
+comment on column retention_list_entries.priority is 'Priority at that time';
+comment on column retention_list_entries.risk_score is 'Probability of churn at that time, 0 to 1';
+comment on column retention_list_entries.money_at_risk is 'Money at risk at that time';
+comment on column retention_list_entries.segments is 'The customer''s value or band in each segment at that time';
+
+-- The retention team's role reads cases of the contact arm, and changes three columns of them. It reads nothing else: a
+-- risk score or reason of the control group would show who is in it.
+alter table retention_cases enable row level security;
+create policy everything on retention_cases to churn_writer using (true) with check (true);
+create policy all_cases on retention_cases for select to churn_reader using (true);
+create policy contact_arm on retention_cases for select to churn_retention using (arm = 'contact');
+create policy contact_arm_changes on retention_cases for update to churn_retention
+    using (arm = 'contact') with check (arm = 'contact' and status <> 'expired');
+grant select on retention_cases to churn_retention;
+grant update (status, owner, notes) on retention_cases to churn_retention;
+
+-- A view has its owner's rights, so each of these has its own condition. As a barrier it is checked before functions of
+-- the user's own query can see a row.
+create view v_call_list with (security_barrier = true) as
+select
+    list_rank as rank, case_id, customer_id, risk_score, priority, money_at_risk, reasons, status, owner, notes, link,
+    list_day, opened_at, event_timestamp, segments
+from retention_cases
+where arm = 'contact' and list_rank is not null and status in ('open', 'assigned')
+order by list_rank;
+comment on view v_call_list is 'Whom to call today, best first: the best CASES_PER_DAY cases of the contact arm';
+comment on column v_call_list.rank is 'Place on the list, 1 first';
+comment on column v_call_list.case_id is 'Number of the case';
+comment on column v_call_list.customer_id is 'Id of the customer';
+comment on column v_call_list.risk_score is 'Probability of churn at the latest event, 0 to 1';
+comment on column v_call_list.priority is 'Expected value of the call';
+comment on column v_call_list.money_at_risk is 'Money that is lost with the customer';
+comment on column v_call_list.reasons is 'What raises the risk, as sentences, strongest first';
+comment on column v_call_list.status is 'open or assigned';
+comment on column v_call_list.owner is 'Who cares for the customer';
+comment on column v_call_list.notes is 'Notes of the retention team';
+comment on column v_call_list.link is 'The customer in your own CRM';
+comment on column v_call_list.list_day is 'Day of the list, in BUSINESS_TIMEZONE';
+comment on column v_call_list.opened_at is 'When the case was opened';
+comment on column v_call_list.event_timestamp is 'Time of the customer''s latest event';
+comment on column v_call_list.segments is 'The customer''s value or band in each segment of the schema';
+grant select on v_call_list to churn_retention;
+
+create view v_retention_case_history with (security_barrier = true) as
+select change, case_id, changed_at, changed_by, login, h.status, h.owner, h.notes, h.reason
+from retention_case_history h join retention_cases c using (case_id)
+where c.arm = 'contact';
+comment on view v_retention_case_history is 'The history of the cases of the contact arm';
+comment on column v_retention_case_history.change is 'Number of the change, in order';
+comment on column v_retention_case_history.case_id is 'Case';
+comment on column v_retention_case_history.changed_at is 'When it changed';
+comment on column v_retention_case_history.changed_by is 'Who changed it, as the program says; else the login';
+comment on column v_retention_case_history.login is 'Login of the database that changed it';
+comment on column v_retention_case_history.status is 'Status after the change';
+comment on column v_retention_case_history.owner is 'Owner after the change';
+comment on column v_retention_case_history.notes is 'Notes after the change';
+comment on column v_retention_case_history.reason is 'Reason of the platform, if it has made the change';
+grant select on v_retention_case_history to churn_retention;
+
+
+-- 9. Alerts ----------------------------------------------------------------------------------------------------------
 
 -- A sender commits the status 'sending' before it sends. Neither e-mail nor a webhook can be asked later whether it took
 -- a message, so a message whose sender died is 'in_doubt' until an operator decides.
@@ -962,7 +1254,7 @@ comment on column operator_conditions.reminders is 'Reminders sent';
 comment on column operator_conditions.last_reminder is 'When the latest reminder was written';
 
 
--- 9. Views -----------------------------------------------------------------------------------------------------------
+-- 10. Views ----------------------------------------------------------------------------------------------------------
 
 create table customer_views (
     name text primary key,
@@ -1066,9 +1358,10 @@ reset role;
 -- that runs this. The right of PUBLIC to create tables is not restored: PostgreSQL 15 and later never grant it.
 alter table schema_migrations owner to current_user;
 drop schema optuna cascade;
-reassign owned by churn_writer, churn_reader to current_user;
+reassign owned by churn_writer, churn_reader, churn_retention to current_user;
 drop owned by churn_writer;  -- one by one: PostgreSQL cannot drop a default privilege together with its grantee
 drop owned by churn_reader;
+drop owned by churn_retention;
 drop owned by churn_owner;
 do $$
 declare
@@ -1080,7 +1373,7 @@ begin
     loop
         execute format('comment on schema %I is null', place.nspname);
     end loop;
-    foreach unwanted in array array['churn_owner', 'churn_writer', 'churn_reader'] loop
+    foreach unwanted in array array['churn_owner', 'churn_writer', 'churn_reader', 'churn_retention'] loop
         begin
             execute format('drop role %I', unwanted);
         exception

@@ -45,7 +45,8 @@ _REMAINDERS: Final = """
     union all
     select 'roles ' || string_agg(rolname, ', ' order by rolname),
         'they are known to the whole server, and other databases may use them'
-    from pg_roles where rolname in ('churn_owner', 'churn_writer', 'churn_reader') having count(*) > 0
+    from pg_roles where rolname in ('churn_owner', 'churn_writer', 'churn_reader', 'churn_retention')
+    having count(*) > 0
 """
 _SESSIONS: Final = """
     select application_name, usename from pg_stat_activity

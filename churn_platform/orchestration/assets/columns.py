@@ -176,6 +176,76 @@ def high_risk_columns(schema: CustomerSchema) -> Metadata:
     )
 
 
+def case_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of retention_cases."""
+    money = schema.money_at_risk
+    return _columns(
+        ("case_id", "bigint", "Number of the case."),
+        ("customer_id", schema.id_type, schema.id_column.description, "churn_predictions.customer_id"),
+        ("arm", "text", "contact, or control: never called."),
+        ("status", "text", "open, assigned, contacted, or closed: kept, lost, dismissed, expired."),
+        ("owner", "text", "Who cares for the customer."),
+        ("notes", "text", "Notes of the retention team."),
+        ("opened_at", "timestamptz", "When the case was opened, UTC."),
+        ("contacted_at", "timestamptz", "When the customer was called, UTC."),
+        ("closed_at", "timestamptz", "When the case was closed, UTC."),
+        ("reason", "text", "Why the platform has closed the case."),
+        ("event_id", "uuid", "The customer's latest event.", "churn_predictions.event_id"),
+        ("event_timestamp", "timestamptz", "Its time, UTC.", "churn_predictions.event_timestamp"),
+        ("model_version", "integer", "Model version that scored it.", "churn_predictions.model_version"),
+        ("risk_score", "real", f"{_RISK}, at that event.", "churn_predictions.risk_score"),
+        ("highest_risk_score", "real", f"Highest {_RISK}, since the case is open.", "churn_predictions.risk_score"),
+        ("reasons", "text[]", "What raises the risk, as sentences.", "high_risk_customers.reasons"),
+        (
+            "money_at_risk",
+            "double precision",
+            "Money that is lost with the customer.",
+            [] if money is None else f"churn_predictions.{money.column}",
+        ),
+        (
+            "priority",
+            "double precision",
+            "Expected value of a call: risk x success rate x value - cost.",
+            ["churn_predictions.risk_score", *([] if money is None else [f"churn_predictions.{money.column}"])],
+        ),
+        (
+            "segments",
+            "jsonb",
+            "The customer's value or band in each segment.",
+            [f"churn_predictions.{column.column}" for column in schema.segments],
+        ),
+        ("link", "text", "The customer in your own CRM.", "churn_predictions.customer_id"),
+        ("list_day", "date", "Day of the call list that the case is on."),
+        ("list_rank", "integer", "Place on that list, 1 first."),
+    )
+
+
+def call_list_columns(schema: CustomerSchema) -> Metadata:
+    """Return the columns of v_call_list."""
+    return _columns(
+        ("rank", "integer", "Place on the list, 1 first.", "retention_cases.list_rank"),
+        *(
+            (name, schema.id_type if name == "customer_id" else kind, text, f"retention_cases.{name}")
+            for name, kind, text in (
+                ("case_id", "bigint", "Number of the case."),
+                ("customer_id", "", schema.id_column.description),
+                ("risk_score", "real", f"{_RISK}, at the latest event."),
+                ("priority", "double precision", "Expected value of the call."),
+                ("money_at_risk", "double precision", "Money that is lost with the customer."),
+                ("reasons", "text[]", "What raises the risk, as sentences."),
+                ("status", "text", "open or assigned."),
+                ("owner", "text", "Who cares for the customer."),
+                ("notes", "text", "Notes of the retention team."),
+                ("link", "text", "The customer in your own CRM."),
+                ("list_day", "date", "Day of the list, in BUSINESS_TIMEZONE."),
+                ("opened_at", "timestamptz", "When the case was opened, UTC."),
+                ("event_timestamp", "timestamptz", "Time of the latest event, UTC."),
+                ("segments", "jsonb", "The customer's value or band in each segment."),
+            )
+        ),
+    )
+
+
 def _metrics(schema: CustomerSchema, upstream: str, sources: dict[str, str]) -> Iterable[tuple[str, str, str, str]]:
     """Return the columns of hourly and daily metrics. `sources` maps those with another name upstream."""
     for name, kind, text in (

@@ -58,7 +58,11 @@ def logins(
         for statement in ("create role {} login createrole password {}", "create role {} login password {}"):
             name = owner if "createrole" in statement else application
             server.execute(sql.SQL(statement).format(sql.Identifier(name), sql.Literal(password)))
-        server.execute(sql.SQL("grant churn_owner, churn_writer, churn_reader to {}").format(sql.Identifier(owner)))
+        server.execute(
+            sql.SQL("grant churn_owner, churn_writer, churn_reader, churn_retention to {}").format(
+                sql.Identifier(owner)
+            )
+        )
         server.execute(sql.SQL("grant churn_writer to {}").format(sql.Identifier(application)))
         server.execute(sql.SQL("create database {} owner {}").format(sql.Identifier(database), sql.Identifier(owner)))
     url = urlsplit(stack.owner_dsn)

@@ -1,0 +1,70 @@
+"""CSV files and workbooks: values arrive as they are, and no text becomes a formula."""
+
+import csv
+import io
+import math
+import zipfile
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from python_calamine import CalamineWorkbook
+
+from churn_platform.files.spreadsheets import FORMULA_STARTS, MOST_SHEET_ROWS, Cell, write_csv, write_workbook
+
+DANGEROUS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", '=HYPERLINK("http://x","y")']  # noqa: RUF001
+
+
+def csv_of(header: list[str], *rows: list[Cell]) -> list[list[str]]:
+    """Return what a reader of the CSV file finds."""
+    buffer = io.StringIO(newline="")
+    write_csv(buffer, header, rows)
+    return list(csv.reader(io.StringIO(buffer.getvalue(), newline="")))
+
+
+def test_values_keep_their_types_and_times_are_in_utc(tmp_path: Path) -> None:
+    moment = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
+    row: list[Cell] = ["Ana & <Bo>", 7, -2.5, None, date(2026, 11, 24), moment]
+
+    assert csv_of(["a", "b", "c", "d", "e", "f"], row)[1] == [
+        *("Ana & <Bo>", "7", "-2.5", "", "2026-11-24", "2026-11-24 08:30:00+00:00"),
+    ]
+    write_workbook(tmp_path / "a.xlsx", ["a", "b", "c", "d", "e", "f"], [row])
+    assert CalamineWorkbook.from_path(tmp_path / "a.xlsx").get_sheet_by_index(0).to_python() == [
+        ["a", "b", "c", "d", "e", "f"],
+        ["Ana & <Bo>", 7.0, -2.5, "", "2026-11-24", "2026-11-24 08:30:00+00:00"],
+    ]
+
+
+@pytest.mark.parametrize("text", DANGEROUS)
+def test_a_text_that_looks_like_a_formula_is_a_text(text: str, tmp_path: Path) -> None:
+    assert csv_of([text], [text]) == [[f"'{text}"], [f"'{text}"]]
+
+    write_workbook(tmp_path / "a.xlsx", ["name"], [[text]])
+
+    xml = zipfile.ZipFile(tmp_path / "a.xlsx").read("xl/worksheets/sheet1.xml").decode()
+    assert "<f>" not in xml
+    assert xml.count('t="inlineStr"') == 2
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4))
+def test_no_text_in_csv_begins_like_a_formula(texts: list[str]) -> None:
+    for row in csv_of(["column"] * len(texts), list(texts)):
+        assert not any(cell.startswith(FORMULA_STARTS) for cell in row)
+
+
+@given(text=st.text())
+def test_every_text_makes_a_readable_workbook(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("workbooks") / "a.xlsx"
+
+    write_workbook(file, ["text"], [[text], [math.nan], [math.inf]])
+
+    [_, *rows] = CalamineWorkbook.from_path(file).get_sheet_by_index(0).to_python()
+    assert not rows or isinstance(rows[0][0], str)
+
+
+def test_a_sheet_that_would_be_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at most 1,048,576 rows"):
+        write_workbook(tmp_path / "a.xlsx", ["number"], ([1] for _ in range(MOST_SHEET_ROWS)))
