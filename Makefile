@@ -47,7 +47,7 @@ demo: runtime ## Run the whole platform once, from the customers file to predict
 	$(BIN)/churn demo $(ARGS)
 
 .PHONY: up
-up: runtime ## Start Kafka, PostgreSQL, MLflow and Dagster (ARGS="--services-only" without Dagster)
+up: runtime ## Start Kafka, PostgreSQL, MLflow, Dagster and the worker (ARGS="--services-only" without the last two)
 	$(BIN)/churn up $(ARGS)
 
 .PHONY: down

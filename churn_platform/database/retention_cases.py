@@ -54,7 +54,10 @@ _CANDIDATES: Final = sql.SQL("""
     select l.customer_id, l.event_id, l.risk_score::double precision as risk_score, l.event_timestamp, l.kafka_offset,
         l.model_version, {money} as money_at_risk, {segments} as segments,
         c.case_id, c.status, c.event_timestamp as case_timestamp, c.kafka_offset as case_offset,
-        (select max(contacted_at) from retention_cases e where e.customer_id = l.customer_id) as last_contact,
+        (
+            select max(contacted_at) from retention_cases e
+            where e.customer_id = l.customer_id and e.contacted_at is not null
+        ) as last_contact,
         exists (select from do_not_contact n where n.customer_id = l.customer_id) as do_not_contact
     from latest l left join retention_cases c on c.customer_id = l.customer_id and c.closed_at is null
     where c.case_id is not null or not exists (
@@ -446,7 +449,7 @@ def block_contact(connection: psycopg.Connection, customer_id: int | str, *, rea
         )
         connection.execute(
             "update retention_cases set status = 'dismissed', reason = 'The customer does not want to be called.' "
-            "where customer_id = %s and status in ('open', 'assigned')",
+            "where customer_id = %s and closed_at is null and status in ('open', 'assigned')",
             (customer_id,),
         )
 

@@ -24,10 +24,12 @@ from churn_platform.simulation.producer import Row, customer_event, rows_of, wro
 from churn_platform.stream import run_session
 from churn_platform.stream.exceptions import SchemaDisagreementError, SchemaNotRecordedError
 from churn_platform.stream.scoring import Champion, ChampionFollower
+from churn_platform.worker.cases import CasesDuty
 from churn_platform_tests.conftest import copy_database, new_template
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers
 from churn_platform_tests.scoring.bundles import bundle_of
 from churn_platform_tests.stream.streams import Stream, event, new_stream
+from churn_platform_tests.worker.teams import new_config
 
 VISITS = Column(
     name="Visits", kind="whole", minimum=0, maximum=100, missing="median", optional=True, summary=True, segment=True
@@ -109,6 +111,27 @@ def test_events_of_a_schema_become_rows_messages_and_reasons(any_stream: Stream,
             assert published[row[schema.id]][column.column] == expected
     assert any_stream.value("select count(*) from high_risk_customers where reasons is null") == 0
     assert [each.name for each in check_invariants(any_stream.config) if not each.holds] == []
+
+
+@pytest.mark.slow
+def test_customers_of_a_schema_get_cases_with_reasons_as_sentences(any_stream: Stream, data_set: DataSet) -> None:
+    schema = data_set.schema
+    any_stream.send([customer_event(row, schema, moment=datetime.now(UTC)) for row in data_set.rows])
+    any_stream.stream()
+    config = replace(new_config(schema), customer_url="https://crm.example.com/{customer_id}")
+
+    CasesDuty(replace(config, policy=replace(config.policy, threshold=1e-9))).run(any_stream.connection)
+
+    cases: list[tuple[Any, ...]] = any_stream.connection.execute(
+        "select customer_id, reasons, money_at_risk, segments, link from retention_cases"
+    ).fetchall()
+    assert {customer for customer, *_ in cases} == {row[schema.id] for row in data_set.rows}
+    money = schema.money_at_risk
+    for customer, reasons, at_risk, segments, link in cases:
+        assert all(sentence.endswith(" raises the risk") for sentence in reasons)
+        assert (at_risk is None) == (money is None)
+        assert segments.keys() == {column.column for column in schema.segments}
+        assert link == f"https://crm.example.com/{customer}"
 
 
 @pytest.mark.slow

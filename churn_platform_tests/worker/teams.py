@@ -88,15 +88,9 @@ class Team:
         return [customer for (customer,) in self.rows("select customer_id from v_call_list")]
 
 
-def new_team(connection: psycopg.Connection, schema: CustomerSchema, **changes: Any) -> Team:
-    """Return a team without a control group that calls ten customers a day, and has called nobody.
-
-    Args:
-        connection: to an empty database of the schema's customers, in autocommit mode.
-        schema: of the bank's customers.
-        changes: other values of its configuration.
-    """
-    config = CasesConfig(
+def new_config(schema: CustomerSchema) -> CasesConfig:
+    """Return the configuration of a team without a control group that calls ten customers a day."""
+    return CasesConfig(
         schema=schema,
         policy=ContactPolicy(threshold=0.7, cool_off=timedelta(days=30), expiry=timedelta(days=14)),
         value=CallValue(),
@@ -105,4 +99,14 @@ def new_team(connection: psycopg.Connection, schema: CustomerSchema, **changes: 
         timezone=ZoneInfo("UTC"),
         customer_url="",
     )
-    return Team(connection, FollowedLedger(connection), replace(config, **changes))
+
+
+def new_team(connection: psycopg.Connection, schema: CustomerSchema, **changes: Any) -> Team:
+    """Return a team that has called nobody.
+
+    Args:
+        connection: to an empty database of the schema's customers, in autocommit mode.
+        schema: of the bank's customers.
+        changes: other values than those of `new_config`.
+    """
+    return Team(connection, FollowedLedger(connection), replace(new_config(schema), **changes))

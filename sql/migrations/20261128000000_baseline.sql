@@ -968,7 +968,7 @@ create table retention_cases (
     constraint assigned_to_somebody check (status <> 'assigned' or owner is not null)
 ) with (fillfactor = 80);
 create unique index retention_cases_one_open on retention_cases (customer_id) where closed_at is null;
-create index retention_cases_customer_id on retention_cases (customer_id);
+create index retention_cases_called on retention_cases (customer_id, contacted_at) where contacted_at is not null;
 create index retention_cases_waiting on retention_cases (arm, priority) where status in ('open', 'assigned');
 create index retention_cases_contacted_at on retention_cases (contacted_at) where contacted_at is not null;
 create index retention_cases_unexplained on retention_cases (event_id)
