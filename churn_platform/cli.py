@@ -2,7 +2,7 @@
 
 import typer
 
-from churn_platform.commands import cases, data, db, dlq, model, outcomes, schema, stack, stream
+from churn_platform.commands import alerts, cases, data, db, dlq, model, outcomes, schema, stack, stream
 from churn_platform.commands.clean import clean
 from churn_platform.commands.completion import completion
 from churn_platform.commands.demo import demo
@@ -45,9 +45,10 @@ app.add_typer(stream.app, name="stream")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(outcomes.app, name="outcomes")
 app.add_typer(cases.app, name="cases")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(model.app, name="model")
 app.add_typer(db.app, name="db")
-for group in (stream.app, dlq.app, outcomes.app, cases.app, model.app, db.app):
+for group in (stream.app, dlq.app, outcomes.app, cases.app, alerts.app, model.app, db.app):
     for described in group.registered_commands:
         if described.callback is not None:
             described.callback = stack.with_own_servers(described.callback)

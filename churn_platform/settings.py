@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -35,6 +35,8 @@ TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 # Minute, hour, day of the month, month, day of the week: minimum and maximum.
 CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 CRON_PART = re.compile(r"(?:[*?]|\d+|[A-Za-z]+)(?:-(?:\d+|[A-Za-z]+))?(?:/\d+)?(?:#\d)?")
+# The name of a target of messages, which logs, tables and errors show instead of its address.
+TARGET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 CRON_NAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
 
 
@@ -131,6 +133,81 @@ def _is_cron_field(field: str, least: int, most: int) -> bool:
     )
 
 
+def parse_times(text: str) -> tuple[time, ...]:
+    """Return times of day, in order.
+
+    Args:
+        text: one or more as HH:MM, separated by commas.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"\d\d:\d\d", part) for part in parts):
+        raise ValueError("expected a time of day such as 08:00, or several separated by commas")
+    return tuple(sorted({time.fromisoformat(part) for part in parts}))
+
+
+def parse_hours(text: str) -> tuple[time, time] | None:
+    """Return the first and the last time of a part of the day, which may contain midnight; None for an empty text.
+
+    Args:
+        text: as HH:MM-HH:MM.
+
+    Raises:
+        ValueError: it is something else, or both times are the same.
+    """
+    if not text:
+        return None
+    begin, _, end = (part.strip() for part in text.partition("-"))
+    try:
+        (first,), (last,) = parse_times(begin), parse_times(end)
+    except ValueError:
+        raise ValueError("expected hours such as 22:00-07:00, or nothing") from None
+    if first == last:
+        raise ValueError("expected hours such as 22:00-07:00 that begin and end at different times, or nothing")
+    return first, last
+
+
+def parse_targets(text: str) -> dict[str, SecretStr]:
+    """Return the addresses of targets by their names.
+
+    Args:
+        text: name=url, several separated by blanks or line breaks.
+
+    Raises:
+        ValueError: it is something else, or a name occurs twice. No part of an address is in the error.
+    """
+    found: dict[str, SecretStr] = {}
+    for number, part in enumerate(text.split(), start=1):
+        name, _, url = part.partition("=")
+        if not TARGET_NAME.fullmatch(name) or "://" not in url:
+            raise ValueError(
+                f"expected name=url, several separated by blanks, with a name of small letters, digits, - and _; "
+                f"the {number}. is something else. Blanks in an address have to be percent-encoded, as %20"
+            )
+        if name in found:
+            raise ValueError(f"the name {name!r} occurs twice")
+        found[name] = SecretStr(url)
+    return found
+
+
+def _times(text: str) -> str:
+    parse_times(text)
+    return text
+
+
+def _hours(text: str) -> str:
+    parse_hours(text)
+    return text
+
+
+def _targets(text: SecretStr | None) -> SecretStr | None:
+    if text is not None:
+        parse_targets(text.get_secret_value())
+    return text
+
+
 ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
 ArtifactsPlace = Annotated[str, AfterValidator(_folder_or_prefix)]
 CustomersPlace = Annotated[str, AfterValidator(_customers_place)]
@@ -144,6 +221,10 @@ CasesFrom = Literal["stream", "file", "both"]
 TimezoneName = Annotated[str, AfterValidator(_timezone_name)]
 CustomerUrl = Annotated[str, AfterValidator(_customer_url)]
 CronSchedule = Annotated[str, AfterValidator(_cron_schedule)]
+TimesOfDay = Annotated[str, AfterValidator(_times)]
+PartOfDay = Annotated[str, AfterValidator(_hours)]
+Targets = Annotated[SecretStr | None, AfterValidator(_targets)]
+AlertMode = Literal["digest", "each"]
 
 
 class SettingsGroup(BaseModel):
@@ -667,6 +748,100 @@ class RetentionSettings(SettingsGroup):
     )
 
 
+class AlertSettings(SettingsGroup):
+    """Messages about customers to call: to whom, how often and when."""
+
+    targets: Targets = Field(
+        default=None,
+        validation_alias="ALERT_TARGETS",
+        description="Who is told which customers to call: name=url, several separated by blanks. An address is "
+        "smtp://, smtps://, http://, https:// or one of Apprise, such as slack://. Only names are stored and logged. "
+        "Empty: nobody.",
+    )
+    mode: AlertMode = Field(
+        default="digest",
+        validation_alias="ALERT_MODE",
+        description="digest: one message with the call list of the day, at ALERT_DIGEST_AT. each: a message for each "
+        "customer who comes onto the list, at once.",
+    )
+    digest_at: TimesOfDay = Field(
+        default="08:00",
+        validation_alias="ALERT_DIGEST_AT",
+        description="Times of day of the digests, in BUSINESS_TIMEZONE, separated by commas.",
+    )
+    quiet_hours: PartOfDay = Field(
+        default="",
+        validation_alias="QUIET_HOURS",
+        description="Part of the day, in BUSINESS_TIMEZONE, in which nobody is told about customers, such as "
+        "22:00-07:00. Messages wait until it ends. Empty: none.",
+    )
+    max_age: float = Field(
+        default=48,
+        gt=0,
+        validation_alias="ALERT_MAX_AGE",
+        description="Hours that a message about customers may wait for a target that does not answer, or for the end "
+        "of QUIET_HOURS. An older one ends as failed.",
+    )
+    attempts: int = Field(
+        default=12,
+        ge=1,
+        validation_alias="ALERT_ATTEMPTS",
+        description="Number of attempts to send a message that the receiver did not take. The pauses between them "
+        "grow from 30 s to an hour, so 12 attempts take five hours.",
+    )
+
+
+class OperatorSettings(SettingsGroup):
+    """Messages to the operators of the platform, and the bounds of the conditions that they are told about."""
+
+    targets: Targets = Field(
+        default=None,
+        validation_alias="OPERATOR_TARGETS",
+        description="Who is told about problems of the platform, in the form of ALERT_TARGETS. Empty: nobody.",
+    )
+    stalled_seconds: float = Field(
+        default=30,
+        ge=5,
+        validation_alias="STREAM_STALLED_SECONDS",
+        description="Seconds without progress, while events wait, after which the stream counts as stalled.",
+    )
+    max_lag: int = Field(
+        default=100_000,
+        ge=1,
+        validation_alias="STREAM_MAX_LAG",
+        description="Number of waiting events above which operators are told.",
+    )
+    max_dead_letters: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        validation_alias="DEAD_LETTER_MAX_SHARE",
+        description="Share of dead letters among the events of the latest batches, 0 to 1, above which operators are "
+        "told.",
+    )
+    daemon_silent_seconds: float = Field(
+        default=120,
+        ge=60,
+        validation_alias="DAEMON_SILENT_SECONDS",
+        description="Seconds without a heartbeat of Dagster's daemon after which operators are told. It has one every "
+        "30 s.",
+    )
+    champion_max_days: float = Field(
+        default=90,
+        gt=0,
+        validation_alias="CHAMPION_MAX_DAYS",
+        description="Days since the training of the champion after which operators are told.",
+    )
+    disk_min_free: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        validation_alias="DISK_MIN_FREE",
+        description="Free share of a disk, 0 to 1, below which operators are told. The disks are those of CHURN_LOCAL "
+        "and of CHURN_ARTIFACTS.",
+    )
+
+
 class DagsterSettings(SettingsGroup):
     """What the Dagster UI shows."""
 
@@ -708,6 +883,8 @@ class Settings(SettingsGroup):
     monitoring: MonitoringSettings = Field(default=MonitoringSettings(), title="Monitoring")
     training: TrainingSettings = Field(default=TrainingSettings(), title="Training")
     retention: RetentionSettings = Field(default=RetentionSettings(), title="Retention")
+    alerts: AlertSettings = Field(default=AlertSettings(), title="Alerts")
+    operators: OperatorSettings = Field(default=OperatorSettings(), title="Operators")
     dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster UI")
 
     @classmethod

@@ -100,6 +100,7 @@ FLOW = (
     "file_scoring",
     "test_archive",
     "monitoring",
+    "alerts",
     "simulation",
     "orchestration",
     "test_definitions",

@@ -3,6 +3,7 @@
 A session holds its locks until it ends, so a process that dies releases them. This module owns no table.
 """
 
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ RUN_LOCK: Final = 0x6372756E  # "crun"
 RUN_SESSION_PREFIX: Final = "churn run "
 # First key of the lock of the worker that runs an exclusive duty; the second key is the hash of the duty's name.
 DUTY_LOCK: Final = 0x63647479  # "cdty"
+# First key of the lock that a sender of alerts holds; the second key is its number, which its messages carry.
+SENDER_LOCK: Final = 0x6373656E  # "csen"
 # Held by the session that archives. Two at the same time would write the same file.
 ARCHIVE_LOCK: Final = 0x6368757261726368  # "churarch"
 
@@ -90,6 +93,14 @@ def try_lock_duty(connection: psycopg.Connection, duty: str) -> bool:
     """Take the lock of a duty of the resident worker if it is free; return whether it was free."""
     row = connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (DUTY_LOCK, duty)).fetchone()
     return row == (True,)
+
+
+def lock_sender(connection: psycopg.Connection) -> int:
+    """Return a new number of a sender of alerts, whose lock this session holds until it ends."""
+    while True:
+        number = secrets.randbelow(2**31)
+        if connection.execute("select pg_try_advisory_lock(%s, %s)", (SENDER_LOCK, number)).fetchone() == (True,):
+            return number
 
 
 def lock_sessions(connection: psycopg.Connection, topic: str) -> tuple[str | None, list[str]]:

@@ -25,6 +25,10 @@ _UPDATE_ALERTED: Final = """
     update high_risk_customers h set risk_score = p.risk_score, reasons = null
     from churn_predictions p where p.event_id = h.event_id and h.batch = %s and h.alert_sent
 """
+_MARK_ALERTED: Final = """
+    update high_risk_customers set alert_sent = true, alert_sent_at = now()
+    where event_id = any(%s) and not alert_sent
+"""
 # The newest first, because somebody may be about to call these customers.
 _UNEXPLAINED: Final = sql.SQL("""
     select h.event_id, p.model_version, {columns}
@@ -71,6 +75,21 @@ def delete_without_alert(connection: psycopg.Connection, batch: str) -> None:
 def rescore_alerted(connection: psycopg.Connection, batch: str) -> None:
     """Give the rows of a batch whose alert was sent the scores of its replay."""
     connection.execute(_UPDATE_ALERTED, (batch,))
+
+
+def mark_alerted(connection: psycopg.Connection, event_ids: Sequence[UUID]) -> None:
+    """Record that somebody was told about these events now. Those that were recorded earlier keep their time."""
+    connection.execute(_MARK_ALERTED, (list(event_ids),))
+
+
+def events_of(connection: psycopg.Connection, customer_ids: Sequence[int | str]) -> dict[int | str, list[UUID]]:
+    """Return the events of each of these customers that nobody was told about."""
+    rows = connection.execute(
+        "select customer_id, array_agg(event_id) from high_risk_customers "
+        "where customer_id = any(%s) and not alert_sent group by customer_id",
+        (list(customer_ids),),
+    )
+    return dict(rows.fetchall())
 
 
 def unexplained(

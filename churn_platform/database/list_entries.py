@@ -1,7 +1,7 @@
 """The table retention_list_entries: who entered the call list of a day, in both arms."""
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import psycopg
@@ -36,3 +36,12 @@ def enter(
     return connection.execute(
         _ENTER, {"day": day, "case_ids": list(case_ids), "ranks": list(ranks), "cool_off": cool_off.days}
     ).rowcount
+
+
+def entered_at(connection: psycopg.Connection, case_ids: Sequence[int]) -> dict[int, datetime]:
+    """Return when each of these cases last entered a list; cases that never did are left out."""
+    rows = connection.execute(
+        "select case_id, max(entered_at) from retention_list_entries where case_id = any(%s) group by case_id",
+        (list(case_ids),),
+    )
+    return dict(rows.fetchall())

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
+from churn_platform.alerts.call_list import read_call_list
+from churn_platform.alerts.duties import alert_duties
 from churn_platform.database import connections
 from churn_platform.retention.contact_policy import ContactPolicy
 from churn_platform.retention.priority import CallValue
@@ -33,9 +35,10 @@ def duties_of(settings: Settings) -> list[Duty]:
 
     Raises:
         SettingsError: a setting that a duty needs has no usable value.
+        TargetError: the address of a target of messages cannot be used.
         SchemaError: the customer schema is missing or invalid.
     """
-    return [CasesDuty(cases_config(settings))]
+    return [CasesDuty(cases_config(settings)), *alert_duties(settings, read_call_list)]
 
 
 def cases_config(settings: Settings) -> CasesConfig:

@@ -1,4 +1,4 @@
-"""Generated pages and tables: commands from the typer app, tables from a database, keys of a customer schema."""
+"""Generated pages and tables: commands, tables of a database, keys of a customer schema, operator conditions."""
 
 import html
 import json
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from typer import Context
 from typer.cli import get_docs_for_click
 
+from churn_platform.alerts.conditions import CONDITIONS
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.commands.tree import root
@@ -53,6 +54,15 @@ def key_table(model: type[BaseModel]) -> str:
     for name, field in model.model_fields.items():
         default = "required" if field.is_required() else _default(field.default)
         rows.append(f"| `{name}` | {_values(field.annotation)} | {default} | {_cell(field.description or '')} |")
+    return "\n".join(rows)
+
+
+def condition_table() -> str:
+    """The conditions that operators are told about, with their meanings, bounds and remedies."""
+    rows = ["| Condition | Meaning | Bound | What to do |", "|---|---|---|---|"]
+    for each in CONDITIONS:
+        bound = f"`{each.setting}`" if each.setting else ""
+        rows.append(f"| `{each.name}` | {_cell(each.meaning)} | {bound} | {_cell(each.remedy)} |")
     return "\n".join(rows)
 
 

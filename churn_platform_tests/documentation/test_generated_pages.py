@@ -12,7 +12,13 @@ from churn_platform.schema.columns import Kind, Missing, Transform
 from churn_platform.schema.toml_file import load_schema, parse_schema
 from churn_platform.schema.toml_keys import BandsTable, ColumnTable, DataSetTable
 from churn_platform.settings import PROJECT_ROOT
-from churn_platform_tests.documentation.generated import command_page, dictionary, key_table, table_page
+from churn_platform_tests.documentation.generated import (
+    command_page,
+    condition_table,
+    dictionary,
+    key_table,
+    table_page,
+)
 
 FROM_CODE: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": command_page,
@@ -26,6 +32,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     (SCHEMA_PAGE, "data_set"): lambda: key_table(DataSetTable),
     (SCHEMA_PAGE, "columns"): lambda: key_table(ColumnTable),
     (SCHEMA_PAGE, "bands"): lambda: key_table(BandsTable),
+    ("docs/reference/operator-conditions.md", "conditions"): condition_table,
     (DATA_PAGE, "bank"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/bank/schema.toml")),
     (DATA_PAGE, "subscribers"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/subscribers/schema.toml")),
 }

@@ -6,7 +6,8 @@
 --   2. environment               6. metrics
 --   3. models                    7. monitoring
 --   4. the stream's ledger       8. retention
---                                9. views
+--                                9. alerts
+--                               10. views
 --
 -- What depends on the customers follows from the customer schema: 'churn db upgrade' puts columns where a line says
 -- "customer columns of", gives customer_id its type, adds columns to tables that exist, and creates the views that read
@@ -518,8 +519,8 @@ comment on column high_risk_customers.risk_score is
     'Probability of churn, 0 to 1; a row whose alert was sent stays even if a replay scores it below the threshold';
 comment on column high_risk_customers.detected_at is 'When the event was scored';
 comment on column high_risk_customers.alert_sent is
-    'Whether an alert was sent; set by your alerting, and not changed by a replay';
-comment on column high_risk_customers.alert_sent_at is 'When the alert was sent; set by your alerting';
+    'Whether a target of ALERT_TARGETS was told about the customer because of this event; a replay does not change it';
+comment on column high_risk_customers.alert_sent_at is 'When it was told; null until then';
 comment on column high_risk_customers.reasons is
     'The features with the largest contributions to this customer''s log-odds of churn: [{"feature", "value", "contribution"}, ...], largest first; null until explained, moments after the row appears';
 
@@ -1268,7 +1269,99 @@ comment on column v_retention_case_history.reason is 'Reason of the platform, if
 grant select on v_retention_case_history to churn_retention;
 
 
--- 9. Views -----------------------------------------------------------------------------------------------------------
+-- 9. Alerts ----------------------------------------------------------------------------------------------------------
+
+-- A sender commits the status 'sending' before it sends. Neither e-mail nor a webhook can be asked later whether it took
+-- a message, so a message whose sender died is 'in_doubt' until an operator decides.
+create table alert_outbox (
+    id bigint generated always as identity primary key,
+    kind text not null check (kind in ('case', 'digest', 'operator')),
+    reference text not null,
+    target text not null,
+    payload jsonb not null,
+    idempotency_key uuid not null default gen_random_uuid(),
+    status text not null default 'pending' check (status in ('pending', 'sending', 'sent', 'in_doubt', 'failed')),
+    created_at timestamptz not null default now(),
+    expires_at timestamptz,
+    attempts integer not null default 0,
+    next_attempt timestamptz not null default now(),
+    claimed_at timestamptz,
+    claimed_by integer,
+    sent_at timestamptz,
+    last_error text,
+    dismissed_at timestamptz,
+    unique (kind, reference, target)
+);
+create index alert_outbox_pending on alert_outbox (target, next_attempt) where status = 'pending';
+create index alert_outbox_unsettled on alert_outbox (status) where status in ('sending', 'in_doubt', 'failed');
+comment on table alert_outbox is 'Messages to the retention team and to operators: one row per message and target';
+comment on column alert_outbox.id is 'Number of the row';
+comment on column alert_outbox.kind is
+    'case: a customer to call; digest: several; operator: a problem of the platform that began, lasts or ended';
+comment on column alert_outbox.reference is
+    'What the message is about: the case, the time of the digest in BUSINESS_TIMEZONE, or the condition and its state; a target gets one message about it';
+comment on column alert_outbox.target is 'Name of the target in ALERT_TARGETS or OPERATOR_TARGETS; addresses are not stored';
+comment on column alert_outbox.payload is 'subject and text of the message; cases or condition as data';
+comment on column alert_outbox.idempotency_key is
+    'Sent with every attempt, as Message-ID or in the header Idempotency-Key, so that a receiver can recognize a repetition';
+comment on column alert_outbox.status is
+    'pending; sending: a sender has claimed it; sent: the receiver took it; in_doubt: it may have; failed: it did not, and there will be no other attempt';
+comment on column alert_outbox.created_at is 'When the message was written';
+comment on column alert_outbox.expires_at is 'When a pending message becomes failed; null if never';
+comment on column alert_outbox.attempts is 'Attempts to send it';
+comment on column alert_outbox.next_attempt is 'Earliest time of the next attempt';
+comment on column alert_outbox.claimed_at is 'When a sender last claimed it';
+comment on column alert_outbox.claimed_by is
+    'Number of the advisory lock that this sender holds until its session ends';
+comment on column alert_outbox.sent_at is 'When the receiver took it, or when an operator confirmed that';
+comment on column alert_outbox.last_error is 'Why the last attempt did not succeed; it names no address';
+comment on column alert_outbox.dismissed_at is 'When an operator decided that a failed message is no longer wanted';
+
+create table alerted_cases (
+    day date not null,
+    case_id bigint not null,
+    kind text not null,
+    reference text not null,
+    event_ids uuid[] not null,
+    alerted_at timestamptz not null default now(),
+    primary key (day, case_id)
+);
+create index alerted_cases_reference on alerted_cases (kind, reference);
+create index alerted_cases_case_id on alerted_cases (case_id);
+comment on table alerted_cases is 'Cases that a message was written about: each at most once a day';
+comment on column alerted_cases.day is 'Day of the call list, in BUSINESS_TIMEZONE';
+comment on column alerted_cases.case_id is 'The case';
+comment on column alerted_cases.kind is 'kind of the message in alert_outbox';
+comment on column alerted_cases.reference is 'reference of the message in alert_outbox';
+comment on column alerted_cases.event_ids is
+    'Events of the case: their rows in high_risk_customers get alert_sent once a target has the message';
+comment on column alerted_cases.alerted_at is 'When the message was written';
+
+create table operator_conditions (
+    id bigint generated always as identity primary key,
+    name text not null,
+    subject text not null,
+    details text not null,
+    began timestamptz not null,
+    clear_since timestamptz,
+    ended timestamptz,
+    reminders integer not null default 0,
+    last_reminder timestamptz
+);
+create unique index operator_conditions_open on operator_conditions (name, subject) where ended is null;
+comment on table operator_conditions is 'Problems of the platform that operators were told about, from beginning to end';
+comment on column operator_conditions.id is 'Number of the row';
+comment on column operator_conditions.name is 'Name of the condition';
+comment on column operator_conditions.subject is 'What has the problem, such as a job; empty where there is only one';
+comment on column operator_conditions.details is 'Latest measurement, human-readable';
+comment on column operator_conditions.began is 'When the condition was first found';
+comment on column operator_conditions.clear_since is 'Since when it is no longer found; null while it is';
+comment on column operator_conditions.ended is 'When it ended; null until then';
+comment on column operator_conditions.reminders is 'Reminders sent';
+comment on column operator_conditions.last_reminder is 'When the latest reminder was written';
+
+
+-- 10. Views ----------------------------------------------------------------------------------------------------------
 
 create table customer_views (
     name text primary key,

@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from churn_platform.database import dagster_tables
 from churn_platform.database.connections import connect
 from churn_platform.database.migrations import MIGRATIONS
 from churn_platform.operations.cleanup.plan import CleanError, Findings, Item, Kept, Report, Writer, size
@@ -51,20 +52,6 @@ _SESSIONS: Final = """
     select application_name, usename from pg_stat_activity
     where datname = current_database() and starts_with(application_name, 'churn ') and application_name <> %s
     order by backend_start
-"""
-# Read from the catalog, because to_regclass() fails for a login without usage on the schema. Null: no such tables.
-_READS_DAGSTER: Final = """
-    select bool_and(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'))
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = 'dagster' and c.relname in ('runs', 'daemon_heartbeats') and c.relkind = 'r'
-"""
-_RUNS: Final = """
-    select run_id, pipeline_name, status from dagster.runs where status in ('STARTING', 'STARTED', 'CANCELING')
-    order by id
-"""
-_DAEMON: Final = """
-    select extract(epoch from now()) - max((body::json ->> 'timestamp')::double precision)
-    from dagster.daemon_heartbeats
 """
 
 # Without CASCADE: if somebody else's object depends on a table, the error names it and nothing is dropped. The server
@@ -203,14 +190,14 @@ class Database:
         """
         with self._connected() as connection:
             found = self._sessions(connection)
-            reads = _value(connection, _READS_DAGSTER)
+            reads = dagster_tables.are_readable(connection)
             if reads:
                 return found + self._dagster(connection)
             if reads is None:
                 return found
             owner = connection.info.user
         with self._connected(self._application) as connection:
-            if not _value(connection, _READS_DAGSTER):
+            if not dagster_tables.are_readable(connection):
                 logins = " and ".join(sorted({repr(owner), repr(connection.info.user)}))
                 raise CleanError(
                     f"The logins of DATABASE_OWNER_URL and DATABASE_URL ({logins}) may not read dagster.runs in "
@@ -233,9 +220,9 @@ class Database:
                 f"Dagster run {run_id} of {job}, {status}",
                 f"terminate it in Dagster's UI; if its process has ended, 'dagster run delete {run_id}'",
             )
-            for run_id, job, status in connection.execute(_RUNS)
+            for run_id, job, status in dagster_tables.unfinished_runs(connection)
         ]
-        since_heartbeat = _value(connection, _DAEMON)
+        since_heartbeat = dagster_tables.seconds_since_heartbeat(connection)
         if since_heartbeat is not None and since_heartbeat < HEARTBEAT_SECONDS:
             found.append(
                 Writer(
