@@ -23,6 +23,8 @@ from psycopg import sql
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from churn_platform.database.catalog import RowType
+
 # https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format": signature, flags, length of the extension.
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + b"\0" * 8
 TRAILER: Final = b"\xff\xff"
@@ -80,19 +82,6 @@ class Column:
     type: str
     values: NDArray[np.generic]
     null: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True)
-class RowType:
-    """The type of a table's rows.
-
-    Attributes:
-        oid: its number in pg_type.
-        columns: number of the type of each column of the table, by name, in the table's order.
-    """
-
-    oid: int
-    columns: Mapping[str, int]
 
 
 def encode_rows(columns: Sequence[Column]) -> memoryview:

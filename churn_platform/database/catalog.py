@@ -1,12 +1,11 @@
 """Columns of tables as PostgreSQL's catalog lists them. Reads only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import psycopg
 from psycopg.rows import class_row
-
-from churn_platform.database.bulk import RowType
 
 _COLUMNS: Final = """
     select attname::text as name,
@@ -43,6 +42,19 @@ class TableColumn:
     nullable: bool = False
     generated: bool = False
     comment: str = ""
+
+
+@dataclass(frozen=True)
+class RowType:
+    """The type of a table's rows.
+
+    Attributes:
+        oid: its number in pg_type.
+        columns: number of the type of each column of the table, by name, in the table's order.
+    """
+
+    oid: int
+    columns: Mapping[str, int]
 
 
 def columns_of(connection: psycopg.Connection, table: str) -> list[TableColumn]:

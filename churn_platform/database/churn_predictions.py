@@ -11,8 +11,8 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from churn_platform.database.bulk import BinaryArray, Column, Rows, RowType, copy_rows, encode_row_array
-from churn_platform.database.catalog import TableColumn, columns_of, row_type_of
+from churn_platform.database.bulk import BinaryArray, Column, Rows, copy_rows, encode_row_array
+from churn_platform.database.catalog import RowType, TableColumn, columns_of, row_type_of
 from churn_platform.database.prediction_columns import PredictionColumn, PredictionTable, column_list
 from churn_platform.errors import PlatformError
 

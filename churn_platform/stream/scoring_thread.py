@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
-from churn_platform.database.bulk import ROWS_OF_ONE_STATEMENT, BinaryArray, Rows, RowType
+from churn_platform.database.bulk import ROWS_OF_ONE_STATEMENT, BinaryArray, Rows
+from churn_platform.database.catalog import RowType
 from churn_platform.database.churn_predictions import given_rows
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import DeadLetter, event_decoder

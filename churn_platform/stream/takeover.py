@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from churn_platform.database import churn_predictions, stream_batches, stream_positions
-from churn_platform.database.bulk import RowType
+from churn_platform.database.catalog import RowType
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka import topics
 from churn_platform.kafka.topics import Topic
