@@ -305,6 +305,17 @@ def recent_candidates(connection: psycopg.Connection, schema: CustomerSchema, *,
     return _candidates(connection, _statement(schema, rows=_RECENT_ROWS), {"since": since})
 
 
+def file_candidates(connection: psycopg.Connection, schema: CustomerSchema, *, threshold: float) -> list[Candidate]:
+    """Return the customers of the latest scored file who are at risk, and whose score no case has had yet.
+
+    Args:
+        connection: to the platform's database.
+        schema: of the customers.
+        threshold: risk score from which a customer is returned, 0..1.
+    """
+    return _candidates(connection, _statement(schema, rows=_FILE_ROWS), {"threshold": threshold})
+
+
 def _candidates(
     connection: psycopg.Connection, statement: sql.Composed, arguments: dict[str, object]
 ) -> list[Candidate]:

@@ -32,18 +32,18 @@ def labelled(rows: pd.DataFrame, *, weight: float = 1.0) -> pd.DataFrame:
 def test_labelled_customers_are_added_to_the_training_split_with_their_weights() -> None:
     split = with_split(ROWS.head(500), BANK)
     split.attrs = {"sha256": "abc"}
-    others = labelled(ROWS.tail(300), weight=10.0)
+    others = labelled(ROWS.iloc[500:], weight=10.0)
 
     found = with_outcomes(split, others, BANK)
 
     assert found.attrs == split.attrs
     assert list(found) == [*split, WEIGHT]
     pd.testing.assert_frame_equal(found.head(500)[list(split)], split)
-    assert found[SPLIT].tolist()[500:] == [TRAIN] * 300
-    assert found[WEIGHT].tolist() == [1.0] * 500 + [10.0] * 300
+    assert found[SPLIT].tolist()[500:] == [TRAIN] * len(others)
+    assert found[WEIGHT].tolist() == [1.0] * 500 + [10.0] * len(others)
     for name in (*BANK.event_fields, BANK.target):
         assert found[name].dtype == split[name].dtype
-        pd.testing.assert_series_equal(found[name].tail(300), ROWS[name].tail(300), check_index=False)
+        pd.testing.assert_series_equal(found[name].iloc[500:], others[name], check_index=False)
 
 
 def test_customers_of_the_test_split_are_left_out_and_those_of_the_training_split_are_replaced() -> None:
