@@ -9,6 +9,8 @@ from churn_platform.local.environment import ARTIFACTS_VARIABLE
 from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.files.s3_server import BUCKET, Server, settings_of
 
+# The token of a webhook where nobody listens, so that the worker tries and fails to send to it.
+WEBHOOK_TOKEN = secrets.token_urlsafe(24)
 # Short batches and immediate metrics, so that what usually takes a minute takes seconds here.
 SETTINGS = {
     "BATCH_SECONDS": "4",
@@ -18,6 +20,8 @@ SETTINGS = {
     "TRAINING_CRON": "* * * * *",
     "S3_KMS_KEY_ID": "alias/churn",
     "KAFKA_SASL_PASSWORD": f"p@ss/{secrets.token_urlsafe(24)}%+",  # ignored, as the broker does not use SASL
+    "OPERATOR_TARGETS": f"pager=http://127.0.0.1:9/{WEBHOOK_TOKEN}",
+    "CHAMPION_MAX_DAYS": "0.000001",  # so that there is a message
 }
 
 

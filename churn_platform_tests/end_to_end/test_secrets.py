@@ -17,7 +17,7 @@ from psycopg import sql
 from churn_platform.database import advisory_locks
 from churn_platform.local import postgres
 from churn_platform.local.environment import ARTIFACTS_VARIABLE
-from churn_platform_tests.end_to_end.conftest import ROOT, SETTINGS
+from churn_platform_tests.end_to_end.conftest import ROOT, SETTINGS, WEBHOOK_TOKEN
 from churn_platform_tests.end_to_end.running import Running
 from churn_platform_tests.files.s3_server import Server
 from churn_platform_tests.stream.streams import event
@@ -44,7 +44,10 @@ def used(running: Running) -> Running:
 def needles(used: Running, s3: Server) -> set[bytes]:
     """All secrets of the platform, raw and percent-encoded."""
     secrets = {(used.stack.local / login.password_file).read_text() for login in postgres.LOGINS}
-    secrets |= {SETTINGS["KAFKA_SASL_PASSWORD"], s3.secret}
+    secrets |= {SETTINGS["KAFKA_SASL_PASSWORD"], s3.secret, WEBHOOK_TOKEN}
+    wait_until(  # the worker has logged and stored what it knows about the webhook
+        lambda: used.value("select count(*) from alert_outbox where last_error is not null"), 120, "a failed attempt"
+    )
     return {form.encode() for secret in secrets for form in (secret, quote(secret, safe=""))}
 
 
