@@ -9,6 +9,8 @@ from churn_platform.kafka import topics
 from churn_platform.kafka.following import FREQUENT, STILL_FREQUENT, WINDOW_SECONDS, FollowingConsumer
 from churn_platform.kafka.messages import offset_of, partition_of
 from churn_platform.kafka.reading import sort_messages
+from churn_platform.kafka.retries import retry_on
+from churn_platform.kafka.topics import LEADER_MOVING
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
 
@@ -22,7 +24,7 @@ class Following:
         self.consumer = consumer
         self.positions = dict.fromkeys(self._topic.partitions, 0)
         self.read: list[tuple[int, int]] = []
-        consumer.warm_up(self._topic)
+        retry_on(LEADER_MOVING, seconds=30)(lambda: consumer.warm_up(self._topic))  # the topic is new
         consumer.adapt(self._topic.name, self.positions, now=self._now)  # the first window begins
         consumer.current.assign(topics_at(self._topic.name, self.positions))
 
