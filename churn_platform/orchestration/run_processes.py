@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from dagster._grpc.server import DagsterApiServer
 
 IMPORTS: Final = "churn_platform.orchestration.run_imports"
-# The other servers of a stack start at the same time as the code server. After this time, the fork server does not delay
-# them. A run that is launched earlier starts it at once.
+# The other servers of a stack start at the same time as the code server. After this time, the fork server does not
+# delay them. A run that is launched earlier starts it at once.
 START_SECONDS: Final = 10.0
 # The imports take 2 s on an idle machine. While a launch waits for them, the code server does not report its run yet,
 # and a run without a process is dead after 10 s (run_liveness.DEAD_SECONDS).

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,12 @@ def _fork_server(server: CodeServer) -> psutil.Process:
 
 def _processes(server: CodeServer) -> list[psutil.Process]:
     """Return the processes of runs, forked or not."""
-    return [
-        each
-        for each in server.process.children(recursive=True)
-        if each.name() == RUN_PROCESS or "--multiprocessing-fork" in each.cmdline()
-    ]
+    found = []
+    for each in server.process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if each.name() == RUN_PROCESS or "--multiprocessing-fork" in each.cmdline():
+                found.append(each)
+    return found
 
 
 def _observed(folder: Path) -> list[dict[str, Any]]:
