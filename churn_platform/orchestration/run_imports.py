@@ -12,7 +12,6 @@ import os
 import pkgutil
 import signal
 import sys
-import threading
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
@@ -24,7 +23,6 @@ from churn_platform import orchestration
 from churn_platform.scoring.booster import import_xgboost
 
 FORK_SERVER: Final = "multiprocessing.forkserver"  # in its command line
-LOWEST_PRIORITY: Final = 19
 # What modules of orchestration/ import when a run needs it, because the code server can do without it.
 MODULES: Final = (
     "churn_platform.database.customer_schemas",
@@ -58,31 +56,17 @@ MODULES: Final = (
 
 def _prepare() -> None:
     """Import everything, and set what a forked process starts with."""
+    _import()
+    gc.collect()
+    gc.freeze()  # the garbage collections of a run would write to all objects, and so copy their memory
     # Outlive the runs when the process group of the code server is stopped: this process reports their ends. It ends
     # once the code server and all runs have ended.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     atexit.register(_remove_socket, os.getpid())
-    imports = threading.Thread(target=_import)
-    imports.start()
-    imports.join()
-    gc.collect()
-    gc.freeze()  # the garbage collections of a run would write to all objects, and so copy their memory
-
-
-def _remove_socket(owner: int) -> None:
-    """Remove the socket of this process, unless the code server has done so. It cannot if it was killed."""
-    address = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]  # it has no public name
-    if os.getpid() == owner and address:  # runs end with the same functions
-        with suppress(OSError):
-            Path(address).unlink(missing_ok=True)
-            Path(address).parent.rmdir()
 
 
 def _import() -> None:
-    # Other servers of a stack start at the same time. A process cannot become faster again, but its main thread, which
-    # forks the runs, has its own priority.
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
     # Arrow's allocator would start a thread, which a forked process would lack.
     os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
     for module in pkgutil.walk_packages(orchestration.__path__, f"{orchestration.__name__}."):
@@ -93,6 +77,15 @@ def _import() -> None:
         compute_logs = InstanceRef.from_dir(home).compute_logs_data  # with logs in S3, that imports boto3
         importlib.import_module(compute_logs.module_name)
     import_xgboost()
+
+
+def _remove_socket(owner: int) -> None:
+    """Remove the socket of this process, unless the code server has done so. It cannot if it was killed."""
+    address = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]  # it has no public name
+    if os.getpid() == owner and address:  # runs end with the same functions
+        with suppress(OSError):
+            Path(address).unlink(missing_ok=True)
+            Path(address).parent.rmdir()
 
 
 if FORK_SERVER in sys.orig_argv[-1]:

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from dagster._grpc.server import DagsterApiServer
 
 IMPORTS: Final = "churn_platform.orchestration.run_imports"
+# The other servers of a stack start at the same time as the code server. After this time, the fork server does not
+# delay them. A run that is launched earlier starts it at once.
+START_SECONDS: Final = 10.0
 # The imports take 2 s on an idle machine. While a launch waits for them, the code server does not report its run yet,
 # and a run without a process is dead after 10 s (run_liveness.DEAD_SECONDS).
-ANSWER_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 7.0
 # The fork server reports an exit code within milliseconds, unless it was killed or is stopped.
 EXIT_CODE_SECONDS: Final = 2.0
 UNKNOWN_EXIT_CODE: Final = 255  # as in the library
@@ -45,8 +48,7 @@ _python_log = logging.getLogger(__name__)
 def fork_runs() -> None:
     """Let the code server of this process, if it is one, fork the processes of its runs. Only on Linux.
 
-    Elsewhere libraries of the system may start threads that a forked process lacks. The fork server starts as soon as
-    the definitions are loaded.
+    Elsewhere libraries of the system may start threads that a forked process lacks.
     """
     if CODE_SERVER not in sys.modules or sys.platform != "linux" or sys.version_info < SAFE_SOCKET:
         return
@@ -55,14 +57,16 @@ def fork_runs() -> None:
     context = RunContext()
     clean_up = DagsterApiServer._cleanup_thread
 
-    def start_and_clean_up(server: "DagsterApiServer") -> None:
-        context.check()
+    def start_later_and_clean_up(server: "DagsterApiServer") -> None:
+        timer = threading.Timer(START_SECONDS, context.check)
+        timer.daemon = True
+        timer.start()
         clean_up(server)
 
     # There are no hooks. Each server sets the context before it loads the definitions, but a property takes precedence.
     # It starts the thread afterwards.
     DagsterApiServer._mp_ctx = property(lambda _: context, lambda *_: None)  # type: ignore[assignment]
-    DagsterApiServer._cleanup_thread = start_and_clean_up  # type: ignore[assignment, method-assign]
+    DagsterApiServer._cleanup_thread = start_later_and_clean_up  # type: ignore[assignment, method-assign]
 
 
 class RunContext(ForkServerContext):

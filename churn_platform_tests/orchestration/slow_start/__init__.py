@@ -39,7 +39,8 @@ class SlowCodeServer(CodeServer):
 
     def run_processes(self) -> list[psutil.Process]:
         """Return the processes of runs."""
-        return [child for child in self.process.children() if "--multiprocessing-fork" in child.cmdline()]
+        alive = [child for child in self.process.children() if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in alive if "--multiprocessing-fork" in child.cmdline()]
 
     def launch(self, run: dg.DagsterRun) -> None:
         """Launch a run from a separate process with a gRPC timeout of GRPC_SECONDS. Return when the launcher does."""
