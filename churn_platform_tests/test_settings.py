@@ -112,3 +112,36 @@ def test_other_servers_replace_the_configured_ones() -> None:
     after = before.with_servers(kafka="two:9092")
 
     assert (after.bootstrap_servers, after.postgres_dsn) == ("two:9092", "postgresql://one/churn")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BUSINESS_TIMEZONE", "Berlin"),
+        ("BUSINESS_TIMEZONE", "../etc/passwd"),
+        ("CUSTOMER_URL", "https://crm.example.com/customers"),
+        ("CUSTOMER_URL", "javascript:alert({customer_id})"),
+        ("CUSTOMER_URL", "https://crm.example.com/{name}/{customer_id}"),
+        ("CONTROL_SHARE", "1"),
+        ("HIGH_RISK_THRESHOLD", "0"),
+        ("HIGH_RISK_THRESHOLD", "70"),
+        ("CASES_PER_DAY", "0"),
+    ],
+)
+def test_a_retention_setting_that_cannot_be_used_is_rejected(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        parse_settings({".env": {variable: value}})
+
+
+def test_a_retention_login_to_another_database_is_rejected_without_its_password() -> None:
+    found = parse_settings(
+        {
+            ".local/env": {"DATABASE_RETENTION_URL": "postgresql://team:s3cret@127.0.0.1:5432/churn"},
+            ".env": {"DATABASE_URL": "postgresql://app:s3cret@db.example:5432/churn"},
+        }
+    )
+
+    with pytest.raises(SettingsError, match=r"host=127\.0\.0\.1 .* than DATABASE_URL \(host=db\.example") as refusal:
+        assert found.retention_dsn
+    assert "s3cret" not in str(refusal.value)
+    assert parse_settings({".env": {"DATABASE_URL": "postgresql://app@db/churn"}}).retention_dsn.endswith("@db/churn")

@@ -262,14 +262,6 @@ def latest_by_customer(connection: psycopg.Connection, *, days: int) -> list[tup
     return connection.execute(_LATEST_BY_CUSTOMER, (days,)).fetchall()
 
 
-def block_count(connection: psycopg.Connection) -> int:
-    """Return the number of blocks of the table. New rows are written to the last ones, and to free space in others."""
-    row = connection.execute(
-        "select pg_relation_size('churn_predictions') / current_setting('block_size')::bigint"
-    ).fetchone()
-    return 0 if row is None else int(row[0])
-
-
 def _batch_keys(batches: Sequence[str]) -> dict[str, object]:
     return {"first": batches[0], "last": batches[-1], "batches": batches}
 

@@ -120,6 +120,18 @@ def count_rows(connection: psycopg.Connection, ranges: Sequence[RowRange], *, fi
     return 0 if row is None else int(row[0])
 
 
+def block_count(connection: psycopg.Connection) -> int:
+    """Return the number of blocks of churn_predictions.
+
+    New rows are written to the last ones, and to free space in others. The module of that table imports NumPy, which
+    the worker does without.
+    """
+    row = connection.execute(
+        "select pg_relation_size('churn_predictions') / current_setting('block_size')::bigint"
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def arguments(ranges: Sequence[RowRange]) -> dict[str, object]:
     """Return ranges as arrays, for statements with `unnest`."""
     return {

@@ -11,7 +11,7 @@ from typing import Final
 
 import psycopg
 
-from churn_platform.database import churn_predictions, stream_batches, worker_positions
+from churn_platform.database import stream_batches, worker_positions
 from churn_platform.database.worker_positions import RowRange
 
 # PostgreSQL may make a table this much longer at once, and fill these blocks later.
@@ -40,7 +40,7 @@ class NewRows:
         Returns:
             The block; None if it is not known.
         """
-        sizes = (*self.sizes[-1:], churn_predictions.block_count(connection))
+        sizes = (*self.sizes[-1:], worker_positions.block_count(connection))
         counts = stream_batches.prediction_counts(connection, sorted({each.batch for each in ranges}))
         first = None
         if len(self.sizes) == 2:

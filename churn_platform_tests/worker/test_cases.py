@@ -1,6 +1,7 @@
 """The duty that keeps cases: when they open, follow scores, close, and who is on the list."""
 
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -216,6 +217,18 @@ def test_a_called_customer_leaves_the_list_whose_capacity_is_that_of_a_day(team:
     team.wait(days=1)
     team.follow()
     assert team.called() == [4, 3, 2]
+
+
+def test_the_day_of_the_list_is_that_of_the_team(team: Team) -> None:
+    team.restart(timezone=ZoneInfo("Pacific/Kiritimati"))  # fourteen hours ahead of UTC
+    team.commit(Scored(1, 0.9))
+    there = team.now().astimezone(ZoneInfo("Pacific/Kiritimati")).date()
+    assert team.rows("select list_day from v_call_list") == [(there,)]
+
+    team.restart(timezone=ZoneInfo("Pacific/Niue"))  # eleven hours behind UTC
+    team.follow()
+
+    assert team.rows("select list_day from v_call_list") == [(team.now().astimezone(ZoneInfo("Pacific/Niue")).date(),)]
 
 
 def test_customers_of_the_control_group_are_not_listed_but_enter_alike(team: Team) -> None:

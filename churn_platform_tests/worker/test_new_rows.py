@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from churn_platform.database import churn_predictions, stream_batches, worker_positions
+from churn_platform.database import stream_batches, worker_positions
 from churn_platform.database.worker_positions import RowRange
 from churn_platform.local.stack import Stack
 from churn_platform.worker.new_rows import MARGIN_BLOCKS, NewRows
@@ -43,7 +43,7 @@ def test_only_the_last_blocks_are_read_from_the_third_reading_on(team: Team) -> 
     first = rows.first_block(team.connection, third)
 
     assert first is not None
-    assert 0 < first < churn_predictions.block_count(team.connection) - MARGIN_BLOCKS
+    assert 0 < first < worker_positions.block_count(team.connection) - MARGIN_BLOCKS
     assert found(team.connection, third, first) == MANY
 
 
