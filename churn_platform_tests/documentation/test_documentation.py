@@ -57,6 +57,15 @@ RUN_BY = {
     "test_events_of_the_console_producer_are_read_with_keys_and_headers",
     "churn cases export": "commands/test_cases_command.py::test_the_list_is_exported_and_no_note_becomes_a_formula",
     "churn cases list": "commands/test_cases_command.py::test_the_list_names_customers_and_reasons",
+    "churn alerts list": "commands/test_alerts_command.py::test_the_list_shows_what_waits_failed_or_is_in_doubt",
+    "churn alerts confirm": "commands/test_alerts_command.py::"
+    "test_messages_are_retried_confirmed_and_dismissed_by_number",
+    "churn alerts retry": "commands/test_alerts_command.py::test_a_target_is_retried_without_what_is_in_doubt",
+    "churn alerts dismiss": "commands/test_alerts_command.py::"
+    "test_messages_are_retried_confirmed_and_dismissed_by_number",
+    "churn alerts conditions": "commands/test_alerts_command.py::"
+    "test_conditions_are_listed_and_an_open_one_is_the_exit_code",
+    "churn alerts test": "commands/test_alerts_command.py::test_a_test_message_shows_which_targets_work",
     "churn cases block": "commands/test_cases_command.py::"
     "test_a_customer_who_does_not_want_calls_is_blocked_with_the_platform_s_login",
     "churn cases unblock": "commands/test_cases_command.py::"
