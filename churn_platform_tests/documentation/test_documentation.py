@@ -40,6 +40,7 @@ RUN_BY = {
     "churn model list": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model promote": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model rollback": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
+    "churn outcomes send": "commands/test_outcomes_command.py::test_one_outcome_is_sent_for_a_customer_or_an_event",
     "churn produce": "commands/test_terminal.py::test_json_has_the_documented_keys",
     "churn status": "commands/test_operating.py::test_status_shows_the_stream",
     "churn up": "commands/test_terminal.py::test_json_has_the_documented_keys",

@@ -298,9 +298,9 @@ def test_a_model_of_shuffled_labels_is_not_promoted_and_the_reason_is_given(
     train = fitting.train
 
     def on_shuffled_labels(
-        features: NDArray[np.float32], churned: NDArray[np.int64], *arguments: Any
+        features: NDArray[np.float32], churned: NDArray[np.int64], *arguments: Any, **options: Any
     ) -> fitting.TrainingResult:
-        return train(features, np.random.default_rng(1).permutation(churned), *arguments)
+        return train(features, np.random.default_rng(1).permutation(churned), *arguments, **options)
 
     # A fault in the training: no setting and no file gives a bad model of good data.
     monkeypatch.setattr(fitting, "train", on_shuffled_labels)
