@@ -52,7 +52,8 @@ def with_split(cleaned: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
         np.maximum.at(churned, customer, rows_churned)
     _require_both_outcomes(len(churned) - int(churned.sum()), int(churned.sum()), schema)
     in_train = stratified_training_rows(churned).astype(np.int8)
-    split = np.array([TEST, TRAIN], dtype=object)[in_train if customer is None else in_train[customer]]
+    codes = in_train if customer is None else in_train[customer]
+    split = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype([TEST, TRAIN]))  # type: ignore[arg-type]  # pandas' types lack arrays
     marked = pd.DataFrame({**dict(cleaned.items()), SPLIT: split}, copy=False)
     marked.attrs = dict(cleaned.attrs)
     return marked
@@ -86,9 +87,7 @@ def stratified_training_rows(churned: NDArray[np.integer]) -> NDArray[np.bool_]:
     return trained
 
 
-def _likeliest_counts(
-    counts: NDArray[np.int64], drawn: int, generator: np.random.RandomState
-) -> NDArray[np.int64]:
+def _likeliest_counts(counts: NDArray[np.int64], drawn: int, generator: np.random.RandomState) -> NDArray[np.int64]:
     """Return how many of each outcome are most likely among the drawn rows. Remainders that are equal are drawn for.
 
     Source: `sklearn.utils.extmath._approximate_mode` of scikit-learn 1.9.
@@ -104,7 +103,8 @@ def _likeliest_counts(
         raised = generator.choice(outcomes, size=min(len(outcomes), lacking), replace=False)
         likeliest[raised] += 1
         lacking -= len(raised)
-    return likeliest.astype(np.int64)
+    whole: NDArray[np.int64] = likeliest.astype(np.int64)
+    return whole
 
 
 def _require_both_outcomes(stayed: int, left: int, schema: CustomerSchema) -> None:
@@ -118,19 +118,24 @@ def _require_both_outcomes(stayed: int, left: int, schema: CustomerSchema) -> No
         )
 
 
-def rows_of(frame: pd.DataFrame, split: str, columns: Collection[str] | None = None) -> pd.DataFrame:
+def rows_of(
+    frame: pd.DataFrame, split: str, columns: Collection[str] | None = None, *, consume: bool = False
+) -> pd.DataFrame:
     """Return the rows of one split with a new index 0..n-1, without the column `split`.
 
     Args:
         frame: what `with_split` returned, or features made of it.
         split: TRAIN or TEST.
         columns: names of the columns to return; None returns all.
+        consume: whether to remove each column from `frame` as soon as its rows are taken, so that both frames together
+            take hardly more memory than one.
     """
     import pandas as pd
 
-    wanted = [name for name in frame if name != SPLIT and (columns is None or name in columns)]
-    positions = np.flatnonzero(frame[SPLIT].to_numpy() == split)
+    wanted = [str(name) for name in frame if name != SPLIT and (columns is None or name in columns)]
+    positions = np.flatnonzero(frame[SPLIT] == split)
     # Column by column: pandas would copy the frame for each of the three steps.
-    rows = pd.DataFrame({name: frame[name].to_numpy()[positions] for name in wanted}, copy=False)
+    taken = {name: (frame.pop(name) if consume else frame[name]).array[positions] for name in wanted}
+    rows = pd.DataFrame(taken, copy=False)
     rows.attrs = dict(frame.attrs)
     return rows
