@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MAX_CATEGORIES: Final = 32_767  # as many as two bytes number
 MAX_DISTINCT_SHARE: Final = 0.25
+MAX_SPARSITY: Final = 8  # numbers of a range for each value: a byte each takes no more memory than sorting the values
 SAMPLE_ROWS: Final = 10_000
 SMALL_INTEGERS: Final = (np.int8, np.int16, np.int32)
 
@@ -91,8 +92,13 @@ def joined_as_categories(columns: list[Pieces]) -> pd.Categorical | None:
 
 
 def all_different(values: NDArray[Any]) -> bool:
-    """Return whether no two values are equal. Sorting numbers takes less time and memory than hashing them."""
+    """Return whether no two values are equal. For numbers this takes less time and memory than hashing them."""
     if values.dtype.kind in "iu":
+        least, most = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        if most - least < MAX_SPARSITY * len(values):
+            found = np.zeros(most - least + 1, dtype=np.bool_)
+            found[values.astype(np.int64, copy=False) - least] = True
+            return int(np.count_nonzero(found)) == len(values)
         ordered = np.sort(values)
         return not bool((ordered[1:] == ordered[:-1]).any())
     import pandas as pd

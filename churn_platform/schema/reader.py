@@ -13,9 +13,11 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +48,7 @@ NO_FILE_REMEDY: Final = "Generate one with 'churn data generate', or set CHURN_R
 MIN_HEADER_NAMES: Final = 2  # with fewer known names, the line may be a customer with such a word among the values
 SUFFIXES: Final = (".csv", ".tsv", ".psv", ".txt", ".parquet", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 """Files of a folder that are read. `.gz` may follow."""
+TYPING_THREADS: Final = 2  # each types one column of a block: more would hold more texts, and share Python's lock
 QUARANTINE_COLUMNS: Final = ("file", "row", "values", "reasons")
 _GZIP, _PARQUET, _WORKBOOKS = b"\x1f\x8b", b"PAR1", (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _DECIMALS: Final[Mapping[str, str]] = {",": "decimal comma", ".": "thousands separators"}
@@ -383,17 +386,21 @@ def _typed_columns(
         used.update({found.decimal} - {""})
         return all(each.rule is not None for each in found.wrong)
 
-    for block, skipped in source.blocks(sources.values()):
-        malformed += skipped
-        for column in schema.columns:
-            if column.name not in sources:
-                continue
-            texts = block.column(str(sources[column.name]))
-            if column.kind == "date":
-                dates.setdefault(column.name, []).extend(texts.chunks)  # the others show what 03/04/2025 is
-            elif not add(column, texts, rows) and formats is None and column.kind in ("whole", "number"):
+    def add_block(column: Column, block: pa.Table) -> bool:
+        """Add a column's values of a block. Return whether they can be read without the formats of the whole file."""
+        texts = block.column(str(sources[column.name]))
+        if column.kind == "date":
+            dates.setdefault(column.name, []).extend(texts.chunks)  # the others show what 03/04/2025 is
+            return True
+        return add(column, texts, rows) or formats is not None or column.kind not in ("whole", "number")
+
+    read = [column for column in schema.columns if column.name in sources]
+    with ThreadPoolExecutor(TYPING_THREADS) as pool:
+        for block, skipped in source.blocks(sources.values()):
+            malformed += skipped
+            if not all(list(pool.map(add_block, read, repeat(block)))):  # a list, so that none still runs afterwards
                 return _typed_columns(source, sources, schema, _formats(source, sources, schema))
-        rows += block.num_rows
+            rows += block.num_rows
     if not rows and not malformed:
         raise EmptyCustomersFileError(
             f"{source.name} has a header and no customers. Expected one row per customer.", remedy=NO_FILE_REMEDY
