@@ -43,18 +43,19 @@ def data_preparation() -> "dg.JobDefinition":
 
 def train(_: int) -> None:
     """Fit the model on the prepared training split, with its folds and its threshold."""
-    import pandas as pd
-
-    from churn_platform.features.columns import columns_of
-    from churn_platform.features.transform import assemble
+    from churn_platform.features.transform import take_features
     from churn_platform.files.artifacts import join
+    from churn_platform.files.memory import release_unused_memory
+    from churn_platform.files.parquet import read_parquet
     from churn_platform.modeling import training
     from churn_platform.schema.current import schema_of
     from churn_platform.settings import settings
 
     schema = schema_of(settings())
-    rows = pd.read_parquet(join(settings().platform.artifacts_root, "assets", "train_features.parquet"))
-    features = assemble(columns_of(rows, schema.feature_names), schema.feature_names)
+    with Path(join(settings().platform.artifacts_root, "assets", "train_features.parquet")).open("rb") as file:
+        rows = read_parquet(file)
+    features = take_features(rows, schema.feature_names)
+    release_unused_memory()
     training.train(features, rows[schema.target].to_numpy(), schema)
 
 

@@ -11,6 +11,7 @@ from churn_platform.features.columns import columns_of
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+    from pandas.api.extensions import ExtensionArray
 
     from churn_platform.schema.customer_schema import CustomerSchema
 
@@ -29,7 +30,7 @@ def clean(raw: pd.DataFrame, schema: CustomerSchema, *, consume: bool = False) -
 
     Returns:
         The same columns and `attrs`, with a new index 0..n-1. The columns that events carry have the schema's dtype
-        (whole numbers with missing values are float64), and the target is int64.
+        (whole numbers with missing values are float64, texts may be categorical), and the target is int64.
 
     Raises:
         MissingColumnError: a column that events carry, or the target, is missing.
@@ -51,8 +52,16 @@ def clean(raw: pd.DataFrame, schema: CustomerSchema, *, consume: bool = False) -
     return cleaned
 
 
-def _typed(name: str, values: pd.Series, schema: CustomerSchema) -> NDArray[Any]:
-    """Return one column with the dtype that every step expects. Columns that no step reads keep their dtype."""
+def _typed(name: str, values: pd.Series, schema: CustomerSchema) -> NDArray[Any] | ExtensionArray:
+    """Return one column with the dtype that every step expects.
+
+    Columns that no step reads, and categorical ones, keep their dtype.
+    """
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        categorical: ExtensionArray = values.array
+        return categorical
     if name != schema.target and name not in schema.inputs:
         return values.to_numpy()
     dtype = "int64" if name == schema.target else schema.column(name).dtype

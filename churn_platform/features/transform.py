@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from churn_platform.features.binning import add_bands
-from churn_platform.features.columns import Columns, column
+from churn_platform.features.columns import Columns, column, columns_of
 from churn_platform.features.dates import add_days
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.exceptions import FeatureError, MetadataError
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.schema.customer_schema import CustomerSchema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,28 @@ def assemble(columns: Columns, names: Sequence[str]) -> NDArray[np.float32]:
     matrix = np.empty((len(column(columns, names[0])), len(names)), dtype=np.float32)
     for position, name in enumerate(names):
         matrix[:, position] = column(columns, name)
+    return matrix
+
+
+def take_features(frame: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float32]:
+    """Return finished feature columns of a frame as one matrix, and remove each from the frame as soon as it is copied.
+
+    So the frame and the matrix together take hardly more memory than the frame.
+
+    Args:
+        frame: the prepared features, which lose these columns.
+        names: the features, in the order of the matrix.
+
+    Returns:
+        shape (n, features).
+
+    Raises:
+        MissingColumnError: a feature is missing. The frame is unchanged.
+    """
+    columns_of(frame, names)  # raises if one is missing
+    matrix = np.empty((len(frame), len(names)), dtype=np.float32)
+    for position, name in enumerate(names):
+        matrix[:, position] = frame.pop(name)
     return matrix
 
 

@@ -233,12 +233,17 @@ def out_of_fold(
             return out_of_fold(features, churned, train_fold, seed=seed, pool=own)
     probabilities = np.empty(len(churned), dtype=np.float32)
 
-    def score_fold(seen: NDArray[np.intp], unseen: NDArray[np.intp]) -> None:
-        booster = train_fold(seen)
+    fold_of = np.empty(len(churned), dtype=np.int8)  # the row numbers of all folds would take 40 bytes for each row
+    splitter = StratifiedKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
+    for fold, (_, unseen) in enumerate(splitter.split(fold_of, churned)):
+        fold_of[unseen] = fold
+
+    def score_fold(fold: int) -> None:
+        booster = train_fold(np.flatnonzero(fold_of != fold))
+        unseen = np.flatnonzero(fold_of == fold)
         probabilities[unseen] = predict(booster, features[unseen], threads=THREADS)
 
-    folds = StratifiedKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
-    for scored in [pool.submit(score_fold, seen, unseen) for seen, unseen in folds.split(features, churned)]:
+    for scored in [pool.submit(score_fold, fold) for fold in range(FOLDS)]:
         scored.result()
     return probabilities
 

@@ -13,9 +13,11 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +39,7 @@ from churn_platform.schema.exceptions import (
     WrongValueError,
 )
 from churn_platform.schema.number_formats import Decimal
-from churn_platform.schema.pieces import Pieces, all_different, joined
+from churn_platform.schema.pieces import Pieces, all_different, joined, joined_as_categories
 from churn_platform.schema.typed_columns import decimals_of, evidence_of, missing_column, typed
 from churn_platform.schema.typed_files import ParquetRows, TypedFile, open_parquet, open_workbook
 from churn_platform.schema.wrong_values import Finding, WrongValues, describe, findings, merged, reason, rows_to_locate
@@ -46,6 +48,7 @@ NO_FILE_REMEDY: Final = "Generate one with 'churn data generate', or set CHURN_R
 MIN_HEADER_NAMES: Final = 2  # with fewer known names, the line may be a customer with such a word among the values
 SUFFIXES: Final = (".csv", ".tsv", ".psv", ".txt", ".parquet", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 """Files of a folder that are read. `.gz` may follow."""
+TYPING_THREADS: Final = 2  # each types one column of a block: more would hold more texts, and share Python's lock
 QUARANTINE_COLUMNS: Final = ("file", "row", "values", "reasons")
 GZIP, PARQUET, WORKBOOKS = b"\x1f\x8b", b"PAR1", (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _DECIMALS: Final[Mapping[str, str]] = {",": "decimal comma", ".": "thousands separators"}
@@ -110,7 +113,7 @@ class _Part:
     quarantined: list[tuple[str, int, str, str]]
 
 
-def load_customers(place: str | Path, schema: CustomerSchema) -> CustomersFile:
+def load_customers(place: str | Path, schema: CustomerSchema, *, categorical: bool = False) -> CustomersFile:
     """Read a customers file, or a folder of them, once.
 
     Columns may have any order and unknown ones are ignored. Rows that break a rule of the schema are quarantined.
@@ -119,6 +122,8 @@ def load_customers(place: str | Path, schema: CustomerSchema) -> CustomersFile:
     Args:
         place: a path or an s3:// address of a file or a folder.
         schema: the schema of the customers.
+        categorical: whether texts that repeat are categorical columns, which take a quarter of the memory or less.
+            Otherwise they have the dtype object.
 
     Raises:
         CustomersFileError: there is no file, it cannot be read, a required column is missing, or most values of a
@@ -130,7 +135,7 @@ def load_customers(place: str | Path, schema: CustomerSchema) -> CustomersFile:
         hashes[each.name] = hashlib.sha256(each.content).hexdigest()
         size, modified = size + len(each.content), max(modified, each.modified)
         del each  # its bytes, before the columns grow to their full size
-    customers, quarantined, duplicates = _combined(parts, schema)
+    customers, quarantined, duplicates = _combined(parts, schema, categorical=categorical)
     if not len(customers):
         raise EmptyCustomersFileError(
             f"{place} has a header and no customers. Expected one row per customer.", remedy=NO_FILE_REMEDY
@@ -381,17 +386,21 @@ def _typed_columns(
         used.update({found.decimal} - {""})
         return all(each.rule is not None for each in found.wrong)
 
-    for block, skipped in source.blocks(sources.values()):
-        malformed += skipped
-        for column in schema.columns:
-            if column.name not in sources:
-                continue
-            texts = block.column(str(sources[column.name]))
-            if column.kind == "date":
-                dates.setdefault(column.name, []).extend(texts.chunks)  # the others show what 03/04/2025 is
-            elif not add(column, texts, rows) and formats is None and column.kind in ("whole", "number"):
+    def add_block(column: Column, block: pa.Table) -> bool:
+        """Add a column's values of a block. Return whether they can be read without the formats of the whole file."""
+        texts = block.column(str(sources[column.name]))
+        if column.kind == "date":
+            dates.setdefault(column.name, []).extend(texts.chunks)  # the others show what 03/04/2025 is
+            return True
+        return add(column, texts, rows) or formats is not None or column.kind not in ("whole", "number")
+
+    read = [column for column in schema.columns if column.name in sources]
+    with ThreadPoolExecutor(TYPING_THREADS) as pool:
+        for block, skipped in source.blocks(sources.values()):
+            malformed += skipped
+            if not all(list(pool.map(add_block, read, repeat(block)))):  # a list, so that none still runs afterwards
                 return _typed_columns(source, sources, schema, detect_decimals(source, sources, schema))
-        rows += block.num_rows
+            rows += block.num_rows
     if not rows and not malformed:
         raise EmptyCustomersFileError(
             f"{source.name} has a header and no customers. Expected one row per customer.", remedy=NO_FILE_REMEDY
@@ -498,19 +507,19 @@ def _text(value: Any) -> str:  # an element of an array of any type
 
 
 def _combined(
-    parts: Sequence[_Part], schema: CustomerSchema
+    parts: Sequence[_Part], schema: CustomerSchema, *, categorical: bool
 ) -> tuple[pd.DataFrame, list[tuple[str, int, str, str]], int]:
     """Return the customers of all files without duplicates, what is quarantined, and the number of duplicates."""
     quarantined = [row for each in parts for row in each.quarantined]
     above = np.cumsum([0, *(len(each.numbers) + len(each.quarantined) for each in parts)])
     numbers = np.concatenate([each.numbers + start for each, start in zip(parts, above[:-1].tolist(), strict=True)])
-    customers = pd.DataFrame(
-        {
-            column.name: numbers if column.counted else joined([each.columns[column.name] for each in parts])
-            for column in schema.columns
-        },
-        copy=False,
-    )
+    values: dict[str, Any] = {}  # NumPy's arrays and categories
+    for column in schema.columns:
+        pieces = [each.columns[column.name] for each in parts]
+        categories = joined_as_categories(pieces) if categorical and column.name != schema.target else None
+        values[column.name] = numbers if column.counted else joined(pieces) if categories is None else categories
+    customers = pd.DataFrame(values, copy=False)
+    del values
     duplicates = 0
     if not all_different(customers[schema.id].to_numpy()):
         same, conflicting = _repeated(customers, schema)
@@ -526,7 +535,7 @@ def _combined(
         kept = np.ones(len(customers), np.bool_)
         kept[same], kept[conflicting] = False, False
         names = [column.name for column in schema.columns]
-        customers = pd.DataFrame({name: customers.pop(name).to_numpy()[kept] for name in names}, copy=False)
+        customers = pd.DataFrame({name: customers.pop(name).array[kept] for name in names}, copy=False)
         order = {each.name: position for position, each in enumerate(parts)}
         quarantined.sort(key=lambda each: (order[each[0]], each[1]))
     return _with_target(customers, schema), quarantined, duplicates

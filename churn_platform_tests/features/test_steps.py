@@ -145,6 +145,19 @@ PLAN = Column(
     unknown="other",
     transforms=("one_hot",),
 )
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 400, 401])
+@pytest.mark.parametrize("step", [1, 1_000_003])  # numbers in a small range are counted, others are sorted
+@pytest.mark.parametrize("dtype", ["int64", "int16"])
+def test_the_median_of_whole_numbers_is_that_of_numpy(rows: int, step: int, dtype: str) -> None:
+    scores = (np.random.default_rng(rows).integers(-90, 90, rows) * step).astype(dtype)
+
+    imputer = Imputer.fit(cleaned(500).head(rows).assign(CreditScore=scores), BANK)
+
+    assert imputer.medians["CreditScore"] == float(np.median(scores))
+
+
 JOINED = Column(name="Joined", kind="date", missing="median", transforms=("days_since",), since=date(2026, 1, 1))
 CALLS = Column(name="Calls", kind="whole", minimum=0, missing="constant", constant=3, transforms=("value",))
 

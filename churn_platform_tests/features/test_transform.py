@@ -18,7 +18,7 @@ from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.exceptions import FeatureError, MetadataError, MissingColumnError, UnknownCategoryError
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
-from churn_platform.features.transform import FeatureTransform, assemble
+from churn_platform.features.transform import FeatureTransform, assemble, take_features
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.features.customers import (
     BANK,
@@ -174,3 +174,15 @@ def test_a_hundred_thousand_rows_are_transformed_within_the_streams_budget() -> 
     assert (
         min(seconds() for _ in range(5)) < 0.06
     )  # measured: 0.016 s of CPU, of the 1.2 s that the stream has for as many rows
+
+
+def test_features_taken_out_of_a_frame_are_those_of_its_columns() -> None:
+    frame = pd.DataFrame({"a": np.arange(3), "b": np.array([0.1, np.nan, 0.3]), "c": np.ones(3, np.int8)}, copy=False)
+    expected = assemble(columns_of(frame, ["c", "b"]), ["c", "b"])
+
+    with pytest.raises(MissingColumnError):
+        take_features(frame, ["c", "absent"])
+    matrix = take_features(frame, ["c", "b"])
+
+    np.testing.assert_array_equal(matrix, expected)
+    assert list(frame) == ["a"]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn_platform.files.parquet import ROW_GROUP_SIZE, from_parquet, read_parquet, to_parquet
+from churn_platform.files.parquet import MAX_CATEGORIES, ROW_GROUP_SIZE, from_parquet, read_parquet, to_parquet
 
 
 def frame_of(rows: int) -> pd.DataFrame:
@@ -59,6 +59,35 @@ def test_equal_texts_are_one_object() -> None:
     stored = from_parquet(to_parquet(pd.DataFrame({"name": ["Anna", "Ben", "Anna"]})))["name"]
 
     assert stored[0] is stored[2]
+
+
+def test_texts_that_repeat_are_read_as_categories() -> None:
+    frame = frame_of(ROW_GROUP_SIZE + 10)
+
+    stored = read_parquet(io.BytesIO(to_parquet(frame)), categorical=True)
+
+    assert str(stored["country"].dtype) == "category"
+    assert stored["country"].cat.codes.dtype == np.int8
+    pd.testing.assert_frame_equal(stored.astype({"country": object}).replace({"country": {np.nan: None}}), frame)
+
+
+def test_more_texts_than_two_bytes_number_are_objects() -> None:
+    frame = pd.DataFrame({"name": [f"name {number}" for number in range(MAX_CATEGORIES)]})
+
+    stored = read_parquet(io.BytesIO(to_parquet(frame)), categorical=True)
+
+    pd.testing.assert_frame_equal(stored, frame)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1_000])
+def test_categories_are_stored_as_texts(rows: int) -> None:
+    frame = frame_of(rows)
+    categorical = frame.astype({"country": pd.CategoricalDtype(["Spain", "Italy", "France"])})
+
+    stored = to_parquet(categorical)
+
+    pd.testing.assert_frame_equal(from_parquet(stored), frame)
+    pd.testing.assert_series_equal(pd.read_parquet(io.BytesIO(stored))["country"], frame["country"])
 
 
 @pytest.mark.parametrize("columns", [["country"], ["amount", "unknown"]])

@@ -10,7 +10,14 @@ from sklearn.model_selection import train_test_split
 
 from churn_platform.features.cleaning import clean
 from churn_platform.modeling.exceptions import TrainingDataError
-from churn_platform.modeling.splitting import MIN_CUSTOMERS_OF_EACH_OUTCOME, TEST, TRAIN, rows_of, with_split
+from churn_platform.modeling.splitting import (
+    MIN_CUSTOMERS_OF_EACH_OUTCOME,
+    TEST,
+    TRAIN,
+    rows_of,
+    stratified_training_rows,
+    with_split,
+)
 from churn_platform.modeling.training import Hyperparameters, data_hash, fit, out_of_fold_probabilities, train
 from churn_platform.scoring.booster import booster_to_bytes, import_xgboost
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned, fitted, inputs
@@ -121,12 +128,25 @@ def test_a_fifth_is_test_stratified_by_churn_and_reproducible() -> None:
     assert with_split(CUSTOMERS, BANK).equals(split)
 
 
-def test_the_split_of_customers_with_one_row_each_equals_scikit_learns() -> None:
-    learned, _ = train_test_split(np.arange(len(CUSTOMERS)), test_size=0.2, stratify=CHURNED, random_state=42)
+@pytest.mark.parametrize("rows", [20, 21, 22, 23, 24, 333, 5_001])
+@pytest.mark.parametrize("left", [10, 0.5])  # half of the rows: then the remainders are equal, and one is drawn
+def test_the_split_equals_scikit_learns(rows: int, left: float) -> None:
+    churned = (np.arange(rows) < (left if left >= 1 else left * rows)).astype(np.int64)
+    learned, _ = train_test_split(np.arange(rows), test_size=0.2, stratify=churned, random_state=42)
 
+    trained = stratified_training_rows(churned)
+
+    assert set(np.flatnonzero(trained)) == set(learned)
+
+
+def test_the_rows_of_a_split_may_be_taken_out_of_the_frame() -> None:
     split = with_split(CUSTOMERS, BANK)
+    expected = rows_of(split, TRAIN)
 
-    assert set(np.flatnonzero(split["split"] == TRAIN)) == set(learned)
+    taken = rows_of(split, TRAIN, consume=True)
+
+    pd.testing.assert_frame_equal(taken, expected)
+    assert list(split) == ["split"]
 
 
 def test_no_customer_is_in_both_splits_even_with_two_rows() -> None:

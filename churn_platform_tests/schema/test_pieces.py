@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from churn_platform.schema.csv_file import BATCHES, CsvFile
-from churn_platform.schema.pieces import Pieces, all_different, joined
+from churn_platform.schema.pieces import SAMPLE_ROWS, Pieces, all_different, joined, joined_as_categories
 from churn_platform.schema.reader import load_customers
 from churn_platform_tests.schema.files import BANK, HEADER, bank_row, customers_file
 
@@ -44,14 +44,45 @@ def test_a_row_is_found_in_its_piece() -> None:
     assert joined([pieces.only(np.array([True, False, True]))]).tolist() == ["a", "c"]
 
 
+def test_texts_that_repeat_are_held_as_categories() -> None:
+    texts = np.array(["a", None, "b", "a"] * SAMPLE_ROWS, object)
+    pieces = pieces_of(texts, np.array(["c"], object))
+
+    categories = joined_as_categories([pieces_of(texts), pieces])
+
+    assert [each.itemsize for each in (part.codes for part in pieces_of(texts).arrays)] == [1]
+    assert categories is not None
+    assert categories.codes.dtype == np.int8
+    assert categories.categories.tolist() == ["a", "b", "c"]
+    assert categories.astype(object).tolist()[-3:] == ["b", "a", "c"]
+    assert joined([pieces_of(texts)]).tolist() == texts.tolist()
+
+
+def test_texts_that_hardly_repeat_are_held_as_they_are() -> None:
+    texts = np.array([f"name {number}" for number in range(SAMPLE_ROWS + 1)], object)
+    pieces = pieces_of(texts)
+
+    assert joined_as_categories([pieces]) is None
+    assert joined([pieces]).tolist() == texts.tolist()
+
+
 def test_numbers_and_dates_of_two_files_share_a_type() -> None:
     assert joined([pieces_of(np.array([1], np.int64)), pieces_of(np.array([np.nan]))]).dtype == np.float64
 
 
 @pytest.mark.parametrize("dtype", ["int64", "object"])
-def test_equal_values_are_found(dtype: str) -> None:
-    assert all_different(np.array([3, 1, 2], dtype))
-    assert not all_different(np.array([3, 1, 3], dtype))
+@pytest.mark.parametrize("far", [2, 2**60])
+def test_equal_values_are_found(dtype: str, far: int) -> None:
+    assert all_different(np.array([3, 1, far], dtype))
+    assert not all_different(np.array([3, 1, far, 3], dtype))
+    assert all_different(np.array([], dtype))
+
+
+def test_equal_numbers_of_one_byte_are_found() -> None:
+    numbers = np.arange(-128, 128).astype(np.int8)
+
+    assert all_different(numbers)
+    assert not all_different(np.append(numbers, np.int8(127)))
 
 
 def test_a_file_of_several_blocks_is_read_as_one(tmp_path: Path) -> None:

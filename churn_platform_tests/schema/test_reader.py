@@ -71,6 +71,18 @@ def test_the_committed_files_are_read_whole(schema: CustomerSchema, file: str) -
         assert str(loaded.customers[column.name].dtype) == column.dtype
 
 
+@DATA_SETS
+def test_texts_are_categories_on_request(schema: CustomerSchema, file: str) -> None:
+    expected = load_customers(file, schema).customers
+
+    customers = load_customers(file, schema, categorical=True).customers
+
+    texts = [column.name for column in schema.columns if column.dtype == "object" and column.name != schema.target]
+    assert all(str(customers[name].dtype) == "category" for name in texts)
+    as_objects = {name: customers[name].astype(object).where(customers[name].notna(), None) for name in texts}
+    pd.testing.assert_frame_equal(customers.assign(**as_objects), expected)
+
+
 def test_columns_are_typed_and_missing_values_stay_missing(tmp_path: Path) -> None:
     customers = read(customers_file(tmp_path, HEADER, *ROWS))
 

@@ -170,7 +170,7 @@ those of the test split. `training_weight` is the number of customers that a row
     train_test_split = dg.asset(
         name="train_test_split",
         **PREPARATION,
-        kinds={"pandas", "scikitlearn"},
+        kinds={"pandas"},
         metadata=column_metadata(
             schema,
             (*tables.split, *((WEIGHT,) if train_on_outcomes else ())),
@@ -220,7 +220,7 @@ A fitted step, stored as JSON. It becomes part of the model's bundle, so the str
 uses medians rather than means because many amounts have long tails. The code is `features/imputing.py`.""",
     )
     def feature_imputer(train_test_split: pd.DataFrame) -> dg.MaterializeResult[Imputer]:
-        train = rows_of(train_test_split, TRAIN, schema.feature_columns)
+        train = rows_of(train_test_split, TRAIN, schema.feature_columns, consume=True)
         imputer = Imputer.fit(train, schema)
         return dg.MaterializeResult(
             value=imputer,
@@ -248,7 +248,7 @@ dropped here, because no feature uses them.""",
         train_test_split: pd.DataFrame, feature_imputer: Imputer
     ) -> dg.MaterializeResult[pd.DataFrame]:
         raw = columns_of(train_test_split, schema.feature_columns)
-        imputed = _frame(feature_imputer.impute(raw), train_test_split, tables)
+        imputed = _frame(feature_imputer.impute(raw), train_test_split, tables, given=raw)
         return dg.MaterializeResult(
             value=imputed,
             metadata={
@@ -302,7 +302,7 @@ order. A category of the schema that no customer has gets a column, too. The cod
         imputed_features: pd.DataFrame, feature_encoder: OneHotEncoder
     ) -> dg.MaterializeResult[pd.DataFrame]:
         imputed = columns_of(imputed_features, schema.feature_columns)
-        encoded = _frame(feature_encoder.encode(imputed), imputed_features, tables)
+        encoded = _frame(feature_encoder.encode(imputed), imputed_features, tables, given=imputed)
         return dg.MaterializeResult(
             value=encoded,
             metadata={
@@ -325,8 +325,10 @@ order. A category of the schema that no customer has gets a column, too. The cod
 `features/dates.py`.""",
     )
     def binned_features(encoded_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-        columns = add_days(add_bands(columns_of(encoded_features, tables.unbinned), schema), schema)
-        binned = _frame({name: columns[name] for name in schema.feature_names}, encoded_features, tables)
+        encoded = columns_of(encoded_features, tables.unbinned)
+        columns = add_days(add_bands(encoded, schema), schema)
+        features = {name: columns[name] for name in schema.feature_names}
+        binned = _frame(features, encoded_features, tables, given=encoded)
         charted = (name for column in schema.banded for name in (column.bands_feature, column.name) if name in binned)
         return dg.MaterializeResult(
             value=binned,
@@ -382,7 +384,7 @@ model reads them: numbers, bands, days, then categories, each in the order of th
         binned_features: pd.DataFrame, feature_scaler: MinMaxScaler
     ) -> dg.MaterializeResult[pd.DataFrame]:
         binned = columns_of(binned_features, schema.feature_names)
-        scaled = _frame(feature_scaler.scale(binned), binned_features, tables)
+        scaled = _frame(feature_scaler.scale(binned), binned_features, tables, given=binned)
         return dg.MaterializeResult(
             value=scaled,
             metadata={
@@ -409,7 +411,7 @@ def _feature_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDef
     def features_of(
         scaled_features: pd.DataFrame, split: str, *, followed_by: str
     ) -> dg.MaterializeResult[pd.DataFrame]:
-        rows = rows_of(scaled_features, split)
+        rows = rows_of(scaled_features, split, consume=True)
         segments = (column.name for column in schema.segments if column.name in schema.feature_names)
         return dg.MaterializeResult(
             value=rows,
@@ -457,9 +459,19 @@ def _only(*columns: str) -> dg.AssetIn:
     return dg.AssetIn(metadata={COLUMNS: list(columns)})
 
 
-def _frame(columns: Columns, rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
-    """Return the columns as a frame, with outcome, split and `attrs` of `rows`. Unchanged arrays are shared."""
-    frame = pd.DataFrame({**columns, **{name: rows[name].to_numpy() for name in tables.outcome}}, copy=False)
+def _frame(columns: Columns, rows: pd.DataFrame, tables: Tables, *, given: Columns) -> pd.DataFrame:
+    """Return the columns as a frame, with outcome, split and `attrs` of `rows`. Unchanged arrays are shared.
+
+    Args:
+        columns: what a step has made of the given columns.
+        rows: the rows that the step has read.
+        tables: names outcome and split.
+        given: columns of `rows` that the step has read. Those that it has not changed are as in `rows`, such as texts
+            that are categories there.
+    """
+    unchanged = {*tables.outcome, *(name for name, values in columns.items() if values is given.get(name))}
+    names = dict.fromkeys((*columns, *tables.outcome))
+    frame = pd.DataFrame({name: rows[name].array if name in unchanged else columns[name] for name in names}, copy=False)
     frame.attrs = dict(rows.attrs)
     return frame
 

@@ -93,7 +93,7 @@ file as JSON, without customers' names. Correct the rows in the file, or the rul
         from churn_platform.schema.reader import load_customers
 
         place = customers_of(settings())
-        file = load_customers(place, schema)
+        file = load_customers(place, schema, categorical=True)
         detected = {"detected": ", ".join(f"{name}: {found}" for name, found in file.detected.items())}
         context.log_event(
             dg.AssetObservation(

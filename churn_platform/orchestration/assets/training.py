@@ -15,14 +15,15 @@ from churn_platform.features.columns import columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
-from churn_platform.features.transform import FeatureTransform, assemble
+from churn_platform.features.transform import FeatureTransform, assemble, take_features
 from churn_platform.files.artifacts import MODELS, join
+from churn_platform.files.memory import release_unused_memory
 from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.modeling.comparison import Comparison
 from churn_platform.modeling.out_of_fold import OutOfFold
 from churn_platform.modeling.outcome_rows import WEIGHT
 from churn_platform.modeling.promotion import Decision, decide, promotion_rule
-from churn_platform.modeling.splitting import TEST, TRAIN, rows_of
+from churn_platform.modeling.splitting import SPLIT, TEST, TRAIN, rows_of
 from churn_platform.modeling.trained_model import TrainedModel
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.drift import SCORE, Reference
@@ -38,6 +39,7 @@ from churn_platform.orchestration.assets.training_inputs import (
     training_settings,
 )
 from churn_platform.orchestration.assets.ui_metadata import next_asset, significant
+from churn_platform.orchestration.io_managers.parquet import COLUMNS, OBJECTS
 from churn_platform.orchestration.resources.mlflow import (
     MlflowLostError,
     MlflowRegistry,
@@ -89,7 +91,11 @@ which version scores the stream. If somebody moves the alias in MLflow, the next
 def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets that train a model of a schema's customers, evaluate it and decide who is champion."""
 
-    @dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
+    @dg.asset(
+        **TRAINING,
+        ins={"train_test_split": dg.AssetIn(metadata={OBJECTS: True, COLUMNS: [*schema.inputs, schema.target, SPLIT]})},
+        kinds={"xgboost", "mlflow", "postgres"},
+    )
     def churn_model(
         context: dg.AssetExecutionContext,
         train_features: pd.DataFrame,
@@ -113,11 +119,12 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
 
         from churn_platform.modeling import training
 
-        rows = rows_of(train_test_split, TRAIN)
         require_one_file(train_features, train_test_split)
+        rows = rows_of(train_test_split, TRAIN, consume=True)
         with ending_run():
             started = time.perf_counter()
-            features = assemble(columns_of(train_features, schema.feature_names), schema.feature_names)
+            features = take_features(train_features, schema.feature_names)
+            release_unused_memory()  # of both frames, before fits need it
             churned = train_features[schema.target].to_numpy()
             data_hash = training.data_hash(rows[[*schema.feature_columns, schema.target]])
             hyperparameters, source = _hyperparameters(context, mlflow, features, churned, schema, data_hash)
@@ -172,7 +179,11 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
             },
         )
 
-    @dg.asset(**TRAINING, kinds={"xgboost", "mlflow", "postgres"})
+    @dg.asset(
+        **TRAINING,
+        ins={"train_test_split": dg.AssetIn(metadata={OBJECTS: True})},
+        kinds={"xgboost", "mlflow", "postgres"},
+    )
     def model_evaluation(
         context: dg.AssetExecutionContext,
         churn_model: TrainedModel,
@@ -193,7 +204,8 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
         from churn_platform.modeling.evaluation import evaluate
         from churn_platform.modeling.report import make_report
 
-        rows, train = rows_of(train_test_split, TEST), rows_of(train_test_split, TRAIN)
+        rows = rows_of(train_test_split, TEST)
+        train = rows_of(train_test_split, TRAIN, consume=True)
         challenger = load_bundle(churn_model.uri)
         require_same_rows(challenger, train, schema)
         probabilities = challenger.score(columns_of(rows, schema.feature_columns))

@@ -42,9 +42,9 @@ def distributions(frame: "pd.DataFrame", *columns: str) -> Metadata:
     metadata: Metadata = {}
     for name in columns[:MAX_CHARTS]:
         values = frame[name]
-        if values.dtype == object:
-            counts = values.value_counts().head(MAX_CATEGORIES).sort_index()
-            chart = charts.categories({str(k): int(v) for k, v in counts.items()})
+        if values.dtype.name in ("object", "category"):
+            counts = values.value_counts().head(MAX_CATEGORIES)
+            chart = charts.categories({str(text): int(count) for text, count in sorted(counts.items()) if count})
         elif values.dtype.kind == "M":
             chart = charts.histogram(values.dt.year.to_numpy())
         else:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.schema.pieces import all_different
 
 Bounds: TypeAlias = tuple[float | date, float | date]
 """Smallest and largest allowed value, both numbers or both dates."""
@@ -36,10 +37,16 @@ class Rule:
 
 
 def schema_rule(dtypes: Mapping[str, str]) -> Rule:
-    """Return the rule that these columns exist with these dtypes. Other columns are allowed."""
+    """Return the rule that these columns exist with these dtypes. Other columns are allowed.
+
+    Texts are `object`, whether the frame holds them as objects or as categories.
+    """
 
     def violations(frame: pd.DataFrame) -> list[str]:
-        found = {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
+        found = {
+            str(name): "object" if isinstance(dtype, pd.CategoricalDtype) else str(dtype)
+            for name, dtype in frame.dtypes.items()
+        }
         return [
             f"{name} is {found.get(name, 'missing')}, not {dtype}"
             for name, dtype in dtypes.items()
@@ -85,8 +92,8 @@ def categories_rule(categories: Mapping[str, Sequence[str]], schema: CustomerSch
     def violations(frame: pd.DataFrame) -> list[str]:
         wrong = [f"{name} is missing" for name in categories if name not in frame]
         for name, known in categories.items():
-            values = frame[name].dropna() if name in frame else pd.Series(dtype="object")
-            unknown = values[~values.isin(list(known))]
+            values = frame[name] if name in frame else pd.Series(dtype="object")
+            unknown = values[~values.isin(list(known))].dropna()
             if len(unknown):
                 texts = sorted(map(str, unknown.unique()))
                 # So many different texts are not categories. They are from another column, perhaps customers' names.
@@ -109,9 +116,9 @@ def unique_rule(name: str, schema: CustomerSchema) -> Rule:
     def violations(frame: pd.DataFrame) -> list[str]:
         if name not in frame:
             return [f"{name} is missing"]
-        repeated = frame[frame[name].duplicated(keep=False)]
-        if repeated.empty:
+        if all_different(frame[name].to_numpy()):  # in a tenth of the time that finding the repeated ones takes
             return []
+        repeated = frame[frame[name].duplicated(keep=False)]
         distinct = repeated.drop_duplicates(subset=[column for column in frame if column not in counted])[name]
         differs = repeated[name].isin(distinct[distinct.duplicated()])
         return [
@@ -146,7 +153,10 @@ def frame_checks(asset: str, rules: Sequence[Rule]) -> dg.AssetChecksDefinition:
     ]
 
     @dg.multi_asset_check(
-        name=f"{key.to_python_identifier()}_checks", specs=specs, ins={"frame": dg.AssetIn(key)}, compute_kind="pandas"
+        name=f"{key.to_python_identifier()}_checks",
+        specs=specs,
+        ins={"frame": dg.AssetIn(key)},
+        compute_kind="pandas",
     )
     def checks(frame: pd.DataFrame) -> Iterator[dg.AssetCheckResult]:
         for rule in rules:

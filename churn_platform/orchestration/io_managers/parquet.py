@@ -10,11 +10,16 @@ import pandas as pd
 
 from churn_platform.files.artifacts import ASSETS, claim, join, reading, writing
 from churn_platform.files.exceptions import ArtifactNotFoundError
+from churn_platform.files.memory import release_unused_memory
 from churn_platform.files.parquet import read_parquet, write_parquet
 from churn_platform.settings import settings
 
 COLUMNS: Final = "columns"
 """Metadata of an input that is a frame: the columns that its step reads. Without it, all columns are loaded."""
+
+OBJECTS: Final = "objects"
+"""Metadata of an input that is a frame: whether its texts have the dtype object. Without it, texts that repeat are
+categories: ten million customers take a third less memory, and less time to read and to write."""
 
 
 @runtime_checkable
@@ -62,6 +67,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
                 f"a value with to_json and from_json. Give it those two methods, or another IO manager."
             )
         claim(self._root)
+        release_unused_memory()
         uri = self._uri(context.asset_key, "parquet" if isinstance(obj, pd.DataFrame) else "json")
         with writing(uri) as file:
             if isinstance(obj, pd.DataFrame):
@@ -82,8 +88,10 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         wanted = context.dagster_type.typing_type
         if wanted is pd.DataFrame:
             gc.collect()  # finished steps leave frames in reference cycles
+            release_unused_memory()
+            metadata = context.definition_metadata or {}
             with self._file(context.asset_key, "parquet") as file:
-                return read_parquet(file, (context.definition_metadata or {}).get(COLUMNS))
+                return read_parquet(file, metadata.get(COLUMNS), categorical=not metadata.get(OBJECTS))
         if isinstance(wanted, type) and issubclass(wanted, JsonDocument):
             with self._file(context.asset_key, "json") as file:
                 document: JsonDocument = wanted.from_json(file.read().decode())

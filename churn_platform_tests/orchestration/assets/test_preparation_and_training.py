@@ -30,7 +30,7 @@ from churn_platform.orchestration.assets.raw import raw_assets
 from churn_platform.orchestration.assets.training import training_assets
 from churn_platform.orchestration.assets.training_inputs import FILE_HASH
 from churn_platform.orchestration.checks.preparation_checks import preparation_checks
-from churn_platform.orchestration.io_managers.parquet import MissingAssetFileError, ParquetIOManager
+from churn_platform.orchestration.io_managers.parquet import OBJECTS, MissingAssetFileError, ParquetIOManager
 from churn_platform.orchestration.jobs import data_preparation_job, training_job
 from churn_platform.orchestration.resources.mlflow import MlflowError, MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
@@ -714,6 +714,27 @@ def test_a_model_is_not_evaluated_on_the_test_split_of_another_preparation(
     assert failure is not None
     assert failure.error is not None
     assert "churn_model was trained on rows with hash" in str(failure.error.cause)
+
+
+@pytest.mark.parametrize(("metadata", "dtype"), [({}, "category"), ({OBJECTS: True}, "object")])
+def test_texts_are_categories_unless_the_input_wants_objects(
+    tmp_path: Path, metadata: dict[str, bool], dtype: str
+) -> None:
+    manager, key = ParquetIOManager(root=str(tmp_path)), dg.AssetKey("customers")
+    frame = pd.DataFrame({"country": ["Spain", "France", "Spain"], "age": [1.0, 2.0, 3.0]})
+
+    manager.handle_output(dg.build_output_context(asset_key=key), frame)
+    loaded = manager.load_input(
+        dg.build_input_context(
+            asset_key=key,
+            dagster_type=dg.PythonObjectDagsterType(pd.DataFrame),
+            definition_metadata=metadata,
+        )
+    )
+
+    assert isinstance(loaded, pd.DataFrame)
+    assert str(loaded["country"].dtype) == dtype
+    pd.testing.assert_frame_equal(loaded.astype({"country": object}), frame)
 
 
 def test_the_error_for_a_missing_file_names_the_asset_to_materialize(tmp_path: Path) -> None:

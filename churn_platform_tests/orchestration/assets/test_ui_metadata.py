@@ -48,6 +48,13 @@ def bars_of(markdown: str) -> list[tuple[str, str]]:
     ]
 
 
+def test_categories_have_the_chart_of_their_texts() -> None:
+    texts = pd.DataFrame({"country": ["Spain", "France", None, "Spain"]})
+    categories = texts.astype({"country": pd.CategoricalDtype(["Spain", "Italy", "France"])})
+
+    assert distributions(categories, "country") == distributions(texts, "country")
+
+
 @pytest.mark.slow
 @given(counts=counts, labels=st.lists(st.text(max_size=200), max_size=24), marked=st.none() | st.integers(0, 24))
 def test_every_chart_is_shown_inline(counts: list[int], labels: list[str], marked: int | None) -> None:
