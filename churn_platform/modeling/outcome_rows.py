@@ -64,10 +64,11 @@ def with_outcomes(split: pd.DataFrame, labelled: pd.DataFrame, schema: CustomerS
     added = labelled.loc[~labelled[schema.id].isin(in_test)]
     replaced = (split[SPLIT] == TRAIN) & split[schema.id].isin(set(added[schema.id]))
     kept = split.loc[~replaced]
-    columns = {
+    columns: dict[str, NDArray[np.generic] | pd.Categorical] = {
         column.name: np.concatenate([kept[column.name].to_numpy(), _values(added, column)]) for column in schema.columns
     }
-    columns[SPLIT] = np.concatenate([kept[SPLIT].to_numpy(), np.full(len(added), TRAIN, object)])
+    splits = np.concatenate([kept[SPLIT].to_numpy(), np.full(len(added), TRAIN, object)])
+    columns[SPLIT] = pd.Categorical(splits, categories=[TEST, TRAIN])
     columns[WEIGHT] = np.concatenate([np.ones(len(kept)), added[WEIGHT].to_numpy(np.float64)])
     joined = pd.DataFrame(columns, copy=False)
     joined.attrs = dict(split.attrs)

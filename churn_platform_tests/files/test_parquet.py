@@ -68,7 +68,8 @@ def test_texts_that_repeat_are_read_as_categories() -> None:
 
     assert str(stored["country"].dtype) == "category"
     assert stored["country"].cat.codes.dtype == np.int8
-    pd.testing.assert_frame_equal(stored.astype({"country": object}).replace({"country": {np.nan: None}}), frame)
+    texts = [None if pd.isna(each) else each for each in stored["country"].tolist()]
+    pd.testing.assert_frame_equal(stored.assign(country=pd.Series(texts, dtype=object)), frame)
 
 
 def test_more_texts_than_two_bytes_number_are_objects() -> None:

@@ -79,7 +79,10 @@ def test_texts_are_categories_on_request(schema: CustomerSchema, file: str) -> N
 
     texts = [column.name for column in schema.columns if column.dtype == "object" and column.name != schema.target]
     assert all(str(customers[name].dtype) == "category" for name in texts)
-    as_objects = {name: customers[name].astype(object).where(customers[name].notna(), None) for name in texts}
+    as_objects = {
+        name: pd.Series([None if pd.isna(each) else each for each in customers[name].tolist()], dtype=object)
+        for name in texts
+    }
     pd.testing.assert_frame_equal(customers.assign(**as_objects), expected)
 
 
