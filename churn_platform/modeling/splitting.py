@@ -135,7 +135,7 @@ def rows_of(
     wanted = [str(name) for name in frame if name != SPLIT and (columns is None or name in columns)]
     positions = np.flatnonzero(frame[SPLIT] == split)
     # Column by column: pandas would copy the frame for each of the three steps.
-    taken = {name: (frame.pop(name) if consume else frame[name]).array[positions] for name in wanted}
+    taken = {name: (frame.pop(name) if consume else frame[name]).array.take(positions) for name in wanted}
     rows = pd.DataFrame(taken, copy=False)
     rows.attrs = dict(frame.attrs)
     return rows

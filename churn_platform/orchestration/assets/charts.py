@@ -45,13 +45,16 @@ def histogram(values: NDArray[Any]) -> Chart:
     Args:
         values: shape (n,), numbers. Whole numbers in a small range have one bar each.
     """
-    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, dtype=np.bool_)
+    known = values[~missing] if missing.any() else values  # of ten million values, each copy takes 80 MB
     if not len(known):
         return Chart([], [])
     minimum, maximum = known.min(), known.max()
     if known.dtype.kind in "iub" and maximum - minimum < BINS:
         numbers = range(int(minimum), int(maximum) + 1)
-        counts = np.bincount(known.astype("int64") - int(minimum), minlength=len(numbers))
+        above = known.astype("int64")
+        above -= int(minimum)
+        counts = np.bincount(above, minlength=len(numbers))
         labels = numbers if len(numbers) <= MAX_LABELS else (numbers[0], numbers[-1])
         return Chart(counts.tolist(), list(map(str, labels)))
     counts, _ = np.histogram(known, BINS)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # the code server and the streaming run start without pandas
     from churn_platform.schema.customer_schema import CustomerSchema
 
 MAX_CATEGORIES = 20  # bars of a chart: a column that takes any text may have thousands of values
+CHART_THREADS = 2  # NumPy counts outside Python's lock
 MAX_CHARTS = 12  # of one materialization: the event log keeps them all
 DIGITS = 4  # significant digits of a number: 0.7312 and 1.05e-06 are both readable
 
@@ -39,18 +41,20 @@ def chart_metadata(chart: charts.Chart, alt: str) -> dg.MarkdownMetadataValue:
 
 def distributions(frame: "pd.DataFrame", *columns: str) -> Metadata:
     """Return one chart per column: a histogram of numbers or years, a bar for each of the most frequent texts."""
-    metadata: Metadata = {}
-    for name in columns[:MAX_CHARTS]:
-        values = frame[name]
-        if values.dtype.name in ("object", "category"):
-            counts = values.value_counts().head(MAX_CATEGORIES)
-            chart = charts.categories({str(text): int(count) for text, count in sorted(counts.items()) if count})
-        elif values.dtype.kind == "M":
-            chart = charts.histogram(values.dt.year.to_numpy())
-        else:
-            chart = charts.histogram(values.to_numpy())
-        metadata[f"distribution_{name}"] = chart_metadata(chart, f"Distribution of {name}")
-    return metadata
+    names = columns[:MAX_CHARTS]
+    with ThreadPoolExecutor(CHART_THREADS) as pool:
+        found = pool.map(_distribution, [frame[name] for name in names])
+    return {
+        f"distribution_{name}": chart_metadata(chart, f"Distribution of {name}")
+        for name, chart in zip(names, found, strict=True)
+    }
+
+
+def _distribution(values: "pd.Series") -> charts.Chart:
+    if values.dtype.name in ("object", "category"):
+        counts = values.value_counts().head(MAX_CATEGORIES)
+        return charts.categories({str(text): int(count) for text, count in sorted(counts.items()) if count})
+    return charts.histogram((values.dt.year if values.dtype.kind == "M" else values).to_numpy())
 
 
 def private_columns(schema: "CustomerSchema") -> list[str]:
