@@ -70,7 +70,8 @@ def _import() -> None:
     # Arrow's allocator would start a thread, which a forked process would lack.
     os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
     for module in pkgutil.walk_packages(orchestration.__path__, f"{orchestration.__name__}."):
-        importlib.import_module(module.name)
+        if module.name != __name__:
+            importlib.import_module(module.name)
     for name in MODULES:
         importlib.import_module(name)
     if home := os.environ.get("DAGSTER_HOME"):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import dagster as dg
 import psutil
@@ -40,6 +41,18 @@ class CodeServer:
         self._log = folder / "code.log"
         self._environment = {**environment, "PYTHONPATH": os.pathsep.join(filter(None, (str(site), _python_path())))}
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start the server. At the end of the block it is killed."""
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def start(self) -> None:
         """Start the server in a process group of its own, as a stack does, and wait until it serves."""

@@ -26,10 +26,8 @@ DAY = 24 * 3600.0
 @pytest.fixture
 def server(dagster_home: Path, instance: dg.DagsterInstance) -> Iterator[SlowCodeServer]:
     """A code server with an empty stream and a champion."""
-    server = SlowCodeServer(dagster_home, instance)
-    server.start()
-    yield server
-    server.kill()
+    with SlowCodeServer(dagster_home, instance) as server:
+        yield server
 
 
 def _slow_run(server: SlowCodeServer, platform: str) -> dg.DagsterRun:

@@ -46,18 +46,13 @@ def folder(dagster_home: Path) -> Path:
 @pytest.fixture
 def server(dagster_home: Path, folder: Path, instance: dg.DagsterInstance) -> Iterator[CodeServer]:
     """A code server with an empty stream and a champion."""
-    server = CodeServer(
-        dagster_home,
-        instance,
-        site=Path(__file__).with_name("observed"),
-        environment={"TESTS_OBSERVED_FOLDER": str(folder)},
-    )
-    server.start()
-    wait_until(lambda: _is_forked(server, folder), 120, "a run to be forked")
-    for file in folder.iterdir():
-        file.unlink()
-    yield server
-    server.kill()
+    environment = {"TESTS_OBSERVED_FOLDER": str(folder)}
+    site = Path(__file__).with_name("observed")
+    with CodeServer(dagster_home, instance, site=site, environment=environment) as server:
+        wait_until(lambda: _is_forked(server, folder), 120, "a run to be forked")
+        for file in folder.iterdir():
+            file.unlink()
+        yield server
 
 
 def _is_forked(server: CodeServer, folder: Path) -> bool:
