@@ -10,7 +10,7 @@ import psycopg
 
 from churn_platform.alerts.conditions import CONDITIONS, Condition, Finding
 from churn_platform.alerts.evidence import Evidence
-from churn_platform.database import alert_outbox, operator_conditions
+from churn_platform.database import alert_outbox, operator_conditions, stream_lag
 from churn_platform.database.operator_conditions import StoredCondition
 
 _log = logging.getLogger("churn.alerts")
@@ -68,7 +68,7 @@ class OperatorConditions:
         return self._interval
 
     def run(self, connection: psycopg.Connection) -> bool:
-        """Evaluate each condition whose turn it is."""
+        """Evaluate each condition whose turn it is, and record how far the stream is behind."""
         self._evidence.begin_round(connection)
         clock = time.monotonic()
         for condition in self._conditions:
@@ -78,6 +78,10 @@ class OperatorConditions:
                 continue
             self._compare(connection, condition, list(condition.find(self._evidence)))
             self._evaluated[condition.name] = clock
+        reading = self._evidence.stream
+        stream_lag.record(
+            connection, waiting=None if reading.lag is None else reading.lag.waiting, problem=reading.problem
+        )
         if self._pruned is None or clock - self._pruned > PRUNE_SECONDS:
             operator_conditions.prune(connection, days=self._keep_days)
             self._pruned = clock

@@ -909,6 +909,18 @@ comment on column worker_positions.topic_id is 'Kafka''s id of the events topic'
 comment on column worker_positions.kafka_partition is 'Partition of the topic';
 comment on column worker_positions.next_offset is 'The duty has read the rows of all offsets before this one';
 
+create table stream_lag (
+    only_row boolean primary key default true check (only_row),
+    waiting bigint,
+    problem text not null default '',
+    read_at timestamptz not null default now()
+) with (fillfactor = 50);
+comment on table stream_lag is 'How far the stream was behind Kafka when the resident worker looked last, which it does every 10 s';
+comment on column stream_lag.only_row is 'There is at most one row';
+comment on column stream_lag.waiting is 'Offsets of the events topic that were not read; null if Kafka did not answer';
+comment on column stream_lag.problem is 'Why Kafka did not answer; empty if it did';
+comment on column stream_lag.read_at is 'When the worker looked';
+
 -- Dagster shows them as observations of its assets. The sensor that reports them only reads these rows.
 create table worker_observations (
     asset text primary key,
