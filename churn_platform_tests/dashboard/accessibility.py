@@ -1,4 +1,4 @@
-"""What each page has to be: free of barriers that axe finds, in both themes and on a phone, and of errors in scripts."""
+"""What each page has to be: free of barriers that axe finds, in both themes and on a phone; no error in its scripts."""
 
 from collections.abc import Mapping
 from typing import Final
