@@ -17,18 +17,23 @@ from churn_platform_tests.dashboard.site import Site, serving
 from churn_platform_tests.worker.ledger import FollowedLedger
 
 
-@pytest.fixture
-def config(stack: Stack, database: str, bank_schema: CustomerSchema) -> DashboardConfig:
-    """A dashboard of a database that nobody else uses, with the logins that the embedded one has for it."""
+def config_of(stack: Stack, database: str, schema: CustomerSchema) -> DashboardConfig:
+    """Return the configuration of a dashboard of a database, with the logins that the embedded one has for it."""
     name = str(conninfo_to_dict(database)["dbname"])
     return DashboardConfig(
         reader_dsn=make_conninfo(stack.environment[READER_VARIABLE], dbname=name),
         retention_dsn=make_conninfo(stack.environment[RETENTION_VARIABLE], dbname=name),
-        schema=bank_schema,
+        schema=schema,
         timezone=ZoneInfo("Europe/Berlin"),
         dagster_url="http://127.0.0.1:3000",
         local_user="erika",
     )
+
+
+@pytest.fixture
+def config(stack: Stack, database: str, bank_schema: CustomerSchema) -> DashboardConfig:
+    """A dashboard of a database that nobody else uses, on which nobody has to log in."""
+    return config_of(stack, database, bank_schema)
 
 
 @pytest.fixture

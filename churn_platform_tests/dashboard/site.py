@@ -1,16 +1,17 @@
 """A dashboard that serves pages on localhost, and requests to it."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-import uvicorn
 from lxml import html
 
-from churn_platform.dashboard.app import create_app
+from churn_platform.dashboard.app import PAGES, create_app
 from churn_platform.dashboard.config import DashboardConfig
+from churn_platform.dashboard.page import Page
+from churn_platform.dashboard.server import server_of
 from churn_platform.local.ports import HOST
 from churn_platform_tests.waiting import wait_until
 
@@ -72,9 +73,9 @@ class PageOf:
 
 
 @contextmanager
-def serving(config: DashboardConfig) -> Iterator[Site]:
-    """Serve a dashboard on a free port."""
-    server = uvicorn.Server(uvicorn.Config(create_app(config), host=HOST, port=0, log_config=None, access_log=False))
+def serving(config: DashboardConfig, *, pages: Sequence[Page] = PAGES) -> Iterator[Site]:
+    """Serve a dashboard on a free port, with its own pages or with others."""
+    server = server_of(create_app(config, pages=pages), host=HOST, port=0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started, 30, "the dashboard listens")

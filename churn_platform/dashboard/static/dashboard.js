@@ -134,7 +134,6 @@ function renew(old, fresh) {
 
 function report(text) {
   const status = document.getElementById("status");
-  status.hidden = !text;
   if (status.textContent !== text) status.textContent = text;
 }
 
