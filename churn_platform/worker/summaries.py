@@ -1,8 +1,8 @@
 """The duty that keeps the summary tables, which views and pages read instead of predictions.
 
 PostgreSQL does the work: the rows of new commits never leave it. Each run is one transaction with one snapshot, in
-which the positions move, so each row counts once. A replay leaves the rows that it replaces in replaced_predictions: the
-duty subtracts those that it had counted, and adds those that are there now.
+which the positions move, so each row counts once. A replay leaves the rows that it replaces in replaced_predictions:
+the duty subtracts those that it had counted, and adds those that are there now.
 """
 
 import logging

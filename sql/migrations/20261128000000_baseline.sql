@@ -1612,6 +1612,41 @@ comment on column v_churn_trends.churn_rate_change is
 comment on column v_churn_trends.churn_rate_7_days is
     'Percentage of churn among all predictions of the day and the six days before, 0 to 100';
 
+-- Sums are added up for each combination of segments, of which there are few, and then for each segment.
+create view v_segment_churn as
+select
+    s.segment,
+    s.value,
+    sum(g.total_predictions)::bigint as total_predictions,
+    sum(g.churn_count)::bigint as churn_count,
+    (100.0 * sum(g.churn_count) / sum(g.total_predictions))::double precision as churn_rate,
+    (sum(g.risk_sum) / sum(g.total_predictions))::double precision as avg_risk_score,
+    sum(g.high_risk_count)::bigint as high_risk_count
+from (
+    select
+        segments,
+        sum(total_predictions) as total_predictions,
+        sum(churn_count) as churn_count,
+        sum(risk_sum) as risk_sum,
+        sum(high_risk_count) as high_risk_count
+    from prediction_summary
+    where date > (now() at time zone 'utc')::date - 30
+    group by segments
+) as g
+cross join lateral jsonb_each_text(g.segments) as s (segment, value)
+group by s.segment, s.value
+order by s.segment, s.value;
+comment on view v_segment_churn is
+    'Predictions of the last 30 days, UTC, by segment and its value, which the customer schema defines';
+comment on column v_segment_churn.segment is 'Column of churn_predictions';
+comment on column v_segment_churn.value is
+    'Its value or band; missing for null, other for a category that the schema does not list';
+comment on column v_segment_churn.total_predictions is 'Number of predictions';
+comment on column v_segment_churn.churn_count is 'Predictions of churn';
+comment on column v_segment_churn.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
+comment on column v_segment_churn.avg_risk_score is 'Mean risk score, 0 to 1';
+comment on column v_segment_churn.high_risk_count is 'High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened';
+
 -- Confidence is the probability of the more likely class. 30 days of UTC, today included.
 create view v_model_performance as
 select
