@@ -67,6 +67,9 @@ _CANDIDATES: Final = sql.SQL("""
             select max(contacted_at) from retention_cases e
             where e.customer_id = l.customer_id and e.contacted_at is not null
         ) as last_contact,
+        (
+            select max(closed_at) from retention_cases e where e.customer_id = l.customer_id and e.status = 'lost'
+        ) as last_loss,
         exists (select from do_not_contact n where n.customer_id = l.customer_id) as do_not_contact
     from latest l left join retention_cases c on c.customer_id = l.customer_id and c.closed_at is null
     where c.case_id is not null or not exists (
@@ -223,6 +226,7 @@ class Candidate:
         case_timestamp: time of the latest event that the case knows.
         case_offset: offset of that event.
         last_contact: when the customer was last called; None if never.
+        last_loss: when a case of the customer was last closed as lost; None if never.
         do_not_contact: whether the customer does not want to be called.
     """
 
@@ -239,6 +243,7 @@ class Candidate:
     case_timestamp: datetime | None
     case_offset: int | None
     last_contact: datetime | None
+    last_loss: datetime | None
     do_not_contact: bool
 
 

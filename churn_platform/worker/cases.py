@@ -344,6 +344,7 @@ def _score(found: Candidate) -> Score:
         event_timestamp=found.event_timestamp,
         kafka_offset=found.kafka_offset,
         last_contact=found.last_contact,
+        last_loss=found.last_loss,
         do_not_contact=found.do_not_contact,
     )
 

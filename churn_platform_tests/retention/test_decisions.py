@@ -23,7 +23,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 POLICY = ContactPolicy(threshold=0.7, cool_off=timedelta(days=30), expiry=timedelta(days=14))
-HIGH = Score(risk=0.8, event_timestamp=NOW, kafka_offset=5, last_contact=None, do_not_contact=False)
+HIGH = Score(risk=0.8, event_timestamp=NOW, kafka_offset=5, last_contact=None, last_loss=None, do_not_contact=False)
 
 
 # Arms
@@ -129,6 +129,9 @@ def test_every_moment_is_within_the_bounds_of_its_day(moment: datetime, timezone
         (replace(HIGH, do_not_contact=True), None),
         (replace(HIGH, last_contact=NOW - timedelta(days=29)), None),
         (replace(HIGH, last_contact=NOW - timedelta(days=30)), Opening()),
+        (replace(HIGH, last_loss=NOW - timedelta(days=29)), None),
+        (replace(HIGH, last_loss=NOW - timedelta(days=30)), Opening()),
+        (replace(HIGH, last_contact=NOW - timedelta(days=31), last_loss=NOW - timedelta(days=2)), None),
         (replace(HIGH, event_timestamp=NOW - timedelta(days=14)), None),
     ],
 )

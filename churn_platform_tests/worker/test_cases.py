@@ -9,6 +9,7 @@ import pytest
 from churn_platform.database import customer_file_scores, retention_cases, retention_keys, worker_positions
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.prediction_columns import prediction_table
+from churn_platform.database.retention_cases import Told
 from churn_platform.retention.arm import arm_of
 from churn_platform.worker.cases import NAME
 from churn_platform_tests.worker.ledger import Scored
@@ -115,6 +116,21 @@ def test_nobody_is_called_again_within_the_cool_off(team: Team) -> None:
     team.wait(days=31)
     team.commit(Scored(1, 0.9))
 
+    assert [status for _, status, *_ in team.cases()] == ["lost", "open"]
+
+
+@pytest.mark.parametrize(("control_share", "arm"), [(0.0, "contact"), (1.0, "control")])
+def test_a_customer_who_left_gets_no_case_within_the_cool_off(team: Team, control_share: float, arm: str) -> None:
+    team.restart(control_share=control_share)
+    team.commit(Scored(1, 0.9, ago=MINUTE))
+    left = Told(customer_id=1, event_id=None, churned=1, at=team.now())
+    retention_cases.close_by_outcomes(team.connection, team.config.schema, [left])
+
+    team.commit(Scored(1, 0.95))
+    assert team.rows("select arm, status from retention_cases") == [(arm, "lost")]
+
+    team.wait(days=31)
+    team.commit(Scored(1, 0.9))
     assert [status for _, status, *_ in team.cases()] == ["lost", "open"]
 
 

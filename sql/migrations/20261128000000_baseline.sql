@@ -990,6 +990,7 @@ create table retention_cases (
 ) with (fillfactor = 80);
 create unique index retention_cases_one_open on retention_cases (customer_id) where closed_at is null;
 create index retention_cases_called on retention_cases (customer_id, contacted_at) where contacted_at is not null;
+create index retention_cases_lost on retention_cases (customer_id, closed_at) where status = 'lost';
 create index retention_cases_waiting on retention_cases (arm, priority) where status in ('open', 'assigned');
 create index retention_cases_contacted_at on retention_cases (contacted_at) where contacted_at is not null;
 create index retention_cases_unexplained on retention_cases (event_id)
