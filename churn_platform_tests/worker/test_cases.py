@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
-from churn_platform.database import customer_file_scores, retention_cases, retention_keys, worker_positions
+from churn_platform.database import customer_file_scores, retention_cases, retention_keys, summary, worker_positions
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.database.retention_cases import Told
@@ -262,6 +262,17 @@ def test_customers_of_the_control_group_are_not_listed_but_enter_alike(team: Tea
         number for number in range(contacts[-1], 61) if arms[number] == "control"
     }
     assert team.rows("select count(*) from retention_cases where arm = 'control' and list_rank is not null") == [(0,)]
+
+
+def test_controls_do_not_count_as_cases_for_the_retention_team(team: Team) -> None:
+    team.restart(control_share=0.5)
+    team.commit(*(Scored(number, 0.9) for number in range(20)))
+    team.set_status(0, "lost")
+
+    arms = dict(team.rows("select arm, count(*) from retention_cases where closed_at is null group by arm"))
+
+    assert sorted(arms) == ["contact", "control"]
+    assert summary.count_open_cases(team.connection) == arms["contact"]
 
 
 def test_a_customer_enters_once_in_a_cool_off(team: Team) -> None:
