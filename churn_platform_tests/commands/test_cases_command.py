@@ -71,7 +71,9 @@ def test_the_list_names_customers_and_reasons(team: Team) -> None:
 
 def test_a_called_customer_leaves_the_list_and_is_not_on_tomorrow_s(team: Team) -> None:
     run("contact", case_of(6), "--note", "will think about it", "--by", "ana")
-    assert [case["customer_id"] for case in as_json("list")["cases"]] == [5, 4, 3]
+    assert [(case["rank"], case["customer_id"]) for case in as_json("list")["cases"]] == [(1, 5), (2, 4), (3, 3)]
+    assert [line.split()[0] for line in run("list").splitlines()[2:]] == ["1", "2", "3"]
+    assert as_json("show", case_of(5))["rank"] == 1
 
     team.wait(days=1)
     team.commit(Scored(6, 0.95, balance=6_000.0))
