@@ -26,6 +26,10 @@ _GET: Final = sql.SQL("""
     select {} from retention_cases c left join v_call_list l using (case_id)
     where c.arm = 'contact' and c.case_id = %s
 """).format(_COLUMNS)
+_LATEST_OF: Final = sql.SQL("""
+    select {} from retention_cases c left join v_call_list l using (case_id)
+    where c.arm = 'contact' and c.customer_id::text = %s order by c.closed_at desc nulls first, c.case_id desc limit 1
+""").format(_COLUMNS)
 _HISTORY: Final = """
     select changed_at, changed_by, login, status, owner, notes, reason from v_retention_case_history
     where case_id = %s order by change
@@ -104,6 +108,17 @@ def get(connection: psycopg.Connection, case_id: int) -> Case | None:
     """Return one case; None if there is none in the contact arm."""
     with connection.cursor(row_factory=class_row(Case)) as cursor:
         return cursor.execute(_GET, (case_id,)).fetchone()
+
+
+def latest_of(connection: psycopg.Connection, customer: str) -> Case | None:
+    """Return the case of a customer that is not closed, or else the latest one; None without one in the contact arm.
+
+    Args:
+        connection: of a login that may read cases.
+        customer: id of the customer as text.
+    """
+    with connection.cursor(row_factory=class_row(Case)) as cursor:
+        return cursor.execute(_LATEST_OF, (customer,)).fetchone()
 
 
 def history(connection: psycopg.Connection, case_id: int) -> list[Change]:
