@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from churn_platform.retention.transitions import WAITING, Status
-
 # A case closes when the risk falls below this share of the threshold: 0.56 for a threshold of 0.7. With a smaller
 # distance, a customer near the threshold would get a new case every few events.
 CLOSING_SHARE: Final = 0.8
@@ -33,9 +31,15 @@ class ContactPolicy:
 
 @dataclass(frozen=True)
 class OpenCase:
-    """A customer's case that is not closed, as far as decisions need it."""
+    """A customer's case that is not closed, as far as decisions need it.
 
-    status: Status
+    Attributes:
+        waits: for a call; else it waits for the outcome.
+        event_timestamp: time of the latest event that it knows.
+        kafka_offset: of that event.
+    """
+
+    waits: bool
     event_timestamp: datetime
     kafka_offset: int
 
@@ -86,7 +90,7 @@ def decide(score: Score, case: OpenCase | None, policy: ContactPolicy, *, now: d
     if case is not None:
         if (score.event_timestamp, score.kafka_offset) <= (case.event_timestamp, case.kafka_offset):
             return None
-        if case.status in WAITING and score.risk < policy.closing_threshold:
+        if case.waits and score.risk < policy.closing_threshold:
             return Update(f"The risk fell to {score.risk:.0%}.")
         return Update()
     cools_off = any(

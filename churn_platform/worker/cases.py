@@ -27,7 +27,7 @@ from churn_platform.retention.call_list import DayList, Waiting, plan_list
 from churn_platform.retention.contact_policy import ContactPolicy, OpenCase, Opening, Score, Update, decide
 from churn_platform.retention.priority import CallValue, priority
 from churn_platform.retention.reasons import sentences
-from churn_platform.retention.transitions import Status
+from churn_platform.retention.transitions import WAITING
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import CUSTOMER_ID_PLACE, CasesFrom
 from churn_platform.worker.new_rows import NewRows
@@ -350,7 +350,6 @@ def _score(found: Candidate) -> Score:
 
 
 def _case(found: Candidate) -> OpenCase | None:
-    if found.status is None or found.case_timestamp is None or found.case_offset is None:
+    if found.case_timestamp is None or found.case_offset is None:
         return None
-    status: Status = found.status  # type: ignore[assignment]  # the table allows no other
-    return OpenCase(status=status, event_timestamp=found.case_timestamp, kafka_offset=found.case_offset)
+    return OpenCase(waits=found.status in WAITING, event_timestamp=found.case_timestamp, kafka_offset=found.case_offset)

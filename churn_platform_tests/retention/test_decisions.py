@@ -140,22 +140,21 @@ def test_who_gets_a_case(score: Score, expected: Opening | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "risk", "event_age", "offset", "expected"),
+    ("waits", "risk", "event_age", "offset", "expected"),
     [
-        ("open", 0.9, 0, 5, Update()),
-        ("open", 0.57, 0, 5, Update()),
-        ("open", 0.55, 0, 5, Update("The risk fell to 55%.")),
-        ("assigned", 0.55, 0, 5, Update("The risk fell to 55%.")),
-        ("contacted", 0.1, 0, 5, Update()),
-        ("open", 0.1, 61, 99, None),  # an event from before the latest
-        ("open", 0.1, 60, 4, None),  # the same time, but an earlier offset
-        ("open", 0.9, 60, 5, Update()),
+        (True, 0.9, 0, 5, Update()),
+        (True, 0.57, 0, 5, Update()),
+        (True, 0.55, 0, 5, Update("The risk fell to 55%.")),
+        (False, 0.1, 0, 5, Update()),
+        (True, 0.1, 61, 99, None),  # an event from before the latest
+        (True, 0.1, 60, 4, None),  # the same time, but an earlier offset
+        (True, 0.9, 60, 5, Update()),
     ],
 )
 def test_what_a_score_does_to_a_case(
-    status: str, risk: float, event_age: int, offset: int, expected: Update | None
+    waits: bool, risk: float, event_age: int, offset: int, expected: Update | None
 ) -> None:
-    case = OpenCase(status=status, event_timestamp=NOW - timedelta(seconds=60), kafka_offset=4)  # type: ignore[arg-type]
+    case = OpenCase(waits=waits, event_timestamp=NOW - timedelta(seconds=60), kafka_offset=4)
     score = replace(HIGH, risk=risk, event_timestamp=NOW - timedelta(seconds=event_age), kafka_offset=offset)
 
     assert decide(score, case, POLICY, now=NOW) == expected

@@ -60,6 +60,15 @@ def test_a_case_closes_when_the_risk_falls_well_below_the_threshold_and_opens_ag
     assert [status for _, status, *_ in team.cases()] == ["expired", "open"]
 
 
+def test_an_assigned_case_closes_when_the_risk_falls_too(team: Team) -> None:
+    team.commit(Scored(1, 0.8, ago=MINUTE))
+    team.set_status(1, "assigned", owner="ana")
+
+    team.commit(Scored(1, 0.3))
+
+    assert [status for _, status, *_ in team.cases()] == ["expired"]
+
+
 def test_commits_of_several_batches_are_followed_exactly_once(team: Team) -> None:
     for number in range(3):
         team.ledger.commit([Scored(10 * number + each, 0.8) for each in range(5)])
