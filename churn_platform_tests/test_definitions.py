@@ -131,6 +131,16 @@ def test_an_asset_has_a_description_a_group_and_an_owner(name: str) -> None:
     assert node.is_executable == (name not in EXTERNAL | RETENTION)
 
 
+def test_cases_come_from_the_scores_that_may_open_them() -> None:
+    parents = defs.resolve_asset_graph().get(dg.AssetKey("retention_cases")).parent_keys
+
+    assert {key.to_user_string() for key in parents} == {
+        "churn_predictions",
+        "high_risk_customers",
+        "customer_file_scores",
+    }
+
+
 @pytest.fixture(scope="module", params=["bank", "subscribers"])
 def graph(request: pytest.FixtureRequest) -> AssetGraph:
     """The assets of each data set."""

@@ -4,12 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
 import psycopg
 
 from churn_platform.alerts.conditions import CONDITIONS, Condition, Finding
 from churn_platform.alerts.evidence import Evidence
+from churn_platform.alerts.messages import State, condition_payload
 from churn_platform.database import alert_outbox, operator_conditions, stream_lag, worker_observations
 from churn_platform.database.operator_conditions import StoredCondition
 
@@ -24,8 +25,6 @@ CLEAR_SECONDS: Final = 60.0
 FIRST_REMINDER: Final = timedelta(hours=1)
 LONGEST_REMINDER: Final = timedelta(days=1)
 PRUNE_SECONDS: Final = 3600.0
-
-State = Literal["began", "lasts", "ended"]
 
 
 class OperatorConditions:
@@ -155,26 +154,14 @@ class OperatorConditions:
         _log.warning("Condition %s %s: %s", about, state, finding.details)
         if not self._targets:
             return
-        lines = {
-            "began": [f"Since {_time(began)}: {finding.details}", condition.meaning, condition.remedy],
-            "lasts": [f"Still, since {_time(began)}: {finding.details}", condition.meaning, condition.remedy],
-            "ended": [f"From {_time(began)} to {_time(at)}. The latest measurement was: {finding.details}"],
-        }[state]
-        payload = {
-            "subject": f"{about} {state}, on {self._environment}",
-            "text": "\n".join(lines),
-            "condition": {
-                "name": condition.name,
-                "subject": finding.subject,
-                "state": state,
-                "details": finding.details,
-                "began": began.astimezone(UTC).isoformat(),
-                "ended": at.astimezone(UTC).isoformat() if state == "ended" else None,
-                "environment": self._environment,
-            },
-        }
+        payload = condition_payload(
+            name=condition.name,
+            subject=finding.subject,
+            state=state,
+            details=finding.details,
+            advice=(condition.meaning, condition.remedy),
+            began=began,
+            at=at,
+            environment=self._environment,
+        )
         alert_outbox.add(connection, kind="operator", reference=reference, payload=payload, targets=self._targets)
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

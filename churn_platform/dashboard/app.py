@@ -1,7 +1,7 @@
 """The dashboard's web application: routes, logins, and what a page shows when something is wrong."""
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -93,7 +93,7 @@ class _Dashboard:
         self._access = Access(config)
         self._templates = environment()
 
-    def endpoint(self, page: Page):
+    def endpoint(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         """Return the function that Starlette calls for a page."""
 
         async def answer(request: Request) -> Response:

@@ -1038,6 +1038,7 @@ create table retention_cases (
 ) with (fillfactor = 80);
 create unique index retention_cases_one_open on retention_cases (customer_id) where closed_at is null;
 create index retention_cases_called on retention_cases (customer_id, contacted_at) where contacted_at is not null;
+create index retention_cases_lost on retention_cases (customer_id, closed_at) where status = 'lost';
 create index retention_cases_waiting on retention_cases (arm, priority) where status in ('open', 'assigned');
 create index retention_cases_contacted_at on retention_cases (contacted_at) where contacted_at is not null;
 create index retention_cases_unexplained on retention_cases (event_id)
@@ -1073,7 +1074,7 @@ comment on column retention_cases.priority is
 comment on column retention_cases.segments is 'The customer''s value or band in each segment of the schema';
 comment on column retention_cases.link is 'The customer in your own CRM (CUSTOMER_URL); null without one';
 comment on column retention_cases.list_day is 'Day of the call list that the case is on; null if it is on none';
-comment on column retention_cases.list_rank is 'Place on that list, 1 first';
+comment on column retention_cases.list_rank is 'Place on that list when it was ranked; v_call_list has the place now';
 
 create table retention_case_history (
     change bigint generated always as identity primary key,
@@ -1274,10 +1275,11 @@ grant select on retention_cases to churn_retention;
 grant update (status, owner, notes) on retention_cases to churn_retention;
 
 -- A view has its owner's rights, so each of these has its own condition. As a barrier it is checked before functions of
--- the user's own query can see a row.
+-- the user's own query can see a row. Ranks have no gaps, although a called customer leaves the list before the worker
+-- has ranked it again.
 create view v_call_list with (security_barrier = true) as
 select
-    list_rank as rank, case_id, customer_id, risk_score, priority, money_at_risk, reasons, status, owner, notes, link,
+    (row_number() over (order by list_rank))::integer as rank, case_id, customer_id, risk_score, priority, money_at_risk, reasons, status, owner, notes, link,
     list_day, opened_at, event_timestamp, segments
 from retention_cases
 where arm = 'contact' and list_rank is not null and status in ('open', 'assigned')

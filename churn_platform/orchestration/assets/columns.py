@@ -307,7 +307,7 @@ def case_columns(schema: CustomerSchema) -> Metadata:
         ),
         ("link", "text", "The customer in your own CRM.", "churn_predictions.customer_id"),
         ("list_day", "date", "Day of the call list that the case is on."),
-        ("list_rank", "integer", "Place on that list, 1 first."),
+        ("list_rank", "integer", "Place on that list when it was ranked; v_call_list has the place now."),
     )
 
 
