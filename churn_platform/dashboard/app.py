@@ -163,7 +163,7 @@ class _Dashboard:
             return self._problem(request, session, 409, "Nothing was changed", str(error))
         except UnavailableError as error:
             _log.warning("%s: PostgreSQL does not answer (%s).", request.url.path, error)
-            text = "The database does not answer. This page tries again by itself."
+            text = "The database does not answer."
             return self._problem(request, session, 503, "No connection to the database", text, refresh=RETRY_SECONDS)
         except psycopg.errors.QueryCanceled:
             _log.warning("%s: a query took longer than %d s.", request.url.path, page.seconds)
