@@ -1,38 +1,29 @@
 """`churn dashboard add-user`, `remove-user` and `users`, beside a running dashboard; and where it refuses to listen."""
 
-import os
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from churn_platform.cli import app
+from churn_platform.commands.terminal import ExitCode
 from churn_platform.dashboard.config import DashboardConfig
 from churn_platform_tests.dashboard.protected import PASSWORD, Protected, protected
-
-FAILED = 1
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """A terminal in which DASHBOARD_USERS names a file."""
+    """A wide terminal in which DASHBOARD_USERS names a file."""
 
     users_file: Path
 
-    def churn(self, *arguments: str, typed: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
+    def churn(self, *arguments: str, typed: str = "", **environment: str) -> Result:
         """Run `churn dashboard` with arguments; `typed` is its stdin."""
-        return subprocess.run(
-            [str(Path(sys.executable).with_name("churn")), "dashboard", *arguments],
-            env={**os.environ, "DASHBOARD_USERS": str(self.users_file), **environment},
-            input=typed,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        variables = {"COLUMNS": "400", "DASHBOARD_USERS": str(self.users_file), **environment}
+        return CliRunner().invoke(app, ["dashboard", *arguments], input=typed, env=variables)
 
 
 @pytest.fixture
@@ -50,7 +41,7 @@ def dashboard(config: DashboardConfig, terminal: Terminal) -> Iterator[Protected
 
 def test_users_come_and_go_while_the_dashboard_runs(terminal: Terminal, dashboard: Protected) -> None:
     added = terminal.churn("add-user", "erika", "--role", "retention", "--password-stdin", typed=f"{PASSWORD}\n")
-    assert added.returncode == 0, added.stderr
+    assert added.exit_code == 0, added.output
     assert added.stdout == f"Added erika (retention) in {terminal.users_file}.\n"
     assert stat.S_IMODE(terminal.users_file.stat().st_mode) == 0o600
     assert PASSWORD not in terminal.users_file.read_text()
@@ -88,7 +79,7 @@ def test_what_cannot_be_is_refused_with_a_remedy(
 ) -> None:
     outcome = terminal.churn(*arguments, typed=typed)
 
-    assert outcome.returncode == FAILED
+    assert outcome.exit_code == ExitCode.FAILED
     assert message in " ".join(outcome.stderr.split())
     assert not terminal.users_file.exists()
 
@@ -97,7 +88,7 @@ def test_who_can_be_removed_is_named(terminal: Terminal) -> None:
     terminal.churn("add-user", "erika", "--password-stdin", typed=PASSWORD)
     outcome = terminal.churn("remove-user", "max")
 
-    assert outcome.returncode == FAILED
+    assert outcome.exit_code == ExitCode.FAILED
     assert "There is no user 'max'" in outcome.stderr
     assert "Choose among erika." in outcome.stderr
 
@@ -105,12 +96,12 @@ def test_who_can_be_removed_is_named(terminal: Terminal) -> None:
 def test_without_the_setting_the_commands_name_it(terminal: Terminal) -> None:
     outcome = terminal.churn("users", DASHBOARD_USERS="")
 
-    assert outcome.returncode == FAILED
+    assert outcome.exit_code == ExitCode.FAILED
     assert "DASHBOARD_USERS is not set, so nobody has to log in." in outcome.stderr
 
 
 def test_it_does_not_listen_for_other_machines_without_a_login(config: DashboardConfig, terminal: Terminal) -> None:
     outcome = terminal.churn("--host", "0.0.0.0", DASHBOARD_USERS="", DATABASE_URL=config.reader_dsn)  # noqa: S104
 
-    assert outcome.returncode == FAILED
+    assert outcome.exit_code == ExitCode.FAILED
     assert "nobody would have to log in" in outcome.stderr
