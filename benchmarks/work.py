@@ -7,7 +7,7 @@ from typing import Final
 
 import pandas as pd
 import psycopg
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks import wide
 from churn_platform.database import model_versions
