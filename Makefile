@@ -47,7 +47,7 @@ demo: runtime ## Run the whole platform once, from the customers file to predict
 	$(BIN)/churn demo $(ARGS)
 
 .PHONY: up
-up: runtime ## Start Kafka, PostgreSQL, MLflow, Dagster and the worker (ARGS="--services-only" without the last two)
+up: runtime ## Start Kafka, PostgreSQL, MLflow, Dagster, the worker and the dashboard (ARGS="--services-only" without the last three)
 	$(BIN)/churn up $(ARGS)
 
 .PHONY: down
@@ -200,17 +200,17 @@ format: install ## Fix formatting and what ruff can fix
 	$(BIN)/ruff format
 
 .PHONY: lock
-lock: install ## Resolve pyproject.toml into requirements.lock, for every platform, with hashes
+lock: $(BIN)/uv ## Resolve pyproject.toml into requirements.lock, for every platform, with hashes
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --group embedded --group dev \
 		--output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-docs
-lock-docs: install ## Resolve the documentation tools into docs/requirements.lock, with the versions of requirements.lock
+lock-docs: $(BIN)/uv ## Resolve the documentation tools into docs/requirements.lock, with the versions of requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --group docs --constraint requirements.lock \
 		--output-file docs/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-peers
-lock-peers: install ## Resolve the packages and jars of the other stream processors into the lock files of benchmarks/peers
+lock-peers: $(BIN)/uv ## Resolve the packages and jars of the other stream processors into the lock files of benchmarks/peers
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 benchmarks/peers/requirements.in \
 		--output-file benchmarks/peers/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 	$(BIN)/python -m benchmarks.peers.jars --lock

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from churn_platform.database import churn_predictions, customer_schemas, stream_batches
+from churn_platform.database import churn_predictions, customer_schemas, replaced_predictions, stream_batches
 from churn_platform.database.advisory_locks import lock_batches
 from churn_platform.database.catalog import TableColumn
 from churn_platform.errors import PlatformError
@@ -65,9 +65,9 @@ def archive_next(
 ) -> Archived | None:
     """Move the oldest predictions to one file, in whole batches of one customer schema, which the file contains.
 
-    A batch qualifies if it was closed before a moment, Dagster is known to have its materialization, and its
-    predictions are known to be published. The last condition does not follow from the others: a batch that a dead run
-    left open is closed and reported before its successor has published the rest.
+    A batch qualifies if it was closed before a moment, Dagster is known to have its materialization, its predictions
+    are known to be published, and the summaries have them. The third condition does not follow from the others: a batch
+    that a dead run left open is closed and reported before its successor has published the rest.
 
     First the ledger records which batches go into which file. Then the file is written and read back. Then one
     transaction deletes the rows and records that they are archived. If the process dies in between, the record of the
@@ -100,6 +100,8 @@ def archive_next(
     file, batches = assigned
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")
+        if not set(batches).isdisjoint(replaced_predictions.batches(connection)):
+            return None  # replayed since they were assigned: the worker first corrects the summaries
         replays = stream_batches.replay_counts(connection, batches)
         table = _read_table(connection, batches).replace_schema_metadata(_metadata(connection, batches[0]))
     _write_and_verify(file, table, write, read)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -63,6 +64,15 @@ def _customers_place(place: str) -> str:
 def _web_address(address: str | None) -> str | None:
     if address is not None and not (address.startswith(("http://", "https://")) and urlsplit(address).hostname):
         raise ValueError("expected https://host or http://host:port")
+    return address
+
+
+def _ip_address(address: str | None) -> str | None:
+    if address is not None:
+        try:
+            ip_address(address)
+        except ValueError:
+            raise ValueError("expected an IP address such as 10.0.0.5") from None
     return address
 
 
@@ -212,6 +222,7 @@ ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
 ArtifactsPlace = Annotated[str, AfterValidator(_folder_or_prefix)]
 CustomersPlace = Annotated[str, AfterValidator(_customers_place)]
 WebAddress = Annotated[str | None, AfterValidator(_web_address)]
+ProxyAddress = Annotated[str | None, AfterValidator(_ip_address)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
 StreamStart = Annotated[str, AfterValidator(_stream_start)]
@@ -864,6 +875,61 @@ class DagsterSettings(SettingsGroup):
     )
 
 
+class DashboardSettings(SettingsGroup):
+    """The dashboard for people who do not open Dagster."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        validation_alias="DASHBOARD_HOST",
+        description="Address that the dashboard listens at. Other machines reach it only if it is not a loopback "
+        "address; then DASHBOARD_USERS or DASHBOARD_PROXY is needed.",
+    )
+    port: int = Field(
+        default=8050,
+        ge=1,
+        le=65535,
+        validation_alias="DASHBOARD_PORT",
+        description="Port of 'churn dashboard'. 'churn up' chooses another one if it is taken.",
+    )
+    url: WebAddress = Field(
+        default=None,
+        validation_alias="DASHBOARD_URL",
+        description="Address under which browsers reach the dashboard, such as https://churn.example.com, if a proxy "
+        "is in front of it. With https, its cookie is sent only through HTTPS.",
+    )
+    users: ProjectPath | None = Field(
+        default=None,
+        validation_alias="DASHBOARD_USERS",
+        description="File of the users who may log in, which 'churn dashboard add-user' writes. Empty: nobody has to "
+        "log in, and only this machine reaches the dashboard.",
+    )
+    session_hours: float = Field(
+        default=12,
+        gt=0,
+        le=720,
+        validation_alias="DASHBOARD_SESSION_HOURS",
+        description="Hours after which users have to log in again.",
+    )
+    proxy: ProxyAddress = Field(
+        default=None,
+        validation_alias="DASHBOARD_PROXY",
+        description="IP address of a proxy that has logged users in. Only from there, DASHBOARD_PROXY_HEADER is "
+        "believed. A user whom DASHBOARD_USERS does not name is a viewer.",
+    )
+    proxy_header: str = Field(
+        default="X-Forwarded-User",
+        pattern=r"^[A-Za-z0-9-]+$",
+        validation_alias="DASHBOARD_PROXY_HEADER",
+        description="Header in which that proxy names the user.",
+    )
+    dagster_url: WebAddress = Field(
+        default=None,
+        validation_alias="DASHBOARD_DAGSTER_URL",
+        description="Address of the Dagster UI that pages link to. 'churn up' sets it. Empty: no links.",
+    )
+
+
 class Settings(SettingsGroup):
     """All settings, by group, and the addresses of the servers that the platform cannot do without.
 
@@ -886,6 +952,7 @@ class Settings(SettingsGroup):
     alerts: AlertSettings = Field(default=AlertSettings(), title="Alerts")
     operators: OperatorSettings = Field(default=OperatorSettings(), title="Operators")
     dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster UI")
+    dashboard: DashboardSettings = Field(default=DashboardSettings(), title="Dashboard")
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, str]) -> Self:
@@ -932,18 +999,31 @@ class Settings(SettingsGroup):
         return dsn
 
     @property
+    def reader_dsn(self) -> str:
+        """Connection string of the read-only login, else that of the platform.
+
+        Raises:
+            SettingsError: no database is configured, libpq cannot read a string, or they name different databases.
+        """
+        return self._login_dsn("DATABASE_READER_URL", self.postgres.reader_url)
+
+    @property
     def retention_dsn(self) -> str:
         """Connection string of the retention team's login, else that of the platform.
 
         Raises:
             SettingsError: no database is configured, libpq cannot read a string, or they name different databases.
         """
-        if self.postgres.retention_url is None:
+        return self._login_dsn("DATABASE_RETENTION_URL", self.postgres.retention_url)
+
+    def _login_dsn(self, variable: str, url: SecretStr | None) -> str:
+        """Return the connection string of a login to the platform's database; that of the platform if it has none."""
+        if url is None:
             return self.postgres_dsn
         from psycopg.conninfo import conninfo_to_dict
 
-        dsn = self.postgres.retention_url.get_secret_value()
-        require_readable("DATABASE_RETENTION_URL", dsn)
+        dsn = url.get_secret_value()
+        require_readable(variable, dsn)
         places = [
             {name: str(parts.get(name) or "") for name in ("host", "hostaddr", "port", "dbname")}
             for parts in (conninfo_to_dict(dsn), conninfo_to_dict(self.postgres_dsn))
@@ -952,8 +1032,8 @@ class Settings(SettingsGroup):
             # The file of the embedded servers may name the one, and .env the other.
             ours, platforms = (" ".join(f"{name}={value}" for name, value in each.items() if value) for each in places)
             raise SettingsError(
-                f"DATABASE_RETENTION_URL names another database ({ours}) than DATABASE_URL ({platforms}).",
-                remedy="Set DATABASE_RETENTION_URL to a login of the same database, with the host written alike.",
+                f"{variable} names another database ({ours}) than DATABASE_URL ({platforms}).",
+                remedy=f"Set {variable} to a login of the same database, with the host written alike.",
             )
         return dsn
 

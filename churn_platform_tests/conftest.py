@@ -101,6 +101,7 @@ FLOW = (
     "test_archive",
     "monitoring",
     "alerts",
+    "dashboard",
     "simulation",
     "orchestration",
     "test_definitions",

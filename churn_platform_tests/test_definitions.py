@@ -50,7 +50,7 @@ EXTERNAL = {
     "high_risk_customers",
     "customer_outcomes_topic",
 }
-RETENTION = {"retention_cases", "call_list"}
+RETENTION = {"retention_cases", "call_list", "alert_outbox", "operator_conditions"}
 SCORING = {"customer_file_scores", "retention_effect", "labelled_customers"}
 ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL | RETENTION | SCORING
 # Fitted steps, a model and the champion. They are not tables, so they have no columns.

@@ -11,11 +11,13 @@ import psycopg
 from churn_platform.alerts.conditions import CONDITIONS, Condition, Finding
 from churn_platform.alerts.evidence import Evidence
 from churn_platform.alerts.messages import State, condition_payload
-from churn_platform.database import alert_outbox, operator_conditions
+from churn_platform.database import alert_outbox, operator_conditions, stream_lag, worker_observations
 from churn_platform.database.operator_conditions import StoredCondition
 
 _log = logging.getLogger("churn.alerts")
 
+ASSET: Final = "operator_conditions"
+"""Name of the asset that Dagster shows."""
 INTERVAL_SECONDS: Final = 10.0
 # A condition ends when it was not found for this long, so that a value around its bound is not a message each time.
 CLEAR_SECONDS: Final = 60.0
@@ -67,7 +69,7 @@ class OperatorConditions:
         return self._interval
 
     def run(self, connection: psycopg.Connection) -> bool:
-        """Evaluate each condition whose turn it is."""
+        """Evaluate each condition whose turn it is, and record what is open and how far the stream is behind."""
         self._evidence.begin_round(connection)
         clock = time.monotonic()
         for condition in self._conditions:
@@ -77,6 +79,14 @@ class OperatorConditions:
                 continue
             self._compare(connection, condition, list(condition.find(self._evidence)))
             self._evaluated[condition.name] = clock
+        names = [f"{each.name} {each.subject}".strip() for each in operator_conditions.open_conditions(connection)]
+        worker_observations.observe(
+            connection, ASSET, {"open_conditions": len(names), "open": ", ".join(names) or "none"}
+        )
+        reading = self._evidence.stream_if_read
+        if reading is not None:
+            waiting = None if reading.lag is None else reading.lag.waiting
+            stream_lag.record(connection, waiting=waiting, problem=reading.problem)
         if self._pruned is None or clock - self._pruned > PRUNE_SECONDS:
             operator_conditions.prune(connection, days=self._keep_days)
             self._pruned = clock

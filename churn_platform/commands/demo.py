@@ -79,7 +79,8 @@ def demo(
     of_stack = f"CHURN_LOCAL={stack.local} " if schema is not None else ""
     if keep or not started:
         output.print(
-            f"\nOpen [bold]{stack.addresses['dagster']}[/bold] to browse it. Stop everything: {of_stack}churn down",
+            f"\nOpen [bold]{stack.addresses['dashboard']}[/bold] to see predictions, customers and calls, and "
+            f"[bold]{stack.addresses['dagster']}[/bold] for lineage and runs. Stop everything: {of_stack}churn down",
             soft_wrap=True,
         )
         output.print(

@@ -112,11 +112,14 @@ def with_own_servers(command: Callable[P, R]) -> Callable[P, R]:
 
 def up(
     services_only: Annotated[
-        bool, typer.Option("--services-only", help="Without Dagster and the worker, to run 'dg dev' yourself.")
+        bool,
+        typer.Option(
+            "--services-only", help="Without Dagster, the worker and the dashboard, to run 'dg dev' yourself."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start Kafka, PostgreSQL, MLflow, Dagster and the worker, and wait until they answer.
+    """Start Kafka, PostgreSQL, MLflow, Dagster, the worker and the dashboard, and wait until they answer.
 
     A server that you name (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, MLFLOW_TRACKING_URI) is yours and is not started.
 
@@ -140,7 +143,8 @@ def up(
     if services_only:
         output.print(f"Next: set -a; . {env_file}; set +a; dg dev", highlight=False, soft_wrap=True)
     else:
-        output.print(f"Dagster: {stack.addresses['dagster']}   Stop: churn down", soft_wrap=True)
+        pages = f"Dagster: {stack.addresses['dagster']}   Dashboard: {stack.addresses['dashboard']}"
+        output.print(f"{pages}   Stop: churn down", soft_wrap=True)
 
 
 def down(as_json: AsJson = False) -> None:

@@ -10,11 +10,14 @@ variables.
 
 import os
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+if TYPE_CHECKING:
+    from psycopg_pool import ConnectionPool
 
 SESSION: Final[Mapping[str, str]] = {
     "client_encoding": "UTF8",
@@ -115,3 +118,39 @@ def pinned_url(url: str) -> str:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     query["options"] = session_options(query.get("options", ""))
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+
+
+def open_pool(
+    dsn: str, *, application_name: str, most: int, connect_seconds: int, statement_seconds: int
+) -> "ConnectionPool[psycopg.Connection]":
+    """Return a pool of connections in autocommit mode. Each is opened when it is first needed.
+
+    A connection is tested before it is used, so one that broke while PostgreSQL was away is replaced.
+
+    Args:
+        dsn: connection string, a URL or `name=value` pairs.
+        application_name: shown in pg_stat_activity.
+        most: connections at the same time.
+        connect_seconds: how long a connection may take to open, and how long a request waits for a free one.
+        statement_seconds: how long a statement may take, unless a transaction says otherwise.
+    """
+    from psycopg_pool import ConnectionPool  # only servers need it
+
+    ignore_environment()
+    options = str(conninfo_to_dict(dsn).get("options") or "")
+    return ConnectionPool(
+        dsn,
+        kwargs={
+            "autocommit": True,
+            "application_name": application_name,
+            "connect_timeout": connect_seconds,
+            "options": f"{session_options(options)} -cstatement_timeout={statement_seconds}s",
+        },
+        check=ConnectionPool.check_connection,
+        min_size=0,
+        max_size=most,
+        timeout=connect_seconds,
+        # The pool would wait longer and longer between attempts. Each request makes an attempt of its own instead.
+        reconnect_timeout=0,
+        open=True,
+    )

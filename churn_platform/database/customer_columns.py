@@ -22,12 +22,14 @@ from churn_platform.schema.customer_schema import CustomerSchema
 
 WITH_CUSTOMER_ID: Final = (
     "churn_predictions",
+    "replaced_predictions",
     "high_risk_customers",
     "customer_file_scores",
     "customer_outcomes",
     "do_not_contact",
     "retention_cases",
     "retention_list_entries",
+    "customer_summary",
 )
 
 _PLACE: Final = re.compile(r"^( *)-- customer columns of (\w+)\n", re.MULTILINE)
@@ -74,13 +76,20 @@ def customer_columns(schema: CustomerSchema) -> Mapping[str, tuple[TableColumn, 
             TableColumn(name=each.sum, type="double precision", comment=_about_sum(each)),
         )
     )
+    of_days = (
+        column
+        for each in averages(schema)
+        for column in (_known(each), TableColumn(name=each.sum, type="numeric", comment=_about_sum(each)))
+    )
     return {
         "churn_predictions": _of_customers(schema, [column.field for column in table.customer]),
+        "replaced_predictions": _of_customers(schema, [column.field for column in table.customer]),
         "high_risk_customers": _of_customers(schema, [column.field for column in table.summary]),
         "customer_file_scores": _of_customers(schema, [column.field for column in table.customer]),
         "churn_batch_hours": tuple(of_hours),
         "churn_metrics_hourly": of_metrics,
         "churn_metrics_daily": of_metrics,
+        "prediction_summary": tuple(of_days),
     }
 
 

@@ -1,7 +1,7 @@
 """Views that read customers' columns: which ones a schema has, and creating them.
 
-`v_top_risk_customers` and `v_segment_churn` follow from the schema. The views in `sql/views` are for data sets that
-have certain columns. Views that read no customer's column are in the migrations.
+`v_top_risk_customers` follows from the schema. The views in `sql/views` are for data sets that have certain columns.
+Views that read no customer's column are in the migrations.
 """
 
 from collections.abc import Mapping
@@ -13,73 +13,31 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from churn_platform.database.catalog import columns_of
+from churn_platform.database.averages import averages
 from churn_platform.database.exceptions import SchemaConflictError
 from churn_platform.database.prediction_columns import column_list, prediction_table
-from churn_platform.database.segments import segment_value
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import PROJECT_ROOT
 
 FOLDER: Final = PROJECT_ROOT / "sql" / "views"
 
 TOP_RISK: Final = "v_top_risk_customers"
-SEGMENTS: Final = "v_segment_churn"
 
-# A customer whose latest score is low is not listed, whatever the earlier scores were. An index returns the rows in
-# the order of risk, so only a few of them are compared with later rows. A row whose alert was sent may be below the
-# threshold after a replay.
+# The worker keeps customer_summary, so only the rows of the listed events are read for the customers' columns.
 _TOP_RISK: Final = sql.SQL("""
-select p.customer_id, p.risk_score, {summary}p.event_timestamp, p.model_version
-from high_risk_customers h
-join churn_predictions p using (event_id)
-join stream_batches b on b.batch = h.batch
-where p.event_timestamp > now() - interval '7 days'
-  and h.risk_score::double precision >= b.high_risk_threshold
-  and not exists (
-      select from churn_predictions later
-      where later.customer_id = p.customer_id
-        and (later.event_timestamp, later.kafka_offset, later.event_id)
-            > (p.event_timestamp, p.kafka_offset, p.event_id)
-  )
-order by h.risk_score desc
-limit 100
-""")
-# Predictions are counted once for each combination of segments, of which there are few, and these counts are added for
-# each segment. So the predictions are read once, however many segments there are.
-_SEGMENTS: Final = sql.SQL("""
-select
-    s.segment,
-    s.value,
-    sum(g.total_predictions)::bigint as total_predictions,
-    sum(g.churn_count)::bigint as churn_count,
-    100.0 * sum(g.churn_count) / sum(g.total_predictions)::double precision as churn_rate,
-    sum(g.risk_sum) / sum(g.total_predictions)::double precision as avg_risk_score,
-    sum(g.high_risk_count)::bigint as high_risk_count
+select c.customer_id, c.risk_score, {summary}c.event_timestamp, c.model_version
 from (
-    select
-        {grouped}count(*) as total_predictions,
-        sum(prediction) as churn_count,
-        sum(risk_score::double precision) as risk_sum,
-        count(*) filter (where risk_score::double precision >= high_risk_threshold) as high_risk_count
-    from churn_predictions
-    left join stream_batches using (batch)
-    where event_timestamp > now() - interval '30 days'
-    group by {places}
-) as g
-cross join lateral unnest(array[{names}]::text[], array[{values}]::text[]) as s (segment, value)
-group by s.segment, s.value
-order by s.segment, s.value
+    select customer_id, event_id, risk_score, event_timestamp, model_version
+    from customer_summary
+    where high_risk and event_timestamp > now() - interval '7 days'
+    order by risk_score desc, customer_id desc
+    limit 100
+) as c
+left join churn_predictions p using (event_id)
+order by c.risk_score desc, c.customer_id desc
 """)
-
-HIGH_RISK: Final = "High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened"
-_COUNTS: Final = {
-    "total_predictions": "Number of predictions",
-    "churn_count": "Predictions of churn",
-    "churn_rate": "churn_count as a percentage of total_predictions, 0 to 100",
-    "avg_risk_score": "Mean risk score, 0 to 1",
-    "high_risk_count": HIGH_RISK,
-}
-_NUMBERS: Final = frozenset({"smallint", "integer", "bigint", "real", "double precision"})
+SEGMENT, AVERAGE = "segment", "average"
+"""What a view's file may need of a column in prediction_summary: that it is in `segments`, or has a sum and a count."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +63,6 @@ def customer_views(connection: psycopg.Connection, schema: CustomerSchema, folde
         schema: of the customers.
         folder: with `<name>.sql` for each view that only some data sets have.
     """
-    types = {column.name: column.type for column in columns_of(connection, "churn_predictions")}
     found = {
         TOP_RISK: View(
             "The 100 customers of the last 7 days with the highest risk, each by the latest event",
@@ -118,19 +75,12 @@ def customer_views(connection: psycopg.Connection, schema: CustomerSchema, folde
                 "model_version": "Model version that scored the event",
             },
         ),
-        SEGMENTS: View(
-            "Predictions of the last 30 days by segment and its value, which the customer schema defines",
-            _segments(schema).as_string(connection).strip(),
-            {
-                "segment": "Column of churn_predictions",
-                "value": "Its value or band; missing for null, other for a category that the schema does not list",
-                **_COUNTS,
-            },
-        ),
     }
+    given = {(each.column, SEGMENT) for each in schema.segments}
+    given |= {(each.column, AVERAGE) for each in averages(schema)}
     for file in sorted(folder.glob("*.sql")):
         view, needed = _read(file)
-        if all(_kind(types.get(name)) == kind for name, kind in needed.items()):
+        if needed <= given:
             found[file.stem] = view
     return found
 
@@ -180,18 +130,19 @@ def replace_view(connection: psycopg.Connection, name: str, view: View | None) -
     return f"{'Replaced' if known == (True,) else 'Created'} the view {name}"
 
 
-def _read(file: Path) -> tuple[View, Mapping[str, str]]:
-    """Return the view of a file in sql/views, and what it needs: column of churn_predictions -> "text" or "number"."""
+def _read(file: Path) -> tuple[View, set[tuple[str, str]]]:
+    """Return the view of a file in sql/views, and what it needs: columns, and whether as a segment or an average."""
     lines = file.read_text(encoding="utf-8").splitlines()
     header = [line.removeprefix("-- ") for line in takewhile(lambda line: line.startswith("-- "), lines)]
     notes = dict(line.partition(": ")[::2] for line in header[1:])
-    if "needs" not in notes:
+    needed = [tuple(column.split()) for column in notes.pop("needs", "").split(", ")]
+    wrong = [each for each in needed if len(each) != 2 or each[1] not in {SEGMENT, AVERAGE}]
+    if wrong:
         raise SchemaConflictError(
             f"{file} does not begin with a comment and a line of needed columns.",
-            remedy="Begin it with '-- What it shows' and '-- needs: NAME text, NAME number', as its neighbors do.",
+            remedy="Begin it with '-- What it shows' and '-- needs: NAME segment, NAME average', as its neighbors do.",
         )
-    needed = dict(column.split() for column in notes.pop("needs").split(", "))
-    return View(header[0], "\n".join(lines[len(header) :]).strip(), notes), needed
+    return View(header[0], "\n".join(lines[len(header) :]).strip(), notes), {(name, use) for name, use in needed}
 
 
 def _drop(connection: psycopg.Connection, identifier: sql.Identifier, name: str) -> None:
@@ -206,22 +157,3 @@ def _drop(connection: psycopg.Connection, identifier: sql.Identifier, name: str)
 
 def _top_risk(schema: CustomerSchema) -> sql.Composed:
     return _TOP_RISK.format(summary=column_list(prediction_table(schema).summary, table="p", end=True))
-
-
-def _segments(schema: CustomerSchema) -> sql.Composed:
-    segments = schema.segments
-    grouped = [
-        sql.SQL("{} as {},\n        ").format(segment_value(each), sql.Identifier(each.column)) for each in segments
-    ]
-    places = sql.SQL(", ").join(sql.Literal(place) for place, _ in enumerate(segments, start=1))
-    comma = sql.SQL(", ")
-    return _SEGMENTS.format(
-        grouped=sql.Composed(grouped),
-        places=places if segments else sql.SQL("()"),
-        names=comma.join(sql.Literal(each.column) for each in segments),
-        values=comma.join(sql.Identifier("g", each.column) for each in segments),
-    )
-
-
-def _kind(type_: str | None) -> str | None:
-    return "number" if type_ in _NUMBERS else type_

@@ -25,19 +25,13 @@ from churn_platform.schema.customer_schema import CustomerSchema
 CONFLICT: Final = "CH002"
 """SQLSTATE of a change of a status that is not allowed, in a class that PostgreSQL leaves to its users."""
 
-# Rows at or above the threshold, and all rows of customers with a case. The batches are named twice: the range is what
-# the index on batch can use, and each batch is read once, however many of its partitions have new rows.
-_IN_BATCHES: Final = sql.SQL("p.batch between %(first)s and %(last)s and p.batch = any(%(batches)s)")
-_IN_LAST_BLOCKS: Final = sql.SQL("p.ctid >= %(first_place)s::tid")
+# Rows at or above the threshold, and all rows of customers with a case.
 _NEW_ROWS: Final = sql.SQL("""
     select distinct on (p.customer_id) p.*
     from churn_predictions p
-    join unnest(%(batches)s::text[], %(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[])
-        as r (batch, kafka_partition, start_offset, end_offset) using (batch, kafka_partition)
+    {ranges}
     left join retention_cases c on c.customer_id = p.customer_id and c.closed_at is null
-    where {place}
-      and p.kafka_offset >= r.start_offset and p.kafka_offset < r.end_offset
-      and (c.case_id is not null or p.risk_score::double precision >= %(threshold)s)
+    where c.case_id is not null or p.risk_score::double precision >= %(threshold)s
     order by p.customer_id, p.event_timestamp desc, p.kafka_offset desc
 """)
 # The latest row of each customer who had a high-risk prediction lately.
@@ -295,14 +289,10 @@ def candidates_of(
     """
     if not ranges:
         return []
-    batches = sorted({each.batch for each in ranges})
-    place = {"first": batches[0], "last": batches[-1]}
-    if first_block is not None:
-        place = {"first_place": worker_positions.place(first_block)}
     return _candidates(
         connection,
-        _statement(schema, rows=_NEW_ROWS.format(place=_IN_BATCHES if first_block is None else _IN_LAST_BLOCKS)),
-        {**worker_positions.arguments(ranges), **place, "threshold": threshold},
+        _statement(schema, rows=_NEW_ROWS.format(ranges=worker_positions.join_ranges(first_block=first_block))),
+        {**worker_positions.of_rows(ranges, first_block=first_block), "threshold": threshold},
     )
 
 

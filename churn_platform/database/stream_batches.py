@@ -9,6 +9,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row, scalar_row
 
+from churn_platform.database import summary_state
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -153,7 +155,7 @@ _EVENTS_BY_HOUR: Final = """
 """
 # Assigns the oldest batches to a file, until the file is full. They have one customer schema, which the file records. A
 # batch qualifies only if the ledger knows that all its predictions are published, because they could not be published
-# once its rows are gone.
+# once its rows are gone. For the same reason the worker must have added them to the summaries, once it has begun those.
 _ASSIGN_ARCHIVE: Final = """
     with due as (
         select batch, closed, schema_fingerprint, row_number() over by_batch as place,
@@ -165,6 +167,13 @@ _ASSIGN_ARCHIVE: Final = """
             select from stream_ranges r join stream_positions p using (topic_id, kafka_partition)
             where r.batch = b.batch and r.end_offset > p.published_to
           )
+          and not exists (
+            select from stream_ranges r left join worker_positions w
+              on w.follower = %(follower)s and w.topic_id = r.topic_id and w.kafka_partition = r.kafka_partition
+            where r.batch = b.batch and r.end_offset > coalesce(w.next_offset, 0)
+              and exists (select from summary_state)
+          )
+          and not exists (select from replaced_predictions e where e.batch = b.batch)
         window by_batch as (order by batch)
         limit %(batches)s
     ), taken as (
@@ -388,7 +397,16 @@ def assign_archive(
         max_batches: per file.
         max_rows: per file; a batch with more rows gets its own file.
     """
-    connection.execute(_ASSIGN_ARCHIVE, {"before": before, "batches": max_batches, "rows": max_rows, "folder": folder})
+    connection.execute(
+        _ASSIGN_ARCHIVE,
+        {
+            "before": before,
+            "batches": max_batches,
+            "rows": max_rows,
+            "folder": folder,
+            "follower": summary_state.FOLLOWER,
+        },
+    )
 
 
 def assigned_archive(connection: psycopg.Connection) -> tuple[str, list[str]] | None:

@@ -5,14 +5,25 @@ in which it writes what follows from the rows. A replay moves no position, so it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 
 from churn_platform.database.exceptions import LedgerConflictError
 
+# Joins churn_predictions, as p, with row ranges; the arguments are those of `of_rows`. The batches are named twice: the
+# range is what the index on batch can use, and each batch is read once, however many of its partitions have new rows.
+_JOIN_RANGES: Final = sql.SQL("""
+    join unnest(%(batches)s::text[], %(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[])
+        as r (batch, kafka_partition, start_offset, end_offset)
+      on r.batch = p.batch and r.kafka_partition = p.kafka_partition
+      and p.kafka_offset >= r.start_offset and p.kafka_offset < r.end_offset and {place}
+""")
+_IN_BATCHES: Final = sql.SQL("p.batch between %(first)s and %(last)s and p.batch = any(%(batches)s)")
+_IN_LAST_BLOCKS: Final = sql.SQL("p.ctid >= %(first_place)s::tid")
 _BEHIND: Final = """
     select s.topic_id, s.kafka_partition, w.next_offset is null as is_new,
         coalesce(w.next_offset, s.first_offset) as start_offset, s.next_offset as end_offset
@@ -45,6 +56,12 @@ _RANGES: Final = """
         as u (topic_id, kafka_partition, start_offset, end_offset)
     join stream_ranges r using (topic_id, kafka_partition)
     where r.end_offset > u.start_offset and r.start_offset < u.end_offset
+"""
+# The ranges of these batches below the duty's positions.
+_FOLLOWED: Final = """
+    select r.batch, r.kafka_partition, r.start_offset, least(r.end_offset, w.next_offset) as end_offset
+    from stream_ranges r join worker_positions w using (topic_id, kafka_partition)
+    where w.follower = %s and r.batch = any(%s) and w.next_offset > r.start_offset
 """
 # The rows of these offsets in the last blocks of the table, which a scan of these blocks finds.
 _COUNT_ROWS: Final = """
@@ -109,6 +126,40 @@ def row_ranges(connection: psycopg.Connection, found: Sequence[Behind]) -> list[
                 [each.end_offset for each in found],
             ),
         ).fetchall()
+
+
+def followed_ranges(connection: psycopg.Connection, follower: str, batches: Sequence[str]) -> list[RowRange]:
+    """Return which rows of these batches the duty has read."""
+    with connection.cursor(row_factory=class_row(RowRange)) as cursor:
+        return cursor.execute(_FOLLOWED, (follower, list(batches))).fetchall()
+
+
+def first_offsets(found: Sequence[Behind], most: int) -> list[Behind]:
+    """Return the first offsets of each partition, at most `most` in all; the same ones if there are not more."""
+    share = most // max(1, len(found))
+    return [replace(each, end_offset=min(each.end_offset, each.start_offset + share)) for each in found]
+
+
+def join_ranges(*, first_block: int | None) -> sql.Composed:
+    """Return the SQL that joins churn_predictions, as p, with row ranges. It takes the arguments of `of_rows`.
+
+    Args:
+        first_block: only rows in this block of the table or a later one; None to read all of the batches.
+    """
+    return _JOIN_RANGES.format(place=_IN_BATCHES if first_block is None else _IN_LAST_BLOCKS)
+
+
+def of_rows(ranges: Sequence[RowRange], *, first_block: int | None) -> dict[str, object]:
+    """Return the arguments of `join_ranges`, for at least one range."""
+    if first_block is not None:
+        return {**arguments(ranges), "first_place": place(first_block)}
+    batches = [each.batch for each in ranges]
+    return {**arguments(ranges), "first": min(batches), "last": max(batches)}
+
+
+def forget(connection: psycopg.Connection, follower: str) -> None:
+    """Delete the duty's positions, so that it reads everything again."""
+    connection.execute("delete from worker_positions where follower = %s", (follower,))
 
 
 def count_rows(connection: psycopg.Connection, ranges: Sequence[RowRange], *, first_block: int) -> int:

@@ -16,6 +16,7 @@ USUAL_PORTS: Mapping[str, int] = {
     "postgres": 5432,
     "mlflow": 5001,  # 5000 is AirPlay on macOS
     "dagster": 3000,
+    "dashboard": 8050,
 }
 ANY_FREE_PORTS: Mapping[str, int] = dict.fromkeys(USUAL_PORTS, 0)
 

@@ -19,6 +19,7 @@ from churn_platform.database import (
     customer_schemas,
     dead_letter_events,
     high_risk_customers,
+    replaced_predictions,
     stream_batches,
 )
 from churn_platform.database.churn_predictions import KnownEventError
@@ -126,6 +127,7 @@ def _replace(
     champion: Champion,
 ) -> ReplayResult:
     batch = recorded.batch
+    replaced_predictions.keep(connection, prediction_table(schema), batch, replay=recorded.replays)
     rows: _StoredRows = churn_predictions.delete_batch(connection, batch)
     dead_letter_events.set_aside(connection, batch)
     high_risk_customers.delete_without_alert(connection, batch)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
 from urllib.parse import quote
@@ -150,7 +150,7 @@ class CasesDuty:
             return self._begin(connection), False
         with retention_cases.reading(connection):
             behind = worker_positions.behind(connection, NAME)
-            following = _first_offsets(behind, self._config.most_offsets)
+            following = worker_positions.first_offsets(behind, self._config.most_offsets)
             found, new_rows = self._read(connection, following, is_all=following == behind)
         with retention_cases.acting(connection, ACTOR):
             worker_positions.advance(connection, NAME, following)
@@ -330,12 +330,6 @@ class CasesDuty:
             CALL_LIST,
             {"day": day.isoformat(), "listed": len(found.listed), "cases_per_day": self._config.cases_per_day},
         )
-
-
-def _first_offsets(behind: Sequence[Behind], most: int) -> list[Behind]:
-    """Return the first offsets of each partition, at most `most` in all; the same ones if there are not more."""
-    share = most // max(1, len(behind))
-    return [replace(each, end_offset=min(each.end_offset, each.start_offset + share)) for each in behind]
 
 
 def _score(found: Candidate) -> Score:

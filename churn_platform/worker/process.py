@@ -23,6 +23,7 @@ from churn_platform.worker.cases import CasesConfig, CasesDuty
 from churn_platform.worker.duty import Duty
 from churn_platform.worker.heartbeat import heartbeat_file
 from churn_platform.worker.loop import Worker
+from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 
 _log = logging.getLogger("churn.worker")
 
@@ -38,7 +39,12 @@ def duties_of(settings: Settings) -> list[Duty]:
         TargetError: the address of a target of messages cannot be used.
         SchemaError: the customer schema is missing or invalid.
     """
-    return [CasesDuty(cases_config(settings)), *alert_duties(settings, read_call_list)]
+    summaries = SummariesConfig(schema=schema_of(settings), control_share=settings.retention.control_share)
+    return [
+        CasesDuty(cases_config(settings)),
+        SummariesDuty(summaries),
+        *alert_duties(settings, read_call_list),
+    ]
 
 
 def cases_config(settings: Settings) -> CasesConfig:

@@ -1,33 +1,17 @@
 """Page object of Dagster's UI: pages, texts, buttons and dialogs."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
+from churn_platform_tests.browsers import SECONDS, chromium
 from churn_platform_tests.waiting import wait_until
 
-NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# Only requests to localhost: no updates, no sync, no background requests.
-ARGUMENTS: Final = (
-    "--no-sandbox",  # root, as in a container, cannot use the sandbox; only our own pages are opened
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-SECONDS: Final = 30
 RUN_SECONDS: Final = 240
 JOBS: Final = "/locations/churn_platform/jobs"
-
-
-class NoChromiumError(Exception):
-    """Chromium is not installed."""
 
 
 @contextmanager
@@ -43,18 +27,10 @@ def open_ui(url: str, *, width: int = 1500, height: int = 1000, scale: float = 1
     Raises:
         NoChromiumError: Chromium is not installed.
     """
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        raise NoChromiumError(
-            f"There is no Chromium on the PATH (looked for {', '.join(NAMES)}). Install one: "
-            f"'apt-get install chromium' on Debian and Ubuntu, 'brew install --cask chromium' on macOS."
-        )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
         page.set_default_timeout(SECONDS * 1000)
         yield DagsterUi(page, url)
-        browser.close()
 
 
 class DagsterUi:

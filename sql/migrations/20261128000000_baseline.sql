@@ -7,7 +7,8 @@
 --   3. models                    7. monitoring
 --   4. the stream's ledger       8. retention
 --                                9. alerts
---                               10. views
+--                               10. summaries
+--                               11. views
 --
 -- What depends on the customers follows from the customer schema: 'churn db upgrade' puts columns where a line says
 -- "customer columns of", gives customer_id its type, adds columns to tables that exist, and creates the views that read
@@ -492,6 +493,41 @@ comment on function resummarize_predictions is
 revoke all on function resummarize_predictions from public;
 grant execute on function resummarize_predictions to churn_writer;
 
+-- What the summaries have counted of a batch before its replay. The worker subtracts these rows, adds the batch's present
+-- ones, and deletes them. Rows that it had not followed before the replay are among them; it knows by its position.
+create table replaced_predictions (
+    replay integer not null,
+    event_id uuid not null,
+    event_ref text,
+    customer_id bigint /* customer id */ not null,
+    prediction smallint not null,
+    risk_score real not null,
+    predicted_at timestamptz not null,
+    event_timestamp timestamptz not null,
+    model_version integer not null,
+    -- customer columns of replaced_predictions
+    true_churn_label smallint,
+    batch text not null,
+    kafka_partition integer not null,
+    kafka_offset bigint not null
+);
+create index replaced_predictions_batch on replaced_predictions (batch, replay);
+comment on table replaced_predictions is
+    'Predictions as they were before the replay of their batch, until the worker has corrected the summaries';
+comment on column replaced_predictions.replay is 'How often the batch had been replayed when it had these predictions';
+comment on column replaced_predictions.event_id is 'Event in churn_predictions';
+comment on column replaced_predictions.event_ref is 'The event id as sent, if it was not a UUID';
+comment on column replaced_predictions.customer_id is 'Id of the customer';
+comment on column replaced_predictions.prediction is 'As in churn_predictions before the replay';
+comment on column replaced_predictions.risk_score is 'Probability of churn before the replay, 0 to 1';
+comment on column replaced_predictions.predicted_at is 'When the event was scored before the replay';
+comment on column replaced_predictions.event_timestamp is 'Time of the event';
+comment on column replaced_predictions.model_version is 'Model version that scored the event before the replay';
+comment on column replaced_predictions.true_churn_label is '1 if the customer left, 0 if the customer stayed; null if unknown';
+comment on column replaced_predictions.batch is 'Batch that read the event';
+comment on column replaced_predictions.kafka_partition is 'Partition of the events topic';
+comment on column replaced_predictions.kafka_offset is 'Offset in the partition';
+
 create table high_risk_customers (
     event_id uuid primary key,
     batch text not null,
@@ -908,6 +944,18 @@ comment on column worker_positions.follower is 'Name of the duty';
 comment on column worker_positions.topic_id is 'Kafka''s id of the events topic';
 comment on column worker_positions.kafka_partition is 'Partition of the topic';
 comment on column worker_positions.next_offset is 'The duty has read the rows of all offsets before this one';
+
+create table stream_lag (
+    only_row boolean primary key default true check (only_row),
+    waiting bigint,
+    problem text not null default '',
+    read_at timestamptz not null default now()
+) with (fillfactor = 50);
+comment on table stream_lag is 'How far the stream was behind Kafka when the resident worker looked last, which it does every 10 s';
+comment on column stream_lag.only_row is 'There is at most one row';
+comment on column stream_lag.waiting is 'Offsets of the events topic that were not read; null if Kafka did not answer';
+comment on column stream_lag.problem is 'Why Kafka did not answer; empty if it did';
+comment on column stream_lag.read_at is 'When the worker looked';
 
 -- Dagster shows them as observations of its assets. The sensor that reports them only reads these rows.
 create table worker_observations (
@@ -1363,7 +1411,149 @@ comment on column operator_conditions.reminders is 'Reminders sent';
 comment on column operator_conditions.last_reminder is 'When the latest reminder was written';
 
 
--- 10. Views ----------------------------------------------------------------------------------------------------------
+-- 10. Summaries ------------------------------------------------------------------------------------------------------
+
+-- The worker follows the stream and keeps these tables, so that no page and no view has to read predictions. They are at
+-- most 5 s behind the stream while the worker runs.
+create table summary_state (
+    only_row boolean primary key default true check (only_row),
+    definition text not null,
+    control_share double precision not null,
+    began timestamptz not null default now(),
+    built timestamptz,
+    followed_at timestamptz not null default now()
+);
+comment on table summary_state is 'What the summary tables were computed with, and how current they are';
+comment on column summary_state.only_row is 'Always true, so that the table has at most one row';
+comment on column summary_state.definition is
+    'Expressions of segments, money at risk and averages; if they change, the worker computes the summaries again';
+comment on column summary_state.control_share is 'CONTROL_SHARE that the arms in customer_summary follow from';
+comment on column summary_state.began is 'When the worker began to compute the summaries from the first event on';
+comment on column summary_state.built is
+    'When they first had all predictions; null until then, while the views show only a part';
+comment on column summary_state.followed_at is 'When they were last changed';
+
+-- Pages read this table in the order of each of these indexes, the last column being the tie-break.
+create table customer_summary (
+    customer_id bigint /* customer id */ primary key,
+    event_id uuid not null,
+    event_timestamp timestamptz not null,
+    batch text not null,
+    kafka_partition integer not null,
+    kafka_offset bigint not null,
+    model_version integer not null,
+    risk_score real not null,
+    prediction smallint not null,
+    high_risk boolean not null,
+    money_at_risk double precision,
+    segments jsonb not null,
+    previous_event_id uuid,
+    previous_event_timestamp timestamptz,
+    previous_kafka_offset bigint,
+    previous_batch text,
+    previous_risk_score real,
+    first_event_timestamp timestamptz not null,
+    predictions bigint not null check (predictions > 0),
+    arm text not null check (arm in ('contact', 'control'))
+) with (fillfactor = 80);
+create index customer_summary_risk_score on customer_summary (risk_score desc, customer_id desc);
+create index customer_summary_money_at_risk on customer_summary (money_at_risk desc nulls last, customer_id desc);
+create index customer_summary_event_timestamp on customer_summary (event_timestamp desc, customer_id desc);
+create index customer_summary_segments on customer_summary using gin (segments jsonb_path_ops);
+-- There are few combinations of segments. With all of them in its statistics, PostgreSQL knows how many customers have one.
+alter table customer_summary alter column segments set statistics 1000;
+comment on table customer_summary is
+    'One row per customer: the latest event, which is the one with the greatest event_timestamp, then kafka_offset, then event_id';
+comment on column customer_summary.customer_id is 'Id of the customer';
+comment on column customer_summary.event_id is 'The customer''s latest event';
+comment on column customer_summary.event_timestamp is 'Time of the latest event';
+comment on column customer_summary.batch is 'Batch that read the latest event';
+comment on column customer_summary.kafka_partition is 'Partition of the events topic that the latest event is in';
+comment on column customer_summary.kafka_offset is 'Offset of the latest event in the partition';
+comment on column customer_summary.model_version is 'Model version that scored the latest event';
+comment on column customer_summary.risk_score is 'Probability of churn at the latest event, 0 to 1';
+comment on column customer_summary.prediction is '1 if risk_score reached the threshold of the model version, else 0';
+comment on column customer_summary.high_risk is 'Whether risk_score is at least the high-risk threshold of the batch';
+comment on column customer_summary.money_at_risk is
+    'Money that is lost with the customer, in the currency of the schema; null if the schema names no such column';
+comment on column customer_summary.segments is 'The customer''s value or band in each segment of the schema at the latest event';
+comment on column customer_summary.previous_event_id is 'The customer''s latest event but one; null if there is only one';
+comment on column customer_summary.previous_event_timestamp is 'Time of that event';
+comment on column customer_summary.previous_kafka_offset is 'Offset of that event';
+comment on column customer_summary.previous_batch is 'Batch that read that event';
+comment on column customer_summary.previous_risk_score is 'Probability of churn at that event, for the trend';
+comment on column customer_summary.first_event_timestamp is 'Time of the customer''s earliest event';
+comment on column customer_summary.predictions is 'Number of the customer''s predictions';
+comment on column customer_summary.arm is
+    'contact or control: the arm of a case of this customer, from the customer''s id and CONTROL_SHARE';
+
+create table customer_segment_summary (
+    segments jsonb primary key,
+    customers bigint not null,
+    high_risk_customers bigint not null,
+    risk_sum numeric not null,
+    money_at_risk numeric not null
+) with (fillfactor = 50);
+comment on table customer_segment_summary is 'Sums of customer_summary by combination of segments';
+comment on column customer_segment_summary.segments is 'Value or band in each segment of the schema';
+comment on column customer_segment_summary.customers is 'Number of customers';
+comment on column customer_segment_summary.high_risk_customers is 'Customers whose latest event is high risk';
+comment on column customer_segment_summary.risk_sum is 'Sum of the customers'' latest risk scores';
+comment on column customer_segment_summary.money_at_risk is 'Sum of money_at_risk of the high-risk customers';
+
+create table prediction_summary (
+    date date not null,
+    model_version integer not null,
+    segments jsonb not null,
+    total_predictions bigint not null,
+    churn_count bigint not null,
+    risk_sum numeric not null,
+    high_risk_count bigint not null,
+    confidence_sum numeric not null,
+    high_confidence_count bigint not null,
+    low_confidence_count bigint not null,
+    labelled_count bigint not null,
+    correct_count bigint not null,
+    labelled_churn_count bigint not null,
+    left_count bigint not null,
+    left_churn_count bigint not null,
+    -- customer columns of prediction_summary
+    primary key (date, model_version, segments)
+) with (fillfactor = 50);
+comment on table prediction_summary is
+    'Sums of predictions by day of the event, model version and combination of segments; they stay when predictions are archived';
+comment on column prediction_summary.date is 'Day of the events, UTC';
+comment on column prediction_summary.model_version is 'Model version that made the predictions';
+comment on column prediction_summary.segments is 'Value or band of the customer in each segment of the schema';
+comment on column prediction_summary.total_predictions is 'Number of predictions';
+comment on column prediction_summary.churn_count is 'Predictions of churn';
+comment on column prediction_summary.risk_sum is 'Sum of the risk scores';
+comment on column prediction_summary.high_risk_count is 'High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened';
+comment on column prediction_summary.confidence_sum is 'Sum of the probabilities of the more likely class';
+comment on column prediction_summary.high_confidence_count is 'Predictions with a confidence of at least 0.8';
+comment on column prediction_summary.low_confidence_count is 'Predictions with a confidence below 0.6';
+comment on column prediction_summary.labelled_count is 'Predictions whose event has a label';
+comment on column prediction_summary.correct_count is 'Labelled predictions that are right';
+comment on column prediction_summary.labelled_churn_count is 'Labelled predictions of churn';
+comment on column prediction_summary.left_count is 'Labelled predictions of customers who left';
+comment on column prediction_summary.left_churn_count is 'Predictions of churn of customers who left';
+
+create table stream_minutes (
+    minute timestamptz primary key,
+    predictions bigint not null,
+    dead_letters bigint not null,
+    latency_counts bigint[] not null
+) with (fillfactor = 50);
+comment on table stream_minutes is
+    'What the stream did in each minute of the last 8 days; a replay changes nothing in it';
+comment on column stream_minutes.minute is 'Start of the minute';
+comment on column stream_minutes.predictions is 'Events that were scored in the minute';
+comment on column stream_minutes.dead_letters is 'Dead letters that were read in the minute';
+comment on column stream_minutes.latency_counts is
+    'The predictions by milliseconds from event_timestamp to predicted_at: below 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000, 30000, 60000, 300000, 3600000, and more';
+
+
+-- 11. Views ----------------------------------------------------------------------------------------------------------
 
 create table customer_views (
     name text primary key,
@@ -1424,27 +1614,60 @@ comment on column v_churn_trends.churn_rate_change is
 comment on column v_churn_trends.churn_rate_7_days is
     'Percentage of churn among all predictions of the day and the six days before, 0 to 100';
 
--- Confidence is the probability of the more likely class.
+-- Sums are added up for each combination of segments, of which there are few, and then for each segment.
+create view v_segment_churn as
+select
+    s.segment,
+    s.value,
+    sum(g.total_predictions)::bigint as total_predictions,
+    sum(g.churn_count)::bigint as churn_count,
+    (100.0 * sum(g.churn_count) / sum(g.total_predictions))::double precision as churn_rate,
+    (sum(g.risk_sum) / sum(g.total_predictions))::double precision as avg_risk_score,
+    sum(g.high_risk_count)::bigint as high_risk_count
+from (
+    select
+        segments,
+        sum(total_predictions) as total_predictions,
+        sum(churn_count) as churn_count,
+        sum(risk_sum) as risk_sum,
+        sum(high_risk_count) as high_risk_count
+    from prediction_summary
+    where date > (now() at time zone 'utc')::date - 30
+    group by segments
+) as g
+cross join lateral jsonb_each_text(g.segments) as s (segment, value)
+group by s.segment, s.value
+order by s.segment, s.value;
+comment on view v_segment_churn is
+    'Predictions of the last 30 days, UTC, by segment and its value, which the customer schema defines';
+comment on column v_segment_churn.segment is 'Column of churn_predictions';
+comment on column v_segment_churn.value is
+    'Its value or band; missing for null, other for a category that the schema does not list';
+comment on column v_segment_churn.total_predictions is 'Number of predictions';
+comment on column v_segment_churn.churn_count is 'Predictions of churn';
+comment on column v_segment_churn.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
+comment on column v_segment_churn.avg_risk_score is 'Mean risk score, 0 to 1';
+comment on column v_segment_churn.high_risk_count is 'High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened';
+
+-- Confidence is the probability of the more likely class. 30 days of UTC, today included.
 create view v_model_performance as
 select
-    (event_timestamp at time zone 'utc')::date as date,
+    date,
     model_version,
-    count(*) as total_predictions,
-    avg(greatest(probability, 1 - probability)) as avg_confidence,
-    count(*) filter (where greatest(probability, 1 - probability) >= 0.8) as high_confidence_count,
-    count(*) filter (where greatest(probability, 1 - probability) < 0.6) as low_confidence_count,
-    count(true_churn_label) as labelled_count,
-    avg((prediction = true_churn_label)::integer)::double precision as accuracy,
-    count(*) filter (where prediction = 1 and true_churn_label = 1)::double precision
-        / nullif(count(*) filter (where prediction = 1 and true_churn_label is not null), 0) as precision,
-    count(*) filter (where prediction = 1 and true_churn_label = 1)::double precision
-        / nullif(count(*) filter (where true_churn_label = 1), 0) as recall
-from churn_predictions
-where event_timestamp > now() - interval '30 days'
-group by 1, 2
-order by 1 desc, 2 desc;
+    sum(total_predictions)::bigint as total_predictions,
+    (sum(confidence_sum) / sum(total_predictions))::double precision as avg_confidence,
+    sum(high_confidence_count)::bigint as high_confidence_count,
+    sum(low_confidence_count)::bigint as low_confidence_count,
+    sum(labelled_count)::bigint as labelled_count,
+    (sum(correct_count) / nullif(sum(labelled_count), 0))::double precision as accuracy,
+    (sum(left_churn_count) / nullif(sum(labelled_churn_count), 0))::double precision as precision,
+    (sum(left_churn_count) / nullif(sum(left_count), 0))::double precision as recall
+from prediction_summary
+where date > (now() at time zone 'utc')::date - 30
+group by date, model_version
+order by date desc, model_version desc;
 comment on view v_model_performance is
-    'Confidence per day and model version over the last 30 days, and accuracy where the events had labels';
+    'Confidence per day and model version on the last 30 days, UTC, and accuracy where the events had labels';
 comment on column v_model_performance.date is 'Day of the events, UTC';
 comment on column v_model_performance.model_version is 'Model version that made the predictions';
 comment on column v_model_performance.total_predictions is 'Number of predictions';

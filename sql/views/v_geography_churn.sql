@@ -1,6 +1,6 @@
--- Predictions of the last 30 days by country
--- needs: geography text, age number, balance number
--- geography: Country of the customer's account
+-- Predictions of the last 30 days, UTC, by country
+-- needs: geography segment, age average, balance average
+-- geography: Country of the customer's account; missing for null, other for one that the schema does not list
 -- total_predictions: Number of predictions
 -- churn_count: Predictions of churn
 -- churn_rate: churn_count as a percentage of total_predictions, 0 to 100
@@ -9,16 +9,15 @@
 -- avg_age: Mean of the known ages, in years
 -- avg_balance: Mean balance, in euros
 select
-    geography,
-    count(*) as total_predictions,
-    sum(prediction)::bigint as churn_count,
-    100.0 * sum(prediction) / count(*)::double precision as churn_rate,
-    avg(risk_score) as avg_risk_score,
-    count(*) filter (where risk_score::double precision >= high_risk_threshold) as high_risk_count,
-    avg(age) as avg_age,
-    avg(balance) as avg_balance
-from churn_predictions
-left join stream_batches using (batch)
-where event_timestamp > now() - interval '30 days'
-group by geography
+    segments ->> 'geography' as geography,
+    sum(total_predictions)::bigint as total_predictions,
+    sum(churn_count)::bigint as churn_count,
+    100.0 * sum(churn_count)::bigint / sum(total_predictions)::double precision as churn_rate,
+    (sum(risk_sum) / sum(total_predictions))::double precision as avg_risk_score,
+    sum(high_risk_count)::bigint as high_risk_count,
+    (sum(age_sum) / nullif(sum(age_count), 0))::double precision as avg_age,
+    (sum(balance_sum) / nullif(sum(balance_count), 0))::double precision as avg_balance
+from prediction_summary
+where date > (now() at time zone 'utc')::date - 30
+group by 1
 order by churn_rate desc

@@ -1,0 +1,111 @@
+"""What the dashboard needs to know of the settings."""
+
+import getpass
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from churn_platform.dashboard.exceptions import DashboardError
+from churn_platform.schema.current import schema_of
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.settings import Settings
+
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class DashboardConfig:
+    """What the dashboard needs to know.
+
+    Attributes:
+        reader_dsn: connection string of a login that reads everything except the keys of the control group.
+        retention_dsn: connection string of a login that reads and changes cases of the contact arm.
+        schema: of the customers.
+        timezone: of the retention team.
+        dagster_url: address of the Dagster UI, without a trailing slash; empty if pages cannot link to it.
+        users_file: who may log in; None if nobody has to.
+        session: how long a login lasts.
+        proxy: IP address of the proxy that names the user; None if there is none.
+        proxy_header: the header in which it names the user.
+        hosts: names under which browsers may reach the dashboard.
+        is_encrypted: whether browsers reach it through HTTPS.
+        local_user: who changes cases if nobody has to log in.
+    """
+
+    reader_dsn: str
+    retention_dsn: str
+    schema: CustomerSchema
+    timezone: ZoneInfo
+    dagster_url: str = ""
+    users_file: Path | None = None
+    session: timedelta = timedelta(hours=12)
+    proxy: str | None = None
+    proxy_header: str = "X-Forwarded-User"
+    hosts: Sequence[str] = LOCAL_HOSTS
+    is_encrypted: bool = False
+    local_user: str = "local"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has to log in."""
+        return self.users_file is None and self.proxy is None
+
+
+def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
+    """Return what the settings say about the dashboard.
+
+    Args:
+        settings: of the installation.
+        host: where it will listen.
+
+    Raises:
+        SettingsError: the database is not configured.
+        SchemaError: the customer schema is missing or invalid.
+        DashboardError: it would be open to other machines without a login.
+    """
+    dashboard = settings.dashboard
+    if dashboard.users is None and dashboard.proxy is None and not is_loopback(host):
+        raise DashboardError(
+            f"The dashboard would listen at {host}, where other machines reach it, and nobody would have to log in.",
+            remedy="Set DASHBOARD_USERS to a file with users ('churn dashboard add-user' writes it), or "
+            "DASHBOARD_PROXY to the address of a proxy that names the user.",
+        )
+    url = urlsplit(dashboard.url) if dashboard.url else None
+    named = [url.hostname] if url is not None and url.hostname is not None else []
+    return DashboardConfig(
+        reader_dsn=settings.reader_dsn,
+        retention_dsn=settings.retention_dsn,
+        schema=schema_of(settings),
+        timezone=ZoneInfo(settings.retention.business_timezone),
+        dagster_url=(dashboard.dagster_url or "").rstrip("/"),
+        users_file=dashboard.users,
+        session=timedelta(hours=dashboard.session_hours),
+        proxy=dashboard.proxy,
+        proxy_header=dashboard.proxy_header,
+        hosts=[*LOCAL_HOSTS, *([] if is_wildcard(host) else [host]), *named],
+        is_encrypted=url is not None and url.scheme == "https",
+        local_user=getpass.getuser(),
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a server that listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_wildcard(host: str) -> bool:
+    """Return whether the address stands for all interfaces of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False

@@ -1,0 +1,85 @@
+"""The dashboard's connections to PostgreSQL: one login that reads, and one that changes cases."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from churn_platform.dashboard.config import DashboardConfig
+from churn_platform.database.connections import open_pool
+
+NAME: Final = "churn dashboard"
+QUERY_SECONDS: Final = 5
+"""A query that takes longer is canceled, and the page says so."""
+EXPORT_SECONDS: Final = 120
+"""The same for a file, which may have a million rows."""
+CONNECT_SECONDS: Final = 3
+# Every request needs one for a few milliseconds. More would only make the two cores of a small machine wait.
+MOST_CONNECTIONS: Final = 6
+
+
+class UnavailableError(Exception):
+    """PostgreSQL does not answer."""
+
+
+class Databases:
+    """Pools of connections, which are opened when they are first needed and again after PostgreSQL was away."""
+
+    def __init__(self, config: DashboardConfig) -> None:
+        """Create the pools; nothing is opened."""
+        self._reader = self._pool(config.reader_dsn)
+        self._retention = self._pool(config.retention_dsn)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._reader.close()
+        self._retention.close()
+
+    @contextmanager
+    def reading(self, *, seconds: int = QUERY_SECONDS) -> Iterator[psycopg.Connection]:
+        """Open a transaction that sees one state of the database and changes nothing.
+
+        Args:
+            seconds: how long a statement may take.
+
+        Raises:
+            UnavailableError: PostgreSQL does not answer.
+            psycopg.errors.QueryCanceled: a statement took longer.
+        """
+        with self._connection(self._reader) as connection, connection.transaction():
+            connection.execute("set transaction isolation level repeatable read read only")
+            connection.execute("select set_config('statement_timeout', %s, true)", (f"{seconds}s",))
+            yield connection
+
+    @contextmanager
+    def changing(self) -> Iterator[psycopg.Connection]:
+        """Borrow a connection, in autocommit mode, of the login that changes cases.
+
+        Raises:
+            UnavailableError: PostgreSQL does not answer.
+        """
+        with self._connection(self._retention) as connection:
+            yield connection
+
+    @staticmethod
+    def _pool(dsn: str) -> ConnectionPool[psycopg.Connection]:
+        return open_pool(
+            dsn,
+            application_name=NAME,
+            most=MOST_CONNECTIONS,
+            connect_seconds=CONNECT_SECONDS,
+            statement_seconds=QUERY_SECONDS,
+        )
+
+    @staticmethod
+    @contextmanager
+    def _connection(pool: ConnectionPool[psycopg.Connection]) -> Iterator[psycopg.Connection]:
+        try:
+            with pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            if isinstance(error, psycopg.errors.QueryCanceled):
+                raise
+            raise UnavailableError(type(error).__name__) from error

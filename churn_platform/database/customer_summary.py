@@ -1,0 +1,297 @@
+"""The tables customer_summary and customer_segment_summary: each customer's latest event, and sums by segments.
+
+The order in which events are read does not matter: of a customer's events, the greatest by event_timestamp, then
+kafka_offset, then event_id is the latest one.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from churn_platform.database.summary_changes import customer_values
+from churn_platform.schema.customer_schema import CustomerSchema
+
+# Columns of the latest event, which change together.
+_LATEST: Final = (
+    "event_id",
+    "event_timestamp",
+    "batch",
+    "kafka_partition",
+    "kafka_offset",
+    "model_version",
+    "risk_score",
+    "prediction",
+    "high_risk",
+    "money_at_risk",
+    "segments",
+)
+_PREVIOUS: Final = ("event_id", "event_timestamp", "kafka_offset", "batch", "risk_score")
+"""Columns of the latest event but one, which have the prefix previous_."""
+
+# The first eight bytes of HMAC-SHA256 of the id, compared as a whole number: see retention/arm.py.
+_ARM: Final = """
+    case when '\\x00'::bytea || substring(
+            sha256(%(outer)s::bytea || sha256(%(inner)s::bytea || convert_to({customer_id}::text, 'UTF8')))
+            from 1 for 8
+        ) < %(controls_below)s::bytea
+        then 'control' else 'contact' end
+"""
+# The two latest rows of each customer in summary_changes, merged with the two that are stored.
+_NEW: Final = sql.SQL("""
+    ranked as (
+        select *, {ranks}, count(*) over of_customer as added, min(event_timestamp) over of_customer as first
+        from summary_changes
+        window of_customer as (partition by customer_id), latest_first as (
+            partition by customer_id order by event_timestamp desc, kafka_offset desc, event_id desc
+        )
+    ), compared as (
+        select g.*, {stored}, s.predictions as stored_predictions,
+            s.first_event_timestamp as stored_first, s.arm as stored_arm,
+            s.customer_id is null or (g.event_timestamp, g.kafka_offset, g.event_id)
+                > (s.event_timestamp, s.kafka_offset, s.event_id) as is_latest
+        from ranked g left join customer_summary s using (customer_id)
+        where g.place = 1
+    ), placed as (
+        select *,
+            case
+                when not is_latest then case
+                    when stored_previous_event_id is null or (event_timestamp, kafka_offset, event_id)
+                        > (stored_previous_event_timestamp, stored_previous_kafka_offset, stored_previous_event_id)
+                    then 'given' else 'stored previous' end
+                when stored_event_id is null then 'second'
+                when second_event_id is null or (stored_event_timestamp, stored_kafka_offset, stored_event_id)
+                    > (second_event_timestamp, second_kafka_offset, second_event_id)
+                then 'stored' else 'second'
+            end as previous
+        from compared
+    ), merged as (
+        select customer_id, {latest}, {previous},
+            least(first, stored_first) as first_event_timestamp,
+            coalesce(stored_predictions, 0) + added as predictions,
+            coalesce(stored_arm, {arm}) as arm,
+            stored_segments as old_segments, stored_high_risk as old_high_risk, stored_risk_score as old_risk_score,
+            stored_money_at_risk as old_money_at_risk
+        from placed
+    )
+""")
+# The customers of summary_changes from all of their rows that the worker has followed. Of a stored event whose batch is
+# archived there is no row, so what is stored of it counts. If a replay refuses the latest event and the one before is
+# archived, that one becomes the latest, and the customer's columns, which are not stored of it, stay as they were.
+_AGAIN: Final = sql.SQL("""
+    affected as (
+        select customer_id, sum(sign) as added from summary_changes group by 1
+    ), known as (
+        select p.customer_id, p.event_id, p.event_timestamp, p.batch, p.kafka_partition, p.kafka_offset,
+            p.model_version, p.risk_score, p.prediction,
+            coalesce(p.risk_score::double precision >= b.high_risk_threshold, false) as high_risk, {customer},
+            true as is_row
+        from affected a
+        join churn_predictions p using (customer_id)
+        join stream_batches b on b.batch = p.batch
+        where exists (
+            select from stream_ranges r join worker_positions w using (topic_id, kafka_partition)
+            where w.follower = %(follower)s and r.batch = p.batch and r.kafka_partition = p.kafka_partition
+              and p.kafka_offset >= r.start_offset and p.kafka_offset < least(r.end_offset, w.next_offset)
+        )
+        union all
+        select s.customer_id, s.event_id, s.event_timestamp, s.batch, s.kafka_partition, s.kafka_offset,
+            s.model_version, s.risk_score, s.prediction, s.high_risk, s.money_at_risk, s.segments, false
+        from affected a join customer_summary s using (customer_id) join stream_batches b on b.batch = s.batch
+        where b.archived is not null
+        union all
+        select s.customer_id, s.previous_event_id, s.previous_event_timestamp, s.previous_batch, s.kafka_partition,
+            s.previous_kafka_offset, s.model_version, s.previous_risk_score, s.prediction, s.high_risk,
+            s.money_at_risk, s.segments, false
+        from affected a join customer_summary s using (customer_id) join stream_batches b on b.batch = s.previous_batch
+        where b.archived is not null
+    ), ranked as (
+        select *, {ranks}, count(*) filter (where is_row) over of_customer as row_count,
+            min(event_timestamp) over of_customer as first
+        from known
+        window of_customer as (partition by customer_id), latest_first as (
+            partition by customer_id order by event_timestamp desc, kafka_offset desc, event_id desc
+        )
+    ), merged as (
+        select customer_id, {latest}, {previous},
+            case when k.row_count = coalesce(s.predictions, 0) + a.added then k.first
+                else least(k.first, s.first_event_timestamp) end as first_event_timestamp,
+            coalesce(s.predictions, 0) + a.added as predictions,
+            coalesce(s.arm, {arm}) as arm,
+            s.segments as old_segments, s.high_risk as old_high_risk, s.risk_score as old_risk_score,
+            s.money_at_risk as old_money_at_risk
+        from affected a left join customer_summary s using (customer_id)
+        left join (select * from ranked where place = 1) as k using (customer_id)
+    )
+""")
+# Stores what `merged` has, and adds the differences to the sums by segments. All parts see the rows from before.
+_STORE: Final = sql.SQL("""
+    with {merged}, stored as (
+        insert into customer_summary as s (customer_id, arm, {columns})
+        select customer_id, arm, {columns} from merged where predictions > 0 order by customer_id
+        on conflict (customer_id) do update set {updated}
+    ), gone as (
+        delete from customer_summary s using merged m where s.customer_id = m.customer_id and m.predictions <= 0
+    ), moved as (
+        select segments, 1 as sign, high_risk, risk_score::double precision::numeric as risk,
+            money_at_risk::numeric as money
+        from merged where predictions > 0
+        union all
+        select old_segments, -1, old_high_risk, -old_risk_score::double precision::numeric, -old_money_at_risk::numeric
+        from merged where old_segments is not null
+    )
+    insert into customer_segment_summary as s (segments, customers, high_risk_customers, risk_sum, money_at_risk)
+    select segments, sum(sign), coalesce(sum(sign) filter (where high_risk), 0), sum(risk),
+        coalesce(sum(money) filter (where high_risk), 0)
+    from moved group by segments
+    on conflict (segments) do update set
+        customers = s.customers + excluded.customers,
+        high_risk_customers = s.high_risk_customers + excluded.high_risk_customers,
+        risk_sum = s.risk_sum + excluded.risk_sum,
+        money_at_risk = s.money_at_risk + excluded.money_at_risk
+""")
+_DELETE_EMPTY: Final = "delete from customer_segment_summary where customers = 0"
+_ASSIGN_ARMS: Final = sql.SQL("""
+    update customer_summary set arm = {arm} where arm is distinct from {arm}
+""")
+
+
+@dataclass(frozen=True)
+class ArmKey:
+    """What decides the arm of a customer, as retention/arm.py defines it.
+
+    Attributes:
+        inner: key of HMAC-SHA256 with the inner padding.
+        outer: key with the outer padding.
+        controls_below: first nine bytes, the first of which is 0, that are not those of a control.
+    """
+
+    inner: bytes
+    outer: bytes
+    controls_below: bytes
+
+
+def apply_new(connection: psycopg.Connection, key: ArmKey) -> None:
+    """Add the rows of summary_changes to the customers and to the sums by segments."""
+    connection.execute(_apply_new(), vars(key), prepare=False)
+    connection.execute(_DELETE_EMPTY)
+
+
+def apply_replaced(connection: psycopg.Connection, schema: CustomerSchema, key: ArmKey, *, follower: str) -> None:
+    """Compute the customers of summary_changes again, and correct the sums by segments.
+
+    Args:
+        connection: in a transaction with one snapshot for all statements.
+        schema: of the customers.
+        key: decides the arms of new customers.
+        follower: duty whose positions end what was followed.
+    """
+    connection.execute(_apply_replaced(schema), {**vars(key), "follower": follower}, prepare=False)
+    connection.execute(_DELETE_EMPTY)
+
+
+def assign_arms(connection: psycopg.Connection, key: ArmKey) -> int:
+    """Give every customer the arm that follows from this key; return how many had the other one."""
+    return connection.execute(_ASSIGN_ARMS.format(arm=_arm()), vars(key)).rowcount
+
+
+def clear(connection: psycopg.Connection) -> None:
+    """Delete all customers and sums."""
+    connection.execute("delete from customer_summary")
+    connection.execute("delete from customer_segment_summary")
+
+
+def _arm() -> sql.Composed:
+    return sql.SQL(_ARM).format(customer_id=sql.Identifier("customer_id"))
+
+
+def _ranks() -> sql.Composed:
+    return _list(
+        sql.SQL("row_number() over latest_first as place"),
+        *(
+            sql.SQL("lead({}) over latest_first as {}").format(sql.Identifier(name), sql.Identifier(f"second_{name}"))
+            for name in _PREVIOUS
+        ),
+    )
+
+
+@cache
+def _apply_new() -> bytes:
+    stored = [(name, f"stored_{name}") for name in _LATEST]
+    stored += [(f"previous_{name}", f"stored_previous_{name}") for name in _PREVIOUS]
+    return _store(
+        _NEW.format(
+            ranks=_ranks(),
+            stored=_list(
+                *(
+                    sql.SQL("{} as {}").format(sql.Identifier("s", name), sql.Identifier(alias))
+                    for name, alias in stored
+                )
+            ),
+            latest=_list(
+                *(
+                    sql.SQL("case when is_latest then {0} else {1} end as {0}").format(
+                        sql.Identifier(name), sql.Identifier(f"stored_{name}")
+                    )
+                    for name in _LATEST
+                )
+            ),
+            previous=_list(
+                *(
+                    sql.SQL(
+                        "case previous when 'given' then {} when 'stored' then {} when 'second' then {} else {} end "
+                        "as {}"
+                    ).format(
+                        sql.Identifier(name),
+                        sql.Identifier(f"stored_{name}"),
+                        sql.Identifier(f"second_{name}"),
+                        sql.Identifier(f"stored_previous_{name}"),
+                        sql.Identifier(f"previous_{name}"),
+                    )
+                    for name in _PREVIOUS
+                )
+            ),
+            arm=_arm(),
+        )
+    )
+
+
+@cache
+def _apply_replaced(schema: CustomerSchema) -> bytes:
+    return _store(
+        _AGAIN.format(
+            customer=customer_values(schema),
+            ranks=_ranks(),
+            latest=_list(
+                *(
+                    sql.SQL("case when k.place is null then s.{0} else k.{0} end as {0}").format(sql.Identifier(name))
+                    for name in _LATEST
+                )
+            ),
+            previous=_list(
+                *(
+                    sql.SQL("case when k.place is null then s.{0} else k.{1} end as {0}").format(
+                        sql.Identifier(f"previous_{name}"), sql.Identifier(f"second_{name}")
+                    )
+                    for name in _PREVIOUS
+                )
+            ),
+            arm=_arm(),
+        )
+    )
+
+
+def _store(merged: sql.Composed) -> bytes:
+    names = [*_LATEST, *(f"previous_{name}" for name in _PREVIOUS), "first_event_timestamp", "predictions"]
+    columns = [sql.Identifier(name) for name in names]
+    return _STORE.format(
+        merged=merged,
+        columns=_list(*columns),
+        updated=_list(*(sql.SQL("{0} = excluded.{0}").format(name) for name in columns)),
+    ).as_bytes(None)
+
+
+def _list(*parts: sql.Composable) -> sql.Composed:
+    return sql.SQL(", ").join(parts)

@@ -1,0 +1,169 @@
+"""The duty that keeps the summary tables, which views and pages read instead of predictions.
+
+PostgreSQL does the work: the rows of new commits never leave it. Each run is one transaction with one snapshot, in
+which the positions move, so each row counts once. A replay leaves the rows that it replaces in replaced_predictions:
+the duty subtracts those that it had counted, and adds those that are there now.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+
+from churn_platform.database import (
+    customer_summary,
+    prediction_summary,
+    replaced_predictions,
+    retention_keys,
+    stream_minutes,
+    summary_changes,
+    summary_state,
+    worker_positions,
+)
+from churn_platform.database.customer_summary import ArmKey
+from churn_platform.retention.arm import controls_below, padded_keys
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.worker.new_rows import NewRows
+
+_log = logging.getLogger("churn.worker")
+
+NAME: Final = summary_state.FOLLOWER
+
+# Seconds between two looks at the stream's positions, at least and at most. The summaries are at most 5 s behind.
+SHORTEST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 4.0
+# The pause is this many times as long as the last run took, so that the duty uses at most a tenth of a core.
+REST: Final = 9.0
+# Offsets that one run follows at most. They take several seconds, while others see the summaries of before.
+MOST_OFFSETS: Final = 200_000
+# Seconds that a run may take: a replay may have replaced a million rows, and another share gives every customer an arm.
+LONGEST_RUN: Final = 3_600
+# Seconds between two deletions of minutes that are too old.
+DELETE_SECONDS: Final = 600.0
+
+
+@dataclass(frozen=True)
+class SummariesConfig:
+    """What the duty needs to know.
+
+    Attributes:
+        schema: of the customers.
+        control_share: share of the customers in the control arm, 0..1.
+        most_offsets: offsets that one run follows at most.
+    """
+
+    schema: CustomerSchema
+    control_share: float
+    most_offsets: int = MOST_OFFSETS
+
+
+class SummariesDuty:
+    """Keeps the summary tables. One worker at a time runs it."""
+
+    name = NAME
+    exclusive = True
+
+    def __init__(self, config: SummariesConfig, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Create the duty.
+
+        Args:
+            config: what it needs to know.
+            monotonic: seconds, for pauses.
+        """
+        self.interval = SHORTEST_PAUSE
+        self._config = config
+        self._monotonic = monotonic
+        self._new_rows = NewRows()
+        self._key: ArmKey | None = None
+        self._deleted_at = float("-inf")
+
+    def run(self, connection: psycopg.Connection) -> bool:
+        """Bring the summaries up to date with the stream; return whether it is further ahead than one run follows."""
+        began = self._monotonic()
+        if self._key is None:
+            self._key = self._prepare(connection)
+        more = False
+        if worker_positions.behind(connection, NAME) or replaced_predictions.batches(connection):
+            more = self._follow(connection, self._key)
+        if began - self._deleted_at >= DELETE_SECONDS:
+            stream_minutes.delete_old(connection)
+            self._deleted_at = began
+        self.interval = min(max(SHORTEST_PAUSE, REST * (self._monotonic() - began)), LONGEST_PAUSE)
+        return more
+
+    def _prepare(self, connection: psycopg.Connection) -> ArmKey:
+        """Begin the summaries again if they were computed with other segments, and the arms if with another share."""
+        share = self._config.control_share
+        inner, outer = padded_keys(retention_keys.ensure_key(connection))
+        key = ArmKey(inner, outer, controls_below(share))
+        definition = summary_changes.definition(self._config.schema)
+        with connection.transaction():
+            _allow_long_run(connection)
+            state = summary_state.get(connection)
+            if state is None or state.definition != definition:
+                self._clear(connection)
+                summary_state.begin(connection, definition=definition, control_share=share)
+                _log.info("The summaries are computed from the first event on.")
+            elif state.control_share != share:
+                changed = customer_summary.assign_arms(connection, key)
+                summary_state.set_control_share(connection, share)
+                _log.info(
+                    "CONTROL_SHARE is %s, and was %s: %s customers change arms.", share, state.control_share, changed
+                )
+        return key
+
+    def _clear(self, connection: psycopg.Connection) -> None:
+        customer_summary.clear(connection)
+        prediction_summary.clear(connection)
+        stream_minutes.clear(connection)
+        replaced_predictions.delete(connection, replaced_predictions.batches(connection))
+        worker_positions.forget(connection, NAME)
+
+    def _follow(self, connection: psycopg.Connection, key: ArmKey) -> bool:
+        """Apply replays and the commits since the last run, in one transaction; return whether there are more."""
+        summary_changes.create(connection, self._config.schema)
+        with connection.transaction():
+            connection.execute("set transaction isolation level repeatable read")
+            _allow_long_run(connection)
+            self._apply_replays(connection, key)
+            more, new_rows = self._apply_commits(connection, key)
+            summary_state.record_followed(connection, is_built=not more)
+        self._new_rows = new_rows  # only now: after an error, the same rows are read again
+        return more
+
+    def _apply_replays(self, connection: psycopg.Connection, key: ArmKey) -> None:
+        """Replace the rows of replayed batches in the summaries, as far as these were followed before the replay."""
+        replayed = replaced_predictions.batches(connection)
+        if not replayed:
+            return
+        schema = self._config.schema
+        summary_changes.add_replaced(connection, schema, worker_positions.followed_ranges(connection, NAME, replayed))
+        prediction_summary.apply_changes(connection, schema, replaced=True)
+        customer_summary.apply_replaced(connection, schema, key, follower=NAME)
+        replaced_predictions.delete(connection, replayed)
+        summary_changes.clear(connection)
+
+    def _apply_commits(self, connection: psycopg.Connection, key: ArmKey) -> tuple[bool, NewRows]:
+        """Add the rows of commits since the last run.
+
+        Returns:
+            Whether there are more, and what is known of the table once this is committed.
+        """
+        behind = worker_positions.behind(connection, NAME)
+        following = worker_positions.first_offsets(behind, self._config.most_offsets)
+        is_all = following == behind
+        ranges = worker_positions.row_ranges(connection, following)
+        first_block, new_rows = self._new_rows.read(connection, ranges) if is_all else (None, NewRows())
+        if summary_changes.add_new(connection, self._config.schema, ranges, first_block=first_block):
+            prediction_summary.apply_changes(connection, self._config.schema, replaced=False)
+            customer_summary.apply_new(connection, key)
+        stream_minutes.add_followed(connection, following)
+        worker_positions.advance(connection, NAME, following)
+        return not is_all, new_rows
+
+
+def _allow_long_run(connection: psycopg.Connection) -> None:
+    connection.execute("select set_config('statement_timeout', %s, true)", (f"{LONGEST_RUN}s",))

@@ -1,0 +1,66 @@
+"""Fixtures of the dashboard's tests."""
+
+from collections.abc import Iterator
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from playwright.sync_api import Browser, BrowserContext
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from churn_platform.dashboard.config import DashboardConfig
+from churn_platform.local.environment import READER_VARIABLE, RETENTION_VARIABLE
+from churn_platform.local.stack import Stack
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform_tests.browsers import SECONDS, chromium
+from churn_platform_tests.dashboard.site import Site, serving
+from churn_platform_tests.worker.ledger import FollowedLedger
+
+
+@pytest.fixture
+def config(stack: Stack, database: str, bank_schema: CustomerSchema) -> DashboardConfig:
+    """A dashboard of a database that nobody else uses, with the logins that the embedded one has for it."""
+    name = str(conninfo_to_dict(database)["dbname"])
+    return DashboardConfig(
+        reader_dsn=make_conninfo(stack.environment[READER_VARIABLE], dbname=name),
+        retention_dsn=make_conninfo(stack.environment[RETENTION_VARIABLE], dbname=name),
+        schema=bank_schema,
+        timezone=ZoneInfo("Europe/Berlin"),
+        dagster_url="http://127.0.0.1:3000",
+        local_user="erika",
+    )
+
+
+@pytest.fixture
+def site(config: DashboardConfig) -> Iterator[Site]:
+    """A dashboard on which nobody has to log in."""
+    with serving(config) as site:
+        yield site
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection]:
+    """A connection of the platform's own login, in autocommit mode."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def ledger(connection: psycopg.Connection) -> FollowedLedger:
+    """Commits predictions as the stream does."""
+    return FollowedLedger(connection)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One headless Chromium for all tests."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def window(browser: Browser, site: Site) -> Iterator[BrowserContext]:
+    """A new window without cookies, in Berlin. Its pages open paths of the site."""
+    with browser.new_context(base_url=site.url, locale="en-GB", timezone_id="Europe/Berlin") as window:
+        window.set_default_timeout(SECONDS * 1000)
+        yield window
