@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, LiteralString
 
+import psutil
 import psycopg
 import typer
 from psycopg.types.json import Jsonb
@@ -20,7 +22,7 @@ from benchmarks.machine import this_machine
 from benchmarks.servers import new_database, own_stack
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import settings
-from churn_platform.worker.summaries import LONGEST_PAUSE, SummariesConfig, SummariesDuty
+from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 
 DAYS: Final = 29
 QUERIES: Final = 9
@@ -66,7 +68,7 @@ PAGES: Final[dict[str, LiteralString]] = {
 
 @dataclass
 class Results:
-    """Seconds; medians of several runs, except for the first start."""
+    """Seconds; medians of several runs, except for the first start. `follow` is CPU time of PostgreSQL's session."""
 
     predictions: int
     customers: int = 0
@@ -77,8 +79,8 @@ class Results:
     @property
     def share(self) -> float:
         """Share of a core that the duty uses at 5,000 events per second."""
-        took = self.follow[max(self.follow)]
-        return took / (took + LONGEST_PAUSE)
+        rows = max(self.follow)
+        return self.follow[rows] / rows * 5_000
 
 
 def median(count: int, work: Callable[[], object]) -> float:
@@ -112,16 +114,33 @@ def measure(console: Console, predictions: int) -> Results:
         rare = connection.execute("select segments from customer_segment_summary order by customers limit 1").fetchone()
         arguments = {"rare": Jsonb({} if rare is None else rare[0])}
         for name, query in {**VIEWS, **PAGES}.items():
-            results.queries[name] = median(QUERIES, lambda query=query: connection.execute(query, arguments).fetchall())
+            results.queries[name] = median(QUERIES, partial(_fetch, connection, query, arguments))
         key = stream.open_batch()
         for rows in FOLLOWED:
-            seconds = []
-            for _ in range(2 + RUNS):  # the last blocks are known from the third reading on
-                if rows:
-                    stream.commit(key, rows)
-                seconds.append(_run(duty, connection))
-            results.follow[rows] = statistics.median(seconds[2:])
+            with psycopg.connect(connection.info.dsn, password=connection.info.password, autocommit=True) as session:
+                for _ in range(2):  # the last blocks are known from the third reading on
+                    _commit_and_follow(stream, key, rows, duty, session)
+                before = _cpu_seconds(session)
+                for _ in range(RUNS):
+                    _commit_and_follow(stream, key, rows, duty, session)
+                results.follow[rows] = (_cpu_seconds(session) - before) / RUNS
     return results
+
+
+def _commit_and_follow(stream: Stream, key: str, rows: int, duty: SummariesDuty, session: psycopg.Connection) -> None:
+    if rows:
+        stream.commit(key, rows)
+    _run(duty, session)
+
+
+def _fetch(connection: psycopg.Connection, query: LiteralString, arguments: dict[str, Jsonb]) -> None:
+    connection.execute(query, arguments).fetchall()
+
+
+def _cpu_seconds(session: psycopg.Connection) -> float:
+    """Return the CPU time of the process of PostgreSQL that serves a session."""
+    times = psutil.Process(session.info.backend_pid).cpu_times()
+    return times.user + times.system
 
 
 def _run(duty: SummariesDuty, connection: psycopg.Connection) -> float:
@@ -138,7 +157,7 @@ def show(console: Console, results: Results) -> None:
     for name, seconds in results.queries.items():
         table.add_row(name, f"{1_000 * seconds:,.1f}")
     console.print(table)
-    table = Table("rows of a run", "ms", box=None, header_style="dim")
+    table = Table("rows of a run", "ms of CPU", box=None, header_style="dim")
     for rows, seconds in results.follow.items():
         table.add_row(f"{rows:,}", f"{1_000 * seconds:,.0f}")
     console.print(table)
