@@ -64,6 +64,11 @@ def record_followed(connection: psycopg.Connection, *, is_built: bool) -> None:
     )
 
 
+def uncounted_replays(connection: psycopg.Connection) -> list[str]:
+    """Return the replayed batches that the worker has to count again; none before it has begun the summaries."""
+    return [] if get(connection) is None else replaced_predictions.batches(connection)
+
+
 def is_current(connection: psycopg.Connection) -> bool:
     """Return whether the summaries have all commits and replays."""
     state = get(connection)
