@@ -151,6 +151,10 @@ bench-model: install ## Measure the model, and the effect of each choice in it (
 bench-startup: install ## Measure startup, and the CPU and memory of an idle platform (ARGS="--no-demo")
 	$(BIN)/python -m benchmarks.startup $(ARGS)
 
+.PHONY: bench-summaries
+bench-summaries: install ## Measure views, pages and the summaries that they read (ARGS="--json FILE --predictions 10000000")
+	$(BIN)/python -m benchmarks.summaries $(ARGS)
+
 .PHONY: bench-growth
 bench-growth: install ## Measure the cost of growth (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
 	$(BIN)/python -m benchmarks.growth $(ARGS)
