@@ -92,6 +92,11 @@ test-faults: install ## Inject every fault, one after the other, into a platform
 test-image: install ## Build the image with buildah, and run the services of docker-compose.yaml from it as processes (needs root)
 	$(BIN)/python -m churn_platform_tests.image $(ARGS)
 
+.PHONY: test-dashboard
+test-dashboard: install ## Test the dashboard, also in headless Chromium, which `make test` leaves out where it is missing
+	$(BIN)/python -m pytest $(ALL) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --require-browser \
+		churn_platform_tests/dashboard $(ARGS)
+
 .PHONY: test-ui
 test-ui: install ## Test the Dagster UI in headless Chromium
 	$(BIN)/python -m pytest -m ui churn_platform_tests/ui $(ARGS)

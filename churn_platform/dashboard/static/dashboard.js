@@ -134,7 +134,6 @@ function renew(old, fresh) {
 
 function report(text) {
   const status = document.getElementById("status");
-  status.hidden = !text;
   if (status.textContent !== text) status.textContent = text;
 }
 
@@ -143,7 +142,7 @@ async function fetchPage() {
   if (answer.redirected) return location.reload(); // the session has ended
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (!answer.ok) {
-    throw new Error(page.querySelector(".problem")?.textContent.trim() || `The server answers ${answer.status}.`);
+    throw new Error(page.querySelector("#problem p")?.textContent.trim() || `The server answers ${answer.status}.`);
   }
   const main = document.getElementById("main");
   const fresh = page.getElementById("main");
@@ -168,7 +167,8 @@ async function keepFresh() {
       pause = 0;
     } catch (error) {
       const text = error.name === "TypeError" || error.name === "TimeoutError" ? "The server does not answer." : error.message;
-      report(`${text} The figures below are from before. Trying again.`);
+      // A page that says itself that it has failed needs no second message about it.
+      report(document.getElementById("problem") ? "" : `${text} The figures below are from before. Trying again.`);
       pause = Math.min(2 * Math.max(pause, 1), LONGEST_PAUSE_S);
     }
   }
