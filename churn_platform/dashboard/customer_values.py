@@ -46,8 +46,13 @@ def value_text(column: Column | None, value: object) -> str:
         return day(value)
     if isinstance(value, int | float):
         number = f"{value:,.0f}" if abs(value) >= WHOLE_FROM else f"{value:.4g}"
-        return f"{number} {column.unit}" if column is not None and column.unit else number
+        return f"{number} {column.unit}" if column is not None and _needs_unit(column) else number
     return str(value)
+
+
+def _needs_unit(column: Column) -> bool:
+    """Return whether a value needs its unit: not if the name has it already, as "Num of products"."""
+    return column.unit is not None and not label(column.column).lower().endswith(column.unit.lower())
 
 
 def segment_text(column: Column, value: str) -> str:

@@ -1,13 +1,13 @@
 """How pages show a risk score: its band, and how it has changed. Pure.
 
-Three bands let people read a score at a glance. High is what the platform itself treats as high risk: from the high-risk
-threshold on it opens cases and explains scores. Medium begins at half of it.
+Three bands let people read a score at a glance. High is what the platform itself treats as high risk: it opens cases
+and explains scores from the high-risk threshold on. Medium begins at half of it.
 """
 
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from churn_platform.dashboard.formats import percent, points
+from churn_platform.dashboard.formats import percent
 
 Band = Literal["high", "medium", "low"]
 BANDS: Final[tuple[Band, ...]] = get_args(Band)
@@ -49,7 +49,7 @@ class RiskBands:
 
 @dataclass(frozen=True)
 class Trend:
-    """How a score has changed: an arrow for the eye, and the same as text. `tone` is "bad" if the risk rises."""
+    """How a score has changed: an arrow for the eye, and percentage points. `tone` is "bad" if the risk rises."""
 
     arrow: str
     text: str
@@ -63,4 +63,5 @@ def trend(risk_score: float, previous: float | None) -> Trend:
     change = risk_score - previous
     if abs(change) < _LEAST_CHANGE:
         return Trend("\u2192", "unchanged", "soft")
-    return Trend("\u2197", points(change), "bad") if change > 0 else Trend("\u2198", points(change), "good")
+    text = f"{100 * change:+.1f}"
+    return Trend("\u2197", text, "bad") if change > 0 else Trend("\u2198", text, "good")

@@ -74,15 +74,15 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
     summary = reading.summary(connection, customer_id)
     file_score = reading.file_score(connection, customer_id)
     cases = reading.cases(connection, customer_id, limit=MOST_CASES)
-    if summary is None and file_score is None and not cases:
+    events = reading.events(connection, customer_id, limit=MOST_SCORES)
+    if summary is None and file_score is None and not cases and not events:
         raise NotFoundError(
-            f"No customer {text} is known: no event of this id was scored, and it has no case. The list of customers "
-            f"follows the stream by a few seconds."
+            f"No customer {text} is known: no event with this id was scored, and there is no case. An event that was "
+            f"sent just now is here within seconds."
         )
     threshold = high_risk_threshold(connection)
     bands = RiskBands(1.0 if threshold is None else threshold)
     hides_risk = visit.hides_controls and _may_be_control(summary, cases)
-    events = reading.events(connection, customer_id, limit=MOST_SCORES)
     explained = None if summary is None else reading.explained(connection, customer_id, event_id=summary.event_id)
     return View(
         "customer.html.j2",

@@ -24,7 +24,7 @@ from churn_platform.retention.reasons import causes, sentences
 from churn_platform.schema.columns import MISSING, OTHER, Column
 from churn_platform.schema.customer_schema import CustomerSchema
 
-ROWS: Final = 50
+ROWS: Final = 25
 """Customers on one page."""
 MOST_COUNTED: Final = 10_000
 """More customers are only counted if the summaries know their number."""
