@@ -16,6 +16,9 @@ Color = Literal["main", "second", "third", "good", "bad", "muted"]
 X = date | datetime | float | str
 MOST_ROWS: Final = 400
 """Rows of the table of a chart. Longer ones are cut: the file of the page has all."""
+MOST_BARS: Final = 8
+"""Horizontal bars that fit into the height of a chart; with more, the chart is taller."""
+BAR_PIXELS: Final = 34
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Chart:
         header: of the table.
         rows: of the table, as text.
         is_empty: whether there is nothing to draw.
+        is_tall: whether it has so many horizontal bars that it needs more height than others.
     """
 
     key: str
@@ -57,6 +61,7 @@ class Chart:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     is_empty: bool = False
+    is_tall: bool = False
 
     @property
     def json(self) -> str:
@@ -214,12 +219,15 @@ def _chart(
         names["range"] = list(x_range)
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
-    layout = {
+    layout: dict[str, object] = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
         "showlegend": len(series) > 1,
         "shapes": list(shapes),
     }
+    is_tall = is_flat and len(x) > MOST_BARS
+    if is_tall:
+        layout["height"] = BAR_PIXELS * (len(x) + 3)
     known = [value for each in series for value in each.values if value is not None]
     return Chart(
         key=heading.key,
@@ -232,6 +240,7 @@ def _chart(
             for index, place in enumerate(x[:MOST_ROWS])
         ],
         is_empty=not known,
+        is_tall=is_tall,
     )
 
 
