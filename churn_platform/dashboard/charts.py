@@ -33,7 +33,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that happened at a point of the x axis."""
+    """Something that happened at a point of the x axis: a vertical line, with a text unless it is empty."""
 
     x: X
     text: str
@@ -133,11 +133,30 @@ def line_chart(
             "y0": 0,
             "y1": 1,
             "line": {"color": "muted", "width": 1, "dash": "dash"},
-            "label": {"text": note.text, "textposition": "end", "font": {"size": 11}},
         }
         for note in notes
     ]
-    return _chart(heading, traces, x_title=x_title, x=x, series=series, y=y, shapes=shapes, x_range=x_range)
+    # A shape's own label would be cut at the upper edge.
+    texts = [
+        {
+            "xref": "x",
+            "yref": "paper",
+            "x": _place(note.x),
+            "y": 1,
+            "text": note.text,
+            "textangle": -90,
+            "xanchor": "right",
+            "yanchor": "top",
+            "showarrow": False,
+            "borderpad": 0,
+            "font": {"size": 11},
+        }
+        for note in notes
+        if note.text
+    ]
+    return _chart(
+        heading, traces, x_title=x_title, x=x, series=series, y=y, shapes=shapes, annotations=texts, x_range=x_range
+    )
 
 
 def bar_chart(
@@ -207,6 +226,7 @@ def _chart(
     y: Axis,
     is_flat: bool = False,
     shapes: Sequence[Mapping[str, object]] = (),
+    annotations: Sequence[Mapping[str, object]] = (),
     x_range: tuple[float, float] | None = None,
 ) -> Chart:
     values: dict[str, object] = {"title": {"text": y.title}, "tickformat": y.ticks}
@@ -215,6 +235,7 @@ def _chart(
     names: dict[str, object] = {"title": {"text": "" if is_flat else x_title}, "automargin": True}
     if is_flat:
         names["autorange"] = "reversed"
+        names["ticksuffix"] = " "
     if x_range is not None:
         names["range"] = list(x_range)
     if x and isinstance(x[0], datetime):
@@ -224,6 +245,7 @@ def _chart(
         "yaxis": names if is_flat else values,
         "showlegend": len(series) > 1,
         "shapes": list(shapes),
+        "annotations": list(annotations),
     }
     is_tall = is_flat and len(x) > MOST_BARS
     if is_tall:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from churn_platform.dashboard.charts import Axis, Chart, Heading, Series, bar_chart
 from churn_platform.dashboard.downloads import csv_download
-from churn_platform.dashboard.formats import money, number, percent
+from churn_platform.dashboard.formats import NOTHING, money, number, percent
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.dashboard.segments import FEW, in_order, segment_name, value_in_text, value_name
 from churn_platform.database import summary_state
@@ -82,13 +82,11 @@ class Row:
         return "higher" if self.change.low > 0 else "lower" if self.change.high < 0 else ""
 
     @property
-    def reason(self) -> str:
-        """Why the row is grey; empty if it is not."""
-        if self.is_hidden:
-            return f"hidden: fewer than {FEW} customers"
-        if not self.group.predictions:
-            return "no predictions this week"
-        return f"fewer than {FEW} predictions" if self.is_small else ""
+    def verdict(self) -> str:
+        """Whether more than chance explains the change, for people; or why nothing is compared."""
+        if self.change is not None:
+            return self.marker or "no"
+        return "few predictions"
 
 
 @dataclass(frozen=True)
@@ -286,9 +284,8 @@ def _worst(rows: Sequence[Row], total: Row) -> str:
     rate, row = max(found, key=lambda pair: pair[0])
     if not average or wilson_interval(row.group.churn_count, row.group.predictions)[0] <= average:
         return f"No group is clearly above the average of {percent(average, 0)} predicted to leave."
-    times = rate / average
-    factor = f"{times:.0f} times" if times >= 1.95 else f"{times:.1f} times"
-    return f"{row.name}: {percent(rate, 0)} predicted to leave, {factor} the average of {percent(average, 0)}."
+    times = f"{rate / average:.1f}".removesuffix(".0")
+    return f"{row.name}: {percent(rate, 0)} predicted to leave, {times} times the average of {percent(average, 0)}."
 
 
 def _trend(column: Column, row: Row) -> str | None:
@@ -313,19 +310,13 @@ def _crossed(columns: Sequence[Column], rows: Sequence[Row], measure: Measure) -
 
     def cell(row: Row | None) -> Cell:
         if row is None:
-            return Cell("", "no customers", None)
+            return Cell(NOTHING, "no customers", None)
         if row.is_hidden:
-            return Cell("", row.reason, None)
+            return Cell(NOTHING, "few customers", None)
         value = measure.value(row.group)
-        note = (
-            f"{number(row.group.predictions)} predictions"
-            if measure.is_share
-            else (f"of {number(row.group.customers)} customers")
-        )
-        if measure.is_share and row.is_small:
-            note = row.reason
-        is_shaded = _is_shaded(row, measure) and value is not None and low is not None and high is not None
-        return Cell(measure.text(value), note, _shade(value, low, high) if is_shaded else None)
+        shade = _shade(value, low, high) if _is_shaded(row, measure) else None
+        count = row.group.predictions if measure.is_share else row.group.customers
+        return Cell(measure.text(value), f"of {number(count)}", shade)
 
     return Crossed(
         header=[value_name(second, value) for value in above],
@@ -342,8 +333,10 @@ def _is_shaded(row: Row, measure: Measure) -> bool:
     return not row.is_hidden and not (measure.is_share and row.is_small)
 
 
-def _shade(value: float | None, low: float | None, high: float | None) -> int:
-    if value is None or low is None or high is None or high <= low:
+def _shade(value: float | None, low: float | None, high: float | None) -> int | None:
+    if value is None or low is None or high is None:
+        return None
+    if high <= low:
         return 0
     return round(SHADES * (value - low) / (high - low))
 

@@ -1,7 +1,7 @@
 """The page about trends: predictions and churn rate by day or hour, and what happened meanwhile."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from typing import Final
@@ -11,13 +11,14 @@ from starlette.responses import Response
 
 from churn_platform.dashboard.charts import Axis, Chart, Heading, Note, Series, line_chart
 from churn_platform.dashboard.downloads import csv_download
-from churn_platform.dashboard.formats import day, label, number, percent, points
+from churn_platform.dashboard.formats import day, duration, label, number, percent, points
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.dashboard.segments import FEW, in_order, segment_name, value_in_text, value_name
 from churn_platform.database import summary_state
 from churn_platform.database.pages import segments as segment_reading
 from churn_platform.database.pages import trends as reading
 from churn_platform.database.pages.trends import Drift, Sums
+from churn_platform.retention.effect import Interval, newcombe_interval
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 
@@ -25,6 +26,12 @@ REFRESH_SECONDS: Final = 30
 PATH: Final = "/trends"
 OUTAGES: Final = ("stream-stalled", "stream-lag", "kafka-unreachable", "daemon-silent")
 """Operator conditions during which predictions are late or missing."""
+PROMOTED_BY: Final[Mapping[str, str]] = {
+    "training": "after its training",
+    "hand": "by hand",
+    "alias": "in MLflow",
+    "rollback": "by a rollback",
+}
 MOST_EVENTS: Final = 100
 """Entries of the list of what happened, the latest ones."""
 DAY: Final = timedelta(days=1)
@@ -147,9 +154,11 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
     known = segment_reading.values(connection)
     customers, notice = _customers(visit, chosen, {(each.segment, each.value): each.customers for each in known})
     every = _steps(connection, chosen, customers, visit.now)
-    steps, before = every[-chosen.count :], every[-1 - chosen.window].average
+    steps = every[-chosen.count :]
+    change = _change(every[-chosen.window :], every[-2 * chosen.window : -chosen.window])
     events = _events(connection, chosen, visit)
     notes = _notes(chosen, steps, events)
+    lines = [replace(note, text="") for note in notes]  # the first chart says what they are
     total = sum(step.sums.predictions for step in steps)
     churned = sum(step.sums.churn_count for step in steps)
     return View(
@@ -165,14 +174,14 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             "churn_rate": churned / total if total else None,
             "high_risk": sum(step.sums.high_risk_count for step in steps),
             "average": steps[-1].average,
-            "average_change": _difference(steps[-1].average, before),
+            "change": change,
             "steps": [step for step in reversed(steps) if step.sums.predictions],
             "events": [(each, isinstance(each.start, datetime)) for each in reversed(events[-MOST_EVENTS:])],
             "event_count": len(events),
             "most_events": MOST_EVENTS,
-            "rate_chart": _rate_chart(chosen, steps, customers, notes, before=before),
-            "count_chart": _count_chart(chosen, steps, customers, notes),
-            "high_risk_chart": _high_risk_chart(chosen, steps, customers, notes),
+            "rate_chart": _rate_chart(chosen, steps, customers, notes, change),
+            "count_chart": _count_chart(chosen, steps, customers, lines),
+            "high_risk_chart": _high_risk_chart(chosen, steps, customers, lines),
             "as_of": summary_state.as_of(connection),
             "summaries": summary_state.get(connection),
             "few": FEW,
@@ -271,6 +280,15 @@ def _rate(window: Sequence[Sums]) -> float | None:
     return sum(each.churn_count for each in window) / predictions if predictions else None
 
 
+def _change(this: Sequence[Step], last: Sequence[Step]) -> Interval | None:
+    """Return the churn rate of a window minus that of the one before, with its interval; None if one has few."""
+    sums = [(sum(each.sums.churn_count for each in w), sum(each.sums.predictions for each in w)) for w in (this, last)]
+    (churned, predictions), (last_churned, last_predictions) = sums
+    if min(predictions, last_predictions) < FEW:
+        return None
+    return newcombe_interval(churned, predictions, last_churned, last_predictions)
+
+
 def _difference(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one - other
 
@@ -297,7 +315,7 @@ def _events(connection: psycopg.Connection, chosen: Range, visit: Visit) -> list
             each.promoted_at,
             None,
             f"model {each.version}",
-            f"Model version {each.version} became champion ({each.promoted_by}): {each.reason}",
+            f"Model version {each.version} became champion {PROMOTED_BY[each.promoted_by]}: {each.reason}",
             f"/model?version={each.version}",
         )
         for each in reading.promotions(connection, start, end)
@@ -308,9 +326,9 @@ def _events(connection: psycopg.Connection, chosen: Range, visit: Visit) -> list
             each.first_hour,
             each.last_hour + HOUR,
             "replay",
-            f"{number(each.batches)} {'batch' if each.batches == 1 else 'batches'} with these events were scored again"
-            f"{'' if each.model_version is None else f' by model version {each.model_version}'} on "
-            f"{day(each.replayed_at.astimezone(UTC).date())}.",
+            f"The predictions of {number(each.batches)} {'batch' if each.batches == 1 else 'batches'} were replaced on "
+            f"{day(each.replayed_at.astimezone(UTC).date())}"
+            f"{'' if each.model_version is None else f' by those of model version {each.model_version}'}.",
             f"{dagster}/assets/churn_predictions" if dagster else "",
         )
         for each in reading.replays(connection, start, end)
@@ -320,14 +338,18 @@ def _events(connection: psycopg.Connection, chosen: Range, visit: Visit) -> list
         Event(
             "Outage",
             each.began,
-            each.ended,
+            None,
             "outage",
             f"{label(each.name.replace('-', ' '))}{f' ({each.subject})' if each.subject else ''}: {each.details}"
-            f"{'' if each.ended is not None else ' It has not ended.'}",
+            f"{' It has not ended.' if each.ended is None else f' It lasted {_lasted(each.began, each.ended)}.'}",
         )
         for each in reading.problems(connection, OUTAGES, start, end)
     ]
     return sorted(found, key=lambda each: (_day(each.start), isinstance(each.start, datetime), each.start))
+
+
+def _lasted(began: datetime, ended: datetime) -> str:
+    return duration((ended - began).total_seconds())
 
 
 def _drift_events(schema: CustomerSchema, found: Sequence[Drift]) -> list[Event]:
@@ -387,15 +409,14 @@ def _moment(place: date) -> datetime:
 
 
 def _rate_chart(
-    chosen: Range, steps: Sequence[Step], customers: Customers, notes: Sequence[Note], *, before: float | None
+    chosen: Range, steps: Sequence[Step], customers: Customers, notes: Sequence[Note], change: Interval | None
 ) -> Chart:
     last = steps[-1].average
-    change = _difference(last, before)
     summary = (
         f"No predictions in the last {chosen.window} {chosen.unit}s."
         if last is None
         else f"The {chosen.average} is {percent(last)}"
-        + (f", {points(change)} against {chosen.window} {chosen.unit}s before." if change is not None else ".")
+        + (f", {points(change.value)} against {chosen.window} {chosen.unit}s before." if change is not None else ".")
     )
     return line_chart(
         Heading("rate", f"Churn rate, {customers.name}", summary),
@@ -412,7 +433,10 @@ def _rate_chart(
 
 def _count_chart(chosen: Range, steps: Sequence[Step], customers: Customers, notes: Sequence[Note]) -> Chart:
     values = [float(step.sums.predictions) for step in steps]
-    summary = f"{number(sum(values))} predictions in {chosen.name}; at most {number(max(values))} in one {chosen.unit}."
+    summary = (
+        f"{number(sum(values))} in {chosen.name}; at most {number(max(values))} in one {chosen.unit}. "
+        f"The last {chosen.unit} is not over."
+    )
     return line_chart(
         Heading("predictions", f"Predictions, {customers.name}", summary),
         [step.sums.start for step in steps],
