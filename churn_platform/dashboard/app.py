@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -23,9 +23,10 @@ from starlette.staticfiles import StaticFiles
 from churn_platform.dashboard.access import Access
 from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.dashboard.databases import QUERY_SECONDS, Databases, UnavailableError
-from churn_platform.dashboard.exceptions import ConflictError, DashboardError, ForbiddenError, NotFoundError
+from churn_platform.dashboard.exceptions import BusyError, ConflictError, DashboardError, ForbiddenError, NotFoundError
+from churn_platform.dashboard.exports import WORKBOOK
 from churn_platform.dashboard.page import Page, View, Visit
-from churn_platform.dashboard.pages import now, segments, trends
+from churn_platform.dashboard.pages import customer, customers, now, segments, trends
 from churn_platform.dashboard.rendering import environment
 from churn_platform.dashboard.security import MOST_FORM_BYTES, SecureHeaders, comes_from_here
 from churn_platform.dashboard.sessions import COOKIE, Session
@@ -38,7 +39,7 @@ RETRY_SECONDS: Final = 3
 """After this time a page that could not be shown tries again."""
 DAY_SECONDS: Final = 86_400
 
-PAGES: Final[Sequence[Page]] = (*now.PAGES, *segments.PAGES, *trends.PAGES)
+PAGES: Final[Sequence[Page]] = (*now.PAGES, *customers.PAGES, *customer.PAGES, *segments.PAGES, *trends.PAGES)
 """In the order of the navigation."""
 
 
@@ -72,7 +73,12 @@ def create_app(config: DashboardConfig, *, pages: Sequence[Page] = PAGES) -> Sta
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=[*config.hosts], www_redirect=False),
             Middleware(SecureHeaders),
-            Middleware(GZipMiddleware, minimum_size=2_000, compresslevel=4),
+            Middleware(
+                GZipMiddleware,
+                minimum_size=2_000,
+                compresslevel=4,
+                exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, WORKBOOK),  # it is compressed already
+            ),
         ],
         exception_handlers={HTTPException: dashboard.http_error},
         lifespan=lifespan,
@@ -125,6 +131,8 @@ class _Dashboard:
             return self._problem(request, session, 403, "Not allowed", str(error))
         except ConflictError as error:
             return self._problem(request, session, 409, "Nothing was changed", str(error))
+        except BusyError as error:
+            return self._problem(request, session, 503, "Too much at once", str(error))
         except UnavailableError as error:
             _log.warning("%s: PostgreSQL does not answer (%s).", request.url.path, error)
             text = "The database does not answer. This page tries again by itself."

@@ -20,6 +20,9 @@ MOST_BARS: Final = 8
 """Horizontal bars that fit into the height of a chart; with more, the chart is taller."""
 BAR_PIXELS: Final = 34
 
+MOST_MARKED: Final = 30
+"""Points of a line that are marked. More would hide it; fewer may be far from each other."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -114,7 +117,7 @@ def line_chart(
     traces: list[Mapping[str, object]] = [
         {
             "type": "scatter",
-            "mode": "lines+markers" if len(x) < 2 else "lines",
+            "mode": "lines+markers" if len(x) <= MOST_MARKED else "lines",
             "name": each.name,
             "x": places,
             "y": list(each.values),
@@ -187,33 +190,31 @@ def bar_chart(
 
 
 def waterfall_chart(
-    heading: Heading, names: Sequence[str], changes: Sequence[float], *, start: float, x_title: str, y: Axis
+    heading: Heading, names: Sequence[str], changes: Sequence[float], *, total_name: str, x_title: str, y: Axis
 ) -> Chart:
-    """Return a chart of how a value comes about: a start, the changes one after the other, and their sum.
+    """Return a chart of how a value comes about: the changes one after the other, and their sum.
 
     Args:
         heading: of the chart.
         names: of the changes.
         changes: in the unit of y.
-        start: the value before the first change.
+        total_name: of their sum.
         x_title: what the names are.
         y: the axis of the value.
     """
-    total = start + sum(changes)
+    every, values = [*names, total_name], [*changes, sum(changes)]
     trace: Mapping[str, object] = {
         "type": "waterfall",
         "orientation": "h",
-        "measure": ["absolute", *["relative"] * len(changes), "total"],
-        "y": ["Average customer", *names, "This customer"],
-        "x": [start, *changes, total],
+        "measure": [*["relative"] * len(changes), "total"],
+        "y": every,
+        "x": values,
         "increasing": {"marker": {"color": "bad"}},
         "decreasing": {"marker": {"color": "good"}},
         "totals": {"marker": {"color": "muted"}},
         "connector": {"line": {"color": "muted", "width": 1}},
     }
-    values = Series(y.title, [start, *changes, total])
-    every = ["Average customer", *names, "This customer"]
-    return _chart(heading, [trace], x_title=x_title, x=every, series=[values], y=y, is_flat=True)
+    return _chart(heading, [trace], x_title=x_title, x=every, series=[Series(y.title, values)], y=y, is_flat=True)
 
 
 def _chart(

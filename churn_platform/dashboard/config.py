@@ -27,6 +27,7 @@ class DashboardConfig:
         retention_dsn: connection string of a login that reads and changes cases of the contact arm.
         schema: of the customers.
         timezone: of the retention team.
+        customer_url: address of a customer in the CRM, with a place for the id; empty for none.
         dagster_url: address of the Dagster UI, without a trailing slash; empty if pages cannot link to it.
         users_file: who may log in; None if nobody has to.
         session: how long a login lasts.
@@ -41,6 +42,7 @@ class DashboardConfig:
     retention_dsn: str
     schema: CustomerSchema
     timezone: ZoneInfo
+    customer_url: str = ""
     dagster_url: str = ""
     users_file: Path | None = None
     session: timedelta = timedelta(hours=12)
@@ -82,6 +84,7 @@ def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
         retention_dsn=settings.retention_dsn,
         schema=schema_of(settings),
         timezone=ZoneInfo(settings.retention.business_timezone),
+        customer_url=settings.retention.customer_url,
         dagster_url=(dashboard.dagster_url or "").rstrip("/"),
         users_file=dashboard.users,
         session=timedelta(hours=dashboard.session_hours),

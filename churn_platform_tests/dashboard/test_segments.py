@@ -119,13 +119,13 @@ def test_the_retention_team_does_not_see_groups_of_few_customers(site: Site, vie
         ["Spain", "40 to 49", hidden],
     ]
     assert hidden not in viewer.page(path).text
-    assert "Spain" not in site.client.get("/segments/file.csv?by=geography&and=age").text
-    assert "Spain" in viewer.client.get("/segments/file.csv?by=geography&and=age").text
+    assert "Spain" not in site.client.get("/segments.csv?by=geography&and=age").text
+    assert "Spain" in viewer.client.get("/segments.csv?by=geography&and=age").text
 
 
 @pytest.mark.usefixtures("filled")
 def test_the_file_has_the_groups_with_all_figures(site: Site) -> None:
-    answer = site.client.get("/segments/file.csv?by=geography")
+    answer = site.client.get("/segments.csv?by=geography")
     assert answer.headers["content-type"].startswith("text/csv")
     assert answer.headers["content-disposition"].startswith('attachment; filename="segments-20')
     rows = [*csv.DictReader(io.StringIO(answer.text))]
@@ -146,8 +146,9 @@ def test_what_cannot_be_chosen_is_ignored(site: Site, query: str) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_segments_lead_to_their_trend(site: Site) -> None:
-    assert "/trends?customers=geography%3AGermany" in site.page("/segments").links()
+def test_segments_lead_to_their_trend_and_to_their_customers(site: Site) -> None:
+    links = site.page("/segments").links()
+    assert {"/trends?customers=geography%3AGermany", "/customers?segment-geography=Germany&band=high"} <= {*links}
     assert "Churn rate, Germany" in site.page("/trends?customers=geography%3AGermany").text
 
 
@@ -169,7 +170,7 @@ def test_a_schema_without_segments_or_money_has_totals_only(config: DashboardCon
         text = site.page("/segments").text
         assert "The customer schema has no segments." in text
         assert "Money at risk" not in text
-        assert site.client.get("/segments/file.csv").status_code == 200
+        assert site.client.get("/segments.csv").status_code == 200
 
 
 def test_values_are_in_the_order_of_the_schema() -> None:

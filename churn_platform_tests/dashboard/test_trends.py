@@ -127,7 +127,7 @@ def test_the_retention_team_does_not_see_segments_of_few_customers(site: Site) -
     page = site.page("/trends?customers=geography:Germany")
     assert "Germany has fewer than 30 customers." in page.text
     assert page.figure("Predictions") == "200"
-    assert "Germany" not in site.client.get("/trends/file.csv?customers=geography:Germany").text
+    assert "Germany" not in site.client.get("/trends.csv?customers=geography:Germany").text
 
 
 @pytest.mark.usefixtures("filled")
@@ -198,7 +198,7 @@ def test_outages_are_conditions_that_the_worker_looks_for() -> None:
 
 @pytest.mark.usefixtures("filled")
 def test_the_file_has_every_day_of_the_range(site: Site) -> None:
-    answer = site.client.get("/trends/file.csv?range=7")
+    answer = site.client.get("/trends.csv?range=7")
     assert answer.headers["content-disposition"].startswith('attachment; filename="trends-20')
     rows = [*csv.DictReader(io.StringIO(answer.text))]
     assert [row["date_utc"] for row in rows] == [today(ago=ago).isoformat() for ago in range(6, -1, -1)]

@@ -1039,6 +1039,7 @@ create table retention_cases (
     constraint assigned_to_somebody check (status <> 'assigned' or owner is not null)
 ) with (fillfactor = 80);
 create unique index retention_cases_one_open on retention_cases (customer_id) where closed_at is null;
+create index retention_cases_customer_id on retention_cases (customer_id);
 create index retention_cases_called on retention_cases (customer_id, contacted_at) where contacted_at is not null;
 create index retention_cases_lost on retention_cases (customer_id, closed_at) where status = 'lost';
 create index retention_cases_waiting on retention_cases (arm, priority) where status in ('open', 'assigned');
@@ -1459,7 +1460,9 @@ create table customer_summary (
     arm text not null check (arm in ('contact', 'control'))
 ) with (fillfactor = 80);
 create index customer_summary_risk_score on customer_summary (risk_score desc, customer_id desc);
-create index customer_summary_money_at_risk on customer_summary (money_at_risk desc nulls last, customer_id desc);
+-- An unknown amount is less than any other, so that pages can continue after each row by comparing both columns.
+create index customer_summary_money_at_risk
+    on customer_summary ((coalesce(money_at_risk, '-infinity')) desc, customer_id desc);
 create index customer_summary_event_timestamp on customer_summary (event_timestamp desc, customer_id desc);
 create index customer_summary_segments on customer_summary using gin (segments jsonb_path_ops);
 -- There are few combinations of segments. With all of them in its statistics, PostgreSQL knows how many customers have one.

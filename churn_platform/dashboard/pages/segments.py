@@ -4,19 +4,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
-from urllib.parse import urlencode
 
 import psycopg
 from starlette.responses import Response
 
+from churn_platform.dashboard import addresses
 from churn_platform.dashboard.charts import Axis, Chart, Heading, Series, bar_chart
-from churn_platform.dashboard.downloads import csv_download
+from churn_platform.dashboard.exports import Kind, download
 from churn_platform.dashboard.formats import NOTHING, money, number, percent
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.dashboard.segments import FEW, in_order, segment_name, value_in_text, value_name
 from churn_platform.database import summary_state
 from churn_platform.database.pages import segments as reading
 from churn_platform.database.pages.segments import Group
+from churn_platform.files.spreadsheets import Cell as FileCell
 from churn_platform.retention.effect import Interval, newcombe_interval, wilson_interval
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -61,6 +62,8 @@ class Row:
         is_hidden: whether the user must not see its figures, because they would show single customers.
         change: churn rate of this week minus that of the week before, with its 95 % interval; None if a week has too
             few predictions.
+        trend: address of the page with their trend; empty if there is none.
+        at_risk: address of the list of their high-risk customers; empty if there is none.
     """
 
     name: str
@@ -68,6 +71,8 @@ class Row:
     group: Group
     is_hidden: bool
     change: Interval | None
+    trend: str
+    at_risk: str
 
     @property
     def is_small(self) -> bool:
@@ -134,7 +139,6 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             "has_data": any(row.group.predictions or row.group.last_predictions or row.group.customers for row in rows),
             "has_money": visit.schema.money_at_risk is not None,
             "columns": [segment_name(column) for column in columns],
-            "links": [_trend(columns[0], row) for row in rows] if len(columns) == 1 else [],
             "segment_choices": [(column.column, segment_name(column)) for column in segments],
             "cross_choices": [
                 ("", "nothing"),
@@ -151,27 +155,39 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             "hides_controls": visit.hides_controls,
             "few": FEW,
             "shades": range(SHADES + 1),
-            "file": visit.address(f"{PATH}/file.csv"),
+            "files": {kind: visit.address(f"{PATH}.{kind}") for kind in ("csv", "xlsx")},
         },
         refresh=REFRESH_SECONDS,
     )
 
 
-def export(visit: Visit, connection: psycopg.Connection) -> Response:
-    """Return the groups that the page shows as a CSV file."""
-    choice = _chosen(visit)
+def read_csv(visit: Visit, _: psycopg.Connection) -> Response:
+    """Return the groups that the page shows as CSV."""
+    return _file(visit, "csv")
+
+
+def read_workbook(visit: Visit, _: psycopg.Connection) -> Response:
+    """Return the groups that the page shows as an Excel workbook."""
+    return _file(visit, "xlsx")
+
+
+def _file(visit: Visit, kind: Kind) -> Response:
+    columns = _chosen(visit).columns
     header = [
-        *(column.column for column in choice.columns),
+        *(column.column for column in columns),
         *("predictions", "churn_count", "churn_rate_percent", "mean_risk_score"),
         *("predictions_week_before", "churn_count_week_before", "churn_rate_percent_week_before"),
         *("change_points", "change_low_points", "change_high_points"),
         *("customers", "high_risk_customers", "money_at_risk"),
     ]
-    rows = _rows(visit, connection, choice.columns) if choice.columns else []
-    return csv_download("segments", header, (_cells(row) for row in rows if not row.is_hidden), now=visit.now)
+
+    def rows(connection: psycopg.Connection) -> list[Sequence[FileCell]]:
+        return [_cells(row) for row in (_rows(visit, connection, columns) if columns else []) if not row.is_hidden]
+
+    return download(visit, "segments", kind, header, rows)
 
 
-def _cells(row: Row) -> list[str | int | float | None]:
+def _cells(row: Row) -> list[FileCell]:
     group, change = row.group, row.change
     points = (change.value, change.low, change.high) if change is not None else (None, None, None)
     return [
@@ -241,15 +257,20 @@ def _rows(visit: Visit, connection: psycopg.Connection, columns: Sequence[Column
 
 def _row(columns: Sequence[Column], group: Group, *, hides_few: bool) -> Row:
     pairs = [*zip(columns, _key(group), strict=False)]
+    known = {column.column: value for column, value in pairs if value is not None}
     enough = min(group.predictions, group.last_predictions) >= FEW
+    is_hidden = hides_few and group.customers < FEW
+    is_linked = bool(columns) and len(known) == len(columns) and not is_hidden
     return Row(
         name=", ".join(value_in_text(column, value) for column, value in pairs) or "All customers",
         values=[value_name(column, value) for column, value in pairs],
         group=group,
-        is_hidden=hides_few and group.customers < FEW,
+        is_hidden=is_hidden,
         change=newcombe_interval(group.churn_count, group.predictions, group.last_churn_count, group.last_predictions)
         if enough
         else None,
+        trend=addresses.trends(*next(iter(known.items()))) if is_linked and len(columns) == 1 else "",
+        at_risk=addresses.customers(segments=known, band="high") if is_linked else "",
     )
 
 
@@ -286,16 +307,6 @@ def _worst(rows: Sequence[Row], total: Row) -> str:
         return f"No group is clearly above the average of {percent(average, 0)} predicted to leave."
     times = f"{rate / average:.1f}".removesuffix(".0")
     return f"{row.name}: {percent(rate, 0)} predicted to leave, {times} times the average of {percent(average, 0)}."
-
-
-def _trend(column: Column, row: Row) -> str | None:
-    """Return the address of the trend of a row's customers."""
-    value = row.group.first
-    return None if value is None else f"/trends?{_query(column, value)}"
-
-
-def _query(column: Column, value: str) -> str:
-    return urlencode({"customers": f"{column.column}:{value}"})
 
 
 # The crossed table and the chart
@@ -376,4 +387,8 @@ def _chart(columns: Sequence[Column], rows: Sequence[Row], measure: Measure) -> 
     )
 
 
-PAGES: Final[Sequence[Page]] = (Page(PATH, read, label="Segments"), Page(f"{PATH}/file.csv", export))
+PAGES: Final[Sequence[Page]] = (
+    Page(PATH, read, label="Segments"),
+    Page(f"{PATH}.csv", read_csv),
+    Page(f"{PATH}.xlsx", read_workbook),
+)

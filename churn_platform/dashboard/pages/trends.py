@@ -9,8 +9,9 @@ from typing import Final
 import psycopg
 from starlette.responses import Response
 
+from churn_platform.dashboard.addresses import TRENDS
 from churn_platform.dashboard.charts import Axis, Chart, Heading, Note, Series, line_chart
-from churn_platform.dashboard.downloads import csv_download
+from churn_platform.dashboard.exports import Kind, download
 from churn_platform.dashboard.formats import day, duration, label, number, percent, points
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.dashboard.segments import FEW, in_order, segment_name, value_in_text, value_name
@@ -18,12 +19,12 @@ from churn_platform.database import summary_state
 from churn_platform.database.pages import segments as segment_reading
 from churn_platform.database.pages import trends as reading
 from churn_platform.database.pages.trends import Drift, Sums
+from churn_platform.files.spreadsheets import Cell
 from churn_platform.retention.effect import Interval, newcombe_interval
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 
 REFRESH_SECONDS: Final = 30
-PATH: Final = "/trends"
 OUTAGES: Final = ("stream-stalled", "stream-lag", "kafka-unreachable", "daemon-silent")
 """Operator conditions during which predictions are late or missing."""
 PROMOTED_BY: Final[Mapping[str, str]] = {
@@ -185,31 +186,43 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             "as_of": summary_state.as_of(connection),
             "summaries": summary_state.get(connection),
             "few": FEW,
-            "file": visit.address(f"{PATH}/file.csv"),
+            "files": {kind: visit.address(f"{TRENDS}.{kind}") for kind in ("csv", "xlsx")},
         },
         refresh=REFRESH_SECONDS,
     )
 
 
-def export(visit: Visit, connection: psycopg.Connection) -> Response:
-    """Return what the page shows as a CSV file."""
+def read_csv(visit: Visit, connection: psycopg.Connection) -> Response:
+    """Return what the page shows as CSV."""
+    return _file(visit, connection, "csv")
+
+
+def read_workbook(visit: Visit, connection: psycopg.Connection) -> Response:
+    """Return what the page shows as an Excel workbook."""
+    return _file(visit, connection, "xlsx")
+
+
+def _file(visit: Visit, connection: psycopg.Connection, kind: Kind) -> Response:
     chosen = _range(visit)
     known = {(each.segment, each.value): each.customers for each in segment_reading.values(connection)}
     customers, _ = _customers(visit, chosen, known)
-    window = f"churn_rate_percent_{chosen.window}_{chosen.unit}s"
     header = [
         *("hour_utc" if chosen.is_hourly else "date_utc", "customers", "predictions", "churn_count"),
-        *("churn_rate_percent", window, "mean_risk_score", "high_risk_count"),
+        *("churn_rate_percent", f"churn_rate_percent_{chosen.window}_{chosen.unit}s"),
+        *("mean_risk_score", "high_risk_count"),
     ]
-    rows = (
-        [
-            *(step.sums.start, customers.name, step.sums.predictions, step.sums.churn_count),
-            *(_in_percent(step.sums.churn_rate), _in_percent(step.average), step.sums.mean_risk),
-            step.sums.high_risk_count,
+
+    def rows(exporting: psycopg.Connection) -> list[Sequence[Cell]]:
+        return [
+            [
+                *(step.sums.start, customers.name, step.sums.predictions, step.sums.churn_count),
+                *(_in_percent(step.sums.churn_rate), _in_percent(step.average)),
+                *(step.sums.mean_risk, step.sums.high_risk_count),
+            ]
+            for step in _steps(exporting, chosen, customers, visit.now)[-chosen.count :]
         ]
-        for step in _steps(connection, chosen, customers, visit.now)[-chosen.count :]
-    )
-    return csv_download("trends", header, rows, now=visit.now)
+
+    return download(visit, "trends", kind, header, rows)
 
 
 # What was chosen
@@ -467,4 +480,8 @@ def _values(steps: Sequence[Step], value: Callable[[Step], float | None]) -> lis
     return [value(step) for step in steps]
 
 
-PAGES: Final[Sequence[Page]] = (Page(PATH, read, label="Trends"), Page(f"{PATH}/file.csv", export))
+PAGES: Final[Sequence[Page]] = (
+    Page(TRENDS, read, label="Trends"),
+    Page(f"{TRENDS}.csv", read_csv),
+    Page(f"{TRENDS}.xlsx", read_workbook),
+)
