@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 CUSTOMERS = "/customers"
+TRENDS = "/trends"
 
 
 def customer(customer_id: int | str) -> str:
@@ -21,6 +22,16 @@ def customers(*, segments: Mapping[str, str] | None = None, band: str = "") -> s
     chosen = {segment_parameter(name): value for name, value in (segments or {}).items()}
     query = urlencode({**chosen, **({"band": band} if band else {})})
     return f"{CUSTOMERS}?{query}" if query else CUSTOMERS
+
+
+def trends(segment: str, value: str) -> str:
+    """Return the address of the trend of the customers with a value in a segment.
+
+    Args:
+        segment: its name in tables.
+        value: the value or band.
+    """
+    return f"{TRENDS}?{urlencode({'customers': f'{segment}:{value}'})}"
 
 
 def segment_parameter(column: str) -> str:

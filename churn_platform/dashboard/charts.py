@@ -16,6 +16,9 @@ Color = Literal["main", "second", "third", "good", "bad", "muted"]
 X = date | datetime | float | str
 MOST_ROWS: Final = 400
 """Rows of the table of a chart. Longer ones are cut: the file of the page has all."""
+MOST_BARS: Final = 8
+"""Horizontal bars that fit into the height of a chart; with more, the chart is taller."""
+BAR_PIXELS: Final = 34
 
 MOST_MARKED: Final = 30
 """Points of a line that are marked. More would hide it; fewer may be far from each other."""
@@ -33,7 +36,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that happened at a point of the x axis."""
+    """Something that happened at a point of the x axis: a vertical line, with a text unless it is empty."""
 
     x: X
     text: str
@@ -51,6 +54,7 @@ class Chart:
         header: of the table.
         rows: of the table, as text.
         is_empty: whether there is nothing to draw.
+        is_tall: whether it has so many horizontal bars that it needs more height than others.
     """
 
     key: str
@@ -60,6 +64,7 @@ class Chart:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     is_empty: bool = False
+    is_tall: bool = False
 
     @property
     def json(self) -> str:
@@ -131,11 +136,30 @@ def line_chart(
             "y0": 0,
             "y1": 1,
             "line": {"color": "muted", "width": 1, "dash": "dash"},
-            "label": {"text": note.text, "textposition": "end", "font": {"size": 11}},
         }
         for note in notes
     ]
-    return _chart(heading, traces, x_title=x_title, x=x, series=series, y=y, shapes=shapes, x_range=x_range)
+    # A shape's own label would be cut at the upper edge.
+    texts = [
+        {
+            "xref": "x",
+            "yref": "paper",
+            "x": _place(note.x),
+            "y": 1,
+            "text": note.text,
+            "textangle": -90,
+            "xanchor": "right",
+            "yanchor": "top",
+            "showarrow": False,
+            "borderpad": 0,
+            "font": {"size": 11},
+        }
+        for note in notes
+        if note.text
+    ]
+    return _chart(
+        heading, traces, x_title=x_title, x=x, series=series, y=y, shapes=shapes, annotations=texts, x_range=x_range
+    )
 
 
 def bar_chart(
@@ -203,6 +227,7 @@ def _chart(
     y: Axis,
     is_flat: bool = False,
     shapes: Sequence[Mapping[str, object]] = (),
+    annotations: Sequence[Mapping[str, object]] = (),
     x_range: tuple[float, float] | None = None,
 ) -> Chart:
     values: dict[str, object] = {"title": {"text": y.title}, "tickformat": y.ticks}
@@ -211,16 +236,21 @@ def _chart(
     names: dict[str, object] = {"title": {"text": "" if is_flat else x_title}, "automargin": True}
     if is_flat:
         names["autorange"] = "reversed"
+        names["ticksuffix"] = " "
     if x_range is not None:
         names["range"] = list(x_range)
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
-    layout = {
+    layout: dict[str, object] = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
         "showlegend": len(series) > 1,
         "shapes": list(shapes),
+        "annotations": list(annotations),
     }
+    is_tall = is_flat and len(x) > MOST_BARS
+    if is_tall:
+        layout["height"] = BAR_PIXELS * (len(x) + 3)
     known = [value for each in series for value in each.values if value is not None]
     return Chart(
         key=heading.key,
@@ -233,6 +263,7 @@ def _chart(
             for index, place in enumerate(x[:MOST_ROWS])
         ],
         is_empty=not known,
+        is_tall=is_tall,
     )
 
 

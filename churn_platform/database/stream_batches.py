@@ -142,7 +142,7 @@ _LATEST: Final = """
 """
 _RECORD_REPLAY: Final = """
     update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, model_version = %s,
-        replays = replays + 1
+        replays = replays + 1, replayed_at = now()
     where batch = %s
 """
 _EVENTS_BETWEEN: Final = """

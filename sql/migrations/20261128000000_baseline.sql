@@ -309,6 +309,7 @@ create table stream_batches (
     duplicates bigint not null default 0,
     commits integer not null default 0,
     replays integer not null default 0,
+    replayed_at timestamptz,
     reported boolean not null default false,
     archived timestamptz,
     archive text,
@@ -336,6 +337,7 @@ comment on column stream_batches.dead_letters is 'Events that could not be score
 comment on column stream_batches.duplicates is 'Events whose id was already scored';
 comment on column stream_batches.commits is 'Commits with events';
 comment on column stream_batches.replays is 'How often the batch was replayed';
+comment on column stream_batches.replayed_at is 'When the batch was last replayed; null if never';
 comment on column stream_batches.schema_fingerprint is
     'Customer schema that its events were decoded with, in customer_schemas; a replay decodes them with the same one';
 comment on column stream_batches.high_risk_threshold is
