@@ -230,6 +230,18 @@ comment on column model_references.version is 'Model version';
 comment on column model_references.reference is
     'For each feature: the number of training rows in each bin, and the edges or categories of the bins';
 
+-- The dashboard shows these without MLflow, and without the files of the bundle.
+create table model_evaluations (
+    version integer primary key references model_versions,
+    report jsonb not null,
+    evaluated_at timestamptz not null default now()
+);
+comment on table model_evaluations is 'Curves, slices and drivers of a model version, measured on the test split';
+comment on column model_evaluations.version is 'Model version';
+comment on column model_evaluations.report is
+    'curves, confusion, lift, contributions, permutation, slices and baselines, as the metadata of model_evaluation has them';
+comment on column model_evaluations.evaluated_at is 'When the version was last evaluated';
+
 -- Optuna creates and changes its own tables, which hold the hyperparameter searches. 'churn clean' deletes the schema
 -- because of its comment.
 create schema optuna;
