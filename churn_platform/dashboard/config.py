@@ -35,6 +35,9 @@ class DashboardConfig:
         hosts: names under which browsers may reach the dashboard.
         is_encrypted: whether browsers reach it through HTTPS.
         local_user: who changes cases if nobody has to log in.
+        drift_shifted: PSI from which a feature counts as shifted.
+        drift_far: PSI from which a feature counts as far from the training data.
+        live_auc_loss: the largest acceptable loss of ROC AUC against the out-of-fold value.
     """
 
     reader_dsn: str
@@ -49,6 +52,9 @@ class DashboardConfig:
     hosts: Sequence[str] = LOCAL_HOSTS
     is_encrypted: bool = False
     local_user: str = "local"
+    drift_shifted: float = 0.1
+    drift_far: float = 0.25
+    live_auc_loss: float = 0.05
 
     @property
     def is_open(self) -> bool:
@@ -90,6 +96,9 @@ def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
         hosts=[*LOCAL_HOSTS, *([] if is_wildcard(host) else [host]), *named],
         is_encrypted=url is not None and url.scheme == "https",
         local_user=getpass.getuser(),
+        drift_shifted=settings.monitoring.drift_shifted,
+        drift_far=settings.monitoring.drift_far,
+        live_auc_loss=settings.monitoring.live_auc_loss,
     )
 
 
