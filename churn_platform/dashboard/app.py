@@ -25,7 +25,7 @@ from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.dashboard.databases import QUERY_SECONDS, Databases, UnavailableError
 from churn_platform.dashboard.exceptions import ConflictError, DashboardError, ForbiddenError, NotFoundError
 from churn_platform.dashboard.page import Page, View, Visit
-from churn_platform.dashboard.pages import model, now
+from churn_platform.dashboard.pages import model, now, quality
 from churn_platform.dashboard.rendering import environment
 from churn_platform.dashboard.security import MOST_FORM_BYTES, SecureHeaders, comes_from_here
 from churn_platform.dashboard.sessions import COOKIE, Session
@@ -38,7 +38,7 @@ RETRY_SECONDS: Final = 3
 """After this time a page that could not be shown tries again."""
 DAY_SECONDS: Final = 86_400
 
-PAGES: Final[Sequence[Page]] = (*now.PAGES, *model.PAGES)
+PAGES: Final[Sequence[Page]] = (*now.PAGES, *model.PAGES, *quality.PAGES)
 """In the order of the navigation."""
 
 

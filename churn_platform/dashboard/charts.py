@@ -313,6 +313,8 @@ def _chart(
         names["tickformat"] = x_ticks
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
+    if x and isinstance(x[0], str):
+        names["type"] = "category"  # else names such as 1 and 2 would be numbers
     layout = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
@@ -342,9 +344,7 @@ def _bound(bound: Bound, *, is_flat: bool = False) -> Mapping[str, object]:
     Its text is beside the end of the line where bars and curves leave most room, and inside the chart.
     """
     along, across = ("y", "x") if is_flat else ("x", "y")
-    place = (
-        {"textposition": "start", "yanchor": "bottom"} if is_flat else {"textposition": "end", "yanchor": "bottom"}
-    )
+    place = {"textposition": "start", "yanchor": "bottom"} if is_flat else {"textposition": "end", "yanchor": "bottom"}
     return {
         "type": "line",
         f"{along}ref": "paper",

@@ -89,7 +89,7 @@ def gain_chart(points: Points) -> Chart:
 
 def roc_chart(points: Points) -> Chart:
     """Return recall by false positive rate."""
-    found = max((recall for false, recall in points if false <= 0.1), default=None)
+    _, found = min(points, key=lambda each: abs(each[0] - 0.1))
     summary = f"With one false alarm for each ten customers who stay, {percent(found, 0)} of those who leave are found."
     heading = Heading("roc", "ROC curve", summary)
     return _with_diagonal(
@@ -226,7 +226,7 @@ def drift_chart(drift: Sequence[FeatureDrift], names: Mapping[str, str], bounds:
 def _drift_counts(known: Sequence[FeatureDrift]) -> str:
     far = sum(each.verdict == Verdict.FAR for each in known)
     shifted = sum(each.verdict == Verdict.SHIFTED for each in known)
-    return f"{far} of {len(known)} are far from it, and {shifted} have shifted."
+    return f"Far from it: {far} of {len(known)}; shifted: {shifted}."
 
 
 def distribution_chart(
@@ -299,7 +299,7 @@ def live_chart(live: Sequence[LiveDay]) -> Chart:
         f"No outcome became known in the last {DAYS} days."
         if latest is None
         else f"{number(latest.roc_auc, 3)} over the {latest.window_days} days to {day(latest.date)}; "
-        f"{number(latest.expected_roc_auc, 3)} were expected."
+        f"{number(latest.expected_roc_auc, 3)} was expected."
     )
 
     def bound(sign: int) -> list[float | None]:
@@ -316,8 +316,8 @@ def live_chart(live: Sequence[LiveDay]) -> Chart:
         [
             Series("Live", [each.roc_auc for each in known]),
             Series("Expected from training", [each.expected_roc_auc for each in known], "second", is_dashed=True),
-            Series("95 % from", bound(-1), "muted", is_dashed=True),
-            Series("95 % to", bound(1), "muted", is_dashed=True),
+            Series("95 % interval from", bound(-1), "muted", is_dashed=True),
+            Series("95 % interval to", bound(1), "muted", is_dashed=True),
         ],
         x_title="Last day of the window (UTC)",
         y=Axis("ROC AUC", digits=3),

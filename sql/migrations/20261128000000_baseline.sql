@@ -609,8 +609,7 @@ create table dead_letter_events (
     primary key (topic_id, kafka_partition, kafka_offset)
 );
 create index dead_letter_events_batch on dead_letter_events (batch);
--- Counts by time and state read only the index: a payload may have megabytes.
-create index dead_letter_events_received_at on dead_letter_events (received_at) include (retried_at, resolved_at);
+create index dead_letter_events_received_at on dead_letter_events (received_at);
 create index dead_letter_events_unresolved on dead_letter_events (retry_event_id)
     where retry_event_id is not null and resolved_at is null;
 comment on table dead_letter_events is 'Messages of the events topic that are not valid events, with the reason';
