@@ -28,6 +28,8 @@ DAYS: Final = 90
 SMALL_GROUP: Final = 30
 """With fewer customers, figures are mostly chance."""
 UNIT: Final = (0.0, 1.0)
+ROOM: Final = 1.15
+"""How much higher a chart is than its greatest value, so that the text of a bound has room."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def lift_chart(rows: Sequence[Row]) -> Chart:
         Heading("lift", "Lift", summary),
         [str(row["tenth"]) for row in rows],
         [Series("Lift", [float(row["lift"]) for row in rows])],
-        x_title="Tenth of the customers, the highest scores first",
+        x_title="Tenth, the highest scores first",
         y=Axis("times the average churn rate", digits=2),
         bounds=[Bound(1, "average")],
     )
@@ -167,7 +169,7 @@ def contribution_chart(report: Report, schema: CustomerSchema) -> Chart:
         Heading("contributions", "Mean contribution", summary),
         report.contributions,
         names,
-        Axis("mean absolute contribution to the log-odds", digits=3),
+        Axis("contribution to the log-odds", digits=3),
     )
 
 
@@ -286,7 +288,7 @@ def trend_chart(psi: Mapping[date, float], name: str, bounds: Sequence[Bound]) -
         days,
         [Series("PSI", [*psi.values()])],
         x_title="Day (UTC)",
-        y=Axis("PSI", digits=3),
+        y=Axis("PSI", digits=3, range=(0, ROOM * max([*psi.values(), *(each.value for each in bounds)]))),
         bounds=bounds,
     )
 

@@ -11,7 +11,7 @@ import psycopg
 from churn_platform.dashboard.charts import Axis, Bound, Chart, Heading, Series, line_chart
 from churn_platform.dashboard.exceptions import NotFoundError
 from churn_platform.dashboard.formats import duration, label, number, percent
-from churn_platform.dashboard.model_charts import names_of
+from churn_platform.dashboard.model_charts import ROOM, names_of
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.database import (
     dead_letter_events,
@@ -230,7 +230,7 @@ def _hours_chart(hours: Sequence[Hour], since: datetime, now: datetime) -> Chart
         every,
         [Series("Share of the events", shares, "bad")],
         x_title="Hour",
-        y=Axis("share of the events", ticks=".1%", digits=4, range=None if worst else (0, DEAD_LETTER_RATE[0] * 1.5)),
+        y=Axis("share of the events", ticks=".1%", digits=4, range=(0, ROOM * max(worst or 0, DEAD_LETTER_RATE[0]))),
         bounds=[Bound(DEAD_LETTER_RATE[0], f"check warns from {percent(DEAD_LETTER_RATE[0], 0)}", "third")],
     )
 
