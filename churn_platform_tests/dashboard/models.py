@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import psycopg
 
+from churn_platform.dashboard.formats import day
 from churn_platform.database import model_evaluations, model_versions
 from churn_platform.features.columns import columns_of
 from churn_platform.modeling.evaluation import evaluate as measure
@@ -39,6 +40,11 @@ EXPECTED = 0.867
 def today() -> date:
     """The present day, UTC."""
     return datetime.now(UTC).date()
+
+
+def day_text(*, days_ago: int) -> str:
+    """A day as pages write it."""
+    return day(today() - timedelta(days=days_ago))
 
 
 @cache
@@ -105,8 +111,8 @@ def add_live_performance(
     connection.execute(
         "insert into live_performance (date, model_version, window_days, labelled, churned, roc_auc, roc_auc_error, "
         'expected_roc_auc, "precision", recall, brier, ece, mean_score, churn_rate) values (%(date)s, %(version)s, 30, '
-        "%(labelled)s, %(churned)s, %(roc_auc)s, %(roc_auc_error)s, %(expected)s, %(precision)s, %(recall)s, %(brier)s, "
-        "%(ece)s, %(mean_score)s, %(churn_rate)s)",
+        "%(labelled)s, %(churned)s, %(roc_auc)s, %(roc_auc_error)s, %(expected)s, %(precision)s, %(recall)s, "
+        "%(brier)s, %(ece)s, %(mean_score)s, %(churn_rate)s)",
         {
             **performance.as_dict(),
             "version": version,
