@@ -111,8 +111,9 @@ def test_links_lead_to_dagster(site: Site) -> None:
 def test_choosing_a_feature_shows_its_distribution(window: BrowserContext) -> None:
     page = window.new_page()
     errors = open_without_errors(page, "/model")
-    page.get_by_label("Feature", exact=True).select_option("Tenure")
+    page.locator("select[name=feature]").select_option("Tenure")
     expect(page.get_by_text("Tenure: in training and now").first).to_be_visible()
+    page.locator("#plot-distribution").scroll_into_view_if_needed()
     expect(page.locator("#plot-distribution .main-svg").first).to_be_visible()
     assert "feature=Tenure" in page.url
     assert errors == []
@@ -122,7 +123,7 @@ def test_choosing_a_feature_shows_its_distribution(window: BrowserContext) -> No
 def test_choosing_a_version_leads_to_an_address_that_can_be_shared(window: BrowserContext) -> None:
     page = window.new_page()
     errors = open_without_errors(page, "/model")
-    page.get_by_label("Version", exact=True).select_option("1")
+    page.locator("select[name=version]").select_option("1")
     expect(page.get_by_role("heading", name="Is version 1 still good?")).to_be_visible()
     assert page.url.endswith("/model?version=1")
     assert errors == []
@@ -132,6 +133,7 @@ def test_choosing_a_version_leads_to_an_address_that_can_be_shared(window: Brows
 def test_has_no_barriers(window: BrowserContext) -> None:
     page = window.new_page()
     errors = open_without_errors(page, "/model")
+    page.locator("#plot-reliability").scroll_into_view_if_needed()
     expect(page.locator("#plot-reliability .main-svg").first).to_be_visible()
     assert barriers(page) == []
     assert errors == []

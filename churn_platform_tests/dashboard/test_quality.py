@@ -93,8 +93,8 @@ def test_a_longer_time_has_the_older_ones_too(site: Site) -> None:
 
 @pytest.mark.usefixtures("dead_letters")
 def test_many_dead_letters_are_a_problem(site: Site, connection: psycopg.Connection, ledger: FollowedLedger) -> None:
-    add_dead_letters(connection, ledger, ["not JSON"] * 30, ago=timedelta(minutes=10), first=20)
-    assert "2.0 % of the events are dead letters" in site.page("/quality").text
+    add_dead_letters(connection, ledger, ["not JSON"] * 40, ago=timedelta(minutes=10), first=20)
+    assert "2.5 % of the events are dead letters" in site.page("/quality").text
 
 
 @pytest.mark.usefixtures("dead_letters")
@@ -204,6 +204,7 @@ def test_has_no_barriers(window: BrowserContext, connection: psycopg.Connection)
     models.add_drift(connection, 1, missing_ages=0.3)
     page = window.new_page()
     errors = open_without_errors(page, "/quality?period=7d&kind=CustomerId+is+missing")
+    page.locator("#plot-dead-letters").scroll_into_view_if_needed()
     expect(page.locator("#plot-dead-letters .main-svg").first).to_be_visible()
     assert barriers(page) == []
     page.goto(f"/quality/dead-letters/{TOPIC_ID}/0/6")
