@@ -25,7 +25,7 @@ from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.dashboard.databases import Databases, UnavailableError
 from churn_platform.dashboard.exceptions import BusyError, ConflictError, DashboardError, ForbiddenError, NotFoundError
 from churn_platform.dashboard.page import Page, View, Visit
-from churn_platform.dashboard.pages import customer, customers, now, segments, trends
+from churn_platform.dashboard.pages import customer, customers, model, now, quality, segments, trends
 from churn_platform.dashboard.rendering import environment
 from churn_platform.dashboard.security import MOST_FORM_BYTES, SecureHeaders, comes_from_here, is_same
 from churn_platform.dashboard.sessions import Session
@@ -46,7 +46,15 @@ _REASONS: Final[Mapping[int, tuple[str, str]]] = {
     413: ("Too long", f"The form is longer than {MOST_FORM_BYTES // 1024} KB. Nothing was changed."),
 }
 
-PAGES: Final[Sequence[Page]] = (*now.PAGES, *customers.PAGES, *customer.PAGES, *segments.PAGES, *trends.PAGES)
+PAGES: Final[Sequence[Page]] = (
+    *now.PAGES,
+    *customers.PAGES,
+    *customer.PAGES,
+    *segments.PAGES,
+    *trends.PAGES,
+    *model.PAGES,
+    *quality.PAGES,
+)
 """In the order of the navigation."""
 
 

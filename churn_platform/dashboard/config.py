@@ -37,6 +37,9 @@ class DashboardConfig:
         origin: of the address that browsers use, such as https://churn.example.com; empty if it is only that of
             this machine.
         local_user: who changes cases if nobody has to log in.
+        drift_shifted: PSI from which a feature counts as shifted.
+        drift_far: PSI from which a feature counts as far from the training data.
+        live_auc_loss: the largest acceptable loss of ROC AUC against the out-of-fold value.
     """
 
     reader_dsn: str
@@ -52,6 +55,9 @@ class DashboardConfig:
     hosts: Sequence[str] = LOCAL_HOSTS
     origin: str = ""
     local_user: str = "local"
+    drift_shifted: float = 0.1
+    drift_far: float = 0.25
+    live_auc_loss: float = 0.05
 
     @property
     def is_open(self) -> bool:
@@ -98,6 +104,9 @@ def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
         hosts=[*LOCAL_HOSTS, *([] if is_wildcard(host) else [host]), *named],
         origin=_origin(dashboard.url) if dashboard.url else "",
         local_user=getpass.getuser(),
+        drift_shifted=settings.monitoring.drift_shifted,
+        drift_far=settings.monitoring.drift_far,
+        live_auc_loss=settings.monitoring.live_auc_loss,
     )
 
 

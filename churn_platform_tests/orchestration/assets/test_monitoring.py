@@ -21,7 +21,8 @@ from churn_platform.database import monitoring_results
 from churn_platform.features.columns import columns_of
 from churn_platform.model_store import load_bundle
 from churn_platform.monitoring import lookups, pruning
-from churn_platform.monitoring.drift import SCORE, Reference, monitored
+from churn_platform.monitoring.drift import Reference, monitored
+from churn_platform.monitoring.verdicts import SCORE
 from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.settings import settings
 from churn_platform_tests.features.customers import BANK, cleaned
