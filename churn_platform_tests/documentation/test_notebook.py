@@ -142,6 +142,7 @@ def test_the_answers_are_those_of_the_data(
     assert found.figures == 6
 
 
+@pytest.mark.slow
 def test_it_runs_on_an_empty_database_of_any_customer_schema(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     database = copy_database(stack, new_template(stack, load_schema(SUBSCRIBERS)))
 
