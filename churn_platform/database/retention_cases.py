@@ -7,7 +7,7 @@ case_reading.py; the day's list is in call_list.py.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from churn_platform.database import worker_positions
+from churn_platform.database import case_reading, worker_positions
 from churn_platform.database.segments import segments_of_row
 from churn_platform.database.worker_positions import RowRange
 from churn_platform.errors import PlatformError
@@ -61,6 +61,9 @@ _CANDIDATES: Final = sql.SQL("""
             select max(contacted_at) from retention_cases e
             where e.customer_id = l.customer_id and e.contacted_at is not null
         ) as last_contact,
+        (
+            select max(closed_at) from retention_cases e where e.customer_id = l.customer_id and e.status = 'lost'
+        ) as last_loss,
         exists (select from do_not_contact n where n.customer_id = l.customer_id) as do_not_contact
     from latest l left join retention_cases c on c.customer_id = l.customer_id and c.closed_at is null
     where c.case_id is not null or not exists (
@@ -161,11 +164,12 @@ _LIST: Final = """
     from unnest(%s::bigint[], %s::integer[]) as u (case_id, list_rank)
     where c.case_id = u.case_id and c.status in ('open', 'assigned')
 """
+# A second person to record a call or a result learns of the first one's. An assigned case may get another owner.
 _CHANGE: Final = """
     update retention_cases set
-        status = coalesce(%(status)s, status), owner = coalesce(%(owner)s, owner),
+        status = %(status)s, owner = coalesce(%(owner)s, owner),
         notes = case when %(note)s::text is null then notes else concat_ws(E'\\n', notes, %(note)s) end
-    where case_id = %(case_id)s and arm = 'contact'
+    where case_id = %(case_id)s and arm = 'contact' and (status <> %(status)s or status = 'assigned')
 """
 # The last outcome of a customer counts. One from before the case's latest event, or from before the call, says nothing
 # about the case. That a customer stayed who was not called does not close the case: the risk is what it was.
@@ -217,6 +221,7 @@ class Candidate:
         case_timestamp: time of the latest event that the case knows.
         case_offset: offset of that event.
         last_contact: when the customer was last called; None if never.
+        last_loss: when a case of the customer was last closed as lost; None if never.
         do_not_contact: whether the customer does not want to be called.
     """
 
@@ -233,6 +238,7 @@ class Candidate:
     case_timestamp: datetime | None
     case_offset: int | None
     last_contact: datetime | None
+    last_loss: datetime | None
     do_not_contact: bool
 
 
@@ -534,7 +540,7 @@ def change(
     case_id: int,
     *,
     actor: str,
-    status: str | None = None,
+    status: str,
     owner: str | None = None,
     note: str | None = None,
 ) -> None:
@@ -544,12 +550,12 @@ def change(
         connection: of the retention team's login, or of the platform's.
         case_id: of the case.
         actor: who makes the change, for the history.
-        status: the new one; None leaves it.
+        status: the new one.
         owner: the new one; None leaves it.
         note: added to the notes as a line; None leaves them.
 
     Raises:
-        CaseError: there is no such case, or its status cannot become this one.
+        CaseError: there is no such case, it has this status already, or its status cannot become this one.
     """
     try:
         with acting(connection, actor):
@@ -564,6 +570,20 @@ def change(
             remedy=f"'churn cases show {case_id}' shows the case and its history.",
         ) from None
     if not changed:
-        raise CaseError(
+        raise _not_changed(connection, case_id)
+
+
+def _not_changed(connection: psycopg.Connection, case_id: int) -> CaseError:
+    """Return why a change found no case that it could change."""
+    history = case_reading.history(connection, case_id)
+    if not history:
+        return CaseError(
             f"There is no case {case_id}. Nothing was changed.", remedy="'churn cases list --all' shows the cases."
         )
+    status = history[-1].status
+    first = next(each for each in history if each.status == status)
+    return CaseError(
+        f"Case {case_id} is {status} already: {first.changed_by} recorded this at "
+        f"{first.changed_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC. Nothing was changed.",
+        remedy=f"'churn cases show {case_id}' shows the case and its history.",
+    )
