@@ -164,6 +164,10 @@ bench-summaries: install ## Measure views, pages and the summaries that they rea
 bench-growth: install ## Measure the cost of growth (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
+.PHONY: bench-dashboard
+bench-dashboard: install ## Measure the dashboard and the views with ten million predictions (ARGS="--predictions 100000 --customers 10000")
+	$(BIN)/python -m benchmarks.dashboard $(ARGS)
+
 .PHONY: check
 check: install ## Check lint, format, types, package layers, Dagster definitions, Dockerfile, compose file and CI workflow
 	$(BIN)/ruff check $(ARGS)
