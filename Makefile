@@ -156,9 +156,17 @@ bench-model: install ## Measure the model, and the effect of each choice in it (
 bench-startup: install ## Measure startup, and the CPU and memory of an idle platform (ARGS="--no-demo")
 	$(BIN)/python -m benchmarks.startup $(ARGS)
 
+.PHONY: bench-summaries
+bench-summaries: install ## Measure views, pages and the summaries that they read (ARGS="--json FILE --predictions 10000000")
+	$(BIN)/python -m benchmarks.summaries $(ARGS)
+
 .PHONY: bench-growth
 bench-growth: install ## Measure the cost of growth (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
 	$(BIN)/python -m benchmarks.growth $(ARGS)
+
+.PHONY: bench-dashboard
+bench-dashboard: install ## Measure the dashboard and the views with ten million predictions (ARGS="--predictions 100000 --customers 10000")
+	$(BIN)/python -m benchmarks.dashboard $(ARGS)
 
 .PHONY: check
 check: install ## Check lint, format, types, package layers, Dagster definitions, Dockerfile, compose file and CI workflow

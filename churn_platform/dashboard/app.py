@@ -23,9 +23,9 @@ from starlette.types import ASGIApp, Scope
 from churn_platform.dashboard.access import Access
 from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.dashboard.databases import Databases, UnavailableError
-from churn_platform.dashboard.exceptions import ConflictError, DashboardError, ForbiddenError, NotFoundError
+from churn_platform.dashboard.exceptions import BusyError, ConflictError, DashboardError, ForbiddenError, NotFoundError
 from churn_platform.dashboard.page import Page, View, Visit
-from churn_platform.dashboard.pages import now
+from churn_platform.dashboard.pages import customer, customers, model, now, quality, segments, trends
 from churn_platform.dashboard.rendering import environment
 from churn_platform.dashboard.security import MOST_FORM_BYTES, SecureHeaders, comes_from_here, is_same
 from churn_platform.dashboard.sessions import Session
@@ -46,7 +46,15 @@ _REASONS: Final[Mapping[int, tuple[str, str]]] = {
     413: ("Too long", f"The form is longer than {MOST_FORM_BYTES // 1024} KB. Nothing was changed."),
 }
 
-PAGES: Final[Sequence[Page]] = (*now.PAGES,)
+PAGES: Final[Sequence[Page]] = (
+    *now.PAGES,
+    *customers.PAGES,
+    *customer.PAGES,
+    *segments.PAGES,
+    *trends.PAGES,
+    *model.PAGES,
+    *quality.PAGES,
+)
 """In the order of the navigation."""
 
 
@@ -161,6 +169,8 @@ class _Dashboard:
             return self._problem(request, session, 403, "Not allowed", str(error))
         except ConflictError as error:
             return self._problem(request, session, 409, "Nothing was changed", str(error))
+        except BusyError as error:
+            return self._problem(request, session, 503, "Too much at once", str(error))
         except UnavailableError as error:
             _log.warning("%s: PostgreSQL does not answer (%s).", request.url.path, error)
             text = "The database does not answer."

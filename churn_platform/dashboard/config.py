@@ -27,6 +27,7 @@ class DashboardConfig:
         retention_dsn: connection string of a login that reads and changes cases of the contact arm.
         schema: of the customers.
         timezone: of the retention team.
+        customer_url: address of a customer in the CRM, with a place for the id; empty for none.
         dagster_url: address of the Dagster UI, without a trailing slash; empty if pages cannot link to it.
         users_file: who may log in; None if nobody has to.
         session: how long a login lasts.
@@ -36,12 +37,16 @@ class DashboardConfig:
         origin: of the address that browsers use, such as https://churn.example.com; empty if it is only that of
             this machine.
         local_user: who changes cases if nobody has to log in.
+        drift_shifted: PSI from which a feature counts as shifted.
+        drift_far: PSI from which a feature counts as far from the training data.
+        live_auc_loss: the largest acceptable loss of ROC AUC against the out-of-fold value.
     """
 
     reader_dsn: str
     retention_dsn: str
     schema: CustomerSchema
     timezone: ZoneInfo
+    customer_url: str = ""
     dagster_url: str = ""
     users_file: Path | None = None
     session: timedelta = timedelta(hours=12)
@@ -50,6 +55,9 @@ class DashboardConfig:
     hosts: Sequence[str] = LOCAL_HOSTS
     origin: str = ""
     local_user: str = "local"
+    drift_shifted: float = 0.1
+    drift_far: float = 0.25
+    live_auc_loss: float = 0.05
 
     @property
     def is_open(self) -> bool:
@@ -87,6 +95,7 @@ def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
         retention_dsn=settings.retention_dsn,
         schema=schema_of(settings),
         timezone=ZoneInfo(settings.retention.business_timezone),
+        customer_url=settings.retention.customer_url,
         dagster_url=(dashboard.dagster_url or "").rstrip("/"),
         users_file=dashboard.users,
         session=timedelta(hours=dashboard.session_hours),
@@ -95,6 +104,9 @@ def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
         hosts=[*LOCAL_HOSTS, *([] if is_wildcard(host) else [host]), *named],
         origin=_origin(dashboard.url) if dashboard.url else "",
         local_user=getpass.getuser(),
+        drift_shifted=settings.monitoring.drift_shifted,
+        drift_far=settings.monitoring.drift_far,
+        live_auc_loss=settings.monitoring.live_auc_loss,
     )
 
 

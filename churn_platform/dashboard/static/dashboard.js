@@ -62,8 +62,10 @@ function local(value) {
 function inLocalTime(figure) {
   if (figure.layout.xaxis?.type !== "date") return figure;
   const data = figure.data.map((trace) => ({ ...trace, x: trace.x.map(local) }));
-  const shapes = (figure.layout.shapes ?? []).map((shape) => ({ ...shape, x0: local(shape.x0), x1: local(shape.x1) }));
-  return { data, layout: { ...figure.layout, shapes } };
+  const shapes = (figure.layout.shapes ?? []).map((shape) =>
+    (shape.xref === "paper" ? shape : { ...shape, x0: local(shape.x0), x1: local(shape.x1) }));
+  const annotations = (figure.layout.annotations ?? []).map((each) => ({ ...each, x: local(each.x) }));
+  return { data, layout: { ...figure.layout, shapes, annotations } };
 }
 
 function draw(script) {
