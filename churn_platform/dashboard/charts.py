@@ -83,7 +83,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its title, the format of its ticks (d3-format), its range if it is fixed, and whether it is logarithmic."""
+    """An axis: its title, the format of its ticks (d3-format), and its range if it is fixed."""
 
     title: str = ""
     ticks: str = ""

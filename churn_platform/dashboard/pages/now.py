@@ -109,8 +109,8 @@ def _latency_chart(minutes: Sequence[Minute], *, until: datetime) -> Chart:
     summary = (
         "No predictions in this time."
         if highest is None
-        else f"In the slowest minute 99 % of the predictions were there within {milliseconds(highest)} of their event. Late "
-        "events count as well."
+        else f"In the slowest minute 99 % of the predictions were there within {milliseconds(highest)} of their event. "
+        "Late events count as well."
     )
     return line_chart(
         Heading("latency", "Latency by minute", summary),
