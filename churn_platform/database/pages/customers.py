@@ -15,8 +15,8 @@ from psycopg.types.json import Jsonb
 
 Sort = Literal["risk", "money", "latest"]
 
-# Each is the first column of an index whose second one is customer_id. Without the table's alias, PostgreSQL would sort by
-# the column of the result, which no index has.
+# Each is the first column of an index whose second one is customer_id. Without the table's alias, PostgreSQL would sort
+# by the column of the result, which no index has.
 _SORTED_BY: Final[Mapping[Sort, sql.SQL]] = {
     "risk": sql.SQL("s.risk_score"),
     "money": sql.SQL("coalesce(s.money_at_risk, '-infinity')"),
