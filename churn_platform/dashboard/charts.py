@@ -14,10 +14,14 @@ from churn_platform.dashboard.formats import NOTHING, number
 
 Color = Literal["main", "second", "third", "good", "bad", "muted"]
 X = date | datetime | float | str
-MOST_NAMES: Final = 9
-"""Names below each other that a chart of the usual height has room for."""
 MOST_ROWS: Final = 400
 """Rows of the table of a chart. Longer ones are cut: the file of the page has all."""
+MOST_BARS: Final = 8
+"""Horizontal bars that fit into the height of a chart; with more, the chart is taller."""
+BAR_PIXELS: Final = 34
+
+MOST_MARKED: Final = 30
+"""Points of a line that are marked. More would hide it; fewer may be far from each other."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that happened at a point of the x axis."""
+    """Something that happened at a point of the x axis: a vertical line, with a text unless it is empty."""
 
     x: X
     text: str
@@ -59,7 +63,7 @@ class Chart:
         header: of the table.
         rows: of the table, as text.
         is_empty: whether there is nothing to draw.
-        is_tall: whether it has so many names below each other that it needs more height.
+        is_tall: whether it has so many horizontal bars that it needs more height than others.
     """
 
     key: str
@@ -126,7 +130,7 @@ def line_chart(
     traces: list[Mapping[str, object]] = [
         {
             "type": "scatter",
-            "mode": "lines+markers" if len(x) < 2 else "lines",
+            "mode": "lines+markers" if len(x) <= MOST_MARKED else "lines",
             "name": each.name,
             "x": places,
             "y": list(each.values),
@@ -145,13 +149,39 @@ def line_chart(
             "y0": 0,
             "y1": 1,
             "line": {"color": "muted", "width": 1, "dash": "dash"},
-            "label": {"text": note.text, "textposition": "end", "font": {"size": 11}},
         }
         for note in notes
     ]
+    # A shape's own label would be cut at the upper edge.
+    texts = [
+        {
+            "xref": "x",
+            "yref": "paper",
+            "x": _place(note.x),
+            "y": 1,
+            "text": note.text,
+            "textangle": -90,
+            "xanchor": "right",
+            "yanchor": "top",
+            "showarrow": False,
+            "borderpad": 0,
+            "font": {"size": 11},
+        }
+        for note in notes
+        if note.text
+    ]
     shapes += [_bound(each) for each in bounds]
     return _chart(
-        heading, traces, x_title=x_title, x=x, series=series, y=y, shapes=shapes, x_range=x_range, x_ticks=x_ticks
+        heading,
+        traces,
+        x_title=x_title,
+        x=x,
+        series=series,
+        y=y,
+        shapes=shapes,
+        annotations=texts,
+        x_range=x_range,
+        x_ticks=x_ticks,
     )
 
 
@@ -257,33 +287,31 @@ def interval_chart(
 
 
 def waterfall_chart(
-    heading: Heading, names: Sequence[str], changes: Sequence[float], *, start: float, x_title: str, y: Axis
+    heading: Heading, names: Sequence[str], changes: Sequence[float], *, total_name: str, x_title: str, y: Axis
 ) -> Chart:
-    """Return a chart of how a value comes about: a start, the changes one after the other, and their sum.
+    """Return a chart of how a value comes about: the changes one after the other, and their sum.
 
     Args:
         heading: of the chart.
         names: of the changes.
         changes: in the unit of y.
-        start: the value before the first change.
+        total_name: of their sum.
         x_title: what the names are.
         y: the axis of the value.
     """
-    total = start + sum(changes)
+    every, values = [*names, total_name], [*changes, sum(changes)]
     trace: Mapping[str, object] = {
         "type": "waterfall",
         "orientation": "h",
-        "measure": ["absolute", *["relative"] * len(changes), "total"],
-        "y": ["Average customer", *names, "This customer"],
-        "x": [start, *changes, total],
+        "measure": [*["relative"] * len(changes), "total"],
+        "y": every,
+        "x": values,
         "increasing": {"marker": {"color": "bad"}},
         "decreasing": {"marker": {"color": "good"}},
         "totals": {"marker": {"color": "muted"}},
         "connector": {"line": {"color": "muted", "width": 1}},
     }
-    values = Series(y.title, [start, *changes, total])
-    every = ["Average customer", *names, "This customer"]
-    return _chart(heading, [trace], x_title=x_title, x=every, series=[values], y=y, is_flat=True)
+    return _chart(heading, [trace], x_title=x_title, x=every, series=[Series(y.title, values)], y=y, is_flat=True)
 
 
 def _chart(
@@ -296,6 +324,7 @@ def _chart(
     y: Axis,
     is_flat: bool = False,
     shapes: Sequence[Mapping[str, object]] = (),
+    annotations: Sequence[Mapping[str, object]] = (),
     x_range: tuple[float, float] | None = None,
     x_ticks: str = "",
     is_stacked: bool = False,
@@ -307,6 +336,7 @@ def _chart(
     names: dict[str, object] = {"title": {"text": "" if is_flat else x_title}, "automargin": True}
     if is_flat:
         names["autorange"] = "reversed"
+        names["ticksuffix"] = " "
     if x_range is not None:
         names["range"] = list(x_range)
     if x_ticks:
@@ -315,13 +345,17 @@ def _chart(
         names["type"] = "date"
     if x and isinstance(x[0], str):
         names["type"] = "category"  # else names such as 1 and 2 would be numbers
-    layout = {
+    layout: dict[str, object] = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
         "showlegend": len(series) > 1 if has_legend is None else has_legend,
         "shapes": list(shapes),
+        "annotations": list(annotations),
         **({"barmode": "stack"} if is_stacked else {}),
     }
+    is_tall = is_flat and len(x) > MOST_BARS
+    if is_tall:
+        layout["height"] = BAR_PIXELS * (len(x) + 3)
     known = [value for each in series for value in each.values if value is not None]
     return Chart(
         key=heading.key,
@@ -334,7 +368,7 @@ def _chart(
             for index, place in enumerate(x[:MOST_ROWS])
         ],
         is_empty=not known,
-        is_tall=is_flat and len(x) > MOST_NAMES,
+        is_tall=is_tall,
     )
 
 

@@ -17,3 +17,7 @@ class ForbiddenError(Exception):
 
 class ConflictError(Exception):
     """A change does not fit what somebody else has changed meanwhile. The text says what has changed."""
+
+
+class BusyError(Exception):
+    """The server does as much as it can already. The text says what to do."""

@@ -184,9 +184,7 @@ def test_mlflow_has_the_parameters_metrics_tags_rows_and_importances_of_the_run(
     assert sum(reference["Age"]["counts"]) == len(rows_of(batch_side.value("train_test_split"), TRAIN))
 
 
-def test_each_chart_and_table_of_an_evaluation_is_in_dagster_in_mlflow_and_in_the_database(
-    batch_side: BatchSide,
-) -> None:
+def test_charts_and_tables_of_an_evaluation_are_in_dagster_mlflow_and_the_database(batch_side: BatchSide) -> None:
     import mlflow
 
     evaluated = batch_side.instance.get_latest_materialization_event(dg.AssetKey("model_evaluation"))
