@@ -90,6 +90,7 @@ class Axis:
     range: tuple[float, float] | None = None
     digits: int = 0
     """Decimals of the values in the table."""
+    is_logarithmic: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def line_chart(
     traces: list[Mapping[str, object]] = [
         {
             "type": "scatter",
-            "mode": "lines+markers" if len(x) <= MOST_MARKED else "lines",
+            "mode": "lines+markers" if sum(value is not None for value in each.values) <= MOST_MARKED else "lines",
             "name": each.name,
             "x": places,
             "y": list(each.values),
@@ -333,6 +334,8 @@ def _chart(
     values: dict[str, object] = {"title": {"text": y.title}, "tickformat": y.ticks}
     if y.range is not None:
         values["range"] = list(y.range)
+    if y.is_logarithmic:
+        values["type"] = "log"
     names: dict[str, object] = {"title": {"text": "" if is_flat else x_title}, "automargin": True}
     if is_flat:
         names["autorange"] = "reversed"
