@@ -43,6 +43,15 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """A value of the value axis that means something, such as the one from which a check fails."""
+
+    value: float
+    text: str
+    color: Color = "muted"
+
+
+@dataclass(frozen=True)
 class Chart:
     """A chart, as templates show it with the macro `chart`.
 
@@ -81,6 +90,7 @@ class Axis:
     range: tuple[float, float] | None = None
     digits: int = 0
     """Decimals of the values in the table."""
+    is_logarithmic: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,9 @@ def line_chart(
     x_title: str,
     y: Axis,
     notes: Sequence[Note] = (),
+    bounds: Sequence[Bound] = (),
     x_range: tuple[float, float] | None = None,
+    x_ticks: str = "",
 ) -> Chart:
     """Return a chart of lines over time or another quantity.
 
@@ -111,13 +123,15 @@ def line_chart(
         x_title: what x is.
         y: the vertical axis.
         notes: vertical lines with a text.
+        bounds: horizontal lines with a text.
         x_range: of the x axis if it is fixed.
+        x_ticks: the format of the ticks of the x axis (d3-format).
     """
     places = [_place(each) for each in x]
     traces: list[Mapping[str, object]] = [
         {
             "type": "scatter",
-            "mode": "lines+markers" if len(x) <= MOST_MARKED else "lines",
+            "mode": "lines+markers" if sum(value is not None for value in each.values) <= MOST_MARKED else "lines",
             "name": each.name,
             "x": places,
             "y": list(each.values),
@@ -126,7 +140,7 @@ def line_chart(
         }
         for each in series
     ]
-    shapes = [
+    shapes: list[Mapping[str, object]] = [
         {
             "type": "line",
             "xref": "x",
@@ -157,13 +171,31 @@ def line_chart(
         for note in notes
         if note.text
     ]
+    shapes += [_bound(each) for each in bounds]
     return _chart(
-        heading, traces, x_title=x_title, x=x, series=series, y=y, shapes=shapes, annotations=texts, x_range=x_range
+        heading,
+        traces,
+        x_title=x_title,
+        x=x,
+        series=series,
+        y=y,
+        shapes=shapes,
+        annotations=texts,
+        x_range=x_range,
+        x_ticks=x_ticks,
     )
 
 
 def bar_chart(
-    heading: Heading, names: Sequence[str], series: Sequence[Series], *, x_title: str, y: Axis, is_flat: bool = False
+    heading: Heading,
+    names: Sequence[str],
+    series: Sequence[Series],
+    *,
+    x_title: str,
+    y: Axis,
+    bounds: Sequence[Bound] = (),
+    is_flat: bool = False,
+    is_stacked: bool = False,
 ) -> Chart:
     """Return a chart of bars.
 
@@ -173,7 +205,9 @@ def bar_chart(
         series: one set of bars each.
         x_title: what the names are.
         y: the axis of the values.
+        bounds: lines across the bars, with a text.
         is_flat: whether the bars are horizontal, for long names. The first is on top.
+        is_stacked: whether the bars of a name lie on each other, not beside each other.
     """
     traces: list[Mapping[str, object]] = [
         {
@@ -186,7 +220,71 @@ def bar_chart(
         }
         for each in series
     ]
-    return _chart(heading, traces, x_title=x_title, x=names, series=series, y=y, is_flat=is_flat)
+    return _chart(
+        heading,
+        traces,
+        x_title=x_title,
+        x=names,
+        series=series,
+        y=y,
+        is_flat=is_flat,
+        shapes=[_bound(each, is_flat=is_flat) for each in bounds],
+        is_stacked=is_stacked,
+    )
+
+
+def interval_chart(
+    heading: Heading,
+    names: Sequence[str],
+    values: Series,
+    *,
+    lows: Sequence[float],
+    highs: Sequence[float],
+    x_title: str,
+    y: Axis,
+    bounds: Sequence[Bound] = (),
+) -> Chart:
+    """Return a chart of estimates, each a point with its interval, one below the other. The first is on top.
+
+    Args:
+        heading: of the chart.
+        names: of the estimates.
+        values: the estimates, all known.
+        lows: lower ends of the intervals.
+        highs: upper ends of the intervals.
+        x_title: what the names are.
+        y: the axis of the values.
+        bounds: lines across the intervals, with a text.
+    """
+    known = [value for value in values.values if value is not None]
+    trace: Mapping[str, object] = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": values.name,
+        "x": known,
+        "y": list(names),
+        "marker": {"color": values.color, "size": 9},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - value for high, value in zip(highs, known, strict=True)],
+            "arrayminus": [value - low for low, value in zip(lows, known, strict=True)],
+            "color": values.color,
+            "thickness": 2,
+            "width": 4,
+        },
+    }
+    return _chart(
+        heading,
+        [trace],
+        x_title=x_title,
+        x=names,
+        series=[values, Series("From", lows), Series("To", highs)],
+        y=y,
+        is_flat=True,
+        shapes=[_bound(each, is_flat=True) for each in bounds],
+        has_legend=False,
+    )
 
 
 def waterfall_chart(
@@ -229,24 +327,34 @@ def _chart(
     shapes: Sequence[Mapping[str, object]] = (),
     annotations: Sequence[Mapping[str, object]] = (),
     x_range: tuple[float, float] | None = None,
+    x_ticks: str = "",
+    is_stacked: bool = False,
+    has_legend: bool | None = None,
 ) -> Chart:
     values: dict[str, object] = {"title": {"text": y.title}, "tickformat": y.ticks}
     if y.range is not None:
         values["range"] = list(y.range)
+    if y.is_logarithmic:
+        values["type"] = "log"
     names: dict[str, object] = {"title": {"text": "" if is_flat else x_title}, "automargin": True}
     if is_flat:
         names["autorange"] = "reversed"
         names["ticksuffix"] = " "
     if x_range is not None:
         names["range"] = list(x_range)
+    if x_ticks:
+        names["tickformat"] = x_ticks
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
+    if x and isinstance(x[0], str):
+        names["type"] = "category"  # else names such as 1 and 2 would be numbers
     layout: dict[str, object] = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
-        "showlegend": len(series) > 1,
+        "showlegend": len(series) > 1 if has_legend is None else has_legend,
         "shapes": list(shapes),
         "annotations": list(annotations),
+        **({"barmode": "stack"} if is_stacked else {}),
     }
     is_tall = is_flat and len(x) > MOST_BARS
     if is_tall:
@@ -265,6 +373,26 @@ def _chart(
         is_empty=not known,
         is_tall=is_tall,
     )
+
+
+def _bound(bound: Bound, *, is_flat: bool = False) -> Mapping[str, object]:
+    """Return a line across the chart: horizontal, or vertical if the values are on the horizontal axis.
+
+    Its text is beside the end of the line where bars and curves leave most room, and inside the chart.
+    """
+    along, across = ("y", "x") if is_flat else ("x", "y")
+    place = {"textposition": "start", "yanchor": "bottom"} if is_flat else {"textposition": "end", "yanchor": "bottom"}
+    return {
+        "type": "line",
+        f"{along}ref": "paper",
+        f"{along}0": 0,
+        f"{along}1": 1,
+        f"{across}ref": across,
+        f"{across}0": bound.value,
+        f"{across}1": bound.value,
+        "line": {"color": bound.color, "width": 1, "dash": "dash"},
+        "label": {"text": bound.text, "xanchor": "right", "textangle": 0, "font": {"size": 11}, **place},
+    }
 
 
 def _place(x: X) -> str | float:

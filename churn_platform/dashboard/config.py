@@ -34,8 +34,12 @@ class DashboardConfig:
         proxy: IP address of the proxy that names the user; None if there is none.
         proxy_header: the header in which it names the user.
         hosts: names under which browsers may reach the dashboard.
-        is_encrypted: whether browsers reach it through HTTPS.
+        origin: of the address that browsers use, such as https://churn.example.com; empty if it is only that of
+            this machine.
         local_user: who changes cases if nobody has to log in.
+        drift_shifted: PSI from which a feature counts as shifted.
+        drift_far: PSI from which a feature counts as far from the training data.
+        live_auc_loss: the largest acceptable loss of ROC AUC against the out-of-fold value.
     """
 
     reader_dsn: str
@@ -49,13 +53,21 @@ class DashboardConfig:
     proxy: str | None = None
     proxy_header: str = "X-Forwarded-User"
     hosts: Sequence[str] = LOCAL_HOSTS
-    is_encrypted: bool = False
+    origin: str = ""
     local_user: str = "local"
+    drift_shifted: float = 0.1
+    drift_far: float = 0.25
+    live_auc_loss: float = 0.05
 
     @property
     def is_open(self) -> bool:
         """Whether nobody has to log in."""
         return self.users_file is None and self.proxy is None
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether browsers reach it through HTTPS."""
+        return self.origin.startswith("https://")
 
 
 def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
@@ -77,8 +89,7 @@ def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
             remedy="Set DASHBOARD_USERS to a file with users ('churn dashboard add-user' writes it), or "
             "DASHBOARD_PROXY to the address of a proxy that names the user.",
         )
-    url = urlsplit(dashboard.url) if dashboard.url else None
-    named = [url.hostname] if url is not None and url.hostname is not None else []
+    named = [name] if dashboard.url and (name := urlsplit(dashboard.url).hostname) else []
     return DashboardConfig(
         reader_dsn=settings.reader_dsn,
         retention_dsn=settings.retention_dsn,
@@ -91,9 +102,20 @@ def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
         proxy=dashboard.proxy,
         proxy_header=dashboard.proxy_header,
         hosts=[*LOCAL_HOSTS, *([] if is_wildcard(host) else [host]), *named],
-        is_encrypted=url is not None and url.scheme == "https",
+        origin=_origin(dashboard.url) if dashboard.url else "",
         local_user=getpass.getuser(),
+        drift_shifted=settings.monitoring.drift_shifted,
+        drift_far=settings.monitoring.drift_far,
+        live_auc_loss=settings.monitoring.live_auc_loss,
     )
+
+
+def _origin(url: str) -> str:
+    """Return the origin of an address as browsers write it: in lower case, and without the usual port."""
+    parts = urlsplit(url)
+    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = "" if parts.port in (None, {"http": 80, "https": 443}.get(parts.scheme)) else f":{parts.port}"
+    return f"{parts.scheme}://{name}{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -20,6 +20,8 @@ EXPORT_SECONDS: Final = 120
 CONNECT_SECONDS: Final = 3
 # Every request needs one for a few milliseconds. More would only make the two cores of a small machine wait.
 MOST_CONNECTIONS: Final = 6
+# Classes of SQLSTATE: connection exception, insufficient resources, operator intervention, system error.
+_UNAVAILABLE: Final = ("08", "53", "57", "58")
 # A file keeps its connection until it is downloaded. The other connections are for pages.
 MOST_EXPORTS: Final = 2
 
@@ -101,7 +103,12 @@ class Databases:
         try:
             with pool.connection() as connection:
                 yield connection
-        except (PoolTimeout, psycopg.OperationalError) as error:
+        except PoolTimeout as error:
+            raise UnavailableError(f"no connection within {CONNECT_SECONDS} s") from error
+        except psycopg.OperationalError as error:
+            # Others, such as a canceled query or a deadlock, come from a server that answers.
+            if error.sqlstate is not None and error.sqlstate[:2] not in _UNAVAILABLE:
+                raise
             if isinstance(error, psycopg.errors.QueryCanceled):
                 raise
             raise UnavailableError(type(error).__name__) from error

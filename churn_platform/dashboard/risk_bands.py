@@ -59,9 +59,9 @@ class Trend:
 def trend(risk_score: float, previous: float | None) -> Trend:
     """Return how a score, 0..1, differs from the one before."""
     if previous is None:
-        return Trend("", "first score", "soft")
+        return Trend("", "first", "soft")
     change = risk_score - previous
     if abs(change) < _LEAST_CHANGE:
-        return Trend("\u2192", "unchanged", "soft")
+        return Trend("\u2192", "0.0", "soft")
     text = f"{100 * change:+.1f}"
     return Trend("\u2197", text, "bad") if change > 0 else Trend("\u2198", text, "good")

@@ -96,7 +96,8 @@ def test_shows_cases_their_changes_and_outcomes(
     team = new_team(connection, bank_schema)
     team.commit(Scored(1, 0.9, ago=HOUR))
     summarize(connection, bank_schema)
-    team.set_status(1, "contacted", owner="erika", notes="Wants <b>better</b> terms.")
+    team.set_status(1, "contacted", owner="erika")
+    connection.execute("update retention_cases set notes = 'Wants <b>better</b> terms.'")
     (event,) = connection.execute("select event_id from churn_predictions where customer_id = 1").fetchone() or ()
     for number, (event_id, customer, left) in enumerate([(event, None, 0), (None, 1, 1), (None, 2, 1)]):
         connection.execute(

@@ -102,7 +102,7 @@ def test_shows_each_customer_at_the_latest_event_highest_risk_first(
         "-20.0 ↘",
         NOTHING,
     )
-    assert (third["customer"], third["band"], third["change"]) == ("2", "low", "first score")
+    assert (third["customer"], third["band"], third["change"]) == ("2", "low", "first")
     assert "3 customers as of" in page.text
     assert "High: at least the high-risk threshold of 70 %" in page.text
     assert link_of(page, "3") == "/customers/3"

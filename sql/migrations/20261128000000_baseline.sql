@@ -230,6 +230,18 @@ comment on column model_references.version is 'Model version';
 comment on column model_references.reference is
     'For each feature: the number of training rows in each bin, and the edges or categories of the bins';
 
+-- The dashboard shows these without MLflow, and without the files of the bundle.
+create table model_evaluations (
+    version integer primary key references model_versions,
+    report jsonb not null,
+    evaluated_at timestamptz not null default now()
+);
+comment on table model_evaluations is 'Curves, slices and drivers of a model version, measured on the test split';
+comment on column model_evaluations.version is 'Model version';
+comment on column model_evaluations.report is
+    'curves, confusion, lift, contributions, permutation, slices and baselines, as the metadata of model_evaluation has them';
+comment on column model_evaluations.evaluated_at is 'When the version was last evaluated';
+
 -- Optuna creates and changes its own tables, which hold the hyperparameter searches. 'churn clean' deletes the schema
 -- because of its comment.
 create schema optuna;
@@ -599,6 +611,7 @@ create table dead_letter_events (
     primary key (topic_id, kafka_partition, kafka_offset)
 );
 create index dead_letter_events_batch on dead_letter_events (batch);
+create index dead_letter_events_received_at on dead_letter_events (received_at);
 create index dead_letter_events_unresolved on dead_letter_events (retry_event_id)
     where retry_event_id is not null and resolved_at is null;
 comment on table dead_letter_events is 'Messages of the events topic that are not valid events, with the reason';

@@ -15,11 +15,12 @@ from psycopg.types.json import Jsonb
 
 Sort = Literal["risk", "money", "latest"]
 
-# Each is the first column of an index whose second one is customer_id.
+# Each is the first column of an index whose second one is customer_id. Without the table's alias, PostgreSQL would sort
+# by the column of the result, which no index has.
 _SORTED_BY: Final[Mapping[Sort, sql.SQL]] = {
-    "risk": sql.SQL("risk_score"),
-    "money": sql.SQL("coalesce(money_at_risk, '-infinity')"),
-    "latest": sql.SQL("event_timestamp"),
+    "risk": sql.SQL("s.risk_score"),
+    "money": sql.SQL("coalesce(s.money_at_risk, '-infinity')"),
+    "latest": sql.SQL("s.event_timestamp"),
 }
 _TYPES: Final[Mapping[Sort, sql.SQL]] = {
     "risk": sql.SQL("double precision"),
@@ -32,10 +33,10 @@ _ROWS: Final = sql.SQL("""
         previous_risk_score::double precision as previous_risk_score, money_at_risk, segments, event_timestamp,
         predictions, (select reasons from high_risk_customers h where h.event_id = s.event_id) as reasons
     from customer_summary s where {conditions}
-    order by {sorted_by} {direction}, customer_id {direction} {limit}
+    order by {sorted_by} {direction}, s.customer_id {direction} {limit}
 """)
 _LIMIT: Final = sql.SQL("limit %(limit)s")
-_BEYOND: Final = sql.SQL("({sorted_by}, customer_id) {comparison} (%(place)s::{type}, %(place_id)s)")
+_BEYOND: Final = sql.SQL("({sorted_by}, s.customer_id) {comparison} (%(place)s::{type}, %(place_id)s)")
 # A case keeps its arm when CONTROL_SHARE changes, so both count.
 _CONDITIONS: Final[Mapping[str, sql.SQL]] = {
     "segments": sql.SQL("segments @> %(segments)s"),
