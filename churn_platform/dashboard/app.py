@@ -23,7 +23,13 @@ from starlette.staticfiles import StaticFiles
 from churn_platform.dashboard.access import Access
 from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.dashboard.databases import QUERY_SECONDS, Databases, UnavailableError
-from churn_platform.dashboard.exceptions import ConflictError, DashboardError, ForbiddenError, NotFoundError
+from churn_platform.dashboard.exceptions import (
+    ConflictError,
+    DashboardError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+)
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.dashboard.pages import now
 from churn_platform.dashboard.rendering import environment
@@ -124,7 +130,9 @@ class _Dashboard:
         except ForbiddenError as error:
             return self._problem(request, session, 403, "Not allowed", str(error))
         except ConflictError as error:
-            return self._problem(request, session, 409, "Nothing was changed", str(error))
+            return self._problem(request, session, 409, "Nothing was changed", str(error), back=error.back)
+        except InvalidInputError as error:
+            return self._problem(request, session, 422, "Nothing was changed", str(error), back=error.back)
         except UnavailableError as error:
             _log.warning("%s: PostgreSQL does not answer (%s).", request.url.path, error)
             text = "The database does not answer. This page tries again by itself."
@@ -154,8 +162,9 @@ class _Dashboard:
         text: str,
         *,
         refresh: int | None = None,
+        back: str = "",
     ) -> Response:
-        view = View("problem.html.j2", title, {"text": text}, refresh=refresh, status=status)
+        view = View("problem.html.j2", title, {"text": text, "back": back}, refresh=refresh, status=status)
         return self._render(request, session, view)
 
     def _render(self, request: Request, session: Session | None, view: View) -> Response:

@@ -162,6 +162,64 @@ def bar_chart(
     return _chart(heading, traces, x_title=x_title, x=names, series=series, y=y, is_flat=is_flat)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate with its interval. None: not known."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def interval_chart(heading: Heading, estimates: Sequence[Estimate], *, x_title: str, y: Axis) -> Chart:
+    """Return a chart of estimates with their intervals, one below the other, and a line at 0.
+
+    Args:
+        heading: of the chart.
+        estimates: the first is on top. Those that are not known are in the table only.
+        x_title: what the names are.
+        y: the axis of the values.
+    """
+    known = [
+        (each.name, each.value, each.low, each.high)
+        for each in estimates
+        if each.value is not None and each.low is not None and each.high is not None
+    ]
+    trace: Mapping[str, object] = {
+        "type": "scatter",
+        "mode": "markers",
+        "y": [name for name, *_ in known],
+        "x": [value for _, value, *_ in known],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - value for _, value, _, high in known],
+            "arrayminus": [value - low for _, value, low, _ in known],
+            "color": "main",
+            "thickness": 2,
+        },
+        "marker": {"color": "main", "size": 10},
+    }
+    zero = {
+        "type": "line",
+        "xref": "x",
+        "yref": "paper",
+        "x0": 0,
+        "x1": 0,
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": "muted", "width": 1, "dash": "dash"},
+    }
+    columns = [
+        Series("Estimate", [each.value for each in estimates]),
+        Series("95 % interval from", [each.low for each in estimates]),
+        Series("to", [each.high for each in estimates]),
+    ]
+    names = [each.name for each in estimates]
+    return _chart(heading, [trace], x_title=x_title, x=names, series=columns, y=y, is_flat=True, shapes=[zero])
+
+
 def waterfall_chart(
     heading: Heading, names: Sequence[str], changes: Sequence[float], *, start: float, x_title: str, y: Axis
 ) -> Chart:
@@ -217,7 +275,8 @@ def _chart(
     layout = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
-        "showlegend": len(series) > 1,
+        "showlegend": len(traces) > 1,
+        "hovermode": "closest" if is_flat or traces[0]["type"] != "scatter" else "x unified",
         "shapes": list(shapes),
     }
     known = [value for each in series for value in each.values if value is not None]
