@@ -225,8 +225,8 @@ def export(
         end(ExitCode.USAGE, "--json and - both write to stdout. Choose one.")
     with report_errors(), _connect() as connection:
         cases = case_reading.find(connection, statuses=STATUSES) if everything else case_reading.call_list(connection)
-    header = tuple(name for name in case_reading.Case.__dataclass_fields__ if name != "segments")
-    rows = ([_cell(getattr(case, name)) for name in header] for case in cases)
+    header = case_reading.CELL_NAMES
+    rows = (case.as_cells() for case in cases)
     try:
         if str(file) == "-":
             spreadsheets.write_csv(sys.stdout, header, rows)
@@ -366,13 +366,6 @@ def _table(cases: Sequence["Case"]) -> Table:
             Text(printable(why), overflow="fold"),
         )
     return table
-
-
-def _cell(value: object) -> str | int | float | datetime | None:
-    """Return a value of a case for a cell. A list of reasons is one text."""
-    if isinstance(value, list):
-        return "; ".join(str(each) for each in value)
-    return value if isinstance(value, int | float | datetime) or value is None else str(value)
 
 
 def _customer_id(text: str) -> int | str:

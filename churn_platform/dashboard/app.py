@@ -31,7 +31,7 @@ from churn_platform.dashboard.exceptions import (
     NotFoundError,
 )
 from churn_platform.dashboard.page import Page, View, Visit
-from churn_platform.dashboard.pages import now
+from churn_platform.dashboard.pages import calls, effect, now
 from churn_platform.dashboard.rendering import environment
 from churn_platform.dashboard.security import MOST_FORM_BYTES, SecureHeaders, comes_from_here
 from churn_platform.dashboard.sessions import COOKIE, Session
@@ -44,7 +44,7 @@ RETRY_SECONDS: Final = 3
 """After this time a page that could not be shown tries again."""
 DAY_SECONDS: Final = 86_400
 
-PAGES: Final[Sequence[Page]] = (*now.PAGES,)
+PAGES: Final[Sequence[Page]] = (*now.PAGES, *calls.PAGES, *effect.PAGES)
 """In the order of the navigation."""
 
 
