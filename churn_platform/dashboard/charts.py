@@ -272,6 +272,8 @@ def _chart(
         names["range"] = list(x_range)
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
+    elif x and isinstance(x[0], str):
+        names["type"] = "category"  # else a name such as 2026-07 would become a date
     layout = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,

@@ -147,7 +147,13 @@ def test_who_gets_a_case(score: Score, expected: Opening | None) -> None:
         ("open", 0.1, 61, 99, None),  # an event from before the latest
         ("open", 0.1, 60, 3, None),  # the same time, but an earlier offset
         ("open", 0.9, 60, 4, None),  # the event that the case knows
-        ("open", 0.1, 60, 4, Update("The risk fell to 10%.")),  # the same, if it was applied while the case was contacted
+        (
+            "open",
+            0.1,
+            60,
+            4,
+            Update("The risk fell to 10%."),
+        ),  # the same, if it was applied while the case was contacted
         ("open", 0.9, 60, 5, Update()),
     ],
 )
