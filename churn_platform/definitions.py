@@ -15,6 +15,7 @@ from churn_platform.orchestration.assets.monitoring.drift import drift_assets
 from churn_platform.orchestration.assets.monitoring.live_performance import live_performance_assets
 from churn_platform.orchestration.assets.monitoring.outcomes import outcome_assets
 from churn_platform.orchestration.assets.monitoring.report import report_assets
+from churn_platform.orchestration.assets.operators import operator_assets
 from churn_platform.orchestration.assets.predictions import prediction_assets
 from churn_platform.orchestration.assets.preparation import preparation_assets
 from churn_platform.orchestration.assets.raw import raw_assets
@@ -85,6 +86,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
         *training_assets(schema),
         *prediction_assets(schema),
         *retention_assets(schema),
+        *operator_assets(),
         *outcome_assets(schema),
         *metrics_assets(partitions, schema),
         *drift_assets(partitions, settings.monitoring, schema),

@@ -723,8 +723,8 @@ class RetentionSettings(SettingsGroup):
         default=30,
         ge=1,
         validation_alias="CASE_COOL_OFF_DAYS",
-        description="Days after a call in which the customer gets no new case. A customer also counts at most once in "
-        "these days for the effect of calls.",
+        description="Days after a call, or after a case was closed as lost, in which the customer gets no new case. A "
+        "customer also counts at most once in these days for the effect of calls.",
     )
     expiry_days: int = Field(
         default=30,

@@ -50,7 +50,7 @@ EXTERNAL = {
     "high_risk_customers",
     "customer_outcomes_topic",
 }
-RETENTION = {"retention_cases", "call_list"}
+RETENTION = {"retention_cases", "call_list", "alert_outbox", "operator_conditions"}
 SCORING = {"customer_file_scores", "retention_effect", "labelled_customers"}
 ALL = BATCH_SIDE | STREAM | MONITORING | EXTERNAL | RETENTION | SCORING
 # Fitted steps, a model and the champion. They are not tables, so they have no columns.
@@ -129,6 +129,16 @@ def test_an_asset_has_a_description_a_group_and_an_owner(name: str) -> None:
     assert node.owners
     assert all(owner.startswith("team:") for owner in node.owners)
     assert node.is_executable == (name not in EXTERNAL | RETENTION)
+
+
+def test_cases_come_from_the_scores_that_may_open_them() -> None:
+    parents = defs.resolve_asset_graph().get(dg.AssetKey("retention_cases")).parent_keys
+
+    assert {key.to_user_string() for key in parents} == {
+        "churn_predictions",
+        "high_risk_customers",
+        "customer_file_scores",
+    }
 
 
 @pytest.fixture(scope="module", params=["bank", "subscribers"])

@@ -204,6 +204,11 @@ class Evidence:
         return self._reading
 
     @property
+    def stream_if_read(self) -> StreamReading | None:
+        """How far the stream is behind, if a condition has wanted to know in this round."""
+        return self._reading
+
+    @property
     def has_dagster(self) -> bool:
         """Whether Dagster's tables are in this database and may be read."""
         return dagster_tables.are_readable(self.connection) is True

@@ -7,11 +7,13 @@ knows no names and no contact data, and a message has none.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from churn_platform.database.alert_outbox import Kind, StoredMessage
 
+State = Literal["began", "lasts", "ended"]
+"""Of an operator condition."""
 SEE_LIST: Final = "'churn cases list' shows the current list."
 
 
@@ -52,16 +54,21 @@ class Message:
 
 def of_stored(stored: StoredMessage) -> Message:
     """Return the message of a row of the outbox."""
-    data = dict(stored.payload)
-    return Message(
+    return of_payload(
+        stored.payload,
         key=stored.idempotency_key,
         kind=stored.kind,
         reference=stored.reference,
-        subject=str(data.pop("subject")),
-        text=str(data.pop("text")),
         created_at=stored.created_at,
-        data=data,
     )
+
+
+def of_payload(
+    payload: Mapping[str, object], *, key: UUID, kind: Kind, reference: str, created_at: datetime
+) -> Message:
+    """Return the message of a payload: its subject, its text, and all else as data. See Message for the arguments."""
+    data = {name: value for name, value in payload.items() if name not in ("subject", "text")}
+    return Message(key, kind, reference, str(payload["subject"]), str(payload["text"]), created_at, data)
 
 
 def shortened(text: str, limit: int) -> str:
@@ -110,6 +117,54 @@ def digest_payload(day: date, cases: Sequence[tuple[int, int, float, str, str]])
         "day": day.isoformat(),
         "cases": [_case(*each) for each in cases],
     }
+
+
+def condition_payload(
+    *,
+    name: str,
+    subject: str,
+    state: State,
+    details: str,
+    advice: Sequence[str],
+    began: datetime,
+    at: datetime,
+    environment: str,
+) -> dict[str, object]:
+    """Return the payload of a message about an operator condition.
+
+    Args:
+        name: of the condition.
+        subject: what it is about, such as a partition; empty if it can be about one thing only.
+        state: whether it began, still lasts, or has ended.
+        details: the latest measurement.
+        advice: what the condition means and what to do; not shown once it has ended.
+        began: when it began.
+        at: when it got this state.
+        environment: name of the environment.
+    """
+    about = f"{name} ({subject})" if subject else name
+    lines = {
+        "began": [f"Since {_time(began)}: {details}", *advice],
+        "lasts": [f"Still, since {_time(began)}: {details}", *advice],
+        "ended": [f"From {_time(began)} to {_time(at)}. The latest measurement was: {details}"],
+    }[state]
+    return {
+        "subject": f"{about} {state}, on {environment}",
+        "text": "\n".join(lines),
+        "condition": {
+            "name": name,
+            "subject": subject,
+            "state": state,
+            "details": details,
+            "began": began.astimezone(UTC).isoformat(),
+            "ended": at.astimezone(UTC).isoformat() if state == "ended" else None,
+            "environment": environment,
+        },
+    }
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _about_case(case_id: int, priority: float) -> str:

@@ -4,17 +4,20 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
 import psycopg
 
 from churn_platform.alerts.conditions import CONDITIONS, Condition, Finding
 from churn_platform.alerts.evidence import Evidence
-from churn_platform.database import alert_outbox, operator_conditions, stream_lag
+from churn_platform.alerts.messages import State, condition_payload
+from churn_platform.database import alert_outbox, operator_conditions, stream_lag, worker_observations
 from churn_platform.database.operator_conditions import StoredCondition
 
 _log = logging.getLogger("churn.alerts")
 
+ASSET: Final = "operator_conditions"
+"""Name of the asset that Dagster shows."""
 INTERVAL_SECONDS: Final = 10.0
 # A condition ends when it was not found for this long, so that a value around its bound is not a message each time.
 CLEAR_SECONDS: Final = 60.0
@@ -22,8 +25,6 @@ CLEAR_SECONDS: Final = 60.0
 FIRST_REMINDER: Final = timedelta(hours=1)
 LONGEST_REMINDER: Final = timedelta(days=1)
 PRUNE_SECONDS: Final = 3600.0
-
-State = Literal["began", "lasts", "ended"]
 
 
 class OperatorConditions:
@@ -68,7 +69,7 @@ class OperatorConditions:
         return self._interval
 
     def run(self, connection: psycopg.Connection) -> bool:
-        """Evaluate each condition whose turn it is, and record how far the stream is behind."""
+        """Evaluate each condition whose turn it is, and record what is open and how far the stream is behind."""
         self._evidence.begin_round(connection)
         clock = time.monotonic()
         for condition in self._conditions:
@@ -78,10 +79,14 @@ class OperatorConditions:
                 continue
             self._compare(connection, condition, list(condition.find(self._evidence)))
             self._evaluated[condition.name] = clock
-        reading = self._evidence.stream
-        stream_lag.record(
-            connection, waiting=None if reading.lag is None else reading.lag.waiting, problem=reading.problem
+        names = [f"{each.name} {each.subject}".strip() for each in operator_conditions.open_conditions(connection)]
+        worker_observations.observe(
+            connection, ASSET, {"open_conditions": len(names), "open": ", ".join(names) or "none"}
         )
+        reading = self._evidence.stream_if_read
+        if reading is not None:
+            waiting = None if reading.lag is None else reading.lag.waiting
+            stream_lag.record(connection, waiting=waiting, problem=reading.problem)
         if self._pruned is None or clock - self._pruned > PRUNE_SECONDS:
             operator_conditions.prune(connection, days=self._keep_days)
             self._pruned = clock
@@ -149,26 +154,14 @@ class OperatorConditions:
         _log.warning("Condition %s %s: %s", about, state, finding.details)
         if not self._targets:
             return
-        lines = {
-            "began": [f"Since {_time(began)}: {finding.details}", condition.meaning, condition.remedy],
-            "lasts": [f"Still, since {_time(began)}: {finding.details}", condition.meaning, condition.remedy],
-            "ended": [f"From {_time(began)} to {_time(at)}. The latest measurement was: {finding.details}"],
-        }[state]
-        payload = {
-            "subject": f"{about} {state}, on {self._environment}",
-            "text": "\n".join(lines),
-            "condition": {
-                "name": condition.name,
-                "subject": finding.subject,
-                "state": state,
-                "details": finding.details,
-                "began": began.astimezone(UTC).isoformat(),
-                "ended": at.astimezone(UTC).isoformat() if state == "ended" else None,
-                "environment": self._environment,
-            },
-        }
+        payload = condition_payload(
+            name=condition.name,
+            subject=finding.subject,
+            state=state,
+            details=finding.details,
+            advice=(condition.meaning, condition.remedy),
+            began=began,
+            at=at,
+            environment=self._environment,
+        )
         alert_outbox.add(connection, kind="operator", reference=reference, payload=payload, targets=self._targets)
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -10,9 +10,11 @@ import psycopg
 
 from churn_platform.alerts.messages import case_payload, digest_payload
 from churn_platform.alerts.policy import AlertPolicy
-from churn_platform.database import alert_outbox
+from churn_platform.database import alert_outbox, worker_observations
 from churn_platform.database.alert_outbox import CaseEntry
 
+ASSET: Final = "alert_outbox"
+"""Name of the asset that Dagster shows."""
 INTERVAL_SECONDS: Final = 5.0
 # Deleting old rows more often would gain nothing.
 PRUNE_SECONDS: Final = 3600.0
@@ -183,4 +185,6 @@ class AlertOutbox:
         if self._pruned is None or now - self._pruned > timedelta(seconds=PRUNE_SECONDS):
             alert_outbox.prune(connection, days=self._keep_days)
             self._pruned = now
+        counted = alert_outbox.count(connection)
+        worker_observations.observe(connection, ASSET, {status.value: number for status, number in counted.items()})
         return False

@@ -9,10 +9,12 @@ import re
 import smtplib
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime
+from functools import partial
 from typing import Final
 
 from churn_platform.alerts.delivery import SENT, Delivery, Result
@@ -53,52 +55,47 @@ class SmtpSender:
 
     def send(self, message: Message) -> Delivery:
         """Send a message to all recipients, or to none if the server refuses one."""
-        try:
-            client = self._connect()
-        except (OSError, smtplib.SMTPException) as error:
-            return _not_sent(error)
-        try:
-            if (refusal := self._begin(client)) is not None:
-                return refusal
-            client.send(_DOT.sub(b"..", self._written(message)))
-        except (OSError, smtplib.SMTPException) as error:
-            return _not_sent(error)
-        else:
+        with ExitStack() as connection:
+            try:
+                client = self._open()
+                connection.callback(client.close)  # QUIT would wait for an answer that changes nothing
+                self._log_in(client)
+                if (refusal := self._begin(client)) is not None:
+                    return refusal
+                client.send(_DOT.sub(b"..", self._written(message)))
+            except (OSError, smtplib.SMTPException) as error:
+                return _not_sent(error)
             return self._finish(client)
-        finally:
-            client.close()  # QUIT would wait for an answer that changes nothing
 
-    def _connect(self) -> smtplib.SMTP:
-        """Return a connection that is encrypted and logged in as the address demands."""
+    def _open(self) -> smtplib.SMTP:
+        """Return a connection, encrypted from the first byte if the address demands it."""
         address = self._address
-        client: smtplib.SMTP
         if address.tls == "implicit":
-            client = smtplib.SMTP_SSL(address.host, address.port, timeout=self._timeout, context=self._context())
+            return smtplib.SMTP_SSL(address.host, address.port, timeout=self._timeout, context=self._context())
+        return smtplib.SMTP(address.host, address.port, timeout=self._timeout)
+
+    def _log_in(self, client: smtplib.SMTP) -> None:
+        """Encrypt the connection and log in as the address demands."""
+        if self._address.tls == "starttls":
+            client.starttls(context=self._context())
+        if self._address.user is None:
+            client.ehlo_or_helo_if_needed()
         else:
-            client = smtplib.SMTP(address.host, address.port, timeout=self._timeout)
-        try:
-            if address.tls == "starttls":
-                client.starttls(context=self._context())
-            if address.user is None:
-                client.ehlo_or_helo_if_needed()
-            else:
-                _login(client, address.user, address.password or "")
-        except BaseException:
-            client.close()
-            raise
-        return client
+            _login(client, self._address.user, self._address.password or "")
 
     def _begin(self, client: smtplib.SMTP) -> Delivery | None:
         """Name sender and recipients, and announce the message; return a refusal, or None."""
-        steps: list[tuple[str, Callable[[], tuple[int, bytes]], int]] = [
-            ("the sender", lambda: client.mail(self._address.sender), 250)
+        steps = [
+            ("the sender", partial(client.mail, self._address.sender), (250,)),
+            *(
+                (f"recipient {number}", partial(client.rcpt, recipient), (250, 251))
+                for number, recipient in enumerate(self._address.recipients, start=1)
+            ),
+            ("the message", partial(client.docmd, "DATA"), (354,)),
         ]
-        for number, recipient in enumerate(self._address.recipients, start=1):
-            steps.append((f"recipient {number}", lambda recipient=recipient: client.rcpt(recipient), 250))  # type: ignore[misc]
-        steps.append(("the message", lambda: client.docmd("DATA"), 354))
-        for what, step, expected in steps:
+        for what, step, accepted in steps:
             code, answer = step()
-            if code != expected and not (what.startswith("recipient") and code == 251):
+            if code not in accepted:
                 return _refusal(what, code, answer)
         return None
 

@@ -15,6 +15,7 @@ from churn_platform.alerts.exceptions import TargetError
 from churn_platform.settings import Settings, parse_targets
 
 Service: TypeAlias = Literal["smtp", "webhook", "apprise"]
+Tls: TypeAlias = Literal["implicit", "starttls", "none"]
 SMTP_PORTS: Final = {"smtp": 587, "smtps": 465}
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -54,7 +55,7 @@ class SmtpAddress:
 
     host: str
     port: int
-    tls: Literal["implicit", "starttls", "none"]
+    tls: Tls
     user: str | None
     password: str | None
     sender: str
@@ -140,13 +141,7 @@ def smtp_address(target: Target) -> SmtpAddress:
             f"A mail address of the target {target.name!r} is not one: expected name@host in ASCII, without blanks.",
             remedy="Correct from= and to= in its address. Several recipients are separated by commas.",
         )
-    is_implicit = parts.scheme.lower() == "smtps"
-    tls = query.get("tls", "implicit" if is_implicit else "starttls")
-    if tls not in (("implicit",) if is_implicit else ("starttls", "none")):
-        raise TargetError(
-            f"The target {target.name!r} has an unusable tls= in its address: expected starttls or none.",
-            remedy="Leave it out for STARTTLS, or use smtps:// for TLS from the first byte.",
-        )
+    tls = _tls(target, parts.scheme.lower(), query.get("tls"))
     user, password = parts.username, parts.password
     if tls == "none" and user is not None and parts.hostname not in LOOPBACK:
         raise TargetError(
@@ -156,12 +151,27 @@ def smtp_address(target: Target) -> SmtpAddress:
     return SmtpAddress(
         host=parts.hostname,
         port=_port(target, parts) or SMTP_PORTS[parts.scheme.lower()],
-        tls=tls,  # type: ignore[arg-type]  # mypy does not narrow a string by `in`
+        tls=tls,
         user=None if user is None else unquote(user),
         password=None if password is None else unquote(password),
         sender=query["from"],
         recipients=recipients,
     )
+
+
+def _tls(target: Target, scheme: str, given: str | None) -> Tls:
+    match scheme, given:
+        case "smtps", None | "implicit":
+            return "implicit"
+        case "smtp", None | "starttls":
+            return "starttls"
+        case "smtp", "none":
+            return "none"
+        case _:
+            raise TargetError(
+                f"The target {target.name!r} has an unusable tls= in its address: expected starttls or none.",
+                remedy="Leave it out for STARTTLS, or use smtps:// for TLS from the first byte.",
+            )
 
 
 def webhook_url(target: Target) -> str:

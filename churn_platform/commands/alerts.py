@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final
-from uuid import uuid4
 
 import typer
 from rich.table import Table
@@ -167,41 +166,44 @@ def send_test(
 ) -> None:
     """Send a test message to one target, or to all, and show whether each took it. Nothing is stored.
 
-    The exit code is 1 if one did not take it.
+    It has the kind and the data of what the target gets in earnest: a call list for ALERT_TARGETS, a condition for
+    OPERATOR_TARGETS. Its subject begins with "Test:". The exit code is 1 if a target did not take it.
 
     Example: churn alerts test mail
     """
     from churn_platform.alerts.delivery import Result
-    from churn_platform.alerts.messages import Message
+    from churn_platform.alerts.policy import AlertPolicy
+    from churn_platform.alerts.samples import sample_messages
     from churn_platform.alerts.targets import make_sender, targets_of
     from churn_platform.settings import settings
 
     with report_errors():
-        targets = targets_of(settings()).by_name
-        if not targets:
+        targets = targets_of(settings())
+        names = tuple(targets.by_name)
+        if not names:
             end(ExitCode.FAILED, "There are no targets.", remedy="Set ALERT_TARGETS or OPERATOR_TARGETS.")
-        if name is not None and name not in targets:
-            end(ExitCode.USAGE, f"There is no target {name!r}.", remedy=f"The targets are {', '.join(targets)}.")
-        results = {}
-        for each in targets if name is None else [name]:
-            message = Message(
-                key=uuid4(),
-                kind="operator",
-                reference="test",
-                subject="A test message of churn_platform",
-                text="This target works. 'churn alerts test' has sent this message.",
-                created_at=datetime.now(UTC),
-            )
-            with ProgressReporter(f"Sending to {each}"):
-                results[each] = make_sender(targets[each]).send(message)
+        if name is not None and name not in names:
+            end(ExitCode.USAGE, f"There is no target {name!r}.", remedy=f"The targets are {', '.join(names)}.")
+        policy, environment = AlertPolicy.from_settings(settings()), settings().platform.environment_name
+        results = []
+        for each in names if name is None else [name]:
+            sender = make_sender(targets.by_name[each])
+            for message in sample_messages(each, targets, policy, environment=environment, now=datetime.now(UTC)):
+                with ProgressReporter(f"Sending to {each}"):
+                    results.append((each, message.kind, sender.send(message)))
     if as_json:
         emit(
-            {"targets": [{"target": each, "result": got.result, "reason": got.reason} for each, got in results.items()]}
+            {
+                "targets": [
+                    {"target": target, "kind": kind, "result": got.result, "reason": got.reason}
+                    for target, kind, got in results
+                ]
+            }
         )
     else:
-        for each, got in results.items():
-            _print(f"{each}: {got.result}. {got.reason}".rstrip())
-    if any(got.result is not Result.SENT for got in results.values()):
+        for target, kind, got in results:
+            _print(f"{target} ({kind}): {got.result}. {got.reason}".rstrip())
+    if any(got.result is not Result.SENT for _, _, got in results):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 

@@ -62,7 +62,7 @@ class ResultOption(StrEnum):
     DISMISSED = "dismissed"
 
 
-CaseNumber = Annotated[int, typer.Argument(metavar="CASE", min=1, help="Number of the case, as listed.")]
+CaseNumber = Annotated[str, typer.Argument(metavar="CASE", help="Number of the case, as listed: 12 or #12.")]
 Note = Annotated[str | None, typer.Option(help="A line for the case's notes.")]
 By = Annotated[str | None, typer.Option(help="Who does it, for the case's history. Default: the system's user.")]
 Customer = Annotated[str, typer.Argument(metavar="CUSTOMER", help="Id of the customer.")]
@@ -116,12 +116,8 @@ def show(case: CaseNumber, as_json: AsJson = False) -> None:
     Example: churn cases show 12
     """
     with report_errors(), _connect() as connection:
-        found = case_reading.get(connection, case)
-        if found is None:
-            raise retention_cases.CaseError(
-                f"There is no case {case}.", remedy="'churn cases list --all' shows the cases."
-            )
-        history = case_reading.history(connection, case)
+        found = _find(connection, case)
+        history = case_reading.history(connection, found.case_id)
     if as_json:
         emit({**found.as_dict(), "history": [change.as_dict() for change in history]})
         return
@@ -284,18 +280,36 @@ def unblock(customer: Customer, as_json: AsJson = False) -> None:
 
 
 def _change(
-    case: int, *, status: str, note: str | None, by: str | None, as_json: bool, owner: str | None = None
+    case: str, *, status: str, note: str | None, by: str | None, as_json: bool, owner: str | None = None
 ) -> None:
     with report_errors(), _connect() as connection:
-        retention_cases.change(connection, case, status=status, owner=owner, note=note, actor=by or _user())
-        found = case_reading.get(connection, case)
-    if found is None:
-        raise RuntimeError(f"Case {case} was changed a moment ago and cannot be read.")
+        number = _find(connection, case).case_id
+        retention_cases.change(connection, number, status=status, owner=owner, note=note, actor=by or _user())
+        found = _find(connection, str(number))
     if as_json:
         emit(found.as_dict())
         return
     assigned = f" to {printable(found.owner)}" if found.owner and found.status == "assigned" else ""
-    _print(f"Case {case} (customer {found.customer_id}) is {found.status}{assigned}.")
+    _print(f"Case {found.case_id} (customer {found.customer_id}) is {found.status}{assigned}.")
+
+
+def _find(connection: "psycopg.Connection", case: str) -> "Case":
+    """Return the case of a number that a person has typed.
+
+    Raises:
+        CaseError: there is no such case. If it is the id of a customer, the remedy names the customer's case.
+    """
+    number = case.removeprefix("#")
+    if number.isdecimal() and (found := case_reading.get(connection, int(number))) is not None:
+        return found
+    of_customer = case_reading.latest_of(connection, number)
+    problem = f"There is no case {number}." if number.isdecimal() else f"{case!r} is not the number of a case."
+    raise retention_cases.CaseError(
+        f"{problem} Nothing was changed.",
+        remedy="Expected the number of a case: 'churn cases list --all' shows the cases."
+        if of_customer is None
+        else f"Expected the number of a case. Customer {number} has case {of_customer.case_id} ({of_customer.status}).",
+    )
 
 
 @contextmanager
@@ -349,7 +363,7 @@ def _day(cases: Sequence["Case"]) -> str | None:
 
 
 def _table(cases: Sequence["Case"]) -> Table:
-    table = Table("#", "Case", "Customer", "Risk", "Priority", "Status", "Owner", "What raises the risk", box=None)
+    table = Table("Place", "Case", "Customer", "Risk", "Priority", "Status", "Owner", "What raises the risk", box=None)
     table.header_style, table.pad_edge = "dim", False
     for column in (0, 1, 3, 4):
         table.columns[column].justify = "right"

@@ -30,7 +30,7 @@ def score(
         Path,
         typer.Option("--output", help="File to write: .csv, .xlsx or .parquet."),
     ] = Path("scores.csv"),
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file without asking.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score every customer of a file with the champion: risk, band and rank, and reasons for those at high risk.
@@ -54,8 +54,10 @@ def score(
         schema = schema_of(settings())
         with connect(settings().postgres_dsn, application_name="churn score") as connection:
             champion = load_champion_for(connection, schema)
-    if target.exists() and not force:
-        confirm_replacing(target)
+    rejected = Path(rejected_place(str(target)))
+    for each in (target, rejected):
+        if each.exists() and not force:
+            confirm_replacing(each)
     with (
         report_errors(),
         ProgressReporter("Scoring") as progress,
@@ -69,7 +71,6 @@ def score(
     ):
         progress("Writing")
         write_scores(scored, schema, str(target))
-    rejected = Path(rejected_place(str(target)))
     if as_json:
         emit(
             {

@@ -99,7 +99,7 @@ class _Dashboard:
         self._access = Access(config)
         self._templates = environment()
 
-    def endpoint(self, page: Page):
+    def endpoint(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         """Return the function that Starlette calls for a page."""
 
         async def answer(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The file of users: a line for each, with the name, the role and a scrypt hash of the password. No password is stored."""
+"""The file of users: a line for each, with name, role and a scrypt hash of the password. No password is stored."""
 
 import hashlib
 import hmac

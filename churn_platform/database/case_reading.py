@@ -10,41 +10,47 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 _COLUMNS: Final = sql.SQL(
-    "case_id, customer_id, status, owner, notes, list_rank as rank, list_day, risk_score, highest_risk_score, "
-    "priority, money_at_risk, reasons, segments, link, opened_at, contacted_at, closed_at, reason, event_timestamp, "
-    "model_version"
+    "c.case_id, c.customer_id, c.status, c.owner, c.notes, l.rank, c.list_day, c.risk_score, c.highest_risk_score, "
+    "c.priority, c.money_at_risk, c.reasons, c.segments, c.link, c.opened_at, c.contacted_at, c.closed_at, c.reason, "
+    "c.event_timestamp, c.model_version"
 )
 _CALL_LIST: Final = sql.SQL("""
-    select {} from retention_cases
-    where arm = 'contact' and list_rank is not null and status in ('open', 'assigned') order by list_rank
+    select {} from v_call_list l join retention_cases c using (case_id) order by l.rank
 """).format(_COLUMNS)
 _FIND: Final = sql.SQL("""
-    select {} from retention_cases
-    where arm = 'contact' and status = any(%(statuses)s) and (%(owner)s::text is null or owner = %(owner)s)
-    order by list_rank, closed_at desc nulls first, priority desc, case_id limit %(limit)s
+    select {} from retention_cases c left join v_call_list l using (case_id)
+    where c.arm = 'contact' and c.status = any(%(statuses)s) and (%(owner)s::text is null or c.owner = %(owner)s)
+    order by l.rank, c.closed_at desc nulls first, c.priority desc, c.case_id limit %(limit)s
 """).format(_COLUMNS)
-_GET: Final = sql.SQL("select {} from retention_cases where arm = 'contact' and case_id = %s").format(_COLUMNS)
+_GET: Final = sql.SQL("""
+    select {} from retention_cases c left join v_call_list l using (case_id)
+    where c.arm = 'contact' and c.case_id = %s
+""").format(_COLUMNS)
+_LATEST_OF: Final = sql.SQL("""
+    select {} from retention_cases c left join v_call_list l using (case_id)
+    where c.arm = 'contact' and c.customer_id::text = %s order by c.closed_at desc nulls first, c.case_id desc limit 1
+""").format(_COLUMNS)
 _LAST_CHANGES: Final = """
     select case_id, max(change) from v_retention_case_history where case_id = any(%s) group by case_id
 """
 # Cases that somebody owns, or has called. The history has the calls; one that was taken back does not count.
 _OF_PERSON: Final = sql.SQL("""
-    select {} from retention_cases
-    where arm = 'contact' and status = any(%(statuses)s) and case_id < %(before)s and case_id = any(array(
+    select {} from retention_cases c left join v_call_list l using (case_id)
+    where c.arm = 'contact' and c.status = any(%(statuses)s) and c.case_id < %(before)s and c.case_id = any(array(
         select case_id from retention_cases where owner = %(person)s
         union
-        select h.case_id from v_retention_case_history h join retention_cases c using (case_id)
-        where h.changed_by = %(person)s and h.status = 'contacted' and c.contacted_at is not null
+        select h.case_id from v_retention_case_history h join retention_cases k using (case_id)
+        where h.changed_by = %(person)s and h.status = 'contacted' and k.contacted_at is not null
     ))
-    order by case_id desc limit %(limit)s
+    order by c.case_id desc limit %(limit)s
 """).format(_COLUMNS)
 _COUNTS_OF_PERSON: Final = """
     select status, count(*) from retention_cases
     where arm = 'contact' and case_id = any(array(
         select case_id from retention_cases where owner = %(person)s
         union
-        select h.case_id from v_retention_case_history h join retention_cases c using (case_id)
-        where h.changed_by = %(person)s and h.status = 'contacted' and c.contacted_at is not null
+        select h.case_id from v_retention_case_history h join retention_cases k using (case_id)
+        where h.changed_by = %(person)s and h.status = 'contacted' and k.contacted_at is not null
     ))
     group by status
 """
@@ -63,7 +69,7 @@ _HISTORY: Final = """
 
 @dataclass(frozen=True)
 class Case:
-    """A case of the contact arm. The comments of retention_cases explain each column."""
+    """A case of the contact arm. The comments of retention_cases explain each column, and v_call_list has the rank."""
 
     case_id: int
     customer_id: int | str
@@ -142,6 +148,17 @@ def get(connection: psycopg.Connection, case_id: int) -> Case | None:
     """Return one case; None if there is none in the contact arm."""
     with connection.cursor(row_factory=class_row(Case)) as cursor:
         return cursor.execute(_GET, (case_id,)).fetchone()
+
+
+def latest_of(connection: psycopg.Connection, customer: str) -> Case | None:
+    """Return the case of a customer that is not closed, or else the latest one; None without one in the contact arm.
+
+    Args:
+        connection: of a login that may read cases.
+        customer: id of the customer as text.
+    """
+    with connection.cursor(row_factory=class_row(Case)) as cursor:
+        return cursor.execute(_LATEST_OF, (customer,)).fetchone()
 
 
 def history(connection: psycopg.Connection, case_id: int) -> list[Change]:

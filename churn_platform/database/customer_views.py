@@ -1,7 +1,7 @@
 """Views that read customers' columns: which ones a schema has, and creating them.
 
-`v_top_risk_customers` and `v_segment_churn` follow from the schema. The views in `sql/views` are for data sets that
-have certain columns. Views that read no customer's column are in the migrations.
+`v_top_risk_customers` follows from the schema. The views in `sql/views` are for data sets that have certain columns.
+Views that read no customer's column are in the migrations.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,6 @@ from churn_platform.settings import PROJECT_ROOT
 FOLDER: Final = PROJECT_ROOT / "sql" / "views"
 
 TOP_RISK: Final = "v_top_risk_customers"
-SEGMENTS: Final = "v_segment_churn"
 
 # The worker keeps customer_summary, so only the rows of the listed events are read for the customers' columns.
 _TOP_RISK: Final = sql.SQL("""
@@ -37,40 +36,6 @@ from (
 left join churn_predictions p using (event_id)
 order by c.risk_score desc, c.customer_id desc
 """)
-# Sums are added up for each combination of segments, of which there are few, and then for each segment.
-_SEGMENTS: Final = sql.SQL("""
-select
-    s.segment,
-    s.value,
-    sum(g.total_predictions)::bigint as total_predictions,
-    sum(g.churn_count)::bigint as churn_count,
-    100.0 * sum(g.churn_count)::bigint / sum(g.total_predictions)::double precision as churn_rate,
-    (sum(g.risk_sum) / sum(g.total_predictions))::double precision as avg_risk_score,
-    sum(g.high_risk_count)::bigint as high_risk_count
-from (
-    select
-        segments,
-        sum(total_predictions) as total_predictions,
-        sum(churn_count) as churn_count,
-        sum(risk_sum) as risk_sum,
-        sum(high_risk_count) as high_risk_count
-    from prediction_summary
-    where date > (now() at time zone 'utc')::date - 30
-    group by segments
-) as g
-cross join lateral jsonb_each_text(g.segments) as s (segment, value)
-group by s.segment, s.value
-order by s.segment, s.value
-""")
-
-HIGH_RISK: Final = "High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened"
-_COUNTS: Final = {
-    "total_predictions": "Number of predictions",
-    "churn_count": "Predictions of churn",
-    "churn_rate": "churn_count as a percentage of total_predictions, 0 to 100",
-    "avg_risk_score": "Mean risk score, 0 to 1",
-    "high_risk_count": HIGH_RISK,
-}
 SEGMENT, AVERAGE = "segment", "average"
 """What a view's file may need of a column in prediction_summary: that it is in `segments`, or has a sum and a count."""
 
@@ -108,15 +73,6 @@ def customer_views(connection: psycopg.Connection, schema: CustomerSchema, folde
                 **{column.column: column.meaning for column in schema.summary},
                 "event_timestamp": "Time of the customer's latest event",
                 "model_version": "Model version that scored the event",
-            },
-        ),
-        SEGMENTS: View(
-            "Predictions of the last 30 days, UTC, by segment and its value, which the customer schema defines",
-            _SEGMENTS.as_string(connection).strip(),
-            {
-                "segment": "Column of churn_predictions",
-                "value": "Its value or band; missing for null, other for a category that the schema does not list",
-                **_COUNTS,
             },
         ),
     }

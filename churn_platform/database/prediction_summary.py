@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from churn_platform.database.averages import averages
+from churn_platform.database.summary_changes import averaged_value
 from churn_platform.schema.customer_schema import CustomerSchema
 
 # Sums of each column over the rows of summary_changes, where `sign` is 1 for rows that are added and -1 for others.
@@ -72,10 +73,9 @@ def _apply(schema: CustomerSchema) -> bytes:
     sums["risk_sum"] = _SUM.format(sql.Identifier("risk"))
     sums["confidence_sum"] = _SUM.format(sql.Identifier("confidence"))
     for each in averages(schema):
-        sums[each.count] = sql.SQL("coalesce(sum(sign) filter (where {} is not null), 0)").format(
-            sql.Identifier(each.column)
-        )
-        sums[each.sum] = _SUM.format(sql.Identifier(each.column))
+        value = averaged_value(each)
+        sums[each.count] = _COUNT.format(sql.SQL("{} is not null").format(value))
+        sums[each.sum] = _SUM.format(value)
     names = [sql.Identifier(name) for name in sums]
     comma = sql.SQL(", ")
     return _APPLY.format(

@@ -7,7 +7,7 @@ case_reading.py; the day's list is in call_list.py.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from churn_platform.database import worker_positions
+from churn_platform.database import case_reading, worker_positions
 from churn_platform.database.segments import segments_of_row
 from churn_platform.database.worker_positions import RowRange
 from churn_platform.errors import PlatformError
@@ -75,6 +75,9 @@ _CANDIDATES: Final = sql.SQL("""
             select max(contacted_at) from retention_cases e
             where e.customer_id = l.customer_id and e.contacted_at is not null
         ) as last_contact,
+        (
+            select max(closed_at) from retention_cases e where e.customer_id = l.customer_id and e.status = 'lost'
+        ) as last_loss,
         exists (select from do_not_contact n where n.customer_id = l.customer_id) as do_not_contact
     from latest l left join retention_cases c on c.customer_id = l.customer_id and c.closed_at is null
     where c.case_id is not null or not exists (
@@ -175,11 +178,13 @@ _LIST: Final = """
     from unnest(%s::bigint[], %s::integer[]) as u (case_id, list_rank)
     where c.case_id = u.case_id and c.status in ('open', 'assigned')
 """
+# A second person to record a call or a result learns of the first one's. An assigned case may get another owner.
 _CHANGE: Final = """
     update retention_cases set
         status = coalesce(%(status)s, status), owner = coalesce(%(owner)s, owner),
         notes = case when %(note)s::text is null then notes else concat_ws(E'\\n', notes, %(note)s) end
     where case_id = %(case_id)s and arm = 'contact'
+      and (%(status)s::text is null or status <> %(status)s or status = 'assigned')
 """
 _LOCK: Final = "select from retention_cases where case_id = %s and arm = 'contact' for update"
 _LAST_CHANGE: Final = "select coalesce(max(change), 0) from v_retention_case_history where case_id = %s"
@@ -246,6 +251,7 @@ class Candidate:
         case_timestamp: time of the latest event that the case knows.
         case_offset: offset of that event.
         last_contact: when the customer was last called; None if never.
+        last_loss: when a case of the customer was last closed as lost; None if never.
         do_not_contact: whether the customer does not want to be called.
     """
 
@@ -262,6 +268,7 @@ class Candidate:
     case_timestamp: datetime | None
     case_offset: int | None
     last_contact: datetime | None
+    last_loss: datetime | None
     do_not_contact: bool
 
 
@@ -598,11 +605,13 @@ def change(
         seen: the case's last change that the person knows of; None to change the case in any state.
 
     Raises:
-        CaseError: there is no such case, or its status cannot become this one.
+        CaseError: there is no such case, it has this status already, or its status cannot become this one.
         CaseChangedError: there is a later change than `seen`.
     """
     with _changing(connection, case_id, actor=actor, seen=seen):
-        connection.execute(_CHANGE, {"case_id": case_id, "status": status, "owner": owner, "note": note})
+        changed = connection.execute(_CHANGE, {"case_id": case_id, "status": status, "owner": owner, "note": note})
+        if changed.rowcount == 0:
+            raise _recorded_already(connection, case_id)
         return _last_change_of(connection, case_id)
 
 
@@ -673,3 +682,15 @@ def _changing(connection: psycopg.Connection, case_id: int, *, actor: str, seen:
 def _last_change_of(connection: psycopg.Connection, case_id: int) -> int:
     row = connection.execute(_LAST_CHANGE, (case_id,)).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def _recorded_already(connection: psycopg.Connection, case_id: int) -> CaseError:
+    """Return who has given a case the status that it was to get."""
+    history = case_reading.history(connection, case_id)
+    status = history[-1].status
+    first = next(each for each in history if each.status == status)
+    return CaseError(
+        f"Case {case_id} is {status} already: {first.changed_by} recorded this at "
+        f"{first.changed_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC. Nothing was changed.",
+        remedy=_REMEDY.format(case_id=case_id),
+    )

@@ -9,7 +9,7 @@ from psycopg.rows import class_row
 
 @dataclass(frozen=True)
 class StreamLag:
-    """The latest reading: `waiting` offsets are not read yet. It is None if Kafka did not answer, and `problem` says why."""
+    """The latest reading: `waiting` offsets are not read yet, or None if Kafka did not answer. `problem` says why."""
 
     waiting: int | None
     problem: str

@@ -90,8 +90,8 @@ def riskiest_customers(connection: psycopg.Connection, table: PredictionTable, *
 
 
 def count_open_cases(connection: psycopg.Connection) -> int:
-    """Return the number of cases that are not closed, in both arms."""
-    return _number(connection, "select count(*) from retention_cases where closed_at is null")
+    """Return the number of cases that are not closed. Those of the control arm are not for the retention team."""
+    return _number(connection, "select count(*) from retention_cases where arm = 'contact' and closed_at is null")
 
 
 def latest_drift(connection: psycopg.Connection, *, limit: int) -> list[Row]:

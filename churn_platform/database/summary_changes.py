@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from churn_platform.database import worker_positions
-from churn_platform.database.averages import averages
+from churn_platform.database.averages import Average, averages
 from churn_platform.database.segments import segments_of_row
 from churn_platform.database.worker_positions import RowRange
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -45,10 +45,15 @@ _REPLACED: Final = sql.SQL("""(
 def create(connection: psycopg.Connection, schema: CustomerSchema) -> None:
     """Create the table in this session, unless it exists."""
     averaged = sql.SQL("").join(
-        sql.SQL(", {} double precision").format(sql.Identifier(each.column)) for each in averages(schema)
+        sql.SQL(", {} double precision").format(averaged_value(each)) for each in averages(schema)
     )
     connection.execute("set client_min_messages = warning")  # that it exists is no news
     connection.execute(_CREATE.format(id_type=sql.SQL(schema.id_type), averaged=averaged))
+
+
+def averaged_value(average: Average) -> sql.Identifier:
+    """Return the name of the column that holds the value of an averaged column."""
+    return sql.Identifier(f"{average.column}_value")
 
 
 def definition(schema: CustomerSchema) -> str:

@@ -27,9 +27,11 @@ COLUMNS: Final = ("risk_score", "risk_band", "rank", "prediction", "model_versio
 
 
 def rejected_place(place: str) -> str:
-    """Return where the rejected rows of a file of scores are: scores.rejected.csv beside scores.parquet."""
-    folder, slash, name = place.rpartition("/")
-    return f"{folder}{slash}{name.rpartition('.')[0]}.rejected.csv"
+    """Return where the rejected rows of a file of scores are: scores.parquet.rejected.csv beside scores.parquet.
+
+    The whole name is kept, so that scores.csv and scores.parquet in one folder have different files.
+    """
+    return f"{place}.rejected.csv"
 
 
 def require_known_format(place: str) -> None:

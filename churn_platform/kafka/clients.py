@@ -23,6 +23,9 @@ Settings = Mapping[str, Setting]
 # librdkafka reports a repeating error only once in 30 s.
 ERROR_HISTORY_SECONDS: Final = 60
 ERROR_HISTORY_SIZE: Final = 20
+# A broker that has just started has no producer ids and is loading its transaction log. librdkafka logs each retry as a
+# warning, although all is well. What fails for good is raised or reported to the callback of the message.
+PRODUCER_LOG_LEVEL: Final = 3
 # Time-out of one attempt to find out why a client was refused.
 DIAGNOSIS_SECONDS: Final = 3
 # Default time-out of a request about topics.
@@ -95,11 +98,12 @@ class DiagnosticConsumer(Consumer):
 
 
 class DiagnosticProducer(Producer):
-    """A producer that remembers its errors."""
+    """A producer that remembers its errors. It logs errors and no warnings: see PRODUCER_LOG_LEVEL."""
 
     def __init__(self, settings: Settings) -> None:
         self.errors = ErrorHistory(settings)
-        super().__init__(_configuration(settings, self.errors))
+        level = min(int(settings.get("log_level", PRODUCER_LOG_LEVEL)), PRODUCER_LOG_LEVEL)
+        super().__init__({**_configuration(settings, self.errors), "log_level": level})
 
 
 Client = Admin | DiagnosticConsumer | DiagnosticProducer

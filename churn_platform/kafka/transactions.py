@@ -55,7 +55,6 @@ class TransactionalProducer:
                 "batch.num.messages": 100_000,
                 "queue.buffering.max.messages": 1_000_000,
                 "partitioner": "murmur2_random",  # as Java clients do, so messages of one key share a partition
-                "log_level": 3,  # a broker that is still loading its transaction log logs harmless warnings
             }
         )
 

@@ -14,6 +14,8 @@ from churn_platform.retention.arm import CONTACT, CONTROL
 from churn_platform.retention.effect import Effect, Entrant, Interval, Known, State, effect_of, state_at_end, tally
 
 ALL: Final = "all"
+COUNTS: Final = ("entered", "open", "unknown", "stayed", "left", "contacted")
+"""The fields of an arm that are columns of retention_effect."""
 
 
 def compute(
@@ -44,7 +46,8 @@ def compute(
         )
         groups: dict[tuple[str, str, str], list[Entrant]] = defaultdict(list, {(ALL, ALL, ALL): []})
         for entry in entries:
-            entrant = Entrant(entry.arm, states[entry.entry], entry.contacted, entry.money_at_risk)
+            over_at = entry.entered_at.astimezone(UTC) + window
+            entrant = Entrant(entry.arm, over_at, states[entry.entry], entry.contacted, entry.money_at_risk)
             for group in _groups_of(entry):
                 groups[group].append(entrant)
         effects = {}
@@ -85,7 +88,7 @@ def _row(group: tuple[str, str, str], effect: Effect, outcome_days: int) -> dict
     row: dict[str, Any] = dict(zip(("month", "segment", "value"), group, strict=True))
     row["outcome_days"] = outcome_days
     for arm, result in ((CONTACT, effect.contact), (CONTROL, effect.control)):
-        counts = {name: count for name, count in asdict(result).items() if name not in ("money", "with_money")}
+        counts = {name: count for name, count in asdict(result).items() if name in COUNTS}
         row |= {f"{arm}_{name}": count for name, count in counts.items()}
         row[f"{arm}_churn_rate"] = result.churn_rate
     for name in ("reduction", "customers_saved", "money_saved"):

@@ -14,7 +14,7 @@ SESSION: Final = "churn worker sensor"
 @dg.sensor(
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Reports what the resident worker found about cases and the call list, as observations.",
+    description="Reports what the resident worker found about the tables that it keeps, as observations.",
 )
 def worker_sensor(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult | dg.SkipReason:
     """Report each observation of the worker once. The cursor has the number of the latest one of each asset."""

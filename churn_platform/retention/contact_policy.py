@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from churn_platform.retention.transitions import WAITING, Status
-
 # A case closes when the risk falls below this share of the threshold: 0.56 for a threshold of 0.7. With a smaller
 # distance, a customer near the threshold would get a new case every few events.
 CLOSING_SHARE: Final = 0.8
@@ -17,7 +15,7 @@ class ContactPolicy:
 
     Attributes:
         threshold: risk score from which a case is opened, 0..1.
-        cool_off: time after a call in which the customer gets no new case.
+        cool_off: time after a call, or after a case was closed as lost, in which the customer gets no new case.
         expiry: age of the latest event from which a customer who was not called has no case.
     """
 
@@ -33,22 +31,30 @@ class ContactPolicy:
 
 @dataclass(frozen=True)
 class OpenCase:
-    """A customer's case that is not closed, as far as decisions need it."""
+    """A customer's case that is not closed, as far as decisions need it.
 
-    status: Status
+    Attributes:
+        waits: for a call; else it waits for the outcome.
+        event_timestamp: time of the latest event that it knows.
+        kafka_offset: of that event.
+    """
+
+    waits: bool
     event_timestamp: datetime
     kafka_offset: int
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score of a customer, and what is known about contacts with the customer.
+    """A score of a customer, and what speaks against a new case.
 
     Attributes:
         risk: probability of churn, 0..1.
         event_timestamp: time of the event.
         kafka_offset: of the event; it decides which of two events with the same time is the later.
         last_contact: when the customer was last called; None if never.
+        last_loss: when a case of the customer was last closed as lost; None if never. Events of a customer who has left
+            go on for a while, and nobody needs to call about them.
         do_not_contact: whether the customer does not want to be called.
     """
 
@@ -56,6 +62,7 @@ class Score:
     event_timestamp: datetime
     kafka_offset: int
     last_contact: datetime | None
+    last_loss: datetime | None
     do_not_contact: bool
 
 
@@ -85,11 +92,12 @@ def decide(score: Score, case: OpenCase | None, policy: ContactPolicy, *, now: d
         if order < (case.event_timestamp, case.kafka_offset):
             return None
         # The case may know this event from the time after a call, which was taken back since.
-        if case.status in WAITING and score.risk < policy.closing_threshold:
+        if case.waits and score.risk < policy.closing_threshold:
             return Update(f"The risk fell to {score.risk:.0%}.")
         return Update() if order > (case.event_timestamp, case.kafka_offset) else None
-    may_be_called = not score.do_not_contact and (
-        score.last_contact is None or now - score.last_contact >= policy.cool_off
+    cools_off = any(
+        moment is not None and now - moment < policy.cool_off for moment in (score.last_contact, score.last_loss)
     )
     is_recent = now - score.event_timestamp < policy.expiry
-    return Opening() if score.risk >= policy.threshold and may_be_called and is_recent else None
+    may_be_called = is_recent and not cools_off and not score.do_not_contact
+    return Opening() if score.risk >= policy.threshold and may_be_called else None

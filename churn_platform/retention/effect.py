@@ -42,12 +42,14 @@ class Entrant:
 
     Attributes:
         arm: as assigned.
+        over_at: when the customer's time is over.
         state: what is known at the end of the customer's time.
         contacted: whether the customer was called, whatever the arm.
         money: that is lost with the customer; None if it is unknown.
     """
 
     arm: Arm
+    over_at: datetime
     state: State
     contacted: bool
     money: float | None
@@ -66,6 +68,7 @@ class ArmResult:
         contacted: of those who entered, how many were called.
         money: of those whose outcome is known, the sum of what is lost with them where that is known.
         with_money: of how many of them it is known.
+        first_over_at: when the time of the customer who entered first is over; None if nobody has entered.
     """
 
     entered: int = 0
@@ -76,6 +79,7 @@ class ArmResult:
     contacted: int = 0
     money: float = 0.0
     with_money: int = 0
+    first_over_at: datetime | None = None
 
     @property
     def known(self) -> int:
@@ -175,6 +179,7 @@ def _result(members: Sequence[Entrant]) -> ArmResult:
         contacted=sum(each.contacted for each in members),
         money=fsum(money),
         with_money=len(money),
+        first_over_at=min((each.over_at for each in members), default=None),
     )
 
 
@@ -309,11 +314,27 @@ def _arms(contact: ArmResult, control: ArmResult) -> Sequence[tuple[Arm, ArmResu
 
 
 def _nothing_known(contact: ArmResult, control: ArmResult) -> str:
-    if not contact.entered and not control.entered:
-        return "No customer has entered the call list yet."
-    if not contact.over or not control.over:
-        return "The time of no customer is over yet in one of the arms, so there is nothing to compare."
-    return "The outcomes of one of the arms are unknown, so there is nothing to compare."
+    """Return what is missing for a comparison, and when it can be expected."""
+    arms = _arms(contact, control)
+    empty = [arm for arm, result in arms if not result.entered]
+    if empty:
+        return (
+            f"Nothing to compare yet: no customer of the {' or the '.join(empty)} arm has entered the call list. The "
+            f"first result can be expected OUTCOME_DAYS after customers of both arms have."
+        )
+    waiting = [(arm, result.first_over_at) for arm, result in arms if not result.over]
+    if waiting:
+        until = max(moment for _, moment in waiting if moment is not None)
+        return (
+            f"Nothing to compare yet: no customer of the {' or the '.join(arm for arm, _ in waiting)} arm entered the "
+            f"call list more than OUTCOME_DAYS ago. The first result can be expected after {until:%Y-%m-%d}, if "
+            f"outcomes of both arms are sent."
+        )
+    unknown = " and ".join(f"the {result.over:,} of the {arm} arm" for arm, result in arms if not result.known)
+    return (
+        f"Nothing to compare yet: OUTCOME_DAYS are over for {unknown}, and no outcome of them is known. Send the "
+        f"outcomes of all customers, called or not. The next computation has the first result."
+    )
 
 
 def _conclusion(reduction: Interval) -> str:

@@ -42,8 +42,11 @@ _METRICS: Final = (
     "hour_timestamp date total_predictions churn_count churn_rate avg_risk_score high_risk_count risk risk_sum "
     "risk_count version updated_at"
 )
+_SUMMARIES: Final = (
+    "replay segments confidence high_confidence low_confidence labelled labelled_churn correct left left_churn"
+)
 _POSTGRES: Final = "tableoid xmin cmin xmax cmax ctid"
-PLATFORM_COLUMNS: Final = frozenset(f"{_PREDICTIONS} {_HIGH_RISK} {_METRICS} {_POSTGRES}".split())
+PLATFORM_COLUMNS: Final = frozenset(f"{_PREDICTIONS} {_HIGH_RISK} {_METRICS} {_SUMMARIES} {_POSTGRES}".split())
 """Names in the tables and messages that also hold customers' columns, and PostgreSQL's own."""
 PLATFORM_FIELDS: Final = frozenset(
     {"event_id", "event_timestamp", "true_churn_label", "data", "timestamp", "split", "risk_score"}

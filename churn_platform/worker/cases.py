@@ -28,7 +28,7 @@ from churn_platform.retention.call_list import DayList, Waiting, plan_list
 from churn_platform.retention.contact_policy import ContactPolicy, OpenCase, Opening, Score, Update, decide
 from churn_platform.retention.priority import CallValue, priority
 from churn_platform.retention.reasons import sentences
-from churn_platform.retention.transitions import Status
+from churn_platform.retention.transitions import WAITING
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import CUSTOMER_ID_PLACE, CasesFrom
 from churn_platform.worker.new_rows import NewRows
@@ -148,17 +148,15 @@ class CasesDuty:
         """
         if not worker_positions.has_begun(connection, NAME):
             return self._begin(connection), False
-        try:
-            with retention_cases.reading(connection):
-                behind = worker_positions.behind(connection, NAME)
-                following = worker_positions.first_offsets(behind, self._config.most_offsets)
-                found = self._read(connection, following, is_all=following == behind)
-            with retention_cases.acting(connection, ACTOR):
-                worker_positions.advance(connection, NAME, following)
-                return self._apply(connection, found, opens=self._stream_opens), following != behind
-        except BaseException:
-            self._new_rows.forget()  # what was read is read again, and what is known of it has moved on
-            raise
+        with retention_cases.reading(connection):
+            behind = worker_positions.behind(connection, NAME)
+            following = worker_positions.first_offsets(behind, self._config.most_offsets)
+            found, new_rows = self._read(connection, following, is_all=following == behind)
+        with retention_cases.acting(connection, ACTOR):
+            worker_positions.advance(connection, NAME, following)
+            changed = self._apply(connection, found, opens=self._stream_opens)
+        self._new_rows = new_rows  # only now: after an error, the same rows are read again
+        return changed, following != behind
 
     def _begin(self, connection: psycopg.Connection) -> bool:
         """Start to follow the stream where it is. Customers who are at risk already get a case, too."""
@@ -169,19 +167,20 @@ class CasesDuty:
             found = retention_cases.recent_candidates(connection, self._config.schema, since=policy.expiry)
             return self._apply(connection, found, opens=self._stream_opens)
 
-    def _read(self, connection: psycopg.Connection, following: Sequence[Behind], *, is_all: bool) -> list[Candidate]:
-        """Return the scores of these offsets that may concern a case."""
+    def _read(
+        self, connection: psycopg.Connection, following: Sequence[Behind], *, is_all: bool
+    ) -> tuple[list[Candidate], NewRows]:
+        """Return the scores of these offsets that may concern a case, and what is known once they are applied."""
         ranges = worker_positions.row_ranges(connection, following)
-        first_block = self._new_rows.first_block(connection, ranges) if is_all else None
-        if not is_all:
-            self._new_rows.forget()
-        return retention_cases.candidates_of(
+        first_block, new_rows = self._new_rows.read(connection, ranges) if is_all else (None, NewRows())
+        found = retention_cases.candidates_of(
             connection,
             self._config.schema,
             ranges,
             threshold=self._config.policy.threshold,
             first_block=first_block,
         )
+        return found, new_rows
 
     @property
     def _stream_opens(self) -> bool:
@@ -349,12 +348,12 @@ def _score(found: Candidate) -> Score:
         event_timestamp=found.event_timestamp,
         kafka_offset=found.kafka_offset,
         last_contact=found.last_contact,
+        last_loss=found.last_loss,
         do_not_contact=found.do_not_contact,
     )
 
 
 def _case(found: Candidate) -> OpenCase | None:
-    if found.status is None or found.case_timestamp is None or found.case_offset is None:
+    if found.case_timestamp is None or found.case_offset is None:
         return None
-    status: Status = found.status  # type: ignore[assignment]  # the table allows no other
-    return OpenCase(status=status, event_timestamp=found.case_timestamp, kafka_offset=found.case_offset)
+    return OpenCase(waits=found.status in WAITING, event_timestamp=found.case_timestamp, kafka_offset=found.case_offset)

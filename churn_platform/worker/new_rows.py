@@ -18,9 +18,11 @@ from churn_platform.database.worker_positions import RowRange
 MARGIN_BLOCKS: Final = 128
 
 
-@dataclass
+@dataclass(frozen=True)
 class NewRows:
     """What is known from the two readings before. It is lost with the process; then whole batches are read once.
+
+    A reading that is not applied, because its transaction failed, changes nothing: keep the object from before it.
 
     Attributes:
         sizes: of the table before those readings, in blocks, the older one first. A commit that was under way at the
@@ -31,14 +33,14 @@ class NewRows:
     sizes: Sequence[int] = ()
     counted: Mapping[str, int] = field(default_factory=dict)
 
-    def first_block(self, connection: psycopg.Connection, ranges: Sequence[RowRange]) -> int | None:
+    def read(self, connection: psycopg.Connection, ranges: Sequence[RowRange]) -> "tuple[int | None, NewRows]":
         """Return a block of churn_predictions such that it and later ones hold all rows of these ranges.
 
         Call it once for each reading, in a transaction with one snapshot for all statements. The ranges are all that
-        was committed since the last reading.
+        was committed since the last reading that was applied.
 
         Returns:
-            The block; None if it is not known.
+            The block, or None if it is not known; and what is known once the rows of these ranges are applied.
         """
         sizes = (*self.sizes[-1:], worker_positions.block_count(connection))
         counts = stream_batches.prediction_counts(connection, sorted({each.batch for each in ranges}))
@@ -48,9 +50,4 @@ class NewRows:
             expected = sum(count - self.counted.get(batch, 0) for batch, count in counts.items())
             if worker_positions.count_rows(connection, ranges, first_block=first) != expected:
                 first = None
-        self.sizes, self.counted = sizes, counts
-        return first
-
-    def forget(self) -> None:
-        """Forget what is known, because a reading was not of all that was committed."""
-        self.sizes, self.counted = (), {}
+        return first, NewRows(sizes, counts)

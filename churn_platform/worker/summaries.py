@@ -1,8 +1,8 @@
 """The duty that keeps the summary tables, which views and pages read instead of predictions.
 
 PostgreSQL does the work: the rows of new commits never leave it. Each run is one transaction with one snapshot, in
-which the positions move, so each row counts once. A replay leaves the rows that it replaces in replaced_predictions: the
-duty subtracts those that it had counted, and adds those that are there now.
+which the positions move, so each row counts once. A replay leaves the rows that it replaces in replaced_predictions:
+the duty subtracts those that it had counted, and adds those that are there now.
 """
 
 import logging
@@ -125,16 +125,13 @@ class SummariesDuty:
     def _follow(self, connection: psycopg.Connection, key: ArmKey) -> bool:
         """Apply replays and the commits since the last run, in one transaction; return whether there are more."""
         summary_changes.create(connection, self._config.schema)
-        try:
-            with connection.transaction():
-                connection.execute("set transaction isolation level repeatable read")
-                _allow_long_run(connection)
-                self._apply_replays(connection, key)
-                more = self._apply_commits(connection, key)
-                summary_state.record_followed(connection, is_built=not more)
-        except BaseException:
-            self._new_rows.forget()  # what was read is read again, and what is known of it has moved on
-            raise
+        with connection.transaction():
+            connection.execute("set transaction isolation level repeatable read")
+            _allow_long_run(connection)
+            self._apply_replays(connection, key)
+            more, new_rows = self._apply_commits(connection, key)
+            summary_state.record_followed(connection, is_built=not more)
+        self._new_rows = new_rows  # only now: after an error, the same rows are read again
         return more
 
     def _apply_replays(self, connection: psycopg.Connection, key: ArmKey) -> None:
@@ -149,21 +146,23 @@ class SummariesDuty:
         replaced_predictions.delete(connection, replayed)
         summary_changes.clear(connection)
 
-    def _apply_commits(self, connection: psycopg.Connection, key: ArmKey) -> bool:
-        """Add the rows of commits since the last run; return whether there are more."""
+    def _apply_commits(self, connection: psycopg.Connection, key: ArmKey) -> tuple[bool, NewRows]:
+        """Add the rows of commits since the last run.
+
+        Returns:
+            Whether there are more, and what is known of the table once this is committed.
+        """
         behind = worker_positions.behind(connection, NAME)
         following = worker_positions.first_offsets(behind, self._config.most_offsets)
         is_all = following == behind
         ranges = worker_positions.row_ranges(connection, following)
-        first_block = self._new_rows.first_block(connection, ranges) if is_all else None
-        if not is_all:
-            self._new_rows.forget()
+        first_block, new_rows = self._new_rows.read(connection, ranges) if is_all else (None, NewRows())
         if summary_changes.add_new(connection, self._config.schema, ranges, first_block=first_block):
             prediction_summary.apply_changes(connection, self._config.schema, replaced=False)
             customer_summary.apply_new(connection, key)
         stream_minutes.add_followed(connection, following)
         worker_positions.advance(connection, NAME, following)
-        return not is_all
+        return not is_all, new_rows
 
 
 def _allow_long_run(connection: psycopg.Connection) -> None:

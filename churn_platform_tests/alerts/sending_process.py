@@ -10,11 +10,12 @@ from datetime import date
 import psycopg
 from pydantic import SecretStr
 
+from churn_platform.alerts.delivery import Sender
 from churn_platform.alerts.outbox import AlertOutbox, ListedCase
 from churn_platform.alerts.policy import AlertPolicy, RetryPolicy
 from churn_platform.alerts.sending import AlertSending
 from churn_platform.alerts.smtp import SmtpSender
-from churn_platform.alerts.targets import Target, smtp_address, webhook_url
+from churn_platform.alerts.targets import Target, make_sender, smtp_address, webhook_url
 from churn_platform.alerts.webhook import WebhookSender
 from churn_platform.database.connections import connect
 from churn_platform.settings import Settings
@@ -34,11 +35,14 @@ def sending(text: str, policy: AlertPolicy) -> AlertSending:
     """Return the duty of a target."""
     name, _, url = text.partition("=")
     target = Target(name, SecretStr(url))
-    sender = (
-        SmtpSender(smtp_address(target), answer_timeout=ANSWER_SECONDS)
-        if target.service == "smtp"
-        else WebhookSender(webhook_url(target), answer_timeout=ANSWER_SECONDS)
-    )
+    sender: Sender
+    match target.service:
+        case "smtp":
+            sender = SmtpSender(smtp_address(target), answer_timeout=ANSWER_SECONDS)
+        case "webhook":
+            sender = WebhookSender(webhook_url(target), answer_timeout=ANSWER_SECONDS)
+        case "apprise":
+            sender = make_sender(target)
     return AlertSending(target, policy, RETRIES, sender=sender, poll_seconds=0.05, longest_break=0.05)
 
 

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import psutil
 import pytest
 from pydantic import SecretStr
 
@@ -99,12 +100,27 @@ def test_an_address_that_apprise_cannot_use_is_an_error_without_the_address(url:
     assert "s3cret" not in str(refusal.value)
 
 
-def test_apprise_is_imported_only_for_a_target_that_needs_it() -> None:
+def test_a_process_that_dies_while_it_sends_leaves_doubt(message: Message) -> None:
+    def kill(moment: str, _key: str) -> None:
+        if moment == "after":
+            (child,) = psutil.Process().children()
+            child.kill()
+
+    with HttpReceiver(moment=kill) as killing:
+        delivery = make_sender(target(service_at(killing))).send(message)
+
+    assert delivery.result is Result.IN_DOUBT
+    assert "ended without an answer, with status -9" in delivery.reason
+    assert killing.kept.total() == 1
+
+
+def test_apprise_is_never_imported_by_the_process_of_the_duties() -> None:
     script = (
         "import sys\n"
         "from churn_platform.alerts.duties import alert_duties\n"
         "from churn_platform.settings import Settings\n"
-        "variables = {'KAFKA_BOOTSTRAP_SERVERS': 'localhost:1', 'ALERT_TARGETS': 'a=https://b.org/ c=smtp://d.org?from=e@f.org&to=g@h.org'}\n"
+        "targets = 'a=https://b.org/ c=smtp://d.org?from=e@f.org&to=g@h.org i=json://j.org'\n"
+        "variables = {'KAFKA_BOOTSTRAP_SERVERS': 'localhost:1', 'ALERT_TARGETS': targets}\n"
         "alert_duties(Settings.from_variables(variables), lambda connection, day: [])\n"
         "sys.exit('apprise' in sys.modules or 'requests' in sys.modules)\n"
     )

@@ -146,3 +146,24 @@ def test_every_message_arrives_once_or_is_in_doubt(
     assert listed == {each.id for each in messages if each.status is Status.IN_DOUBT}
     assert killer.killed.total() == kills
     assert all(choice.made[behaviour] for choice in choices.values() for behaviour in shares)
+
+
+def test_a_message_whose_sender_is_killed_while_a_service_of_apprise_takes_it_is_in_doubt(
+    database: str, connection: psycopg.Connection
+) -> None:
+    alert_outbox.add(
+        connection,
+        kind="case",
+        reference="case 1",
+        payload={"subject": "Customer 1", "text": "Call."},
+        targets=["chat"],
+    )
+    killer = Killer(kills=1, probability=1.0, seed=1)
+    with (
+        HttpReceiver(lambda _: Behaviour.ACCEPT, moment=killer) as http,
+        killer.sender(database, f"chat={http.url.replace('http://', 'json://')}"),
+    ):
+        wait_until(lambda: alert_outbox.count(connection)[Status.IN_DOUBT] == 1)
+
+    assert killer.killed == {"before": 1}
+    assert http.kept.total() == 1

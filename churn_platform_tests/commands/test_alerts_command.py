@@ -120,12 +120,43 @@ def test_a_test_message_shows_which_targets_work(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("OPERATOR_TARGETS", f"pager={http.url}/s3cret")
         settings.cache_clear()
 
-        assert run("test", "team") == "team: sent.\n"
+        assert run("test", "team") == "team (digest): sent.\n"
         output = run("test", code=ExitCode.CHECK_FAILED)
         assert "The targets are team, pager." in run("test", "nobody", code=ExitCode.USAGE)
 
-    assert output == "team: sent.\npager: refused. The webhook answered with status 410.\n"
+    assert output == "team (digest): sent.\npager (operator): refused. The webhook answered with status 410.\n"
     assert smtp.kept.total() == 2
+
+
+@pytest.mark.usefixtures("platform")
+@pytest.mark.parametrize(("mode", "kind"), [("digest", "digest"), ("each", "case")])
+def test_a_test_message_is_like_those_that_the_target_gets(
+    mode: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HttpReceiver() as http:
+        monkeypatch.setenv("ALERT_TARGETS", f"team={http.url}/team both={http.url}/both")
+        monkeypatch.setenv("OPERATOR_TARGETS", f"pager={http.url}/pager both={http.url}/both")
+        monkeypatch.setenv("ALERT_MODE", mode)
+        settings.cache_clear()
+
+        found = json.loads(run("test", "--json"))["targets"]
+
+    assert [(each["target"], each["kind"], each["result"]) for each in found] == [
+        ("team", kind, "sent"),
+        ("both", kind, "sent"),
+        ("both", "operator", "sent"),
+        ("pager", "operator", "sent"),
+    ]
+    bodies = [(path.rpartition("/")[2], body["kind"], body) for path, _, body in http.requests]
+    assert [each[:2] for each in bodies] == [(each["target"], each["kind"]) for each in found]
+    for _, kind_of_body, body in bodies:
+        assert body["subject"].startswith("Test: ")
+        assert body["reference"] == "test"
+        if kind_of_body == "operator":
+            assert (body["condition"]["name"], body["condition"]["state"]) == ("test", "began")
+        else:
+            assert [(each["case_id"], each["rank"]) for each in body["cases"]] == [(0, 1)]
+            assert "nobody to call" in body["text"]
 
 
 def test_the_options_name_every_status() -> None:

@@ -71,7 +71,9 @@ def test_the_list_names_customers_and_reasons(team: Team) -> None:
 
 def test_a_called_customer_leaves_the_list_and_is_not_on_tomorrow_s(team: Team) -> None:
     run("contact", case_of(6), "--note", "will think about it", "--by", "ana")
-    assert [case["customer_id"] for case in as_json("list")["cases"]] == [5, 4, 3]
+    assert [(case["rank"], case["customer_id"]) for case in as_json("list")["cases"]] == [(1, 5), (2, 4), (3, 3)]
+    assert [line.split()[0] for line in run("list").splitlines()[2:]] == ["1", "2", "3"]
+    assert as_json("show", case_of(5))["rank"] == 1
 
     team.wait(days=1)
     team.commit(Scored(6, 0.95, balance=6_000.0))
@@ -115,6 +117,39 @@ def test_a_case_that_does_not_exist_is_named(team: Team) -> None:
         assert "There is no case 999" in run(*arguments, code=ExitCode.FAILED)
 
 
+def test_a_call_is_recorded_once_and_a_second_person_learns_of_the_first(team: Team) -> None:
+    assert team.called()
+    case = case_of(6)
+    run("contact", case, "--note", "reached", "--by", "ana")
+    before = as_json("show", case)
+
+    output = run("contact", case, "--note", "not reached", "--by", "bo", code=ExitCode.FAILED)
+
+    assert f"Case {case} is contacted already: ana recorded this at {before['contacted_at'][:10]}" in output
+    assert "Nothing was changed." in output
+    assert as_json("show", case) == before
+
+
+def test_a_number_may_be_written_with_a_sign(team: Team) -> None:
+    assert team.called()
+
+    assert f"Case {case_of(6)} (customer 6) is contacted" in run("contact", f"#{case_of(6)}")
+    assert as_json("show", f"#{case_of(6)}")["customer_id"] == 6
+
+
+def test_the_id_of_a_customer_leads_to_the_case(team: Team) -> None:
+    team.commit(Scored(15_634_602, 0.9))
+    assert team.called()
+    case = case_of(15_634_602)
+
+    output = run("contact", "15634602", code=ExitCode.FAILED)
+
+    assert "There is no case 15634602. Nothing was changed." in output
+    assert f"Customer 15634602 has case {case} (open)." in output
+    assert as_json("show", case)["status"] == "open"
+    assert "'ana' is not the number of a case" in run("show", "ana", code=ExitCode.FAILED)
+
+
 def test_controls_are_never_shown_whatever_the_login(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     team.connection.execute("update retention_cases set arm = 'control', list_rank = null, list_day = null")
 
@@ -123,6 +158,7 @@ def test_controls_are_never_shown_whatever_the_login(team: Team, monkeypatch: py
         settings.cache_clear()
         assert as_json("list", "--all") == {"day": None, "cases": []}
         assert run("list") == "Nobody to call.\n"
+        assert "churn cases list --all" in run("contact", "6", code=ExitCode.FAILED)  # the id of a control
         assert list(csv.reader(io.StringIO(run("export", "-", "--all"))))[1:] == []
 
 

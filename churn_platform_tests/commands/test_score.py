@@ -64,14 +64,16 @@ def test_rejected_rows_end_the_command_with_1(customers: Path, tmp_path: Path) -
     assert len(pd.read_csv(found["rejected_file"])) == 1
 
 
-def test_an_existing_file_is_replaced_only_with_force(customers: Path, tmp_path: Path) -> None:
-    place = tmp_path / "scores.csv"
-    place.write_text("mine")
+@pytest.mark.parametrize("name", ["scores.csv", "scores.csv.rejected.csv"])
+def test_an_existing_file_is_replaced_only_with_force(name: str, customers: Path, tmp_path: Path) -> None:
+    place, existing = tmp_path / "scores.csv", tmp_path / name
+    existing.write_text("mine")
 
-    assert "already exists" in run(customers, "--output", place, code=ExitCode.FAILED)
-    assert place.read_text() == "mine"
+    assert f"{existing} already exists" in run(customers, "--output", place, code=ExitCode.FAILED)
+    assert [file.read_text() for file in tmp_path.glob("scores*")] == ["mine"]
     run(customers, "--output", place, "--force")
     assert place.read_text().startswith("CustomerId,risk_score")
+    assert (tmp_path / "scores.csv.rejected.csv").read_text().startswith("file,row")
 
 
 def test_problems_are_explained(stream: Stream, customers: Path, tmp_path: Path) -> None:

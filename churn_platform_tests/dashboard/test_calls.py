@@ -1,11 +1,12 @@
 """The pages for people who call customers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import httpx
 import psycopg
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
@@ -54,13 +55,25 @@ def last_change(team: Team, case: Case) -> str:
     return str(case_reading.last_changes(team.connection, [case.case_id])[case.case_id])
 
 
-def act(site: Site, team: Team, customer: int, action: str, *, status: int = 303, **form: str) -> str:
-    """Send the form of a customer's case, and return where it leads or what the page then says."""
+def sent(site: Site, team: Team, customer: int, action: str, form: Mapping[str, str]) -> httpx.Response:
+    """Send the form of a customer's case as the page has it now, with these changes."""
     case = case_of(team, customer)
     fields = {"action": action, "change": last_change(team, case), "back": "/calls", **form}
-    answer = site.send(f"/calls/{case.case_id}", page=f"/calls/{case.case_id}", **fields)
+    return site.send(f"/calls/{case.case_id}", page=f"/calls/{case.case_id}", **fields)
+
+
+def act(site: Site, team: Team, customer: int, action: str, /, **form: str) -> str:
+    """Change a customer's case, and return where that leads."""
+    answer = sent(site, team, customer, action, form)
+    assert answer.status_code == 303, answer.text
+    return answer.headers["location"]
+
+
+def refused(site: Site, team: Team, customer: int, action: str, status: int, /, **form: str) -> str:
+    """Try to change a customer's case, which has to be refused with this status, and return what the page says."""
+    answer = sent(site, team, customer, action, form)
     assert answer.status_code == status, answer.text
-    return answer.headers["location"] if status == 303 else answer.text
+    return answer.text
 
 
 @pytest.fixture
@@ -83,7 +96,8 @@ def test_without_cases_the_list_says_what_is_missing(site: Site) -> None:
     assert "Nobody to call: no case waits for a call." in page.text
 
 
-def test_shows_the_best_cases_within_the_capacity(site: Site, team: Team) -> None:
+@pytest.mark.usefixtures("team")
+def test_shows_the_best_cases_within_the_capacity(site: Site) -> None:
     page = site.page("/calls")
     rows = page.rows(LIST)
     assert [row[0] for row in rows] == ["1", "2", "3"]
@@ -204,7 +218,7 @@ def test_a_form_that_cannot_be_used_changes_nothing(
     site: Site, team: Team, action: str, form: dict[str, str], status: int, text: str
 ) -> None:
     before = team.rows("select count(*) from retention_case_history")
-    assert text in act(site, team, 1, action, status=status, **form)
+    assert text in refused(site, team, 1, action, status, **form)
     assert team.rows("select count(*) from retention_case_history") == before
 
 
@@ -212,7 +226,7 @@ def test_a_change_of_a_state_that_somebody_else_has_changed_is_refused(site: Sit
     case = case_of(team, 1)
     seen = last_change(team, case)
     retention_cases.change(team.connection, case.case_id, actor="ana", status="contacted", note="reached her")
-    text = act(site, team, 1, "note", status=409, change=seen, note="nobody answers")
+    text = refused(site, team, 1, "note", 409, change=seen, note="nobody answers")
     assert "was changed since you opened the page. ana: contacted; note: reached her." in text
     assert "Your note was not stored: \u201cnobody answers\u201d" in text
     assert case_of(team, 1).notes == "reached her"
@@ -268,7 +282,7 @@ def test_after_an_undo_the_change_before_can_be_taken_back_and_then_none(site: S
     act(site, team, 1, "take-back")
     case = case_of(team, 1)
     assert (case.status, case.owner) == ("open", None)
-    assert "cannot be taken back" in act(site, team, 1, "take-back", status=409)
+    assert "cannot be taken back" in refused(site, team, 1, "take-back", 409)
 
 
 def test_a_call_that_was_taken_back_is_on_the_list_again_and_counts_for_nothing(site: Site, team: Team) -> None:
@@ -291,7 +305,11 @@ def test_a_case_that_is_open_again_gets_the_score_that_it_has_missed(site: Site,
     for customer in (1, 2, 3):
         act(site, team, customer, "take-back")
     team.follow()
-    assert sorted(case[:3] for case in team.cases())[:3] == [(1, "open", 0.65), (2, "expired", 0.2), (3, "expired", 0.1)]
+    assert sorted(case[:3] for case in team.cases())[:3] == [
+        (1, "open", 0.65),
+        (2, "expired", 0.2),
+        (3, "expired", 0.1),
+    ]
     assert team.rows("select count(*) from retention_cases where reopened_at is not null and closed_at is null") == [
         (0,)
     ]
@@ -304,14 +322,14 @@ def test_what_the_platform_has_changed_cannot_be_taken_back(site: Site, team: Te
         retention_cases.take_back(team.connection, expired, actor="erika")
     assert "The platform has closed this case" in site.page(f"/calls/{expired}").text
     retention_cases.block_contact(team.connection, 2, reason="asked us", actor="ana")
-    assert "cannot be taken back" in act(site, team, 2, "take-back", status=409)
-    assert "cannot be taken back" in act(site, team, 3, "take-back", status=409)
+    assert "cannot be taken back" in refused(site, team, 2, "take-back", 409)
+    assert "cannot be taken back" in refused(site, team, 3, "take-back", 409)
 
 
 def test_a_customer_who_does_not_want_to_be_called_gets_no_open_case_by_an_undo(site: Site, team: Team) -> None:
     act(site, team, 1, "dismissed")
     retention_cases.block_contact(team.connection, 1, reason="asked us", actor="ana")
-    assert "does not want to be called" in act(site, team, 1, "take-back", status=409)
+    assert "does not want to be called" in refused(site, team, 1, "take-back", 409)
 
 
 def test_a_case_whose_customer_has_a_newer_one_stays_closed(site: Site, team: Team) -> None:
@@ -326,7 +344,7 @@ def test_a_case_whose_customer_has_a_newer_one_stays_closed(site: Site, team: Te
 def test_a_change_of_the_day_before_yesterday_stays(site: Site, team: Team) -> None:
     act(site, team, 1, "contacted")
     team.connection.execute("update retention_case_history set changed_at = changed_at - interval '25 hours'")
-    assert "cannot be taken back" in act(site, team, 1, "take-back", status=409)
+    assert "cannot be taken back" in refused(site, team, 1, "take-back", 409)
 
 
 def test_the_database_takes_back_nothing_else(team: Team) -> None:

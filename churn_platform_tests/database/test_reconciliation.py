@@ -6,7 +6,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from churn_platform.database import customer_schemas
 from churn_platform.database.catalog import TableColumn, columns_of
@@ -20,6 +19,7 @@ from churn_platform.database.reconciliation import WAITS, reconcile
 from churn_platform.local.stack import Stack
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 from churn_platform_tests.database.conftest import Database, new_database
 
 VISITS = Column(name="Visits", kind="whole", minimum=0, maximum=1000, missing="median", averaged=True, summary=True)
@@ -77,7 +77,7 @@ def test_a_second_upgrade_changes_nothing_and_needs_no_owner(
     again = upgrade(any_database.writer, any_schema)
 
     assert (again.migrations, again.changes) == ([], [])
-    assert "Created the view v_segment_churn" in any_database.created.changes
+    assert "Created the view v_top_risk_customers" in any_database.created.changes
 
 
 def test_the_schema_is_recorded_as_it_is(any_database: Database, any_schema: CustomerSchema) -> None:
@@ -199,9 +199,9 @@ def test_any_name_that_a_schema_accepts_is_a_column(stack: Stack, bank_schema: C
     database = new_database(stack, schema)
 
     assert table(database.writer)[name].comment == column.meaning
-    for relation in ("v_top_risk_customers", "v_segment_churn"):
-        with psycopg.connect(database.writer) as connection:
-            connection.execute(sql.SQL("select * from {}").format(sql.Identifier(relation)))
+    with psycopg.connect(database.writer, autocommit=True) as connection:
+        connection.execute("select * from v_top_risk_customers")
+        assert SummariesDuty(SummariesConfig(schema, control_share=0.1)).run(connection) is False
 
 
 def test_a_login_that_may_not_change_tables_is_told_so(bank_database: Database, bank_schema: CustomerSchema) -> None:
@@ -255,11 +255,12 @@ def test_a_view_that_others_read_is_replaced_while_its_columns_stay(
     bank_database: Database, bank_schema: CustomerSchema
 ) -> None:
     with psycopg.connect(bank_database.owner) as connection:
-        connection.execute("create view mine as select * from v_segment_churn")
+        connection.execute("create view mine as select * from v_top_risk_customers")
+        connection.execute("update customer_views set definition = 'of an earlier version'")
 
-    done = bank_database.upgrade(changed(bank_schema, "Age", segment_bounds=(18, 65)))
+    done = bank_database.upgrade(bank_schema)
 
-    assert done.changes == ["Replaced the view v_segment_churn"]
+    assert done.changes == ["Replaced the view v_top_risk_customers", "Replaced the view v_geography_churn"]
 
 
 def test_a_view_that_others_read_is_named_when_its_columns_change(

@@ -103,7 +103,6 @@ def test_it_changes_status_owner_and_notes_and_the_history_names_its_login(reten
         "alter table retention_cases disable row level security",
         "select * from retention_case_history",
         "insert into retention_case_history (case_id, changed_by, login, status) values (1, 'a', 'b', 'open')",
-        "update v_call_list set status = 'dismissed'",
         "select * from retention_keys",
         "select * from retention_list_entries",
         "select * from do_not_contact",
@@ -123,6 +122,11 @@ def test_it_changes_status_owner_and_notes_and_the_history_names_its_login(reten
 def test_it_may_not(retention: Retention, statement: LiteralString) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         retention.connection.execute(statement)
+
+
+def test_it_changes_cases_and_not_the_call_list(retention: Retention) -> None:
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="cannot update view"):
+        retention.connection.execute("update v_call_list set status = 'dismissed'")
 
 
 def test_it_reads_no_other_table(retention: Retention) -> None:

@@ -16,7 +16,7 @@ CREATED = re.compile(r"^create (?:table|view) (\w+)", re.MULTILINE)
 TABLES = sorted(
     {name for file in MIGRATIONS.glob("*.sql") for name in CREATED.findall(file.read_text())}
     | {file.stem for file in customer_views.FOLDER.glob("*.sql")}
-    | {customer_views.TOP_RISK, customer_views.SEGMENTS}
+    | {customer_views.TOP_RISK}
 )
 # How a statement, or a part of one, begins. A sentence for people that has SQL in it begins otherwise.
 STATEMENT = re.compile(

@@ -9,6 +9,7 @@ import pytest
 
 from churn_platform.local.stack import Stack
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 from churn_platform_tests.database.conftest import new_database
 
 NOW = datetime.now(UTC)
@@ -39,9 +40,30 @@ def predict(
         "insert into churn_predictions (event_id, customer_id, prediction, risk_score, predicted_at, event_timestamp, "
         "model_version, credit_score, geography, gender, age, tenure, balance, num_of_products, has_cr_card, "
         "is_active_member, estimated_salary, batch, kafka_partition, kafka_offset) "
-        "values (%s, %s, 1, %s, now(), %s, 1, 600, %s, 'Male', %s, 3, 0, 1, 1, 1, 0, 'b', 0, 0)",
+        "select %s, %s, 1, %s, now(), %s, 1, 600, %s, 'Male', %s, 3, 0, 1, 1, 1, 0, 'b', 0, count(*) "
+        "from churn_predictions",
         (event_id, customer, risk, NOW - ago, country, age),
     )
+
+
+def summarize(connection: psycopg.Connection, schema: CustomerSchema) -> None:
+    """Let the worker follow the predictions into the tables that the views read."""
+    connection.execute("insert into stream_topics (topic_id, topic) values ('t', 'events')")
+    for table, columns in (
+        (
+            "stream_ranges",
+            "batch, topic_id, kafka_partition, start_offset, end_offset) select 'b', 't', 0, 0, count(*)",
+        ),
+        (
+            "stream_positions",
+            "topic_id, kafka_partition, next_offset, first_offset, covered_to, published_to) "
+            "select 't', 0, count(*), 0, 0, 0",
+        ),
+    ):
+        connection.execute(f"insert into {table} ({columns} from churn_predictions")
+    connection.commit()
+    connection.autocommit = True
+    assert SummariesDuty(SummariesConfig(schema, control_share=0.1)).run(connection) is False
 
 
 def riskiest(connection: psycopg.Connection) -> list[tuple[int, float]]:
@@ -50,7 +72,7 @@ def riskiest(connection: psycopg.Connection) -> list[tuple[int, float]]:
     return [(customer, round(risk, 3)) for customer, risk in rows]
 
 
-def test_a_customer_is_at_risk_by_the_latest_score_and_listed_once(database: str) -> None:
+def test_a_customer_is_at_risk_by_the_latest_score_and_listed_once(database: str, bank_schema: CustomerSchema) -> None:
     day = timedelta(days=1)
     with psycopg.connect(database) as connection:
         predict(connection, 1, 0.997, ago=2 * day)  # better now
@@ -62,17 +84,21 @@ def test_a_customer_is_at_risk_by_the_latest_score_and_listed_once(database: str
         predict(connection, 4, 0.9, ago=8 * day)  # too long ago
         for number in (1, 2):  # two events with the same time
             predict(connection, 5, 0.7 + number / 10, ago=day, event_id=UUID(int=number))
+        summarize(connection, bank_schema)
 
         assert riskiest(connection) == [(5, 0.9), (2, 0.8), (3, 0.75)]
 
 
-def test_a_hundred_customers_are_listed_although_the_riskiest_scores_are_old(database: str) -> None:
+def test_a_hundred_customers_are_listed_although_the_riskiest_scores_are_old(
+    database: str, bank_schema: CustomerSchema
+) -> None:
     with psycopg.connect(database) as connection:
         for customer in range(120):
             predict(connection, customer, 0.99, ago=timedelta(hours=2))
             predict(connection, customer, 0.0 if customer < 60 else 0.75, ago=timedelta(hours=1))
         for customer in range(200, 250):
             predict(connection, customer, 0.8, ago=timedelta(hours=1))
+        summarize(connection, bank_schema)
 
         found = riskiest(connection)
 
@@ -81,7 +107,7 @@ def test_a_hundred_customers_are_listed_although_the_riskiest_scores_are_old(dat
     assert {risk for _, risk in found[50:]} == {0.75}
 
 
-def test_each_value_of_each_segment_has_its_counts_and_rates(database: str) -> None:
+def test_each_value_of_each_segment_has_its_counts_and_rates(database: str, bank_schema: CustomerSchema) -> None:
     ages: list[float | None] = [29.9, 30, 39, 60, 120, None]
     with psycopg.connect(database) as connection:
         for number, age in enumerate(ages):
@@ -90,6 +116,7 @@ def test_each_value_of_each_segment_has_its_counts_and_rates(database: str) -> N
         predict(connection, 9, 0.99, ago=timedelta(days=1), country="Spain")
         predict(connection, 9, 0.99, ago=timedelta(days=31), country="Germany")  # too long ago
         connection.execute("update churn_predictions set prediction = (risk_score >= 0.5)::integer")
+        summarize(connection, bank_schema)
         found = {
             (segment, value): rest
             for segment, value, *rest in connection.execute("select * from v_segment_churn").fetchall()
@@ -118,10 +145,11 @@ def test_a_category_that_is_not_listed_counts_as_other(stack: Stack, bank_schema
         replace(column, unknown="other", missing="category") if column.name == "Geography" else column
         for column in bank_schema.columns
     )
-    database = new_database(stack, replace(bank_schema, columns=columns))
-    with psycopg.connect(database.writer) as connection:
+    schema = replace(bank_schema, columns=columns)
+    with psycopg.connect(new_database(stack, schema).writer) as connection:
         for country in ("Spain", "Peru", "Chile", None):
             predict(connection, 1, 0.5, ago=timedelta(days=1), country=country)
+        summarize(connection, schema)
         found: dict[str, int] = dict(
             connection.execute("select value, total_predictions from v_segment_churn where segment = 'geography'")
         )
@@ -131,9 +159,10 @@ def test_a_category_that_is_not_listed_counts_as_other(stack: Stack, bank_schema
 
 def test_a_schema_without_segments_has_an_empty_view(stack: Stack, bank_schema: CustomerSchema) -> None:
     columns = tuple(replace(column, segment=False, segment_bounds=()) for column in bank_schema.columns)
-    database = new_database(stack, replace(bank_schema, columns=columns))
-    with psycopg.connect(database.writer) as connection:
+    schema = replace(bank_schema, columns=columns)
+    with psycopg.connect(new_database(stack, schema).writer) as connection:
         predict(connection, 1, 0.5, ago=timedelta(days=1))
+        summarize(connection, schema)
 
         assert connection.execute("select * from v_segment_churn").fetchall() == []
 

@@ -69,7 +69,7 @@ def test_rejected_rows_are_beside_the_scores(file: Path, champion: Champion, tmp
         write_scores(scored, BANK, str(place))
 
     rejected = pd.read_csv(rejected_place(str(place)))
-    assert rejected_place(str(place)) == str(tmp_path / "out" / "scores.rejected.csv")
+    assert rejected_place(str(place)) == str(tmp_path / "out" / "scores.parquet.rejected.csv")
     assert list(rejected) == ["file", "row", "values", "reasons"]
     assert len(rejected) == scored.rejected > 0
     assert set(rejected["reasons"]) == {"Gender is missing: expected Female or Male"}

@@ -149,7 +149,11 @@ def test_one_simulated_team_through_the_whole_platform(team: Team) -> None:
     found = compute(team)
 
     states: dict[int, State] = {each: "left" if outcomes[each] else "stayed" for each in outcomes}
-    entrants = [Entrant(arm, states.get(each, "unknown"), each in called, 1_000.0) for each, arm in entered.items()]
+    begins = dict(team.rows("select customer_id, entered_at from retention_list_entries"))
+    entrants = [
+        Entrant(arm, begins[each] + timedelta(days=DAYS), states.get(each, "unknown"), each in called, 1_000.0)
+        for each, arm in entered.items()
+    ]
     results = tally(entrants)
     expected = effect_of(results[CONTACT], results[CONTROL])
     assert found == expected
@@ -185,7 +189,9 @@ def test_open_entries_and_early_leavers_do_not_count_yet(team: Team) -> None:
     found = compute(team)
 
     assert found.contact.open + found.control.open == 20
-    assert found.conclusion.startswith("The time of no customer is over")
+    [(entered,)] = team.rows("select max(entered_at) from retention_list_entries")
+    over = entered.astimezone(UTC) + timedelta(days=DAYS)
+    assert f"The first result can be expected after {over:%Y-%m-%d}" in found.conclusion
 
 
 def test_what_is_settled_stays_when_its_outcome_is_deleted(team: Team) -> None:
@@ -217,7 +223,7 @@ def test_a_called_control_is_named(team: Team) -> None:
 
 
 def test_without_entries_there_is_one_row_that_says_so(team: Team) -> None:
-    assert compute(team).conclusion == "No customer has entered the call list yet."
+    assert "no customer of the contact or the control arm has entered the call list" in compute(team).conclusion
     assert team.rows("select month, segment, value, contact_entered from retention_effect") == [
         ("all", "all", "all", 0)
     ]

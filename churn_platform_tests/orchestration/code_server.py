@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -44,11 +44,10 @@ class CodeServer:
 
     def __enter__(self) -> Self:
         """Start the server. At the end of the block it is killed."""
-        try:
+        with ExitStack() as not_started:
+            not_started.callback(self.kill)
             self.start()
-        except BaseException:
-            self.kill()
-            raise
+            not_started.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

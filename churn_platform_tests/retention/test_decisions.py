@@ -23,7 +23,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 POLICY = ContactPolicy(threshold=0.7, cool_off=timedelta(days=30), expiry=timedelta(days=14))
-HIGH = Score(risk=0.8, event_timestamp=NOW, kafka_offset=5, last_contact=None, do_not_contact=False)
+HIGH = Score(risk=0.8, event_timestamp=NOW, kafka_offset=5, last_contact=None, last_loss=None, do_not_contact=False)
 
 
 # Arms
@@ -129,6 +129,9 @@ def test_every_moment_is_within_the_bounds_of_its_day(moment: datetime, timezone
         (replace(HIGH, do_not_contact=True), None),
         (replace(HIGH, last_contact=NOW - timedelta(days=29)), None),
         (replace(HIGH, last_contact=NOW - timedelta(days=30)), Opening()),
+        (replace(HIGH, last_loss=NOW - timedelta(days=29)), None),
+        (replace(HIGH, last_loss=NOW - timedelta(days=30)), Opening()),
+        (replace(HIGH, last_contact=NOW - timedelta(days=31), last_loss=NOW - timedelta(days=2)), None),
         (replace(HIGH, event_timestamp=NOW - timedelta(days=14)), None),
     ],
 )
@@ -137,30 +140,23 @@ def test_who_gets_a_case(score: Score, expected: Opening | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "risk", "event_age", "offset", "expected"),
+    ("waits", "risk", "event_age", "offset", "expected"),
     [
-        ("open", 0.9, 0, 5, Update()),
-        ("open", 0.57, 0, 5, Update()),
-        ("open", 0.55, 0, 5, Update("The risk fell to 55%.")),
-        ("assigned", 0.55, 0, 5, Update("The risk fell to 55%.")),
-        ("contacted", 0.1, 0, 5, Update()),
-        ("open", 0.1, 61, 99, None),  # an event from before the latest
-        ("open", 0.1, 60, 3, None),  # the same time, but an earlier offset
-        ("open", 0.9, 60, 4, None),  # the event that the case knows
-        (
-            "open",
-            0.1,
-            60,
-            4,
-            Update("The risk fell to 10%."),
-        ),  # the same, if it was applied while the case was contacted
-        ("open", 0.9, 60, 5, Update()),
+        (True, 0.9, 0, 5, Update()),
+        (True, 0.57, 0, 5, Update()),
+        (True, 0.55, 0, 5, Update("The risk fell to 55%.")),
+        (False, 0.1, 0, 5, Update()),
+        (True, 0.1, 61, 99, None),  # an event from before the latest
+        (True, 0.1, 60, 3, None),  # the same time, but an earlier offset
+        (True, 0.9, 60, 4, None),  # the event that the case knows
+        (True, 0.1, 60, 4, Update("The risk fell to 10%.")),  # the same, which the case got while it was contacted
+        (True, 0.9, 60, 5, Update()),
     ],
 )
 def test_what_a_score_does_to_a_case(
-    status: str, risk: float, event_age: int, offset: int, expected: Update | None
+    waits: bool, risk: float, event_age: int, offset: int, expected: Update | None
 ) -> None:
-    case = OpenCase(status=status, event_timestamp=NOW - timedelta(seconds=60), kafka_offset=4)  # type: ignore[arg-type]
+    case = OpenCase(waits=waits, event_timestamp=NOW - timedelta(seconds=60), kafka_offset=4)
     score = replace(HIGH, risk=risk, event_timestamp=NOW - timedelta(seconds=event_age), kafka_offset=offset)
 
     assert decide(score, case, POLICY, now=NOW) == expected

@@ -1,6 +1,6 @@
 """Whether calls help: the comparison of both arms, its interval, and what makes it invalid."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -176,24 +176,47 @@ def test_equal_shares_of_unknown_outcomes_are_no_misuse() -> None:
 
 def test_before_anything_is_known_nothing_is_compared() -> None:
     for contacts, controls, conclusion in (
-        (ArmResult(), ArmResult(), "No customer has entered"),
-        (arm(0, 0, open=50), control(0, 0, open=5), "The time of no customer is over"),
-        (arm(3, 10), control(0, 0, unknown=5), "The outcomes of one of the arms are unknown"),
+        (
+            ArmResult(),
+            ArmResult(),
+            "no customer of the contact or the control arm has entered the call list. The first result can be "
+            "expected OUTCOME_DAYS after customers of both arms have.",
+        ),
+        (arm(3, 10), ArmResult(), "no customer of the control arm has entered the call list."),
+        (
+            replace(arm(0, 0, open=50), first_over_at=START),
+            replace(control(0, 0, open=5), first_over_at=START + 2 * DAY),
+            "no customer of the contact or the control arm entered the call list more than OUTCOME_DAYS ago. The first "
+            f"result can be expected after {START + 2 * DAY:%Y-%m-%d}, if outcomes of both arms are sent.",
+        ),
+        (
+            arm(3, 10),
+            replace(control(0, 0, open=5), first_over_at=START),
+            f"no customer of the control arm entered the call list more than OUTCOME_DAYS ago. The first result can "
+            f"be expected after {START:%Y-%m-%d}",
+        ),
+        (
+            arm(3, 10),
+            control(0, 0, unknown=5),
+            "OUTCOME_DAYS are over for the 5 of the control arm, and no outcome of them is known. Send the outcomes",
+        ),
     ):
         found = effect_of(contacts, controls)
         assert (found.reduction, found.customers_saved, found.cases_needed) == (None, None, None)
-        assert found.conclusion.startswith(conclusion)
+        assert found.conclusion.startswith(f"Nothing to compare yet: {conclusion}")
 
 
 def test_open_and_unknown_are_counted_apart() -> None:
     states: tuple[State, ...] = ("open", "unknown", "stayed", "left")
-    entrants = [Entrant(CONTACT, state, contacted=True, money=10.0) for state in states]
-    entrants += [Entrant(CONTROL, "stayed", contacted=False, money=None)]
+    entrants = [
+        Entrant(CONTACT, START + number * DAY, state, contacted=True, money=10.0) for number, state in enumerate(states)
+    ]
+    entrants += [Entrant(CONTROL, START, "stayed", contacted=False, money=None)]
 
     found = tally(entrants)
 
-    assert found[CONTACT] == ArmResult(4, 1, 1, 1, 1, contacted=4, money=20.0, with_money=2)
-    assert found[CONTROL] == ArmResult(entered=1, stayed=1)
+    assert found[CONTACT] == ArmResult(4, 1, 1, 1, 1, contacted=4, money=20.0, with_money=2, first_over_at=START)
+    assert found[CONTROL] == ArmResult(entered=1, stayed=1, first_over_at=START)
 
 
 @dataclass(frozen=True)
@@ -251,7 +274,7 @@ class Team:
                         else:
                             known = [Known(entry + WINDOW, left=False)]
                     state = state_at_end(entry, WINDOW, known, now=now + WINDOW if day < self.days - 2 else now)
-                    entrants.append(Entrant(arm_, state, called, None))
+                    entrants.append(Entrant(arm_, entry + WINDOW, state, called, None))
                     if state in ("stayed", "left"):
                         probabilities[arm_].append(leaving)
             waiting -= {place.case_id for place in plan.listed if reached[place.case_id]}

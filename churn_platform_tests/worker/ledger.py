@@ -156,7 +156,8 @@ class FollowedLedger:
             (self.batch, TOPIC_ID, partition, start, end),
         )
         self.connection.execute(
-            "update stream_positions set next_offset = %s, covered_to = %s where topic_id = %s and kafka_partition = %s",
+            "update stream_positions set next_offset = %s, covered_to = %s "
+            "where topic_id = %s and kafka_partition = %s",
             (end, end, TOPIC_ID, partition),
         )
         self.positions[partition] = end

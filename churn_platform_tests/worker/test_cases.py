@@ -6,9 +6,10 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
-from churn_platform.database import customer_file_scores, retention_cases, retention_keys, worker_positions
+from churn_platform.database import customer_file_scores, retention_cases, retention_keys, summary, worker_positions
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.prediction_columns import prediction_table
+from churn_platform.database.retention_cases import Told
 from churn_platform.retention.arm import arm_of
 from churn_platform.worker.cases import NAME
 from churn_platform_tests.worker.ledger import Scored
@@ -57,6 +58,15 @@ def test_a_case_closes_when_the_risk_falls_well_below_the_threshold_and_opens_ag
     ]
     team.commit(Scored(1, 0.8))
     assert [status for _, status, *_ in team.cases()] == ["expired", "open"]
+
+
+def test_an_assigned_case_closes_when_the_risk_falls_too(team: Team) -> None:
+    team.commit(Scored(1, 0.8, ago=MINUTE))
+    team.set_status(1, "assigned", owner="ana")
+
+    team.commit(Scored(1, 0.3))
+
+    assert [status for _, status, *_ in team.cases()] == ["expired"]
 
 
 def test_commits_of_several_batches_are_followed_exactly_once(team: Team) -> None:
@@ -115,6 +125,21 @@ def test_nobody_is_called_again_within_the_cool_off(team: Team) -> None:
     team.wait(days=31)
     team.commit(Scored(1, 0.9))
 
+    assert [status for _, status, *_ in team.cases()] == ["lost", "open"]
+
+
+@pytest.mark.parametrize(("control_share", "arm"), [(0.0, "contact"), (1.0, "control")])
+def test_a_customer_who_left_gets_no_case_within_the_cool_off(team: Team, control_share: float, arm: str) -> None:
+    team.restart(control_share=control_share)
+    team.commit(Scored(1, 0.9, ago=MINUTE))
+    left = Told(customer_id=1, event_id=None, churned=1, at=team.now())
+    retention_cases.close_by_outcomes(team.connection, team.config.schema, [left])
+
+    team.commit(Scored(1, 0.95))
+    assert team.rows("select arm, status from retention_cases") == [(arm, "lost")]
+
+    team.wait(days=31)
+    team.commit(Scored(1, 0.9))
     assert [status for _, status, *_ in team.cases()] == ["lost", "open"]
 
 
@@ -246,6 +271,17 @@ def test_customers_of_the_control_group_are_not_listed_but_enter_alike(team: Tea
         number for number in range(contacts[-1], 61) if arms[number] == "control"
     }
     assert team.rows("select count(*) from retention_cases where arm = 'control' and list_rank is not null") == [(0,)]
+
+
+def test_controls_do_not_count_as_cases_for_the_retention_team(team: Team) -> None:
+    team.restart(control_share=0.5)
+    team.commit(*(Scored(number, 0.9) for number in range(20)))
+    team.set_status(0, "lost")
+
+    arms = dict(team.rows("select arm, count(*) from retention_cases where closed_at is null group by arm"))
+
+    assert sorted(arms) == ["contact", "control"]
+    assert summary.count_open_cases(team.connection) == arms["contact"]
 
 
 def test_a_customer_enters_once_in_a_cool_off(team: Team) -> None:

@@ -72,8 +72,9 @@ def test_it_follows_the_stream_within_five_seconds_and_ends_cleanly(ledger: Foll
     assert "Traceback" not in log
 
 
-def test_it_is_small_and_idle_when_nothing_happens(ledger: FollowedLedger, tmp_path: Path) -> None:
-    with worker(tmp_path) as process:
+@pytest.mark.parametrize("targets", ["", "chat=json://127.0.0.1:1/hook"], ids=["without targets", "with Apprise"])
+def test_it_is_small_and_idle_when_nothing_happens(ledger: FollowedLedger, tmp_path: Path, targets: str) -> None:
+    with worker(tmp_path, OPERATOR_TARGETS=targets) as process:
         ledger.commit([Scored(number, 0.9) for number in range(50)], explained=True)
         wait_until(lambda: cases(ledger) == 50)
         measured = psutil.Process(process.pid)

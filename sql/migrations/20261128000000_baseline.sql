@@ -1039,6 +1039,7 @@ create table retention_cases (
 ) with (fillfactor = 80);
 create unique index retention_cases_one_open on retention_cases (customer_id) where closed_at is null;
 create index retention_cases_called on retention_cases (customer_id, contacted_at) where contacted_at is not null;
+create index retention_cases_lost on retention_cases (customer_id, closed_at) where status = 'lost';
 create index retention_cases_waiting on retention_cases (arm, priority) where status in ('open', 'assigned');
 create index retention_cases_contacted_at on retention_cases (contacted_at) where contacted_at is not null;
 create index retention_cases_unexplained on retention_cases (event_id)
@@ -1078,7 +1079,7 @@ comment on column retention_cases.priority is
 comment on column retention_cases.segments is 'The customer''s value or band in each segment of the schema';
 comment on column retention_cases.link is 'The customer in your own CRM (CUSTOMER_URL); null without one';
 comment on column retention_cases.list_day is 'Day of the call list that the case is on; null if it is on none';
-comment on column retention_cases.list_rank is 'Place on that list, 1 first';
+comment on column retention_cases.list_rank is 'Place on that list when it was ranked; v_call_list has the place now';
 
 create table retention_case_history (
     change bigint generated always as identity primary key,
@@ -1334,10 +1335,11 @@ grant select on retention_cases to churn_retention;
 grant update (status, owner, notes) on retention_cases to churn_retention;
 
 -- A view has its owner's rights, so each of these has its own condition. As a barrier it is checked before functions of
--- the user's own query can see a row.
+-- the user's own query can see a row. Ranks have no gaps, although a called customer leaves the list before the worker
+-- has ranked it again.
 create view v_call_list with (security_barrier = true) as
 select
-    list_rank as rank, case_id, customer_id, risk_score, priority, money_at_risk, reasons, status, owner, notes, link,
+    (row_number() over (order by list_rank))::integer as rank, case_id, customer_id, risk_score, priority, money_at_risk, reasons, status, owner, notes, link,
     list_day, opened_at, event_timestamp, segments
 from retention_cases
 where arm = 'contact' and list_rank is not null and status in ('open', 'assigned')
@@ -1672,6 +1674,41 @@ comment on column v_churn_trends.churn_rate_change is
     'Change of churn_rate from the previous day in the table, in percentage points';
 comment on column v_churn_trends.churn_rate_7_days is
     'Percentage of churn among all predictions of the day and the six days before, 0 to 100';
+
+-- Sums are added up for each combination of segments, of which there are few, and then for each segment.
+create view v_segment_churn as
+select
+    s.segment,
+    s.value,
+    sum(g.total_predictions)::bigint as total_predictions,
+    sum(g.churn_count)::bigint as churn_count,
+    (100.0 * sum(g.churn_count) / sum(g.total_predictions))::double precision as churn_rate,
+    (sum(g.risk_sum) / sum(g.total_predictions))::double precision as avg_risk_score,
+    sum(g.high_risk_count)::bigint as high_risk_count
+from (
+    select
+        segments,
+        sum(total_predictions) as total_predictions,
+        sum(churn_count) as churn_count,
+        sum(risk_sum) as risk_sum,
+        sum(high_risk_count) as high_risk_count
+    from prediction_summary
+    where date > (now() at time zone 'utc')::date - 30
+    group by segments
+) as g
+cross join lateral jsonb_each_text(g.segments) as s (segment, value)
+group by s.segment, s.value
+order by s.segment, s.value;
+comment on view v_segment_churn is
+    'Predictions of the last 30 days, UTC, by segment and its value, which the customer schema defines';
+comment on column v_segment_churn.segment is 'Column of churn_predictions';
+comment on column v_segment_churn.value is
+    'Its value or band; missing for null, other for a category that the schema does not list';
+comment on column v_segment_churn.total_predictions is 'Number of predictions';
+comment on column v_segment_churn.churn_count is 'Predictions of churn';
+comment on column v_segment_churn.churn_rate is 'churn_count as a percentage of total_predictions, 0 to 100';
+comment on column v_segment_churn.avg_risk_score is 'Mean risk score, 0 to 1';
+comment on column v_segment_churn.high_risk_count is 'High-risk predictions: a risk score of at least HIGH_RISK_THRESHOLD when the batch was opened';
 
 -- Confidence is the probability of the more likely class. 30 days of UTC, today included.
 create view v_model_performance as

@@ -307,7 +307,42 @@ def case_columns(schema: CustomerSchema) -> Metadata:
         ),
         ("link", "text", "The customer in your own CRM.", "churn_predictions.customer_id"),
         ("list_day", "date", "Day of the call list that the case is on."),
-        ("list_rank", "integer", "Place on that list, 1 first."),
+        ("list_rank", "integer", "Place on that list when it was ranked; v_call_list has the place now."),
+    )
+
+
+def alert_outbox_columns() -> Metadata:
+    """Return the columns of alert_outbox."""
+    return _columns(
+        ("id", "bigint", "Number of the message."),
+        ("kind", "text", "case, digest or operator."),
+        ("reference", "text", "What it is about: the case, the time of the digest, or the condition and its state."),
+        ("target", "text", "Name of the target. Addresses are not stored."),
+        ("payload", "jsonb", "Subject, text, and the cases or the condition as data."),
+        ("idempotency_key", "uuid", "Sent with every attempt, so that a receiver can recognize a repetition."),
+        ("status", "text", "pending, sending, sent, in_doubt or failed."),
+        ("created_at", "timestamptz", "When it was written, UTC."),
+        ("expires_at", "timestamptz", "When a pending message becomes failed, UTC."),
+        ("attempts", "integer", "Attempts to send it."),
+        ("next_attempt", "timestamptz", "Earliest time of the next attempt, UTC."),
+        ("sent_at", "timestamptz", "When the receiver took it, UTC."),
+        ("last_error", "text", "Why the last attempt did not succeed."),
+        ("dismissed_at", "timestamptz", "When an operator decided that it is no longer wanted, UTC."),
+    )
+
+
+def operator_condition_columns() -> Metadata:
+    """Return the columns of operator_conditions."""
+    return _columns(
+        ("id", "bigint", "Number of the row."),
+        ("name", "text", "Name of the condition."),
+        ("subject", "text", "What has the problem, such as a job; empty where there is only one."),
+        ("details", "text", "Latest measurement."),
+        ("began", "timestamptz", "When it was first found, UTC."),
+        ("clear_since", "timestamptz", "Since when it is no longer found, UTC."),
+        ("ended", "timestamptz", "When it ended, UTC."),
+        ("reminders", "integer", "Reminders sent."),
+        ("last_reminder", "timestamptz", "When the latest reminder was written, UTC."),
     )
 
 

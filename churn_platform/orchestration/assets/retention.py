@@ -2,10 +2,11 @@
 
 import dagster as dg
 
+from churn_platform.database.worker_observations import CALL_LIST, CASES
 from churn_platform.orchestration.assets.batches import HIGH_RISK, PREDICTIONS
 from churn_platform.orchestration.assets.columns import call_list_columns, case_columns
+from churn_platform.orchestration.assets.file_scores import FILE_SCORES
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.database.worker_observations import CALL_LIST, CASES
 
 GROUP = "retention"
 OWNERS = ["team:retention"]
@@ -13,9 +14,10 @@ OWNERS = ["team:retention"]
 _CASES_DESCRIPTION = """\
 Customers at risk who may be called: one case for a customer, from the first high-risk score to the outcome.
 
-A case is opened when the customer's latest score reaches `HIGH_RISK_THRESHOLD`. It is closed when the risk falls well
-below it, when somebody closes it, or when its time is over. Its priority is the expected value of a call. A share of
-the customers (`CONTROL_SHARE`) is in the control arm: these are never called, which shows what calls are worth.
+A case is opened when the customer's latest score reaches `HIGH_RISK_THRESHOLD`. `CASES_FROM` decides whether scores of
+the stream or of a [scored file](/assets/customer_file_scores) open one. A case is closed when the risk falls well below
+the threshold, when somebody closes it, or when its time is over. Its priority is the expected value of a call. A share
+of the customers (`CONTROL_SHARE`) is in the control arm: these are never called, which shows what calls are worth.
 
 The resident worker (`churn worker`) keeps this table a few seconds behind the stream, also while Dagster is down.
 **Observations** report how many cases are open, by status and arm. `docs/explanation/retention.md` explains the rules.
@@ -38,7 +40,7 @@ def retention_assets(schema: CustomerSchema) -> list[dg.AssetSpec]:
     """
     cases = dg.AssetSpec(
         CASES,
-        deps=[PREDICTIONS, HIGH_RISK],
+        deps=[PREDICTIONS, HIGH_RISK, FILE_SCORES],
         group_name=GROUP,
         kinds={"postgres", "table"},
         owners=OWNERS,

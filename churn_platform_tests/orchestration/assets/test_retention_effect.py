@@ -15,9 +15,9 @@ def test_the_effect_is_computed_and_warnings_fail_its_check(assets: Assets, bank
     result = assets.run("retention_effect_job")
 
     (metadata,) = materializations(result, "retention_effect").values()
-    assert (
-        metadata["conclusion"]
-        == "The time of no customer is over yet in one of the arms, so there is nothing to compare."
+    assert metadata["conclusion"] == (
+        "Nothing to compare yet: no customer of the control arm has entered the call list. The first result can be "
+        "expected OUTCOME_DAYS after customers of both arms have."
     )
     assert metadata["arms"] == [
         {"arm": "contact", "entered": 2, "open": 2, "unknown": 0, "stayed": 0, "left": 0, "contacted": 0},
