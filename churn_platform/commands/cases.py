@@ -202,6 +202,21 @@ def close(
 
 
 @app.command()
+def undo(case: CaseNumber, by: By = None, as_json: AsJson = False) -> None:
+    """Take back the last change of a case: its status, owner and notes are again as they were before.
+
+    This is possible for a day, and only for a change that a person has made. The history keeps both changes.
+
+    Example: churn cases undo 12
+    """
+    with report_errors(), _connect() as connection:
+        number = _find(connection, case).case_id
+        retention_cases.take_back(connection, number, actor=by or _user())
+        found = _find(connection, str(number))
+    _show_changed(found, as_json=as_json)
+
+
+@app.command()
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write: .csv or .xlsx; - for CSV to stdout.")],
     everything: Annotated[
@@ -286,6 +301,10 @@ def _change(
         number = _find(connection, case).case_id
         retention_cases.change(connection, number, status=status, owner=owner, note=note, actor=by or _user())
         found = _find(connection, str(number))
+    _show_changed(found, as_json=as_json)
+
+
+def _show_changed(found: "Case", *, as_json: bool) -> None:
     if as_json:
         emit(found.as_dict())
         return
