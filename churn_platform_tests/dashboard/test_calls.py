@@ -17,6 +17,7 @@ from churn_platform.database import case_reading, retention_cases
 from churn_platform.database.case_reading import Case
 from churn_platform.database.retention_cases import CaseError
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform_tests.dashboard.accessibility import barriers, open_without_errors, unreachable
 from churn_platform_tests.dashboard.site import Site, serving
 from churn_platform_tests.worker.ledger import Scored
 from churn_platform_tests.worker.teams import Team, new_team
@@ -398,6 +399,17 @@ def test_without_calls_my_calls_say_what_to_do(site: Site) -> None:
 
 
 # In the browser
+
+
+@pytest.mark.parametrize("path", ["/calls", "/calls/mine", "/calls/{case}"])
+def test_has_no_barriers(window: BrowserContext, site: Site, team: Team, path: str) -> None:
+    act(site, team, 1, "assign-to-me", note="prefers e-mail")
+    done = act(site, team, 2, "contacted")
+    page = window.new_page()
+    errors = open_without_errors(page, f"{path.format(case=case_of(team, 1).case_id)}?{done.partition('?')[2]}")
+    assert barriers(page) == []
+    assert unreachable(page) == []
+    assert errors == []
 
 
 def opened(window: BrowserContext, path: str) -> Page:

@@ -8,6 +8,7 @@ from playwright.sync_api import BrowserContext, expect
 
 from churn_platform.monitoring import retention_effect
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform_tests.dashboard.accessibility import barriers, open_without_errors, unreachable
 from churn_platform_tests.dashboard.site import Site
 from churn_platform_tests.worker.ledger import Scored
 from churn_platform_tests.worker.teams import new_team
@@ -102,3 +103,13 @@ def test_draws_the_intervals(window: BrowserContext, connection: psycopg.Connect
     page.get_by_text("Reduction of churn by month of entry as a table").click()
     table = page.get_by_role("region", name="Reduction of churn by month of entry as a table")
     expect(table.get_by_role("row", name="All months")).to_contain_text("35.0")
+
+
+@pytest.mark.usefixtures("entered")
+def test_has_no_barriers(window: BrowserContext, connection: psycopg.Connection) -> None:
+    compute(connection)
+    page = window.new_page()
+    errors = open_without_errors(page, "/calls/effect")
+    assert barriers(page) == []
+    assert unreachable(page) == []
+    assert errors == []

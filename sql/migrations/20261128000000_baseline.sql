@@ -1111,7 +1111,7 @@ comment on column retention_case_history.takes_back is 'Earlier change that this
 -- has another reason than the one before.
 create function change_to_take_back(of_case bigint) returns bigint
 language sql stable strict security definer set search_path = pg_catalog, public, pg_temp
-begin atomic
+as $$
     with latest as (
         select h.change, h.changed_at, h.reason
         from retention_case_history h join retention_cases c using (case_id)
@@ -1126,7 +1126,7 @@ begin atomic
         where b.case_id = of_case and b.change < l.change order by b.change desc limit 1
     ) before
     where l.changed_at > now() - interval '1 day' and l.reason is not distinct from before.reason;
-end;
+$$;
 revoke all on function change_to_take_back from public;
 grant execute on function change_to_take_back to churn_writer, churn_reader, churn_retention;
 comment on function change_to_take_back is
