@@ -92,6 +92,11 @@ test-faults: install ## Inject every fault, one after the other, into a platform
 test-image: install ## Build the image with buildah, and run the services of docker-compose.yaml from it as processes (needs root)
 	$(BIN)/python -m churn_platform_tests.image $(ARGS)
 
+.PHONY: test-dashboard
+test-dashboard: install ## Test the dashboard, also in headless Chromium, which `make test` leaves out where it is missing
+	$(BIN)/python -m pytest $(ALL) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --require-browser \
+		churn_platform_tests/dashboard $(ARGS)
+
 .PHONY: test-ui
 test-ui: install ## Test the Dagster UI in headless Chromium
 	$(BIN)/python -m pytest -m ui churn_platform_tests/ui $(ARGS)
@@ -151,9 +156,17 @@ bench-model: install ## Measure the model, and the effect of each choice in it (
 bench-startup: install ## Measure startup, and the CPU and memory of an idle platform (ARGS="--no-demo")
 	$(BIN)/python -m benchmarks.startup $(ARGS)
 
+.PHONY: bench-summaries
+bench-summaries: install ## Measure views, pages and the summaries that they read (ARGS="--json FILE --predictions 10000000")
+	$(BIN)/python -m benchmarks.summaries $(ARGS)
+
 .PHONY: bench-growth
 bench-growth: install ## Measure the cost of growth (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
 	$(BIN)/python -m benchmarks.growth $(ARGS)
+
+.PHONY: bench-dashboard
+bench-dashboard: install ## Measure the dashboard and the views with ten million predictions (ARGS="--predictions 100000 --customers 10000")
+	$(BIN)/python -m benchmarks.dashboard $(ARGS)
 
 .PHONY: check
 check: install ## Check lint, format, types, package layers, Dagster definitions, Dockerfile, compose file and CI workflow
@@ -163,7 +176,7 @@ check: install ## Check lint, format, types, package layers, Dagster definitions
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/actionlint .github/workflows/*.yml
-	POSTGRES_PASSWORD=- CHURN_PLATFORM_PASSWORD=- CHURN_ANALYST_PASSWORD=- \
+	POSTGRES_PASSWORD=- CHURN_PLATFORM_PASSWORD=- CHURN_ANALYST_PASSWORD=- CHURN_RETENTION_PASSWORD=- \
 		$(BIN)/docker-compose --env-file /dev/null --profile '*' config --quiet
 	@# a temporary DAGSTER_HOME: the check needs an instance, but not that of a running platform
 	home=$$(mktemp -d) && trap 'rm -rf '"$$home" EXIT && touch $$home/dagster.yaml && \

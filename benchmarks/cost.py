@@ -19,7 +19,7 @@ from typing import Annotated, Final
 import psutil
 import psycopg
 import typer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 from rich.table import Table
 

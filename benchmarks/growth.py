@@ -159,13 +159,14 @@ class Database(PostgresResource):
 class Stream:
     """Commits synthetic events like a streaming run, of a topic that exists only in the ledger."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
+    def __init__(self, connection: psycopg.Connection, *, begins: datetime = LONG_AGO, per_second: float = 500) -> None:
         self._connection = connection
+        self._per_second = per_second
         self._schema = schema_of(settings())
         self._random = np.random.default_rng(42)
         self._positions = dict.fromkeys(range(3), 0)
         stream_positions.add_positions(connection, topic=TOPIC, topic_id=TOPIC, starts=self._positions)
-        self._moment = LONG_AGO
+        self._moment = begins
 
     def open_batch(self) -> str:
         """Open a batch whose events follow those of the previous one."""
@@ -225,11 +226,11 @@ class Stream:
         self._positions = ends
 
     def _events(self, count: int) -> ScoredEvents:
-        """Return events of random customers at 500 per second, with time-ordered ids like those of producers."""
+        """Return events of random customers, with time-ordered ids like those of producers."""
         random = self._random
         first = int(self._moment.timestamp() * MICROSECONDS)
-        times = first + np.arange(count, dtype=np.int64) * (MICROSECONDS // 500)
-        self._moment += timedelta(seconds=count / 500)
+        times = first + np.arange(count, dtype=np.int64) * round(MICROSECONDS / self._per_second)
+        self._moment += timedelta(seconds=count / self._per_second)
         ids = np.frombuffer(random.bytes(16 * count), np.uint8).reshape(count, 16).copy()
         ids[:, :6] = (times // 1000).astype(">u8").view(np.uint8).reshape(count, 8)[:, 2:]
         ids[:, 6], ids[:, 8] = ids[:, 6] & 0x0F | 0x70, ids[:, 8] & 0x3F | 0x80

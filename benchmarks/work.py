@@ -7,7 +7,7 @@ from typing import Final
 
 import pandas as pd
 import psycopg
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks import wide
 from churn_platform.database import model_versions
@@ -41,7 +41,7 @@ def customers() -> list[Row]:
 def trained_bundle(folder: Path) -> str:
     """Train a bundle with the platform's hyperparameters on generated customers, and return where it was saved."""
     schema = schema_of(settings())
-    rows = clean(_generated(schema), schema)
+    rows = cleaned_customers(schema)
     columns = columns_of(rows, schema.feature_columns)
     imputer = Imputer.fit(rows, schema)
     imputed = pd.DataFrame(imputer.impute(columns))
@@ -63,6 +63,11 @@ def trained_bundle(folder: Path) -> str:
     )
     save_bundle(bundle, str(folder))
     return str(folder)
+
+
+def cleaned_customers(schema: CustomerSchema) -> pd.DataFrame:
+    """Return generated customers who can be scored."""
+    return clean(_generated(schema), schema)
 
 
 def _generated(schema: CustomerSchema) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from churn_platform.database import churn_predictions, customer_schemas, replaced_predictions, stream_batches
+from churn_platform.database import churn_predictions, customer_schemas, stream_batches, summary_state
 from churn_platform.database.advisory_locks import lock_batches
 from churn_platform.database.catalog import TableColumn
 from churn_platform.errors import PlatformError
@@ -100,7 +100,7 @@ def archive_next(
     file, batches = assigned
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")
-        if not set(batches).isdisjoint(replaced_predictions.batches(connection)):
+        if not set(batches).isdisjoint(summary_state.uncounted_replays(connection)):
             return None  # replayed since they were assigned: the worker first corrects the summaries
         replays = stream_batches.replay_counts(connection, batches)
         table = _read_table(connection, batches).replace_schema_metadata(_metadata(connection, batches[0]))

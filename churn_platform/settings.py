@@ -16,7 +16,7 @@ from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
@@ -104,6 +104,16 @@ def _customer_url(template: str) -> str:
     ):
         raise ValueError(f"expected an address with {CUSTOMER_ID_PLACE} in it, or nothing")
     return template
+
+
+def customer_link(template: str, customer_id: int | str) -> str | None:
+    """Return the address of a customer in the CRM; None if there is none.
+
+    Args:
+        template: the setting CUSTOMER_URL.
+        customer_id: of the customer.
+    """
+    return template.replace(CUSTOMER_ID_PLACE, quote(str(customer_id), safe="")) or None
 
 
 def _stream_start(start: str) -> str:

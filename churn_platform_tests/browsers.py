@@ -25,9 +25,8 @@ class NoChromiumError(Exception):
     """Chromium is not installed."""
 
 
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """Start the browser.
+def find_chromium() -> str:
+    """Return the path of the browser.
 
     Raises:
         NoChromiumError: Chromium is not installed.
@@ -38,6 +37,17 @@ def chromium() -> Iterator[Browser]:
             f"There is no Chromium on the PATH (looked for {', '.join(NAMES)}). Install one: "
             f"'apt-get install chromium' on Debian and Ubuntu, 'brew install --cask chromium' on macOS."
         )
+    return found
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start the browser.
+
+    Raises:
+        NoChromiumError: Chromium is not installed.
+    """
+    found = find_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
         yield browser

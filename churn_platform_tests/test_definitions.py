@@ -131,6 +131,12 @@ def test_an_asset_has_a_description_a_group_and_an_owner(name: str) -> None:
     assert node.is_executable == (name not in EXTERNAL | RETENTION)
 
 
+def test_the_steps_of_every_job_run_in_the_process_of_the_run() -> None:
+    repository = defs.get_repository_def()
+
+    assert {job.executor_def.name for job in repository.get_all_jobs()} == {"in_process"}
+
+
 def test_cases_come_from_the_scores_that_may_open_them() -> None:
     parents = defs.resolve_asset_graph().get(dg.AssetKey("retention_cases")).parent_keys
 

@@ -13,6 +13,7 @@ from churn_platform.commands.terminal import (
     AsJson,
     ExitCode,
     ProgressReporter,
+    confirm_by_word,
     emit,
     end,
     error_console,
@@ -57,7 +58,7 @@ def clean(
             _show(items, cleanup.kept, writers)
         deletes = bool(items and not writers and not dry_run)
         if deletes:
-            _confirm(word, yes)
+            confirm_by_word(f"Type {word} to delete all of it", word, given=yes, unchanged="nothing was deleted")
             _delete(cleanup)
     if as_json:
         content: dict[str, Sequence[Item | Kept | Writer]] = {"delete": items, "keep": cleanup.kept, "writers": writers}
@@ -85,12 +86,6 @@ def _delete(cleanup: "Cleanup") -> None:
     if cleanup.items:
         error_console.print("Run the command again.", style="bold")
         raise typer.Exit(ExitCode.CHECK_FAILED)
-
-
-def _confirm(word: str, given: str | None) -> None:
-    typed = given if given is not None else typer.prompt(f"Type {word} to delete all of it")
-    if typed != word:
-        end(ExitCode.CHECK_FAILED, f"{typed!r} is not {word!r}: nothing was deleted.")
 
 
 def _show(items: Sequence["Item"], kept: Sequence["Kept"], writers: Sequence["Writer"]) -> None:

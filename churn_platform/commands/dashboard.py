@@ -1,5 +1,7 @@
 """`churn dashboard`: run the dashboard in this terminal, and say who may log in."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,11 +45,11 @@ def add_user(
             "control group."
         ),
     ] = "viewer",
-    password: Annotated[
-        str, typer.Option(prompt=True, hide_input=True, confirmation_prompt=True, help="Asked for if it is not given.")
-    ] = "",
+    from_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from stdin instead of asking for it twice.")
+    ] = False,
 ) -> None:
-    """Let somebody log in, or give a user another role or password.
+    """Let somebody log in, or give a user another role or password. A running dashboard notices it.
 
     Example: churn dashboard add-user erika --role retention
     """
@@ -56,7 +58,14 @@ def add_user(
     with report_errors():
         file = _users_file()
         known = users.read_users(file) if file.exists() else {}
-        user = users.User(users.require_name(name), users.require_role(role), users.hash_password(password))
+        user = users.User(users.require_name(name), users.require_role(role))
+        # Not an option with a value: everybody on the machine can read command lines.
+        password = (
+            sys.stdin.readline().rstrip("\r\n")
+            if from_stdin
+            else str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+        )
+        user = replace(user, password=users.hash_password(password))
         users.write_users(file, {**known, user.name: user})
         output.print(f"{'Changed' if name in known else 'Added'} {name} ({user.role}) in {file}.")
 

@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
+from churn_platform.commands.moves import YesDrop, confirm_move, report_move
 from churn_platform.commands.terminal import (
     AsJson,
     ExitCode,
@@ -18,19 +19,14 @@ from churn_platform.commands.terminal import (
 )
 from churn_platform.database.connections import connect
 
-if TYPE_CHECKING:  # Kafka's client is slow to import
-    from churn_platform.operations.reset import Move
-
 app = typer.Typer(no_args_is_help=True)
 
 MAX_SHOWN: Final = 5  # wrong lines of a file
 Topic = Annotated[str | None, typer.Option(help="Outcomes topic. Default: OUTCOMES_TOPIC.")]
 Partition = Annotated[int, typer.Option(min=0, help="Kafka partition.")]
 Reason = Annotated[str, typer.Option(help="The reason; recorded in outcome_skips.")]
-YesDrop = Annotated[
-    str | None, typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, instead of a prompt.")
-]
 ACCEPTED: Final = "accepted by hand"
+LOSS: Final = "never count"
 
 
 @app.callback()
@@ -182,12 +178,9 @@ def reset(
             if move is None:
                 _print(f"{name}[{partition}] is already at that offset; nothing was changed.")
                 return
-            _confirm(move, yes_drop)
+            confirm_move(move, yes_drop, records="Outcomes", loss=LOSS)
             outcome_reset.apply(connection, move, reason=reason)
-    kept = " and ".join(
-        table for table, holds in (("log_truncations", move.truncated), ("outcome_skips", move.dropped)) if holds
-    )
-    _print(f"{name}[{partition}] continues at offset {move.end}; {kept} records what was dropped, and why.")
+    report_move(move, skips="outcome_skips")
 
 
 @app.command()
@@ -214,26 +207,9 @@ def skip(
         with connect(config.dsn, autocommit=True, application_name="churn skip") as connection:
             with ProgressReporter("Reading Kafka"):
                 move = outcome_reset.plan_skip(connection, config, topic=name, partition=partition, offset=offset)
-            _confirm(move, yes_drop)
+            confirm_move(move, yes_drop, records="Outcomes", loss=LOSS)
             outcome_reset.apply_skip(connection, move, reason=reason)
     _print(f"The next run skips {name}[{partition}]@{offset}; outcome_skips records the reason.")
-
-
-def _confirm(move: "Move", yes_drop: str | None) -> None:
-    """Show what is dropped, and end the command unless the topic's name is typed."""
-    if move.truncated:
-        _print(
-            f"The log of {move.topic}[{move.kafka_partition}] was truncated below {move.position} and has grown past "
-            f"it. Outcomes that it holds below {move.end} and that were not read before never count."
-        )
-    if move.dropped:
-        _print(
-            f"Drops offsets {move.position}..{move.end - 1} of {move.topic}[{move.kafka_partition}]: {move.dropped:,}, "
-            f"of which Kafka still holds {move.still_held:,}. Their outcomes never count."
-        )
-    word = yes_drop if yes_drop is not None else typer.prompt("Type the topic's name to drop them")
-    if word != move.topic:
-        end(ExitCode.CHECK_FAILED, f"{word!r} is not {move.topic!r}: nothing was changed.")
 
 
 def _print(text: str) -> None:

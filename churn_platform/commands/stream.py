@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from churn_platform.commands.moves import YesDrop, confirm_move, report_move
 from churn_platform.commands.stack import default_stack
-from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, emit, end, output, report_errors
+from churn_platform.commands.terminal import (
+    AsJson,
+    ExitCode,
+    ProgressReporter,
+    confirm_by_word,
+    emit,
+    end,
+    output,
+    report_errors,
+)
 from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:  # takes a moment to import
@@ -89,10 +99,7 @@ def reset(
     partition: Annotated[int, typer.Option(min=0, help="Kafka partition.")],
     to: Annotated[str, typer.Option(help="Offset to continue at, earliest (the oldest that Kafka holds) or latest.")],
     reason: Annotated[str, typer.Option(help="The reason; recorded with the move.")] = "accepted by hand",
-    yes_drop: Annotated[
-        str | None,
-        typer.Option("--yes-drop", metavar="TOPIC", help="For scripts: the topic's name, instead of a prompt."),
-    ] = None,
+    yes_drop: YesDrop = None,
 ) -> None:
     """Move the stream's position in one Kafka partition forward. The offsets in between are never read.
 
@@ -113,24 +120,9 @@ def reset(
             if move is None:
                 _print(f"{topic}[{partition}] is already at that offset; nothing was changed.")
                 return
-            if move.truncated:
-                _print(
-                    f"The log of {topic}[{partition}] was truncated below {move.position} and has grown past it. "
-                    f"Records that it holds below {move.end} and that were not read before are never scored."
-                )
-            if move.dropped:
-                _print(
-                    f"Drops offsets {move.position}..{move.end - 1} of {topic}[{partition}]: {move.dropped:,}, of "
-                    f"which Kafka still holds {move.still_held:,}. Their events are never scored."
-                )
-            word = yes_drop if yes_drop is not None else typer.prompt("Type the topic's name to drop them")
-            if word != topic:
-                end(ExitCode.CHECK_FAILED, f"{word!r} is not {topic!r}: nothing was changed.")
+            confirm_move(move, yes_drop, records="Events", loss="are never scored")
             stream_reset.apply(connection, move, reason=reason)
-    kept = " and ".join(
-        table for table, holds in (("log_truncations", move.truncated), ("stream_skips", move.dropped)) if holds
-    )
-    _print(f"{topic}[{partition}] continues at offset {move.end}; {kept} records what was dropped, and why.")
+    report_move(move, skips="stream_skips")
 
 
 @app.command()
@@ -159,13 +151,8 @@ def recreate_topic(
         with stream_reset.hold_stream_lock(config, topic) as connection:
             with ProgressReporter("Reading Kafka"):
                 stream_reset.require_recreatable(connection, config, topic=topic, kafka_is_embedded=embedded)
-            word = (
-                yes_delete
-                if yes_delete is not None
-                else typer.prompt(f"Deletes {topic} with all events in it. Type the topic's name to delete it")
-            )
-            if word != topic:
-                end(ExitCode.CHECK_FAILED, f"{word!r} is not {topic!r}: nothing was changed.")
+            question = f"Deletes {topic} with all events in it. Type the topic's name to delete it"
+            confirm_by_word(question, topic, given=yes_delete)
             with ProgressReporter("Deleting and creating the topic"):
                 created = stream_reset.recreate_topic(connection, config, topic=topic, kafka_is_embedded=embedded)
     _print(f"{topic} is empty, with the new id {created.topic_id}. The stream reads it from its beginning.")
@@ -208,9 +195,7 @@ def take_over(
                     for conflict in conflicts:
                         _print(conflict.problem)
                 word = conflicts[0].holder
-                typed = yes if yes is not None else typer.prompt(f"Type {word} to take over")
-                if typed != word:
-                    end(ExitCode.CHECK_FAILED, f"{typed!r} is not {word!r}: nothing was changed.")
+                confirm_by_word(f"Type {word} to take over", word, given=yes)
                 guard.take_over()
     if as_json:
         emit({"taken_over": [conflict.problem for conflict in conflicts]})

@@ -50,8 +50,16 @@ def _figures(status: "StreamStatus") -> Table:
             f"{dead_letters.today:,} today, {dead_letters.unresolved:,} unresolved, "
             f"{dead_letters.retried:,} of them retried",
         )
+    if status.answered:
+        table.add_row("Summaries", _summaries(status.summaries_as_of))
     table.add_row("Model version", "none" if status.model_version is None else str(status.model_version))
     return table
+
+
+def _summaries(as_of: datetime | None) -> str:
+    if as_of is None:
+        return "the worker has not computed them yet"
+    return f"as of {duration(max(0.0, (datetime.now(UTC) - as_of).total_seconds()))} ago"
 
 
 def _live_run(status: "StreamStatus") -> str:

@@ -219,6 +219,20 @@ def confirm_replacing(file: Path) -> None:
         end(ExitCode.CHECK_FAILED, f"{file} was not changed.")
 
 
+def confirm_by_word(question: str, word: str, *, given: str | None, unchanged: str = "nothing was changed") -> None:
+    """End the command unless this word is typed.
+
+    Args:
+        question: asks for the word.
+        word: that confirms.
+        given: what an option has instead, for scripts; None asks.
+        unchanged: what is said about another word.
+    """
+    typed = given if given is not None else typer.prompt(question)
+    if typed != word:
+        end(ExitCode.CHECK_FAILED, f"{typed!r} is not {word!r}: {unchanged}.")
+
+
 def duration(seconds: float | None) -> str:
     """Return a number of seconds as text, "" for None."""
     if seconds is None:

@@ -16,6 +16,12 @@ Color = Literal["main", "second", "third", "good", "bad", "muted"]
 X = date | datetime | float | str
 MOST_ROWS: Final = 400
 """Rows of the table of a chart. Longer ones are cut: the file of the page has all."""
+MOST_BARS: Final = 8
+"""Horizontal bars that fit into the height of a chart; with more, the chart is taller."""
+BAR_PIXELS: Final = 34
+
+MOST_MARKED: Final = 30
+"""Points of a line that are marked. More would hide it; fewer may be far from each other."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that happened at a point of the x axis."""
+    """Something that happened at a point of the x axis: a vertical line, with a text unless it is empty."""
 
     x: X
     text: str
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A value of the value axis that means something, such as the one from which a check fails."""
+
+    value: float
+    text: str
+    color: Color = "muted"
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,7 @@ class Chart:
         header: of the table.
         rows: of the table, as text.
         is_empty: whether there is nothing to draw.
+        is_tall: whether it has so many horizontal bars that it needs more height than others.
     """
 
     key: str
@@ -57,6 +73,7 @@ class Chart:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     is_empty: bool = False
+    is_tall: bool = False
 
     @property
     def json(self) -> str:
@@ -73,6 +90,7 @@ class Axis:
     range: tuple[float, float] | None = None
     digits: int = 0
     """Decimals of the values in the table."""
+    is_logarithmic: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,9 @@ def line_chart(
     x_title: str,
     y: Axis,
     notes: Sequence[Note] = (),
+    bounds: Sequence[Bound] = (),
     x_range: tuple[float, float] | None = None,
+    x_ticks: str = "",
 ) -> Chart:
     """Return a chart of lines over time or another quantity.
 
@@ -103,13 +123,15 @@ def line_chart(
         x_title: what x is.
         y: the vertical axis.
         notes: vertical lines with a text.
+        bounds: horizontal lines with a text.
         x_range: of the x axis if it is fixed.
+        x_ticks: the format of the ticks of the x axis (d3-format).
     """
     places = [_place(each) for each in x]
     traces: list[Mapping[str, object]] = [
         {
             "type": "scatter",
-            "mode": "lines+markers" if len(x) < 2 else "lines",
+            "mode": "lines+markers" if sum(value is not None for value in each.values) <= MOST_MARKED else "lines",
             "name": each.name,
             "x": places,
             "y": list(each.values),
@@ -118,7 +140,7 @@ def line_chart(
         }
         for each in series
     ]
-    shapes = [
+    shapes: list[Mapping[str, object]] = [
         {
             "type": "line",
             "xref": "x",
@@ -128,15 +150,52 @@ def line_chart(
             "y0": 0,
             "y1": 1,
             "line": {"color": "muted", "width": 1, "dash": "dash"},
-            "label": {"text": note.text, "textposition": "end", "font": {"size": 11}},
         }
         for note in notes
     ]
-    return _chart(heading, traces, x_title=x_title, x=x, series=series, y=y, shapes=shapes, x_range=x_range)
+    # A shape's own label would be cut at the upper edge.
+    texts = [
+        {
+            "xref": "x",
+            "yref": "paper",
+            "x": _place(note.x),
+            "y": 1,
+            "text": note.text,
+            "textangle": -90,
+            "xanchor": "right",
+            "yanchor": "top",
+            "showarrow": False,
+            "borderpad": 0,
+            "font": {"size": 11},
+        }
+        for note in notes
+        if note.text
+    ]
+    shapes += [_bound(each) for each in bounds]
+    return _chart(
+        heading,
+        traces,
+        x_title=x_title,
+        x=x,
+        series=series,
+        y=y,
+        shapes=shapes,
+        annotations=texts,
+        x_range=x_range,
+        x_ticks=x_ticks,
+    )
 
 
 def bar_chart(
-    heading: Heading, names: Sequence[str], series: Sequence[Series], *, x_title: str, y: Axis, is_flat: bool = False
+    heading: Heading,
+    names: Sequence[str],
+    series: Sequence[Series],
+    *,
+    x_title: str,
+    y: Axis,
+    bounds: Sequence[Bound] = (),
+    is_flat: bool = False,
+    is_stacked: bool = False,
 ) -> Chart:
     """Return a chart of bars.
 
@@ -146,7 +205,9 @@ def bar_chart(
         series: one set of bars each.
         x_title: what the names are.
         y: the axis of the values.
+        bounds: lines across the bars, with a text.
         is_flat: whether the bars are horizontal, for long names. The first is on top.
+        is_stacked: whether the bars of a name lie on each other, not beside each other.
     """
     traces: list[Mapping[str, object]] = [
         {
@@ -159,95 +220,99 @@ def bar_chart(
         }
         for each in series
     ]
-    return _chart(heading, traces, x_title=x_title, x=names, series=series, y=y, is_flat=is_flat)
+    return _chart(
+        heading,
+        traces,
+        x_title=x_title,
+        x=names,
+        series=series,
+        y=y,
+        is_flat=is_flat,
+        shapes=[_bound(each, is_flat=is_flat) for each in bounds],
+        is_stacked=is_stacked,
+    )
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """An estimate with its interval. None: not known."""
-
-    name: str
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-def interval_chart(heading: Heading, estimates: Sequence[Estimate], *, x_title: str, y: Axis) -> Chart:
-    """Return a chart of estimates with their intervals, one below the other, and a line at 0.
+def interval_chart(
+    heading: Heading,
+    names: Sequence[str],
+    values: Series,
+    *,
+    lows: Sequence[float],
+    highs: Sequence[float],
+    x_title: str,
+    y: Axis,
+    bounds: Sequence[Bound] = (),
+) -> Chart:
+    """Return a chart of estimates, each a point with its interval, one below the other. The first is on top.
 
     Args:
         heading: of the chart.
-        estimates: the first is on top. Those that are not known are in the table only.
+        names: of the estimates.
+        values: the estimates, all known.
+        lows: lower ends of the intervals.
+        highs: upper ends of the intervals.
         x_title: what the names are.
         y: the axis of the values.
+        bounds: lines across the intervals, with a text.
     """
-    known = [
-        (each.name, each.value, each.low, each.high)
-        for each in estimates
-        if each.value is not None and each.low is not None and each.high is not None
-    ]
+    known = [value for value in values.values if value is not None]
     trace: Mapping[str, object] = {
         "type": "scatter",
         "mode": "markers",
-        "y": [name for name, *_ in known],
-        "x": [value for _, value, *_ in known],
+        "name": values.name,
+        "x": known,
+        "y": list(names),
+        "marker": {"color": values.color, "size": 9},
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [high - value for _, value, _, high in known],
-            "arrayminus": [value - low for _, value, low, _ in known],
-            "color": "main",
+            "array": [high - value for high, value in zip(highs, known, strict=True)],
+            "arrayminus": [value - low for low, value in zip(lows, known, strict=True)],
+            "color": values.color,
             "thickness": 2,
+            "width": 4,
         },
-        "marker": {"color": "main", "size": 10},
     }
-    zero = {
-        "type": "line",
-        "xref": "x",
-        "yref": "paper",
-        "x0": 0,
-        "x1": 0,
-        "y0": 0,
-        "y1": 1,
-        "line": {"color": "muted", "width": 1, "dash": "dash"},
-    }
-    columns = [
-        Series("Estimate", [each.value for each in estimates]),
-        Series("95 % interval from", [each.low for each in estimates]),
-        Series("to", [each.high for each in estimates]),
-    ]
-    names = [each.name for each in estimates]
-    return _chart(heading, [trace], x_title=x_title, x=names, series=columns, y=y, is_flat=True, shapes=[zero])
+    return _chart(
+        heading,
+        [trace],
+        x_title=x_title,
+        x=names,
+        series=[values, Series("From", lows), Series("To", highs)],
+        y=y,
+        is_flat=True,
+        shapes=[_bound(each, is_flat=True) for each in bounds],
+        has_legend=False,
+    )
 
 
 def waterfall_chart(
-    heading: Heading, names: Sequence[str], changes: Sequence[float], *, start: float, x_title: str, y: Axis
+    heading: Heading, names: Sequence[str], changes: Sequence[float], *, total_name: str, x_title: str, y: Axis
 ) -> Chart:
-    """Return a chart of how a value comes about: a start, the changes one after the other, and their sum.
+    """Return a chart of how a value comes about: the changes one after the other, and their sum.
 
     Args:
         heading: of the chart.
         names: of the changes.
         changes: in the unit of y.
-        start: the value before the first change.
+        total_name: of their sum.
         x_title: what the names are.
         y: the axis of the value.
     """
-    total = start + sum(changes)
+    every, values = [*names, total_name], [*changes, sum(changes)]
     trace: Mapping[str, object] = {
         "type": "waterfall",
         "orientation": "h",
-        "measure": ["absolute", *["relative"] * len(changes), "total"],
-        "y": ["Average customer", *names, "This customer"],
-        "x": [start, *changes, total],
+        "measure": [*["relative"] * len(changes), "total"],
+        "y": every,
+        "x": values,
         "increasing": {"marker": {"color": "bad"}},
         "decreasing": {"marker": {"color": "good"}},
         "totals": {"marker": {"color": "muted"}},
         "connector": {"line": {"color": "muted", "width": 1}},
     }
-    values = Series(y.title, [start, *changes, total])
-    every = ["Average customer", *names, "This customer"]
-    return _chart(heading, [trace], x_title=x_title, x=every, series=[values], y=y, is_flat=True)
+    return _chart(heading, [trace], x_title=x_title, x=every, series=[Series(y.title, values)], y=y, is_flat=True)
 
 
 def _chart(
@@ -260,27 +325,41 @@ def _chart(
     y: Axis,
     is_flat: bool = False,
     shapes: Sequence[Mapping[str, object]] = (),
+    annotations: Sequence[Mapping[str, object]] = (),
     x_range: tuple[float, float] | None = None,
+    x_ticks: str = "",
+    is_stacked: bool = False,
+    has_legend: bool | None = None,
 ) -> Chart:
     values: dict[str, object] = {"title": {"text": y.title}, "tickformat": y.ticks}
     if y.range is not None:
         values["range"] = list(y.range)
+    if y.is_logarithmic:
+        values["type"] = "log"
     names: dict[str, object] = {"title": {"text": "" if is_flat else x_title}, "automargin": True}
     if is_flat:
         names["autorange"] = "reversed"
+        names["ticksuffix"] = " "
     if x_range is not None:
         names["range"] = list(x_range)
+    if x_ticks:
+        names["tickformat"] = x_ticks
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
-    elif x and isinstance(x[0], str):
-        names["type"] = "category"  # else a name such as 2026-07 would become a date
-    layout = {
+    if x and isinstance(x[0], str):
+        names["type"] = "category"  # else names such as 1 and 2 would be numbers, and 2026-11 a date
+    layout: dict[str, object] = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
-        "showlegend": len(traces) > 1,
+        "showlegend": len(series) > 1 if has_legend is None else has_legend,
         "hovermode": "closest" if is_flat or traces[0]["type"] != "scatter" else "x unified",
         "shapes": list(shapes),
+        "annotations": list(annotations),
+        **({"barmode": "stack"} if is_stacked else {}),
     }
+    is_tall = is_flat and len(x) > MOST_BARS
+    if is_tall:
+        layout["height"] = BAR_PIXELS * (len(x) + 3)
     known = [value for each in series for value in each.values if value is not None]
     return Chart(
         key=heading.key,
@@ -293,7 +372,28 @@ def _chart(
             for index, place in enumerate(x[:MOST_ROWS])
         ],
         is_empty=not known,
+        is_tall=is_tall,
     )
+
+
+def _bound(bound: Bound, *, is_flat: bool = False) -> Mapping[str, object]:
+    """Return a line across the chart: horizontal, or vertical if the values are on the horizontal axis.
+
+    Its text is beside the end of the line where bars and curves leave most room, and inside the chart.
+    """
+    along, across = ("y", "x") if is_flat else ("x", "y")
+    place = {"textposition": "start", "yanchor": "bottom"} if is_flat else {"textposition": "end", "yanchor": "bottom"}
+    return {
+        "type": "line",
+        f"{along}ref": "paper",
+        f"{along}0": 0,
+        f"{along}1": 1,
+        f"{across}ref": across,
+        f"{across}0": bound.value,
+        f"{across}1": bound.value,
+        "line": {"color": bound.color, "width": 1, "dash": "dash"},
+        "label": {"text": bound.text, "xanchor": "right", "textangle": 0, "font": {"size": 11}, **place},
+    }
 
 
 def _place(x: X) -> str | float:

@@ -30,3 +30,7 @@ class ConflictError(RefusedError):
 
 class InvalidInputError(RefusedError):
     """The form has a value that cannot be used. The text says which, and what is expected."""
+
+
+class BusyError(Exception):
+    """The server does as much as it can already. The text says what to do."""

@@ -1,7 +1,7 @@
 """What protects the pages: the headers of each answer, and the check of each request that changes something."""
 
+import hmac
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,10 +51,21 @@ class SecureHeaders:
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
-def comes_from_here(headers: Headers) -> bool:
+def comes_from_here(headers: Headers, *, origin: str) -> bool:
     """Return whether a request that changes something comes from a page of this server.
 
-    Browsers send Origin with each form. Its host has to be the one that the request was sent to.
+    Browsers send Origin with each form. Its host has to be the one that the request was sent to, or the public one:
+    some proxies replace the host. Browsers of our time also say in Sec-Fetch-Site what they have found themselves.
+
+    Args:
+        headers: of the request.
+        origin: of the public address, such as https://churn.example.com; empty if there is none.
     """
-    origin = headers.get("origin", "")
-    return bool(origin) and urlsplit(origin).netloc == headers.get("host", "")
+    host = headers.get("host", "")
+    ours = {f"http://{host}", f"https://{host}", *([origin] if origin else [])}
+    return headers.get("origin", "") in ours and headers.get("sec-fetch-site", "same-origin") == "same-origin"
+
+
+def is_same(given: str, expected: str) -> bool:
+    """Return whether a secret that was sent is the expected one. The time it takes says nothing about it."""
+    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())

@@ -3,6 +3,7 @@
 import logging
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from churn_platform.dashboard.app import create_app
 from churn_platform.dashboard.config import dashboard_config
@@ -26,16 +27,30 @@ def run(settings: Settings, *, host: str | None = None, port: int | None = None)
     """
     host = host or settings.dashboard.host
     app = create_app(dashboard_config(settings, host=host))
-    uvicorn.run(
+    server_of(app, host=host, port=port or settings.dashboard.port).run()
+
+
+def server_of(app: ASGIApp, *, host: str, port: int) -> uvicorn.Server:
+    """Return the web server of an application, which does not listen yet.
+
+    Args:
+        app: from `create_app`.
+        host: where to listen.
+        port: where to listen; 0: any free port.
+    """
+    config = uvicorn.Config(
         app,
         host=host,
-        port=port or settings.dashboard.port,
+        port=port,
         log_config=None,
         access_log=False,  # addresses hold ids of customers
         server_header=False,
-        proxy_headers=False,  # the address of a proxy is what the settings compare
+        # Without this, whoever sends X-Forwarded-For from this machine would choose the address that is compared with
+        # that of the proxy, and that failed logins are counted for.
+        proxy_headers=False,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
+    return uvicorn.Server(config)
 
 
 def configure_log() -> None:

@@ -1,19 +1,17 @@
 """Who is logged in, and how often somebody has tried. Kept in memory: after a restart, people log in again."""
 
 import hashlib
+import math
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from churn_platform.dashboard.users import User
 
-COOKIE: Final = "churn_session"
 MOST_SESSIONS: Final = 10_000
-MOST_FAILURES: Final = 5
-"""Failed logins of one name, or from one address, in FAILURE_SECONDS."""
 FAILURE_SECONDS: Final = 300.0
 MOST_WATCHED: Final = 10_000
 
@@ -31,6 +29,11 @@ class Session:
     user: User
     token: str = field(repr=False)
     ends: float
+
+    @property
+    def can_be_ended(self) -> bool:
+        """Whether it began with a password, so that its user can log out."""
+        return self.ends != math.inf
 
 
 class Sessions:
@@ -72,7 +75,7 @@ class Sessions:
 
 
 class FailedLogins:
-    """Counts failed logins by name and by address, so that nobody can try many passwords."""
+    """Counts failed logins, such as those of one name, so that nobody can try many passwords."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Create it without any failure.
@@ -84,11 +87,11 @@ class FailedLogins:
         self._failures: dict[str, list[float]] = {}
         self._lock = threading.Lock()
 
-    def begin(self, *keys: str) -> float:
+    def begin(self, limits: Mapping[str, int]) -> float:
         """Count an attempt in advance, so that attempts at the same time are limited as well.
 
         Args:
-            keys: the name and the address that it comes from.
+            limits: how many failures there may be in FAILURE_SECONDS, by what they are counted for.
 
         Returns:
             Seconds to wait before the next attempt; 0 if this one may be made. Only then it is counted.
@@ -96,10 +99,14 @@ class FailedLogins:
         now = self._monotonic()
         with self._lock:
             recent = {
-                key: [each for each in self._failures.get(key, []) if each > now - FAILURE_SECONDS] for key in keys
+                key: [each for each in self._failures.get(key, []) if each > now - FAILURE_SECONDS] for key in limits
             }
             wait = max(
-                (found[-MOST_FAILURES] + FAILURE_SECONDS - now for found in recent.values() if _is_full(found)),
+                (
+                    found[-limits[key]] + FAILURE_SECONDS - now
+                    for key, found in recent.items()
+                    if len(found) >= limits[key]
+                ),
                 default=0.0,
             )
             if wait <= 0:
@@ -110,15 +117,17 @@ class FailedLogins:
                     del self._failures[next(iter(self._failures))]
             return max(0.0, wait)
 
+    def take_back(self, key: str) -> None:
+        """Do not count the latest attempt: it was successful."""
+        with self._lock:
+            if self._failures.get(key):
+                self._failures[key].pop()
+
     def forget(self, *keys: str) -> None:
         """Forget the attempts after a successful one."""
         with self._lock:
             for key in keys:
                 self._failures.pop(key, None)
-
-
-def _is_full(failures: list[float]) -> bool:
-    return len(failures) >= MOST_FAILURES
 
 
 def _key(cookie: str) -> bytes:

@@ -23,6 +23,7 @@ MOST_PASSWORD: Final = 200
 N, R, P = 2**14, 8, 5
 _MEMORY: Final = 64 * 1024 * 1024
 _SALT_BYTES: Final = 16
+_HASH_BYTES: Final = 32
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,21 @@ def read_users(file: Path) -> dict[str, User]:
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise DashboardError(
-            f"The file of users {file} (DASHBOARD_USERS) cannot be read: {error.strerror}.",
+            f"The file of users {file} (DASHBOARD_USERS) cannot be read: {reason}.",
             remedy="Create it with 'churn dashboard add-user NAME'.",
         ) from error
     found: dict[str, User] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            user = _user(line.strip(), place=f"Line {number} of {file}")
+            place = f"Line {number} of {file}"
+            user = _user(line.strip(), place=place)
+            if user.name in found:
+                raise DashboardError(
+                    f"{place}: the user {user.name!r} is there already.", remedy="Delete one of the two lines."
+                )
             found[user.name] = user
     return found
 
@@ -94,14 +101,20 @@ def write_users(file: Path, users: Mapping[str, User]) -> None:
     """Replace the file. Only its owner can read it.
 
     Raises:
-        OSError: it cannot be written.
+        DashboardError: it cannot be written.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f"{file.name}.draft")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as writer:
-        writer.writelines(f"{user.name}:{user.role}:{user.password}\n" for user in users.values())
-    draft.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as writer:
+            writer.writelines(f"{user.name}:{user.role}:{user.password}\n" for user in users.values())
+        draft.replace(file)
+    except OSError as error:
+        raise DashboardError(
+            f"The file of users {file} (DASHBOARD_USERS) cannot be written: {error.strerror}.",
+            remedy="Name a file in a folder that this user may write to.",
+        ) from error
 
 
 def require_name(name: str) -> str:
@@ -142,11 +155,17 @@ def _user(line: str, *, place: str) -> User:
 
 def _is_hash(text: str) -> bool:
     parts = text.split("$")
-    return len(parts) == 6 and parts[0] == "scrypt" and all(part.isdigit() for part in parts[1:4])
+    try:
+        n, r, p = (int(part) for part in parts[1:4])
+        salt, found = (b64decode(part, validate=True) for part in parts[4:])
+    except ValueError:  # binascii.Error is one, too
+        return False
+    is_strong = n >= N and r >= R and p >= P and 128 * n * r < _MEMORY
+    return parts[0] == "scrypt" and is_strong and len(salt) >= _SALT_BYTES and len(found) == _HASH_BYTES
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=_MEMORY, dklen=32)
+    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=_MEMORY, dklen=_HASH_BYTES)
 
 
 def _text(data: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
@@ -107,13 +107,8 @@ def connect(
     options = str(conninfo_to_dict(dsn).get("options") or "")
     if search_path is not None:
         options += f" -csearch_path={_escaped(search_path)}"
-    return psycopg.connect(
-        dsn,
-        autocommit=autocommit,
-        application_name=application_name,
-        options=session_options(options),
-        **parameters,  # type: ignore[arg-type]  # mypy matches them with every other keyword of connect()
-    )
+    conninfo = make_conninfo(dsn, application_name=application_name, options=session_options(options), **parameters)
+    return psycopg.connect(conninfo, autocommit=autocommit)
 
 
 def pinned_url(url: str) -> str:

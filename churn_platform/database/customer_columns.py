@@ -106,7 +106,9 @@ def render(migration: str, schema: CustomerSchema) -> str:
             for column in customer_columns(schema)[table]
         )
 
-    return _ID_TYPE.sub(schema.id_type, _PLACE.sub(columns, migration))
+    # Only an index in this order finds the ids that begin with a text.
+    id_type = 'text collate "C"' if schema.id_type == "text" else schema.id_type
+    return _ID_TYPE.sub(id_type, _PLACE.sub(columns, migration))
 
 
 def table_changes(connection: psycopg.Connection, schema: CustomerSchema) -> dict[str, TableChanges]:

@@ -142,7 +142,7 @@ _LATEST: Final = """
 """
 _RECORD_REPLAY: Final = """
     update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, model_version = %s,
-        replays = replays + 1
+        replays = replays + 1, replayed_at = now()
     where batch = %s
 """
 _EVENTS_BETWEEN: Final = """
@@ -168,12 +168,13 @@ _ASSIGN_ARCHIVE: Final = """
             where r.batch = b.batch and r.end_offset > p.published_to
           )
           and not exists (
-            select from stream_ranges r left join worker_positions w
-              on w.follower = %(follower)s and w.topic_id = r.topic_id and w.kafka_partition = r.kafka_partition
-            where r.batch = b.batch and r.end_offset > coalesce(w.next_offset, 0)
-              and exists (select from summary_state)
+            select from summary_state
+            where exists (select from replaced_predictions e where e.batch = b.batch) or exists (
+                select from stream_ranges r left join worker_positions w
+                  on w.follower = %(follower)s and w.topic_id = r.topic_id and w.kafka_partition = r.kafka_partition
+                where r.batch = b.batch and r.end_offset > coalesce(w.next_offset, 0)
+            )
           )
-          and not exists (select from replaced_predictions e where e.batch = b.batch)
         window by_batch as (order by batch)
         limit %(batches)s
     ), taken as (

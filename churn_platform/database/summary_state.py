@@ -7,7 +7,7 @@ from typing import Final
 import psycopg
 from psycopg.rows import class_row
 
-from churn_platform.database import worker_positions
+from churn_platform.database import replaced_predictions, worker_positions
 
 FOLLOWER: Final = "summaries"
 """Name of the duty that keeps the summary tables, in worker_positions."""
@@ -64,6 +64,22 @@ def record_followed(connection: psycopg.Connection, *, is_built: bool) -> None:
     )
 
 
+def uncounted_replays(connection: psycopg.Connection) -> list[str]:
+    """Return the replayed batches that the worker has to count again; none before it has begun the summaries."""
+    return [] if get(connection) is None else replaced_predictions.batches(connection)
+
+
+def is_current(connection: psycopg.Connection) -> bool:
+    """Return whether the summaries have all commits and replays."""
+    state = get(connection)
+    return (
+        state is not None
+        and state.built is not None
+        and not worker_positions.behind(connection, FOLLOWER)
+        and not replaced_predictions.batches(connection)
+    )
+
+
 def as_of(connection: psycopg.Connection) -> datetime | None:
     """Return the time that the summaries show: now if they have all commits, else that of the latest change.
 
@@ -72,7 +88,5 @@ def as_of(connection: psycopg.Connection) -> datetime | None:
     state = get(connection)
     if state is None or state.built is None:
         return None
-    if worker_positions.behind(connection, FOLLOWER):
-        return state.followed_at
     row = connection.execute("select now()").fetchone()
-    return state.followed_at if row is None else row[0]
+    return row[0] if row is not None and is_current(connection) else state.followed_at

@@ -13,7 +13,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from churn_platform.database import stored_outcomes
+from churn_platform.database import stored_outcomes, summary_state
 from churn_platform.database.averages import averages
 from churn_platform.database.bulk import read_columns
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -152,6 +152,65 @@ _HIGH_RISK: Final = """
     left join churn_predictions p using (event_id)
     left join stream_batches b on b.batch = h.batch
 """
+# The summaries are compared if they have all commits and replays. Of an event whose batch is archived there is no row.
+_CUSTOMER_SUMMARY: Final = """
+    with r as (
+        select distinct on (customer_id) customer_id, event_id, event_timestamp, kafka_offset, model_version,
+            risk_score, prediction, count(*) over (partition by customer_id) as predictions
+        from churn_predictions
+        order by customer_id, event_timestamp desc, kafka_offset desc, event_id desc
+    )
+    select format('customer %%s', customer_id),
+        %(current)s and coalesce(
+            s.predictions < r.predictions
+            or (s.event_timestamp, s.kafka_offset, s.event_id) < (r.event_timestamp, r.kafka_offset, r.event_id)
+            or (s.predictions > r.predictions
+                and not exists (select from stream_batches where archived is not null))
+            or (b.archived is null and (s.event_id, s.model_version, s.risk_score, s.prediction, s.high_risk)
+                is distinct from (
+                    r.event_id, r.model_version, r.risk_score, r.prediction,
+                    coalesce(r.risk_score::double precision >= b.high_risk_threshold, false)
+                )),
+            s.customer_id is null or b.archived is null
+        ),
+        not %(current)s
+    from r full join customer_summary s using (customer_id) left join stream_batches b on b.batch = s.batch
+"""
+_SEGMENT_SUMMARY: Final = """
+    with r as (
+        select segments, count(*) as customers, count(*) filter (where high_risk) as high_risk_customers,
+            sum(risk_score::double precision::numeric) as risk_sum,
+            coalesce(sum(money_at_risk::numeric) filter (where high_risk), 0) as money_at_risk
+        from customer_summary group by 1
+    )
+    select format('segments %%s', segments), s is distinct from r, false
+    from (select segments, customers, high_risk_customers, risk_sum, money_at_risk from customer_segment_summary) as s
+    full join r using (segments)
+"""
+# The sums of a day that has archived predictions may lack some of them, if the summaries were computed after that.
+_DAY_SUMMARY: Final = """
+    with r as (
+        select (hour_timestamp at time zone 'UTC')::date as date, sum(total_predictions) as total_predictions,
+            sum(churn_count) as churn_count, sum(high_risk_count) as high_risk_count, sum(risk_sum) as risk_sum,
+            bool_or(b.archived is not null) as archived
+        from churn_batch_hours h left join stream_batches b using (batch) group by 1
+    ), s as (
+        select date, sum(total_predictions) as total_predictions, sum(churn_count) as churn_count,
+            sum(high_risk_count) as high_risk_count, sum(risk_sum)::double precision as risk_sum
+        from prediction_summary group by 1
+    )
+    select format('day %%s', date),
+        %(current)s and case when r.archived then
+            coalesce(s.total_predictions > r.total_predictions or s.churn_count > r.churn_count
+                or s.high_risk_count > r.high_risk_count, false)
+        else
+            (coalesce(s.total_predictions, 0), coalesce(s.churn_count, 0), coalesce(s.high_risk_count, 0))
+                is distinct from (r.total_predictions, r.churn_count, r.high_risk_count)
+            or abs(coalesce(s.risk_sum, 0) - r.risk_sum) > %(tolerance)s * (1 + abs(r.risk_sum))
+        end,
+        not %(current)s
+    from r full join s using (date)
+"""
 # Rows from before a truncation cannot be compared with a log that has grown again: the comparison starts after them.
 _READ_OUTCOMES: Final = """
     select p.kafka_partition, p.next_offset, greatest(
@@ -289,6 +348,21 @@ def compare_high_risk(connection: psycopg.Connection, *, examples: int) -> Compa
     return _compare(connection, sql.SQL(_HIGH_RISK), examples)
 
 
+def compare_customer_summary(connection: psycopg.Connection, *, examples: int) -> Comparison:
+    """Compare customer_summary with the latest prediction of each customer; all are out of date until it has all."""
+    return _compare(connection, sql.SQL(_CUSTOMER_SUMMARY), examples, current=summary_state.is_current(connection))
+
+
+def compare_segment_summary(connection: psycopg.Connection, *, examples: int) -> Comparison:
+    """Compare customer_segment_summary with the sums of customer_summary, which are those of the same commits."""
+    return _compare(connection, sql.SQL(_SEGMENT_SUMMARY), examples)
+
+
+def compare_day_summary(connection: psycopg.Connection, *, examples: int) -> Comparison:
+    """Compare the days of prediction_summary with the sums of batches; all are out of date until it has all commits."""
+    return _compare(connection, sql.SQL(_DAY_SUMMARY), examples, current=summary_state.is_current(connection))
+
+
 def champions(connection: psycopg.Connection) -> list[int]:
     """Return all model versions that are champion. There must be at most one."""
     rows = connection.execute("select version from model_versions where promoted_at is not null and retired_at is null")
@@ -339,10 +413,12 @@ def _offsets_from(start: int, columns: Mapping[str, Integers], partition: int) -
     return wanted
 
 
-def _compare(connection: psycopg.Connection, query: sql.Composable, examples: int) -> Comparison:
+def _compare(
+    connection: psycopg.Connection, query: sql.Composable, examples: int, *, current: bool = True
+) -> Comparison:
     row = connection.execute(
         sql.SQL(_COUNT).format(query),
-        {"tolerance": TOLERANCE, "examples": examples},
+        {"tolerance": TOLERANCE, "examples": examples, "current": current},
     ).fetchone()
     if row is None:
         raise RuntimeError("A select of counts returned no row; PostgreSQL always returns one.")

@@ -20,7 +20,7 @@ from typing import Final, Self
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from churn_platform.environments.config import EnvironmentConfig
 from churn_platform.environments.exceptions import ClaimsError

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -104,15 +104,14 @@ def writing(uri: str) -> Iterator[BinaryIO]:
     path = Path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
+    with ExitStack() as incomplete:  # Ctrl-C, too, leaves no partial file
+        incomplete.callback(Path(partial).unlink, missing_ok=True)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         Path(partial).replace(path)
-    except BaseException:  # Ctrl-C, too, leaves no partial file
-        Path(partial).unlink()
-        raise
+        incomplete.pop_all()
 
 
 def exists(uri: str) -> bool:

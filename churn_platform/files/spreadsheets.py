@@ -8,15 +8,20 @@ are written one by one, so memory does not grow with their number.
 """
 
 import csv
+import io
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 from xml.sax.saxutils import escape
 
 from churn_platform.errors import PlatformError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 Cell = str | int | float | date | datetime | None
 
@@ -26,6 +31,8 @@ _FORMULA: Final = re.compile(r"(^|[,;|\t\r\n])(?=[\s\"']*[=+\-@\uff1d\uff0b\uff0
 MOST_SHEET_ROWS: Final = 1_048_576
 """Rows of a sheet, the header included: Excel's own limit."""
 MOST_CELL_CHARACTERS: Final = 32_767
+_CHUNK_ROWS: Final = 1_000
+"""Rows of a chunk. One has about 100 kB, so there are few of them and each is small."""
 _MAIN: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _RELATIONS: Final = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _PACKAGE: Final = "http://schemas.openxmlformats.org/package/2006"
@@ -82,7 +89,46 @@ def write_workbook(file: Path | BinaryIO, header: Sequence[str], rows: Iterable[
     Raises:
         TooManyRowsError: there are more rows than a sheet can have. The file is incomplete.
     """
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    if isinstance(file, Path):
+        with file.open("wb") as output:
+            output.writelines(workbook_chunks(header, rows))
+    else:
+        file.writelines(workbook_chunks(header, rows))
+
+
+def csv_chunks(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Iterator[bytes]:
+    """Return a CSV file piece by piece, for whoever cannot be handed a file to write to.
+
+    It begins with the mark that Excel needs to read UTF-8.
+
+    Args:
+        header: names of the columns.
+        rows: as for `write_csv`.
+    """
+    buffer = io.StringIO("\ufeff", newline="")
+    buffer.seek(0, io.SEEK_END)
+    write_csv(buffer, header, ())
+    remaining = iter(rows)
+    while part := list(islice(remaining, _CHUNK_ROWS)):
+        write_csv(buffer, None, part)
+        yield buffer.getvalue().encode()
+        buffer = io.StringIO(newline="")
+    if rest := buffer.getvalue():
+        yield rest.encode()
+
+
+def workbook_chunks(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Iterator[bytes]:
+    """Return an Excel workbook with one sheet piece by piece, for whoever cannot be handed a file to write to.
+
+    Args:
+        header: names of the columns.
+        rows: as for `write_workbook`.
+
+    Raises:
+        TooManyRowsError: there are more rows than a sheet can have. What was returned before is incomplete.
+    """
+    pieces = _Pieces()
+    with zipfile.ZipFile(pieces, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in _PARTS.items():
             archive.writestr(name, _DECLARATION + text)
         with archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as sheet:
@@ -96,7 +142,29 @@ def write_workbook(file: Path | BinaryIO, header: Sequence[str], rows: Iterable[
                         remedy="Write CSV or Parquet instead.",
                     )
                 sheet.write(_row(row))
+                if number % _CHUNK_ROWS == 0:
+                    yield pieces.take()
             sheet.write(b"</sheetData></worksheet>")
+    yield pieces.take()
+
+
+class _Pieces(io.RawIOBase):
+    """A file that can only be written to, and gives away what was written."""
+
+    def __init__(self) -> None:
+        self._written = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        self._written += data
+        return memoryview(data).nbytes
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        written, self._written = bytes(self._written), bytearray()
+        return written
 
 
 def _csv_cell(cell: Cell) -> str | int | float:

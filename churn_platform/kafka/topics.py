@@ -12,7 +12,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import (
     AdminClient,
     ListOffsetsResultInfo,
     NewTopic,

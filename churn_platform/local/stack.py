@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,11 +168,10 @@ class Stack:
         running = {name for name, state in self._supervisor.states().items() if state.state in RUNNING}
         wanted = self.configuration.wanted_parts()
         missing = {part.name for part in wanted if part.command} - running
-        try:
+        with ExitStack() as failed:  # Ctrl-C, too, leaves nothing running that this call has started
+            failed.callback(self._supervisor.stop, sorted(missing), seconds=60)
             Startup(self._supervisor, wanted, ServiceSetup(self.configuration), progress).run()
-        except BaseException:  # Ctrl-C, too, leaves nothing running that this call has started
-            self._supervisor.stop(sorted(missing), seconds=60)
-            raise
+            failed.pop_all()
         return missing
 
     def _start_all(self, progress: Progress) -> set[str]:
@@ -181,29 +180,34 @@ class Stack:
         Ports are free when they are chosen. If another process takes one before the embedded server listens there, all
         parts are started again on other ports.
         """
-        configuration = self.configuration
         for attempts_left in reversed(range(PORT_ATTEMPTS)):
             try:
-                configuration.ports.choose()
-                configuration.write_dagster_home()
-                self._supervisor.launch(
-                    [part for part in configuration.parts() if part.command], configuration.process_environment
-                )
-                wanted = configuration.wanted_parts()
-                Startup(self._supervisor, wanted, ServiceSetup(configuration), progress).run()
+                return self._start_all_on_free_ports(progress)
             except PortTakenError as error:
-                self._stop(silent)
                 if not attempts_left:
                     raise
                 progress(Step(error.part, error.title, Phase.PREPARING, f"choosing another port: {error.problem}", 0))
-            except BaseException:  # Ctrl-C, too, leaves no half-started stack
-                self._stop(silent)
-                raise
-            else:
-                return {part.name for part in wanted if part.command}
-            finally:
-                configuration.ports.release()
         raise AssertionError("The last attempt returns or raises.")
+
+    def _start_all_on_free_ports(self, progress: Progress) -> set[str]:
+        """Choose ports, launch the supervisor and start the wanted parts.
+
+        Raises:
+            PortTakenError: another process has taken one of the ports.
+        """
+        configuration = self.configuration
+        with ExitStack() as ports, ExitStack() as failed:  # Ctrl-C, too, leaves no half-started stack
+            ports.callback(configuration.ports.release)
+            failed.callback(self._stop, silent)
+            configuration.ports.choose()
+            configuration.write_dagster_home()
+            self._supervisor.launch(
+                [part for part in configuration.parts() if part.command], configuration.process_environment
+            )
+            wanted = configuration.wanted_parts()
+            Startup(self._supervisor, wanted, ServiceSetup(configuration), progress).run()
+            failed.pop_all()
+        return {part.name for part in wanted if part.command}
 
     def _require_same_parts(self, embedded: set[str]) -> None:
         running = set(self._supervisor.states())

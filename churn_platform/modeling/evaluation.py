@@ -17,8 +17,8 @@ CALIBRATION_BINS: Final = 10
 class Evaluation:
     """Metrics over one set of rows. All are in 0..1. For brier and ece lower is better, for the others higher.
 
-    accuracy, precision, recall and f1 depend on the model's threshold. roc_auc, brier and ece (expected calibration
-    error) depend on the probabilities alone.
+    accuracy, precision, recall and f1 depend on the model's threshold. roc_auc, pr_auc (average precision), brier and
+    ece (expected calibration error) depend on the probabilities alone.
     """
 
     accuracy: float
@@ -26,6 +26,7 @@ class Evaluation:
     recall: float
     f1: float
     roc_auc: float
+    pr_auc: float
     brier: float
     ece: float
 
@@ -64,6 +65,7 @@ def evaluate(
         recall=float(metrics.recall_score(churned, predicted, sample_weight=weights)),
         f1=float(metrics.f1_score(churned, predicted, sample_weight=weights)),
         roc_auc=float(metrics.roc_auc_score(churned, probabilities, sample_weight=weights)),
+        pr_auc=float(metrics.average_precision_score(churned, probabilities, sample_weight=weights)),
         brier=brier_score(churned, probabilities, weights),
         ece=expected_calibration_error(churned, probabilities, weights),
     )

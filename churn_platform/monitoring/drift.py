@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from functools import reduce
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from churn_platform.features.columns import Columns, is_null
+from churn_platform.monitoring.bins import bin_labels
+from churn_platform.monitoring.verdicts import SCORE, Verdict
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
-
-SCORE: Final = "risk_score"
-"""The score is monitored like a feature: it also moves when several features shift a little each."""
 
 QUANTILE_BINS: Final = 10  # of equal count in the reference; the usual PSI thresholds assume ten bins
 MAX_DISCRETE_VALUES: Final = 12  # a whole number with at most this many values, has one bin for each
@@ -30,15 +27,6 @@ SMOOTHING: Final = 0.5  # customers added to every bin, because an empty bin wou
 def monitored(schema: CustomerSchema) -> tuple[str, ...]:
     """Return what is monitored: the columns that events carry, and the score."""
     return (*schema.inputs, SCORE)
-
-
-class Verdict(StrEnum):
-    """The result of comparing a feature with its reference."""
-
-    STABLE = "stable"
-    SHIFTED = "shifted"
-    FAR = "far"
-    TOO_FEW = "too few"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +73,7 @@ class FeatureReference:
     @property
     def labels(self) -> list[str]:
         """Human-readable label of each bin."""
-        if self.categories:
-            return [*self.categories, "other", "missing"]
-        if not self.edges:
-            return ["all", "missing"]
-        edges = [_day(edge) if self.dates else f"{edge:,.6g}" for edge in self.edges]
-        between = [f"{low} to {high}" for low, high in pairwise(edges)]
-        return [f"below {edges[0]}", *between, f"from {edges[-1]}", "missing"]
+        return bin_labels(edges=self.edges, categories=self.categories, dates=self.dates)
 
     def count(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """Count values per bin. Shape (n,) to shape (bins,)."""
@@ -289,10 +271,6 @@ def _category(values: NDArray[Any], column: Column) -> FeatureReference:
 def _numbers(values: NDArray[Any]) -> NDArray[np.float64]:
     """Return numbers as they are, and dates as days since 1970."""
     return (values.astype("datetime64[D]") if values.dtype.kind == "M" else values).astype(np.float64)
-
-
-def _day(number: float) -> str:
-    return str(np.datetime64(int(number), "D"))
 
 
 def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:

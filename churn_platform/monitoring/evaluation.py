@@ -2,27 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from numpy.typing import NDArray
 
 from churn_platform.monitoring.drift import (
-    SCORE,
     ObservedFeature,
     Reference,
     Thresholds,
-    Verdict,
     count_features,
     measure_drift,
     merge,
 )
-
-NO_REFERENCE: Final = "no reference"
-
-# Rates at which a check warns and at which it fails, as shares of what was read, 0..1.
-MISSING_RATE_INCREASE: Final = (0.05, 0.2)  # over the missing rate of the training data
-OUT_OF_RANGE_RATE: Final = (0.01, 0.05)
-DEAD_LETTER_RATE: Final = (0.02, 0.1)
+from churn_platform.monitoring.verdicts import NO_REFERENCE, SCORE
 
 
 @dataclass(frozen=True)
@@ -82,11 +74,6 @@ def merge_hours(rows: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, Observ
     for (version, feature), observed in parts.items():
         merged.setdefault(version, {})[feature] = merge(observed)
     return merged
-
-
-def rate_verdict(rate: float, thresholds: tuple[float, float]) -> Verdict:
-    """Return SHIFTED from the first threshold on and FAR from the second on."""
-    return Verdict.FAR if rate >= thresholds[1] else Verdict.SHIFTED if rate >= thresholds[0] else Verdict.STABLE
 
 
 def _evaluate_feature(

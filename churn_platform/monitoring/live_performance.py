@@ -9,13 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from churn_platform.monitoring.verdicts import is_auc_worse
+
 SCORE_BINS: Final = 1_000
 """Scores are counted in this many bins of equal width, 0..1. The error that this adds to a ROC AUC is below 0.001."""
 
 CALIBRATION_BINS: Final = 10
-Z_95: Final = 1.96
-MAX_ECE: Final = 0.05  # a score of 50 % for a real rate of 45 % is acceptable; for 40 % it is misleading
-MIN_OUTCOMES: Final = 200  # with fewer, the ROC AUC and the calibration error are mostly noise
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,7 @@ class LivePerformance:
         """Return whether the ROC AUC is at least `by` below the expected one, and below it with 95 % confidence."""
         if self.roc_auc is None or self.roc_auc_error is None:
             return False
-        upper_bound = self.roc_auc + Z_95 * self.roc_auc_error
-        return expected_auc - self.roc_auc >= by and upper_bound < expected_auc
+        return is_auc_worse(self.roc_auc, self.roc_auc_error, expected=expected_auc, by=by)
 
 
 def live_performance(counts: Counts, tally: Tally) -> LivePerformance:

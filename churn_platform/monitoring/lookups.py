@@ -18,8 +18,9 @@ from churn_platform.database import (
     stored_outcomes,
 )
 from churn_platform.database.prediction_columns import prediction_table
-from churn_platform.monitoring.drift import SCORE, Reference, Verdict
-from churn_platform.monitoring.live_performance import SCORE_BINS, Z_95, Counts, Tally
+from churn_platform.monitoring.drift import Reference
+from churn_platform.monitoring.live_performance import SCORE_BINS, Counts, Tally
+from churn_platform.monitoring.verdicts import SCORE, Z_95, Verdict
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 

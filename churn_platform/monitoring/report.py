@@ -6,9 +6,10 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from churn_platform.files.artifacts import REPORTS, delete_folder, join, list_names, write_bytes
-from churn_platform.monitoring import evaluation
-from churn_platform.monitoring.drift import Reference, Verdict
-from churn_platform.monitoring.live_performance import MAX_ECE, MIN_OUTCOMES, LivePerformance
+from churn_platform.monitoring import verdicts
+from churn_platform.monitoring.drift import Reference
+from churn_platform.monitoring.live_performance import LivePerformance
+from churn_platform.monitoring.verdicts import MAX_ECE, MIN_OUTCOMES, Verdict
 
 FILE_NAME: Final = "index.html"
 
@@ -51,7 +52,7 @@ def render(report: DailyReport) -> str:
         computed=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         read=read,
         dead=dead,
-        dead_letters=evaluation.rate_verdict(dead / read if read else 0.0, evaluation.DEAD_LETTER_RATE),
+        dead_letters=verdicts.rate_verdict(dead / read if read else 0.0, verdicts.DEAD_LETTER_RATE),
         features=[
             _feature(row, report.references.get(int(row["model_version"]))) for row in _sorted_rows(report.drift)
         ],
@@ -99,11 +100,11 @@ def _feature(row: Mapping[str, Any], reference: Reference | None) -> dict[str, A
         **row,
         "predictions": round(row["sampled"] * row["weight"]),
         "bins": bins,
-        "missing": evaluation.rate_verdict(missing_increase, evaluation.MISSING_RATE_INCREASE)
+        "missing": verdicts.rate_verdict(missing_increase, verdicts.MISSING_RATE_INCREASE)
         if is_evaluated
         else Verdict.TOO_FEW,
         "out_of_range": (
-            evaluation.rate_verdict(row["out_of_range_rate"], evaluation.OUT_OF_RANGE_RATE)
+            verdicts.rate_verdict(row["out_of_range_rate"], verdicts.OUT_OF_RANGE_RATE)
             if is_evaluated
             else Verdict.TOO_FEW
         ),

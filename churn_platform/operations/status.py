@@ -16,6 +16,7 @@ from churn_platform.database import (
     stream_batches,
     stream_pauses,
     stream_positions,
+    summary_state,
 )
 from churn_platform.database.connections import connect
 from churn_platform.database.dead_letter_events import DeadLetterCounts
@@ -62,6 +63,7 @@ class StreamStatus:
     """The status, as far as the servers answer. Unknown values are None or empty, and `problems` gives the reason.
 
     `live_run` and `standbys` are Dagster's run ids. `lock_holder` names a session that holds the lock but is not a run.
+    `summaries_as_of` is the time that the summary tables show; None while they are computed.
     """
 
     topic: str | None = None
@@ -74,6 +76,7 @@ class StreamStatus:
     dead_letters: DeadLetterCounts | None = None
     model_version: int | None = None
     paused_since: datetime | None = None
+    summaries_as_of: datetime | None = None
     problems: list[str] = field(default_factory=list)
     answered: bool = True
 
@@ -105,6 +108,7 @@ class StreamStatus:
         plain["held_since"] = _iso(self.held_since)
         plain["partitions"] = [{**asdict(each), "held_since": _iso(each.held_since)} for each in self.partitions]
         plain["paused_since"] = _iso(self.paused_since)
+        plain["summaries_as_of"] = _iso(self.summaries_as_of)
         if self.latest_batch is not None:
             plain["latest_batch"] = {**asdict(self.latest_batch), "last_commit": _iso(self.latest_batch.last_commit)}
         return plain
@@ -165,6 +169,7 @@ def _collect_ledger_status(
     if champion is None:
         status.problems.append("No champion model yet: materialize champion_model. Until then nothing is scored.")
     status.paused_since = stream_pauses.paused_since(connection, topic)
+    status.summaries_as_of = summary_state.as_of(connection)
     positions: dict[str, dict[int, Position]] = {}
     for position in stream_positions.positions(connection, topic=topic):
         positions.setdefault(position.topic_id, {})[position.kafka_partition] = position

@@ -8,7 +8,6 @@ from typing import Final
 
 import dagster as dg
 
-from churn_platform.orchestration.jobs import IN_PROCESS
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.settings import settings
 
@@ -99,7 +98,6 @@ def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource)
 
 
 @dg.job(
-    executor_def=IN_PROCESS,
     # It can wait in the queue, and needs no retry, because the next run is due within the hour.
     tags={"dagster/priority": "-1", "dagster/max_retries": "0"},
     description="Deletes Dagster's records older than RETENTION_DAYS and archives predictions older than ARCHIVE_DAYS, "

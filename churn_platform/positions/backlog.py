@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psycopg
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from churn_platform.database import stream_positions
 from churn_platform.environments.config import EnvironmentConfig

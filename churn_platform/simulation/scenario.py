@@ -17,6 +17,7 @@ from churn_platform.database import (
     stored_outcomes,
     stream_batches,
     summary,
+    summary_state,
 )
 from churn_platform.database.connections import connect
 from churn_platform.database.prediction_columns import prediction_table
@@ -168,6 +169,8 @@ class Demo:
             with self._step("Waiting until batches, hours and days are complete"):
                 self._wait_until_settled(connection, "the batches to be closed")
                 _wait(lambda: _metrics_are_current(connection), self._limits.settle, "the hourly and daily metrics")
+                if summary_state.get(connection) is not None:  # without a worker nobody keeps them
+                    _wait(lambda: summary_state.is_current(connection), self._limits.settle, "the worker's summaries")
             return self._outcome(connection, before, sent, outcomes_sent=outcomes_sent, outcomes_read=outcomes_read)
 
     def _prepare_and_train(self) -> None:

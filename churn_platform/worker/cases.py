@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
-from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -30,7 +29,7 @@ from churn_platform.retention.priority import CallValue, priority
 from churn_platform.retention.reasons import sentences
 from churn_platform.retention.transitions import WAITING
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.settings import CUSTOMER_ID_PLACE, CasesFrom
+from churn_platform.settings import CasesFrom, customer_link
 from churn_platform.worker.new_rows import NewRows
 
 _log = logging.getLogger("churn.worker")
@@ -87,7 +86,7 @@ class CasesConfig:
 
     def link_of(self, customer_id: int | str) -> str | None:
         """Return the address of a customer in the CRM; None if there is none."""
-        return self.customer_url.replace(CUSTOMER_ID_PLACE, quote(str(customer_id), safe="")) or None
+        return customer_link(self.customer_url, customer_id)
 
 
 class CasesDuty:

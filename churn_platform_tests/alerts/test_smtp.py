@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from churn_platform.alerts.delivery import Delivery, Result
 from churn_platform.alerts.messages import Message
-from churn_platform.alerts.smtp import SmtpSender
+from churn_platform.alerts.smtp import ANSWER_SECONDS, TIMEOUT_SECONDS, SmtpSender
 from churn_platform.alerts.targets import Target, smtp_address
 from churn_platform_tests.alerts.receivers import Behaviour, SmtpReceiver, always
 from churn_platform_tests.kafka.secured import Authority
@@ -31,8 +31,8 @@ def message(text: str = "Call 15634602.\n.\nA line after a dot, and ä.\n") -> M
     )
 
 
-def sender(url: str, **arguments: float) -> SmtpSender:
-    return SmtpSender(smtp_address(Target("mail", SecretStr(url))), **arguments)  # type: ignore[arg-type]
+def sender(url: str, *, timeout: float = TIMEOUT_SECONDS, answer_timeout: float = ANSWER_SECONDS) -> SmtpSender:
+    return SmtpSender(smtp_address(Target("mail", SecretStr(url))), timeout=timeout, answer_timeout=answer_timeout)
 
 
 def test_a_message_arrives_as_it_was_written() -> None:

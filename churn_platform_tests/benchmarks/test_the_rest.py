@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import batch, cost, growth, latency, model, stages
+from benchmarks import batch, cost, growth, latency, model, stages, summaries
 from churn_platform.modeling import tuning
 from churn_platform.modeling.training import FOLDS, Hyperparameters, out_of_fold_probabilities
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -69,6 +69,15 @@ def test_growth_compares_a_grown_platform_with_a_new_one() -> None:
     assert set(found.tick) == {0, 20}
     assert set(found.commit_1000) == set(found.commit_10000) == {0, 10_000}
     assert max(each.ratio for each in (*found.tick.values(), *found.commit_1000.values())) < MAX_RATIO
+
+
+@pytest.mark.slow
+def test_views_and_pages_are_measured_on_summaries() -> None:
+    found = summaries.measure(Console(quiet=True), predictions=20_000)
+    assert found.customers > 10_000
+    assert set(found.queries) == {*summaries.VIEWS, *summaries.PAGES}
+    assert max(found.queries.values()) < 1
+    assert 0 < found.follow[0] < found.follow[20_000]
 
 
 @pytest.mark.slow

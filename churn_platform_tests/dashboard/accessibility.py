@@ -26,6 +26,14 @@ _TOO_WIDE: Final = """() => {
         .filter((each) => isWide(each) && !isWide(each.parentElement))
         .map((each) => each.outerHTML.slice(0, 120));
 }"""
+# The Tab key goes on from where the focus was last, even if that element is gone.
+_GO_TO_TOP: Final = """() => {
+    const start = document.createElement("span");
+    start.tabIndex = -1;
+    document.body.prepend(start);
+    start.focus();
+    start.remove();
+}"""
 _FOCUSED: Final = """() => {
     const found = document.activeElement;
     const style = getComputedStyle(found);
@@ -78,7 +86,7 @@ def unreachable(page: Page) -> list[str]:
 
     It starts at the top of an open page. The first element has to be the link that skips the navigation.
     """
-    page.evaluate("() => { document.activeElement.blur(); getSelection().removeAllRanges(); scrollTo(0, 0); }")
+    page.evaluate(_GO_TO_TOP)
     expected = page.locator("a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']")
     wanted = sum(each.is_visible() for each in expected.all())
     problems, seen = [], []

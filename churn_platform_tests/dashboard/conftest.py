@@ -12,23 +12,28 @@ from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.local.environment import READER_VARIABLE, RETENTION_VARIABLE
 from churn_platform.local.stack import Stack
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform_tests.browsers import SECONDS, chromium
-from churn_platform_tests.dashboard.site import Site, serving
+from churn_platform_tests.browsers import NoChromiumError, chromium, find_chromium
+from churn_platform_tests.dashboard.site import Site, serving, window_of
 from churn_platform_tests.worker.ledger import FollowedLedger
 
 
-@pytest.fixture
-def config(stack: Stack, database: str, bank_schema: CustomerSchema) -> DashboardConfig:
-    """A dashboard of a database that nobody else uses, with the logins that the embedded one has for it."""
+def config_of(stack: Stack, database: str, schema: CustomerSchema) -> DashboardConfig:
+    """Return the configuration of a dashboard of a database, with the logins that the embedded one has for it."""
     name = str(conninfo_to_dict(database)["dbname"])
     return DashboardConfig(
         reader_dsn=make_conninfo(stack.environment[READER_VARIABLE], dbname=name),
         retention_dsn=make_conninfo(stack.environment[RETENTION_VARIABLE], dbname=name),
-        schema=bank_schema,
+        schema=schema,
         timezone=ZoneInfo("Europe/Berlin"),
         dagster_url="http://127.0.0.1:3000",
         local_user="erika",
     )
+
+
+@pytest.fixture
+def config(stack: Stack, database: str, bank_schema: CustomerSchema) -> DashboardConfig:
+    """A dashboard of a database that nobody else uses, on which nobody has to log in."""
+    return config_of(stack, database, bank_schema)
 
 
 @pytest.fixture
@@ -52,8 +57,14 @@ def ledger(connection: psycopg.Connection) -> FollowedLedger:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One headless Chromium for all tests."""
+def browser(pytestconfig: pytest.Config) -> Iterator[Browser]:
+    """One headless Chromium for all tests. Without one they are skipped, unless --require-browser is given."""
+    try:
+        find_chromium()
+    except NoChromiumError as error:
+        if pytestconfig.getoption("--require-browser"):
+            raise
+        pytest.skip(str(error))
     with chromium() as browser:
         yield browser
 
@@ -61,6 +72,5 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def window(browser: Browser, site: Site) -> Iterator[BrowserContext]:
     """A new window without cookies, in Berlin. Its pages open paths of the site."""
-    with browser.new_context(base_url=site.url, locale="en-GB", timezone_id="Europe/Berlin") as window:
-        window.set_default_timeout(SECONDS * 1000)
+    with window_of(browser, site) as window:
         yield window

@@ -1,17 +1,20 @@
 """A dashboard that serves pages on localhost, and requests to it."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-import uvicorn
 from lxml import html
+from playwright.sync_api import Browser, BrowserContext
 
-from churn_platform.dashboard.app import create_app
+from churn_platform.dashboard.app import PAGES, create_app
 from churn_platform.dashboard.config import DashboardConfig
+from churn_platform.dashboard.page import Page
+from churn_platform.dashboard.server import server_of
 from churn_platform.local.ports import HOST
+from churn_platform_tests.browsers import SECONDS
 from churn_platform_tests.waiting import wait_until
 
 
@@ -72,9 +75,17 @@ class PageOf:
 
 
 @contextmanager
-def serving(config: DashboardConfig) -> Iterator[Site]:
-    """Serve a dashboard on a free port."""
-    server = uvicorn.Server(uvicorn.Config(create_app(config), host=HOST, port=0, log_config=None, access_log=False))
+def window_of(browser: Browser, site: Site) -> Iterator[BrowserContext]:
+    """Open a window without cookies, in Berlin. Its pages open paths of the site."""
+    with browser.new_context(base_url=site.url, locale="en-GB", timezone_id="Europe/Berlin") as window:
+        window.set_default_timeout(SECONDS * 1000)
+        yield window
+
+
+@contextmanager
+def serving(config: DashboardConfig, *, pages: Sequence[Page] = PAGES, port: int = 0) -> Iterator[Site]:
+    """Serve a dashboard with its own pages or with others, on a free port unless one is given."""
+    server = server_of(create_app(config, pages=pages), host=HOST, port=port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started, 30, "the dashboard listens")

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import NewTopic
 
 from churn_platform.database import advisory_locks, environments
 from churn_platform.environments.claims import Claims, Kind

@@ -13,7 +13,7 @@ from typing import Final
 
 import psutil
 import psycopg
-from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import NewPartitions
 
 from churn_platform.database import model_versions
 from churn_platform.environments import created_topics

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -100,10 +101,15 @@ def _soak(
     platform.live()
     end, pending = time.monotonic() + seconds, list[Fault]()
     while time.monotonic() < end:
-        start = time.monotonic()
+        turn = min(time.monotonic() + every, end)
         pending = pending or chance.sample(faults, len(faults))
         yield inject_and_recover(platform, pending.pop())
-        wait_until(lambda start=start: time.monotonic() >= min(start + every, end), every + 1, "the next fault's turn")  # type: ignore[misc]  # mypy types a lambda's default as no argument
+        wait_until(partial(_is_over, turn), every + 1, "the next fault's turn")
+
+
+def _is_over(moment: float) -> bool:
+    """Return whether a moment of the monotonic clock is over."""
+    return time.monotonic() >= moment
 
 
 def _line(recovery: Recovery) -> str:

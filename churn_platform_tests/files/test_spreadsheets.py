@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 import re
 import zipfile
@@ -18,7 +19,9 @@ from churn_platform.files.spreadsheets import (
     MOST_SHEET_ROWS,
     Cell,
     TooManyRowsError,
+    csv_chunks,
     without_formula,
+    workbook_chunks,
     write_csv,
     write_workbook,
 )
@@ -97,3 +100,24 @@ def test_every_text_makes_a_readable_workbook(text: str, tmp_path_factory: pytes
 def test_a_sheet_that_would_be_too_long_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TooManyRowsError, match=r"at most 1,048,576 rows.*Write CSV or Parquet"):
         write_workbook(tmp_path / "a.xlsx", ["number"], ([1] for _ in range(MOST_SHEET_ROWS)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 1_000, 2_500])
+def test_the_pieces_of_a_file_are_the_file(count: int, tmp_path: Path) -> None:
+    rows: list[list[Cell]] = [[number, f"=text {number}"] for number in range(count)]
+
+    text = b"".join(csv_chunks(["number", "text"], rows)).decode("utf-8-sig")
+    assert list(csv.reader(io.StringIO(text, newline=""))) == csv_of(["number", "text"], *rows)
+
+    (tmp_path / "a.xlsx").write_bytes(b"".join(workbook_chunks(["number", "text"], rows)))
+    assert CalamineWorkbook.from_path(tmp_path / "a.xlsx").get_sheet_by_index(0).to_python() == [
+        ["number", "text"],
+        *([float(number), f"=text {number}"] for number in range(count)),
+    ]
+
+
+def test_pieces_are_there_before_all_rows_are_read() -> None:
+    for chunks in (csv_chunks, workbook_chunks):
+        read = itertools.count()
+        next(chunks(["number"], ([number] for number in read)))
+        assert next(read) < 2_000

@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
     AclPermissionType,

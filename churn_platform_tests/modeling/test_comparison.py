@@ -79,6 +79,7 @@ def test_metrics_agree_with_their_definitions() -> None:
         "test_recall": 0.5,
         "test_f1": 0.5,
         "test_roc_auc": 0.75,
+        "test_pr_auc": pytest.approx(0.5 * 1 + 0.5 * 2 / 3),
         "test_brier": pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4),
         "test_ece": pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4),
     }
@@ -121,7 +122,7 @@ def test_expensive_calls_raise_the_threshold_and_unprofitable_ones_are_an_error(
 
 def metrics(roc_auc: float) -> Evaluation:
     """Return metrics with this ROC AUC."""
-    return Evaluation(accuracy=0.8, precision=0.6, recall=0.6, f1=0.6, roc_auc=roc_auc, brier=0.1, ece=0.01)
+    return Evaluation(accuracy=0.8, precision=0.6, recall=0.6, f1=0.6, roc_auc=roc_auc, pr_auc=0.6, brier=0.1, ece=0.01)
 
 
 RULE = PromotionRule(confidence=0.95, slice_loss=0.02)

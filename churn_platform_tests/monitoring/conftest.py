@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from churn_platform.monitoring import outcomes
 from churn_platform.monitoring.outcomes import CHUNK, DecodeMessage, IngestResult

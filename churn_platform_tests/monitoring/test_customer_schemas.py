@@ -13,8 +13,9 @@ from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.features.columns import columns_of
 from churn_platform.local.stack import Stack
 from churn_platform.monitoring import evaluation, lookups
-from churn_platform.monitoring.drift import SCORE, Reference, Thresholds, Verdict, monitored
+from churn_platform.monitoring.drift import Reference, Thresholds, monitored
 from churn_platform.monitoring.outcomes import IngestResult
+from churn_platform.monitoring.verdicts import SCORE, Verdict
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
 from churn_platform_tests.database.conftest import new_database

@@ -12,17 +12,16 @@ from scipy import stats
 from churn_platform.features.columns import Columns, columns_of
 from churn_platform.monitoring.drift import (
     QUANTILE_BINS,
-    SCORE,
     FeatureReference,
     ObservedFeature,
     Reference,
     Thresholds,
-    Verdict,
     count_features,
     measure_drift,
     merge,
     monitored,
 )
+from churn_platform.monitoring.verdicts import SCORE, Verdict
 from churn_platform.schema.columns import Column, Kind
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned

@@ -21,6 +21,7 @@ from churn_platform.operations.verification.extracts import Ranges
 from churn_platform.operations.verification.invariants import Invariant
 from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream.config import StreamConfig
+from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 from churn_platform_tests.waiting import wait_until
@@ -99,7 +100,14 @@ def give_history(stream: Stream) -> None:
     stream.send([event(number) for number in range(20)])
     stream.stream()
     compute_hours(stream)
+    summarize(stream)
     stream.materialize(replayed.batch)
+    summarize(stream)
+
+
+def summarize(stream: Stream) -> None:
+    """Let the worker follow the stream."""
+    assert SummariesDuty(SummariesConfig(stream.config.schema, control_share=0.1)).run(stream.connection) is False
 
 
 def with_low_threshold(stream: Stream) -> Stream:
@@ -140,6 +148,9 @@ def test_every_invariant_holds_for_a_stream_with_a_history(copied: Stream) -> No
     assert found["ledger"].figures["skipped_offsets"] == 5
     assert found["published"].figures["published"] == found["event ids"].figures["rows"] == 111
     assert found["high-risk predictions"].figures["count"] > 0
+    assert found["summary of customers"].figures["count"] > 0
+    assert found["summary of days"].figures["count"] > 0
+    assert not any(invariant.figures.get("outdated") for name, invariant in found.items() if "summary" in name)
     assert found["hours"].figures["outdated"] > 0  # the replay came after the hours were computed
 
 
@@ -235,6 +246,15 @@ def test_without_topics_every_invariant_holds(stream: Stream) -> None:
         ("update high_risk_customers set risk_score = 0.99", "high-risk predictions"),
         ("insert into high_risk_customers select gen_random_uuid(), batch, 1, 0.9, geography, gender, age, balance, "
          "detected_at from high_risk_customers limit 1", "high-risk predictions"),
+        ("update customer_summary set risk_score = risk_score / 2", "summary of customers"),
+        ("update customer_summary set predictions = predictions + 1", "summary of customers"),
+        (
+            "delete from customer_summary where customer_id = (select max(customer_id) from customer_summary)",
+            "summary of segments",
+        ),
+        ("update customer_segment_summary set risk_sum = risk_sum + 0.000001", "summary of segments"),
+        ("update prediction_summary set churn_count = churn_count + 1", "summary of days"),
+        ("delete from prediction_summary", "summary of days"),
         (
             "insert into stream_batches (batch, opened) values ('a', now()), ('b', now())",
             "open batch",
@@ -333,6 +353,16 @@ def test_predictions_that_are_not_yet_published_are_not_violations(stream: Strea
 
     assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["not_yet_published"] == 11
+
+
+def test_summaries_that_the_worker_has_not_followed_to_the_end_are_out_of_date(copied: Stream) -> None:
+    copied.connection.execute("update stream_positions set next_offset = next_offset + 1, covered_to = next_offset + 1")
+    copied.connection.execute("delete from prediction_summary")
+
+    found = invariants(copied)["summary of days"]
+
+    assert found.holds
+    assert found.figures["outdated"] == found.figures["count"] > 0
 
 
 def test_archived_predictions_are_not_violations(copied: Stream) -> None:

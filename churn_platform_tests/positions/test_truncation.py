@@ -104,12 +104,12 @@ def test_a_stream_that_stopped_at_a_truncated_log_stays_stopped_when_the_log_has
 def test_a_run_that_streams_while_the_log_is_cut_skips_nothing(stream: Stream, broker: Broker) -> None:
     send_one_by_one(stream, range(8))
     key = stream.plan()
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def run() -> None:
         try:
             stream.materialize(key, idle_seconds=120.0, batch_seconds=120.0)
-        except BaseException as error:
+        except Exception as error:
             failures.append(error)
 
     with stream.in_thread(run):

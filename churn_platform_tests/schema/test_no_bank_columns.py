@@ -1,6 +1,7 @@
 """The platform knows customers from the schema alone: no module and no SQL names a column of the default data set."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ ALLOWED = {
     PROJECT_ROOT / "sql" / "views" / "v_geography_churn.sql",
 }
 FILES = sorted({*(PROJECT_ROOT / "churn_platform").rglob("*.py"), *(PROJECT_ROOT / "sql").rglob("*.sql")} - ALLOWED)
+NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
 # Column names that are English words, too: alone, or in the name of a sum or an average, they name the column.
 WORDS = {"age", "tenure", "balance", "gender", "geography", "exited"}
 OF_THE_PLATFORM = {"customer_id", "row_number"}  # a column of every data set's tables, and a function of SQL
@@ -65,6 +67,14 @@ def test_no_file_names_a_column_of_the_bank(file: Path) -> None:
     names_in = names_in_python if file.suffix == ".py" else names_in_sql
 
     assert list(names_in(file.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
+def test_no_notebook_names_a_column_of_the_bank(file: Path) -> None:
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+    assert [found for each in code for found in names_in_python(each)] == []
 
 
 @pytest.mark.parametrize(

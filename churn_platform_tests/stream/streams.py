@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import uuid_utils
 from confluent_kafka import Message, Producer
-from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from churn_platform.database import advisory_locks, model_versions, stream_batches
 from churn_platform.environments import created_topics

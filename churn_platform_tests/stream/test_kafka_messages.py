@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import NewTopic
 
 from churn_platform_tests.stream.messages import MEGABYTE, bad_values, good_values, valid, with_raw
 from churn_platform_tests.stream.streams import Stream, event

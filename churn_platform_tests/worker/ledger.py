@@ -19,7 +19,7 @@ THRESHOLD = 0.7
 
 @dataclass(frozen=True)
 class Scored:
-    """A prediction to commit: customer, risk score, age of the event, and what the case takes from it."""
+    """A prediction to commit: customer, risk score, age of the event, and values of the customer."""
 
     customer: int
     risk: float
@@ -28,6 +28,9 @@ class Scored:
     age: float | None = 42.0
     country: str = "Germany"
     label: int | None = None
+    gender: str = "Male"
+    products: int = 1
+    prediction: int = 1
 
 
 @dataclass
@@ -75,9 +78,10 @@ class FollowedLedger:
                     "event_timestamp, model_version, credit_score, geography, gender, age, tenure, balance, "
                     "num_of_products, has_cr_card, is_active_member, estimated_salary, true_churn_label, batch, "
                     "kafka_partition, kafka_offset) "
-                    "values (%s, %s, 1, %s, now(), %s, 1, 600, %s, 'Male', %s, 3, %s, 1, 1, 1, 0, %s, %s, %s, %s)",
+                    "values (%s, %s, %s, %s, now(), %s, 1, 600, %s, %s, %s, 3, %s, %s, 1, 1, 0, %s, %s, %s, %s)",
                     (
-                        *(event_id, each.customer, each.risk, now - each.ago, each.country, each.age, each.balance),
+                        *(event_id, each.customer, each.prediction, each.risk, now - each.ago, each.country),
+                        *(each.gender, each.age, each.balance, each.products),
                         *(each.label, self.batch, partition, self.positions[partition] + number),
                     ),
                 )

@@ -13,6 +13,7 @@ import psutil
 import psycopg
 import pytest
 
+from churn_platform.database import summary_state
 from churn_platform.deployment import health_probe
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform.worker.heartbeat import OLDEST_SECONDS, heartbeat_file, is_alive
@@ -61,6 +62,7 @@ def test_it_follows_the_stream_within_five_seconds_and_ends_cleanly(ledger: Foll
         wait_until(lambda: cases(ledger) == 1, 10)
         ledger.commit([Scored(2, 0.9)])
         wait_until(lambda: cases(ledger) == 2, 5, "the second case, at most 5 s behind the stream")
+        wait_until(lambda: summary_state.is_current(ledger.connection), 5, "the summaries, at most 5 s behind")
 
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)

@@ -1,17 +1,37 @@
 """The duty that keeps the summary tables: they equal what plain SQL computes from all predictions."""
 
 import random
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 
-from churn_platform.database import replaced_predictions, worker_positions
+from churn_platform.database import (
+    churn_predictions,
+    replaced_predictions,
+    retention_keys,
+    stream_batches,
+    stream_positions,
+    summary_state,
+    worker_positions,
+)
+from churn_platform.database.averages import averages
+from churn_platform.database.prediction_columns import prediction_table
+from churn_platform.database.stream_minutes import LATENCY_BOUNDS_MS
+from churn_platform.local.stack import Stack
+from churn_platform.retention.arm import arm_of
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.schema.toml_file import load_schema
+from churn_platform.settings import PROJECT_ROOT
 from churn_platform.worker.summaries import NAME, SummariesConfig, SummariesDuty
+from churn_platform_tests.database.conftest import new_database
+from churn_platform_tests.database.customer_rows import BATCH, prediction_rows, scorable_customers
+from churn_platform_tests.waiting import wait_until
 from churn_platform_tests.worker.ledger import FollowedLedger, Scored
 
 HOUR = timedelta(hours=1)
@@ -171,3 +191,238 @@ def test_the_tables_equal_what_plain_sql_computes_whatever_happened(summaries: S
     summaries.follow()
 
     summaries.check()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_arms_are_those_of_cases_and_follow_a_changed_share(summaries: Summaries, share: float) -> None:
+    summaries.ledger.commit([Scored(customer, 0.5) for customer in range(100)])
+    summaries.follow()
+
+    summaries.start(control_share=share)
+    summaries.follow()
+
+    key = retention_keys.ensure_key(summaries.connection)
+    for number in (100, 2**61):
+        summaries.ledger.commit([Scored(number, 0.5)])
+    summaries.follow()
+    found = summaries.rows("select customer_id, arm from customer_summary")
+    assert len(found) == 102
+    assert found == [(customer, arm_of(customer, key=key, control_share=share)) for customer, _ in found]
+
+
+def test_other_segments_lead_to_summaries_from_the_first_event_on(summaries: Summaries) -> None:
+    for partition in range(3):
+        summaries.ledger.commit([Scored(customer, 0.8, age=33.5) for customer in range(50)], partition=partition)
+    summaries.follow()
+    columns = tuple(
+        replace(column, segment_bounds=(18.0, 65.0)) if column.name == "Age" else column
+        for column in summaries.schema.columns
+    )
+
+    summaries.start(schema=replace(summaries.schema, columns=columns))
+    assert summaries.duty.run(summaries.connection)  # in several parts
+    assert summary_state.as_of(summaries.connection) is None
+    summaries.follow()
+
+    assert summaries.rows("select segments ->> 'age', customers from customer_segment_summary") == [("18 to 64", 50)]
+    assert summaries.rows("select sum(total_predictions), sum(labelled_count) from prediction_summary") == [(150, 0)]
+    assert summary_state.as_of(summaries.connection) is not None
+
+
+def test_the_summaries_show_the_time_up_to_which_they_have_all_commits(summaries: Summaries) -> None:
+    assert summary_state.as_of(summaries.connection) is None
+    summaries.ledger.commit([Scored(1, 0.5)])
+    summaries.follow()
+    current = summary_state.as_of(summaries.connection)
+
+    summaries.ledger.commit([Scored(2, 0.5)])
+    behind = summary_state.as_of(summaries.connection)
+
+    assert current is not None
+    assert behind is not None
+    assert behind < current
+    assert not summary_state.is_current(summaries.connection)
+
+
+def test_minutes_have_predictions_dead_letters_and_latencies(summaries: Summaries) -> None:
+    summaries.ledger.commit([Scored(1, 0.5), Scored(1, 0.5), Scored(2, 0.5, ago=HOUR - timedelta(minutes=1))])
+    summaries.connection.execute(
+        "insert into dead_letter_events (topic_id, kafka_partition, kafka_offset, batch, topic, reason, received_at) "
+        "select 'topic', 0, 1, batch, 'events', 'bad', max(predicted_at) from churn_predictions group by batch"
+    )
+    summaries.follow()
+    summaries.ledger.commit([Scored(3, 0.5, ago=2 * HOUR)])
+    summaries.follow()
+
+    found = summaries.rows("select predictions, dead_letters, latency_counts from stream_minutes order by minute")
+    counts = [sum(each) for each in zip(*(counts for *_, counts in found), strict=True)]
+    assert sum(predictions for predictions, *_ in found) == 4
+    assert sum(letters for _, letters, _ in found) == 1
+    assert len(counts) == len(LATENCY_BOUNDS_MS) + 1
+    assert sum(counts) == 4
+    assert counts[-2:] == [1, 1]  # below an hour, and more
+
+    summaries.connection.execute("update stream_minutes set minute = minute - interval '9 days'")
+    summaries.start()
+    summaries.follow()
+    assert summaries.rows("select * from stream_minutes") == []
+
+
+def test_a_replay_changes_no_minute(summaries: Summaries) -> None:
+    summaries.ledger.commit(some(random.Random(1), 20))  # noqa: S311  a test, not a secret
+    batch = summaries.ledger.batch
+    summaries.ledger.next_batch()
+    summaries.follow()
+    before = summaries.rows("select * from stream_minutes")
+
+    summaries.ledger.replay(summaries.schema, batch, risks=[0.1, 0.9])
+    summaries.follow()
+
+    summaries.check()
+    assert summaries.rows("select * from stream_minutes") == before
+
+
+def test_what_a_row_has_become_in_several_replays_counts(summaries: Summaries) -> None:
+    summaries.start(most_offsets=30)
+    summaries.ledger.commit(some(random.Random(2), 50))  # noqa: S311
+    batch = summaries.ledger.batch
+    summaries.ledger.next_batch()
+    assert summaries.duty.run(summaries.connection)  # a part of the batch
+    for risk in (0.9, 0.3):
+        summaries.ledger.replay(summaries.schema, batch, risks=[risk])
+
+    summaries.follow()
+
+    summaries.check()
+
+
+@pytest.mark.parametrize("table", ["prediction_summary", "customer_summary", "stream_minutes", "worker_positions"])
+def test_a_worker_that_dies_in_the_middle_of_a_run_changes_nothing(summaries: Summaries, table: str) -> None:
+    summaries.ledger.commit(some(random.Random(3), 30))  # noqa: S311
+    summaries.follow()
+    summaries.ledger.commit(some(random.Random(4), 30))  # noqa: S311
+    dsn, password = summaries.connection.info.dsn, summaries.connection.info.password
+
+    def connect() -> psycopg.Connection:
+        return psycopg.connect(dsn, password=password, autocommit=True)
+
+    failed = list[psycopg.Error]()
+    with connect() as dying, connect() as blocking:
+
+        def run() -> None:
+            try:
+                SummariesDuty(SummariesConfig(summaries.schema, control_share=0.5)).run(dying)
+            except psycopg.Error as error:
+                failed.append(error)
+
+        with blocking.transaction():
+            blocking.execute(sql.SQL("lock table {} in share mode").format(sql.Identifier(table)))
+            thread = threading.Thread(target=run)
+            thread.start()
+            waits = "select exists (select from pg_locks where pid = %s and not granted)"
+            pid = dying.info.backend_pid
+            wait_until(lambda: blocking.execute(waits, (pid,)).fetchone() == (True,))
+            summaries.connection.execute("select pg_terminate_backend(%s)", (pid,))
+            thread.join()
+
+    assert failed
+    summaries.follow()
+    summaries.check()
+
+
+def test_of_two_workers_that_follow_at_the_same_time_one_begins_again(summaries: Summaries) -> None:
+    dsn, password = summaries.connection.info.dsn, summaries.connection.info.password
+    summaries.follow()
+    stopped, errors = threading.Event(), list[psycopg.Error]()
+
+    def work() -> None:
+        duty = SummariesDuty(SummariesConfig(summaries.schema, control_share=0.5))
+        with psycopg.connect(dsn, password=password, autocommit=True) as connection:
+            while not stopped.is_set():
+                try:
+                    duty.run(connection)
+                except psycopg.Error as error:
+                    errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(20):
+        summaries.ledger.commit(some(random.Random(number), 20), partition=number % 3)  # noqa: S311
+    wait_until(lambda: worker_positions.behind(summaries.connection, NAME) == [])
+    stopped.set()
+    for thread in threads:
+        thread.join()
+
+    assert {type(error) for error in errors} <= {psycopg.errors.SerializationFailure, psycopg.errors.UniqueViolation}
+    summaries.check()
+
+
+def test_a_batch_is_archived_after_the_summaries_have_it(summaries: Summaries) -> None:
+    summaries.ledger.commit([Scored(1, 0.5)])
+    summaries.follow()
+    batch = summaries.ledger.batch
+    summaries.ledger.commit([Scored(2, 0.5)])
+    summaries.ledger.next_batch()
+    summaries.connection.execute("update stream_batches set reported = true")
+    summaries.connection.execute("update stream_positions set published_to = next_offset")
+
+    def assign() -> object:
+        with summaries.connection.transaction(force_rollback=True):
+            stream_batches.assign_archive(
+                summaries.connection,
+                before=datetime.now(UTC) + HOUR,
+                folder="folder",
+                max_batches=9,
+                max_rows=9,
+            )
+            return stream_batches.assigned_archive(summaries.connection)
+
+    assert assign() is None
+    summaries.follow()
+    assert assign() is not None
+    summaries.ledger.replay(summaries.schema, batch, risks=[0.9])
+    assert assign() is None
+    summaries.follow()
+    assert assign() is not None
+
+
+def test_customers_of_any_schema_are_summarized(stack: Stack) -> None:
+    schema = load_schema(PROJECT_ROOT / "data/subscribers/schema.toml")
+    table, customers = prediction_table(schema), scorable_customers(schema)
+    rows = prediction_rows(table, customers)
+    with psycopg.connect(new_database(stack, schema).writer, autocommit=True) as connection:
+        stream_positions.add_positions(connection, topic="events", topic_id="topic", starts={0: 0})
+        stream_batches.plan_batch(connection, BATCH)
+        connection.execute("update stream_batches set opened = now(), high_risk_threshold = 0.5")
+        with connection.transaction():
+            churn_predictions.insert_new(connection, rows)
+        connection.execute("insert into stream_ranges values (%s, 'topic', 0, 0, %s)", (BATCH, len(customers)))
+        connection.execute("update stream_positions set next_offset = %s", (len(customers),))
+
+        assert SummariesDuty(SummariesConfig(schema, control_share=0.5)).run(connection) is False
+
+        key = retention_keys.ensure_key(connection)
+        found = connection.execute("select customer_id, arm, segments from customer_summary").fetchall()
+        assert {customer for customer, *_ in found} == set(customers[schema.id])
+        assert {(customer, arm_of(customer, key=key, control_share=0.5)) for customer, *_ in found} == {
+            (customer, arm) for customer, arm, _ in found
+        }
+        assert {name for *_, segments in found for name in segments} == {each.column for each in schema.segments}
+        for each in averages(schema):
+            names = sql.Identifier(each.sum), sql.Identifier(each.count), sql.Identifier(each.column)
+            query = sql.SQL(
+                "select (select sum({0}) / sum({1}) from prediction_summary) - (select avg({2}) from churn_predictions)"
+            )
+            assert connection.execute(query.format(*names)).fetchall() == [(pytest.approx(0, abs=1e-3),)]
+
+
+def test_the_retention_team_reads_no_summary(summaries: Summaries) -> None:
+    tables = ("customer_summary", "customer_segment_summary", "prediction_summary", "stream_minutes", "summary_state")
+    for table in tables:
+        rights = summaries.connection.execute(
+            "select has_table_privilege('churn_reader', %(table)s, 'select'), "
+            "has_table_privilege('churn_retention', %(table)s, 'select')",
+            {"table": table},
+        ).fetchone()
+        assert rights == (True, False)

@@ -230,6 +230,18 @@ comment on column model_references.version is 'Model version';
 comment on column model_references.reference is
     'For each feature: the number of training rows in each bin, and the edges or categories of the bins';
 
+-- The dashboard shows these without MLflow, and without the files of the bundle.
+create table model_evaluations (
+    version integer primary key references model_versions,
+    report jsonb not null,
+    evaluated_at timestamptz not null default now()
+);
+comment on table model_evaluations is 'Curves, slices and drivers of a model version, measured on the test split';
+comment on column model_evaluations.version is 'Model version';
+comment on column model_evaluations.report is
+    'curves, confusion, lift, contributions, permutation, slices and baselines, as the metadata of model_evaluation has them';
+comment on column model_evaluations.evaluated_at is 'When the version was last evaluated';
+
 -- Optuna creates and changes its own tables, which hold the hyperparameter searches. 'churn clean' deletes the schema
 -- because of its comment.
 create schema optuna;
@@ -309,6 +321,7 @@ create table stream_batches (
     duplicates bigint not null default 0,
     commits integer not null default 0,
     replays integer not null default 0,
+    replayed_at timestamptz,
     reported boolean not null default false,
     archived timestamptz,
     archive text,
@@ -336,6 +349,7 @@ comment on column stream_batches.dead_letters is 'Events that could not be score
 comment on column stream_batches.duplicates is 'Events whose id was already scored';
 comment on column stream_batches.commits is 'Commits with events';
 comment on column stream_batches.replays is 'How often the batch was replayed';
+comment on column stream_batches.replayed_at is 'When the batch was last replayed; null if never';
 comment on column stream_batches.schema_fingerprint is
     'Customer schema that its events were decoded with, in customer_schemas; a replay decodes them with the same one';
 comment on column stream_batches.high_risk_threshold is
@@ -597,6 +611,7 @@ create table dead_letter_events (
     primary key (topic_id, kafka_partition, kafka_offset)
 );
 create index dead_letter_events_batch on dead_letter_events (batch);
+create index dead_letter_events_received_at on dead_letter_events (received_at);
 create index dead_letter_events_unresolved on dead_letter_events (retry_event_id)
     where retry_event_id is not null and resolved_at is null;
 comment on table dead_letter_events is 'Messages of the events topic that are not valid events, with the reason';
@@ -1038,6 +1053,7 @@ create table retention_cases (
     constraint assigned_to_somebody check (status <> 'assigned' or owner is not null)
 ) with (fillfactor = 80);
 create unique index retention_cases_one_open on retention_cases (customer_id) where closed_at is null;
+create index retention_cases_customer_id on retention_cases (customer_id);
 create index retention_cases_called on retention_cases (customer_id, contacted_at) where contacted_at is not null;
 create index retention_cases_lost on retention_cases (customer_id, closed_at) where status = 'lost';
 create index retention_cases_waiting on retention_cases (arm, priority) where status in ('open', 'assigned');
@@ -1518,7 +1534,9 @@ create table customer_summary (
     arm text not null check (arm in ('contact', 'control'))
 ) with (fillfactor = 80);
 create index customer_summary_risk_score on customer_summary (risk_score desc, customer_id desc);
-create index customer_summary_money_at_risk on customer_summary (money_at_risk desc nulls last, customer_id desc);
+-- An unknown amount is less than any other, so that pages can continue after each row by comparing both columns.
+create index customer_summary_money_at_risk
+    on customer_summary ((coalesce(money_at_risk, '-infinity')) desc, customer_id desc);
 create index customer_summary_event_timestamp on customer_summary (event_timestamp desc, customer_id desc);
 create index customer_summary_segments on customer_summary using gin (segments jsonb_path_ops);
 -- There are few combinations of segments. With all of them in its statistics, PostgreSQL knows how many customers have one.

@@ -5,7 +5,7 @@ from typing import Final
 
 import psycopg
 
-from churn_platform.dashboard.charts import Axis, Chart, Estimate, Heading, interval_chart
+from churn_platform.dashboard.charts import Axis, Bound, Chart, Heading, Series, interval_chart
 from churn_platform.dashboard.formats import label
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.database import retention_effect
@@ -48,37 +48,44 @@ def _tone(total: Comparison | None) -> str:
 
 
 def _month_chart(total: Comparison, months: Sequence[Comparison]) -> Chart:
-    estimates = [_estimate("All months", total), *(_estimate(each.month, each) for each in months)]
-    heading = Heading("months", "Reduction of churn by month of entry", total.conclusion)
-    return interval_chart(heading, estimates, x_title="Month", y=Axis("percentage points", digits=1))
+    named = [("All months", total), *((each.month, each) for each in months)]
+    return _chart(Heading("months", "Reduction of churn by month of entry", total.conclusion), named, x_title="Month")
 
 
 def _segment_chart(segments: Sequence[Comparison]) -> Chart:
-    estimates = [_estimate(f"{label(each.segment)}: {each.value}", each) for each in segments]
+    named = [(f"{label(each.segment)}: {each.value}", each) for each in segments]
     clear = [
-        each.name
-        for each in estimates
-        if each.low is not None and each.high is not None and (each.low > 0 or each.high < 0)
+        name
+        for name, each in named
+        if each.reduction_low is not None
+        and each.reduction_high is not None
+        and (each.reduction_low > 0 or each.reduction_high < 0)
     ]
     summary = (
         f"The interval excludes 0 for {', '.join(clear)}. Of twenty groups without an effect, one is expected to."
         if clear
         else "In no group the interval excludes 0."
     )
+    return _chart(Heading("segments", "Reduction of churn by segment", summary), named, x_title="Segment")
+
+
+def _chart(heading: Heading, named: Sequence[tuple[str, Comparison]], *, x_title: str) -> Chart:
+    """Return a chart of those whose reduction is known, in percentage points with 95 % intervals."""
+    known = [
+        (name, 100 * each.reduction, 100 * each.reduction_low, 100 * each.reduction_high)
+        for name, each in named
+        if each.reduction is not None and each.reduction_low is not None and each.reduction_high is not None
+    ]
     return interval_chart(
-        Heading("segments", "Reduction of churn by segment", summary),
-        estimates,
-        x_title="Segment",
+        heading,
+        [name for name, *_ in known],
+        Series("Reduction", [value for _, value, *_ in known]),
+        lows=[low for _, _, low, _ in known],
+        highs=[high for *_, high in known],
+        x_title=x_title,
         y=Axis("percentage points", digits=1),
+        bounds=[Bound(0, "no effect")],
     )
-
-
-def _estimate(name: str, found: Comparison) -> Estimate:
-    """Return the reduction in percentage points."""
-    value, low, high = (
-        None if each is None else 100 * each for each in (found.reduction, found.reduction_low, found.reduction_high)
-    )
-    return Estimate(name, value, low, high)
 
 
 PAGES: Final[Sequence[Page]] = (Page("/calls/effect", read),)

@@ -62,8 +62,10 @@ function local(value) {
 function inLocalTime(figure) {
   if (figure.layout.xaxis?.type !== "date") return figure;
   const data = figure.data.map((trace) => ({ ...trace, x: trace.x.map(local) }));
-  const shapes = (figure.layout.shapes ?? []).map((shape) => ({ ...shape, x0: local(shape.x0), x1: local(shape.x1) }));
-  return { data, layout: { ...figure.layout, shapes } };
+  const shapes = (figure.layout.shapes ?? []).map((shape) =>
+    (shape.xref === "paper" ? shape : { ...shape, x0: local(shape.x0), x1: local(shape.x1) }));
+  const annotations = (figure.layout.annotations ?? []).map((each) => ({ ...each, x: local(each.x) }));
+  return { data, layout: { ...figure.layout, shapes, annotations } };
 }
 
 function draw(script) {
@@ -166,7 +168,6 @@ function renewNamed(old, fresh) {
 
 function report(text) {
   const status = document.getElementById("status");
-  status.hidden = !text;
   if (status.textContent !== text) status.textContent = text;
 }
 
@@ -175,7 +176,7 @@ async function fetchPage() {
   if (answer.redirected) return location.reload(); // the session has ended
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (!answer.ok) {
-    throw new Error(page.querySelector(".problem")?.textContent.trim() || `The server answers ${answer.status}.`);
+    throw new Error(page.querySelector("#problem p")?.textContent.trim() || `The server answers ${answer.status}.`);
   }
   const main = document.getElementById("main");
   const fresh = page.getElementById("main");
@@ -204,7 +205,8 @@ async function keepFresh() {
       pause = 0;
     } catch (error) {
       const text = error.name === "TypeError" || error.name === "TimeoutError" ? "The server does not answer." : error.message;
-      report(`${text} The figures below are from before. Trying again.`);
+      // A page that says itself that it has failed needs no second message about it.
+      report(document.getElementById("problem") ? "" : `${text} The figures below are from before. Trying again.`);
       pause = Math.min(2 * Math.max(pause, 1), LONGEST_PAUSE_S);
     }
   }

@@ -1,8 +1,11 @@
-"""Invariants of sums: hours, days and high-risk predictions agree with the rows that they are computed from."""
+"""Invariants of sums: hours, days, summaries and high-risk predictions agree with what they are computed from."""
+
+from collections.abc import Iterable
 
 import psycopg
 
 from churn_platform.database import stream_batches, verification
+from churn_platform.database.verification import Comparison
 from churn_platform.operations.verification.extracts import Progress
 from churn_platform.operations.verification.invariants import EXAMPLES, Findings, Invariant
 from churn_platform.stream.config import StreamConfig
@@ -28,6 +31,33 @@ def hours(connection: psycopg.Connection, config: StreamConfig, progress: Progre
             "{current:,} days are the sums of their hours; {outdated:,} more are out of date",
         ),
     )
+    return _invariants(compared)
+
+
+def summaries(connection: psycopg.Connection, progress: Progress) -> list[Invariant]:
+    """Check the summary tables against predictions and sums per batch, if the worker has followed all commits."""
+    progress("Computing summaries again", 0)
+    compared = (
+        (
+            "summary of customers",
+            verification.compare_customer_summary(connection, examples=EXAMPLES),
+            "{current:,} customers have their latest prediction; {outdated:,} more are out of date",
+        ),
+        (
+            "summary of segments",
+            verification.compare_segment_summary(connection, examples=EXAMPLES),
+            "{current:,} combinations of segments are the sums of their customers",
+        ),
+        (
+            "summary of days",
+            verification.compare_day_summary(connection, examples=EXAMPLES),
+            "{current:,} days are the sums of their batches; {outdated:,} more are out of date",
+        ),
+    )
+    return _invariants(compared)
+
+
+def _invariants(compared: Iterable[tuple[str, Comparison, str]]) -> list[Invariant]:
     invariants = []
     for name, result, summary in compared:
         found = Findings()

@@ -43,5 +43,6 @@ def check_invariants(config: StreamConfig, progress: Progress = lambda _stage, _
                 *sums.hours(connection, config, progress),
                 published.published(connection, config, extract, before, progress),
                 sums.high_risk(connection, progress),
+                *sums.summaries(connection, progress),
                 *sums.at_most_one(connection),
             ]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from churn_platform.database import model_versions
+from churn_platform.database import model_evaluations, model_versions
 from churn_platform.features.columns import columns_of
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
@@ -26,7 +26,8 @@ from churn_platform.modeling.promotion import Decision, decide, promotion_rule
 from churn_platform.modeling.splitting import SPLIT, TEST, TRAIN, rows_of
 from churn_platform.modeling.trained_model import TrainedModel
 from churn_platform.monitoring import lookups
-from churn_platform.monitoring.drift import SCORE, Reference
+from churn_platform.monitoring.drift import Reference
+from churn_platform.monitoring.verdicts import SCORE
 from churn_platform.orchestration.assets import evaluation_metadata
 from churn_platform.orchestration.assets.training_inputs import (
     REVISION,
@@ -202,7 +203,7 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
         """
         from churn_platform.modeling.comparison import compare
         from churn_platform.modeling.evaluation import evaluate
-        from churn_platform.modeling.report import make_report
+        from churn_platform.modeling.reporting import make_report
 
         rows = rows_of(train_test_split, TEST)
         train = rows_of(train_test_split, TRAIN, consume=True)
@@ -217,6 +218,8 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
             model_versions.record_metrics(connection, churn_model.version, evaluation.as_dict())
             champion = model_versions.champion(connection)
         report = make_report(challenger, train, rows)
+        with postgres.connect(APPLICATION) as connection:
+            model_evaluations.save(connection, churn_model.version, report.as_dict())
         run_id = churn_model.run_id
         missing = _missing_in_mlflow(
             context,

@@ -8,7 +8,8 @@ from churn_platform.database import model_versions
 from churn_platform.database.connections import connect
 from churn_platform.features.columns import columns_of
 from churn_platform.monitoring import lookups
-from churn_platform.monitoring.drift import Reference, Thresholds, Verdict, count_features, measure_drift
+from churn_platform.monitoring.drift import Reference, Thresholds, count_features, measure_drift
+from churn_platform.monitoring.verdicts import Verdict
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import MonitoringSettings, SettingsError, settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
@@ -275,11 +275,10 @@ def ending_run() -> Iterator[None]:
     """
     import mlflow
 
-    try:
+    with ExitStack() as failed:  # a canceled run must not stay RUNNING either
+        failed.callback(mlflow.end_run, "FAILED")
         yield
-    except BaseException:  # a canceled run must not stay RUNNING either
-        mlflow.end_run("FAILED")
-        raise
+        failed.pop_all()
     mlflow.end_run()
 
 

@@ -15,7 +15,7 @@ import dagster as dg
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient, NewTopic
 from dagster._daemon.types import DaemonHeartbeat
 from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner, Result

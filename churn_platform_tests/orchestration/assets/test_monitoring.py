@@ -11,7 +11,7 @@ import dagster as dg
 import numpy as np
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient, NewTopic
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.loader import LoadingContextForTest
 from psycopg.rows import dict_row
@@ -21,7 +21,8 @@ from churn_platform.database import monitoring_results
 from churn_platform.features.columns import columns_of
 from churn_platform.model_store import load_bundle
 from churn_platform.monitoring import lookups, pruning
-from churn_platform.monitoring.drift import SCORE, Reference, monitored
+from churn_platform.monitoring.drift import Reference, monitored
+from churn_platform.monitoring.verdicts import SCORE
 from churn_platform.orchestration.partitions import day_key, hour_key
 from churn_platform.settings import settings
 from churn_platform_tests.features.customers import BANK, cleaned

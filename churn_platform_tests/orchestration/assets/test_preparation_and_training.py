@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from psycopg.conninfo import make_conninfo
 
-from churn_platform.database import model_versions
+from churn_platform.database import model_evaluations, model_versions
 from churn_platform.database.migrations import upgrade
 from churn_platform.files.parquet import from_parquet
 from churn_platform.local.stack import Stack
@@ -184,7 +184,7 @@ def test_mlflow_has_the_parameters_metrics_tags_rows_and_importances_of_the_run(
     assert sum(reference["Age"]["counts"]) == len(rows_of(batch_side.value("train_test_split"), TRAIN))
 
 
-def test_each_chart_and_table_of_an_evaluation_is_in_dagster_and_in_mlflow(batch_side: BatchSide) -> None:
+def test_charts_and_tables_of_an_evaluation_are_in_dagster_mlflow_and_the_database(batch_side: BatchSide) -> None:
     import mlflow
 
     evaluated = batch_side.instance.get_latest_materialization_event(dg.AssetKey("model_evaluation"))
@@ -192,12 +192,16 @@ def test_each_chart_and_table_of_an_evaluation_is_in_dagster_and_in_mlflow(batch
     assert evaluated.asset_materialization is not None
     in_ui = evaluated.asset_materialization.metadata
     with psycopg.connect(settings().postgres_dsn) as connection:
-        run_id = model_versions.get(connection, int(str(in_ui["version"].value))).run_id
+        version = model_versions.get(connection, int(str(in_ui["version"].value)))
+        stored = model_evaluations.find(connection, version.version)
+    run_id = version.run_id
     client = MlflowRegistry().client()
     mlflow.set_tracking_uri(settings().tracking_uri)
     files = {file.path for file in client.list_artifacts(run_id, "evaluation")}
     kept = mlflow.artifacts.load_dict(f"{client.get_run(run_id).info.artifact_uri}/evaluation/tables.json")
 
+    assert stored == kept
+    assert {"roc_auc", "pr_auc", "oof_pr_auc", "threshold"} <= set(version.metrics)
     assert set(kept["curves"]) == CURVES
     for name in CURVES:
         assert "data:image/svg+xml" in str(in_ui[name].value)

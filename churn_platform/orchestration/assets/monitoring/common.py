@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 
 from churn_platform.monitoring import pruning
-from churn_platform.monitoring.drift import Verdict
+from churn_platform.monitoring.verdicts import Verdict
 from churn_platform.orchestration.assets.ui_metadata import Metadata
 from churn_platform.settings import settings
 

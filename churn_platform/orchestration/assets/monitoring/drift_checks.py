@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import dagster as dg
 
-from churn_platform.monitoring import evaluation
-from churn_platform.monitoring.drift import Reference, Verdict, monitored
+from churn_platform.monitoring import verdicts
+from churn_platform.monitoring.drift import Reference, monitored
+from churn_platform.monitoring.verdicts import Verdict
 from churn_platform.orchestration.assets.check_names import check_names
 from churn_platform.orchestration.assets.monitoring.common import verdict_result
 from churn_platform.orchestration.assets.partition_checks import partition_check
@@ -92,7 +93,7 @@ def drift_check_results(
         _rate_result(
             MISSING_VALUES,
             missing_increase,
-            evaluation.MISSING_RATE_INCREASE,
+            verdicts.MISSING_RATE_INCREASE,
             period,
             nothing_found=nothing_missing,
             enough=enough,
@@ -100,7 +101,7 @@ def drift_check_results(
         _rate_result(
             OUT_OF_RANGE,
             outside,
-            evaluation.OUT_OF_RANGE_RATE,
+            verdicts.OUT_OF_RANGE_RATE,
             period,
             nothing_found="no values are out of range",
             enough=enough,
@@ -112,10 +113,10 @@ def dead_letters_result(read: int, dead: int, period: str) -> dg.AssetCheckResul
     """Return the result of the check of dead letters, given the numbers of events read and of dead letters."""
     rate = dead / read if read else 0.0
     enough = read >= settings().monitoring.drift_least_predictions
-    warns, fails = evaluation.DEAD_LETTER_RATE
+    warns, fails = verdicts.DEAD_LETTER_RATE
     return verdict_result(
         DEAD_LETTERS,
-        evaluation.rate_verdict(rate, evaluation.DEAD_LETTER_RATE) if enough else Verdict.TOO_FEW,
+        verdicts.rate_verdict(rate, verdicts.DEAD_LETTER_RATE) if enough else Verdict.TOO_FEW,
         f"Found, in batches opened {period}: {dead:,} dead letters among {read:,} events. Expected: less than "
         f"{100 * warns:g} %; the check fails from {100 * fails:g} %.",
         {"events": read, "dead_letters": dead, **significant({"rate": rate}), "period": period},
@@ -165,7 +166,7 @@ def _rate_result(
     highest = f"the highest rate is that of {worst}, {100 * rates[worst]:.2f} % of the predictions"
     return verdict_result(
         name,
-        evaluation.rate_verdict(rates[worst], thresholds) if enough else Verdict.TOO_FEW,
+        verdicts.rate_verdict(rates[worst], thresholds) if enough else Verdict.TOO_FEW,
         f"Found, {period}: {highest if rates[worst] > 0 else nothing_found}. Expected: less than "
         f"{100 * thresholds[0]:g} %; the check fails from {100 * thresholds[1]:g} %.",
         {"feature": worst, **significant({"rate": rates[worst]}), "period": period},

@@ -12,14 +12,13 @@ import psycopg
 from churn_platform.database import batch_hours, model_versions, monitoring_results
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.live_performance import (
-    MAX_ECE,
-    MIN_OUTCOMES,
     Counts,
     LivePerformance,
     Tally,
     reliability,
 )
 from churn_platform.monitoring.live_performance import live_performance as compute_metrics
+from churn_platform.monitoring.verdicts import MAX_ECE, MIN_OUTCOMES
 from churn_platform.orchestration.assets import curves
 from churn_platform.orchestration.assets.columns import LIVE_COLUMNS
 from churn_platform.orchestration.assets.monitoring.common import (

@@ -1,0 +1,70 @@
+"""Themes, time zones, motion, and what works without scripts."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from churn_platform_tests.dashboard.site import Site
+
+BACKGROUND: Final = "() => getComputedStyle(document.body).backgroundColor"
+AXIS_COLOR: Final = "() => document.getElementById('plot-rate').layout.font.color"
+TRANSITION: Final = "link => getComputedStyle(link).transitionDuration"
+TIMES: Final = "() => document.getElementById('plot-rate').data[0].x"
+
+
+def opened(window: BrowserContext) -> Page:
+    """Open the page about the present and wait for its first chart."""
+    page = window.new_page()
+    page.goto("/now")
+    expect(page.locator("#plot-rate .main-svg").first).to_be_visible()
+    return page
+
+
+def test_the_theme_is_that_of_the_system_until_another_is_chosen(window: BrowserContext) -> None:
+    page = opened(window)
+    light, text = page.evaluate(BACKGROUND), page.evaluate(AXIS_COLOR)
+    page.emulate_media(color_scheme="dark")
+    dark = page.evaluate(BACKGROUND)
+    assert dark != light
+    page.wait_for_function(f"before => ({AXIS_COLOR})() !== before", arg=text)
+
+    page.get_by_role("button", name="Light theme").click()
+    assert page.evaluate(BACKGROUND) == light
+    assert page.evaluate(AXIS_COLOR) == text, "charts follow"
+
+    again = opened(window)
+    again.emulate_media(color_scheme="dark")
+    assert again.evaluate(BACKGROUND) == light, "the choice is kept"
+    expect(again.get_by_role("button", name="Dark theme")).to_be_visible()
+
+
+def test_times_are_those_of_the_viewer(browser: Browser, site: Site) -> None:
+    minute = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
+    zone = "Asia/Kolkata"  # 5:30 hours before UTC
+    with browser.new_context(base_url=site.url, locale="en-GB", timezone_id=zone) as window:
+        times = opened(window).evaluate(TIMES)
+
+    assert minute in {datetime.fromisoformat(each).replace(tzinfo=ZoneInfo(zone)) for each in times}
+
+
+def test_nothing_moves_for_whoever_wants_no_motion(window: BrowserContext) -> None:
+    page = window.new_page()
+    page.goto("/now")
+    link = page.get_by_role("link", name="Now")
+
+    page.emulate_media(reduced_motion="no-preference")
+    assert link.evaluate(TRANSITION) == "0.15s, 0.15s"
+    page.emulate_media(reduced_motion="reduce")
+    assert link.evaluate(TRANSITION) == "0s"
+
+
+def test_without_scripts_a_page_has_its_figures_and_the_tables_of_its_charts(browser: Browser, site: Site) -> None:
+    with browser.new_context(base_url=site.url, java_script_enabled=False) as window:
+        page = window.new_page()
+        page.goto("/now")
+        expect(page.get_by_text("Predictions today", exact=True)).to_be_visible()
+        page.get_by_text("Events by minute as a table").click()
+        expect(page.get_by_role("columnheader", name="Predictions")).to_be_visible()
+        expect(page.get_by_role("button", name="Theme")).to_be_hidden()
