@@ -352,7 +352,7 @@ def _chart(
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
         "showlegend": len(series) > 1 if has_legend is None else has_legend,
-        "hovermode": "closest" if is_flat or traces[0]["type"] != "scatter" else "x unified",
+        "hovermode": "x unified" if traces and traces[0]["type"] == "scatter" and not is_flat else "closest",
         "shapes": list(shapes),
         "annotations": list(annotations),
         **({"barmode": "stack"} if is_stacked else {}),
