@@ -347,11 +347,12 @@ def _chart(
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
     if x and isinstance(x[0], str):
-        names["type"] = "category"  # else names such as 1 and 2 would be numbers
+        names["type"] = "category"  # else names such as 1 and 2 would be numbers, and 2026-11 a date
     layout: dict[str, object] = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
         "showlegend": len(series) > 1 if has_legend is None else has_legend,
+        "hovermode": "closest" if is_flat or traces[0]["type"] != "scatter" else "x unified",
         "shapes": list(shapes),
         "annotations": list(annotations),
         **({"barmode": "stack"} if is_stacked else {}),

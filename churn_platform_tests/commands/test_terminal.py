@@ -82,6 +82,7 @@ GIVEN = {
     "cases assign": ["1", "--to", "ana"],
     "cases contact": ["1"],
     "cases close": ["1", "--as", "kept"],
+    "cases undo": ["1"],
     "cases export": ["{folder}/cases.csv"],
     "cases block": ["1", "--reason", "asked in writing"],
     "cases unblock": ["1"],
