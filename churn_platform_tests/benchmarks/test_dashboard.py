@@ -11,8 +11,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rich.console import Console
 
 from benchmarks import dashboard, work
-from benchmarks.dashboard import Filled, Results, Times
-from benchmarks.dashboard_data import fill
+from benchmarks.dashboard import Results, Times
+from benchmarks.dashboard_data import Filled, fill
 from churn_platform.dashboard.app import PAGES
 from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.local.environment import READER_VARIABLE, RETENTION_VARIABLE
