@@ -73,8 +73,6 @@ RUN_BY = {
     "test_a_customer_who_does_not_want_calls_is_blocked_with_the_platform_s_login",
     "churn cases unblock": "commands/test_cases_command.py::"
     "test_a_customer_who_does_not_want_calls_is_blocked_with_the_platform_s_login",
-    "churn dashboard add-user": "dashboard/test_commands.py::test_users_come_and_go_while_the_dashboard_runs",
-    "churn dashboard users": "dashboard/test_commands.py::test_users_come_and_go_while_the_dashboard_runs",
     "make bench-model": "benchmarks/test_the_rest.py::test_the_model_is_measured_on_any_customers_file",
 }
 _UNTESTED_PAGE = (PROJECT_ROOT / "docs" / "reference" / "untested-commands.md").read_text()
