@@ -161,7 +161,10 @@ class _Api:
     # Scores
 
     async def predict(self, request: Request) -> Response:
-        """Score one customer, sent as an event of the stream, or `{"customers": [...]}`. A refused customer of many does not refuse the others."""
+        """Score one customer, sent as an event of the stream, or `{"customers": [...]}`.
+
+        A refused customer of many does not refuse the others.
+        """
         explained = _wants_reasons(request)
         body = await self._body(request)
         customers = _many(body)
