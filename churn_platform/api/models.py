@@ -14,7 +14,7 @@ from churn_platform.database.connections import connect
 from churn_platform.database.model_versions import ModelVersion
 from churn_platform.errors import PlatformError
 from churn_platform.scoring.contributions import Explainer
-from churn_platform.stream.scoring import Champion, ChampionFollower, load_champion_for
+from churn_platform.stream.scoring import RETRY_SECONDS, Champion, ChampionFollower, load_champion_for
 
 _log = logging.getLogger("churn.api")
 
@@ -60,6 +60,8 @@ class ModelFollower:
         self._champions: ChampionFollower | None = None
         self._connection: psycopg.Connection | None = None
         self._answered_at: float | None = None
+        self._refused: int | None = None
+        self._refused_at = 0.0
         self._last_problem = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
@@ -94,21 +96,36 @@ class ModelFollower:
         except (PlatformError, OSError) as error:
             self._report(str(error))
         else:
-            self._last_problem = ""
+            if self.current is not None:
+                self._last_problem = ""
 
     def _follow(self, connection: psycopg.Connection) -> None:
         champion = model_versions.champion(connection)
         self._answered_at = time.monotonic()
+        version = None if champion is None else champion.version
         if self._champions is None:
-            first = load_champion_for(connection, self._config.schema)
-            self._champions = ChampionFollower(first, self._config.schema, _log.info)
-            _log.info("Model version %d scores.", first.version)
+            self._champions = self._first(connection, version)
         else:
-            self._champions.follow(connection, None if champion is None else champion.version)
+            self._champions.follow(connection, version)
+        if self._champions is None:
+            return
         found = self._champions.current
         if self.current is None or self.current.champion is not found:
             row = model_versions.get(connection, found.version)
             self.current = ServedModel(found, row, Explainer(found.bundle))
+
+    def _first(self, connection: psycopg.Connection, version: int | None) -> ChampionFollower | None:
+        """Load the first champion; None if it cannot be used and was tried a moment ago.
+
+        Raises:
+            NoChampionError, BundleError, SchemaDisagreementError: see load_champion_for().
+        """
+        if version is not None and version == self._refused and time.monotonic() - self._refused_at < RETRY_SECONDS:
+            return None
+        self._refused, self._refused_at = version, time.monotonic()
+        first = load_champion_for(connection, self._config.schema)
+        _log.info("Model version %d scores.", first.version)
+        return ChampionFollower(first, self._config.schema, _log.info)
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None:

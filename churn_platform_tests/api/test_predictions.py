@@ -1,6 +1,7 @@
 """Predictions: the same scores as the stream's to the last bit, the same refusals, and what an answer says."""
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from churn_platform.model_store import save_bundle
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.scoring.contributions import Explainer
+from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.api.conftest import HIGH_RISK, config_of
 from churn_platform_tests.api.running import Api, serving
 from churn_platform_tests.conftest import copy_database, new_template
@@ -240,6 +242,18 @@ def test_a_request_may_have_no_customer_and_not_too_many(api: Api) -> None:
     assert answer.status_code == 413
     assert f"{MOST_CUSTOMERS + 1} customers" in answer.json()["detail"]
     assert len(api.predict(body.replace(b"{},", b"", 1))["refusals"]) == MOST_CUSTOMERS
+
+
+def test_the_request_of_the_guide_is_answered(api: Api) -> None:
+    page = (PROJECT_ROOT / "docs" / "how-to" / "serve-predictions.md").read_text()
+    customer = page.partition("```json\n")[2].partition("```")[0]
+    (command,) = re.findall(r"^curl --json @customer\.json '.+?(/v1/.+)'$", page, flags=re.MULTILINE)
+
+    answer = api.post(command, customer.encode())
+
+    assert answer.status_code == 200
+    for name in answer.json():
+        assert f"`{name}`" in page
 
 
 def test_another_value_of_reasons_is_refused(api: Api) -> None:
