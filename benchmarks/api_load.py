@@ -133,6 +133,8 @@ async def run(work: Work) -> Measured:
 
 async def _connect(load: _Load, is_free: Callable[[_Connection], None]) -> _Connection:
     place = urlsplit(load.work.url)
+    if place.hostname is None or place.port is None:
+        raise ValueError(f"{load.work.url} has no host or no port.")
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(lambda: _Connection(load, is_free), place.hostname, place.port)
     return connection

@@ -1,7 +1,7 @@
 """What the prediction API needs to know of the settings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -35,7 +35,7 @@ class ApiConfig:
         max_body_bytes: size of the largest body.
     """
 
-    dsn: str
+    dsn: str = field(repr=False)
     schema: CustomerSchema
     high_risk_threshold: float
     accepts_from: datetime

@@ -35,6 +35,7 @@ _PROBLEMS: Final[Mapping[int, str]] = {
     429: "The token has made too many requests. Repeat it after `Retry-After` seconds.",
     503: "No model has been promoted, too many customers wait, or the database does not answer.",
 }
+_EXAMPLE_DATE: Final = date(2024, 1, 15)
 _EXAMPLE_NUMBER: Final = 1000
 """The example of a number that may be much larger is as much above its minimum."""
 
@@ -183,10 +184,9 @@ def example_value(column: Column) -> Any:
         case "flag":
             return 1
         case "date":
-            wanted = column.since or date(2024, 1, 15)
-            least, most = low or wanted, high or wanted
-            chosen = max(min(wanted, most), least)
-            return str(chosen)
+            latest = high if isinstance(high, date) else date.max
+            earliest = low if isinstance(low, date) else date.min
+            return str(max(min(column.since or _EXAMPLE_DATE, latest), earliest))
         case "category":
             return column.categories[0]
         case "text":

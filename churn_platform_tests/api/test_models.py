@@ -51,9 +51,12 @@ def load(api: Api) -> Iterator[Counter[tuple[int, int, float]]]:
         with httpx.Client(base_url=api.url, trust_env=False, timeout=30) as client:
             while not stopping.is_set():
                 answer = client.post("/v1/predictions", json={"customers": [event(1)] * 20})
-                found = answer.json() if answer.status_code == 200 else {"predictions": [], "model_version": -1}
-                for each in found["predictions"] or [{"risk_score": -1.0}]:
-                    answers[answer.status_code, found["model_version"], each["risk_score"]] += 1
+                if answer.status_code != 200:
+                    answers[answer.status_code, 0, 0.0] += 1
+                    continue
+                found = answer.json()
+                for each in found["predictions"]:
+                    answers[200, found["model_version"], each["risk_score"]] += 1
 
     threads = [threading.Thread(target=send) for _ in range(CLIENTS)]
     for thread in threads:
@@ -151,6 +154,6 @@ def test_the_model_is_described(api: Api, bank_schema: CustomerSchema) -> None:
 
     assert found["version"] == 1
     assert found["promoted_at"] >= found["trained_at"]
-    assert found["schema"] == {"name": "bank", "fingerprint": bank_schema.fingerprint}
+    assert found["schema"] == {"name": bank_schema.name, "fingerprint": bank_schema.fingerprint}
     assert found["features"] == list(bank_schema.feature_names)
     assert found["threshold"] == small_bundle().threshold

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import schemathesis
@@ -50,7 +51,7 @@ def test_whatever_the_description_allows_is_answered_as_it_says(api: Api, method
 
     @given(case=operation.as_strategy())
     @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-    def answer(case: schemathesis.Case) -> None:
+    def answer(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(base_url=api.url, checks=CHECKS)
 
     answer()
