@@ -5,6 +5,7 @@ Example: python -m benchmarks.api --seconds 5
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -43,6 +44,7 @@ CONNECTIONS: Final = 2
 # mlflow models serve cannot answer a thousand requests a second, so both are compared at a rate that it can.
 COMPARED_RATE: Final = 50.0
 WARM_UP_SECONDS: Final = 2.0
+STOP_SECONDS: Final = 30.0
 DIFFERENT_BODIES: Final = 1000
 
 P99_GOAL_MS: Final = 20.0
@@ -126,20 +128,17 @@ def _running(
         )
     process = psutil.Process(started.pid)
     try:
-        wait_until(lambda: _answers(probe, started), f"{probe}; its log is {log}")
+        wait_until(lambda: _answers(probe, started, log), probe)
         yield Server(process, url)
     finally:
-        everything = [process, *process.children(recursive=True)]
-        for each in everything:
-            with suppress(psutil.NoSuchProcess):
-                each.terminate()
-        started.wait(30)
-        psutil.wait_procs(everything, 30)
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGTERM)  # it leads a group of its own
+        started.wait(STOP_SECONDS)
 
 
-def _answers(probe: str, started: "subprocess.Popen[bytes]") -> bool:
+def _answers(probe: str, started: "subprocess.Popen[bytes]", log: Path) -> bool:
     if started.poll() is not None:
-        raise RuntimeError(f"The server ended with {started.returncode} before it listened.")
+        raise RuntimeError(f"The server ended with {started.returncode} before it listened: {log.read_text()}")
     with suppress(httpx.TransportError):
         return httpx.get(probe, trust_env=False, timeout=5).status_code == 200
     return False
@@ -162,8 +161,12 @@ def measure(console: Console, *, seconds: float, rate: float, with_mlflow: bool)
         now = datetime.now(UTC)
         events = [customer_event(row, schema, moment=now) for row in work.customers()[:DIFFERENT_BODIES]]
         port = _free_port()
-        environment = {**os.environ, "DATABASE_URL": dsn, "API_REQUESTS_PER_SECOND": "1000000"}
-        environment.pop("DATABASE_READER_URL", None)
+        environment = {
+            **os.environ,
+            "DATABASE_URL": dsn,
+            "DATABASE_READER_URL": dsn,
+            "API_REQUESTS_PER_SECOND": "1000000",
+        }
         cases = []
         with _running(
             (sys.executable, "-m", "churn_platform.api", HOST, str(port)),

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -81,8 +81,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.WriteTransport):
-            self._transport = transport
+        # That of uvloop has the methods of a WriteTransport, but another base class.
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     def send(self, due: float) -> None:
         """Send the next request, which was due at this time."""
