@@ -47,7 +47,7 @@ demo: runtime ## Run the whole platform once, from the customers file to predict
 	$(BIN)/churn demo $(ARGS)
 
 .PHONY: up
-up: runtime ## Start Kafka, PostgreSQL, MLflow, Dagster, the worker and the dashboard (ARGS="--services-only" without the last three)
+up: runtime ## Start Kafka, PostgreSQL, MLflow, Dagster, the worker, the dashboard and the API (ARGS="--services-only" without the last four)
 	$(BIN)/churn up $(ARGS)
 
 .PHONY: down
@@ -167,6 +167,10 @@ bench-growth: install ## Measure the cost of growth (ARGS="--json FILE --partiti
 .PHONY: bench-dashboard
 bench-dashboard: install ## Measure the dashboard and the views with ten million predictions (ARGS="--predictions 100000 --customers 10000")
 	$(BIN)/python -m benchmarks.dashboard $(ARGS)
+
+.PHONY: bench-api
+bench-api: install ## Measure the prediction API: latency at a fixed rate, throughput, CPU beside mlflow models serve (ARGS="--seconds 10")
+	$(BIN)/python -m benchmarks.api $(ARGS)
 
 .PHONY: check
 check: install ## Check lint, format, types, package layers, Dagster definitions, Dockerfile, compose file and CI workflow

@@ -2,7 +2,20 @@
 
 import typer
 
-from churn_platform.commands import alerts, cases, dashboard, data, db, dlq, model, outcomes, schema, stack, stream
+from churn_platform.commands import (
+    alerts,
+    cases,
+    dashboard,
+    data,
+    db,
+    dlq,
+    model,
+    outcomes,
+    schema,
+    serve,
+    stack,
+    stream,
+)
 from churn_platform.commands.clean import clean
 from churn_platform.commands.completion import completion
 from churn_platform.commands.demo import demo
@@ -48,12 +61,14 @@ app.add_typer(cases.app, name="cases")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(model.app, name="model")
 app.add_typer(dashboard.app, name="dashboard")
+app.add_typer(serve.app, name="serve")
 app.add_typer(db.app, name="db")
-for group in (stream.app, dlq.app, outcomes.app, cases.app, alerts.app, model.app, dashboard.app, db.app):
+for group in (stream.app, dlq.app, outcomes.app, cases.app, alerts.app, model.app, dashboard.app, serve.app, db.app):
     for described in group.registered_commands:
         if described.callback is not None:
             described.callback = stack.with_own_servers(described.callback)
 dashboard.app.callback(invoke_without_command=True)(stack.with_own_servers(dashboard.dashboard))
+serve.app.callback(invoke_without_command=True)(stack.with_own_servers(serve.serve))
 app.add_typer(data.app, name="data")
 app.add_typer(schema.app, name="schema")
 

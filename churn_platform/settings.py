@@ -940,6 +940,43 @@ class DashboardSettings(SettingsGroup):
     )
 
 
+class ApiSettings(SettingsGroup):
+    """The prediction API."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        validation_alias="API_HOST",
+        description="Address that the prediction API listens at. Other machines reach it only if it is not a loopback "
+        "address; then API_TOKENS is needed.",
+    )
+    port: int = Field(
+        default=8080,
+        ge=1,
+        le=65535,
+        validation_alias="API_PORT",
+        description="Port of 'churn serve'. 'churn up' chooses another one if it is taken.",
+    )
+    tokens: ProjectPath | None = Field(
+        default=None,
+        validation_alias="API_TOKENS",
+        description="File of the tokens that requests need, which 'churn serve add-token' writes. Empty: requests need "
+        "none, and only this machine reaches the API.",
+    )
+    requests_per_second: float = Field(
+        default=2000,
+        gt=0,
+        validation_alias="API_REQUESTS_PER_SECOND",
+        description="Requests a second that each token may make on average. More are answered with 429.",
+    )
+    max_body_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=1024,
+        validation_alias="API_MAX_BODY_BYTES",
+        description="Largest body of a request. A larger one is answered with 413.",
+    )
+
+
 class Settings(SettingsGroup):
     """All settings, by group, and the addresses of the servers that the platform cannot do without.
 
@@ -963,6 +1000,7 @@ class Settings(SettingsGroup):
     operators: OperatorSettings = Field(default=OperatorSettings(), title="Operators")
     dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster UI")
     dashboard: DashboardSettings = Field(default=DashboardSettings(), title="Dashboard")
+    api: ApiSettings = Field(default=ApiSettings(), title="Prediction API")
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, str]) -> Self:

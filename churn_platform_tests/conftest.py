@@ -102,6 +102,7 @@ FLOW = (
     "monitoring",
     "alerts",
     "dashboard",
+    "api",
     "simulation",
     "orchestration",
     "test_definitions",

@@ -114,12 +114,12 @@ def up(
     services_only: Annotated[
         bool,
         typer.Option(
-            "--services-only", help="Without Dagster, the worker and the dashboard, to run 'dg dev' yourself."
+            "--services-only", help="Without Dagster, the worker, the dashboard and the API, to run 'dg dev' yourself."
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start Kafka, PostgreSQL, MLflow, Dagster, the worker and the dashboard, and wait until they answer.
+    """Start Kafka, PostgreSQL, MLflow, Dagster, worker, dashboard and prediction API, and wait until they answer.
 
     A server that you name (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, MLFLOW_TRACKING_URI) is yours and is not started.
 
@@ -143,8 +143,9 @@ def up(
     if services_only:
         output.print(f"Next: set -a; . {env_file}; set +a; dg dev", highlight=False, soft_wrap=True)
     else:
-        pages = f"Dagster: {stack.addresses['dagster']}   Dashboard: {stack.addresses['dashboard']}"
-        output.print(f"{pages}   Stop: churn down", soft_wrap=True)
+        pages = {"Dagster": "dagster", "Dashboard": "dashboard", "API": "api"}
+        shown = [f"{title}: {stack.addresses[name]}" for title, name in pages.items()]
+        output.print("   ".join([*shown, "Stop: churn down"]), soft_wrap=True)
 
 
 def down(as_json: AsJson = False) -> None:

@@ -1,21 +1,18 @@
 """What the dashboard needs to know of the settings."""
 
 import getpass
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from churn_platform.dashboard.exceptions import DashboardError
+from churn_platform.hosts import LOCAL_HOSTS, is_loopback, is_wildcard
 from churn_platform.schema.current import schema_of
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import Settings
-
-LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -116,21 +113,3 @@ def _origin(url: str) -> str:
     name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = "" if parts.port in (None, {"http": 80, "https": 443}.get(parts.scheme)) else f":{parts.port}"
     return f"{parts.scheme}://{name}{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a server that listens there."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_wildcard(host: str) -> bool:
-    """Return whether the address stands for all interfaces of the machine."""
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False

@@ -4,12 +4,15 @@ The order in which events are read does not matter: of a customer's events, the 
 kafka_offset, then event_id is the latest one.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import class_row
 
 from churn_platform.database.summary_changes import customer_values
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -158,6 +161,50 @@ _DELETE_EMPTY: Final = "delete from customer_segment_summary where customers = 0
 _ASSIGN_ARMS: Final = sql.SQL("""
     update customer_summary set arm = {arm} where arm is distinct from {arm}
 """)
+# Only the reasons of the latest event explain the latest score. It has none below the high-risk threshold.
+_LATEST_SCORE: Final = """
+    select s.customer_id, s.event_timestamp, s.risk_score::double precision as risk_score, s.prediction, s.high_risk,
+        s.model_version, s.predictions, h.reasons
+    from customer_summary s left join high_risk_customers h using (event_id)
+    where s.customer_id = %s
+"""
+
+
+@dataclass(frozen=True)
+class LatestScore:
+    """The score of a customer's latest event.
+
+    Attributes:
+        customer_id: the customer.
+        event_timestamp: time of the event.
+        risk_score: P(churn), 0 to 1.
+        prediction: 1 for churn, else 0.
+        high_risk: whether the score reached the high-risk threshold of its batch.
+        model_version: of the model that scored the event.
+        predictions: how many events of the customer were scored.
+        reasons: what the score is made of, as high_risk_customers has it; None if the customer is not at high risk, or
+            if the reasons are not there yet.
+    """
+
+    customer_id: int | str
+    event_timestamp: datetime
+    risk_score: float
+    prediction: int
+    high_risk: bool
+    model_version: int
+    predictions: int
+    reasons: Sequence[Mapping[str, Any]] | None
+
+
+def latest_score(connection: psycopg.Connection, customer_id: int | str) -> LatestScore | None:
+    """Return the score of a customer's latest event; None if no event of the customer was scored.
+
+    Args:
+        connection: to the platform's database.
+        customer_id: of the type that the customer schema says.
+    """
+    with connection.cursor(row_factory=class_row(LatestScore)) as cursor:
+        return cursor.execute(_LATEST_SCORE, (customer_id,)).fetchone()
 
 
 @dataclass(frozen=True)

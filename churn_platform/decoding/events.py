@@ -151,7 +151,9 @@ class EventDecoder:
         complete = define_message("CompleteEvent", fields, Event)
         enveloped = msgspec.defstruct("CompleteEnvelope", [("data", complete)], bases=(Envelope,))
         self._identity, self._inputs = fields[0], fields[1:]
-        self._decode_event = msgspec.json.Decoder(cast("type[Event]", complete)).decode
+        self.message: type[Event] = cast("type[Event]", complete)
+        """Type of an event with the customer's fields. Its JSON Schema describes what `decode` takes."""
+        self._decode_event = msgspec.json.Decoder(self.message).decode
         self._decode_envelope = msgspec.json.Decoder(cast("type[Envelope]", enveloped)).decode
         self.fields: Mapping[str, str] = {**_FIELDS, **{field.column.name: field.allowed for field in fields}}
         """Name of each field -> what it may hold, as text."""

@@ -3,7 +3,7 @@
 import codecs
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -64,6 +64,19 @@ def explain(value: bytes, problem: Exception, fields: Mapping[str, str]) -> str:
         fields: name of each field -> what it may hold, as text.
     """
     return printable(_explain(value, problem, fields))[:LONGEST_REASON]
+
+
+def named_field(reason: str, fields: Iterable[str]) -> str | None:
+    """Return the field that a reason is about; None if it is about the whole message.
+
+    A field may have any name, so that of another one may begin alike: the longest counts.
+
+    Args:
+        reason: of a dead letter.
+        fields: names of the fields that an event may have.
+    """
+    named = (name for name in fields if reason.startswith((f"{printable(name)} ", f"{printable(name)}:")))
+    return max(named, key=len, default=None)
 
 
 def printable(text: str) -> str:

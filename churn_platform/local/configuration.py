@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from churn_platform.deployment.dagster_home import write_dagster_home
 from churn_platform.files.artifacts import MLFLOW, in_s3, join
-from churn_platform.local import bucket, dagster_servers, dashboard, kafka, mlflow, postgres, user_servers, worker
+from churn_platform.local import api, bucket, dagster_servers, dashboard, kafka, mlflow, postgres, user_servers, worker
 from churn_platform.local import environment as env
 from churn_platform.local.errors import StackError
 from churn_platform.local.folder import PORTS_FILE
@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # Kafka's client is slow to import
     from churn_platform.stream.config import StreamConfig
 
 SERVICES = ("kafka", "postgres", "mlflow")
-PLATFORM = ("code", "webserver", "daemon", worker.NAME, dashboard.NAME)
-"""What uses the services: Dagster, the worker and the dashboard. `churn up --services-only` leaves it out."""
+PLATFORM = ("code", "webserver", "daemon", worker.NAME, dashboard.NAME, api.NAME)
+"""What uses the services: Dagster, the worker, the dashboard and the API. `churn up --services-only` leaves it out."""
 
 
 class StackConfiguration:
@@ -42,7 +42,7 @@ class StackConfiguration:
 
         Args:
             folder: the stack's folder.
-            services_only: without Dagster, the worker and the dashboard.
+            services_only: without Dagster, the worker, the dashboard and the API.
             only: only these of the embedded parts; None: all of them.
             usual_ports: ports to try first; 0 is any free one.
             given: environment to build on, without the variables of an earlier stack.
@@ -128,7 +128,7 @@ class StackConfiguration:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Address of each service, in the form of its setting, of the Dagster UI and of the dashboard.
+        """Address of each service, in the form of its setting, of the Dagster UI, the dashboard and the API.
 
         The database's is that of the platform's own login, with its password.
         """
@@ -138,7 +138,7 @@ class StackConfiguration:
             "postgres": self._embedded_dsn(postgres.WRITER),
             "mlflow": f"http://{HOST}:{self.ports['mlflow']}",
         }
-        pages = {name: f"http://{HOST}:{self.ports[name]}" for name in ("dagster", dashboard.NAME)}
+        pages = {name: f"http://{HOST}:{self.ports[name]}" for name in ("dagster", dashboard.NAME, api.NAME)}
         return {**embedded, **self.yours, **pages}
 
     @property
@@ -224,6 +224,7 @@ class StackConfiguration:
             *dagster,
             worker.part(folder=self.folder),
             dashboard.part(url=self.addresses[dashboard.NAME], dagster_url=self.addresses["dagster"]),
+            api.part(url=self.addresses[api.NAME]),
         ]
 
     def wanted_parts(self) -> list[Part]:

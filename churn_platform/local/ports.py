@@ -17,6 +17,7 @@ USUAL_PORTS: Mapping[str, int] = {
     "mlflow": 5001,  # 5000 is AirPlay on macOS
     "dagster": 3000,
     "dashboard": 8050,
+    "api": 8080,
 }
 ANY_FREE_PORTS: Mapping[str, int] = dict.fromkeys(USUAL_PORTS, 0)
 

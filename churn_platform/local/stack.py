@@ -30,7 +30,7 @@ PORT_ATTEMPTS = 3  # a port that was free a moment ago is rarely taken; three ti
 
 
 class Stack:
-    """Kafka, PostgreSQL, MLflow, Dagster, the worker and the dashboard in one folder.
+    """Kafka, PostgreSQL, MLflow, Dagster, the worker, the dashboard and the API in one folder.
 
     As a context manager it is started on entry and stopped on exit.
     """
@@ -50,7 +50,7 @@ class Stack:
 
         Args:
             local: the stack's folder; created when the stack starts.
-            services_only: without Dagster, the worker and the dashboard.
+            services_only: without Dagster, the worker, the dashboard and the API.
             only: only these of the embedded parts.
             usual_ports: ports to try first, 0 is any free one.
             given: environment to build on; None: that of this process. A server that it names is the user's and is not

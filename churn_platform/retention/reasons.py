@@ -8,6 +8,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 
 MOST_SENTENCES: Final = 3
 RAISES: Final = " raises the risk"
+LOWERS: Final = " lowers the risk"
 # From this number on, decimals of an amount say nothing.
 WHOLE_FROM: Final = 1000
 
@@ -20,10 +21,19 @@ def sentences(reasons: Sequence[Mapping[str, Any]], schema: CustomerSchema) -> l
         schema: names the columns' kinds and units. A column that left it is named without a unit.
     """
     raising = [reason for reason in reasons if reason["contribution"] > 0]
-    return [
-        f"{_subject(str(reason['feature']), reason['value'], schema.by_name.get(str(reason['feature'])))}{RAISES}"
-        for reason in raising[:MOST_SENTENCES]
-    ]
+    return [sentence(reason, schema) for reason in raising[:MOST_SENTENCES]]
+
+
+def sentence(reason: Mapping[str, Any], schema: CustomerSchema) -> str:
+    """Return what a reason says, such as "Age of 31 years lowers the risk".
+
+    Args:
+        reason: feature (name of a column), value and contribution to the log-odds.
+        schema: names the columns' kinds and units. A column that left it is named without a unit.
+    """
+    name = str(reason["feature"])
+    direction = RAISES if reason["contribution"] > 0 else LOWERS
+    return f"{_subject(name, reason['value'], schema.by_name.get(name))}{direction}"
 
 
 def causes(texts: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.dashboard import page as dashboard_page
@@ -19,6 +18,7 @@ from churn_platform.dashboard.pages import now
 from churn_platform.database import stream_lag
 from churn_platform.local.stack import Stack
 from churn_platform_tests.dashboard.site import serving, window_of
+from churn_platform_tests.outages import away
 
 REFRESH_SECONDS: Final = 1
 QUERY_SECONDS: Final = 2
@@ -33,23 +33,6 @@ def impatient(visit: Visit, connection: psycopg.Connection) -> View:
 
 
 PAGES: Final = [dashboard_page.Page("/now", impatient, label="Now", seconds=QUERY_SECONDS)]
-
-
-@contextmanager
-def away(stack: Stack, database: str) -> Iterator[None]:
-    """Let nobody connect to the database, and end all connections to it."""
-    name = str(conninfo_to_dict(database)["dbname"])
-    with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
-
-        def allow(value: str) -> None:
-            owner.execute(
-                sql.SQL("alter database {} allow_connections {}").format(sql.Identifier(name), sql.SQL(value))
-            )
-
-        allow("false")
-        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
-        yield
-        allow("true")
 
 
 @contextmanager

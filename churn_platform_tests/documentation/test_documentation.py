@@ -73,6 +73,10 @@ RUN_BY = {
     "test_a_customer_who_does_not_want_calls_is_blocked_with_the_platform_s_login",
     "churn cases unblock": "commands/test_cases_command.py::"
     "test_a_customer_who_does_not_want_calls_is_blocked_with_the_platform_s_login",
+    "churn serve add-token": "api/test_tokens.py::test_the_commands_add_list_and_remove_tokens",
+    "churn serve remove-token": "api/test_tokens.py::test_the_commands_add_list_and_remove_tokens",
+    "churn serve tokens": "api/test_tokens.py::test_the_commands_add_list_and_remove_tokens",
+    "curl": "api/test_predictions.py::test_the_request_of_the_guide_is_answered",
     "make bench-model": "benchmarks/test_the_rest.py::test_the_model_is_measured_on_any_customers_file",
 }
 _UNTESTED_PAGE = (PROJECT_ROOT / "docs" / "reference" / "untested-commands.md").read_text()

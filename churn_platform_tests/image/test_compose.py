@@ -13,7 +13,7 @@ from churn_platform.setting_names import is_probably_ours
 from churn_platform.settings import PROJECT_ROOT, descriptions, parse_settings
 from churn_platform_tests.image.compose import FILE, SECRETS, Service, compose, services
 
-OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "worker", "dashboard", "producer"}
+OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "worker", "dashboard", "api", "producer"}
 ONE_SHOT = {"prepare", "producer"}
 # Folders in the container, and logins that only `prepare` gets.
 SET_BY_COMPOSE = {
@@ -109,7 +109,7 @@ def test_ports_are_open_only_on_localhost(found: dict[str, Service]) -> None:
 
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
     assert {each.name for each in found.values() if each.definition.get("ports")} == {
-        *("postgres", "kafka", "kafka-ui", "mlflow", "webserver", "dashboard"),
+        *("postgres", "kafka", "kafka-ui", "mlflow", "webserver", "dashboard", "api"),
     }
 
 

@@ -16,7 +16,7 @@ from churn_platform.retention.business_day import business_day, day_bounds
 from churn_platform.retention.call_list import Place, Waiting, plan_list
 from churn_platform.retention.contact_policy import ContactPolicy, OpenCase, Opening, Score, Update, decide
 from churn_platform.retention.priority import CallValue, priority
-from churn_platform.retention.reasons import sentences
+from churn_platform.retention.reasons import sentence, sentences
 from churn_platform.retention.transitions import CLOSED, STATUSES, is_allowed
 from churn_platform.schema.customer_schema import CustomerSchema
 
@@ -257,6 +257,15 @@ def test_reasons_are_sentences_with_units_and_only_those_that_raise_the_risk(ban
         "Num of products of 3 raises the risk",
         "Is active member: no, which raises the risk",
     ]
+
+
+def test_a_reason_that_lowers_the_risk_is_a_sentence_of_its_own(bank_schema: CustomerSchema) -> None:
+    assert sentence({"feature": "Tenure", "value": 3.0, "contribution": -0.4}, bank_schema) == (
+        "Tenure of 3 years lowers the risk"
+    )
+    assert sentence({"feature": "Gender", "value": "Male", "contribution": -0.1}, bank_schema) == (
+        "Gender: Male, which lowers the risk"
+    )
 
 
 def test_texts_missing_values_and_columns_that_left_the_schema_are_named_too(bank_schema: CustomerSchema) -> None:

@@ -1,0 +1,11 @@
+"""`python -m churn_platform.api [HOST [PORT]]`: the prediction API as `churn up` and containers start it."""
+
+import sys
+
+from churn_platform.api import server
+from churn_platform.settings import load_settings
+
+if __name__ == "__main__":
+    host, port = [*sys.argv[1:], *[""] * 2][:2]
+    server.configure_log()
+    server.run(load_settings(), host=host or None, port=int(port) if port else None)
