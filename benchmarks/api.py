@@ -41,8 +41,8 @@ SECONDS: Final = 20.0
 IN_ONE_REQUEST: Final = 1000
 # One request is decoded and scored while the other one is sent.
 CONNECTIONS: Final = 2
-# mlflow models serve cannot answer a thousand requests a second: both are also measured at a rate that it can. At such a
-# rate most of the CPU is that of waking up, so the goal compares each server at the load at which it is best.
+# mlflow models serve cannot answer a thousand requests a second: both are also measured at a rate that it can. At such
+# a rate most of the CPU is that of waking up, so the goal compares each server at the load at which it is best.
 COMPARED_RATE: Final = 50.0
 WARM_UP_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 30.0
