@@ -1,4 +1,5 @@
-# One image for all services of the platform in docker-compose.yaml: code server, webserver, daemon, worker, MLflow, prepare, producer.
+# One image for all services of the platform in docker-compose.yaml: code server, webserver, daemon, worker, dashboard, MLflow,
+# prepare, producer.
 # The base image must be Debian or a derivative, with ca-certificates, and with python3 of version 3.11, 3.12 or 3.13 including venv.
 ARG BASE_IMAGE=python:3.12.13-slim-bookworm
 
@@ -41,7 +42,8 @@ RUN apt-get update \
     && groupadd --gid 10001 churn \
     && useradd --uid 10001 --gid churn --home-dir /var/lib/churn --create-home --shell /usr/sbin/nologin churn \
     && install --directory --owner churn --group churn --mode 0700 \
-        /var/lib/churn/api /var/lib/churn/artifacts /var/lib/churn/dagster /var/lib/churn/mlflow
+        /var/lib/churn/api /var/lib/churn/artifacts /var/lib/churn/dagster \
+        /var/lib/churn/dashboard /var/lib/churn/mlflow
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 ENV PATH=/opt/venv/bin:$PATH \

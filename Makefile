@@ -180,7 +180,7 @@ check: install ## Check lint, format, types, package layers, Dagster definitions
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/actionlint .github/workflows/*.yml
-	POSTGRES_PASSWORD=- CHURN_PLATFORM_PASSWORD=- CHURN_ANALYST_PASSWORD=- \
+	POSTGRES_PASSWORD=- CHURN_PLATFORM_PASSWORD=- CHURN_ANALYST_PASSWORD=- CHURN_RETENTION_PASSWORD=- \
 		$(BIN)/docker-compose --env-file /dev/null --profile '*' config --quiet
 	@# a temporary DAGSTER_HOME: the check needs an instance, but not that of a running platform
 	home=$$(mktemp -d) && trap 'rm -rf '"$$home" EXIT && touch $$home/dagster.yaml && \

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-SECRETS=(POSTGRES_PASSWORD CHURN_PLATFORM_PASSWORD CHURN_ANALYST_PASSWORD)
+SECRETS=(POSTGRES_PASSWORD CHURN_PLATFORM_PASSWORD CHURN_ANALYST_PASSWORD CHURN_RETENTION_PASSWORD)
 IMAGE=${CHURN_IMAGE:-churn-platform:local}
 
 say() { printf '%s\n' "$*"; }
@@ -113,7 +113,8 @@ main() {
     docker compose run --rm prepare \
         || fail "" "Not started, see the error above. To stop the servers that are running: docker compose stop"
     docker compose up --detach
-    say "" "Up." "Dagster http://$(docker compose port webserver 3000)"
+    say "" "Up." "Dagster    http://$(docker compose port webserver 3000)" "Dashboard  http://$(docker compose port dashboard 8050)"
+    say "Who may log in to the dashboard: docker compose exec dashboard churn dashboard add-user NAME --role retention"
     say "Other ports, and how to send events: docs/how-to/run-in-containers.md. To stop: docker compose stop"
 }
 

@@ -6,6 +6,7 @@ Example: python -m benchmarks.dashboard --predictions 100000 --customers 10000
 import asyncio
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -113,6 +114,15 @@ class Load:
     process: Process
 
 
+@dataclass(frozen=True)
+class File:
+    """A download: seconds, MB as they were transferred, and the most memory of the dashboard meanwhile, in MB."""
+
+    seconds: float
+    megabytes: float
+    memory_mb: float
+
+
 @dataclass
 class Results:
     """Everything that was measured.
@@ -123,6 +133,7 @@ class Results:
         idle: the dashboard while nobody looks.
         people: clients that pause between pages.
         nonstop: as many clients that do not pause.
+        files: downloads, such as all customers as CSV.
         loads: of a page in a browser that has shown it before.
         interactions: such as a filter, by page and kind.
     """
@@ -132,6 +143,7 @@ class Results:
     idle: Process | None = None
     people: Load | None = None
     nonstop: Load | None = None
+    files: dict[str, File] = field(default_factory=dict)
     loads: dict[str, Times] = field(default_factory=dict)
     interactions: dict[str, Times] = field(default_factory=dict)
 
@@ -173,34 +185,63 @@ def measure_views(dsn: str) -> dict[str, Times]:
 
 @dataclass(frozen=True)
 class Site:
-    """Addresses of the dashboard, by the path of the page that they belong to."""
+    """The dashboard.
+
+    Attributes:
+        url: its address.
+        addresses: of pages, by the path of the page that they belong to.
+        files: address of one file, such as a list as CSV, by its path.
+    """
 
     url: str
     addresses: Mapping[str, Sequence[str]]
+    files: Mapping[str, str]
 
 
 def explore(url: str) -> Site:
-    """Follow links from the navigation, and return addresses of each page that answers with HTML."""
+    """Follow links from the navigation, and return addresses of each page, and of files that are offered there."""
     patterns = {page.path: compile_path(page.path)[0] for page in PAGES if page.read is not None}
     found: dict[str, list[str]] = {}
+    files: dict[str, str] = {}
     waiting, seen = [page.path for page in PAGES if page.label], set[str]()
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         while waiting and len(seen) < MOST_FETCHED:
             address = waiting.pop(0)
-            path = next((path for path, pattern in patterns.items() if pattern.match(urlsplit(address).path)), None)
+            path = _page_of(address, patterns)
             if address in seen or path is None or len(found.get(path, [])) >= ADDRESSES:
                 continue
             seen.add(address)
-            # A file may have a million rows: its first bytes show that it is one.
-            with client.stream("GET", address) as answer:
-                if not answer.headers.get("content-type", "").startswith("text/html"):
-                    continue
-                answer.raise_for_status()
-                text = answer.read().decode()
+            answer = client.get(address).raise_for_status()
             found.setdefault(path, []).append(address)
-            links = html.fromstring(text).xpath("//main//a/@href")
-            waiting += [urljoin(address, str(link)) for link in links if not urlsplit(str(link)).netloc]
-    return Site(url, found)
+            for link in html.fromstring(answer.text).xpath("//main//a[@href]"):
+                target = urljoin(address, str(link.get("href")))
+                if link.get("download") is None:
+                    waiting.append(target)
+                elif (file := _page_of(target, patterns)) is not None:
+                    files.setdefault(file, target)
+    return Site(url, found, files)
+
+
+def _page_of(address: str, patterns: Mapping[str, re.Pattern[str]]) -> str | None:
+    """Return the path of the page that an address belongs to; None if it leads elsewhere."""
+    parts = urlsplit(address)
+    if parts.netloc:
+        return None
+    return next((path for path, pattern in patterns.items() if pattern.match(parts.path)), None)
+
+
+def download(site: Site, dashboard: psutil.Process) -> dict[str, File]:
+    """Download each file once."""
+    found = {}
+    with httpx.Client(base_url=site.url, trust_env=False, timeout=600) as client:
+        for path, address in site.files.items():
+            size, began = 0, time.perf_counter()
+            with usage_of(dashboard) as usage, client.stream("GET", address) as answer:
+                answer.raise_for_status()
+                for part in answer.iter_raw():
+                    size += len(part)
+            found[path] = File(round(time.perf_counter() - began, 1), round(size / 1e6, 1), usage().memory_mb)
+    return found
 
 
 def load(site: Site, dashboard: psutil.Process, *, clients: int, pause: float, seconds: float) -> Load:
@@ -373,6 +414,8 @@ def measure(
             results.people = load(site, dashboard, clients=clients, pause=PAUSE_SECONDS, seconds=seconds)
             results.nonstop = load(site, dashboard, clients=clients, pause=0, seconds=seconds)
             progress("requests")
+            results.files = download(site, dashboard)
+            progress("files")
             if in_browser:
                 results.loads, results.interactions = browse(site)
                 progress("browser")
@@ -396,6 +439,11 @@ def show(console: Console, results: Results) -> None:
                 f"cores and {found.process.memory_mb:,.0f} MB",
                 highlight=False,
             )
+    for name, file in results.files.items():
+        console.print(
+            f"{name}: {file.megabytes:,.1f} MB in {file.seconds:,.1f} s; the dashboard used {file.memory_mb:,.0f} MB",
+            highlight=False,
+        )
     if results.idle is not None:
         console.print(f"idle: {results.idle.cores:.3f} cores and {results.idle.memory_mb:,.0f} MB", highlight=False)
     _table(console, "page in the browser", results.loads)

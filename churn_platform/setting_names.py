@@ -16,6 +16,7 @@ OTHER_NAMES_OF_OURS: Final = frozenset(
         "CHURN_IMAGE",  # read by docker-compose.yaml, which shares .env
         "CHURN_PLATFORM_PASSWORD",  # the same
         "CHURN_ANALYST_PASSWORD",  # the same
+        "CHURN_RETENTION_PASSWORD",  # the same
         "CHURN_STACK",  # marks the processes that `churn up` starts
         "CHURN_EMBEDDED",  # the same
     }

@@ -202,6 +202,21 @@ def close(
 
 
 @app.command()
+def undo(case: CaseNumber, by: By = None, as_json: AsJson = False) -> None:
+    """Take back the last change of a case: its status, owner and notes are again as they were before.
+
+    This is possible for a day, and only for a change that a person has made. The history keeps both changes.
+
+    Example: churn cases undo 12
+    """
+    with report_errors(), _connect() as connection:
+        number = _find(connection, case).case_id
+        retention_cases.take_back(connection, number, actor=by or _user())
+        found = _find(connection, str(number))
+    _show_changed(found, as_json=as_json)
+
+
+@app.command()
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write: .csv or .xlsx; - for CSV to stdout.")],
     everything: Annotated[
@@ -221,8 +236,8 @@ def export(
         end(ExitCode.USAGE, "--json and - both write to stdout. Choose one.")
     with report_errors(), _connect() as connection:
         cases = case_reading.find(connection, statuses=STATUSES) if everything else case_reading.call_list(connection)
-    header = tuple(name for name in case_reading.Case.__dataclass_fields__ if name != "segments")
-    rows = ([_cell(getattr(case, name)) for name in header] for case in cases)
+    header = case_reading.CELL_NAMES
+    rows = (case.as_cells() for case in cases)
     try:
         if str(file) == "-":
             spreadsheets.write_csv(sys.stdout, header, rows)
@@ -286,6 +301,10 @@ def _change(
         number = _find(connection, case).case_id
         retention_cases.change(connection, number, status=status, owner=owner, note=note, actor=by or _user())
         found = _find(connection, str(number))
+    _show_changed(found, as_json=as_json)
+
+
+def _show_changed(found: "Case", *, as_json: bool) -> None:
     if as_json:
         emit(found.as_dict())
         return
@@ -380,13 +399,6 @@ def _table(cases: Sequence["Case"]) -> Table:
             Text(printable(why), overflow="fold"),
         )
     return table
-
-
-def _cell(value: object) -> str | int | float | datetime | None:
-    """Return a value of a case for a cell. A list of reasons is one text."""
-    if isinstance(value, list):
-        return "; ".join(str(each) for each in value)
-    return value if isinstance(value, int | float | datetime) or value is None else str(value)
 
 
 def _customer_id(text: str) -> int | str:

@@ -23,7 +23,7 @@ def dashboard(
 ) -> None:
     """Run the dashboard for people who do not open Dagster, until Ctrl+C. 'churn up' starts one.
 
-    Example: churn dashboard --port 8060
+    Example: churn dashboard
     """
     if context.invoked_subcommand is not None:
         return

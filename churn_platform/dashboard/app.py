@@ -23,9 +23,16 @@ from starlette.types import ASGIApp, Scope
 from churn_platform.dashboard.access import Access
 from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.dashboard.databases import Databases, UnavailableError
-from churn_platform.dashboard.exceptions import BusyError, ConflictError, DashboardError, ForbiddenError, NotFoundError
+from churn_platform.dashboard.exceptions import (
+    BusyError,
+    ConflictError,
+    DashboardError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+)
 from churn_platform.dashboard.page import Page, View, Visit
-from churn_platform.dashboard.pages import customer, customers, model, now, quality, segments, trends
+from churn_platform.dashboard.pages import calls, customer, customers, effect, model, now, quality, segments, trends
 from churn_platform.dashboard.rendering import environment
 from churn_platform.dashboard.security import MOST_FORM_BYTES, SecureHeaders, comes_from_here, is_same
 from churn_platform.dashboard.sessions import Session
@@ -50,6 +57,8 @@ PAGES: Final[Sequence[Page]] = (
     *now.PAGES,
     *customers.PAGES,
     *customer.PAGES,
+    *calls.PAGES,
+    *effect.PAGES,
     *segments.PAGES,
     *trends.PAGES,
     *model.PAGES,
@@ -168,7 +177,9 @@ class _Dashboard:
         except ForbiddenError as error:
             return self._problem(request, session, 403, "Not allowed", str(error))
         except ConflictError as error:
-            return self._problem(request, session, 409, "Nothing was changed", str(error))
+            return self._problem(request, session, 409, "Nothing was changed", str(error), back=error.back)
+        except InvalidInputError as error:
+            return self._problem(request, session, 422, "Nothing was changed", str(error), back=error.back)
         except BusyError as error:
             return self._problem(request, session, 503, "Too much at once", str(error))
         except UnavailableError as error:
@@ -200,8 +211,9 @@ class _Dashboard:
         text: str,
         *,
         refresh: int | None = None,
+        back: str = "",
     ) -> Response:
-        view = View("problem.html.j2", title, {"text": text}, refresh=refresh, status=status)
+        view = View("problem.html.j2", title, {"text": text, "back": back}, refresh=refresh, status=status)
         return self._render(request, session, view)
 
     def _render(self, request: Request, session: Session | None, view: View) -> Response:

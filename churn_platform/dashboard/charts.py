@@ -90,6 +90,7 @@ class Axis:
     range: tuple[float, float] | None = None
     digits: int = 0
     """Decimals of the values in the table."""
+    is_logarithmic: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def line_chart(
     traces: list[Mapping[str, object]] = [
         {
             "type": "scatter",
-            "mode": "lines+markers" if len(x) <= MOST_MARKED else "lines",
+            "mode": "lines+markers" if sum(value is not None for value in each.values) <= MOST_MARKED else "lines",
             "name": each.name,
             "x": places,
             "y": list(each.values),
@@ -333,6 +334,8 @@ def _chart(
     values: dict[str, object] = {"title": {"text": y.title}, "tickformat": y.ticks}
     if y.range is not None:
         values["range"] = list(y.range)
+    if y.is_logarithmic:
+        values["type"] = "log"
     names: dict[str, object] = {"title": {"text": "" if is_flat else x_title}, "automargin": True}
     if is_flat:
         names["autorange"] = "reversed"
@@ -344,11 +347,12 @@ def _chart(
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
     if x and isinstance(x[0], str):
-        names["type"] = "category"  # else names such as 1 and 2 would be numbers
+        names["type"] = "category"  # else names such as 1 and 2 would be numbers, and 2026-11 a date
     layout: dict[str, object] = {
         "xaxis": values if is_flat else names,
         "yaxis": names if is_flat else values,
         "showlegend": len(series) > 1 if has_legend is None else has_legend,
+        "hovermode": "x unified" if traces and traces[0]["type"] == "scatter" and not is_flat else "closest",
         "shapes": list(shapes),
         "annotations": list(annotations),
         **({"barmode": "stack"} if is_stacked else {}),

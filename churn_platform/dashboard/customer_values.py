@@ -41,7 +41,7 @@ def value_text(column: Column | None, value: object) -> str:
     if value is None:
         return UNKNOWN
     if column is not None and column.kind == "flag":
-        return "yes" if value in (1, "1") else "no" if value in (0, "0") else str(value)
+        return "yes" if value == 1 else "no" if value == 0 else str(value)
     if isinstance(value, date):
         return day(value)
     if isinstance(value, int | float):
@@ -53,8 +53,3 @@ def value_text(column: Column | None, value: object) -> str:
 def _needs_unit(column: Column) -> bool:
     """Return whether a value needs its unit: not if the name has it already, as "Num of products"."""
     return column.unit is not None and not label(column.column).lower().endswith(column.unit.lower())
-
-
-def segment_text(column: Column, value: str) -> str:
-    """Return the value or band of a segment for people."""
-    return value_text(column, value) if column.kind == "flag" else value

@@ -15,8 +15,21 @@ class ForbiddenError(Exception):
     """The user's role may not do this. The text says what it may not do."""
 
 
-class ConflictError(Exception):
-    """A change does not fit what somebody else has changed meanwhile. The text says what has changed."""
+class RefusedError(Exception):
+    """A change that is not made. The text says why; `back` is the page on which to go on, empty for none."""
+
+    def __init__(self, text: str, *, back: str = "") -> None:
+        """Describe why."""
+        super().__init__(text)
+        self.back = back
+
+
+class ConflictError(RefusedError):
+    """The change does not fit what somebody else has changed meanwhile. The text says what has changed."""
+
+
+class InvalidInputError(RefusedError):
+    """The form has a value that cannot be used. The text says which, and what is expected."""
 
 
 class BusyError(Exception):

@@ -17,6 +17,7 @@ from churn_platform.dashboard.charts import (
     line_chart,
 )
 from churn_platform.dashboard.formats import day, label, number, percent
+from churn_platform.database.model_references import StoredFeature
 from churn_platform.database.pages.model import FeatureDrift, LiveDay
 from churn_platform.modeling.report import Points, Report, Row
 from churn_platform.monitoring.bins import bin_labels
@@ -231,14 +232,12 @@ def _drift_counts(known: Sequence[FeatureDrift]) -> str:
     return f"Far from it: {far} of {len(known)}; shifted: {shifted}."
 
 
-def distribution_chart(
-    drift: FeatureDrift, reference: Mapping[str, list[float]] | None, names: Mapping[str, str]
-) -> Chart:
+def distribution_chart(drift: FeatureDrift, reference: StoredFeature | None, names: Mapping[str, str]) -> Chart:
     """Return the share of the customers in each bin, in the training data and on the day of the drift.
 
     Args:
         drift: of a feature.
-        reference: of the feature in the training data, as `Reference.to_json` writes it; None if it was not recorded.
+        reference: of the feature in the training data; None if it was not recorded.
         names: feature -> its name for people.
     """
     name = names.get(drift.feature, label(drift.feature))
@@ -253,8 +252,8 @@ def distribution_chart(
         )
     labels = bin_labels(
         edges=reference["edges"],
-        categories=[str(each) for each in reference["categories"]],
-        dates=bool(reference["dates"]),
+        categories=reference["categories"],
+        dates=reference["dates"],
     )
     training, now = sum(reference["counts"]) or 1, sum(drift.counts) or 1
     rows = [

@@ -56,10 +56,9 @@ class Sessions:
         cookie = secrets.token_urlsafe(32)
         session = Session(user, secrets.token_urlsafe(32), self._monotonic() + self._seconds)
         with self._lock:
-            for key in [key for key, each in self._found.items() if each.ends <= self._monotonic()]:
-                del self._found[key]
-            while len(self._found) >= MOST_SESSIONS:
-                del self._found[next(iter(self._found))]
+            # All last equally long, so the first to end are the first in the dictionary.
+            while self._found and (self._has_ended(first := next(iter(self._found))) or self._is_full()):
+                del self._found[first]
             self._found[_key(cookie)] = session
         return cookie, session
 
@@ -67,6 +66,12 @@ class Sessions:
         """Return the session of a cookie; None if there is none or it has ended."""
         session = self._found.get(_key(cookie))
         return session if session is not None and session.ends > self._monotonic() else None
+
+    def _has_ended(self, key: bytes) -> bool:
+        return self._found[key].ends <= self._monotonic()
+
+    def _is_full(self) -> bool:
+        return len(self._found) >= MOST_SESSIONS
 
     def end(self, cookie: str) -> None:
         """End a session."""

@@ -22,6 +22,7 @@ from churn_platform.database.worker_positions import RowRange
 from churn_platform.errors import PlatformError
 from churn_platform.schema.customer_schema import CustomerSchema
 
+_REMEDY: Final = "'churn cases show {case_id}' shows the case and its history."
 CONFLICT: Final = "CH002"
 """SQLSTATE of a change of a status that is not allowed, in a class that PostgreSQL leaves to its users."""
 
@@ -41,6 +42,19 @@ _RECENT_ROWS: Final = sql.SQL("""
     where p.customer_id in (select customer_id from high_risk_customers where detected_at >= now() - %(since)s)
     order by p.customer_id, p.event_timestamp desc, p.kafka_offset desc
 """)
+# The latest row of each customer whose case is open again. Its scores were not followed while it was closed.
+_REOPENED_ROWS: Final = sql.SQL("""
+    select distinct on (p.customer_id) p.*
+    from churn_predictions p
+    where p.customer_id in (
+        select customer_id from retention_cases where reopened_at is not null and closed_at is null
+    )
+    order by p.customer_id, p.event_timestamp desc, p.kafka_offset desc
+""")
+_REOPENED: Final = """
+    select case_id from retention_cases where reopened_at is not null and closed_at is null for update
+"""
+_COMPARED: Final = "update retention_cases set reopened_at = null where case_id = any(%s)"
 # Scores of a file count as of the time of the scoring. A customer whose score was applied to a case already, which may
 # be closed since, is left out, so that reading them again changes nothing.
 _FILE_ROWS: Final = sql.SQL("""
@@ -167,9 +181,21 @@ _LIST: Final = """
 # A second person to record a call or a result learns of the first one's. An assigned case may get another owner.
 _CHANGE: Final = """
     update retention_cases set
-        status = %(status)s, owner = coalesce(%(owner)s, owner),
+        status = coalesce(%(status)s, status), owner = coalesce(%(owner)s, owner),
         notes = case when %(note)s::text is null then notes else concat_ws(E'\\n', notes, %(note)s) end
-    where case_id = %(case_id)s and arm = 'contact' and (status <> %(status)s or status = 'assigned')
+    where case_id = %(case_id)s and arm = 'contact'
+      and (%(status)s::text is null or status <> %(status)s or status = 'assigned')
+"""
+_LOCK: Final = "select from retention_cases where case_id = %s and arm = 'contact' for update"
+_LAST_CHANGE: Final = "select coalesce(max(change), 0) from v_retention_case_history where case_id = %s"
+# The trigger checks that this is the state before the change, and that the change can be taken back.
+_TAKE_BACK: Final = """
+    update retention_cases c set status = b.status, owner = b.owner, notes = b.notes
+    from (
+        select status, owner, notes from v_retention_case_history
+        where case_id = %(case_id)s and change < %(change)s order by change desc limit 1
+    ) b
+    where c.case_id = %(case_id)s
 """
 # The last outcome of a customer counts. One from before the case's latest event, or from before the call, says nothing
 # about the case. That a customer stayed who was not called does not close the case: the risk is what it was.
@@ -201,6 +227,10 @@ _COUNTS: Final = """
 
 class CaseError(PlatformError):
     """A case that does not exist, or whose status cannot change in this way."""
+
+
+class CaseChangedError(CaseError):
+    """A case that somebody has changed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -310,6 +340,24 @@ def file_candidates(connection: psycopg.Connection, schema: CustomerSchema, *, t
         threshold: risk score from which a customer is returned, 0..1.
     """
     return _candidates(connection, _statement(schema, rows=_FILE_ROWS), {"threshold": threshold})
+
+
+def reopened(connection: psycopg.Connection) -> list[int]:
+    """Return the cases that somebody has opened again, and that were not compared with the latest scores since.
+
+    They are locked until the end of the caller's transaction.
+    """
+    return [case_id for (case_id,) in connection.execute(_REOPENED)]
+
+
+def reopened_candidates(connection: psycopg.Connection, schema: CustomerSchema) -> list[Candidate]:
+    """Return the customers of these cases, each with the latest score."""
+    return _candidates(connection, _statement(schema, rows=_REOPENED_ROWS), {})
+
+
+def mark_compared(connection: psycopg.Connection, case_ids: Sequence[int]) -> None:
+    """Record that these cases were compared with their customers' latest scores."""
+    connection.execute(_COMPARED, (list(case_ids),))
 
 
 def _candidates(
@@ -540,50 +588,109 @@ def change(
     case_id: int,
     *,
     actor: str,
-    status: str,
+    status: str | None = None,
     owner: str | None = None,
     note: str | None = None,
-) -> None:
-    """Change a case of the contact arm, as a person does.
+    seen: int | None = None,
+) -> int:
+    """Change a case of the contact arm, as a person does; return the number of the case's last change.
 
     Args:
         connection: of the retention team's login, or of the platform's.
         case_id: of the case.
         actor: who makes the change, for the history.
-        status: the new one.
+        status: the new one; None leaves it.
         owner: the new one; None leaves it.
         note: added to the notes as a line; None leaves them.
+        seen: the case's last change that the person knows of; None to change the case in any state.
 
     Raises:
         CaseError: there is no such case, it has this status already, or its status cannot become this one.
+        CaseChangedError: there is a later change than `seen`.
     """
+    with _changing(connection, case_id, actor=actor, seen=seen):
+        changed = connection.execute(_CHANGE, {"case_id": case_id, "status": status, "owner": owner, "note": note})
+        if changed.rowcount == 0:
+            raise _recorded_already(connection, case_id)
+        return _last_change_of(connection, case_id)
+
+
+def take_back(connection: psycopg.Connection, case_id: int, *, actor: str, seen: int | None = None) -> int:
+    """Restore status, owner and notes of a case as they were before the last change; return the number of this change.
+
+    A change can be taken back for a day, if a person has made it and nothing has changed since except for what was
+    taken back. The trigger checks that.
+
+    Args:
+        connection: of the retention team's login, or of the platform's.
+        case_id: of the case.
+        actor: who takes it back, for the history.
+        seen: the case's last change that the person knows of; None for any.
+
+    Raises:
+        CaseError: there is no such case, or its last change cannot be taken back.
+        CaseChangedError: there is a later change than `seen`.
+    """
+    with _changing(connection, case_id, actor=actor, seen=seen):
+        target = change_to_take_back(connection, case_id)
+        if target is None:
+            raise CaseError(
+                f"The last change of case {case_id} cannot be taken back: that is possible for a day, and only for a "
+                f"change that a person has made. Nothing was changed.",
+                remedy=_REMEDY.format(case_id=case_id),
+            )
+        connection.execute("select set_config('churn.takes_back', %s, true)", (str(target),))
+        connection.execute(_TAKE_BACK, {"case_id": case_id, "change": target})
+        return _last_change_of(connection, case_id)
+
+
+def change_to_take_back(connection: psycopg.Connection, case_id: int) -> int | None:
+    """Return the number of the change of a case that can be taken back now; None if there is none."""
+    row = connection.execute("select change_to_take_back(%s::bigint)", (case_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+@contextmanager
+def _changing(connection: psycopg.Connection, case_id: int, *, actor: str, seen: int | None) -> Iterator[None]:
+    """Run the block in a transaction that has locked a case."""
     try:
         with acting(connection, actor):
-            changed = connection.execute(
-                _CHANGE, {"case_id": case_id, "status": status, "owner": owner, "note": note}
-            ).rowcount
+            if connection.execute(_LOCK, (case_id,)).rowcount == 0:
+                raise CaseError(
+                    f"There is no case {case_id}. Nothing was changed.",
+                    remedy="'churn cases list --all' shows the cases.",
+                )
+            if seen is not None and _last_change_of(connection, case_id) != seen:
+                raise CaseChangedError(
+                    f"Case {case_id} was changed meanwhile. Nothing was changed.",
+                    remedy=_REMEDY.format(case_id=case_id),
+                )
+            yield
+    except psycopg.errors.UniqueViolation:
+        raise CaseError(
+            f"Case {case_id} cannot be opened again: the customer has a newer case. Nothing was changed."
+        ) from None
     except psycopg.Error as error:
         if error.sqlstate != CONFLICT:
             raise
+        text = str(error.diag.message_primary)
         raise CaseError(
-            f"{str(error.diag.message_primary)[:1].upper()}{str(error.diag.message_primary)[1:]}. Nothing was changed.",
-            remedy=f"'churn cases show {case_id}' shows the case and its history.",
+            f"{text[:1].upper()}{text[1:]}. Nothing was changed.", remedy=_REMEDY.format(case_id=case_id)
         ) from None
-    if not changed:
-        raise _not_changed(connection, case_id)
 
 
-def _not_changed(connection: psycopg.Connection, case_id: int) -> CaseError:
-    """Return why a change found no case that it could change."""
+def _last_change_of(connection: psycopg.Connection, case_id: int) -> int:
+    row = connection.execute(_LAST_CHANGE, (case_id,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _recorded_already(connection: psycopg.Connection, case_id: int) -> CaseError:
+    """Return who has given a case the status that it was to get."""
     history = case_reading.history(connection, case_id)
-    if not history:
-        return CaseError(
-            f"There is no case {case_id}. Nothing was changed.", remedy="'churn cases list --all' shows the cases."
-        )
     status = history[-1].status
     first = next(each for each in history if each.status == status)
     return CaseError(
         f"Case {case_id} is {status} already: {first.changed_by} recorded this at "
         f"{first.changed_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC. Nothing was changed.",
-        remedy=f"'churn cases show {case_id}' shows the case and its history.",
+        remedy=_REMEDY.format(case_id=case_id),
     )

@@ -35,6 +35,16 @@ _KNOWN: Final = """
     from churn_predictions join wanted using (customer_id)
     where true_churn_label is not null
 """
+_LATEST: Final = """
+    select date as day, month, segment, value, outcome_days, updated_at,
+        contact_entered, contact_open, contact_unknown, contact_stayed, contact_left, contact_contacted,
+        contact_churn_rate, control_entered, control_open, control_unknown, control_stayed, control_left,
+        control_contacted, control_churn_rate, reduction, reduction_low, reduction_high,
+        customers_saved, customers_saved_low, customers_saved_high, money_saved, money_saved_low, money_saved_high,
+        cases_needed, conclusion, warnings
+    from retention_effect where date = (select max(date) from retention_effect)
+    order by month, segment, value
+"""
 _SETTLE: Final = """
     insert into retention_entry_outcomes (entry, churned, contacted)
     select * from unnest(%s::bigint[], %s::boolean[], %s::boolean[]) on conflict (entry) do nothing
@@ -66,6 +76,55 @@ class Entry:
     segments: dict[str, str]
     settled: bool | None
     contacted: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The comparison of both arms in one group. The comments of retention_effect explain each column."""
+
+    day: date
+    month: str
+    segment: str
+    value: str
+    outcome_days: int
+    updated_at: datetime
+    contact_entered: int
+    contact_open: int
+    contact_unknown: int
+    contact_stayed: int
+    contact_left: int
+    contact_contacted: int
+    contact_churn_rate: float | None
+    control_entered: int
+    control_open: int
+    control_unknown: int
+    control_stayed: int
+    control_left: int
+    control_contacted: int
+    control_churn_rate: float | None
+    reduction: float | None
+    reduction_low: float | None
+    reduction_high: float | None
+    customers_saved: float | None
+    customers_saved_low: float | None
+    customers_saved_high: float | None
+    money_saved: float | None
+    money_saved_low: float | None
+    money_saved_high: float | None
+    cases_needed: int | None
+    conclusion: str
+    warnings: list[str]
+
+    @property
+    def known(self) -> int:
+        """Customers of both arms whose outcome is known."""
+        return self.contact_stayed + self.contact_left + self.control_stayed + self.control_left
+
+
+def latest(connection: psycopg.Connection) -> list[Comparison]:
+    """Return the comparisons of the latest day: in total, by month and by segment; empty before the first."""
+    with connection.cursor(row_factory=class_row(Comparison)) as cursor:
+        return cursor.execute(_LATEST).fetchall()
 
 
 def entries(connection: psycopg.Connection, *, window: timedelta) -> list[Entry]:

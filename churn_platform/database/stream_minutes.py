@@ -40,16 +40,13 @@ _ADD: Final = """
         select minute from latencies union select minute from letters
     )
     insert into stream_minutes as s (minute, predictions, dead_letters, latency_counts)
-    select minute,
-        coalesce((select sum(l.predictions) from latencies l where l.minute = m.minute), 0),
-        coalesce((select d.dead_letters from letters d where d.minute = m.minute), 0),
-        array(
-            select coalesce(l.predictions, 0)
-            from generate_series(0, cardinality(%(bounds)s::double precision[])) as b (bucket)
-            left join latencies l on l.bucket = b.bucket and l.minute = m.minute
-            order by b.bucket
-        )
-    from minutes m
+    select minute, coalesce(sum(l.predictions), 0), coalesce(max(d.dead_letters), 0),
+        array_agg(coalesce(l.predictions, 0) order by bucket)
+    from minutes
+    cross join generate_series(0, cardinality(%(bounds)s::double precision[])) as b (bucket)
+    left join latencies l using (minute, bucket)
+    left join letters d using (minute)
+    group by minute
     on conflict (minute) do update set
         predictions = s.predictions + excluded.predictions,
         dead_letters = s.dead_letters + excluded.dead_letters,

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
+
+CASES: Final = "retention_cases"
+CALL_LIST: Final = "call_list"
+"""Names of assets, as Dagster shows them."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,14 @@ def observations(connection: psycopg.Connection) -> list[Observation]:
         return cursor.execute(
             "select asset, number, observed_at, metadata from worker_observations order by asset"
         ).fetchall()
+
+
+def cases_per_day(connection: psycopg.Connection) -> int | None:
+    """Return how many customers the team can call in a day, as the worker that keeps the list knows it.
+
+    None if no worker has made a list yet.
+    """
+    row = connection.execute(
+        "select (metadata ->> 'cases_per_day')::integer from worker_observations where asset = %s", (CALL_LIST,)
+    ).fetchone()
+    return None if row is None else row[0]

@@ -88,11 +88,13 @@ def decide(score: Score, case: OpenCase | None, policy: ContactPolicy, *, now: d
         now: the time of the decision.
     """
     if case is not None:
-        if (score.event_timestamp, score.kafka_offset) <= (case.event_timestamp, case.kafka_offset):
+        order = (score.event_timestamp, score.kafka_offset)
+        if order < (case.event_timestamp, case.kafka_offset):
             return None
+        # The case may know this event from the time after a call, which was taken back since.
         if case.waits and score.risk < policy.closing_threshold:
             return Update(f"The risk fell to {score.risk:.0%}.")
-        return Update()
+        return Update() if order > (case.event_timestamp, case.kafka_offset) else None
     cools_off = any(
         moment is not None and now - moment < policy.cool_off for moment in (score.last_contact, score.last_loss)
     )

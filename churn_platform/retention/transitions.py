@@ -1,6 +1,8 @@
 """The status of a case, and how it may change. Pure.
 
 The database enforces the same rules (the function case_status_allowed), because the team's own tools may write there.
+Taking back a change restores the status before it, whatever these rules say: see `take_back` in
+database/retention_cases.py.
 """
 
 from collections.abc import Mapping

@@ -19,6 +19,7 @@ from churn_platform.database import (
     worker_positions,
 )
 from churn_platform.database.retention_cases import Candidate
+from churn_platform.database.worker_observations import CALL_LIST, CASES
 from churn_platform.database.worker_positions import Behind
 from churn_platform.retention.arm import CONTACT, CONTROL, arm_of
 from churn_platform.retention.business_day import business_day, day_bounds
@@ -36,8 +37,6 @@ _log = logging.getLogger("churn.worker")
 NAME: Final = "cases"
 ACTOR: Final = "worker"
 """What the history of a case names as the author of the worker's changes."""
-CASES, CALL_LIST = "retention_cases", "call_list"
-"""Names of the assets that Dagster shows."""
 
 # Seconds between two looks at the stream's positions, at least and at most. A case is at most 5 s behind the stream.
 SHORTEST_PAUSE: Final = 2.0
@@ -130,6 +129,7 @@ class CasesDuty:
         if worker_positions.behind(connection, NAME):
             changed, more = self._follow(connection)
         changed = self._open_from_file(connection) or changed
+        changed = self._compare_reopened(connection) or changed
         changed = self._explain(connection) or changed
         changed = self._check_times(connection) or changed
         self._keep_list(connection, changed=changed)
@@ -199,6 +199,16 @@ class CasesDuty:
             changed = self._apply(connection, found, opens=True)
         self._file_scored_at = scored_at
         return changed
+
+    def _compare_reopened(self, connection: psycopg.Connection) -> bool:
+        """Give cases that somebody has opened again their latest scores; return whether there are any."""
+        with retention_cases.acting(connection, ACTOR):
+            case_ids = retention_cases.reopened(connection)
+            if case_ids:
+                found = retention_cases.reopened_candidates(connection, self._config.schema)
+                self._apply(connection, found, opens=False)
+                retention_cases.mark_compared(connection, case_ids)
+        return bool(case_ids)
 
     def _apply(self, connection: psycopg.Connection, found: Sequence[Candidate], *, opens: bool) -> bool:
         """Write what follows from these scores; return whether anything does. They open cases only if `opens`."""

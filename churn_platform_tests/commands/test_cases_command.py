@@ -98,6 +98,19 @@ def test_an_assigned_case_stays_on_the_list_of_its_owner(team: Team) -> None:
     assert "bo" in run("show", case)
 
 
+def test_a_call_by_accident_is_taken_back(team: Team) -> None:
+    assert team.called()
+    case = case_of(6)
+    run("contact", case, "--note", "wrong line", "--by", "ana")
+
+    assert run("undo", case, "--by", "ana") == f"Case {case} (customer 6) is open.\n"
+
+    shown = as_json("show", case)
+    assert (shown["status"], shown["notes"], shown["contacted_at"]) == ("open", None, None)
+    assert [each["takes_back"] for each in shown["history"]] == [None, None, shown["history"][1]["change"]]
+    assert "cannot be taken back" in run("undo", case, code=ExitCode.FAILED)
+
+
 @pytest.mark.parametrize("result", ["kept", "lost", "dismissed"])
 def test_a_case_is_closed_with_its_result_and_cannot_be_changed_afterwards(team: Team, result: str) -> None:
     assert team.called()

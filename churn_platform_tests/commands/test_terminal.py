@@ -82,6 +82,7 @@ GIVEN = {
     "cases assign": ["1", "--to", "ana"],
     "cases contact": ["1"],
     "cases close": ["1", "--as", "kept"],
+    "cases undo": ["1"],
     "cases export": ["{folder}/cases.csv"],
     "cases block": ["1", "--reason", "asked in writing"],
     "cases unblock": ["1"],
@@ -446,5 +447,5 @@ def test_an_unexpected_error_has_the_exit_code_failed() -> None:
 def test_make_lists_its_targets_without_escapes_in_a_pipe() -> None:
     listed = subprocess.run(["make"], cwd=PROJECT_ROOT, capture_output=True, check=True).stdout  # noqa: S607  found on the PATH
 
-    assert b"Start Kafka, PostgreSQL, MLflow, Dagster and the worker" in listed
+    assert b"Start Kafka, PostgreSQL, MLflow, Dagster, the worker and the dashboard" in listed
     assert b"\x1b" not in listed

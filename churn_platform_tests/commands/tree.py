@@ -55,4 +55,7 @@ def parse(words: Sequence[str]) -> tuple[str, ...]:
         if not isinstance(command, TyperGroup):
             command.make_context(str(name), left)
             return tuple(path)
+        if command.invoke_without_command and (not left or left[0].startswith("-")):
+            command.make_context(str(name), left)
+            return tuple(path)
         group = command

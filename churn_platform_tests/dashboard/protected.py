@@ -34,7 +34,7 @@ class Notes:
     def _read(visit: Visit, connection: psycopg.Connection) -> View:
         connection.execute("select 1")
         text = f"{visit.user.role} {visit.user.name} searches for {visit.text('q')}"
-        return View("problem.html.j2", "Notes", {"text": text})
+        return View("problem.html.j2", "Notes", {"text": text, "back": ""})
 
     def _change(self, visit: Visit) -> Response:
         if not visit.may_change_cases:

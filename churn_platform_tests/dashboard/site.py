@@ -36,9 +36,9 @@ class Site:
         assert answer.status_code == status, answer.text
         return PageOf(html.fromstring(answer.text))
 
-    def send(self, path: str, **form: str) -> httpx.Response:
-        """Send a form as a page does: with its token and its origin."""
-        token = self.page("/now").value("token")
+    def send(self, path: str, *, page: str, **form: str) -> httpx.Response:
+        """Send a form as the page at another path does: with its token and its origin."""
+        token = self.page(page).value("token")
         return self.client.post(path, data={"token": token, **form}, headers={"origin": self.url})
 
 

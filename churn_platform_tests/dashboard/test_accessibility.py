@@ -16,8 +16,9 @@ from churn_platform_tests.dashboard.site import window_of
 IN_NAVIGATION = [page.path for page in PAGES if page.label]
 
 
+@pytest.mark.slow  # the tests of each page check it with data
 @pytest.mark.parametrize("path", IN_NAVIGATION)
-def test_a_page_has_no_barriers(window: BrowserContext, path: str) -> None:
+def test_a_page_without_data_has_no_barriers(window: BrowserContext, path: str) -> None:
     page = window.new_page()
     errors = open_without_errors(page, path)
     assert barriers(page) == []

@@ -109,6 +109,7 @@ def test_shows_cases_their_changes_and_outcomes(
     page = site.page("/customers/1")
 
     assert "Case 1 contacted" in page.text
+    assert "/calls/1" in page.links()
     assert "Owner: erika." in page.text
     assert "Wants <b>better</b> terms." in page.text
     assert page.rows("Changes of case 1")[0][2:] == ["contacted", "Wants <b>better</b> terms."]
@@ -124,7 +125,7 @@ def test_links_to_the_crm(
     with serving(replace(config, customer_url="https://crm.example.com/c/{customer_id}")) as site:
         assert "https://crm.example.com/c/1" in site.page("/customers/1").links()
     with serving(replace(config, dagster_url="")) as site:
-        assert site.page("/customers/1").links() == []
+        assert not any(link.startswith("http") for link in site.page("/customers/1").links())
 
 
 def test_whoever_calls_customers_learns_no_risk_of_the_control_group(

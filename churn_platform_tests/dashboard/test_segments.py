@@ -128,7 +128,7 @@ def test_the_file_has_the_groups_with_all_figures(site: Site) -> None:
     answer = site.client.get("/segments.csv?by=geography")
     assert answer.headers["content-type"].startswith("text/csv")
     assert answer.headers["content-disposition"].startswith('attachment; filename="segments-20')
-    rows = [*csv.DictReader(io.StringIO(answer.text))]
+    rows = [*csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig")))]
     assert [row["geography"] for row in rows] == ["France", "Germany", "Spain"]
     assert {name: rows[1][name] for name in ("predictions", "churn_count", "customers", "money_at_risk")} == {
         "predictions": "60",

@@ -200,7 +200,7 @@ def test_outages_are_conditions_that_the_worker_looks_for() -> None:
 def test_the_file_has_every_day_of_the_range(site: Site) -> None:
     answer = site.client.get("/trends.csv?range=7")
     assert answer.headers["content-disposition"].startswith('attachment; filename="trends-20')
-    rows = [*csv.DictReader(io.StringIO(answer.text))]
+    rows = [*csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig")))]
     assert [row["date_utc"] for row in rows] == [today(ago=ago).isoformat() for ago in range(6, -1, -1)]
     assert [row["predictions"] for row in rows] == ["0", "0", "0", "0", "70", "0", "40"]
     assert rows[-1]["churn_rate_percent"] == "25.0"

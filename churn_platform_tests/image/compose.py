@@ -18,6 +18,7 @@ SECRETS = {
     "POSTGRES_PASSWORD": "of-owner",
     "CHURN_PLATFORM_PASSWORD": "of-writer",
     "CHURN_ANALYST_PASSWORD": "of-reader",
+    "CHURN_RETENTION_PASSWORD": "of-retention-team",
 }
 
 

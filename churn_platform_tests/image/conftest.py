@@ -30,7 +30,7 @@ def composed() -> Iterator[Composed]:
         composed.start("kafka")
         prepared = composed.run("prepare")
         assert prepared.returncode == 0, prepared.stdout + prepared.stderr
-        for name in ("mlflow", "code", "webserver", "daemon", "worker", "api"):
+        for name in ("mlflow", "code", "webserver", "daemon", "worker", "dashboard", "api"):
             composed.start(name)
         yield composed
     shutil.rmtree(folder)

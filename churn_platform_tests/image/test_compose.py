@@ -6,19 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from churn_platform.api.config import api_config
+from churn_platform.dashboard.config import dashboard_config
 from churn_platform.local import kafka, postgres
 from churn_platform.local.jars import KAFKA_VERSION
 from churn_platform.setting_names import is_probably_ours
 from churn_platform.settings import PROJECT_ROOT, descriptions, parse_settings
 from churn_platform_tests.image.compose import FILE, SECRETS, Service, compose, services
 
-OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "worker", "api", "producer"}
+OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "worker", "dashboard", "api", "producer"}
 ONE_SHOT = {"prepare", "producer"}
 # Folders in the container, and logins that only `prepare` gets.
 SET_BY_COMPOSE = {
     *("CHURN_LOCAL", "CHURN_SCHEMA", "CHURN_RAW_CSV"),
     *("DATABASE_OWNER_URL", "DATABASE_READER_URL", "DATABASE_RETENTION_URL"),
 }
+# The dashboard has its own logins instead of the platform's, and its own volume for the file of users.
+SET_FOR_DASHBOARD = {"DATABASE_URL", "DASHBOARD_USERS", "DAGSTER_POSTGRES_URL"}
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +50,17 @@ def test_a_missing_password_is_named(secret: str) -> None:
 
 
 def test_every_setting_in_env_reaches_the_platform_s_processes() -> None:
-    values = {each.variable: f"value of {each.variable}" for each in descriptions()}
+    values = {each.variable: f"value of {each.variable}" for each in descriptions()} | {"DASHBOARD_PORT": "8060"}
     found = services({**SECRETS, **values})
 
-    for name in ("code", "webserver", "daemon", "worker", "producer", "prepare"):
+    for name in ("code", "webserver", "daemon", "worker", "dashboard", "producer", "prepare"):
         environment = found[name].environment
-        assert {each for each in values if environment.get(each) != values[each]} <= SET_BY_COMPOSE, name
+        allowed = SET_BY_COMPOSE | (SET_FOR_DASHBOARD if name == "dashboard" else set())
+        assert {each for each in values if environment.get(each) != values[each]} <= allowed, name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(OURS - {"mlflow"}))
+@pytest.mark.parametrize("name", sorted(OURS - {"mlflow", "dashboard", "api"}))
 def test_our_containers_accept_their_settings(name: str) -> None:
     own = {"BATCH_SECONDS": "5", "DAGSTER_PORT": "3001", "CHURN_IMAGE": "mine", "PRODUCE_RATE": "7"}
     environment = services({**SECRETS, **own})[name].environment
@@ -66,6 +71,30 @@ def test_our_containers_accept_their_settings(name: str) -> None:
     assert str(settings.platform.local) == "/var/lib/churn"
     assert settings.postgres_dsn.startswith("postgresql://churn_platform:of-writer@postgres:5432/churn")
     assert (settings.postgres.owner_url is not None) == (name == "prepare")
+
+
+def test_the_api_only_reads_and_needs_tokens(found: dict[str, Service]) -> None:
+    environment = {**found["api"].environment, "CHURN_SCHEMA": str(PROJECT_ROOT / "data/bank/schema.toml")}
+    settings = parse_settings({"api": {variable: value for variable, value in environment.items() if value}})
+
+    config = api_config(settings, host=settings.api.host)
+
+    assert config.dsn == settings.postgres_dsn == "postgresql://churn_analyst:of-reader@postgres:5432/churn"
+    assert config.tokens_file == Path("/var/lib/churn/api/tokens")
+    assert (settings.api.host, settings.api.port) == ("0.0.0.0", 8080)  # noqa: S104  as in the container
+
+
+def test_the_dashboard_has_the_logins_that_read_and_change_cases_and_no_other(found: dict[str, Service]) -> None:
+    environment = {**found["dashboard"].environment, "CHURN_SCHEMA": str(PROJECT_ROOT / "data/bank/schema.toml")}
+    settings = parse_settings({"dashboard": {variable: value for variable, value in environment.items() if value}})
+
+    config = dashboard_config(settings, host="0.0.0.0")  # noqa: S104  as in the container
+    assert config.reader_dsn == "postgresql://churn_analyst:of-reader@postgres:5432/churn"
+    assert config.retention_dsn == "postgresql://churn_retention_team:of-retention-team@postgres:5432/churn"
+    assert settings.postgres_dsn == config.reader_dsn
+    assert config.users_file == Path("/var/lib/churn/dashboard/users")
+    assert config.dagster_url == "http://127.0.0.1:3000"
+    assert found["dashboard"].definition["read_only"] is True
 
 
 def test_variables_of_the_compose_file_do_not_count_as_misspelled_settings() -> None:
@@ -82,8 +111,9 @@ def test_only_the_services_that_need_a_password_get_it(found: dict[str, Service]
         return {name for name, each in found.items() if SECRETS[secret] in str(each.definition)}
 
     assert holders("POSTGRES_PASSWORD") == {"postgres", "prepare"}
-    assert holders("CHURN_ANALYST_PASSWORD") == {"prepare"}
-    assert holders("CHURN_PLATFORM_PASSWORD") == OURS
+    assert holders("CHURN_ANALYST_PASSWORD") == {"prepare", "dashboard", "api"}
+    assert holders("CHURN_RETENTION_PASSWORD") == {"prepare", "dashboard"}
+    assert holders("CHURN_PLATFORM_PASSWORD") == OURS - {"dashboard", "api"}
 
 
 def test_ports_are_open_only_on_localhost(found: dict[str, Service]) -> None:
@@ -91,7 +121,7 @@ def test_ports_are_open_only_on_localhost(found: dict[str, Service]) -> None:
 
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
     assert {each.name for each in found.values() if each.definition.get("ports")} == {
-        *("postgres", "kafka", "kafka-ui", "mlflow", "webserver", "api"),
+        *("postgres", "kafka", "kafka-ui", "mlflow", "webserver", "dashboard", "api"),
     }
 
 
@@ -135,3 +165,5 @@ def test_a_server_of_your_own_replaces_a_container() -> None:
     for variable in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "MLFLOW_TRACKING_URI"):
         assert found["code"].environment[variable] == own[variable]
     assert found["prepare"].environment["DATABASE_OWNER_URL"] == own["DATABASE_URL"]
+    for variable in ("DATABASE_URL", "DATABASE_READER_URL", "DATABASE_RETENTION_URL"):
+        assert found["dashboard"].environment[variable] == own["DATABASE_URL"]

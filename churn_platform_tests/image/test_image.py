@@ -1,10 +1,13 @@
 """The image, and the services of docker-compose.yaml that use it: from a customers file to predictions."""
 
 import re
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, LiteralString
 
+import httpx
 import psycopg
 import pytest
 from dagster_graphql import DagsterGraphQLClient
@@ -139,6 +142,34 @@ def test_events_become_predictions_and_metrics(composed: Composed, connection: p
     )
     assert "Stream of customer-events" in output_of(composed, "churn", "status")
     assert output_of(composed, "python", "-c", REVISION) == buildah.REVISION
+
+
+def test_people_log_in_to_the_dashboard_and_see_the_predictions(
+    composed: Composed, connection: psycopg.Connection
+) -> None:
+    added = subprocess.run(
+        composed.command(
+            replace(
+                composed.services["dashboard"],
+                command=("churn", "dashboard", "add-user", "erika", "--role", "retention", "--password-stdin"),
+            )
+        ),
+        input="correct horse battery\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert added.returncode == 0, added.stderr
+
+    with httpx.Client(base_url="http://127.0.0.1:8050", timeout=30) as client:
+        assert client.get("/now").headers["location"] == "/login?next=%2Fnow"
+        form = {"name": "erika", "password": "correct horse battery", "next": "/now"}
+        answer = client.post("/login", data=form, headers={"origin": "http://127.0.0.1:8050"})
+        assert answer.status_code == 303, answer.text
+        assert "retention" in client.get("/now").text
+        assert client.get("/static/plotly.min.js").status_code == 200
+        count = value(connection, "select count(*) from churn_predictions")
+        wait_until(lambda: f"{count:,}" in client.get("/now").text, 60, "the worker to count the predictions")
 
 
 def test_stopping_ends_the_stream_cleanly_and_starting_continues_it(

@@ -21,6 +21,7 @@ case "$*" in
     "volume inspect"*) [ -f "$NOTES/volume" ] ;;
     "compose run --rm prepare") [ ! -f "$NOTES/refuses" ] || { cat "$NOTES/refuses" >&2; exit 1; } ;;
     "compose port webserver 3000") echo 127.0.0.1:3000 ;;
+    "compose port dashboard 8050") echo 127.0.0.1:8050 ;;
 esac
 """
 
@@ -85,6 +86,7 @@ def test_the_first_run_generates_passwords_and_builds_the_image(checkout: Checko
     assert set(made) == set(SECRETS)
     assert all(re.fullmatch("[0-9a-f]{48}", password) for password in made.values())
     assert len(set(made.values())) == len(made)
+    assert "Dashboard  http://127.0.0.1:8050\n" in outcome.stdout
     assert not [password for password in made.values() if password in outcome.stdout + outcome.stderr]
 
 
@@ -116,7 +118,7 @@ def test_passwords_set_by_the_user_are_kept(checkout: Checkout) -> None:
 
     lines = checkout.env_file.read_text().splitlines()
     assert lines[:2] == ["BATCH_SECONDS=5", "POSTGRES_PASSWORD='mine'"]
-    assert [line.split("=")[0] for line in lines[2:]] == ["CHURN_PLATFORM_PASSWORD"]
+    assert [line.split("=")[0] for line in lines[2:]] == ["CHURN_PLATFORM_PASSWORD", "CHURN_RETENTION_PASSWORD"]
 
 
 def test_a_database_whose_passwords_are_lost_gets_no_new_ones(checkout: Checkout) -> None:

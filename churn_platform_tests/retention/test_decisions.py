@@ -147,7 +147,9 @@ def test_who_gets_a_case(score: Score, expected: Opening | None) -> None:
         (True, 0.55, 0, 5, Update("The risk fell to 55%.")),
         (False, 0.1, 0, 5, Update()),
         (True, 0.1, 61, 99, None),  # an event from before the latest
-        (True, 0.1, 60, 4, None),  # the same time, but an earlier offset
+        (True, 0.1, 60, 3, None),  # the same time, but an earlier offset
+        (True, 0.9, 60, 4, None),  # the event that the case knows
+        (True, 0.1, 60, 4, Update("The risk fell to 10%.")),  # the same, which the case got while it was contacted
         (True, 0.9, 60, 5, Update()),
     ],
 )

@@ -1,21 +1,26 @@
-"""Takes the screenshots in docs/images on a separate platform with generated data (`make screenshots`).
+"""Takes the screenshots in docs/images on a separate platform with generated data (`make screenshots`): of Dagster's UI
+and of the dashboard.
 
 No screenshot shows a real customer, or a local path or address.
 """
 
 import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from PIL import Image
 from rich.console import Console
 
+from churn_platform.dashboard.users import User, hash_password, write_users
 from churn_platform.orchestration.partitions import hour_key
 from churn_platform.settings import PROJECT_ROOT
+from churn_platform_tests.browsers import chromium
 from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.ui.dagster_ui import DagsterUi, open_ui
 from churn_platform_tests.ui.preparations import older_customers, write_invalid_ages
@@ -29,15 +34,31 @@ EVENTS: Final = ("--rate", "500", "--duration", "40", "--bad", "0.01", "--duplic
 WIDTH: Final = 1200
 SCALE: Final = 1.5
 MAX_BYTES: Final = 200_000
+USER: Final = "erika"
+# Pages of the dashboard by name of the screenshot, with the height of the window.
+DASHBOARD: Final[Mapping[str, tuple[int, str]]] = {
+    "dashboard": (900, "/now"),
+    "dashboard-customers": (760, "/customers"),
+    "dashboard-calls": (760, "/calls"),
+    "dashboard-segments": (900, "/segments"),
+    "dashboard-model": (900, "/model"),
+}
 
 
 def main() -> None:
     """Start a platform, take the screenshots, and print their sizes."""
     console = Console()
     IMAGES.mkdir(parents=True, exist_ok=True)
-    with running_platform({**os.environ, **SETTINGS}, customers=CUSTOMERS) as running:
+    with (
+        TemporaryDirectory() as folder,
+        running_platform(
+            {**os.environ, **SETTINGS, "DASHBOARD_USERS": str(users := Path(folder, "users"))}, customers=CUSTOMERS
+        ) as running,
+    ):
         console.print("The platform is up. Training, and streaming for 40 s.")
         _fill(running)
+        for name, file in _screenshots_of_the_dashboard(running.stack.addresses["dashboard"], users):
+            console.print(f"{name}: {_shrink(file):,} bytes")
         for name, (height, prepare) in _screenshots(running).items():
             with open_ui(running.stack.addresses["dagster"], width=WIDTH, height=height, scale=SCALE) as ui:
                 ui.open("/")
@@ -57,6 +78,27 @@ def _fill(running: Running) -> None:
     subprocess.run([churn, "produce", *EVENTS], env=environment, check=True, stdout=subprocess.DEVNULL)
     wait_until(running.is_idle, 180, "all batches to be reported and all metrics to be up to date")
     wait_until(lambda: not running.live_runs("prediction_stream_job"), 60, "the last streaming run to end")
+
+
+def _screenshots_of_the_dashboard(url: str, users: Path) -> Iterator[tuple[str, Path]]:
+    """Take a screenshot of some pages, as somebody who is not a user of this machine; yield its name and file."""
+    password = secrets.token_urlsafe()
+    write_users(users, {USER: User(USER, "retention", hash_password(password))})
+    with chromium() as browser:
+        window = browser.new_context(base_url=url, locale="en-GB", device_scale_factor=SCALE)
+        page = window.new_page()
+        page.goto("/login")
+        page.get_by_label("Name").fill(USER)
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("heading", level=1, name="Now").wait_for()
+        for name, (height, path) in DASHBOARD.items():
+            page.set_viewport_size({"width": WIDTH, "height": height})
+            page.goto(path)
+            page.wait_for_load_state("networkidle")
+            file = IMAGES / f"{name}.png"
+            page.screenshot(path=file, animations="disabled")
+            yield name, file
 
 
 def _screenshots(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterUi], None]]]:

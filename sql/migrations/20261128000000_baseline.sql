@@ -1032,6 +1032,7 @@ create table retention_cases (
     opened_at timestamptz not null default now(),
     contacted_at timestamptz,
     closed_at timestamptz,
+    reopened_at timestamptz,
     reason text,
     event_id uuid not null,
     event_timestamp timestamptz not null,
@@ -1059,6 +1060,8 @@ create index retention_cases_waiting on retention_cases (arm, priority) where st
 create index retention_cases_contacted_at on retention_cases (contacted_at) where contacted_at is not null;
 create index retention_cases_unexplained on retention_cases (event_id)
     where closed_at is null and explained_event_id is distinct from event_id;
+create index retention_cases_reopened on retention_cases (reopened_at) where reopened_at is not null;
+create index retention_cases_owner on retention_cases (owner, case_id) where owner is not null;
 create index retention_cases_listed on retention_cases (list_rank) where list_rank is not null;
 comment on table retention_cases is
     'Cases: a customer at risk who may be called. A customer has at most one that is not closed';
@@ -1073,6 +1076,8 @@ comment on column retention_cases.notes is 'Notes of the retention team';
 comment on column retention_cases.opened_at is 'When the case was opened';
 comment on column retention_cases.contacted_at is 'When the customer was called; null if not yet';
 comment on column retention_cases.closed_at is 'When the case was closed; null until then';
+comment on column retention_cases.reopened_at is
+    'When somebody took back a call or the end of the case; null again when the worker has compared it with the customer''s latest score';
 comment on column retention_cases.reason is 'Why the case has its status, if the platform has set it';
 comment on column retention_cases.event_id is 'The customer''s latest event: greatest event time, then offset';
 comment on column retention_cases.event_timestamp is 'Time of that event';
@@ -1101,9 +1106,11 @@ create table retention_case_history (
     status text not null,
     owner text,
     notes text,
-    reason text
+    reason text,
+    takes_back bigint references retention_case_history
 );
-create index retention_case_history_case_id on retention_case_history (case_id);
+create index retention_case_history_case_id on retention_case_history (case_id, change);
+create index retention_case_history_calls on retention_case_history (changed_by, case_id) where status = 'contacted';
 comment on table retention_case_history is 'Every change of a case''s status, owner or notes: who changed what, and when';
 comment on column retention_case_history.change is 'Number of the change, in order';
 comment on column retention_case_history.case_id is 'Case';
@@ -1114,22 +1121,75 @@ comment on column retention_case_history.status is 'Status after the change';
 comment on column retention_case_history.owner is 'Owner after the change';
 comment on column retention_case_history.notes is 'Notes after the change';
 comment on column retention_case_history.reason is 'Reason of the platform, if it has made the change';
+comment on column retention_case_history.takes_back is 'Earlier change that this one takes back; null for others';
+
+-- The last change that was not taken back can be taken back for a day, if a person has made it: a change by the platform
+-- has another reason than the one before.
+create function change_to_take_back(of_case bigint) returns bigint
+language sql stable strict security definer set search_path = pg_catalog, public, pg_temp
+as $$
+    with latest as (
+        select h.change, h.changed_at, h.reason
+        from retention_case_history h join retention_cases c using (case_id)
+        where h.case_id = of_case and c.arm = 'contact' and h.takes_back is null and not exists (
+            select from retention_case_history t where t.case_id = of_case and t.takes_back = h.change
+        )
+        order by h.change desc limit 1
+    )
+    select l.change
+    from latest l cross join lateral (
+        select b.reason from retention_case_history b
+        where b.case_id = of_case and b.change < l.change order by b.change desc limit 1
+    ) before
+    where l.changed_at > now() - interval '1 day' and l.reason is not distinct from before.reason;
+$$;
+revoke all on function change_to_take_back from public;
+grant execute on function change_to_take_back to churn_writer, churn_reader, churn_retention;
+comment on function change_to_take_back is
+    'The change of a case that a person may take back now; null if there is none';
 
 -- One place for these rules, because the retention team's own tools may update the table without this platform's code.
-create function apply_case_status() returns trigger language plpgsql set search_path = pg_catalog, public, pg_temp as $$
+-- It has its owner's rights because it reads the history and do_not_contact.
+create function apply_case_status() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+declare
+    taken_back bigint := nullif(current_setting('churn.takes_back', true), '')::bigint;
 begin
+    if taken_back is not null then
+        if taken_back is distinct from change_to_take_back(new.case_id)
+            or (new.status, new.owner, new.notes) is distinct from (
+                select (h.status, h.owner, h.notes) from retention_case_history h
+                where h.case_id = new.case_id and h.change < taken_back order by h.change desc limit 1
+            )
+        then
+            raise exception 'change % of case % cannot be taken back', taken_back, new.case_id
+                using errcode = 'CH002';
+        end if;
+        if new.status in ('open', 'assigned')
+            and exists (select from do_not_contact n where n.customer_id = new.customer_id)
+        then
+            raise exception 'customer % does not want to be called', new.customer_id using errcode = 'CH002';
+        end if;
+    end if;
     if new.status = old.status then
         return new;
     end if;
-    if not case_status_allowed(old.status, new.status) then
+    if taken_back is null and not case_status_allowed(old.status, new.status) then
         raise exception 'case % is %, which cannot become %', new.case_id, old.status, new.status
             using errcode = 'CH002';
     end if;
-    if new.status = 'contacted' then
-        new.contacted_at := now();
+    if new.status in ('open', 'assigned') then
+        new.contacted_at := null;
+    elsif new.status = 'contacted' then
+        new.contacted_at := coalesce(new.contacted_at, now());
     end if;
     if new.status in ('kept', 'lost', 'dismissed', 'expired') then
         new.closed_at := now();
+    else
+        new.closed_at := null;
+    end if;
+    if old.status not in ('open', 'assigned') and taken_back is not null then
+        new.reopened_at := now();
     end if;
     if new.status not in ('open', 'assigned') then
         new.list_day := null;
@@ -1139,17 +1199,17 @@ begin
 end
 $$;
 comment on function apply_case_status is 'Check a change of a case''s status, and set the times that follow from it';
-create trigger apply_case_status before update of status on retention_cases
+create trigger apply_case_status before update of status, owner, notes on retention_cases
     for each row execute function apply_case_status();
 
 -- Its owner's rights let the retention team's login add to the history, which it may not change.
 create function record_case_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin
-    insert into retention_case_history (case_id, changed_by, login, status, owner, notes, reason)
+    insert into retention_case_history (case_id, changed_by, login, status, owner, notes, reason, takes_back)
     values (
         new.case_id, coalesce(nullif(current_setting('churn.actor', true), ''), session_user), session_user,
-        new.status, new.owner, new.notes, new.reason
+        new.status, new.owner, new.notes, new.reason, nullif(current_setting('churn.takes_back', true), '')::bigint
     );
     return null;
 end
@@ -1319,7 +1379,7 @@ comment on column v_call_list.segments is 'The customer''s value or band in each
 grant select on v_call_list to churn_retention;
 
 create view v_retention_case_history with (security_barrier = true) as
-select change, case_id, changed_at, changed_by, login, h.status, h.owner, h.notes, h.reason
+select change, case_id, changed_at, changed_by, login, h.status, h.owner, h.notes, h.reason, takes_back
 from retention_case_history h join retention_cases c using (case_id)
 where c.arm = 'contact';
 comment on view v_retention_case_history is 'The history of the cases of the contact arm';
@@ -1332,6 +1392,7 @@ comment on column v_retention_case_history.status is 'Status after the change';
 comment on column v_retention_case_history.owner is 'Owner after the change';
 comment on column v_retention_case_history.notes is 'Notes after the change';
 comment on column v_retention_case_history.reason is 'Reason of the platform, if it has made the change';
+comment on column v_retention_case_history.takes_back is 'Earlier change that this one takes back; null for others';
 grant select on v_retention_case_history to churn_retention;
 
 

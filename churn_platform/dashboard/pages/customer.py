@@ -12,11 +12,12 @@ import psycopg
 
 from churn_platform.dashboard import addresses
 from churn_platform.dashboard.charts import Axis, Chart, Heading, Note, Series, line_chart, waterfall_chart
-from churn_platform.dashboard.customer_values import column_label, segment_text, typed_id, value_text
+from churn_platform.dashboard.customer_values import column_label, typed_id, value_text
 from churn_platform.dashboard.exceptions import NotFoundError
 from churn_platform.dashboard.formats import number, percent
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.dashboard.risk_bands import RiskBands, trend
+from churn_platform.dashboard.segments import segment_name, value_name
 from churn_platform.database.pages import customer as reading
 from churn_platform.database.pages.customer import Case, CaseChange, Event, Explained, Summary
 from churn_platform.database.pages.customers import Reason, high_risk_threshold
@@ -96,7 +97,7 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             "segments": []
             if summary is None
             else [
-                ValueRow(column_label(visit.schema, column.name), segment_text(column, value), "")
+                ValueRow(segment_name(column), value_name(column, value), "")
                 for column in visit.schema.segments
                 if (value := summary.segments.get(column.column)) is not None
             ],

@@ -10,18 +10,18 @@ from starlette.responses import Response
 
 from churn_platform.dashboard import addresses
 from churn_platform.dashboard.addresses import CUSTOMERS, segment_parameter
-from churn_platform.dashboard.customer_values import segment_text, typed_id
+from churn_platform.dashboard.customer_values import typed_id
 from churn_platform.dashboard.exports import Kind, download
-from churn_platform.dashboard.formats import label, number
+from churn_platform.dashboard.formats import number
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.dashboard.risk_bands import BANDS, Band, RiskBands, Trend, trend
+from churn_platform.dashboard.segments import in_order, segment_name, value_name
 from churn_platform.database import summary_state
 from churn_platform.database.pages import customer as one_customer
 from churn_platform.database.pages import customers as reading
 from churn_platform.database.pages.customers import Count, Customer, Filter, Order, Place, Sort
 from churn_platform.files.spreadsheets import MOST_SHEET_ROWS, Cell
 from churn_platform.retention.reasons import causes, sentences
-from churn_platform.schema.columns import MISSING, OTHER, Column
 from churn_platform.schema.customer_schema import CustomerSchema
 
 ROWS: Final = 25
@@ -112,7 +112,7 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             "sorts": {sort: _sort_link(visit, sort, order) for sort in SORTS},
             "order": order,
             "segments": _segment_choices(visit.schema, reading.segment_values(connection), request.wanted.segments),
-            "segment_names": [label(column.column) for column in visit.schema.segments],
+            "segment_names": [segment_name(column) for column in visit.schema.segments],
             "bands": bands,
             "band_choices": [("", "All"), *((band, band.capitalize()) for band in BANDS)],
             "band": request.band,
@@ -203,7 +203,7 @@ def _row(schema: CustomerSchema, bands: RiskBands, customer: Customer) -> Row:
         band=bands.of(customer.risk_score),
         trend=trend(customer.risk_score, customer.previous_risk_score),
         causes=_causes(schema, customer),
-        segments=[segment_text(column, customer.segments.get(column.column, MISSING)) for column in schema.segments],
+        segments=[value_name(column, customer.segments.get(column.column)) for column in schema.segments],
         money_at_risk=customer.money_at_risk,
         event_timestamp=customer.event_timestamp,
     )
@@ -238,25 +238,10 @@ def _segment_choices(
     found = []
     for column in schema.segments:
         value = chosen.get(column.column, "")
-        values = _in_order(column, {*known.get(column.column, ()), *([value] if value else ())})
-        choices = [("", "All"), *((each, segment_text(column, each)) for each in values)]
-        found.append(SegmentChoice(segment_parameter(column.column), label(column.column), choices, value))
+        values = {*known.get(column.column, ()), *([value] if value else ())}
+        choices = [("", "All"), *((each or "", value_name(column, each)) for each in in_order(column, values))]
+        found.append(SegmentChoice(segment_parameter(column.column), segment_name(column), choices, value))
     return found
-
-
-def _in_order(column: Column, values: set[str]) -> list[str]:
-    """Return values as the schema orders them; numbers by size; what it does not know at the end."""
-    places = {text: place for place, text in enumerate((*column.segment_labels, *column.categories))}
-
-    def place(value: str) -> tuple[int, float, str]:
-        if value in (OTHER, MISSING):
-            return 2, float(value == MISSING), value
-        try:
-            return 0, places[value] if value in places else float(value), value
-        except ValueError:
-            return 1, 0, value
-
-    return sorted(values, key=place)
 
 
 def _sort_link(visit: Visit, sort: Sort, order: Order) -> SortLink:

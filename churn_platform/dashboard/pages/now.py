@@ -8,7 +8,7 @@ from typing import Final
 import psycopg
 
 from churn_platform.dashboard.charts import Axis, Chart, Heading, Series, line_chart
-from churn_platform.dashboard.formats import NOTHING, number
+from churn_platform.dashboard.formats import NOTHING, milliseconds, number
 from churn_platform.dashboard.latencies import percentile
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.database import model_versions, operator_conditions, stream_lag
@@ -109,14 +109,15 @@ def _latency_chart(minutes: Sequence[Minute], *, until: datetime) -> Chart:
     summary = (
         "No predictions in this time."
         if highest is None
-        else f"In the slowest minute 99 % of the predictions were there within {number(highest)} ms of their event."
+        else f"In the slowest minute 99 % of the predictions were there within {milliseconds(highest)} of their event. "
+        "Late events count as well."
     )
     return line_chart(
         Heading("latency", "Latency by minute", summary),
         every,
         [Series("Half within", half), Series("99 % within", most, "second")],
         x_title="Minute",
-        y=Axis("ms"),
+        y=Axis("ms", is_logarithmic=True),
     )
 
 

@@ -21,6 +21,7 @@ from churn_platform.database import (
     stored_outcomes,
     stream_lag,
 )
+from churn_platform.database.model_references import StoredFeature
 from churn_platform.database.operator_conditions import StoredCondition
 from churn_platform.database.pages import quality as reading
 from churn_platform.database.pages.quality import Freshness, Hour, Rates
@@ -264,9 +265,7 @@ def _rates(visit: Visit, connection: psycopg.Connection) -> tuple[list[ColumnRat
     return rows, (days[0], days[1] if len(days) > 1 else None)
 
 
-def _column_rates(
-    visit: Visit, now: Rates, before: Rates | None, reference: Mapping[str, list[float]] | None
-) -> ColumnRates:
+def _column_rates(visit: Visit, now: Rates, before: Rates | None, reference: StoredFeature | None) -> ColumnRates:
     column = visit.schema.by_name.get(now.feature)
     counts = [] if reference is None else reference["counts"]
     in_training = counts[-1] / sum(counts) if sum(counts) else None

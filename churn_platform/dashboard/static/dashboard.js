@@ -83,7 +83,6 @@ function draw(script) {
     font: { color: palette.text, family: "system-ui, sans-serif", size: 13 },
     margin: { t: 24, r: 12, b: 40, l: 48 },
     legend: { orientation: "h", y: 1.15 },
-    hovermode: data[0]?.type === "scatter" ? "x unified" : "closest",
     hoverlabel: { bgcolor: getComputedStyle(document.body).backgroundColor },
     dragmode: false,
   }, { displayModeBar: false, responsive: true, locale: "en" });
@@ -117,11 +116,25 @@ function drawAgain() {
 // Renewal: the page is fetched again, and only what has changed is replaced. The next one begins after the last one has
 // ended, so a slow server is not asked more often than it answers.
 
+const fields = "input:not([type=hidden]), select, textarea";
+
+// Whether somebody writes here, or has written something that was not sent yet.
+function isBusy(node) {
+  if (node.nodeType !== Node.ELEMENT_NODE) return false;
+  return [node, ...node.querySelectorAll(fields)].some((each) => each.matches(fields) &&
+    (each === document.activeElement || ("defaultValue" in each && each.value !== each.defaultValue)));
+}
+
 function renew(old, fresh) {
   if (old.isEqualNode(fresh) || old.hasAttribute?.("data-keep")) return;
+  // Its hidden fields say what the form was made from. They stay with what was written.
+  if (old.nodeName === "FORM" && isBusy(old)) return;
   const plain = old.nodeType !== Node.ELEMENT_NODE || old.nodeName !== fresh.nodeName || old.id !== fresh.id;
-  if (plain || old.childNodes.length !== fresh.childNodes.length || !old.childElementCount) {
-    if (!(old.contains(document.activeElement) && old.matches?.("input, select, textarea"))) old.replaceWith(fresh);
+  const alike = !plain && old.childElementCount && old.childNodes.length === fresh.childNodes.length &&
+    [...old.children].every((each, index) => each.id === fresh.children[index]?.id);
+  const named = !plain && [...old.children, ...fresh.children].every((each) => each.id) && old.childElementCount;
+  if (!alike && !named) {
+    if (!isBusy(old)) old.replaceWith(fresh);
     return;
   }
   for (const { name } of [...old.attributes]) {
@@ -130,8 +143,27 @@ function renew(old, fresh) {
   for (const { name, value } of fresh.attributes) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
-  const pairs = [...old.childNodes].map((node, index) => [node, fresh.childNodes[index]]);
-  for (const [node, other] of pairs) renew(node, other);
+  if (alike) {
+    const pairs = [...old.childNodes].map((node, index) => [node, fresh.childNodes[index]]);
+    for (const [node, other] of pairs) renew(node, other);
+  } else renewNamed(old, fresh);
+}
+
+// Children that have ids, such as the rows of a list, come and go, and keep what is written in them.
+function renewNamed(old, fresh) {
+  const known = new Map([...old.children].map((each) => [each.id, each]));
+  const wanted = new Set([...fresh.children].map((each) => each.id));
+  for (const each of [...old.children]) {
+    if (!wanted.has(each.id) && !isBusy(each)) each.remove();
+  }
+  let place = old.firstElementChild;
+  for (const child of [...fresh.children]) {
+    while (place && !wanted.has(place.id)) place = place.nextElementSibling;
+    const same = known.get(child.id);
+    if (same === place && place) place = place.nextElementSibling;
+    else old.insertBefore(same ?? child, place);
+    if (same) renew(same, child);
+  }
 }
 
 function report(text) {
@@ -150,7 +182,11 @@ async function fetchPage() {
   const fresh = page.getElementById("main");
   showTimes(fresh);
   if (main.querySelector("#problem")) main.replaceWith(fresh); // the page itself is back
-  else renew(main, document.adoptNode(fresh));
+  else {
+    const focused = document.activeElement;
+    renew(main, document.adoptNode(fresh));
+    if (focused.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
+  }
   document.title = page.title;
   document.body.dataset.refresh = page.body.dataset.refresh ?? "";
   showTimes(document);

@@ -7,9 +7,9 @@ import dagster as dg
 
 from churn_platform.alerts.operator_duty import ASSET as CONDITIONS
 from churn_platform.alerts.outbox import ASSET as OUTBOX
+from churn_platform.database.worker_observations import CALL_LIST
 from churn_platform.orchestration.assets.batches import PREDICTIONS
 from churn_platform.orchestration.assets.columns import alert_outbox_columns, operator_condition_columns
-from churn_platform.worker.cases import CALL_LIST
 
 OWNERS = ["team:platform"]
 

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
+from churn_platform.database.worker_observations import CALL_LIST, CASES
 from churn_platform.orchestration.assets.batches import HIGH_RISK, PREDICTIONS
 from churn_platform.orchestration.assets.columns import call_list_columns, case_columns
 from churn_platform.orchestration.assets.file_scores import FILE_SCORES
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.worker.cases import CALL_LIST, CASES
 
 GROUP = "retention"
 OWNERS = ["team:retention"]
