@@ -42,7 +42,8 @@ RUN apt-get update \
     && groupadd --gid 10001 churn \
     && useradd --uid 10001 --gid churn --home-dir /var/lib/churn --create-home --shell /usr/sbin/nologin churn \
     && install --directory --owner churn --group churn --mode 0700 \
-        /var/lib/churn/api /var/lib/churn/artifacts /var/lib/churn/dagster /var/lib/churn/dashboard /var/lib/churn/mlflow
+        /var/lib/churn/api /var/lib/churn/artifacts /var/lib/churn/dagster \
+        /var/lib/churn/dashboard /var/lib/churn/mlflow
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 ENV PATH=/opt/venv/bin:$PATH \

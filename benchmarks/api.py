@@ -41,7 +41,8 @@ SECONDS: Final = 20.0
 IN_ONE_REQUEST: Final = 1000
 # One request is decoded and scored while the other one is sent.
 CONNECTIONS: Final = 2
-# mlflow models serve cannot answer a thousand requests a second, so both are compared at a rate that it can.
+# mlflow models serve cannot answer a thousand requests a second: both are also measured at a rate that it can. At such
+# a rate most of the CPU is that of waking up, so the goal compares each server at the load at which it is best.
 COMPARED_RATE: Final = 50.0
 WARM_UP_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 30.0
@@ -195,11 +196,11 @@ def measure(console: Console, *, seconds: float, rate: float, with_mlflow: bool)
                 cases.append(server.measure(name, sent, customers=customers))
         if with_mlflow:
             console.print("mlflow models serve ...", style="dim")
-            cases.append(_measure_mlflow(bundle, events, seconds=seconds, folder=Path(folder)))
+            cases += _measure_mlflow(bundle, events, seconds=seconds, folder=Path(folder))
         return cases
 
 
-def _measure_mlflow(bundle: str, events: Sequence[Mapping[str, object]], *, seconds: float, folder: Path) -> Case:
+def _measure_mlflow(bundle: str, events: Sequence[Mapping[str, object]], *, seconds: float, folder: Path) -> list[Case]:
     """Measure `mlflow models serve` with the same model and customers."""
     model, port = folder / "model", _free_port()
     mlflow.pyfunc.save_model(
@@ -222,10 +223,16 @@ def _measure_mlflow(bundle: str, events: Sequence[Mapping[str, object]], *, seco
         log=folder / "mlflow.log",
     ) as server:
         bodies = [json.dumps({"dataframe_records": [record]}) for record in records]
-        return server.measure(
-            f"mlflow models serve: one customer, {COMPARED_RATE:.0f} requests a second",
-            Work(server.url, bodies, seconds, COMPARED_RATE),
-        )
+        return [
+            server.measure(f"mlflow models serve: {name}", sent)
+            for name, sent in (
+                (
+                    f"one customer, {COMPARED_RATE:.0f} requests a second",
+                    Work(server.url, bodies, seconds, COMPARED_RATE),
+                ),
+                ("one customer, the next after the answer", Work(server.url, bodies, seconds)),
+            )
+        ]
 
 
 def _free_port() -> int:
@@ -237,7 +244,7 @@ def _free_port() -> int:
 
 def missed(cases: Sequence[Case], *, rate: float) -> list[str]:
     """Return the goals that were missed, as text."""
-    at_rate, _, many, ours, *mlflows = cases
+    at_rate, _, many, _, *mlflows = cases
     found = [f"{case.name}: {case.load.failed} requests failed." for case in cases if case.load.failed]
     if rate >= RATE and at_rate.load.p99 > P99_GOAL_MS:
         found.append(f"{at_rate.name}: p99 is {at_rate.load.p99:.1f} ms, the goal {P99_GOAL_MS:.0f} ms.")
@@ -246,9 +253,9 @@ def missed(cases: Sequence[Case], *, rate: float) -> list[str]:
             f"{many.name}: {many.customers_per_second:,.0f} customers a second, the goal {CUSTOMERS_GOAL:,.0f}."
         )
     found += [
-        f"{ours.name}: the CPU is {ours.cpu_ms / theirs.cpu_ms:.2f} of mlflow's, the goal {CPU_SHARE_GOAL}."
-        for theirs in mlflows
-        if ours.cpu_ms > CPU_SHARE_GOAL * theirs.cpu_ms
+        f"{at_rate.name}: the CPU is {at_rate.cpu_ms / theirs.cpu_ms:.2f} of mlflow's, the goal {CPU_SHARE_GOAL}."
+        for theirs in mlflows[1:]
+        if at_rate.cpu_ms > CPU_SHARE_GOAL * theirs.cpu_ms
     ]
     return found
 

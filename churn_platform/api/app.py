@@ -169,13 +169,15 @@ class _Api:
         body = await self._body(request)
         customers = _many(body)
         if customers is None:
-            return await self._predict_one(body, explained=explained)
+            return await self._predict_one(body, explained=explained, client=request.client)
         if len(customers) > MOST_CUSTOMERS:
             raise ProblemError(
                 413, "Too many customers", f"The request has {len(customers)} customers, at most {MOST_CUSTOMERS}."
             )
         model = self._model()
-        predictions, refusals = _divided(await self._score(customers, model, explained=explained))
+        predictions, refusals = _divided(
+            await self._score(customers, model, explained=explained, client=request.client)
+        )
         return json_response(
             answers.Predictions(
                 predictions,
@@ -186,9 +188,9 @@ class _Api:
             )
         )
 
-    async def _predict_one(self, value: bytes, *, explained: bool) -> Response:
+    async def _predict_one(self, value: bytes, *, explained: bool, client: object) -> Response:
         model = self._model()
-        (found,) = await self._score([value], model, explained=explained)
+        (found,) = await self._score([value], model, explained=explained, client=client)
         if isinstance(found, answers.Refusal):
             raise ProblemError(422, REFUSED, found.reason)
         return json_response(
@@ -208,7 +210,9 @@ class _Api:
         """Score a customer as it is and with changed values. `changes` is one object (field to value) or several."""
         asked = what_if.parse(await self._body(request), fields=self._config.schema.inputs)
         model = self._model()
-        base, *others = await self._score([asked.customer, *asked.variants], model, explained=True)
+        base, *others = await self._score(
+            [asked.customer, *asked.variants], model, explained=True, client=request.client
+        )
         if isinstance(base, answers.Refusal):
             raise ProblemError(422, REFUSED, base.reason)
         if asked.is_single and isinstance(others[0], answers.Refusal):
@@ -236,8 +240,10 @@ class _Api:
             )
         )
 
-    async def _score(self, values: Sequence[bytes], model: ServedModel, *, explained: bool) -> list[Result]:
-        results = await self._scorer.score(values, model, explained=explained)
+    async def _score(
+        self, values: Sequence[bytes], model: ServedModel, *, explained: bool, client: object
+    ) -> list[Result]:
+        results = await self._scorer.score(values, model, explained=explained, client=client)
         refusals = [each.reason for each in results if isinstance(each, answers.Refusal)]
         self.metrics.count_customers(scored=len(results) - len(refusals), refusals=refusals, fields=self._fields)
         return results

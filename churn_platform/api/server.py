@@ -1,5 +1,6 @@
 """Runs the API's web server."""
 
+import gc
 import logging
 import sys
 from typing import Final
@@ -36,6 +37,7 @@ def run(settings: Settings, *, host: str | None = None, port: int | None = None)
     host = host or settings.api.host
     app = create_app(api_config(settings, host=host))
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()  # what is loaded now stays, so nobody has to look for garbage in it while requests wait
     server_of(app, host=host, port=port or settings.api.port).run()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from churn_platform.api.config import api_config
 from churn_platform.dashboard.config import dashboard_config
 from churn_platform.local import kafka, postgres
 from churn_platform.local.jars import KAFKA_VERSION
@@ -59,7 +60,7 @@ def test_every_setting_in_env_reaches_the_platform_s_processes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(OURS - {"mlflow", "dashboard"}))
+@pytest.mark.parametrize("name", sorted(OURS - {"mlflow", "dashboard", "api"}))
 def test_our_containers_accept_their_settings(name: str) -> None:
     own = {"BATCH_SECONDS": "5", "DAGSTER_PORT": "3001", "CHURN_IMAGE": "mine", "PRODUCE_RATE": "7"}
     environment = services({**SECRETS, **own})[name].environment
@@ -70,6 +71,17 @@ def test_our_containers_accept_their_settings(name: str) -> None:
     assert str(settings.platform.local) == "/var/lib/churn"
     assert settings.postgres_dsn.startswith("postgresql://churn_platform:of-writer@postgres:5432/churn")
     assert (settings.postgres.owner_url is not None) == (name == "prepare")
+
+
+def test_the_api_only_reads_and_needs_tokens(found: dict[str, Service]) -> None:
+    environment = {**found["api"].environment, "CHURN_SCHEMA": str(PROJECT_ROOT / "data/bank/schema.toml")}
+    settings = parse_settings({"api": {variable: value for variable, value in environment.items() if value}})
+
+    config = api_config(settings, host=settings.api.host)
+
+    assert config.dsn == settings.postgres_dsn == "postgresql://churn_analyst:of-reader@postgres:5432/churn"
+    assert config.tokens_file == Path("/var/lib/churn/api/tokens")
+    assert (settings.api.host, settings.api.port) == ("0.0.0.0", 8080)  # noqa: S104  as in the container
 
 
 def test_the_dashboard_has_the_logins_that_read_and_change_cases_and_no_other(found: dict[str, Service]) -> None:
@@ -99,9 +111,9 @@ def test_only_the_services_that_need_a_password_get_it(found: dict[str, Service]
         return {name for name, each in found.items() if SECRETS[secret] in str(each.definition)}
 
     assert holders("POSTGRES_PASSWORD") == {"postgres", "prepare"}
-    assert holders("CHURN_ANALYST_PASSWORD") == {"prepare", "dashboard"}
+    assert holders("CHURN_ANALYST_PASSWORD") == {"prepare", "dashboard", "api"}
     assert holders("CHURN_RETENTION_PASSWORD") == {"prepare", "dashboard"}
-    assert holders("CHURN_PLATFORM_PASSWORD") == OURS - {"dashboard"}
+    assert holders("CHURN_PLATFORM_PASSWORD") == OURS - {"dashboard", "api"}
 
 
 def test_ports_are_open_only_on_localhost(found: dict[str, Service]) -> None:
