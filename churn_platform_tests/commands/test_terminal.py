@@ -447,5 +447,5 @@ def test_an_unexpected_error_has_the_exit_code_failed() -> None:
 def test_make_lists_its_targets_without_escapes_in_a_pipe() -> None:
     listed = subprocess.run(["make"], cwd=PROJECT_ROOT, capture_output=True, check=True).stdout  # noqa: S607  found on the PATH
 
-    assert b"Start Kafka, PostgreSQL, MLflow, Dagster, the worker and the dashboard" in listed
+    assert b"Start Kafka, PostgreSQL, MLflow, Dagster, the worker, the dashboard" in listed
     assert b"\x1b" not in listed
