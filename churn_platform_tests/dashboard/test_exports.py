@@ -1,8 +1,8 @@
 """Files to download."""
 
-import asyncio
 from contextlib import suppress
 
+from anyio.from_thread import start_blocking_portal
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -28,8 +28,8 @@ def test_downloads_whose_reader_has_gone_take_no_place(config: DashboardConfig) 
     for _ in range(MOST_EXPORTS + 1):
         answer = download(visit, "numbers", "csv", ["number"], lambda _: ([number] for number in range(100_000)))
         answers.append(answer)
-        with suppress(ClientDisconnect):
-            asyncio.run(answer(scope, receive, send))
+        with start_blocking_portal() as portal, suppress(ClientDisconnect):
+            portal.call(answer, scope, receive, send)
     with databases.exporting() as connection:
         assert connection.execute("select 1").fetchone() == (1,)
     databases.close()
