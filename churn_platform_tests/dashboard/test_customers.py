@@ -2,11 +2,14 @@
 
 import csv
 import io
+import socket
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
+import httpx
 import psycopg
 import pytest
 from playwright.sync_api import BrowserContext, expect
@@ -211,8 +214,9 @@ def test_counts_many_customers_only_so_far_unless_the_summaries_know_their_numbe
     )
 
     with as_viewer(config) as site:
-        assert "10,001 customers" in site.page("/customers").text
-        assert "10,001 customers" in site.page("/customers?segment-geography=Spain").text
+        assert "10,001 customers" in site.page("/customers?left=shown").text
+        assert "10,001 customers" in site.page("/customers?left=shown&segment-geography=Spain").text
+        assert "More than 10,000 customers" in site.page("/customers").text
         assert "0 customers" not in site.page("/customers?band=low").text
     with serving(config) as site:
         assert "More than 10,000 customers" in site.page("/customers").text
@@ -298,22 +302,50 @@ def test_files_have_all_customers_that_the_list_would_show(
         "latest_event": "",
         "predictions": "1",
         "reasons": "Balance of 125,510 euros, Is active member: no",
+        "left_at": "",
     }
+
+
+def test_customers_who_left_are_hidden_unless_they_are_asked_for_or_come_back(
+    site: Site, connection: psycopg.Connection, ledger: FollowedLedger, bank_schema: CustomerSchema
+) -> None:
+    _, of_two, *_ = ledger.commit([Scored(1, 0.9, ago=HOUR), Scored(2, 0.8, ago=HOUR), Scored(3, 0.7), Scored(4, 0.6)])
+    for number, (event, customer, left, ago) in enumerate(
+        [(None, 1, 1, "0"), (of_two, None, 1, "30 minutes"), (None, 3, 1, "2 hours"), (None, 4, 0, "0")]
+    ):
+        connection.execute(
+            "insert into customer_outcomes (topic_id, kafka_partition, kafka_offset, event_id, customer_id, churned, "
+            "outcome_timestamp) values ('outcomes', 0, %s, %s, %s, %s, now() - %s::interval)",
+            (number, event, customer, left, ago),
+        )
+    summarize(connection, bank_schema)
+
+    assert ids_of(site.page("/customers")) == [3, 4]
+    everybody = site.page("/customers?left=shown")
+    assert ids_of(everybody) == [1, 2, 3, 4]
+    assert ["left" in row["band"] for row in rows_of(everybody)] == [True, True, False, False]
+    assert ids_of(site.page("/customers?search=1")) == [1]
+    assert site.client.get("/customers.csv").text.count("\n") == 3
+
+    ledger.commit([Scored(1, 0.95)])
+    connection.execute(
+        "update churn_predictions set event_timestamp = now() + interval '1 minute' where risk_score > 0.94"
+    )
+    summarize(connection, bank_schema)
+    assert ids_of(site.page("/customers")) == [1, 3, 4]
 
 
 @pytest.mark.usefixtures("ledger")
 def test_downloads_leave_connections_for_pages(site: Site, connection: psycopg.Connection) -> None:
     add_customers(connection, 200_000)  # more than the buffers of a connection hold, so that the server waits
-    downloads = [site.client.stream("GET", "/customers.csv") for _ in range(MOST_EXPORTS)]
-    for each in downloads:
-        assert next(each.__enter__().iter_bytes())
+    small_buffer = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)])
+    with httpx.Client(base_url=site.url, transport=small_buffer, timeout=30) as client, ExitStack() as downloads:
+        for _ in range(MOST_EXPORTS):
+            assert next(downloads.enter_context(client.stream("GET", "/customers.csv")).iter_bytes())
 
-    page = site.page("/customers.csv", status=503)
-    assert "Try again when one of them is complete" in page.text
-    assert len(ids_of(site.page("/customers"))) == ROWS
-
-    for each in downloads:
-        each.__exit__(None, None, None)
+        page = site.page("/customers.csv", status=503)
+        assert "Try again when one of them is complete" in page.text
+        assert len(ids_of(site.page("/customers"))) == ROWS
 
 
 def test_ids_that_are_texts_are_found_by_their_beginning(config: DashboardConfig, stack: Stack) -> None:

@@ -32,6 +32,8 @@ EXPORT_SECONDS: Final = 120
 """The number of rows of a workbook is counted first."""
 SORTS: Final[Mapping[Sort, str]] = {"risk": "Risk", "money": "Money at risk", "latest": "Latest event"}
 DEFAULT_SORT: Final[Sort] = "risk"
+SHOWN: Final = "shown"
+"""Value of the filter with which customers who left are listed, too. A search finds them in any case."""
 _SEPARATOR: Final = "~"
 
 
@@ -48,6 +50,7 @@ class Row:
     segments: Sequence[str]
     money_at_risk: float | None
     event_timestamp: datetime
+    left_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             "bands": bands,
             "band_choices": [("", "All"), *((band, band.capitalize()) for band in BANDS)],
             "band": request.band,
+            "left_choices": [("", "Hidden"), (SHOWN, "Shown")],
+            "left": SHOWN if visit.text("left") == SHOWN else "",
             "search": request.search,
             "has_filters": request.search != "" or request.band != "" or bool(request.wanted.segments),
             "ids_are_texts": visit.schema.id_type == "text",
@@ -162,7 +167,7 @@ def _file(visit: Visit, connection: psycopg.Connection, kind: Kind) -> Response:
     header = (
         *("customer_id", "risk_score", "risk_band", "previous_risk_score", "money_at_risk"),
         *(column.column for column in schema.segments),
-        *("latest_event", "predictions", "reasons"),
+        *("latest_event", "predictions", "reasons", "left_at"),
     )
     return download(visit, "customers", kind, header, rows)
 
@@ -189,6 +194,7 @@ def _request(visit: Visit, bands: RiskBands) -> _Request:
         customer_id=None if is_prefix else customer_id,
         id_prefix=str(customer_id) if is_prefix and customer_id is not None else None,
         without_controls=visit.hides_controls,
+        without_left=not search and visit.text("left") != SHOWN,
     )
     sort = next((each for each in SORTS if each == visit.text("sort")), DEFAULT_SORT)
     order = Order(sort, is_descending=visit.text("order") != "ascending")
@@ -206,6 +212,7 @@ def _row(schema: CustomerSchema, bands: RiskBands, customer: Customer) -> Row:
         segments=[value_name(column, customer.segments.get(column.column)) for column in schema.segments],
         money_at_risk=customer.money_at_risk,
         event_timestamp=customer.event_timestamp,
+        left_at=customer.left_at,
     )
 
 
@@ -220,6 +227,7 @@ def _cells(schema: CustomerSchema, bands: RiskBands, customer: Customer) -> Sequ
         customer.event_timestamp,
         customer.predictions,
         _causes(schema, customer),
+        customer.left_at,
     )
 
 

@@ -31,14 +31,20 @@ _TYPES: Final[Mapping[Sort, sql.SQL]] = {
 _ROWS: Final = sql.SQL("""
     select customer_id, risk_score::double precision as risk_score,
         previous_risk_score::double precision as previous_risk_score, money_at_risk, segments, event_timestamp,
-        predictions, (select reasons from high_risk_customers h where h.event_id = s.event_id) as reasons
+        predictions, (select reasons from high_risk_customers h where h.event_id = s.event_id) as reasons,
+        (select max(o.outcome_timestamp) from customer_outcomes o where {left}) as left_at
     from customer_summary s where {conditions}
     order by {sorted_by} {direction}, s.customer_id {direction} {limit}
+""")
+# An outcome says that the customer left, at the latest event or after it. Whoever has an event after that is back.
+_LEFT: Final = sql.SQL("""
+    (o.event_id = s.event_id or (o.event_id is null and o.customer_id = s.customer_id))
+    and o.churned = 1 and o.outcome_timestamp >= s.event_timestamp
 """)
 _LIMIT: Final = sql.SQL("limit %(limit)s")
 _BEYOND: Final = sql.SQL("({sorted_by}, s.customer_id) {comparison} (%(place)s::{type}, %(place_id)s)")
 # A case keeps its arm when CONTROL_SHARE changes, so both count.
-_CONDITIONS: Final[Mapping[str, sql.SQL]] = {
+_CONDITIONS: Final[Mapping[str, sql.SQL | sql.Composed]] = {
     "segments": sql.SQL("segments @> %(segments)s"),
     "risk_from": sql.SQL("risk_score >= %(risk_from)s::double precision"),
     "risk_below": sql.SQL("risk_score < %(risk_below)s::double precision"),
@@ -47,6 +53,7 @@ _CONDITIONS: Final[Mapping[str, sql.SQL]] = {
     "without_controls": sql.SQL("""arm = 'contact' and not exists (
         select from retention_cases c where c.customer_id = s.customer_id and c.closed_at is null and c.arm = 'control'
     )"""),
+    "without_left": sql.SQL("not exists (select from customer_outcomes o where {})").format(_LEFT),
 }
 _LAST: Final = "\U0010ffff"
 """Comes after every other character."""
@@ -77,6 +84,7 @@ class Filter:
         customer_id: only this customer; None for all.
         id_prefix: begin of the ids, if they are texts; None for all.
         without_controls: whether customers whose risk nobody who calls customers may know are left out.
+        without_left: whether customers who left, as an outcome says, are left out.
     """
 
     segments: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +93,7 @@ class Filter:
     customer_id: int | str | None = None
     id_prefix: str | None = None
     without_controls: bool = False
+    without_left: bool = False
 
     @property
     def is_by_segments(self) -> bool:
@@ -110,7 +119,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Customer:
-    """A customer at the latest event. The comments of customer_summary and high_risk_customers explain each column."""
+    """A customer at the latest event. The comments of customer_summary and high_risk_customers explain each column.
+
+    `left_at` is when the customer left, if an outcome says so and no event came after it.
+    """
 
     customer_id: int | str
     risk_score: float
@@ -120,6 +132,7 @@ class Customer:
     event_timestamp: datetime
     predictions: int
     reasons: "Sequence[Reason] | None"
+    left_at: datetime | None
 
     def place(self, sort: Sort) -> Place:
         """Return the customer's place in a list."""
@@ -226,6 +239,7 @@ def _query(
         conditions.append(_BEYOND.format(sorted_by=sorted_by, comparison=comparison, type=_TYPES[order.sort]))
         parameters |= {"place": place.value, "place_id": place.customer_id}
     query = _ROWS.format(
+        left=_LEFT,
         conditions=_all(conditions),
         sorted_by=sorted_by,
         direction=sql.SQL("desc") if is_descending else sql.SQL("asc"),
@@ -242,6 +256,7 @@ def _conditions(wanted: Filter) -> tuple[list[sql.Composable], dict[str, object]
         "customer_id": wanted.customer_id,
         "id_prefix": wanted.id_prefix,
         "without_controls": wanted.without_controls or None,
+        "without_left": wanted.without_left or None,
     }
     given = {name: value for name, value in values.items() if value is not None}
     return [_CONDITIONS[name] for name in given], {**given, "last": _LAST}
