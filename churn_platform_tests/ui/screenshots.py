@@ -40,8 +40,6 @@ DASHBOARD: Final[Mapping[str, tuple[int, str]]] = {
     "dashboard": (900, "/now"),
     "dashboard-customers": (760, "/customers"),
     "dashboard-calls": (760, "/calls"),
-    "dashboard-segments": (900, "/segments"),
-    "dashboard-model": (900, "/model"),
 }
 
 
