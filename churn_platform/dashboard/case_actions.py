@@ -40,7 +40,7 @@ def change(visit: Visit) -> Response:
     Raises:
         ForbiddenError: the user may not change cases.
         NotFoundError: there is no such case or action.
-        InvalidInputError: a field is empty or too long.
+        InvalidInputError: a field is empty or too long, or a name has invisible characters.
         ConflictError: the case was changed meanwhile, or cannot change in this way.
     """
     if not visit.may_change_cases:
@@ -51,6 +51,8 @@ def change(visit: Visit) -> Response:
         if case is None:
             raise NotFoundError(f"There is no case {case_id}.")
         seen = _seen(visit, case_id)
+        if case_reading.last_changes(connection, [case_id]).get(case_id, seen) > seen:  # says more than what is refused
+            raise ConflictError(_changed_meanwhile(visit, connection, case_id, seen), back=f"/calls/{case_id}")
         try:
             number = _work(visit, case)(connection, seen)
         except CaseChangedError:
@@ -92,6 +94,10 @@ def _work(visit: Visit, case: Case) -> Callable[[psycopg.Connection, int], int]:
     if action in ("assign-to-me", "assign"):
         if not owner:
             raise InvalidInputError("The name of the owner is empty.", back=f"/calls/{case.case_id}")
+        if not owner.isprintable():  # such as a line break, or the character that turns the direction of writing
+            raise InvalidInputError(
+                f"The name of the owner has characters that nobody sees: {owner!r}.", back=f"/calls/{case.case_id}"
+            )
         # A customer who was called stays called, whoever owns the case.
         status = "assigned" if case.status == "open" else None
         return lambda connection, seen: retention_cases.change(
@@ -130,7 +136,7 @@ def _text(visit: Visit, name: str, *, most: int, back: int) -> str:
 
 def _changed_meanwhile(visit: Visit, connection: psycopg.Connection, case_id: int, seen: int) -> str:
     later = [each for each in steps_of(case_reading.history(connection, case_id)) if each.change.change > seen]
-    what = " Then ".join(f"{each.change.changed_by}: {each.summary}." for each in later)
+    what = " Then ".join(f"{each.change.changed_by}: {each.summary.removesuffix('.')}." for each in later)
     return f"Case {case_id} was changed since you opened the page. {what}{_kept_note(visit)}"
 
 

@@ -23,10 +23,10 @@ def steps_of(history: Sequence[Change]) -> list[Step]:
     """Return what each change of a case did.
 
     Args:
-        history: all changes of the case, in order.
+        history: all changes of the case, in order; none if there is no such case.
     """
-    before: list[Change | None] = [None, *history[:-1]]
-    return [Step(change, _texts(earlier, change)) for earlier, change in zip(before, history, strict=True)]
+    before: list[Change | None] = [None, *history]
+    return [Step(change, _texts(earlier, change)) for earlier, change in zip(before, history, strict=False)]
 
 
 def _texts(before: Change | None, after: Change) -> list[str]:

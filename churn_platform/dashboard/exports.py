@@ -1,19 +1,50 @@
 """Tables as files to download: CSV and Excel, written while they are downloaded, whatever the number of rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from datetime import timedelta
 from itertools import chain
 from typing import Final, Literal
 
+import anyio
 import psycopg
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from churn_platform.dashboard.page import Visit
 from churn_platform.files.spreadsheets import Cell, csv_chunks, workbook_chunks
 
+_log = logging.getLogger("churn.dashboard")
+
 Kind = Literal["csv", "xlsx"]
+
+LONGEST: Final = timedelta(minutes=15)
+"""A download that takes longer is ended: it keeps a connection, and the others wait for its place."""
 
 WORKBOOK: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 _MEDIA_TYPES: Final[Mapping[Kind, str]] = {"csv": "text/csv", "xlsx": WORKBOOK}
+
+
+class _Download(StreamingResponse):
+    """A file that is written while it is downloaded. Whatever ends the download gives the connection back at once."""
+
+    def __init__(self, chunks: Generator[bytes], *, media_type: str, file: str) -> None:
+        first = next(chunks)  # before the answer begins: whatever is wrong at once gets an answer of its own
+        headers = {"content-disposition": f'attachment; filename="{file}"'}
+        super().__init__(chain([first], chunks), media_type=media_type, headers=headers)
+        self._chunks = chunks
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with anyio.move_on_after(LONGEST.total_seconds()) as limit:
+                await super().__call__(scope, receive, send)
+            if limit.cancelled_caught:
+                _log.warning("The download of %s was ended after %s.", self._file, LONGEST)
+        finally:
+            with anyio.CancelScope(shield=True):  # also if the server stops
+                await run_in_threadpool(self._chunks.close)
 
 
 def download(
@@ -39,15 +70,9 @@ def download(
     """
     write = csv_chunks if kind == "csv" else workbook_chunks
 
-    def content() -> Iterator[bytes]:
+    def content() -> Generator[bytes]:
         with visit.databases.exporting() as connection:
             yield from write(header, read(connection))
 
-    chunks = content()
-    first = next(chunks)  # before the answer begins: whatever is wrong at once gets an answer of its own
     day = visit.now.astimezone(visit.config.timezone).date()
-    return StreamingResponse(
-        chain([first], chunks),
-        media_type=_MEDIA_TYPES[kind],
-        headers={"content-disposition": f'attachment; filename="{name}-{day}.{kind}"'},
-    )
+    return _Download(content(), media_type=_MEDIA_TYPES[kind], file=f"{name}-{day}.{kind}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import psycopg
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
@@ -16,6 +17,24 @@ from churn_platform.schema.customer_schema import CustomerSchema
 
 if TYPE_CHECKING:
     from churn_platform.dashboard.databases import Databases
+
+
+class _NumberConvertor(Convertor[int]):
+    """A whole number in a path, such as {case_id:number}. Longer ones are no address of a page.
+
+    Starlette's own "int" takes any number of digits, and fails at more than Python converts.
+    """
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _NumberConvertor())
 
 
 @dataclass(frozen=True)
@@ -115,7 +134,7 @@ class Page:
     """A page, or another answer such as a file.
 
     Attributes:
-        path: with the names of its variable parts in braces, as Starlette writes them.
+        path: with the names of its variable parts in braces, as Starlette writes them; whole numbers as {name:number}.
         read: answers a GET; None if only a form leads here.
         label: in the navigation; empty if it is not there.
         change: answers a POST of a form; None if there is no form.

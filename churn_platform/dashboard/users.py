@@ -22,6 +22,7 @@ MOST_PASSWORD: Final = 200
 # Cost of scrypt, as OWASP recommends it ("Password Storage Cheat Sheet"): 16 MiB and about 60 ms for each attempt.
 N, R, P = 2**14, 8, 5
 _MEMORY: Final = 64 * 1024 * 1024
+_MOST_PARALLEL: Final = 16  # more would only make a login slow
 _SALT_BYTES: Final = 16
 _HASH_BYTES: Final = 32
 
@@ -160,8 +161,9 @@ def _is_hash(text: str) -> bool:
         salt, found = (b64decode(part, validate=True) for part in parts[4:])
     except ValueError:  # binascii.Error is one, too
         return False
-    is_strong = n >= N and r >= R and p >= P and 128 * n * r < _MEMORY
-    return parts[0] == "scrypt" and is_strong and len(salt) >= _SALT_BYTES and len(found) == _HASH_BYTES
+    is_strong = n >= N and r >= R and p >= P and 128 * n * r < _MEMORY and p <= _MOST_PARALLEL
+    is_possible = n & (n - 1) == 0  # scrypt needs a power of two
+    return parts[0] == "scrypt" and is_strong and is_possible and len(salt) >= _SALT_BYTES and len(found) == _HASH_BYTES
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:

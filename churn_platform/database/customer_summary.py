@@ -140,18 +140,19 @@ _STORE: Final = sql.SQL("""
     ), gone as (
         delete from customer_summary s using merged m where s.ctid = m.old_place and m.predictions <= 0
     ), moved as (
-        select segments, 1 as sign, high_risk, risk_score::double precision::numeric as risk,
+        select segments, arm, 1 as sign, high_risk, risk_score::double precision::numeric as risk,
             money_at_risk::numeric as money
         from merged where predictions > 0
         union all
-        select old_segments, -1, old_high_risk, -old_risk_score::double precision::numeric, -old_money_at_risk::numeric
+        select old_segments, arm, -1, old_high_risk, -old_risk_score::double precision::numeric,
+            -old_money_at_risk::numeric
         from merged where old_segments is not null
     )
-    insert into customer_segment_summary as s (segments, customers, high_risk_customers, risk_sum, money_at_risk)
-    select segments, sum(sign), coalesce(sum(sign) filter (where high_risk), 0), sum(risk),
+    insert into customer_segment_summary as s (segments, arm, customers, high_risk_customers, risk_sum, money_at_risk)
+    select segments, arm, sum(sign), coalesce(sum(sign) filter (where high_risk), 0), sum(risk),
         coalesce(sum(money) filter (where high_risk), 0)
-    from moved group by segments
-    on conflict (segments) do update set
+    from moved group by segments, arm
+    on conflict (segments, arm) do update set
         customers = s.customers + excluded.customers,
         high_risk_customers = s.high_risk_customers + excluded.high_risk_customers,
         risk_sum = s.risk_sum + excluded.risk_sum,
@@ -161,6 +162,13 @@ _DELETE_EMPTY: Final = "delete from customer_segment_summary where customers = 0
 _ASSIGN_ARMS: Final = sql.SQL("""
     update customer_summary set arm = {arm} where arm is distinct from {arm}
 """)
+_DELETE_SUMS: Final = "delete from customer_segment_summary"
+_SUM_AGAIN: Final = """
+    insert into customer_segment_summary (segments, arm, customers, high_risk_customers, risk_sum, money_at_risk)
+    select segments, arm, count(*), count(*) filter (where high_risk), sum(risk_score::double precision::numeric),
+        coalesce(sum(money_at_risk::numeric) filter (where high_risk), 0)
+    from customer_summary group by segments, arm
+"""
 # Only the reasons of the latest event explain the latest score. It has none below the high-risk threshold.
 _LATEST_SCORE: Final = """
     select s.customer_id, s.event_timestamp, s.risk_score::double precision as risk_score, s.prediction, s.high_risk,
@@ -242,14 +250,25 @@ def apply_replaced(connection: psycopg.Connection, schema: CustomerSchema, key: 
 
 
 def assign_arms(connection: psycopg.Connection, key: ArmKey) -> int:
-    """Give every customer the arm that follows from this key; return how many had the other one."""
-    return connection.execute(_ASSIGN_ARMS.format(arm=_arm()), vars(key)).rowcount
+    """Give every customer the arm that follows from this key, and compute the sums by segments again.
+
+    Args:
+        connection: in a transaction.
+        key: decides the arms.
+
+    Returns:
+        How many customers had the other arm.
+    """
+    changed = connection.execute(_ASSIGN_ARMS.format(arm=_arm()), vars(key)).rowcount
+    connection.execute(_DELETE_SUMS)
+    connection.execute(_SUM_AGAIN)
+    return changed
 
 
 def clear(connection: psycopg.Connection) -> None:
     """Delete all customers and sums."""
     connection.execute("delete from customer_summary")
-    connection.execute("delete from customer_segment_summary")
+    connection.execute(_DELETE_SUMS)
 
 
 def _arm() -> sql.Composed:

@@ -688,7 +688,9 @@ def _recorded_already(connection: psycopg.Connection, case_id: int) -> CaseError
     """Return who has given a case the status that it was to get."""
     history = case_reading.history(connection, case_id)
     status = history[-1].status
-    first = next(each for each in history if each.status == status)
+    taken_back = {each.takes_back for each in history}
+    in_effect = (each for each in history if each.takes_back is None and each.change not in taken_back)
+    first = next((each for each in in_effect if each.status == status), history[-1])
     return CaseError(
         f"Case {case_id} is {status} already: {first.changed_by} recorded this at "
         f"{first.changed_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC. Nothing was changed.",

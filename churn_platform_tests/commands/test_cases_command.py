@@ -143,6 +143,18 @@ def test_a_call_is_recorded_once_and_a_second_person_learns_of_the_first(team: T
     assert as_json("show", case) == before
 
 
+def test_a_call_that_was_taken_back_is_not_named_as_the_one_that_counts(team: Team) -> None:
+    assert team.called()
+    case = case_of(6)
+    run("contact", case, "--by", "ana")
+    run("undo", case, "--by", "ana")
+    run("contact", case, "--by", "bo")
+
+    output = run("contact", case, "--by", "cy", code=ExitCode.FAILED)
+
+    assert f"Case {case} is contacted already: bo recorded this at" in output
+
+
 def test_a_number_may_be_written_with_a_sign(team: Team) -> None:
     assert team.called()
 

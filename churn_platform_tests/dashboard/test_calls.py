@@ -209,6 +209,8 @@ def test_actions(
     [
         ("assign", {"owner": " "}, 422, "The name of the owner is empty"),
         ("assign", {"owner": "a" * 65}, 422, "The owner has 65 characters; at most 64 are possible"),
+        ("assign", {"owner": "erika\u202e"}, 422, "erika\\u202e"),
+        ("assign", {"owner": "eri\nka"}, 422, "characters that nobody sees"),
         ("note", {}, 422, "The note is empty"),
         ("contacted", {"change": "x"}, 422, "does not say from which state"),
         ("sell", {}, 404, "There is no action"),
@@ -231,6 +233,17 @@ def test_a_change_of_a_state_that_somebody_else_has_changed_is_refused(site: Sit
     assert "was changed since you opened the page. ana: contacted; note: reached her." in text
     assert "Your note was not stored: \u201cnobody answers\u201d" in text
     assert case_of(team, 1).notes == "reached her"
+
+
+def test_whoever_comes_second_learns_who_did_what_even_if_the_action_is_no_longer_possible(
+    site: Site, team: Team
+) -> None:
+    case = case_of(team, 1)
+    seen = last_change(team, case)
+    retention_cases.change(team.connection, case.case_id, actor="ana", status="dismissed")
+    text = refused(site, team, 1, "contacted", 409, change=seen, note="nobody answers")
+    assert "was changed since you opened the page. ana: dismissed." in text
+    assert "Your note was not stored" in text
 
 
 def test_a_form_that_leads_elsewhere_leads_to_the_case(site: Site, team: Team) -> None:

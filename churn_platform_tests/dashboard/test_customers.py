@@ -204,7 +204,10 @@ def test_counts_many_customers_only_so_far_unless_the_summaries_know_their_numbe
 ) -> None:
     add_customers(connection, MOST_COUNTED + 1)
     connection.execute(
-        "insert into customer_segment_summary select segments, count(*), 0, 0, 0 from customer_summary group by 1"
+        """
+        insert into customer_segment_summary (segments, arm, customers, high_risk_customers, risk_sum, money_at_risk)
+        select segments, arm, count(*), 0, 0, 0 from customer_summary group by 1, 2
+        """
     )
 
     with as_viewer(config) as site:

@@ -78,3 +78,5 @@ def test_a_version_without_data_has_empty_charts() -> None:
     assert model_charts.live_chart([]).is_empty
     assert model_charts.trend_chart({}, "Age", [Bound(0.1, "shifted")]).is_empty
     assert model_charts.drift_chart([], {}, []).is_empty
+    drift = FeatureDrift(DAY, "Age", 100, 1.0, [20, 70, 10], None, None, "no reference", 0.1, 0.0)
+    assert model_charts.distribution_chart(drift, None, {}).is_empty

@@ -1,10 +1,13 @@
 """The page about the present."""
 
 import psycopg
+import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from churn_platform.dashboard.formats import NOTHING
+from churn_platform.dashboard.pages.now import Comparison, compare_days
 from churn_platform.database import stream_lag
+from churn_platform.database.pages.now import Day
 from churn_platform_tests.dashboard.site import Site
 
 
@@ -21,6 +24,27 @@ def test_shows_the_lag_that_the_worker_found_last(site: Site, connection: psycop
     page = site.page("/now")
     assert page.figure("Lag") == "12,345"
     assert "Everything works" in page.text
+
+
+def test_marks_a_difference_of_days_that_chance_does_not_explain() -> None:
+    found = compare_days("yesterday", _day(10_000, 3_000), _day(10_000, 2_000))
+    assert found.text == "20.0 % yesterday"
+    assert found.difference == pytest.approx(0.1)
+    assert found.is_clear
+
+
+def test_does_not_mark_a_difference_that_chance_may_explain() -> None:
+    found = compare_days("yesterday", _day(12_194, 2_524), _day(31, 5))
+    assert found.text == "16.1 % yesterday; chance may explain it"
+    assert not found.is_clear
+
+
+def test_does_not_compare_days_with_few_predictions() -> None:
+    assert compare_days("yesterday", _day(29, 10), _day(10_000, 2_000)) == Comparison("not known: few predictions")
+
+
+def _day(predictions: int, churn_count: int) -> Day:
+    return Day(days_ago=0, predictions=predictions, churn_count=churn_count, high_risk_count=0)
 
 
 def test_opens_without_an_error_in_the_browser(window: BrowserContext) -> None:

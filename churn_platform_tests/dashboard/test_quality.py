@@ -109,6 +109,18 @@ def test_a_list_of_a_reason_leads_to_each_message_and_shows_none(site: Site) -> 
 
 
 @pytest.mark.usefixtures("dead_letters")
+def test_a_topic_id_may_have_a_slash(site: Site, connection: psycopg.Connection) -> None:
+    """Kafka writes ids of topics in base64, as 832ZIdQ5S/Wv0jYXqTkZAw."""
+    topic_id = "832ZIdQ5S/Wv0jYXqTkZA+"
+    connection.execute("insert into stream_topics (topic_id, topic) values (%s, 'recreated')", (topic_id,))
+    connection.execute("update dead_letter_events set topic_id = %s", (topic_id,))
+    kinds = [link for link in site.page("/quality").links() if "kind=" in link]
+    links = [link for link in site.page(kinds[0]).links() if "/dead-letters/" in link]
+    assert len(links) == 7
+    assert EXPECTED_AGE in site.page(links[0]).text
+
+
+@pytest.mark.usefixtures("dead_letters")
 def test_the_retention_role_sees_no_message(site: Site) -> None:
     page = site.page(f"/quality/dead-letters/{TOPIC_ID}/0/6")
     assert f"{EXPECTED_AGE}206" in page.text

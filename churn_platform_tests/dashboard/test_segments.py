@@ -51,8 +51,8 @@ def filled(ledger: FollowedLedger, connection: psycopg.Connection, bank_schema: 
 
 
 @pytest.mark.usefixtures("filled")
-def test_each_group_has_both_weeks_and_its_customers(site: Site) -> None:
-    assert site.page("/segments").rows("Groups by Geography") == [
+def test_each_group_has_both_weeks_and_its_customers(viewer: Site) -> None:
+    assert viewer.page("/segments").rows("Groups by Geography") == [
         [
             *("France", "20.0 % of 100", "22.0 % of 100", "-2.0 points -13.3 to +9.3", "no"),
             *("27.0 %", "200", "10", "10.0 k EUR"),
@@ -69,8 +69,8 @@ def test_each_group_has_both_weeks_and_its_customers(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_total_is_on_top(site: Site) -> None:
-    page = site.page("/segments")
+def test_the_total_is_on_top(viewer: Site) -> None:
+    page = viewer.page("/segments")
     assert page.figure("Money at risk") == "1.5 M EUR"
     assert page.figure("High-risk customers") == "41"
     assert page.figure("Churn rate this week") == "33.9 %"
@@ -79,15 +79,15 @@ def test_the_total_is_on_top(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_worst_group_is_named(site: Site) -> None:
+def test_the_worst_group_is_named(viewer: Site) -> None:
     worst = "predicted to leave, 2 times the average of 34 %."
-    assert f"Germany: 67 % {worst}" in site.page("/segments").text
-    assert f"Germany, Age 50 to 59: 67 % {worst}" in site.page("/segments?by=geography&and=age").text
+    assert f"Germany: 67 % {worst}" in viewer.page("/segments").text
+    assert f"Germany, Age 50 to 59: 67 % {worst}" in viewer.page("/segments?by=geography&and=age").text
 
 
 @pytest.mark.usefixtures("filled")
-def test_small_groups_are_grey_and_not_drawn(site: Site) -> None:
-    page = site.page("/segments")
+def test_small_groups_are_grey_and_not_drawn(viewer: Site) -> None:
+    page = viewer.page("/segments")
     (grey,) = page.root.xpath("//section[@id = 'groups']//tr[contains(@class, 'small-group')]")
     assert grey.text_content().split()[0] == "Spain"
     assert "Left out: 1 small group." in page.text
@@ -113,7 +113,7 @@ def test_two_segments_are_crossed(site: Site, viewer: Site) -> None:
 @pytest.mark.usefixtures("filled")
 def test_the_retention_team_does_not_see_groups_of_few_customers(site: Site, viewer: Site) -> None:
     path, caption = "/segments?by=geography&and=age", "Groups by Geography and Age"
-    hidden = "Hidden: figures of fewer than 30 customers would show the risk of single ones."
+    hidden = "Hidden: figures of fewer than 30 customers or predictions would show the risk of single customers."
     assert [row[:3] for row in site.page(path).rows(caption) if row[0] == "Spain"] == [
         ["Spain", "18 to 29", hidden],
         ["Spain", "40 to 49", hidden],
@@ -124,8 +124,37 @@ def test_the_retention_team_does_not_see_groups_of_few_customers(site: Site, vie
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_file_has_the_groups_with_all_figures(site: Site) -> None:
-    answer = site.client.get("/segments.csv?by=geography")
+def test_the_retention_team_does_not_see_the_mean_risk_of_few_predictions(site: Site, viewer: Site) -> None:
+    (spain,) = (row for row in viewer.page("/segments").rows("Groups by Geography") if row[0] == "Spain")
+    assert spain[1:6] == ["5.0 % of 20", f"{NOTHING} of 0", NOTHING, "few predictions", "23.5 %"]
+    (hidden,) = (row for row in site.page("/segments").rows("Groups by Geography") if row[0] == "Spain")
+    assert hidden[1].startswith("Hidden")
+    assert "Spain" not in site.client.get("/segments.csv?by=geography").text
+
+
+@pytest.mark.usefixtures("filled")
+def test_what_the_retention_team_sees_of_all_customers_has_no_controls(
+    site: Site, viewer: Site, connection: psycopg.Connection
+) -> None:
+    """Otherwise the difference to the list of customers would show which controls are at risk."""
+
+    def sums(of: Site) -> tuple[int, float]:
+        text = of.client.get("/segments.csv?by=geography").content.decode("utf-8-sig")
+        (germany,) = (row for row in csv.DictReader(io.StringIO(text)) if row["geography"] == "Germany")
+        return int(germany["high_risk_customers"]), float(germany["money_at_risk"])
+
+    listed = connection.execute("""
+        select count(*), sum(money_at_risk) from customer_summary
+        where high_risk and arm = 'contact' and segments ->> 'geography' = 'Germany'
+    """).fetchone()
+    assert sums(site) == listed
+    assert sums(viewer) == (30, 1_500_000.0)
+    assert sums(site) != sums(viewer)
+
+
+@pytest.mark.usefixtures("filled")
+def test_the_file_has_the_groups_with_all_figures(viewer: Site) -> None:
+    answer = viewer.client.get("/segments.csv?by=geography")
     assert answer.headers["content-type"].startswith("text/csv")
     assert answer.headers["content-disposition"].startswith('attachment; filename="segments-20')
     rows = [*csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig")))]
@@ -141,15 +170,15 @@ def test_the_file_has_the_groups_with_all_figures(site: Site) -> None:
 
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("query", ["by=balance", "by=geography&and=geography", "by=&and=x&show=x"])
-def test_what_cannot_be_chosen_is_ignored(site: Site, query: str) -> None:
-    assert len(site.page(f"/segments?{query}").rows("Groups by Geography")) == 3
+def test_what_cannot_be_chosen_is_ignored(viewer: Site, query: str) -> None:
+    assert len(viewer.page(f"/segments?{query}").rows("Groups by Geography")) == 3
 
 
 @pytest.mark.usefixtures("filled")
-def test_segments_lead_to_their_trend_and_to_their_customers(site: Site) -> None:
-    links = site.page("/segments").links()
+def test_segments_lead_to_their_trend_and_to_their_customers(viewer: Site) -> None:
+    links = viewer.page("/segments").links()
     assert {"/trends?customers=geography%3AGermany", "/customers?segment-geography=Germany&band=high"} <= {*links}
-    assert "Churn rate, Germany" in site.page("/trends?customers=geography%3AGermany").text
+    assert "Churn rate, Germany" in viewer.page("/trends?customers=geography%3AGermany").text
 
 
 def test_an_empty_database_says_what_is_missing(site: Site) -> None:

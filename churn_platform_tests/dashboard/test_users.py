@@ -1,6 +1,7 @@
 """The file of users."""
 
 import stat
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from churn_platform.dashboard.users import (
 )
 
 PASSWORD = "correct horse battery"  # noqa: S105  nobody's
+
+HASHED = f"{b64encode(bytes(16)).decode()}${b64encode(bytes(32)).decode()}"
+"""A salt and a hash of the right sizes."""
 
 
 def test_a_password_matches_its_hash_alone() -> None:
@@ -76,6 +80,8 @@ def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None
         ":viewer:",
         "erika:viewer:scrypt$x$8$5$YQ==$YQ==",
         "erika:viewer:scrypt$16384$8$5$not base64$YQ==",
+        f"erika:viewer:scrypt$20000$8$5${HASHED}",  # not a power of two
+        f"erika:viewer:scrypt$16384$8$1000${HASHED}",  # a login would take a minute
     ],
 )
 def test_a_line_that_is_no_user_is_named(tmp_path: Path, line: str) -> None:

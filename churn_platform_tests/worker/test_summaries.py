@@ -63,12 +63,13 @@ KEPT_CUSTOMERS: LiteralString = """
     from customer_summary order by 1
 """
 SEGMENTS: LiteralString = """
-    select segments, count(*), count(*) filter (where high_risk), sum(risk_score::double precision::numeric),
+    select segments, arm, count(*), count(*) filter (where high_risk), sum(risk_score::double precision::numeric),
         coalesce(sum(money_at_risk::numeric) filter (where high_risk), 0)
-    from customer_summary group by 1 order by 1
+    from customer_summary group by 1, 2 order by 1, 2
 """
 KEPT_SEGMENTS: LiteralString = """
-    select segments, customers, high_risk_customers, risk_sum, money_at_risk from customer_segment_summary order by 1
+    select segments, arm, customers, high_risk_customers, risk_sum, money_at_risk from customer_segment_summary
+    order by 1, 2
 """
 DAYS: LiteralString = """
     select (event_timestamp at time zone 'utc')::date, e.model_version, geography,
@@ -207,6 +208,7 @@ def test_arms_are_those_of_cases_and_follow_a_changed_share(summaries: Summaries
     summaries.follow()
     found = summaries.rows("select customer_id, arm from customer_summary")
     assert len(found) == 102
+    assert summaries.rows(KEPT_SEGMENTS) == summaries.rows(SEGMENTS)
     assert found == [(customer, arm_of(customer, key=key, control_share=share)) for customer, _ in found]
 
 
@@ -224,7 +226,9 @@ def test_other_segments_lead_to_summaries_from_the_first_event_on(summaries: Sum
     assert summary_state.as_of(summaries.connection) is None
     summaries.follow()
 
-    assert summaries.rows("select segments ->> 'age', customers from customer_segment_summary") == [("18 to 64", 50)]
+    assert summaries.rows("select segments ->> 'age', sum(customers) from customer_segment_summary group by 1") == [
+        ("18 to 64", 50)
+    ]
     assert summaries.rows("select sum(total_predictions), sum(labelled_count) from prediction_summary") == [(150, 0)]
     assert summary_state.as_of(summaries.connection) is not None
 

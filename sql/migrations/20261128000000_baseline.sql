@@ -1567,14 +1567,17 @@ comment on column customer_summary.arm is
     'contact or control: the arm of a case of this customer, from the customer''s id and CONTROL_SHARE';
 
 create table customer_segment_summary (
-    segments jsonb primary key,
+    segments jsonb not null,
+    arm text not null check (arm in ('contact', 'control')),
     customers bigint not null,
     high_risk_customers bigint not null,
     risk_sum numeric not null,
-    money_at_risk numeric not null
+    money_at_risk numeric not null,
+    primary key (segments, arm)
 ) with (fillfactor = 50);
-comment on table customer_segment_summary is 'Sums of customer_summary by combination of segments';
+comment on table customer_segment_summary is 'Sums of customer_summary by combination of segments and arm';
 comment on column customer_segment_summary.segments is 'Value or band in each segment of the schema';
+comment on column customer_segment_summary.arm is 'Arm of the customers: contact or control';
 comment on column customer_segment_summary.customers is 'Number of customers';
 comment on column customer_segment_summary.high_risk_customers is 'Customers whose latest event is high risk';
 comment on column customer_segment_summary.risk_sum is 'Sum of the customers'' latest risk scores';

@@ -241,5 +241,5 @@ PAGES: Final[Sequence[Page]] = (
     Page("/calls/calls.csv", export_csv),
     Page("/calls/calls.xlsx", export_workbook),
     Page("/calls/mine", read_mine),
-    Page("/calls/{case_id:int}", read_case, change=change),
+    Page("/calls/{case_id:number}", read_case, change=change),
 )

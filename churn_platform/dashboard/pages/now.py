@@ -8,13 +8,15 @@ from typing import Final
 import psycopg
 
 from churn_platform.dashboard.charts import Axis, Chart, Heading, Series, line_chart
-from churn_platform.dashboard.formats import NOTHING, milliseconds, number
+from churn_platform.dashboard.formats import NOTHING, milliseconds, number, percent
 from churn_platform.dashboard.latencies import percentile
 from churn_platform.dashboard.page import Page, View, Visit
+from churn_platform.dashboard.segments import FEW
 from churn_platform.database import model_versions, operator_conditions, stream_lag
 from churn_platform.database.pages import now as reading
 from churn_platform.database.pages.now import Day, Minute
 from churn_platform.database.stream_minutes import LATENCY_BOUNDS_MS
+from churn_platform.retention.effect import newcombe_interval
 
 REFRESH_SECONDS: Final = 5
 MINUTES: Final = 60
@@ -27,10 +29,17 @@ SILENT_SECONDS: Final = 60
 
 @dataclass(frozen=True)
 class Comparison:
-    """The churn rate of today beside that of another day, so far as both are known."""
+    """The churn rate of today beside that of another day, so far as both are known.
+
+    Attributes:
+        text: the rate of the other day, or why there is no comparison.
+        difference: today minus the other day, -1..1.
+        is_clear: whether chance alone does not explain the difference.
+    """
 
     text: str
-    difference: float | None
+    difference: float | None = None
+    is_clear: bool = False
 
 
 def read(visit: Visit, connection: psycopg.Connection) -> View:
@@ -47,8 +56,8 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
         {
             "today": days[0],
             "comparisons": [
-                _comparison("yesterday", days[0], days[1]),
-                _comparison("a week ago", days[0], days[7]),
+                compare_days("yesterday", days[0], days[1]),
+                compare_days("a week ago", days[0], days[7]),
             ],
             "events_a_minute": sum(each.predictions + each.dead_letters for each in recent) / LATENCY_MINUTES,
             "latency": {share: _latency(counts, share) for share in (0.5, 0.99)},
@@ -65,10 +74,16 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
     )
 
 
-def _comparison(name: str, today: Day, other: Day) -> Comparison:
+def compare_days(name: str, today: Day, other: Day) -> Comparison:
+    """Compare the churn rate of today with that of another day, which `name` names in a sentence."""
     if today.churn_rate is None or other.churn_rate is None:
-        return Comparison(f"no predictions {name}" if other.churn_rate is None else f"{name}: {NOTHING}", None)
-    return Comparison(f"than {name}", today.churn_rate - other.churn_rate)
+        return Comparison(f"no predictions {name}" if other.churn_rate is None else f"{name}: {NOTHING}")
+    if min(today.predictions, other.predictions) < FEW:
+        return Comparison("not known: few predictions")
+    change = newcombe_interval(today.churn_count, today.predictions, other.churn_count, other.predictions)
+    is_clear = change.low > 0 or change.high < 0
+    text = f"{percent(other.churn_rate)} {name}"
+    return Comparison(text if is_clear else f"{text}; chance may explain it", change.value, is_clear)
 
 
 def _latency(counts: Sequence[int], share: float) -> float | None:

@@ -361,5 +361,5 @@ def _failed_check(condition: StoredCondition) -> FailedCheck:
 
 PAGES: Final[Sequence[Page]] = (
     Page("/quality", read, label="Data quality"),
-    Page("/quality/dead-letters/{topic}/{partition:int}/{offset:int}", read_dead_letter),
+    Page("/quality/dead-letters/{topic:path}/{partition:number}/{offset:number}", read_dead_letter),
 )

@@ -244,7 +244,14 @@ def _rows(visit: Visit, connection: psycopg.Connection, columns: Sequence[Column
     """Return the groups by these segments, in the order of the schema; without segments, one of everybody."""
     last_week, this_week, today = _week(visit.now)
     names = [column.column for column in columns]
-    groups = reading.groups(connection, names, last_week=last_week, this_week=this_week, today=today)
+    groups = reading.groups(
+        connection,
+        names,
+        last_week=last_week,
+        this_week=this_week,
+        today=today,
+        without_controls=visit.hides_controls,
+    )
     if not columns:
         return [_row([], groups[0] if groups else _nothing(), hides_few=False)]
     places = [
@@ -259,7 +266,8 @@ def _row(columns: Sequence[Column], group: Group, *, hides_few: bool) -> Row:
     pairs = [*zip(columns, _key(group), strict=False)]
     known = {column.column: value for column, value in pairs if value is not None}
     enough = min(group.predictions, group.last_predictions) >= FEW
-    is_hidden = hides_few and group.customers < FEW
+    counts = (group.customers, group.predictions, group.last_predictions)
+    is_hidden = hides_few and any(0 < count < FEW for count in counts)
     is_linked = bool(columns) and len(known) == len(columns) and not is_hidden
     return Row(
         name=", ".join(value_in_text(column, value) for column, value in pairs) or "All customers",

@@ -152,7 +152,7 @@ class Choices:
 def read(visit: Visit, connection: psycopg.Connection) -> View:
     """Return how the predictions developed."""
     chosen = _range(visit)
-    known = segment_reading.values(connection)
+    known = segment_reading.values(connection, without_controls=visit.hides_controls)
     customers, notice = _customers(visit, chosen, {(each.segment, each.value): each.customers for each in known})
     every = _steps(connection, chosen, customers, visit.now)
     steps = every[-chosen.count :]
@@ -204,7 +204,8 @@ def read_workbook(visit: Visit, connection: psycopg.Connection) -> Response:
 
 def _file(visit: Visit, connection: psycopg.Connection, kind: Kind) -> Response:
     chosen = _range(visit)
-    known = {(each.segment, each.value): each.customers for each in segment_reading.values(connection)}
+    values = segment_reading.values(connection, without_controls=visit.hides_controls)
+    known = {(each.segment, each.value): each.customers for each in values}
     customers, _ = _customers(visit, chosen, known)
     header = [
         *("hour_utc" if chosen.is_hourly else "date_utc", "customers", "predictions", "churn_count"),

@@ -32,13 +32,14 @@ _GROUPS: Final = """
         union all
         select segments ->> %(first)s::text, segments ->> %(second)s::text, null, 0, 0, 0,
             customers, high_risk_customers, money_at_risk
-        from customer_segment_summary
+        from customer_segment_summary where arm = 'contact' or not %(without_controls)s
     ) as parts
     group by first, second
 """
 _VALUES: Final = """
     select s.key as segment, s.value, sum(g.customers)::bigint as customers
     from customer_segment_summary g cross join lateral jsonb_each_text(g.segments) as s
+    where g.arm = 'contact' or not %s
     group by s.key, s.value
 """
 
@@ -104,7 +105,13 @@ class SegmentValue:
 
 
 def groups(
-    connection: psycopg.Connection, segments: Sequence[str], *, last_week: date, this_week: date, today: date
+    connection: psycopg.Connection,
+    segments: Sequence[str],
+    *,
+    last_week: date,
+    this_week: date,
+    today: date,
+    without_controls: bool = False,
 ) -> list[Group]:
     """Return the groups by the values of no, one or two segments, in no order.
 
@@ -114,14 +121,27 @@ def groups(
         last_week: first UTC day of the week before.
         this_week: first UTC day of this week, and the day after the week before.
         today: last UTC day of this week.
+        without_controls: whether customers, high-risk customers and money are those of the contact arm alone.
     """
     first, second = [*segments, None, None][:2]
-    arguments = {"first": first, "second": second, "last_week": last_week, "this_week": this_week, "today": today}
+    arguments = {
+        "first": first,
+        "second": second,
+        "last_week": last_week,
+        "this_week": this_week,
+        "today": today,
+        "without_controls": without_controls,
+    }
     with connection.cursor(row_factory=class_row(Group)) as cursor:
         return cursor.execute(_GROUPS, arguments).fetchall()
 
 
-def values(connection: psycopg.Connection) -> list[SegmentValue]:
-    """Return the values that customers have at their latest event, in no order."""
+def values(connection: psycopg.Connection, *, without_controls: bool = False) -> list[SegmentValue]:
+    """Return the values that customers have at their latest event, in no order.
+
+    Args:
+        connection: to read from.
+        without_controls: whether only customers of the contact arm count.
+    """
     with connection.cursor(row_factory=class_row(SegmentValue)) as cursor:
-        return cursor.execute(_VALUES).fetchall()
+        return cursor.execute(_VALUES, (without_controls,)).fetchall()
