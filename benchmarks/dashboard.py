@@ -66,12 +66,19 @@ _LAST_COMMIT: Final = """
     select coalesce(extract(epoch from now() - max(last_commit))::double precision, 'infinity') from stream_batches
     where closed is null
 """
-# Every chart that can be seen is drawn, and nothing is being fetched any more.
-_IS_DRAWN: Final = """
-    [...document.querySelectorAll(".plot")].every((place) => {
-        const box = place.getBoundingClientRect();
-        return box.top > innerHeight || box.bottom < 0 || "drawn" in place.dataset;
-    })
+# Waits until every chart that can be seen is drawn. The pages forbid eval, which Playwright's own waiting uses.
+_DRAW: Final = """
+    async () => {
+        const isDrawn = (place) => {
+            const box = place.getBoundingClientRect();
+            return !box.height || box.top > innerHeight || box.bottom < 0 || "drawn" in place.dataset;
+        };
+        const end = performance.now() + 30000;
+        while (![...document.querySelectorAll(".plot")].every(isDrawn)) {
+            if (performance.now() > end) throw new Error("A chart was not drawn within 30 s.");
+            await new Promise(requestAnimationFrame);
+        }
+    }
 """
 
 
@@ -310,8 +317,13 @@ def usage_of(process: psutil.Process) -> Iterator[Callable[[], Process]]:
 # The browser
 
 
-def browse(site: Site) -> tuple[dict[str, Times], dict[str, Times]]:
+def browse(site: Site, *, loads: int = PAGE_LOADS, warm_up: int = WARM_UP) -> tuple[dict[str, Times], dict[str, Times]]:
     """Measure pages and interactions in one headless Chromium.
+
+    Args:
+        site: its address.
+        loads: how often each is measured.
+        warm_up: how often before.
 
     Returns:
         Times from the request of a page until its visible charts are drawn, by page; and the same from a click, by page
@@ -319,7 +331,7 @@ def browse(site: Site) -> tuple[dict[str, Times], dict[str, Times]]:
     """
     from churn_platform_tests.browsers import chromium  # Playwright is needed for this part only
 
-    loads: dict[str, Times] = {}
+    pages: dict[str, Times] = {}
     interactions: dict[str, Times] = {}
     with chromium() as browser, browser.new_context(base_url=site.url) as window:
         page = window.new_page()
@@ -328,19 +340,19 @@ def browse(site: Site) -> tuple[dict[str, Times], dict[str, Times]]:
             began = time.perf_counter()
             with page.expect_navigation(wait_until="load"):
                 act()
-            page.wait_for_function(_IS_DRAWN)
+            page.evaluate(_DRAW)
             return time.perf_counter() - began
 
         for path in (each.path for each in PAGES if each.label):
-            took = [timed(partial(page.goto, path)) for _ in range(WARM_UP + PAGE_LOADS)]
-            loads[path] = Times.of(took[WARM_UP:])
+            took = [timed(partial(page.goto, path)) for _ in range(warm_up + loads)]
+            pages[path] = Times.of(took[warm_up:])
             for kind, selector in (
                 ("filter", "main form.filters select"),
                 ("sort", "main th a"),
                 ("next", "main a[rel=next]"),
             ):
                 took = []
-                for _ in range(WARM_UP + PAGE_LOADS):
+                for _ in range(warm_up + loads):
                     page.goto(path)
                     element = page.locator(selector).first
                     if element.count() == 0:
@@ -350,8 +362,8 @@ def browse(site: Site) -> tuple[dict[str, Times], dict[str, Times]]:
                     else:
                         took.append(timed(element.click))
                 if took:
-                    interactions[f"{path}: {kind}"] = Times.of(took[WARM_UP:])
-    return loads, interactions
+                    interactions[f"{path}: {kind}"] = Times.of(took[warm_up:])
+    return pages, interactions
 
 
 # The platform

@@ -88,6 +88,14 @@ def test_views_and_all_pages_of_the_navigation_are_measured(
         assert 0 < each.p50 <= each.p95 <= each.p99
 
 
+@pytest.mark.slow
+def test_pages_and_interactions_are_measured_in_a_browser(site: Site) -> None:
+    pages, interactions = dashboard.browse(dashboard.explore(site.url), loads=1, warm_up=0)
+
+    assert set(pages) == {page.path for page in PAGES if page.label}
+    assert {"/customers: filter", "/customers: sort", "/customers: next", "/segments: filter"} <= set(interactions)
+
+
 def test_a_goal_that_is_missed_is_named() -> None:
     fast, slow = Times(10, 10.0, 20.0, 30.0), Times(10, 60.0, 2_000.0, 3_000.0)
     results = Results(Filled(1, 1, 0, 0.1), views={"fast": fast, "slow": slow}, loads={"/now": slow})

@@ -40,8 +40,6 @@ DASHBOARD: Final[Mapping[str, tuple[int, str]]] = {
     "dashboard": (900, "/now"),
     "dashboard-customers": (760, "/customers"),
     "dashboard-calls": (760, "/calls"),
-    "dashboard-segments": (900, "/segments"),
-    "dashboard-model": (900, "/model"),
 }
 
 
@@ -77,7 +75,6 @@ def _fill(running: Running) -> None:
     environment = {**os.environ, **SETTINGS, **running.stack.environment}
     subprocess.run([churn, "produce", *EVENTS], env=environment, check=True, stdout=subprocess.DEVNULL)
     wait_until(running.is_idle, 180, "all batches to be reported and all metrics to be up to date")
-    wait_until(lambda: not running.live_runs("prediction_stream_job"), 60, "the last streaming run to end")
 
 
 def _screenshots_of_the_dashboard(url: str, users: Path) -> Iterator[tuple[str, Path]]:
