@@ -347,8 +347,8 @@ def browse(site: Site, *, loads: int = PAGE_LOADS, warm_up: int = WARM_UP) -> tu
             took = [timed(partial(page.goto, path)) for _ in range(warm_up + loads)]
             pages[path] = Times.of(took[warm_up:])
             for kind, selector in (
-                ("filter", "main form.filters select"),
-                ("sort", "main th a"),
+                ("filter", "main form.filters select:has(option:nth-child(2))"),
+                ("sort", "main thead th a"),
                 ("next", "main a[rel=next]"),
             ):
                 took = []
@@ -358,7 +358,8 @@ def browse(site: Site, *, loads: int = PAGE_LOADS, warm_up: int = WARM_UP) -> tu
                     if element.count() == 0:
                         break
                     if kind == "filter":
-                        took.append(timed(partial(element.select_option, index=1)))
+                        other = 0 if element.evaluate("(select) => select.selectedIndex") else 1
+                        took.append(timed(partial(element.select_option, index=other)))
                     else:
                         took.append(timed(element.click))
                 if took:
