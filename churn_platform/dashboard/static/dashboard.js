@@ -68,9 +68,31 @@ function inLocalTime(figure) {
   return { data, layout: { ...figure.layout, shapes, annotations } };
 }
 
-function draw(script) {
+// Plotly has 4.7 MB, so it is loaded when the first chart comes into view, and not at all on pages without one.
+let plotly = null;
+
+function loadPlotly() {
+  plotly ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = "/static/plotly.min.js";
+    script.onload = resolve;
+    script.onerror = () => {
+      plotly = null; // the next chart tries again
+      reject(new Error("The charts cannot be loaded. Their tables have the same figures."));
+    };
+    document.head.append(script);
+  });
+  return plotly;
+}
+
+async function draw(script) {
+  try {
+    await loadPlotly();
+  } catch (error) {
+    return report(error.message);
+  }
   const place = document.getElementById(script.dataset.plot);
-  if (!place || typeof Plotly === "undefined") return;
+  if (!place || !script.isConnected) return; // the page was renewed meanwhile
   const palette = colors();
   const { data, layout } = colored(inLocalTime(JSON.parse(script.textContent)), palette);
   const axis = { gridcolor: palette.line, zerolinecolor: palette.line, automargin: true };
