@@ -113,6 +113,7 @@ _DRIFT: Final = """
             case when f.psi >= 0.25 then 'far' when f.psi >= 0.1 then 'shifted' else 'stable' end, 0, 0, d.version
         from dirty_hours d, unnest(%(features)s::text[]) with ordinality as n (feature, place),
             lateral (select n.feature, 0.3 / n.place as psi) as f
+        on conflict do nothing  -- the platform's monitoring has begun while a large database was filled
         returning *
     )
     insert into drift_daily (
@@ -122,6 +123,7 @@ _DRIFT: Final = """
     select (hour_timestamp at time zone 'utc')::date, model_version, feature, sum(sampled), 1, '{1000,2000,2000}', 0,
         avg(psi), 0.5, min(verdict), 0, 0, sum(version)
     from hours group by 1, 2, 3
+    on conflict do nothing
 """
 _LIVE: Final = """
     insert into live_performance (
