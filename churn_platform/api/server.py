@@ -1,13 +1,13 @@
 """Runs the API's web server."""
 
 import gc
-import logging
 import sys
 from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from churn_platform import web_server
 from churn_platform.api.app import create_app
 from churn_platform.api.config import api_config
 from churn_platform.settings import Settings
@@ -42,28 +42,5 @@ def run(settings: Settings, *, host: str | None = None, port: int | None = None)
 
 
 def server_of(app: ASGIApp, *, host: str, port: int) -> uvicorn.Server:
-    """Return the web server of an application, which does not listen yet.
-
-    Args:
-        app: from `create_app`.
-        host: where to listen.
-        port: where to listen; 0: any free port.
-    """
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,  # addresses hold ids of customers
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
-    return uvicorn.Server(config)
-
-
-def configure_log() -> None:
-    """Write the log to stderr, a line for each message, with the time in UTC."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # answers report when PostgreSQL does not answer
+    """Return the web server of an application from `create_app`, which does not listen yet. Port 0: any free one."""
+    return web_server.server_of(app, host=host, port=port, stop_seconds=STOP_SECONDS, most_connections=MOST_CONNECTIONS)

@@ -6,7 +6,6 @@ A token has 256 random bits, so nobody finds it by trying, and a fast hash is en
 import hashlib
 import hmac
 import logging
-import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from churn_platform.api.exceptions import ApiError
+from churn_platform.files.private import write_private
 
 _log = logging.getLogger("churn.api")
 
@@ -90,14 +90,15 @@ def write_tokens(file: Path, tokens: Mapping[str, Token]) -> None:
     """Replace the file. Only its owner can read it.
 
     Raises:
-        OSError: it cannot be written.
+        ApiError: it cannot be written.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.draft")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as writer:
-        writer.writelines(f"{_line(token)}\n" for token in tokens.values())
-    draft.replace(file)
+    try:
+        write_private(file, "".join(f"{_line(token)}\n" for token in tokens.values()))
+    except OSError as error:
+        raise ApiError(
+            f"The file of tokens {file} (API_TOKENS) cannot be written: {error.strerror}.",
+            remedy="Name a file in a folder that this user may write to.",
+        ) from error
 
 
 class TokenFile:

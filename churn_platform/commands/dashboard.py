@@ -29,9 +29,10 @@ def dashboard(
         return
     from churn_platform.dashboard import server
     from churn_platform.settings import load_settings
+    from churn_platform.web_server import configure_log
 
     with report_errors():
-        server.configure_log()
+        configure_log()
         server.run(load_settings(), host=host, port=port)
 
 

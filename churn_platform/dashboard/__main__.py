@@ -4,8 +4,9 @@ import sys
 
 from churn_platform.dashboard import server
 from churn_platform.settings import load_settings
+from churn_platform.web_server import configure_log
 
 if __name__ == "__main__":
     host, port = [*sys.argv[1:], *[""] * 2][:2]
-    server.configure_log()
+    configure_log()
     server.run(load_settings(), host=host or None, port=int(port) if port else None)

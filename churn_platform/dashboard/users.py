@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from base64 import b64decode, b64encode
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from churn_platform.dashboard.exceptions import DashboardError
+from churn_platform.files.private import write_private
 
 Role = Literal["viewer", "retention"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -104,13 +104,8 @@ def write_users(file: Path, users: Mapping[str, User]) -> None:
     Raises:
         DashboardError: it cannot be written.
     """
-    draft = file.with_name(f"{file.name}.draft")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as writer:
-            writer.writelines(f"{user.name}:{user.role}:{user.password}\n" for user in users.values())
-        draft.replace(file)
+        write_private(file, "".join(f"{user.name}:{user.role}:{user.password}\n" for user in users.values()))
     except OSError as error:
         raise DashboardError(
             f"The file of users {file} (DASHBOARD_USERS) cannot be written: {error.strerror}.",

@@ -171,3 +171,10 @@ def test_a_token_with_another_name_s_hash_is_not_found(tmp_path: Path) -> None:
     assert TokenFile(file).find(text, now=NOW) is None
     with pytest.raises(ApiError, match="cannot be the name of a token"):
         new_token("a b", created=NOW, expires=None)
+
+
+def test_a_file_that_cannot_be_written_is_named_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "no-folder").write_text("")
+
+    with pytest.raises(ApiError, match="cannot be written: "):
+        write_tokens(tmp_path / "no-folder" / "tokens", {})
