@@ -76,7 +76,7 @@ ALL := -m "not faults and not image and not ui"
 
 .PHONY: test-all
 test-all: install ## Run all tests except those of the image, the UI and the faults
-	$(BIN)/python -m pytest $(ALL) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest $(ALL) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --hypothesis-profile default $(ARGS)
 
 .PHONY: test-s3
 test-s3: install ## Run the S3 tests on versitygw instead of moto's server (needs Go to build versitygw the first time)

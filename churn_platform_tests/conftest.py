@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -33,6 +34,10 @@ from churn_platform_tests.stream.streams import Stream, new_stream
 from churn_platform_tests.waiting import wait_until
 
 __all__ = ["wait_until"]
+
+# The same examples in each run, so that `make test` fails only for what a change broke. `make test-all` draws new ones.
+hypothesis_settings.register_profile("repeatable", derandomize=True)
+hypothesis_settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

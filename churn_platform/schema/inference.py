@@ -48,6 +48,7 @@ COMPLETE: Final = 3  # a list of so few categories is complete; others that come
 WIDE: Final = 1_000  # whole numbers with a wider range are scaled
 LARGEST: Final[dict[Kind, float]] = {"whole": MAX_EXACT / 10, "number": MAX_NUMBER / 10}
 """Largest number of a column that is used: its range, with a margin, can be represented exactly."""
+SMALLEST: Final = 1e-100  # a range is at least so wide: scaling divides by it, and the quotient has to be a number
 MARGIN_YEARS: Final = 10  # how far beyond the latest date of the file dates may lie
 SPARSE: Final = 0.5  # a column with more missing values is worth a remark
 MIN_COLUMNS: Final = 3
@@ -465,9 +466,10 @@ def _range(profile: Profile) -> tuple[float, float]:
 
 
 def _twice(number: float) -> float:
-    """Return a round number of one digit (1, 2 or 5), at least twice the number."""
-    power = 10.0 ** math.floor(math.log10(2 * number))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= 2 * number * (1 - 1e-12))
+    """Return a round number of one digit (1, 2 or 5), at least twice the number and not below SMALLEST."""
+    least = max(2 * number, SMALLEST)
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-12))
 
 
 def _number(value: float, *, whole: bool) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,6 +206,18 @@ def test_a_repeated_header_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,x,x,left\n1,2,3,0\n")
     with pytest.raises(HeaderError, match="names column x 2 times"):
         infer_schema(str(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("small", ["5e-324", "3E-324", "2.2250738585072014e-308", "-1e-310", "1e-99"])
+def test_numbers_next_to_zero_get_a_range_that_scaling_can_divide_by(tmp_path: Path, small: str) -> None:
+    lines = [f"k{number},{[0, small, 0.0][number % 3]},{number // 2 % 2}" for number in range(12)]
+    (tmp_path / "a.csv").write_text("\n".join(["the id,tiny,churn", *lines]) + "\n")
+
+    _, schema = draft(tmp_path / "a.csv", identity="the id", target="churn")
+
+    column = schema.by_name["tiny"]
+    assert column.minimum <= float(small) <= column.maximum
+    assert math.isfinite(1 / (column.maximum - column.minimum))
 
 
 CELLS = st.one_of(
