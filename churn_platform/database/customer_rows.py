@@ -97,6 +97,15 @@ def read(
         yield place.table, _rows(connection, query, _arguments(customer_id, event_ids))
 
 
+def customers(connection: psycopg.Connection) -> list[int | str]:
+    """Return the ids of all customers of whom a table has rows."""
+    tables = [place.table for place in PLACES if place.condition is _OWN]
+    query = sql.SQL(" union ").join(
+        sql.SQL("select customer_id from {}").format(sql.Identifier(table)) for table in tables
+    )
+    return [customer_id for (customer_id,) in connection.execute(query)]
+
+
 def rows_of(
     connection: psycopg.Connection, table: str, customer_id: int | str, *, event_ids: Sequence[str] = ()
 ) -> list[Row]:

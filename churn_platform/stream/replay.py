@@ -277,9 +277,9 @@ def _require_same_events(
         if place in found and found[place] != (customer, (time - UNIX_EPOCH) // MICROSECOND):
             partition, offset = place
             raise ReplayError(
-                f"Batch {source.batch} has a row of customer {customer} from {source.topic}[{partition}] offset "
-                f"{offset}, where Kafka holds another record now: the log was truncated and has grown again. The "
-                f"batch's rows are unchanged."
+                f"Batch {source.batch} has a row from {source.topic}[{partition}] offset {offset}, where Kafka holds "
+                f"a record of another customer or time now: the log was truncated and has grown again. The batch's "
+                f"rows are unchanged."
             )
 
 

@@ -248,6 +248,13 @@ def _erase_messages(connection: psycopg.Connection, found: CustomerTables) -> No
             alert_outbox.replace_payload(connection, message["id"], payload)
 
 
+def about_cases(message: Row, case_ids: Iterable[int]) -> Row:
+    """Return a row of alert_outbox with what it says of these cases, and without the rest of a digest."""
+    wanted = set(case_ids)
+    cases = [each for each in message["payload"]["cases"] if each["case_id"] in wanted]
+    return {**message, "payload": {"day": message["payload"]["day"], "cases": cases}}
+
+
 def without_cases(payload: Mapping[str, Any], case_ids: Iterable[int]) -> Mapping[str, Any] | None:
     """Return the payload of a digest without these cases; None if no other one is left."""
     gone = set(case_ids)

@@ -103,8 +103,8 @@ class Published:
     """The n published predictions, in the order of their ids. `batch` is an index of `batch_keys`.
 
     `newest` is when the last prediction of each of `batch_keys` was published, in milliseconds since 1970.
-    `foreign` is the number of messages that are not predictions, and `erased` that of predictions of erased customers,
-    which are not among the n, and of tombstones.
+    `foreign` is the number of messages that are not predictions, such as tombstones, and `erased` that of predictions
+    of erased customers. Both are not among the n.
     `deleted_until`: predictions published before this time, in milliseconds since 1970, may have been deleted by the
     topic's retention; None if none were deleted.
     """
@@ -185,12 +185,8 @@ def read_published(config: StreamConfig, erased: ErasedCustomers, progress: Prog
     decode = msgspec.json.Decoder(_Prediction).decode
     gathered = _Gathered()
     for number, message in enumerate(read_all(config.kafka, config.predictions_topic), 1):
-        value = message.value()
-        if value is None:  # a tombstone, which an erasure sends
-            gathered.erased += 1
-            continue
         try:
-            prediction = decode(value)
+            prediction = decode(message.value() or b"")
         except (ValueError, RecursionError):  # also if it is not UTF-8, or nested thousands of levels deep
             gathered.foreign += 1
             continue

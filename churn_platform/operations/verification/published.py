@@ -73,7 +73,7 @@ def published(
             (missing.unknown, "whose published offset is not known"),
             (others, "published by another environment before this one took the topic over"),
             (topic.foreign, "messages that are not predictions"),
-            (topic.erased, "of erased customers or tombstones, which the table does not have"),
+            (topic.erased, "of erased customers, whom the table does not have"),
         )
         if count
     ]
