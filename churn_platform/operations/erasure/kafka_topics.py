@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from confluent_kafka.admin import AdminClient
 
 from churn_platform.kafka import topics
-from churn_platform.kafka.exceptions import TopicMissingError
+from churn_platform.kafka.exceptions import BrokerRefusedError, TopicMissingError
 from churn_platform.kafka.sending import Sender
 from churn_platform.kafka.topics import Retention
 from churn_platform.operations.erasure.config import ErasureConfig
@@ -24,7 +24,7 @@ def send_tombstone(admin: AdminClient, config: ErasureConfig, customer_id: int |
     environment = config.environment
     try:
         retention = topics.retention(admin, topics.describe(admin, environment.predictions_topic))
-    except TopicMissingError:
+    except (TopicMissingError, BrokerRefusedError):  # remaining() reports the second
         return 0
     if not retention.is_compacted:
         return 0
@@ -45,6 +45,9 @@ def remaining(admin: AdminClient, config: ErasureConfig, *, now: datetime) -> It
         try:
             retention = topics.retention(admin, topics.describe(admin, name))
         except TopicMissingError:
+            continue
+        except BrokerRefusedError as error:
+            yield Remains(f"Kafka topic {name}", f"How long Kafka keeps {what} is not known: {error.problem}")
             continue
         is_predictions = name == environment.predictions_topic
         yield Remains(

@@ -1,15 +1,14 @@
 """Erasing a customer's rows: nothing of the customer is left, every sum stays true, and later events are not stored."""
 
 import threading
-from collections.abc import Sequence
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from churn_platform.database import erased_customers
 from churn_platform.operations.erasure import tables
 from churn_platform.operations.erasure.tables import ArchivedRows
+from churn_platform_tests.operations.erasure.lives import places_with
 from churn_platform_tests.operations.test_verification import compute_hours, give_history, summarize, violated
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
@@ -24,25 +23,6 @@ def erase(stream: Stream, customer_id: int = CUSTOMER) -> dict[str, int]:
             connection, stream.config.schema, customer_id, erased_by="test", read_archive=ArchivedRows
         )
     return counts
-
-
-def places_with(connection: psycopg.Connection, text: str, schemas: Sequence[str] = ("public",)) -> list[str]:
-    """Return the columns of tables in which a text occurs in any row, whatever the type of the column."""
-    columns = connection.execute(
-        "select table_schema, table_name, column_name, data_type from information_schema.columns "
-        "join information_schema.tables using (table_schema, table_name) "
-        "where table_schema = any(%s) and table_type = 'BASE TABLE'",
-        (list(schemas),),
-    ).fetchall()
-    found = []
-    for schema, table, column, kind in columns:
-        value = sql.SQL("encode({}, 'escape')" if kind == "bytea" else "{}::text").format(sql.Identifier(column))
-        query = sql.SQL("select exists (select from {} where position({} in {}) > 0)").format(
-            sql.Identifier(schema, table), sql.Literal(text), value
-        )
-        if connection.execute(query).fetchone() == (True,):
-            found.append(f"{schema}.{table}.{column}")
-    return found
 
 
 @pytest.mark.slow
