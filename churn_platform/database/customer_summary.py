@@ -158,6 +158,14 @@ _STORE: Final = sql.SQL("""
         risk_sum = s.risk_sum + excluded.risk_sum,
         money_at_risk = s.money_at_risk + excluded.money_at_risk
 """)
+_SUBTRACT: Final = """
+    update customer_segment_summary s set
+        customers = s.customers - 1,
+        high_risk_customers = s.high_risk_customers - c.high_risk::integer,
+        risk_sum = s.risk_sum - c.risk_score::double precision::numeric,
+        money_at_risk = s.money_at_risk - case when c.high_risk then coalesce(c.money_at_risk::numeric, 0) else 0 end
+    from customer_summary c where c.customer_id = %s and (s.segments, s.arm) = (c.segments, c.arm)
+"""
 _DELETE_EMPTY: Final = "delete from customer_segment_summary where customers = 0"
 _ASSIGN_ARMS: Final = sql.SQL("""
     update customer_summary set arm = {arm} where arm is distinct from {arm}
@@ -246,6 +254,12 @@ def apply_replaced(connection: psycopg.Connection, schema: CustomerSchema, key: 
         follower: duty whose positions end what was followed.
     """
     connection.execute(_apply_replaced(schema), {**vars(key), "follower": follower}, prepare=False)
+    connection.execute(_DELETE_EMPTY)
+
+
+def subtract(connection: psycopg.Connection, customer_id: int | str) -> None:
+    """Subtract a customer, whose row is deleted, from the sums by segments."""
+    connection.execute(_SUBTRACT, (customer_id,))
     connection.execute(_DELETE_EMPTY)
 
 

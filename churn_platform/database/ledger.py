@@ -21,6 +21,7 @@ from churn_platform.database import (
     batch_hours,
     churn_predictions,
     dead_letter_events,
+    erased_customers,
     high_risk_customers,
     model_versions,
     stream_batches,
@@ -40,7 +41,8 @@ class Advance:
     """What one commit records. `starts` and `ends` are the positions before and after it, by Kafka partition.
 
     `last_records` has the partitions from which the commit has events. `schema` is what the events were decoded with;
-    customer_schemas has it.
+    customer_schemas has it. `erasures` is the version of the list of erased customers that they were decoded
+    with.
     """
 
     batch: str
@@ -51,6 +53,8 @@ class Advance:
     predictions: int
     dead_letters: int
     duplicates: int
+    erased: int
+    erasures: int
     opened: datetime | None
     accepts_from: datetime | None
     accepts_until: datetime | None
@@ -61,7 +65,7 @@ class Advance:
     @property
     def events(self) -> int:
         """Events read by this commit."""
-        return self.predictions + self.dead_letters + self.duplicates
+        return self.predictions + self.dead_letters + self.duplicates + self.erased
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ _ADVANCE: Final = sql.SQL("""
             (select count(*) from positions), cardinality(%(partitions)s::integer[]),
             (select count(*) from ranges), (select count(*) from ranged),
             (select count(*) from batches)
-        )
+        ),
+        {require_erasures}
 """)
 # SQLSTATE of require_advanced(), in a class that PostgreSQL leaves to its users.
 CONFLICT: Final = "CH001"
@@ -133,6 +138,7 @@ def advance(
 
     Raises:
         LedgerConflictError: another run has moved a position or closed the batch. Nothing of the statement was written.
+        ErasuresChangedError: a customer was erased since the events were decoded. Nothing was written.
         KnownEventError: the id of a row is stored already or occurs twice. Nothing was written.
         TableChangedError: the rows are not of the table's present type. Nothing was written.
     """
@@ -156,6 +162,8 @@ def advance(
         "predictions": step.predictions,
         "dead_letters": step.dead_letters,
         "duplicates": step.duplicates,
+        "erased": step.erased,
+        "erasures": step.erasures,
         "high_risk_threshold": threshold,
         **batch_hours.arguments(step.schema, step.hours),
         **({"risky": encode_array(Column("uuid", risky))} if rows is None else {"rows": rows}),
@@ -169,6 +177,8 @@ def advance(
     except psycopg.errors.DatatypeMismatch:
         raise churn_predictions.table_changed() from None
     except psycopg.Error as error:
+        if error.sqlstate == erased_customers.OTHER_ERASURES:
+            raise erased_customers.ErasuresChangedError from None
         if error.sqlstate != CONFLICT:
             raise
         raise LedgerConflictError(
@@ -196,6 +206,7 @@ def _statement(table: PredictionTable, *, inserts: bool) -> tuple[bytes, tuple[s
         hours=batch_hours.add_parts(table.schema),
         champion=sql.SQL(model_versions.CHAMPION),
         is_paused=sql.SQL(stream_pauses.IS_PAUSED_BY_ID),
+        require_erasures=sql.SQL(erased_customers.REQUIRE_VERSION),
     ).as_string(None)
     names = tuple(dict.fromkeys(_NAMED.findall(named)))
     numbers = {name: f"${number}" for number, name in enumerate(names, start=1)}

@@ -160,7 +160,7 @@ class BatchLoop:
         step = self._gatherer.advance(messages)
 
         # 4. Decode and score, on the scorer's thread.
-        scored = self._scorer.submit(messages, opening, self._follower.current)
+        scored = self._scorer.submit(messages, opening, self._follower.current, self._committer.erased)
 
         # 5. Refuse the messages if the topic was recreated while they were read.
         require_same_topic()

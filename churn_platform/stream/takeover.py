@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from churn_platform.database import churn_predictions, stream_batches, stream_positions
+from churn_platform.database import churn_predictions, erased_customers, stream_batches, stream_positions
 from churn_platform.database.catalog import RowType
+from churn_platform.database.erased_customers import ErasedCustomers
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka import topics
 from churn_platform.kafka.topics import Topic
@@ -28,6 +29,7 @@ class Takeover:
         resumed: what the consumer read while the log was compared with the last records.
         row_type: of the rows of churn_predictions.
         paused: whether the stream is paused.
+        erased: the customers who were erased.
     """
 
     topic: Topic
@@ -37,6 +39,7 @@ class Takeover:
     resumed: Resumed
     row_type: RowType
     paused: bool
+    erased: ErasedCustomers
 
 
 def is_closed(run: RunContext, connections: Connections) -> bool:
@@ -101,4 +104,5 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
         resumed=resumed,
         row_type=churn_predictions.row_type(connection),
         paused=state.paused,
+        erased=erased_customers.load(connection),
     )

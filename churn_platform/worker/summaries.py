@@ -15,6 +15,7 @@ import psycopg
 
 from churn_platform.database import (
     customer_summary,
+    erased_customers,
     prediction_summary,
     replaced_predictions,
     retention_keys,
@@ -110,6 +111,7 @@ class SummariesDuty:
         key = ArmKey(inner, outer, controls_below(share))
         definition = summary_changes.definition(self._config.schema)
         with connection.transaction():
+            erased_customers.hold_off(connection)
             _allow_long_run(connection)
             state = summary_state.get(connection)
             if state is None or state.definition != definition:
@@ -136,6 +138,7 @@ class SummariesDuty:
         summary_changes.create(connection, self._config.schema)
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read")
+            erased_customers.hold_off(connection)
             _allow_long_run(connection)
             self._apply_replays(connection, key)
             left, new_rows = self._apply_commits(connection, key)

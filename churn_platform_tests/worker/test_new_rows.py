@@ -102,6 +102,7 @@ def test_a_replay_of_the_batch_leads_to_reading_all_of_it(team: Team) -> None:
         predictions=3 * MANY - 1,
         dead_letters=1,
         duplicates=0,
+        erased=0,
         model_version=2,
     )
 
