@@ -27,7 +27,10 @@ _CREDENTIALS: Final = (
     "Give AWS credentials of this account: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or "
     "AWS_PROFILE, or a role of the instance or container."
 )
-_PERMISSIONS: Final = "Allow these credentials secretsmanager:GetSecretValue on the secret, and kms:Decrypt on its key if that is your own."
+_PERMISSIONS: Final = (
+    "Allow these credentials secretsmanager:GetSecretValue on the secret, and kms:Decrypt on its key if that is one of "
+    "your own."
+)
 _NAME: Final = "Correct the name of the secret, or AWS_DEFAULT_REGION: a secret exists in one region of one account."
 _REMEDIES: Final = {
     "AccessDeniedException": _PERMISSIONS,

@@ -867,8 +867,14 @@ class OperatorSettings(SettingsGroup):
 
 
 class DagsterSettings(SettingsGroup):
-    """What the Dagster UI shows."""
+    """Where Dagster's web server is, and what its UI shows."""
 
+    url: WebAddress = Field(
+        default=None,
+        validation_alias="DAGSTER_URL",
+        description="Address of Dagster's web server, http://host:port, at which 'churn data prepare', 'churn model "
+        "train' and 'churn logs --run' reach it. Empty: that of 'churn up'.",
+    )
     preview_rows: int = Field(
         default=5,
         ge=0,
@@ -1001,7 +1007,7 @@ class Settings(SettingsGroup):
     retention: RetentionSettings = Field(default=RetentionSettings(), title="Retention")
     alerts: AlertSettings = Field(default=AlertSettings(), title="Alerts")
     operators: OperatorSettings = Field(default=OperatorSettings(), title="Operators")
-    dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster UI")
+    dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster")
     dashboard: DashboardSettings = Field(default=DashboardSettings(), title="Dashboard")
     api: ApiSettings = Field(default=ApiSettings(), title="Prediction API")
 

@@ -18,6 +18,7 @@ from churn_platform.orchestration.assets.ui_metadata import (
     private_columns,
     rows_table,
 )
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.current import customers_of
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
@@ -93,7 +94,8 @@ file as JSON, without customers' names. Correct the rows in the file, or the rul
         from churn_platform.schema.reader import load_customers
 
         place = customers_of(settings())
-        file = load_customers(place, schema, categorical=True)
+        with retry_transient_errors():
+            file = load_customers(place, schema, categorical=True)
         detected = {"detected": ", ".join(f"{name}: {found}" for name, found in file.detected.items())}
         context.log_event(
             dg.AssetObservation(
