@@ -122,6 +122,7 @@ FLOW = (
     "documentation",
     "test_settings",
     "test_setting_names",
+    "test_secret_sources",
 )
 
 

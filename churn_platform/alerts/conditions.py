@@ -76,7 +76,7 @@ def _kafka_unreachable(evidence: Evidence) -> Iterator[Finding]:
 def _failed_runs(evidence: Evidence) -> Iterator[Finding]:
     if evidence.has_dagster:
         for run in dagster_tables.failed_runs(evidence.connection, recent_seconds=FAILED_RUN_SECONDS):
-            yield Finding(run.job, f"Run {run.run_id} failed.")
+            yield Finding(run.job, f"Run {run.run_id} failed. {run.reason}".rstrip())
 
 
 def _failed_checks(evidence: Evidence) -> Iterator[Finding]:
@@ -143,7 +143,7 @@ CONDITIONS: Final = (
     ),
     Condition(
         name="run-failed",
-        meaning="The latest run of a job failed, and none has worked since.",
+        meaning="The latest run of a job failed, or was ended because it lasted too long, and none has worked since.",
         remedy="Open the run in Dagster's UI: its last error names the cause. Correct it and run the job again.",
         find=_failed_runs,
     ),

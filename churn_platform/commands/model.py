@@ -1,4 +1,4 @@
-"""`churn model`: list, compare and choose the trained versions."""
+"""`churn model`: train, list, compare and choose versions of the model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from churn_platform.commands.job_runs import Detach, run_job
 from churn_platform.commands.terminal import AsJson, ProgressReporter, emit, error_console, output, report_errors
 from churn_platform.database.connections import connect
 
@@ -25,10 +26,28 @@ OUT_OF_FOLD = "oof_"
 
 @app.callback()
 def _model() -> None:
-    """List, compare and choose the versions of the model.
+    """Train, list, compare and choose versions of the model.
 
     Example: churn model list
     """
+
+
+@app.command()
+def train(
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Prepare the customers file first, as 'churn data prepare' does.")
+    ] = False,
+    detach: Detach = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on the prepared data, and promote it if it is better: a run of training_job in Dagster.
+
+    The exit code is 4 if the run fails. Ctrl+C leaves it running.
+
+    Example: churn model train --prepare
+    """
+    job = "retraining_job" if prepare else "training_job"
+    run_job(job, detach=detach, as_json=as_json, next_step="To see the versions: churn model list")
 
 
 @app.command("list")
@@ -46,7 +65,7 @@ def list_versions(as_json: AsJson = False) -> None:
     elif versions:
         output.print(_versions_table(versions))
     else:
-        _print("No model has been trained yet. Run training_job in Dagster, or materialize churn_model.")
+        _print("No model has been trained yet. Train one: churn model train --prepare")
 
 
 @app.command()
