@@ -1,7 +1,8 @@
 """`churn up`, `down`, `status` and `logs`: control the embedded servers."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
@@ -97,6 +98,22 @@ class ProgressDisplay:
 def default_stack(*, services_only: bool = False) -> Stack:
     """Return the stack of this checkout."""
     return Stack(load_settings().platform.local, services_only=services_only)
+
+
+@contextmanager
+def servers_up(*parts: str) -> Iterator[None]:
+    """Keep these embedded servers up during the block. If the stack is down, they are started, and stopped at its end.
+
+    Args:
+        parts: names of the servers; those that are the user's own are left alone.
+    """
+    stack = default_stack()
+    embedded = stack.embedded & set(parts)
+    if not embedded or stack.is_up:
+        yield
+    else:
+        with stack.only(*embedded):
+            yield
 
 
 def with_own_servers(command: Callable[P, R]) -> Callable[P, R]:

@@ -49,6 +49,19 @@ class ModelVersion:
     retired_at: datetime | None
 
 
+def exist(connection: Connection[TupleRow]) -> bool:
+    """Return whether a version is registered."""
+    return connection.execute("select exists (select from model_versions)").fetchone() == (True,)
+
+
+def move_bundles(connection: Connection[TupleRow], *, old: str, new: str) -> None:
+    """Replace the folder `old`, in which bundles are, with `new` in the addresses of all versions."""
+    connection.execute(
+        "update model_versions set uri = %s || substr(uri, %s) where starts_with(uri, %s)",
+        (new, len(old) + 1, f"{old}/"),
+    )
+
+
 def register(
     connection: Connection[TupleRow], *, version: int, uri: str, run_id: str, metrics: Mapping[str, float]
 ) -> None:

@@ -286,6 +286,12 @@ def open_batches(connection: psycopg.Connection) -> list[str]:
     return [batch for (batch,) in rows]
 
 
+def last_commit(connection: psycopg.Connection) -> datetime | None:
+    """Return the time of the latest commit with events; None if there was none."""
+    row = connection.execute("select max(last_commit) from stream_batches").fetchone()
+    return None if row is None else row[0]
+
+
 def latest_batch(connection: psycopg.Connection) -> LatestBatch | None:
     """Return the batch that was opened last, or None before the first."""
     with connection.cursor(row_factory=class_row(LatestBatch)) as cursor:
@@ -486,3 +492,11 @@ def archived_among(connection: psycopg.Connection, batches: Sequence[str]) -> li
 def archived_batches(connection: psycopg.Connection) -> set[str]:
     """Return the keys of all archived batches."""
     return {batch for (batch,) in connection.execute("select batch from stream_batches where archived is not null")}
+
+
+def move_archives(connection: psycopg.Connection, *, old: str, new: str) -> None:
+    """Replace the folder `old`, in which archive files are, with `new` in the addresses of all of them."""
+    connection.execute(
+        "update stream_batches set archive = %s || substr(archive, %s) where starts_with(archive, %s)",
+        (new, len(old) + 1, f"{old}/"),
+    )

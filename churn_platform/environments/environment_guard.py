@@ -203,7 +203,8 @@ class EnvironmentGuard:
             return set()
         consumer = make_offsets_consumer(self._config.kafka)
         try:
-            return {author for _, author in attributed_offsets(consumer, events, seconds=ANSWER_SECONDS).values()}
+            found = attributed_offsets(consumer, events, seconds=ANSWER_SECONDS)
+            return {each.environment for each in found.values()}
         finally:
             consumer.close()
 
@@ -341,9 +342,9 @@ class EnvironmentGuard:
         consumer = make_consumer(self._config.kafka)
         try:
             void = [
-                TopicPartition(events.name, partition, offset, "")
-                for partition, (offset, author) in attributed_offsets(consumer, events, seconds=ANSWER_SECONDS).items()
-                if author != own
+                TopicPartition(events.name, partition, found.offset, "")
+                for partition, found in attributed_offsets(consumer, events, seconds=ANSWER_SECONDS).items()
+                if found.environment != own
             ]
             if void:
                 with translate_kafka_errors(consumer):
