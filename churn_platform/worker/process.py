@@ -23,6 +23,7 @@ from churn_platform.worker.cases import CasesConfig, CasesDuty
 from churn_platform.worker.duty import Duty
 from churn_platform.worker.heartbeat import heartbeat_file
 from churn_platform.worker.loop import Worker
+from churn_platform.worker.shadow import ShadowDuty
 from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 
 _log = logging.getLogger("churn.worker")
@@ -35,7 +36,7 @@ def duties_of(settings: Settings) -> list[Duty]:
     """Return the duties that the settings ask for.
 
     Raises:
-        SettingsError: a setting that a duty needs has no usable value.
+        SettingsError: a setting that a duty needs has no usable value, or PostgreSQL is neither configured nor up.
         TargetError: the address of a target of messages cannot be used.
         SchemaError: the customer schema is missing or invalid.
     """
@@ -43,6 +44,7 @@ def duties_of(settings: Settings) -> list[Duty]:
     return [
         CasesDuty(cases_config(settings)),
         SummariesDuty(summaries),
+        ShadowDuty(settings.postgres_dsn, high_risk_threshold=settings.retention.high_risk_threshold),
         *alert_duties(settings, read_call_list),
     ]
 
