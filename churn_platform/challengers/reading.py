@@ -5,10 +5,25 @@ from typing import Final
 import psycopg
 
 from churn_platform.challengers.comparison import ShadowComparison, compare
-from churn_platform.database import shadow_predictions
+from churn_platform.database import challengers, shadow_predictions
+from churn_platform.modeling.promotion import ShadowRecord
 
 # Events that are compared at most, the newest ones. Reading them takes about a second.
 MOST_EVENTS: Final = 500_000
+SECONDS_PER_DAY: Final = 86_400
+
+
+def shadow_record(connection: psycopg.Connection, model_version: int, *, required_days: float) -> ShadowRecord:
+    """Return how much a version has scored the stream's events as a shadow.
+
+    Args:
+        connection: to the platform's database.
+        model_version: of model_versions.
+        required_days: SHADOW_DAYS.
+    """
+    found = challengers.shadowed(connection, model_version)
+    days = found.time.total_seconds() / SECONDS_PER_DAY
+    return ShadowRecord(model_version, required_days, days, found.events, found.is_active)
 
 
 def compare_shadow(

@@ -1,24 +1,19 @@
 """Starting a shadow or a canary: what has to be true before a version is tried on the stream."""
 
-from typing import Final
-
 import psycopg
 
-from churn_platform.database import challengers, model_versions, shadow_predictions, worker_positions
+from churn_platform.database import challengers, model_versions, worker_positions
 from churn_platform.database.challengers import Challenger, ChallengerError, Kind
 from churn_platform.model_store import load_bundle
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.stream.schema_agreement import require_scorable
 
-DEFAULT_SHADOW_SHARE: Final = 1.0
-DEFAULT_CANARY_SHARE: Final = 0.1
-
 
 def start(
     connection: psycopg.Connection, kind: Kind, *, model_version: int, share: float, schema: CustomerSchema
 ) -> Challenger:
-    """Start a shadow or a canary. A shadow follows the commits from now on.
+    """Start a shadow or a canary. The worker follows the commits from now on for it.
 
     Args:
         connection: in autocommit mode.
@@ -49,9 +44,8 @@ def start(
     with connection.transaction():
         started = challengers.start(connection, kind, model_version=model_version, share=share)
         challengers.ensure_key(connection, kind)
-        if kind == "shadow":
-            worker_positions.forget(connection, shadow_predictions.FOLLOWER)
-            worker_positions.begin(connection, shadow_predictions.FOLLOWER)
+        worker_positions.forget(connection, kind)  # the name of the duty that follows the stream for it
+        worker_positions.begin(connection, kind)
     return started
 
 
@@ -81,6 +75,5 @@ def stop(connection: psycopg.Connection, kind: Kind, *, reason: str) -> Challeng
         if current is None:
             raise ChallengerError(f"There is no {kind}, so nothing was stopped.")
         challengers.end(connection, current, by="hand", reason=reason)
-        if kind == "shadow":
-            worker_positions.forget(connection, shadow_predictions.FOLLOWER)
+        worker_positions.forget(connection, kind)
     return current

@@ -66,18 +66,31 @@ def list_versions(as_json: AsJson = False) -> None:
 def promote(
     version: Annotated[int, typer.Argument(min=1, help="Version, as listed.")],
     reason: Reason = "chosen by hand",
+    skip_shadow: Annotated[bool, typer.Option("--skip-shadow", help="Do not require SHADOW_DAYS.")] = False,
 ) -> None:
     """Make a version champion, whatever its metrics are. The stream scores with it from its next commit.
 
+    With SHADOW_DAYS it must have been a shadow for that long.
+
     Example: churn model promote 3 --reason "the bank's own choice"
     """
+    from churn_platform.challengers.reading import shadow_record
     from churn_platform.database import model_versions
+    from churn_platform.modeling.exceptions import ShadowRequiredError
+    from churn_platform.settings import settings
 
     with report_errors(), _connect() as connection:
         former = model_versions.champion(connection)
         if former is not None and former.version == version:
             _print(f"Version {version} is already champion; nothing was changed.")
             return
+        required = settings().challengers.shadow_days
+        objection = shadow_record(connection, version, required_days=required).objection
+        if former is not None and objection is not None and not skip_shadow:
+            raise ShadowRequiredError(
+                f"Version {version} was not promoted. {objection}",
+                remedy=f"Wait, or run 'churn model promote {version} --skip-shadow'.",
+            )
         _point_alias(model_versions.promote(connection, version, reason=reason))
     _print(f"Version {version} is champion now. The stream scores with it from its next commit.")
 

@@ -101,6 +101,14 @@ def latest(connection: psycopg.Connection, *, limit: int) -> list[Challenger]:
         return cursor.execute(_SELECT + " order by challenger desc limit %s", (limit,)).fetchall()
 
 
+def latest_shadow(connection: psycopg.Connection) -> int | None:
+    """Return the version that is a shadow, or was the latest one; None if there was none."""
+    row = connection.execute(
+        "select model_version from challengers where kind = 'shadow' order by challenger desc limit 1"
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
 def start(connection: psycopg.Connection, kind: Kind, *, model_version: int, share: float) -> Challenger:
     """Start a challenger. If the version is being tried with another share, that trial ends first.
 

@@ -13,6 +13,7 @@ from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import DeadLetter, event_decoder
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.batch_progress import Opening
+from churn_platform.stream.canary import Canary, score_with_canary
 from churn_platform.stream.commit_rows import Source
 from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.scoring import Champion, ScoredEvents, score
@@ -54,22 +55,29 @@ class Scorer:
         self._threads = threads
         self._executor = ThreadPoolExecutor(1, "scorer")
 
-    def submit(self, messages: Sequence[Message], opening: Opening, champion: Champion) -> Future[ScoredMessages]:
+    def submit(
+        self, messages: Sequence[Message], opening: Opening, champion: Champion, canary: Canary | None
+    ) -> Future[ScoredMessages]:
         """Decode and score messages in the thread."""
-        return self._executor.submit(self._score, messages, opening, champion)
+        return self._executor.submit(self._score, messages, opening, champion, canary)
 
     def stop(self) -> None:
         """Wait until the current messages are scored, and end the thread."""
         self._executor.shutdown()
 
-    def _score(self, messages: Sequence[Message], opening: Opening, champion: Champion) -> ScoredMessages:
+    def _score(
+        self, messages: Sequence[Message], opening: Opening, champion: Champion, canary: Canary | None
+    ) -> ScoredMessages:
         events, dead_letters = self._decoder.decode(
             messages,
             topic_id=self._source.topic_id,
             accepts_from=opening.accepts_from,
             accepts_until=opening.accepts_until,
         )
-        scored = score(events, champion, threads=self._threads)
+        if canary is None:
+            scored = score(events, champion, threads=self._threads)
+        else:
+            scored = score_with_canary(events, champion, canary, threads=self._threads)
         rows = prediction_rows(self._table, self._source.batch, scored)
         # Encoded here, while the previous commit is written.
         if len(scored) == len(messages) <= ROWS_OF_ONE_STATEMENT:
