@@ -702,6 +702,39 @@ class TrainingSettings(SettingsGroup):
         return self.call_cost, self.kept_customer_value, self.call_success_rate
 
 
+class ChallengerSettings(SettingsGroup):
+    """When a shadow may be promoted, and when a canary is rolled back."""
+
+    shadow_days: float = Field(
+        default=0.0,
+        ge=0,
+        le=365,
+        validation_alias="SHADOW_DAYS",
+        description="Days for which a version must have scored the stream's events as a shadow before it is promoted. "
+        "0: none. It does not apply to the first champion, to a rollback and to MLflow's alias.",
+    )
+    canary_max_psi: float = Field(
+        default=0.25,
+        gt=0,
+        validation_alias="CANARY_MAX_PSI",
+        description="A canary is rolled back if the PSI of its scores against the champion's is above this.",
+    )
+    canary_max_errors: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        validation_alias="CANARY_MAX_ERRORS",
+        description="A canary is rolled back if it fails to score more than this share of its events, 0 to 1.",
+    )
+    canary_least_predictions: int = Field(
+        default=1_000,
+        ge=100,
+        validation_alias="CANARY_LEAST_PREDICTIONS",
+        description="Predictions of a canary, and of the champion since its start, from which their scores are "
+        "compared. With 1,000 each, chance gives a PSI of 0.02.",
+    )
+
+
 class RetentionSettings(SettingsGroup):
     """Who is at risk, and whom the retention team calls."""
 
@@ -1004,6 +1037,7 @@ class Settings(SettingsGroup):
     schedules: ScheduleSettings = Field(default=ScheduleSettings(), title="Schedules")
     monitoring: MonitoringSettings = Field(default=MonitoringSettings(), title="Monitoring")
     training: TrainingSettings = Field(default=TrainingSettings(), title="Training")
+    challengers: ChallengerSettings = Field(default=ChallengerSettings(), title="Challengers")
     retention: RetentionSettings = Field(default=RetentionSettings(), title="Retention")
     alerts: AlertSettings = Field(default=AlertSettings(), title="Alerts")
     operators: OperatorSettings = Field(default=OperatorSettings(), title="Operators")

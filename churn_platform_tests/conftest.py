@@ -105,6 +105,7 @@ FLOW = (
     "file_scoring",
     "test_archive",
     "monitoring",
+    "challengers",
     "alerts",
     "dashboard",
     "api",

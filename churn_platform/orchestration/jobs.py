@@ -79,6 +79,12 @@ retention_effect_job = dg.define_asset_job(
     description="Compares the customers who were assigned to calls with those of the control group.",
 )
 
+shadow_comparison_job = dg.define_asset_job(
+    "shadow_comparison_job",
+    selection=["shadow_comparison"],
+    description="Compares the latest shadow with the champion on the stream's events.",
+)
+
 daily_metrics_job = dg.define_asset_job(
     "daily_metrics_job",
     selection=["churn_metrics_daily"],

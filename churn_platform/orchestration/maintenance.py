@@ -87,7 +87,7 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Delete hourly drift, outcomes and daily reports that are older than ARCHIVE_DAYS. Daily figures stay."""
+    """Delete hourly drift, outcomes, shadows' scores and daily reports older than ARCHIVE_DAYS. Daily figures stay."""
     from churn_platform.monitoring import lookups, pruning, report
 
     before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().lifecycle.archive_days)

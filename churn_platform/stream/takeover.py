@@ -96,6 +96,7 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
         stream_batches.close_unfinished(connection, run.batch)
         return Ending.THRESHOLD
     connections.follower.follow(connection, state.champion)
+    connections.canary.follow(connection, state.canary)
     backlog.register(connection, connections.admin, topic, run.config.start)
     positions = stream_positions.next_offsets(connection, topic.topic_id)
     last_records = stream_positions.last_records(connection, topic.topic_id)

@@ -21,6 +21,7 @@ from churn_platform.database import (
     worker_positions,
 )
 from churn_platform.database.erased_customers import NOBODY
+from churn_platform.database.new_rows import NewRows
 from churn_platform.database.retention_cases import Candidate
 from churn_platform.database.worker_observations import CALL_LIST, CASES
 from churn_platform.database.worker_positions import Behind
@@ -33,7 +34,6 @@ from churn_platform.retention.reasons import sentences
 from churn_platform.retention.transitions import WAITING
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import CasesFrom, customer_link
-from churn_platform.worker.new_rows import NewRows
 from churn_platform.worker.pace import Pace
 
 _log = logging.getLogger("churn.worker")

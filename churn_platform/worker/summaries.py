@@ -25,9 +25,9 @@ from churn_platform.database import (
     worker_positions,
 )
 from churn_platform.database.customer_summary import ArmKey
-from churn_platform.retention.arm import controls_below, padded_keys
+from churn_platform.database.new_rows import NewRows
+from churn_platform.keyed_shares import padded_keys, share_bound
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.worker.new_rows import NewRows
 from churn_platform.worker.pace import Pace
 
 _log = logging.getLogger("churn.worker")
@@ -108,7 +108,7 @@ class SummariesDuty:
         """Begin the summaries again if they were computed with other segments, and the arms if with another share."""
         share = self._config.control_share
         inner, outer = padded_keys(retention_keys.ensure_key(connection))
-        key = ArmKey(inner, outer, controls_below(share))
+        key = ArmKey(inner, outer, share_bound(share))
         definition = summary_changes.definition(self._config.schema)
         with connection.transaction():
             erased_customers.hold_off(connection)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from churn_platform.challengers.reading import shadow_record
 from churn_platform.database import model_evaluations, model_versions
 from churn_platform.features.columns import columns_of
 from churn_platform.features.encoding import OneHotEncoder
@@ -371,6 +372,7 @@ def _decide(
         comparison,
         champion_version=None if champion is None else champion.version,
         set_by_hand=None if by_hand is None else by_hand.version,
+        shadow=shadow_record(connection, comparison.version, required_days=settings().challengers.shadow_days),
     )
 
 
