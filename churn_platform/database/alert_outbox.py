@@ -58,6 +58,12 @@ _DOUBT: Final = """
         last_error = 'The process that was sending it ended before it knew the result.'
     where status = 'sending' and claimed_by in (select claimed_by from gone)
 """
+_DOUBT_OPEN: Final = """
+    update alert_outbox set status = 'in_doubt',
+        last_error = 'The database was restored to an earlier state; it may have been sent since.'
+    where status in ('pending', 'sending')
+    returning id, kind, reference, target, idempotency_key
+"""
 _EXPIRE: Final = """
     update alert_outbox set status = 'failed',
         last_error = concat_ws(' ', 'It is older than ALERT_MAX_AGE.', last_error)
@@ -166,6 +172,17 @@ class Unsettled:
 
 
 @dataclass(frozen=True)
+class DoubtfulMessage:
+    """A message that was put in doubt: what it is about, its target, and the key that its receiver may know it by."""
+
+    id: int
+    kind: Kind
+    reference: str
+    target: str
+    idempotency_key: UUID
+
+
+@dataclass(frozen=True)
 class CaseEntry:
     """A case that a message is about, the message's reference, and the high-risk events of the customer."""
 
@@ -236,6 +253,12 @@ def doubt_abandoned(connection: psycopg.Connection) -> int:
     The session must not be that of a sender, because a session can always take its own lock.
     """
     return connection.execute(_DOUBT, {"lock": SENDER_LOCK}).rowcount
+
+
+def doubt_open(connection: psycopg.Connection) -> list[DoubtfulMessage]:
+    """Put all messages that are not settled in doubt: after a restore, nobody knows whether they were sent since."""
+    with connection.cursor(row_factory=class_row(DoubtfulMessage)) as cursor:
+        return sorted(cursor.execute(_DOUBT_OPEN).fetchall(), key=lambda message: message.id)
 
 
 def expire(connection: psycopg.Connection) -> int:

@@ -269,12 +269,6 @@ def open_batches(connection: psycopg.Connection) -> list[str]:
     return [batch for (batch,) in rows]
 
 
-def last_commit(connection: psycopg.Connection) -> datetime | None:
-    """Return the time of the latest commit with events; None if there was none."""
-    row = connection.execute("select max(last_commit) from stream_batches").fetchone()
-    return None if row is None else row[0]
-
-
 def latest_batch(connection: psycopg.Connection) -> LatestBatch | None:
     """Return the batch that was opened last, or None before the first."""
     with connection.cursor(row_factory=class_row(LatestBatch)) as cursor:
@@ -437,6 +431,13 @@ def record_archived(connection: psycopg.Connection, batches: Sequence[str], file
 def archived_among(connection: psycopg.Connection, batches: Sequence[str]) -> list[tuple[str, str]]:
     """Return which of these batches are archived, in order, and in which file."""
     return connection.execute(_ARCHIVED, (list(batches),)).fetchall()
+
+
+def archive_files(connection: psycopg.Connection) -> list[tuple[str, int]]:
+    """Return the files of the archive that are complete, and how many batches each holds, by name."""
+    return connection.execute(
+        "select archive, count(*) from stream_batches where archived is not null group by archive order by archive"
+    ).fetchall()
 
 
 def archived_batches(connection: psycopg.Connection) -> set[str]:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from churn_platform.database import migrations, restoring
+from churn_platform.database import alert_outbox, migrations, restoring, retention_cases, rolled_back
+from churn_platform.database.alert_outbox import DoubtfulMessage
 from churn_platform.database.connections import connect, program_arguments
+from churn_platform.database.rolled_back import RolledBack
 from churn_platform.files import artifacts
 from churn_platform.files.artifacts import join
 from churn_platform.operations.backup import manifest, programs
@@ -50,19 +53,21 @@ class Target:
 
 @dataclass(frozen=True)
 class Restored:
-    """What was restored: migrations that were applied to it, and files that were written, kept and relocated.
+    """What was restored.
 
     Attributes:
         migrations: names of the migrations that the backup did not have.
         changes: how tables and views were changed to fit the customer schema.
         written: number of files that were missing or different.
         unchanged: number of files that were there already.
+        doubtful: messages of the outbox that may have been sent since the backup, and are in doubt.
     """
 
     migrations: list[str]
     changes: list[str]
     written: int
     unchanged: int
+    doubtful: list[DoubtfulMessage]
 
 
 def require_fitting(backup: str, found: Manifest, target: Target, progress: Progress) -> bool:
@@ -100,13 +105,38 @@ def require_fitting(backup: str, found: Manifest, target: Target, progress: Prog
                 remedy="Stop the platform ('churn down') and other programs that use the database, then try again.",
             )
         holds_data = restoring.holds_data(connection)
-    for number, file in enumerate(found.files, 1):
-        progress("Checking the backup", number)
-        manifest.require_unchanged(backup, file)
+    require_unchanged(backup, found, progress)
     return holds_data
 
 
-def restore(backup: str, found: Manifest, target: Target, progress: Progress) -> Restored:
+def require_unchanged(backup: str, found: Manifest, progress: Progress) -> None:
+    """Make sure that every file of the backup is the one that was written.
+
+    Raises:
+        BackupError: one was changed.
+        ArtifactNotFoundError: one is missing.
+    """
+    for number, file in enumerate(found.files, 1):
+        progress("Checking the backup", number)
+        manifest.require_unchanged(backup, file)
+
+
+def find_rolled_back(found: Manifest, target: Target) -> RolledBack | None:
+    """Return what was done for people since the backup, and is in the database that a restore would replace.
+
+    Returns:
+        None if the tables of that database cannot be read.
+    """
+    with connect(target.owner_dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
+        try:
+            return rolled_back.collect(connection, since=found.created_at)
+        except psycopg.Error:
+            return None
+
+
+def restore(
+    backup: str, found: Manifest, target: Target, progress: Progress, *, lost: RolledBack | None = None
+) -> Restored:
     """Replace the database with that of the backup, in one transaction, and write the files that are missing.
 
     Args:
@@ -114,10 +144,35 @@ def restore(backup: str, found: Manifest, target: Target, progress: Progress) ->
         found: its manifest.
         target: where it is restored; require_fitting() has accepted it.
         progress: called with the current step and its count.
+        lost: what is rolled back. Customers who were put on the do-not-contact list since the backup stay on it.
 
     Raises:
         BackupError: PostgreSQL refused a part of the dump. The database is unchanged.
         psycopg.OperationalError: the database does not answer.
+        ArtifactStoreError: the S3 server rejects a request or cannot be reached.
+    """
+    written, unchanged = write_files(backup, found, target, progress)
+    progress("Creating roles", 0)
+    migrations.upgrade(target.owner_dsn, target.schema)  # a new server lacks the roles that own the tables
+    progress("Restoring the database", 0)
+    _replace_database(backup, target)
+    upgraded = migrations.upgrade(target.owner_dsn, target.schema)
+    with connect(target.owner_dsn, autocommit=True, application_name=SESSION) as connection, connection.transaction():
+        restoring.move_files(connection, old=found.artifacts_root, new=target.artifacts_root)
+        # Before the worker starts, which would send them.
+        doubtful = alert_outbox.doubt_open(connection)
+        for each in () if lost is None else lost.blocked:
+            retention_cases.block_contact(connection, each.customer_id, reason=each.reason, actor=each.added_by)
+    return Restored(upgraded.migrations, upgraded.changes, written, unchanged, doubtful)
+
+
+def write_files(backup: str, found: Manifest, target: Target, progress: Progress) -> tuple[int, int]:
+    """Write the files of the backup that are missing or different in the artifacts root.
+
+    Returns:
+        How many were written, and how many were there already.
+
+    Raises:
         ArtifactStoreError: the S3 server rejects a request or cannot be reached.
     """
     written = unchanged = 0
@@ -131,15 +186,7 @@ def restore(backup: str, found: Manifest, target: Target, progress: Progress) ->
             artifacts.write_bytes(uri, artifacts.read_bytes(join(backup, file.path)))
             written += 1
         progress("Writing files", written + unchanged)
-    progress("Creating roles", 0)
-    migrations.upgrade(target.owner_dsn, target.schema)  # a new server lacks the roles that own the tables
-    progress("Restoring the database", 0)
-    _replace_database(backup, target)
-    upgraded = migrations.upgrade(target.owner_dsn, target.schema)
-    if found.artifacts_root != target.artifacts_root:
-        with connect(target.owner_dsn, application_name=SESSION) as connection:
-            restoring.move_files(connection, old=found.artifacts_root, new=target.artifacts_root)
-    return Restored(upgraded.migrations, upgraded.changes, written, unchanged)
+    return written, unchanged
 
 
 def _replace_database(backup: str, target: Target) -> None:
