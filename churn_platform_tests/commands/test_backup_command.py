@@ -15,7 +15,6 @@ from churn_platform.database import alert_outbox, environments, retention_cases
 from churn_platform.database.alert_outbox import Status
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE
 from churn_platform.local.stack import Stack
-from churn_platform.settings import settings
 from churn_platform_tests.conftest import forget_settings
 
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -30,11 +29,10 @@ def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
 
 @pytest.fixture
 def place(stack: Stack, platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The platform's settings name an owner of the database, and folders of this test."""
+    """A folder. The platform's settings name an owner of the database, and artifacts in this folder."""
     name = str(conninfo_to_dict(platform)["dbname"])
     monkeypatch.setenv(OWNER_VARIABLE, make_conninfo(stack.owner_dsn, dbname=name))
     monkeypatch.setenv(ARTIFACTS_VARIABLE, str(tmp_path / "artifacts"))
-    monkeypatch.setenv("CHURN_LOCAL", str(tmp_path / "local"))
     forget_settings()
     return tmp_path
 
@@ -73,7 +71,6 @@ def test_a_backup_is_written_restored_and_recovered(platform: str, place: Path) 
         assert alert_outbox.count(connection)[Status.IN_DOUBT] == 1
         assert connection.execute("select customer_id from do_not_contact").fetchall() == [(15_600_001,)]
     assert "agree; nothing was changed" in run("recover")
-    assert settings().platform.local == place / "local"
 
 
 @pytest.mark.usefixtures("place")
