@@ -198,6 +198,7 @@ class Stream:
                 (),
                 compare=False,
                 high_risk_threshold=threshold,
+                erased=0,
             )
             ledger.advance(
                 self._connection,
@@ -212,6 +213,8 @@ class Stream:
                     predictions=count,
                     dead_letters=0,
                     duplicates=0,
+                    erased=0,
+                    erasures=0,
                     opened=self._moment,
                     accepts_from=LONG_AGO,
                     accepts_until=NOW,
@@ -264,6 +267,7 @@ class Stream:
             risk_score=risk,
             prediction=(risk >= 0.5).astype(np.int16),
             model_version=1,
+            champion_version=1,
             predicted_at=first,
         )
 
@@ -339,7 +343,7 @@ class Platform:
         )
         ranges = [stream_batches.OffsetRange("a" * 22, partition, 1000, 2000) for partition in range(3)]
         batch = stream_batches.Batch(
-            template, NOW, NOW, NOW, NOW, NOW, NOW, run.run_id, 1, None, 0.7, 9, 9, 0, 0, 9, 0, None, None
+            template, NOW, NOW, NOW, NOW, NOW, NOW, run.run_id, 1, None, 0.7, 9, 9, 0, 0, 0, 9, 0, None, None
         )
         materialization = dg.AssetMaterialization(
             "churn_predictions", partition=template, metadata=batch_metadata(batch, ranges)

@@ -164,7 +164,7 @@ class Stages:
             rows = prediction_rows(self._table, source.batch, scored)
             written = write_rows(
                 self._connection, source, self._config.schema, scored, rows, (), chunk,
-                compare=False, high_risk_threshold=threshold,
+                compare=False, high_risk_threshold=threshold, erased=0,
             )  # fmt: skip
             write_high_risk(self._connection, self._config.schema, written.predictions, threshold)
 

@@ -5,6 +5,7 @@ import typer
 from churn_platform.commands import (
     alerts,
     cases,
+    customer,
     dashboard,
     data,
     db,
@@ -63,12 +64,24 @@ app.add_typer(stream.app, name="stream")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(outcomes.app, name="outcomes")
 app.add_typer(cases.app, name="cases")
+app.add_typer(customer.app, name="customer")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(model.app, name="model")
 app.add_typer(dashboard.app, name="dashboard")
 app.add_typer(serve.app, name="serve")
 app.add_typer(db.app, name="db")
-for group in (stream.app, dlq.app, outcomes.app, cases.app, alerts.app, model.app, dashboard.app, serve.app, db.app):
+for group in (
+    stream.app,
+    dlq.app,
+    outcomes.app,
+    cases.app,
+    customer.app,
+    alerts.app,
+    model.app,
+    dashboard.app,
+    serve.app,
+    db.app,
+):
     for described in group.registered_commands:
         if described.callback is not None:
             described.callback = stack.with_own_servers(described.callback)

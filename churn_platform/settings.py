@@ -1,7 +1,8 @@
 """Every setting of the platform, typed and grouped by what it configures. Nothing else reads the environment.
 
 A value comes from the process environment, else from `.env` (yours), else from `.local/env` (written by `churn up`,
-with the addresses of the embedded servers), else from the default here.
+with the addresses of the embedded servers), else from the default here. A secret may also be in a file or in AWS
+Secrets Manager: see secret_sources.py.
 
 What does not belong here: configuration that a lower package defines as its own dataclass, such as `kafka/config.py`.
 """
@@ -9,13 +10,13 @@ What does not belong here: configuration that a lower package defines as its own
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -23,7 +24,9 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from churn_platform import secret_sources
 from churn_platform.errors import PlatformError
+from churn_platform.secret_sources import AwsLogin, SecretError
 from churn_platform.setting_names import closest_name, is_probably_ours
 
 # When no broker answers, librdkafka starts again from the bootstrap servers and resets its backoff. With its default
@@ -699,6 +702,39 @@ class TrainingSettings(SettingsGroup):
         return self.call_cost, self.kept_customer_value, self.call_success_rate
 
 
+class ChallengerSettings(SettingsGroup):
+    """When a shadow may be promoted, and when a canary is rolled back."""
+
+    shadow_days: float = Field(
+        default=0.0,
+        ge=0,
+        le=365,
+        validation_alias="SHADOW_DAYS",
+        description="Days for which a version must have scored the stream's events as a shadow before it is promoted. "
+        "0: none. It does not apply to the first champion, to a rollback and to MLflow's alias.",
+    )
+    canary_max_psi: float = Field(
+        default=0.25,
+        gt=0,
+        validation_alias="CANARY_MAX_PSI",
+        description="A canary is rolled back if the PSI of its scores against the champion's is above this.",
+    )
+    canary_max_errors: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        validation_alias="CANARY_MAX_ERRORS",
+        description="A canary is rolled back if it fails to score more than this share of its events, 0 to 1.",
+    )
+    canary_least_predictions: int = Field(
+        default=1_000,
+        ge=100,
+        validation_alias="CANARY_LEAST_PREDICTIONS",
+        description="Predictions of a canary, and of the champion since its start, from which their scores are "
+        "compared. With 1,000 each, chance gives a PSI of 0.02.",
+    )
+
+
 class RetentionSettings(SettingsGroup):
     """Who is at risk, and whom the retention team calls."""
 
@@ -864,8 +900,14 @@ class OperatorSettings(SettingsGroup):
 
 
 class DagsterSettings(SettingsGroup):
-    """What the Dagster UI shows."""
+    """Where Dagster's web server is, and what its UI shows."""
 
+    url: WebAddress = Field(
+        default=None,
+        validation_alias="DAGSTER_URL",
+        description="Address of Dagster's web server, http://host:port, at which 'churn data prepare', 'churn model "
+        "train' and 'churn logs --run' reach it. Empty: that of 'churn up'.",
+    )
     preview_rows: int = Field(
         default=5,
         ge=0,
@@ -995,10 +1037,11 @@ class Settings(SettingsGroup):
     schedules: ScheduleSettings = Field(default=ScheduleSettings(), title="Schedules")
     monitoring: MonitoringSettings = Field(default=MonitoringSettings(), title="Monitoring")
     training: TrainingSettings = Field(default=TrainingSettings(), title="Training")
+    challengers: ChallengerSettings = Field(default=ChallengerSettings(), title="Challengers")
     retention: RetentionSettings = Field(default=RetentionSettings(), title="Retention")
     alerts: AlertSettings = Field(default=AlertSettings(), title="Alerts")
     operators: OperatorSettings = Field(default=OperatorSettings(), title="Operators")
-    dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster UI")
+    dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster")
     dashboard: DashboardSettings = Field(default=DashboardSettings(), title="Dashboard")
     api: ApiSettings = Field(default=ApiSettings(), title="Prediction API")
 
@@ -1156,6 +1199,16 @@ def descriptions() -> tuple[Description, ...]:
     )
 
 
+@cache
+def secret_variables() -> tuple[str, ...]:
+    """Return the environment variables of the settings that are secret: connection strings, passwords and targets."""
+    return tuple(
+        each.variable
+        for each in descriptions()
+        if SecretStr in (each.field.annotation, *get_args(each.field.annotation))
+    )
+
+
 def groups() -> dict[str, type[SettingsGroup]]:
     """Return the class of each group, by its name in `Settings`."""
     types = {name: field.annotation for name, field in Settings.model_fields.items()}
@@ -1225,9 +1278,11 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
         sources: variables by their source, which errors name. A later source takes precedence.
 
     Raises:
-        SettingsError: a value cannot be used, or a name is probably a misspelled setting. No value is shown.
+        SettingsError: a value cannot be used, a secret cannot be read, or a name is probably a misspelled setting. No
+            value is shown.
     """
     known = {each.variable for each in descriptions()}
+    known |= {name + secret_sources.FILE_SUFFIX for name in secret_variables()}
     problems = [
         f"{name} in {place} is not a setting. Did you mean {closest_name(name, known)}?"
         for place, variables in sources.items()
@@ -1239,9 +1294,8 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
             "\n".join(problems),
             remedy="Correct the name. If it belongs to another program, run churn without it: env -u NAME churn ...",
         )
-    merged = {name: value for variables in sources.values() for name, value in variables.items()}
     try:
-        found = Settings.from_variables(merged)
+        found = Settings.from_variables(resolve_secrets(sources))
     except ValidationError as error:
         invalid = [f"{each['loc'][-1]}: {each['msg']}." for each in error.errors(include_input=False)]
         raise SettingsError(
@@ -1254,6 +1308,28 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
         )
     found.training.call_costs  # noqa: B018  raises an error if one or two of the three costs are missing
     return found
+
+
+def resolve_secrets(sources: Mapping[str, Mapping[str, str]], only: Collection[str] | None = None) -> dict[str, str]:
+    """Return the variables of all sources, with the values of secrets that are in a file or in AWS Secrets Manager.
+
+    Args:
+        sources: variables by their source, which errors name. A later source takes precedence.
+        only: the secrets to read; None: all of them.
+
+    Raises:
+        SettingsError: a secret cannot be read, or one source has a secret and a file of it. No value is shown.
+    """
+    try:
+        merged = secret_sources.merge(sources, secret_variables())
+        return secret_sources.resolve(
+            merged,
+            secret_variables() if only is None else only,
+            folder=PROJECT_ROOT,
+            aws=AwsLogin(region=merged.get("AWS_DEFAULT_REGION"), profile=merged.get("AWS_PROFILE")),
+        )
+    except SecretError as error:
+        raise SettingsError(error.problem, remedy=error.remedy) from error
 
 
 def _file_variables(file: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import psycopg
 
 from churn_platform.alerts.messages import case_payload, digest_payload
 from churn_platform.alerts.policy import AlertPolicy
-from churn_platform.database import alert_outbox, worker_observations
+from churn_platform.database import alert_outbox, erased_customers, worker_observations
 from churn_platform.database.alert_outbox import CaseEntry
 
 ASSET: Final = "alert_outbox"
@@ -75,6 +75,7 @@ def enqueue_cases(
     if not targets:
         return 0
     with connection.transaction():
+        erased_customers.hold_off(connection)
         if policy.mode == "digest":
             return _enqueue_digest(connection, call_list, targets=targets, policy=policy, now=now)
         return _enqueue_each(connection, call_list, targets=targets, policy=policy, now=now)

@@ -1,7 +1,5 @@
 """`churn cases`: the retention team's cases: today's call list, and what was done about it."""
 
-import getpass
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from churn_platform.commands.people import customer_id_of, system_user
 from churn_platform.commands.terminal import (
     AsJson,
     ExitCode,
@@ -211,7 +210,7 @@ def undo(case: CaseNumber, by: By = None, as_json: AsJson = False) -> None:
     """
     with report_errors(), _connect() as connection:
         number = _find(connection, case).case_id
-        retention_cases.take_back(connection, number, actor=by or _user())
+        retention_cases.take_back(connection, number, actor=by or system_user())
         found = _find(connection, str(number))
     _show_changed(found, as_json=as_json)
 
@@ -269,7 +268,7 @@ def block(
     Example: churn cases block 15634602 --reason "asked us in writing"
     """
     with report_errors(), _connect_as_platform() as connection:
-        retention_cases.block_contact(connection, _customer_id(customer), reason=reason, actor=by or _user())
+        retention_cases.block_contact(connection, customer_id_of(customer), reason=reason, actor=by or system_user())
     if as_json:
         emit({"customer_id": customer, "blocked": True})
         return
@@ -285,7 +284,7 @@ def unblock(customer: Customer, as_json: AsJson = False) -> None:
     Example: churn cases unblock 15634602
     """
     with report_errors(), _connect_as_platform() as connection:
-        was_blocked = retention_cases.allow_contact(connection, _customer_id(customer))
+        was_blocked = retention_cases.allow_contact(connection, customer_id_of(customer))
     if as_json:
         emit({"customer_id": customer, "blocked": False})
     elif was_blocked:
@@ -299,7 +298,7 @@ def _change(
 ) -> None:
     with report_errors(), _connect() as connection:
         number = _find(connection, case).case_id
-        retention_cases.change(connection, number, status=status, owner=owner, note=note, actor=by or _user())
+        retention_cases.change(connection, number, status=status, owner=owner, note=note, actor=by or system_user())
         found = _find(connection, str(number))
     _show_changed(found, as_json=as_json)
 
@@ -399,30 +398,6 @@ def _table(cases: Sequence["Case"]) -> Table:
             Text(printable(why), overflow="fold"),
         )
     return table
-
-
-def _customer_id(text: str) -> int | str:
-    """Return an id as the customer schema has it.
-
-    Raises:
-        SchemaError: the schema is missing or invalid.
-    """
-    from churn_platform.schema.current import schema_of
-    from churn_platform.settings import settings
-
-    if schema_of(settings()).id_type == "text":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        end(ExitCode.USAGE, f"{text!r} is not the id of a customer: expected a whole number.")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except OSError:  # the system does not know the process' user, as in a container
-        return str(os.getuid())
 
 
 def _time(moment: datetime | None) -> str:

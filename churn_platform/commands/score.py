@@ -16,6 +16,7 @@ from churn_platform.commands.terminal import (
     output,
     report_errors,
 )
+from churn_platform.database import erased_customers
 from churn_platform.database.connections import connect
 
 
@@ -54,6 +55,7 @@ def score(
         schema = schema_of(settings())
         with connect(settings().postgres_dsn, application_name="churn score") as connection:
             champion = load_champion_for(connection, schema)
+            erased = erased_customers.load(connection)
     rejected = Path(rejected_place(str(target)))
     for each in (target, rejected):
         if each.exists() and not force:
@@ -66,6 +68,7 @@ def score(
             schema,
             champion,
             high_risk_threshold=settings().retention.high_risk_threshold,
+            erased=erased,
             progress=lambda count: progress("Scoring", count),
         ) as scored,
     ):
@@ -80,6 +83,7 @@ def score(
                 **dict(zip(BANDS, scored.counts, strict=True)),
                 "duplicates": scored.duplicates,
                 "rejected": scored.rejected,
+                "erased": scored.erased,
                 "model_version": scored.model_version,
                 "seconds": scored.seconds,
             }
@@ -96,6 +100,8 @@ def score(
         )
         if scored.duplicates:
             output.print(f"{scored.duplicates:,} rows repeat a customer and were dropped.", highlight=False)
+        if scored.erased:
+            output.print(f"{scored.erased:,} rows are of erased customers and were left out.", highlight=False)
     if scored.rejected:
         error_console.print(
             f"{scored.rejected:,} rows break a rule of the customer schema and were not scored: {rejected}",

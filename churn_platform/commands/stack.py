@@ -22,6 +22,7 @@ from churn_platform.commands.terminal import (
     ProgressReporter,
     duration,
     emit,
+    end,
     error_console,
     output,
     report_errors,
@@ -257,12 +258,23 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Continue with new lines as they are written.")
     ] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines.")] = 20,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Id of a run in Dagster: show its events, and what its process has written, instead."),
+    ] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines of a part's log.")] = 20,
 ) -> None:
-    """Show the end of a part's log.
+    """Show the end of a part's log, or everything about a run.
 
     Example: churn logs daemon --follow
     """
+    if run is not None:
+        if part is not None:
+            end(ExitCode.USAGE, "A part and --run cannot be combined: the log of a run is not one of a part.")
+        from churn_platform.commands.job_runs import show_run
+
+        show_run(run, follow=follow)
+        return
     with report_errors():
         stack = default_stack()
         names = [part] if part else [*SERVICES, *PLATFORM]

@@ -11,6 +11,8 @@ from typing import Final
 
 import psycopg
 
+from churn_platform.database import erased_customers
+
 # First key of the lock that a live stream holds; the second key is the hash of the topic's name.
 STREAM_LOCK: Final = 0x63687572  # "chur"
 # First key of the lock that runs share while they wait for that one, so that others see them waiting.
@@ -139,8 +141,9 @@ def take_lease(connection: psycopg.Connection, *, idle_seconds: int, statement_s
 
 @contextmanager
 def replay_transaction(connection: psycopg.Connection, batch: str) -> Iterator[None]:
-    """Run the block in one transaction that excludes other replays and the archiving of the batch."""
+    """Run the block in one transaction that excludes other replays and the archiving of the batch, and erasures."""
     with connection.transaction():
+        erased_customers.hold_off(connection)
         lock_batches(connection, [batch])
         yield
 

@@ -360,6 +360,16 @@ def add_cases(
     )
 
 
+def replace_payload(connection: psycopg.Connection, number: int, payload: Mapping[str, object]) -> None:
+    """Give a message another payload. Whoever is sending it already sends the former one."""
+    connection.execute("update alert_outbox set payload = %s where id = %s", (Jsonb(dict(payload)), number))
+
+
+def delete(connection: psycopg.Connection, numbers: Sequence[int]) -> None:
+    """Delete messages by their ids, whatever their status."""
+    connection.execute("delete from alert_outbox where id = any(%s)", (list(numbers),))
+
+
 def alerted_on(connection: psycopg.Connection, day: date) -> set[int]:
     """Return the cases that messages of a day are about."""
     return {case_id for (case_id,) in connection.execute("select case_id from alerted_cases where day = %s", (day,))}

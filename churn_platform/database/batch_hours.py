@@ -32,6 +32,22 @@ _MARK_DIRTY: Final = """
     select hour, 1 from unnest(%(hours)s::timestamptz[]) as u (hour) order by hour
     on conflict (hour_timestamp) do update set version = d.version + 1
 """
+# Batches from before a column was in the schema have no sum of it, and a null stays one.
+_SUBTRACT: Final = sql.SQL("""
+    with gone as (
+        select batch, date_trunc('hour', event_timestamp, 'UTC') as hour_timestamp, count(*) as total_predictions,
+            sum(prediction) as churn_count, sum(risk_score::double precision) as risk_sum,
+            count(*) filter (where risk_score::double precision >= b.high_risk_threshold) as high_risk_count{sums}
+        from {rows} p join stream_batches b using (batch) group by 1, 2
+    ), changed as (
+        update churn_batch_hours h set {subtracted} from gone g
+        where h.batch = g.batch and h.hour_timestamp = g.hour_timestamp and h.total_predictions > g.total_predictions
+    ), emptied as (
+        delete from churn_batch_hours h using gone g
+        where h.batch = g.batch and h.hour_timestamp = g.hour_timestamp and h.total_predictions <= g.total_predictions
+    )
+    select distinct hour_timestamp from gone
+""")
 _PREDICTIONS_BY_BATCH: Final = """
     select batch, total_predictions from churn_batch_hours
     where hour_timestamp = %s and total_predictions > 0 order by batch
@@ -95,6 +111,31 @@ def delete_sums(connection: psycopg.Connection, batch: str) -> set[datetime]:
     """Delete a batch's sums; return their hours."""
     rows = connection.execute("delete from churn_batch_hours where batch = %s returning hour_timestamp", (batch,))
     return {hour for (hour,) in rows}
+
+
+def subtract(connection: psycopg.Connection, schema: CustomerSchema, rows: str) -> set[datetime]:
+    """Subtract predictions that are deleted from the sums of their batches; return their hours.
+
+    Args:
+        connection: in the transaction that deletes them.
+        schema: of the customers.
+        rows: temporary table with these predictions and the columns of churn_predictions.
+    """
+    sums = sql.SQL("").join(
+        sql.SQL(", coalesce(sum(p.{}::double precision), 0) as {}{}").format(
+            sql.Identifier(each.column),
+            sql.Identifier(each.sum),
+            sql.SQL(", count(p.{}) as {}").format(sql.Identifier(each.column), sql.Identifier(each.count))
+            if each.may_be_missing
+            else sql.SQL(""),
+        )
+        for each in averages(schema)
+    )
+    subtracted = sql.SQL(", ").join(
+        sql.SQL("{0} = h.{0} - g.{0}").format(sql.Identifier(name)) for name in {**_SUMS, **_customers_sums(schema)}
+    )
+    statement = _SUBTRACT.format(rows=sql.Identifier(rows), sums=sums, subtracted=subtracted)
+    return {hour for (hour,) in connection.execute(statement)}
 
 
 def mark_dirty(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:

@@ -187,6 +187,15 @@ def delete_batch(connection: psycopg.Connection, batch: str) -> dict[Place, tupl
     }
 
 
+def copy_of_customer(connection: psycopg.Connection, customer_id: int | str, *, into: str) -> None:
+    """Copy the rows of a customer to a new temporary table, which the end of the transaction drops."""
+    connection.execute(
+        sql.SQL("create temp table {} on commit drop as select * from churn_predictions where customer_id = {}").format(
+            sql.Identifier(into), sql.Literal(customer_id)
+        )
+    )
+
+
 def published_columns(
     connection: psycopg.Connection, table: PredictionTable, *, topic_id: str, partition: int, start: int, end: int
 ) -> list[tuple[Any, ...]]:

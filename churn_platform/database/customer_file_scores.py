@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from churn_platform.database import erased_customers
 from churn_platform.database.prediction_columns import PredictionTable
 
 
@@ -37,7 +38,7 @@ def replace_all(
     model_version: int,
     scored_at: datetime,
 ) -> int:
-    """Replace all rows, in one transaction; return the number of new ones.
+    """Replace all rows, in one transaction; return the number of new ones. Erased customers are left out.
 
     Args:
         connection: to the platform's database.
@@ -53,11 +54,15 @@ def replace_all(
     fields = [each.field for each in table.customer]
     count = 0
     with connection.transaction(), connection.cursor() as cursor:
+        erased_customers.hold_off(connection)
+        erased = erased_customers.load(connection)
         # One scoring at a time; readers see the old rows until this one commits.
         cursor.execute("lock table customer_file_scores in share row exclusive mode")
         cursor.execute("delete from customer_file_scores")
         with cursor.copy(statement) as copy:
             for row in rows:
+                if row.customer_id in erased:  # since the file was scored
+                    continue
                 values = (row.columns[field] for field in fields)
                 copy.write_row(
                     (row.customer_id, row.risk_score, model_version, scored_at, *values, Jsonb(list(row.reasons)))

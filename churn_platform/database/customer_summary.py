@@ -34,7 +34,7 @@ _LATEST: Final = (
 _PREVIOUS: Final = ("event_id", "event_timestamp", "kafka_offset", "batch", "risk_score")
 """Columns of the latest event but one, which have the prefix previous_."""
 
-# The first eight bytes of HMAC-SHA256 of the id, compared as a whole number: see retention/arm.py.
+# The first eight bytes of HMAC-SHA256 of the id, compared as a whole number: see keyed_shares.py.
 _ARM: Final = """
     case when '\\x00'::bytea || substring(
             sha256(%(outer)s::bytea || sha256(%(inner)s::bytea || convert_to({customer_id}::text, 'UTF8')))
@@ -158,6 +158,14 @@ _STORE: Final = sql.SQL("""
         risk_sum = s.risk_sum + excluded.risk_sum,
         money_at_risk = s.money_at_risk + excluded.money_at_risk
 """)
+_SUBTRACT: Final = """
+    update customer_segment_summary s set
+        customers = s.customers - 1,
+        high_risk_customers = s.high_risk_customers - c.high_risk::integer,
+        risk_sum = s.risk_sum - c.risk_score::double precision::numeric,
+        money_at_risk = s.money_at_risk - case when c.high_risk then coalesce(c.money_at_risk::numeric, 0) else 0 end
+    from customer_summary c where c.customer_id = %s and (s.segments, s.arm) = (c.segments, c.arm)
+"""
 _DELETE_EMPTY: Final = "delete from customer_segment_summary where customers = 0"
 _ASSIGN_ARMS: Final = sql.SQL("""
     update customer_summary set arm = {arm} where arm is distinct from {arm}
@@ -246,6 +254,12 @@ def apply_replaced(connection: psycopg.Connection, schema: CustomerSchema, key: 
         follower: duty whose positions end what was followed.
     """
     connection.execute(_apply_replaced(schema), {**vars(key), "follower": follower}, prepare=False)
+    connection.execute(_DELETE_EMPTY)
+
+
+def subtract(connection: psycopg.Connection, customer_id: int | str) -> None:
+    """Subtract a customer, whose row is deleted, from the sums by segments."""
+    connection.execute(_SUBTRACT, (customer_id,))
     connection.execute(_DELETE_EMPTY)
 
 

@@ -1,6 +1,6 @@
 """The table dead_letter_events: messages that are not valid events, with the reason and the state of correction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -253,6 +253,15 @@ def set_aside(connection: psycopg.Connection, batch: str) -> None:
     """Delete the dead letters of a batch that is being replayed, and keep copies until the transaction ends."""
     connection.execute(_CREATE_KEPT)
     connection.execute(_SET_ASIDE, (batch,))
+
+
+def delete(connection: psycopg.Connection, rows: Iterable[Mapping[str, object]]) -> None:
+    """Delete dead letters, given as rows of the table."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "delete from dead_letter_events where topic_id = %s and kafka_partition = %s and kafka_offset = %s",
+            [(row["topic_id"], row["kafka_partition"], row["kafka_offset"]) for row in rows],
+        )
 
 
 def restore_history(connection: psycopg.Connection) -> list[str]:

@@ -19,8 +19,10 @@ from psycopg.rows import class_row
 
 from churn_platform.database import (
     batch_hours,
+    challengers,
     churn_predictions,
     dead_letter_events,
+    erased_customers,
     high_risk_customers,
     model_versions,
     stream_batches,
@@ -40,7 +42,8 @@ class Advance:
     """What one commit records. `starts` and `ends` are the positions before and after it, by Kafka partition.
 
     `last_records` has the partitions from which the commit has events. `schema` is what the events were decoded with;
-    customer_schemas has it.
+    customer_schemas has it. `erasures` is the version of the list of erased customers that they were decoded
+    with.
     """
 
     batch: str
@@ -51,6 +54,8 @@ class Advance:
     predictions: int
     dead_letters: int
     duplicates: int
+    erased: int
+    erasures: int
     opened: datetime | None
     accepts_from: datetime | None
     accepts_until: datetime | None
@@ -61,22 +66,24 @@ class Advance:
     @property
     def events(self) -> int:
         """Events read by this commit."""
-        return self.predictions + self.dead_letters + self.duplicates
+        return self.predictions + self.dead_letters + self.duplicates + self.erased
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a streaming run checks regularly: the champion, and whether an operator has paused the stream."""
+    """What a streaming run checks regularly: champion, active canary, and whether an operator has paused the stream."""
 
     champion: int | None
+    canary: int | None
     paused: bool
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """The state of the stream right after an Advance: the champion, and whether the stream is paused."""
+    """The state of the stream right after an Advance: champion, active canary, and whether the stream is paused."""
 
     champion: int | None
+    canary: int | None
     paused: bool
 
 
@@ -87,25 +94,31 @@ _ADVANCE: Final = sql.SQL("""
     with {predictions}, {high_risk}, {move_positions}, {extend_ranges}, {add_counts}, {resolve_dead_letters}, {hours}
     select
         {champion} as champion,
+        {canary} as canary,
         {is_paused} as paused,
         require_advanced(
             (select count(*) from positions), cardinality(%(partitions)s::integer[]),
             (select count(*) from ranges), (select count(*) from ranged),
             (select count(*) from batches)
-        )
+        ),
+        {require_erasures}
 """)
 # SQLSTATE of require_advanced(), in a class that PostgreSQL leaves to its users.
 CONFLICT: Final = "CH001"
 _NAMED: Final = re.compile(r"%\(([^)]+)\)s")
 _HEARTBEAT: Final = (
-    sql.SQL("select {champion} as champion, {is_paused} as paused")
-    .format(champion=sql.SQL(model_versions.CHAMPION), is_paused=sql.SQL(stream_pauses.IS_PAUSED))
+    sql.SQL("select {champion} as champion, {canary} as canary, {is_paused} as paused")
+    .format(
+        champion=sql.SQL(model_versions.CHAMPION),
+        canary=sql.SQL(challengers.CANARY),
+        is_paused=sql.SQL(stream_pauses.IS_PAUSED),
+    )
     .as_bytes(None)
 )
 
 
 def heartbeat(connection: psycopg.Connection, topic: str) -> Heartbeat:
-    """Renew the lease of an idle stream; return the champion and whether the stream is paused."""
+    """Renew the lease of an idle stream; return champion, canary, and whether the stream is paused."""
     with connection.cursor(row_factory=class_row(Heartbeat)) as cursor:
         found = cursor.execute(_HEARTBEAT, {"topic": topic}).fetchone()
     if found is None:
@@ -133,6 +146,7 @@ def advance(
 
     Raises:
         LedgerConflictError: another run has moved a position or closed the batch. Nothing of the statement was written.
+        ErasuresChangedError: a customer was erased since the events were decoded. Nothing was written.
         KnownEventError: the id of a row is stored already or occurs twice. Nothing was written.
         TableChangedError: the rows are not of the table's present type. Nothing was written.
     """
@@ -156,6 +170,8 @@ def advance(
         "predictions": step.predictions,
         "dead_letters": step.dead_letters,
         "duplicates": step.duplicates,
+        "erased": step.erased,
+        "erasures": step.erasures,
         "high_risk_threshold": threshold,
         **batch_hours.arguments(step.schema, step.hours),
         **({"risky": encode_array(Column("uuid", risky))} if rows is None else {"rows": rows}),
@@ -169,6 +185,8 @@ def advance(
     except psycopg.errors.DatatypeMismatch:
         raise churn_predictions.table_changed() from None
     except psycopg.Error as error:
+        if error.sqlstate == erased_customers.OTHER_ERASURES:
+            raise erased_customers.ErasuresChangedError from None
         if error.sqlstate != CONFLICT:
             raise
         raise LedgerConflictError(
@@ -177,7 +195,7 @@ def advance(
         ) from None
     if found is None:
         raise RuntimeError("A select without a table returned no row; PostgreSQL always returns one.")
-    return Advanced(champion=found[0], paused=found[1])
+    return Advanced(champion=found[0], canary=found[1], paused=found[2])
 
 
 @cache
@@ -195,7 +213,9 @@ def _statement(table: PredictionTable, *, inserts: bool) -> tuple[bytes, tuple[s
         resolve_dead_letters=sql.SQL(dead_letter_events.RESOLVE_SCORED),
         hours=batch_hours.add_parts(table.schema),
         champion=sql.SQL(model_versions.CHAMPION),
+        canary=sql.SQL(challengers.CANARY),
         is_paused=sql.SQL(stream_pauses.IS_PAUSED_BY_ID),
+        require_erasures=sql.SQL(erased_customers.REQUIRE_VERSION),
     ).as_string(None)
     names = tuple(dict.fromkeys(_NAMED.findall(named)))
     numbers = {name: f"${number}" for number, name in enumerate(names, start=1)}

@@ -14,6 +14,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow, class_row
 from psycopg.types.json import Jsonb
 
+from churn_platform.database import challengers
 from churn_platform.errors import PlatformError
 
 # The champion's version, as part of other statements.
@@ -182,6 +183,7 @@ def promote(
         connection.execute(
             "insert into model_promotions (version, promoted_by, reason) values (%s, %s, %s)", (version, by, reason)
         )
+        challengers.end_promoted(connection, version)
         return get(connection, version)
 
 

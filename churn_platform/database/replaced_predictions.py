@@ -34,6 +34,22 @@ def batches(connection: psycopg.Connection) -> list[str]:
         return cursor.execute("select distinct batch from replaced_predictions order by batch").fetchall()
 
 
+def copy_of_customer(connection: psycopg.Connection, customer_id: int | str, *, into: str) -> None:
+    """Copy a customer's rows from before the first replay of each batch to a new temporary table.
+
+    The summaries have these rows. The end of the transaction drops the table.
+    """
+    connection.execute(
+        sql.SQL("""
+            create temp table {} on commit drop as
+            select * from replaced_predictions e
+            where e.customer_id = {} and e.replay = (
+                select min(f.replay) from replaced_predictions f where f.batch = e.batch
+            )
+        """).format(sql.Identifier(into), sql.Literal(customer_id))
+    )
+
+
 def delete(connection: psycopg.Connection, replaced: Sequence[str]) -> None:
     """Delete the rows of these batches that the caller's transaction sees."""
     connection.execute("delete from replaced_predictions where batch = any(%s)", (list(replaced),))

@@ -14,6 +14,9 @@ import psycopg
 
 from churn_platform.database.stream_positions import LastRecord
 
+ERASED: Final = "The customer was erased."
+"""Reason of a refused outcome whose customer was erased. Its payload is not stored."""
+
 # One writer at a time, until its transaction ends.
 _LOCK: Final = "select pg_advisory_xact_lock(hashtextextended('outcomes of ' || %s, 0))"
 # One reader at a time: two would read the same messages, and one of them would fail to write.
@@ -71,6 +74,11 @@ _INSERT: Final = """
 _INSERT_REFUSED: Final = """
     insert into refused_outcomes (topic_id, kafka_partition, kafka_offset, reason, payload)
     values (%s, %s, %s, %s, %s) on conflict (topic_id, kafka_partition, kafka_offset) do nothing
+"""
+_REFUSE_ERASED: Final = """
+    insert into refused_outcomes (topic_id, kafka_partition, kafka_offset, reason, payload)
+    values (%s, %s, %s, %s, null)
+    on conflict (topic_id, kafka_partition, kafka_offset) do update set reason = excluded.reason, payload = null
 """
 _DELETE_READINGS: Final = """
     delete from outcome_reads r using outcome_positions p
@@ -213,6 +221,17 @@ def insert_refused(connection: psycopg.Connection, refused: Sequence[RefusedRow]
     """Store messages that are not valid outcomes."""
     with connection.cursor() as cursor:
         cursor.executemany(_INSERT_REFUSED, refused)
+
+
+def refuse_erased(connection: psycopg.Connection, places: Iterable[tuple[str, int, int]]) -> None:
+    """Store messages about an erased customer as refused, without their content, so that every offset is accounted for.
+
+    Args:
+        connection: in a transaction.
+        places: topic id, Kafka partition and offset of each.
+    """
+    with connection.cursor() as cursor:
+        cursor.executemany(_REFUSE_ERASED, [(*place, ERASED) for place in places])
 
 
 def newest_received(connection: psycopg.Connection) -> datetime | None:

@@ -1,6 +1,6 @@
 """The tables stream_batches and stream_ranges: batches, their counts, and the offsets that each has read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -14,7 +14,7 @@ from churn_platform.database import summary_state
 
 @dataclass(frozen=True)
 class Batch:
-    """A row of stream_batches. Counts are in events: events = predictions + dead_letters + duplicates.
+    """A row of stream_batches. Counts are in events: events = predictions + dead_letters + duplicates + erased.
 
     `schema_fingerprint` names the schema in customer_schemas that its events were decoded with, and
     `high_risk_threshold` is the risk score from which its predictions are high risk; both None before it is open.
@@ -35,6 +35,7 @@ class Batch:
     predictions: int
     dead_letters: int
     duplicates: int
+    erased: int
     commits: int
     replays: int
     archived: datetime | None
@@ -95,6 +96,7 @@ ADD_COUNTS: Final = """
             predictions = predictions + %(predictions)s,
             dead_letters = dead_letters + %(dead_letters)s,
             duplicates = duplicates + %(duplicates)s,
+            erased = erased + %(erased)s,
             commits = commits + (%(events)s > 0)::integer
         where batch = %(batch)s and closed is null
         returning 1
@@ -103,8 +105,8 @@ ADD_COUNTS: Final = """
 
 _COLUMNS: Final = sql.SQL(
     "batch, planned, opened, accepts_from, accepts_until, last_commit, closed, run_id, model_version, "
-    "schema_fingerprint, high_risk_threshold, events, predictions, dead_letters, duplicates, commits, replays, "
-    "archived, archive"
+    "schema_fingerprint, high_risk_threshold, events, predictions, dead_letters, duplicates, erased, commits, "
+    "replays, archived, archive"
 )
 _FIND: Final = sql.SQL("select {} from stream_batches where batch = %s").format(_COLUMNS)
 _FIND_OPEN: Final = sql.SQL("select {} from stream_batches where opened is not null and closed is null").format(
@@ -141,8 +143,8 @@ _LATEST: Final = """
     from stream_batches where opened is not null order by opened desc limit 1
 """
 _RECORD_REPLAY: Final = """
-    update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, model_version = %s,
-        replays = replays + 1, replayed_at = now()
+    update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, erased = %s,
+        model_version = %s, replays = replays + 1, replayed_at = now()
     where batch = %s
 """
 _EVENTS_BETWEEN: Final = """
@@ -198,6 +200,21 @@ _RECORD_ARCHIVED: Final = """
 """
 _ARCHIVED: Final = """
     select batch, archive from stream_batches where archived is not null and batch = any(%s) order by batch
+"""
+# Rows of customers who are erased, by the batch that counts them.
+_COUNT_ERASED: Final = """
+    update stream_batches b set
+        predictions = b.predictions - g.predictions, dead_letters = b.dead_letters - g.dead_letters,
+        erased = b.erased + g.predictions + g.dead_letters
+    from (
+        select batch, sum(predictions) as predictions, sum(dead_letters) as dead_letters
+        from unnest(%s::text[], %s::bigint[], %s::bigint[]) as u (batch, predictions, dead_letters) group by batch
+    ) as g
+    where b.batch = g.batch
+"""
+_ARCHIVE_FILES: Final = """
+    select archive, bool_and(archived is not null) from stream_batches where archive is not null
+    group by archive order by archive
 """
 _RANGES: Final = """
     select topic_id, kafka_partition, start_offset, end_offset from stream_ranges where batch = %s
@@ -349,10 +366,11 @@ def record_replay(
     predictions: int,
     dead_letters: int,
     duplicates: int,
+    erased: int,
     model_version: int,
 ) -> None:
     """Replace the counts of a batch with those of a replay by this model version."""
-    connection.execute(_RECORD_REPLAY, (events, predictions, dead_letters, duplicates, model_version, batch))
+    connection.execute(_RECORD_REPLAY, (events, predictions, dead_letters, duplicates, erased, model_version, batch))
 
 
 def has_unfinished(connection: psycopg.Connection) -> bool:
@@ -421,6 +439,38 @@ def replay_counts(connection: psycopg.Connection, batches: Sequence[str]) -> lis
     return connection.execute(
         "select batch, replays from stream_batches where batch = any(%s) order by batch", (batches,)
     ).fetchall()
+
+
+def archive_files(connection: psycopg.Connection) -> dict[str, bool]:
+    """Return the files of the archive, and whether each is complete: if not, the table still has its rows."""
+    return dict(connection.execute(_ARCHIVE_FILES).fetchall())
+
+
+def replace_archive(connection: psycopg.Connection, file: str, by: str) -> None:
+    """Record that another file holds what an archive file held."""
+    connection.execute("update stream_batches set archive = %s where archive = %s", (by, file))
+
+
+def hold_commits(connection: psycopg.Connection) -> None:
+    """Wait for the commits that are running, and hold off others until the caller's transaction ends. Readers go on."""
+    connection.execute("lock table stream_batches in share row exclusive mode")
+
+
+def count_erased(
+    connection: psycopg.Connection, *, predictions: Mapping[str, int], dead_letters: Mapping[str, int]
+) -> None:
+    """Count events of an erased customer as erased, and no longer as what they were.
+
+    Args:
+        connection: in the transaction that deletes their rows.
+        predictions: how many predictions are deleted, by batch.
+        dead_letters: how many dead letters are deleted, by batch.
+    """
+    batches = sorted({*predictions, *dead_letters})
+    connection.execute(
+        _COUNT_ERASED,
+        (batches, [predictions.get(each, 0) for each in batches], [dead_letters.get(each, 0) for each in batches]),
+    )
 
 
 def record_archived(connection: psycopg.Connection, batches: Sequence[str], file: str) -> int:

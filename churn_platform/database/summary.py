@@ -17,6 +17,7 @@ _TOTALS: Final = """
         coalesce(sum(predictions), 0)::bigint as predictions,
         coalesce(sum(dead_letters), 0)::bigint as dead_letters,
         coalesce(sum(duplicates), 0)::bigint as duplicates,
+        coalesce(sum(erased), 0)::bigint as erased,
         count(*) filter (where opened is not null) as batches,
         (select count(*) from high_risk_customers) as high_risk
     from stream_batches

@@ -42,6 +42,22 @@ _REPLACED: Final = sql.SQL("""(
 )""")
 
 
+_ADD_ARCHIVED: Final = sql.SQL("""
+    insert into summary_changes
+    select -1, p.event_id, p.customer_id, p.event_timestamp, p.batch, p.kafka_partition, p.kafka_offset,
+        p.predicted_at, p.model_version, p.prediction, p.risk_score, p.true_churn_label,
+        coalesce(p.risk_score::double precision >= b.high_risk_threshold, false), b.replays > 0, {values}
+    from {source} p join stream_batches b on b.batch = p.batch cross join summary_state s
+    where b.archived is not null and (
+        b.archived >= s.began or (p.event_timestamp at time zone 'utc')::date in (
+            select (h.hour_timestamp at time zone 'utc')::date
+            from churn_batch_hours h join stream_batches o using (batch)
+            group by 1 having bool_and(coalesce(o.archived < s.began, false))
+        )
+    )
+""")
+
+
 def create(connection: psycopg.Connection, schema: CustomerSchema) -> None:
     """Create the table in this session, unless it exists."""
     averaged = sql.SQL("").join(
@@ -95,6 +111,29 @@ def add_replaced(connection: psycopg.Connection, schema: CustomerSchema, ranges:
     arguments = worker_positions.of_rows(ranges, first_block=None)
     for sign, source in ((-1, "replaced_predictions"), (1, "churn_predictions")):
         connection.execute(_add(schema, sign=sign, source=source, in_blocks=False), arguments, prepare=False)
+
+
+def add_erased(
+    connection: psycopg.Connection, schema: CustomerSchema, ranges: Sequence[RowRange], *, rows: str
+) -> None:
+    """Add the predictions of these ranges that are in a temporary table of predictions to be deleted, with sign -1."""
+    if ranges:
+        connection.execute(
+            _add(schema, sign=-1, source=rows, in_blocks=False),
+            worker_positions.of_rows(ranges, first_block=None),
+            prepare=False,
+        )
+
+
+def add_erased_archived(connection: psycopg.Connection, schema: CustomerSchema, *, rows: str) -> None:
+    """Add the predictions of a temporary table that are archived and that the summaries have, with sign -1.
+
+    The summaries have those that were archived after the worker began to compute them, because a batch is archived only
+    once they have it; and those of days that were archived completely before that, whose sums stay.
+    """
+    connection.execute(
+        _ADD_ARCHIVED.format(values=_values(schema), source=sql.Identifier(rows)).as_bytes(None), prepare=False
+    )
 
 
 def clear(connection: psycopg.Connection) -> None:

@@ -24,7 +24,7 @@ Integers = NDArray[np.signedinteger[Any]]
 TOLERANCE: Final = 1e-6
 
 _BATCHES: Final = """
-    select batch, events, predictions, dead_letters, duplicates, replays, archived is not null
+    select batch, events, predictions, dead_letters, duplicates, erased, replays, archived is not null
     from stream_batches order by batch
 """
 # Batches and partitions are numbered in the order in which they are listed, from 0.
@@ -277,8 +277,8 @@ class ReadOutcomes:
     skips: list[range]
 
 
-def batch_counts(connection: psycopg.Connection) -> list[tuple[str, int, int, int, int, int, bool]]:
-    """Return key, events, predictions, dead letters, duplicates, replays and "is archived" of each batch, by key."""
+def batch_counts(connection: psycopg.Connection) -> list[tuple[str, int, int, int, int, int, int, bool]]:
+    """Return key, events, predictions, dead letters, duplicates, erased, replays and "is archived" of each batch."""
     return connection.execute(_BATCHES).fetchall()
 
 

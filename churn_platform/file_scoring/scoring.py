@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import numpy as np
 import pyarrow as pa
 
+from churn_platform.database.erased_customers import NOBODY, ErasedCustomers
 from churn_platform.decoding.fields import CustomerField, customer_fields
+from churn_platform.decoding.named_customers import named_customers
 from churn_platform.features.columns import is_null
 from churn_platform.file_scoring.ranking import bands, may_repeat, ranks
 from churn_platform.files.spreadsheets import write_csv
@@ -81,6 +83,7 @@ class ScoredFile:
         customers: number of scored customers.
         duplicates: rows of a customer whom an earlier row names with the same risk. They count once.
         rejected: rows that break a rule of the schema, or name an earlier customer with other values.
+        erased: rows of erased customers, which are left out.
         counts: number of customers by band, in the order of `ranking.BANDS`.
         seconds: how long the scoring took.
     """
@@ -93,6 +96,7 @@ class ScoredFile:
     customers: int = 0
     duplicates: int = 0
     rejected: int = 0
+    erased: int = 0
     counts: tuple[int, ...] = ()
     seconds: float = 0.0
     ranks: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
@@ -139,6 +143,7 @@ def score_file(
     champion: Champion,
     *,
     high_risk_threshold: float,
+    erased: ErasedCustomers = NOBODY,
     threads: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[ScoredFile]:
@@ -152,6 +157,7 @@ def score_file(
         schema: of the customers.
         champion: the model, which fits the schema.
         high_risk_threshold: risk score from which a customer gets reasons.
+        erased: customers who are left out.
         threads: XGBoost's threads; None for one per processor, at most MAX_THREADS.
         progress: called with the number of customers scored so far.
 
@@ -170,7 +176,8 @@ def score_file(
         )
         with scored.rejected_file.open("w", encoding="utf-8", newline="") as rejected:
             write_csv(rejected, QUARANTINE_COLUMNS, ())
-            scoring = _Scoring(schema, champion, high_risk_threshold, threads or min(MAX_THREADS, os.cpu_count() or 1))
+            threads = threads or min(MAX_THREADS, os.cpu_count() or 1)
+            scoring = _Scoring(schema, champion, high_risk_threshold, erased, threads)
             scores, ids = _score_blocks(place, scoring, scored, rejected, progress)
             kept = _first_rows(scored, schema, ids, rejected)
         scored.ranks = ranks(scores, kept)
@@ -189,8 +196,16 @@ def score_file(
 class _Scoring:
     """Scores and explains blocks with one model."""
 
-    def __init__(self, schema: CustomerSchema, champion: Champion, high_risk_threshold: float, threads: int) -> None:
+    def __init__(
+        self,
+        schema: CustomerSchema,
+        champion: Champion,
+        high_risk_threshold: float,
+        erased: ErasedCustomers,
+        threads: int,
+    ) -> None:
         self.schema = schema
+        self._erased = erased
         self._bundle = champion.bundle
         self._explainer = Explainer(champion.bundle, threads=threads)
         self._threshold = high_risk_threshold
@@ -207,6 +222,22 @@ class _Scoring:
                 ("row", pa.int64()),
             ]
         )
+
+    def without_erased(self, block: CustomerBlock) -> tuple[CustomerBlock, int]:
+        """Return a block without the rows of erased customers, and how many these were."""
+        if not self._erased:
+            return block, 0
+        ids = self._identity.cast(block.columns[self.schema.id])
+        kept = np.array([each not in self._erased for each in ids.tolist()], np.bool_)
+        rejected = [row for row in block.rejected if not self._names_erased(row)]
+        left_out = int((~kept).sum()) + len(block.rejected) - len(rejected)
+        if not left_out:
+            return block, 0
+        columns = {name: values[kept] for name, values in block.columns.items()}
+        return CustomerBlock(columns, block.left[kept], block.file, block.numbers[kept], rejected), left_out
+
+    def _names_erased(self, row: Rejected) -> bool:
+        return any(map(self._erased.__contains__, named_customers(row[2].encode(), self.schema)))
 
     def score(self, block: CustomerBlock) -> tuple[pa.RecordBatch, list[Rejected]]:
         """Return the scored rows of a block, and those that no event could have."""
@@ -279,8 +310,10 @@ def _score_blocks(
     count = 0
     with pa.ipc.new_stream(str(scored.scores_file), scoring.arrow_schema) as spill:
         for block in read_blocks(place, scored_columns(scoring.schema)):
-            rows, unstorable = scoring.score(block)
-            wrong = sorted([*block.rejected, *unstorable], key=lambda row: row[1])
+            others, left_out = scoring.without_erased(block)
+            scored.erased += left_out
+            rows, unstorable = scoring.score(others)
+            wrong = sorted([*others.rejected, *unstorable], key=lambda row: row[1])
             write_csv(rejected, None, wrong)
             scored.rejected += len(wrong)
             if rows.num_rows:

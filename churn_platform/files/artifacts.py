@@ -219,6 +219,14 @@ def _sizes(folder: Path) -> Iterator[int]:
     return (each.lstat().st_size for each in folder.rglob("*") if not each.is_dir())
 
 
+def delete_file(uri: str) -> None:
+    """Delete a file. One that does not exist is not an error."""
+    if in_s3(uri):
+        _s3().delete(uri)
+    else:
+        Path(uri).unlink(missing_ok=True)
+
+
 def delete_folder(uri: str) -> None:
     """Delete a folder and everything in it. A folder that does not exist is not an error."""
     if in_s3(uri):

@@ -50,8 +50,8 @@ class Sender:
         """Whether Kafka has refused a message."""
         return bool(self._failures)
 
-    def send(self, key: str, value: bytes) -> None:
-        """Queue a message.
+    def send(self, key: str, value: bytes | None) -> None:
+        """Queue a message; without a value it is a tombstone.
 
         Raises:
             SendError: it is too large.
@@ -63,7 +63,7 @@ class Sender:
                 if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
                     raise
                 raise SendError(
-                    f"The message with the key {key!r} has {len(value):,} bytes, more than the limit of "
+                    f"The message with the key {key!r} has {len(value or b''):,} bytes, more than the limit of "
                     f"{MESSAGE_BYTES:,} bytes. Messages before it may have been sent.",
                     remedy="Leave out what the platform does not read.",
                 ) from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from confluent_kafka import (
@@ -14,9 +14,11 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import (
     AdminClient,
+    ConfigResource,
     ListOffsetsResultInfo,
     NewTopic,
     OffsetSpec,
+    ResourceType,
 )
 from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
@@ -46,6 +48,40 @@ class Topic:
     name: str
     topic_id: str
     partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long Kafka keeps the messages of a topic.
+
+    Attributes:
+        is_deleted: whether it deletes messages by age or size.
+        is_compacted: whether it keeps only the last message of each key.
+        time: after which a message is deleted; None if it is not deleted by age.
+    """
+
+    is_deleted: bool
+    is_compacted: bool
+    time: timedelta | None
+
+
+def retention(admin: AdminClient, topic: Topic) -> Retention:
+    """Return how long the brokers keep the messages of a topic.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
+    """
+    resource = ConfigResource(ResourceType.TOPIC, topic.name)
+    with translate_kafka_errors(admin):
+        found = admin.describe_configs([resource], request_timeout=request_seconds(admin))[resource].result()
+    policy = str(found["cleanup.policy"].value)
+    milliseconds = int(found["retention.ms"].value)
+    is_deleted = "delete" in policy
+    return Retention(
+        is_deleted=is_deleted,
+        is_compacted="compact" in policy,
+        time=timedelta(milliseconds=milliseconds) if is_deleted and milliseconds >= 0 else None,
+    )
 
 
 def describe(admin: AdminClient, name: str) -> Topic:

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 import churn_platform
 from churn_platform.model_store import save_bundle
 
@@ -43,7 +45,7 @@ def log_model(bundle: ModelBundle, *, registered_as: str, example: pd.DataFrame,
     Args:
         bundle: the trained model.
         registered_as: name of the registered model.
-        example: raw rows; the first few become the input example.
+        example: raw rows; the input example mixes the values of some.
         tags: tags of the registered version.
 
     Returns:
@@ -60,7 +62,7 @@ def log_model(bundle: ModelBundle, *, registered_as: str, example: pd.DataFrame,
             artifacts={"bundle": bundle_folder},
             code_paths=[str(copy_scoring_code(code))],
             signature=signature(bundle.schema),
-            input_example=_input_example(example, bundle.schema),
+            input_example=_as_json_has_them(example_rows(example, bundle.schema), bundle.schema),
             registered_model_name=registered_as,
             pip_requirements=requirements(),
             metadata={"columns": {each.name: each.allowed_when_scored for each in _columns(bundle.schema)}},
@@ -105,9 +107,24 @@ def _columns(schema: CustomerSchema) -> list[Column]:
     return [schema.column(name) for name in schema.feature_columns]
 
 
-def _input_example(rows: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
-    """Return the first rows, their dates as JSON has them: texts (YYYY-MM-DD), or null."""
-    example = rows[list(schema.feature_columns)].head(EXAMPLE_ROWS)
+def example_rows(rows: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
+    """Return a few rows that are those of no customer: the values of each column are taken from other rows.
+
+    MLflow keeps them with the model, where the erasure of a customer could not find a row without an id.
+    """
+    import pandas as pd
+
+    count = min(EXAMPLE_ROWS, len(rows))
+    return pd.DataFrame(
+        {
+            name: rows[name].iloc[(np.arange(count) + place * count) % len(rows)].array
+            for place, name in enumerate(schema.feature_columns)
+        }
+    )
+
+
+def _as_json_has_them(example: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
+    """Return rows with their dates as JSON has them: texts (YYYY-MM-DD), or null."""
     for column in schema.dated:
         texts = example[column.name].dt.strftime("%Y-%m-%d").astype(object)
         example = example.assign(**{column.name: texts.where(texts.notna(), None)})

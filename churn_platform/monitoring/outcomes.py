@@ -9,11 +9,13 @@ import psycopg
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import retention_cases, stored_outcomes
+from churn_platform.database import erased_customers, retention_cases, stored_outcomes
+from churn_platform.database.erased_customers import ErasedCustomers
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.retention_cases import Told
 from churn_platform.database.stored_outcomes import Reading
 from churn_platform.database.stream_positions import LastRecord
+from churn_platform.decoding.named_customers import named_customers
 from churn_platform.decoding.outcomes import Outcome, RejectedOutcome, outcome_decoder
 from churn_platform.decoding.reasons import LONGEST_REASON, printable
 from churn_platform.environments.config import CLOCK_TOLERANCE, EnvironmentConfig
@@ -246,6 +248,7 @@ def _write(
     `records` are the last records before `ends`.
     """
     with connection.transaction():
+        erased_customers.hold_off(connection)
         stored_outcomes.lock(connection, topic.topic_id)
         positions = stored_outcomes.positions(connection, topic.topic_id)
         for partition in ends:
@@ -254,6 +257,7 @@ def _write(
                     f"{topic.name}[{partition}] was moved to offset {positions[partition]} while this run read from "
                     f"{starts[partition]}. Nothing of this chunk was written; the next run continues from there."
                 )
+        decoded = _without_erased(decoded, schema, erased_customers.load(connection))
         written, rejected = _write_outcomes(connection, topic, [each for each in decoded if isinstance(each, Outcome)])
         rejected += [each for each in decoded if isinstance(each, RejectedOutcome)]
         stored_outcomes.insert_refused(
@@ -274,6 +278,26 @@ def _write(
         kept_cases=closed["kept"],
         lost_cases=closed["lost"],
     )
+
+
+def _without_erased(
+    decoded: Sequence[Outcome | RejectedOutcome], schema: CustomerSchema, erased: ErasedCustomers
+) -> list[Outcome | RejectedOutcome]:
+    """Return the messages, where those about erased customers are rejected and have no payload."""
+    if not erased:
+        return list(decoded)
+
+    def is_erased(each: Outcome | RejectedOutcome) -> bool:
+        if isinstance(each, Outcome):
+            return each.customer_id in erased
+        return any(map(erased.__contains__, named_customers(each.payload, schema)))
+
+    return [
+        RejectedOutcome(each.kafka_partition, each.kafka_offset, stored_outcomes.ERASED, None)
+        if is_erased(each)
+        else each
+        for each in decoded
+    ]
 
 
 def _write_outcomes(

@@ -17,3 +17,7 @@ class DeadLetterError(PlatformError):
 
 class OutcomeSourceError(PlatformError):
     """A file of outcomes that cannot be read, or no customer to simulate outcomes for."""
+
+
+class ErasureError(PlatformError):
+    """A customer cannot be erased now, or not completely. The message says what was done."""

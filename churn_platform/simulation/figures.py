@@ -19,6 +19,7 @@ class Totals:
     predictions: int
     dead_letters: int
     duplicates: int
+    erased: int
     batches: int
     high_risk: int
 

@@ -92,8 +92,8 @@ class Outcome:
         stream = self.stream
         return {
             "events read = events produced": stream.events == self.events_produced,
-            "events = predictions + dead letters + duplicates": stream.events
-            == stream.predictions + stream.dead_letters + stream.duplicates,
+            "events = predictions + dead letters + duplicates + erased": stream.events
+            == stream.predictions + stream.dead_letters + stream.duplicates + stream.erased,
             "published = predictions": self.published == stream.predictions,
             "predictions of the hours = predictions in the table": self.hourly_predictions_match,
             "outcomes read = outcomes sent": self.outcomes_read == self.outcomes_sent,

@@ -38,11 +38,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Written:
-    """What a commit wrote: events read = predictions + dead letters + duplicates. high_risk counts some predictions."""
+    """What a commit wrote: events read = predictions + dead letters + duplicates + erased.
+
+    `erased` counts events of erased customers, of which nothing is written; `high_risk` counts some predictions.
+    """
 
     predictions: ScoredEvents
     dead_letters: int
     duplicates: int
+    erased: int
     high_risk: int
     hours: list[HourSums]
 
@@ -55,12 +59,14 @@ class Written:
         *,
         dead_letters: int = 0,
         duplicates: int = 0,
+        erased: int = 0,
     ) -> Self:
         """Return what a commit with these predictions writes."""
         return cls(
             predictions=predictions,
             dead_letters=dead_letters,
             duplicates=duplicates,
+            erased=erased,
             high_risk=int(is_high_risk(predictions.risk_score, high_risk_threshold).sum()),
             hours=hour_sums(schema, predictions, high_risk_threshold),
         )
@@ -77,6 +83,7 @@ def write_rows(
     *,
     compare: bool,
     high_risk_threshold: float,
+    erased: int,
 ) -> Written:
     """Write predictions and dead letters of a commit into the open transaction.
 
@@ -93,6 +100,7 @@ def write_rows(
         messages: the messages of all events. An event that becomes a dead letter here gets its payload from them.
         compare: whether to compare events with those that have their ids.
         high_risk_threshold: risk score from which a prediction is high risk.
+        erased: number of events that were left out, because their customers were erased.
 
     Raises:
         KnownEventError: an id is stored already or occurs twice, and `compare` is False. Roll back, and compare.
@@ -113,7 +121,9 @@ def write_rows(
             f"Batch {source.batch}: {read} events were read, but {len(kept)} predictions, {refused_count} dead "
             f"letters and {duplicates} duplicates were written. The commit is rolled back. Please report this as a bug."
         )
-    return Written.of(schema, kept, high_risk_threshold, dead_letters=refused_count, duplicates=duplicates)
+    return Written.of(
+        schema, kept, high_risk_threshold, dead_letters=refused_count, duplicates=duplicates, erased=erased
+    )
 
 
 def _write_other_predictions(

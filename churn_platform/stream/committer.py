@@ -1,22 +1,30 @@
 """A commit in PostgreSQL: rows and ledger in one transaction, or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 from confluent_kafka import Message
 
-from churn_platform.database import ledger
+from churn_platform.database import erased_customers, ledger
 from churn_platform.database.bulk import BinaryArray
 from churn_platform.database.churn_predictions import KnownEventError
+from churn_platform.database.erased_customers import ErasuresChangedError
+from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.stream import faults
 from churn_platform.stream.batch_progress import Opening
 from churn_platform.stream.commit_rows import NO_IDS, Source, Written, high_risk_ids, write_rows
+from churn_platform.stream.erasure import other_dead_letters
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.gatherer import Step
 from churn_platform.stream.lease import Lease
+from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.scoring_thread import ScoredMessages
 from churn_platform.stream.takeover import Takeover
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -26,18 +34,20 @@ class Moved:
     Attributes:
         ends: the positions that moved, by Kafka partition.
         champion: version of the champion; None if there is none.
+        canary: number of the active canary; None if there is none.
         paused: whether the stream is paused.
     """
 
     ends: dict[int, int]
     champion: int | None
+    canary: int | None
     paused: bool
 
 
 class Committer:
     """Writes commits over the connection that holds the lock, and tracks the positions that they have reached.
 
-    Only one thread uses it.
+    Only one thread calls it. `erased` is the list of erased customers that its latest commit was made with.
     """
 
     def __init__(self, run: RunContext, lease: Lease, source: Source, takeover: Takeover) -> None:
@@ -46,6 +56,7 @@ class Committer:
         self._schema = run.config.schema
         self._high_risk_threshold = run.config.high_risk_threshold
         self._positions = dict(takeover.positions)
+        self.erased = takeover.erased
 
     def commit(
         self, step: Step, opening: Opening, messages: Sequence[Message], scored: ScoredMessages
@@ -62,17 +73,49 @@ class Committer:
             LedgerConflictError: another run has taken over; nothing was written.
             InvariantViolation: events = predictions + dead letters + duplicates does not hold; nothing was written.
         """
-        try:
-            if scored.given is not None:
-                written = Written.of(self._schema, scored.scored, self._high_risk_threshold)
-                faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
-                moved = self._advance(step, opening, written, scored, rows=scored.given)
-            else:
-                written, moved = self._write(step, opening, messages, scored, compare=False)
-        except KnownEventError:
-            written, moved = self._write(step, opening, messages, scored, compare=True)
+
+        def commit() -> tuple[Written, Moved]:
+            return self._commit(step, opening, messages, self._without_erased(scored))
+
+        written, moved = self._with_present_erasures(commit)
         self._complete(moved)
         return written, moved
+
+    def _commit(
+        self, step: Step, opening: Opening, messages: Sequence[Message], scored: ScoredMessages
+    ) -> tuple[Written, Moved]:
+        try:
+            if scored.given is not None:
+                written = Written.of(self._schema, scored.scored, self._high_risk_threshold, erased=scored.erased)
+                faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
+                return written, self._advance(step, opening, written, scored, rows=scored.given)
+            return self._write(step, opening, messages, scored, compare=False)
+        except KnownEventError:
+            return self._write(step, opening, messages, scored, compare=True)
+
+    def _with_present_erasures(self, commit: Callable[[], _Result]) -> _Result:
+        """Commit, and again with the present list as long as customers are erased meanwhile."""
+        while True:
+            try:
+                return commit()
+            except ErasuresChangedError:
+                self.erased = erased_customers.load(self._connection)
+
+    def _without_erased(self, scored: ScoredMessages) -> ScoredMessages:
+        """Return scored messages without those about customers who were erased after they were decoded."""
+        if scored.erasures == self.erased.version:
+            return scored
+        kept = np.array([each not in self.erased for each in scored.scored.events.customer_id.tolist()], np.bool_)
+        events = scored.scored.select(kept)
+        dead_letters = other_dead_letters(self._schema, scored.dead_letters, self.erased)
+        return ScoredMessages(
+            scored=events,
+            rows=prediction_rows(prediction_table(self._schema), self._source.batch, events),
+            dead_letters=dead_letters,
+            given=None,
+            erased=scored.erased + len(kept) - len(events) + len(scored.dead_letters) - len(dead_letters),
+            erasures=self.erased.version,
+        )
 
     def _write(
         self, step: Step, opening: Opening, messages: Sequence[Message], scored: ScoredMessages, *, compare: bool
@@ -88,6 +131,7 @@ class Committer:
                 messages,
                 compare=compare,
                 high_risk_threshold=self._high_risk_threshold,
+                erased=scored.erased,
             )
             moved = self._advance(step, opening, written, scored, rows=None)
             faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
@@ -100,7 +144,7 @@ class Committer:
             LedgerConflictError: another run has taken over; nothing was written.
         """
         faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
-        moved = self._advance(step, opening, written=None, scored=None, rows=None)
+        moved = self._with_present_erasures(lambda: self._advance(step, opening, written=None, scored=None, rows=None))
         self._complete(moved)
         return moved
 
@@ -124,10 +168,12 @@ class Committer:
             predictions=len(written.predictions) if written else 0,
             dead_letters=written.dead_letters if written else 0,
             duplicates=written.duplicates if written else 0,
+            erased=written.erased if written else 0,
+            erasures=self.erased.version,
             opened=opening.opened if opening else None,
             accepts_from=opening.accepts_from if opening else None,
             accepts_until=opening.accepts_until if opening else None,
-            model_version=scored.scored.model_version if scored else None,
+            model_version=scored.scored.champion_version if scored else None,
             hours=written.hours if written else (),
             schema=self._schema,
         )
@@ -138,7 +184,7 @@ class Committer:
             risky=high_risk_ids(written.predictions, self._high_risk_threshold) if written else NO_IDS,
             threshold=self._high_risk_threshold,
         )
-        return Moved(ends, advanced.champion, advanced.paused)
+        return Moved(ends, advanced.champion, advanced.canary, advanced.paused)
 
     def _complete(self, moved: Moved) -> None:
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)

@@ -18,12 +18,14 @@ from churn_platform.database import (
     churn_predictions,
     customer_schemas,
     dead_letter_events,
+    erased_customers,
     high_risk_customers,
     replaced_predictions,
     stream_batches,
 )
 from churn_platform.database.churn_predictions import KnownEventError
 from churn_platform.database.connections import connect
+from churn_platform.database.erased_customers import ErasedCustomers
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import DeadLetter, EventColumns, event_decoder
 from churn_platform.kafka import clients, topics
@@ -33,6 +35,7 @@ from churn_platform.kafka.reading import read_ranges
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.commit_rows import Source, Written, write_high_risk, write_rows
 from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.erasure import without_erased
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
 from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.schema_agreement import require_scorable
@@ -51,6 +54,7 @@ class ReplayResult:
     predictions: int
     dead_letters: int
     duplicates: int
+    erased: int
     replaced: int
     model_version: int
 
@@ -67,6 +71,7 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
     with connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
         champion = load_champion(connection)
         with advisory_locks.replay_transaction(connection, batch):
+            erased = erased_customers.load(connection)
             recorded = stream_batches.find_batch(connection, batch)
             if recorded is None:
                 raise UnknownBatchError(f"Batch {batch} is not in the ledger, so there is nothing to replay.")
@@ -84,7 +89,7 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
             source, ranges = _source(connection, config, batch)
             log(f"Replaying {batch} from {source.topic}, offsets {ranges}, with model version {champion.version}.")
             try:
-                return _replace(connection, config, recorded, schema, source, ranges, champion)
+                return _replace(connection, config, recorded, schema, source, ranges, champion, erased)
             except RangeLostError as error:
                 raise ReplayError(f"Batch {batch} cannot be replayed. Its rows are unchanged. {error}") from error
 
@@ -125,6 +130,7 @@ def _replace(
     source: Source,
     ranges: dict[int, tuple[int, int]],
     champion: Champion,
+    erased: ErasedCustomers,
 ) -> ReplayResult:
     batch = recorded.batch
     replaced_predictions.keep(connection, prediction_table(schema), batch, replay=recorded.replays)
@@ -132,22 +138,24 @@ def _replace(
     dead_letter_events.set_aside(connection, batch)
     high_risk_customers.delete_without_alert(connection, batch)
     hours = batch_hours.delete_sums(connection, batch)
-    predictions = dead_letters = duplicates = 0
+    predictions = dead_letters = duplicates = left_out = 0
     sums: list[batch_hours.HourSums] = []
     for messages in _rows_first(config, source.topic, ranges, rows, recorded.events):
-        written = _write(connection, config, source, recorded, schema, champion, messages, rows)
+        written = _write(connection, config, source, recorded, schema, champion, messages, rows, erased)
         predictions += len(written.predictions)
         dead_letters += written.dead_letters
         duplicates += written.duplicates
+        left_out += written.erased
         sums += written.hours
     _restore_dead_letters(connection, batch)
     high_risk_customers.rescore_alerted(connection, batch)
     batch_hours.add_sums(connection, schema, batch=batch, hours=sums)
     result = ReplayResult(
-        events=predictions + dead_letters + duplicates,
+        events=predictions + dead_letters + duplicates + left_out,
         predictions=predictions,
         dead_letters=dead_letters,
         duplicates=duplicates,
+        erased=left_out,
         replaced=len(rows),
         model_version=champion.version,
     )
@@ -163,6 +171,7 @@ def _replace(
         predictions=predictions,
         dead_letters=dead_letters,
         duplicates=duplicates,
+        erased=left_out,
         model_version=champion.version,
     )
     # Last, because the stream's own commits have to wait for these rows until the transaction ends.
@@ -209,6 +218,7 @@ def _write(
     champion: Champion,
     messages: list[Message],
     rows: _StoredRows,
+    erased: ErasedCustomers,
 ) -> Written:
     events, dead_letters = event_decoder(schema).decode(
         messages,
@@ -217,6 +227,7 @@ def _write(
         accepts_until=_recorded(recorded.accepts_until, recorded),
     )
     _require_same_events(source, rows, events, dead_letters)
+    events, dead_letters, left_out = without_erased(schema, events, dead_letters, erased)
     scored = score(events, champion, threads=config.scoring_threads)
     rows_to_write = prediction_rows(prediction_table(schema), source.batch, scored)
     # A batch that was opened without an event has no threshold.
@@ -234,6 +245,7 @@ def _write(
                 messages,
                 compare=compare,
                 high_risk_threshold=threshold,
+                erased=left_out,
             )
             write_high_risk(connection, schema, written.predictions, threshold)
             return written
@@ -265,9 +277,9 @@ def _require_same_events(
         if place in found and found[place] != (customer, (time - UNIX_EPOCH) // MICROSECOND):
             partition, offset = place
             raise ReplayError(
-                f"Batch {source.batch} has a row of customer {customer} from {source.topic}[{partition}] offset "
-                f"{offset}, where Kafka holds another record now: the log was truncated and has grown again. The "
-                f"batch's rows are unchanged."
+                f"Batch {source.batch} has a row from {source.topic}[{partition}] offset {offset}, where Kafka holds "
+                f"a record of another customer or time now: the log was truncated and has grown again. The batch's "
+                f"rows are unchanged."
             )
 
 

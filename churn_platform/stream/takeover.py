@@ -3,8 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from churn_platform.database import churn_predictions, recovered_predictions, stream_batches, stream_positions
+from churn_platform.database import (
+    churn_predictions,
+    erased_customers,
+    recovered_predictions,
+    stream_batches,
+    stream_positions,
+)
 from churn_platform.database.catalog import RowType
+from churn_platform.database.erased_customers import ErasedCustomers
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka import topics
 from churn_platform.kafka.topics import Topic
@@ -28,6 +35,7 @@ class Takeover:
         resumed: what the consumer read while the log was compared with the last records.
         row_type: of the rows of churn_predictions.
         paused: whether the stream is paused.
+        erased: the customers who were erased.
     """
 
     topic: Topic
@@ -37,6 +45,7 @@ class Takeover:
     resumed: Resumed
     row_type: RowType
     paused: bool
+    erased: ErasedCustomers
 
 
 def is_closed(run: RunContext, connections: Connections) -> bool:
@@ -87,6 +96,7 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
         stream_batches.close_unfinished(connection, run.batch)
         return Ending.THRESHOLD
     connections.follower.follow(connection, state.champion)
+    connections.canary.follow(connection, state.canary)
     backlog.register(connection, connections.admin, topic, run.config.start)
     positions = stream_positions.next_offsets(connection, topic.topic_id)
     last_records = stream_positions.last_records(connection, topic.topic_id)
@@ -101,4 +111,5 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
         resumed=resumed,
         row_type=churn_predictions.row_type(connection),
         paused=state.paused,
+        erased=erased_customers.load(connection),
     )

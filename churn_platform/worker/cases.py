@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
@@ -12,12 +13,15 @@ import psycopg
 
 from churn_platform.database import (
     customer_file_scores,
+    erased_customers,
     list_entries,
     retention_cases,
     retention_keys,
     worker_observations,
     worker_positions,
 )
+from churn_platform.database.erased_customers import NOBODY
+from churn_platform.database.new_rows import NewRows
 from churn_platform.database.retention_cases import Candidate
 from churn_platform.database.worker_observations import CALL_LIST, CASES
 from churn_platform.database.worker_positions import Behind
@@ -30,7 +34,7 @@ from churn_platform.retention.reasons import sentences
 from churn_platform.retention.transitions import WAITING
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import CasesFrom, customer_link
-from churn_platform.worker.new_rows import NewRows
+from churn_platform.worker.pace import Pace
 
 _log = logging.getLogger("churn.worker")
 
@@ -38,7 +42,8 @@ NAME: Final = "cases"
 ACTOR: Final = "worker"
 """What the history of a case names as the author of the worker's changes."""
 
-# Seconds between two looks at the stream's positions, at least and at most. A case is at most 5 s behind the stream.
+# Seconds between two looks at the stream's positions, at least and at most. A case is at most 5 s behind the stream,
+# unless that works off a backlog (see pace.py).
 SHORTEST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 4.0
 # The pause is this many times as long as the last run took, so that the duty uses at most a twentieth of a core.
@@ -115,9 +120,11 @@ class CasesDuty:
         self._monotonic = monotonic
         self._revalued = False
         self._new_rows = NewRows()
+        self._pace = Pace(monotonic=monotonic)
         self._checked_at = float("-inf")
         self._list_state: tuple[date, int] | None = None
         self._file_scored_at: datetime | None = None
+        self._erased = NOBODY
 
     def run(self, connection: psycopg.Connection) -> bool:
         """Bring cases and list up to date with the stream; return whether it is further ahead than one run follows."""
@@ -125,9 +132,11 @@ class CasesDuty:
         if not self._revalued:
             self._revalue(connection)
             self._revalued = True
-        changed = more = False
-        if worker_positions.behind(connection, NAME):
-            changed, more = self._follow(connection)
+        changed, left = False, 0
+        waiting = sum(each.offsets for each in worker_positions.behind(connection, NAME))
+        if not self._pace.waits(waiting) and waiting:
+            changed, left = self._follow(connection)
+            self._pace.followed(left)
         changed = self._open_from_file(connection) or changed
         changed = self._compare_reopened(connection) or changed
         changed = self._explain(connection) or changed
@@ -135,31 +144,32 @@ class CasesDuty:
         self._keep_list(connection, changed=changed)
         took = self._monotonic() - began
         self.interval = min(max(SHORTEST_PAUSE, REST * took), LONGEST_PAUSE)
-        return more
+        return left > 0
 
     # Scores
 
-    def _follow(self, connection: psycopg.Connection) -> tuple[bool, bool]:
+    def _follow(self, connection: psycopg.Connection) -> tuple[bool, int]:
         """Apply the scores that were committed since the last run.
 
         Returns:
-            Whether a case may have changed, and whether there are more scores.
+            Whether a case may have changed, and the number of offsets left for the next run.
         """
         if not worker_positions.has_begun(connection, NAME):
-            return self._begin(connection), False
+            return self._begin(connection), 0
         with retention_cases.reading(connection):
             behind = worker_positions.behind(connection, NAME)
             following = worker_positions.first_offsets(behind, self._config.most_offsets)
-            found, new_rows = self._read(connection, following, is_all=following == behind)
-        with retention_cases.acting(connection, ACTOR):
+            left = sum(each.offsets for each in behind) - sum(each.offsets for each in following)
+            found, new_rows = self._read(connection, following, is_all=not left)
+        with _acting(connection):
             worker_positions.advance(connection, NAME, following)
             changed = self._apply(connection, found, opens=self._stream_opens)
         self._new_rows = new_rows  # only now: after an error, the same rows are read again
-        return changed, following != behind
+        return changed, left
 
     def _begin(self, connection: psycopg.Connection) -> bool:
         """Start to follow the stream where it is. Customers who are at risk already get a case, too."""
-        with retention_cases.acting(connection, ACTOR):
+        with _acting(connection):
             connection.execute("select set_config('statement_timeout', %s, true)", (f"{FIRST_START_SECONDS}s",))
             worker_positions.begin(connection, NAME)
             policy = self._config.policy
@@ -192,7 +202,7 @@ class CasesDuty:
         scored_at = customer_file_scores.scored_at(connection)
         if scored_at is None or scored_at == self._file_scored_at:
             return False
-        with retention_cases.acting(connection, ACTOR):
+        with _acting(connection):
             found = retention_cases.file_candidates(
                 connection, self._config.schema, threshold=self._config.policy.threshold
             )
@@ -202,7 +212,7 @@ class CasesDuty:
 
     def _compare_reopened(self, connection: psycopg.Connection) -> bool:
         """Give cases that somebody has opened again their latest scores; return whether there are any."""
-        with retention_cases.acting(connection, ACTOR):
+        with _acting(connection):
             case_ids = retention_cases.reopened(connection)
             if case_ids:
                 found = retention_cases.reopened_candidates(connection, self._config.schema)
@@ -212,6 +222,9 @@ class CasesDuty:
 
     def _apply(self, connection: psycopg.Connection, found: Sequence[Candidate], *, opens: bool) -> bool:
         """Write what follows from these scores; return whether anything does. They open cases only if `opens`."""
+        # The scores may have been read before a customer was erased.
+        self._erased = erased_customers.load_again(connection, self._erased)
+        found = [each for each in found if each.customer_id not in self._erased]
         now = self._now()
         decided = [(each, decide(_score(each), _case(each), self._config.policy, now=now)) for each in found]
         opening = [each for each, result in decided if isinstance(result, Opening) and opens]
@@ -279,7 +292,7 @@ class CasesDuty:
         if self._monotonic() - self._checked_at < CHECK_SECONDS:
             return False
         policy = self._config.policy
-        with retention_cases.acting(connection, ACTOR):
+        with _acting(connection):
             retention_cases.expire(connection, expiry=policy.expiry, cool_off=policy.cool_off)
         self._checked_at = self._monotonic()
         return True
@@ -292,7 +305,7 @@ class CasesDuty:
         state = (day, retention_cases.last_change(connection))
         if not changed and state == self._list_state:
             return
-        with retention_cases.acting(connection, ACTOR):
+        with _acting(connection):
             found = self._plan_list(connection, day)
             places = [(place.case_id, day, place.rank) for place in found.listed]
             if retention_cases.listed(connection) != places:
@@ -356,3 +369,12 @@ def _case(found: Candidate) -> OpenCase | None:
     if found.case_timestamp is None or found.case_offset is None:
         return None
     return OpenCase(waits=found.status in WAITING, event_timestamp=found.case_timestamp, kafka_offset=found.case_offset)
+
+
+@contextmanager
+def _acting(connection: psycopg.Connection) -> Iterator[None]:
+    """Run the block in a transaction whose changes the history records as the worker's, and that holds off erasures."""
+    with connection.transaction():
+        erased_customers.hold_off(connection)
+        with retention_cases.acting(connection, ACTOR):
+            yield

@@ -62,6 +62,8 @@ class Ledger:
                 predictions=COUNT,
                 dead_letters=0,
                 duplicates=0,
+                erased=0,
+                erasures=0,
                 opened=now,
                 accepts_from=now - timedelta(days=1),
                 accepts_until=now + timedelta(hours=1),

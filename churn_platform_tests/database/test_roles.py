@@ -79,6 +79,10 @@ def _refused(dsn: str, statement: LiteralString) -> None:
         "select pg_read_file('postgresql.conf')",
         "copy churn_predictions to program 'cat'",
         "alter system set track_commit_timestamp = off",
+        "delete from erased_customers",
+        "update erased_customers set hash = hash",
+        "delete from erasures",
+        "update erasures set erased_by = 'somebody else'",
     ],
 )
 def test_the_writer_may_not(logins: Logins, statement: LiteralString) -> None:
@@ -110,10 +114,12 @@ def test_the_reader_reads_all_tables_of_the_platform_and_none_of_dagster_or_mlfl
             "select c.relname from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v')"
         ).fetchall()
         for (name,) in names:
-            if name != "retention_keys":
+            if name not in ("retention_keys", "erasure_state", "challenger_keys"):
                 connection.execute(sql.SQL("select * from {}").format(sql.Identifier(name)))
 
     _refused(logins.reader, "select key from retention_keys")
+    _refused(logins.reader, "select key from erasure_state")
+    _refused(logins.reader, "select key from challenger_keys")
     assert {("churn_predictions",), ("v_churn_trends",)} <= set(names)
     _refused(logins.reader, "select * from dagster.runs")
     _refused(logins.reader, "select * from mlflow.experiments")
@@ -218,8 +224,9 @@ class Server:
 
 def _migrate_down(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
-        connection.execute(BASELINE.read_bytes().partition(b"-- migrate:down")[2])
-        connection.execute("delete from schema_migrations where version = %s", (BASELINE.name.partition("_")[0],))
+        for migration in sorted(MIGRATIONS.glob("*.sql"), reverse=True):
+            connection.execute(migration.read_bytes().partition(b"-- migrate:down")[2])
+            connection.execute("delete from schema_migrations where version = %s", (migration.name.partition("_")[0],))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from churn_platform.features.cleaning import clean
-from churn_platform.modeling.tracking import PACKAGE, copy_scoring_code, log_model
+from churn_platform.modeling.tracking import PACKAGE, copy_scoring_code, example_rows, log_model
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned, inputs
 from churn_platform_tests.modeling.serving import served_model, served_scores
@@ -84,7 +84,10 @@ def test_a_model_of_another_schema_takes_rows_as_json_has_them(tmp_path: Path) -
         sent = pd.DataFrame(example["data"], columns=example["columns"])
         scores = loaded.predict(sent)["probability"].to_numpy()
 
-        np.testing.assert_array_equal(scores, bundle.score(inputs(rows.head(len(sent)), SUBSCRIBERS)))
+        of_no_customer = example_rows(rows, SUBSCRIBERS)
+        np.testing.assert_array_equal(scores, bundle.score(inputs(of_no_customer, SUBSCRIBERS)))
+        columns = list(SUBSCRIBERS.feature_columns)
+        assert of_no_customer.merge(rows[columns], on=columns).empty
         optional = [column.name for column in loaded.metadata.signature.inputs if not column.required]
         assert optional == ["Discount"]
         assert len(loaded.predict(sent.drop(columns="Discount"))) == len(sent)

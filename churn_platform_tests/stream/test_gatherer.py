@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from churn_platform.database import churn_predictions
+from churn_platform.database.erased_customers import NOBODY
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import ReadingStalledError
 from churn_platform.kafka.following import FollowingConsumer
@@ -44,6 +45,7 @@ class Reading:
                 resumed=Resumed(),
                 row_type=churn_predictions.row_type(stream.connection),
                 paused=False,
+                erased=NOBODY,
             ),
             last_stable_offsets=lambda: topics.list_offsets(stream.admin, topic, topics.LATEST),
             writer_is_idle=lambda: True,

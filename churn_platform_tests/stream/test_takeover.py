@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Producer
 
 from churn_platform.database import advisory_locks, model_versions, stream_batches
+from churn_platform.database.erased_customers import NOBODY
 from churn_platform.kafka.clients import DiagnosticProducer
 from churn_platform.operations.verification.extracts import read_published
 from churn_platform.stream.result import Ending
@@ -92,7 +93,7 @@ def test_messages_of_others_in_the_predictions_topic_do_not_stop_the_search_for_
     stream.stream()
 
     assert len(stream.table_ids()) == 20
-    found = read_published(stream.config, lambda *_: None)
+    found = read_published(stream.config, NOBODY, lambda *_: None)
     assert found.foreign == len(foreign)
     ids = found.event_id.tobytes()
     assert [str(UUID(bytes=ids[at : at + 16])) for at in range(0, len(ids), 16)] == stream.table_ids()

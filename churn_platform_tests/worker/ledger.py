@@ -142,6 +142,7 @@ class FollowedLedger:
                 predictions=rows,
                 dead_letters=recorded.events - rows,
                 duplicates=0,
+                erased=0,
                 model_version=2,
             )
 

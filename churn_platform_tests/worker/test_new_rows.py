@@ -7,9 +7,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from churn_platform.database import stream_batches, worker_positions
+from churn_platform.database.new_rows import MARGIN_BLOCKS, NewRows
 from churn_platform.database.worker_positions import RowRange
 from churn_platform.local.stack import Stack
-from churn_platform.worker.new_rows import MARGIN_BLOCKS, NewRows
 from churn_platform_tests.worker.ledger import Scored
 from churn_platform_tests.worker.teams import Team
 
@@ -102,6 +102,7 @@ def test_a_replay_of_the_batch_leads_to_reading_all_of_it(team: Team) -> None:
         predictions=3 * MANY - 1,
         dead_letters=1,
         duplicates=0,
+        erased=0,
         model_version=2,
     )
 

@@ -12,23 +12,25 @@ OFFSETS: Final = 2**44
 
 
 def conservation(extract: Extract) -> Invariant:
-    """Check events = predictions + dead letters + duplicates, for every batch and in total."""
+    """Check events = predictions + dead letters + duplicates + erased, for every batch and in total."""
     batches, found = extract.batches, Findings()
-    parts = batches.predictions + batches.dead_letters + batches.duplicates
+    parts = batches.predictions + batches.dead_letters + batches.duplicates + batches.erased
     wrong = np.flatnonzero(batches.events != parts)
     found.add(
         len(wrong), (f"batch {batches.keys[i]}: {batches.events[i]} events, {parts[i]} accounted for" for i in wrong)
     )
     events, predictions = int(batches.events.sum()), int(batches.predictions.sum())
     dead_letters, duplicates = int(batches.dead_letters.sum()), int(batches.duplicates.sum())
+    erased = int(batches.erased.sum())
     return found.invariant(
         "conservation",
-        f"events = predictions + dead letters + duplicates: {events:,} = {predictions:,} + {dead_letters:,} + "
-        f"{duplicates:,}, in each of {len(batches.keys):,} batches",
+        f"events = predictions + dead letters + duplicates + erased: {events:,} = {predictions:,} + {dead_letters:,} + "
+        f"{duplicates:,} + {erased:,}, in each of {len(batches.keys):,} batches",
         events=events,
         predictions=predictions,
         dead_letters=dead_letters,
         duplicates=duplicates,
+        erased=erased,
         batches=len(batches.keys),
     )
 

@@ -11,7 +11,8 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from churn_platform.database import stream_positions, verification
+from churn_platform.database import erased_customers, stream_positions, verification
+from churn_platform.database.erased_customers import ErasedCustomers
 from churn_platform.database.stream_positions import Position
 from churn_platform.database.verification import Integers
 from churn_platform.kafka import clients, topics
@@ -36,6 +37,7 @@ class Batches:
     predictions: Integers
     dead_letters: Integers
     duplicates: Integers
+    erased: Integers
     replays: Integers
     archived: NDArray[np.bool_]
 
@@ -94,6 +96,7 @@ class Extract:
     ranges: Ranges
     rows: Rows
     dead_letters: DeadLetters
+    erased: ErasedCustomers
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class Published:
     """The n published predictions, in the order of their ids. `batch` is an index of `batch_keys`.
 
     `newest` is when the last prediction of each of `batch_keys` was published, in milliseconds since 1970.
-    `foreign` is the number of messages that are not predictions.
+    `foreign` is the number of messages that are not predictions, such as tombstones, and `erased` that of predictions
+    of erased customers. Both are not among the n.
     `deleted_until`: predictions published before this time, in milliseconds since 1970, may have been deleted by the
     topic's retention; None if none were deleted.
     """
@@ -112,11 +116,13 @@ class Published:
     batch_keys: list[str]
     newest: NDArray[np.int64]
     foreign: int
+    erased: int
     deleted_until: int | None
 
 
 class _Prediction(msgspec.Struct):
     event_id: uuid.UUID
+    customer_id: int | str
     risk_score: float
     batch: str
 
@@ -132,13 +138,16 @@ class _Gathered:
     newest: dict[str, int] = field(default_factory=dict)
     oldest: dict[int, int] = field(default_factory=dict)
     foreign: int = 0
+    erased: int = 0
 
 
 def read_tables(connection: psycopg.Connection, progress: Progress) -> Extract:
     """Read the tables in the open transaction, which must be repeatable read for them to be consistent."""
     listed = verification.batch_counts(connection)
-    columns = list(zip(*listed, strict=True)) if listed else [()] * 7
-    events, predictions, dead_letters, duplicates, replays = (np.array(column, np.int64) for column in columns[1:6])
+    columns = list(zip(*listed, strict=True)) if listed else [()] * 8
+    events, predictions, dead_letters, duplicates, erased, replays = (
+        np.array(column, np.int64) for column in columns[1:7]
+    )
     partitions = stream_positions.positions(connection)
     ranges = verification.range_columns(connection)
     event_ids, risk_scores, places = verification.prediction_columns(
@@ -154,18 +163,20 @@ def read_tables(connection: psycopg.Connection, progress: Progress) -> Extract:
             predictions=predictions,
             dead_letters=dead_letters,
             duplicates=duplicates,
+            erased=erased,
             replays=replays,
-            archived=np.array(columns[6], np.bool_),
+            archived=np.array(columns[7], np.bool_),
         ),
         partitions=partitions,
         ranges=Ranges(**ranges),
         rows=Rows(event_id=event_ids.view(ID_TYPE), risk_score=risk_scores, **places),
         dead_letters=DeadLetters(**dead_letter_places),
+        erased=erased_customers.load(connection),
     )
 
 
-def read_published(config: StreamConfig, progress: Progress) -> Published:
-    """Return every committed prediction in the predictions topic.
+def read_published(config: StreamConfig, erased: ErasedCustomers, progress: Progress) -> Published:
+    """Return every committed prediction in the predictions topic, but those of erased customers.
 
     Raises:
         TopicMissingError: there is no such topic.
@@ -179,6 +190,9 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
             prediction = decode(message.value() or b"")
         except (ValueError, RecursionError):  # also if it is not UTF-8, or nested thousands of levels deep
             gathered.foreign += 1
+            continue
+        if prediction.customer_id in erased:
+            gathered.erased += 1
             continue
         gathered.ids += prediction.event_id.bytes
         gathered.risks.append(prediction.risk_score)
@@ -198,6 +212,7 @@ def read_published(config: StreamConfig, progress: Progress) -> Published:
         batch_keys=list(gathered.keys),
         newest=np.array([gathered.newest[key] for key in gathered.keys], np.int64),
         foreign=gathered.foreign,
+        erased=gathered.erased,
         # If a partition is empty now, it is unknown when its messages were published.
         deleted_until=max((gathered.oldest.get(partition, KNOWN_MILLISECONDS[-1]) for partition in cut), default=None),
     )

@@ -42,7 +42,7 @@ def published(
     """Check that the predictions topic and the table hold the same events, each once, with the same scores."""
     found, rows = Findings(), extract.rows
     try:
-        topic = read_published(config, progress)
+        topic = read_published(config, extract.erased, progress)
     except TopicMissingError:
         if len(rows.batch):
             found.add(1, [f"there is no topic {config.predictions_topic}, but {len(rows.batch):,} predictions"])
@@ -77,6 +77,7 @@ def published(
             (missing.unknown, "whose published offset is not known"),
             (others, "published by another environment before this one took the topic over"),
             (topic.foreign, "messages that are not predictions"),
+            (topic.erased, "of erased customers, whom the table does not have"),
         )
         if count
     ]
@@ -94,6 +95,7 @@ def published(
         unknown=missing.unknown,
         by_another_environment=others,
         foreign=topic.foreign,
+        erased=topic.erased,
     )
 
 

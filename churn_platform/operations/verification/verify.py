@@ -2,6 +2,7 @@
 
 import psycopg
 
+from churn_platform.database import erased_customers
 from churn_platform.database.connections import connect
 from churn_platform.operations.verification import counts, ledger, published, sums
 from churn_platform.operations.verification.extracts import Progress, read_tables
@@ -32,6 +33,7 @@ def check_invariants(config: StreamConfig, progress: Progress = lambda _stage, _
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         with connection.transaction():
+            erased_customers.hold_off(connection)
             extract = read_tables(connection, progress)
             return [
                 counts.conservation(extract),

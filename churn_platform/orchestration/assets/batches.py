@@ -30,12 +30,13 @@ RANGES = dg.TableSchema(
 
 
 def counts(batches: list[stream_batches.Batch]) -> dict[str, int]:
-    """Return the total numbers of events of the batches, and of their predictions, dead letters and duplicates."""
+    """Return the total numbers of events of the batches, and what became of them."""
     return {
         "events": sum(each.events for each in batches),
         "predictions": sum(each.predictions for each in batches),
         "dead_letters": sum(each.dead_letters for each in batches),
         "duplicates": sum(each.duplicates for each in batches),
+        "erased": sum(each.erased for each in batches),
     }
 
 
@@ -134,10 +135,11 @@ def orphan_materialization(
 def conservation(batches: list[stream_batches.Batch]) -> tuple[bool, str, Mapping[str, int]]:
     """Return whether every event of the batches is accounted for, a description for the UI, and the counts."""
     found = counts(batches)
-    accounted = found["predictions"] + found["dead_letters"] + found["duplicates"]
+    accounted = found["predictions"] + found["dead_letters"] + found["duplicates"] + found["erased"]
     description = (
         f"Found: {found['predictions']:,} predictions + {found['dead_letters']:,} dead letters + "
-        f"{found['duplicates']:,} duplicates = {accounted:,}. Expected: the {found['events']:,} events that were read."
+        f"{found['duplicates']:,} duplicates + {found['erased']:,} erased = {accounted:,}. Expected: the "
+        f"{found['events']:,} events that were read."
     )
     return found["events"] == accounted, description, {**found, "accounted_for": accounted}
 

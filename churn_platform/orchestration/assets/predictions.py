@@ -136,8 +136,9 @@ def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDe
                 CONSERVATION,
                 asset=PREDICTIONS,
                 blocking=True,
-                description="Expected: events = predictions + dead letters + duplicates. Every event read became a "
-                "prediction, a dead letter or a known duplicate. None is lost and none counts twice.",
+                description="Expected: events = predictions + dead letters + duplicates + erased. Every event read "
+                "became a prediction, a dead letter or a known duplicate, or is of an erased customer. None is lost "
+                "and none counts twice.",
             )
         ],
         metadata={**prediction_columns(schema), "dagster/table_name": PREDICTIONS, "partition_expr": "batch"},

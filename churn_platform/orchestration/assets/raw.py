@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 import pandas as pd
 
+from churn_platform.database.erased_customers import ErasedCustomers
 from churn_platform.orchestration.assets.column_schema import column_metadata
 from churn_platform.orchestration.assets.training_inputs import FILE_HASH, file_hash, with_file
 from churn_platform.orchestration.assets.ui_metadata import (
@@ -18,9 +19,14 @@ from churn_platform.orchestration.assets.ui_metadata import (
     private_columns,
     rows_table,
 )
+from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.current import customers_of
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
+
+if TYPE_CHECKING:  # the code server starts without the readers of all formats
+    from churn_platform.schema.reader import CustomersFile
 
 GROUP: Final = "raw"
 FILE: Final = "customers_file"
@@ -58,6 +64,8 @@ Next: [raw_customers](/assets/raw_customers).""",
         metadata=column_metadata(schema, schema.names, upstream=FILE, upstream_names=schema.names),
         description="""The customers of the file, one row each, typed, missing values included.
 
+Customers who were erased (`churn customer erase`) are left out, and counted as `erased`.
+
 Rows that break a rule of the customer schema are not among them: they are in
 [quarantined_customers](/assets/quarantined_customers). A row that occurs twice is read once. A file that is not a
 table, or lacks a column, is an error.
@@ -88,12 +96,20 @@ file as JSON, without customers' names. Correct the rows in the file, or the rul
         deps=[FILE],
         can_subset=True,
     )
-    def read_customers_file(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
-        """Read the file once, and yield its customers and its quarantined rows."""
+    def read_customers_file(
+        context: dg.AssetExecutionContext, postgres: PostgresResource
+    ) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
+        """Read the file once, and yield its customers and its quarantined rows, without those of erased customers."""
+        from churn_platform.database import erased_customers
         from churn_platform.schema.reader import load_customers
 
         place = customers_of(settings())
-        file = load_customers(place, schema, categorical=True)
+        with retry_transient_errors():
+            with postgres.connect("churn erased customers") as connection:
+                erased = erased_customers.load(connection)
+            file = load_customers(place, schema, categorical=True)
+        customers, quarantined = without_erased(file, schema, erased)
+        left_out = file.rows - file.duplicates - len(customers) - len(quarantined)
         detected = {"detected": ", ".join(f"{name}: {found}" for name, found in file.detected.items())}
         context.log_event(
             dg.AssetObservation(
@@ -109,7 +125,9 @@ file as JSON, without customers' names. Correct the rows in the file, or the rul
             )
         )
         if dg.AssetKey(RAW) in context.selected_asset_keys:
-            customers = with_file(file.customers, sha256=file.sha256, rows=file.rows, quarantined=len(file.quarantined))
+            customers = with_file(
+                customers, sha256=file.sha256, rows=file.rows - left_out, quarantined=len(quarantined)
+            )
             charted = [*(each for each in schema.stored if each.summary or each.bands), schema.target_column]
             yield dg.MaterializeResult(
                 asset_key=RAW,
@@ -119,8 +137,9 @@ file as JSON, without customers' names. Correct the rows in the file, or the rul
                     **file_hash(customers),
                     "churn_rate_percent": round(100 * float(customers[schema.target].mean()), 2),
                     **null_counts(customers, schema),
-                    "quarantined": len(file.quarantined),
+                    "quarantined": len(quarantined),
                     "duplicates": file.duplicates,
+                    "erased": left_out,
                     "source": dg.MetadataValue.path(place),
                     **detected,
                     **distributions(customers, *(each.name for each in charted)),
@@ -131,17 +150,37 @@ file as JSON, without customers' names. Correct the rows in the file, or the rul
         if dg.AssetKey(QUARANTINED) in context.selected_asset_keys:
             yield dg.MaterializeResult(
                 asset_key=QUARANTINED,
-                value=file.quarantined,
+                value=quarantined,
                 metadata={
-                    "dagster/row_count": len(file.quarantined),
-                    "share_percent": round(100 * len(file.quarantined) / max(file.rows, 1), 4),
+                    "dagster/row_count": len(quarantined),
+                    "share_percent": round(100 * len(quarantined) / max(file.rows - left_out, 1), 4),
                     "allowed_percent": round(100 * schema.largest_quarantined_share, 4),
-                    **_reasons(file.quarantined),
-                    **preview(file.quarantined),
+                    **_reasons(quarantined),
+                    **preview(quarantined),
                 },
             )
 
     return [customers_file, read_customers_file]
+
+
+def without_erased(
+    file: "CustomersFile", schema: CustomerSchema, erased: ErasedCustomers
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the customers and the quarantined rows of a file that are of no erased customer."""
+    from churn_platform.decoding.named_customers import named_customers
+
+    customers, quarantined = file.customers, file.quarantined
+    if not erased:
+        return customers, quarantined
+    are_erased = erased.among(customers[schema.id].tolist())
+    name_erased = [
+        any(map(erased.__contains__, named_customers(values.encode(), schema)))
+        for values in quarantined["values"].tolist()
+    ]
+    return (
+        customers.loc[~pd.Series(are_erased, customers.index, dtype=bool)].reset_index(drop=True),
+        quarantined.loc[~pd.Series(name_erased, quarantined.index, dtype=bool)].reset_index(drop=True),
+    )
 
 
 def _reasons(quarantined: pd.DataFrame) -> Metadata:

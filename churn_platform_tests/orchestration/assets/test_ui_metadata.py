@@ -167,7 +167,7 @@ def test_other_dtypes_have_charts() -> None:
 def test_the_riskiest_customers_are_shown_with_their_reasons_as_text() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     batch = Batch(
-        "20260101T000000000Z", now, now, now, now, now, now, "run", 1, None, 0.7, 2, 2, 0, 0, 1, 0, None, None
+        "20260101T000000000Z", now, now, now, now, now, now, "run", 1, None, 0.7, 2, 2, 0, 0, 0, 1, 0, None, None
     )
     reasons = [
         {"feature": "Age", "value": 58.0, "contribution": 1.31},

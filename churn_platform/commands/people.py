@@ -1,0 +1,31 @@
+"""Who is meant: the customer that an argument names, and the person at the terminal."""
+
+import getpass
+import os
+
+from churn_platform.commands.terminal import ExitCode, end
+
+
+def customer_id_of(text: str) -> int | str:
+    """Return an id as the customer schema has it.
+
+    Raises:
+        SchemaError: the schema is missing or invalid.
+    """
+    from churn_platform.schema.current import schema_of
+    from churn_platform.settings import settings
+
+    if schema_of(settings()).id_type == "text":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        end(ExitCode.USAGE, f"{text!r} is not the id of a customer: expected a whole number.")
+
+
+def system_user() -> str:
+    """Return the name of the user who runs the command, or the number."""
+    try:
+        return getpass.getuser()
+    except OSError:  # the system does not know the process' user, as in a container
+        return str(os.getuid())

@@ -1,0 +1,107 @@
+"""The rows of one customer in the files of assets: frames of customers, scores, and rows that broke a rule."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from churn_platform.files.artifacts import ASSETS, find_files, join, read_bytes, reading, write_bytes, writing
+from churn_platform.files.parquet import read_parquet, write_parquet
+from churn_platform.operations.erasure.mentions import Mentions
+from churn_platform.schema.reader import QUARANTINE_COLUMNS
+
+VALUES: Final = "values"
+"""Column of quarantined rows: their texts as JSON."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file with rows of the customer.
+
+    Attributes:
+        uri: its path or address.
+        rows: the rows, by column.
+    """
+
+    uri: str
+    rows: list[dict[str, object]]
+
+
+def find(root: str, mentions: Mentions) -> list[StoredFile]:
+    """Return the files below the artifacts root's folder of assets that hold rows of the customer, with these rows."""
+    found = []
+    for file in find_files(join(root, ASSETS)):
+        rows = _rows_of(file.uri, mentions)
+        if rows:
+            found.append(StoredFile(file.uri, rows))
+    return found
+
+
+def erase(file: StoredFile, mentions: Mentions) -> None:
+    """Replace a file by one without the rows of the customer. Readers see the one or the other."""
+    if file.uri.endswith(".csv"):
+        lines = _read_csv(file.uri)
+        kept = [line for line in lines if not mentions.names(line)]
+        write_bytes(file.uri, _as_csv(kept))
+        return
+    with reading(file.uri) as source:
+        frame = read_parquet(source, categorical=True)
+    attributes = frame.attrs
+    kept_rows = frame.loc[~_are_of(lambda name: frame[name], set(map(str, frame.columns)), mentions)].reset_index(
+        drop=True
+    )
+    kept_rows.attrs = attributes
+    with writing(file.uri) as target:
+        write_parquet(kept_rows, target)
+
+
+def _rows_of(uri: str, mentions: Mentions) -> list[dict[str, object]]:
+    if uri.endswith(".csv"):
+        return [dict(line) for line in _read_csv(uri) if mentions.names(line)]
+    if not uri.endswith(".parquet"):
+        return []
+    with reading(uri) as file:
+        names = set(pq.read_schema(file).names)
+        wanted = names & {"customer_id", mentions.schema.id, VALUES}
+        if not wanted:
+            return []
+        file.seek(0)
+        keys = pq.read_table(file, columns=sorted(wanted)).to_pandas()
+        are_of = _are_of(lambda name: keys[name], wanted, mentions)
+        if not are_of.any():
+            return []
+        file.seek(0)
+        rows = read_parquet(file).loc[are_of]
+    plain: list[dict[str, object]] = json.loads(rows.to_json(orient="records", date_format="iso"))
+    return plain
+
+
+def _are_of(column: Callable[[str], pd.Series], names: set[str], mentions: Mentions) -> NDArray[np.bool_]:
+    """Return which rows of a frame are about the customer, shape (n,)."""
+    found: NDArray[np.bool_] | None = None
+    for name in sorted(names & {"customer_id", mentions.schema.id}):
+        values = column(name)
+        same = (values == mentions.customer_id).to_numpy(np.bool_)
+        found = same if found is None else found | same
+    if found is None and VALUES in names:
+        found = np.array([mentions.names({VALUES: each}) for each in column(VALUES).tolist()], np.bool_)
+    return np.zeros(0, np.bool_) if found is None else found
+
+
+def _read_csv(uri: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(read_bytes(uri).decode("utf-8"), newline="")))
+
+
+def _as_csv(lines: list[dict[str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, QUARANTINE_COLUMNS, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue().encode()

@@ -1,0 +1,250 @@
+"""`churn customer`: an export and an erasure reach every place, and whatever happens later stores nothing again."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import zipfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from psycopg import sql
+from typer.testing import CliRunner
+
+from churn_platform.cli import app
+from churn_platform.commands.terminal import ExitCode
+from churn_platform.database import customer_rows
+from churn_platform.database.customer_columns import WITH_CUSTOMER_ID
+from churn_platform.kafka.reading import read_all
+from churn_platform_tests.operations.erasure.lives import ERASED, OTHER, Life, files_with, places_with
+from churn_platform_tests.operations.test_verification import violated
+from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+runner = CliRunner(env={"COLUMNS": "200"})
+
+# Tables that hold no customer: states, sums, and documents about models and the platform.
+WITHOUT_CUSTOMERS = {
+    "churn_batch_hours", "churn_metrics_daily", "churn_metrics_hourly", "created_topics", "customer_schemas",
+    "customer_segment_summary", "customer_views", "dirty_hours", "drift_daily", "drift_hourly",
+    "environment_identity", "environments", "erased_customers", "erasure_state", "erasures", "live_performance",
+    "log_truncations", "model_evaluations", "model_promotions", "model_references", "model_versions",
+    "operator_conditions", "outcome_positions", "outcome_reads", "outcome_skips", "prediction_summary",
+    "retention_effect", "retention_keys", "schema_migrations", "stream_batches", "stream_lag", "stream_minutes",
+    "stream_pauses", "stream_positions", "stream_ranges", "stream_skips", "stream_topics", "summary_state",
+    "worker_observations", "worker_positions",
+}  # fmt: skip
+WITH_MESSAGES = {"dead_letter_events", "refused_outcomes", "alert_outbox"}
+
+ERASE_IN_A_PROCESS = """
+from churn_platform.operations.erasure.config import ErasureConfig
+from churn_platform.operations.erasure.erase import erase
+from churn_platform.settings import settings
+erase(ErasureConfig.from_settings(settings()), {customer}, erased_by="test")
+"""
+
+
+def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
+    """Run a command, which must end with this exit code; return its output."""
+    outcome = runner.invoke(app, ["customer", *arguments], input=typed)
+    assert outcome.exit_code == code, outcome.output
+    return outcome.stdout
+
+
+def erase(customer_id: int = ERASED) -> dict[str, Any]:
+    """Erase a customer; return the report."""
+    report: dict[str, Any] = json.loads(run("erase", str(customer_id), "--yes", str(customer_id), "--json"))
+    return report
+
+
+def test_every_table_is_known_to_erasures(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        tables = {
+            name
+            for (name,) in connection.execute(
+                "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
+            )
+        }
+        with_id = {
+            name
+            for (name,) in connection.execute(
+                "select table_name from information_schema.columns join information_schema.tables "
+                "using (table_schema, table_name) where table_schema = 'public' and column_name = 'customer_id' "
+                "and table_type = 'BASE TABLE'"
+            )
+        }
+
+    known = {place.table for place in customer_rows.PLACES}
+    assert tables == known | WITH_MESSAGES | WITHOUT_CUSTOMERS, (
+        "Add a new table to customer_rows.PLACES if its rows are about customers, or to WITHOUT_CUSTOMERS."
+    )
+    assert with_id == set(WITH_CUSTOMER_ID)
+    assert with_id <= known
+
+
+def test_nothing_is_left_of_a_customer_who_was_in_every_place(life: Life, tmp_path: Path) -> None:
+    planned = json.loads(run("erase", str(ERASED), "--dry-run", "--json"))
+    assert [place for place, count in planned["counts"].items() if not count] == []
+    exported = export(tmp_path / "customer.zip")
+    assert [place for place, count in exported["searched"].items() if not count] == []
+    others_before = rows_of_others(life)
+
+    report = erase()
+
+    expected = {place: count for place, count in planned["counts"].items() if place != "Dagster's metadata"}
+    assert {place: report["counts"][place] for place in expected} == expected
+    assert places_with(life.connection, str(ERASED)) == []
+    assert files_with(life.root, ERASED) == []
+    assert files_with(life.root, OTHER) != []
+    assert rows_of_others(life) == others_before
+    assert violated(life.stream) == set()
+    life.summarize()
+    assert violated(life.stream) == set()
+    assert erase()["counts"] == {**{place: 0 for place in report["counts"] if not place.startswith("file ")}}
+    audit = life.stream.rows("select erased_by, login, finished is not null, counts::text from erasures")
+    assert all(finished and str(ERASED) not in str(row) for *row, finished, _ in [(a, b, c, d) for a, b, c, d in audit])
+
+
+def rows_of_others(life: Life) -> dict[str, int]:
+    """Return the number of rows about others, by table."""
+    found = {}
+    for table in WITH_CUSTOMER_ID:
+        query = sql.SQL("select count(*) from {} where customer_id <> {}").format(sql.Identifier(table), ERASED)
+        row = life.connection.execute(query).fetchone()
+        found[table] = 0 if row is None else int(row[0])
+    return found
+
+
+def export(file: Path) -> dict[str, Any]:
+    """Export the customer to a ZIP file; return its index."""
+    run("export", str(ERASED), "--output", str(file))
+    assert file.stat().st_mode & 0o777 == 0o600
+    with zipfile.ZipFile(io.BytesIO(file.read_bytes())) as archive:
+        index: dict[str, Any] = json.loads(archive.read("index.json"))
+        documents = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert index["customer_id"] == ERASED
+    assert all(str(OTHER) not in text for text in documents.values())
+    return index
+
+
+def test_an_export_to_standard_output_is_json(life: Life) -> None:
+    found = json.loads(run("export", str(ERASED)))
+
+    [summary] = found["places"]["customer_summary"]
+    assert summary["customer_id"] == ERASED
+    assert "15987654" in found["places"]["dead_letter_events"][0]["payload"]
+    assert len(found["places"]["archive"]) == found["searched"]["archive"] == 2
+    assert json.loads(run("export", "1"))["searched"]["churn_predictions"] == 0
+    run("export", "1", "--output", "customer.txt", code=ExitCode.USAGE)
+    assert life.root.exists()
+
+
+def test_an_erasure_has_to_be_confirmed_with_the_id(life: Life) -> None:
+    run("erase", str(ERASED), typed="yes\n", code=ExitCode.CHECK_FAILED)
+    run("erase", str(ERASED), "--yes", "1", code=ExitCode.CHECK_FAILED)
+    run("erase", str(ERASED), "--json", code=ExitCode.USAGE)
+    run("erase", "somebody", "--yes", "somebody", code=ExitCode.USAGE)
+
+    assert life.stream.value("select count(*) from erased_customers") == 0
+    assert "churn_predictions" in run("erase", str(ERASED), typed=f"{ERASED}\n")
+    assert life.stream.value("select count(*) from erased_customers") == 1
+
+
+def test_nothing_about_an_erased_customer_is_stored_later(life: Life) -> None:
+    erase()
+
+    life.run([life.own(), event(9)])
+    life.send_outcomes({"CustomerId": ERASED, "true_churn_label": 1}, {"CustomerId": ERASED})
+    life.stream.materialize(life.last)
+    life.summarize()
+    life._score_file()
+
+    assert places_with(life.connection, str(ERASED)) == []
+    assert violated(life.stream) == set()
+    assert life.stream.rows("select count(*), count(payload) from refused_outcomes where reason like '%%erased%%'") == [
+        (5, 0)
+    ]
+
+
+def test_an_erasure_that_is_killed_is_completed_by_the_next_one(life: Life) -> None:
+    """Killed before, in and after the transaction, it has erased all rows or none, and no sum is wrong."""
+    moments = (
+        "select count(*) > 0 from pg_stat_activity where application_name = 'churn erasure'",
+        "select count(*) > 0 from pg_locks where relation = 'erasure_state'::regclass and mode = 'ExclusiveLock'",
+        "select count(*) > 0 from erasures where finished is null",
+    )
+    for moment in moments:
+        process = subprocess.Popen([sys.executable, "-c", ERASE_IN_A_PROCESS.format(customer=ERASED)])
+        wait_until(lambda: life.stream.value(moment) is True or process.poll() is not None)  # noqa: B023
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert violated(life.stream) == set()
+
+    erase()
+
+    assert places_with(life.connection, str(ERASED)) == []
+    assert files_with(life.root, ERASED) == []
+    assert violated(life.stream) == set()
+
+
+def test_a_restored_backup_is_erased_again(life: Life) -> None:
+    """The tables are as they were before the erasure. Only the artifacts know of it."""
+    backup = {
+        table: life.connection.execute(sql.SQL("select * from {}").format(sql.Identifier(table))).fetchall()
+        for table in ("do_not_contact",)
+    }
+    erase()
+    with psycopg.connect(life.stream.config.dsn) as connection:
+        for row in backup["do_not_contact"]:
+            connection.execute("insert into do_not_contact values (%s, %s, %s, %s)", row)
+    assert places_with(life.connection, str(ERASED)) != []
+
+    found = json.loads(run("erase-again", "--json"))
+
+    assert len(found["erased"]) == 1
+    assert places_with(life.connection, str(ERASED)) == []
+    assert json.loads(run("erase-again", "--json")) == {"added_to_the_list": 0, "erased": []}
+
+
+def test_the_report_says_until_when_kafka_keeps_what(life: Life) -> None:
+    stream = life.stream
+
+    remains = {each["place"]: each for each in erase()["remains"]}
+
+    until = datetime.fromisoformat(remains[f"Kafka topic {stream.config.events_topic}"]["until"])
+    retention = stream.config.kafka.retention
+    assert abs(until - (datetime.now(UTC) + retention)) < timedelta(minutes=5)
+    assert any(place.startswith("customers file") for place in remains)
+
+
+def test_a_compacted_topic_gets_a_tombstone(life: Life) -> None:
+    stream = life.stream
+    compact(stream, stream.config.predictions_topic)
+
+    report = erase()
+
+    assert report["counts"]["tombstones"] == 1
+    messages = list(read_all(stream.config.kafka, stream.config.predictions_topic))
+    [tombstone] = [each for each in messages if each.value() is None]
+    assert tombstone.key() == str(ERASED).encode()
+    assert tombstone.partition() == next(each.partition() for each in messages if each.key() == tombstone.key())
+    assert violated(stream) == set()
+
+
+def compact(stream: Stream, topic: str) -> None:
+    """Make a topic compacted."""
+    entry = ConfigEntry(
+        "cleanup.policy",
+        "compact",
+        incremental_operation=AlterConfigOpType.SET,
+    )
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for future in stream.admin.incremental_alter_configs([resource]).values():
+        future.result()
