@@ -144,15 +144,16 @@ def restore(
                 "migrations": restored.migrations,
                 "changes": restored.changes,
                 "files_written": restored.written,
-                "files_unchanged": restored.unchanged,
+                "files_kept": restored.kept,
                 "in_doubt": [message.id for message in restored.doubtful],
+                "erased_customers": restored.erased,
                 "rolled_back": None if report is None else str(report),
             }
         )
         return
     _print(
         f"Restored the state of {found.created_at:%Y-%m-%d %H:%M:%S} UTC into {target.word}. Files: "
-        f"{restored.written:,} written, {restored.unchanged:,} were there already."
+        f"{restored.written:,} written, {restored.kept:,} were there already."
     )
     for line in (*(f"Applied {name}" for name in restored.migrations), *restored.changes):
         _print(line)
@@ -161,6 +162,8 @@ def restore(
             f"{len(restored.doubtful):,} messages may have been sent since the backup, and are in doubt: "
             f"'churn alerts list' shows them."
         )
+    if restored.erased:
+        _print(f"{restored.erased:,} customers were erased since the backup: 'churn recover' erases them again.")
     if report is not None:
         _print(f"What was rolled back: {report}")
     _print("Next: churn recover")
@@ -171,11 +174,11 @@ def _restore_files(backup: str, found: "Manifest", target: "Target", *, as_json:
 
     with ProgressReporter("Writing files") as progress:
         reading.require_unchanged(backup, found, progress)
-        written, unchanged = reading.write_files(backup, found, target, progress)
+        written, kept = reading.write_files(backup, found, target, progress, replaces=False)
     if as_json:
-        emit({"files_written": written, "files_unchanged": unchanged})
+        emit({"files_written": written, "files_kept": kept})
     else:
-        _print(f"Files: {written:,} written, {unchanged:,} were there already. The database was not changed.")
+        _print(f"Files: {written:,} written, {kept:,} were there already. The database was not changed.")
 
 
 def _show_lost(lost: "RolledBack | None") -> None:

@@ -25,24 +25,31 @@ def recover(as_json: AsJson = False) -> None:
     """Reconcile the database with Kafka after one of them was restored to an earlier state or has lost data.
 
     Lost events are scored again. Predictions that are in the predictions topic already are not published again; those
-    that are missing there are published. Messages that may have been sent since are put in doubt. The exit code is 1 if
-    something is left to decide, and 3 while a run is live. It can be repeated at any time, and then reports how many
-    scores differ from the published ones.
+    that are missing there are published. Messages that may have been sent since are put in doubt. Customers who were
+    erased since are erased again. The exit code is 1 if something is left to decide, and 3 while a run is live. It can
+    be repeated at any time, and then reports how many scores differ from the published ones.
 
     Example: churn recover
     """
+    from churn_platform.operations.erasure.config import ErasureConfig
+    from churn_platform.operations.erasure.restored import erase_restored
     from churn_platform.operations.recovery import recover as recovery
     from churn_platform.settings import load_settings
     from churn_platform.stream.config import StreamConfig
 
     with report_errors(), servers_up("kafka", "postgres"):
-        config = StreamConfig.from_settings(load_settings())
+        settings = load_settings()
         with ProgressReporter("Reading Kafka and PostgreSQL") as progress:
-            found = recovery.recover(config, progress)
+            found = recovery.recover(StreamConfig.from_settings(settings), progress)
+            _, erased = erase_restored(
+                ErasureConfig.from_settings(settings), erased_by="churn recover", progress=progress
+            )
     if as_json:
-        emit(_as_dict(found))
+        emit({**_as_dict(found), "erased_again": len(erased)})
     else:
         _show(found)
+        if erased:
+            _print(f"{len(erased):,} customers whom the restore has brought back are erased again.")
     if found.problems:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 

@@ -483,13 +483,6 @@ def archived_among(connection: psycopg.Connection, batches: Sequence[str]) -> li
     return connection.execute(_ARCHIVED, (list(batches),)).fetchall()
 
 
-def archive_files(connection: psycopg.Connection) -> list[tuple[str, int]]:
-    """Return the files of the archive that are complete, and how many batches each holds, by name."""
-    return connection.execute(
-        "select archive, count(*) from stream_batches where archived is not null group by archive order by archive"
-    ).fetchall()
-
-
 def archived_batches(connection: psycopg.Connection) -> set[str]:
     """Return the keys of all archived batches."""
     return {batch for (batch,) in connection.execute("select batch from stream_batches where archived is not null")}

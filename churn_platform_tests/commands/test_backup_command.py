@@ -62,7 +62,7 @@ def test_a_backup_is_written_restored_and_recovered(platform: str, place: Path) 
     restored = json.loads(runner.invoke(app, ["restore", backup, "--replace", "--yes-replace", word, "--json"]).stdout)
     recovered = json.loads(runner.invoke(app, ["recover", "--json"]).stdout)
 
-    assert (restored["files_written"], restored["files_unchanged"]) == (0, 1)
+    assert (restored["files_written"], restored["files_kept"]) == (0, 1)
     report = Path(restored["rolled_back"])
     assert stat.S_IMODE(report.stat().st_mode) == 0o600
     assert [each["added_by"] for each in json.loads(report.read_text())["blocked"]] == ["ana"]

@@ -10,22 +10,24 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from churn_platform.database import alert_outbox, migrations, restoring, retention_cases, rolled_back
+from churn_platform.database import alert_outbox, environments, migrations, restoring, retention_cases, rolled_back
 from churn_platform.database.alert_outbox import DoubtfulMessage
 from churn_platform.database.connections import connect, program_arguments
 from churn_platform.database.rolled_back import RolledBack
 from churn_platform.files import artifacts
-from churn_platform.files.artifacts import join
+from churn_platform.files.artifacts import ARCHIVE, ASSETS, MODELS, join
 from churn_platform.operations.backup import manifest, programs
 from churn_platform.operations.backup.backup import DUMP, FILES
 from churn_platform.operations.backup.manifest import BackupError, Manifest
 from churn_platform.operations.cleanup.database import DROP
+from churn_platform.operations.erasure import erased_list
 from churn_platform.operations.exceptions import StreamIsLiveError
 from churn_platform.schema.customer_schema import CustomerSchema
 
 SESSION: Final = "churn restore"
 # Entries of a dump that exist already: the migrations create the extension, and the schema public is PostgreSQL's.
 EXISTING: Final = (" EXTENSION - ", " COMMENT - EXTENSION ", " SCHEMA - public ", " COMMENT - SCHEMA public ")
+ERASED_LIST: Final = f"{ASSETS}/{erased_list.NAME}"
 
 Progress = Callable[[str, int], None]
 
@@ -58,16 +60,18 @@ class Restored:
     Attributes:
         migrations: names of the migrations that the backup did not have.
         changes: how tables and views were changed to fit the customer schema.
-        written: number of files that were missing or different.
-        unchanged: number of files that were there already.
+        written: number of files that were missing, or replaced.
+        kept: number of files that were there already and stay.
         doubtful: messages of the outbox that may have been sent since the backup, and are in doubt.
+        erased: number of erased customers whom the list of the backup lacked.
     """
 
     migrations: list[str]
     changes: list[str]
     written: int
-    unchanged: int
+    kept: int
     doubtful: list[DoubtfulMessage]
+    erased: int
 
 
 def require_fitting(backup: str, found: Manifest, target: Target, progress: Progress) -> bool:
@@ -105,6 +109,13 @@ def require_fitting(backup: str, found: Manifest, target: Target, progress: Prog
                 remedy="Stop the platform ('churn down') and other programs that use the database, then try again.",
             )
         holds_data = restoring.holds_data(connection)
+        present = environments.find_id(connection)
+        if None not in (present, found.environment) and present != found.environment:
+            raise BackupError(
+                f"The backup is of the environment {found.environment} ({found.environment_name}), and the database "
+                f"{target.word} is the environment {present}.",
+                remedy="Name the database of that environment, or an empty one, in DATABASE_URL.",
+            )
     require_unchanged(backup, found, progress)
     return holds_data
 
@@ -148,10 +159,11 @@ def restore(
 
     Raises:
         BackupError: PostgreSQL refused a part of the dump. The database is unchanged.
+        ErasureError: the artifacts have the erased customers of another database. The database is restored.
         psycopg.OperationalError: the database does not answer.
         ArtifactStoreError: the S3 server rejects a request or cannot be reached.
     """
-    written, unchanged = write_files(backup, found, target, progress)
+    written, kept = write_files(backup, found, target, progress, replaces=True)
     progress("Creating roles", 0)
     migrations.upgrade(target.owner_dsn, target.schema)  # a new server lacks the roles that own the tables
     progress("Restoring the database", 0)
@@ -161,32 +173,46 @@ def restore(
         restoring.move_files(connection, old=found.artifacts_root, new=target.artifacts_root)
         # Before the worker starts, which would send them.
         doubtful = alert_outbox.doubt_open(connection)
+        erased = erased_list.restore(connection, target.artifacts_root)
         for each in () if lost is None else lost.blocked:
             retention_cases.block_contact(connection, each.customer_id, reason=each.reason, actor=each.added_by)
-    return Restored(upgraded.migrations, upgraded.changes, written, unchanged, doubtful)
+    return Restored(upgraded.migrations, upgraded.changes, written, kept, doubtful, erased)
 
 
-def write_files(backup: str, found: Manifest, target: Target, progress: Progress) -> tuple[int, int]:
-    """Write the files of the backup that are missing or different in the artifacts root.
+def write_files(backup: str, found: Manifest, target: Target, progress: Progress, *, replaces: bool) -> tuple[int, int]:
+    """Write files of the backup to the artifacts root.
+
+    Bundles never change, so one that differs is damaged. Archive files, and the list of erased customers, change when
+    customers are erased: one that exists is newer than that of the backup, and stays.
+
+    Args:
+        backup: folder of the backup.
+        found: its manifest.
+        target: names the artifacts root.
+        progress: called with the current step and its count.
+        replaces: whether files that go with the database, such as frames and reports, are replaced if they differ.
 
     Returns:
-        How many were written, and how many were there already.
+        How many were written, and how many were there already and stay.
 
     Raises:
         ArtifactStoreError: the S3 server rejects a request or cannot be reached.
     """
-    written = unchanged = 0
+    written = kept = 0
     for file in found.files:
         if not file.path.startswith(f"{FILES}/"):
             continue
-        uri = join(target.artifacts_root, file.path.removeprefix(f"{FILES}/"))
-        if artifacts.exists(uri) and manifest.sha256_of(uri) == file.sha256:
-            unchanged += 1
+        name = file.path.removeprefix(f"{FILES}/")
+        uri = join(target.artifacts_root, name)
+        folder = name.partition("/")[0]
+        stays = folder == ARCHIVE or name == ERASED_LIST or not (replaces or folder == MODELS)
+        if artifacts.exists(uri) and (stays or manifest.sha256_of(uri) == file.sha256):
+            kept += 1
         else:
             artifacts.write_bytes(uri, artifacts.read_bytes(join(backup, file.path)))
             written += 1
-        progress("Writing files", written + unchanged)
-    return written, unchanged
+        progress("Writing files", written + kept)
+    return written, kept
 
 
 def _replace_database(backup: str, target: Target) -> None:

@@ -25,9 +25,9 @@ def find_problems(connection: psycopg.Connection) -> list[str]:
         elif not artifacts.find_files(join(version.uri, MANIFEST)):
             problems.append(f"The bundle of version {version.version} is missing: {version.uri}.")
     problems += [
-        f"The archive file {file} is missing: it holds the predictions of {batches:,} batches."
-        for file, batches in stream_batches.archive_files(connection)
-        if not artifacts.find_files(file)
+        f"The archive file {file} is missing: predictions of old batches are lost."
+        for file, is_complete in stream_batches.archive_files(connection).items()
+        if is_complete and not artifacts.find_files(file)
     ]
     return problems
 
