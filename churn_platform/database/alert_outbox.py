@@ -20,8 +20,9 @@ from churn_platform.database.advisory_locks import SENDER_LOCK
 Kind: TypeAlias = Literal["case", "digest", "operator"]
 
 _ADD: Final = """
-    insert into alert_outbox (kind, reference, target, payload, expires_at)
-    select %s, %s, target, %s, %s from unnest(%s::text[]) as t (target)
+    insert into alert_outbox (kind, reference, target, payload, expires_at, status, last_error)
+    select %s, %s, target, %s, %s, case when %s::text is null then 'pending' else 'in_doubt' end, %s
+    from unnest(%s::text[]) as t (target)
     on conflict (kind, reference, target) do nothing
 """
 # Messages to operators first: they are few, and a target may have many others waiting.
@@ -199,9 +200,21 @@ def add(
     payload: Mapping[str, object],
     targets: Sequence[str],
     expires_at: datetime | None = None,
+    doubt: str | None = None,
 ) -> int:
-    """Write a message for each target that has none with this kind and reference yet; return how many were written."""
-    return connection.execute(_ADD, (kind, reference, Jsonb(dict(payload)), expires_at, list(targets))).rowcount
+    """Write a message for each target that has none with this kind and reference yet; return how many were written.
+
+    Args:
+        connection: to the platform's database.
+        kind: what the message is about.
+        reference: which of these.
+        payload: subject and text of the message, and its data.
+        targets: names of the targets.
+        expires_at: when the message is no longer sent; None: never.
+        doubt: why the targets may have the message already. Then an operator decides; None: it is sent.
+    """
+    arguments = (kind, reference, Jsonb(dict(payload)), expires_at, doubt, doubt, list(targets))
+    return connection.execute(_ADD, arguments).rowcount
 
 
 def claim(connection: psycopg.Connection, *, target: str, kinds: Sequence[Kind], sender: int) -> StoredMessage | None:

@@ -65,6 +65,11 @@ _MISSING: Final = """
       )
     order by p.predicted_at, p.batch, p.kafka_partition, p.kafka_offset
 """
+_LATEST_RECOVERY: Final = """
+    select greatest(
+        (select max(recovered_at) from stream_recoveries), (select max(recovered_at) from recovered_predictions)
+    )
+"""
 _FIND: Final = "select event_id::text from recovered_predictions where event_id = any(%s::uuid[])"
 _COMPARE: Final = """
     select count(*),
@@ -186,6 +191,12 @@ def missing(connection: psycopg.Connection, *, complete_since: datetime | None) 
         complete_since: the topic's retention may have deleted what was published before; None: it has deleted nothing.
     """
     return [event_id for (event_id,) in connection.execute(_MISSING, {"complete_since": complete_since})]
+
+
+def latest_recovery(connection: psycopg.Connection) -> datetime | None:
+    """Return when 'churn recover' last found that the database was restored to an earlier state; None if never."""
+    row = connection.execute(_LATEST_RECOVERY).fetchone()
+    return None if row is None else row[0]
 
 
 def prune(connection: psycopg.Connection, *, before: datetime) -> None:
