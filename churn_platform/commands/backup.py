@@ -1,10 +1,14 @@
 """`churn backup` and `churn restore`: the database, the files that it names, and where Kafka was."""
 
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import SecretStr
+from rich.text import Text
 
 from churn_platform.commands.stack import default_stack, servers_up
 from churn_platform.commands.terminal import (
@@ -14,9 +18,15 @@ from churn_platform.commands.terminal import (
     confirm_by_word,
     emit,
     end,
+    error_console,
     output,
     report_errors,
 )
+
+if TYPE_CHECKING:  # takes a moment to import
+    from churn_platform.database.rolled_back import RolledBack
+    from churn_platform.operations.backup.manifest import Manifest
+    from churn_platform.operations.backup.restore import Target
 
 Place = Annotated[str, typer.Argument(metavar="DIR|s3://…", help="Folder of the backup.", show_default=False)]
 
@@ -76,12 +86,16 @@ def restore(
         str | None,
         typer.Option("--yes-replace", metavar="WORD", help="For scripts: the database's name, instead of a prompt."),
     ] = None,
+    files_only: Annotated[
+        bool, typer.Option("--files-only", help="Only write the files that are missing; the platform may run.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Replace the database with that of a backup, and write the files that are missing.
 
     The platform must be down ('churn down'). A backup that was changed, or does not fit, is refused. The database is
-    replaced in one transaction. Then run 'churn recover': Kafka is usually ahead of a restored database.
+    replaced in one transaction. Messages, cases and calls since the backup that the replaced database still has are
+    written to a file in CHURN_LOCAL. Then run 'churn recover': Kafka is usually ahead of a restored database.
 
     Example: churn restore backups/2026-11-28 --replace
     """
@@ -100,23 +114,28 @@ def restore(
             schema=schema_of(settings),
             artifacts_root=settings.platform.artifacts_root,
         )
+        found = manifest.read(address)
+        if files_only:
+            _restore_files(address, found, target, as_json=as_json)
+            return
         with ProgressReporter("Reading the backup") as progress:
-            found = manifest.read(address)
             holds_data = reading.require_fitting(address, found, target, progress)
-        if holds_data:
-            if not replace:
-                end(
-                    ExitCode.FAILED,
-                    f"The database {target.word} holds data. Nothing was changed.",
-                    remedy="Replace it with --replace, or name an empty database in DATABASE_URL.",
-                )
-            confirm_by_word(
-                f"Type {target.word} to replace it with the backup of {found.created_at:%Y-%m-%d %H:%M:%S} UTC",
-                target.word,
-                given=yes_replace,
+        if holds_data and not replace:
+            end(
+                ExitCode.FAILED,
+                f"The database {target.word} holds data. Nothing was changed.",
+                remedy="Replace it with --replace, or name an empty database in DATABASE_URL.",
             )
+        lost = reading.find_rolled_back(found, target) if holds_data else None
+        if holds_data:
+            _show_lost(lost)
+            moment = f"{found.created_at:%Y-%m-%d %H:%M:%S} UTC"
+            confirm_by_word(
+                f"Type {target.word} to replace it with the backup of {moment}", target.word, given=yes_replace
+            )
+        report = None if lost is None else _write_report(lost, settings.platform.local)
         with ProgressReporter("Restoring") as progress:
-            restored = reading.restore(address, found, target, progress)
+            restored = reading.restore(address, found, target, progress, lost=lost)
     if as_json:
         emit(
             {
@@ -125,17 +144,62 @@ def restore(
                 "migrations": restored.migrations,
                 "changes": restored.changes,
                 "files_written": restored.written,
-                "files_unchanged": restored.unchanged,
+                "files_kept": restored.kept,
+                "in_doubt": [message.id for message in restored.doubtful],
+                "erased_customers": restored.erased,
+                "rolled_back": None if report is None else str(report),
             }
         )
         return
     _print(
         f"Restored the state of {found.created_at:%Y-%m-%d %H:%M:%S} UTC into {target.word}. Files: "
-        f"{restored.written:,} written, {restored.unchanged:,} were there already."
+        f"{restored.written:,} written, {restored.kept:,} were there already."
     )
     for line in (*(f"Applied {name}" for name in restored.migrations), *restored.changes):
         _print(line)
+    if restored.doubtful:
+        _print(
+            f"{len(restored.doubtful):,} messages may have been sent since the backup, and are in doubt: "
+            f"'churn alerts list' shows them."
+        )
+    if restored.erased:
+        _print(f"{restored.erased:,} customers were erased since the backup: 'churn recover' erases them again.")
+    if report is not None:
+        _print(f"What was rolled back: {report}")
     _print("Next: churn recover")
+
+
+def _restore_files(backup: str, found: "Manifest", target: "Target", *, as_json: bool) -> None:
+    from churn_platform.operations.backup import restore as reading
+
+    with ProgressReporter("Writing files") as progress:
+        reading.require_unchanged(backup, found, progress)
+        written, kept = reading.write_files(backup, found, target, progress, replaces=False)
+    if as_json:
+        emit({"files_written": written, "files_kept": kept})
+    else:
+        _print(f"Files: {written:,} written, {kept:,} were there already. The database was not changed.")
+
+
+def _show_lost(lost: "RolledBack | None") -> None:
+    if lost is None:
+        text = "The tables of the present database cannot be read, so it is not known what was done since the backup."
+    else:
+        text = (
+            f"Since the backup: {len(lost.sent):,} messages were sent or may have been, {len(lost.cases):,} cases were "
+            f"opened, and {lost.calls:,} calls were recorded. The restored database does not have them. "
+            f"{len(lost.blocked):,} customers who were put on the do-not-contact list stay on it."
+        )
+    error_console.print(Text(text), soft_wrap=True)
+
+
+def _write_report(lost: "RolledBack", folder: Path) -> Path:
+    """Write what is rolled back to a file that only its owner can read; return its path."""
+    from churn_platform.files.private import write_private
+
+    file = folder / f"rolled-back-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    write_private(file, json.dumps(asdict(lost), default=str, indent=2) + "\n")
+    return file
 
 
 def _address(place: str) -> str:

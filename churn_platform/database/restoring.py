@@ -33,13 +33,13 @@ def holds_data(connection: psycopg.Connection) -> bool:
 
 
 def move_files(connection: psycopg.Connection, *, old: str, new: str) -> None:
-    """Replace the artifacts root in the addresses of bundles and archive files, in one transaction.
+    """Replace the artifacts root in the addresses of bundles and archive files, in the caller's transaction.
 
     Args:
-        connection: not in autocommit mode.
+        connection: in a transaction.
         old: root that the addresses have now.
         new: root below which the files are.
     """
-    with connection.transaction():
+    if old != new:
         model_versions.move_bundles(connection, old=old, new=new)
         stream_batches.move_archives(connection, old=old, new=new)

@@ -286,12 +286,6 @@ def open_batches(connection: psycopg.Connection) -> list[str]:
     return [batch for (batch,) in rows]
 
 
-def last_commit(connection: psycopg.Connection) -> datetime | None:
-    """Return the time of the latest commit with events; None if there was none."""
-    row = connection.execute("select max(last_commit) from stream_batches").fetchone()
-    return None if row is None else row[0]
-
-
 def latest_batch(connection: psycopg.Connection) -> LatestBatch | None:
     """Return the batch that was opened last, or None before the first."""
     with connection.cursor(row_factory=class_row(LatestBatch)) as cursor:

@@ -31,6 +31,7 @@ SHELL = [fence for page in PAGES for fence in fences(page) if fence.language == 
 # The test that runs each command of a `sh` block, possibly with other options. test_examples.py runs the commands of
 # `console` blocks, which show output.
 RUN_BY = {
+    "churn backup": "commands/test_backup_command.py::test_a_backup_is_written_restored_and_recovered",
     "churn clean": "operations/cleanup/test_cleanup.py::test_what_the_platform_created_is_deleted_and_the_rest_is_kept",
     "churn dashboard add-user": "dashboard/test_commands.py::test_users_come_and_go_while_the_dashboard_runs",
     "churn dashboard users": "dashboard/test_commands.py::test_users_come_and_go_while_the_dashboard_runs",
@@ -44,6 +45,8 @@ RUN_BY = {
     "churn model rollback": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn outcomes send": "commands/test_outcomes_command.py::test_one_outcome_is_sent_for_a_customer_or_an_event",
     "churn produce": "commands/test_terminal.py::test_json_has_the_documented_keys",
+    "churn recover": "commands/test_backup_command.py::test_a_backup_is_written_restored_and_recovered",
+    "churn restore": "commands/test_backup_command.py::test_a_backup_is_written_restored_and_recovered",
     "churn status": "commands/test_operating.py::test_status_shows_the_stream",
     "churn up": "commands/test_terminal.py::test_json_has_the_documented_keys",
     "churn verify": "commands/test_terminal.py::test_json_has_the_documented_keys",

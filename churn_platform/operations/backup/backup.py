@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psycopg
 from confluent_kafka import KafkaException
 
@@ -18,6 +19,7 @@ from churn_platform.environments.published_offsets import make_offsets_consumer,
 from churn_platform.errors import PlatformError
 from churn_platform.files import artifacts
 from churn_platform.files.artifacts import join
+from churn_platform.files.exceptions import ArtifactNotFoundError
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.kafka.topics import LATEST
@@ -86,7 +88,7 @@ def back_up(source: Source, target: str, progress: Progress) -> Manifest:
         progress("Dumping the database", 0)
         dump = _dump(connection, source.owner_dsn, snapshot, target)
     files = [dump, _write_settings(source.settings, target), *_copy_files(source.artifacts_root, target, progress)]
-    complete = Manifest(**{**described, "files": files})
+    complete = msgspec.structs.replace(described, files=files)
     manifest.write(target, complete)
     return complete
 
@@ -99,26 +101,27 @@ def _snapshot(connection: psycopg.Connection) -> tuple[str, datetime]:
     return row[0], row[1]
 
 
-def _describe(connection: psycopg.Connection, source: Source, created_at: datetime) -> dict[str, object]:
-    """Return the fields of the manifest, without the files."""
+def _describe(connection: psycopg.Connection, source: Source, created_at: datetime) -> Manifest:
+    """Return the manifest without the files."""
     config = source.config
-    return {
-        "created_at": created_at,
-        "platform": version("churn-platform"),
-        "environment": environments.find_id(connection),
-        "environment_name": config.environment,
-        "data_set": config.schema.name,
-        "database": connection.info.dbname,
-        "postgres": str(connection.info.server_version // 10_000),
-        "migrations": migrations.applied(connection),
-        "artifacts_root": source.artifacts_root,
-        "positions": [
+    return Manifest(
+        created_at=created_at,
+        platform=version("churn-platform"),
+        environment=environments.find_id(connection),
+        environment_name=config.environment,
+        data_set=config.schema.name,
+        database=connection.info.dbname,
+        postgres=str(connection.info.server_version // 10_000),
+        migrations=migrations.applied(connection),
+        artifacts_root=source.artifacts_root,
+        positions=[
             PartitionPosition(each.topic, each.topic_id, each.kafka_partition, each.next_offset)
             for each in stream_positions.positions(connection)
         ],
-        "kafka": _kafka_state(source),
-        "settings": dict(source.settings),
-    }
+        kafka=_kafka_state(source),
+        settings=dict(source.settings),
+        files=[],
+    )
 
 
 def _kafka_state(source: Source) -> KafkaState | None:
@@ -181,7 +184,7 @@ def _copy_files(root: str, target: str, progress: Progress) -> list[StoredFile]:
             name = file.uri.removeprefix(root.rstrip("/") + "/")
             try:
                 content = artifacts.read_bytes(file.uri)
-            except artifacts.ArtifactNotFoundError:
+            except ArtifactNotFoundError:
                 continue
             stored.append(_write(target, f"{FILES}/{name}", content))
             progress("Copying files", len(stored))

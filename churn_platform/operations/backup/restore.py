@@ -7,22 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from churn_platform.database import migrations, restoring
+from churn_platform.database import alert_outbox, environments, migrations, restoring, retention_cases, rolled_back
+from churn_platform.database.alert_outbox import DoubtfulMessage
 from churn_platform.database.connections import connect, program_arguments
+from churn_platform.database.rolled_back import RolledBack
 from churn_platform.files import artifacts
-from churn_platform.files.artifacts import join
+from churn_platform.files.artifacts import ARCHIVE, ASSETS, MODELS, join
 from churn_platform.operations.backup import manifest, programs
 from churn_platform.operations.backup.backup import DUMP, FILES
 from churn_platform.operations.backup.manifest import BackupError, Manifest
 from churn_platform.operations.cleanup.database import DROP
+from churn_platform.operations.erasure import erased_list
 from churn_platform.operations.exceptions import StreamIsLiveError
 from churn_platform.schema.customer_schema import CustomerSchema
 
 SESSION: Final = "churn restore"
 # Entries of a dump that exist already: the migrations create the extension, and the schema public is PostgreSQL's.
 EXISTING: Final = (" EXTENSION - ", " COMMENT - EXTENSION ", " SCHEMA - public ", " COMMENT - SCHEMA public ")
+ERASED_LIST: Final = f"{ASSETS}/{erased_list.NAME}"
 
 Progress = Callable[[str, int], None]
 
@@ -50,19 +55,23 @@ class Target:
 
 @dataclass(frozen=True)
 class Restored:
-    """What was restored: migrations that were applied to it, and files that were written, kept and relocated.
+    """What was restored.
 
     Attributes:
         migrations: names of the migrations that the backup did not have.
         changes: how tables and views were changed to fit the customer schema.
-        written: number of files that were missing or different.
-        unchanged: number of files that were there already.
+        written: number of files that were missing, or replaced.
+        kept: number of files that were there already and stay.
+        doubtful: messages of the outbox that may have been sent since the backup, and are in doubt.
+        erased: number of erased customers whom the list of the backup lacked.
     """
 
     migrations: list[str]
     changes: list[str]
     written: int
-    unchanged: int
+    kept: int
+    doubtful: list[DoubtfulMessage]
+    erased: int
 
 
 def require_fitting(backup: str, found: Manifest, target: Target, progress: Progress) -> bool:
@@ -100,13 +109,45 @@ def require_fitting(backup: str, found: Manifest, target: Target, progress: Prog
                 remedy="Stop the platform ('churn down') and other programs that use the database, then try again.",
             )
         holds_data = restoring.holds_data(connection)
-    for number, file in enumerate(found.files, 1):
-        progress("Checking the backup", number)
-        manifest.require_unchanged(backup, file)
+        present = environments.find_id(connection)
+        if None not in (present, found.environment) and present != found.environment:
+            raise BackupError(
+                f"The backup is of the environment {found.environment} ({found.environment_name}), and the database "
+                f"{target.word} is the environment {present}.",
+                remedy="Name the database of that environment, or an empty one, in DATABASE_URL.",
+            )
+    require_unchanged(backup, found, progress)
     return holds_data
 
 
-def restore(backup: str, found: Manifest, target: Target, progress: Progress) -> Restored:
+def require_unchanged(backup: str, found: Manifest, progress: Progress) -> None:
+    """Make sure that every file of the backup is the one that was written.
+
+    Raises:
+        BackupError: one was changed.
+        ArtifactNotFoundError: one is missing.
+    """
+    for number, file in enumerate(found.files, 1):
+        progress("Checking the backup", number)
+        manifest.require_unchanged(backup, file)
+
+
+def find_rolled_back(found: Manifest, target: Target) -> RolledBack | None:
+    """Return what was done for people since the backup, and is in the database that a restore would replace.
+
+    Returns:
+        None if the tables of that database cannot be read.
+    """
+    with connect(target.owner_dsn, autocommit=True, connect_timeout=10, application_name=SESSION) as connection:
+        try:
+            return rolled_back.collect(connection, since=found.created_at)
+        except psycopg.Error:
+            return None
+
+
+def restore(
+    backup: str, found: Manifest, target: Target, progress: Progress, *, lost: RolledBack | None = None
+) -> Restored:
     """Replace the database with that of the backup, in one transaction, and write the files that are missing.
 
     Args:
@@ -114,32 +155,64 @@ def restore(backup: str, found: Manifest, target: Target, progress: Progress) ->
         found: its manifest.
         target: where it is restored; require_fitting() has accepted it.
         progress: called with the current step and its count.
+        lost: what is rolled back. Customers who were put on the do-not-contact list since the backup stay on it.
 
     Raises:
         BackupError: PostgreSQL refused a part of the dump. The database is unchanged.
+        ErasureError: the artifacts have the erased customers of another database. The database is restored.
         psycopg.OperationalError: the database does not answer.
         ArtifactStoreError: the S3 server rejects a request or cannot be reached.
     """
-    written = unchanged = 0
-    for file in found.files:
-        if not file.path.startswith(f"{FILES}/"):
-            continue
-        uri = join(target.artifacts_root, file.path.removeprefix(f"{FILES}/"))
-        if artifacts.exists(uri) and manifest.sha256_of(uri) == file.sha256:
-            unchanged += 1
-        else:
-            artifacts.write_bytes(uri, artifacts.read_bytes(join(backup, file.path)))
-            written += 1
-        progress("Writing files", written + unchanged)
+    written, kept = write_files(backup, found, target, progress, replaces=True)
     progress("Creating roles", 0)
     migrations.upgrade(target.owner_dsn, target.schema)  # a new server lacks the roles that own the tables
     progress("Restoring the database", 0)
     _replace_database(backup, target)
     upgraded = migrations.upgrade(target.owner_dsn, target.schema)
-    if found.artifacts_root != target.artifacts_root:
-        with connect(target.owner_dsn, application_name=SESSION) as connection:
-            restoring.move_files(connection, old=found.artifacts_root, new=target.artifacts_root)
-    return Restored(upgraded.migrations, upgraded.changes, written, unchanged)
+    with connect(target.owner_dsn, autocommit=True, application_name=SESSION) as connection, connection.transaction():
+        restoring.move_files(connection, old=found.artifacts_root, new=target.artifacts_root)
+        # Before the worker starts, which would send them.
+        doubtful = alert_outbox.doubt_open(connection)
+        erased = erased_list.restore(connection, target.artifacts_root)
+        for each in () if lost is None else lost.blocked:
+            retention_cases.block_contact(connection, each.customer_id, reason=each.reason, actor=each.added_by)
+    return Restored(upgraded.migrations, upgraded.changes, written, kept, doubtful, erased)
+
+
+def write_files(backup: str, found: Manifest, target: Target, progress: Progress, *, replaces: bool) -> tuple[int, int]:
+    """Write files of the backup to the artifacts root.
+
+    Bundles never change, so one that differs is damaged. Archive files, and the list of erased customers, change when
+    customers are erased: one that exists is newer than that of the backup, and stays.
+
+    Args:
+        backup: folder of the backup.
+        found: its manifest.
+        target: names the artifacts root.
+        progress: called with the current step and its count.
+        replaces: whether files that go with the database, such as frames and reports, are replaced if they differ.
+
+    Returns:
+        How many were written, and how many were there already and stay.
+
+    Raises:
+        ArtifactStoreError: the S3 server rejects a request or cannot be reached.
+    """
+    written = kept = 0
+    for file in found.files:
+        if not file.path.startswith(f"{FILES}/"):
+            continue
+        name = file.path.removeprefix(f"{FILES}/")
+        uri = join(target.artifacts_root, name)
+        folder = name.partition("/")[0]
+        stays = folder == ARCHIVE or name == ERASED_LIST or not (replaces or folder == MODELS)
+        if artifacts.exists(uri) and (stays or manifest.sha256_of(uri) == file.sha256):
+            kept += 1
+        else:
+            artifacts.write_bytes(uri, artifacts.read_bytes(join(backup, file.path)))
+            written += 1
+        progress("Writing files", written + kept)
+    return written, kept
 
 
 def _replace_database(backup: str, target: Target) -> None:

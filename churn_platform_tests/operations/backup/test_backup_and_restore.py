@@ -10,6 +10,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from churn_platform.database import environments
+from churn_platform.database.migrations import upgrade
 from churn_platform.local.stack import Stack
 from churn_platform.operations.backup import manifest
 from churn_platform.operations.backup.backup import Source, back_up
@@ -113,7 +115,7 @@ def test_a_backup_of_a_live_database_is_restored_and_recovered(
     with Stream(with_changes(stream.config, dsn=here)) as again:
         assert again.value("select count(*) from churn_predictions") == 9
         found = recover(again.config, silent)
-        assert found.reconciled.predictions == 12
+        assert found.reconciled.lost == 12
         assert again.stream().events == 12
         assert again.table_ids() == stream.published_ids() == again.published_ids()
         assert [invariant.violations for invariant in check_invariants(again.config) if not invariant.holds] == []
@@ -143,6 +145,10 @@ def test_what_does_not_fit_is_refused_by_name(
     refused(BackupError, "99990101000000", migrations=["99990101000000"])
     refused(BackupError, "data set 'shoes'", data_set="shoes")
     refused(BackupError, "PostgreSQL 99", postgres="99")
+    with psycopg.connect(empty_database) as connection:
+        upgrade(empty_database, bank_schema)
+        own = environments.identify(connection)
+    refused(BackupError, f"environment another .*environment {own}", environment="another")
     with psycopg.connect(empty_database, application_name="somebody's notebook"):
         refused(StreamIsLiveError, "somebody's notebook")
     (backup / "settings.env").write_text("STREAM_PROFILE=economy\n")
@@ -150,3 +156,29 @@ def test_what_does_not_fit_is_refused_by_name(
     (backup / manifest.NAME).unlink()
     with pytest.raises(BackupError, match="not a complete backup"):
         manifest.read(str(backup))
+
+
+@pytest.mark.slow
+def test_a_backup_in_s3_is_restored(
+    stack: Stack,
+    stream: Stream,
+    artifacts_root: str,
+    empty_database: str,
+    tmp_path: Path,
+    bank_schema: CustomerSchema,
+    s3_root: str,
+) -> None:
+    stream.send([event(number) for number in range(3)])
+    stream.stream()
+    back_up(source_of(stack, stream, artifacts_root), f"{s3_root}/backup", silent)
+    moved = tmp_path / "moved"
+    (moved / "archive").mkdir(parents=True)
+    (moved / "archive" / "old.parquet").write_bytes(b"without an erased customer")
+    target = Target(owner_dsn=empty_database, schema=bank_schema, artifacts_root=str(moved))
+
+    restored = restore_into(target, f"{s3_root}/backup")
+
+    assert restored.kept == 1
+    assert (moved / "archive" / "old.parquet").read_bytes() == b"without an erased customer"
+    with psycopg.connect(empty_database) as connection:
+        assert connection.execute("select count(*) from churn_predictions").fetchone() == (3,)

@@ -15,9 +15,14 @@ def copy_of(stack: Stack, stream: Stream) -> str:
     """
     stream.connection.close()
     run_session.end_kept()
-    copy = copy_database(stack, str(conninfo_to_dict(stream.config.dsn)["dbname"]))
+    copy = copy_database(stack, database_of(stream.config.dsn))
     stream.__enter__()
     return copy
+
+
+def database_of(dsn: str) -> str:
+    """Return the name of the database that a connection string names."""
+    return str(conninfo_to_dict(dsn)["dbname"])
 
 
 def restored(stream: Stream, copy: str) -> Stream:
