@@ -274,6 +274,32 @@ def distribution_chart(drift: FeatureDrift, reference: StoredFeature | None, nam
     )
 
 
+def shadow_chart(comparison: Row, version: int) -> Chart:
+    """Return the distribution of the risk scores of a shadow and of the champion on the same events.
+
+    Args:
+        comparison: as shadow_comparisons stores it.
+        version: of the shadow.
+    """
+    challenger, champion = (comparison[model]["counts"] for model in ("challenger", "champion"))
+    width, events = 1 / len(champion), comparison["events"] or 1
+    return bar_chart(
+        Heading(
+            "shadow",
+            f"Risk scores of version {version} and of the champion",
+            f"The mean is {percent(comparison['challenger']['mean'])} for version {version} and "
+            f"{percent(comparison['champion']['mean'])} for the champion.",
+        ),
+        [f"{place * width:.2f} to {(place + 1) * width:.2f}" for place in range(len(champion))],
+        [
+            Series("Champion", [count / events for count in champion], "muted"),
+            Series(f"Version {version}", [count / events for count in challenger]),
+        ],
+        x_title="Risk score",
+        y=Axis("share of events", ticks=".0%", digits=3),
+    )
+
+
 def trend_chart(psi: Mapping[date, float], name: str, bounds: Sequence[Bound]) -> Chart:
     """Return the distance of a feature from the training data by day."""
     days = [*psi]
