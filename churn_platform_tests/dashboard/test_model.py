@@ -120,7 +120,10 @@ def test_shadows_and_canaries_are_listed_and_a_shadow_is_compared(site: Site, co
     page = site.page("/model?version=3")
 
     listed = page.rows("The latest shadows and canaries")
-    assert [row[1:6] for row in listed] == [["canary", "3", "10.0 %", "0", "0"], ["shadow", "3", "20.0 %", "1,500", "0"]]
+    assert [row[1:6] for row in listed] == [
+        ["canary", "3", "10.0 %", "0", "0"],
+        ["shadow", "3", "20.0 %", "1,500", "0"],
+    ]
     assert listed[0][6].startswith("rolled back")
     assert listed[0][7] == "It failed to score 20 of its 100 events."
     assert listed[1][6] == "active"
