@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 from churn_platform.dashboard.charts import (
     Axis,
@@ -274,7 +274,7 @@ def distribution_chart(drift: FeatureDrift, reference: StoredFeature | None, nam
     )
 
 
-def shadow_chart(comparison: Row, version: int) -> Chart:
+def shadow_chart(comparison: Mapping[str, Any], version: int) -> Chart:
     """Return the distribution of the risk scores of a shadow and of the champion on the same events.
 
     Args:

@@ -149,8 +149,8 @@ def psi(counts: Sequence[int], expected: Sequence[int]) -> float:
 
 
 def _distance(counts: Sequence[int], expected: Sequence[int]) -> float:
-    shares = []
+    shares: list[list[float]] = []
     for values in (counts, expected):
         smoothed = [value + SMOOTHING for value in values]
         shares.append([value / sum(smoothed) for value in smoothed])
-    return sum((found - wanted) * math.log(found / wanted) for found, wanted in zip(*shares, strict=True))
+    return math.fsum((found - wanted) * math.log(found / wanted) for found, wanted in zip(*shares, strict=True))

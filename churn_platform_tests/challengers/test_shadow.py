@@ -17,7 +17,7 @@ from churn_platform.keyed_shares import is_in_share
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.worker.shadow import ShadowDuty
-from churn_platform_tests.challengers.conftest import CHALLENGER, follow, start
+from churn_platform_tests.challengers.conftest import CHALLENGER, by_event, follow, start
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
 from churn_platform_tests.worker.test_process import worker
@@ -48,8 +48,8 @@ def test_a_shadow_scores_each_new_event_as_its_model_does_to_the_last_bit(
 
     found = tried.rows(PAIRS)
     assert {str(event_id): score for event_id, _, score, _, _ in found} == expected_scores(challenger_bundle, sent)
-    predictions = dict(tried.rows("select event_id::text, risk_score::float8 from churn_predictions"))
-    assert all(predictions[event_id] == champion for event_id, _, _, champion, _ in found)
+    predictions = by_event(tried, "risk_score")
+    assert all(predictions[str(event_id)] == champion for event_id, _, _, champion, _ in found)
     assert {version for *_, version in found} == {1}
     assert tried.value("select events from challengers") == 300
 
