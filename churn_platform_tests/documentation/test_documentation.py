@@ -39,6 +39,8 @@ RUN_BY = {
     "churn db upgrade": "commands/test_terminal.py::test_json_has_the_documented_keys",
     "churn dlq list": "commands/test_operating.py::test_dead_letters_are_listed_shown_corrected_and_resolved",
     "churn down": "commands/test_terminal.py::test_json_has_the_documented_keys",
+    "churn model canary": "commands/test_model.py::test_a_version_is_tried_as_a_shadow_and_as_a_canary",
+    "churn model shadow": "commands/test_model.py::test_a_version_is_tried_as_a_shadow_and_as_a_canary",
     "churn model compare": "commands/test_model.py::test_versions_are_compared_on_the_same_rows",
     "churn model list": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model promote": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
