@@ -36,6 +36,10 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CUSTOMER_ID_PLACE = "{customer_id}"
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+# Without dots, so that no environment's names begin with the prefix of another one's.
+ENVIRONMENT_PREFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
+# The names that begin with the environment's, unless they are set.
+PREFIXED = ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "OUTCOMES_TOPIC", "STREAM_GROUP")
 # Minute, hour, day of the month, month, day of the week: minimum and maximum.
 CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 CRON_PART = re.compile(r"(?:[*?]|\d+|[A-Za-z]+)(?:-(?:\d+|[A-Za-z]+))?(?:/\d+)?(?:#\d)?")
@@ -134,6 +138,12 @@ def _stream_start(start: str) -> str:
 def _topic_name(name: str) -> str:
     if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
         raise ValueError("expected a name of a Kafka topic: at most 249 letters, digits, dots, underscores and hyphens")
+    return name
+
+
+def _environment_prefix(name: str) -> str:
+    if name and not ENVIRONMENT_PREFIX.fullmatch(name):
+        raise ValueError("expected at most 30 small letters, digits and hyphens, such as staging, or nothing")
     return name
 
 
@@ -241,6 +251,7 @@ RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
 StreamStart = Annotated[str, AfterValidator(_stream_start)]
 StreamProfile = Literal["latency", "balanced", "economy"]
 TopicName = Annotated[str, AfterValidator(_topic_name)]
+EnvironmentPrefix = Annotated[str, AfterValidator(_environment_prefix)]
 CasesFrom = Literal["stream", "file", "both"]
 TimezoneName = Annotated[str, AfterValidator(_timezone_name)]
 CustomerUrl = Annotated[str, AfterValidator(_customer_url)]
@@ -289,11 +300,18 @@ class PlatformSettings(SettingsGroup):
         description="Folder or s3://bucket/prefix for Parquet files, model bundles and the archive. In S3 it also "
         "holds Dagster's compute logs and the files of the embedded MLflow. Empty: CHURN_LOCAL/artifacts.",
     )
-    environment: str = Field(
+    environment: EnvironmentPrefix = Field(
         default="",
         validation_alias="CHURN_ENVIRONMENT",
+        description="Short name of this environment, such as staging. The names of its topics and of its consumer "
+        "group, and with it of its transactional ids, begin with it and a dot, unless their own settings name them. "
+        "CLAIMS_TOPIC stays. Empty: no prefix.",
+    )
+    shown_name: str = Field(
+        default="",
+        validation_alias="CHURN_ENVIRONMENT_NAME",
         description="Name of this environment in error messages that other environments show. It is identified by an "
-        "id in its database. Empty: the host name and CHURN_LOCAL.",
+        "id in its database. Empty: CHURN_ENVIRONMENT, else the host name and CHURN_LOCAL.",
     )
     revision: str = Field(
         default="",
@@ -312,7 +330,7 @@ class PlatformSettings(SettingsGroup):
     @property
     def environment_name(self) -> str:
         """The name of this environment. The id that identifies it is in its database."""
-        return self.environment or f"{socket.gethostname()}:{self.local}"
+        return self.shown_name or self.environment or f"{socket.gethostname()}:{self.local}"
 
 
 class S3Settings(SettingsGroup):
@@ -1015,13 +1033,18 @@ class Settings(SettingsGroup):
     def from_variables(cls, variables: Mapping[str, str]) -> Self:
         """Return the settings that environment variables describe. Variables of other programs are ignored.
 
+        Names of topics and of the consumer group that are not set begin with CHURN_ENVIRONMENT, if that is.
+
         Raises:
             ValidationError: a value cannot be used.
         """
         values: dict[str, dict[str, str]] = {name: {} for name in cls.model_fields}
+        prefix = variables.get("CHURN_ENVIRONMENT", "")
         for each in descriptions():
             if each.variable in variables:
                 values[each.group][each.variable] = variables[each.variable]
+            elif each.variable in PREFIXED and ENVIRONMENT_PREFIX.fullmatch(prefix):
+                values[each.group][each.variable] = f"{prefix}.{each.field.default}"
         return cls.model_validate(values)
 
     def value_of(self, setting: "Description") -> object:
