@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 from churn_platform import secret_sources
 from churn_platform.errors import PlatformError
+from churn_platform.hosts import is_loopback
 from churn_platform.secret_sources import AwsLogin, SecretError
 from churn_platform.setting_names import closest_name, is_probably_ours
 
@@ -71,6 +72,13 @@ def _customers_place(place: str) -> str:
 def _web_address(address: str | None) -> str | None:
     if address is not None and not (address.startswith(("http://", "https://")) and urlsplit(address).hostname):
         raise ValueError("expected https://host or http://host:port")
+    return address
+
+
+def _token_address(address: str | None) -> str | None:
+    _web_address(address)
+    if address is not None and address.startswith("http://") and not is_loopback(urlsplit(address).hostname or ""):
+        raise ValueError("expected https://, because the request has the client's secret in it")
     return address
 
 
@@ -245,6 +253,7 @@ ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
 ArtifactsPlace = Annotated[str, AfterValidator(_folder_or_prefix)]
 CustomersPlace = Annotated[str, AfterValidator(_customers_place)]
 WebAddress = Annotated[str | None, AfterValidator(_web_address)]
+TokenAddress = Annotated[str | None, AfterValidator(_token_address)]
 ProxyAddress = Annotated[str | None, AfterValidator(_ip_address)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
@@ -344,7 +353,8 @@ class S3Settings(SettingsGroup):
     region: str | None = Field(
         default=None,
         validation_alias="AWS_DEFAULT_REGION",
-        description="Region of the bucket. Empty: the region of the AWS profile.",
+        description="Region of the bucket, of secrets in Secrets Manager, and of an Amazon MSK cluster. Empty: the "
+        "region of the AWS profile.",
     )
     profile: str | None = Field(
         default=None,
@@ -402,12 +412,42 @@ class KafkaSettings(SettingsGroup):
         validation_alias="KAFKA_SECURITY_PROTOCOL",
         description="Protocol between the Kafka client and the brokers.",
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        default=None, validation_alias="KAFKA_SASL_MECHANISM", description="SASL mechanism, with a SASL protocol."
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"] | None = Field(
+        default=None,
+        validation_alias="KAFKA_SASL_MECHANISM",
+        description="SASL mechanism, with a SASL protocol. OAUTHBEARER needs KAFKA_OAUTH_*; AWS_MSK_IAM needs AWS "
+        "credentials and AWS_DEFAULT_REGION.",
     )
     sasl_username: str | None = Field(default=None, validation_alias="KAFKA_SASL_USERNAME", description="SASL user.")
     sasl_password: SecretStr | None = Field(
         default=None, validation_alias="KAFKA_SASL_PASSWORD", description="SASL password."
+    )
+    oauth_token_url: TokenAddress = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_TOKEN_URL",
+        description="Address at which an OAuth server issues tokens for client credentials, such as "
+        "https://login.example.com/oauth2/token.",
+    )
+    oauth_client_id: str | None = Field(
+        default=None, validation_alias="KAFKA_OAUTH_CLIENT_ID", description="Id of the client at the OAuth server."
+    )
+    oauth_client_secret: SecretStr | None = Field(
+        default=None, validation_alias="KAFKA_OAUTH_CLIENT_SECRET", description="Secret of that client."
+    )
+    oauth_scope: str | None = Field(
+        default=None, validation_alias="KAFKA_OAUTH_SCOPE", description="Scope of the tokens, if the server needs one."
+    )
+    oauth_extensions: str | None = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_EXTENSIONS",
+        description="SASL extensions that brokers need, name=value, comma separated, such as Confluent Cloud's "
+        "logicalCluster and identityPoolId.",
+    )
+    oauth_ca_location: ProjectPath | None = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_CA_LOCATION",
+        description="File with the certificate of the CA that signed the OAuth server's certificate. Empty: the CAs of "
+        "this machine.",
     )
     ssl_ca_location: ProjectPath | None = Field(
         default=None,
@@ -1141,7 +1181,13 @@ class Settings(SettingsGroup):
 
     @property
     def kafka_client(self) -> dict[str, str | int | float | bool]:
-        """librdkafka configuration that all our clients share: brokers, security, and a log of warnings and worse."""
+        """Configuration that all our Kafka clients share: brokers, security, and a log of warnings and worse.
+
+        It is librdkafka's, apart from the login to Amazon MSK: see kafka/msk_iam.py.
+
+        Raises:
+            SettingsError: no brokers are configured and the embedded one is not up, or a login lacks a setting.
+        """
         kafka = self.kafka
         configuration = {
             "bootstrap.servers": self.bootstrap_servers,
@@ -1152,6 +1198,7 @@ class Settings(SettingsGroup):
             "ssl.ca.location": kafka.ssl_ca_location,
             "ssl.certificate.location": kafka.ssl_certificate_location,
             "ssl.key.location": kafka.ssl_key_location,
+            **self._kafka_login(),
         }
         return {
             "log_level": 4,
@@ -1159,6 +1206,39 @@ class Settings(SettingsGroup):
             **{name: str(value) for name, value in configuration.items() if value is not None},
             **({} if kafka.request_seconds is None else {"socket.timeout.ms": round(kafka.request_seconds * 1000)}),
         }
+
+    def _kafka_login(self) -> dict[str, object]:
+        """Return the configuration of a login with tokens."""
+        kafka = self.kafka
+        if kafka.sasl_mechanism == "OAUTHBEARER":
+            secret = kafka.oauth_client_secret
+            self._require(
+                "KAFKA_SASL_MECHANISM=OAUTHBEARER",
+                KAFKA_OAUTH_TOKEN_URL=kafka.oauth_token_url,
+                KAFKA_OAUTH_CLIENT_ID=kafka.oauth_client_id,
+                KAFKA_OAUTH_CLIENT_SECRET=secret,
+            )
+            return {
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.token.endpoint.url": kafka.oauth_token_url,
+                "sasl.oauthbearer.client.id": kafka.oauth_client_id,
+                "sasl.oauthbearer.client.secret": secret.get_secret_value() if secret else None,
+                "sasl.oauthbearer.scope": kafka.oauth_scope,
+                "sasl.oauthbearer.extensions": kafka.oauth_extensions,
+                "https.ca.location": kafka.oauth_ca_location,
+            }
+        if kafka.sasl_mechanism == "AWS_MSK_IAM":
+            self._require("KAFKA_SASL_MECHANISM=AWS_MSK_IAM", AWS_DEFAULT_REGION=self.s3.region)
+            return {"aws.region": self.s3.region, "aws.profile": self.s3.profile}
+        return {}
+
+    @staticmethod
+    def _require(what: str, **needed: object) -> None:
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            raise SettingsError(
+                f"{' and '.join(missing)} not set: {what} needs {', '.join(needed)}.", remedy="Set what is missing."
+            )
 
     def _missing(self, variable: str, server: str) -> SettingsError:
         return SettingsError(
