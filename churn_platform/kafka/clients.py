@@ -281,6 +281,6 @@ def _rejected_settings(settings: Settings) -> Iterator[None]:
     except KafkaException as error:
         raise KafkaSettingsError(
             f"Cannot create a client for Kafka at {settings.get('bootstrap.servers')}: {error.args[0].str()}.",
-            remedy="Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_*, KAFKA_OAUTH_* and KAFKA_SSL_*: is one missing, or is a "
-            "file missing or not PEM?",
+            remedy="Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_*, KAFKA_OAUTH_* and KAFKA_SSL_*: is one missing, or is "
+            "a file missing or not PEM?",
         ) from error

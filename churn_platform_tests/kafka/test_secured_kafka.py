@@ -163,7 +163,7 @@ def test_a_login_with_tokens_names_what_is_missing(user: User) -> None:
 
 
 def test_a_secret_is_not_sent_without_encryption() -> None:
-    with pytest.raises(SettingsError, match="KAFKA_OAUTH_TOKEN_URL: .*expected https"):
+    with pytest.raises(SettingsError, match=r"KAFKA_OAUTH_TOKEN_URL: .*expected https"):
         parse_settings({".env": {"KAFKA_OAUTH_TOKEN_URL": "http://login.example/token"}})
 
 
