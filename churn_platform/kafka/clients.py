@@ -263,10 +263,10 @@ def _is_tls_error(error: KafkaError) -> bool:
 
 def _user(settings: Settings) -> str:
     if "SASL" in str(settings.get("security.protocol")):
-        if "sasl.username" in settings:
-            return f"user {settings['sasl.username']!r}"
         if "sasl.oauthbearer.client.id" in settings:
             return f"client {settings['sasl.oauthbearer.client.id']!r}"
+        if "sasl.username" in settings:
+            return f"user {settings['sasl.username']!r}"
         if settings.get("sasl.mechanism") == msk_iam.MECHANISM:
             return "the AWS credentials"
     if "ssl.certificate.location" in settings:
