@@ -90,7 +90,7 @@ def _configuration(settings: Settings, errors: ErrorHistory) -> dict[str, Any]:
     Raises:
         KafkaSettingsError: there are no AWS credentials.
     """
-    configuration = {**settings, "error_cb": errors}
+    configuration: dict[str, Any] = {**settings, "error_cb": errors}
     if configuration.get("sasl.mechanism") == msk_iam.MECHANISM:
         region, profile = configuration.pop(msk_iam.REGION), configuration.pop(msk_iam.PROFILE, None)
         configuration["sasl.mechanism"] = "OAUTHBEARER"

@@ -153,8 +153,8 @@ def secured_broker(folder: Path) -> Iterator[SecuredBroker]:
         )
         with _running(part, log):
             ports.release()
-            addresses = (f"{HOST}:{chosen[name]}" for name in ("password", "mutual", "token"))
-            yield SecuredBroker(*addresses, authority, oauth, log)
+            password, mutual, token = (f"{HOST}:{chosen[name]}" for name in ("password", "mutual", "token"))
+            yield SecuredBroker(password, mutual, token, authority, oauth, log)
 
 
 def _security(
