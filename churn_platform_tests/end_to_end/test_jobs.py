@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import LiteralString
 
 import psutil
 import psycopg
@@ -20,6 +21,10 @@ from churn_platform_tests.end_to_end.running import Running
 from churn_platform_tests.waiting import wait_until
 
 CHURN = Path(sys.executable).with_name("churn")
+# The streaming runs wait for locks, too.
+WAITING: LiteralString = """
+    select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%%model_references%%'
+"""
 PREPARED = {"raw_customers", "cleaned_customers", "train_features", "test_features"}
 TRAINED = ["churn_model", "model_evaluation", "champion_model"]
 
@@ -61,11 +66,7 @@ def events(running: Running, run_id: str) -> list[RunEvent]:
 
 def waiting_process(running: Running, run_id: str) -> psutil.Process:
     """Wait until the training of a run waits for the table, and return the run's process."""
-    wait_until(
-        lambda: running.value("select count(*) from pg_stat_activity where wait_event_type = 'Lock'") > 0,
-        120,
-        "the training to wait",
-    )
+    wait_until(lambda: running.value(WAITING) > 0, 120, "the training to wait")
     (pid,) = (
         int(found[1])
         for event in events(running, run_id)
