@@ -39,7 +39,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 
 # A replay or a verification of millions of events holds off erasures for longer. While an erasure waits, it holds off
 # the worker in turn.
-LOCK_SECONDS: Final = 60
+LOCK_SECONDS: Final = 30
 STATEMENT_SECONDS: Final = 3_600
 _ROWS: Final = "erased_predictions"
 _REPLACED_ROWS: Final = "erased_replaced_predictions"
