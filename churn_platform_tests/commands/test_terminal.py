@@ -71,6 +71,7 @@ GIVEN = {
     "prepare": ["--logins", "--dagster-home", "{folder}/dagster"],
     "produce": ["--count", "5"],
     "clean": ["--dry-run"],
+    "customer erase": ["1", "--dry-run"],
     "stream take-over": ["--yes", "nobody"],
     "dlq show": ["0:0"],
     "dlq retry": ["0:0", "--set", "Age=3", "--dry-run"],
