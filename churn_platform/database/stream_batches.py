@@ -140,8 +140,13 @@ _LATEST: Final = """
         extract(epoch from clock_timestamp() - last_commit)::double precision as last_commit_seconds
     from stream_batches where opened is not null order by opened desc limit 1
 """
+# The first replay keeps what the stream itself counted: see read_counts().
 _RECORD_REPLAY: Final = """
-    update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, model_version = %s,
+    update stream_batches set
+        read_predictions = coalesce(read_predictions, predictions),
+        read_dead_letters = coalesce(read_dead_letters, dead_letters),
+        read_duplicates = coalesce(read_duplicates, duplicates),
+        events = %s, predictions = %s, dead_letters = %s, duplicates = %s, model_version = %s,
         replays = replays + 1, replayed_at = now()
     where batch = %s
 """

@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from churn_platform.environments.exceptions import LedgerBehindError
 from churn_platform.kafka import clients
@@ -83,6 +84,29 @@ def attributed_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> d
     except BrokersUnreachableError:
         _raise_refusal(consumer)
         raise
+    return _attributed(committed, topic)
+
+
+def published_to_admin(admin: AdminClient, group: str, topic: Topic) -> dict[int, int]:
+    """Return the published offsets as published_offsets() does, for a process that has no consumer.
+
+    Args:
+        admin: a client of the brokers.
+        group: the consumer group that carries the published offsets.
+        topic: the events topic.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
+    """
+    requested = ConsumerGroupTopicPartitions(group, [TopicPartition(topic.name, each) for each in topic.partitions])
+    with translate_kafka_errors(admin):
+        futures = admin.list_consumer_group_offsets([requested], request_timeout=clients.request_seconds(admin))
+        committed = futures[group].result().topic_partitions
+        _raise_first([found.error for found in committed])
+    return {partition: offset for partition, (offset, _) in _attributed(committed, topic).items()}
+
+
+def _attributed(committed: Sequence[TopicPartition], topic: Topic) -> dict[int, tuple[int, str]]:
     metadata = {found.partition: (found.metadata or "").partition(" ") for found in committed}
     return {
         found.partition: (found.offset, metadata[found.partition][2])
