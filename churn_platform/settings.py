@@ -956,6 +956,21 @@ class OperatorSettings(SettingsGroup):
         "and of CHURN_ARTIFACTS.",
     )
 
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        validation_alias="WORKER_METRICS_HOST",
+        description="Address that the worker's metrics for Prometheus are served at. Whoever reaches it can read them: "
+        "counts and states of the platform, and no data of customers.",
+    )
+    metrics_port: int = Field(
+        default=9464,
+        ge=0,
+        le=65535,
+        validation_alias="WORKER_METRICS_PORT",
+        description="Port of the worker's metrics. 'churn up' chooses another one if it is taken. 0: no metrics.",
+    )
+
 
 class DagsterSettings(SettingsGroup):
     """Where Dagster's web server is, and what its UI shows."""

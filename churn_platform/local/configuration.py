@@ -222,7 +222,10 @@ class StackConfiguration:
             *services,
             *buckets,
             *dagster,
-            worker.part(folder=self.folder),
+            worker.part(
+                folder=self.folder,
+                metrics_port=self.ports["worker-metrics"] if load_settings().operators.metrics_port else None,
+            ),
             dashboard.part(url=self.addresses[dashboard.NAME], dagster_url=self.addresses["dagster"]),
             api.part(url=self.addresses[api.NAME]),
         ]

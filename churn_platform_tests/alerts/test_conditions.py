@@ -67,10 +67,14 @@ class Switch:
         )
 
 
+def watch_of(client: dict[str, Any], topic: str, **clock: Callable[[], float]) -> StreamWatch:
+    return StreamWatch(client, topic, group="none", outcomes_topic="none", **clock)
+
+
 def evidence(client: dict[str, Any] | None = None, topic: str = "none", **bounds: Any) -> Evidence:
     defaults = vars(Bounds.from_settings(Settings()))
     return Evidence(
-        Bounds(**{**defaults, **bounds}), StreamWatch(client or {"bootstrap.servers": "127.0.0.1:1"}, topic), {}
+        Bounds(**{**defaults, **bounds}), watch_of(client or {"bootstrap.servers": "127.0.0.1:1"}, topic), {}
     )
 
 
@@ -222,7 +226,13 @@ def clock() -> Clock:
 @pytest.fixture
 def of_stream(stream: Stream, clock: Clock) -> Evidence:
     """What is looked at, for this stream."""
-    watch = StreamWatch(stream.config.kafka.client, stream.config.events_topic, clock=clock.seconds)
+    watch = StreamWatch(
+        stream.config.kafka.client,
+        stream.config.events_topic,
+        group=stream.config.kafka.group,
+        outcomes_topic="none",
+        clock=clock.seconds,
+    )
     return Evidence(Bounds(**{**vars(Bounds.from_settings(Settings())), "max_lag": 5}), watch, {})
 
 
@@ -292,7 +302,7 @@ def test_a_lag_above_its_bound_is_found(stream: Stream, of_stream: Evidence) -> 
 
 
 def test_a_kafka_that_does_not_answer_is_found(connection: psycopg.Connection, clock: Clock) -> None:
-    watch = StreamWatch({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "events", clock=clock.seconds)
+    watch = watch_of({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "events", clock=clock.seconds)
     watched = Evidence(Bounds.from_settings(Settings()), watch, {})
     assert found("kafka-unreachable", watched, connection) == []
     clock.pass_time(seconds=30)
@@ -356,7 +366,7 @@ def test_a_disk_that_fills_is_found(tmp_path: Path, connection: psycopg.Connecti
     assert 0 < shares["CHURN_LOCAL"] < 1
 
     bounds = Bounds(**{**vars(Bounds.from_settings(Settings())), "disk_min_free": 1.0})
-    watched = Evidence(bounds, StreamWatch({}, "none"), {"CHURN_LOCAL": tmp_path})
+    watched = Evidence(bounds, watch_of({}, "none"), {"CHURN_LOCAL": tmp_path})
     ((subject, details),) = [(each.subject, each.details) for each in found("disk-full", watched, connection)]
     assert subject == "disk of CHURN_LOCAL"
     assert details.endswith("the bound is 100.0%.")
