@@ -2,18 +2,20 @@
 
 PostgreSQL does the work: the rows of new commits never leave it. Each run is one transaction with one snapshot, in
 which the positions move, so each row counts once. A replay leaves the rows that it replaces in replaced_predictions:
-the duty subtracts those that it had counted, and adds those that are there now.
+the duty subtracts those that it had counted, and adds those that are there now. Outcomes leave their customers in
+changed_outcomes: the duty finds out again which of these left.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
 
 from churn_platform.database import (
+    changed_outcomes,
     customer_summary,
     prediction_summary,
     replaced_predictions,
@@ -23,7 +25,7 @@ from churn_platform.database import (
     summary_state,
     worker_positions,
 )
-from churn_platform.database.customer_summary import ArmKey
+from churn_platform.database.arms import ArmKey
 from churn_platform.retention.arm import controls_below, padded_keys
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.worker.new_rows import NewRows
@@ -88,7 +90,11 @@ class SummariesDuty:
         if self._key is None:
             self._key = self._prepare(connection)
         more = False
-        if worker_positions.behind(connection, NAME) or replaced_predictions.batches(connection):
+        if (
+            worker_positions.behind(connection, NAME)
+            or replaced_predictions.batches(connection)
+            or changed_outcomes.exist(connection)
+        ):
             more = self._follow(connection, self._key)
         if began - self._deleted_at >= DELETE_SECONDS:
             stream_minutes.delete_old(connection)
@@ -102,14 +108,17 @@ class SummariesDuty:
         inner, outer = padded_keys(retention_keys.ensure_key(connection))
         key = ArmKey(inner, outer, controls_below(share))
         definition = summary_changes.definition(self._config.schema)
+        summary_changes.create(connection, self._config.schema)
         with connection.transaction():
-            _allow_long_run(connection)
+            _begin_long_run(connection)
             state = summary_state.get(connection)
             if state is None or state.definition != definition:
                 self._clear(connection)
                 summary_state.begin(connection, definition=definition, control_share=share)
                 _log.info("The summaries are computed from the first event on.")
             elif state.control_share != share:
+                self._apply_replays(connection, replace(key, controls_below=controls_below(state.control_share)))
+                prediction_summary.assign_arms(connection, self._config.schema, key, follower=NAME)
                 changed = customer_summary.assign_arms(connection, key)
                 summary_state.set_control_share(connection, share)
                 _log.info(
@@ -128,10 +137,12 @@ class SummariesDuty:
         """Apply replays and the commits since the last run, in one transaction; return whether there are more."""
         summary_changes.create(connection, self._config.schema)
         with connection.transaction():
-            connection.execute("set transaction isolation level repeatable read")
-            _allow_long_run(connection)
+            _begin_long_run(connection)
             self._apply_replays(connection, key)
             more, new_rows = self._apply_commits(connection, key)
+            if changed_outcomes.exist(connection):
+                customer_summary.apply_outcomes(connection)
+                changed_outcomes.delete(connection)
             summary_state.record_followed(connection, is_built=not more)
         self._new_rows = new_rows  # only now: after an error, the same rows are read again
         return more
@@ -142,9 +153,11 @@ class SummariesDuty:
         if not replayed:
             return
         schema = self._config.schema
-        summary_changes.add_replaced(connection, schema, worker_positions.followed_ranges(connection, NAME, replayed))
+        summary_changes.add_replaced(
+            connection, schema, key, worker_positions.followed_ranges(connection, NAME, replayed)
+        )
         prediction_summary.apply_changes(connection, schema, replaced=True)
-        customer_summary.apply_replaced(connection, schema, key, follower=NAME)
+        customer_summary.apply_replaced(connection, schema, follower=NAME)
         replaced_predictions.delete(connection, replayed)
         summary_changes.clear(connection)
 
@@ -159,16 +172,17 @@ class SummariesDuty:
         is_all = following == behind
         ranges = worker_positions.row_ranges(connection, following)
         first_block, new_rows = self._new_rows.read(connection, ranges) if is_all else (None, NewRows())
-        if summary_changes.add_new(connection, self._config.schema, ranges, first_block=first_block):
+        if summary_changes.add_new(connection, self._config.schema, key, ranges, first_block=first_block):
             prediction_summary.apply_changes(connection, self._config.schema, replaced=False)
-            customer_summary.apply_new(connection, key)
+            customer_summary.apply_new(connection)
         stream_minutes.add_followed(connection, following)
         worker_positions.advance(connection, NAME, following)
         return not is_all, new_rows
 
 
-def _allow_long_run(connection: psycopg.Connection) -> None:
-    """Set the transaction's limits: its time, and its memory, in which the rows of a run are sorted."""
+def _begin_long_run(connection: psycopg.Connection) -> None:
+    """Give the transaction one snapshot, and its limits: its time, and its memory, in which rows are sorted."""
+    connection.execute("set transaction isolation level repeatable read")
     connection.execute(
         "select set_config('statement_timeout', %s, true), set_config('work_mem', %s, true)",
         (f"{LONGEST_RUN}s", SORT_MEMORY),
