@@ -223,7 +223,11 @@ class StackConfiguration:
             *buckets,
             *dagster,
             worker.part(folder=self.folder),
-            dashboard.part(url=self.addresses[dashboard.NAME], dagster_url=self.addresses["dagster"]),
+            dashboard.part(
+                url=self.addresses[dashboard.NAME],
+                dagster_url=self.addresses["dagster"],
+                api_url=self.addresses[api.NAME],
+            ),
             api.part(url=self.addresses[api.NAME]),
         ]
 
