@@ -1053,6 +1053,18 @@ class DashboardSettings(SettingsGroup):
         validation_alias="DASHBOARD_DAGSTER_URL",
         description="Address of the Dagster UI that pages link to. 'churn up' sets it. Empty: no links.",
     )
+    api_url: WebAddress = Field(
+        default=None,
+        validation_alias="DASHBOARD_API_URL",
+        description="Address of the prediction API, which calculates the risk of a customer with other values. "
+        "'churn up' sets it. Empty: the dashboard has no form for that.",
+    )
+    api_token: SecretStr | None = Field(
+        default=None,
+        validation_alias="DASHBOARD_API_TOKEN",
+        description="Token of the dashboard for the prediction API, which 'churn serve add-token' prints. Needed if "
+        "API_TOKENS is set.",
+    )
 
 
 class ApiSettings(SettingsGroup):

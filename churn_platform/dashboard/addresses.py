@@ -5,6 +5,7 @@ from urllib.parse import quote, urlencode
 
 CUSTOMERS = "/customers"
 TRENDS = "/trends"
+WHAT_IF = "/what-if"
 
 
 def customer(customer_id: int | str) -> str:

@@ -44,6 +44,7 @@ PLACES: Final = (
     Place("replaced_predictions", _OWN),
     Place("high_risk_customers", _OWN, is_of_commits=True),
     Place("customer_file_scores", _OWN),
+    Place("changed_outcomes", _OUTCOMES),
     Place("customer_outcomes", _OUTCOMES),
     Place("churn_predictions", _OWN, is_of_commits=True),
     Place("alerted_cases", _OF_CASES),

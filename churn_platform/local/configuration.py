@@ -226,7 +226,11 @@ class StackConfiguration:
                 folder=self.folder,
                 metrics_port=self.ports["worker-metrics"] if load_settings().operators.metrics_port else None,
             ),
-            dashboard.part(url=self.addresses[dashboard.NAME], dagster_url=self.addresses["dagster"]),
+            dashboard.part(
+                url=self.addresses[dashboard.NAME],
+                dagster_url=self.addresses["dagster"],
+                api_url=self.addresses[api.NAME],
+            ),
             api.part(url=self.addresses[api.NAME]),
         ]
 

@@ -54,7 +54,7 @@ READ_SECONDS: Final = Metric(
 EVENTS: Final = Metric(
     "churn_stream_events_total",
     "counter",
-    "Events that the stream has read, by result: prediction, dead_letter, duplicate or erased. No replay or erasure changes it.",
+    "Events that the stream has read, by result: prediction, dead_letter, duplicate or erased. It never falls.",
     ("result",),
 )
 DEAD_LETTERS: Final = Metric(

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 
 import psycopg
@@ -24,14 +23,6 @@ COUNTRY = Column(name="Country", kind="category", categories=("Spain", "France")
 AGE = Column(name="Age", kind="number", minimum=18, maximum=120, segment_bounds=(30, 60))
 FLAG = Column(name="IsActive", kind="flag")
 PRODUCTS = Column(name="NumOfProducts", kind="whole")
-
-
-@pytest.fixture
-def viewer(config: DashboardConfig) -> Iterator[Site]:
-    """The same dashboard for somebody who is not in the retention team."""
-    with serving(replace(config, proxy="127.0.0.1")) as site:
-        site.client.headers["X-Forwarded-User"] = "ada"
-        yield site
 
 
 @pytest.fixture
@@ -138,18 +129,39 @@ def test_what_the_retention_team_sees_of_all_customers_has_no_controls(
 ) -> None:
     """Otherwise the difference to the list of customers would show which controls are at risk."""
 
-    def sums(of: Site) -> tuple[int, float]:
+    def sums(of: Site) -> tuple[int, float, int, float]:
         text = of.client.get("/segments.csv?by=geography").content.decode("utf-8-sig")
         (germany,) = (row for row in csv.DictReader(io.StringIO(text)) if row["geography"] == "Germany")
-        return int(germany["high_risk_customers"]), float(germany["money_at_risk"])
+        customers, money = int(germany["high_risk_customers"]), float(germany["money_at_risk"])
+        return customers, money, int(germany["predictions"]), round(float(germany["mean_risk_score"]), 6)
 
     listed = connection.execute("""
-        select count(*), sum(money_at_risk) from customer_summary
-        where high_risk and arm = 'contact' and segments ->> 'geography' = 'Germany'
+        select count(*) filter (where high_risk), sum(money_at_risk) filter (where high_risk),
+            count(*) filter (where this_week), round(avg(risk_score::numeric) filter (where this_week), 6)::float8
+        from (select *, event_timestamp > now() - interval '5 days' as this_week from customer_summary) as s
+        where arm = 'contact' and segments ->> 'geography' = 'Germany'
     """).fetchone()
     assert sums(site) == listed
-    assert sums(viewer) == (30, 1_500_000.0)
+    assert sums(viewer)[:3] == (30, 1_500_000.0, 60)
     assert sums(site) != sums(viewer)
+
+
+def test_customers_who_left_are_no_money_at_risk(
+    viewer: Site, ledger: FollowedLedger, connection: psycopg.Connection, bank_schema: CustomerSchema
+) -> None:
+    events = ledger.commit(predictions(40, churned=40, high_risk=10, balance=1_000.0))
+    connection.execute(
+        "insert into customer_outcomes (topic_id, kafka_partition, kafka_offset, event_id, churned, outcome_timestamp) "
+        "values ('outcomes', 0, 0, %s, 1, now())",
+        (events[0],),
+    )
+    summarize(connection, bank_schema)
+
+    page = viewer.page("/segments")
+    assert page.figure("Money at risk") == "9,000 EUR"
+    assert page.figure("High-risk customers") == "9"
+    assert "of 40 customers" in page.text
+    assert "9 customers" in viewer.page("/customers?band=high").text
 
 
 @pytest.mark.usefixtures("filled")

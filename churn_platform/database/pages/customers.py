@@ -32,14 +32,9 @@ _ROWS: Final = sql.SQL("""
     select customer_id, risk_score::double precision as risk_score,
         previous_risk_score::double precision as previous_risk_score, money_at_risk, segments, event_timestamp,
         predictions, (select reasons from high_risk_customers h where h.event_id = s.event_id) as reasons,
-        (select max(o.outcome_timestamp) from customer_outcomes o where {left}) as left_at
+        left_at
     from customer_summary s where {conditions}
     order by {sorted_by} {direction}, s.customer_id {direction} {limit}
-""")
-# An outcome says that the customer left, at the latest event or after it. Whoever has an event after that is back.
-_LEFT: Final = sql.SQL("""
-    (o.event_id = s.event_id or (o.event_id is null and o.customer_id = s.customer_id))
-    and o.churned = 1 and o.outcome_timestamp >= s.event_timestamp
 """)
 _LIMIT: Final = sql.SQL("limit %(limit)s")
 _BEYOND: Final = sql.SQL("({sorted_by}, s.customer_id) {comparison} (%(place)s::{type}, %(place_id)s)")
@@ -53,7 +48,7 @@ _CONDITIONS: Final[Mapping[str, sql.SQL | sql.Composed]] = {
     "without_controls": sql.SQL("""arm = 'contact' and not exists (
         select from retention_cases c where c.customer_id = s.customer_id and c.closed_at is null and c.arm = 'control'
     )"""),
-    "without_left": sql.SQL("not exists (select from customer_outcomes o where {})").format(_LEFT),
+    "without_left": sql.SQL("left_at is null"),
 }
 _LAST: Final = "\U0010ffff"
 """Comes after every other character."""
@@ -61,7 +56,8 @@ _COUNT: Final = sql.SQL("""
     select count(*) from (select from customer_summary s where {conditions} limit %(limit)s) as found
 """)
 _COUNT_BY_SEGMENTS: Final = """
-    select coalesce(sum(customers), 0)::bigint from customer_segment_summary where segments @> %s
+    select coalesce(sum(customers), 0)::bigint, coalesce(sum(left_customers), 0)::bigint
+    from customer_segment_summary where segments @> %s
 """
 _SEGMENT_VALUES: Final = """
     select key, array_agg(distinct value) from customer_segment_summary, jsonb_each_text(segments) group by key
@@ -97,8 +93,8 @@ class Filter:
 
     @property
     def is_by_segments(self) -> bool:
-        """Whether nothing but segments are chosen."""
-        return self == Filter(self.segments)
+        """Whether nothing but segments are chosen, and perhaps that nobody is wanted who left."""
+        return self == Filter(self.segments, without_left=self.without_left)
 
 
 @dataclass(frozen=True)
@@ -119,10 +115,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Customer:
-    """A customer at the latest event. The comments of customer_summary and high_risk_customers explain each column.
-
-    `left_at` is when the customer left, if an outcome says so and no event came after it.
-    """
+    """A customer at the latest event. The comments of customer_summary and high_risk_customers explain each column."""
 
     customer_id: int | str
     risk_score: float
@@ -207,10 +200,14 @@ def every(connection: psycopg.Connection, wanted: Filter, order: Order) -> Itera
 
 
 def count(connection: psycopg.Connection, wanted: Filter, *, most: int) -> Count:
-    """Return how many customers there are. A number above `most` is only known if nothing but segments are chosen."""
+    """Return how many customers there are.
+
+    A number above `most` is only known if all conditions are about segments, or about who left.
+    """
     if wanted.is_by_segments:
         row = connection.execute(_COUNT_BY_SEGMENTS, (Jsonb(dict(wanted.segments)),)).fetchone()
-        return Count(0 if row is None else row[0])
+        customers, left = (0, 0) if row is None else row
+        return Count(customers - left if wanted.without_left else customers)
     conditions, parameters = _conditions(wanted)
     query = _COUNT.format(conditions=_all(conditions))
     row = connection.execute(query, {**parameters, "limit": most + 1}).fetchone()
@@ -239,7 +236,6 @@ def _query(
         conditions.append(_BEYOND.format(sorted_by=sorted_by, comparison=comparison, type=_TYPES[order.sort]))
         parameters |= {"place": place.value, "place_id": place.customer_id}
     query = _ROWS.format(
-        left=_LEFT,
         conditions=_all(conditions),
         sorted_by=sorted_by,
         direction=sql.SQL("desc") if is_descending else sql.SQL("asc"),
