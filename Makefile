@@ -125,6 +125,10 @@ bench-latency: install ## Measure latency from an event to its row and its predi
 bench-cost: install ## Measure the CPU per event, beside a reference loop at the same latency (ARGS="--rates 500 --pairs 1")
 	$(BIN)/python -m benchmarks.cost $(ARGS)
 
+.PHONY: bench-worker
+bench-worker: install ## Measure throughput and latency with the resident worker and without it (ARGS="--pairs 3 --seconds 20")
+	$(BIN)/python -m benchmarks.worker $(ARGS)
+
 .PHONY: bench-stages
 bench-stages: install ## Measure each stage of a commit, and its upper bound (ARGS="--events 100000")
 	$(BIN)/python -m benchmarks.stages $(ARGS)

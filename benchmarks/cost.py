@@ -70,7 +70,7 @@ RUNS: Final = "runs"
 REFERENCE_PARTS: Final = frozenset({"reference", "kafka", "postgresql"})
 
 # PostgreSQL writes this time into the commit, so the measurement costs it nothing while events arrive.
-_LATENCIES: Final = """
+LATENCIES: Final = """
     select count(*), percentile_cont(array[0.5, 0.99, 0.999]) within group (
         order by 1000 * extract(epoch from pg_xact_commit_timestamp(xmin) - event_timestamp)
     )
@@ -182,7 +182,7 @@ class Comparison:
 
     def warm_up(self, seconds: float) -> None:
         """Let the platform process events for a while."""
-        with _events(self.config.events_topic, COMPILING_RATE):
+        with events_at(self.config.events_topic, COMPILING_RATE):
             wait_until(lambda: _has_new_rows(self.config.dsn), "the platform's rows")
             time.sleep(seconds)
 
@@ -197,7 +197,7 @@ class Comparison:
 
     def platform(self, rate: float, seconds: float, warm_up: float) -> Usage:
         """Measure the platform at a rate."""
-        with _events(self.config.events_topic, rate):
+        with events_at(self.config.events_topic, rate):
             wait_until(lambda: _has_new_rows(self.config.dsn), "the platform's rows")
             time.sleep(warm_up)
             return self._use(seconds, self.config.dsn)
@@ -215,7 +215,7 @@ class Comparison:
 
     def reference(self, rate: float, seconds: float, linger_ms: float) -> Usage:
         """Measure the reference loop at a rate. Call it while the stream is paused."""
-        with self._reference(linger_ms), _events(self._task.events_topic, rate):
+        with self._reference(linger_ms), events_at(self._task.events_topic, rate):
             wait_until(lambda: _has_new_rows(self._task.dsn), "the reference loop's rows")
             time.sleep(WARM_UP_SECONDS / 4)
             return _of_reference(self._use(seconds, self._task.dsn))
@@ -242,7 +242,7 @@ class Comparison:
             return Usage(parts, 0, None, None, None)
         time.sleep(1)  # for the commits of the last events
         with psycopg.connect(dsn, autocommit=True) as connection:
-            row = connection.execute(_LATENCIES, (began, ended)).fetchone()
+            row = connection.execute(LATENCIES, (began, ended)).fetchone()
         if row is None or not row[0]:
             raise RuntimeError("No event was processed in the time that was measured.")
         return Usage(parts, row[0], *(round(float(each), 1) for each in row[1]))
@@ -263,7 +263,7 @@ class Comparison:
 
 
 @contextmanager
-def _events(topic: str, rate: float) -> Iterator[None]:
+def events_at(topic: str, rate: float) -> Iterator[None]:
     """Send events at a rate. The producer's CPU is not counted."""
     with subprocess.Popen(
         [sys.executable, "-m", "churn_platform.cli", "produce", "--rate", str(rate), "--duration", "100000"],

@@ -267,6 +267,7 @@ class Stream:
             risk_score=risk,
             prediction=(risk >= 0.5).astype(np.int16),
             model_version=1,
+            champion_version=1,
             predicted_at=first,
         )
 

@@ -17,6 +17,7 @@ from churn_platform.commands import (
     stack,
     stream,
 )
+from churn_platform.commands.backup import backup, restore
 from churn_platform.commands.clean import clean
 from churn_platform.commands.completion import completion
 from churn_platform.commands.demo import demo
@@ -24,6 +25,7 @@ from churn_platform.commands.init import init
 from churn_platform.commands.prepare import prepare
 from churn_platform.commands.produce import produce
 from churn_platform.commands.program import Program
+from churn_platform.commands.recover import recover
 from churn_platform.commands.score import score
 from churn_platform.commands.settings import settings
 from churn_platform.commands.verify import verify
@@ -48,6 +50,9 @@ for command in (
     stack.with_own_servers(produce),
     stack.with_own_servers(score),
     stack.with_own_servers(verify),
+    stack.with_own_servers(backup),
+    stack.with_own_servers(restore),
+    stack.with_own_servers(recover),
     stack.with_own_servers(worker),
     settings,
     init,

@@ -15,6 +15,7 @@ from churn_platform.orchestration.assets.monitoring.drift import drift_assets
 from churn_platform.orchestration.assets.monitoring.live_performance import live_performance_assets
 from churn_platform.orchestration.assets.monitoring.outcomes import outcome_assets
 from churn_platform.orchestration.assets.monitoring.report import report_assets
+from churn_platform.orchestration.assets.monitoring.shadow_comparison import shadow_comparison_assets
 from churn_platform.orchestration.assets.operators import operator_assets
 from churn_platform.orchestration.assets.predictions import prediction_assets
 from churn_platform.orchestration.assets.preparation import preparation_assets
@@ -40,6 +41,7 @@ from churn_platform.orchestration.jobs import (
     prediction_stream_job,
     retention_effect_job,
     retraining_job,
+    shadow_comparison_job,
     training_job,
 )
 from churn_platform.orchestration.maintenance import maintenance_job, maintenance_schedule
@@ -49,7 +51,12 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.mlflow import MlflowRegistry, mlflow_run
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.run_processes import fork_runs
-from churn_platform.orchestration.schedules import retention_effect_schedule, scoring_schedules, training_schedules
+from churn_platform.orchestration.schedules import (
+    retention_effect_schedule,
+    scoring_schedules,
+    shadow_comparison_schedule,
+    training_schedules,
+)
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.orchestration.worker_sensor import worker_sensor
 from churn_platform.schema.current import schema_of
@@ -94,6 +101,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
         *report_assets(partitions),
         *file_score_assets(schema),
         *effect_assets(),
+        *shadow_comparison_assets(),
     ]
     links = settings.dagster
     with warnings.catch_warnings():
@@ -120,6 +128,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             outcomes_job,
             customer_scoring_job,
             retention_effect_job,
+            shadow_comparison_job,
             retraining_job,
             maintenance_job,
         ],
@@ -127,6 +136,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
             *training_schedules(settings.schedules),
             *scoring_schedules(settings.schedules),
             retention_effect_schedule,
+            shadow_comparison_schedule,
             maintenance_schedule,
         ],
         sensors=[

@@ -1,7 +1,8 @@
 """Every setting of the platform, typed and grouped by what it configures. Nothing else reads the environment.
 
 A value comes from the process environment, else from `.env` (yours), else from `.local/env` (written by `churn up`,
-with the addresses of the embedded servers), else from the default here.
+with the addresses of the embedded servers), else from the default here. A secret may also be in a file or in AWS
+Secrets Manager: see secret_sources.py.
 
 What does not belong here: configuration that a lower package defines as its own dataclass, such as `kafka/config.py`.
 """
@@ -9,13 +10,13 @@ What does not belong here: configuration that a lower package defines as its own
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -23,7 +24,10 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from churn_platform import secret_sources
 from churn_platform.errors import PlatformError
+from churn_platform.hosts import is_loopback
+from churn_platform.secret_sources import AwsLogin, SecretError
 from churn_platform.setting_names import closest_name, is_probably_ours
 
 # When no broker answers, librdkafka starts again from the bootstrap servers and resets its backoff. With its default
@@ -33,6 +37,10 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CUSTOMER_ID_PLACE = "{customer_id}"
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+# Without dots, so that no environment's names begin with the prefix of another one's.
+ENVIRONMENT_PREFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
+# The names that begin with the environment's, unless they are set.
+PREFIXED = ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "OUTCOMES_TOPIC", "STREAM_GROUP")
 # Minute, hour, day of the month, month, day of the week: minimum and maximum.
 CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 CRON_PART = re.compile(r"(?:[*?]|\d+|[A-Za-z]+)(?:-(?:\d+|[A-Za-z]+))?(?:/\d+)?(?:#\d)?")
@@ -64,6 +72,13 @@ def _customers_place(place: str) -> str:
 def _web_address(address: str | None) -> str | None:
     if address is not None and not (address.startswith(("http://", "https://")) and urlsplit(address).hostname):
         raise ValueError("expected https://host or http://host:port")
+    return address
+
+
+def _token_address(address: str | None) -> str | None:
+    _web_address(address)
+    if address is not None and address.startswith("http://") and not is_loopback(urlsplit(address).hostname or ""):
+        raise ValueError("expected https://, because the request has the client's secret in it")
     return address
 
 
@@ -131,6 +146,12 @@ def _stream_start(start: str) -> str:
 def _topic_name(name: str) -> str:
     if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
         raise ValueError("expected a name of a Kafka topic: at most 249 letters, digits, dots, underscores and hyphens")
+    return name
+
+
+def _environment_prefix(name: str) -> str:
+    if name and not ENVIRONMENT_PREFIX.fullmatch(name):
+        raise ValueError("expected at most 30 small letters, digits and hyphens, such as staging, or nothing")
     return name
 
 
@@ -232,12 +253,14 @@ ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
 ArtifactsPlace = Annotated[str, AfterValidator(_folder_or_prefix)]
 CustomersPlace = Annotated[str, AfterValidator(_customers_place)]
 WebAddress = Annotated[str | None, AfterValidator(_web_address)]
+TokenAddress = Annotated[str | None, AfterValidator(_token_address)]
 ProxyAddress = Annotated[str | None, AfterValidator(_ip_address)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
 StreamStart = Annotated[str, AfterValidator(_stream_start)]
 StreamProfile = Literal["latency", "balanced", "economy"]
 TopicName = Annotated[str, AfterValidator(_topic_name)]
+EnvironmentPrefix = Annotated[str, AfterValidator(_environment_prefix)]
 CasesFrom = Literal["stream", "file", "both"]
 TimezoneName = Annotated[str, AfterValidator(_timezone_name)]
 CustomerUrl = Annotated[str, AfterValidator(_customer_url)]
@@ -286,11 +309,18 @@ class PlatformSettings(SettingsGroup):
         description="Folder or s3://bucket/prefix for Parquet files, model bundles and the archive. In S3 it also "
         "holds Dagster's compute logs and the files of the embedded MLflow. Empty: CHURN_LOCAL/artifacts.",
     )
-    environment: str = Field(
+    environment: EnvironmentPrefix = Field(
         default="",
         validation_alias="CHURN_ENVIRONMENT",
+        description="Short name of this environment, such as staging. The names of its topics and of its consumer "
+        "group, and with it of its transactional ids, begin with it and a dot, unless their own settings name them. "
+        "CLAIMS_TOPIC stays. Empty: no prefix.",
+    )
+    shown_name: str = Field(
+        default="",
+        validation_alias="CHURN_ENVIRONMENT_NAME",
         description="Name of this environment in error messages that other environments show. It is identified by an "
-        "id in its database. Empty: the host name and CHURN_LOCAL.",
+        "id in its database. Empty: CHURN_ENVIRONMENT, else the host name and CHURN_LOCAL.",
     )
     revision: str = Field(
         default="",
@@ -309,7 +339,7 @@ class PlatformSettings(SettingsGroup):
     @property
     def environment_name(self) -> str:
         """The name of this environment. The id that identifies it is in its database."""
-        return self.environment or f"{socket.gethostname()}:{self.local}"
+        return self.shown_name or self.environment or f"{socket.gethostname()}:{self.local}"
 
 
 class S3Settings(SettingsGroup):
@@ -323,7 +353,8 @@ class S3Settings(SettingsGroup):
     region: str | None = Field(
         default=None,
         validation_alias="AWS_DEFAULT_REGION",
-        description="Region of the bucket. Empty: the region of the AWS profile.",
+        description="Region of the bucket, of secrets in Secrets Manager, and of an Amazon MSK cluster. Empty: the "
+        "region of the AWS profile.",
     )
     profile: str | None = Field(
         default=None,
@@ -381,12 +412,42 @@ class KafkaSettings(SettingsGroup):
         validation_alias="KAFKA_SECURITY_PROTOCOL",
         description="Protocol between the Kafka client and the brokers.",
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        default=None, validation_alias="KAFKA_SASL_MECHANISM", description="SASL mechanism, with a SASL protocol."
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"] | None = Field(
+        default=None,
+        validation_alias="KAFKA_SASL_MECHANISM",
+        description="SASL mechanism, with a SASL protocol. OAUTHBEARER needs KAFKA_OAUTH_*; AWS_MSK_IAM needs AWS "
+        "credentials and AWS_DEFAULT_REGION.",
     )
     sasl_username: str | None = Field(default=None, validation_alias="KAFKA_SASL_USERNAME", description="SASL user.")
     sasl_password: SecretStr | None = Field(
         default=None, validation_alias="KAFKA_SASL_PASSWORD", description="SASL password."
+    )
+    oauth_token_url: TokenAddress = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_TOKEN_URL",
+        description="Address at which an OAuth server issues tokens for client credentials, such as "
+        "https://login.example.com/oauth2/token.",
+    )
+    oauth_client_id: str | None = Field(
+        default=None, validation_alias="KAFKA_OAUTH_CLIENT_ID", description="Id of the client at the OAuth server."
+    )
+    oauth_client_secret: SecretStr | None = Field(
+        default=None, validation_alias="KAFKA_OAUTH_CLIENT_SECRET", description="Secret of that client."
+    )
+    oauth_scope: str | None = Field(
+        default=None, validation_alias="KAFKA_OAUTH_SCOPE", description="Scope of the tokens, if the server needs one."
+    )
+    oauth_extensions: str | None = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_EXTENSIONS",
+        description="SASL extensions that brokers need, name=value, comma separated, such as Confluent Cloud's "
+        "logicalCluster and identityPoolId.",
+    )
+    oauth_ca_location: ProjectPath | None = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_CA_LOCATION",
+        description="File with the certificate of the CA that signed the OAuth server's certificate. Empty: the CAs of "
+        "this machine.",
     )
     ssl_ca_location: ProjectPath | None = Field(
         default=None,
@@ -699,6 +760,39 @@ class TrainingSettings(SettingsGroup):
         return self.call_cost, self.kept_customer_value, self.call_success_rate
 
 
+class ChallengerSettings(SettingsGroup):
+    """When a shadow may be promoted, and when a canary is rolled back."""
+
+    shadow_days: float = Field(
+        default=0.0,
+        ge=0,
+        le=365,
+        validation_alias="SHADOW_DAYS",
+        description="Days for which a version must have scored the stream's events as a shadow before it is promoted. "
+        "0: none. It does not apply to the first champion, to a rollback and to MLflow's alias.",
+    )
+    canary_max_psi: float = Field(
+        default=0.25,
+        gt=0,
+        validation_alias="CANARY_MAX_PSI",
+        description="A canary is rolled back if the PSI of its scores against the champion's is above this.",
+    )
+    canary_max_errors: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        validation_alias="CANARY_MAX_ERRORS",
+        description="A canary is rolled back if it fails to score more than this share of its events, 0 to 1.",
+    )
+    canary_least_predictions: int = Field(
+        default=1_000,
+        ge=100,
+        validation_alias="CANARY_LEAST_PREDICTIONS",
+        description="Predictions of a canary, and of the champion since its start, from which their scores are "
+        "compared. With 1,000 each, chance gives a PSI of 0.02.",
+    )
+
+
 class RetentionSettings(SettingsGroup):
     """Who is at risk, and whom the retention team calls."""
 
@@ -864,8 +958,14 @@ class OperatorSettings(SettingsGroup):
 
 
 class DagsterSettings(SettingsGroup):
-    """What the Dagster UI shows."""
+    """Where Dagster's web server is, and what its UI shows."""
 
+    url: WebAddress = Field(
+        default=None,
+        validation_alias="DAGSTER_URL",
+        description="Address of Dagster's web server, http://host:port, at which 'churn data prepare', 'churn model "
+        "train' and 'churn logs --run' reach it. Empty: that of 'churn up'.",
+    )
     preview_rows: int = Field(
         default=5,
         ge=0,
@@ -995,10 +1095,11 @@ class Settings(SettingsGroup):
     schedules: ScheduleSettings = Field(default=ScheduleSettings(), title="Schedules")
     monitoring: MonitoringSettings = Field(default=MonitoringSettings(), title="Monitoring")
     training: TrainingSettings = Field(default=TrainingSettings(), title="Training")
+    challengers: ChallengerSettings = Field(default=ChallengerSettings(), title="Challengers")
     retention: RetentionSettings = Field(default=RetentionSettings(), title="Retention")
     alerts: AlertSettings = Field(default=AlertSettings(), title="Alerts")
     operators: OperatorSettings = Field(default=OperatorSettings(), title="Operators")
-    dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster UI")
+    dagster: DagsterSettings = Field(default=DagsterSettings(), title="Dagster")
     dashboard: DashboardSettings = Field(default=DashboardSettings(), title="Dashboard")
     api: ApiSettings = Field(default=ApiSettings(), title="Prediction API")
 
@@ -1006,13 +1107,18 @@ class Settings(SettingsGroup):
     def from_variables(cls, variables: Mapping[str, str]) -> Self:
         """Return the settings that environment variables describe. Variables of other programs are ignored.
 
+        Names of topics and of the consumer group that are not set begin with CHURN_ENVIRONMENT, if that is.
+
         Raises:
             ValidationError: a value cannot be used.
         """
         values: dict[str, dict[str, str]] = {name: {} for name in cls.model_fields}
+        prefix = variables.get("CHURN_ENVIRONMENT", "")
         for each in descriptions():
             if each.variable in variables:
                 values[each.group][each.variable] = variables[each.variable]
+            elif each.variable in PREFIXED and ENVIRONMENT_PREFIX.fullmatch(prefix):
+                values[each.group][each.variable] = f"{prefix}.{each.field.default}"
         return cls.model_validate(values)
 
     def value_of(self, setting: "Description") -> object:
@@ -1109,7 +1215,13 @@ class Settings(SettingsGroup):
 
     @property
     def kafka_client(self) -> dict[str, str | int | float | bool]:
-        """librdkafka configuration that all our clients share: brokers, security, and a log of warnings and worse."""
+        """Configuration that all our Kafka clients share: brokers, security, and a log of warnings and worse.
+
+        It is librdkafka's, apart from the login to Amazon MSK: see kafka/msk_iam.py.
+
+        Raises:
+            SettingsError: no brokers are configured and the embedded one is not up, or a login lacks a setting.
+        """
         kafka = self.kafka
         configuration = {
             "bootstrap.servers": self.bootstrap_servers,
@@ -1120,6 +1232,7 @@ class Settings(SettingsGroup):
             "ssl.ca.location": kafka.ssl_ca_location,
             "ssl.certificate.location": kafka.ssl_certificate_location,
             "ssl.key.location": kafka.ssl_key_location,
+            **self._kafka_login(),
         }
         return {
             "log_level": 4,
@@ -1127,6 +1240,39 @@ class Settings(SettingsGroup):
             **{name: str(value) for name, value in configuration.items() if value is not None},
             **({} if kafka.request_seconds is None else {"socket.timeout.ms": round(kafka.request_seconds * 1000)}),
         }
+
+    def _kafka_login(self) -> dict[str, object]:
+        """Return the configuration of a login with tokens."""
+        kafka = self.kafka
+        if kafka.sasl_mechanism == "OAUTHBEARER":
+            secret = kafka.oauth_client_secret
+            self._require(
+                "KAFKA_SASL_MECHANISM=OAUTHBEARER",
+                KAFKA_OAUTH_TOKEN_URL=kafka.oauth_token_url,
+                KAFKA_OAUTH_CLIENT_ID=kafka.oauth_client_id,
+                KAFKA_OAUTH_CLIENT_SECRET=secret,
+            )
+            return {
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.token.endpoint.url": kafka.oauth_token_url,
+                "sasl.oauthbearer.client.id": kafka.oauth_client_id,
+                "sasl.oauthbearer.client.secret": secret.get_secret_value() if secret else None,
+                "sasl.oauthbearer.scope": kafka.oauth_scope,
+                "sasl.oauthbearer.extensions": kafka.oauth_extensions,
+                "https.ca.location": kafka.oauth_ca_location,
+            }
+        if kafka.sasl_mechanism == "AWS_MSK_IAM":
+            self._require("KAFKA_SASL_MECHANISM=AWS_MSK_IAM", AWS_DEFAULT_REGION=self.s3.region)
+            return {"aws.region": self.s3.region, "aws.profile": self.s3.profile}
+        return {}
+
+    @staticmethod
+    def _require(what: str, **needed: object) -> None:
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            raise SettingsError(
+                f"{' and '.join(missing)} not set: {what} needs {', '.join(needed)}.", remedy="Set what is missing."
+            )
 
     def _missing(self, variable: str, server: str) -> SettingsError:
         return SettingsError(
@@ -1153,6 +1299,16 @@ def descriptions() -> tuple[Description, ...]:
         Description(str(field.validation_alias), group, name, field)
         for group, members in groups().items()
         for name, field in members.model_fields.items()
+    )
+
+
+@cache
+def secret_variables() -> tuple[str, ...]:
+    """Return the environment variables of the settings that are secret: connection strings, passwords and targets."""
+    return tuple(
+        each.variable
+        for each in descriptions()
+        if SecretStr in (each.field.annotation, *get_args(each.field.annotation))
     )
 
 
@@ -1225,9 +1381,11 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
         sources: variables by their source, which errors name. A later source takes precedence.
 
     Raises:
-        SettingsError: a value cannot be used, or a name is probably a misspelled setting. No value is shown.
+        SettingsError: a value cannot be used, a secret cannot be read, or a name is probably a misspelled setting. No
+            value is shown.
     """
     known = {each.variable for each in descriptions()}
+    known |= {name + secret_sources.FILE_SUFFIX for name in secret_variables()}
     problems = [
         f"{name} in {place} is not a setting. Did you mean {closest_name(name, known)}?"
         for place, variables in sources.items()
@@ -1239,9 +1397,8 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
             "\n".join(problems),
             remedy="Correct the name. If it belongs to another program, run churn without it: env -u NAME churn ...",
         )
-    merged = {name: value for variables in sources.values() for name, value in variables.items()}
     try:
-        found = Settings.from_variables(merged)
+        found = Settings.from_variables(resolve_secrets(sources))
     except ValidationError as error:
         invalid = [f"{each['loc'][-1]}: {each['msg']}." for each in error.errors(include_input=False)]
         raise SettingsError(
@@ -1254,6 +1411,28 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
         )
     found.training.call_costs  # noqa: B018  raises an error if one or two of the three costs are missing
     return found
+
+
+def resolve_secrets(sources: Mapping[str, Mapping[str, str]], only: Collection[str] | None = None) -> dict[str, str]:
+    """Return the variables of all sources, with the values of secrets that are in a file or in AWS Secrets Manager.
+
+    Args:
+        sources: variables by their source, which errors name. A later source takes precedence.
+        only: the secrets to read; None: all of them.
+
+    Raises:
+        SettingsError: a secret cannot be read, or one source has a secret and a file of it. No value is shown.
+    """
+    try:
+        merged = secret_sources.merge(sources, secret_variables())
+        return secret_sources.resolve(
+            merged,
+            secret_variables() if only is None else only,
+            folder=PROJECT_ROOT,
+            aws=AwsLogin(region=merged.get("AWS_DEFAULT_REGION"), profile=merged.get("AWS_PROFILE")),
+        )
+    except SecretError as error:
+        raise SettingsError(error.problem, remedy=error.remedy) from error
 
 
 def _file_variables(file: Path) -> dict[str, str]:

@@ -105,6 +105,7 @@ FLOW = (
     "file_scoring",
     "test_archive",
     "monitoring",
+    "challengers",
     "alerts",
     "dashboard",
     "api",
@@ -122,6 +123,7 @@ FLOW = (
     "documentation",
     "test_settings",
     "test_setting_names",
+    "test_secret_sources",
 )
 
 

@@ -40,7 +40,14 @@ BATCH_SIDE = {
     "champion_model",
 }
 STREAM = {"churn_predictions", "churn_metrics_hourly", "churn_metrics_daily"}
-MONITORING = {"customer_outcomes", "drift_hourly", "drift_daily", "live_performance", "monitoring_report"}
+MONITORING = {
+    "customer_outcomes",
+    "drift_hourly",
+    "drift_daily",
+    "live_performance",
+    "monitoring_report",
+    "shadow_comparison",
+}
 EXTERNAL = {
     "customers_file",
     "registered_model",
@@ -63,6 +70,7 @@ NOT_TABLES = {
     "champion_model",
     "registered_model",
     "monitoring_report",
+    "shadow_comparison",
 }
 SLOW = ("mlflow", "sklearn", "xgboost", "dagster_mlflow")
 # Imports every module in an environment that records which of our modules read it. Prints the number of modules, and
@@ -286,6 +294,7 @@ def test_schedules_and_sensors_are_defined_and_batch_schedules_are_off_by_defaul
         ("training_schedule", "30 2 * * *", dg.DefaultScheduleStatus.STOPPED),
         ("customer_scoring_schedule", "0 3 * * *", dg.DefaultScheduleStatus.STOPPED),
         ("retention_effect_schedule", "41 4 * * *", dg.DefaultScheduleStatus.RUNNING),
+        ("shadow_comparison_schedule", "47 4 * * *", dg.DefaultScheduleStatus.RUNNING),
         ("maintenance_schedule", "23 * * * *", dg.DefaultScheduleStatus.RUNNING),
     }
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from churn_platform.alerts.evidence import Evidence
-from churn_platform.database import alert_outbox, dagster_tables, model_versions, stream_batches
+from churn_platform.database import alert_outbox, challengers, dagster_tables, model_versions, stream_batches
 
 # A failed run is reported for at least this long, even if the next one works at once.
 FAILED_RUN_SECONDS: Final = 600.0
@@ -21,6 +21,8 @@ DEAD_LETTER_MINUTES: Final = 15
 LEAST_DEAD_LETTERS: Final = 10
 # A message that is being sent for longer has a sender that hangs: the longest time-outs are two minutes.
 SENDING_SECONDS: Final = 600.0
+# A canary that was rolled back is reported for this long, unless another one is started.
+CANARY_HOURS: Final = 24.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _kafka_unreachable(evidence: Evidence) -> Iterator[Finding]:
 def _failed_runs(evidence: Evidence) -> Iterator[Finding]:
     if evidence.has_dagster:
         for run in dagster_tables.failed_runs(evidence.connection, recent_seconds=FAILED_RUN_SECONDS):
-            yield Finding(run.job, f"Run {run.run_id} failed.")
+            yield Finding(run.job, f"Run {run.run_id} failed. {run.reason}".rstrip())
 
 
 def _failed_checks(evidence: Evidence) -> Iterator[Finding]:
@@ -117,6 +119,12 @@ def _old_champion(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
+def _canary_rolled_back(evidence: Evidence) -> Iterator[Finding]:
+    canary = challengers.rolled_back(evidence.connection, hours=CANARY_HOURS)
+    if canary is not None:
+        yield Finding(f"version {canary.model_version}", canary.reason or "")
+
+
 def _full_disks(evidence: Evidence) -> Iterator[Finding]:
     for setting, share in evidence.free_shares.items():
         if share < evidence.bounds.disk_min_free:
@@ -143,7 +151,7 @@ CONDITIONS: Final = (
     ),
     Condition(
         name="run-failed",
-        meaning="The latest run of a job failed, and none has worked since.",
+        meaning="The latest run of a job failed, or was ended because it lasted too long, and none has worked since.",
         remedy="Open the run in Dagster's UI: its last error names the cause. Correct it and run the job again.",
         find=_failed_runs,
     ),
@@ -169,6 +177,14 @@ CONDITIONS: Final = (
         setting="CHAMPION_MAX_DAYS",
         every=60.0,
         find=_old_champion,
+    ),
+    Condition(
+        name="canary-rolled-back",
+        meaning="The latest canary was ended within the last day, because it left a bound or could not be used. The "
+        "champion scores all customers.",
+        remedy="Its reason names the bound: CANARY_MAX_ERRORS or CANARY_MAX_PSI. 'churn model compare' shows how the "
+        "version scores. Start another canary when it is corrected.",
+        find=_canary_rolled_back,
     ),
     Condition(
         name="disk-full",

@@ -10,12 +10,14 @@ import psycopg
 
 from churn_platform.alerts.messages import case_payload, digest_payload
 from churn_platform.alerts.policy import AlertPolicy
-from churn_platform.database import alert_outbox, erased_customers, worker_observations
+from churn_platform.database import alert_outbox, erased_customers, recovered_predictions, worker_observations
 from churn_platform.database.alert_outbox import CaseEntry
 
 ASSET: Final = "alert_outbox"
 """Name of the asset that Dagster shows."""
 INTERVAL_SECONDS: Final = 5.0
+ROLLED_BACK: Final = "The database was restored to an earlier state. The target may have received this message before."
+"""Why a message that is written after a restore is in doubt."""
 # Deleting old rows more often would gain nothing.
 PRUNE_SECONDS: Final = 3600.0
 
@@ -60,7 +62,8 @@ def enqueue_cases(
     A digest holds the call list as it is when the digest is due: of each customer at most once a day. Without a
     customer who was listed before its time there is none, so a platform that starts in the afternoon does not send the
     first few customers that it finds. In the mode `each`, a case gets one message, soon after it came onto the list.
-    Controls are left out, and so are customers beyond `policy.cases_per_day` of the day.
+    Controls are left out, and so are customers beyond `policy.cases_per_day` of the day. What may have been sent before
+    the database was restored to an earlier state is in doubt.
 
     Args:
         connection: only one session may call this at a time.
@@ -96,6 +99,7 @@ def _enqueue_digest(
     best = _best(waiting, policy.cases_per_day - len(done))
     if not any(each.entered_at <= at for each in best):
         return 0
+    recovered = recovered_predictions.latest_recovery(connection)
     cases = [(each.rank, each.case_id, each.priority, each.text, each.link) for each in best]
     alert_outbox.add(
         connection,
@@ -104,6 +108,8 @@ def _enqueue_digest(
         payload=digest_payload(day, cases),
         targets=targets,
         expires_at=at + policy.max_age,
+        # It is missing in the outbox, and may have been sent before the database was restored.
+        doubt=ROLLED_BACK if recovered is not None and at <= recovered else None,
     )
     alert_outbox.add_cases(
         connection, "digest", day, [CaseEntry(each.case_id, reference, each.event_ids) for each in best], at=now
@@ -121,6 +127,9 @@ def _enqueue_each(
     recent = [each for each in call_list(connection, day) if now - policy.max_age <= each.entered_at]
     done = alert_outbox.alerted_of(connection, [each.case_id for each in recent])
     best = _best([each for each in recent if each.case_id not in done], room)
+    recovered_events = recovered_predictions.find(
+        connection, [str(event_id) for each in best for event_id in each.event_ids]
+    )
     for each in best:
         alert_outbox.add(
             connection,
@@ -136,6 +145,7 @@ def _enqueue_each(
             ),
             targets=targets,
             expires_at=each.entered_at + policy.max_age,
+            doubt=None if recovered_events.isdisjoint(map(str, each.event_ids)) else ROLLED_BACK,
         )
     entries = [CaseEntry(each.case_id, f"case {each.case_id}", each.event_ids) for each in best]
     alert_outbox.add_cases(connection, "case", day, entries, at=now)

@@ -1,4 +1,4 @@
-"""`churn data`: generate customers files."""
+"""`churn data`: generate customers files, and prepare one for training."""
 
 import time
 from enum import StrEnum
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from churn_platform.commands.job_runs import Detach, run_job
 from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, confirm_replacing, emit, end, output
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.defaults import BANK, MAX_ROWS, SUBSCRIBERS
@@ -26,7 +27,7 @@ class DataSetName(StrEnum):
 
 @app.callback()
 def _data() -> None:
-    """Generate customers files.
+    """Generate customers files, and prepare one for training.
 
     Example: churn data generate --rows 100000 --output customers.csv
     """
@@ -127,6 +128,17 @@ def generate(
         used.insert(0, f"CHURN_SCHEMA={schema_file}")
     if used:
         output.print(f"To use it: [bold]{' '.join(used)}[/bold]", soft_wrap=True)
+
+
+@app.command("prepare")
+def prepare_data(detach: Detach = False, as_json: AsJson = False) -> None:
+    """Read the customers file, check it, and prepare the features: a run of data_preparation_job in Dagster.
+
+    The exit code is 4 if the run fails. Ctrl+C leaves it running.
+
+    Example: churn data prepare
+    """
+    run_job("data_preparation_job", detach=detach, as_json=as_json, next_step="To train on it: churn model train")
 
 
 def _share_left(customers: "pd.DataFrame", schema: CustomerSchema) -> float:

@@ -1,18 +1,22 @@
-"""`churn model`: list, compare and choose the trained versions."""
+"""`churn model`: train, list, compare and choose versions of the model."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from churn_platform.commands.job_runs import Detach, run_job
 from churn_platform.commands.terminal import AsJson, ProgressReporter, emit, error_console, output, report_errors
 from churn_platform.database.connections import connect
 
 if TYPE_CHECKING:
     import psycopg
 
+    from churn_platform.challengers.comparison import ShadowComparison
+    from churn_platform.database.challengers import Challenger, Kind
     from churn_platform.database.model_versions import ModelVersion
     from churn_platform.modeling.comparison import Comparison
 
@@ -21,14 +25,41 @@ app = typer.Typer(no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="The reason; recorded in model_promotions.")]
 FIGURES = ("roc_auc", "brier", "f1", "precision", "recall", "ece")
 OUT_OF_FOLD = "oof_"
+Stop = Annotated[bool, typer.Option("--stop", help="End it.")]
+AFTER_START = {
+    "shadow": "The worker scores the events of new commits with it; 'churn model compare' shows the result.",
+    "canary": "The stream scores their events with it from its next commit.",
+}
+AFTER_STOP = {
+    "shadow": "What it has scored stays, and 'churn model compare' shows it.",
+    "canary": "The champion scores all customers from the stream's next commit.",
+}
 
 
 @app.callback()
 def _model() -> None:
-    """List, compare and choose the versions of the model.
+    """Train, list, compare, try and choose versions of the model.
 
     Example: churn model list
     """
+
+
+@app.command()
+def train(
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Prepare the customers file first, as 'churn data prepare' does.")
+    ] = False,
+    detach: Detach = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on the prepared data, and promote it if it is better: a run of training_job in Dagster.
+
+    The exit code is 4 if the run fails. Ctrl+C leaves it running.
+
+    Example: churn model train --prepare
+    """
+    job = "retraining_job" if prepare else "training_job"
+    run_job(job, detach=detach, as_json=as_json, next_step="To see the versions: churn model list")
 
 
 @app.command("list")
@@ -37,34 +68,48 @@ def list_versions(as_json: AsJson = False) -> None:
 
     Example: churn model list
     """
-    from churn_platform.database import model_versions
+    from churn_platform.database import challengers, model_versions
 
     with report_errors(), _connect() as connection:
         versions = model_versions.versions(connection)
+        tried = [each for kind in ("shadow", "canary") if (each := challengers.active(connection, kind)) is not None]
     if as_json:
-        emit({"versions": [_as_dict(each) for each in versions]})
+        emit({"versions": [_as_dict(each, tried) for each in versions]})
     elif versions:
-        output.print(_versions_table(versions))
+        output.print(_versions_table(versions, tried))
     else:
-        _print("No model has been trained yet. Run training_job in Dagster, or materialize churn_model.")
+        _print("No model has been trained yet. Train one: churn model train --prepare")
 
 
 @app.command()
 def promote(
     version: Annotated[int, typer.Argument(min=1, help="Version, as listed.")],
     reason: Reason = "chosen by hand",
+    skip_shadow: Annotated[bool, typer.Option("--skip-shadow", help="Do not require SHADOW_DAYS.")] = False,
 ) -> None:
     """Make a version champion, whatever its metrics are. The stream scores with it from its next commit.
 
+    With SHADOW_DAYS it must have been a shadow for that long.
+
     Example: churn model promote 3 --reason "the bank's own choice"
     """
+    from churn_platform.challengers.reading import shadow_record
     from churn_platform.database import model_versions
+    from churn_platform.modeling.exceptions import ShadowRequiredError
+    from churn_platform.settings import settings
 
     with report_errors(), _connect() as connection:
         former = model_versions.champion(connection)
         if former is not None and former.version == version:
             _print(f"Version {version} is already champion; nothing was changed.")
             return
+        required = settings().challengers.shadow_days
+        objection = shadow_record(connection, version, required_days=required).objection
+        if former is not None and objection is not None and not skip_shadow:
+            raise ShadowRequiredError(
+                f"Version {version} was not promoted. {objection}",
+                remedy=f"Wait, or run 'churn model promote {version} --skip-shadow'.",
+            )
         _point_alias(model_versions.promote(connection, version, reason=reason))
     _print(f"Version {version} is champion now. The stream scores with it from its next commit.")
 
@@ -94,8 +139,12 @@ def compare(
 ) -> None:
     """Compare two versions on the training split, each row scored by a model that was not trained on it.
 
+    If the version is or was a shadow, it is also compared with the champion on the stream's events.
+
     Example: churn model compare 4
     """
+    from churn_platform.challengers.reading import compare_shadow
+    from churn_platform.challengers.report import sentences
     from churn_platform.database import model_versions
     from churn_platform.files.artifacts import join, read_bytes
     from churn_platform.files.parquet import from_parquet
@@ -121,11 +170,66 @@ def compare(
             TrainedModel(old.version, old.run_id, old.uri),
             promotion_rule(settings(), schema_of(settings())),
         )
+        with _connect() as connection:
+            threshold = settings().retention.high_risk_threshold
+            shadow = compare_shadow(connection, version, threshold=threshold) if other is None else None
     if as_json:
-        output.print_json(comparison.to_json())
+        emit({**json.loads(comparison.to_json()), "shadow": None if shadow is None else shadow.as_dict()})
         return
     output.print(_comparison_table(comparison))
     _print(comparison.reason)
+    if shadow is not None:
+        _print("")
+        output.print(_shadow_table(shadow))
+        for sentence in sentences(shadow.as_dict()):
+            _print(sentence)
+
+
+@app.command()
+def shadow(
+    version: Annotated[int | None, typer.Argument(min=1, help="Version, as listed.", show_default=False)] = None,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the customers, more than 0.")] = 1.0,
+    stop: Stop = False,
+) -> None:
+    """Let a version score the stream's events beside the champion. Its scores are stored and compared, nothing else.
+
+    Example: churn model shadow 4 --share 0.2
+    """
+    _try("shadow", version, share, stop=stop)
+
+
+@app.command()
+def canary(
+    version: Annotated[int | None, typer.Argument(min=1, help="Version, as listed.", show_default=False)] = None,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the customers, more than 0.")] = 0.1,
+    stop: Stop = False,
+) -> None:
+    """Let a version make the predictions of a fixed share of the customers, until it is stopped or rolled back.
+
+    Example: churn model canary 4 --share 0.1
+    """
+    _try("canary", version, share, stop=stop)
+
+
+def _try(kind: "Kind", version: int | None, share: float, *, stop: bool) -> None:
+    """Start or stop a shadow or a canary."""
+    from churn_platform.challengers import trials
+    from churn_platform.schema.current import schema_of
+    from churn_platform.settings import settings
+
+    if (version is None) != stop or not share:
+        raise typer.BadParameter("Expected a version with a share above 0, or --stop without a version.")
+    with report_errors(), _connect() as connection:
+        if version is None:
+            stopped = trials.stop(connection, kind, reason=f"It was stopped with 'churn model {kind} --stop'.")
+            _print(f"Version {stopped.model_version} is no {kind} any more. {AFTER_STOP[kind]}")
+            return
+        schema = schema_of(settings())
+        started = trials.start(connection, kind, model_version=version, share=share, schema=schema)
+    _print(
+        f"Version {started.model_version} is a {kind} for {started.share:.4g} of the customers. {AFTER_START[kind]} "
+        f"'churn model {kind} --stop' ends it."
+    )
 
 
 @contextmanager
@@ -157,7 +261,7 @@ def _point_alias(champion: "ModelVersion") -> None:
         )
 
 
-def _as_dict(version: "ModelVersion") -> dict[str, object]:
+def _as_dict(version: "ModelVersion", tried: "Sequence[Challenger]") -> dict[str, object]:
     """Return a version for JSON, with times in ISO 8601."""
     return {
         **vars(version),
@@ -169,17 +273,20 @@ def _as_dict(version: "ModelVersion") -> dict[str, object]:
                 ("retired_at", version.retired_at),
             )
         },
-        "state": _state(version),
+        "state": _state(version, tried),
     }
 
 
-def _state(version: "ModelVersion") -> str:
+def _state(version: "ModelVersion", tried: "Sequence[Challenger]") -> str:
+    trials = [f"{each.kind} ({each.share:.4g})" for each in tried if each.model_version == version.version]
+    if trials:
+        return ", ".join(trials)
     if version.promoted_at is None:
         return "never champion"
     return "champion" if version.retired_at is None else "retired"
 
 
-def _versions_table(versions: "list[ModelVersion]") -> Table:
+def _versions_table(versions: "list[ModelVersion]", tried: "Sequence[Challenger]") -> Table:
     table = Table("Version", "State", "Trained", "Champion since", box=None, header_style="dim", pad_edge=False)
     for name in (*FIGURES, "threshold"):
         table.add_column(name, justify="right")
@@ -190,7 +297,7 @@ def _versions_table(versions: "list[ModelVersion]") -> Table:
         figures["threshold"] = each.metrics.get("threshold", float("nan"))
         table.add_row(
             str(each.version),
-            _state(each),
+            _state(each, tried),
             f"{each.registered_at:%Y-%m-%d %H:%M}",
             f"{each.promoted_at:%Y-%m-%d %H:%M}" if each.promoted_at else "",
             *(f"{figures[name]:.4f}" if name in figures else "" for name in (*FIGURES, "threshold")),
@@ -207,6 +314,17 @@ def _comparison_table(comparison: "Comparison") -> Table:
         table.add_row(name, f"{value:.4f}", f"{champion[name]:.4f}" if name in champion else "")
     for name, gain in ({} if comparison.gain is None else comparison.gain.slices).items():
         table.add_row(f"ROC AUC, {name}", f"{gain:+.4f}", "")
+    return table
+
+
+def _shadow_table(found: "ShadowComparison") -> Table:
+    from churn_platform.challengers.report import figures
+
+    table = Table("on the stream", box=None, header_style="dim", pad_edge=False)
+    for title in (f"version {found.model_version}", "champion"):
+        table.add_column(title, justify="right")
+    for name, challenger, champion in figures(found.as_dict()):
+        table.add_row(name, f"{challenger:.4f}", f"{champion:.4f}")
     return table
 
 

@@ -32,7 +32,8 @@ TEXT: Final = "text"
 ORDER: Final = (
     "A value comes from the process environment, else from `.env` in the checkout's folder, else from `.local/env` "
     "(written by `churn up`), else from the default. An empty value counts as not set. A name that is probably "
-    "a misspelled setting is an error."
+    "a misspelled setting is an error. A secret may be in a file, which its name with `_FILE` at the end names, or in "
+    "AWS Secrets Manager."
 )
 
 

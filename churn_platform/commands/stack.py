@@ -1,7 +1,8 @@
 """`churn up`, `down`, `status` and `logs`: control the embedded servers."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from churn_platform.commands.terminal import (
     ProgressReporter,
     duration,
     emit,
+    end,
     error_console,
     output,
     report_errors,
@@ -96,6 +98,22 @@ class ProgressDisplay:
 def default_stack(*, services_only: bool = False) -> Stack:
     """Return the stack of this checkout."""
     return Stack(load_settings().platform.local, services_only=services_only)
+
+
+@contextmanager
+def servers_up(*parts: str) -> Iterator[None]:
+    """Keep these embedded servers up during the block. If the stack is down, they are started, and stopped at its end.
+
+    Args:
+        parts: names of the servers; those that are the user's own are left alone.
+    """
+    stack = default_stack()
+    embedded = stack.embedded & set(parts)
+    if not embedded or stack.is_up:
+        yield
+    else:
+        with stack.only(*embedded):
+            yield
 
 
 def with_own_servers(command: Callable[P, R]) -> Callable[P, R]:
@@ -240,12 +258,23 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Continue with new lines as they are written.")
     ] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines.")] = 20,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Id of a run in Dagster: show its events, and what its process has written, instead."),
+    ] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines of a part's log.")] = 20,
 ) -> None:
-    """Show the end of a part's log.
+    """Show the end of a part's log, or everything about a run.
 
     Example: churn logs daemon --follow
     """
+    if run is not None:
+        if part is not None:
+            end(ExitCode.USAGE, "A part and --run cannot be combined: the log of a run is not one of a part.")
+        from churn_platform.commands.job_runs import show_run
+
+        show_run(run, follow=follow)
+        return
     with report_errors():
         stack = default_stack()
         names = [part] if part else [*SERVICES, *PLATFORM]

@@ -1,13 +1,11 @@
 """`churn stream`: pause and resume the stream, move its position, recreate its topic, take it over."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from churn_platform.commands.moves import YesDrop, confirm_move, report_move
-from churn_platform.commands.stack import default_stack
+from churn_platform.commands.stack import default_stack, servers_up
 from churn_platform.commands.terminal import (
     AsJson,
     ExitCode,
@@ -182,7 +180,7 @@ def take_over(
 
     if as_json and yes is None:
         end(ExitCode.USAGE, "--json requires --yes WORD, because the command cannot ask.")
-    with report_errors(), _servers():
+    with report_errors(), servers_up("kafka", "postgres"):
         config = StreamConfig.from_settings(load_settings())
         with (
             connect(config.dsn, autocommit=True, application_name="churn take-over") as connection,
@@ -206,18 +204,6 @@ def take_over(
         )
     else:
         _print("No other environment claims what this one writes to; nothing was changed.")
-
-
-@contextmanager
-def _servers() -> Iterator[None]:
-    """Keep Kafka and PostgreSQL up during the block. A stack that refused to start has stopped the embedded ones."""
-    stack = default_stack()
-    embedded = stack.embedded & {"kafka", "postgres"}
-    if not embedded or stack.is_up:
-        yield
-    else:
-        with stack.only(*embedded):
-            yield
 
 
 def _check_topic(connection: "psycopg.Connection", name: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 from churn_platform.dashboard.charts import (
     Axis,
@@ -271,6 +271,32 @@ def distribution_chart(drift: FeatureDrift, reference: StoredFeature | None, nam
         [Series("In training", [each[1] for each in rows], "muted"), Series("Now", [each[2] for each in rows])],
         x_title="Values",
         y=Axis("share of customers", ticks=".0%", digits=3),
+    )
+
+
+def shadow_chart(comparison: Mapping[str, Any], version: int) -> Chart:
+    """Return the distribution of the risk scores of a shadow and of the champion on the same events.
+
+    Args:
+        comparison: as shadow_comparisons stores it.
+        version: of the shadow.
+    """
+    challenger, champion = (comparison[model]["counts"] for model in ("challenger", "champion"))
+    width, events = 1 / len(champion), comparison["events"] or 1
+    return bar_chart(
+        Heading(
+            "shadow",
+            f"Risk scores of version {version} and of the champion",
+            f"The mean is {percent(comparison['challenger']['mean'])} for version {version} and "
+            f"{percent(comparison['champion']['mean'])} for the champion.",
+        ),
+        [f"{place * width:.2f} to {(place + 1) * width:.2f}" for place in range(len(champion))],
+        [
+            Series("Champion", [count / events for count in champion], "muted"),
+            Series(f"Version {version}", [count / events for count in challenger]),
+        ],
+        x_title="Risk score",
+        y=Axis("share of events", ticks=".0%", digits=3),
     )
 
 

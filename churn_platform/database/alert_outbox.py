@@ -20,8 +20,9 @@ from churn_platform.database.advisory_locks import SENDER_LOCK
 Kind: TypeAlias = Literal["case", "digest", "operator"]
 
 _ADD: Final = """
-    insert into alert_outbox (kind, reference, target, payload, expires_at)
-    select %s, %s, target, %s, %s from unnest(%s::text[]) as t (target)
+    insert into alert_outbox (kind, reference, target, payload, expires_at, status, last_error)
+    select %s, %s, target, %s, %s, case when %s::text is null then 'pending' else 'in_doubt' end, %s
+    from unnest(%s::text[]) as t (target)
     on conflict (kind, reference, target) do nothing
 """
 # Messages to operators first: they are few, and a target may have many others waiting.
@@ -57,6 +58,12 @@ _DOUBT: Final = """
     update alert_outbox set status = 'in_doubt',
         last_error = 'The process that was sending it ended before it knew the result.'
     where status = 'sending' and claimed_by in (select claimed_by from gone)
+"""
+_DOUBT_OPEN: Final = """
+    update alert_outbox set status = 'in_doubt',
+        last_error = 'The database was restored to an earlier state; it may have been sent since.'
+    where status in ('pending', 'sending')
+    returning id, kind, reference, target, idempotency_key
 """
 _EXPIRE: Final = """
     update alert_outbox set status = 'failed',
@@ -166,6 +173,17 @@ class Unsettled:
 
 
 @dataclass(frozen=True)
+class DoubtfulMessage:
+    """A message that was put in doubt: what it is about, its target, and the key that its receiver may know it by."""
+
+    id: int
+    kind: Kind
+    reference: str
+    target: str
+    idempotency_key: UUID
+
+
+@dataclass(frozen=True)
 class CaseEntry:
     """A case that a message is about, the message's reference, and the high-risk events of the customer."""
 
@@ -182,9 +200,21 @@ def add(
     payload: Mapping[str, object],
     targets: Sequence[str],
     expires_at: datetime | None = None,
+    doubt: str | None = None,
 ) -> int:
-    """Write a message for each target that has none with this kind and reference yet; return how many were written."""
-    return connection.execute(_ADD, (kind, reference, Jsonb(dict(payload)), expires_at, list(targets))).rowcount
+    """Write a message for each target that has none with this kind and reference yet; return how many were written.
+
+    Args:
+        connection: to the platform's database.
+        kind: what the message is about.
+        reference: which of these.
+        payload: subject and text of the message, and its data.
+        targets: names of the targets.
+        expires_at: when the message is no longer sent; None: never.
+        doubt: why the targets may have the message already. Then an operator decides; None: it is sent.
+    """
+    arguments = (kind, reference, Jsonb(dict(payload)), expires_at, doubt, doubt, list(targets))
+    return connection.execute(_ADD, arguments).rowcount
 
 
 def claim(connection: psycopg.Connection, *, target: str, kinds: Sequence[Kind], sender: int) -> StoredMessage | None:
@@ -236,6 +266,12 @@ def doubt_abandoned(connection: psycopg.Connection) -> int:
     The session must not be that of a sender, because a session can always take its own lock.
     """
     return connection.execute(_DOUBT, {"lock": SENDER_LOCK}).rowcount
+
+
+def doubt_open(connection: psycopg.Connection) -> list[DoubtfulMessage]:
+    """Put all messages that are not settled in doubt: after a restore, nobody knows whether they were sent since."""
+    with connection.cursor(row_factory=class_row(DoubtfulMessage)) as cursor:
+        return sorted(cursor.execute(_DOUBT_OPEN).fetchall(), key=lambda message: message.id)
 
 
 def expire(connection: psycopg.Connection) -> int:

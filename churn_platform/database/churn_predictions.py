@@ -67,6 +67,10 @@ _OF_OFFSETS: Final = sql.SQL("""
       and p.kafka_offset >= %(start)s and p.kafka_offset < %(end)s
     order by p.kafka_offset
 """)
+_OF_EVENTS: Final = sql.SQL("""
+    select {columns} from unnest(%s::uuid[]) with ordinality as e (event_id, number)
+    join churn_predictions p using (event_id) order by e.number
+""")
 # The range of keys is what the index on batch can use.
 _IN_BATCHES: Final = sql.SQL("batch between %(first)s and %(last)s and batch = any(%(batches)s)")
 _EXPORT: Final = sql.SQL("""
@@ -196,14 +200,17 @@ def published_columns(
     connection: psycopg.Connection, table: PredictionTable, *, topic_id: str, partition: int, start: int, end: int
 ) -> list[tuple[Any, ...]]:
     """Return the published columns of the rows from offsets [start, end) of a partition of this topic, by offset."""
-    columns = sql.SQL(", ").join(
-        sql.SQL("p.{}::text" if column.type == "uuid" else "p.{}").format(sql.Identifier(column.name))
-        for column in table.published
-    )
     return connection.execute(
-        _OF_OFFSETS.format(columns=columns),
+        _OF_OFFSETS.format(columns=_published(table)),
         {"topic_id": topic_id, "partition": partition, "start": start, "end": end},
     ).fetchall()
+
+
+def published_columns_of(
+    connection: psycopg.Connection, table: PredictionTable, event_ids: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Return the published columns of the rows of these events, in their order."""
+    return connection.execute(_OF_EVENTS.format(columns=_published(table)), (list(event_ids),)).fetchall()
 
 
 def stored_columns(connection: psycopg.Connection) -> list[TableColumn]:
@@ -283,6 +290,13 @@ def latest_by_customer(connection: psycopg.Connection, *, days: int) -> list[tup
 
 def _batch_keys(batches: Sequence[str]) -> dict[str, object]:
     return {"first": batches[0], "last": batches[-1], "batches": batches}
+
+
+def _published(table: PredictionTable) -> sql.Composed:
+    return sql.SQL(", ").join(
+        sql.SQL("p.{}::text" if column.type == "uuid" else "p.{}").format(sql.Identifier(column.name))
+        for column in table.published
+    )
 
 
 @cache

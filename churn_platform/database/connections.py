@@ -120,6 +120,17 @@ def pinned_url(url: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
 
 
+def program_arguments(dsn: str) -> tuple[str, dict[str, str]]:
+    """Return a connection string without its password, and an environment that has it, for PostgreSQL's programs.
+
+    Other users can read the arguments of a process, but not its environment.
+    """
+    given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    password = given.pop("password", None)
+    environment = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
+    return make_conninfo(**given), environment if password is None else {**environment, "PGPASSWORD": password}
+
+
 def open_pool(
     dsn: str, *, application_name: str, most: int, connect_seconds: int, statement_seconds: int
 ) -> "ConnectionPool[psycopg.Connection]":

@@ -30,6 +30,7 @@ WITH_CUSTOMER_ID: Final = (
     "retention_cases",
     "retention_list_entries",
     "customer_summary",
+    "shadow_predictions",
 )
 
 _PLACE: Final = re.compile(r"^( *)-- customer columns of (\w+)\n", re.MULTILINE)

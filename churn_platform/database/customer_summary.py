@@ -34,7 +34,7 @@ _LATEST: Final = (
 _PREVIOUS: Final = ("event_id", "event_timestamp", "kafka_offset", "batch", "risk_score")
 """Columns of the latest event but one, which have the prefix previous_."""
 
-# The first eight bytes of HMAC-SHA256 of the id, compared as a whole number: see retention/arm.py.
+# The first eight bytes of HMAC-SHA256 of the id, compared as a whole number: see keyed_shares.py.
 _ARM: Final = """
     case when '\\x00'::bytea || substring(
             sha256(%(outer)s::bytea || sha256(%(inner)s::bytea || convert_to({customer_id}::text, 'UTF8')))

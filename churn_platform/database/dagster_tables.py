@@ -16,11 +16,11 @@ UNSETTLED_CHECKS: Final = 1000
 
 # From the catalog, because to_regclass() fails for a login without usage on the schema. Null: no such tables.
 _READABLE: Final = """
-    select case when count(*) = 3 then
+    select case when count(*) = 4 then
         bool_and(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'))
     end
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = 'dagster' and c.relname in ('runs', 'daemon_heartbeats', 'asset_check_executions')
+    where n.nspname = 'dagster' and c.relname in ('runs', 'daemon_heartbeats', 'asset_check_executions', 'event_logs')
       and c.relkind = 'r'
 """
 _UNFINISHED: Final = """
@@ -37,7 +37,10 @@ _FAILED: Final = """
         select distinct on (pipeline_name) pipeline_name, id, run_id, end_time
         from dagster.runs where status = 'FAILURE' order by pipeline_name, id desc
     )
-    select pipeline_name, run_id from latest
+    select pipeline_name, run_id, coalesce((
+        select event::json #>> '{dagster_event,message}' from dagster.event_logs
+        where event_logs.run_id = latest.run_id and dagster_event_type = 'PIPELINE_FAILURE' order by id limit 1
+    ), '') from latest
     where extract(epoch from now()) - end_time < %(recent)s or not exists (
         select from dagster.runs later
         where later.pipeline_name = latest.pipeline_name and later.id > latest.id
@@ -63,10 +66,11 @@ _LATEST_CHECKS: Final = """
 
 @dataclass(frozen=True)
 class FailedRun:
-    """The latest failed run of a job."""
+    """The latest failed run of a job. `reason`: what Dagster reports, such as that it has lasted too long."""
 
     job: str
     run_id: str
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from psycopg.rows import class_row
 
 from churn_platform.database import (
     batch_hours,
+    challengers,
     churn_predictions,
     dead_letter_events,
     erased_customers,
@@ -70,17 +71,19 @@ class Advance:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a streaming run checks regularly: the champion, and whether an operator has paused the stream."""
+    """What a streaming run checks regularly: champion, active canary, and whether an operator has paused the stream."""
 
     champion: int | None
+    canary: int | None
     paused: bool
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """The state of the stream right after an Advance: the champion, and whether the stream is paused."""
+    """The state of the stream right after an Advance: champion, active canary, and whether the stream is paused."""
 
     champion: int | None
+    canary: int | None
     paused: bool
 
 
@@ -91,6 +94,7 @@ _ADVANCE: Final = sql.SQL("""
     with {predictions}, {high_risk}, {move_positions}, {extend_ranges}, {add_counts}, {resolve_dead_letters}, {hours}
     select
         {champion} as champion,
+        {canary} as canary,
         {is_paused} as paused,
         require_advanced(
             (select count(*) from positions), cardinality(%(partitions)s::integer[]),
@@ -103,14 +107,18 @@ _ADVANCE: Final = sql.SQL("""
 CONFLICT: Final = "CH001"
 _NAMED: Final = re.compile(r"%\(([^)]+)\)s")
 _HEARTBEAT: Final = (
-    sql.SQL("select {champion} as champion, {is_paused} as paused")
-    .format(champion=sql.SQL(model_versions.CHAMPION), is_paused=sql.SQL(stream_pauses.IS_PAUSED))
+    sql.SQL("select {champion} as champion, {canary} as canary, {is_paused} as paused")
+    .format(
+        champion=sql.SQL(model_versions.CHAMPION),
+        canary=sql.SQL(challengers.CANARY),
+        is_paused=sql.SQL(stream_pauses.IS_PAUSED),
+    )
     .as_bytes(None)
 )
 
 
 def heartbeat(connection: psycopg.Connection, topic: str) -> Heartbeat:
-    """Renew the lease of an idle stream; return the champion and whether the stream is paused."""
+    """Renew the lease of an idle stream; return champion, canary, and whether the stream is paused."""
     with connection.cursor(row_factory=class_row(Heartbeat)) as cursor:
         found = cursor.execute(_HEARTBEAT, {"topic": topic}).fetchone()
     if found is None:
@@ -187,7 +195,7 @@ def advance(
         ) from None
     if found is None:
         raise RuntimeError("A select without a table returned no row; PostgreSQL always returns one.")
-    return Advanced(champion=found[0], paused=found[1])
+    return Advanced(champion=found[0], canary=found[1], paused=found[2])
 
 
 @cache
@@ -205,6 +213,7 @@ def _statement(table: PredictionTable, *, inserts: bool) -> tuple[bytes, tuple[s
         resolve_dead_letters=sql.SQL(dead_letter_events.RESOLVE_SCORED),
         hours=batch_hours.add_parts(table.schema),
         champion=sql.SQL(model_versions.CHAMPION),
+        canary=sql.SQL(challengers.CANARY),
         is_paused=sql.SQL(stream_pauses.IS_PAUSED_BY_ID),
         require_erasures=sql.SQL(erased_customers.REQUIRE_VERSION),
     ).as_string(None)

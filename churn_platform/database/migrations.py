@@ -128,6 +128,18 @@ def apply_migrations(dsn: str, schema: CustomerSchema, folder: Path) -> list[str
     return re.findall(r"^Applying: (\S+)", outcome.stdout + outcome.stderr, flags=re.MULTILINE)
 
 
+def applied(connection: psycopg.Connection) -> list[str]:
+    """Return the versions of the migrations that the database has, in order; none if it has no tables yet."""
+    if connection.execute("select to_regclass('schema_migrations') is null").fetchone() == (True,):
+        return []
+    return [version for (version,) in connection.execute("select version from schema_migrations order by version")]
+
+
+def known() -> list[str]:
+    """Return the versions of the migrations of this version of the platform, in order."""
+    return sorted(file.name.partition("_")[0] for file in MIGRATIONS.glob("*.sql"))
+
+
 def _environment() -> dict[str, str]:
     """Return this process' environment without the variables that would configure dbmate or its driver."""
     return {
@@ -147,13 +159,11 @@ def _missing(dsn: str, schema: CustomerSchema, folder: Path) -> list[str]:
     try:
         with connect(dsn, connect_timeout=10, application_name="churn migrations") as connection:
             require_same_data_set(connection, schema)
-            recorded = connection.execute("select to_regclass('schema_migrations') is not null").fetchone() == (True,)
-            applied = connection.execute("select version from schema_migrations").fetchall() if recorded else []
+            versions = set(applied(connection))
     except psycopg.Error as error:
         raise MigrationError(
             f"The migrations of the database could not be read: {_without_password(str(error), dsn)}"
         ) from error
-    versions = {version for (version,) in applied}
     return [file.name for file in sorted(folder.glob("*.sql")) if file.name.partition("_")[0] not in versions]
 
 

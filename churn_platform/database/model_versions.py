@@ -14,6 +14,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow, class_row
 from psycopg.types.json import Jsonb
 
+from churn_platform.database import challengers
 from churn_platform.errors import PlatformError
 
 # The champion's version, as part of other statements.
@@ -47,6 +48,19 @@ class ModelVersion:
     registered_at: datetime
     promoted_at: datetime | None
     retired_at: datetime | None
+
+
+def exist(connection: Connection[TupleRow]) -> bool:
+    """Return whether a version is registered."""
+    return connection.execute("select exists (select from model_versions)").fetchone() == (True,)
+
+
+def move_bundles(connection: Connection[TupleRow], *, old: str, new: str) -> None:
+    """Replace the folder `old`, in which bundles are, with `new` in the addresses of all versions."""
+    connection.execute(
+        "update model_versions set uri = %s || substr(uri, %s) where starts_with(uri, %s)",
+        (new, len(old) + 1, f"{old}/"),
+    )
 
 
 def register(
@@ -169,6 +183,7 @@ def promote(
         connection.execute(
             "insert into model_promotions (version, promoted_by, reason) values (%s, %s, %s)", (version, by, reason)
         )
+        challengers.end_promoted(connection, version)
         return get(connection, version)
 
 

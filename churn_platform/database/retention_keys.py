@@ -1,11 +1,10 @@
 """The table retention_keys: the secret that decides which customers are in the control group."""
 
 import secrets
-from typing import Final
 
 import psycopg
 
-KEY_BYTES: Final = 32
+from churn_platform.keyed_shares import KEY_BYTES
 
 
 def ensure_key(connection: psycopg.Connection) -> bytes:

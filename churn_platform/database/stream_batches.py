@@ -486,3 +486,11 @@ def archived_among(connection: psycopg.Connection, batches: Sequence[str]) -> li
 def archived_batches(connection: psycopg.Connection) -> set[str]:
     """Return the keys of all archived batches."""
     return {batch for (batch,) in connection.execute("select batch from stream_batches where archived is not null")}
+
+
+def move_archives(connection: psycopg.Connection, *, old: str, new: str) -> None:
+    """Replace the folder `old`, in which archive files are, with `new` in the addresses of all of them."""
+    connection.execute(
+        "update stream_batches set archive = %s || substr(archive, %s) where starts_with(archive, %s)",
+        (new, len(old) + 1, f"{old}/"),
+    )

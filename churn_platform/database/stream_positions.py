@@ -231,6 +231,17 @@ def record_published(connection: psycopg.Connection, topic_id: str) -> None:
     )
 
 
+def record_all_published(connection: psycopg.Connection, topic: str) -> None:
+    """Record that everything read from topics of this name is published, whatever their ids were. See above."""
+    connection.execute(
+        """
+        update stream_positions set published_to = next_offset
+        where published_to < next_offset and topic_id in (select topic_id from stream_topics where topic = %s)
+        """,
+        (topic,),
+    )
+
+
 def published_to(connection: psycopg.Connection, topic_id: str) -> dict[int, int]:
     """Return the offset up to which predictions are known to be published, by Kafka partition; it may be too low."""
     rows = connection.execute(

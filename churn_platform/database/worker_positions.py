@@ -86,6 +86,11 @@ class Behind:
     start_offset: int
     end_offset: int
 
+    @property
+    def offsets(self) -> int:
+        """How many these are."""
+        return self.end_offset - self.start_offset
+
 
 @dataclass(frozen=True)
 class RowRange:

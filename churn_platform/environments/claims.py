@@ -318,6 +318,25 @@ class Claims:
                 raise KafkaException(failures[0])
 
 
+def claimed_since(admin: AdminClient, config: EnvironmentConfig, environment: str | None) -> datetime | None:
+    """Return when an environment claimed the predictions topic; None if it does not claim it.
+
+    Args:
+        admin: client of the brokers.
+        config: names the topic.
+        environment: id of the environment; None: the database has none yet.
+
+    Raises:
+        TopicMissingError: the predictions topic does not exist.
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
+    """
+    topic_id = topics.describe(admin, config.predictions_topic).topic_id
+    with Claims(admin, config) as claims:
+        claims.read()
+        holder = claims.holder(Kind.TOPIC, topic_id)
+    return None if holder is None or holder.environment != environment else holder.since
+
+
 def _watermarks(consumer: clients.DiagnosticConsumer, partition: TopicPartition) -> tuple[int, int]:
     """Return the oldest offset and the end. A topic that was created just now has no leader for a moment."""
 

@@ -6,6 +6,7 @@ commits them, so both become visible together.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -26,14 +27,37 @@ COORDINATOR_MOVING: Final = frozenset(
 )
 
 
-def offset_metadata(topic: Topic, environment: str) -> str:
-    """Return the metadata of a published offset: the topic's id, because its name may be used again, and the writer.
+@dataclass(frozen=True)
+class PublishedOffset:
+    """How far one Kafka partition of the events topic is published.
+
+    Attributes:
+        offset: everything below it is published.
+        environment: id of the environment that wrote it; empty if it was voided.
+        highest: how far predictions were ever published. It is above `offset` while a recovery is active: then the
+            events from `offset` on are scored again after the database was restored to an earlier state.
+    """
+
+    offset: int
+    environment: str
+    highest: int
+
+
+def published_offset(topic: Topic, environment: str, partition: int, *, offset: int, highest: int) -> TopicPartition:
+    """Return a published offset as it is committed.
+
+    Its metadata has the topic's id, because the name may be used again, the writer, and `highest` if it is above the
+    offset.
 
     Args:
         topic: the events topic.
         environment: id of the environment that writes the offset.
+        partition: Kafka partition.
+        offset: everything below it is published.
+        highest: how far predictions were ever published.
     """
-    return f"{topic.topic_id} {environment}"
+    metadata = f"{topic.topic_id} {environment}"
+    return TopicPartition(topic.name, partition, offset, f"{metadata} {highest}" if highest > offset else metadata)
 
 
 def make_offsets_consumer(kafka: KafkaConfig) -> DiagnosticConsumer:
@@ -54,12 +78,12 @@ def published_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> di
     Args and errors: see attributed_offsets().
     """
     return {
-        partition: offset for partition, (offset, _) in attributed_offsets(consumer, topic, seconds=seconds).items()
+        partition: found.offset for partition, found in attributed_offsets(consumer, topic, seconds=seconds).items()
     }
 
 
-def attributed_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, tuple[int, str]]:
-    """Return the published offsets of a topic, each with the id of the environment that wrote it.
+def attributed_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> dict[int, PublishedOffset]:
+    """Return the published offsets of a topic, by Kafka partition. Those of a deleted topic are left out.
 
     Args:
         consumer: of the group that carries the published offsets.
@@ -83,15 +107,17 @@ def attributed_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> d
     except BrokersUnreachableError:
         _raise_refusal(consumer)
         raise
-    metadata = {found.partition: (found.metadata or "").partition(" ") for found in committed}
-    return {
-        found.partition: (found.offset, metadata[found.partition][2])
-        for found in committed
-        if found.offset >= 0 and metadata[found.partition][0] == topic.topic_id
-    }
+    offsets: dict[int, PublishedOffset] = {}
+    for found in committed:
+        topic_id, environment, highest = [*(found.metadata or "").split(" "), "", ""][:3]
+        if found.offset >= 0 and topic_id == topic.topic_id:
+            offsets[found.partition] = PublishedOffset(found.offset, environment, int(highest or found.offset))
+    return offsets
 
 
-def require_not_ahead(topic: str, positions: Mapping[int, int], published: Mapping[int, int]) -> None:
+def require_not_ahead(
+    topic: str, positions: Mapping[int, int], recovered: Mapping[int, int], published: Mapping[int, PublishedOffset]
+) -> None:
     """Raise an error if the ledger is behind the published offsets.
 
     Predictions are published after the commit that holds them. So a published offset is ahead of the ledger only when
@@ -100,27 +126,28 @@ def require_not_ahead(topic: str, positions: Mapping[int, int], published: Mappi
     Args:
         topic: name of the events topic.
         positions: next offset to read, by Kafka partition.
-        published: offset up to which predictions were published, by Kafka partition.
+        recovered: how far predictions had been published before restores that 'churn recover' has reconciled, by Kafka
+            partition.
+        published: the published offsets, by Kafka partition.
 
     Raises:
         LedgerBehindError: some partition was published further than it was read.
     """
-    ahead = {p: offset for p, offset in sorted(published.items()) if p in positions and offset > positions[p]}
+    ahead = {
+        partition: found.highest
+        for partition, found in sorted(published.items())
+        if partition in positions and found.highest > max(positions[partition], recovered.get(partition, 0))
+    }
     if not ahead:
         return
     seen = "; ".join(
         f"{topic}[{partition}] was read up to offset {positions[partition]}, but published up to {offset}"
         for partition, offset in ahead.items()
     )
-    commands = "; ".join(
-        f"'churn stream reset --topic {topic} --partition {partition} --to {offset}'"
-        for partition, offset in ahead.items()
-    )
     raise LedgerBehindError(
         f"The database is behind the published offsets: {seen}. It was restored to an earlier state, or a "
         f"failover lost its last commits. Continuing would publish these predictions a second time.",
-        remedy=f"Restore a state of the database that has these offsets. Or give up their rows: the predictions stay "
-        f"published, and churn_predictions never holds them: {commands}.",
+        remedy="Run 'churn recover': the events are scored again, and what is published is not published again.",
     )
 
 

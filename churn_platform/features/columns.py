@@ -5,7 +5,7 @@ Which columns there are and which features they become is in the customer schema
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,8 @@ from churn_platform.features.exceptions import MissingColumnError
 
 if TYPE_CHECKING:  # scoring needs no pandas, and importing it takes longer than loading a model
     import pandas as pd
+
+    from churn_platform.schema.customer_schema import CustomerSchema
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 """Column name -> values, all arrays of shape (n,). Numbers have a numeric dtype, dates datetime64, categories object or
@@ -46,6 +48,23 @@ def columns_of(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, NDArray[A
     known = set(wanted)
     series = {str(label): values.to_numpy() for label, values in frame.items() if label in known}
     return {name: column(series, name) for name in wanted}
+
+
+def stored_columns(schema: CustomerSchema, customers: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Return the columns that a model reads of n customers as PostgreSQL stores them, each of shape (n,).
+
+    Args:
+        schema: of the model.
+        customers: column name -> value, at least for each feature column; None for missing values.
+
+    Returns:
+        Numbers as float64, with NaN where missing.
+    """
+    dtypes = {"category": "object", "date": "datetime64[s]"}
+    return {
+        name: np.array([each[name] for each in customers], dtypes.get(schema.by_name[name].kind, "float64"))
+        for name in schema.feature_columns
+    }
 
 
 def is_null(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -114,6 +114,33 @@ def writing(uri: str) -> Iterator[BinaryIO]:
         incomplete.pop_all()
 
 
+def upload(path: Path, uri: str) -> None:
+    """Copy a local file of any size to this address. A folder gets it atomically, as in `writing`.
+
+    Raises:
+        ArtifactStoreError: the S3 server rejects the request or cannot be reached.
+    """
+    if in_s3(uri):
+        _s3().upload(path, uri)
+        return
+    with path.open("rb") as source, writing(uri) as target:
+        shutil.copyfileobj(source, target)
+
+
+def download(uri: str, path: Path) -> None:
+    """Copy the file at this address, of any size, to a local file.
+
+    Raises:
+        ArtifactNotFoundError: the file does not exist.
+        ArtifactStoreError: the S3 server rejects the request or cannot be reached.
+    """
+    if in_s3(uri):
+        _s3().download(uri, path)
+        return
+    with reading(uri) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target)
+
+
 def exists(uri: str) -> bool:
     """Return whether there is a file at this address. A folder is not a file."""
     return _s3().exists(uri) if in_s3(uri) else Path(uri).is_file()

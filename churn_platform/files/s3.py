@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from churn_platform.files.exceptions import (
@@ -29,6 +30,7 @@ SCHEME: Final = "s3://"
 # A run should soon report that it cannot reach its files, but a large object may take a while to read.
 CONNECT_SECONDS: Final = 5
 READ_SECONDS: Final = 60
+DOWNLOAD_BYTES: Final = 8 * 1024 * 1024  # of a large object that are in memory
 DELETE_LIMIT: Final = 1_000  # maximum number of objects in one request
 
 _CREDENTIALS: Final = (
@@ -174,6 +176,34 @@ class ObjectStore:
         bucket, key = split(uri)
         with self._translate_errors(uri):
             self._client.put_object(Bucket=bucket, Key=key, Body=content, **self._access.upload_arguments)
+
+    def upload(self, path: Path, uri: str) -> None:
+        """Write a local file of any size as an object, in parts, without holding it in memory.
+
+        Raises:
+            ArtifactStoreError: the server rejects the request or cannot be reached.
+        """
+        from boto3.exceptions import S3UploadFailedError
+
+        bucket, key = split(uri)
+        with self._translate_errors(uri):
+            try:
+                self._client.upload_file(str(path), bucket, key, ExtraArgs={**self._access.upload_arguments})
+            except S3UploadFailedError as error:  # boto3 hides the server's answer in it
+                raise error.__context__ or error from None
+
+    def download(self, uri: str, path: Path) -> None:
+        """Write an object of any size to a local file, without holding it in memory.
+
+        Raises:
+            ArtifactNotFoundError: the object does not exist.
+            ArtifactStoreError: the server rejects the request or cannot be reached.
+        """
+        bucket, key = split(uri)
+        with self._translate_errors(uri), path.open("wb") as file:
+            body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
+            for chunk in body.iter_chunks(DOWNLOAD_BYTES):
+                file.write(chunk)
 
     def exists(self, uri: str) -> bool:
         """Return whether an object exists. Uses GET, because errors of HEAD requests do not contain a reason."""

@@ -81,6 +81,10 @@ class TransactionalProducer:
         if refused:
             raise KafkaException(refused[0])
 
+    def flush(self) -> None:
+        """Wait until the brokers have what was sent, so that the client's queue has room again."""
+        self._within_time(self._producer.flush, self._call_seconds)
+
     def send_offsets(self, offsets: Sequence[TopicPartition], group_metadata: object) -> None:
         """Commit offsets of a consumer group within the transaction."""
         self._within_time(self._producer.send_offsets_to_transaction, list(offsets), group_metadata, self._call_seconds)

@@ -14,6 +14,8 @@ from churn_platform.local.errors import StackError
 from churn_platform.local.java import JAVA_VARIABLES
 from churn_platform.local.ports import HOST
 from churn_platform.local.postgres import in_schema
+from churn_platform.secret_sources import FILE_SUFFIX
+from churn_platform.settings import resolve_secrets, secret_variables
 
 STACK_MARKER = "CHURN_STACK"
 """Set for every process of a stack and for nothing else. It identifies processes that were left behind."""
@@ -87,6 +89,9 @@ def your_servers(environment: Mapping[str, str], env_file: Path) -> dict[str, st
     Args:
         environment: without the variables of an earlier stack.
         env_file: the user's `.env`.
+
+    Raises:
+        SettingsError: a secret cannot be read from the file or the service that it is in.
     """
     found = {part: _given(variable, environment, env_file) for part, variable in SERVERS.items()}
     return {part: address for part, address in found.items() if address}
@@ -118,13 +123,23 @@ def your_database_owner(environment: Mapping[str, str], env_file: Path) -> str |
     Args:
         environment: takes precedence.
         env_file: the user's `.env`.
+
+    Raises:
+        SettingsError: it cannot be read from the file or the service that it is in.
     """
     return _given(OWNER_VARIABLE, environment, env_file)
 
 
 def _given(variable: str, environment: Mapping[str, str], env_file: Path) -> str | None:
-    from_file = {name.upper(): value for name, value in dotenv_values(env_file).items()}
-    return environment.get(variable) or from_file.get(variable) or None
+    """Return a value, which may be in a file or in AWS Secrets Manager if it is a secret.
+
+    Raises:
+        SettingsError: a secret cannot be read.
+    """
+    from_file = {name.upper(): value for name, value in dotenv_values(env_file).items() if value}
+    from_environment = {name: value for name, value in environment.items() if value}
+    sources = {str(env_file): from_file, "the environment": from_environment}
+    return resolve_secrets(sources, only={variable} & set(secret_variables())).get(variable)
 
 
 def shell_environment(*, local: Path, addresses: Mapping[str, str], embedded: set[str]) -> dict[str, str]:
@@ -140,6 +155,8 @@ def shell_environment(*, local: Path, addresses: Mapping[str, str], embedded: se
         "DAGSTER_HOME": str(local / "dagster"),
         DAGSTER_DATABASE_VARIABLE: in_schema(addresses["postgres"], "dagster"),
         **{variable: addresses[part] for part, variable in SERVERS.items()},
+        # An empty value counts as not set. The shell may name a file with the value of DATABASE_URL, too.
+        **({} if "postgres" in embedded else {SERVERS["postgres"] + FILE_SUFFIX: ""}),
         EMBEDDED_MARKER: " ".join(f"{SERVERS[part]}:{_digest(addresses[part])}" for part in sorted(embedded)),
     }
 
@@ -191,6 +208,7 @@ def process_environment(
         RETENTION_VARIABLE,
     ):  # the platform's processes use only the writer's login
         environment.pop(other_login, None)
+        environment.pop(other_login + FILE_SUFFIX, None)
     return environment
 
 

@@ -17,3 +17,7 @@ class IncomparableModelError(PlatformError):
 
 class WeakFirstModelError(PlatformError):
     """A first model does not predict well enough to become champion."""
+
+
+class ShadowRequiredError(PlatformError):
+    """A version may not be promoted before it was a shadow for SHADOW_DAYS."""

@@ -29,6 +29,36 @@ class Decision:
     adopted: bool = False
 
 
+@dataclass(frozen=True)
+class ShadowRecord:
+    """How much a version has scored the stream's events as a shadow, and how much is required.
+
+    Attributes:
+        version: its number.
+        required_days: SHADOW_DAYS; 0 for none.
+        days: for which it has followed the stream.
+        events: that it has scored.
+        is_active: whether it is a shadow now.
+    """
+
+    version: int
+    required_days: float
+    days: float
+    events: int
+    is_active: bool
+
+    @property
+    def objection(self) -> str | None:
+        """Why the version may not be promoted yet, as a sentence; None if it may."""
+        if self.days >= self.required_days and (self.events or not self.required_days):
+            return None
+        found = f"It was a shadow for {self.days:.2f} of the {self.required_days:g} days that SHADOW_DAYS requires"
+        found += f", and has scored {self.events:,} events." if self.events else ", and has scored no event."
+        if self.is_active:
+            return f"{found} It is a shadow now."
+        return f"{found} 'churn model shadow {self.version}' goes on."
+
+
 def promotion_rule(settings: Settings, schema: CustomerSchema) -> PromotionRule:
     """Return the rule that the settings and the customer schema describe."""
     return PromotionRule(
@@ -39,13 +69,16 @@ def promotion_rule(settings: Settings, schema: CustomerSchema) -> PromotionRule:
     )
 
 
-def decide(comparison: Comparison, *, champion_version: int | None, set_by_hand: int | None) -> Decision:
+def decide(
+    comparison: Comparison, *, champion_version: int | None, set_by_hand: int | None, shadow: ShadowRecord | None = None
+) -> Decision:
     """Return the champion after this training.
 
     Args:
         comparison: of the new version with the champion.
         champion_version: the champion now, None when there is none.
         set_by_hand: the registered version that somebody moved MLflow's alias to, if anybody did. It always wins.
+        shadow: what the new version has done as a shadow; None if nothing is required.
 
     Raises:
         StaleComparisonError: the champion is not the one of the comparison.
@@ -70,6 +103,13 @@ def decide(comparison: Comparison, *, champion_version: int | None, set_by_hand:
             comparison.reason,
             remedy=f"Add customers or columns that tell who leaves, or lower least_roc_auc in the customer schema. "
             f"'churn model promote {comparison.version}' promotes the version nevertheless.",
+        )
+    objection = None if shadow is None else shadow.objection
+    if champion_version is not None and comparison.challenger_wins and objection is not None:
+        return Decision(
+            champion_version,
+            f"{comparison.reason} Version {champion_version} stays champion until version {comparison.version} was a "
+            f"shadow for long enough. {objection} Then materialize champion_model again.",
         )
     if champion_version is None or comparison.challenger_wins:
         return Decision(comparison.version, f"{comparison.reason} It is now the champion.")

@@ -15,6 +15,7 @@ from churn_platform.database import (
     model_references,
     model_versions,
     monitoring_results,
+    shadow_predictions,
     stored_outcomes,
 )
 from churn_platform.database.prediction_columns import prediction_table
@@ -166,7 +167,9 @@ def labelled(connection: psycopg.Connection, start: datetime, end: datetime) -> 
 
 
 def delete_old(connection: psycopg.Connection, *, before: datetime) -> dict[str, int]:
-    """Delete the drift of hours, outcomes and refused outcomes from before this time. The results per day stay.
+    """Delete the drift of hours, outcomes, refused outcomes and scores of shadows from before this time.
+
+    The results per day stay.
 
     Args:
         connection: to the platform's database.
@@ -180,6 +183,7 @@ def delete_old(connection: psycopg.Connection, *, before: datetime) -> dict[str,
         "outcomes": stored_outcomes.delete_outcomes(connection, before=before),
         "refused": stored_outcomes.delete_refused(connection, before=before),
         "readings": stored_outcomes.delete_readings(connection, before=before),
+        "shadow_predictions": shadow_predictions.delete_before(connection, before),
     }
 
 

@@ -1,5 +1,6 @@
 """Move the stream's position forward: offsets that are lost or unwanted are skipped and recorded."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from churn_platform.operations.exceptions import ResetError, StreamIsLiveError
 from churn_platform.positions.truncation import TRUNCATED_REMEDY, is_truncated
 from churn_platform.stream.config import StreamConfig
 
+ASK_SECONDS: Final = 0.05  # between two requests for the stream's lock
 MAX_DIGITS: Final = 20  # of an offset, which has 64 bits
 EARLIEST_WORD: Final = "earliest"
 LATEST_WORD: Final = "latest"
@@ -49,19 +51,30 @@ class Move:
 
 
 @contextmanager
-def hold_stream_lock(config: StreamConfig, topic: str) -> Iterator[psycopg.Connection]:
+def hold_stream_lock(
+    config: StreamConfig, topic: str, *, application: str = "churn reset", wait_seconds: float = 0.0
+) -> Iterator[psycopg.Connection]:
     """Yield a connection that holds the stream's lock, so that no run reads or commits during the block.
+
+    Args:
+        config: of the stream.
+        topic: name of the events topic.
+        application: name of the session.
+        wait_seconds: how long to wait for a run that holds the lock.
 
     Raises:
         StreamIsLiveError: a run holds it.
     """
-    with connect(config.dsn, autocommit=True, application_name="churn reset") as connection:
-        if not advisory_locks.try_lock_stream(connection, topic):
-            holder, _ = advisory_locks.lock_sessions(connection, topic)
-            raise StreamIsLiveError(
-                f"The stream of {topic!r} is live: {holder or 'another session'} holds its lock.",
-                remedy="Pause it first ('churn stream pause'), try again after a few seconds, then resume it.",
-            )
+    deadline = time.monotonic() + wait_seconds
+    with connect(config.dsn, autocommit=True, application_name=application) as connection:
+        while not advisory_locks.try_lock_stream(connection, topic):
+            if time.monotonic() >= deadline:
+                holder, _ = advisory_locks.lock_sessions(connection, topic)
+                raise StreamIsLiveError(
+                    f"The stream of {topic!r} is live: {holder or 'another session'} holds its lock.",
+                    remedy="Pause it first ('churn stream pause'), try again after a few seconds, then resume it.",
+                )
+            time.sleep(ASK_SECONDS)
         yield connection
 
 

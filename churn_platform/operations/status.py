@@ -13,6 +13,7 @@ from churn_platform.database import (
     advisory_locks,
     dead_letter_events,
     model_versions,
+    recovered_predictions,
     stream_batches,
     stream_pauses,
     stream_positions,
@@ -24,7 +25,7 @@ from churn_platform.database.stream_batches import LatestBatch
 from churn_platform.database.stream_positions import Position
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.environments.exceptions import LedgerBehindError
-from churn_platform.environments.published_offsets import make_offsets_consumer, published_offsets, require_not_ahead
+from churn_platform.environments.published_offsets import attributed_offsets, make_offsets_consumer, require_not_ahead
 from churn_platform.errors import PlatformError
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
@@ -114,15 +115,23 @@ class StreamStatus:
         return plain
 
 
+@dataclass(frozen=True)
+class _LedgerPositions:
+    """The positions, and how far predictions had been published before restores, by topic id and Kafka partition."""
+
+    positions: Mapping[str, Mapping[int, Position]]
+    recovered: Mapping[str, Mapping[int, int]]
+
+
 def collect_status(config: StreamConfig) -> StreamStatus:
     """Return the status of the stream now. A server that does not answer is a problem in the status, not an error."""
     status = StreamStatus(topic=config.events_topic)
-    positions: dict[str, dict[int, Position]] = {}
+    ledger = _LedgerPositions({}, {})
     try:
         with connect(
             config.dsn, autocommit=True, connect_timeout=ANSWER_SECONDS, application_name="churn status"
         ) as connection:
-            positions = _collect_ledger_status(connection, config, status)
+            ledger = _collect_ledger_status(connection, config, status)
     except psycopg.errors.UndefinedTable:
         status.problems.append("The database has no schema of this version: run 'churn db upgrade'.")
     except psycopg.OperationalError as error:
@@ -132,7 +141,7 @@ def collect_status(config: StreamConfig) -> StreamStatus:
         status.answered = False
         status.problems.append(f"PostgreSQL refuses the login of DATABASE_URL: {str(error).strip()}")
     try:
-        _collect_kafka_status(config, positions, status)
+        _collect_kafka_status(config, ledger, status)
         _collect_claims(config, status)
     except TopicMissingError as error:
         status.problems.append(str(error))
@@ -147,8 +156,8 @@ def collect_status(config: StreamConfig) -> StreamStatus:
 
 def _collect_ledger_status(
     connection: psycopg.Connection, config: StreamConfig, status: StreamStatus
-) -> dict[str, dict[int, Position]]:
-    """Add what the ledger knows; return the positions by topic id and Kafka partition."""
+) -> _LedgerPositions:
+    """Add what the ledger knows; return the positions."""
     topic = config.events_topic
     first, counted_at = stream_batches.count_events(connection)
     sampled = time.monotonic()
@@ -173,18 +182,17 @@ def _collect_ledger_status(
     positions: dict[str, dict[int, Position]] = {}
     for position in stream_positions.positions(connection, topic=topic):
         positions.setdefault(position.topic_id, {})[position.kafka_partition] = position
+    recovered = {topic_id: recovered_predictions.reached(connection, topic_id) for topic_id in positions}
     if status.live_run is None:
         status.events_per_second = 0.0  # only a live run reads events
-        return positions
+        return _LedgerPositions(positions, recovered)
     time.sleep(max(0.0, SAMPLE_SECONDS - (time.monotonic() - sampled)))
     second, counted_again_at = stream_batches.count_events(connection)
     status.events_per_second = (second - first) / (counted_again_at - counted_at).total_seconds()
-    return positions
+    return _LedgerPositions(positions, recovered)
 
 
-def _collect_kafka_status(
-    config: StreamConfig, positions: Mapping[str, Mapping[int, Position]], status: StreamStatus
-) -> None:
+def _collect_kafka_status(config: StreamConfig, ledger: _LedgerPositions, status: StreamStatus) -> None:
     """Add what Kafka knows."""
     # The status reports problems itself, so librdkafka logs nothing.
     quiet = replace(config, kafka=replace(config.kafka, client={**config.kafka.client, "log_level": 0}))
@@ -193,7 +201,7 @@ def _collect_kafka_status(
         admin.list_topics(timeout=ANSWER_SECONDS)
     topic = topics.describe(admin, config.events_topic)
     ends, held = topics.stable_ends(admin, topic)
-    known = positions.get(topic.topic_id, {})
+    known = ledger.positions.get(topic.topic_id, {})
     since: dict[int, datetime] = {}
     published: dict[int, int] = {}
 
@@ -222,9 +230,10 @@ def _collect_kafka_status(
         status.problems.append(str(error))
     try:
         if known:
-            published = published_offsets(offsets_consumer, topic, seconds=ANSWER_SECONDS)
+            found = attributed_offsets(offsets_consumer, topic, seconds=ANSWER_SECONDS)
+            published = {number: each.offset for number, each in found.items()}
             fill_in()
-            require_not_ahead(topic.name, offsets, published)
+            require_not_ahead(topic.name, offsets, ledger.recovered.get(topic.topic_id, {}), found)
     except LedgerBehindError as error:
         status.problems.append(str(error))
     finally:

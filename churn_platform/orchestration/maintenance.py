@@ -9,6 +9,7 @@ from typing import Final
 import dagster as dg
 
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import WINDOW_JOB
 from churn_platform.settings import settings
 
 # Time limit of a step. A backlog is processed over several runs, so that no run blocks the queue for long.
@@ -86,7 +87,7 @@ def archive_predictions(context: dg.OpExecutionContext, postgres: PostgresResour
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
-    """Delete hourly drift, outcomes and daily reports that are older than ARCHIVE_DAYS. Daily figures stay."""
+    """Delete hourly drift, outcomes, shadows' scores and daily reports older than ARCHIVE_DAYS. Daily figures stay."""
     from churn_platform.monitoring import lookups, pruning, report
 
     before = pruning.deletable_before(datetime.now(UTC), archive_days=settings().lifecycle.archive_days)
@@ -99,7 +100,7 @@ def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource)
 
 @dg.job(
     # It can wait in the queue, and needs no retry, because the next run is due within the hour.
-    tags={"dagster/priority": "-1", "dagster/max_retries": "0"},
+    tags={**WINDOW_JOB, "dagster/priority": "-1"},
     description="Deletes Dagster's records older than RETENTION_DAYS and archives predictions older than ARCHIVE_DAYS, "
     "in small steps. The log and metadata of each step show what it did.",
 )

@@ -1,22 +1,29 @@
-"""Schedules of data preparation, training, the scoring of a file, and the effect of calls.
+"""Schedules of data preparation, training, the scoring of a file, the effect of calls, and the comparison of a shadow.
 
-Only the last one is on by default. The others are off until someone turns them on.
+Only the last two are on by default. The others are off until someone turns them on.
 
 The maintenance schedule is next to its job, in maintenance.py.
 """
 
+from typing import Final
+
 import dagster as dg
 
+from churn_platform.database import challengers
+from churn_platform.database.connections import connect
 from churn_platform.orchestration.assets.training_inputs import changes
 from churn_platform.orchestration.jobs import (
     customer_scoring_job,
     data_preparation_job,
     retention_effect_job,
+    shadow_comparison_job,
     training_job,
 )
 from churn_platform.orchestration.resources.mlflow import code_version
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import ScheduleSettings, settings
+
+SESSION: Final = "churn schedules"
 
 
 def training_schedules(times: ScheduleSettings) -> list[dg.ScheduleDefinition]:
@@ -72,6 +79,25 @@ retention_effect_schedule = dg.ScheduleDefinition(
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Computes the effect of calls, once a day. On by default: it takes a second.",
+)
+
+
+def request_comparison(_: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Request a comparison of the shadow, if there is one."""
+    with connect(settings().postgres_dsn, application_name=SESSION, connect_timeout=10) as connection:
+        if challengers.active(connection, "shadow") is None:
+            return dg.SkipReason("There is no shadow. 'churn model shadow VERSION' starts one.")
+    return dg.RunRequest()
+
+
+shadow_comparison_schedule = dg.ScheduleDefinition(
+    name="shadow_comparison_schedule",
+    job=shadow_comparison_job,
+    cron_schedule="47 4 * * *",  # not at the full hour, and after the schedules of the night
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    execution_fn=request_comparison,
+    description="Compares the shadow with the champion once a day, while there is one. On by default.",
 )
 
 

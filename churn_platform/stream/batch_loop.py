@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from confluent_kafka import Message
 
+from churn_platform.database import challengers
 from churn_platform.decoding.events import MICROSECONDS
 from churn_platform.kafka import topics
 from churn_platform.stream import faults
@@ -23,6 +24,7 @@ from churn_platform.stream.gatherer import Gatherer
 from churn_platform.stream.publisher import Publication
 from churn_platform.stream.result import Ending, StreamResult
 from churn_platform.stream.run_context import RunContext
+from churn_platform.stream.scoring import ScoredEvents
 from churn_platform.stream.scoring_thread import Scorer
 from churn_platform.stream.takeover import Takeover
 from churn_platform.stream.topic_identity import TopicIdentity
@@ -66,6 +68,7 @@ class BatchLoop:
         self._lease = connections.lease
         self._guard = connections.guard
         self._follower = connections.follower
+        self._canary = connections.canary
         self._publisher = connections.publisher
         self._explainer = explainer
         self._result = result
@@ -160,7 +163,9 @@ class BatchLoop:
         step = self._gatherer.advance(messages)
 
         # 4. Decode and score, on the scorer's thread.
-        scored = self._scorer.submit(messages, opening, self._follower.current, self._committer.erased)
+        scored = self._scorer.submit(
+            messages, opening, self._follower.current, self._canary.current, self._committer.erased
+        )
 
         # 5. Refuse the messages if the topic was recreated while they were read.
         require_same_topic()
@@ -169,7 +174,8 @@ class BatchLoop:
             # 6. Write predictions, dead letters and the ledger in one PostgreSQL transaction.
             written, moved = self._committer.commit(step, opening, messages, scored.result())
             self._count(written)
-            self._follow(champion=moved.champion, paused=moved.paused)
+            self._record_canary_errors(scored.result().scored)
+            self._follow(champion=moved.champion, canary=moved.canary, paused=moved.paused)
 
             # 7. Publish, on the publisher's thread: the predictions and the new positions in one Kafka transaction.
             self._publisher.publish(Publication(self._run.batch, written.predictions, moved.ends))
@@ -220,12 +226,18 @@ class BatchLoop:
 
     def _heartbeat(self) -> None:
         state = self._lease.heartbeat()
-        self._follow(champion=state.champion, paused=state.paused)
+        self._follow(champion=state.champion, canary=state.canary, paused=state.paused)
 
-    def _follow(self, *, champion: int | None, paused: bool) -> None:
-        """Apply the champion and the pause that the database records; called in the writer's thread."""
+    def _follow(self, *, champion: int | None, canary: int | None, paused: bool) -> None:
+        """Apply the models and the pause that the database records; called in the writer's thread."""
         self._paused = paused
         self._follower.follow(self._lease.connection, champion)
+        self._canary.follow(self._lease.connection, canary)
+
+    def _record_canary_errors(self, scored: ScoredEvents) -> None:
+        """Record what the canary could not score; called in the writer's thread. The worker decides what follows."""
+        if scored.canary is not None:
+            challengers.record_errors(self._lease.connection, scored.canary, scored.canary_errors)
 
     def _let_explainer_work(self) -> None:
         """Called in the writer's thread when it is idle. While there is a backlog, the interpreter is needed for it."""

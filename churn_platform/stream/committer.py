@@ -34,11 +34,13 @@ class Moved:
     Attributes:
         ends: the positions that moved, by Kafka partition.
         champion: version of the champion; None if there is none.
+        canary: number of the active canary; None if there is none.
         paused: whether the stream is paused.
     """
 
     ends: dict[int, int]
     champion: int | None
+    canary: int | None
     paused: bool
 
 
@@ -171,7 +173,7 @@ class Committer:
             opened=opening.opened if opening else None,
             accepts_from=opening.accepts_from if opening else None,
             accepts_until=opening.accepts_until if opening else None,
-            model_version=scored.scored.model_version if scored else None,
+            model_version=scored.scored.champion_version if scored else None,
             hours=written.hours if written else (),
             schema=self._schema,
         )
@@ -182,7 +184,7 @@ class Committer:
             risky=high_risk_ids(written.predictions, self._high_risk_threshold) if written else NO_IDS,
             threshold=self._high_risk_threshold,
         )
-        return Moved(ends, advanced.champion, advanced.paused)
+        return Moved(ends, advanced.champion, advanced.canary, advanced.paused)
 
     def _complete(self, moved: Moved) -> None:
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)

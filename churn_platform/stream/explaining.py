@@ -7,10 +7,9 @@ a crash, the next run explains them.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Self
+from collections.abc import Callable
+from typing import Final, Self
 
-import numpy as np
 import psycopg
 
 from churn_platform.database import high_risk_customers, model_versions
@@ -18,7 +17,7 @@ from churn_platform.database.connections import connect
 from churn_platform.database.high_risk_customers import Unexplained
 from churn_platform.database.model_versions import ModelVersionError
 from churn_platform.database.prediction_columns import prediction_table
-from churn_platform.features.columns import Columns
+from churn_platform.features.columns import stored_columns
 from churn_platform.model_store import load_bundle
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.contributions import Explainer
@@ -72,7 +71,7 @@ class Explanations:
         if not found[0].columns.keys() >= set(schema.feature_columns):  # the model reads columns that left the schema
             found = self._unexplained(connection, schema, most, batch)
         rows = [row for row in found if row.model_version == version]
-        reasons = explainer.reasons(_columns(schema, [row.columns for row in rows]))
+        reasons = explainer.reasons(stored_columns(schema, [row.columns for row in rows]))
         return high_risk_customers.store_reasons(
             connection, [row.event_id for row in rows], reasons, model_version=version
         )
@@ -170,15 +169,6 @@ class ExplainerThread:
                     continue
                 if not self._explanations.explain(connection, most=ROWS_AT_ONCE):
                     break
-
-
-def _columns(schema: CustomerSchema, customers: Sequence[Mapping[str, Any]]) -> Columns:
-    """Return the columns that a model reads of stored customers, by name: numbers as float64, with NaN for null."""
-    dtypes = {"category": "object", "date": "datetime64[s]"}
-    return {
-        name: np.array([each[name] for each in customers], dtypes.get(schema.by_name[name].kind, "float64"))
-        for name in schema.feature_columns
-    }
 
 
 def explain_batch(config: StreamConfig, batch: str, log: Callable[[str], None]) -> int:

@@ -52,7 +52,7 @@ class Lease:
         return waited
 
     def heartbeat(self) -> ledger.Heartbeat:
-        """Keep the session alive while there is nothing to commit, and return the champion and whether to pause."""
+        """Keep the session alive while there is nothing to commit, and return the models and whether to pause."""
         return ledger.heartbeat(self.connection, self._topic)
 
     def abandon(self) -> None:

@@ -98,7 +98,7 @@ def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 def _value_of_all(column: PredictionColumn, batch: str, commits: Sequence[ScoredEvents]) -> Any:
     """Return what `_value` does, for the rows of several commits."""
     values = [_value(column, batch, scored) for scored in commits]
-    if len(values) == 1 or (not isinstance(values[0], np.ndarray) and len(set(values)) == 1):
+    if len(values) == 1 or (not any(isinstance(each, np.ndarray) for each in values) and len(set(values)) == 1):
         return values[0]
     return np.concatenate(
         [

@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
-from confluent_kafka import TopicPartition
 
 from churn_platform.database.prediction_columns import PredictionTable, prediction_table
 from churn_platform.environments.config import LANE
 from churn_platform.environments.published_offsets import (
+    attributed_offsets,
     make_offsets_consumer,
-    offset_metadata,
-    published_offsets,
+    published_offset,
     require_not_ahead,
 )
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.kafka.topics import Topic
 from churn_platform.kafka.transactions import TransactionalProducer
 from churn_platform.stream import faults
+from churn_platform.stream.already_published import AlreadyPublished
 from churn_platform.stream.exceptions import PublishError
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.prediction_messages import messages_of
@@ -91,18 +91,19 @@ class Publisher:
         """Find the brokers of the predictions topic, which has to exist, before there is something to send."""
         self._producer.warm_up(self._config.predictions_topic)
 
-    def require_not_ahead(self, topic: Topic, positions: Mapping[int, int]) -> None:
+    def require_not_ahead(self, topic: Topic, positions: Mapping[int, int], recovered: Mapping[int, int]) -> None:
         """Raise an error if more was published than the ledger has read. Call it before begin().
 
         Args:
             topic: the events topic.
             positions: next offset to read, by Kafka partition.
+            recovered: how far predictions had been published before restores that were reconciled, by Kafka partition.
 
         Raises:
             LedgerBehindError: the database was restored to an earlier state.
         """
-        published = published_offsets(self._offsets_consumer, topic, seconds=self._limits.kafka_seconds)
-        require_not_ahead(topic.name, positions, published)
+        published = attributed_offsets(self._offsets_consumer, topic, seconds=self._limits.kafka_seconds)
+        require_not_ahead(topic.name, positions, recovered, published)
 
     def begin(self, topic: Topic, positions: Mapping[int, int]) -> None:
         """Start the thread. It first publishes the predictions between the published offsets and these positions.
@@ -173,17 +174,18 @@ class Publisher:
         """Do the thread's work; see begin()."""
         try:
             self._producer.initialize()
-            recovery = Recovery(
-                self._config,
-                topic,
-                positions,
-                consumer=self._consumer,
-                seconds=self._limits.kafka_seconds,
-                send=lambda predictions, ends: self._send_recovered(topic, predictions, ends),
-            )
-            recovery.run()
-            while (publications := self._next_publications()) is not None:
-                self._send(topic, *_combined(self._table, publications))
+            with AlreadyPublished(self._config.dsn, topic) as already_published:
+                recovery = Recovery(
+                    self._config,
+                    topic,
+                    positions,
+                    consumer=self._consumer,
+                    seconds=self._limits.kafka_seconds,
+                    send=lambda predictions, ends: self._send_recovered(topic, already_published, predictions, ends),
+                )
+                recovery.run()
+                while (publications := self._next_publications()) is not None:
+                    self._send(topic, already_published, *_combined(self._table, publications))
         except BaseException as error:  # check() raises it in the main thread
             self._error = error
         finally:
@@ -217,18 +219,28 @@ class Publisher:
         self._published_at = time.monotonic()
         return publications
 
-    def _send_recovered(self, topic: Topic, predictions: pl.DataFrame, ends: Mapping[int, int]) -> None:
-        self._send(topic, predictions, ends)
-        self.recovered += len(predictions)
+    def _send_recovered(
+        self, topic: Topic, already_published: AlreadyPublished, predictions: pl.DataFrame, ends: Mapping[int, int]
+    ) -> None:
+        before = self.published
+        self._send(topic, already_published, predictions, ends)
+        self.recovered += self.published - before
 
-    def _send(self, topic: Topic, predictions: pl.DataFrame, ends: Mapping[int, int]) -> None:
+    def _send(
+        self, topic: Topic, already_published: AlreadyPublished, predictions: pl.DataFrame, ends: Mapping[int, int]
+    ) -> None:
         """Publish predictions, and the position that they reach as published offsets, in one transaction."""
+        predictions = already_published.remove_from(predictions)
         self._producer.begin()
         if len(predictions):
             self._producer.send(self._config.predictions_topic, messages_of(predictions))
         if ends:
-            metadata = offset_metadata(topic, self._environment)
-            offsets = [TopicPartition(topic.name, partition, end, metadata) for partition, end in ends.items()]
+            offsets = [
+                published_offset(
+                    topic, self._environment, partition, offset=end, highest=already_published.highest(partition)
+                )
+                for partition, end in ends.items()
+            ]
             self._producer.send_offsets(offsets, self._group)
         faults.reach(FaultPoint.BEFORE_KAFKA_COMMIT)
         self._producer.commit()

@@ -7,10 +7,10 @@ import polars as pl
 import psycopg
 from confluent_kafka import Consumer
 
-from churn_platform.database import churn_predictions, stream_batches, stream_positions
+from churn_platform.database import churn_predictions, recovered_predictions, stream_batches, stream_positions
 from churn_platform.database.connections import connect
 from churn_platform.database.prediction_columns import prediction_table
-from churn_platform.environments.published_offsets import published_offsets, require_not_ahead
+from churn_platform.environments.published_offsets import attributed_offsets, require_not_ahead
 from churn_platform.kafka.reading import read_all
 from churn_platform.kafka.topics import Topic
 from churn_platform.stream.config import StreamConfig
@@ -116,9 +116,11 @@ class Recovery:
         The ledger records what was published when a batch last closed. The published offsets record the rest.
         """
         known = stream_positions.published_to(connection, self._topic.topic_id)
-        found = published_offsets(self._consumer, self._topic, seconds=self._seconds)
+        offsets = attributed_offsets(self._consumer, self._topic, seconds=self._seconds)
         # Check again: init_transactions() may have settled a transaction that moved the published offsets.
-        require_not_ahead(self._topic.name, self._positions, found)
+        recovered = recovered_predictions.reached(connection, self._topic.topic_id)
+        require_not_ahead(self._topic.name, self._positions, recovered, offsets)
+        found = {partition: each.offset for partition, each in offsets.items()}
         if any(position > known.get(p, 0) and p not in found for p, position in self._positions.items()):
             # Published offsets expire after seven days without a commit.
             found = {**self._positions_in_topic(connection, self._topic.topic_id), **found}

@@ -37,16 +37,22 @@ class ScoredEvents:
     Attributes:
         events: the events.
         risk_score: P(churn), 0 to 1, shape (n,).
-        prediction: 1 where the risk score reaches the bundle's threshold, else 0, shape (n,).
-        model_version: version of the model that scored them.
+        prediction: 1 where the risk score reaches the threshold of the model that scored it, else 0, shape (n,).
+        model_version: version of the model that scored them; with a canary that of each event, shape (n,).
+        champion_version: version of the champion.
         predicted_at: when they were scored, in microseconds since 1970.
+        canary: number of the canary that failed to score some of them; None if none did.
+        canary_errors: how many it failed to score.
     """
 
     events: EventColumns
     risk_score: NDArray[np.float32]
     prediction: NDArray[np.int16]
-    model_version: int
+    model_version: int | NDArray[np.int32]
+    champion_version: int
     predicted_at: int
+    canary: int | None = None
+    canary_errors: int = 0
 
     def __len__(self) -> int:
         return len(self.events)
@@ -58,6 +64,7 @@ class ScoredEvents:
             events=self.events.select(keep),
             risk_score=self.risk_score[keep],
             prediction=self.prediction[keep],
+            model_version=self.model_version if isinstance(self.model_version, int) else self.model_version[keep],
         )
 
 
@@ -69,6 +76,7 @@ def score(events: EventColumns, champion: Champion, *, threads: int) -> ScoredEv
         risk_score=risk,
         prediction=(risk >= champion.bundle.threshold).astype(np.int16),
         model_version=champion.version,
+        champion_version=champion.version,
         predicted_at=round(time.time() * MICROSECONDS),
     )
 

@@ -14,6 +14,7 @@ from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.decoding.events import DeadLetter, event_decoder
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.batch_progress import Opening
+from churn_platform.stream.canary import Canary, score_with_canary
 from churn_platform.stream.commit_rows import Source
 from churn_platform.stream.erasure import without_erased
 from churn_platform.stream.prediction_values import prediction_rows
@@ -62,17 +63,27 @@ class Scorer:
         self._executor = ThreadPoolExecutor(1, "scorer")
 
     def submit(
-        self, messages: Sequence[Message], opening: Opening, champion: Champion, erased: ErasedCustomers
+        self,
+        messages: Sequence[Message],
+        opening: Opening,
+        champion: Champion,
+        canary: Canary | None,
+        erased: ErasedCustomers,
     ) -> Future[ScoredMessages]:
         """Decode and score messages in the thread, without those about erased customers."""
-        return self._executor.submit(self._score, messages, opening, champion, erased)
+        return self._executor.submit(self._score, messages, opening, champion, canary, erased)
 
     def stop(self) -> None:
         """Wait until the current messages are scored, and end the thread."""
         self._executor.shutdown()
 
     def _score(
-        self, messages: Sequence[Message], opening: Opening, champion: Champion, erased: ErasedCustomers
+        self,
+        messages: Sequence[Message],
+        opening: Opening,
+        champion: Champion,
+        canary: Canary | None,
+        erased: ErasedCustomers,
     ) -> ScoredMessages:
         events, dead_letters = self._decoder.decode(
             messages,
@@ -81,7 +92,10 @@ class Scorer:
             accepts_until=opening.accepts_until,
         )
         events, dead_letters, left_out = without_erased(self._schema, events, dead_letters, erased)
-        scored = score(events, champion, threads=self._threads)
+        if canary is None:
+            scored = score(events, champion, threads=self._threads)
+        else:
+            scored = score_with_canary(events, champion, canary, threads=self._threads)
         rows = prediction_rows(self._table, self._source.batch, scored)
         # Encoded here, while the previous commit is written.
         given = None

@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from churn_platform.database import churn_predictions, erased_customers, stream_batches, stream_positions
+from churn_platform.database import (
+    churn_predictions,
+    erased_customers,
+    recovered_predictions,
+    stream_batches,
+    stream_positions,
+)
 from churn_platform.database.catalog import RowType
 from churn_platform.database.erased_customers import ErasedCustomers
 from churn_platform.database.stream_positions import LastRecord
@@ -90,12 +96,13 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
         stream_batches.close_unfinished(connection, run.batch)
         return Ending.THRESHOLD
     connections.follower.follow(connection, state.champion)
+    connections.canary.follow(connection, state.canary)
     backlog.register(connection, connections.admin, topic, run.config.start)
     positions = stream_positions.next_offsets(connection, topic.topic_id)
     last_records = stream_positions.last_records(connection, topic.topic_id)
     resumed = resume(connections.consumer.current, topic.name, positions, last_records)
     stream_positions.add_last_records(connection, topic_id=topic.topic_id, records=resumed.found)
-    connections.publisher.require_not_ahead(topic, positions)
+    connections.publisher.require_not_ahead(topic, positions, recovered_predictions.reached(connection, topic.topic_id))
     return Takeover(
         topic=topic,
         batch=batch,

@@ -13,6 +13,7 @@ from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.following import FollowingConsumer
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform.stream.canary import CanaryFollower
 from churn_platform.stream.exceptions import SchemaNotRecordedError
 from churn_platform.stream.lease import Lease
 from churn_platform.stream.publisher import Publisher
@@ -29,6 +30,7 @@ class Connections:
     consumer: FollowingConsumer
     publisher: Publisher
     follower: ChampionFollower
+    canary: CanaryFollower
     guard: EnvironmentGuard
 
 
@@ -68,7 +70,7 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
         topic = topics.describe(admin, config.events_topic)
         consumer.warm_up(topic)
         publisher.warm_up()
-        yield Connections(lease, admin, consumer, publisher, follower, guard)
+        yield Connections(lease, admin, consumer, publisher, follower, CanaryFollower(config.schema, run.log), guard)
 
 
 def require_recorded(connection: psycopg.Connection, schema: CustomerSchema) -> None:

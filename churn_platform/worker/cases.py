@@ -21,6 +21,7 @@ from churn_platform.database import (
     worker_positions,
 )
 from churn_platform.database.erased_customers import NOBODY
+from churn_platform.database.new_rows import NewRows
 from churn_platform.database.retention_cases import Candidate
 from churn_platform.database.worker_observations import CALL_LIST, CASES
 from churn_platform.database.worker_positions import Behind
@@ -33,7 +34,7 @@ from churn_platform.retention.reasons import sentences
 from churn_platform.retention.transitions import WAITING
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import CasesFrom, customer_link
-from churn_platform.worker.new_rows import NewRows
+from churn_platform.worker.pace import Pace
 
 _log = logging.getLogger("churn.worker")
 
@@ -41,7 +42,8 @@ NAME: Final = "cases"
 ACTOR: Final = "worker"
 """What the history of a case names as the author of the worker's changes."""
 
-# Seconds between two looks at the stream's positions, at least and at most. A case is at most 5 s behind the stream.
+# Seconds between two looks at the stream's positions, at least and at most. A case is at most 5 s behind the stream,
+# unless that works off a backlog (see pace.py).
 SHORTEST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 4.0
 # The pause is this many times as long as the last run took, so that the duty uses at most a twentieth of a core.
@@ -118,6 +120,7 @@ class CasesDuty:
         self._monotonic = monotonic
         self._revalued = False
         self._new_rows = NewRows()
+        self._pace = Pace(monotonic=monotonic)
         self._checked_at = float("-inf")
         self._list_state: tuple[date, int] | None = None
         self._file_scored_at: datetime | None = None
@@ -129,9 +132,11 @@ class CasesDuty:
         if not self._revalued:
             self._revalue(connection)
             self._revalued = True
-        changed = more = False
-        if worker_positions.behind(connection, NAME):
-            changed, more = self._follow(connection)
+        changed, left = False, 0
+        waiting = sum(each.offsets for each in worker_positions.behind(connection, NAME))
+        if not self._pace.waits(waiting) and waiting:
+            changed, left = self._follow(connection)
+            self._pace.followed(left)
         changed = self._open_from_file(connection) or changed
         changed = self._compare_reopened(connection) or changed
         changed = self._explain(connection) or changed
@@ -139,27 +144,28 @@ class CasesDuty:
         self._keep_list(connection, changed=changed)
         took = self._monotonic() - began
         self.interval = min(max(SHORTEST_PAUSE, REST * took), LONGEST_PAUSE)
-        return more
+        return left > 0
 
     # Scores
 
-    def _follow(self, connection: psycopg.Connection) -> tuple[bool, bool]:
+    def _follow(self, connection: psycopg.Connection) -> tuple[bool, int]:
         """Apply the scores that were committed since the last run.
 
         Returns:
-            Whether a case may have changed, and whether there are more scores.
+            Whether a case may have changed, and the number of offsets left for the next run.
         """
         if not worker_positions.has_begun(connection, NAME):
-            return self._begin(connection), False
+            return self._begin(connection), 0
         with retention_cases.reading(connection):
             behind = worker_positions.behind(connection, NAME)
             following = worker_positions.first_offsets(behind, self._config.most_offsets)
-            found, new_rows = self._read(connection, following, is_all=following == behind)
+            left = sum(each.offsets for each in behind) - sum(each.offsets for each in following)
+            found, new_rows = self._read(connection, following, is_all=not left)
         with _acting(connection):
             worker_positions.advance(connection, NAME, following)
             changed = self._apply(connection, found, opens=self._stream_opens)
         self._new_rows = new_rows  # only now: after an error, the same rows are read again
-        return changed, following != behind
+        return changed, left
 
     def _begin(self, connection: psycopg.Connection) -> bool:
         """Start to follow the stream where it is. Customers who are at risk already get a case, too."""

@@ -19,10 +19,12 @@ from churn_platform.retention.contact_policy import ContactPolicy
 from churn_platform.retention.priority import CallValue
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import Settings
+from churn_platform.worker.canary import CanaryBounds, CanaryDuty
 from churn_platform.worker.cases import CasesConfig, CasesDuty
 from churn_platform.worker.duty import Duty
 from churn_platform.worker.heartbeat import heartbeat_file
 from churn_platform.worker.loop import Worker
+from churn_platform.worker.shadow import ShadowDuty
 from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 
 _log = logging.getLogger("churn.worker")
@@ -35,7 +37,7 @@ def duties_of(settings: Settings) -> list[Duty]:
     """Return the duties that the settings ask for.
 
     Raises:
-        SettingsError: a setting that a duty needs has no usable value.
+        SettingsError: a setting that a duty needs has no usable value, or PostgreSQL is neither configured nor up.
         TargetError: the address of a target of messages cannot be used.
         SchemaError: the customer schema is missing or invalid.
     """
@@ -43,8 +45,20 @@ def duties_of(settings: Settings) -> list[Duty]:
     return [
         CasesDuty(cases_config(settings)),
         SummariesDuty(summaries),
+        CanaryDuty(canary_bounds(settings)),
+        ShadowDuty(settings.postgres_dsn, high_risk_threshold=settings.retention.high_risk_threshold),
         *alert_duties(settings, read_call_list),
     ]
+
+
+def canary_bounds(settings: Settings) -> CanaryBounds:
+    """Return when the settings roll a canary back."""
+    challengers = settings.challengers
+    return CanaryBounds(
+        max_psi=challengers.canary_max_psi,
+        max_errors=challengers.canary_max_errors,
+        least_predictions=challengers.canary_least_predictions,
+    )
 
 
 def cases_config(settings: Settings) -> CasesConfig:

@@ -25,15 +25,17 @@ from churn_platform.database import (
     worker_positions,
 )
 from churn_platform.database.customer_summary import ArmKey
-from churn_platform.retention.arm import controls_below, padded_keys
+from churn_platform.database.new_rows import NewRows
+from churn_platform.keyed_shares import padded_keys, share_bound
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.worker.new_rows import NewRows
+from churn_platform.worker.pace import Pace
 
 _log = logging.getLogger("churn.worker")
 
 NAME: Final = summary_state.FOLLOWER
 
-# Seconds between two looks at the stream's positions, at least and at most. The summaries are at most 5 s behind.
+# Seconds between two looks at the stream's positions, at least and at most. The summaries are at most 5 s behind,
+# unless the stream works off a backlog (see pace.py).
 SHORTEST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 4.0
 # The pause is this many times as long as the last run took, so that the duty uses at most a tenth of a core.
@@ -80,6 +82,7 @@ class SummariesDuty:
         self._config = config
         self._monotonic = monotonic
         self._new_rows = NewRows()
+        self._pace = Pace(monotonic=monotonic)
         self._key: ArmKey | None = None
         self._deleted_at = float("-inf")
 
@@ -89,8 +92,12 @@ class SummariesDuty:
         if self._key is None:
             self._key = self._prepare(connection)
         more = False
-        if worker_positions.behind(connection, NAME) or replaced_predictions.batches(connection):
-            more = self._follow(connection, self._key)
+        waiting = sum(each.offsets for each in worker_positions.behind(connection, NAME))
+        may_follow = not self._pace.waits(waiting) and waiting > 0
+        if may_follow or replaced_predictions.batches(connection):
+            left = self._follow(connection, self._key)
+            self._pace.followed(left)
+            more = left > 0
         if began - self._deleted_at >= DELETE_SECONDS:
             stream_minutes.delete_old(connection)
             self._deleted_at = began
@@ -101,7 +108,7 @@ class SummariesDuty:
         """Begin the summaries again if they were computed with other segments, and the arms if with another share."""
         share = self._config.control_share
         inner, outer = padded_keys(retention_keys.ensure_key(connection))
-        key = ArmKey(inner, outer, controls_below(share))
+        key = ArmKey(inner, outer, share_bound(share))
         definition = summary_changes.definition(self._config.schema)
         with connection.transaction():
             erased_customers.hold_off(connection)
@@ -126,18 +133,18 @@ class SummariesDuty:
         replaced_predictions.delete(connection, replaced_predictions.batches(connection))
         worker_positions.forget(connection, NAME)
 
-    def _follow(self, connection: psycopg.Connection, key: ArmKey) -> bool:
-        """Apply replays and the commits since the last run, in one transaction; return whether there are more."""
+    def _follow(self, connection: psycopg.Connection, key: ArmKey) -> int:
+        """Apply replays and the commits since the last run, in one transaction; return the offsets that are left."""
         summary_changes.create(connection, self._config.schema)
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read")
             erased_customers.hold_off(connection)
             _allow_long_run(connection)
             self._apply_replays(connection, key)
-            more, new_rows = self._apply_commits(connection, key)
-            summary_state.record_followed(connection, is_built=not more)
+            left, new_rows = self._apply_commits(connection, key)
+            summary_state.record_followed(connection, is_built=not left)
         self._new_rows = new_rows  # only now: after an error, the same rows are read again
-        return more
+        return left
 
     def _apply_replays(self, connection: psycopg.Connection, key: ArmKey) -> None:
         """Replace the rows of replayed batches in the summaries, as far as these were followed before the replay."""
@@ -151,23 +158,23 @@ class SummariesDuty:
         replaced_predictions.delete(connection, replayed)
         summary_changes.clear(connection)
 
-    def _apply_commits(self, connection: psycopg.Connection, key: ArmKey) -> tuple[bool, NewRows]:
+    def _apply_commits(self, connection: psycopg.Connection, key: ArmKey) -> tuple[int, NewRows]:
         """Add the rows of commits since the last run.
 
         Returns:
-            Whether there are more, and what is known of the table once this is committed.
+            The number of offsets that are left, and what is known of the table once this is committed.
         """
         behind = worker_positions.behind(connection, NAME)
         following = worker_positions.first_offsets(behind, self._config.most_offsets)
-        is_all = following == behind
+        left = sum(each.offsets for each in behind) - sum(each.offsets for each in following)
         ranges = worker_positions.row_ranges(connection, following)
-        first_block, new_rows = self._new_rows.read(connection, ranges) if is_all else (None, NewRows())
+        first_block, new_rows = (None, NewRows()) if left else self._new_rows.read(connection, ranges)
         if summary_changes.add_new(connection, self._config.schema, ranges, first_block=first_block):
             prediction_summary.apply_changes(connection, self._config.schema, replaced=False)
             customer_summary.apply_new(connection, key)
         stream_minutes.add_followed(connection, following)
         worker_positions.advance(connection, NAME, following)
-        return not is_all, new_rows
+        return left, new_rows
 
 
 def _allow_long_run(connection: psycopg.Connection) -> None:

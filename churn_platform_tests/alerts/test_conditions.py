@@ -17,7 +17,14 @@ from psycopg.conninfo import conninfo_to_dict
 from churn_platform.alerts.conditions import CONDITIONS, Condition, Finding
 from churn_platform.alerts.evidence import Bounds, Evidence, ProgressWatch, StreamWatch, free_shares
 from churn_platform.alerts.operator_duty import OperatorConditions
-from churn_platform.database import alert_outbox, operator_conditions, stream_batches, stream_pauses
+from churn_platform.database import (
+    alert_outbox,
+    challengers,
+    model_versions,
+    operator_conditions,
+    stream_batches,
+    stream_pauses,
+)
 from churn_platform.database.alert_outbox import Status
 from churn_platform.deployment.dagster_home import STORAGE
 from churn_platform.local.postgres import in_schema
@@ -323,6 +330,24 @@ def test_an_old_champion_is_found(stream: Stream, connection: psycopg.Connection
         Finding("", "Model version 1 was trained 91 days ago; the bound is 90 days.")
     ]
     assert found("champion-old", evidence(champion_max_days=92), connection) == []
+
+
+def test_a_canary_that_was_rolled_back_is_found_until_another_one_is_started(stream: Stream, bundle_uri: str) -> None:
+    connection = stream.connection
+    for version in (2, 3):
+        model_versions.register(connection, version=version, uri=bundle_uri, run_id=str(version), metrics={})
+    canary = challengers.start(connection, "canary", model_version=2, share=0.1)
+    assert found("canary-rolled-back", evidence(), connection) == []
+    challengers.end(connection, canary, by="rollback", reason="The PSI of its scores is 0.4.")
+
+    assert found("canary-rolled-back", evidence(), connection) == [
+        Finding("version 2", "The PSI of its scores is 0.4.")
+    ]
+
+    other = challengers.start(connection, "canary", model_version=3, share=0.1)
+    assert found("canary-rolled-back", evidence(), connection) == []
+    challengers.end(connection, other, by="hand", reason="Enough.")
+    assert found("canary-rolled-back", evidence(), connection) == []
 
 
 def test_a_disk_that_fills_is_found(tmp_path: Path, connection: psycopg.Connection) -> None:

@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 from churn_platform.alerts.outbox import AlertOutbox, ListedCase, enqueue_cases
 from churn_platform.alerts.policy import AlertPolicy
-from churn_platform.database import alert_outbox
+from churn_platform.database import alert_outbox, recovered_predictions
 from churn_platform.database.alert_outbox import Status, StoredMessage
+from churn_platform.database.recovered_predictions import PublishedPrediction
 from churn_platform.settings import Settings
 
 MORNING = datetime(2026, 11, 29, 8, 0, 5, tzinfo=UTC)
@@ -174,3 +176,35 @@ def test_the_duty_writes_what_is_due_and_deletes_what_is_old(connection: psycopg
         ("old", "b"),
         ("2026-11-29T08:00", "mail"),
     ]
+
+
+def recovered(connection: psycopg.Connection, event_id: UUID) -> None:
+    """Record an event whose prediction was published before the database was restored to an earlier state."""
+    published = PublishedPrediction(event_id, 0.9, 1, "lost", 0, 0, MORNING)
+    with connection.transaction():
+        recovered_predictions.stage(connection, [published])
+        recovered_predictions.add_lost(connection, since=None)
+
+
+def test_what_may_have_been_sent_before_a_restore_is_in_doubt(connection: psycopg.Connection) -> None:
+    event_id = uuid4()
+    recovered(connection, event_id)
+    recovery = recovered_predictions.latest_recovery(connection)
+    assert recovery is not None
+    digest = {"ALERT_DIGEST_AT": f"{recovery:%H:%M}", "BUSINESS_TIMEZONE": "UTC"}
+    each = {"ALERT_MODE": "each"}
+    after = recovery + timedelta(days=1)
+
+    for now in (recovery, after):
+        enqueue(connection, listed(1, entered_at=now - timedelta(hours=20)), now=now, variables=digest)
+    enqueue(connection, listed(1, first=7, entered_at=after, event_ids=[event_id]), now=after, variables=each)
+    enqueue(connection, listed(1, first=8, entered_at=after, event_ids=[uuid4()]), now=after, variables=each)
+
+    assert {message.reference: message.status for message in messages(connection)} == {
+        f"{recovery:%Y-%m-%dT%H:%M}": Status.IN_DOUBT,
+        f"{after:%Y-%m-%dT%H:%M}": Status.PENDING,
+        "case 7": Status.IN_DOUBT,
+        "case 8": Status.PENDING,
+    }
+    doubted = alert_outbox.find(connection, statuses=[Status.IN_DOUBT])
+    assert all("restored to an earlier state" in (message.last_error or "") for message in doubted)

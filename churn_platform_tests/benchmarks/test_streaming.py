@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from benchmarks import startup, throughput
+from benchmarks import startup, throughput, worker
 from churn_platform.settings import Settings
 
 EVENTS = 4_000
@@ -29,3 +29,13 @@ def test_startup_measures_an_idle_stack_and_its_first_commit() -> None:
     assert found.demo is None
     assert min(found.code_location, found.stack, found.ready, found.first_event, found.idle_cores) > 0
     assert found.idle_mb == pytest.approx(900, rel=0.5)
+
+
+@pytest.mark.slow
+def test_the_worker_is_suspended_in_one_half_of_each_pair_and_follows_in_the_other() -> None:
+    (pair,) = worker.measure(
+        Console(quiet=True), pairs=1, events=DAEMON_EVENTS, rate=200, seconds=2, compiling_seconds=2
+    )
+    for measured in (pair.on, pair.off):
+        assert measured.events_per_second > 0
+        assert 0 < measured.p50 <= measured.p99

@@ -119,6 +119,51 @@ def test_versions_are_compared_on_the_same_rows(registry: Registry) -> None:
     assert registry.champion() == 1, "comparing changes nothing"
 
 
+def test_a_version_is_tried_as_a_shadow_and_as_a_canary(registry: Registry) -> None:
+    assert "There is no champion" in run("shadow", "2", code=ExitCode.FAILED)
+    run("promote", "1")
+
+    assert "Version 2 is a shadow for 0.2 of the customers" in run("shadow", "2", "--share", "0.2")
+    assert "Version 3 is a canary for 0.1 of the customers" in run("canary", "3")
+    states = {each["version"]: each["state"] for each in run_json("list")["versions"]}
+    compared = run_json("compare", "2")
+    stopped = run("shadow", "--stop"), run("canary", "--stop")
+
+    assert states == {1: "champion", 2: "shadow (0.2)", 3: "canary (0.1)"}
+    assert compared["shadow"] is None, "it has scored nothing yet"
+    assert "Version 2 is no shadow any more" in stopped[0]
+    assert "Version 3 is no canary any more" in stopped[1]
+    assert "There is no canary" in run("canary", "--stop", code=ExitCode.FAILED)
+    assert "Expected a version" in run("shadow", code=ExitCode.USAGE)
+    assert "Expected a version" in run("canary", "3", "--share", "0", code=ExitCode.USAGE)
+    assert registry.champion() == 1
+
+
+def test_a_promotion_is_refused_before_the_version_was_a_shadow_for_shadow_days(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHADOW_DAYS", "3")
+    settings.cache_clear()
+    run("promote", "1")
+
+    refused = run("promote", "2", code=ExitCode.FAILED)
+    run("shadow", "2")
+    with psycopg.connect(registry.dsn) as connection:
+        connection.execute(
+            "update challengers set events = 1200, started_at = now() - interval '36 hours', followed_at = now()"
+        )
+    halfway = run("promote", "2", code=ExitCode.FAILED)
+    with psycopg.connect(registry.dsn) as connection:
+        connection.execute("update challengers set started_at = now() - interval '73 hours'")
+    promoted = run("promote", "2")
+
+    assert "It was a shadow for 0.00 of the 3 days that SHADOW_DAYS requires, and has scored no event" in refused
+    assert "1.50 of the 3 days that SHADOW_DAYS requires, and has scored 1,200 events. It is a shadow now." in halfway
+    assert "Version 2 is champion now" in promoted
+    assert "is champion again" in run("rollback"), "a rollback needs no shadow"
+    assert "Version 3 is champion now" in run("promote", "3", "--skip-shadow")
+
+
 @pytest.mark.usefixtures("registry")
 def test_without_mlflow_the_table_is_changed_and_the_alias_moves_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

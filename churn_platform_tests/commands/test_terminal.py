@@ -396,12 +396,12 @@ def test_json_is_the_same_in_every_encoding(encoding: str) -> None:
     outcome = subprocess.run(
         [CHURN, "settings", "--json"],
         capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": encoding, "CHURN_ENVIRONMENT": "münchen ✓"},
+        env={**os.environ, "PYTHONIOENCODING": encoding, "CHURN_ENVIRONMENT_NAME": "münchen ✓"},
         check=True,
     )
 
     values = {each["variable"]: each["value"] for each in json.loads(outcome.stdout.decode(encoding))}
-    assert values["CHURN_ENVIRONMENT"] == "münchen ✓"
+    assert values["CHURN_ENVIRONMENT_NAME"] == "münchen ✓"
 
 
 @pytest.mark.slow

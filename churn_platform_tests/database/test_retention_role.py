@@ -104,6 +104,8 @@ def test_it_changes_status_owner_and_notes_and_the_history_names_its_login(reten
         "select * from retention_case_history",
         "insert into retention_case_history (case_id, changed_by, login, status) values (1, 'a', 'b', 'open')",
         "select * from retention_keys",
+        "select * from challenger_keys",
+        "select * from shadow_predictions",
         "select * from retention_list_entries",
         "select * from do_not_contact",
         "insert into do_not_contact values (1, 'a', 'b')",

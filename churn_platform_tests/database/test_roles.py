@@ -114,11 +114,12 @@ def test_the_reader_reads_all_tables_of_the_platform_and_none_of_dagster_or_mlfl
             "select c.relname from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v')"
         ).fetchall()
         for (name,) in names:
-            if name not in ("retention_keys", "erasure_state"):
+            if name not in ("retention_keys", "erasure_state", "challenger_keys"):
                 connection.execute(sql.SQL("select * from {}").format(sql.Identifier(name)))
 
     _refused(logins.reader, "select key from retention_keys")
     _refused(logins.reader, "select key from erasure_state")
+    _refused(logins.reader, "select key from challenger_keys")
     assert {("churn_predictions",), ("v_churn_trends",)} <= set(names)
     _refused(logins.reader, "select * from dagster.runs")
     _refused(logins.reader, "select * from mlflow.experiments")

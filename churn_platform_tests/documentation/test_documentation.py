@@ -31,6 +31,7 @@ SHELL = [fence for page in PAGES for fence in fences(page) if fence.language == 
 # The test that runs each command of a `sh` block, possibly with other options. test_examples.py runs the commands of
 # `console` blocks, which show output.
 RUN_BY = {
+    "churn backup": "commands/test_backup_command.py::test_a_backup_is_written_restored_and_recovered",
     "churn clean": "operations/cleanup/test_cleanup.py::test_what_the_platform_created_is_deleted_and_the_rest_is_kept",
     "churn customer erase": "operations/erasure/test_erase.py::"
     "test_nothing_is_left_of_a_customer_who_was_in_every_place",
@@ -42,12 +43,16 @@ RUN_BY = {
     "churn db upgrade": "commands/test_terminal.py::test_json_has_the_documented_keys",
     "churn dlq list": "commands/test_operating.py::test_dead_letters_are_listed_shown_corrected_and_resolved",
     "churn down": "commands/test_terminal.py::test_json_has_the_documented_keys",
+    "churn model canary": "commands/test_model.py::test_a_version_is_tried_as_a_shadow_and_as_a_canary",
+    "churn model shadow": "commands/test_model.py::test_a_version_is_tried_as_a_shadow_and_as_a_canary",
     "churn model compare": "commands/test_model.py::test_versions_are_compared_on_the_same_rows",
     "churn model list": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model promote": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model rollback": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn outcomes send": "commands/test_outcomes_command.py::test_one_outcome_is_sent_for_a_customer_or_an_event",
     "churn produce": "commands/test_terminal.py::test_json_has_the_documented_keys",
+    "churn recover": "commands/test_backup_command.py::test_a_backup_is_written_restored_and_recovered",
+    "churn restore": "commands/test_backup_command.py::test_a_backup_is_written_restored_and_recovered",
     "churn status": "commands/test_operating.py::test_status_shows_the_stream",
     "churn up": "commands/test_terminal.py::test_json_has_the_documented_keys",
     "churn verify": "commands/test_terminal.py::test_json_has_the_documented_keys",

@@ -22,7 +22,7 @@ from churn_platform.modeling.exceptions import (
     WeakFirstModelError,
 )
 from churn_platform.modeling.out_of_fold import OutOfFold, unseen_probabilities
-from churn_platform.modeling.promotion import decide
+from churn_platform.modeling.promotion import ShadowRecord, decide
 from churn_platform.modeling.resampling import auc
 from churn_platform.modeling.slices import MIN_ROWS_OF_EACH_OUTCOME, slices, slices_large_enough
 from churn_platform.modeling.threshold import choose_threshold, f1_maximising_threshold, value_of_calls
@@ -179,6 +179,24 @@ def test_a_first_version_has_to_beat_the_constant_prediction_and_the_least_roc_a
     assert all(reason in raised.value.problem for reason in reasons)
     assert decide(weak, champion_version=None, set_by_hand=5).version == 5
     assert decide(weak, champion_version=5, set_by_hand=None).version == 5
+
+
+def test_a_better_version_waits_until_it_was_a_shadow_for_long_enough() -> None:
+    better = comparison(0.1)
+
+    waiting = decide(
+        better, champion_version=4, set_by_hand=None, shadow=ShadowRecord(better.version, 3.0, 1.5, 900, is_active=True)
+    )
+    ready = decide(
+        better, champion_version=4, set_by_hand=None, shadow=ShadowRecord(better.version, 3.0, 3.0, 900, is_active=True)
+    )
+    first = decide(
+        comparison(), champion_version=None, set_by_hand=None, shadow=ShadowRecord(5, 3.0, 0.0, 0, is_active=False)
+    )
+
+    assert waiting.version == 4
+    assert "It was a shadow for 1.50 of the 3 days that SHADOW_DAYS requires" in waiting.reason
+    assert (ready.version, first.version) == (better.version, 5), "the first champion needs no shadow"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import event, new_stream
 
 HOUR = datetime(2026, 11, 26, 9, tzinfo=UTC)
-NOTHING = {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0}
+NOTHING = {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0, "shadow_predictions": 0}
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 

@@ -346,7 +346,14 @@ def test_the_job_runs_every_step_and_reports_its_figures(records: Records) -> No
         },
         "prune_ticks": {"ticks": 1},
         "archive_predictions": {"files": 0, "batches": 0, "rows": 0},
-        "prune_monitoring": {"drift_rows": 0, "outcomes": 0, "refused": 0, "readings": 0, "reports": 0},
+        "prune_monitoring": {
+            "drift_rows": 0,
+            "outcomes": 0,
+            "refused": 0,
+            "readings": 0,
+            "shadow_predictions": 0,
+            "reports": 0,
+        },
     }
     assert records.runs() == {result.run_id}
 

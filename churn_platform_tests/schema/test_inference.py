@@ -216,6 +216,8 @@ def test_numbers_next_to_zero_get_a_range_that_scaling_can_divide_by(tmp_path: P
     _, schema = draft(tmp_path / "a.csv", identity="the id", target="churn")
 
     column = schema.by_name["tiny"]
+    assert isinstance(column.minimum, int | float)
+    assert isinstance(column.maximum, int | float)
     assert column.minimum <= float(small) <= column.maximum
     assert math.isfinite(1 / (column.maximum - column.minimum))
 

@@ -32,6 +32,7 @@ def scored(events: EventColumns) -> ScoredEvents:
         risk_score=risk,
         prediction=(risk >= 0.5).astype(np.int16),
         model_version=3,
+        champion_version=3,
         predicted_at=1_795_000_000_000_000,
     )
 

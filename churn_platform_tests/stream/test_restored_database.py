@@ -74,8 +74,8 @@ def test_a_restored_ledger_is_refused_and_nothing_is_published_again(
         assert any("published up to 15" in problem for problem in status.collect_status(restored.config).problems)
         assert "published" in [invariant.name for invariant in check_invariants(restored.config) if not invariant.holds]
 
-        topic = restored.config.events_topic
-        assert f"churn stream reset --topic {topic} --partition 0 --to 15" in (refused.value.remedy or "")
+        assert "churn recover" in refused.value.remedy
+        topic = restored.config.events_topic  # skipping the offsets is possible, too, and gives up their rows
         with reset.hold_stream_lock(restored.config, topic) as connection:
             move = reset.plan(connection, restored.config, topic=topic, partition=0, to="15")
             assert move is not None

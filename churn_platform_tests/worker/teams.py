@@ -13,6 +13,15 @@ from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.worker.cases import CasesConfig, CasesDuty
 from churn_platform_tests.worker.ledger import FollowedLedger, Scored
 
+AGEING = {
+    "retention_cases": ("opened_at", "contacted_at", "closed_at", "event_timestamp"),
+    "churn_predictions": ("event_timestamp", "predicted_at"),
+    "high_risk_customers": ("detected_at",),
+    "retention_list_entries": ("entered_at",),
+    "customer_outcomes": ("outcome_timestamp",),
+}
+"""Tables and columns whose times tests move into the past."""
+
 
 @dataclass
 class Team:
@@ -47,19 +56,7 @@ class Team:
 
     def wait(self, **duration: float) -> None:
         """Let time pass for the duty: everything in the tables becomes older instead."""
-        older = timedelta(**duration)
-        with self.connection.transaction():
-            for table, columns in {
-                "retention_cases": ("opened_at", "contacted_at", "closed_at", "event_timestamp"),
-                "churn_predictions": ("event_timestamp", "predicted_at"),
-                "high_risk_customers": ("detected_at",),
-            }.items():
-                assignments = ", ".join(f"{column} = {column} - %(older)s" for column in columns)
-                self.connection.execute(
-                    f"update {table} set {assignments}",  # noqa: S608  the names are those above
-                    {"older": older},
-                )
-            self.connection.execute("update retention_list_entries set day = day - %s", (older.days,))
+        grow_older(self.connection, timedelta(**duration))
         self.restart()
 
     def rows(self, query: LiteralString) -> list[tuple[Any, ...]]:
@@ -86,6 +83,23 @@ class Team:
     def called(self) -> list[int]:
         """Return the customers on the call list, best first."""
         return [customer for (customer,) in self.rows("select customer_id from v_call_list")]
+
+
+def grow_older(connection: psycopg.Connection, older: timedelta) -> None:
+    """Let time pass for the retention team: everything in the tables becomes older instead.
+
+    Args:
+        connection: in autocommit mode.
+        older: the time; of the days of call lists, whole days pass.
+    """
+    with connection.transaction():
+        for table, columns in AGEING.items():
+            assignments = ", ".join(f"{column} = {column} - %(older)s" for column in columns)
+            connection.execute(
+                f"update {table} set {assignments}",  # noqa: S608  the names are those above
+                {"older": older},
+            )
+        connection.execute("update retention_list_entries set day = day - %s", (older.days,))
 
 
 def new_config(schema: CustomerSchema) -> CasesConfig:

@@ -7,9 +7,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from churn_platform.database import stream_batches, worker_positions
+from churn_platform.database.new_rows import MARGIN_BLOCKS, NewRows
 from churn_platform.database.worker_positions import RowRange
 from churn_platform.local.stack import Stack
-from churn_platform.worker.new_rows import MARGIN_BLOCKS, NewRows
 from churn_platform_tests.worker.ledger import Scored
 from churn_platform_tests.worker.teams import Team
 

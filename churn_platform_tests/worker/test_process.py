@@ -2,11 +2,9 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -15,30 +13,13 @@ import pytest
 
 from churn_platform.database import summary_state
 from churn_platform.deployment import health_probe
-from churn_platform.settings import PROJECT_ROOT
 from churn_platform.worker.heartbeat import OLDEST_SECONDS, heartbeat_file, is_alive
 from churn_platform_tests.waiting import wait_until
 from churn_platform_tests.worker.ledger import FollowedLedger, Scored
+from churn_platform_tests.worker.processes import worker_process
 
 LARGEST_MB = 80
 IDLE_SECONDS = 10.0
-
-
-@contextmanager
-def worker(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A worker process with a folder of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with subprocess.Popen(
-        [sys.executable, "-m", "churn_platform.worker"],
-        env={**os.environ, "CHURN_LOCAL": str(folder), **variables},
-        cwd=PROJECT_ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.fixture
@@ -55,7 +36,7 @@ def cases(ledger: FollowedLedger) -> int:
 
 
 def test_it_follows_the_stream_within_five_seconds_and_ends_cleanly(ledger: FollowedLedger, tmp_path: Path) -> None:
-    with worker(tmp_path) as process:
+    with worker_process(tmp_path) as process:
         wait_until(lambda: is_alive(tmp_path))
         assert health_probe.PROBES["worker"](str(tmp_path))
         ledger.commit([Scored(1, 0.9)])
@@ -76,7 +57,7 @@ def test_it_follows_the_stream_within_five_seconds_and_ends_cleanly(ledger: Foll
 
 @pytest.mark.parametrize("targets", ["", "chat=json://127.0.0.1:1/hook"], ids=["without targets", "with Apprise"])
 def test_it_is_small_and_idle_when_nothing_happens(ledger: FollowedLedger, tmp_path: Path, targets: str) -> None:
-    with worker(tmp_path, OPERATOR_TARGETS=targets) as process:
+    with worker_process(tmp_path, OPERATOR_TARGETS=targets) as process:
         ledger.commit([Scored(number, 0.9) for number in range(50)], explained=True)
         wait_until(lambda: cases(ledger) == 50)
         measured = psutil.Process(process.pid)
@@ -92,9 +73,9 @@ def test_it_is_small_and_idle_when_nothing_happens(ledger: FollowedLedger, tmp_p
 
 def test_a_second_worker_takes_over_from_one_that_was_killed(ledger: FollowedLedger, tmp_path: Path) -> None:
     with ExitStack() as processes:
-        first = processes.enter_context(worker(tmp_path / "first"))
+        first = processes.enter_context(worker_process(tmp_path / "first"))
         wait_until(lambda: is_alive(tmp_path / "first"))
-        processes.enter_context(worker(tmp_path / "second"))
+        processes.enter_context(worker_process(tmp_path / "second"))
         wait_until(lambda: is_alive(tmp_path / "second"))
         ledger.commit([Scored(1, 0.9)])
         wait_until(lambda: cases(ledger) == 1)
@@ -108,7 +89,7 @@ def test_a_second_worker_takes_over_from_one_that_was_killed(ledger: FollowedLed
 
 def test_without_a_database_it_is_not_healthy_and_keeps_trying(platform: str, tmp_path: Path) -> None:
     assert platform
-    with worker(tmp_path, DATABASE_URL="postgresql://nobody@127.0.0.1:1/churn") as process:
+    with worker_process(tmp_path, DATABASE_URL="postgresql://nobody@127.0.0.1:1/churn") as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
         assert any("cases failed and is tried again" in line for line in lines)

@@ -56,7 +56,7 @@ _SESSIONS: Final = """
 
 # Without CASCADE: if somebody else's object depends on a table, the error names it and nothing is dropped. The server
 # assembles the names, because it quotes them correctly.
-_DROP: Final = """
+DROP: Final = """
 do $$
 declare
     home oid := current_schema()::regnamespace;
@@ -256,7 +256,7 @@ class Database:
             return
         connection.execute(sql.SQL("set local lock_timeout = {}").format(LOCK_TIMEOUT))
         try:
-            connection.execute(_DROP)
+            connection.execute(DROP)
             self._forget_migrations(connection)
         except psycopg.errors.DependentObjectsStillExist as error:
             raise CleanError(

@@ -16,6 +16,7 @@ from churn_platform.database.erased_customers import ErasedCustomers
 from churn_platform.database.stream_positions import Position
 from churn_platform.database.verification import Integers
 from churn_platform.kafka import clients, topics
+from churn_platform.kafka.messages import KNOWN_MILLISECONDS
 from churn_platform.kafka.reading import read_all
 from churn_platform.kafka.topics import EARLIEST
 from churn_platform.stream.config import StreamConfig
@@ -213,5 +214,5 @@ def read_published(config: StreamConfig, erased: ErasedCustomers, progress: Prog
         foreign=gathered.foreign,
         erased=gathered.erased,
         # If a partition is empty now, it is unknown when its messages were published.
-        deleted_until=max((gathered.oldest.get(partition, 2**62) for partition in cut), default=None),
+        deleted_until=max((gathered.oldest.get(partition, KNOWN_MILLISECONDS[-1]) for partition in cut), default=None),
     )

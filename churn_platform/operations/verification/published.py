@@ -1,20 +1,19 @@
 """The invariant of publishing: the predictions topic and the table hold the same predictions, each once."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from churn_platform.database import environments, stream_batches, verification
+from churn_platform.database import environments, recovered_predictions, stream_batches, verification
 from churn_platform.database.connections import connect
 from churn_platform.database.stream_positions import Position
-from churn_platform.environments.claims import Claims, Kind
-from churn_platform.kafka import clients, topics
+from churn_platform.environments.claims import claimed_since
+from churn_platform.kafka import clients
 from churn_platform.kafka.exceptions import TopicMissingError
-from churn_platform.operations.verification.extracts import Extract, Progress, Published, read_published
+from churn_platform.operations.verification.extracts import ID_TYPE, Extract, Progress, Published, read_published
 from churn_platform.operations.verification.invariants import Findings, Invariant, id_text, raw_id
 from churn_platform.operations.verification.ledger import KafkaStatus
 from churn_platform.stream.config import StreamConfig
@@ -58,8 +57,11 @@ def published(
     index = _index_in(rows.event_id[order], topic.event_id)
     known = index >= 0
     row = order[index[known]]
-    _check_scores(extract, topic, row, known, found)
-    later, archived = _check_messages_without_row(config, topic, ~known, found)
+    recovered = np.array(sorted(recovered_predictions.event_ids(connection)), ID_TYPE)
+    is_recovered = _index_in(recovered, topic.event_id) >= 0
+    other_score = _check_scores(extract, topic, row, known, is_recovered, found)
+    later, archived = _check_messages_without_row(config, topic, ~known & ~is_recovered, found)
+    lost = int((~known & is_recovered).sum())
     in_topic = np.zeros(len(rows.batch), np.bool_)
     in_topic[row] = True
     missing = _check_rows_without_message(connection, extract, before, topic, in_topic, found)
@@ -69,6 +71,8 @@ def published(
             (missing.waiting, "not yet published"),
             (later, "newer than the snapshot"),
             (archived, "archived"),
+            (other_score, "published with another score before the database was restored"),
+            (lost, "published before the database was restored, with no row"),
             (missing.deleted, "deleted from the topic by retention"),
             (missing.unknown, "whose published offset is not known"),
             (others, "published by another environment before this one took the topic over"),
@@ -85,6 +89,8 @@ def published(
         not_yet_published=missing.waiting,
         newer=later,
         archived=archived,
+        other_score=other_score,
+        without_row=lost,
         deleted=missing.deleted,
         unknown=missing.unknown,
         by_another_environment=others,
@@ -104,31 +110,34 @@ def _own(connection: psycopg.Connection, config: StreamConfig, extract: Extract,
     unknown = ~np.isin(topic.batch_keys, extract.batches.keys)
     if not unknown.any():
         return topic
-    since = _claimed_since(connection, config)
+    since = claimed_since(clients.admin(config.kafka.client), config, environments.find_id(connection))
     if since is None:
         return topic
     own = ~(unknown & (topic.newest < round(since.timestamp() * 1000)))[topic.batch]
     return replace(topic, event_id=topic.event_id[own], risk_score=topic.risk_score[own], batch=topic.batch[own])
 
 
-def _claimed_since(connection: psycopg.Connection, config: StreamConfig) -> datetime | None:
-    """Return when this environment claimed the predictions topic; None if it does not claim it."""
-    admin = clients.admin(config.kafka.client)
-    own, topic_id = environments.find_id(connection), topics.describe(admin, config.predictions_topic).topic_id
-    with Claims(admin, config) as claims:
-        claims.read()
-        holder = claims.holder(Kind.TOPIC, topic_id)
-    return None if holder is None or holder.environment != own else holder.since
-
-
 def _check_scores(
-    extract: Extract, topic: Published, row: NDArray[np.intp], known: NDArray[np.bool_], found: Findings
-) -> None:
-    """Check that the scores of batches that were never replayed are the published ones."""
+    extract: Extract,
+    topic: Published,
+    row: NDArray[np.intp],
+    known: NDArray[np.bool_],
+    recovered: NDArray[np.bool_],
+    found: Findings,
+) -> int:
+    """Check that the scores of batches that were never replayed are the published ones.
+
+    Events that were published before a restore of the database were scored again after it, perhaps by another version.
+
+    Returns:
+        How many of those have another score.
+    """
     rows = extract.rows
     never_replayed = np.append(extract.batches.replays == 0, False)[rows.batch[row]]  # the last is for batch -1
-    wrong = row[never_replayed & (rows.risk_score[row] != topic.risk_score[known])]
+    differs = never_replayed & (rows.risk_score[row] != topic.risk_score[known])
+    wrong = row[differs & ~recovered[known]]
     found.add(len(wrong), (f"event {id_text(rows.event_id[i])} was published with another score" for i in wrong))
+    return int((differs & recovered[known]).sum())
 
 
 def _check_messages_without_row(

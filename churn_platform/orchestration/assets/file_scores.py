@@ -9,6 +9,7 @@ from churn_platform.orchestration.assets.columns import file_score_columns
 from churn_platform.orchestration.assets.raw import FILE
 from churn_platform.orchestration.assets.ui_metadata import rows_table
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.current import customers_of
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
@@ -61,11 +62,14 @@ def file_score_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition]:
 
         place = settings().retention.scoring_file or customers_of(settings())
         target = join(settings().platform.artifacts_root, ASSETS, f"{FILE_SCORES}.parquet")
-        with postgres.connect("churn file scores") as connection:
+        with retry_transient_errors(), postgres.connect("churn file scores") as connection:
             champion = load_champion_for(connection, schema)
             erased = erased_customers.load(connection)
         threshold = settings().retention.high_risk_threshold
-        with score_file(place, schema, champion, high_risk_threshold=threshold, erased=erased) as scored:
+        with (
+            retry_transient_errors(),
+            score_file(place, schema, champion, high_risk_threshold=threshold, erased=erased) as scored,
+        ):
             write_scores(scored, schema, target)
             with postgres.connect("churn file scores") as connection:
                 stored = table.replace_all(

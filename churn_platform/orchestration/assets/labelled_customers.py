@@ -10,6 +10,7 @@ from churn_platform.orchestration.assets.columns import labelled_columns
 from churn_platform.orchestration.assets.training_inputs import OUTCOMES_HASH
 from churn_platform.orchestration.assets.ui_metadata import distributions, next_asset
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import SettingsError, settings
 
@@ -49,7 +50,7 @@ def labelled_assets(schema: CustomerSchema, *, train_on_outcomes: bool) -> list[
                 f"outcome is known.",
                 remedy="Set ARCHIVE_DAYS above OUTCOME_DAYS.",
             )
-        with postgres.connect("churn labelled customers") as connection:
+        with retry_transient_errors(), postgres.connect("churn labelled customers") as connection:
             found = labelled.load(
                 connection,
                 schema,

@@ -20,6 +20,7 @@ from churn_platform.orchestration.assets.ui_metadata import (
 )
 from churn_platform.orchestration.partitions import TimePartitions, hour_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.customer_schema import CustomerSchema
 
 GROUP = "metrics"
@@ -51,7 +52,7 @@ def metrics_assets(partitions: TimePartitions, schema: CustomerSchema) -> list[d
         events has no row.
         """
         window = context.partition_time_window
-        with postgres.connect("churn metrics") as connection:
+        with retry_transient_errors(), postgres.connect("churn metrics") as connection:
             figures = metrics.hourly_figures(connection, schema, window.start, window.end)
             batches = batch_hours.batches_of_hours(connection, window.start, window.end)
         rows = {hour_key(row["hour_timestamp"]): row for row in figures.to_dict("records")}

@@ -20,6 +20,7 @@ from churn_platform.orchestration.assets.ui_metadata import (
     rows_table,
 )
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.current import customers_of
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
@@ -103,9 +104,10 @@ file as JSON, without customers' names. Correct the rows in the file, or the rul
         from churn_platform.schema.reader import load_customers
 
         place = customers_of(settings())
-        with postgres.connect("churn erased customers") as connection:
-            erased = erased_customers.load(connection)
-        file = load_customers(place, schema, categorical=True)
+        with retry_transient_errors():
+            with postgres.connect("churn erased customers") as connection:
+                erased = erased_customers.load(connection)
+            file = load_customers(place, schema, categorical=True)
         customers, quarantined = without_erased(file, schema, erased)
         left_out = file.rows - file.duplicates - len(customers) - len(quarantined)
         detected = {"detected": ", ".join(f"{name}: {found}" for name, found in file.detected.items())}

@@ -9,6 +9,7 @@ import dagster as dg
 from churn_platform.orchestration.assets.columns import effect_columns
 from churn_platform.orchestration.assets.ui_metadata import Metadata, rows_table, significant
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.retention.effect import Effect, Interval
 from churn_platform.settings import settings
 
@@ -52,7 +53,7 @@ def retention_effect(postgres: PostgresResource) -> Iterator[dg.MaterializeResul
     """
     from churn_platform.monitoring import retention_effect as comparison
 
-    with postgres.connect(SESSION) as connection:
+    with retry_transient_errors(), postgres.connect(SESSION) as connection:
         connection.autocommit = True
         effect = comparison.compute(
             connection,

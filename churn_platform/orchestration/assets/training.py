@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from churn_platform.challengers.reading import shadow_record
 from churn_platform.database import model_evaluations, model_versions
 from churn_platform.features.columns import columns_of
 from churn_platform.features.encoding import OneHotEncoder
@@ -49,6 +50,7 @@ from churn_platform.orchestration.resources.mlflow import (
     ending_run,
 )
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.current import customers_of
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.bundle import ModelBundle
@@ -122,7 +124,7 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
 
         require_one_file(train_features, train_test_split)
         rows = rows_of(train_test_split, TRAIN, consume=True)
-        with ending_run():
+        with retry_transient_errors(), ending_run():
             started = time.perf_counter()
             features = take_features(train_features, schema.feature_names)
             release_unused_memory()  # of both frames, before fits need it
@@ -152,9 +154,9 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
         model = TrainedModel(
             version=version, run_id=run_id, uri=join(settings().platform.artifacts_root, MODELS, run_id)
         )
-        save_bundle(bundle, model.uri)
-        OutOfFold.of(rows, trained.out_of_fold, schema).save(model.uri)
-        with postgres.connect(APPLICATION) as connection:
+        with retry_transient_errors(), postgres.connect(APPLICATION) as connection:
+            save_bundle(bundle, model.uri)
+            OutOfFold.of(rows, trained.out_of_fold, schema).save(model.uri)
             model_versions.register(connection, version=version, uri=model.uri, run_id=run_id, metrics=metrics)
             lookups.save_reference(connection, version, reference)
         return dg.MaterializeResult(
@@ -207,18 +209,19 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
 
         rows = rows_of(train_test_split, TEST)
         train = rows_of(train_test_split, TRAIN, consume=True)
-        challenger = load_bundle(churn_model.uri)
+        with retry_transient_errors():
+            challenger = load_bundle(churn_model.uri)
         require_same_rows(challenger, train, schema)
         probabilities = challenger.score(columns_of(rows, schema.feature_columns))
         prepared = assemble(columns_of(test_features, schema.feature_names), schema.feature_names)
         challenger.require_same_scores(probabilities, prepared)
         evaluation = evaluate(rows[schema.target].to_numpy(), probabilities, threshold=challenger.threshold)
-        with postgres.connect(APPLICATION) as connection:
+        with retry_transient_errors(), postgres.connect(APPLICATION) as connection:
             model_versions.of_run(connection, churn_model.version, churn_model.run_id)
             model_versions.record_metrics(connection, churn_model.version, evaluation.as_dict())
             champion = model_versions.champion(connection)
         report = make_report(challenger, train, rows)
-        with postgres.connect(APPLICATION) as connection:
+        with retry_transient_errors(), postgres.connect(APPLICATION) as connection:
             model_evaluations.save(connection, churn_model.version, report.as_dict())
         run_id = churn_model.run_id
         missing = _missing_in_mlflow(
@@ -268,8 +271,8 @@ def champion_model(
     `missing_in_mlflow` and does not change the decision. The rule is in `modeling/comparison.py` and
     `modeling/promotion.py`.
     """
-    by_hand = mlflow_registry.champion_set_by_hand()
-    with postgres.connect(APPLICATION) as connection:
+    with retry_transient_errors(), postgres.connect(APPLICATION) as connection:
+        by_hand = mlflow_registry.champion_set_by_hand()
         former = model_versions.champion(connection)
         decision = _decide(connection, model_evaluation, former, by_hand)
         champion = model_versions.promote(
@@ -369,6 +372,7 @@ def _decide(
         comparison,
         champion_version=None if champion is None else champion.version,
         set_by_hand=None if by_hand is None else by_hand.version,
+        shadow=shadow_record(connection, comparison.version, required_days=settings().challengers.shadow_days),
     )
 
 
@@ -380,7 +384,8 @@ def _missing_in_mlflow(context: dg.AssetExecutionContext, *steps: Callable[[], N
     lost = []
     for step in steps:
         try:
-            step()
+            with retry_transient_errors():
+                step()
         except MlflowLostError as error:
             context.log.warning(str(error))
             lost.append(error.problem)

@@ -12,6 +12,7 @@ from churn_platform.files.artifacts import ASSETS, claim, join, reading, writing
 from churn_platform.files.exceptions import ArtifactNotFoundError
 from churn_platform.files.memory import release_unused_memory
 from churn_platform.files.parquet import read_parquet, write_parquet
+from churn_platform.orchestration.retries import in_io_manager, retry_transient_errors
 from churn_platform.settings import settings
 
 COLUMNS: Final = "columns"
@@ -66,15 +67,16 @@ class ParquetIOManager(dg.ConfigurableIOManager):
                 f"Asset {context.asset_key.to_user_string()} returned a {type(obj).__name__}, expected a DataFrame or "
                 f"a value with to_json and from_json. Give it those two methods, or another IO manager."
             )
-        claim(self._root)
         release_unused_memory()
         uri = self._uri(context.asset_key, "parquet" if isinstance(obj, pd.DataFrame) else "json")
-        with writing(uri) as file:
-            if isinstance(obj, pd.DataFrame):
-                write_parquet(obj, file)
-            else:
-                file.write(obj.to_json().encode())
-            size = file.tell()
+        with retry_transient_errors(attempts_before=in_io_manager(context)):
+            claim(self._root)
+            with writing(uri) as file:
+                if isinstance(obj, pd.DataFrame):
+                    write_parquet(obj, file)
+                else:
+                    file.write(obj.to_json().encode())
+                size = file.tell()
         context.add_output_metadata({"dagster/uri": uri, "file_size_bytes": size})
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame | JsonDocument:
@@ -90,10 +92,10 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             gc.collect()  # finished steps leave frames in reference cycles
             release_unused_memory()
             metadata = context.definition_metadata or {}
-            with self._file(context.asset_key, "parquet") as file:
+            with self._file(context, "parquet") as file:
                 return read_parquet(file, metadata.get(COLUMNS), categorical=not metadata.get(OBJECTS))
         if isinstance(wanted, type) and issubclass(wanted, JsonDocument):
-            with self._file(context.asset_key, "json") as file:
+            with self._file(context, "json") as file:
                 document: JsonDocument = wanted.from_json(file.read().decode())
             return document
         raise TypeError(
@@ -102,10 +104,10 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         )
 
     @contextmanager
-    def _file(self, asset_key: dg.AssetKey, extension: str) -> Iterator[BinaryIO]:
-        uri, name = self._uri(asset_key, extension), asset_key.to_user_string()
+    def _file(self, context: dg.InputContext, extension: str) -> Iterator[BinaryIO]:
+        uri, name = self._uri(context.asset_key, extension), context.asset_key.to_user_string()
         try:
-            with reading(uri) as file:
+            with retry_transient_errors(attempts_before=in_io_manager(context)), reading(uri) as file:
                 yield file
         except ArtifactNotFoundError as error:
             raise MissingAssetFileError(

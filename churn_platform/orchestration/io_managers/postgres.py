@@ -11,6 +11,7 @@ from psycopg import sql
 
 from churn_platform.database import stream_batches
 from churn_platform.database.connections import connect
+from churn_platform.orchestration.retries import in_io_manager, retry_transient_errors
 from churn_platform.settings import settings
 
 COLUMN_TYPES = {"i": "bigint", "u": "bigint", "f": "double precision", "b": "boolean"}
@@ -117,7 +118,10 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                 f"{len(stray)} of {len(obj)} rows of {target.asset} are outside its partition ({target.description}); "
                 f"the first: {stray.iloc[0].to_dict()}. Nothing was written."
             )
-        with connect(settings().postgres_dsn, application_name="churn io manager") as connection:
+        with (
+            retry_transient_errors(attempts_before=in_io_manager(context)),
+            connect(settings().postgres_dsn, application_name="churn io manager") as connection,
+        ):
             name = f"{self.db_schema}.{target.table}"
             # Without this lock two runs could delete the same rows, and then both insert them.
             connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 1))", (name,))
@@ -147,7 +151,10 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             PostgresIOManagerError: there is no such table, or a batch of predictions has been archived.
         """
         source = Slice(context)
-        with connect(settings().postgres_dsn, application_name="churn io manager") as connection:
+        with (
+            retry_transient_errors(attempts_before=in_io_manager(context)),
+            connect(settings().postgres_dsn, application_name="churn io manager") as connection,
+        ):
             types = self._column_types(connection, source.table)
             if not types:
                 raise PostgresIOManagerError(

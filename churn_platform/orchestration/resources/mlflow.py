@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +24,8 @@ CHAMPION_ALIAS = "champion"
 CHALLENGER_ALIAS = "challenger"
 FOLLOWED_TAG = "champion_set_by_platform"  # version that the platform set the alias to; any other was set by hand
 DELETED_STATE = "Current state is deleted"  # part of MLflow's message about a deleted run, which can be restored
+# Codes of MLflow's client for a server that does not answer, is overloaded or fails.
+OUTAGE_CODES = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"})
 SKIPPED = "Skipped: model_versions has another model with this number."
 LOST_REMEDY = (
     "The stream is not affected: it reads model_versions and the bundle, not MLflow. Restore MLflow's database, or "
@@ -69,6 +72,16 @@ def _translate_errors(what: str) -> Iterator[None]:
             f"MLflow failed on a request for {what}: {message}",
             remedy="Check that MLflow is running ('churn status') and that MLFLOW_TRACKING_URI is right; try again.",
         ) from error
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether MLflow's client or this module reports that the server does not answer, or fails."""
+    if "mlflow.exceptions" not in sys.modules:  # importing it takes seconds, and it has not raised this error
+        return False
+    from mlflow.exceptions import MlflowException
+
+    cause = error.__cause__ if isinstance(error, MlflowError) else error
+    return isinstance(cause, MlflowException) and cause.error_code in OUTAGE_CODES
 
 
 class MlflowRegistry(dg.ConfigurableResource["MlflowRegistry"]):
@@ -271,10 +284,13 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[MlFlow]:
 def ending_run() -> Iterator[None]:
     """End the active MLflow run after the block: as FINISHED, or as FAILED after an error.
 
-    dagster-mlflow would leave a failed run RUNNING, because an error of a step does not reach its resources.
+    dagster-mlflow would leave a failed run RUNNING, because an error of a step does not reach its resources. If the
+    step runs again, it continues that MLflow run.
     """
     import mlflow
 
+    if mlflow.active_run() is None and (ended := mlflow.last_active_run()) is not None:
+        mlflow.start_run(run_id=ended.info.run_id)
     with ExitStack() as failed:  # a canceled run must not stay RUNNING either
         failed.callback(mlflow.end_run, "FAILED")
         yield

@@ -42,6 +42,7 @@ from churn_platform.orchestration.assets.ui_metadata import (
 )
 from churn_platform.orchestration.partitions import TimePartitions, hour_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import MonitoringSettings, settings
 
@@ -173,7 +174,7 @@ def drift_assets(
         method is in `monitoring/drift.py`; docs/explanation/monitoring.md explains how to read it.
         """
         starts = period_starts(context.partition_time_window, HOUR)
-        with postgres.connect(SESSION) as connection:
+        with retry_transient_errors(), postgres.connect(SESSION) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             predicted = batch_hours.predicted_hours(connection, starts[0], starts[-1] + HOUR)
             unchanged = [hour for hour in starts if predicted.get(hour)]
@@ -216,7 +217,7 @@ def drift_assets(
         """
         hourly = drift_hourly.assign(date=pd.to_datetime(drift_hourly["hour_timestamp"], utc=True).dt.date)
         starts = period_starts(context.partition_time_window, DAY)
-        with postgres.connect(SESSION) as connection:
+        with retry_transient_errors(), postgres.connect(SESSION) as connection:
             unchanged = _days_with_lost_hours(connection, starts, drift_hourly)
             rows = monitoring_results.drift_of_days(connection, unchanged)
             versions = {int(version) for version in hourly["model_version"]} | {row["model_version"] for row in rows}

@@ -36,6 +36,7 @@ from churn_platform.orchestration.assets.svg import markdown_image
 from churn_platform.orchestration.assets.ui_metadata import Metadata, next_asset, rows_table, significant
 from churn_platform.orchestration.partitions import TimePartitions, day_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.settings import settings
 
 METRICS: Final = tuple(each.name for each in fields(LivePerformance))
@@ -54,7 +55,7 @@ def live_performance(
     window = timedelta(days=settings().monitoring.live_window_days)
     rows: list[dict[str, Any]] = []
     results: dict[str, list[dg.AssetCheckResult]] = {}
-    with postgres.connect(SESSION) as connection:
+    with retry_transient_errors(), postgres.connect(SESSION) as connection:
         champion = model_versions.champion(connection)
         for day in period_starts(context.partition_time_window, DAY):
             day_rows, counted = _load_or_compute(connection, day, window)

@@ -12,6 +12,7 @@ from churn_platform.orchestration.assets.monitoring.common import DAY, MONITORIN
 from churn_platform.orchestration.assets.ui_metadata import next_asset
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
 
@@ -64,8 +65,8 @@ def outcome_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDefin
         """
         from churn_platform.monitoring import outcomes
 
-        kafka.claim()
-        with postgres.connect(SESSION) as connection:
+        with retry_transient_errors(), postgres.connect(SESSION) as connection:
+            kafka.claim()
             result = outcomes.ingest(connection, kafka.admin(), kafka.stream(), settings().topics.outcomes)
             reasons = stored_outcomes.refused_since(connection, datetime.now(UTC) - DAY)
         yield dg.MaterializeResult(

@@ -9,6 +9,7 @@ from churn_platform.orchestration.assets.monitoring.common import DAY, MONITORIN
 from churn_platform.orchestration.assets.predictions import FRESH
 from churn_platform.orchestration.partitions import TimePartitions, day_key
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.settings import settings
 
 
@@ -24,7 +25,7 @@ def monitoring_report(
     """
     from churn_platform.monitoring import report
 
-    with postgres.connect(SESSION) as connection:
+    with retry_transient_errors(), postgres.connect(SESSION) as connection:
         references = lookups.references(connection, {int(version) for version in drift_daily["model_version"]})
         for start in period_starts(context.partition_time_window, DAY):
             day = start.date()

@@ -1,0 +1,57 @@
+"""When a duty that follows commits waits, so that the stream has the machine while it works off a backlog."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+# Events a second above which the stream works off a backlog: nobody's customers cause so many for long, and following
+# them would take the stream most of a core.
+BACKLOG_RATE: Final = 20_000.0
+# Seconds that a duty waits at most. In a backlog of minutes, it follows at this interval.
+LONGEST_WAIT: Final = 60.0
+
+
+class Pace:
+    """Looks at how fast the stream's positions move."""
+
+    def __init__(
+        self,
+        *,
+        backlog_rate: float = BACKLOG_RATE,
+        longest_wait: float = LONGEST_WAIT,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Create one that has not looked yet.
+
+        Args:
+            backlog_rate: events a second above which the duty waits.
+            longest_wait: seconds that it waits at most.
+            monotonic: seconds.
+        """
+        self._backlog_rate = backlog_rate
+        self._longest_wait = longest_wait
+        self._monotonic = monotonic
+        self._looked_at = self._followed_at = monotonic()
+        self._waiting: int | None = None
+
+    def waits(self, waiting: int) -> bool:
+        """Return whether the duty leaves the events alone for now. The first look cannot know, and says no.
+
+        Args:
+            waiting: offsets that the stream has read and the duty has not.
+        """
+        now, before = self._monotonic(), self._waiting
+        added = 0 if before is None else waiting - before
+        # Two looks within a second say nothing of a rate.
+        comes_fast = added > self._backlog_rate * max(1.0, now - self._looked_at)
+        self._looked_at, self._waiting = now, waiting
+        return comes_fast and now - self._followed_at < self._longest_wait
+
+    def followed(self, left: int) -> None:
+        """Remember that the duty has followed the stream since the last look.
+
+        Args:
+            left: offsets that were waiting at that look and still are.
+        """
+        self._followed_at = self._monotonic()
+        self._waiting = left

@@ -1,0 +1,52 @@
+"""A process that streams batch after batch until it is killed: python -m churn_platform_tests.faults.streaming_process.
+
+It does what the sensor and Dagster's runs do, without Dagster. A run that fails is followed by the next one.
+"""
+
+import logging
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Final
+
+import psycopg
+
+from churn_platform.database import stream_batches
+from churn_platform.errors import PlatformError
+from churn_platform.orchestration.partitions import batch_key
+from churn_platform.settings import settings
+from churn_platform.stream import runs
+from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.run_session import RunSession
+
+RETRY_SECONDS: Final = 0.2
+_log: Final = logging.getLogger("streaming")
+
+
+def stream_once(config: StreamConfig) -> None:
+    """Stream into a new batch until it ends."""
+    key = batch_key(datetime.now(UTC))
+    with psycopg.connect(config.dsn, autocommit=True) as connection:
+        stream_batches.plan_batch(connection, key)
+    run_id = str(uuid.uuid4())
+    session = RunSession(config.dsn, run_id, has_ended=lambda: False)
+    session.open()
+    try:
+        runs.materialize(config, (key,), run_id=run_id, log=_log.info, confirm=session.confirm)
+    finally:
+        session.close()
+
+
+def main() -> None:
+    """Stream forever."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    while True:
+        try:
+            stream_once(StreamConfig.from_settings(settings()))
+        except (PlatformError, psycopg.Error) as error:
+            _log.info("The run failed: %s", error)
+            time.sleep(RETRY_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
