@@ -17,6 +17,11 @@ from psycopg.rows import dict_row
 _OWN: Final = sql.SQL("customer_id = %(customer_id)s")
 _OF_CASES: Final = sql.SQL("case_id in (select case_id from retention_cases where customer_id = %(customer_id)s)")
 _OF_ENTRIES: Final = sql.SQL("entry in (select entry from retention_list_entries where customer_id = %(customer_id)s)")
+_OF_EVENTS: Final = sql.SQL("""
+    event_id = any(%(event_ids)s) or event_id in (
+        select event_id from churn_predictions where customer_id = %(customer_id)s
+    )
+""")
 # An outcome may name only the event.
 _OUTCOMES: Final = sql.SQL("""
     customer_id = %(customer_id)s or event_id = any(%(event_ids)s) or event_id in (
@@ -42,6 +47,8 @@ class Place:
 
 PLACES: Final = (
     Place("replaced_predictions", _OWN),
+    Place("shadow_predictions", _OWN),
+    Place("recovered_predictions", _OF_EVENTS),
     Place("high_risk_customers", _OWN, is_of_commits=True),
     Place("customer_file_scores", _OWN),
     Place("changed_outcomes", _OUTCOMES),

@@ -33,6 +33,10 @@ SHELL = [fence for page in PAGES for fence in fences(page) if fence.language == 
 RUN_BY = {
     "churn backup": "commands/test_backup_command.py::test_a_backup_is_written_restored_and_recovered",
     "churn clean": "operations/cleanup/test_cleanup.py::test_what_the_platform_created_is_deleted_and_the_rest_is_kept",
+    "churn customer erase": "operations/erasure/test_erase.py::"
+    "test_nothing_is_left_of_a_customer_who_was_in_every_place",
+    "churn customer erase-again": "operations/erasure/test_erase.py::test_a_restored_backup_is_erased_again",
+    "churn customer export": "operations/erasure/test_erase.py::test_an_export_to_standard_output_is_json",
     "churn dashboard add-user": "dashboard/test_commands.py::test_users_come_and_go_while_the_dashboard_runs",
     "churn dashboard users": "dashboard/test_commands.py::test_users_come_and_go_while_the_dashboard_runs",
     "churn data generate": "commands/test_data_command.py::test_a_file_has_the_customers_of_its_seed",

@@ -55,7 +55,7 @@ def test_an_erased_customer_is_left_out(assets: Assets, tmp_path: Path, monkeypa
     customers = generate_customers(100, 3).dropna(subset=["Gender"])
     customers.assign(Gender=["?", *customers["Gender"].iloc[1:]]).to_csv(file, index=False)
     monkeypatch.setenv("SCORING_FILE", str(file))
-    monkeypatch.setenv("HIGH_RISK_THRESHOLD", "0")
+    monkeypatch.setenv("HIGH_RISK_THRESHOLD", "0.01")
     monkeypatch.setenv("CHURN_ARTIFACTS", str(tmp_path / "artifacts"))
     settings.cache_clear()
     erased = customers["CustomerId"].iloc[:3].tolist()  # the first one is rejected as well
