@@ -5,7 +5,7 @@ from typing import Final
 import psycopg
 
 from churn_platform.database import stream_totals, worker_positions
-from churn_platform.worker.new_rows import NewRows
+from churn_platform.database.new_rows import NewRows
 
 NAME: Final = "totals"
 

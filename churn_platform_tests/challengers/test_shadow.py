@@ -20,7 +20,7 @@ from churn_platform.worker.shadow import ShadowDuty
 from churn_platform_tests.challengers.conftest import CHALLENGER, by_event, follow, start
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
-from churn_platform_tests.worker.test_process import worker
+from churn_platform_tests.worker.processes import worker_process
 
 PAIRS = (
     "select event_id::text, customer_id, risk_score::float8, champion_risk_score::float8, champion_version "
@@ -175,7 +175,7 @@ def test_the_process_that_scores_ends_with_a_worker_that_is_killed_and_another_w
     def scored() -> object:
         return tried.value("select count(*) from shadow_predictions")
 
-    with worker(tmp_path / "first", DATABASE_URL=tried.config.dsn) as process:
+    with worker_process(tmp_path / "first", DATABASE_URL=tried.config.dsn) as process:
         wait_until(lambda: scored() == 100)
         scoring = [each for each in psutil.Process(process.pid).children() if PROGRAM in each.cmdline()]
         process.kill()
@@ -184,6 +184,6 @@ def test_the_process_that_scores_ends_with_a_worker_that_is_killed_and_another_w
     assert not scoring[0].is_running()
     tried.send([event(number) for number in range(100, 200)])
     tried.stream()
-    with worker(tmp_path / "second", DATABASE_URL=tried.config.dsn):
+    with worker_process(tmp_path / "second", DATABASE_URL=tried.config.dsn):
         wait_until(lambda: scored() == 200)
     assert tried.value("select events from challengers") == 200

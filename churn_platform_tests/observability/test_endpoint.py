@@ -110,6 +110,21 @@ def test_events_latencies_and_lag_are_counted(stream: Stream, collector: WorkerC
 
 
 @pytest.mark.slow
+def test_an_erasure_takes_nothing_from_the_counters_and_later_events_count_on(
+    stream: Stream, collector: WorkerCollector
+) -> None:
+    stream.send([event(number) for number in range(6)])
+    batch = stream.stream().batch
+    stream_batches.count_erased(stream.connection, predictions={batch: 2}, dead_letters={})
+    assert results(scrape(collector)) == results(scrape(collector_of(stream.config.dsn))) == (6, 0, 0)
+    stream_batches.count_erased(stream.connection, predictions={batch: 1}, dead_letters={})
+    assert results(scrape(collector)) == (6, 0, 0)
+    stream.send([event(number) for number in range(6, 9)])
+    stream.stream()
+    assert results(scrape(collector)) == (9, 0, 0)
+
+
+@pytest.mark.slow
 def test_counters_never_fall(stream: Stream, collector: WorkerCollector, bundle_uri: str) -> None:
     """Neither a replay that finds fewer dead letters nor a new session changes what the stream has counted."""
     totals = TotalsDuty()
@@ -123,12 +138,12 @@ def test_counters_never_fall(stream: Stream, collector: WorkerCollector, bundle_
     )
     before = scrape(collector)
     stream_batches.record_replay(
-        stream.connection, batch, events=7, predictions=4, dead_letters=1, duplicates=2, model_version=1
+        stream.connection, batch, events=7, predictions=4, dead_letters=1, duplicates=1, erased=1, model_version=1
     )
     assert results(scrape(collector)) == results(before) == (6, 1, 0)
     assert results(scrape(collector_of(stream.config.dsn))) == (6, 1, 0)
     stream_batches.record_replay(
-        stream.connection, batch, events=7, predictions=7, dead_letters=0, duplicates=0, model_version=1
+        stream.connection, batch, events=7, predictions=7, dead_letters=0, duplicates=0, erased=0, model_version=1
     )
     assert results(scrape(collector_of(stream.config.dsn))) == (6, 1, 0)
 
