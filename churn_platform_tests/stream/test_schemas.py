@@ -195,7 +195,9 @@ def test_a_customer_of_a_schema_is_erased_from_tables_and_archive(
     assert (counts["churn_predictions"], counts["archive"], counts["dead_letter_events"]) == (1, 1, 2)
     assert (last.events, last.erased) == (1, 1)
     assert archived.count(str(tmp_path), erased) == 0
-    assert archived.read(str(tmp_path), data_set.rows[1][schema.id]) != []
+    kept = data_set.rows[1][schema.id]
+    assert isinstance(kept, int | str)
+    assert archived.read(str(tmp_path), kept) != []
     assert sum(tables.count(connection, schema, erased, event_ids=rows.event_ids).values()) == 0
     if schema == SUBSCRIBERS:  # ids of the others are short numbers, which also occur as counts
         assert places_with(connection, erased, ["public"]) == []
