@@ -65,7 +65,9 @@ def _as_dict(found: "Recovery") -> dict[str, object]:
         "lost": reconciled.lost,
         "published": reconciled.missing,
         "recovered": asdict(found.comparison),
-        "in_doubt": [{**asdict(each), "idempotency_key": str(each.idempotency_key)} for each in found.doubtful],
+        "in_doubt": [
+            {**asdict(each), "idempotency_key": str(each.idempotency_key)} for each in found.reconciled.doubtful
+        ],
         "problems": found.problems,
     }
 
@@ -96,7 +98,7 @@ def _show(found: "Recovery") -> None:
 
 def _show_rolled_back(found: "Recovery") -> None:
     """Show what was rolled back besides predictions, as far as there is evidence of it."""
-    for message in found.doubtful:
+    for message in found.reconciled.doubtful:
         _print(
             f"In doubt: message {message.id} ({message.kind}, {message.reference}) to {message.target}, idempotency "
             f"key {message.idempotency_key}. It may have been sent since. Ask its receiver, then run 'churn alerts "
