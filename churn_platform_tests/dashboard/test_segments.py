@@ -267,7 +267,7 @@ def test_a_choice_applies_at_once(window: BrowserContext) -> None:
     expect(page.get_by_label("and by")).to_be_focused()
     page.get_by_label("Measure").select_option("Money at risk")
     expect(page.get_by_role("heading", name="Money at risk by Country and Age")).to_be_visible()
-    assert page.url.endswith("/segments?by=geography&and=age&show=money")
+    page.wait_for_url("**/segments?by=geography&and=age&show=money")
     expect(page.locator("#plot-groups .main-svg").first).to_be_visible()
     page.go_back()
     expect(page.get_by_role("heading", name="Churn rate by Country and Age")).to_be_visible()
