@@ -268,6 +268,7 @@ def test_a_choice_applies_at_once(window: BrowserContext) -> None:
     page.get_by_label("Measure").select_option("Money at risk")
     expect(page.get_by_role("heading", name="Money at risk by Country and Age")).to_be_visible()
     page.wait_for_url("**/segments?by=geography&and=age&show=money")
+    page.locator("#plot-groups").scroll_into_view_if_needed()
     expect(page.locator("#plot-groups .main-svg").first).to_be_visible()
     page.go_back()
     expect(page.get_by_role("heading", name="Churn rate by Country and Age")).to_be_visible()
