@@ -94,20 +94,23 @@ provide_image() {
 }
 
 main() {
-    local force=no
-    case ${1:-} in
-        "") ;;
-        --force-rebuild) force=yes ;;
-        -h | --help) say "Usage: ./run_local.sh [--force-rebuild]"; return ;;
-        *) fail "Usage: ./run_local.sh [--force-rebuild]" "Unknown option: $1" ;;
-    esac
+    local force=no train=no option usage="Usage: ./run_local.sh [--force-rebuild] [--train]"
+    for option; do
+        case $option in
+            --force-rebuild) force=yes ;;
+            --train) train=yes ;;
+            -h | --help) say "$usage" "--force-rebuild  builds the image again, without the cache" \
+                "--train          prepares the customers file and trains a model once everything is up"; return ;;
+            *) fail "$usage" "Unknown option: $option" ;;
+        esac
+    done
     require_engine
     make_secrets
     use_own_servers
     provide_image "$force"
-    if [ -z "$(value_of CHURN_ENVIRONMENT)" ]; then
-        CHURN_ENVIRONMENT="docker compose in $PWD on $(hostname)"
-        export CHURN_ENVIRONMENT
+    if [ -z "$(value_of CHURN_ENVIRONMENT_NAME)" ]; then
+        CHURN_ENVIRONMENT_NAME="docker compose in $PWD on $(hostname)"
+        export CHURN_ENVIRONMENT_NAME
     fi
     # prepare runs alone first. If it fails, none of our servers has started and its error is the last output.
     docker compose run --rm prepare \
@@ -115,6 +118,12 @@ main() {
     docker compose up --detach
     say "" "Up." "Dagster    http://$(docker compose port webserver 3000)" "Dashboard  http://$(docker compose port dashboard 8050)"
     say "Who may log in to the dashboard: docker compose exec dashboard churn dashboard add-user NAME --role retention"
+    if [ "$train" = yes ]; then
+        # A model that is not good enough, or a wrong customers file, does not stop the platform.
+        docker compose --profile train run --rm train || fail "" "No model was trained, see the error above. Everything else is up."
+    else
+        say "Without a model no event is scored. To train one: ./run_local.sh --train"
+    fi
     say "Other ports, and how to send events: docs/how-to/run-in-containers.md. To stop: docker compose stop"
 }
 

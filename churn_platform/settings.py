@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 from churn_platform import secret_sources
 from churn_platform.errors import PlatformError
+from churn_platform.hosts import is_loopback
 from churn_platform.secret_sources import AwsLogin, SecretError
 from churn_platform.setting_names import closest_name, is_probably_ours
 
@@ -36,6 +37,10 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CUSTOMER_ID_PLACE = "{customer_id}"
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+# Without dots, so that no environment's names begin with the prefix of another one's.
+ENVIRONMENT_PREFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
+# The names that begin with the environment's, unless they are set.
+PREFIXED = ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "OUTCOMES_TOPIC", "STREAM_GROUP")
 # Minute, hour, day of the month, month, day of the week: minimum and maximum.
 CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 CRON_PART = re.compile(r"(?:[*?]|\d+|[A-Za-z]+)(?:-(?:\d+|[A-Za-z]+))?(?:/\d+)?(?:#\d)?")
@@ -67,6 +72,13 @@ def _customers_place(place: str) -> str:
 def _web_address(address: str | None) -> str | None:
     if address is not None and not (address.startswith(("http://", "https://")) and urlsplit(address).hostname):
         raise ValueError("expected https://host or http://host:port")
+    return address
+
+
+def _token_address(address: str | None) -> str | None:
+    _web_address(address)
+    if address is not None and address.startswith("http://") and not is_loopback(urlsplit(address).hostname or ""):
+        raise ValueError("expected https://, because the request has the client's secret in it")
     return address
 
 
@@ -134,6 +146,12 @@ def _stream_start(start: str) -> str:
 def _topic_name(name: str) -> str:
     if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
         raise ValueError("expected a name of a Kafka topic: at most 249 letters, digits, dots, underscores and hyphens")
+    return name
+
+
+def _environment_prefix(name: str) -> str:
+    if name and not ENVIRONMENT_PREFIX.fullmatch(name):
+        raise ValueError("expected at most 30 small letters, digits and hyphens, such as staging, or nothing")
     return name
 
 
@@ -235,12 +253,14 @@ ProjectPath = Annotated[Path, AfterValidator(_at_project_root)]
 ArtifactsPlace = Annotated[str, AfterValidator(_folder_or_prefix)]
 CustomersPlace = Annotated[str, AfterValidator(_customers_place)]
 WebAddress = Annotated[str | None, AfterValidator(_web_address)]
+TokenAddress = Annotated[str | None, AfterValidator(_token_address)]
 ProxyAddress = Annotated[str | None, AfterValidator(_ip_address)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
 StreamStart = Annotated[str, AfterValidator(_stream_start)]
 StreamProfile = Literal["latency", "balanced", "economy"]
 TopicName = Annotated[str, AfterValidator(_topic_name)]
+EnvironmentPrefix = Annotated[str, AfterValidator(_environment_prefix)]
 CasesFrom = Literal["stream", "file", "both"]
 TimezoneName = Annotated[str, AfterValidator(_timezone_name)]
 CustomerUrl = Annotated[str, AfterValidator(_customer_url)]
@@ -289,11 +309,18 @@ class PlatformSettings(SettingsGroup):
         description="Folder or s3://bucket/prefix for Parquet files, model bundles and the archive. In S3 it also "
         "holds Dagster's compute logs and the files of the embedded MLflow. Empty: CHURN_LOCAL/artifacts.",
     )
-    environment: str = Field(
+    environment: EnvironmentPrefix = Field(
         default="",
         validation_alias="CHURN_ENVIRONMENT",
+        description="Short name of this environment, such as staging. The names of its topics and of its consumer "
+        "group, and with it of its transactional ids, begin with it and a dot, unless their own settings name them. "
+        "CLAIMS_TOPIC stays. Empty: no prefix.",
+    )
+    shown_name: str = Field(
+        default="",
+        validation_alias="CHURN_ENVIRONMENT_NAME",
         description="Name of this environment in error messages that other environments show. It is identified by an "
-        "id in its database. Empty: the host name and CHURN_LOCAL.",
+        "id in its database. Empty: CHURN_ENVIRONMENT, else the host name and CHURN_LOCAL.",
     )
     revision: str = Field(
         default="",
@@ -312,7 +339,7 @@ class PlatformSettings(SettingsGroup):
     @property
     def environment_name(self) -> str:
         """The name of this environment. The id that identifies it is in its database."""
-        return self.environment or f"{socket.gethostname()}:{self.local}"
+        return self.shown_name or self.environment or f"{socket.gethostname()}:{self.local}"
 
 
 class S3Settings(SettingsGroup):
@@ -326,7 +353,8 @@ class S3Settings(SettingsGroup):
     region: str | None = Field(
         default=None,
         validation_alias="AWS_DEFAULT_REGION",
-        description="Region of the bucket. Empty: the region of the AWS profile.",
+        description="Region of the bucket, of secrets in Secrets Manager, and of an Amazon MSK cluster. Empty: the "
+        "region of the AWS profile.",
     )
     profile: str | None = Field(
         default=None,
@@ -384,12 +412,42 @@ class KafkaSettings(SettingsGroup):
         validation_alias="KAFKA_SECURITY_PROTOCOL",
         description="Protocol between the Kafka client and the brokers.",
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        default=None, validation_alias="KAFKA_SASL_MECHANISM", description="SASL mechanism, with a SASL protocol."
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"] | None = Field(
+        default=None,
+        validation_alias="KAFKA_SASL_MECHANISM",
+        description="SASL mechanism, with a SASL protocol. OAUTHBEARER needs KAFKA_OAUTH_*; AWS_MSK_IAM needs AWS "
+        "credentials and AWS_DEFAULT_REGION.",
     )
     sasl_username: str | None = Field(default=None, validation_alias="KAFKA_SASL_USERNAME", description="SASL user.")
     sasl_password: SecretStr | None = Field(
         default=None, validation_alias="KAFKA_SASL_PASSWORD", description="SASL password."
+    )
+    oauth_token_url: TokenAddress = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_TOKEN_URL",
+        description="Address at which an OAuth server issues tokens for client credentials, such as "
+        "https://login.example.com/oauth2/token.",
+    )
+    oauth_client_id: str | None = Field(
+        default=None, validation_alias="KAFKA_OAUTH_CLIENT_ID", description="Id of the client at the OAuth server."
+    )
+    oauth_client_secret: SecretStr | None = Field(
+        default=None, validation_alias="KAFKA_OAUTH_CLIENT_SECRET", description="Secret of that client."
+    )
+    oauth_scope: str | None = Field(
+        default=None, validation_alias="KAFKA_OAUTH_SCOPE", description="Scope of the tokens, if the server needs one."
+    )
+    oauth_extensions: str | None = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_EXTENSIONS",
+        description="SASL extensions that brokers need, name=value, comma separated, such as Confluent Cloud's "
+        "logicalCluster and identityPoolId.",
+    )
+    oauth_ca_location: ProjectPath | None = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_CA_LOCATION",
+        description="File with the certificate of the CA that signed the OAuth server's certificate. Empty: the CAs of "
+        "this machine.",
     )
     ssl_ca_location: ProjectPath | None = Field(
         default=None,
@@ -654,6 +712,7 @@ class TrainingSettings(SettingsGroup):
     tuning_seconds: float = Field(
         default=300,
         gt=0,
+        le=10_800,  # a run of a batch job is ended after four hours: see orchestration/retries.py
         validation_alias="TUNING_SECONDS",
         description="Seconds after which the search starts no further trial. The best result so far is used.",
     )
@@ -898,6 +957,21 @@ class OperatorSettings(SettingsGroup):
         "and of CHURN_ARTIFACTS.",
     )
 
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        validation_alias="WORKER_METRICS_HOST",
+        description="Address that the worker's metrics for Prometheus are served at. Whoever reaches it can read them: "
+        "counts and states of the platform, and no data of customers.",
+    )
+    metrics_port: int = Field(
+        default=9464,
+        ge=0,
+        le=65535,
+        validation_alias="WORKER_METRICS_PORT",
+        description="Port of the worker's metrics. 'churn up' chooses another one if it is taken. 0: no metrics.",
+    )
+
 
 class DagsterSettings(SettingsGroup):
     """Where Dagster's web server is, and what its UI shows."""
@@ -980,6 +1054,18 @@ class DashboardSettings(SettingsGroup):
         validation_alias="DASHBOARD_DAGSTER_URL",
         description="Address of the Dagster UI that pages link to. 'churn up' sets it. Empty: no links.",
     )
+    api_url: WebAddress = Field(
+        default=None,
+        validation_alias="DASHBOARD_API_URL",
+        description="Address of the prediction API, which calculates the risk of a customer with other values. "
+        "'churn up' sets it. Empty: the dashboard has no form for that.",
+    )
+    api_token: SecretStr | None = Field(
+        default=None,
+        validation_alias="DASHBOARD_API_TOKEN",
+        description="Token of the dashboard for the prediction API, which 'churn serve add-token' prints. Needed if "
+        "API_TOKENS is set.",
+    )
 
 
 class ApiSettings(SettingsGroup):
@@ -1049,13 +1135,18 @@ class Settings(SettingsGroup):
     def from_variables(cls, variables: Mapping[str, str]) -> Self:
         """Return the settings that environment variables describe. Variables of other programs are ignored.
 
+        Names of topics and of the consumer group that are not set begin with CHURN_ENVIRONMENT, if that is.
+
         Raises:
             ValidationError: a value cannot be used.
         """
         values: dict[str, dict[str, str]] = {name: {} for name in cls.model_fields}
+        prefix = variables.get("CHURN_ENVIRONMENT", "")
         for each in descriptions():
             if each.variable in variables:
                 values[each.group][each.variable] = variables[each.variable]
+            elif each.variable in PREFIXED and ENVIRONMENT_PREFIX.fullmatch(prefix):
+                values[each.group][each.variable] = f"{prefix}.{each.field.default}"
         return cls.model_validate(values)
 
     def value_of(self, setting: "Description") -> object:
@@ -1152,7 +1243,13 @@ class Settings(SettingsGroup):
 
     @property
     def kafka_client(self) -> dict[str, str | int | float | bool]:
-        """librdkafka configuration that all our clients share: brokers, security, and a log of warnings and worse."""
+        """Configuration that all our Kafka clients share: brokers, security, and a log of warnings and worse.
+
+        It is librdkafka's, apart from the login to Amazon MSK: see kafka/msk_iam.py.
+
+        Raises:
+            SettingsError: no brokers are configured and the embedded one is not up, or a login lacks a setting.
+        """
         kafka = self.kafka
         configuration = {
             "bootstrap.servers": self.bootstrap_servers,
@@ -1163,6 +1260,7 @@ class Settings(SettingsGroup):
             "ssl.ca.location": kafka.ssl_ca_location,
             "ssl.certificate.location": kafka.ssl_certificate_location,
             "ssl.key.location": kafka.ssl_key_location,
+            **self._kafka_login(),
         }
         return {
             "log_level": 4,
@@ -1170,6 +1268,39 @@ class Settings(SettingsGroup):
             **{name: str(value) for name, value in configuration.items() if value is not None},
             **({} if kafka.request_seconds is None else {"socket.timeout.ms": round(kafka.request_seconds * 1000)}),
         }
+
+    def _kafka_login(self) -> dict[str, object]:
+        """Return the configuration of a login with tokens."""
+        kafka = self.kafka
+        if kafka.sasl_mechanism == "OAUTHBEARER":
+            secret = kafka.oauth_client_secret
+            self._require(
+                "KAFKA_SASL_MECHANISM=OAUTHBEARER",
+                KAFKA_OAUTH_TOKEN_URL=kafka.oauth_token_url,
+                KAFKA_OAUTH_CLIENT_ID=kafka.oauth_client_id,
+                KAFKA_OAUTH_CLIENT_SECRET=secret,
+            )
+            return {
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.token.endpoint.url": kafka.oauth_token_url,
+                "sasl.oauthbearer.client.id": kafka.oauth_client_id,
+                "sasl.oauthbearer.client.secret": secret.get_secret_value() if secret else None,
+                "sasl.oauthbearer.scope": kafka.oauth_scope,
+                "sasl.oauthbearer.extensions": kafka.oauth_extensions,
+                "https.ca.location": kafka.oauth_ca_location,
+            }
+        if kafka.sasl_mechanism == "AWS_MSK_IAM":
+            self._require("KAFKA_SASL_MECHANISM=AWS_MSK_IAM", AWS_DEFAULT_REGION=self.s3.region)
+            return {"aws.region": self.s3.region, "aws.profile": self.s3.profile}
+        return {}
+
+    @staticmethod
+    def _require(what: str, **needed: object) -> None:
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            raise SettingsError(
+                f"{' and '.join(missing)} not set: {what} needs {', '.join(needed)}.", remedy="Set what is missing."
+            )
 
     def _missing(self, variable: str, server: str) -> SettingsError:
         return SettingsError(

@@ -107,6 +107,7 @@ FLOW = (
     "monitoring",
     "challengers",
     "alerts",
+    "observability",
     "dashboard",
     "api",
     "simulation",
@@ -131,6 +132,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of `make test-s3` (its server), `make test-dashboard` and `make docs-examples`."""
     parser.addoption("--s3-server", choices=("moto", "versitygw"), default="moto", help="S3 server for the tests")
     parser.addoption("--require-browser", action="store_true", help="fail without Chromium instead of skipping tests")
+    parser.addoption("--require-prometheus", action="store_true", help="fail without Prometheus and Alertmanager")
     parser.addoption("--rewrite-docs", action="store_true", help="rewrite output and generated pages of the docs")
 
 

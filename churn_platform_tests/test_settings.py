@@ -12,6 +12,7 @@ from churn_platform.settings import (
     Settings,
     SettingsError,
     StreamSettings,
+    TopicSettings,
     TrainingSettings,
     descriptions,
     parse_settings,
@@ -90,6 +91,27 @@ def test_paths_are_relative_to_the_project_and_times_are_in_utc() -> None:
 )
 def test_the_artifacts_root_is_absolute(artifacts: str, root: str) -> None:
     assert PlatformSettings(local=Path("/state"), artifacts=artifacts).artifacts_root == root
+
+
+def test_the_names_of_an_environment_begin_with_its_own_unless_they_are_set() -> None:
+    found = parse_settings({".env": {"CHURN_ENVIRONMENT": "staging", "EVENTS_TOPIC": "customer-events"}})
+
+    assert found.topics.events == "customer-events"
+    assert found.topics.predictions == "staging.churn-predictions"
+    assert found.topics.outcomes == "staging.customer-outcomes"
+    assert found.stream.group == "staging.churn-platform"
+    assert found.topics.claims == TopicSettings().claims  # the same for all environments
+    assert found.platform.environment_name == "staging"
+
+
+def test_without_an_environment_the_names_have_no_prefix() -> None:
+    assert parse_settings({}).topics == TopicSettings()
+
+
+@pytest.mark.parametrize("name", ["two words", "a.b", "Staging", "a" * 31, "-a"])
+def test_a_name_that_cannot_begin_others_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"CHURN_ENVIRONMENT: .*small letters, digits and hyphens"):
+        parse_settings({".env": {"CHURN_ENVIRONMENT": name}})
 
 
 def test_costs_are_all_set_or_none() -> None:

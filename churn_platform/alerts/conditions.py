@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from churn_platform.alerts.evidence import Evidence
 from churn_platform.database import alert_outbox, challengers, dagster_tables, model_versions, stream_batches
@@ -23,6 +23,9 @@ LEAST_DEAD_LETTERS: Final = 10
 SENDING_SECONDS: Final = 600.0
 # A canary that was rolled back is reported for this long, unless another one is started.
 CANARY_HOURS: Final = 24.0
+
+
+Severity: TypeAlias = Literal["critical", "warning"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Condition:
         meaning: what is wrong, in a sentence.
         remedy: what to do, in full sentences.
         setting: variable of the setting that is its bound; empty if it has none.
+        severity: "critical" if events or messages do not get through meanwhile, else "warning".
         every: seconds between two evaluations.
         find: returns what has the problem now; nothing if all is well.
     """
@@ -50,6 +54,7 @@ class Condition:
     meaning: str
     remedy: str
     setting: str = ""
+    severity: Severity = "warning"
     every: float = 10.0
     find: Callable[[Evidence], Iterable[Finding]]
 
@@ -147,6 +152,7 @@ CONDITIONS: Final = (
         "streaming run.",
         remedy="Start it: 'churn status' shows the state of the embedded one, 'churn logs daemon' its log.",
         setting="DAEMON_SILENT_SECONDS",
+        severity="critical",
         find=_daemon_silent,
     ),
     Condition(
@@ -192,6 +198,7 @@ CONDITIONS: Final = (
         remedy="Free space, or enlarge the disk. RETENTION_DAYS and ARCHIVE_DAYS decide how much is kept. The disks of "
         "your own servers are not watched.",
         setting="DISK_MIN_FREE",
+        severity="critical",
         every=60.0,
         find=_full_disks,
     ),
@@ -206,6 +213,7 @@ CONDITIONS: Final = (
         meaning="Events wait, and none is read.",
         remedy="'churn status' shows whether a run is live and whether there is a champion, and names other causes.",
         setting="STREAM_STALLED_SECONDS",
+        severity="critical",
         find=_stalled,
     ),
     Condition(
@@ -220,6 +228,7 @@ CONDITIONS: Final = (
         meaning="Kafka does not answer, so nothing is read.",
         remedy="Start Kafka, or correct its address and login: 'churn status' shows the reason.",
         setting="STREAM_STALLED_SECONDS",
+        severity="critical",
         find=_kafka_unreachable,
     ),
 )

@@ -46,4 +46,10 @@ def evidence_of(settings: Settings) -> Evidence:
     folders = {"CHURN_LOCAL": settings.platform.local}
     if "://" not in settings.platform.artifacts_root:
         folders["CHURN_ARTIFACTS"] = Path(settings.platform.artifacts_root)
-    return Evidence(Bounds.from_settings(settings), StreamWatch(settings.kafka_client, settings.topics.events), folders)
+    stream = StreamWatch(
+        settings.kafka_client,
+        settings.topics.events,
+        group=settings.stream.group,
+        outcomes_topic=settings.topics.outcomes,
+    )
+    return Evidence(Bounds.from_settings(settings), stream, folders)

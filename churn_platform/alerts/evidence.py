@@ -13,12 +13,13 @@ from typing import Final
 import psycopg
 from confluent_kafka import KafkaException
 
-from churn_platform.database import dagster_tables, stream_pauses
+from churn_platform.database import dagster_tables, stream_pauses, stream_positions
 from churn_platform.database.dagster_tables import CheckExecution
+from churn_platform.environments.published_offsets import published_to_admin
 from churn_platform.errors import PlatformError
 from churn_platform.kafka import clients
 from churn_platform.kafka.exceptions import TopicMissingError
-from churn_platform.positions.lag import Lag, read_lag
+from churn_platform.positions.lag import Lag, read_lag, read_outcomes_waiting
 from churn_platform.settings import Settings
 
 # Time-out of a request to Kafka, in seconds. The other conditions wait for it.
@@ -81,12 +82,16 @@ class StreamReading:
         stalled_seconds: for how long nothing was read although events wait.
         problem: why Kafka did not answer; empty if it did.
         unreachable_seconds: for how long it has not answered.
+        unpublished: number of offsets that are read and whose predictions are not published; None if unknown.
+        outcomes_waiting: number of offsets of the outcomes topic that are not read; None without such a topic.
     """
 
     lag: Lag | None = None
     stalled_seconds: float = 0.0
     problem: str = ""
     unreachable_seconds: float = 0.0
+    unpublished: int | None = None
+    outcomes_waiting: int | None = None
 
 
 class StreamWatch:
@@ -97,6 +102,8 @@ class StreamWatch:
         kafka_client: Mapping[str, clients.Setting],
         topic: str,
         *,
+        group: str,
+        outcomes_topic: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Connect to nothing yet.
@@ -104,10 +111,12 @@ class StreamWatch:
         Args:
             kafka_client: librdkafka settings of the brokers.
             topic: the events topic.
+            group: the consumer group that carries the published offsets.
+            outcomes_topic: the outcomes topic, which may be missing.
             clock: in seconds, monotonic.
         """
         self._settings = {**kafka_client, "socket.timeout.ms": KAFKA_SECONDS * 1000}
-        self._topic, self._clock = topic, clock
+        self._topic, self._group, self._outcomes_topic, self._clock = topic, group, outcomes_topic, clock
         self._admin: clients.Admin | None = None
         self._progress = ProgressWatch()
         self._answered = clock()
@@ -117,6 +126,7 @@ class StreamWatch:
         try:
             if self._admin is None:
                 self._admin = clients.admin(self._settings)
+            outcomes_waiting = read_outcomes_waiting(connection, self._admin, self._outcomes_topic)
             lag = read_lag(connection, self._admin, self._topic)
         except TopicMissingError:
             self._answered = self._clock()
@@ -131,7 +141,21 @@ class StreamWatch:
             is_paused=stream_pauses.paused_since(connection, self._topic) is not None,
             now=self._answered,
         )
-        return StreamReading(lag, stalled)
+        unpublished = self._read_unpublished(connection, self._admin, lag)
+        return StreamReading(lag, stalled, unpublished=unpublished, outcomes_waiting=outcomes_waiting)
+
+    def _read_unpublished(self, connection: psycopg.Connection, admin: clients.Admin, lag: Lag) -> int | None:
+        """Return how many offsets are read and not published; None if Kafka does not tell this login."""
+        positions = stream_positions.positions(connection, topic=self._topic)
+        try:
+            published = published_to_admin(admin, self._group, lag.topic)
+        except (PlatformError, KafkaException):
+            return None  # no condition depends on it
+        return sum(
+            max(0, each.next_offset - published.get(each.kafka_partition, each.first_offset))
+            for each in positions
+            if each.topic_id == lag.topic.topic_id
+        )
 
 
 class CheckWatch:

@@ -85,8 +85,15 @@ class OperatorConditions:
         )
         reading = self._evidence.stream_if_read
         if reading is not None:
-            waiting = None if reading.lag is None else reading.lag.waiting
-            stream_lag.record(connection, waiting=waiting, problem=reading.problem)
+            lag = reading.lag
+            stream_lag.record(
+                connection,
+                waiting=None if lag is None else lag.waiting,
+                problem=reading.problem,
+                held=None if lag is None else sum(lag.held.values()),
+                unpublished=reading.unpublished,
+                outcomes_waiting=reading.outcomes_waiting,
+            )
         if self._pruned is None or clock - self._pruned > PRUNE_SECONDS:
             operator_conditions.prune(connection, days=self._keep_days)
             self._pruned = clock

@@ -15,7 +15,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from churn_platform.challengers.reading import compare_shadow
-from churn_platform.database import challengers, model_versions, shadow_predictions, worker_positions
+from churn_platform.database import challengers, erased_customers, model_versions, shadow_predictions, worker_positions
 from churn_platform.database.challengers import Challenger
 from churn_platform.database.new_rows import NewRows
 from churn_platform.database.prediction_columns import prediction_table
@@ -104,6 +104,7 @@ class ShadowScoring:
         columns = [table.of_field(name) for name in bundle.schema.feature_columns]
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read")
+            erased_customers.hold_off(connection)
             current = challengers.lock_active(connection, "shadow")
             if current is None or current.challenger != loaded.challenger.challenger:
                 return True  # it was stopped or replaced meanwhile

@@ -164,6 +164,17 @@ def up(
         pages = {"Dagster": "dagster", "Dashboard": "dashboard", "API": "api"}
         shown = [f"{title}: {stack.addresses[name]}" for title, name in pages.items()]
         output.print("   ".join([*shown, "Stop: churn down"]), soft_wrap=True)
+        with report_errors():
+            if not _has_champion(stack):
+                output.print("Without a model no event is scored. To train one: churn model train --prepare")
+
+
+def _has_champion(stack: Stack) -> bool:
+    from churn_platform.database import model_versions
+    from churn_platform.database.connections import connect
+
+    with connect(stack.addresses["postgres"], application_name="churn up") as connection:
+        return model_versions.champion(connection) is not None
 
 
 def down(as_json: AsJson = False) -> None:

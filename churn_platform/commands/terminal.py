@@ -119,6 +119,11 @@ def report_errors() -> Iterator[None]:
 def _postgres_remedy(error: Exception) -> str:
     """Return what to do about a failed connection. libpq gives the reason only as text."""
     text = str(error)
+    if "SSL" in text or "certificate" in text:
+        return (
+            "Check sslmode and sslrootcert in DATABASE_URL or DATABASE_OWNER_URL, or PGSSLMODE and PGSSLROOTCERT: "
+            "verify-full needs the CA that signed the server's certificate, and the host that it names."
+        )
     if "password" in text:
         return (
             "Correct the user and the password in DATABASE_URL or DATABASE_OWNER_URL (with special characters "

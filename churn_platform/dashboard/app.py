@@ -32,7 +32,18 @@ from churn_platform.dashboard.exceptions import (
     NotFoundError,
 )
 from churn_platform.dashboard.page import Page, View, Visit
-from churn_platform.dashboard.pages import calls, customer, customers, effect, model, now, quality, segments, trends
+from churn_platform.dashboard.pages import (
+    calls,
+    customer,
+    customers,
+    effect,
+    model,
+    now,
+    quality,
+    segments,
+    trends,
+    what_if,
+)
 from churn_platform.dashboard.rendering import environment
 from churn_platform.dashboard.security import MOST_FORM_BYTES, SecureHeaders, comes_from_here, is_same
 from churn_platform.dashboard.sessions import Session
@@ -57,6 +68,7 @@ PAGES: Final[Sequence[Page]] = (
     *now.PAGES,
     *customers.PAGES,
     *customer.PAGES,
+    *what_if.PAGES,
     *calls.PAGES,
     *effect.PAGES,
     *segments.PAGES,
@@ -170,7 +182,7 @@ class _Dashboard:
         visit = Visit(session.user, request.query_params, form, request.path_params, self._config, self.databases)
         try:
             if request.method == "POST" and page.change is not None:
-                return page.change(visit)
+                return self._answer_of(page.change(visit), request, session)
             return self._read(page, request, session, visit)
         except NotFoundError as error:
             return self._problem(request, session, 404, "Not found", str(error))
@@ -200,6 +212,9 @@ class _Dashboard:
             raise NotFoundError(f"There is no page {request.url.path}.")
         with self.databases.reading(seconds=page.seconds) as connection:
             view = page.read(visit, connection)
+        return self._answer_of(view, request, session)
+
+    def _answer_of(self, view: View | Response, request: Request, session: Session) -> Response:
         return view if isinstance(view, Response) else self._render(request, session, view)
 
     def _problem(

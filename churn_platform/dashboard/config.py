@@ -2,7 +2,7 @@
 
 import getpass
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,6 +26,8 @@ class DashboardConfig:
         timezone: of the retention team.
         customer_url: address of a customer in the CRM, with a place for the id; empty for none.
         dagster_url: address of the Dagster UI, without a trailing slash; empty if pages cannot link to it.
+        api_url: address of the prediction API, without a trailing slash; empty if there is none to ask.
+        api_token: what requests to it need; empty if they need none.
         users_file: who may log in; None if nobody has to.
         session: how long a login lasts.
         proxy: IP address of the proxy that names the user; None if there is none.
@@ -45,6 +47,8 @@ class DashboardConfig:
     timezone: ZoneInfo
     customer_url: str = ""
     dagster_url: str = ""
+    api_url: str = ""
+    api_token: str = field(default="", repr=False)
     users_file: Path | None = None
     session: timedelta = timedelta(hours=12)
     proxy: str | None = None
@@ -94,6 +98,8 @@ def dashboard_config(settings: Settings, *, host: str) -> DashboardConfig:
         timezone=ZoneInfo(settings.retention.business_timezone),
         customer_url=settings.retention.customer_url,
         dagster_url=(dashboard.dagster_url or "").rstrip("/"),
+        api_url=(dashboard.api_url or "").rstrip("/"),
+        api_token="" if dashboard.api_token is None else dashboard.api_token.get_secret_value(),
         users_file=dashboard.users,
         session=timedelta(hours=dashboard.session_hours),
         proxy=dashboard.proxy,

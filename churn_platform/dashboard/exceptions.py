@@ -32,5 +32,13 @@ class InvalidInputError(RefusedError):
     """The form has a value that cannot be used. The text says which, and what is expected."""
 
 
+class ApiUnavailableError(Exception):
+    """The prediction API cannot be asked. The text says why."""
+
+
+class ApiRefusedError(Exception):
+    """The prediction API refuses a value. The text says which, and what is expected."""
+
+
 class BusyError(Exception):
     """The server does as much as it can already. The text says what to do."""

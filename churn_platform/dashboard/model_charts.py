@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 from churn_platform.dashboard.charts import (
     Axis,
@@ -17,6 +17,7 @@ from churn_platform.dashboard.charts import (
     line_chart,
 )
 from churn_platform.dashboard.formats import day, label, number, percent
+from churn_platform.dashboard.segments import value_name
 from churn_platform.database.model_references import StoredFeature
 from churn_platform.database.pages.model import FeatureDrift, LiveDay
 from churn_platform.modeling.report import Points, Report, Row
@@ -53,7 +54,7 @@ class SliceRow:
 
 def names_of(schema: CustomerSchema) -> dict[str, str]:
     """Return the name for people of each feature that is monitored, by its name in the tables."""
-    return {SCORE: label(SCORE), **{name: label(column.column) for name, column in schema.by_name.items()}}
+    return {SCORE: label(SCORE), **{name: column.title for name, column in schema.by_name.items()}}
 
 
 def _with_diagonal(heading: Heading, points: Points, name: str, diagonal: str, *, x_title: str, y: str) -> Chart:
@@ -133,7 +134,9 @@ def _slice_name(name: str, schema: CustomerSchema) -> str:
     """Return the name of a slice with its column as people write it. It begins with the column, then the value."""
     columns = [column for column in schema.segments if name.startswith(f"{column.name} ")]
     column = max(columns, key=lambda each: len(each.name), default=None)
-    return name if column is None else f"{label(column.column)}: {name.removeprefix(column.name).strip()}"
+    if column is None:
+        return name
+    return f"{column.title}: {value_name(column, name.removeprefix(column.name).strip())}"
 
 
 def slice_chart(slices: Sequence[SliceRow], report: Report) -> Chart:
@@ -271,6 +274,32 @@ def distribution_chart(drift: FeatureDrift, reference: StoredFeature | None, nam
         [Series("In training", [each[1] for each in rows], "muted"), Series("Now", [each[2] for each in rows])],
         x_title="Values",
         y=Axis("share of customers", ticks=".0%", digits=3),
+    )
+
+
+def shadow_chart(comparison: Mapping[str, Any], version: int) -> Chart:
+    """Return the distribution of the risk scores of a shadow and of the champion on the same events.
+
+    Args:
+        comparison: as shadow_comparisons stores it.
+        version: of the shadow.
+    """
+    challenger, champion = (comparison[model]["counts"] for model in ("challenger", "champion"))
+    width, events = 1 / len(champion), comparison["events"] or 1
+    return bar_chart(
+        Heading(
+            "shadow",
+            f"Risk scores of version {version} and of the champion",
+            f"The mean is {percent(comparison['challenger']['mean'])} for version {version} and "
+            f"{percent(comparison['champion']['mean'])} for the champion.",
+        ),
+        [f"{place * width:.2f} to {(place + 1) * width:.2f}" for place in range(len(champion))],
+        [
+            Series("Champion", [count / events for count in champion], "muted"),
+            Series(f"Version {version}", [count / events for count in challenger]),
+        ],
+        x_title="Risk score",
+        y=Axis("share of events", ticks=".0%", digits=3),
     )
 
 

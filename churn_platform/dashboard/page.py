@@ -125,8 +125,8 @@ class View:
 
 Read = Callable[[Visit, psycopg.Connection], View | Response]
 """Answers with what it reads in one transaction."""
-Change = Callable[[Visit], Response]
-"""Changes something, and leads to a page."""
+Change = Callable[[Visit], View | Response]
+"""Does what a form asks for, and leads to a page, or shows one."""
 
 
 @dataclass(frozen=True)

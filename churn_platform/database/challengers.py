@@ -1,4 +1,7 @@
-"""The tables challengers and challenger_keys: model versions that are tried on the stream, and for which customers."""
+"""The tables challengers, challenger_keys and canary_errors: which model versions are tried on the stream, on whom.
+
+What a canary scores is counted in canary_scores.py.
+"""
 
 import secrets
 from dataclasses import dataclass
@@ -84,9 +87,9 @@ def active(connection: psycopg.Connection, kind: Kind) -> Challenger | None:
 
 
 def lock_active(connection: psycopg.Connection, kind: Kind) -> Challenger | None:
-    """Return what active() does, and keep it active until the caller's transaction ends."""
+    """Return what active() does, and keep it active until the caller's transaction ends. Commits do not wait for it."""
     with connection.cursor(row_factory=class_row(Challenger)) as cursor:
-        return cursor.execute(_ACTIVE + " for update", (kind,)).fetchone()
+        return cursor.execute(_ACTIVE + " for no key update", (kind,)).fetchone()
 
 
 def get(connection: psycopg.Connection, challenger: int) -> Challenger | None:
@@ -168,23 +171,34 @@ def end_promoted(connection: psycopg.Connection, model_version: int) -> None:
     )
 
 
-def record_followed(connection: psycopg.Connection, challenger: Challenger, *, events: int) -> None:
+def record_followed(connection: psycopg.Connection, challenger: Challenger, *, events: int, errors: int = 0) -> None:
     """Record that the worker has followed the stream for a challenger until now, in the caller's transaction.
 
     Args:
         connection: in the transaction that moves the worker's positions.
         challenger: which one.
         events: that it scored since the last time.
+        errors: that take_errors() returned.
     """
     connection.execute(
-        "update challengers set followed_at = now(), events = events + %s where challenger = %s",
-        (events, challenger.challenger),
+        "update challengers set followed_at = now(), events = events + %s, errors = errors + %s where challenger = %s",
+        (events, errors, challenger.challenger),
     )
 
 
 def record_errors(connection: psycopg.Connection, challenger: int, errors: int) -> None:
-    """Add events that a challenger could not score."""
-    connection.execute("update challengers set errors = errors + %s where challenger = %s", (errors, challenger))
+    """Record events of a commit that a canary could not score, more than 0. The worker adds them to `challengers`."""
+    connection.execute("insert into canary_errors (challenger, errors) values (%s, %s)", (challenger, errors))
+
+
+def take_errors(connection: psycopg.Connection, challenger: int) -> int:
+    """Return the errors of a canary that were not taken before, in the caller's transaction."""
+    row = connection.execute(
+        "with taken as (delete from canary_errors where challenger = %s returning errors) "
+        "select coalesce(sum(errors), 0)::bigint from taken",
+        (challenger,),
+    ).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def shadowed(connection: psycopg.Connection, model_version: int) -> Shadowed:

@@ -26,6 +26,7 @@ WITH_CUSTOMER_ID: Final = (
     "high_risk_customers",
     "customer_file_scores",
     "customer_outcomes",
+    "changed_outcomes",
     "do_not_contact",
     "retention_cases",
     "retention_list_entries",

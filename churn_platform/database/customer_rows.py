@@ -7,6 +7,7 @@ rows were counted in is corrected by the modules of those sums.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -16,6 +17,11 @@ from psycopg.rows import dict_row
 _OWN: Final = sql.SQL("customer_id = %(customer_id)s")
 _OF_CASES: Final = sql.SQL("case_id in (select case_id from retention_cases where customer_id = %(customer_id)s)")
 _OF_ENTRIES: Final = sql.SQL("entry in (select entry from retention_list_entries where customer_id = %(customer_id)s)")
+_OF_EVENTS: Final = sql.SQL("""
+    event_id = any(%(event_ids)s) or event_id in (
+        select event_id from churn_predictions where customer_id = %(customer_id)s
+    )
+""")
 # An outcome may name only the event.
 _OUTCOMES: Final = sql.SQL("""
     customer_id = %(customer_id)s or event_id = any(%(event_ids)s) or event_id in (
@@ -31,18 +37,23 @@ class Place:
     Attributes:
         table: its name.
         condition: which rows are about the customer; arguments are customer_id and event_ids, those of archived events.
+        is_of_commits: whether commits of the stream write rows. Others hold off erasures meanwhile.
     """
 
     table: str
     condition: sql.SQL
+    is_of_commits: bool = False
 
 
 PLACES: Final = (
     Place("replaced_predictions", _OWN),
-    Place("high_risk_customers", _OWN),
+    Place("shadow_predictions", _OWN),
+    Place("recovered_predictions", _OF_EVENTS),
+    Place("high_risk_customers", _OWN, is_of_commits=True),
     Place("customer_file_scores", _OWN),
+    Place("changed_outcomes", _OUTCOMES),
     Place("customer_outcomes", _OUTCOMES),
-    Place("churn_predictions", _OWN),
+    Place("churn_predictions", _OWN, is_of_commits=True),
     Place("alerted_cases", _OF_CASES),
     Place("retention_entry_outcomes", _OF_ENTRIES),
     Place("retention_list_entries", _OWN),
@@ -56,8 +67,10 @@ PLACES: Final = (
 # Messages whose bytes hold an id, in whatever encoding of JSON. The caller reads them to find out whether they name it.
 _MENTIONING: Final = sql.SQL("""
     select * from {table}
-    where position(convert_to(%(text)s, 'UTF8') in payload) > 0
-      or (%(is_text)s and position('\\x5c75'::bytea in payload) > 0)
+    where (%(since)s::timestamptz is null or received_at >= %(since)s) and (
+        position(convert_to(%(text)s, 'UTF8') in payload) > 0
+        or (%(is_text)s and position('\\x5c75'::bytea in payload) > 0)
+    )
 """)
 _MESSAGES: Final = """
     select * from alert_outbox m
@@ -124,13 +137,15 @@ def lock_cases(connection: psycopg.Connection, customer_id: int | str) -> None:
     connection.execute("select from retention_cases where customer_id = %s for update", (customer_id,))
 
 
-def delete(connection: psycopg.Connection, customer_id: int | str, *, event_ids: Sequence[str] = ()) -> dict[str, int]:
-    """Delete the rows of each table that are about a customer; return how many. See count() for the arguments.
+def delete(
+    connection: psycopg.Connection, customer_id: int | str, places: Sequence[Place], *, event_ids: Sequence[str] = ()
+) -> dict[str, int]:
+    """Delete the rows of some of PLACES that are about a customer; return how many. See count() for the arguments.
 
     The caller corrects first what these rows were counted in, in the same transaction.
     """
     deleted = {}
-    for place in PLACES:
+    for place in places:
         statement = sql.SQL("delete from {} where {}").format(sql.Identifier(place.table), place.condition)
         deleted[place.table] = connection.execute(statement, _arguments(customer_id, event_ids)).rowcount
     return deleted
@@ -141,6 +156,8 @@ def mentioning(
     table: str,
     customer_id: int | str,
     names: Callable[[bytes], bool],
+    *,
+    since: datetime | None = None,
 ) -> list[Row]:
     """Return the rows of a table whose payload, a message that could not be used, is about a customer.
 
@@ -149,9 +166,10 @@ def mentioning(
         table: dead_letter_events or refused_outcomes.
         customer_id: of the customer.
         names: decides whether a payload names the customer.
+        since: only rows received since then; None for all.
     """
     query = _MENTIONING.format(table=sql.Identifier(table))
-    arguments = {"text": str(customer_id), "is_text": isinstance(customer_id, str)}
+    arguments = {"text": str(customer_id), "is_text": isinstance(customer_id, str), "since": since}
     return [row for row in _rows(connection, query, arguments) if names(bytes(row["payload"]))]
 
 

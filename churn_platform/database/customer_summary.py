@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
+from churn_platform.database.arms import ArmKey, arm_of_row
 from churn_platform.database.summary_changes import customer_values
 from churn_platform.schema.customer_schema import CustomerSchema
 
@@ -34,14 +35,6 @@ _LATEST: Final = (
 _PREVIOUS: Final = ("event_id", "event_timestamp", "kafka_offset", "batch", "risk_score")
 """Columns of the latest event but one, which have the prefix previous_."""
 
-# The first eight bytes of HMAC-SHA256 of the id, compared as a whole number: see keyed_shares.py.
-_ARM: Final = """
-    case when '\\x00'::bytea || substring(
-            sha256(%(outer)s::bytea || sha256(%(inner)s::bytea || convert_to({customer_id}::text, 'UTF8')))
-            from 1 for 8
-        ) < %(controls_below)s::bytea
-        then 'control' else 'contact' end
-"""
 # The two latest rows of each customer in summary_changes, merged with the two that are stored.
 _NEW: Final = sql.SQL("""
     ranked as (
@@ -52,7 +45,8 @@ _NEW: Final = sql.SQL("""
         )
     ), compared as (
         select g.*, {stored}, s.predictions as stored_predictions,
-            s.first_event_timestamp as stored_first, s.arm as stored_arm, s.ctid as stored_place,
+            s.first_event_timestamp as stored_first, s.arm as stored_arm, s.left_at as stored_left_at,
+            s.ctid as stored_place,
             s.customer_id is null or (g.event_timestamp, g.kafka_offset, g.event_id)
                 > (s.event_timestamp, s.kafka_offset, s.event_id) as is_latest
         from ranked g left join customer_summary s using (customer_id)
@@ -74,7 +68,7 @@ _NEW: Final = sql.SQL("""
         select customer_id, {latest}, {previous},
             least(first, stored_first) as first_event_timestamp,
             coalesce(stored_predictions, 0) + added as predictions,
-            coalesce(stored_arm, {arm}) as arm, stored_place as old_place,
+            coalesce(stored_arm, arm) as arm, stored_left_at as old_left_at, stored_place as old_place,
             stored_segments as old_segments, stored_high_risk as old_high_risk, stored_risk_score as old_risk_score,
             stored_money_at_risk as old_money_at_risk
         from placed
@@ -85,7 +79,7 @@ _NEW: Final = sql.SQL("""
 # archived, that one becomes the latest, and the customer's columns, which are not stored of it, stay as they were.
 _AGAIN: Final = sql.SQL("""
     affected as (
-        select customer_id, sum(sign) as added from summary_changes group by 1
+        select customer_id, sum(sign) as added, min(arm) as arm from summary_changes group by 1
     ), known as (
         select p.customer_id, p.event_id, p.event_timestamp, p.batch, p.kafka_partition, p.kafka_offset,
             p.model_version, p.risk_score, p.prediction,
@@ -122,38 +116,66 @@ _AGAIN: Final = sql.SQL("""
             case when k.row_count = coalesce(s.predictions, 0) + a.added then k.first
                 else least(k.first, s.first_event_timestamp) end as first_event_timestamp,
             coalesce(s.predictions, 0) + a.added as predictions,
-            coalesce(s.arm, {arm}) as arm, s.ctid as old_place,
+            coalesce(s.arm, a.arm) as arm, s.left_at as old_left_at, s.ctid as old_place,
             s.segments as old_segments, s.high_risk as old_high_risk, s.risk_score as old_risk_score,
             s.money_at_risk as old_money_at_risk
         from affected a left join customer_summary s using (customer_id)
         left join (select * from ranked where place = 1) as k using (customer_id)
     )
 """)
+# The customers with new outcomes, otherwise unchanged.
+_TOLD: Final = sql.SQL("""
+    merged as (
+        select s.*, s.segments as old_segments, s.high_risk as old_high_risk, s.risk_score as old_risk_score,
+            s.money_at_risk as old_money_at_risk
+        from (
+            select customer_id, arm, {columns}, left_at as old_left_at, ctid as old_place from customer_summary
+        ) as s
+        where s.event_id in (select event_id from changed_outcomes where event_id is not null)
+           or s.customer_id in (select customer_id from changed_outcomes where event_id is null)
+    )
+""")
 # Stores what `merged` has, and adds the differences to the sums by segments. All parts see the rows from before. Only
 # this duty writes to the table, so the physical place of a row is a way to find it that costs no search.
 _STORE: Final = sql.SQL("""
-    with {merged}, added as (
-        insert into customer_summary (customer_id, arm, {columns})
-        select customer_id, arm, {columns} from merged where old_place is null and predictions > 0
-    ), updated as (
-        update customer_summary s set {updated} from merged m where s.ctid = m.old_place and m.predictions > 0
-    ), gone as (
-        delete from customer_summary s using merged m where s.ctid = m.old_place and m.predictions <= 0
-    ), moved as (
-        select segments, arm, 1 as sign, high_risk, risk_score::double precision::numeric as risk,
-            money_at_risk::numeric as money
-        from merged where predictions > 0
+    with {merged}, outcomes as (
+        select m.customer_id, o.outcome_timestamp
+        from merged m join customer_outcomes o on o.event_id = m.event_id
+        where o.churned = 1 and o.outcome_timestamp >= m.event_timestamp
         union all
-        select old_segments, arm, -1, old_high_risk, -old_risk_score::double precision::numeric,
-            -old_money_at_risk::numeric
-        from merged where old_segments is not null
+        select m.customer_id, o.outcome_timestamp
+        from merged m join customer_outcomes o on o.event_id is null and o.customer_id = m.customer_id
+        where o.churned = 1 and o.outcome_timestamp >= m.event_timestamp
+    ), changed as (
+        select * from merged
+        left join (select customer_id, max(outcome_timestamp) as left_at from outcomes group by 1) as o
+            using (customer_id)
+    ), added as (
+        insert into customer_summary (customer_id, arm, {columns})
+        select customer_id, arm, {columns} from changed where old_place is null and predictions > 0
+    ), updated as (
+        update customer_summary s set {updated} from changed m where s.ctid = m.old_place and m.predictions > 0
+    ), gone as (
+        delete from customer_summary s using changed m where s.ctid = m.old_place and m.predictions <= 0
+    ), moved as (
+        select segments, arm, 1 as sign, left_at is not null as has_left, high_risk,
+            risk_score::double precision::numeric as risk, money_at_risk::numeric as money
+        from changed where predictions > 0
+        union all
+        select old_segments, arm, -1, old_left_at is not null, old_high_risk,
+            -old_risk_score::double precision::numeric, -old_money_at_risk::numeric
+        from changed where old_segments is not null
     )
-    insert into customer_segment_summary as s (segments, arm, customers, high_risk_customers, risk_sum, money_at_risk)
-    select segments, arm, sum(sign), coalesce(sum(sign) filter (where high_risk), 0), sum(risk),
-        coalesce(sum(money) filter (where high_risk), 0)
+    insert into customer_segment_summary as s (
+        segments, arm, customers, left_customers, high_risk_customers, risk_sum, money_at_risk
+    )
+    select segments, arm, sum(sign), coalesce(sum(sign) filter (where has_left), 0),
+        coalesce(sum(sign) filter (where high_risk and not has_left), 0), sum(risk),
+        coalesce(sum(money) filter (where high_risk and not has_left), 0)
     from moved group by segments, arm
     on conflict (segments, arm) do update set
         customers = s.customers + excluded.customers,
+        left_customers = s.left_customers + excluded.left_customers,
         high_risk_customers = s.high_risk_customers + excluded.high_risk_customers,
         risk_sum = s.risk_sum + excluded.risk_sum,
         money_at_risk = s.money_at_risk + excluded.money_at_risk
@@ -161,20 +183,25 @@ _STORE: Final = sql.SQL("""
 _SUBTRACT: Final = """
     update customer_segment_summary s set
         customers = s.customers - 1,
-        high_risk_customers = s.high_risk_customers - c.high_risk::integer,
+        left_customers = s.left_customers - (c.left_at is not null)::integer,
+        high_risk_customers = s.high_risk_customers - (c.high_risk and c.left_at is null)::integer,
         risk_sum = s.risk_sum - c.risk_score::double precision::numeric,
-        money_at_risk = s.money_at_risk - case when c.high_risk then coalesce(c.money_at_risk::numeric, 0) else 0 end
+        money_at_risk = s.money_at_risk
+            - case when c.high_risk and c.left_at is null then coalesce(c.money_at_risk::numeric, 0) else 0 end
     from customer_summary c where c.customer_id = %s and (s.segments, s.arm) = (c.segments, c.arm)
 """
 _DELETE_EMPTY: Final = "delete from customer_segment_summary where customers = 0"
-_ASSIGN_ARMS: Final = sql.SQL("""
-    update customer_summary set arm = {arm} where arm is distinct from {arm}
-""")
+_ASSIGN_ARMS: Final = sql.SQL("update customer_summary set arm = {arm} where arm <> {arm}").format(
+    arm=arm_of_row("customer_summary")
+)
 _DELETE_SUMS: Final = "delete from customer_segment_summary"
 _SUM_AGAIN: Final = """
-    insert into customer_segment_summary (segments, arm, customers, high_risk_customers, risk_sum, money_at_risk)
-    select segments, arm, count(*), count(*) filter (where high_risk), sum(risk_score::double precision::numeric),
-        coalesce(sum(money_at_risk::numeric) filter (where high_risk), 0)
+    insert into customer_segment_summary (
+        segments, arm, customers, left_customers, high_risk_customers, risk_sum, money_at_risk
+    )
+    select segments, arm, count(*), count(left_at), count(*) filter (where high_risk and left_at is null),
+        sum(risk_score::double precision::numeric),
+        coalesce(sum(money_at_risk::numeric) filter (where high_risk and left_at is null), 0)
     from customer_summary group by segments, arm
 """
 # Only the reasons of the latest event explain the latest score. It has none below the high-risk threshold.
@@ -223,37 +250,21 @@ def latest_score(connection: psycopg.Connection, customer_id: int | str) -> Late
         return cursor.execute(_LATEST_SCORE, (customer_id,)).fetchone()
 
 
-@dataclass(frozen=True)
-class ArmKey:
-    """What decides the arm of a customer, as retention/arm.py defines it.
-
-    Attributes:
-        inner: key of HMAC-SHA256 with the inner padding.
-        outer: key with the outer padding.
-        controls_below: first nine bytes, the first of which is 0, that are not those of a control.
-    """
-
-    inner: bytes
-    outer: bytes
-    controls_below: bytes
-
-
-def apply_new(connection: psycopg.Connection, key: ArmKey) -> None:
+def apply_new(connection: psycopg.Connection) -> None:
     """Add the rows of summary_changes to the customers and to the sums by segments."""
-    connection.execute(_apply_new(), vars(key), prepare=False)
+    connection.execute(_apply_new(), prepare=False)
     connection.execute(_DELETE_EMPTY)
 
 
-def apply_replaced(connection: psycopg.Connection, schema: CustomerSchema, key: ArmKey, *, follower: str) -> None:
+def apply_replaced(connection: psycopg.Connection, schema: CustomerSchema, *, follower: str) -> None:
     """Compute the customers of summary_changes again, and correct the sums by segments.
 
     Args:
         connection: in a transaction with one snapshot for all statements.
         schema: of the customers.
-        key: decides the arms of new customers.
         follower: duty whose positions end what was followed.
     """
-    connection.execute(_apply_replaced(schema), {**vars(key), "follower": follower}, prepare=False)
+    connection.execute(_apply_replaced(schema), {"follower": follower}, prepare=False)
     connection.execute(_DELETE_EMPTY)
 
 
@@ -261,6 +272,15 @@ def subtract(connection: psycopg.Connection, customer_id: int | str) -> None:
     """Subtract a customer, whose row is deleted, from the sums by segments."""
     connection.execute(_SUBTRACT, (customer_id,))
     connection.execute(_DELETE_EMPTY)
+
+
+def apply_outcomes(connection: psycopg.Connection) -> None:
+    """Find out again which customers left, of those with an outcome in changed_outcomes, and correct the sums.
+
+    Args:
+        connection: in a transaction with one snapshot for all statements.
+    """
+    connection.execute(_apply_told(), prepare=False)
 
 
 def assign_arms(connection: psycopg.Connection, key: ArmKey) -> int:
@@ -273,7 +293,7 @@ def assign_arms(connection: psycopg.Connection, key: ArmKey) -> int:
     Returns:
         How many customers had the other arm.
     """
-    changed = connection.execute(_ASSIGN_ARMS.format(arm=_arm()), vars(key)).rowcount
+    changed = connection.execute(_ASSIGN_ARMS, vars(key)).rowcount
     connection.execute(_DELETE_SUMS)
     connection.execute(_SUM_AGAIN)
     return changed
@@ -283,10 +303,6 @@ def clear(connection: psycopg.Connection) -> None:
     """Delete all customers and sums."""
     connection.execute("delete from customer_summary")
     connection.execute(_DELETE_SUMS)
-
-
-def _arm() -> sql.Composed:
-    return sql.SQL(_ARM).format(customer_id=sql.Identifier("customer_id"))
 
 
 def _ranks() -> sql.Composed:
@@ -335,7 +351,6 @@ def _apply_new() -> bytes:
                     for name in _PREVIOUS
                 )
             ),
-            arm=_arm(),
         )
     )
 
@@ -360,19 +375,28 @@ def _apply_replaced(schema: CustomerSchema) -> bytes:
                     for name in _PREVIOUS
                 )
             ),
-            arm=_arm(),
         )
     )
 
 
+@cache
+def _apply_told() -> bytes:
+    return _store(_TOLD.format(columns=_list(*_stored_columns())))
+
+
 def _store(merged: sql.Composed) -> bytes:
-    names = [*_LATEST, *(f"previous_{name}" for name in _PREVIOUS), "first_event_timestamp", "predictions"]
-    columns = [sql.Identifier(name) for name in names]
+    columns = [*_stored_columns(), sql.Identifier("left_at")]
     return _STORE.format(
         merged=merged,
         columns=_list(*columns),
         updated=_list(*(sql.SQL("{0} = m.{0}").format(name) for name in columns)),
     ).as_bytes(None)
+
+
+def _stored_columns() -> list[sql.Identifier]:
+    """Return the columns that follow from a customer's predictions."""
+    names = [*_LATEST, *(f"previous_{name}" for name in _PREVIOUS), "first_event_timestamp", "predictions"]
+    return [sql.Identifier(name) for name in names]
 
 
 def _list(*parts: sql.Composable) -> sql.Composed:

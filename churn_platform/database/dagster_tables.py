@@ -4,6 +4,7 @@ Everything that has Dagster at hand asks its instance instead. This module is fo
 that work while Dagster is down. The tables are those of dagster 1.13.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,12 @@ import psycopg
 STREAM_JOB: Final = "prediction_stream_job"
 # Executions of checks that may still change: Dagster writes a row when a check is planned, and updates it.
 UNSETTLED_CHECKS: Final = 1000
+PARTITION_TAGS: Final = (
+    "dagster/partition",
+    "dagster/asset_partition_range_start",
+    "dagster/asset_partition_range_end",
+)
+"""Tags that name the partition of a run, or the first and the last one."""
 
 # From the catalog, because to_regclass() fails for a login without usage on the schema. Null: no such tables.
 _READABLE: Final = """
@@ -20,12 +27,34 @@ _READABLE: Final = """
         bool_and(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'))
     end
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = 'dagster' and c.relname in ('runs', 'daemon_heartbeats', 'asset_check_executions', 'event_logs')
-      and c.relkind = 'r'
+    where n.nspname = 'dagster' and c.relkind = 'r' and c.relname in (
+        'runs', 'run_tags', 'daemon_heartbeats', 'asset_check_executions', 'event_logs'
+    )
 """
 _UNFINISHED: Final = """
     select run_id, pipeline_name, status from dagster.runs where status in ('STARTING', 'STARTED', 'CANCELING')
     order by id
+"""
+_COUNT_UNFINISHED: Final = """
+    select status, count(*) from dagster.runs
+    where status in ('QUEUED', 'NOT_STARTED', 'STARTING', 'STARTED', 'CANCELING') group by status
+"""
+_COUNT_FAILED: Final = """
+    select pipeline_name, count(*) from dagster.runs
+    where status = 'FAILURE' and end_time >= extract(epoch from now()) - %s group by pipeline_name
+"""
+# A key of an hour or a day sorts by time, so a range of partitions is a range of texts.
+_COUNT_FAILED_PARTITIONS: Final = """
+    with failed as (
+        select min(value) as first, max(value) as last
+        from dagster.runs r join dagster.run_tags t using (run_id)
+        where r.pipeline_name = %(job)s and r.status = 'FAILURE' and t.key = any(%(tags)s) and r.id > coalesce(
+            (select max(s.id) from dagster.runs s where s.pipeline_name = %(job)s and s.status = 'SUCCESS'), 0
+        )
+        group by r.run_id
+    )
+    select count(*) from unnest(%(keys)s::text[]) as k (key)
+    where exists (select from failed where key between first and last)
 """
 _SINCE_HEARTBEAT: Final = """
     select (extract(epoch from now()) - max((body::json ->> 'timestamp')::double precision))::double precision
@@ -93,6 +122,24 @@ def are_readable(connection: psycopg.Connection) -> bool | None:
 def unfinished_runs(connection: psycopg.Connection) -> list[tuple[str, str, str]]:
     """Return the id, job and status of the runs that have begun and not ended."""
     return connection.execute(_UNFINISHED).fetchall()
+
+
+def count_unfinished(connection: psycopg.Connection) -> dict[str, int]:
+    """Return the number of runs that have not ended, by Dagster's status."""
+    return dict(connection.execute(_COUNT_UNFINISHED).fetchall())
+
+
+def count_failed(connection: psycopg.Connection, *, recent_seconds: float) -> dict[str, int]:
+    """Return the number of runs that failed within this time, by job."""
+    return dict(connection.execute(_COUNT_FAILED, (recent_seconds,)).fetchall())
+
+
+def count_failed_partitions(connection: psycopg.Connection, job: str, keys: Sequence[str]) -> int:
+    """Return how many of these hours or days a run of the job has failed on, and no later run of it has succeeded."""
+    row = connection.execute(
+        _COUNT_FAILED_PARTITIONS, {"job": job, "keys": list(keys), "tags": list(PARTITION_TAGS)}
+    ).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def seconds_since_heartbeat(connection: psycopg.Connection) -> float | None:

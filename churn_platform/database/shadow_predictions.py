@@ -149,7 +149,10 @@ def rows_in_share(
     with connection.cursor(binary=True) as cursor:
         # Prepared, PostgreSQL would plan the statement for any block, and read the whole table.
         found = cursor.execute(query, arguments, prepare=False).fetchall()
-    return [ChampionsRow(*row[:6], row[6:]) for row in found]
+    return [
+        ChampionsRow(event_id, event_timestamp, customer_id, model_version, risk_score, true_churn_label, values)
+        for event_id, event_timestamp, customer_id, model_version, risk_score, true_churn_label, *values in found
+    ]
 
 
 def add(

@@ -97,6 +97,10 @@ ADD_COUNTS: Final = """
             dead_letters = dead_letters + %(dead_letters)s,
             duplicates = duplicates + %(duplicates)s,
             erased = erased + %(erased)s,
+            read_predictions = read_predictions + %(predictions)s,
+            read_dead_letters = read_dead_letters + %(dead_letters)s,
+            read_duplicates = read_duplicates + %(duplicates)s,
+            read_erased = read_erased + %(erased)s,
             commits = commits + (%(events)s > 0)::integer
         where batch = %(batch)s and closed is null
         returning 1
@@ -142,9 +146,15 @@ _LATEST: Final = """
         extract(epoch from clock_timestamp() - last_commit)::double precision as last_commit_seconds
     from stream_batches where opened is not null order by opened desc limit 1
 """
+# The first replay or erasure keeps what the stream itself counted, for counters that never fall.
 _RECORD_REPLAY: Final = """
-    update stream_batches set events = %s, predictions = %s, dead_letters = %s, duplicates = %s, erased = %s,
-        model_version = %s, replays = replays + 1, replayed_at = now()
+    update stream_batches set
+        read_predictions = coalesce(read_predictions, predictions),
+        read_dead_letters = coalesce(read_dead_letters, dead_letters),
+        read_duplicates = coalesce(read_duplicates, duplicates),
+        read_erased = coalesce(read_erased, erased),
+        events = %s, predictions = %s, dead_letters = %s, duplicates = %s, erased = %s, model_version = %s,
+        replays = replays + 1, replayed_at = now()
     where batch = %s
 """
 _EVENTS_BETWEEN: Final = """
@@ -204,6 +214,10 @@ _ARCHIVED: Final = """
 # Rows of customers who are erased, by the batch that counts them.
 _COUNT_ERASED: Final = """
     update stream_batches b set
+        read_predictions = coalesce(b.read_predictions, b.predictions),
+        read_dead_letters = coalesce(b.read_dead_letters, b.dead_letters),
+        read_duplicates = coalesce(b.read_duplicates, b.duplicates),
+        read_erased = coalesce(b.read_erased, b.erased),
         predictions = b.predictions - g.predictions, dead_letters = b.dead_letters - g.dead_letters,
         erased = b.erased + g.predictions + g.dead_letters
     from (

@@ -9,32 +9,52 @@ from psycopg.rows import class_row
 
 @dataclass(frozen=True)
 class StreamLag:
-    """The latest reading: `waiting` offsets are not read yet, or None if Kafka did not answer. `problem` says why."""
+    """The latest reading: `waiting` offsets are not read yet, or None if Kafka did not answer. `problem` says why.
+
+    The comments of the table explain the other columns.
+    """
 
     waiting: int | None
     problem: str
     read_at: datetime
+    held: int | None
+    unpublished: int | None
+    outcomes_waiting: int | None
 
 
-def record(connection: psycopg.Connection, *, waiting: int | None, problem: str) -> None:
+def record(
+    connection: psycopg.Connection,
+    *,
+    waiting: int | None,
+    problem: str,
+    held: int | None = None,
+    unpublished: int | None = None,
+    outcomes_waiting: int | None = None,
+) -> None:
     """Replace the reading.
 
     Args:
         connection: in autocommit mode, or in the caller's transaction.
         waiting: offsets that are not read yet; None if that is unknown.
         problem: why it is unknown; empty if it is known.
+        held: offsets that an open transaction holds back; None if that is unknown.
+        unpublished: offsets that are read and not published; None if that is unknown.
+        outcomes_waiting: offsets of the outcomes topic that are not read yet; None if that is unknown.
     """
     connection.execute(
         """
-        insert into stream_lag (waiting, problem) values (%s, %s)
+        insert into stream_lag (waiting, problem, held, unpublished, outcomes_waiting) values (%s, %s, %s, %s, %s)
         on conflict (only_row) do update set
-            waiting = excluded.waiting, problem = excluded.problem, read_at = excluded.read_at
+            waiting = excluded.waiting, problem = excluded.problem, read_at = excluded.read_at, held = excluded.held,
+            unpublished = excluded.unpublished, outcomes_waiting = excluded.outcomes_waiting
         """,
-        (waiting, problem),
+        (waiting, problem, held, unpublished, outcomes_waiting),
     )
 
 
 def latest(connection: psycopg.Connection) -> StreamLag | None:
     """Return the latest reading; None before the first."""
     with connection.cursor(row_factory=class_row(StreamLag)) as cursor:
-        return cursor.execute("select waiting, problem, read_at from stream_lag").fetchone()
+        return cursor.execute(
+            "select waiting, problem, read_at, held, unpublished, outcomes_waiting from stream_lag"
+        ).fetchone()

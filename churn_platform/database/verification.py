@@ -178,14 +178,16 @@ _CUSTOMER_SUMMARY: Final = """
 """
 _SEGMENT_SUMMARY: Final = """
     with r as (
-        select segments, arm, count(*) as customers, count(*) filter (where high_risk) as high_risk_customers,
+        select segments, arm, count(*) as customers, count(left_at) as left_customers,
+            count(*) filter (where high_risk and left_at is null) as high_risk_customers,
             sum(risk_score::double precision::numeric) as risk_sum,
-            coalesce(sum(money_at_risk::numeric) filter (where high_risk), 0) as money_at_risk
+            coalesce(sum(money_at_risk::numeric) filter (where high_risk and left_at is null), 0) as money_at_risk
         from customer_summary group by 1, 2
     )
     select format('segments %%s of the arm %%s', segments, arm), s is distinct from r, false
     from (
-        select segments, arm, customers, high_risk_customers, risk_sum, money_at_risk from customer_segment_summary
+        select segments, arm, customers, left_customers, high_risk_customers, risk_sum, money_at_risk
+        from customer_segment_summary
     ) as s
     full join r using (segments, arm)
 """

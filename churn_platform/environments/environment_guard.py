@@ -133,8 +133,8 @@ class EnvironmentGuard:
             raise EnvironmentConflictError(
                 f"An environment other than {config.environment!r} is running. {' '.join(others)}",
                 remedy="Stop it ('churn down', 'docker compose stop', or its sensor's switch in the UI) and try again "
-                "a minute later, or give this one a database and topics of its own: DATABASE_URL, EVENTS_TOPIC, "
-                "PREDICTIONS_TOPIC and STREAM_GROUP.",
+                "a minute later, or give this one a database and names of its own: DATABASE_URL, and CHURN_ENVIRONMENT "
+                "or EVENTS_TOPIC, PREDICTIONS_TOPIC and STREAM_GROUP.",
             )
 
     def _describe_resources(self) -> list[Resource]:
@@ -214,8 +214,9 @@ class EnvironmentGuard:
         return EnvironmentConflictError(
             f"{this} may not write here. {' '.join(each.problem for each in conflicts)} Nothing was written.",
             remedy="Give this environment its own: DATABASE_URL, PREDICTIONS_TOPIC and STREAM_GROUP (EVENTS_TOPIC may "
-            "be shared). If this one replaces the other (its database was lost or recreated, settings were changed on "
-            "purpose, Kafka was replaced), stop the other and run 'churn stream take-over'.",
+            "be shared); a CHURN_ENVIRONMENT gives it names of its own for topics and group. If this one replaces the "
+            "other (its database was lost or recreated, settings were changed on purpose, Kafka was replaced), stop "
+            "the other and run 'churn stream take-over'.",
         )
 
     # Claiming

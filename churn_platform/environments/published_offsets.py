@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from churn_platform.environments.exceptions import LedgerBehindError
 from churn_platform.kafka import clients
@@ -107,6 +108,29 @@ def attributed_offsets(consumer: Consumer, topic: Topic, *, seconds: float) -> d
     except BrokersUnreachableError:
         _raise_refusal(consumer)
         raise
+    return _attributed(committed, topic)
+
+
+def published_to_admin(admin: AdminClient, group: str, topic: Topic) -> dict[int, int]:
+    """Return the published offsets as published_offsets() does, for a process that has no consumer.
+
+    Args:
+        admin: a client of the brokers.
+        group: the consumer group that carries the published offsets.
+        topic: the events topic.
+
+    Raises:
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
+    """
+    requested = ConsumerGroupTopicPartitions(group, [TopicPartition(topic.name, each) for each in topic.partitions])
+    with translate_kafka_errors(admin):
+        futures = admin.list_consumer_group_offsets([requested], request_timeout=clients.request_seconds(admin))
+        committed = futures[group].result().topic_partitions
+        _raise_first([found.error for found in committed])
+    return {partition: found.offset for partition, found in _attributed(committed, topic).items()}
+
+
+def _attributed(committed: Sequence[TopicPartition], topic: Topic) -> dict[int, PublishedOffset]:
     offsets: dict[int, PublishedOffset] = {}
     for found in committed:
         topic_id, environment, highest = [*(found.metadata or "").split(" "), "", ""][:3]

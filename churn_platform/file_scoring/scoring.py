@@ -228,7 +228,7 @@ class _Scoring:
         if not self._erased:
             return block, 0
         ids = self._identity.cast(block.columns[self.schema.id])
-        kept = np.array([each not in self._erased for each in ids.tolist()], np.bool_)
+        kept = ~np.array(self._erased.among(ids.tolist()), np.bool_)
         rejected = [row for row in block.rejected if not self._names_erased(row)]
         left_out = int((~kept).sum()) + len(block.rejected) - len(rejected)
         if not left_out:

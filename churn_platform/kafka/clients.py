@@ -10,6 +10,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from churn_platform.kafka import msk_iam
 from churn_platform.kafka.exceptions import (
     BrokerRefusedError,
     BrokersUnreachableError,
@@ -48,6 +49,12 @@ _RIGHTS: Final = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "to create EVENTS_TOPIC, PREDICTIONS_TOPIC and CLAIMS_TOPIC where they "
     "do not exist, or somebody else has to create them",
 }
+# What to check if a login is refused, by its mechanism.
+_LOGINS: Final = {
+    "OAUTHBEARER": "Check KAFKA_OAUTH_TOKEN_URL, KAFKA_OAUTH_CLIENT_ID, KAFKA_OAUTH_CLIENT_SECRET and "
+    "KAFKA_OAUTH_SCOPE, and that the brokers trust the tokens of that server.",
+    msk_iam.MECHANISM: "Allow the AWS credentials kafka-cluster:Connect on the cluster, and check AWS_DEFAULT_REGION.",
+}
 _NO_ANSWER: Final = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT}
 )
@@ -78,7 +85,17 @@ class ErrorHistory:
 
 
 def _configuration(settings: Settings, errors: ErrorHistory) -> dict[str, Any]:
-    return {**settings, "error_cb": errors}
+    """Return what librdkafka accepts. Settings are plain values, and tokens of AWS need a callback.
+
+    Raises:
+        KafkaSettingsError: there are no AWS credentials.
+    """
+    configuration: dict[str, Any] = {**settings, "error_cb": errors}
+    if configuration.get("sasl.mechanism") == msk_iam.MECHANISM:
+        region, profile = configuration.pop(msk_iam.REGION), configuration.pop(msk_iam.PROFILE, None)
+        configuration["sasl.mechanism"] = "OAUTHBEARER"
+        configuration["oauth_cb"] = msk_iam.token_source(str(region), None if profile is None else str(profile))
+    return configuration
 
 
 class Admin(AdminClient):
@@ -212,7 +229,10 @@ def _access_error(error: KafkaError, settings: Settings) -> KafkaAccessError | N
     if code in _AUTHENTICATION:
         return BrokerRefusedError(
             f"Kafka at {brokers} refused {user}: {cause}.",
-            remedy="Check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM.",
+            remedy=_LOGINS.get(
+                str(settings.get("sasl.mechanism")),
+                "Check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM.",
+            ),
         )
     if _is_tls_error(error):
         return BrokerRefusedError(
@@ -242,8 +262,13 @@ def _is_tls_error(error: KafkaError) -> bool:
 
 
 def _user(settings: Settings) -> str:
-    if "SASL" in str(settings.get("security.protocol")) and "sasl.username" in settings:
-        return f"user {settings['sasl.username']!r}"
+    if "SASL" in str(settings.get("security.protocol")):
+        if "sasl.oauthbearer.client.id" in settings:
+            return f"client {settings['sasl.oauthbearer.client.id']!r}"
+        if "sasl.username" in settings:
+            return f"user {settings['sasl.username']!r}"
+        if settings.get("sasl.mechanism") == msk_iam.MECHANISM:
+            return "the AWS credentials"
     if "ssl.certificate.location" in settings:
         return f"the client with certificate {settings['ssl.certificate.location']}"
     return "a client without a user"
@@ -256,6 +281,6 @@ def _rejected_settings(settings: Settings) -> Iterator[None]:
     except KafkaException as error:
         raise KafkaSettingsError(
             f"Cannot create a client for Kafka at {settings.get('bootstrap.servers')}: {error.args[0].str()}.",
-            remedy="Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*: is one missing, or is a file missing "
-            "or not PEM?",
+            remedy="Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_*, KAFKA_OAUTH_* and KAFKA_SSL_*: is one missing, or is "
+            "a file missing or not PEM?",
         ) from error

@@ -222,8 +222,15 @@ class StackConfiguration:
             *services,
             *buckets,
             *dagster,
-            worker.part(folder=self.folder),
-            dashboard.part(url=self.addresses[dashboard.NAME], dagster_url=self.addresses["dagster"]),
+            worker.part(
+                folder=self.folder,
+                metrics_port=self.ports["worker-metrics"] if load_settings().operators.metrics_port else None,
+            ),
+            dashboard.part(
+                url=self.addresses[dashboard.NAME],
+                dagster_url=self.addresses["dagster"],
+                api_url=self.addresses[api.NAME],
+            ),
             api.part(url=self.addresses[api.NAME]),
         ]
 

@@ -10,12 +10,13 @@ from churn_platform.settings import PROJECT_ROOT
 NAME = "dashboard"
 
 
-def part(*, url: str, dagster_url: str) -> Part:
+def part(*, url: str, dagster_url: str, api_url: str) -> Part:
     """Return the dashboard.
 
     Args:
         url: where it listens.
         dagster_url: the Dagster UI that its pages link to.
+        api_url: the prediction API that it asks.
     """
     place = urlsplit(url)
     return Part(
@@ -27,6 +28,6 @@ def part(*, url: str, dagster_url: str) -> Part:
         ready=lambda _: http_server_answers(f"{url}/healthz"),
         listens_at=(place.port,) if place.port is not None else (),
         needs=("postgres",),
-        environment={"DASHBOARD_DAGSTER_URL": dagster_url},
+        environment={"DASHBOARD_DAGSTER_URL": dagster_url, "DASHBOARD_API_URL": api_url},
         stop_seconds=10,
     )

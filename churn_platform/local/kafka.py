@@ -75,6 +75,7 @@ def part(
     controller_port: int,
     extra: Mapping[str, str | int] = MappingProxyType({}),
     users: Mapping[str, str] = MappingProxyType({}),
+    java_options: tuple[str, ...] = (),
 ) -> Part:
     """Return the broker.
 
@@ -84,6 +85,7 @@ def part(
         controller_port: port between broker and controller.
         extra: broker properties to add or replace, such as listeners with TLS.
         users: passwords of SCRAM-SHA-512 users, by name.
+        java_options: options of the JVM to add.
     """
     from churn_platform.local import jars
 
@@ -92,6 +94,7 @@ def part(
     java_command = (
         str(java),
         *JVM_OPTIONS,
+        *java_options,
         f"-Dlog4j2.configurationFile={folder.name}/{LOGGING}",  # relative, because this is a list too
         "-cp",
         os.pathsep.join(map(str, jars.class_path())),
@@ -172,7 +175,8 @@ def answers(client: Mapping[str, str | int | float | bool]) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    # While the broker is starting, the client would log its failed connections to the terminal.
+    # Only for a broker without a login. While it is starting, the client would log its failed connections to the
+    # terminal.
     quick = {"log_level": 0, "reconnect.backoff.ms": 100, "reconnect.backoff.max.ms": 200}
     admin = AdminClient({**client, **quick}, logger=_SILENT_LOGGER)
     try:

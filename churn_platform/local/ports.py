@@ -18,6 +18,7 @@ USUAL_PORTS: Mapping[str, int] = {
     "dagster": 3000,
     "dashboard": 8050,
     "api": 8080,
+    "worker-metrics": 9464,
 }
 ANY_FREE_PORTS: Mapping[str, int] = dict.fromkeys(USUAL_PORTS, 0)
 

@@ -49,13 +49,11 @@ class ServiceSetup:
 
     def _create_topics(self) -> None:
         """Create the platform's topics, so that any client can send events from the start."""
-        from confluent_kafka.admin import AdminClient
-
-        from churn_platform.kafka import topics
+        from churn_platform.kafka import clients, topics
 
         config = self._configuration.stream_config()
         topics.create_missing(
-            AdminClient(config.kafka.client), config.kafka, (config.events_topic, config.predictions_topic)
+            clients.admin(config.kafka.client), config.kafka, (config.events_topic, config.predictions_topic)
         )
 
     def _check_environment(self, *, claim: bool) -> None:

@@ -42,7 +42,7 @@ WINDOW_JOB: Final[Mapping[str, str]] = {"dagster/max_retries": "0", "dagster/max
 
 def in_asset() -> int:
     """Return how often the step has run before, in the body of an asset."""
-    return dg.AssetExecutionContext.get().retry_number
+    return int(dg.AssetExecutionContext.get().retry_number)
 
 
 def in_io_manager(context: dg.InputContext | dg.OutputContext) -> Callable[[], int]:

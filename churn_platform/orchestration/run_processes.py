@@ -12,9 +12,9 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from multiprocessing import forkserver, popen_forkserver
+from multiprocessing import forkserver, popen_forkserver, synchronize
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnProcess
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess, SpawnProcess
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -69,6 +69,27 @@ def fork_runs() -> None:
     DagsterApiServer._cleanup_thread = start_later_and_clean_up  # type: ignore[assignment, method-assign]
 
 
+class EndRequest(synchronize.Event):
+    """The event with which the code server asks the process of a run to end. Setting it never waits for the process.
+
+    The library waits until every process that waits for the event has woken up. One that is frozen, or whose threads
+    all wait, never does, and the code server holds a lock meanwhile: it would launch no other run.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        super().__init__(ctx=context)
+        self._asked = False
+
+    def set(self) -> None:
+        """Ask the process to end, in a thread that may wait for it."""
+        self._asked = True
+        threading.Thread(target=super().set, name="end request", daemon=True).start()
+
+    def is_set(self) -> bool:
+        """Return whether the process was asked to end."""
+        return self._asked or super().is_set()
+
+
 class RunContext(ForkServerContext):
     """What the code server creates processes of runs with, and what it shares with them."""
 
@@ -81,6 +102,10 @@ class RunContext(ForkServerContext):
         """Return a process that has not started yet: a forked one if the fork server answers in time."""
         kind = ForkedRun if self.answers(ANSWER_SECONDS) else SpawnProcess
         return kind(*arguments, **keywords)
+
+    def Event(self) -> EndRequest:  # noqa: N802  a class in the library
+        """Return the event that asks a process to end."""
+        return EndRequest(self.get_context())
 
     def answers(self, seconds: float) -> bool:
         """Return whether the fork server forks a process within this time. Starts it if it does not run.

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import psycopg
-from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import (
     metrics,
@@ -22,7 +21,7 @@ from churn_platform.database import (
 from churn_platform.database.connections import connect
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.environments import created_topics
-from churn_platform.kafka import topics
+from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_all
 from churn_platform.monitoring import pruning
 from churn_platform.operations import outcome_sender
@@ -151,7 +150,7 @@ class Demo:
         self._progress = progress
         self._limits = limits
         self._config = StreamConfig.from_settings(settings)
-        self._admin = AdminClient(self._config.kafka.client)
+        self._admin = clients.admin(self._config.kafka.client)
 
     def run(self) -> Outcome:
         """Run every step once.

@@ -105,7 +105,7 @@ class Committer:
         """Return scored messages without those about customers who were erased after they were decoded."""
         if scored.erasures == self.erased.version:
             return scored
-        kept = np.array([each not in self.erased for each in scored.scored.events.customer_id.tolist()], np.bool_)
+        kept = ~np.array(self.erased.among(scored.scored.events.customer_id.tolist()), np.bool_)
         events = scored.scored.select(kept)
         dead_letters = other_dead_letters(self._schema, scored.dead_letters, self.erased)
         return ScoredMessages(

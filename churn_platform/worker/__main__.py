@@ -1,8 +1,14 @@
-"""`python -m churn_platform.worker`: the worker as `churn up` and containers start it, without the command line."""
+"""`python -m churn_platform.worker [HOST PORT]`: the worker as `churn up` and containers start it.
+
+Host and port are those of its metrics, instead of the settings.
+"""
+
+import sys
 
 from churn_platform.settings import load_settings
 from churn_platform.worker import process
 
 if __name__ == "__main__":
     process.configure_log()
-    process.run(load_settings())
+    host, port = [*sys.argv[1:], *[""] * 2][:2]
+    process.run(load_settings(), metrics_host=host or None, metrics_port=int(port) if port else None)

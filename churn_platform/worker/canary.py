@@ -77,8 +77,10 @@ class CanaryDuty:
             current = challengers.lock_active(connection, "canary")
             if current is None:
                 return False
-            more, new_rows = self._count(connection, current)
-            objection = self._objection(canary_scores.scores(connection, current.challenger), errors=current.errors)
+            errors = challengers.take_errors(connection, current.challenger)
+            more, new_rows = self._count(connection, current, errors)
+            found = canary_scores.scores(connection, current.challenger)
+            objection = self._objection(found, errors=current.errors + errors)
             if objection is not None:
                 challengers.end(connection, current, by="rollback", reason=objection)
         self._new_rows = new_rows  # only now: after an error, the same rows are read again
@@ -86,11 +88,11 @@ class CanaryDuty:
             _log.warning("The canary, model version %s, was rolled back. %s", current.model_version, objection)
         return more and objection is None
 
-    def _count(self, connection: psycopg.Connection, current: Challenger) -> tuple[bool, NewRows]:
+    def _count(self, connection: psycopg.Connection, current: Challenger, errors: int) -> tuple[bool, NewRows]:
         """Count the predictions of one portion; return whether there is more, and what is known of the table then."""
         behind = worker_positions.behind(connection, NAME)
         if not behind:
-            challengers.record_followed(connection, current, events=0)
+            challengers.record_followed(connection, current, events=0, errors=errors)
             return False, self._new_rows
         following = worker_positions.first_offsets(behind, self._most_offsets)
         is_all = following == behind
@@ -106,7 +108,7 @@ class CanaryDuty:
         )
         worker_positions.advance(connection, NAME, following)
         after = sum(canary_scores.scores(connection, current.challenger).canary)
-        challengers.record_followed(connection, current, events=after - before)
+        challengers.record_followed(connection, current, events=after - before, errors=errors)
         return not is_all, new_rows
 
     def _objection(self, found: Scores, *, errors: int) -> str | None:
@@ -147,8 +149,8 @@ def psi(counts: Sequence[int], expected: Sequence[int]) -> float:
 
 
 def _distance(counts: Sequence[int], expected: Sequence[int]) -> float:
-    shares = []
+    shares: list[list[float]] = []
     for values in (counts, expected):
         smoothed = [value + SMOOTHING for value in values]
         shares.append([value / sum(smoothed) for value in smoothed])
-    return sum((found - wanted) * math.log(found / wanted) for found, wanted in zip(*shares, strict=True))
+    return math.fsum((found - wanted) * math.log(found / wanted) for found, wanted in zip(*shares, strict=True))

@@ -13,6 +13,7 @@ from typing import Final
 import psycopg
 
 from churn_platform.database import advisory_locks
+from churn_platform.observability.endpoint import DutyState
 from churn_platform.worker.duty import Duty
 
 _log = logging.getLogger("churn.worker")
@@ -77,6 +78,10 @@ class Worker:
         """Return whether every duty has run, and its latest run did not fail. A reserve that waits for a lock works."""
         return all(thread.works for thread in self._threads)
 
+    def states(self) -> dict[str, DutyState]:
+        """Return the state of each duty, by its name."""
+        return {thread.name: DutyState(thread.works, thread.is_mine) for thread in self._threads}
+
     def problems(self) -> dict[str, str]:
         """Return the latest error of each duty that has failed since its last success, by the duty's name."""
         return {thread.name: thread.problem for thread in self._threads if thread.problem is not None}
@@ -97,6 +102,7 @@ class _DutyThread(threading.Thread):
         super().__init__(name=duty.name, daemon=True)
         self.problem: str | None = None
         self.works = False
+        self.is_mine = False
         self._duty = duty
         self._connect = connect
         self._stopped = stopped
@@ -115,13 +121,13 @@ class _DutyThread(threading.Thread):
 
     def _run_with(self, connection: psycopg.Connection) -> None:
         """Run the duty until the worker stops or the duty fails."""
-        mine = not self._duty.exclusive
-        if not mine:
+        self.is_mine = not self._duty.exclusive
+        if not self.is_mine:
             idle_seconds = SILENCE_SECONDS + math.ceil(self._duty.interval)
             advisory_locks.take_lease(connection, idle_seconds=idle_seconds, statement_seconds=SILENCE_SECONDS)
         while not self._stopped.is_set():
-            mine = mine or advisory_locks.try_lock_duty(connection, self.name)
-            more = mine and self._duty.run(connection)
+            self.is_mine = self.is_mine or advisory_locks.try_lock_duty(connection, self.name)
+            more = self.is_mine and self._duty.run(connection)
             self._succeed()
             if not more:
                 self._stopped.wait(self._duty.interval)
@@ -137,4 +143,4 @@ class _DutyThread(threading.Thread):
         if text != self.problem:
             expected = isinstance(error, psycopg.OperationalError)
             _log.error("%s failed and is tried again: %s", self.name, text, exc_info=None if expected else error)
-        self.problem, self.works = text, False
+        self.problem, self.works, self.is_mine = text, False, False

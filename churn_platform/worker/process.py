@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,9 @@ import psycopg
 from churn_platform.alerts.call_list import read_call_list
 from churn_platform.alerts.duties import alert_duties
 from churn_platform.database import connections
+from churn_platform.observability import endpoint
+from churn_platform.observability.endpoint import WorkerCollector
+from churn_platform.observability.reading import DatabaseReader, TimelyReader
 from churn_platform.retention.contact_policy import ContactPolicy
 from churn_platform.retention.priority import CallValue
 from churn_platform.schema.current import schema_of
@@ -23,13 +26,15 @@ from churn_platform.worker.canary import CanaryBounds, CanaryDuty
 from churn_platform.worker.cases import CasesConfig, CasesDuty
 from churn_platform.worker.duty import Duty
 from churn_platform.worker.heartbeat import heartbeat_file
-from churn_platform.worker.loop import Worker
+from churn_platform.worker.loop import SESSION_PREFIX, Worker
 from churn_platform.worker.shadow import ShadowDuty
 from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
+from churn_platform.worker.totals import TotalsDuty
 
 _log = logging.getLogger("churn.worker")
 
 HEARTBEAT_PAUSE: Final = 5.0  # seconds; a third of a container's interval between two health checks
+METRICS_CONNECT_SECONDS: Final = 3  # a scrape waits for 5 s
 STARTING_PAUSE: Final = 0.25  # while a duty has not run yet, or fails: 'churn up' waits for the first heartbeat
 
 
@@ -47,6 +52,7 @@ def duties_of(settings: Settings) -> list[Duty]:
         SummariesDuty(summaries),
         CanaryDuty(canary_bounds(settings)),
         ShadowDuty(settings.postgres_dsn, high_risk_threshold=settings.retention.high_risk_threshold),
+        TotalsDuty(),
         *alert_duties(settings, read_call_list),
     ]
 
@@ -85,8 +91,13 @@ def cases_config(settings: Settings) -> CasesConfig:
     )
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, *, metrics_host: str | None = None, metrics_port: int | None = None) -> None:
     """Run the worker until SIGTERM or SIGINT.
+
+    Args:
+        settings: of this environment.
+        metrics_host: address that the metrics are served at; None for that of the settings.
+        metrics_port: port that the metrics are served at; None for that of the settings, 0 for no metrics.
 
     Raises:
         SettingsError: PostgreSQL is neither configured nor up.
@@ -100,7 +111,38 @@ def run(settings: Settings) -> None:
     def connect(name: str) -> psycopg.Connection:
         return connections.connect(dsn, application_name=name, autocommit=True, connect_timeout=10)
 
-    run_until(stopped, Worker(duties, connect), heartbeat_file(settings.platform.local), names=[d.name for d in duties])
+    worker = Worker(duties, connect)
+    operators = settings.operators
+    port = operators.metrics_port if metrics_port is None else metrics_port
+    stop_metrics = serve_metrics(settings, worker, host=metrics_host or operators.metrics_host, port=port)
+    run_until(stopped, worker, heartbeat_file(settings.platform.local), names=[d.name for d in duties])
+    stop_metrics()
+
+
+def serve_metrics(settings: Settings, worker: Worker, *, host: str, port: int) -> Callable[[], None]:
+    """Serve the metrics of a worker; return what ends this.
+
+    Args:
+        settings: of this environment.
+        worker: whose duties are reported.
+        host: address to listen at.
+        port: port to listen at; 0 for no metrics.
+
+    Raises:
+        SettingsError: PostgreSQL is neither configured nor up.
+    """
+    if not port:
+        return lambda: None
+    topics, dsn = settings.topics, settings.postgres_dsn
+
+    def connect() -> psycopg.Connection:
+        return connections.connect(
+            dsn, application_name=f"{SESSION_PREFIX}metrics", autocommit=True, connect_timeout=METRICS_CONNECT_SECONDS
+        )
+
+    reader = TimelyReader(DatabaseReader(connect, topics.events))
+    collector = WorkerCollector(reader.read, worker.states, events_topic=topics.events, outcomes_topic=topics.outcomes)
+    return endpoint.serve(collector, host=host, port=port)
 
 
 def run_until(stopped: threading.Event, worker: Worker, heartbeat: Path, *, names: Sequence[str]) -> None:

@@ -2,18 +2,20 @@
 
 PostgreSQL does the work: the rows of new commits never leave it. Each run is one transaction with one snapshot, in
 which the positions move, so each row counts once. A replay leaves the rows that it replaces in replaced_predictions:
-the duty subtracts those that it had counted, and adds those that are there now.
+the duty subtracts those that it had counted, and adds those that are there now. Outcomes leave their customers in
+changed_outcomes: the duty finds out again which of these left.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
 
 from churn_platform.database import (
+    changed_outcomes,
     customer_summary,
     erased_customers,
     prediction_summary,
@@ -24,7 +26,7 @@ from churn_platform.database import (
     summary_state,
     worker_positions,
 )
-from churn_platform.database.customer_summary import ArmKey
+from churn_platform.database.arms import ArmKey
 from churn_platform.database.new_rows import NewRows
 from churn_platform.keyed_shares import padded_keys, share_bound
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -94,7 +96,7 @@ class SummariesDuty:
         more = False
         waiting = sum(each.offsets for each in worker_positions.behind(connection, NAME))
         may_follow = not self._pace.waits(waiting) and waiting > 0
-        if may_follow or replaced_predictions.batches(connection):
+        if may_follow or replaced_predictions.batches(connection) or changed_outcomes.exist(connection):
             left = self._follow(connection, self._key)
             self._pace.followed(left)
             more = left > 0
@@ -110,15 +112,17 @@ class SummariesDuty:
         inner, outer = padded_keys(retention_keys.ensure_key(connection))
         key = ArmKey(inner, outer, share_bound(share))
         definition = summary_changes.definition(self._config.schema)
+        summary_changes.create(connection, self._config.schema)
         with connection.transaction():
-            erased_customers.hold_off(connection)
-            _allow_long_run(connection)
+            _begin_long_run(connection)
             state = summary_state.get(connection)
             if state is None or state.definition != definition:
                 self._clear(connection)
                 summary_state.begin(connection, definition=definition, control_share=share)
                 _log.info("The summaries are computed from the first event on.")
             elif state.control_share != share:
+                self._apply_replays(connection, replace(key, controls_below=share_bound(state.control_share)))
+                prediction_summary.assign_arms(connection, self._config.schema, key, follower=NAME)
                 changed = customer_summary.assign_arms(connection, key)
                 summary_state.set_control_share(connection, share)
                 _log.info(
@@ -137,11 +141,12 @@ class SummariesDuty:
         """Apply replays and the commits since the last run, in one transaction; return the offsets that are left."""
         summary_changes.create(connection, self._config.schema)
         with connection.transaction():
-            connection.execute("set transaction isolation level repeatable read")
-            erased_customers.hold_off(connection)
-            _allow_long_run(connection)
+            _begin_long_run(connection)
             self._apply_replays(connection, key)
             left, new_rows = self._apply_commits(connection, key)
+            if changed_outcomes.exist(connection):
+                customer_summary.apply_outcomes(connection)
+                changed_outcomes.delete(connection)
             summary_state.record_followed(connection, is_built=not left)
         self._new_rows = new_rows  # only now: after an error, the same rows are read again
         return left
@@ -152,9 +157,11 @@ class SummariesDuty:
         if not replayed:
             return
         schema = self._config.schema
-        summary_changes.add_replaced(connection, schema, worker_positions.followed_ranges(connection, NAME, replayed))
+        summary_changes.add_replaced(
+            connection, schema, key, worker_positions.followed_ranges(connection, NAME, replayed)
+        )
         prediction_summary.apply_changes(connection, schema, replaced=True)
-        customer_summary.apply_replaced(connection, schema, key, follower=NAME)
+        customer_summary.apply_replaced(connection, schema, follower=NAME)
         replaced_predictions.delete(connection, replayed)
         summary_changes.clear(connection)
 
@@ -169,16 +176,18 @@ class SummariesDuty:
         left = sum(each.offsets for each in behind) - sum(each.offsets for each in following)
         ranges = worker_positions.row_ranges(connection, following)
         first_block, new_rows = (None, NewRows()) if left else self._new_rows.read(connection, ranges)
-        if summary_changes.add_new(connection, self._config.schema, ranges, first_block=first_block):
+        if summary_changes.add_new(connection, self._config.schema, key, ranges, first_block=first_block):
             prediction_summary.apply_changes(connection, self._config.schema, replaced=False)
-            customer_summary.apply_new(connection, key)
+            customer_summary.apply_new(connection)
         stream_minutes.add_followed(connection, following)
         worker_positions.advance(connection, NAME, following)
         return left, new_rows
 
 
-def _allow_long_run(connection: psycopg.Connection) -> None:
-    """Set the transaction's limits: its time, and its memory, in which the rows of a run are sorted."""
+def _begin_long_run(connection: psycopg.Connection) -> None:
+    """Give the transaction one snapshot, and its limits: its time, and its memory, in which rows are sorted."""
+    connection.execute("set transaction isolation level repeatable read")
+    erased_customers.hold_off(connection)  # before the statement that takes the snapshot
     connection.execute(
         "select set_config('statement_timeout', %s, true), set_config('work_mem', %s, true)",
         (f"{LONGEST_RUN}s", SORT_MEMORY),

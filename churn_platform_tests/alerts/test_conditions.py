@@ -17,7 +17,14 @@ from psycopg.conninfo import conninfo_to_dict
 from churn_platform.alerts.conditions import CONDITIONS, Condition, Finding
 from churn_platform.alerts.evidence import Bounds, Evidence, ProgressWatch, StreamWatch, free_shares
 from churn_platform.alerts.operator_duty import OperatorConditions
-from churn_platform.database import alert_outbox, operator_conditions, stream_batches, stream_pauses
+from churn_platform.database import (
+    alert_outbox,
+    challengers,
+    model_versions,
+    operator_conditions,
+    stream_batches,
+    stream_pauses,
+)
 from churn_platform.database.alert_outbox import Status
 from churn_platform.deployment.dagster_home import STORAGE
 from churn_platform.local.postgres import in_schema
@@ -60,10 +67,14 @@ class Switch:
         )
 
 
+def watch_of(client: dict[str, Any], topic: str, **clock: Callable[[], float]) -> StreamWatch:
+    return StreamWatch(client, topic, group="none", outcomes_topic="none", **clock)
+
+
 def evidence(client: dict[str, Any] | None = None, topic: str = "none", **bounds: Any) -> Evidence:
     defaults = vars(Bounds.from_settings(Settings()))
     return Evidence(
-        Bounds(**{**defaults, **bounds}), StreamWatch(client or {"bootstrap.servers": "127.0.0.1:1"}, topic), {}
+        Bounds(**{**defaults, **bounds}), watch_of(client or {"bootstrap.servers": "127.0.0.1:1"}, topic), {}
     )
 
 
@@ -215,7 +226,13 @@ def clock() -> Clock:
 @pytest.fixture
 def of_stream(stream: Stream, clock: Clock) -> Evidence:
     """What is looked at, for this stream."""
-    watch = StreamWatch(stream.config.kafka.client, stream.config.events_topic, clock=clock.seconds)
+    watch = StreamWatch(
+        stream.config.kafka.client,
+        stream.config.events_topic,
+        group=stream.config.kafka.group,
+        outcomes_topic="none",
+        clock=clock.seconds,
+    )
     return Evidence(Bounds(**{**vars(Bounds.from_settings(Settings())), "max_lag": 5}), watch, {})
 
 
@@ -285,7 +302,7 @@ def test_a_lag_above_its_bound_is_found(stream: Stream, of_stream: Evidence) -> 
 
 
 def test_a_kafka_that_does_not_answer_is_found(connection: psycopg.Connection, clock: Clock) -> None:
-    watch = StreamWatch({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "events", clock=clock.seconds)
+    watch = watch_of({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "events", clock=clock.seconds)
     watched = Evidence(Bounds.from_settings(Settings()), watch, {})
     assert found("kafka-unreachable", watched, connection) == []
     clock.pass_time(seconds=30)
@@ -325,13 +342,31 @@ def test_an_old_champion_is_found(stream: Stream, connection: psycopg.Connection
     assert found("champion-old", evidence(champion_max_days=92), connection) == []
 
 
+def test_a_canary_that_was_rolled_back_is_found_until_another_one_is_started(stream: Stream, bundle_uri: str) -> None:
+    connection = stream.connection
+    for version in (2, 3):
+        model_versions.register(connection, version=version, uri=bundle_uri, run_id=str(version), metrics={})
+    canary = challengers.start(connection, "canary", model_version=2, share=0.1)
+    assert found("canary-rolled-back", evidence(), connection) == []
+    challengers.end(connection, canary, by="rollback", reason="The PSI of its scores is 0.4.")
+
+    assert found("canary-rolled-back", evidence(), connection) == [
+        Finding("version 2", "The PSI of its scores is 0.4.")
+    ]
+
+    other = challengers.start(connection, "canary", model_version=3, share=0.1)
+    assert found("canary-rolled-back", evidence(), connection) == []
+    challengers.end(connection, other, by="hand", reason="Enough.")
+    assert found("canary-rolled-back", evidence(), connection) == []
+
+
 def test_a_disk_that_fills_is_found(tmp_path: Path, connection: psycopg.Connection) -> None:
     shares = free_shares({"CHURN_LOCAL": tmp_path, "CHURN_ARTIFACTS": tmp_path, "OTHER": tmp_path / "missing"})
     assert list(shares) == ["CHURN_LOCAL"]
     assert 0 < shares["CHURN_LOCAL"] < 1
 
     bounds = Bounds(**{**vars(Bounds.from_settings(Settings())), "disk_min_free": 1.0})
-    watched = Evidence(bounds, StreamWatch({}, "none"), {"CHURN_LOCAL": tmp_path})
+    watched = Evidence(bounds, watch_of({}, "none"), {"CHURN_LOCAL": tmp_path})
     ((subject, details),) = [(each.subject, each.details) for each in found("disk-full", watched, connection)]
     assert subject == "disk of CHURN_LOCAL"
     assert details.endswith("the bound is 100.0%.")

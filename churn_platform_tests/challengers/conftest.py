@@ -1,6 +1,7 @@
 """Fixtures of the tests of challengers."""
 
 from collections.abc import Iterator
+from typing import Literal, LiteralString
 
 import pytest
 
@@ -51,6 +52,15 @@ def duty(stream: Stream) -> Iterator[ShadowDuty]:
 def start(stream: Stream, kind: Kind, schema: CustomerSchema, *, share: float = 1.0) -> Challenger:
     """Start to try version 2."""
     return trials.start(stream.connection, kind, model_version=CHALLENGER, share=share, schema=schema)
+
+
+def by_event(stream: Stream, column: Literal["model_version", "risk_score"]) -> dict[str, float]:
+    """Return a column of churn_predictions by event id."""
+    queries: dict[str, LiteralString] = {
+        "model_version": "select event_id::text, model_version from churn_predictions",
+        "risk_score": "select event_id::text, risk_score::float8 from churn_predictions",
+    }
+    return dict(stream.connection.execute(queries[column]).fetchall())
 
 
 def follow(duty: ShadowDuty, stream: Stream) -> None:

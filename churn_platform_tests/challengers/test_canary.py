@@ -13,7 +13,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.scoring.calibration import Platt
 from churn_platform.worker.canary import CanaryBounds, CanaryDuty, psi
-from churn_platform_tests.challengers.conftest import CHALLENGER, start
+from churn_platform_tests.challengers.conftest import CHALLENGER, by_event, start
 from churn_platform_tests.challengers.test_shadow import expected_scores
 from churn_platform_tests.scoring.bundles import small_bundle
 from churn_platform_tests.stream.streams import Stream, event
@@ -39,10 +39,10 @@ def test_a_canary_scores_its_share_of_the_customers_and_each_row_has_its_version
     assert {customer for customer, version in rows if version == CHALLENGER} == in_share
     assert {customer for customer, version in rows if version == 1}.isdisjoint(in_share)
     assert 50 < len(in_share) < 130
-    stored = dict(tried.rows("select event_id::text, risk_score::float8 from churn_predictions"))
+    stored = by_event(tried, "risk_score")
     expected = {1: expected_scores(small_bundle(), sent), CHALLENGER: expected_scores(challenger_bundle, sent)}
-    versions = dict(tried.rows("select event_id::text, model_version from churn_predictions"))
-    assert all(stored[event_id] == expected[int(str(version))][str(event_id)] for event_id, version in versions.items())
+    versions = by_event(tried, "model_version")
+    assert all(stored[event_id] == expected[int(version)][event_id] for event_id, version in versions.items())
     published = {str(each["event_id"]): each["model_version"] for each in tried.published()}
     assert published == versions
     assert tried.value("select distinct model_version from stream_batches") == 1, "a batch has the champion's version"
@@ -92,9 +92,8 @@ def test_a_canary_takes_effect_and_ends_within_a_running_batch(tried: Stream, ba
         stream_pauses.pause(tried.connection, tried.config.events_topic)
         thread.join()
 
-    counts = dict(tried.rows("select model_version, count(*) from churn_predictions group by 1"))
-    assert 25 < int(str(counts[CHALLENGER])) < 75
-    assert counts[1] == 252 - int(str(counts[CHALLENGER]))
+    of_canary = sum(version == CHALLENGER for version in by_event(tried, "model_version").values())
+    assert 25 < of_canary < 75
 
 
 @pytest.mark.slow
@@ -107,7 +106,7 @@ def test_a_run_that_dies_in_a_canary_loses_and_doubles_nothing(tried: Stream, ba
     tried.stream()
 
     assert tried.table_ids() == tried.published_ids() == sorted(str(each["event_id"]) for each in sent)
-    versions = dict(tried.rows("select event_id::text, model_version from churn_predictions"))
+    versions = by_event(tried, "model_version")
     assert {str(each["event_id"]): each["model_version"] for each in tried.published()} == versions
     assert set(versions.values()) == {1, CHALLENGER}
 

@@ -2,20 +2,25 @@
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from churn_platform.challengers import trials
 from churn_platform.challengers.exceptions import ShadowProcessError
+from churn_platform.challengers.shadow_requests import PROGRAM
 from churn_platform.database import challengers, model_versions
 from churn_platform.database.challengers import ChallengerError
 from churn_platform.keyed_shares import is_in_share
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.worker.shadow import ShadowDuty
-from churn_platform_tests.challengers.conftest import CHALLENGER, follow, start
+from churn_platform_tests.challengers.conftest import CHALLENGER, by_event, follow, start
 from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.waiting import wait_until
+from churn_platform_tests.worker.processes import worker_process
 
 PAIRS = (
     "select event_id::text, customer_id, risk_score::float8, champion_risk_score::float8, champion_version "
@@ -43,8 +48,8 @@ def test_a_shadow_scores_each_new_event_as_its_model_does_to_the_last_bit(
 
     found = tried.rows(PAIRS)
     assert {str(event_id): score for event_id, _, score, _, _ in found} == expected_scores(challenger_bundle, sent)
-    predictions = dict(tried.rows("select event_id::text, risk_score::float8 from churn_predictions"))
-    assert all(predictions[event_id] == champion for event_id, _, _, champion, _ in found)
+    predictions = by_event(tried, "risk_score")
+    assert all(predictions[str(event_id)] == champion for event_id, _, _, champion, _ in found)
     assert {version for *_, version in found} == {1}
     assert tried.value("select events from challengers") == 300
 
@@ -157,3 +162,28 @@ def test_only_one_version_is_tried_at_a_time(tried: Stream, bank_schema: Custome
         (2, 0.1, False),
         (2, 0.2, True),
     ]
+
+
+@pytest.mark.slow
+def test_the_process_that_scores_ends_with_a_worker_that_is_killed_and_another_worker_goes_on(
+    tried: Stream, bank_schema: CustomerSchema, tmp_path: Path
+) -> None:
+    start(tried, "shadow", bank_schema)
+    tried.send([event(number) for number in range(100)])
+    tried.stream()
+
+    def scored() -> object:
+        return tried.value("select count(*) from shadow_predictions")
+
+    with worker_process(tmp_path / "first", DATABASE_URL=tried.config.dsn) as process:
+        wait_until(lambda: scored() == 100)
+        scoring = [each for each in psutil.Process(process.pid).children() if PROGRAM in each.cmdline()]
+        process.kill()
+        psutil.wait_procs(scoring, timeout=30)
+    assert len(scoring) == 1
+    assert not scoring[0].is_running()
+    tried.send([event(number) for number in range(100, 200)])
+    tried.stream()
+    with worker_process(tmp_path / "second", DATABASE_URL=tried.config.dsn):
+        wait_until(lambda: scored() == 200)
+    assert tried.value("select events from challengers") == 200

@@ -14,6 +14,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.browsers import NoChromiumError, chromium, find_chromium
 from churn_platform_tests.dashboard.site import Site, serving, window_of
+from churn_platform_tests.dashboard.summaries import as_viewer
 from churn_platform_tests.worker.ledger import FollowedLedger
 
 
@@ -40,6 +41,13 @@ def config(stack: Stack, database: str, bank_schema: CustomerSchema) -> Dashboar
 def site(config: DashboardConfig) -> Iterator[Site]:
     """A dashboard on which nobody has to log in."""
     with serving(config) as site:
+        yield site
+
+
+@pytest.fixture
+def viewer(config: DashboardConfig) -> Iterator[Site]:
+    """The same dashboard for somebody who is not in the retention team."""
+    with as_viewer(config) as site:
         yield site
 
 

@@ -6,7 +6,8 @@ import psycopg
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from churn_platform.database import model_versions
+from churn_platform.challengers.comparison import compare
+from churn_platform.database import challengers, model_versions, shadow_predictions
 from churn_platform_tests.dashboard import models
 from churn_platform_tests.dashboard.accessibility import barriers, open_without_errors
 from churn_platform_tests.dashboard.site import Site
@@ -101,6 +102,37 @@ def test_live_performance_of_each_version_is_beside_what_was_expected(
 
 
 @pytest.mark.usefixtures("champion")
+def test_shadows_and_canaries_are_listed_and_a_shadow_is_compared(site: Site, connection: psycopg.Connection) -> None:
+    assert "No version was tried on the stream" in site.page("/model").text
+    shadow = challengers.start(connection, "shadow", model_version=3, share=0.2)
+    challengers.record_followed(connection, shadow, events=1_500)
+    canary = challengers.start(connection, "canary", model_version=3, share=0.1)
+    challengers.end(connection, canary, by="rollback", reason="It failed to score 20 of its 100 events.")
+    compared = compare(
+        [(customer, 0.2, 0.3, True) for customer in range(10)],
+        [(0.2, 0.3, customer % 2) for customer in range(10)],
+        model_version=3,
+        threshold=0.25,
+    )
+    assert compared is not None
+    shadow_predictions.store_comparison(connection, 3, compared.as_dict())
+
+    page = site.page("/model?version=3")
+
+    listed = page.rows("The latest shadows and canaries")
+    assert [row[1:6] for row in listed] == [
+        ["canary", "3", "10.0 %", "0", "0"],
+        ["shadow", "3", "20.0 %", "1,500", "0"],
+    ]
+    assert listed[0][6].startswith("rolled back")
+    assert listed[0][7] == "It failed to score 20 of its 100 events."
+    assert listed[1][6] == "active"
+    assert "10 events of 10 customers were scored by both" in page.text
+    assert "0 for version 3 only, 10 for the champion only" in page.text
+    assert "has scored no event as a shadow" in site.page("/model?version=2").text
+
+
+@pytest.mark.usefixtures("champion")
 def test_links_lead_to_dagster(site: Site) -> None:
     links = site.page("/model").links()
     assert "http://127.0.0.1:3000/assets/drift_daily" in links
@@ -112,7 +144,7 @@ def test_choosing_a_feature_shows_its_distribution(window: BrowserContext) -> No
     page = window.new_page()
     errors = open_without_errors(page, "/model")
     page.locator("select[name=feature]").select_option("Tenure")
-    expect(page.get_by_text("Tenure: in training and now").first).to_be_visible()
+    expect(page.get_by_text("Time with the bank: in training and now").first).to_be_visible()
     page.locator("#plot-distribution").scroll_into_view_if_needed()
     expect(page.locator("#plot-distribution .main-svg").first).to_be_visible()
     assert "feature=Tenure" in page.url
@@ -129,6 +161,7 @@ def test_choosing_a_version_leads_to_an_address_that_can_be_shared(window: Brows
     assert errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("champion")
 def test_has_no_barriers(window: BrowserContext) -> None:
     page = window.new_page()

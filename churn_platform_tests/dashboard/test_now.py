@@ -8,7 +8,10 @@ from churn_platform.dashboard.formats import NOTHING
 from churn_platform.dashboard.pages.now import Comparison, compare_days
 from churn_platform.database import stream_lag
 from churn_platform.database.pages.now import Day
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform_tests.dashboard.seeding import predictions, summarize
 from churn_platform_tests.dashboard.site import Site
+from churn_platform_tests.worker.ledger import FollowedLedger
 
 
 def test_an_empty_database_is_shown_as_such(site: Site) -> None:
@@ -24,6 +27,21 @@ def test_shows_the_lag_that_the_worker_found_last(site: Site, connection: psycop
     page = site.page("/now")
     assert page.figure("Lag") == "12,345"
     assert "Everything works" in page.text
+
+
+def test_the_retention_team_sees_predictions_of_the_contact_arm_only(
+    site: Site, connection: psycopg.Connection, ledger: FollowedLedger, bank_schema: CustomerSchema
+) -> None:
+    ledger.commit(predictions(100, churned=40, high_risk=20))
+    summarize(connection, bank_schema)
+    (sums,) = connection.execute(
+        "select sum(total_predictions)::bigint, sum(high_risk_count)::bigint from prediction_summary "
+        "where arm = 'contact'"
+    ).fetchall()
+    page = site.page("/now")
+    assert (int(page.figure("Predictions today")), int(page.figure("High-risk predictions today"))) == sums
+    assert 0 < sums[0] < 100
+    assert "without the control group" in page.text
 
 
 def test_marks_a_difference_of_days_that_chance_does_not_explain() -> None:

@@ -91,8 +91,8 @@ def filled(ledger: FollowedLedger, connection: psycopg.Connection, bank_schema: 
 
 
 @pytest.mark.usefixtures("filled")
-def test_days_have_their_rate_and_the_weighted_average_of_a_week(site: Site) -> None:
-    rows = site.page("/trends?range=30").rows("By day, all customers")
+def test_days_have_their_rate_and_the_weighted_average_of_a_week(viewer: Site) -> None:
+    rows = viewer.page("/trends?range=30").rows("By day, all customers")
     assert rows == [
         [day(today()), "40", "25.0 %", NOTHING, "43.6 %", "27.0 %", "4"],
         [day(today(ago=2)), "70", "54.3 %", NOTHING, "35.8 %", "20.0 %", "0"],
@@ -102,8 +102,8 @@ def test_days_have_their_rate_and_the_weighted_average_of_a_week(site: Site) -> 
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_figures_are_those_of_the_chosen_time(site: Site) -> None:
-    month, week = site.page("/trends?range=30"), site.page("/trends?range=7")
+def test_the_figures_are_those_of_the_chosen_time(viewer: Site) -> None:
+    month, week = viewer.page("/trends?range=30"), viewer.page("/trends?range=7")
     assert [page.figure("Predictions") for page in (month, week)] == ["200", "110"]
     assert [page.figure("Churn rate") for page in (month, week)] == ["36.5 %", "43.6 %"]
     assert month.figure("7-day average") == week.figure("7-day average") == "43.6 %"
@@ -113,9 +113,9 @@ def test_the_figures_are_those_of_the_chosen_time(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_segment_is_shown_alone(site: Site, connection: psycopg.Connection) -> None:
+def test_a_segment_is_shown_alone(viewer: Site, connection: psycopg.Connection) -> None:
     connection.execute("update customer_segment_summary set customers = 30 where segments ->> 'geography' = 'Germany'")
-    page = site.page("/trends?customers=geography:Germany")
+    page = viewer.page("/trends?customers=geography:Germany")
     assert page.rows("By day, Germany") == [
         [f"{day(today(ago=2))} few", "10", "80.0 %", NOTHING, "80.0 %", "20.0 %", "0"]
     ]
@@ -126,25 +126,47 @@ def test_a_segment_is_shown_alone(site: Site, connection: psycopg.Connection) ->
 def test_the_retention_team_does_not_see_segments_of_few_customers(site: Site) -> None:
     page = site.page("/trends?customers=geography:Germany")
     assert "Germany has fewer than 30 customers." in page.text
-    assert page.figure("Predictions") == "200"
+    assert "Churn rate, all customers" in page.text
     assert "Germany" not in site.client.get("/trends.csv?customers=geography:Germany").text
 
 
 @pytest.mark.usefixtures("filled")
+def test_the_retention_team_sees_days_of_the_contact_arm_only(
+    site: Site, viewer: Site, connection: psycopg.Connection
+) -> None:
+    sums = connection.execute(
+        "select sum(total_predictions)::bigint, sum(high_risk_count)::bigint from prediction_summary "
+        "where arm = 'contact'"
+    ).fetchone()
+    page = site.page("/trends?range=30")
+    assert (int(page.figure("Predictions")), int(page.figure("High-risk predictions"))) == sums
+    assert page.figure("Churn rate") != viewer.page("/trends?range=30").figure("Churn rate")
+    assert site.client.get("/trends.csv").text != viewer.client.get("/trends.csv").text
+
+
+@pytest.mark.usefixtures("filled")
+def test_the_retention_team_sees_no_hours(site: Site) -> None:
+    page = site.page("/trends?range=48h")
+    assert page.root.xpath("//select[@name = 'range']/option/@value") == ["7", "30", "90"]
+    assert "Hours are not shown, because their sums include it." in page.text
+    assert "date_utc" in site.client.get("/trends.csv?range=48h").text
+
+
+@pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("customers", ["geography:Narnia", "balance:1", "geography", ":"])
-def test_customers_that_do_not_exist_are_not_shown_as_none(site: Site, customers: str) -> None:
-    assert site.page(f"/trends?customers={customers}").figure("Predictions") == "200"
+def test_customers_that_do_not_exist_are_not_shown_as_none(viewer: Site, customers: str) -> None:
+    assert viewer.page(f"/trends?customers={customers}").figure("Predictions") == "200"
 
 
 def test_hours_are_as_current_as_the_latest_commit(
-    site: Site, ledger: FollowedLedger, bank_schema: CustomerSchema
+    viewer: Site, ledger: FollowedLedger, bank_schema: CustomerSchema
 ) -> None:
     add_hour(ledger, bank_schema, ago=0, count=100, churned=20)
     add_hour(ledger, bank_schema, ago=2, count=300, churned=120)
     ledger.next_batch()
     add_hour(ledger, bank_schema, ago=2, count=100, churned=20)
     add_hour(ledger, bank_schema, ago=60, count=100, churned=20)
-    page = site.page("/trends?range=48h&customers=geography:Germany")
+    page = viewer.page("/trends?range=48h&customers=geography:Germany")
     assert [row[1:] for row in page.rows("By hour, all customers")] == [
         ["100", "20.0 %", NOTHING, "32.0 %", "25.0 %", "20"],
         ["400", "35.0 %", NOTHING, "35.0 %", "25.0 %", "140"],
@@ -176,7 +198,7 @@ def test_what_happened_is_listed_with_the_latest_first(
     assert [row[1:] for row in found] == [
         ["Outage", "Stream stalled: No answer. It has not ended."],
         ["Outage", "Kafka unreachable: No answer. It lasted 20 min."],
-        ["Drift", "Far from the training data of model version 3: Num of products. Details of Drift"],
+        ["Drift", "Far from the training data of model version 3: Number of products. Details of Drift"],
         ["Drift", "Far from the training data of model version 3: Age, Risk score. Details of Drift"],
         [
             "Replay",
@@ -197,8 +219,8 @@ def test_outages_are_conditions_that_the_worker_looks_for() -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_file_has_every_day_of_the_range(site: Site) -> None:
-    answer = site.client.get("/trends.csv?range=7")
+def test_the_file_has_every_day_of_the_range(viewer: Site) -> None:
+    answer = viewer.client.get("/trends.csv?range=7")
     assert answer.headers["content-disposition"].startswith('attachment; filename="trends-20')
     rows = [*csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig")))]
     assert [row["date_utc"] for row in rows] == [today(ago=ago).isoformat() for ago in range(6, -1, -1)]

@@ -9,11 +9,15 @@ from types import UnionType
 from typing import Annotated, Any, Literal, LiteralString, Union, get_args, get_origin
 
 import psycopg
+import yaml
 from pydantic import BaseModel
 from typer import Context
 from typer.cli import get_docs_for_click
 
 from churn_platform.alerts.conditions import CONDITIONS
+from churn_platform.observability.grafana import Dashboard
+from churn_platform.observability.metrics import METRICS, Source
+from churn_platform.observability.rules import ALERTS, rules_file
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.commands.tree import root
@@ -64,6 +68,38 @@ def condition_table() -> str:
         bound = f"`{each.setting}`" if each.setting else ""
         rows.append(f"| `{each.name}` | {_cell(each.meaning)} | {bound} | {_cell(each.remedy)} |")
     return "\n".join(rows)
+
+
+def rules_page() -> str:
+    """Return the rules of Prometheus."""
+    rules = yaml.safe_dump(rules_file(), sort_keys=False, width=1_000, allow_unicode=True)
+    return (
+        "# Generated from churn_platform/observability/rules.py and churn_platform/alerts/conditions.py: do not edit.\n"
+        f"# 'make docs-examples' writes it again.\n{rules}"
+    )
+
+
+def metric_table(source: Source) -> str:
+    """The metrics of the worker: its own state, or what it reads from the database."""
+    rows = ["| Metric | Kind | Labels | Meaning |", "|---|---|---|---|"]
+    for each in METRICS:
+        if each.source == source:
+            labels = ", ".join(f"`{label}`" for label in each.labels)
+            rows.append(f"| `{each.name}` | {each.kind} | {labels} | {_cell(each.meaning)} |")
+    return "\n".join(rows)
+
+
+def alert_table() -> str:
+    """The alerts, with their severities."""
+    rows = (
+        f"| `{each.name}` | {each.severity} | {_cell(each.summary)} | {_cell(each.description)} |" for each in ALERTS
+    )
+    return "\n".join(["| Alert | Severity | Meaning | What to do |", "|---|---|---|---|", *rows])
+
+
+def dashboard_page(dashboard: Dashboard) -> str:
+    """Return a dashboard as Grafana reads it."""
+    return json.dumps(dashboard.as_json(), indent=2) + "\n"
 
 
 def dictionary(schema: CustomerSchema) -> str:

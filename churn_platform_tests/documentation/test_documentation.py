@@ -33,12 +33,18 @@ SHELL = [fence for page in PAGES for fence in fences(page) if fence.language == 
 RUN_BY = {
     "churn backup": "commands/test_backup_command.py::test_a_backup_is_written_restored_and_recovered",
     "churn clean": "operations/cleanup/test_cleanup.py::test_what_the_platform_created_is_deleted_and_the_rest_is_kept",
+    "churn customer erase": "operations/erasure/test_erase.py::"
+    "test_nothing_is_left_of_a_customer_who_was_in_every_place",
+    "churn customer erase-again": "operations/erasure/test_erase.py::test_a_restored_backup_is_erased_again",
+    "churn customer export": "operations/erasure/test_erase.py::test_an_export_to_standard_output_is_json",
     "churn dashboard add-user": "dashboard/test_commands.py::test_users_come_and_go_while_the_dashboard_runs",
     "churn dashboard users": "dashboard/test_commands.py::test_users_come_and_go_while_the_dashboard_runs",
     "churn data generate": "commands/test_data_command.py::test_a_file_has_the_customers_of_its_seed",
     "churn db upgrade": "commands/test_terminal.py::test_json_has_the_documented_keys",
     "churn dlq list": "commands/test_operating.py::test_dead_letters_are_listed_shown_corrected_and_resolved",
     "churn down": "commands/test_terminal.py::test_json_has_the_documented_keys",
+    "churn model canary": "commands/test_model.py::test_a_version_is_tried_as_a_shadow_and_as_a_canary",
+    "churn model shadow": "commands/test_model.py::test_a_version_is_tried_as_a_shadow_and_as_a_canary",
     "churn model compare": "commands/test_model.py::test_versions_are_compared_on_the_same_rows",
     "churn model list": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",
     "churn model promote": "commands/test_model.py::test_versions_are_promoted_listed_and_rolled_back",

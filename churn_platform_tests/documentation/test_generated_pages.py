@@ -2,21 +2,27 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import psycopg
 import pytest
 
 from churn_platform.commands.settings import as_env_file, as_markdown, reference
+from churn_platform.observability.grafana import DASHBOARDS
 from churn_platform.schema.columns import Kind, Missing, Transform
 from churn_platform.schema.toml_file import load_schema, parse_schema
 from churn_platform.schema.toml_keys import BandsTable, ColumnTable, DataSetTable
 from churn_platform.settings import PROJECT_ROOT
 from churn_platform_tests.documentation.generated import (
+    alert_table,
     command_page,
     condition_table,
+    dashboard_page,
     dictionary,
     key_table,
+    metric_table,
+    rules_page,
     table_page,
 )
 
@@ -24,6 +30,8 @@ FROM_CODE: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": command_page,
     "docs/reference/settings.md": lambda: as_markdown(reference()),
     ".env.example": lambda: as_env_file(reference()),
+    "deploy/prometheus/rules.yml": rules_page,
+    **{f"deploy/grafana/dashboards/{each.uid}.json": partial(dashboard_page, each) for each in DASHBOARDS},
 }
 
 SCHEMA_PAGE, DATA_PAGE = "docs/reference/customer-schema.md", "data/README.md"
@@ -33,6 +41,9 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     (SCHEMA_PAGE, "columns"): lambda: key_table(ColumnTable),
     (SCHEMA_PAGE, "bands"): lambda: key_table(BandsTable),
     ("docs/reference/operator-conditions.md", "conditions"): condition_table,
+    ("docs/reference/metrics.md", "of the worker"): lambda: metric_table("worker"),
+    ("docs/reference/metrics.md", "of the database"): lambda: metric_table("database"),
+    ("docs/reference/metrics.md", "alerts"): alert_table,
     (DATA_PAGE, "bank"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/bank/schema.toml")),
     (DATA_PAGE, "subscribers"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/subscribers/schema.toml")),
 }

@@ -1,5 +1,6 @@
 """Two environments on one Kafka: neither may publish where the other does, whether or not that one is running."""
 
+import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 
 from churn_platform.database import advisory_locks, environments
+from churn_platform.environments import created_topics
 from churn_platform.environments.claims import Claims, Kind
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.environments.exceptions import ClaimsError, EnvironmentConflictError
@@ -20,6 +22,7 @@ from churn_platform.kafka import topics
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.local.stack import Stack
 from churn_platform.operations.verification.verify import check_invariants
+from churn_platform.settings import Settings
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.conftest import copy_database
 from churn_platform_tests.stream.streams import Stream, event, register_champion, with_changes
@@ -64,6 +67,30 @@ def test_an_environment_may_use_its_own_topics(stream: Stream) -> None:
     assert stream.stream().events == 9
     assert claim(stream) == first
     assert stream.published_ids() == stream.table_ids()
+
+
+@pytest.mark.slow
+def test_two_named_environments_on_one_kafka_never_meet(stack: Stack, template_database: str, bundle_uri: str) -> None:
+    names = [f"{name}-{secrets.token_hex(3)}" for name in ("staging", "production")]
+    with ExitStack() as both:
+        streams = []
+        for name in names:
+            dsn = copy_database(stack, template_database)
+            register_champion(dsn, bundle_uri)
+            given = {**stack.environment, "CHURN_ENVIRONMENT": name, "DATABASE_URL": dsn}
+            given.pop("DATABASE_RETENTION_URL")
+            config = StreamConfig.from_settings(Settings.from_variables(given))
+            streams.append(both.enter_context(Stream(config)))
+            created_topics.create_missing(streams[-1].admin, config)
+        for number, stream in enumerate(streams, start=1):
+            stream.send([event(1_000 * number + count) for count in range(5 * number)])
+        for stream in streams:
+            stream.stream(idle_seconds=0.5)
+
+        for number, stream in enumerate(streams, start=1):
+            assert len(stream.table_ids()) == 5 * number
+            assert stream.published_ids() == stream.table_ids()
+            assert stream.config.kafka.group == f"{names[number - 1]}.churn-platform"
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ from churn_platform.setting_names import is_probably_ours
 from churn_platform.settings import PROJECT_ROOT, descriptions, parse_settings
 from churn_platform_tests.image.compose import FILE, SECRETS, Service, compose, services
 
-OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "worker", "dashboard", "api", "producer"}
-ONE_SHOT = {"prepare", "producer"}
+OURS = {"prepare", "mlflow", "code", "webserver", "daemon", "worker", "dashboard", "api", "producer", "train"}
+ONE_SHOT = {"prepare", "producer", "train"}
 # Folders in the container, and logins that only `prepare` gets.
 SET_BY_COMPOSE = {
     *("CHURN_LOCAL", "CHURN_SCHEMA", "CHURN_RAW_CSV"),

@@ -119,7 +119,7 @@ def test_preparing_again_changes_nothing(composed: Composed) -> None:
 
 
 def test_another_environment_is_rejected_and_the_first_one_named(composed: Composed) -> None:
-    other = composed.run("prepare", CHURN_ENVIRONMENT="somewhere else")
+    other = composed.run("prepare", CHURN_ENVIRONMENT_NAME="somewhere else")
 
     assert other.returncode == 3
     assert "'docker compose' uses the database 'churn'" in other.stderr

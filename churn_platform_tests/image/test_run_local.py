@@ -15,11 +15,12 @@ from churn_platform_tests.image.compose import SECRETS
 
 ENGINE = """#!/bin/sh
 echo "$*" >> "$NOTES/commands"
-env | grep -E '_SCALE=|_URL=|_URI=|CHURN_ENVIRONMENT=' | sort > "$NOTES/given"
+env | grep -E '_SCALE=|_URL=|_URI=|CHURN_ENVIRONMENT_NAME=' | sort > "$NOTES/given"
 case "$*" in
     "image inspect"*) [ -f "$NOTES/image" ] && cat "$NOTES/image" ;;
     "volume inspect"*) [ -f "$NOTES/volume" ] ;;
     "compose run --rm prepare") [ ! -f "$NOTES/refuses" ] || { cat "$NOTES/refuses" >&2; exit 1; } ;;
+    "compose --profile train run --rm train") [ ! -f "$NOTES/untrainable" ] ;;
     "compose port webserver 3000") echo 127.0.0.1:3000 ;;
     "compose port dashboard 8050") echo 127.0.0.1:8050 ;;
 esac
@@ -111,6 +112,24 @@ def test_a_rebuild_can_be_forced(checkout: Checkout) -> None:
     assert checkout.commands[0] == "compose build --no-cache --pull prepare"
 
 
+def test_a_first_model_is_trained_on_request(checkout: Checkout) -> None:
+    assert "./run_local.sh --train" in checkout.run().stdout
+
+    outcome = checkout.run("--train")
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert (checkout.folder / "commands").read_text().splitlines()[-1] == "compose --profile train run --rm train"
+
+
+def test_a_model_that_cannot_be_trained_is_reported(checkout: Checkout) -> None:
+    checkout.note("untrainable")
+
+    outcome = checkout.run("--train")
+
+    assert outcome.returncode == 1
+    assert "No model was trained" in outcome.stderr
+
+
 def test_passwords_set_by_the_user_are_kept(checkout: Checkout) -> None:
     checkout.env_file.write_text("BATCH_SECONDS=5\nPOSTGRES_PASSWORD='mine'")  # without a line break at its end
 
@@ -152,7 +171,7 @@ def test_external_servers_replace_containers(checkout: Checkout) -> None:
     database = "postgresql://me:pw@db.example/churn?sslmode=require&options=-csearch_path%3D"
     assert given["DAGSTER_POSTGRES_URL"] == f"{database}dagster"
     assert given["MLFLOW_BACKEND_STORE_URI"] == f"{database}mlflow"
-    assert str(checkout.folder) in given["CHURN_ENVIRONMENT"]
+    assert str(checkout.folder) in given["CHURN_ENVIRONMENT_NAME"]
 
 
 def test_without_an_engine_the_error_names_the_alternative(checkout: Checkout) -> None:

@@ -1,4 +1,4 @@
-"""A broker that requires TLS and a password or a certificate, and grants rights per user."""
+"""A broker that requires TLS and a password, a certificate or a token, and grants rights per user."""
 
 import ipaddress
 import os
@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from churn_platform.local import kafka
 from churn_platform.local.part import Part
 from churn_platform.local.ports import HOST, Ports
+from churn_platform_tests.kafka.oauth_server import AUDIENCE, CLIENTS, ISSUER, SCOPE, OauthServer, oauth_server
 from churn_platform_tests.waiting import wait_until
 
 PASSWORDS = {"churn": "right-s3cret", "intruder": "other-s3cret"}
@@ -76,11 +77,13 @@ def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivat
 
 @dataclass(frozen=True)
 class SecuredBroker:
-    """A broker with one TLS listener for passwords and one for certificates."""
+    """A broker with one TLS listener for passwords, one for certificates and one for tokens of an OAuth server."""
 
     password_address: str
     certificate_address: str
+    token_address: str
     authority: Authority
+    oauth: OauthServer
     log: Path
 
     def environment(self, user: str = "churn", **changes: str) -> dict[str, str]:
@@ -106,6 +109,21 @@ class SecuredBroker:
             "KAFKA_SSL_KEY_LOCATION": str(key),
         }
 
+    def token_environment(self, client: str = "churn", **changes: str) -> dict[str, str]:
+        """Return the settings of a client of the OAuth server."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.token_address,
+            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+            "KAFKA_OAUTH_TOKEN_URL": self.oauth.token_url,
+            "KAFKA_OAUTH_CLIENT_ID": client,
+            "KAFKA_OAUTH_CLIENT_SECRET": CLIENTS[client],
+            "KAFKA_OAUTH_SCOPE": SCOPE,
+            "KAFKA_OAUTH_CA_LOCATION": str(self.authority.file),
+            "KAFKA_SSL_CA_LOCATION": str(self.authority.file),
+            **changes,
+        }
+
     def refusals(self) -> int:
         """Return how many connections the broker's log reports as refused because of their password."""
         return self.log.read_text().count("Failed authentication")
@@ -119,35 +137,50 @@ def secured_broker(folder: Path) -> Iterator[SecuredBroker]:
     certificate, key = authority.issue("broker")
     key_store = folder / "broker.pem"
     key_store.write_bytes(key.read_bytes() + certificate.read_bytes())
-    ports = Ports(folder / "ports.json", dict.fromkeys(("inner", "controller", "password", "mutual"), 0))
+    names = ("inner", "controller", "password", "mutual", "token")
+    ports = Ports(folder / "ports.json", dict.fromkeys(names, 0))
     ports.choose()
-    inner, controller, password, mutual = (ports[name] for name in ("inner", "controller", "password", "mutual"))
-    part = kafka.part(
-        folder=folder / "kafka",
-        port=inner,
-        controller_port=controller,
-        extra=_security(authority, key_store, inner=inner, controller=controller, password=password, mutual=mutual),
-        users=PASSWORDS,
-    )
+    chosen = {name: ports[name] for name in names}
     log = folder / "broker.log"
-    with _running(part, log):
-        ports.release()
-        yield SecuredBroker(f"{HOST}:{password}", f"{HOST}:{mutual}", authority, log)
+    with oauth_server(*authority.issue("login")) as oauth:
+        part = kafka.part(
+            folder=folder / "kafka",
+            port=chosen["inner"],
+            controller_port=chosen["controller"],
+            extra=_security(authority, key_store, oauth, chosen),
+            users=PASSWORDS,
+            java_options=(f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={oauth.keys_url}",),
+        )
+        with _running(part, log):
+            ports.release()
+            password, mutual, token = (f"{HOST}:{chosen[name]}" for name in ("password", "mutual", "token"))
+            yield SecuredBroker(password, mutual, token, authority, oauth, log)
 
 
 def _security(
-    authority: Authority, key_store: Path, *, inner: int, controller: int, password: int, mutual: int
+    authority: Authority, key_store: Path, oauth: OauthServer, ports: Mapping[str, int]
 ) -> Mapping[str, str | int]:
-    clients = f"INNER://{HOST}:{inner},PASSWORD://{HOST}:{password},MUTUAL://{HOST}:{mutual}"
+    clients = ",".join(f"{name.upper()}://{HOST}:{ports[name]}" for name in ("inner", "password", "mutual", "token"))
     return {
-        "listeners": f"{clients},CONTROLLER://{HOST}:{controller}",
+        "listeners": f"{clients},CONTROLLER://{HOST}:{ports['controller']}",
         "advertised.listeners": clients,
-        "listener.security.protocol.map": "INNER:PLAINTEXT,PASSWORD:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": "INNER:PLAINTEXT,PASSWORD:SASL_SSL,MUTUAL:SSL,TOKEN:SASL_SSL,"
+        "CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "INNER",
-        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.password.sasl.enabled.mechanisms": "SCRAM-SHA-512",
         "listener.name.password.scram-sha-512.sasl.jaas.config": (
             "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         ),
+        "listener.name.token.sasl.enabled.mechanisms": "OAUTHBEARER",
+        "listener.name.token.oauthbearer.sasl.jaas.config": (
+            "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;"
+        ),
+        "listener.name.token.oauthbearer.sasl.server.callback.handler.class": (
+            "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler"
+        ),
+        "sasl.oauthbearer.jwks.endpoint.url": oauth.keys_url,
+        "sasl.oauthbearer.expected.audience": AUDIENCE,
+        "sasl.oauthbearer.expected.issuer": ISSUER,
         "listener.name.mutual.ssl.client.auth": "required",
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(key_store),

@@ -30,12 +30,14 @@ from churn_platform.local.ports import ANY_FREE_PORTS, HOST, Ports
 from churn_platform.local.stack import Stack
 from churn_platform.operations import status
 from churn_platform.orchestration.resources import kafka as kafka_resource
-from churn_platform.settings import settings
+from churn_platform.settings import SettingsError, parse_settings, settings
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.limits import DEFAULT_LIMITS
+from churn_platform_tests.kafka.oauth_server import SCOPE
 from churn_platform_tests.kafka.secured import PASSWORDS, Authority, SecuredBroker, secured_broker
 from churn_platform_tests.orchestration.test_stream_sensors import Ticks
 from churn_platform_tests.stream.streams import Stream
+from churn_platform_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 _number = itertools.count(1)
@@ -103,7 +105,9 @@ Credentials = Callable[[SecuredBroker], dict[str, str]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "credentials", [SecuredBroker.environment, SecuredBroker.certificate_environment], ids=["password", "certificate"]
+    "credentials",
+    [SecuredBroker.environment, SecuredBroker.certificate_environment, SecuredBroker.token_environment],
+    ids=["password", "certificate", "token"],
 )
 def test_the_whole_stream_runs_on_a_secured_broker(user: User, broker: SecuredBroker, credentials: Credentials) -> None:
     user.sets(credentials(broker))
@@ -137,6 +141,32 @@ def test_a_refused_client_retries_a_few_times_with_pauses(user: User, broker: Se
     assert 1 <= broker.refusals() - before <= FEW
 
 
+@pytest.mark.slow
+def test_a_token_is_renewed_before_it_expires(user: User, broker: SecuredBroker) -> None:
+    user.sets(broker.token_environment())
+    broker.oauth.lifetime_seconds, broker.oauth.issued[:] = 5, []
+    try:
+        client = clients.admin(settings().kafka_client)
+        wait_until(lambda: len(broker.oauth.issued) >= 3, 60, "two renewals, without a request to the brokers")
+        assert client.list_topics(timeout=10).brokers
+    finally:
+        broker.oauth.lifetime_seconds = 300
+
+    assert set(broker.oauth.issued) == {SCOPE}
+
+
+def test_a_login_with_tokens_names_what_is_missing(user: User) -> None:
+    user.sets({"KAFKA_SASL_MECHANISM": "OAUTHBEARER", "KAFKA_OAUTH_TOKEN_URL": "https://login.example/token"})
+
+    with pytest.raises(SettingsError, match="KAFKA_OAUTH_CLIENT_ID and KAFKA_OAUTH_CLIENT_SECRET not set"):
+        assert settings().kafka_client
+
+
+def test_a_secret_is_not_sent_without_encryption() -> None:
+    with pytest.raises(SettingsError, match=r"KAFKA_OAUTH_TOKEN_URL: .*expected https"):
+        parse_settings({".env": {"KAFKA_OAUTH_TOKEN_URL": "http://login.example/token"}})
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Settings that do not work, the error that they cause, and words that it must contain."""
@@ -161,6 +191,16 @@ REFUSALS = {
         lambda _, __: {"KAFKA_SASL_MECHANISM": "PLAIN"},
         BrokerRefusedError,
         ("user 'churn'", "SCRAM-SHA-512", "KAFKA_SASL_MECHANISM"),
+    ),
+    "wrong secret": Refusal(
+        lambda broker, _: broker.token_environment(KAFKA_OAUTH_CLIENT_SECRET="wrong-s3cret"),  # noqa: S106  a wrong one
+        BrokerRefusedError,
+        ("client 'churn'", "oken", "KAFKA_OAUTH_CLIENT_SECRET"),
+    ),
+    "unknown OAuth server": Refusal(
+        lambda broker, _: broker.token_environment(KAFKA_OAUTH_TOKEN_URL=f"https://{HOST}:1/token"),
+        BrokerRefusedError,
+        ("client 'churn'", "oken", "KAFKA_OAUTH_TOKEN_URL"),
     ),
     "wrong CA": Refusal(
         lambda _, folder: {"KAFKA_SSL_CA_LOCATION": str(Authority(folder / "stranger", "Stranger").file)},

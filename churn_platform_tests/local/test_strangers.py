@@ -56,7 +56,7 @@ def sandbox(folder: Path, given: dict[str, str], stack: Stack, database: str, *o
     url = urlsplit(stack.addresses["postgres"])._replace(path=f"/{conninfo_to_dict(database)['dbname']}").geturl()
     addresses = {**stack.addresses, "postgres": url}
     yours = {variable: addresses[name] for name, variable in variables.items() if name not in ours}
-    yours["CHURN_ENVIRONMENT"] = settings().platform.environment_name  # the name of this process, which starts it
+    yours["CHURN_ENVIRONMENT_NAME"] = settings().platform.environment_name  # the name of this process, which starts it
     yours |= {variable: os.environ[variable] for variable in ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "STREAM_GROUP")}
     return Stack(
         folder / "local",

@@ -15,6 +15,7 @@ import pytest
 
 from churn_platform.database import advisory_locks, stream_batches
 from churn_platform.deployment.dagster_home import RUN_PROCESS
+from churn_platform.orchestration.ended_runs import KILL_SECONDS
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.run_launcher import Worker, worker_of
 from churn_platform.orchestration.run_liveness import STREAM_TAG
@@ -172,6 +173,21 @@ def test_a_run_that_is_terminated_ends_as_canceled(server: CodeServer, platform:
 
     assert server.end_of(run) is dg.DagsterRunStatus.CANCELED
     wait_until(lambda: worker_of(server.instance, server.record(run)) is Worker.GONE, 30, "the code server to notice")
+
+
+@pytest.mark.slow
+def test_a_frozen_run_that_is_terminated_is_killed_and_blocks_no_other_run(server: CodeServer, platform: str) -> None:
+    run = _streaming_run(server, platform)
+    (process,) = _processes(server)
+    process.suspend()
+
+    assert server.instance.run_launcher.terminate(run.run_id)
+
+    other = server.submitted("hourly_metrics_job", HOUR)
+    server.launch(other)
+    assert server.end_of(other) is dg.DagsterRunStatus.SUCCESS
+    wait_until(lambda: _have_ended([process]), KILL_SECONDS + 30, "the frozen process to be killed")
+    assert f"The process {process.pid} of run {run.run_id} was asked to end and hangs. Killed." in server.log()
 
 
 @pytest.mark.slow

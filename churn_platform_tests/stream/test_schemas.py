@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from churn_platform.archive import archive_next
 from churn_platform.database import model_versions
+from churn_platform.database.advisory_locks import archive_lock
 from churn_platform.database.migrations import upgrade
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.features.cleaning import clean
 from churn_platform.local.stack import Stack
 from churn_platform.model_store import load_bundle, save_bundle
+from churn_platform.operations.erasure import archived, tables
 from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -25,8 +28,10 @@ from churn_platform.stream import run_session
 from churn_platform.stream.exceptions import SchemaDisagreementError, SchemaNotRecordedError
 from churn_platform.stream.scoring import Champion, ChampionFollower
 from churn_platform.worker.cases import CasesDuty
+from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 from churn_platform_tests.conftest import copy_database, new_template
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers
+from churn_platform_tests.operations.erasure.lives import places_with
 from churn_platform_tests.scoring.bundles import bundle_of
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 from churn_platform_tests.worker.teams import new_config
@@ -159,6 +164,43 @@ def test_scores_of_a_schema_are_those_of_its_model_and_a_replay_finds_them_again
             columns[column.name] = columns[column.name].astype(np.float32)
     expected = load_bundle(data_set.bundle_uri).score(columns)
     assert [float(expected[number]) for number in range(len(rows))] == pytest.approx([risk for _, risk in scores], 1e-6)
+
+
+@pytest.mark.slow
+def test_a_customer_of_a_schema_is_erased_from_tables_and_archive(
+    any_stream: Stream, data_set: DataSet, tmp_path: Path
+) -> None:
+    schema, connection = data_set.schema, any_stream.connection
+    erased: Any = data_set.rows[0][schema.id]
+    other: Any = data_set.rows[1][schema.id]
+    wrong = dict(wrong_values(schema))
+    for _ in range(2):
+        events = [customer_event(row, schema, moment=datetime.now(UTC)) for row in data_set.rows[:50]]
+        any_stream.send([*events, {**events[0], **wrong, schema.id: erased}])
+        any_stream.stream()
+    duty = SummariesDuty(SummariesConfig(schema, control_share=0.5))
+    assert duty.run(connection) is False
+    first = any_stream.rows("select min(batch) from stream_batches")[0][0]
+    connection.execute(
+        "update stream_batches set reported = true, closed = closed - interval '1 year' where batch = %s", (first,)
+    )
+    with archive_lock(connection):
+        assert archive_next(connection, str(tmp_path), before=datetime.now(UTC) - timedelta(days=90)) is not None
+        rows = archived.separate(connection, erased)
+        _, counts = tables.erase(connection, schema, erased, erased_by="test", archived=rows)
+        archived.remove_former(connection, str(tmp_path), erased)
+    any_stream.send([customer_event(data_set.rows[0], schema, moment=datetime.now(UTC))])
+    last = any_stream.stream()
+    assert duty.run(connection) is False
+
+    assert (counts["churn_predictions"], counts["archive"], counts["dead_letter_events"]) == (1, 1, 2)
+    assert (last.events, last.erased) == (1, 1)
+    assert archived.count(str(tmp_path), erased) == 0
+    assert archived.read(str(tmp_path), other) != []
+    assert sum(tables.count(connection, schema, erased, event_ids=rows.event_ids).values()) == 0
+    if schema == SUBSCRIBERS:  # ids of the others are short numbers, which also occur as counts
+        assert places_with(connection, erased, ["public"]) == []
+    assert [each.name for each in check_invariants(any_stream.config) if not each.holds] == []
 
 
 def owner(stack: Stack, stream: Stream) -> str:

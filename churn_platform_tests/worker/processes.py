@@ -16,7 +16,7 @@ def worker_process(folder: Path, **variables: str) -> Iterator[subprocess.Popen[
     folder.mkdir(parents=True, exist_ok=True)
     with subprocess.Popen(
         [sys.executable, "-m", "churn_platform.worker"],
-        env={**os.environ, "CHURN_LOCAL": str(folder), **variables},
+        env={**os.environ, "CHURN_LOCAL": str(folder), "WORKER_METRICS_PORT": "0", **variables},
         cwd=PROJECT_ROOT,
         stderr=subprocess.PIPE,
         text=True,

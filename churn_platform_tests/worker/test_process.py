@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -35,6 +37,56 @@ def cases(ledger: FollowedLedger) -> int:
     return int(count)
 
 
+def free_port() -> int:
+    """Return a port that nothing listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def metrics_of(port: int) -> str:
+    """Return what a worker's metrics endpoint answers; nothing while it does not."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    except httpx.TransportError:
+        return ""
+
+
+@pytest.mark.slow
+def test_it_serves_its_metrics_and_says_which_duties_it_runs(ledger: FollowedLedger, tmp_path: Path) -> None:
+    ports = free_port(), free_port()
+    with ExitStack() as processes:
+        first = processes.enter_context(worker_process(tmp_path / "first", WORKER_METRICS_PORT=str(ports[0])))
+        wait_until(lambda: 'churn_worker_duty_active{duty="totals"} 1.0' in metrics_of(ports[0]))
+        ledger.commit([Scored(1, 0.9), Scored(2, 0.9)])
+        processes.enter_context(worker_process(tmp_path / "second", WORKER_METRICS_PORT=str(ports[1])))
+        wait_until(lambda: 'churn_worker_duty_up{duty="totals"} 1.0' in metrics_of(ports[1]))
+        followed = "churn_stream_end_to_end_seconds_count 2.0"
+        wait_until(lambda: all(followed in metrics_of(port) for port in ports))
+        assert all('churn_stream_events_total{result="prediction"} 2.0' in metrics_of(port) for port in ports)
+        assert 'churn_worker_duty_active{duty="totals"} 0.0' in metrics_of(ports[1])
+        assert "process_resident_memory_bytes" in metrics_of(ports[1])
+
+        first.kill()
+        wait_until(lambda: 'churn_worker_duty_active{duty="totals"} 1.0' in metrics_of(ports[1]))
+        ledger.commit([Scored(3, 0.9)])
+        wait_until(lambda: "churn_stream_end_to_end_seconds_count 3.0" in metrics_of(ports[1]))
+
+
+def test_a_port_that_is_taken_costs_the_metrics_only(ledger: FollowedLedger, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with worker_process(tmp_path, WORKER_METRICS_PORT=str(port)) as process:
+            wait_until(lambda: is_alive(tmp_path))
+            ledger.commit([Scored(1, 0.9)])
+            wait_until(lambda: cases(ledger) == 1)
+            process.terminate()
+            _, log = process.communicate(timeout=20)
+
+    assert f"No metrics: cannot listen at 127.0.0.1:{port}" in log
+    assert process.returncode == 0
+
+
 def test_it_follows_the_stream_within_five_seconds_and_ends_cleanly(ledger: FollowedLedger, tmp_path: Path) -> None:
     with worker_process(tmp_path) as process:
         wait_until(lambda: is_alive(tmp_path))
@@ -57,12 +109,15 @@ def test_it_follows_the_stream_within_five_seconds_and_ends_cleanly(ledger: Foll
 
 @pytest.mark.parametrize("targets", ["", "chat=json://127.0.0.1:1/hook"], ids=["without targets", "with Apprise"])
 def test_it_is_small_and_idle_when_nothing_happens(ledger: FollowedLedger, tmp_path: Path, targets: str) -> None:
-    with worker_process(tmp_path, OPERATOR_TARGETS=targets) as process:
+    port = free_port()
+    with worker_process(tmp_path, OPERATOR_TARGETS=targets, WORKER_METRICS_PORT=str(port)) as process:
         ledger.commit([Scored(number, 0.9) for number in range(50)], explained=True)
         wait_until(lambda: cases(ledger) == 50)
         measured = psutil.Process(process.pid)
+        wait_until(lambda: metrics_of(port))
         before, began = measured.cpu_times(), time.monotonic()
         wait_until(lambda: time.monotonic() - began > IDLE_SECONDS)
+        assert "churn_up 1.0" in metrics_of(port)  # one scrape in 10 s; Prometheus makes two in 30 s
         after = measured.cpu_times()
         memory = measured.memory_info().rss / 1e6
 

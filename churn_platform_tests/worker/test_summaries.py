@@ -2,10 +2,11 @@
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from churn_platform.database import (
     churn_predictions,
     replaced_predictions,
     retention_keys,
+    stored_outcomes,
     stream_batches,
     stream_positions,
     summary_state,
@@ -52,30 +54,37 @@ CUSTOMERS: LiteralString = """
         l.risk_score, l.prediction, l.high_risk, l.balance, l.geography, p.event_id, p.event_timestamp, p.kafka_offset,
         p.batch, p.risk_score,
         (select min(event_timestamp) from everything e where e.customer_id = l.customer_id),
-        (select count(*) from everything e where e.customer_id = l.customer_id)
+        (select count(*) from everything e where e.customer_id = l.customer_id),
+        (
+            select max(o.outcome_timestamp) from customer_outcomes o
+            where (o.event_id = l.event_id or (o.event_id is null and o.customer_id = l.customer_id))
+              and o.churned = 1 and o.outcome_timestamp >= l.event_timestamp
+        )
     from ranked l left join ranked p on p.customer_id = l.customer_id and p.place = 2
     where l.place = 1 order by 1
 """
 KEPT_CUSTOMERS: LiteralString = """
     select customer_id, event_id, event_timestamp, batch, kafka_partition, kafka_offset, model_version, risk_score,
         prediction, high_risk, money_at_risk, segments ->> 'geography', previous_event_id, previous_event_timestamp,
-        previous_kafka_offset, previous_batch, previous_risk_score, first_event_timestamp, predictions
+        previous_kafka_offset, previous_batch, previous_risk_score, first_event_timestamp, predictions,
+        left_at
     from customer_summary order by 1
 """
 SEGMENTS: LiteralString = """
-    select segments, arm, count(*), count(*) filter (where high_risk), sum(risk_score::double precision::numeric),
-        coalesce(sum(money_at_risk::numeric) filter (where high_risk), 0)
+    select segments, arm, count(*), count(left_at), count(*) filter (where high_risk and left_at is null),
+        sum(risk_score::double precision::numeric),
+        coalesce(sum(money_at_risk::numeric) filter (where high_risk and left_at is null), 0)
     from customer_summary group by 1, 2 order by 1, 2
 """
 KEPT_SEGMENTS: LiteralString = """
-    select segments, arm, customers, high_risk_customers, risk_sum, money_at_risk from customer_segment_summary
-    order by 1, 2
+    select segments, arm, customers, left_customers, high_risk_customers, risk_sum, money_at_risk
+    from customer_segment_summary order by 1, 2
 """
 DAYS: LiteralString = """
     select (event_timestamp at time zone 'utc')::date, e.model_version, geography,
         case when age is null then 'missing' when age < 30 then '18 to 29' when age < 40 then '30 to 39'
             when age < 50 then '40 to 49' when age < 60 then '50 to 59' else '60 to 120' end as age_band,
-        count(*), sum(prediction), sum(risk_score::double precision::numeric),
+        s.arm, count(*), sum(prediction), sum(risk_score::double precision::numeric),
         count(*) filter (where risk_score >= high_risk_threshold),
         sum(greatest(probability, 1 - probability)::numeric),
         count(*) filter (where greatest(probability, 1 - probability) >= 0.8),
@@ -85,13 +94,14 @@ DAYS: LiteralString = """
         count(*) filter (where true_churn_label = 1 and prediction = 1),
         count(age), coalesce(sum(age::double precision::numeric), 0), sum(balance::double precision::numeric)
     from (select * from churn_predictions union all select * from archived_copy) as e join stream_batches using (batch)
-    group by 1, 2, 3, 4 order by 1, 2, 3, 4
+    join (select customer_id, arm from customer_summary) as s using (customer_id)
+    group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5
 """
 KEPT_DAYS: LiteralString = """
-    select date, model_version, segments ->> 'geography', segments ->> 'age', total_predictions, churn_count, risk_sum,
-        high_risk_count, confidence_sum, high_confidence_count, low_confidence_count, labelled_count, correct_count,
-        labelled_churn_count, left_count, left_churn_count, age_count, age_sum, balance_sum
-    from prediction_summary order by 1, 2, 3, 4
+    select date, model_version, segments ->> 'geography', segments ->> 'age', arm, total_predictions, churn_count,
+        risk_sum, high_risk_count, confidence_sum, high_confidence_count, low_confidence_count, labelled_count,
+        correct_count, labelled_churn_count, left_count, left_churn_count, age_count, age_sum, balance_sum
+    from prediction_summary order by 1, 2, 3, 4, 5
 """
 
 
@@ -167,9 +177,10 @@ def some(chance: random.Random, count: int) -> list[Scored]:
 @pytest.mark.parametrize("seed", range(6))
 def test_the_tables_equal_what_plain_sql_computes_whatever_happened(summaries: Summaries, seed: int) -> None:
     chance, ledger = random.Random(seed), summaries.ledger  # noqa: S311  a test, not a secret
-    closed, archived = list[str](), list[str]()
-    for _ in range(40):
-        step = chance.choice(("commit", "commit", "commit", "next batch", "replay", "archive", "follow", "restart"))
+    closed, archived, share = list[str](), list[str](), 0.5
+    steps = ("commit", "commit", "commit", "next batch", "replay", "archive", "follow", "restart", "share", "outcomes")
+    for number in range(50):
+        step = chance.choice(steps)
         if step == "commit":
             ledger.commit(some(chance, chance.randrange(1, 30)), partition=chance.randrange(3))
         elif step == "next batch":
@@ -188,10 +199,85 @@ def test_the_tables_equal_what_plain_sql_computes_whatever_happened(summaries: S
         elif step == "follow":
             summaries.duty.run(summaries.connection)
         elif step == "restart":
-            summaries.start()
+            summaries.start(control_share=share)
+        elif step == "share" and not archived:  # archived predictions keep their arm
+            share = chance.choice((0.0, 0.3, 0.5, 1.0))
+            summaries.start(control_share=share)
+        elif step == "outcomes":
+            events = summaries.rows("select event_id, null, event_timestamp from churn_predictions order by event_id")
+            about = chance.sample(events, min(5, len(events)))
+            about += [(None, chance.randrange(25), datetime.now(UTC) - chance.choice((0, 20)) * HOUR)]
+            tell(summaries.connection, about, churned=chance.choice((1, 1, 0)), first_offset=1_000 * number)
     summaries.follow()
 
     summaries.check()
+
+
+def tell(
+    connection: psycopg.Connection,
+    about: Sequence[tuple[UUID | None, int | None, datetime]],
+    *,
+    churned: int = 1,
+    first_offset: int = 0,
+) -> None:
+    """Store outcomes of events or customers, with their times, as the reading of the topic does."""
+    with connection.transaction():
+        stored_outcomes.insert_all(
+            connection,
+            [
+                ("outcomes", 0, first_offset + number, event_id, customer_id, churned, at)
+                for number, (event_id, customer_id, at) in enumerate(about)
+            ],
+        )
+
+
+def test_customers_who_left_are_no_money_at_risk_until_they_are_back(summaries: Summaries) -> None:
+    (event, *_) = summaries.ledger.commit([Scored(1, 0.9, balance=10.0), Scored(2, 0.9, balance=100.0), Scored(3, 0.1)])
+    summaries.follow()
+    sums: LiteralString = (
+        "select sum(customers), sum(left_customers), sum(high_risk_customers), sum(money_at_risk) "
+        "from customer_segment_summary"
+    )
+    later = datetime.now(UTC) + HOUR
+
+    tell(summaries.connection, [(event, None, later), (None, 2, datetime.now(UTC) - HOUR), (None, 3, later)])
+    summaries.follow()
+    assert summaries.rows(sums) == [(3, 2, 1, 100)]
+    assert summaries.rows("select customer_id from customer_summary where left_at is not null order by 1") == [
+        (1,),
+        (3,),
+    ]
+
+    summaries.ledger.commit([Scored(1, 0.9, ago=-2 * HOUR, balance=10.0)])
+    summaries.follow()
+    assert summaries.rows(sums) == [(3, 1, 2, 110)]
+
+
+def test_an_outcome_of_a_customer_without_events_counts_at_the_first_event(summaries: Summaries) -> None:
+    tell(summaries.connection, [(None, 1, datetime.now(UTC) + HOUR)])
+    summaries.follow()
+
+    summaries.ledger.commit([Scored(1, 0.9), Scored(2, 0.9)])
+    summaries.follow()
+
+    assert summaries.rows("select customer_id from customer_summary where left_at is not null") == [(1,)]
+
+
+def test_archived_predictions_keep_their_arm(summaries: Summaries) -> None:
+    summaries.start(control_share=1.0)
+    summaries.ledger.commit([Scored(customer, 0.5) for customer in range(4)])
+    batch = summaries.ledger.batch
+    summaries.ledger.next_batch()
+    summaries.ledger.commit([Scored(customer, 0.5) for customer in range(4)])
+    summaries.follow()
+    summaries.archive(batch)
+
+    summaries.start(control_share=0.0)
+    summaries.follow()
+
+    arms: LiteralString = "select arm, sum(total_predictions) from prediction_summary group by arm order by arm"
+    assert summaries.rows(arms) == [("contact", 4), ("control", 4)]
+    assert summaries.rows("select distinct arm from customer_summary") == [("contact",)]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
@@ -210,6 +296,7 @@ def test_arms_are_those_of_cases_and_follow_a_changed_share(summaries: Summaries
     assert len(found) == 102
     assert summaries.rows(KEPT_SEGMENTS) == summaries.rows(SEGMENTS)
     assert found == [(customer, arm_of(customer, key=key, control_share=share)) for customer, _ in found]
+    assert summaries.rows(KEPT_DAYS) == summaries.rows(DAYS)
 
 
 def test_other_segments_lead_to_summaries_from_the_first_event_on(summaries: Summaries) -> None:

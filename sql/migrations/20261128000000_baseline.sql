@@ -161,7 +161,7 @@ create table environments (
     seen timestamptz not null default now()
 );
 comment on table environments is 'Environments whose sensor works on this database';
-comment on column environments.environment is 'Name of the environment: the setting CHURN_ENVIRONMENT, else host:folder';
+comment on column environments.environment is 'Name of the environment: CHURN_ENVIRONMENT_NAME, else CHURN_ENVIRONMENT, else host:folder';
 comment on column environments.seen is 'Latest tick of the environment''s sensor';
 
 -- 'churn clean' deletes only topics that are listed here.

@@ -3,7 +3,7 @@
 Whoever calls customers sees no risk of a customer in the control group: neither scores nor reasons nor cases.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -18,6 +18,7 @@ from churn_platform.dashboard.formats import number, percent
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.dashboard.risk_bands import RiskBands, trend
 from churn_platform.dashboard.segments import segment_name, value_name
+from churn_platform.dashboard.what_if import MOST_CHANGES_OF_CALLERS, fields_of
 from churn_platform.database.pages import customer as reading
 from churn_platform.database.pages.customer import Case, CaseChange, Event, Explained, Summary
 from churn_platform.database.pages.customers import Reason, high_risk_threshold
@@ -68,10 +69,7 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
         NotFoundError: there is no such customer.
     """
     text = visit.place["customer_id"]
-    customer_id = typed_id(visit.schema, text)
-    if customer_id is None:
-        expected = "a whole number" if visit.schema.id_type == "bigint" else "a text of at most 200 characters"
-        raise NotFoundError(f"{text[:100]!r} cannot be the id of a customer: {visit.schema.id} is {expected}.")
+    customer_id = known_id(visit)
     summary = reading.summary(connection, customer_id)
     file_score = reading.file_score(connection, customer_id)
     cases = reading.cases(connection, customer_id, limit=MOST_CASES)
@@ -83,7 +81,8 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
         )
     threshold = high_risk_threshold(connection)
     bands = RiskBands(1.0 if threshold is None else threshold)
-    hides_risk = visit.hides_controls and _may_be_control(summary, cases)
+    hides_risk = visit.hides_controls and may_be_control(summary, cases)
+    values = None if summary is None else reading.values(connection, visit.schema, summary.event_id)
     explained = None if summary is None else reading.explained(connection, customer_id, event_id=summary.event_id)
     return View(
         "customer.html.j2",
@@ -110,7 +109,10 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             "history_chart": None if hides_risk or not events else _history_chart(events, bands),
             "reasons_chart": None if hides_risk or explained is None else _reasons_chart(visit, explained),
             "explained": explained,
-            "values": _values(visit, connection, summary),
+            "values": [] if values is None else _values(visit, values),
+            "fields": [] if hides_risk or values is None else fields_of(visit.schema, values),
+            "can_ask": bool(visit.config.api_url),
+            "most_changes": MOST_CHANGES_OF_CALLERS if visit.hides_controls else None,
             "events": [
                 EventRow(each, addresses.batch(visit.config.dagster_url, each.batch)) for each in events[:EVENTS]
             ],
@@ -125,7 +127,21 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
     )
 
 
-def _may_be_control(summary: Summary | None, cases: Sequence[Case]) -> bool:
+def known_id(visit: Visit) -> int | str:
+    """Return the id of the customer that the path names.
+
+    Raises:
+        NotFoundError: no customer can have it.
+    """
+    text = visit.place["customer_id"]
+    customer_id = typed_id(visit.schema, text)
+    if customer_id is None:
+        expected = "a whole number" if visit.schema.id_type == "bigint" else "a text of at most 200 characters"
+        raise NotFoundError(f"{text[:100]!r} cannot be the id of a customer: {visit.schema.id} is {expected}.")
+    return customer_id
+
+
+def may_be_control(summary: Summary | None, cases: Sequence[Case]) -> bool:
     """Return whether the customer is in the control group, or that is not known.
 
     A case keeps its arm when CONTROL_SHARE changes, so an open case of the control group counts as well.
@@ -181,13 +197,10 @@ def _reason_name(visit: Visit, reason: Reason) -> str:
     return f"{column_label(visit.schema, name)}: {value_text(visit.schema.by_name.get(name), reason['value'])}"
 
 
-def _values(visit: Visit, connection: psycopg.Connection, summary: Summary | None) -> list[ValueRow]:
-    """Return the customer's columns at the latest event; none if there is none, or if its batch is archived."""
-    found = None if summary is None else reading.values(connection, visit.schema, summary.event_id)
-    if found is None:
-        return []
+def _values(visit: Visit, values: Mapping[str, object]) -> list[ValueRow]:
+    """Return the customer's columns at the latest event."""
     return [
-        ValueRow(column_label(visit.schema, each.name), value_text(each, found[each.column]), each.description)
+        ValueRow(column_label(visit.schema, each.name), value_text(each, values[each.column]), each.description)
         for each in visit.schema.stored
     ]
 

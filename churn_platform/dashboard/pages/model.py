@@ -6,6 +6,7 @@ from typing import Final
 
 import psycopg
 
+from churn_platform.challengers.report import figures, sentences
 from churn_platform.dashboard import model_charts
 from churn_platform.dashboard.charts import Bound
 from churn_platform.dashboard.exceptions import NotFoundError
@@ -13,7 +14,13 @@ from churn_platform.dashboard.formats import label, number, percent
 from churn_platform.dashboard.model_charts import DAYS, names_of
 from churn_platform.dashboard.model_health import assess
 from churn_platform.dashboard.page import Page, View, Visit
-from churn_platform.database import model_evaluations, model_references, model_versions
+from churn_platform.database import (
+    challengers,
+    model_evaluations,
+    model_references,
+    model_versions,
+    shadow_predictions,
+)
 from churn_platform.database.model_versions import ModelVersion
 from churn_platform.database.pages import model as reading
 from churn_platform.database.pages.model import FeatureDrift
@@ -23,7 +30,14 @@ from churn_platform.schema.customer_schema import CustomerSchema
 
 MOST_VERSIONS: Final = 50
 """Versions and promotions that the tables list. A training a day makes hundreds."""
+MOST_CHALLENGERS: Final = 10
 OUT_OF_FOLD: Final = "oof_"
+ENDED_BY: Final[Mapping[str, str]] = {
+    "hand": "stopped",
+    "promotion": "promoted",
+    "rollback": "rolled back",
+    "failure": "failed",
+}
 PROMOTED_BY: Final[Mapping[str, str]] = {
     "training": "a training, as the better model",
     "hand": "somebody, with churn model promote",
@@ -70,11 +84,27 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             **_drift_values(visit, connection, version.version, drift, feature),
             "live": latest,
             "live_chart": model_charts.live_chart(live),
+            **_challenger_values(connection, version.version),
             "promotions": reading.promotions(connection, limit=MOST_VERSIONS),
             "promoted_by": PROMOTED_BY,
             "hidden_versions": len(versions) - len(_listed(versions, version)),
         },
     )
+
+
+def _challenger_values(connection: psycopg.Connection, version: int) -> dict[str, object]:
+    """Return the latest shadows and canaries, and what the version has scored as a shadow."""
+    stored = shadow_predictions.comparison_of(connection, version)
+    values: dict[str, object] = {
+        "challengers": challengers.latest(connection, limit=MOST_CHALLENGERS),
+        "ended_by": ENDED_BY,
+        "shadow": stored,
+    }
+    if stored is not None:
+        values["shadow_chart"] = model_charts.shadow_chart(stored.comparison, version)
+        values["shadow_figures"] = figures(stored.comparison)
+        values["shadow_sentences"] = sentences(stored.comparison)
+    return values
 
 
 def _chosen(visit: Visit, versions: Sequence[ModelVersion], champion: ModelVersion | None) -> ModelVersion:

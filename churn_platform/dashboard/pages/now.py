@@ -45,7 +45,7 @@ class Comparison:
 def read(visit: Visit, connection: psycopg.Connection) -> View:
     """Return what the stream does now."""
     minutes = reading.minutes(connection, count=MINUTES)
-    days = reading.days(connection, (0, 1, 7))
+    days = reading.days(connection, (0, 1, 7), without_controls=visit.hides_controls)
     lag = stream_lag.latest(connection)
     this_minute = visit.now.replace(second=0, microsecond=0)
     recent = [each for each in minutes if this_minute - timedelta(minutes=LATENCY_MINUTES) <= each.minute < this_minute]
@@ -55,6 +55,7 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
         "Now",
         {
             "today": days[0],
+            "hides_controls": visit.hides_controls,
             "comparisons": [
                 compare_days("yesterday", days[0], days[1]),
                 compare_days("a week ago", days[0], days[7]),

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from churn_platform.dashboard.addresses import TRENDS
 from churn_platform.dashboard.charts import Axis, Chart, Heading, Note, Series, line_chart
+from churn_platform.dashboard.customer_values import column_label
 from churn_platform.dashboard.exports import Kind, download
 from churn_platform.dashboard.formats import day, duration, label, number, percent, points
 from churn_platform.dashboard.page import Page, View, Visit
@@ -154,7 +155,7 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
     chosen = _range(visit)
     known = segment_reading.values(connection, without_controls=visit.hides_controls)
     customers, notice = _customers(visit, chosen, {(each.segment, each.value): each.customers for each in known})
-    every = _steps(connection, chosen, customers, visit.now)
+    every = _steps(connection, chosen, customers, visit)
     steps = every[-chosen.count :]
     change = _change(every[-chosen.window :], every[-2 * chosen.window : -chosen.window])
     events = _events(connection, chosen, visit)
@@ -167,7 +168,8 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
         "Trends",
         {
             "range": chosen,
-            "range_choices": [(each.key, each.name) for each in RANGES],
+            "range_choices": [(each.key, each.name) for each in _ranges(visit)],
+            "hides_controls": visit.hides_controls,
             "customers": customers,
             "customer_choices": [] if chosen.is_hourly else _choices(visit.schema, known),
             "notice": notice,
@@ -207,10 +209,16 @@ def _file(visit: Visit, connection: psycopg.Connection, kind: Kind) -> Response:
     values = segment_reading.values(connection, without_controls=visit.hides_controls)
     known = {(each.segment, each.value): each.customers for each in values}
     customers, _ = _customers(visit, chosen, known)
+    step = ("hour_utc", "Hour (UTC)") if chosen.is_hourly else ("date_utc", "Day (UTC)")
     header = [
-        *("hour_utc" if chosen.is_hourly else "date_utc", "customers", "predictions", "churn_count"),
-        *("churn_rate_percent", f"churn_rate_percent_{chosen.window}_{chosen.unit}s"),
-        *("mean_risk_score", "high_risk_count"),
+        step,
+        ("customers", "Customers"),
+        ("predictions", "Predictions"),
+        ("churn_count", "Predictions of churn"),
+        ("churn_rate_percent", "Churn rate (%)"),
+        (f"churn_rate_percent_{chosen.window}_{chosen.unit}s", f"{chosen.average.capitalize()} (%)"),
+        ("mean_risk_score", "Mean risk score"),
+        ("high_risk_count", "High-risk predictions"),
     ]
 
     def rows(exporting: psycopg.Connection) -> list[Sequence[Cell]]:
@@ -220,7 +228,7 @@ def _file(visit: Visit, connection: psycopg.Connection, kind: Kind) -> Response:
                 *(_in_percent(step.sums.churn_rate), _in_percent(step.average)),
                 *(step.sums.mean_risk, step.sums.high_risk_count),
             ]
-            for step in _steps(exporting, chosen, customers, visit.now)[-chosen.count :]
+            for step in _steps(exporting, chosen, customers, visit)[-chosen.count :]
         ]
 
     return download(visit, "trends", kind, header, rows)
@@ -229,9 +237,15 @@ def _file(visit: Visit, connection: psycopg.Connection, kind: Kind) -> Response:
 # What was chosen
 
 
+def _ranges(visit: Visit) -> list[Range]:
+    """Return the ranges that the user may see. The sums of hours include the control group."""
+    return [each for each in RANGES if not (each.is_hourly and visit.hides_controls)]
+
+
 def _range(visit: Visit) -> Range:
-    key = visit.choice("range", [each.key for each in RANGES], DEFAULT_RANGE)
-    return next(each for each in RANGES if each.key == key)
+    ranges = _ranges(visit)
+    key = visit.choice("range", [each.key for each in ranges], DEFAULT_RANGE)
+    return next(each for each in ranges if each.key == key)
 
 
 def _customers(visit: Visit, chosen: Range, known: Mapping[tuple[str, str], int]) -> tuple[Customers, str]:
@@ -248,7 +262,7 @@ def _customers(visit: Visit, chosen: Range, known: Mapping[tuple[str, str], int]
     if visit.hides_controls and known[name, value] < FEW:
         return Customers(), (
             f"{asked.name} has fewer than {FEW} customers. The retention team does not see such groups, because they "
-            f"would show the risk of single customers of the control group. These are all customers."
+            f"could show the risk of single customers who were in the control group before. These are all customers."
         )
     return asked, ""
 
@@ -265,8 +279,9 @@ def _choices(schema: CustomerSchema, known: Sequence[segment_reading.SegmentValu
 # Days and hours
 
 
-def _steps(connection: psycopg.Connection, chosen: Range, customers: Customers, now: datetime) -> list[Step]:
+def _steps(connection: psycopg.Connection, chosen: Range, customers: Customers, visit: Visit) -> list[Step]:
     """Return every day or hour of the range and of one window before it, also those without predictions, in order."""
+    now = visit.now
     wanted = chosen.count + 2 * chosen.window - 1
     if chosen.is_hourly:
         last: date = now.replace(minute=0, second=0, microsecond=0)
@@ -276,7 +291,14 @@ def _steps(connection: psycopg.Connection, chosen: Range, customers: Customers, 
         last = now.date()
         places = [last - ago * DAY for ago in range(wanted - 1, -1, -1)]
         segment = None if customers.column is None else customers.column.column
-        found = reading.days(connection, places[0], last, segment=segment, value=customers.value)
+        found = reading.days(
+            connection,
+            places[0],
+            last,
+            segment=segment,
+            value=customers.value,
+            without_controls=visit.hides_controls,
+        )
     every = [found.get(place, Sums(place)) for place in places]
     return [
         Step(
@@ -377,7 +399,7 @@ def _drift_events(schema: CustomerSchema, found: Sequence[Drift]) -> list[Event]
     for (version, _), pairs in groupby(enumerate(found), run):
         days = [each for _, each in pairs]
         features = dict.fromkeys(feature for each in days for feature in each.features)
-        names = ", ".join(label(schema.by_name[name].column if name in schema.by_name else name) for name in features)
+        names = ", ".join(column_label(schema, name) for name in features)
         events.append(
             Event(
                 "Drift",

@@ -19,7 +19,8 @@ from churn_platform.schema.customer_schema import CustomerSchema
 
 _GET: Final = """
     select event_id, event_timestamp, risk_score::double precision as risk_score,
-        previous_risk_score::double precision as previous_risk_score, high_risk, money_at_risk, segments,
+        previous_risk_score::double precision as previous_risk_score, high_risk, model_version,
+        money_at_risk, segments,
         first_event_timestamp, predictions, arm
     from customer_summary where customer_id = %s
 """
@@ -69,6 +70,7 @@ class Summary:
     risk_score: float
     previous_risk_score: float | None
     high_risk: bool
+    model_version: int
     money_at_risk: float | None
     segments: Mapping[str, str]
     first_event_timestamp: datetime

@@ -25,6 +25,18 @@ _DAYS: Final = """
         and h.hour_timestamp < date_trunc('day', now()) - (d.days_ago - 1) * interval '1 day'
     group by d.days_ago
 """
+# The same of the contact arm, from the summaries, which are at most 5 s behind.
+_CONTACT_DAYS: Final = """
+    select
+        d.days_ago,
+        coalesce(sum(s.total_predictions), 0)::bigint as predictions,
+        coalesce(sum(s.churn_count), 0)::bigint as churn_count,
+        coalesce(sum(s.high_risk_count), 0)::bigint as high_risk_count
+    from unnest(%s::integer[]) as d (days_ago)
+    left join prediction_summary s
+        on s.date = (now() at time zone 'utc')::date - d.days_ago and s.arm = 'contact'
+    group by d.days_ago
+"""
 _STREAM: Final = """
     select
         (select max(last_commit) from stream_batches) as last_commit,
@@ -71,10 +83,17 @@ def minutes(connection: psycopg.Connection, *, count: int) -> list[Minute]:
         return cursor.execute(_MINUTES, (count,)).fetchall()
 
 
-def days(connection: psycopg.Connection, days_ago: Sequence[int]) -> dict[int, Day]:
-    """Return sums of whole UTC days, by how many days ago they were; 0 is today so far."""
+def days(connection: psycopg.Connection, days_ago: Sequence[int], *, without_controls: bool = False) -> dict[int, Day]:
+    """Return sums of whole UTC days, by how many days ago they were; 0 is today so far.
+
+    Args:
+        connection: to read from.
+        days_ago: the days.
+        without_controls: whether only predictions of the contact arm count.
+    """
+    query = _CONTACT_DAYS if without_controls else _DAYS
     with connection.cursor(row_factory=class_row(Day)) as cursor:
-        return {each.days_ago: each for each in cursor.execute(_DAYS, (list(days_ago),)).fetchall()}
+        return {each.days_ago: each for each in cursor.execute(query, (list(days_ago),)).fetchall()}
 
 
 def stream(connection: psycopg.Connection) -> Stream:

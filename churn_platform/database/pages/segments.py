@@ -28,7 +28,8 @@ _GROUPS: Final = """
         select segments ->> %(first)s::text as first, segments ->> %(second)s::text as second,
             date >= %(this_week)s as this_week, total_predictions as predictions, churn_count, risk_sum,
             0 as customers, 0 as high_risk_customers, 0 as money_at_risk
-        from prediction_summary where date >= %(last_week)s and date <= %(today)s
+        from prediction_summary
+        where date >= %(last_week)s and date <= %(today)s and (arm = 'contact' or not %(without_controls)s)
         union all
         select segments ->> %(first)s::text, segments ->> %(second)s::text, null, 0, 0, 0,
             customers, high_risk_customers, money_at_risk
@@ -58,7 +59,7 @@ class Group:
         last_churn_count: the same of the week before.
         last_risk_sum: the same of the week before.
         customers: who have the segments at their latest event.
-        high_risk_customers: of these, those whose latest event is high risk.
+        high_risk_customers: of these, those whose latest event is high risk and who have not left.
         money_at_risk: of the high-risk customers, in the currency of the schema.
     """
 
@@ -121,7 +122,7 @@ def groups(
         last_week: first UTC day of the week before.
         this_week: first UTC day of this week, and the day after the week before.
         today: last UTC day of this week.
-        without_controls: whether customers, high-risk customers and money are those of the contact arm alone.
+        without_controls: whether all sums are those of the contact arm alone.
     """
     first, second = [*segments, None, None][:2]
     arguments = {

@@ -1,7 +1,7 @@
 """What the dashboard's page about trends reads. Across tables; reads only, and no raw predictions.
 
 Days are sums of prediction_summary, which also knows segments and keeps what is archived. Hours are sums of
-churn_batch_hours, which every commit writes; they know no segments.
+churn_batch_hours, which every commit writes; they know no segments and no arms.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ _DAYS: Final = """
     from prediction_summary
     where date >= %(start)s and date <= %(end)s
       and (%(segment)s::text is null or segments ->> %(segment)s::text = %(value)s::text)
+      and (arm = 'contact' or not %(without_controls)s)
     group by date
 """
 _HOURS: Final = """
@@ -122,7 +123,13 @@ class Problem:
 
 
 def days(
-    connection: psycopg.Connection, start: date, end: date, *, segment: str | None = None, value: str | None = None
+    connection: psycopg.Connection,
+    start: date,
+    end: date,
+    *,
+    segment: str | None = None,
+    value: str | None = None,
+    without_controls: bool = False,
 ) -> dict[date, Sums]:
     """Return the sums of the UTC days from `start` to `end` that have predictions.
 
@@ -132,8 +139,15 @@ def days(
         end: last day.
         segment: name of a segment's column in tables; None for all customers.
         value: of the segment.
+        without_controls: whether only predictions of the contact arm count.
     """
-    arguments = {"start": start, "end": end, "segment": segment, "value": value}
+    arguments = {
+        "start": start,
+        "end": end,
+        "segment": segment,
+        "value": value,
+        "without_controls": without_controls,
+    }
     with connection.cursor(row_factory=class_row(Sums)) as cursor:
         return {each.start: each for each in cursor.execute(_DAYS, arguments).fetchall()}
 

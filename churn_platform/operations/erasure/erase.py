@@ -70,13 +70,15 @@ def erase(
     mentions = Mentions(environment.schema, customer_id)
     with connect(environment.dsn, autocommit=True, application_name=SESSION) as connection:
         with _no_archiving(connection):
+            progress("Reading the archive")
+            rows = archived.separate(connection, customer_id)
             progress("Erasing rows")
             number, counts = tables.erase(
                 connection,
                 environment.schema,
                 customer_id,
                 erased_by=erased_by,
-                read_archive=lambda: archived.separate(connection, customer_id),
+                archived=rows,
             )
             progress("Deleting former files of the archive")
             archived.remove_former(connection, config.artifacts_root, customer_id)
@@ -97,8 +99,8 @@ def _no_archiving(connection: psycopg.Connection) -> Iterator[None]:
     with advisory_locks.archive_lock(connection) as held:
         if not held:
             raise ErasureError(
-                "Nothing was erased: predictions are being archived.",
-                remedy="Wait until the run of maintenance_job has ended, and repeat the command.",
+                "Nothing was erased: predictions are being archived, or another customer is being erased.",
+                remedy="Wait until the run of maintenance_job or the other command has ended, and repeat this one.",
             )
         yield
 

@@ -7,7 +7,7 @@ before it and after it, and an interrupted erasure has erased all rows or none.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import psycopg
@@ -33,11 +33,13 @@ from churn_platform.database import (
 )
 from churn_platform.database.customer_rows import Row
 from churn_platform.decoding.named_customers import named_customers
+from churn_platform.environments.config import CLOCK_TOLERANCE
 from churn_platform.operations.exceptions import ErasureError
 from churn_platform.schema.customer_schema import CustomerSchema
 
-# A replay or a verification of millions of events holds off erasures for minutes.
-LOCK_SECONDS: Final = 300
+# A replay or a verification of millions of events holds off erasures for longer. While an erasure waits, it holds off
+# the worker in turn.
+LOCK_SECONDS: Final = 30
 STATEMENT_SECONDS: Final = 3_600
 _ROWS: Final = "erased_predictions"
 _REPLACED_ROWS: Final = "erased_replaced_predictions"
@@ -83,10 +85,7 @@ class CustomerTables:
 
 def find(connection: psycopg.Connection, schema: CustomerSchema, customer_id: int | str) -> CustomerTables:
     """Return what the tables hold about a customer, besides the rows that customer_rows.PLACES names."""
-
-    def names(payload: bytes) -> bool:
-        return customer_id in named_customers(payload, schema)
-
+    names = _names(schema, customer_id)
     case_ids = customer_rows.case_ids(connection, customer_id)
     return CustomerTables(
         dead_letters=customer_rows.mentioning(connection, "dead_letter_events", customer_id, names),
@@ -122,7 +121,7 @@ def erase(
     customer_id: int | str,
     *,
     erased_by: str,
-    read_archive: Callable[[], ArchivedRows],
+    archived: ArchivedRows,
 ) -> tuple[int, dict[str, int]]:
     """Add the customer to the list, and delete its rows or what they say of it, in one transaction.
 
@@ -131,7 +130,7 @@ def erase(
         schema: of the customers.
         customer_id: of the customer.
         erased_by: for the audit trail.
-        read_archive: returns the archived predictions. It is called while nothing can be written about customers.
+        archived: the archived predictions, which cannot change meanwhile.
 
     Returns:
         The number of the erasure in the audit trail, and how many rows of each table were erased.
@@ -146,9 +145,6 @@ def erase(
                 (f"{LOCK_SECONDS}s", f"{STATEMENT_SECONDS}s"),
             )
             erased_customers.lock(connection)
-            archived = read_archive()
-            stream_batches.hold_commits(connection)
-            erased_customers.add(connection, customer_id)
             counts = _erase_rows(connection, schema, customer_id, archived)
             return erasures.begin(connection, erased_by=erased_by, counts=counts), counts
     except psycopg.errors.LockNotAvailable as error:
@@ -161,34 +157,64 @@ def erase(
 def _erase_rows(
     connection: psycopg.Connection, schema: CustomerSchema, customer_id: int | str, archived: ArchivedRows
 ) -> dict[str, int]:
+    """Erase the rows. Those that commits of the stream write come last, because it waits meanwhile."""
     event_ids = archived.event_ids
     customer_rows.lock_cases(connection, customer_id)
+    began = datetime.now(UTC)
     found = find(connection, schema, customer_id)
-    predictions = _collect_predictions(connection, customer_id, archived)
-    _subtract_from_summaries(connection, schema, customer_id)
-    hours = batch_hours.subtract(connection, schema, _ROWS)
-    stream_batches.count_erased(
-        connection, predictions=predictions, dead_letters=Counter(row["batch"] for row in found.dead_letters)
-    )
-    for file, successor in archived.files.items():
-        stream_batches.replace_archive(connection, file, successor)
-    dead_letter_events.delete(connection, found.dead_letters)
     outcomes = customer_rows.rows_of(connection, "customer_outcomes", customer_id, event_ids=event_ids)
     _erase_messages(connection, found)
-    deleted = customer_rows.delete(connection, customer_id, event_ids=event_ids)
+    replaced_predictions.copy_of_customer(connection, customer_id, into=_REPLACED_ROWS)
+    others = [each for each in customer_rows.PLACES if not each.is_of_commits and each.table != "customer_summary"]
+    deleted = customer_rows.delete(connection, customer_id, others, event_ids=event_ids)
     stored_outcomes.refuse_erased(
         connection,
         [(row["topic_id"], row["kafka_partition"], row["kafka_offset"]) for row in [*outcomes, *found.refused]],
     )
+    stream_batches.hold_commits(connection)
+    erased_customers.add(connection, customer_id)
+    dead_letters = _with_latest_dead_letters(connection, schema, customer_id, found, since=began - CLOCK_TOLERANCE)
+    predictions = _collect_predictions(connection, customer_id, archived)
+    _subtract_from_summaries(connection, schema, customer_id)
+    hours = batch_hours.subtract(connection, schema, _ROWS)
+    stream_batches.count_erased(
+        connection, predictions=predictions, dead_letters=Counter(row["batch"] for row in dead_letters)
+    )
+    for file, successor in archived.files.items():
+        stream_batches.replace_archive(connection, file, successor)
+    dead_letter_events.delete(connection, dead_letters)
+    remaining = [each for each in customer_rows.PLACES if each not in others]
+    deleted |= customer_rows.delete(connection, customer_id, remaining)
     # Last, in the order of the hours: nobody else can change them now, but monitoring reads them.
     batch_hours.mark_dirty(connection, sorted(hours))
     return {
         **deleted,
-        "dead_letter_events": len(found.dead_letters),
+        "dead_letter_events": len(dead_letters),
         "refused_outcomes": len(found.refused),
         "alert_outbox": len(found.messages),
         "archive": len(archived.rows),
     }
+
+
+def _with_latest_dead_letters(
+    connection: psycopg.Connection,
+    schema: CustomerSchema,
+    customer_id: int | str,
+    found: CustomerTables,
+    *,
+    since: datetime,
+) -> list[Row]:
+    """Return the dead letters that were found, and those that commits have written since."""
+    latest = customer_rows.mentioning(
+        connection, "dead_letter_events", customer_id, _names(schema, customer_id), since=since
+    )
+    every = [*found.dead_letters, *latest]
+    return list({(row["topic_id"], row["kafka_partition"], row["kafka_offset"]): row for row in every}.values())
+
+
+def _names(schema: CustomerSchema, customer_id: int | str) -> Callable[[bytes], bool]:
+    """Return a function that decides whether a payload names the customer."""
+    return lambda payload: customer_id in named_customers(payload, schema)
 
 
 def _collect_predictions(
@@ -215,7 +241,6 @@ def _subtract_from_summaries(connection: psycopg.Connection, schema: CustomerSch
     Of a batch that was replayed since then, the summaries have the rows from before the replay.
     """
     state = summary_state.get(connection)
-    replaced_predictions.copy_of_customer(connection, customer_id, into=_REPLACED_ROWS)
     if state is None:
         return
     summary_changes.create(connection, schema)

@@ -93,6 +93,7 @@ class Life:
         self._score_file()
         self._archive_first_batch()
         self._replay_last_batch()
+        self._try_challenger_and_recover()
         self._write_files()
         self._show_in_dagster()
 
@@ -209,6 +210,19 @@ class Life:
     def _replay_last_batch(self) -> None:
         """Replay the batch. The worker has not corrected the summaries yet."""
         self.stream.materialize(self.last)
+
+    def _try_challenger_and_recover(self) -> None:
+        """Store what a shadow scores, and what a recovery remembers of the predictions topic."""
+        self.connection.execute(
+            "insert into shadow_predictions (event_id, event_timestamp, customer_id, model_version, risk_score, "
+            "champion_version, champion_risk_score) select event_id, event_timestamp, customer_id, 2, risk_score, "
+            "model_version, risk_score from churn_predictions"
+        )
+        self.connection.execute(
+            "insert into recovered_predictions (event_id, risk_score, model_version, batch, kafka_partition, "
+            "kafka_offset, published_at) select event_id, risk_score, model_version, batch, kafka_partition, "
+            "kafka_offset, predicted_at from churn_predictions"
+        )
 
     def _write_files(self) -> None:
         schema, root = self.stream.config.schema, str(self.root)

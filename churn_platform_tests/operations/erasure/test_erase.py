@@ -32,14 +32,15 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 # Tables that hold no customer: states, sums, and documents about models and the platform.
 WITHOUT_CUSTOMERS = {
-    "churn_batch_hours", "churn_metrics_daily", "churn_metrics_hourly", "created_topics", "customer_schemas",
-    "customer_segment_summary", "customer_views", "dirty_hours", "drift_daily", "drift_hourly",
-    "environment_identity", "environments", "erased_customers", "erasure_state", "erasures", "live_performance",
-    "log_truncations", "model_evaluations", "model_promotions", "model_references", "model_versions",
-    "operator_conditions", "outcome_positions", "outcome_reads", "outcome_skips", "prediction_summary",
-    "retention_effect", "retention_keys", "schema_migrations", "stream_batches", "stream_lag", "stream_minutes",
-    "stream_pauses", "stream_positions", "stream_ranges", "stream_skips", "stream_topics", "summary_state",
-    "worker_observations", "worker_positions",
+    "canary_errors", "canary_scores", "challenger_keys", "challengers", "churn_batch_hours", "churn_metrics_daily",
+    "churn_metrics_hourly", "created_topics", "customer_schemas", "customer_segment_summary", "customer_views",
+    "dead_letter_totals", "dirty_hours", "drift_daily", "drift_hourly", "environment_identity", "environments",
+    "erased_customers", "erasure_state", "erasures", "live_performance", "log_truncations", "model_evaluations",
+    "model_promotions", "model_references", "model_versions", "operator_conditions", "outcome_positions",
+    "outcome_reads", "outcome_skips", "prediction_summary", "retention_effect", "retention_keys",
+    "schema_migrations", "shadow_comparisons", "stream_batches", "stream_lag", "stream_minutes", "stream_pauses",
+    "stream_positions", "stream_ranges", "stream_recoveries", "stream_skips", "stream_topics", "stream_totals",
+    "summary_state", "worker_observations", "worker_positions",
 }  # fmt: skip
 WITH_MESSAGES = {"dead_letter_events", "refused_outcomes", "alert_outbox"}
 

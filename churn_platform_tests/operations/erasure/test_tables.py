@@ -20,7 +20,7 @@ def erase(stream: Stream, customer_id: int = CUSTOMER) -> dict[str, int]:
     """Erase a customer's rows; return how many there were."""
     with psycopg.connect(stream.config.dsn, autocommit=True) as connection:
         _, counts = tables.erase(
-            connection, stream.config.schema, customer_id, erased_by="test", read_archive=ArchivedRows
+            connection, stream.config.schema, customer_id, erased_by="test", archived=ArchivedRows()
         )
     return counts
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from churn_platform.database import erased_customers
 from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import settings
 from churn_platform_tests.orchestration.assets.graph import Assets, materializations
@@ -47,3 +48,28 @@ def test_a_file_is_scored_and_customers_at_risk_are_stored(
     for customer, (*_, age, geography) in stored.items():
         assert geography == of_file.loc[customer, "Geography"]
         assert age == (None if pd.isna(of_file.loc[customer, "Age"]) else of_file.loc[customer, "Age"])
+
+
+def test_an_erased_customer_is_left_out(assets: Assets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "customers.csv"
+    customers = generate_customers(100, 3).dropna(subset=["Gender"])
+    customers.assign(Gender=["?", *customers["Gender"].iloc[1:]]).to_csv(file, index=False)
+    monkeypatch.setenv("SCORING_FILE", str(file))
+    monkeypatch.setenv("HIGH_RISK_THRESHOLD", "0.01")
+    monkeypatch.setenv("CHURN_ARTIFACTS", str(tmp_path / "artifacts"))
+    settings.cache_clear()
+    erased = customers["CustomerId"].iloc[:3].tolist()  # the first one is rejected as well
+    with assets.connection.transaction():
+        erased_customers.lock(assets.connection)
+        for each in erased:
+            erased_customers.add(assets.connection, each)
+
+    result = assets.run("customer_scoring_job")
+
+    (metadata,) = materializations(result, "customer_file_scores").values()
+    assert (metadata["erased"], metadata["rejected"]) == (3, 0)
+    assert set(pd.read_parquet(str(metadata["scores"]))["CustomerId"]) == set(customers["CustomerId"]) - set(erased)
+    assert str(erased[0]) not in Path(str(metadata["rejected_rows"])).read_text()
+    stored = assets.connection.execute("select customer_id from customer_file_scores").fetchall()
+    assert stored
+    assert not {each for (each,) in stored} & set(erased)

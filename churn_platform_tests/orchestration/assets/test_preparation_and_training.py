@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from psycopg.conninfo import make_conninfo
 
-from churn_platform.database import model_evaluations, model_versions
+from churn_platform.database import erased_customers, model_evaluations, model_versions
 from churn_platform.database.migrations import upgrade
 from churn_platform.files.parquet import from_parquet
 from churn_platform.local.stack import Stack
@@ -763,3 +763,22 @@ def aliases() -> dict[str, int]:
     """Return alias -> version in MLflow."""
     model = MlflowRegistry().client().get_registered_model(MODEL)
     return {name: int(version) for name, version in model.aliases.items()}
+
+
+def test_erased_customers_are_left_out_and_counted_and_no_check_fails(batch_side: BatchSide) -> None:
+    """The last test: others expect all customers of the file."""
+    customers = load_customers(customers_of(settings()), BANK).customers
+    erased = customers.loc[customers["Gender"].notna(), "CustomerId"].head(3).tolist()
+    with psycopg.connect(settings().postgres_dsn) as connection:
+        erased_customers.lock(connection)
+        for each in erased:
+            erased_customers.add(connection, each)
+
+    result = batch_side.run("data_preparation_job")
+
+    assert metadata(result, "raw_customers")["erased"] == 3
+    assert metadata(result, "quarantined_customers")["dagster/row_count"] == 0
+    for asset in ("raw_customers", "cleaned_customers", "train_test_split"):
+        assert not batch_side.value(asset)["CustomerId"].isin(erased).any()
+    assert len(batch_side.value("raw_customers")) == len(customers) - 3
+    assert all(evaluation.passed for evaluation in result.get_asset_check_evaluations())

@@ -29,7 +29,7 @@ def shadow_comparison_assets() -> list[dg.AssetsDefinition]:
                     SIMILAR,
                     asset=SHADOW_COMPARISON,
                     description="Expected: the PSI of the shadow's scores against the champion's is below "
-                    "DRIFT_FAR_PSI. Otherwise other customers would be called.",
+                    "DRIFT_FAR. Otherwise other customers would be called.",
                 ),
                 dg.AssetCheckSpec(
                     NOT_WORSE,

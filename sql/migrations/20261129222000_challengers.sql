@@ -103,8 +103,18 @@ comment on column canary_scores.is_canary is 'Whether the canary scored them, or
 comment on column canary_scores.bin is 'Risk score in hundredths, rounded down: 0 to 99';
 comment on column canary_scores.predictions is 'Number of predictions';
 
+-- Not a column of challengers, so that a commit of the stream never waits for the worker.
+create table canary_errors (
+    challenger bigint not null references challengers,
+    errors bigint not null check (errors > 0)
+);
+comment on table canary_errors is
+    'Events that a canary could not score, by commit of the stream, until the worker adds them to challengers';
+comment on column canary_errors.challenger is 'The canary';
+comment on column canary_errors.errors is 'Events of one commit';
+
 reset role;
 
 -- migrate:down
 
-drop table canary_scores, shadow_comparisons, shadow_predictions, challenger_keys, challengers;
+drop table canary_errors, canary_scores, shadow_comparisons, shadow_predictions, challenger_keys, challengers;
