@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic.fields import FieldInfo
 
 from churn_platform.errors import PlatformError
+from churn_platform.logs import LogFormat
 from churn_platform.setting_names import closest_name, is_probably_ours
 
 # When no broker answers, librdkafka starts again from the bootstrap servers and resets its backoff. With its default
@@ -291,6 +292,12 @@ class PlatformSettings(SettingsGroup):
         validation_alias="CHURN_ENVIRONMENT",
         description="Name of this environment in error messages that other environments show. It is identified by an "
         "id in its database. Empty: the host name and CHURN_LOCAL.",
+    )
+    log_format: LogFormat = Field(
+        default="text",
+        validation_alias="LOG_FORMAT",
+        description="Form of the logs of the worker, the dashboard, the API and streaming runs: text, or json with one "
+        "object in a line. In it, streaming runs name their batch, run and lane.",
     )
     revision: str = Field(
         default="",

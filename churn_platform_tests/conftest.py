@@ -123,6 +123,7 @@ FLOW = (
     "documentation",
     "test_settings",
     "test_setting_names",
+    "test_logs",
 )
 
 

@@ -105,5 +105,6 @@ def test_every_condition_has_an_alert_and_names_differ() -> None:
 
 def test_rules_use_metrics_that_exist() -> None:
     names = {each.name for each in METRICS}
-    for each in (*ALERTS, *RECORDINGS):
-        assert any(name in each.expression for name in names), each.name
+    expressions = [each.expression for each in ALERTS] + [each.expression for each in RECORDINGS]
+    for expression in expressions:
+        assert any(name in expression for name in names), expression
