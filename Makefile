@@ -84,6 +84,21 @@ test-s3: install ## Run the S3 tests on versitygw instead of moto's server (need
 	$(BIN)/python -m pytest $(ALL) --s3-server versitygw churn_platform_tests/files/test_s3.py churn_platform_tests/operations/cleanup \
 		churn_platform_tests/end_to_end/test_s3.py $(ARGS)
 
+# Their own modules exclude versions, which `go install` refuses, so they are built from a module of ours. Alertmanager's pages
+# are not in its module; a test needs none.
+TOOLS := churn_platform_tests/observability/tools
+$(BIN)/alertmanager: $(TOOLS)/go.mod $(TOOLS)/go.sum
+	cd $(TOOLS) && go mod download github.com/prometheus/alertmanager && \
+		printf '{"Replace": {"%s/ui/app/dist/index.html": "%s/index.html"}}' \
+		"$$(go list -m -f '{{.Dir}}' github.com/prometheus/alertmanager)" "$$PWD" > $(CURDIR)/$(VENV)/overlay.json && \
+		go build -overlay $(CURDIR)/$(VENV)/overlay.json -o $(CURDIR)/$(BIN)/ github.com/prometheus/alertmanager/cmd/alertmanager && \
+		go build -tags remove_all_sd -o $(CURDIR)/$(BIN)/ \
+		github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
+
+.PHONY: test-prometheus
+test-prometheus: install $(BIN)/alertmanager ## Test metrics, alert rules and dashboards on Prometheus and Alertmanager (needs Go to build them the first time)
+	$(BIN)/python -m pytest $(ALL) --require-prometheus churn_platform_tests/observability $(ARGS)
+
 .PHONY: test-faults
 test-faults: install ## Inject every fault, one after the other, into a platform under traffic
 	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/kafka/test_secured_kafka.py $(ARGS)

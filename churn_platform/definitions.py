@@ -24,6 +24,8 @@ from churn_platform.orchestration.assets.retention import retention_assets
 from churn_platform.orchestration.assets.retention_effect import effect_assets
 from churn_platform.orchestration.assets.training import training_assets
 from churn_platform.orchestration.checks.preparation_checks import preparation_checks
+from churn_platform.orchestration.console_logger import NAME as CONSOLE_LOGGER
+from churn_platform.orchestration.console_logger import console_logger
 from churn_platform.orchestration.customers_sensor import customers_sensor
 from churn_platform.orchestration.dg_errors import report_errors
 from churn_platform.orchestration.ended_runs import keep_noticing_ended_runs
@@ -115,6 +117,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
                 file_path_mapping=dg.AnchorBasedFilePathMapping(PROJECT_ROOT, file_anchor_path_in_repository=""),
             )
     return dg.Definitions(
+        loggers={CONSOLE_LOGGER: console_logger},
         assets=linked,
         asset_checks=preparation_checks(schema, settings.monitoring),
         jobs=[

@@ -27,6 +27,7 @@ from pydantic.fields import FieldInfo
 from churn_platform import secret_sources
 from churn_platform.errors import PlatformError
 from churn_platform.hosts import is_loopback
+from churn_platform.logs import LogFormat
 from churn_platform.secret_sources import AwsLogin, SecretError
 from churn_platform.setting_names import closest_name, is_probably_ours
 
@@ -321,6 +322,12 @@ class PlatformSettings(SettingsGroup):
         validation_alias="CHURN_ENVIRONMENT_NAME",
         description="Name of this environment in error messages that other environments show. It is identified by an "
         "id in its database. Empty: CHURN_ENVIRONMENT, else the host name and CHURN_LOCAL.",
+    )
+    log_format: LogFormat = Field(
+        default="text",
+        validation_alias="LOG_FORMAT",
+        description="Form of the logs of the worker, the dashboard, the API and streaming runs: text, or json with one "
+        "object in a line. In it, streaming runs name their batch, run and lane.",
     )
     revision: str = Field(
         default="",

@@ -5,6 +5,9 @@ import logging
 import uvicorn
 from starlette.types import ASGIApp
 
+from churn_platform import logs
+from churn_platform.logs import LogFormat
+
 
 def server_of(
     app: ASGIApp, *, host: str, port: int, stop_seconds: int, most_connections: int | None = None
@@ -34,7 +37,7 @@ def server_of(
     return uvicorn.Server(config)
 
 
-def configure_log() -> None:
+def configure_log(log_format: LogFormat) -> None:
     """Write the log to stderr, a line for each message, with the time in UTC."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(log_format)
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # answers report when PostgreSQL does not answer

@@ -125,6 +125,7 @@ FLOW = (
     "test_settings",
     "test_setting_names",
     "test_secret_sources",
+    "test_logs",
 )
 
 

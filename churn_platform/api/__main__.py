@@ -8,5 +8,6 @@ from churn_platform.web_server import configure_log
 
 if __name__ == "__main__":
     host, port = [*sys.argv[1:], *[""] * 2][:2]
-    configure_log()
-    server.run(load_settings(), host=host or None, port=int(port) if port else None)
+    settings = load_settings()
+    configure_log(settings.platform.log_format)
+    server.run(settings, host=host or None, port=int(port) if port else None)

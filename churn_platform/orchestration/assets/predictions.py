@@ -6,6 +6,7 @@ from datetime import timedelta
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
+from churn_platform import logs
 from churn_platform.database import stream_batches
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.environments.config import LANE
@@ -162,9 +163,10 @@ def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDe
 
         config = kafka.stream()
         keys = context.partition_keys
-        outcome = runs.materialize(
-            config, keys, run_id=context.run.run_id, log=context.log.info, confirm=postgres.confirm_run
-        )
+        with logs.with_fields(batch=",".join(keys), run=context.run.run_id, lane=LANE):
+            outcome = runs.materialize(
+                config, keys, run_id=context.run.run_id, log=context.log.info, confirm=postgres.confirm_run
+            )
         tags = {"churn/topic": config.events_topic, "churn/lane": LANE}
         if not outcome.materialized:
             context.instance.add_run_tags(context.run.run_id, {**tags, "churn/mode": "idle"})
