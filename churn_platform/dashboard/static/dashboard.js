@@ -264,8 +264,9 @@ async function show(address, { isNew, toTop }) {
   if (wanted !== address) return;
   const fresh = page.getElementById("main");
   if (answer.redirected || !answer.ok || !fresh) return location.assign(address);
-  const name = document.activeElement.getAttribute("name");
-  const link = document.activeElement.matches("th a") ? document.activeElement.textContent : null;
+  const focused = document.activeElement;
+  const name = focused?.getAttribute("name");
+  const link = focused?.matches("th a") ? focused.textContent : null;
   document.getElementById("main").replaceWith(document.adoptNode(fresh));
   document.title = page.title;
   document.body.dataset.refresh = page.body.dataset.refresh ?? "";
