@@ -84,19 +84,19 @@ test-s3: install ## Run the S3 tests on versitygw instead of moto's server (need
 	$(BIN)/python -m pytest $(ALL) --s3-server versitygw churn_platform_tests/files/test_s3.py churn_platform_tests/operations/cleanup \
 		churn_platform_tests/end_to_end/test_s3.py $(ARGS)
 
-# Their own modules exclude versions, which `go install` refuses, so they are built from a module of ours. Alertmanager's pages
-# are not in its module; a test needs none.
-TOOLS := churn_platform_tests/observability/tools
-$(BIN)/alertmanager: $(TOOLS)/go.mod $(TOOLS)/go.sum
-	cd $(TOOLS) && go mod download github.com/prometheus/alertmanager && \
-		printf '{"Replace": {"%s/ui/app/dist/index.html": "%s/index.html"}}' \
-		"$$(go list -m -f '{{.Dir}}' github.com/prometheus/alertmanager)" "$$PWD" > $(CURDIR)/$(VENV)/overlay.json && \
-		go build -overlay $(CURDIR)/$(VENV)/overlay.json -o $(CURDIR)/$(BIN)/ github.com/prometheus/alertmanager/cmd/alertmanager && \
-		go build -tags remove_all_sd -o $(CURDIR)/$(BIN)/ \
-		github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
+# Built in copies of their modules: each excludes versions, which `go install` refuses, and Alertmanager's has no pages, of
+# which a test needs none. Of the ways to find targets, one is enough; the others are most of Prometheus.
+$(BIN)/prometheus: export PACKAGES = ./cmd/prometheus ./cmd/promtool
+$(BIN)/alertmanager: export PACKAGES = ./cmd/alertmanager
+$(BIN)/prometheus $(BIN)/alertmanager: $(BIN)/%:
+	@case $* in prometheus) version=v0.316.0;; *) version=v0.35.0;; esac && source=$(CURDIR)/$(VENV)/$*-source && \
+		folder=$$(go mod download -json github.com/prometheus/$*@$$version | $(PYTHON) -c 'import json, sys; print(json.load(sys.stdin)["Dir"])') && \
+		rm -rf $$source && cp -r "$$folder" $$source && chmod -R u+w $$source && \
+		mkdir -p $$source/ui/app/dist && touch $$source/ui/app/dist/index.html && \
+		(cd $$source && go build -tags remove_all_sd,enable_dns_sd -o $(CURDIR)/$(BIN)/ $$PACKAGES) && rm -rf $$source
 
 .PHONY: test-prometheus
-test-prometheus: install $(BIN)/alertmanager ## Test metrics, alert rules and dashboards on Prometheus and Alertmanager (needs Go to build them the first time)
+test-prometheus: install $(BIN)/prometheus $(BIN)/alertmanager ## Test metrics, alert rules and dashboards on Prometheus and Alertmanager (needs Go to build them the first time)
 	$(BIN)/python -m pytest $(ALL) --require-prometheus churn_platform_tests/observability $(ARGS)
 
 .PHONY: test-faults

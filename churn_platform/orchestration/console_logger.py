@@ -11,7 +11,7 @@ from churn_platform.settings import settings
 
 NAME: Final = "console"
 CONFIG: Final[dict[str, dict[str, dict[str, str]]]] = {"loggers": {NAME: {}}}
-"""Run configuration of a job whose runs use it. Dagster uses its own logger otherwise."""
+"""Run configuration of runs that use it. Dagster uses its own logger otherwise."""
 
 
 @dg.logger(None, description="Writes to the console in the format that LOG_FORMAT names.")

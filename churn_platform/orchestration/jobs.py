@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from churn_platform.orchestration.console_logger import CONFIG
 from churn_platform.orchestration.retries import BATCH_JOB, NO_LIMIT, WINDOW_JOB
 
 # The executor of all jobs. All steps run in the run's own process: each is short, and starting a process for it would
@@ -28,7 +27,6 @@ prediction_stream_job = dg.define_asset_job(
     selection=["churn_predictions"],
     # The sensor launches the next run itself, after increasing waits. A retry by Dagster would be a second run.
     tags={**NO_LIMIT, "dagster/max_retries": "0"},
-    config=CONFIG,
     description="Streams customer events into one batch of predictions, or replays a closed batch.",
 )
 

@@ -17,6 +17,7 @@ from churn_platform.environments.config import LANE
 from churn_platform.orchestration.assets.batches import orphan_materialization
 from churn_platform.orchestration.assets.predictions import EVENTS, PUBLISHED
 from churn_platform.orchestration.assets.ui_metadata import rows_table
+from churn_platform.orchestration.console_logger import CONFIG
 from churn_platform.orchestration.jobs import daily_metrics_job, hourly_metrics_job, prediction_stream_job
 from churn_platform.orchestration.partitions import batch_key, batches, day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
@@ -142,6 +143,7 @@ def customer_events_sensor(
     context.log.info(decision.reason)
     request = dg.RunRequest(
         partition_key=key,
+        run_config=CONFIG,
         tags={
             STREAM_TAG: "live",
             "churn/topic": config.events_topic,

@@ -99,7 +99,7 @@ class Prometheus:
 def prometheus(
     program: str, folder: Path, *, rules: Mapping[str, Any], targets: Mapping[str, str], alertmanager: str = ""
 ) -> Iterator[Prometheus]:
-    """Run Prometheus, which scrapes and evaluates every half second.
+    """Run Prometheus, which scrapes every second.
 
     Args:
         program: path of the binary.
@@ -111,7 +111,7 @@ def prometheus(
     port = free_port()
     (folder / "rules.yml").write_text(yaml.safe_dump(dict(rules)))
     configuration: dict[str, Any] = {
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"},
         "rule_files": ["rules.yml"],
         "scrape_configs": [
             {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
