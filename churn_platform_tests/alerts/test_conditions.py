@@ -411,7 +411,11 @@ def test_a_failed_run_is_found_until_the_job_works_again(
     assert found("run-failed", evidence(), connection) == []
     failed = job("training_job", fail).execute_in_process(instance=instance, raise_on_error=False)
     job("other_job", succeed).execute_in_process(instance=instance)
-    assert found("run-failed", evidence(), connection) == [Finding("training_job", f"Run {failed.run_id} failed.")]
+    (finding,) = found("run-failed", evidence(), connection)
+    assert finding.subject == "training_job"
+    assert finding.details.startswith(f"Run {failed.run_id} failed. ")
+    assert "Steps failed: ['training_job_op']" in finding.details  # Dagster's reason, without the error's own text
+    assert "s3cret" not in finding.details
 
     job("training_job", succeed).execute_in_process(instance=instance)
     assert len(found("run-failed", evidence(), connection)) == 1  # for at least ten minutes
