@@ -412,7 +412,15 @@ def measure(
         bundle = work.trained_bundle(stack.local / "bundle")
         work.promote(dsn, bundle)
         stack.stop_part("worker")
-        results = Results(fill(dsn, bundle, predictions=predictions, customers=customers, progress=progress))
+        filled = fill(
+            dsn,
+            bundle,
+            owner=stack.owner_dsn,
+            predictions=predictions,
+            customers=customers,
+            progress=progress,
+        )
+        results = Results(filled)
         stack.start_part("worker")
         dashboard = psutil.Process(stack.pid("dashboard"))
         with psycopg.connect(dsn, autocommit=True) as connection, running_stream(connection, rate):

@@ -169,13 +169,20 @@ class Filled:
 
 
 def fill(
-    dsn: str, bundle: str, *, predictions: int, customers: int, progress: Callable[[str], None] = lambda _: None
+    dsn: str,
+    bundle: str,
+    *,
+    owner: str,
+    predictions: int,
+    customers: int,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Filled:
     """Fill an empty, migrated database.
 
     Args:
         dsn: connection string of the platform's login. Nothing else may work on the summaries or cases meanwhile.
         bundle: where the model is that scores the customers.
+        owner: connection string of the owner of the tables, without whom they would have no statistics.
         predictions: events, spread over DAYS days. There are at most two fewer, as many in each Kafka partition.
         customers: of these events; each has the same number of them.
         progress: called with what was done.
@@ -190,18 +197,18 @@ def fill(
             connection, topic=TOPIC, topic_id=TOPIC, starts=dict.fromkeys(range(PARTITIONS), 0)
         )
         _add_predictions(connection, schema, profiles=profiles, predictions=predictions, customers=customers)
-        connection.execute("vacuum analyze")  # as autovacuum would have done
+        _analyze(owner)
         progress(f"{predictions:,} predictions")
         _add_metrics(connection, schema)
         _follow(connection, schema)
-        connection.execute("vacuum analyze")
+        _analyze(owner)
         progress("summaries and cases")
         connection.execute(_DEAD_LETTERS, {"topic": TOPIC, "count": DEAD_LETTERS})
         features = [*schema.feature_columns, "risk_score"]
         connection.execute(_DRIFT, {"version": MODEL_VERSION, "features": features})
         connection.execute(_LIVE, {"version": MODEL_VERSION, "days": DAYS})
         connection.execute(_EFFECT)
-        connection.execute("vacuum analyze")
+        _analyze(owner)
         row = connection.execute(
             "select (select count(*) from churn_predictions), (select count(*) from customer_summary), "
             "(select count(*) from retention_cases), pg_database_size(current_database()) / 1e9"
@@ -209,6 +216,12 @@ def fill(
     if row is None:
         raise RuntimeError("A select without conditions returned no row; PostgreSQL always returns one.")
     return Filled(int(row[0]), int(row[1]), int(row[2]), round(float(row[3]), 2))
+
+
+def _analyze(owner: str) -> None:
+    """Do what autovacuum would have done. For a login that does not own the tables, PostgreSQL would only warn."""
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute("vacuum analyze")
 
 
 def _add_profiles(connection: psycopg.Connection, schema: CustomerSchema, bundle: str) -> int:

@@ -712,6 +712,7 @@ class TrainingSettings(SettingsGroup):
     tuning_seconds: float = Field(
         default=300,
         gt=0,
+        le=10_800,  # a run of a batch job is ended after four hours: see orchestration/retries.py
         validation_alias="TUNING_SECONDS",
         description="Seconds after which the search starts no further trial. The best result so far is used.",
     )

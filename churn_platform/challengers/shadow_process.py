@@ -1,8 +1,8 @@
 """`python -m churn_platform.challengers.shadow_process`: scores for the shadow as long as the worker asks it to.
 
-XGBoost and NumPy take 100 MB, so the resident worker does not import them. It starts this process while a shadow is
-active: see worker/shadow.py. The process reads one request from standard input for each run, and answers with one line.
-It ends when standard input is closed, as when the worker has died.
+This process takes 170 MB, because of XGBoost and NumPy, so the resident worker does not import them. It starts this
+process while a shadow is active: see worker/shadow.py. The process reads one request from standard input for each run,
+and answers with one line. It ends when standard input is closed, as when the worker has died.
 """
 
 import logging

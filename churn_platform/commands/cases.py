@@ -242,7 +242,7 @@ def export(
             spreadsheets.write_csv(sys.stdout, header, rows)
             return
         if file.suffix.lower() == ".xlsx":
-            spreadsheets.write_workbook(file, header, rows)
+            spreadsheets.write_workbook(file, case_reading.CELL_TITLES, rows)
         else:
             with file.open("w", newline="", encoding="utf-8-sig") as text:  # Excel reads UTF-8 only with this mark
                 spreadsheets.write_csv(text, header, rows)

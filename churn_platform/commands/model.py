@@ -25,6 +25,7 @@ app = typer.Typer(no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="The reason; recorded in model_promotions.")]
 FIGURES = ("roc_auc", "brier", "f1", "precision", "recall", "ece")
 OUT_OF_FOLD = "oof_"
+ROLLED_BACK_HOURS = 24.0
 Stop = Annotated[bool, typer.Option("--stop", help="End it.")]
 AFTER_START = {
     "shadow": "The worker scores the events of new commits with it; 'churn model compare' shows the result.",
@@ -64,7 +65,7 @@ def train(
 
 @app.command("list")
 def list_versions(as_json: AsJson = False) -> None:
-    """List the versions, the newest first, with their out-of-fold metrics.
+    """List the versions, the newest first, with their out-of-fold metrics, and a canary that was rolled back lately.
 
     Example: churn model list
     """
@@ -73,10 +74,14 @@ def list_versions(as_json: AsJson = False) -> None:
     with report_errors(), _connect() as connection:
         versions = model_versions.versions(connection)
         tried = [each for kind in ("shadow", "canary") if (each := challengers.active(connection, kind)) is not None]
+        ended = challengers.rolled_back(connection, hours=ROLLED_BACK_HOURS)
     if as_json:
         emit({"versions": [_as_dict(each, tried) for each in versions]})
     elif versions:
         output.print(_versions_table(versions, tried))
+        if ended is not None:
+            moment = f"{ended.ended_at:%Y-%m-%d %H:%M}"
+            _print(f"The canary, version {ended.model_version}, was rolled back at {moment} UTC. {ended.reason}")
     else:
         _print("No model has been trained yet. Train one: churn model train --prepare")
 

@@ -1,7 +1,7 @@
 """`churn recover`: reconcile a restored database with Kafka."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -18,16 +18,24 @@ from churn_platform.commands.terminal import (
 )
 
 if TYPE_CHECKING:  # Kafka's client is slow to import
+    from churn_platform.database.recovered_predictions import Comparison
     from churn_platform.operations.recovery.recover import Recovery
+    from churn_platform.stream.config import StreamConfig
 
 
-def recover(as_json: AsJson = False) -> None:
+def recover(
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Only report which recovered predictions are scored again; the stream may run."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Reconcile the database with Kafka after one of them was restored to an earlier state or has lost data.
 
     Lost events are scored again. Predictions that are in the predictions topic already are not published again; those
     that are missing there are published. Messages that may have been sent since are put in doubt. Customers who were
     erased since are erased again. The exit code is 1 if something is left to decide, and 3 while a run is live. It can
-    be repeated at any time, and then reports how many scores differ from the published ones.
+    be repeated at any time.
 
     Example: churn recover
     """
@@ -39,6 +47,9 @@ def recover(as_json: AsJson = False) -> None:
 
     with report_errors(), servers_up("kafka", "postgres"):
         settings = load_settings()
+        if report:
+            _report(StreamConfig.from_settings(settings), as_json=as_json)
+            return
         with ProgressReporter("Reading Kafka and PostgreSQL") as progress:
             found = recovery.recover(StreamConfig.from_settings(settings), progress)
             _, erased = erase_restored(
@@ -54,6 +65,21 @@ def recover(as_json: AsJson = False) -> None:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
+def _report(config: "StreamConfig", *, as_json: bool) -> None:
+    """Report how the recovered predictions compare with what their events were scored with again."""
+    from churn_platform.database import recovered_predictions
+    from churn_platform.database.connections import connect
+
+    with connect(config.dsn, autocommit=True, application_name="churn recover") as connection:
+        comparison = recovered_predictions.compare(connection, high_risk=config.high_risk_threshold)
+    if as_json:
+        emit({"recovered": asdict(comparison)})
+    elif comparison.recovered:
+        _show_comparison(comparison)
+    else:
+        _print("There are no recovered predictions: the database was never restored to an earlier state.")
+
+
 def _as_dict(found: "Recovery") -> dict[str, object]:
     reconciled = found.reconciled
     return {
@@ -65,7 +91,9 @@ def _as_dict(found: "Recovery") -> dict[str, object]:
         "lost": reconciled.lost,
         "published": reconciled.missing,
         "recovered": asdict(found.comparison),
-        "in_doubt": [{**asdict(each), "idempotency_key": str(each.idempotency_key)} for each in found.doubtful],
+        "in_doubt": [
+            {**asdict(each), "idempotency_key": str(each.idempotency_key)} for each in found.reconciled.doubtful
+        ],
         "problems": found.problems,
     }
 
@@ -87,7 +115,7 @@ def _show(found: "Recovery") -> None:
     if reconciled.found_restore:
         _show_rolled_back(found)
     elif comparison.recovered:
-        _show_comparison(found)
+        _show_comparison(comparison)
     elif not reconciled.missing and not found.problems:
         _print("Kafka, the database and the files agree; nothing was changed.")
     for problem in found.problems:
@@ -96,7 +124,7 @@ def _show(found: "Recovery") -> None:
 
 def _show_rolled_back(found: "Recovery") -> None:
     """Show what was rolled back besides predictions, as far as there is evidence of it."""
-    for message in found.doubtful:
+    for message in found.reconciled.doubtful:
         _print(
             f"In doubt: message {message.id} ({message.kind}, {message.reference}) to {message.target}, idempotency "
             f"key {message.idempotency_key}. It may have been sent since. Ask its receiver, then run 'churn alerts "
@@ -108,11 +136,10 @@ def _show_rolled_back(found: "Recovery") -> None:
             f"calls and messages about them, that this database no longer has, cannot be seen in Kafka. The worker's "
             f"log names the messages that it sent; the retention team knows whom it called."
         )
-    _print("Next: churn up. When the events are scored again, 'churn recover' reports how many scores differ.")
+    _print("Next: churn up. When the events are scored again, 'churn recover --report' shows how many scores differ.")
 
 
-def _show_comparison(found: "Recovery") -> None:
-    comparison = found.comparison
+def _show_comparison(comparison: "Comparison") -> None:
     waiting = comparison.recovered - comparison.scored
     _print(
         f"Of {comparison.recovered:,} recovered predictions, {comparison.scored:,} have a row again: "

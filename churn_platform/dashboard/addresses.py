@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 CUSTOMERS = "/customers"
+SEGMENTS = "/segments"
 TRENDS = "/trends"
 WHAT_IF = "/what-if"
 
@@ -33,6 +34,11 @@ def trends(segment: str, value: str) -> str:
         value: the value or band.
     """
     return f"{TRENDS}?{urlencode({'customers': f'{segment}:{value}'})}"
+
+
+def segments(first: str, second: str) -> str:
+    """Return the address of two segments crossed, by their names in tables."""
+    return f"{SEGMENTS}?{urlencode({'by': first, 'and': second})}"
 
 
 def segment_parameter(column: str) -> str:

@@ -26,10 +26,14 @@ def steps_of(history: Sequence[Change]) -> list[Step]:
         history: all changes of the case, in order; none if there is no such case.
     """
     before: list[Change | None] = [None, *history]
-    return [Step(change, _texts(earlier, change)) for earlier, change in zip(before, history, strict=False)]
+    steps: dict[int, Step] = {}
+    for earlier, change in zip(before, history, strict=False):
+        undone = steps.get(change.takes_back) if change.takes_back is not None else None
+        steps[change.change] = Step(change, _texts(earlier, change, undone))
+    return list(steps.values())
 
 
-def _texts(before: Change | None, after: Change) -> list[str]:
+def _texts(before: Change | None, after: Change, undone: Step | None) -> list[str]:
     if before is None:
         return ["opened"]
     texts = []
@@ -41,8 +45,8 @@ def _texts(before: Change | None, after: Change) -> list[str]:
         texts.append(_note(before.notes or "", after.notes or ""))
     if after.reason and after.reason != before.reason:
         texts.append(after.reason)
-    taken_back = f"took back change {after.takes_back}: " if after.takes_back is not None else ""
-    return [f"{taken_back}{texts[0]}", *texts[1:]] if texts else [f"{taken_back}nothing changed"]
+    texts = texts or ["nothing changed"]
+    return texts if undone is None else [f'undid "{undone.summary}": {texts[0]}', *texts[1:]]
 
 
 def _note(before: str, after: str) -> str:

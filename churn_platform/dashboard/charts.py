@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final, Literal
 
-from churn_platform.dashboard.formats import NOTHING, number
+from churn_platform.dashboard.formats import NOTHING, day, number
 
 Color = Literal["main", "second", "third", "good", "bad", "muted"]
 X = date | datetime | float | str
@@ -346,6 +346,8 @@ def _chart(
         names["tickformat"] = x_ticks
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
+    elif x and isinstance(x[0], date):  # a day is the same in every time zone, so the script leaves it as it is
+        names |= {"tickformat": "%-d %b\n%Y", "hoverformat": "%-d %b %Y"}
     if x and isinstance(x[0], str):
         names["type"] = "category"  # else names such as 1 and 2 would be numbers, and 2026-11 a date
     layout: dict[str, object] = {
@@ -405,7 +407,8 @@ def _place(x: X) -> str | float:
 
 def _text(x: X) -> str:
     if isinstance(x, datetime):
-        return x.astimezone(UTC).strftime("%d %b %Y, %H:%M UTC")
+        in_utc = x.astimezone(UTC)
+        return f"{day(in_utc)}, {in_utc:%H:%M} UTC"
     if isinstance(x, date):
-        return f"{x.day} {x:%b %Y}"
+        return day(x)
     return x if isinstance(x, str) else NOTHING if x is None else f"{x:.4g}"

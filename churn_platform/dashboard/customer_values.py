@@ -4,7 +4,7 @@ from datetime import date
 from typing import Final
 
 from churn_platform.dashboard.formats import day, label
-from churn_platform.schema.columns import Column
+from churn_platform.schema.columns import Column, snake_case
 from churn_platform.schema.customer_schema import CustomerSchema
 
 UNKNOWN: Final = "unknown"
@@ -28,7 +28,7 @@ def typed_id(schema: CustomerSchema, text: str) -> int | str | None:
 def column_label(schema: CustomerSchema, name: str) -> str:
     """Return the name of a column for people; `name` is that of the schema, or of a column that left it."""
     column = schema.by_name.get(name)
-    return label(column.column if column is not None else name)
+    return column.title if column is not None else label(snake_case(name))
 
 
 def value_text(column: Column | None, value: object) -> str:
@@ -51,5 +51,5 @@ def value_text(column: Column | None, value: object) -> str:
 
 
 def _needs_unit(column: Column) -> bool:
-    """Return whether a value needs its unit: not if the name has it already, as "Num of products"."""
-    return column.unit is not None and not label(column.column).lower().endswith(column.unit.lower())
+    """Return whether a value needs its unit: not if the name has it already, as "Number of products"."""
+    return column.unit is not None and not column.title.lower().endswith(column.unit.lower())

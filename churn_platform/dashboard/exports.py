@@ -51,7 +51,7 @@ def download(
     visit: Visit,
     name: str,
     kind: Kind,
-    header: Sequence[str],
+    header: Sequence[tuple[str, str]],
     read: Callable[[psycopg.Connection], Iterable[Sequence[Cell]]],
 ) -> Response:
     """Return a file with the day in its name, such as customers-2026-11-29.csv.
@@ -60,7 +60,7 @@ def download(
         visit: the request.
         name: of the file.
         kind: of the file, which is also the end of its name.
-        header: names of the columns.
+        header: name of each column for programs, which CSV has, and for people, which Excel has.
         read: returns the rows, in one transaction; with a cursor of the server if there may be many.
 
     Raises:
@@ -68,11 +68,13 @@ def download(
         UnavailableError: PostgreSQL does not answer.
         psycopg.Error: the rows cannot be read. If that happens later, the download ends as a failed one.
     """
-    write = csv_chunks if kind == "csv" else workbook_chunks
 
     def content() -> Generator[bytes]:
         with visit.databases.exporting() as connection:
-            yield from write(header, read(connection))
+            if kind == "csv":
+                yield from csv_chunks([name for name, _ in header], read(connection))
+            else:
+                yield from workbook_chunks([title for _, title in header], read(connection))
 
     day = visit.now.astimezone(visit.config.timezone).date()
     return _Download(content(), media_type=_MEDIA_TYPES[kind], file=f"{name}-{day}.{kind}")

@@ -6,6 +6,8 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
+from churn_platform.schema.columns import as_words
+
 NOTHING: Final = "\u2013"
 """Stands for a value that is not known."""
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
@@ -68,7 +70,7 @@ def moment(value: datetime | None, style: str = "full") -> Markup:
     if value is None:
         return escape(NOTHING)
     in_utc = value.astimezone(UTC)
-    text = in_utc.strftime("%d %b %Y, %H:%M UTC" if style != "time" else "%H:%M UTC")
+    text = f"{in_utc:%H:%M} UTC" if style == "time" else f"{day(in_utc)}, {in_utc:%H:%M} UTC"
     return Markup('<time datetime="{}" data-style="{}">{}</time>').format(in_utc.isoformat(), style, text)
 
 
@@ -78,6 +80,5 @@ def day(value: date | None) -> str:
 
 
 def label(column: str) -> str:
-    """Return the name of a column of a table for people: num_of_products -> Num of products."""
-    text = column.replace("_", " ").strip()
-    return text[:1].upper() + text[1:]
+    """Return the name of a column of a table for people: risk_score -> Risk score."""
+    return as_words(column)

@@ -17,6 +17,7 @@ from churn_platform.dashboard.charts import (
     line_chart,
 )
 from churn_platform.dashboard.formats import day, label, number, percent
+from churn_platform.dashboard.segments import value_name
 from churn_platform.database.model_references import StoredFeature
 from churn_platform.database.pages.model import FeatureDrift, LiveDay
 from churn_platform.modeling.report import Points, Report, Row
@@ -53,7 +54,7 @@ class SliceRow:
 
 def names_of(schema: CustomerSchema) -> dict[str, str]:
     """Return the name for people of each feature that is monitored, by its name in the tables."""
-    return {SCORE: label(SCORE), **{name: label(column.column) for name, column in schema.by_name.items()}}
+    return {SCORE: label(SCORE), **{name: column.title for name, column in schema.by_name.items()}}
 
 
 def _with_diagonal(heading: Heading, points: Points, name: str, diagonal: str, *, x_title: str, y: str) -> Chart:
@@ -133,7 +134,9 @@ def _slice_name(name: str, schema: CustomerSchema) -> str:
     """Return the name of a slice with its column as people write it. It begins with the column, then the value."""
     columns = [column for column in schema.segments if name.startswith(f"{column.name} ")]
     column = max(columns, key=lambda each: len(each.name), default=None)
-    return name if column is None else f"{label(column.column)}: {name.removeprefix(column.name).strip()}"
+    if column is None:
+        return name
+    return f"{column.title}: {value_name(column, name.removeprefix(column.name).strip())}"
 
 
 def slice_chart(slices: Sequence[SliceRow], report: Report) -> Chart:

@@ -3,11 +3,11 @@
 Tables hold the value of a segment as text: a category, a band, a number, or `missing`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from churn_platform.dashboard.formats import label
-from churn_platform.schema.columns import MISSING, OTHER, Column
+from churn_platform.schema.columns import MISSING, OTHER, Column, as_words
+from churn_platform.schema.customer_schema import CustomerSchema
 
 UNKNOWN: Final = "not recorded"
 """Stands for the value of a segment that was added to the schema after the sums were archived."""
@@ -17,21 +17,36 @@ _FLAGS: Final = {"0": "no", "1": "yes"}
 
 
 def segment_name(column: Column) -> str:
-    """Return the name of a segment, such as "Num of products"."""
-    return label(column.column)
+    """Return the name of a segment, such as "Number of products"."""
+    return column.title
 
 
 def value_name(column: Column, value: str | None) -> str:
-    """Return a value of a segment as people read it; None is one that is not recorded."""
+    """Return a value of a segment as people read it, such as "30 to 39 years"; None is one that is not recorded."""
     if value is None:
         return UNKNOWN
-    return _FLAGS.get(value, value) if column.kind == "flag" else value
+    if column.kind == "flag":
+        return _FLAGS.get(value, value)
+    has_unit = column.unit is not None and value in column.segment_labels
+    return f"{value} {column.unit}" if has_unit else value
 
 
 def value_in_text(column: Column, value: str | None) -> str:
-    """Return a value so that it can stand alone: "Germany" says what it is, "3" becomes "Num of products 3"."""
+    """Return a value so that it can stand alone: "Germany" says what it is, "3" becomes "Number of products 3"."""
     name = value_name(column, value)
     return name if column.kind == "category" and value in column.categories else f"{segment_name(column)} {name}"
+
+
+def described(schema: CustomerSchema, segments: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return names and values for people of segments that are stored by their names in tables.
+
+    A segment that left the schema keeps the name that it has in tables.
+    """
+    known = {column.column: column for column in schema.columns}
+    return [
+        (segment_name(known[name]), value_name(known[name], value)) if name in known else (as_words(name), value)
+        for name, value in segments.items()
+    ]
 
 
 def in_order(column: Column, values: Iterable[str | None]) -> list[str | None]:

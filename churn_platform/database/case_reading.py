@@ -9,6 +9,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
+from churn_platform.schema.columns import as_words
+
 _COLUMNS: Final = sql.SQL(
     "c.case_id, c.customer_id, c.status, c.owner, c.notes, l.rank, c.list_day, c.risk_score, c.highest_risk_score, "
     "c.priority, c.money_at_risk, c.reasons, c.segments, c.link, c.opened_at, c.contacted_at, c.closed_at, c.reason, "
@@ -96,12 +98,27 @@ class Case:
         """Return it for JSON. Times are ISO 8601 in UTC."""
         return {name: _for_json(value) for name, value in asdict(self).items()}
 
-    def as_cells(self) -> list[str | int | float | datetime | None]:
+    def as_cells(self) -> list[str | int | float | date | None]:
         """Return it for a row of a spreadsheet, below `CELL_NAMES`. A list of reasons is one text."""
         return [_for_cell(getattr(self, name)) for name in CELL_NAMES]
 
 
 CELL_NAMES: Final = tuple(each.name for each in fields(Case) if each.name != "segments")
+_TITLES: Final = {
+    "case_id": "Case",
+    "customer_id": "Customer",
+    "rank": "Place on the list",
+    "list_day": "Day of the list",
+    "priority": "Priority (expected value of a call)",
+    "link": "In the CRM",
+    "opened_at": "Opened (UTC)",
+    "contacted_at": "Called (UTC)",
+    "closed_at": "Closed (UTC)",
+    "reason": "Status because",
+    "event_timestamp": "Latest event (UTC)",
+}
+CELL_TITLES: Final = tuple(_TITLES.get(name, as_words(name)) for name in CELL_NAMES)
+"""The same names for people, as workbooks have them."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +226,7 @@ def _for_json(value: object) -> object:
     return value.isoformat() if isinstance(value, date) else value
 
 
-def _for_cell(value: object) -> str | int | float | datetime | None:
+def _for_cell(value: object) -> str | int | float | date | None:
     if isinstance(value, list):
         return "; ".join(str(each) for each in value)
-    return value if isinstance(value, int | float | datetime) or value is None else str(value)
+    return value if isinstance(value, int | float | date) or value is None else str(value)

@@ -150,8 +150,8 @@ def require_not_ahead(
     Args:
         topic: name of the events topic.
         positions: next offset to read, by Kafka partition.
-        recovered: how far predictions had been published before restores that 'churn recover' has reconciled, by Kafka
-            partition.
+        recovered: how far predictions had been published before restores that 'churn recover' has found, by Kafka
+            partition. It also moves the published offsets back to the positions.
         published: the published offsets, by Kafka partition.
 
     Raises:
@@ -160,7 +160,11 @@ def require_not_ahead(
     ahead = {
         partition: found.highest
         for partition, found in sorted(published.items())
-        if partition in positions and found.highest > max(positions[partition], recovered.get(partition, 0))
+        if partition in positions
+        and (
+            found.offset > positions[partition]
+            or found.highest > max(positions[partition], recovered.get(partition, 0))
+        )
     }
     if not ahead:
         return

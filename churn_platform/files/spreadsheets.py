@@ -3,8 +3,9 @@
 A program that opens a file treats a text that begins with = or + as a formula, which may send data to somebody or start
 a program. In CSV such a text gets an apostrophe in front, as OWASP recommends ("CSV injection"), and so does each part
 of a text after a delimiter: a program that expects another delimiter, as Excel does in many countries, splits the text
-there, whatever its quotes. In a workbook, each text has the type text, and stays one when somebody edits its cell. Rows
-are written one by one, so memory does not grow with their number.
+there, whatever its quotes. In a workbook, each text has the type text, and stays one when somebody edits its cell.
+Numbers, dates and times are numbers there, so that Excel sorts and sums them. Rows are written one by one, so memory
+does not grow with their number.
 """
 
 import csv
@@ -12,7 +13,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
@@ -50,12 +51,27 @@ _PARTS: Final = {
     "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">'
     f'<Relationship Id="r1" Type="{_RELATIONS}/worksheet" Target="worksheets/sheet1.xml"/>'
     f'<Relationship Id="r2" Type="{_RELATIONS}/styles" Target="styles.xml"/></Relationships>',
-    # The second format is that of texts. Excel reads an edited text again, and without quotePrefix finds its formula.
-    "xl/styles.xml": f'<styleSheet xmlns="{_MAIN}"><fonts count="1"><font/></fonts><fills count="2"><fill>'
-    '<patternFill patternType="none"/></fill><fill><patternFill patternType="gray125"/></fill></fills>'
-    '<borders count="1"><border/></borders><cellStyleXfs count="1"><xf/></cellStyleXfs><cellXfs count="2"><xf/>'
-    '<xf quotePrefix="1"/></cellXfs></styleSheet>',
+    # The formats of numbers, texts, names of columns, dates and times. Excel reads an edited text again, and without
+    # quotePrefix finds its formula.
+    "xl/styles.xml": f'<styleSheet xmlns="{_MAIN}"><numFmts count="2"><numFmt numFmtId="164" formatCode="d mmm yyyy"/>'
+    '<numFmt numFmtId="165" formatCode="d mmm yyyy hh:mm:ss"/></numFmts><fonts count="2"><font/><font><b/></font>'
+    '</fonts><fills count="2"><fill><patternFill patternType="none"/></fill><fill><patternFill patternType="gray125"/>'
+    '</fill></fills><borders count="1"><border/></borders><cellStyleXfs count="1"><xf/></cellStyleXfs>'
+    '<cellXfs count="5"><xf/><xf quotePrefix="1"/><xf quotePrefix="1" fontId="1" applyFont="1"/>'
+    '<xf numFmtId="164" applyNumberFormat="1"/><xf numFmtId="165" applyNumberFormat="1"/></cellXfs></styleSheet>',
 }
+_TEXT_STYLE, _NAME_STYLE, _DATE_STYLE, _TIME_STYLE = 1, 2, 3, 4
+_DAY_ZERO: Final = datetime(1899, 12, 30, tzinfo=UTC)
+"""Excel counts days from here."""
+_FIRST_DAY: Final = date(1900, 3, 1)
+"""Before it Excel's calendar is wrong: it has a 29 February 1900."""
+_WIDTHS: Final = (12, 40)
+"""Narrowest and widest column, in characters."""
+_FROZEN: Final = (
+    '<sheetViews><sheetView workbookViewId="0"><pane ySplit="1" topLeftCell="A2" activePane="bottomLeft" '
+    'state="frozen"/></sheetView></sheetViews>'
+)
+"""The names of the columns stay visible."""
 _DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
 
 
@@ -84,7 +100,7 @@ def write_workbook(file: Path | BinaryIO, header: Sequence[str], rows: Iterable[
     Args:
         file: a path, which is replaced if it exists; or a file to write to, which stays open.
         header: names of the columns.
-        rows: cells; None is empty, dates and times are texts in ISO 8601, times in UTC.
+        rows: cells; None is empty, times are in UTC.
 
     Raises:
         TooManyRowsError: there are more rows than a sheet can have. The file is incomplete.
@@ -132,8 +148,8 @@ def workbook_chunks(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> It
         for name, text in _PARTS.items():
             archive.writestr(name, _DECLARATION + text)
         with archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as sheet:
-            sheet.write(f'{_DECLARATION}<worksheet xmlns="{_MAIN}"><sheetData>'.encode())
-            sheet.write(_row(header))
+            sheet.write(f'{_DECLARATION}<worksheet xmlns="{_MAIN}">{_FROZEN}{_columns(header)}<sheetData>'.encode())
+            sheet.write(f"<row>{''.join(_text_cell(name, style=_NAME_STYLE) for name in header)}</row>".encode())
             for number, row in enumerate(rows, start=2):
                 if number > MOST_SHEET_ROWS:
                     raise TooManyRowsError(
@@ -179,6 +195,17 @@ def without_formula(text: str) -> str:
     return f"'{guarded}" if guarded.startswith(FORMULA_STARTS) else guarded
 
 
+def _columns(header: Sequence[str]) -> str:
+    """Return the widths of the columns, which follow from their names."""
+    narrowest, widest = _WIDTHS
+    widths = [min(max(narrowest, len(name) + 2), widest) for name in header]
+    parts = [
+        f'<col min="{number}" max="{number}" width="{width}" customWidth="1"/>'
+        for number, width in enumerate(widths, start=1)
+    ]
+    return f"<cols>{''.join(parts)}</cols>" if parts else ""
+
+
 def _row(cells: Sequence[Cell]) -> bytes:
     return f"<row>{''.join(map(_workbook_cell, cells))}</row>".encode()
 
@@ -188,9 +215,18 @@ def _workbook_cell(cell: Cell) -> str:
         return "<c/>"
     if isinstance(cell, int | float):
         return f"<c><v>{cell}</v></c>" if cell == cell and abs(cell) != float("inf") else "<c/>"
+    if isinstance(cell, datetime) and cell.astimezone(UTC).date() >= _FIRST_DAY:
+        days = (cell - _DAY_ZERO) / timedelta(days=1)
+        return f'<c s="{_TIME_STYLE}"><v>{days!r}</v></c>'
+    if isinstance(cell, date) and not isinstance(cell, datetime) and cell >= _FIRST_DAY:
+        return f'<c s="{_DATE_STYLE}"><v>{(cell - _DAY_ZERO.date()).days}</v></c>'
+    return _text_cell(_text(cell), style=_TEXT_STYLE)
+
+
+def _text_cell(given: str, *, style: int) -> str:
     # XML has no control characters.
-    text = "".join(each for each in _text(cell) if each.isprintable() or each in "\n\t")[:MOST_CELL_CHARACTERS]
-    return f'<c t="inlineStr" s="1"><is><t xml:space="preserve">{escape(text)}</t></is></c>'
+    text = "".join(each for each in given if each.isprintable() or each in "\n\t")[:MOST_CELL_CHARACTERS]
+    return f'<c t="inlineStr" s="{style}"><is><t xml:space="preserve">{escape(text)}</t></is></c>'
 
 
 def _text(cell: str | date | datetime) -> str:

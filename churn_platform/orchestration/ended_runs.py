@@ -32,9 +32,9 @@ def keep_noticing_ended_runs() -> None:
     def check(server: "DagsterApiServer") -> None:
         try:
             check_once(server)
+            kill_hanging(server, asked_before=time.time() - KILL_SECONDS)
         except Exception as error:  # of any kind: the storage decides which
             _python_log.warning("Ended runs could not be recorded; the code server tries again: %s", error)
-        kill_hanging(server, asked_before=time.time() - KILL_SECONDS)
 
     DagsterApiServer._check_for_orphaned_runs = check  # type: ignore[assignment, method-assign]  # there is no hook
 

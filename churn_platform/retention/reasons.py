@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from churn_platform.schema.columns import Column, snake_case
+from churn_platform.schema.columns import Column, as_words, snake_case
 from churn_platform.schema.customer_schema import CustomerSchema
 
 MOST_SENTENCES: Final = 3
@@ -42,7 +42,7 @@ def causes(texts: Sequence[str]) -> str:
 
 
 def _subject(name: str, value: object, column: Column | None) -> str:
-    label = snake_case(name).replace("_", " ").capitalize()
+    label = as_words(snake_case(name)) if column is None else column.title
     if value is None:
         return f"Unknown {label[0].lower()}{label[1:]}"
     if column is not None and column.kind == "flag":

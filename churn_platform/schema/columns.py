@@ -74,6 +74,7 @@ class Column:
         name: name in the file's header and in events.
         kind: "whole" for whole numbers, "number" for any number, "flag" for 0 and 1, "category" for one of a few texts,
             "text" for any text, "date" for a day.
+        label: its name for people, such as "Number of products"; empty for one that follows from the name.
         description: its meaning, in one sentence.
         unit: unit of a number, or None.
         minimum: smallest allowed number or earliest allowed date, or None for no bound.
@@ -104,6 +105,7 @@ class Column:
 
     name: str
     kind: Kind
+    label: str = ""
     description: str = ""
     unit: str | None = None
     minimum: float | date | None = None
@@ -155,6 +157,11 @@ class Column:
     def column(self) -> str:
         """The name in tables and published messages: `sql_name`, else the name in snake case."""
         return self.sql_name or snake_case(self.name)
+
+    @property
+    def title(self) -> str:
+        """The name for people: the label, else the words of the name, as in "First order" for FirstOrder."""
+        return self.label or as_words(snake_case(self.name))
 
     @property
     def days_feature(self) -> str:
@@ -244,6 +251,12 @@ def snake_case(name: str) -> str:
     """
     words = re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", unicodedata.normalize("NFC", name))
     return re.sub(r"\W+|_+", "_", words).strip("_").lower()
+
+
+def as_words(name: str) -> str:
+    """Return a name in snake case for people: num_of_products -> Num of products."""
+    text = name.replace("_", " ").strip()
+    return text[:1].upper() + text[1:]
 
 
 def _number(bound: float | date | None, default: int) -> float:

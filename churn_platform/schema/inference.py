@@ -22,6 +22,7 @@ from churn_platform.schema.columns import (
     MISSING,
     OTHER,
     Kind,
+    as_words,
     snake_case,
 )
 from churn_platform.schema.exceptions import HeaderError, SchemaError
@@ -38,7 +39,7 @@ from churn_platform.schema.rules import (
     TABLE_NAME,
 )
 from churn_platform.schema.toml_file import parse_schema
-from churn_platform.schema.toml_keys import MAX_COLUMNS, MAX_NAME_LENGTH, MAX_NUMBER
+from churn_platform.schema.toml_keys import MAX_COLUMNS, MAX_LABEL_LENGTH, MAX_NAME_LENGTH, MAX_NUMBER
 
 LEAK: Final = 0.99  # ROC AUC of one column alone. What is known before a customer leaves never separates so well
 STRONG: Final = 0.9  # ROC AUC that a person should look at
@@ -63,6 +64,18 @@ _LEFT: Final = re.compile(
     r"^(1|yes|y|true|t|ja|oui|s[ií])$|churn|attrit|cancel|leav|left|quit|lost|gone|exit|terminat|closed"
 )
 _MONEY: Final = re.compile(r"charge|revenue|spend|spent|amount|fee|value|price|balanc|arpu|mrr|turnover|premium|sales")
+_ABBREVIATIONS: Final = {
+    "acct": "account",
+    "amt": "amount",
+    "avg": "average",
+    "cnt": "count",
+    "cr": "credit",
+    "cust": "customer",
+    "num": "number",
+    "pct": "percentage",
+    "qty": "quantity",
+}
+"""Words of columns' names that labels have in full."""
 _PERSONAL: Final = re.compile(
     r"(^|first|last|sur|full|given|family|middle|user)_?name$|(mail|phone|mobile|address|street)(_?(number|no|nr))?$"
 )
@@ -521,8 +534,8 @@ def _document(
         f"# A draft, from the {rows:,} rows of {place}.",
         *(f"# {each}" for each in detected),
         "# Check every column: its kind, range and unit, and that its value is known before a customer leaves.",
-        "# Add descriptions. docs/reference/customer-schema.md explains every key. 'churn schema check' checks this",
-        "# file, and a customers file against it.",
+        "# Correct labels and add descriptions. docs/reference/customer-schema.md explains every key. 'churn schema",
+        "# check' checks this file, and a customers file against it.",
         "",
         "[data_set]",
         f"name = {_toml(stem[:63] if re.match('[a-z]', stem) else f'data_{stem}'[:63].rstrip('_'))}",
@@ -540,8 +553,17 @@ def _document(
     for each in drafts:
         lines += ["", f"[columns.{_toml_key(each.name)}]", *(f"# {_comment(text)}" for text in each.comments)]
         lines += [f"{key} = {value}" for key, value in each.keys.items()]
+        if words := _label(each.name):
+            lines.append(f"label = {_toml(words)}")
         lines.append('description = ""')
     return "\n".join(lines) + "\n"
+
+
+def _label(name: str) -> str:
+    """Return a name for people, with common abbreviations in full; nothing if it would be too long."""
+    words = [_ABBREVIATIONS.get(word, word) for word in snake_case(name).split("_")]
+    text = as_words("_".join(words))
+    return text if len(text) <= MAX_LABEL_LENGTH else ""
 
 
 def _comment(text: str) -> str:

@@ -139,6 +139,7 @@ def _column(name: str, table: ColumnTable, *, unique: bool) -> Column:
     return Column(
         name=name,
         kind=table.kind,
+        label=table.label,
         description=table.description,
         unit=table.unit,
         minimum=0 if flag and table.minimum is None else table.minimum,

@@ -16,6 +16,8 @@ from churn_platform.schema.columns import MAX_SQL_NAME_BYTES, MAX_TEXT_LENGTH, D
 MAX_COLUMNS: Final = 500
 MAX_CATEGORIES: Final = 100
 MAX_NAME_LENGTH: Final = 200
+MAX_LABEL_LENGTH: Final = 60
+"""Longer ones do not fit into the head of a table or the axis of a chart."""
 MAX_BANDS: Final = 100
 MAX_NUMBER: Final = 1e30
 """Sums of billions of such numbers are finite, and a column of single precision can hold them."""
@@ -61,6 +63,7 @@ Day = Annotated[date, PlainValidator(_day)]
 Bound = Annotated[float | date, PlainValidator(_bound)]
 NumberOrText = Annotated[float | str, PlainValidator(_number_or_text)]
 Line = Annotated[str, Field(max_length=1_000), AfterValidator(_printable)]
+Label = Annotated[str, Field(max_length=MAX_LABEL_LENGTH), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH), AfterValidator(_printable)]
 Header = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
 """A name in a file that somebody else writes, so it may hold control characters."""
@@ -126,6 +129,11 @@ class ColumnTable(_Table):
     kind: Kind = Field(
         description="Kind of the values: whole numbers, any numbers, 0 or 1 (flag), one of a few texts (category), any "
         "text, or dates."
+    )
+    label: Label = Field(
+        "",
+        description="Name of the column for people: on pages, in Excel files and in reasons. Default: the words of the "
+        "name, such as First order for FirstOrder.",
     )
     description: Line = Field("", description="What the column means, in one sentence.")
     unit: Line | None = Field(None, description="Unit of a number, such as years.")

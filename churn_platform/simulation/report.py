@@ -158,7 +158,7 @@ def _top_risk(riskiest: list[dict[str, object]], open_cases: int, schema: Custom
     table = _table(title, ["customer", "risk", *(column.column for column in schema.summary)])
     table.caption = (
         f"{open_cases:,} customers have a case for the retention team. Its call list is another one: it has the cases "
-        "with the highest expected value of a call, and nobody of the control group."
+        "with the highest priority, and nobody of the control group."
     )
     table.caption_justify = "left"
     for row in riskiest:

@@ -30,8 +30,8 @@ def test_a_customer_has_the_latest_score_with_its_reasons(
     assert (risky["model_version"], risky["predictions"], risky["prediction"]) == (1, 2, 1)
     assert [reason["sentence"] for reason in risky["reasons"]] == [
         "Balance of 125,510 euros raises the risk",
-        "Tenure of 3 years lowers the risk",
-        "Is active member: no, which raises the risk",
+        "Time with the bank of 3 years lowers the risk",
+        "Active member: no, which raises the risk",
     ]
     assert (safe["high_risk"], safe["reasons"]) == (False, None)
     assert "arm" not in risky, "who is in the control group is nobody's business"

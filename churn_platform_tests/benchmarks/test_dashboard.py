@@ -31,7 +31,8 @@ def filled(stack: Stack, template_database: str, local_folder: Path) -> tuple[st
     dsn = copy_database(stack, template_database)
     bundle = work.trained_bundle(local_folder / "benchmark-bundle")
     work.promote(dsn, bundle)
-    return dsn, fill(dsn, bundle, predictions=PREDICTIONS + 2, customers=CUSTOMERS)
+    owner = make_conninfo(stack.owner_dsn, dbname=str(conninfo_to_dict(dsn)["dbname"]))
+    return dsn, fill(dsn, bundle, owner=owner, predictions=PREDICTIONS + 2, customers=CUSTOMERS)
 
 
 @pytest.fixture

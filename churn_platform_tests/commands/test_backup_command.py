@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
-from churn_platform.database import alert_outbox, environments, retention_cases
+from churn_platform.database import advisory_locks, alert_outbox, environments, retention_cases
 from churn_platform.database.alert_outbox import Status
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE
 from churn_platform.local.stack import Stack
+from churn_platform.settings import settings
 from churn_platform_tests.conftest import forget_settings
 
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -71,6 +72,9 @@ def test_a_backup_is_written_restored_and_recovered(platform: str, place: Path) 
         assert alert_outbox.count(connection)[Status.IN_DOUBT] == 1
         assert connection.execute("select customer_id from do_not_contact").fetchall() == [(15_600_001,)]
     assert "agree; nothing was changed" in run("recover")
+    with psycopg.connect(platform, autocommit=True) as live:
+        advisory_locks.lock_stream(live, settings().topics.events)
+        assert "no recovered predictions" in run("recover", "--report")
 
 
 @pytest.mark.usefixtures("place")

@@ -61,7 +61,7 @@ def test_the_list_names_customers_and_reasons(team: Team) -> None:
 
     assert lines[0] == f"Call list of {datetime.now(UTC):%Y-%m-%d} (UTC)"
     assert [line.split()[2] for line in lines[2:]] == ["6", "5", "4", "3"]
-    assert "Balance of 125,510 euros, Is active member: no" in lines[2]
+    assert "Balance of 125,510 euros, Active member: no" in lines[2]
     assert "Balance of 125,510 euros raises the risk" in run("show", case_of(6))
     found = as_json("list")
     assert found["day"] == f"{datetime.now(UTC):%Y-%m-%d}"
@@ -209,7 +209,7 @@ def test_the_list_is_exported_and_no_note_becomes_a_formula(team: Team, tmp_path
     assert [row["customer_id"] for row in rows] == ["6", "5", "4", "3"]
     assert (rows[0]["owner"], rows[0]["notes"]) == ("'=cmd", "'=HYPERLINK(1)")
     sheet = CalamineWorkbook.from_path(tmp_path / "calls.xlsx").get_sheet_by_index(0).to_python()
-    assert [row[1] for row in sheet] == ["customer_id", 6.0, 5.0, 4.0, 3.0]
+    assert [row[1] for row in sheet] == ["Customer", 6.0, 5.0, 4.0, 3.0]
     assert len(list(csv.reader(io.StringIO(run("export", "-", "--all"))))) == 7
     assert "neither .csv nor .xlsx" in run("export", str(tmp_path / "calls.txt"), code=ExitCode.USAGE)
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
-from churn_platform.database import model_versions
+from churn_platform.database import challengers, model_versions
 from churn_platform.files.artifacts import join, write_bytes
 from churn_platform.files.parquet import to_parquet
 from churn_platform.model_store import save_bundle
@@ -136,6 +136,12 @@ def test_a_version_is_tried_as_a_shadow_and_as_a_canary(registry: Registry) -> N
     assert "There is no canary" in run("canary", "--stop", code=ExitCode.FAILED)
     assert "Expected a version" in run("shadow", code=ExitCode.USAGE)
     assert "Expected a version" in run("canary", "3", "--share", "0", code=ExitCode.USAGE)
+    run("canary", "3")
+    with psycopg.connect(registry.dsn) as connection:
+        canary = challengers.active(connection, "canary")
+        assert canary is not None
+        challengers.end(connection, canary, by="rollback", reason="It failed to score 9 of its 100 events.")
+    assert "The canary, version 3, was rolled back" in run("list")
     assert registry.champion() == 1
 
 

@@ -23,6 +23,17 @@ def summarize(connection: psycopg.Connection, schema: CustomerSchema, *, control
         pass
 
 
+def add_case(connection: psycopg.Connection, customer: int, *, arm: str) -> None:
+    """Open a case of a customer whom the summaries have."""
+    connection.execute(
+        "insert into retention_cases (customer_id, arm, event_id, event_timestamp, kafka_offset, model_version, "
+        "risk_score, highest_risk_score, priority, segments) "
+        "select customer_id, %s, event_id, event_timestamp, kafka_offset, model_version, risk_score, risk_score, 1, "
+        "segments from customer_summary where customer_id = %s",
+        (arm, customer),
+    )
+
+
 @contextmanager
 def as_viewer(config: DashboardConfig) -> Iterator[Site]:
     """Serve the dashboard to somebody who sees everything and changes nothing."""

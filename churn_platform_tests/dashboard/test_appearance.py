@@ -4,9 +4,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import psycopg
+import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform_tests.dashboard.accessibility import barriers
+from churn_platform_tests.dashboard.seeding import predictions, summarize
 from churn_platform_tests.dashboard.site import Site
+from churn_platform_tests.worker.ledger import FollowedLedger
 
 BACKGROUND: Final = "() => getComputedStyle(document.body).backgroundColor"
 AXIS_COLOR: Final = "() => document.getElementById('plot-rate').layout.font.color"
@@ -22,6 +28,7 @@ def opened(window: BrowserContext) -> Page:
     return page
 
 
+@pytest.mark.slow
 def test_the_theme_is_that_of_the_system_until_another_is_chosen(window: BrowserContext) -> None:
     page = opened(window)
     light, text = page.evaluate(BACKGROUND), page.evaluate(AXIS_COLOR)
@@ -68,3 +75,44 @@ def test_without_scripts_a_page_has_its_figures_and_the_tables_of_its_charts(bro
         page.get_by_text("Events by minute as a table").click()
         expect(page.get_by_role("columnheader", name="Predictions")).to_be_visible()
         expect(page.get_by_role("button", name="Theme")).to_be_hidden()
+
+
+def test_on_a_phone_the_navigation_is_one_line_and_the_legend_is_below_the_chart(
+    browser: Browser, site: Site, ledger: FollowedLedger, connection: psycopg.Connection, bank_schema: CustomerSchema
+) -> None:
+    ledger.commit([*predictions(40, churned=10), *predictions(40, churned=20, days_ago=10)])
+    summarize(connection, bank_schema)
+    with browser.new_context(base_url=site.url, viewport={"width": 375, "height": 800}) as window:
+        page = window.new_page()
+        page.goto("/trends")
+        expect(page.locator("#plot-rate .legend")).to_be_visible()
+
+        boxes = page.locator("header nav a").evaluate_all(
+            "links => links.map((link) => link.getBoundingClientRect().top)"
+        )
+        assert len(set(boxes)) == 1
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 375
+        current = page.get_by_role("link", name="Trends")
+        expect(current).to_be_in_viewport(ratio=1)
+        legend = page.locator("#plot-rate .legend").bounding_box()
+        plot = page.locator("#plot-rate .nsewdrag").bounding_box()
+        assert legend is not None
+        assert plot is not None
+        assert legend["y"] > plot["y"] + plot["height"]
+        assert barriers(page) == []
+
+
+def test_times_have_one_form_whatever_the_language_of_the_browser(browser: Browser, site: Site) -> None:
+    with browser.new_context(base_url=site.url, locale="en-US", timezone_id="UTC") as window:
+        page = window.new_page()
+        page.goto("/calls")
+        moment = "2026-11-04T09:05:00+00:00"
+        shown = page.evaluate(
+            """(moment) => {
+                document.getElementById("title").innerHTML = `<time datetime="${moment}" data-style="full"></time>`;
+                showTimes(document);
+                return document.querySelector("#title time").textContent;
+            }""",
+            moment,
+        )
+    assert shown == "4 Nov 2026, 09:05"

@@ -108,7 +108,7 @@ def test_shows_the_best_cases_within_the_capacity(site: Site) -> None:
     assert page.figure("Left to call today") == "3"
     assert page.figure("Capacity") == "3"
     assert page.figure("Calls done today") == "0"
-    assert page.figure("Expected value of the list") == "21,600 EUR"
+    assert page.figure("Priority of the list") == "21,600 EUR"
     assert "/customers/1" in page.links()
 
 
@@ -286,7 +286,10 @@ def test_undo_restores_the_case_and_the_history_keeps_both_changes(site: Site, t
     assert [getattr(after, name) for name in fields] == [getattr(before, name) for name in fields]
     history = case_reading.history(team.connection, after.case_id)
     assert history[-1].takes_back == history[-2].change
-    assert f"took back change {history[-2].change}" in site.page(place).text
+    page = site.page(place)
+    assert 'undid "' in page.text
+    returns = before.rank is not None and after.rank is None
+    assert ("the undone call returns in a moment" in page.text) == returns
 
 
 def test_after_an_undo_the_change_before_can_be_taken_back_and_then_none(site: Site, team: Team) -> None:
@@ -438,7 +441,7 @@ def test_a_click_records_a_call_and_another_takes_it_back(window: BrowserContext
     expect(page.locator("#done")).to_contain_text("customer 2): contacted")
     expect(page.get_by_role("row")).to_have_count(3)
     page.get_by_role("button", name="Undo").click()
-    expect(page.locator("#done")).to_contain_text("took back")
+    expect(page.locator("#done")).to_contain_text("undid")
     assert case_of(team, 2).status == "open"
 
 

@@ -12,22 +12,11 @@ from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.dashboard.accessibility import barriers, open_without_errors
 from churn_platform_tests.dashboard.site import Site, serving
-from churn_platform_tests.dashboard.summaries import as_viewer, summarize
+from churn_platform_tests.dashboard.summaries import add_case, as_viewer, summarize
 from churn_platform_tests.worker.ledger import FollowedLedger, Scored
 from churn_platform_tests.worker.teams import new_team
 
 HOUR = timedelta(hours=1)
-
-
-def add_case(connection: psycopg.Connection, customer: int, *, arm: str) -> None:
-    """Open a case of a customer whom the summaries have."""
-    connection.execute(
-        "insert into retention_cases (customer_id, arm, event_id, event_timestamp, kafka_offset, model_version, "
-        "risk_score, highest_risk_score, priority, segments) "
-        "select customer_id, %s, event_id, event_timestamp, kafka_offset, model_version, risk_score, risk_score, 1, "
-        "segments from customer_summary where customer_id = %s",
-        (arm, customer),
-    )
 
 
 def test_shows_scores_values_and_events(
@@ -46,7 +35,7 @@ def test_shows_scores_values_and_events(
     values = {row[0]: row[1] for row in page.rows("Values at the latest event")}
     assert [each for name, each in values.items() if name.startswith("Age")] == ["unknown"]
     assert [each for name, each in values.items() if name.startswith("Balance")] == ["125,510 euros"]
-    assert [each for name, each in values.items() if name.startswith("Is active member")] == ["yes"]
+    assert [each for name, each in values.items() if name.startswith("Active member")] == ["yes"]
     assert [row[1:] for row in page.rows("Events")] == [
         ["75.0 %", "high", "1", "0", "2", "batch-001"],
         ["50.0 %", "medium", "1", "0", "0", "batch-001"],
@@ -62,14 +51,14 @@ def test_explains_the_latest_event(
 
     page = site.page("/customers/1")
 
-    assert "Balance of 125,510 euros raises the risk. Is active member: no, which raises the risk." in page.text
+    assert "Balance of 125,510 euros raises the risk. Active member: no, which raises the risk." in page.text
     cells = [
         [each.text_content() for each in row] for row in page.root.xpath("//figure[@id='chart-reasons']//tbody/tr")
     ]
     assert cells == [
         ["Balance: 125,510 euros", "1.20"],
-        ["Tenure: 3 years", "-0.40"],
-        ["Is active member: no", "0.30"],
+        ["Time with the bank: 3 years", "-0.40"],
+        ["Active member: no", "0.30"],
         ["All of these", "1.10"],
     ]
     assert "These are the reasons of an earlier event" not in page.text

@@ -75,7 +75,7 @@ def test_compares_both_arms(site: Site, connection: psycopg.Connection) -> None:
         ["Contacts", "45", "40", "30", "10", "25.0 %", "0", "5"],
         ["Controls", "20", "0", "8", "12", "60.0 %", "0", "0"],
     ]
-    germany, spain = page.rows("By geography")
+    germany, spain = page.rows("By country")
     assert germany[:3] == ["Germany", "25.0 % 10 of 40", "60.0 % 12 of 20"]
     assert spain[0] == "Spain fewer than 30 outcomes"
     assert spain[3:] == ["\u2013", "\u2013", "\u2013", "5"]
@@ -105,6 +105,7 @@ def test_draws_the_intervals(window: BrowserContext, connection: psycopg.Connect
     expect(table.get_by_role("row", name="All months")).to_contain_text("35.0")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("entered")
 def test_has_no_barriers(window: BrowserContext, connection: psycopg.Connection) -> None:
     compute(connection)

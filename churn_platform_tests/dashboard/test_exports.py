@@ -26,7 +26,9 @@ def test_downloads_whose_reader_has_gone_take_no_place(config: DashboardConfig) 
     scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
     answers = []  # kept, so that nothing is freed by chance
     for _ in range(MOST_EXPORTS + 1):
-        answer = download(visit, "numbers", "csv", ["number"], lambda _: ([number] for number in range(100_000)))
+        answer = download(
+            visit, "numbers", "csv", [("number", "Number")], lambda _: ([number] for number in range(100_000))
+        )
         answers.append(answer)
         with start_blocking_portal() as portal, suppress(ClientDisconnect):
             portal.call(answer, scope, receive, send)

@@ -144,7 +144,7 @@ def test_choosing_a_feature_shows_its_distribution(window: BrowserContext) -> No
     page = window.new_page()
     errors = open_without_errors(page, "/model")
     page.locator("select[name=feature]").select_option("Tenure")
-    expect(page.get_by_text("Tenure: in training and now").first).to_be_visible()
+    expect(page.get_by_text("Time with the bank: in training and now").first).to_be_visible()
     page.locator("#plot-distribution").scroll_into_view_if_needed()
     expect(page.locator("#plot-distribution .main-svg").first).to_be_visible()
     assert "feature=Tenure" in page.url
@@ -161,6 +161,7 @@ def test_choosing_a_version_leads_to_an_address_that_can_be_shared(window: Brows
     assert errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("champion")
 def test_has_no_barriers(window: BrowserContext) -> None:
     page = window.new_page()

@@ -23,7 +23,7 @@ def drawn(chart: Chart) -> Any:
 
 def test_a_slice_has_the_name_of_its_column_as_people_write_it() -> None:
     names = [model_charts.slice_row(row, BANK).name for row in models.small_report().slices]
-    assert {"Geography: Germany", "Age: 18 to 29", "Num of products: 1"} <= set(names)
+    assert {"Country: Germany", "Age: 18 to 29 years", "Number of products: 1"} <= set(names)
 
 
 def test_intervals_are_drawn_from_each_value_to_its_ends() -> None:

@@ -54,6 +54,7 @@ def lag_of(page: Page) -> str:
     return page.locator("#figure-lag .value").inner_text()
 
 
+@pytest.mark.slow
 def test_an_open_page_says_that_the_database_is_away_and_recovers(
     browser: Browser, config: DashboardConfig, stack: Stack, database: str
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_page_that_was_opened_meanwhile_appears_by_itself(
         assert page.evaluate(IS_KEPT), "it was not loaded again"
 
 
+@pytest.mark.slow
 def test_a_query_that_hangs_is_canceled_and_only_one_waits_for_it(
     browser: Browser, config: DashboardConfig, database: str
 ) -> None:

@@ -209,6 +209,7 @@ def test_a_reason_opens_its_list(window: BrowserContext) -> None:
     assert errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dead_letters")
 def test_has_no_barriers(window: BrowserContext, connection: psycopg.Connection) -> None:
     models.add_version(connection, 1)

@@ -20,9 +20,9 @@ from churn_platform_tests.worker.ledger import FollowedLedger
 
 LAST_WEEK = 10
 COUNTRY = Column(name="Country", kind="category", categories=("Spain", "France"), unknown="other", missing="category")
-AGE = Column(name="Age", kind="number", minimum=18, maximum=120, segment_bounds=(30, 60))
+AGE = Column(name="Age", kind="number", unit="years", minimum=18, maximum=120, segment_bounds=(30, 60))
 FLAG = Column(name="IsActive", kind="flag")
-PRODUCTS = Column(name="NumOfProducts", kind="whole")
+PRODUCTS = Column(name="NumOfProducts", label="Number of products", kind="whole")
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def filled(ledger: FollowedLedger, connection: psycopg.Connection, bank_schema: 
 
 @pytest.mark.usefixtures("filled")
 def test_each_group_has_both_weeks_and_its_customers(viewer: Site) -> None:
-    assert viewer.page("/segments").rows("Groups by Geography") == [
+    assert viewer.page("/segments").rows("Groups by Country") == [
         [
             *("France", "20.0 % of 100", "22.0 % of 100", "-2.0 points -13.3 to +9.3", "no"),
             *("27.0 %", "200", "10", "10.0 k EUR"),
@@ -73,7 +73,7 @@ def test_the_total_is_on_top(viewer: Site) -> None:
 def test_the_worst_group_is_named(viewer: Site) -> None:
     worst = "predicted to leave, 2 times the average of 34 %."
     assert f"Germany: 67 % {worst}" in viewer.page("/segments").text
-    assert f"Germany, Age 50 to 59: 67 % {worst}" in viewer.page("/segments?by=geography&and=age").text
+    assert f"Germany, Age 50 to 59 years: 67 % {worst}" in viewer.page("/segments?by=geography&and=age").text
 
 
 @pytest.mark.usefixtures("filled")
@@ -87,7 +87,7 @@ def test_small_groups_are_grey_and_not_drawn(viewer: Site) -> None:
 
 @pytest.mark.usefixtures("filled")
 def test_two_segments_are_crossed(site: Site, viewer: Site) -> None:
-    path, caption = "/segments?by=geography&and=age", "Churn rate by Geography and Age"
+    path, caption = "/segments?by=geography&and=age", "Churn rate by Country and Age"
     assert viewer.page(path).rows(caption) == [
         ["France", f"{NOTHING}no customers", "20.0 %of 100", f"{NOTHING}no customers"],
         ["Germany", f"{NOTHING}no customers", f"{NOTHING}no customers", "66.7 %of 60"],
@@ -98,16 +98,16 @@ def test_two_segments_are_crossed(site: Site, viewer: Site) -> None:
     assert site.page(path).rows(caption)[2] == [
         *("Spain", f"{NOTHING}few customers", f"{NOTHING}few customers", f"{NOTHING}no customers")
     ]
-    assert viewer.page(f"{path}&show=money").rows("Money at risk by Geography and Age")[1][3] == "1,500,000 EURof 120"
+    assert viewer.page(f"{path}&show=money").rows("Money at risk by Country and Age")[1][3] == "1,500,000 EURof 120"
 
 
 @pytest.mark.usefixtures("filled")
 def test_the_retention_team_does_not_see_groups_of_few_customers(site: Site, viewer: Site) -> None:
-    path, caption = "/segments?by=geography&and=age", "Groups by Geography and Age"
+    path, caption = "/segments?by=geography&and=age", "Groups by Country and Age"
     hidden = "Hidden: figures of fewer than 30 customers or predictions would show the risk of single customers."
     assert [row[:3] for row in site.page(path).rows(caption) if row[0] == "Spain"] == [
-        ["Spain", "18 to 29", hidden],
-        ["Spain", "40 to 49", hidden],
+        ["Spain", "18 to 29 years", hidden],
+        ["Spain", "40 to 49 years", hidden],
     ]
     assert hidden not in viewer.page(path).text
     assert "Spain" not in site.client.get("/segments.csv?by=geography&and=age").text
@@ -116,9 +116,9 @@ def test_the_retention_team_does_not_see_groups_of_few_customers(site: Site, vie
 
 @pytest.mark.usefixtures("filled")
 def test_the_retention_team_does_not_see_the_mean_risk_of_few_predictions(site: Site, viewer: Site) -> None:
-    (spain,) = (row for row in viewer.page("/segments").rows("Groups by Geography") if row[0] == "Spain")
+    (spain,) = (row for row in viewer.page("/segments").rows("Groups by Country") if row[0] == "Spain")
     assert spain[1:6] == ["5.0 % of 20", f"{NOTHING} of 0", NOTHING, "few predictions", "23.5 %"]
-    (hidden,) = (row for row in site.page("/segments").rows("Groups by Geography") if row[0] == "Spain")
+    (hidden,) = (row for row in site.page("/segments").rows("Groups by Country") if row[0] == "Spain")
     assert hidden[1].startswith("Hidden")
     assert "Spain" not in site.client.get("/segments.csv?by=geography").text
 
@@ -183,7 +183,7 @@ def test_the_file_has_the_groups_with_all_figures(viewer: Site) -> None:
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("query", ["by=balance", "by=geography&and=geography", "by=&and=x&show=x"])
 def test_what_cannot_be_chosen_is_ignored(viewer: Site, query: str) -> None:
-    assert len(viewer.page(f"/segments?{query}").rows("Groups by Geography")) == 3
+    assert len(viewer.page(f"/segments?{query}").rows("Groups by Country")) == 3
 
 
 @pytest.mark.usefixtures("filled")
@@ -191,6 +191,22 @@ def test_segments_lead_to_their_trend_and_to_their_customers(viewer: Site) -> No
     links = viewer.page("/segments").links()
     assert {"/trends?customers=geography%3AGermany", "/customers?segment-geography=Germany&band=high"} <= {*links}
     assert "Churn rate, Germany" in viewer.page("/trends?customers=geography%3AGermany").text
+
+
+def test_the_first_week_is_not_compared_and_the_page_says_so(
+    viewer: Site, ledger: FollowedLedger, connection: psycopg.Connection, bank_schema: CustomerSchema
+) -> None:
+    ledger.commit(predictions(40, churned=10))
+    summarize(connection, bank_schema)
+    assert "There are no predictions of the week before" in viewer.page("/segments").text
+
+
+@pytest.mark.usefixtures("filled")
+def test_each_pair_of_segments_is_one_link_away(viewer: Site) -> None:
+    page = viewer.page("/segments")
+    assert "There are no predictions of the week before" not in page.text
+    (address,) = page.root.xpath("//p[@id = 'pairs']/a[. = 'Country and age']/@href")
+    assert viewer.page(str(address)).rows("Churn rate by Country and Age")
 
 
 def test_an_empty_database_says_what_is_missing(site: Site) -> None:
@@ -229,9 +245,10 @@ def test_values_are_in_the_order_of_the_schema() -> None:
     [
         (COUNTRY, "Spain", "Spain", "Spain"),
         (COUNTRY, "missing", "missing", "Country missing"),
-        (AGE, "30 to 59", "30 to 59", "Age 30 to 59"),
+        (AGE, "30 to 59", "30 to 59 years", "Age 30 to 59 years"),
+        (AGE, "missing", "missing", "Age missing"),
         (FLAG, "1", "yes", "Is active yes"),
-        (PRODUCTS, None, "not recorded", "Num of products not recorded"),
+        (PRODUCTS, None, "not recorded", "Number of products not recorded"),
     ],
 )
 def test_values_can_stand_alone(column: Column, value: str | None, name: str, text: str) -> None:
@@ -242,12 +259,20 @@ def test_values_can_stand_alone(column: Column, value: str | None, name: str, te
 def test_a_choice_applies_at_once(window: BrowserContext) -> None:
     page = window.new_page()
     errors = open_without_errors(page, "/segments")
+    page.evaluate("() => { window.isSamePage = true; }")
+    page.get_by_label("and by").focus()
     page.get_by_label("and by").select_option("Age")
-    expect(page.get_by_role("heading", name="Churn rate by Geography and Age")).to_be_visible()
+    expect(page.get_by_role("heading", name="Churn rate by Country and Age")).to_be_visible()
+    assert page.evaluate("() => window.isSamePage")  # Plotly is not loaded again
+    expect(page.get_by_label("and by")).to_be_focused()
     page.get_by_label("Measure").select_option("Money at risk")
-    expect(page.get_by_role("heading", name="Money at risk by Geography and Age")).to_be_visible()
-    assert page.url.endswith("/segments?by=geography&and=age&show=money")
+    expect(page.get_by_role("heading", name="Money at risk by Country and Age")).to_be_visible()
+    page.wait_for_url("**/segments?by=geography&and=age&show=money")
+    page.locator("#plot-groups").scroll_into_view_if_needed()
     expect(page.locator("#plot-groups .main-svg").first).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", name="Churn rate by Country and Age")).to_be_visible()
+    expect(page.get_by_label("Measure")).to_have_value("churn")
     assert errors == []
 
 

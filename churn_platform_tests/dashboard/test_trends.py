@@ -198,7 +198,7 @@ def test_what_happened_is_listed_with_the_latest_first(
     assert [row[1:] for row in found] == [
         ["Outage", "Stream stalled: No answer. It has not ended."],
         ["Outage", "Kafka unreachable: No answer. It lasted 20 min."],
-        ["Drift", "Far from the training data of model version 3: Num of products. Details of Drift"],
+        ["Drift", "Far from the training data of model version 3: Number of products. Details of Drift"],
         ["Drift", "Far from the training data of model version 3: Age, Risk score. Details of Drift"],
         [
             "Replay",

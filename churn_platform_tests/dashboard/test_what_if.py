@@ -103,7 +103,7 @@ def test_the_risk_with_other_values_is_that_of_the_api(site: Site, api: Api) -> 
     page = PageOf(html.fromstring(answer.text))
     assert page.figure("Risk as it is") == percent(expected["base"]["risk_score"])
     assert page.figure("Risk with the changes") == percent(expected["alternatives"][0]["risk_score"])
-    assert page.rows("Changed values") == [["Geography", "Spain", "Germany"], ["Age", "42 years", "70 years"]]
+    assert page.rows("Changed values") == [["Country", "Spain", "Germany"], ["Age", "42 years", "70 years"]]
     for score in (expected["base"], expected["alternatives"][0]):
         strongest = max(score["reasons"], key=lambda reason: abs(reason["contribution"]))
         assert strongest["sentence"] in page.text

@@ -138,7 +138,7 @@ def test_the_answers_are_those_of_the_data(
     assert "Version 1 **has become worse**. Its ROC AUC is 0.700 on 900 known outcomes, and was 0.860" in found.text
     assert "1 of 2 features are far off, 0 are shifted. The largest difference is in Tenure." in found.text
     assert "**Calls help.** Of the contacts 20.0% left, of the controls 35.0%" in found.text
-    assert "Balance of 125,510 euros, Is active member: no" in found.tables
+    assert "Balance of 125,510 euros, Active member: no" in found.tables
     assert found.figures == 6
 
 

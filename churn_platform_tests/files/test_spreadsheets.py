@@ -8,6 +8,7 @@ import re
 import zipfile
 from datetime import UTC, date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,15 @@ def test_values_keep_their_types_and_times_are_in_utc(tmp_path: Path) -> None:
     write_workbook(tmp_path / "a.xlsx", ["a", "b", "c", "d", "e", "f"], [row])
     assert CalamineWorkbook.from_path(tmp_path / "a.xlsx").get_sheet_by_index(0).to_python() == [
         ["a", "b", "c", "d", "e", "f"],
-        ["Ana & <Bo>", 7.0, -2.5, "", "2026-11-24", "2026-11-24 08:30:00+00:00"],
+        ["Ana & <Bo>", 7.0, -2.5, "", date(2026, 11, 24), datetime(2026, 11, 24, 8, 30)],  # noqa: DTZ001  Excel's
+    ]
+
+
+def test_days_that_excel_does_not_know_are_texts(tmp_path: Path) -> None:
+    early, berlin = date(1899, 12, 31), datetime(2026, 1, 1, 0, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    write_workbook(tmp_path / "a.xlsx", ["early", "first", "berlin"], [[early, date(1900, 3, 1), berlin]])
+    assert CalamineWorkbook.from_path(tmp_path / "a.xlsx").get_sheet_by_index(0).to_python()[1] == [
+        *("1899-12-31", date(1900, 3, 1), datetime(2025, 12, 31, 23, 30)),  # noqa: DTZ001  Excel's
     ]
 
 

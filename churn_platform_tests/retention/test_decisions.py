@@ -254,14 +254,14 @@ def test_reasons_are_sentences_with_units_and_only_those_that_raise_the_risk(ban
 
     assert sentences(reasons, bank_schema) == [
         "Balance of 125,510 euros raises the risk",
-        "Num of products of 3 raises the risk",
-        "Is active member: no, which raises the risk",
+        "Number of products of 3 raises the risk",
+        "Active member: no, which raises the risk",
     ]
 
 
 def test_a_reason_that_lowers_the_risk_is_a_sentence_of_its_own(bank_schema: CustomerSchema) -> None:
     assert sentence({"feature": "Tenure", "value": 3.0, "contribution": -0.4}, bank_schema) == (
-        "Tenure of 3 years lowers the risk"
+        "Time with the bank of 3 years lowers the risk"
     )
     assert sentence({"feature": "Gender", "value": "Male", "contribution": -0.1}, bank_schema) == (
         "Gender: Male, which lowers the risk"
@@ -276,7 +276,7 @@ def test_texts_missing_values_and_columns_that_left_the_schema_are_named_too(ban
     ]
 
     assert sentences(reasons, bank_schema) == [
-        "Geography: Germany, which raises the risk",
+        "Country: Germany, which raises the risk",
         "Unknown age raises the risk",
         "Loyalty points of 12.5 raises the risk",
     ]

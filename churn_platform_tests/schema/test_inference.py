@@ -266,3 +266,11 @@ def test_the_draft_of_any_table_is_valid_and_can_be_read_with(
 
     assert schema.id == "the id"
     assert loaded.rows == rows
+
+
+def test_labels_are_proposed_with_abbreviations_in_full(tmp_path: Path) -> None:
+    amounts = [number % 40 for number in range(ROWS)]
+    text, schema = draft(table(tmp_path, shop(AvgOrderAmt=amounts, **{"x" * 80: amounts})))
+    assert 'label = "Average order amount"' in text
+    assert schema.column("AvgOrderAmt").title == "Average order amount"
+    assert schema.column("x" * 80).label == ""  # it would not fit into the head of a table

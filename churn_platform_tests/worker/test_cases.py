@@ -190,7 +190,7 @@ def test_reasons_come_as_sentences_once_the_stream_has_stored_them(team: Team) -
 
     team.commit(Scored(2, 0.9), explained=True)
     assert team.rows("select reasons from v_call_list where customer_id = 2") == [
-        (["Balance of 125,510 euros raises the risk", "Is active member: no, which raises the risk"],)
+        (["Balance of 125,510 euros raises the risk", "Active member: no, which raises the risk"],)
     ]
 
 

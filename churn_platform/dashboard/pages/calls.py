@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from math import fsum
 from typing import Final
 
@@ -12,15 +13,20 @@ from starlette.responses import Response
 from churn_platform.dashboard.case_actions import Action, case_number, change, done_of, possible_actions
 from churn_platform.dashboard.case_history import Step, steps_of
 from churn_platform.dashboard.exceptions import NotFoundError
-from churn_platform.dashboard.formats import label
 from churn_platform.dashboard.page import Page, View, Visit
+from churn_platform.dashboard.segments import described, in_order, segment_name, value_name
 from churn_platform.database import case_reading, retention_cases, worker_observations
 from churn_platform.database.case_reading import Case
 from churn_platform.files import spreadsheets
 from churn_platform.retention.business_day import business_day, day_bounds
 from churn_platform.retention.transitions import CLOSED, STATUSES, WAITING
+from churn_platform.schema.columns import Column
 
 REFRESH_SECONDS: Final = 15
+RETURN_SECONDS: Final = 2
+"""Seconds between renewals while an undone call is about to return to the list."""
+RETURNS_WITHIN: Final = timedelta(seconds=20)
+"""The worker makes the list every few seconds. A case that is not on it then has no place there."""
 ROWS: Final = 100
 """Cases on one page."""
 MOST_CASES: Final = 2**62
@@ -38,35 +44,45 @@ WORKBOOK: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.s
 
 @dataclass(frozen=True)
 class Row:
-    """A case in a list: with the number of its last change, and what may be done to it."""
+    """A case in a list: its segments for people, the number of its last change, and what may be done to it."""
 
     case: Case
+    segments: Sequence[tuple[str, str]]
     last_change: int
     actions: Sequence[Action]
 
 
 @dataclass(frozen=True)
 class Done:
-    """A change that was made a moment ago, and whether it can be taken back."""
+    """A change that was made a moment ago, and whether it can be undone.
+
+    `returns` says that it was undone just now and the worker has not put the case on the list again yet.
+    """
 
     case: Case
     step: Step
     can_be_taken_back: bool
+    returns: bool
 
 
 @dataclass(frozen=True)
 class SegmentFilter:
-    """A filter by a segment: its parameter, its name, the values that occur, and the chosen one; empty for all."""
+    """A filter by a segment: its parameter, its column, the values that occur, and the chosen one; empty for all."""
 
     parameter: str
-    name: str
+    column: Column
     values: Sequence[str]
     chosen: str
 
     @property
+    def name(self) -> str:
+        """For people."""
+        return segment_name(self.column)
+
+    @property
     def choices(self) -> list[tuple[str, str]]:
         """The values to choose from, with their texts."""
-        return [("", "All"), *((value, value) for value in self.values)]
+        return [("", "All"), *((value, value_name(self.column, value)) for value in self.values)]
 
 
 def read_list(visit: Visit, connection: psycopg.Connection) -> View:
@@ -79,6 +95,8 @@ def read_list(visit: Visit, connection: psycopg.Connection) -> View:
     after = visit.whole_number("after", default=0, least=0, most=MOST_CASES)
     following = [case for case in matching if (case.rank or 0) > after]
     start, end = day_bounds(today, visit.config.timezone)
+    common = _common(visit, connection, "/calls")
+    done = common["done"]
     return View(
         "calls.html.j2",
         "Calls",
@@ -98,9 +116,9 @@ def read_list(visit: Visit, connection: psycopg.Connection) -> View:
             "who_choices": list(WHO.items()),
             "segments": filters,
             "is_filtered": who != "all" or any(each.chosen for each in filters),
-            **_common(visit, connection, "/calls"),
+            **common,
         },
-        refresh=REFRESH_SECONDS,
+        refresh=RETURN_SECONDS if isinstance(done, Done) and done.returns else REFRESH_SECONDS,
     )
 
 
@@ -150,12 +168,11 @@ def read_case(visit: Visit, connection: psycopg.Connection) -> View:
         f"Case {case_id}",
         {
             "case": case,
-            "row": Row(case, steps[-1].change.change, possible_actions(case)),
+            "row": Row(case, described(visit.schema, case.segments), steps[-1].change.change, possible_actions(case)),
             "steps": list(reversed(steps)),
             "taken_back": {each.change.takes_back for each in steps},
             "to_take_back": next((each for each in steps if each.change.change == target), None),
             "owners": case_reading.owners(connection),
-            "segment_values": [(label(name), value) for name, value in case.segments.items()],
             **_common(visit, connection, f"/calls/{case_id}"),
         },
         refresh=REFRESH_SECONDS,
@@ -172,7 +189,7 @@ def export_csv(visit: Visit, connection: psycopg.Connection) -> Response:
 def export_workbook(visit: Visit, connection: psycopg.Connection) -> Response:
     """Return today's list as an Excel workbook."""
     data = io.BytesIO()
-    spreadsheets.write_workbook(data, case_reading.CELL_NAMES, _cells(connection))
+    spreadsheets.write_workbook(data, case_reading.CELL_TITLES, _cells(connection))
     return _file(visit, data.getvalue(), "xlsx", WORKBOOK)
 
 
@@ -207,13 +224,26 @@ def _done(visit: Visit, connection: psycopg.Connection) -> Done | None:
     if case is None or not steps or steps[-1].change.change != number:
         return None
     can_be_taken_back = retention_cases.change_to_take_back(connection, case_id) == number
-    return Done(case, steps[-1], can_be_taken_back and visit.may_change_cases)
+    last = steps[-1].change
+    returns = (
+        last.takes_back is not None
+        and case.status in WAITING
+        and case.rank is None
+        and visit.now - last.changed_at < RETURNS_WITHIN
+    )
+    return Done(case, steps[-1], can_be_taken_back and visit.may_change_cases, returns)
 
 
 def _rows(connection: psycopg.Connection, cases: Sequence[Case], visit: Visit) -> list[Row]:
     last = case_reading.last_changes(connection, [case.case_id for case in cases])
     return [
-        Row(case, last.get(case.case_id, 0), possible_actions(case) if visit.may_change_cases else ()) for case in cases
+        Row(
+            case,
+            described(visit.schema, case.segments),
+            last.get(case.case_id, 0),
+            possible_actions(case) if visit.may_change_cases else (),
+        )
+        for case in cases
     ]
 
 
@@ -222,18 +252,22 @@ def _segment_filters(visit: Visit, cases: Sequence[Case]) -> list[SegmentFilter]
     filters = []
     for column in visit.schema.segments:
         parameter = f"in_{column.column}"
-        values = sorted({case.segments[column.column] for case in cases if column.column in case.segments})
+        values = [
+            value
+            for value in in_order(column, {case.segments.get(column.column) for case in cases})
+            if value is not None
+        ]
         chosen = visit.text(parameter)
         if chosen and chosen not in values:
             values.append(chosen)
-        filters.append(SegmentFilter(parameter, column.column, values, chosen))
+        filters.append(SegmentFilter(parameter, column, values, chosen))
     return filters
 
 
 def _is_chosen(case: Case, visit: Visit, who: str, filters: Sequence[SegmentFilter]) -> bool:
     if (who == "mine" and case.owner != visit.user.name) or (who == "nobody" and case.owner is not None):
         return False
-    return all(not each.chosen or case.segments.get(each.name) == each.chosen for each in filters)
+    return all(not each.chosen or case.segments.get(each.column.column) == each.chosen for each in filters)
 
 
 PAGES: Final[Sequence[Page]] = (

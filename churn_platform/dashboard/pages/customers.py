@@ -1,5 +1,6 @@
 """The list of customers: filters, order and files. Whoever calls customers sees none of the control group."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,7 @@ from churn_platform.database.pages import customers as reading
 from churn_platform.database.pages.customers import Count, Customer, Filter, Order, Place, Sort
 from churn_platform.files.spreadsheets import MOST_SHEET_ROWS, Cell
 from churn_platform.retention.reasons import causes, sentences
+from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 
 ROWS: Final = 25
@@ -35,6 +37,7 @@ DEFAULT_SORT: Final[Sort] = "risk"
 SHOWN: Final = "shown"
 """Value of the filter with which customers who left are listed, too. A search finds them in any case."""
 _SEPARATOR: Final = "~"
+_WHOLE: Final = re.compile("-?[0-9]{1,15}")
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,18 @@ def _file(visit: Visit, connection: psycopg.Connection, kind: Kind) -> Response:
             for each in reading.every(exporting, request.wanted, request.order):
                 yield _cells(schema, bands, each)
 
-    header = (
-        *("customer_id", "risk_score", "risk_band", "previous_risk_score", "money_at_risk"),
-        *(column.column for column in schema.segments),
-        *("latest_event", "predictions", "reasons", "left_at"),
-    )
+    header = [
+        ("customer_id", schema.id_column.title),
+        ("risk_score", "Risk score"),
+        ("risk_band", "Risk"),
+        ("previous_risk_score", "Risk score before"),
+        ("money_at_risk", f"Money at risk ({schema.currency})" if schema.currency else "Money at risk"),
+        *((column.column, segment_name(column)) for column in schema.segments),
+        ("latest_event", "Latest event (UTC)"),
+        ("predictions", "Predictions"),
+        ("reasons", "Reasons"),
+        ("left_at", "Left (UTC)"),
+    ]
     return download(visit, "customers", kind, header, rows)
 
 
@@ -223,12 +233,18 @@ def _cells(schema: CustomerSchema, bands: RiskBands, customer: Customer) -> Sequ
         bands.of(customer.risk_score),
         None if customer.previous_risk_score is None else _digits(customer.previous_risk_score),
         customer.money_at_risk,
-        *(customer.segments.get(column.column) for column in schema.segments),
+        *(_segment_cell(column, customer.segments.get(column.column)) for column in schema.segments),
         customer.event_timestamp,
         customer.predictions,
         _causes(schema, customer),
         customer.left_at,
     )
+
+
+def _segment_cell(column: Column, value: str | None) -> Cell:
+    """Return the value of a segment: a number if it is one, and not a band or a text."""
+    is_number = column.kind == "whole" and not column.segment_bounds and value is not None and _WHOLE.fullmatch(value)
+    return int(value) if is_number and value is not None else value
 
 
 def _digits(risk_score: float) -> float:

@@ -6,8 +6,8 @@ from typing import Final
 import psycopg
 
 from churn_platform.dashboard.charts import Axis, Bound, Chart, Heading, Series, interval_chart
-from churn_platform.dashboard.formats import label
 from churn_platform.dashboard.page import Page, View, Visit
+from churn_platform.dashboard.segments import described
 from churn_platform.database import retention_effect
 from churn_platform.database.retention_effect import Comparison
 
@@ -17,11 +17,12 @@ FEW: Final = 30
 """Groups with fewer known outcomes are grey: chance decides more than the calls."""
 
 
-def read(_visit: Visit, connection: psycopg.Connection) -> View:
+def read(visit: Visit, connection: psycopg.Connection) -> View:
     """Return the latest comparison of both arms."""
     found = retention_effect.latest(connection)
     months = [each for each in found if each.month != ALL]
     segments = [each for each in found if each.segment != ALL]
+    named = [(*described(visit.schema, {each.segment: each.value})[0], each) for each in segments]
     total = next((each for each in found if each.month == ALL and each.segment == ALL), None)
     return View(
         "effect.html.j2",
@@ -29,14 +30,14 @@ def read(_visit: Visit, connection: psycopg.Connection) -> View:
         {
             "total": total,
             "tone": _tone(total),
-            "months": list(reversed(months)),
+            "months": [(each.month, each) for each in reversed(months)],
             "segments": [
-                (label(name), [each for each in segments if each.segment == name])
-                for name in dict.fromkeys(each.segment for each in segments)
+                (name, [(value, each) for segment, value, each in named if segment == name])
+                for name in dict.fromkeys(segment for segment, _, _ in named)
             ],
             "few": FEW,
             "month_chart": None if total is None else _month_chart(total, months),
-            "segment_chart": _segment_chart(segments),
+            "segment_chart": _segment_chart(named),
         },
     )
 
@@ -52,8 +53,8 @@ def _month_chart(total: Comparison, months: Sequence[Comparison]) -> Chart:
     return _chart(Heading("months", "Reduction of churn by month of entry", total.conclusion), named, x_title="Month")
 
 
-def _segment_chart(segments: Sequence[Comparison]) -> Chart:
-    named = [(f"{label(each.segment)}: {each.value}", each) for each in segments]
+def _segment_chart(segments: Sequence[tuple[str, str, Comparison]]) -> Chart:
+    named = [(f"{segment}: {value}", each) for segment, value, each in segments]
     clear = [
         name
         for name, each in named

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import combinations
 from typing import Final
 
 import psycopg
@@ -25,9 +26,10 @@ from churn_platform.schema.customer_schema import CustomerSchema
 REFRESH_SECONDS: Final = 30
 WEEK: Final = timedelta(days=7)
 SHADES: Final = 5
+MOST_PAIRED: Final = 4
+"""Of so many segments, the first ones, each pair has a link."""
 MOST_BARS: Final = 15
 """Groups in the chart when two segments are crossed; the table has all."""
-PATH: Final = "/segments"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Row:
 
     Attributes:
         name: as it can stand alone.
-        values: of its segments, as people read them.
+        keys: values of its segments, as tables have them.
+        values: the same, as people read them.
         group: its sums.
         is_hidden: whether the user must not see its figures, because they would show single customers.
         change: churn rate of this week minus that of the week before, with its 95 % interval; None if a week has too
@@ -67,6 +70,7 @@ class Row:
     """
 
     name: str
+    keys: Sequence[str | None]
     values: Sequence[str]
     group: Group
     is_hidden: bool
@@ -144,6 +148,13 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
                 ("", "nothing"),
                 *((column.column, segment_name(column)) for column in segments if column not in columns[:1]),
             ],
+            "pairs": [
+                (
+                    f"{segment_name(first)} and {segment_name(second).lower()}",
+                    addresses.segments(first.column, second.column),
+                )
+                for first, second in combinations(segments[:MOST_PAIRED], 2)
+            ],
             "measure_choices": [(each.key, each.name) for each in choice.measures],
             "chosen": [*(column.column for column in columns), *[""] * (2 - len(columns))],
             "measure": choice.measure,
@@ -155,7 +166,7 @@ def read(visit: Visit, connection: psycopg.Connection) -> View:
             "hides_controls": visit.hides_controls,
             "few": FEW,
             "shades": range(SHADES + 1),
-            "files": {kind: visit.address(f"{PATH}.{kind}") for kind in ("csv", "xlsx")},
+            "files": {kind: visit.address(f"{addresses.SEGMENTS}.{kind}") for kind in ("csv", "xlsx")},
         },
         refresh=REFRESH_SECONDS,
     )
@@ -174,24 +185,34 @@ def read_workbook(visit: Visit, _: psycopg.Connection) -> Response:
 def _file(visit: Visit, kind: Kind) -> Response:
     columns = _chosen(visit).columns
     header = [
-        *(column.column for column in columns),
-        *("predictions", "churn_count", "churn_rate_percent", "mean_risk_score"),
-        *("predictions_week_before", "churn_count_week_before", "churn_rate_percent_week_before"),
-        *("change_points", "change_low_points", "change_high_points"),
-        *("customers", "high_risk_customers", "money_at_risk"),
+        *((column.column, segment_name(column)) for column in columns),
+        ("predictions", "Predictions this week"),
+        ("churn_count", "Predictions of churn this week"),
+        ("churn_rate_percent", "Churn rate this week (%)"),
+        ("mean_risk_score", "Mean risk score this week"),
+        ("predictions_week_before", "Predictions the week before"),
+        ("churn_count_week_before", "Predictions of churn the week before"),
+        ("churn_rate_percent_week_before", "Churn rate the week before (%)"),
+        ("change_points", "Change (points)"),
+        ("change_low_points", "Change, 95 % interval from (points)"),
+        ("change_high_points", "Change, 95 % interval to (points)"),
+        ("customers", "Customers"),
+        ("high_risk_customers", "High-risk customers"),
+        ("money_at_risk", f"Money at risk ({visit.schema.currency})" if visit.schema.currency else "Money at risk"),
     ]
 
     def rows(connection: psycopg.Connection) -> list[Sequence[FileCell]]:
-        return [_cells(row) for row in (_rows(visit, connection, columns) if columns else []) if not row.is_hidden]
+        found = _rows(visit, connection, columns) if columns else []
+        return [_cells(row, row.values if kind == "xlsx" else row.keys) for row in found if not row.is_hidden]
 
     return download(visit, "segments", kind, header, rows)
 
 
-def _cells(row: Row) -> list[FileCell]:
+def _cells(row: Row, values: Sequence[str | None]) -> list[FileCell]:
     group, change = row.group, row.change
     points = (change.value, change.low, change.high) if change is not None else (None, None, None)
     return [
-        *row.values,
+        *values,
         *(group.predictions, group.churn_count, _in_percent(group.churn_rate), group.mean_risk),
         *(group.last_predictions, group.last_churn_count, _in_percent(group.last_churn_rate)),
         *(_in_percent(each) for each in points),
@@ -271,6 +292,7 @@ def _row(columns: Sequence[Column], group: Group, *, hides_few: bool) -> Row:
     is_linked = bool(columns) and len(known) == len(columns) and not is_hidden
     return Row(
         name=", ".join(value_in_text(column, value) for column, value in pairs) or "All customers",
+        keys=[value for _, value in pairs],
         values=[value_name(column, value) for column, value in pairs],
         group=group,
         is_hidden=is_hidden,
@@ -396,7 +418,7 @@ def _chart(columns: Sequence[Column], rows: Sequence[Row], measure: Measure) -> 
 
 
 PAGES: Final[Sequence[Page]] = (
-    Page(PATH, read, label="Segments"),
-    Page(f"{PATH}.csv", read_csv),
-    Page(f"{PATH}.xlsx", read_workbook),
+    Page(addresses.SEGMENTS, read, label="Segments"),
+    Page(f"{addresses.SEGMENTS}.csv", read_csv),
+    Page(f"{addresses.SEGMENTS}.xlsx", read_workbook),
 )

@@ -209,10 +209,16 @@ def _file(visit: Visit, connection: psycopg.Connection, kind: Kind) -> Response:
     values = segment_reading.values(connection, without_controls=visit.hides_controls)
     known = {(each.segment, each.value): each.customers for each in values}
     customers, _ = _customers(visit, chosen, known)
+    step = ("hour_utc", "Hour (UTC)") if chosen.is_hourly else ("date_utc", "Day (UTC)")
     header = [
-        *("hour_utc" if chosen.is_hourly else "date_utc", "customers", "predictions", "churn_count"),
-        *("churn_rate_percent", f"churn_rate_percent_{chosen.window}_{chosen.unit}s"),
-        *("mean_risk_score", "high_risk_count"),
+        step,
+        ("customers", "Customers"),
+        ("predictions", "Predictions"),
+        ("churn_count", "Predictions of churn"),
+        ("churn_rate_percent", "Churn rate (%)"),
+        (f"churn_rate_percent_{chosen.window}_{chosen.unit}s", f"{chosen.average.capitalize()} (%)"),
+        ("mean_risk_score", "Mean risk score"),
+        ("high_risk_count", "High-risk predictions"),
     ]
 
     def rows(exporting: psycopg.Connection) -> list[Sequence[Cell]]:

@@ -8,11 +8,21 @@ const roles = ["main", "second", "third", "good", "bad", "muted"];
 
 // Times
 
+// The pages are in English, and the server writes days as 24 Nov 2026. So times have the same form in every browser.
 const formats = {
-  full: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }),
-  time: new Intl.DateTimeFormat(undefined, { timeStyle: "medium" }),
+  full: new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" }),
+  time: new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" }),
 };
-const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const relative = new Intl.RelativeTimeFormat("en-GB", { numeric: "auto" });
+const DAY_MS = 86_400_000;
+const dateAxis = {
+  hoverformat: "%-d %b %Y, %H:%M",
+  tickformatstops: [
+    { dtickrange: [null, DAY_MS - 1], value: "%H:%M\n%-d %b %Y" },
+    { dtickrange: [DAY_MS, "M1"], value: "%-d %b\n%Y" },
+    { dtickrange: ["M1", null], value: "%b %Y" },
+  ],
+};
 
 function ago(date) {
   const seconds = (date - Date.now()) / 1000;
@@ -98,13 +108,14 @@ async function draw(script) {
   const axis = { gridcolor: palette.line, zerolinecolor: palette.line, automargin: true };
   Plotly.react(place, data, {
     ...layout,
-    xaxis: { ...axis, ...layout.xaxis },
+    xaxis: { ...axis, ...(layout.xaxis?.type === "date" ? dateAxis : {}), ...layout.xaxis },
     yaxis: { ...axis, ...layout.yaxis },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: palette.text, family: "system-ui, sans-serif", size: 13 },
     margin: { t: 24, r: 12, b: 40, l: 48 },
-    legend: { orientation: "h", y: 1.15 },
+    // Below the chart, so that it covers neither the lines nor their notes, however many rows it takes.
+    legend: { orientation: "h", x: 0, y: -0.22, yanchor: "top" },
     hoverlabel: { bgcolor: getComputedStyle(document.body).backgroundColor },
     dragmode: false,
   }, { displayModeBar: false, responsive: true, locale: "en" });
@@ -194,9 +205,11 @@ function report(text) {
 }
 
 async function fetchPage() {
-  const answer = await fetch(location.href, { signal: AbortSignal.timeout(TIMEOUT_MS), redirect: "follow" });
+  const address = location.href;
+  const answer = await fetch(address, { signal: AbortSignal.timeout(TIMEOUT_MS), redirect: "follow" });
   if (answer.redirected) return location.reload(); // the session has ended
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (address !== location.href) return; // something else was chosen meanwhile
   if (!answer.ok) {
     throw new Error(page.querySelector("#problem p")?.textContent.trim() || `The server answers ${answer.status}.`);
   }
@@ -234,6 +247,66 @@ async function keepFresh() {
   }
 }
 
+// What is chosen on a page replaces its content, without loading Plotly again, which takes longer than all the rest.
+
+let wanted = null; // the latest address that was asked for
+
+async function show(address, { isNew, toTop }) {
+  wanted = address;
+  let answer, page;
+  try {
+    answer = await fetch(address, { signal: AbortSignal.timeout(TIMEOUT_MS), redirect: "follow" });
+    page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  } catch {
+    if (wanted === address) location.assign(address); // the browser shows what is wrong
+    return;
+  }
+  if (wanted !== address) return;
+  const fresh = page.getElementById("main");
+  if (answer.redirected || !answer.ok || !fresh) return location.assign(address);
+  const name = document.activeElement.getAttribute("name");
+  const link = document.activeElement.matches("th a") ? document.activeElement.textContent : null;
+  document.getElementById("main").replaceWith(document.adoptNode(fresh));
+  document.title = page.title;
+  document.body.dataset.refresh = page.body.dataset.refresh ?? "";
+  const again = name ? fresh.querySelector(`[name="${CSS.escape(name)}"]`)
+    : [...fresh.querySelectorAll("th a")].find((each) => each.textContent === link);
+  (again ?? fresh).focus({ preventScroll: true });
+  if (toTop) scrollTo(0, 0);
+  if (address.includes("#")) document.getElementById(new URL(address).hash.slice(1))?.scrollIntoView();
+  if (isNew) history.pushState(null, "", address);
+  showTimes(document);
+  showCharts(document);
+  report("");
+}
+
+// Whether an address leads to this page with other parameters, and not only to another place on it.
+function isOfThisPage(address) {
+  const isPlace = address.hash && address.search === location.search;
+  return address.origin === location.origin && address.pathname === location.pathname && !isPlace;
+}
+
+function choices() {
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    const address = new URL(form.getAttribute("action") ?? location.pathname, location.href);
+    if (!form.matches("form.filters")) return;
+    address.search = new URLSearchParams([...new FormData(form)]);
+    if (!isOfThisPage(address)) return;
+    event.preventDefault();
+    show(address.href, { isNew: true, toTop: false });
+  });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("main a[href]");
+    if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    const address = new URL(link.href);
+    if (!isOfThisPage(address) || link.hasAttribute("download") || link.target) return;
+    event.preventDefault();
+    show(address.href, { isNew: true, toTop: link.rel !== "" });
+  });
+  addEventListener("popstate", () => show(location.href, { isNew: false, toTop: false }));
+}
+
 // Controls
 
 function theme() {
@@ -257,17 +330,21 @@ function theme() {
 
 // A filter applies as soon as something is chosen; its button is for those without a script.
 function filters() {
-  for (const form of document.querySelectorAll("form.filters")) {
-    form.addEventListener("change", (event) => { if (event.target.matches("select")) form.requestSubmit(); });
-    // Parameters without a value only make the address longer.
-    form.addEventListener("formdata", (event) => {
-      for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
-    });
-  }
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("form.filters select")) event.target.form.requestSubmit();
+  });
+  // Parameters without a value only make the address longer.
+  document.addEventListener("formdata", (event) => {
+    if (!event.target.matches("form.filters")) return;
+    for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
+  });
 }
 
+// The current page stays visible in a navigation that is wider than the screen.
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 theme();
 filters();
+choices();
 showTimes(document);
 showCharts(document);
 keepFresh();

@@ -4,6 +4,7 @@ It is written last, so a folder with a manifest is a complete backup.
 """
 
 import hashlib
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 import msgspec
 
 from churn_platform.errors import PlatformError
-from churn_platform.files.artifacts import exists, join, read_bytes, reading, write_bytes
+from churn_platform.files.artifacts import download, exists, in_s3, join, read_bytes, reading, write_bytes
 
 NAME: Final = "manifest.json"
 FORMAT: Final = 1
@@ -145,12 +146,22 @@ def require_unchanged(backup: str, file: StoredFile) -> None:
 
 
 def sha256_of(uri: str) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with reading(uri) as file:
-        while chunk := file.read(HASHED_AT_ONCE):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """Return the SHA-256 of a file in hexadecimal. An S3 object is not held in memory.
+
+    Raises:
+        ArtifactNotFoundError: the file does not exist.
+        ArtifactStoreError: the S3 server rejects the request or cannot be reached.
+    """
+    with tempfile.TemporaryDirectory(prefix="churn-backup-") as folder:
+        path = Path(uri)
+        if in_s3(uri):
+            path = Path(folder, "downloaded")
+            download(uri, path)
+        digest = hashlib.sha256()
+        with reading(str(path)) as file:
+            while chunk := file.read(HASHED_AT_ONCE):
+                digest.update(chunk)
+        return digest.hexdigest()
 
 
 def stored(path: Path, name: str) -> StoredFile:

@@ -158,17 +158,17 @@ def restore(
         lost: what is rolled back. Customers who were put on the do-not-contact list since the backup stay on it.
 
     Raises:
-        BackupError: PostgreSQL refused a part of the dump. The database is unchanged.
+        BackupError: PostgreSQL refused a part of the dump. Nothing has changed.
         ErasureError: the artifacts have the erased customers of another database. The database is restored.
         psycopg.OperationalError: the database does not answer.
         ArtifactStoreError: the S3 server rejects a request or cannot be reached.
     """
-    written, kept = write_files(backup, found, target, progress, replaces=True)
     progress("Creating roles", 0)
     migrations.upgrade(target.owner_dsn, target.schema)  # a new server lacks the roles that own the tables
     progress("Restoring the database", 0)
     _replace_database(backup, target)
     upgraded = migrations.upgrade(target.owner_dsn, target.schema)
+    written, kept = write_files(backup, found, target, progress, replaces=True)
     with connect(target.owner_dsn, autocommit=True, application_name=SESSION) as connection, connection.transaction():
         restoring.move_files(connection, old=found.artifacts_root, new=target.artifacts_root)
         # Before the worker starts, which would send them.
@@ -206,7 +206,7 @@ def write_files(backup: str, found: Manifest, target: Target, progress: Progress
         uri = join(target.artifacts_root, name)
         folder = name.partition("/")[0]
         stays = folder == ARCHIVE or name == ERASED_LIST or not (replaces or folder == MODELS)
-        if artifacts.exists(uri) and (stays or manifest.sha256_of(uri) == file.sha256):
+        if artifacts.find_files(uri) and (stays or manifest.sha256_of(uri) == file.sha256):
             kept += 1
         else:
             artifacts.write_bytes(uri, artifacts.read_bytes(join(backup, file.path)))

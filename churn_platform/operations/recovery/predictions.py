@@ -17,7 +17,14 @@ import psycopg
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from churn_platform.database import churn_predictions, environments, recovered_predictions, stream_positions
+from churn_platform.database import (
+    alert_outbox,
+    churn_predictions,
+    environments,
+    recovered_predictions,
+    stream_positions,
+)
+from churn_platform.database.alert_outbox import DoubtfulMessage
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.database.recovered_predictions import PublishedPrediction
 from churn_platform.environments.claims import claimed_since
@@ -59,6 +66,7 @@ class Reconciled:
         published: how far predictions had been published, by Kafka partition; only those that are ahead of the ledger.
         lost: how many predictions were found in the predictions topic whose rows the database has lost.
         missing: how many rows were not in the predictions topic, and were published now.
+        doubtful: messages of the outbox that may have been sent after the state that was restored.
     """
 
     topic: str
@@ -66,6 +74,7 @@ class Reconciled:
     published: Mapping[int, int]
     lost: int
     missing: int
+    doubtful: list[DoubtfulMessage]
 
     @property
     def found_restore(self) -> bool:
@@ -89,9 +98,10 @@ def reconcile(
 ) -> Reconciled:
     """Make the predictions topic, the table and the published offsets agree, and let the stream read lost events again.
 
-    Published predictions whose rows are lost are stored, so that they are not published again. Rows that are missing in
-    the topic are published, and the published offsets become the positions, in one Kafka transaction. The database
-    commits first. If the process dies in between, the stream still refuses to start, and the next call does the rest.
+    Published predictions whose rows are lost are stored, so that they are not published again, and the outbox is put in
+    doubt. Rows that are missing in the topic are published, and the published offsets become the positions, in one
+    Kafka transaction. The database commits first. If the process dies in between, the stream still refuses to start,
+    and the next call does the rest.
 
     Args:
         connection: holds the stream's lock, in autocommit mode.
@@ -136,6 +146,7 @@ def reconcile(
             recovered_predictions.prune(connection, before=contents.oldest)
         if ahead:
             recovered_predictions.record(connection, topic_id=topic.topic_id, positions=positions, published=ahead)
+        doubtful = alert_outbox.doubt_open(connection) if ahead or lost else []
     environment = environments.identify(connection)
     moved = [
         published_offset(topic, environment, partition, offset=position, highest=highest[partition])
@@ -145,7 +156,7 @@ def reconcile(
     if missing or moved:
         _publish(connection, config, producer, missing, moved, progress)
     stream_positions.record_all_published(connection, topic.name)
-    return Reconciled(topic.name, positions, ahead, lost, len(missing))
+    return Reconciled(topic.name, positions, ahead, lost, len(missing), doubtful)
 
 
 def _published_offsets(config: StreamConfig, topic: Topic) -> dict[int, PublishedOffset]:

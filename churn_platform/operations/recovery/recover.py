@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from churn_platform.database import alert_outbox, recovered_predictions
-from churn_platform.database.alert_outbox import DoubtfulMessage
+from churn_platform.database import recovered_predictions
 from churn_platform.database.recovered_predictions import Comparison
 from churn_platform.environments.environment_guard import EnvironmentGuard
 from churn_platform.kafka import clients
@@ -26,13 +25,11 @@ class Recovery:
         reconciled: the events topic and its predictions.
         comparison: the published predictions of lost rows, those of earlier recoveries included, compared with what
             their events were scored with again.
-        doubtful: messages of the outbox that were put in doubt now.
         problems: what only an operator can decide: offsets and files that are lost, each as a text.
     """
 
     reconciled: Reconciled
     comparison: Comparison
-    doubtful: list[DoubtfulMessage]
     problems: list[str]
 
 
@@ -58,8 +55,7 @@ def recover(config: StreamConfig, progress: Progress, *, lock_seconds: float = L
         with EnvironmentGuard(connection, admin, config) as guard:
             guard.claim(create_topics=True)
         reconciled = predictions.reconcile(connection, admin, config, progress)
-        doubtful = alert_outbox.doubt_open(connection) if reconciled.found_restore else []
         progress("Looking for lost offsets and files", 0)
         problems = [*log.find_problems(connection, admin, config), *files.find_problems(connection)]
         comparison = recovered_predictions.compare(connection, high_risk=config.high_risk_threshold)
-        return Recovery(reconciled, comparison, doubtful, problems)
+        return Recovery(reconciled, comparison, problems)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import TopicPartition
 
-from churn_platform.database import alert_outbox, model_versions
+from churn_platform.database import alert_outbox, model_versions, recovered_predictions
 from churn_platform.environments.exceptions import LedgerBehindError
 from churn_platform.kafka import topics
 from churn_platform.kafka.topics import LATEST
@@ -96,6 +96,25 @@ def test_a_backup_that_is_restored_twice_is_refused_each_time(stack: Stack, stre
         again.stream()
         assert again.table_ids() == again.published_ids() == stream.table_ids()
         assert violations(again) == []
+
+
+@pytest.mark.slow
+def test_a_recovery_that_died_before_it_reached_kafka_is_repeated(stack: Stack, stream: Stream) -> None:
+    stream.send([event(number) for number in range(6)], partition=0)
+    stream.stream()
+    backup = copy_of(stack, stream)
+    stream.send([event(number) for number in range(6, 9)], partition=0)
+    stream.stream()
+
+    with restored(stream, backup) as again:
+        topic = topics.describe(again.admin, again.config.events_topic)
+        with again.connection.transaction():
+            recovered_predictions.record(again.connection, topic_id=topic.topic_id, positions={0: 6}, published={0: 9})
+        with pytest.raises(LedgerBehindError, match="churn recover"):
+            again.stream()
+        assert run(again).reconciled.lost == 3
+        again.stream()
+        assert again.table_ids() == again.published_ids()
 
 
 @pytest.mark.slow
@@ -225,9 +244,9 @@ def test_open_messages_are_in_doubt_and_lost_offsets_and_files_are_named(
 
     with restored(stream, backup) as again:
         found = run(again)
-        assert [(each.reference, each.target) for each in found.doubtful] == [("a", "team")]
+        assert [(each.reference, each.target) for each in found.reconciled.doubtful] == [("a", "team")]
         assert again.rows("select status from alert_outbox") == [("in_doubt",)]
         topic = stream.config.events_topic
         assert sum(f"churn stream reset --topic {topic}" in problem for problem in found.problems) == 3
         assert any(f"version 2 is missing: {lost_bundle}" in problem for problem in found.problems)
-        assert run(again).doubtful == []
+        assert run(again).reconciled.doubtful == []
