@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -133,15 +133,15 @@ class Life:
             customer_url="https://crm.example/{customer_id}",
         )
         CasesDuty(config).run(self.connection)
+        now = datetime.now(UTC)
         policy = AlertPolicy(
             mode="digest",
-            digest_times=tuple(time(hour) for hour in range(24)),
+            digest_times=(now.time(),),
             quiet_hours=None,
             max_age=timedelta(hours=8),
             cases_per_day=10,
             timezone=ZoneInfo("UTC"),
         )
-        now = datetime.now(UTC) + timedelta(hours=1)
         assert enqueue_cases(self.connection, read_call_list, targets=["team"], policy=policy, now=now) > 1
         each = replace(policy, mode="each")
         self.connection.execute("delete from alerted_cases")
