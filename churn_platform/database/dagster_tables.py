@@ -23,7 +23,7 @@ PARTITION_TAGS: Final = (
 
 # From the catalog, because to_regclass() fails for a login without usage on the schema. Null: no such tables.
 _READABLE: Final = """
-    select case when count(*) = 4 then
+    select case when count(*) = 5 then
         bool_and(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'))
     end
     from pg_class c join pg_namespace n on n.oid = c.relnamespace

@@ -149,7 +149,7 @@ STREAM: Final = Dashboard(
         _stat("Standbys", _now(metrics.STANDBYS)),
         _stat("Paused", _now(metrics.PAUSED), red_from=1),
         _stat("Time since the last commit", _age(metrics.LAST_COMMIT), unit="s"),
-        _stat("Age of the open batch", _now(metrics.BATCH_AGE), unit="s"),
+        _stat("Time since the batch was opened", _now(metrics.BATCH_AGE), unit="s"),
         _stat("Kafka answers", _now(metrics.KAFKA_UP)),
         Panel(
             title="Events a second by result",
@@ -190,7 +190,7 @@ OPERATIONS: Final = Dashboard(
     (
         _stat("Open conditions", f"sum({_now(metrics.CONDITION)})", red_from=1),
         _stat("Champion", _now(metrics.MODEL_VERSION)),
-        _stat("Age of the champion", _now(metrics.MODEL_AGE), unit="s"),
+        _stat("Time since the champion was trained", _now(metrics.MODEL_AGE), unit="s"),
         _stat("Live ROC AUC", _now(metrics.LIVE_AUC)),
         _stat("Database", _now(metrics.DATABASE_BYTES), unit="bytes"),
         _stat("Workers that read the database", f"sum({metrics.UP.name})"),

@@ -82,6 +82,7 @@ retention_effect_job = dg.define_asset_job(
 shadow_comparison_job = dg.define_asset_job(
     "shadow_comparison_job",
     selection=["shadow_comparison"],
+    tags=BATCH_JOB,
     description="Compares the latest shadow with the champion on the stream's events.",
 )
 

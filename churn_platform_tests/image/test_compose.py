@@ -22,6 +22,8 @@ SET_BY_COMPOSE = {
     *("CHURN_LOCAL", "CHURN_SCHEMA", "CHURN_RAW_CSV"),
     *("DATABASE_OWNER_URL", "DATABASE_READER_URL", "DATABASE_RETENTION_URL"),
 }
+# Only the dashboard gets the token with which it asks the API.
+OF_THE_DASHBOARD = {"DASHBOARD_API_TOKEN"}
 # The dashboard has its own logins instead of the platform's, and its own volume for the file of users.
 SET_FOR_DASHBOARD = {"DATABASE_URL", "DASHBOARD_USERS", "DAGSTER_POSTGRES_URL"}
 
@@ -56,7 +58,7 @@ def test_every_setting_in_env_reaches_the_platform_s_processes() -> None:
 
     for name in ("code", "webserver", "daemon", "worker", "dashboard", "producer", "prepare"):
         environment = found[name].environment
-        allowed = SET_BY_COMPOSE | (SET_FOR_DASHBOARD if name == "dashboard" else set())
+        allowed = SET_BY_COMPOSE | (SET_FOR_DASHBOARD if name == "dashboard" else OF_THE_DASHBOARD)
         assert {each for each in values if environment.get(each) != values[each]} <= allowed, name
 
 

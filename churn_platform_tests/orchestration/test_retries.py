@@ -148,4 +148,5 @@ def test_runs_that_nobody_requests_again_are_retried(jobs: dict[str, dg.JobDefin
         "retraining_job",
         "customer_scoring_job",
         "retention_effect_job",
+        "shadow_comparison_job",
     }
