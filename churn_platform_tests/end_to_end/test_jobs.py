@@ -17,14 +17,15 @@ import pytest
 
 from churn_platform.database import dagster_tables
 from churn_platform.operations.dagster_runs import Dagster, RunEvent
+from churn_platform.orchestration.assets.training import APPLICATION
 from churn_platform_tests.commands.tree import KEYS
 from churn_platform_tests.end_to_end.running import Running
 from churn_platform_tests.waiting import wait_until
 
 CHURN = Path(sys.executable).with_name("churn")
-# The streaming runs wait for locks, too.
+# Other runs wait for locks, too, and monitoring reads the same table.
 WAITING: LiteralString = """
-    select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%%model_references%%'
+    select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = %s
 """
 PREPARED = {"raw_customers", "cleaned_customers", "train_features", "test_features"}
 TRAINED = ["churn_model", "model_evaluation", "champion_model"]
@@ -67,7 +68,7 @@ def events(running: Running, run_id: str) -> list[RunEvent]:
 
 def waiting_process(running: Running, run_id: str) -> psutil.Process:
     """Wait until the training of a run waits for the table, and return the run's process."""
-    wait_until(lambda: running.value(WAITING) > 0, 120, "the training to wait")
+    wait_until(lambda: running.value(WAITING, APPLICATION) > 0, 120, "the training to wait")
     (pid,) = (
         int(found[1])
         for event in events(running, run_id)

@@ -14,7 +14,10 @@ from churn_platform_tests.files.s3_server import Server, client
 from churn_platform_tests.stream.streams import event
 from churn_platform_tests.waiting import wait_until
 
-STATE = {".churn-platform", "dagster", "env", "kafka", "lock", "logs", "ports.json", "postgres", "run"}
+STATE = {
+    *(".churn-platform", "dagster", "env", "kafka", "lock", "logs", "ports.json", "postgres", "run"),
+    "worker.heartbeat",
+}
 LOG_FILES = """
     query ($id: ID!) { runOrError(runId: $id) { ... on Run { eventConnection { events {
         ... on LogsCapturedEvent { fileKey }
