@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 from churn_platform.database import alert_outbox, model_versions, recovered_predictions
 from churn_platform.environments.exceptions import LedgerBehindError
 from churn_platform.kafka import topics
-from churn_platform.kafka.topics import LATEST
+from churn_platform.kafka.topics import EARLIEST, LATEST
 from churn_platform.local.stack import Stack
 from churn_platform.model_store import save_bundle
 from churn_platform.operations import status
@@ -43,11 +43,13 @@ def twice(ids: Sequence[str]) -> list[str]:
 
 def delete_records(stream: Stream, topic: str) -> None:
     """Delete all records that a topic has now, as its retention does."""
-    ends = topics.list_offsets(stream.admin, topics.describe(stream.admin, topic), LATEST)
+    described = topics.describe(stream.admin, topic)
+    ends = topics.list_offsets(stream.admin, described, LATEST)
     for future in stream.admin.delete_records(
         [TopicPartition(topic, partition, end) for partition, end in ends.items()]
     ).values():
         future.result()
+    wait_until(lambda: topics.list_offsets(stream.admin, described, EARLIEST) == ends)
 
 
 @pytest.mark.slow
