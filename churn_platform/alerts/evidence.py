@@ -97,6 +97,7 @@ class StreamWatch:
         kafka_client: Mapping[str, clients.Setting],
         topic: str,
         *,
+        request_seconds: float = KAFKA_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Connect to nothing yet.
@@ -104,9 +105,10 @@ class StreamWatch:
         Args:
             kafka_client: librdkafka settings of the brokers.
             topic: the events topic.
+            request_seconds: time-out of a request to Kafka.
             clock: in seconds, monotonic.
         """
-        self._settings = {**kafka_client, "socket.timeout.ms": KAFKA_SECONDS * 1000}
+        self._settings = {**kafka_client, "socket.timeout.ms": round(request_seconds * 1000)}
         self._topic, self._clock = topic, clock
         self._admin: clients.Admin | None = None
         self._progress = ProgressWatch()
