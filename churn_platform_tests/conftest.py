@@ -68,6 +68,7 @@ def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
         # Hundreds of databases are copied. No test stops the machine, and only that would lose what is not on disk yet.
         with psycopg.connect(stack.owner_dsn, autocommit=True) as owner:
             owner.execute("alter system set fsync = off")
+            owner.execute("alter system set full_page_writes = off")
             owner.execute("select pg_reload_conf()")
         yield stack
         discard(stack)
@@ -183,8 +184,10 @@ def new_template(stack: Stack, schema: CustomerSchema) -> str:
 @pytest.fixture
 def database(stack: Stack, template_database: str) -> Iterator[str]:
     """Connection string of a migrated database that nobody else uses, for the platform's own login."""
-    yield copy_database(stack, template_database)
+    dsn = copy_database(stack, template_database)
+    yield dsn
     run_session.end_kept()  # a run in this process leaves its session open until the process ends
+    drop_database(stack, dsn)
 
 
 def copy_database(stack: Stack, template: str) -> str:
@@ -195,6 +198,13 @@ def copy_database(stack: Stack, template: str) -> str:
             sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
         )
     return make_conninfo(stack.addresses["postgres"], dbname=name)
+
+
+def drop_database(stack: Stack, dsn: str) -> None:
+    """Drop a database and end its sessions. Its pages need not be written to the disk any more, which takes longer."""
+    name = str(conninfo_to_dict(dsn)["dbname"])
+    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture

@@ -104,6 +104,7 @@ class StreamWatch:
         *,
         group: str,
         outcomes_topic: str,
+        request_seconds: float = KAFKA_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Connect to nothing yet.
@@ -113,9 +114,10 @@ class StreamWatch:
             topic: the events topic.
             group: the consumer group that carries the published offsets.
             outcomes_topic: the outcomes topic, which may be missing.
+            request_seconds: time-out of a request to Kafka.
             clock: in seconds, monotonic.
         """
-        self._settings = {**kafka_client, "socket.timeout.ms": KAFKA_SECONDS * 1000}
+        self._settings = {**kafka_client, "socket.timeout.ms": round(request_seconds * 1000)}
         self._topic, self._group, self._outcomes_topic, self._clock = topic, group, outcomes_topic, clock
         self._admin: clients.Admin | None = None
         self._progress = ProgressWatch()

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,8 +72,8 @@ class Switch:
         )
 
 
-def watch_of(client: dict[str, Any], topic: str, **clock: Callable[[], float]) -> StreamWatch:
-    return StreamWatch(client, topic, group="none", outcomes_topic="none", **clock)
+def watch_of(client: dict[str, Any], topic: str, **more: Any) -> StreamWatch:
+    return StreamWatch(client, topic, group="none", outcomes_topic="none", **more)
 
 
 def evidence(client: dict[str, Any] | None = None, topic: str = "none", **bounds: Any) -> Evidence:
@@ -307,7 +307,8 @@ def test_a_lag_above_its_bound_is_found(stream: Stream, of_stream: Evidence) -> 
 
 
 def test_a_kafka_that_does_not_answer_is_found(connection: psycopg.Connection, clock: Clock) -> None:
-    watch = watch_of({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "events", clock=clock.seconds)
+    client = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+    watch = watch_of(client, "events", request_seconds=0.5, clock=clock.seconds)
     watched = Evidence(Bounds.from_settings(Settings()), watch, {})
     assert found("kafka-unreachable", watched, connection) == []
     clock.pass_time(seconds=30)

@@ -126,7 +126,7 @@ def test_a_password_is_sent_only_over_a_trusted_encrypted_connection(tmp_path: P
         wrong = smtp_address(Target("mail", SecretStr(base.format("wrong"))))
 
         untrusted = SmtpSender(address).send(message())
-        refused = SmtpSender(wrong, context=lambda: trusting).send(message())
+        refused = SmtpSender(wrong, context=lambda: trusting, timeout=2.0).send(message())  # the server hangs then
         accepted = SmtpSender(address, context=lambda: trusting).send(message())
 
     assert (untrusted.result, "SSLCertVerificationError" in untrusted.reason) == (Result.NOT_SENT, True)

@@ -17,7 +17,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
 from churn_platform_tests.features.customers import BANK
-from churn_platform_tests.stream.streams import Stream, new_stream
+from churn_platform_tests.stream.streams import Stream, admin_client, new_stream
 
 _number = itertools.count(1)
 
@@ -80,7 +80,7 @@ class Outcomes:
 def outcome_topic(database: str) -> Iterator[Outcomes]:
     """An outcomes topic that has not been created yet."""
     with psycopg.connect(database, autocommit=True) as connection:
-        yield Outcomes(f"outcomes-{next(_number)}", connection, AdminClient(settings().kafka_client))
+        yield Outcomes(f"outcomes-{next(_number)}", connection, admin_client(settings().kafka_client))
 
 
 @pytest.fixture

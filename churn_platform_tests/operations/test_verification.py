@@ -22,7 +22,7 @@ from churn_platform.operations.verification.invariants import Invariant
 from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream.config import StreamConfig
 from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
-from churn_platform_tests.conftest import copy_database
+from churn_platform_tests.conftest import copy_database, drop_database
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 from churn_platform_tests.waiting import wait_until
 
@@ -137,6 +137,7 @@ def copied(stack: Stack, history: StreamConfig) -> Iterator[Stream]:
     copy = copy_database(stack, str(conninfo_to_dict(history.dsn)["dbname"]))
     with Stream(replace(history, dsn=copy)) as stream:
         yield stream
+    drop_database(stack, copy)
 
 
 def test_every_invariant_holds_for_a_stream_with_a_history(copied: Stream) -> None:

@@ -9,7 +9,6 @@ import dagster as dg
 import psycopg
 import pytest
 import yaml
-from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import model_versions
 from churn_platform.deployment.dagster_home import STORAGE
@@ -18,6 +17,7 @@ from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.settings import PROJECT_ROOT, settings
+from churn_platform_tests.stream.streams import admin_client
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def dagster_home(
     address = urlsplit(stack.addresses["postgres"])._replace(path=f"/{name}").geturl()
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", in_schema(address, "dagster"))
     settings.cache_clear()
-    created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    created_topics.create_missing(admin_client(settings().kafka_client), KafkaResource().stream())
     with psycopg.connect(platform) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
         model_versions.promote(connection, 1)

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import dagster as dg
 import psycopg
 import pytest
-from confluent_kafka.admin import AdminClient
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickData, TickStatus
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
@@ -32,6 +31,7 @@ from churn_platform.orchestration.pruning import Budget, prune_partitions, prune
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.settings import Settings, settings
 from churn_platform_tests.conftest import copy_database
+from churn_platform_tests.stream.streams import admin_client
 
 NOW = datetime.now(UTC)
 BEFORE = NOW - timedelta(days=14)
@@ -324,7 +324,7 @@ def test_old_ticks_are_deleted_except_the_last_of_each_sensor(records: Records) 
 
 
 def test_the_job_runs_every_step_and_reports_its_figures(records: Records) -> None:
-    created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    created_topics.create_missing(admin_client(settings().kafka_client), KafkaResource().stream())
     records.materialize(churn_predictions, records.batch(days=15), days=15)
     records.run("none", dg.DagsterRunStatus.FAILURE, days=15)
     add_tick(records, "stream", 20)

@@ -10,7 +10,6 @@ import dagster as dg
 import psycopg
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import model_versions
 from churn_platform.definitions import defs
@@ -33,6 +32,7 @@ from churn_platform.orchestration.schedules import request_training
 from churn_platform.schema.current import schema_of
 from churn_platform.schema.reader import fingerprint
 from churn_platform.settings import settings
+from churn_platform_tests.stream.streams import admin_client
 
 HOUR = datetime(2026, 11, 26, 9, tzinfo=UTC)
 
@@ -69,7 +69,7 @@ class Automation:
     def outcomes(self, count: int) -> None:
         """Create the outcomes topic if it is missing, and send messages to it."""
         created_topics.create_missing(
-            AdminClient(settings().kafka_client), KafkaResource().stream(), settings().topics.outcomes
+            admin_client(settings().kafka_client), KafkaResource().stream(), settings().topics.outcomes
         )
         producer = Producer(settings().kafka_client)
         for _ in range(count):
@@ -230,7 +230,7 @@ def test_a_run_is_postponed_once_while_another_process_starts(automation: Automa
 
 def test_a_truncated_outcomes_topic_starts_a_run_that_reports_it(automation: Automation) -> None:
     automation.outcomes(5)
-    admin = AdminClient(settings().kafka_client)
+    admin = admin_client(settings().kafka_client)
     positions = [(partition, 9) for partition in range(settings().topics.partitions)]
     topic_id = topics.describe(admin, settings().topics.outcomes).topic_id
     for partition, position in positions:  # a topic that ends before its positions: it was truncated

@@ -10,7 +10,6 @@ import dagster as dg
 import psycopg
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
 
 from churn_platform.database import (
     advisory_locks,
@@ -33,7 +32,7 @@ from churn_platform.orchestration.run_requests import RANGE_END_TAG, RANGE_START
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.settings import settings
 from churn_platform_tests.conftest import copy_database
-from churn_platform_tests.stream.streams import event
+from churn_platform_tests.stream.streams import admin_client, event
 from churn_platform_tests.waiting import wait_until
 
 
@@ -104,7 +103,7 @@ def ticks(platform: str, bundle_uri: str, monkeypatch: pytest.MonkeyPatch) -> It
     """Sensors of a platform with empty topics and a champion, where no run is live without events."""
     monkeypatch.setenv("IDLE_SECONDS", "60")
     settings.cache_clear()
-    created_topics.create_missing(AdminClient(settings().kafka_client), KafkaResource().stream())
+    created_topics.create_missing(admin_client(settings().kafka_client), KafkaResource().stream())
     with psycopg.connect(platform) as connection:
         model_versions.register(connection, version=1, uri=bundle_uri, run_id="training", metrics={})
         model_versions.promote(connection, 1)
