@@ -285,7 +285,7 @@ def test_a_lag_above_its_bound_is_found(stream: Stream, of_stream: Evidence) -> 
 
 
 def test_a_kafka_that_does_not_answer_is_found(connection: psycopg.Connection, clock: Clock) -> None:
-    client = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+    client: dict[str, str | int | float | bool] = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
     watch = StreamWatch(client, "events", request_seconds=0.5, clock=clock.seconds)
     watched = Evidence(Bounds.from_settings(Settings()), watch, {})
     assert found("kafka-unreachable", watched, connection) == []
