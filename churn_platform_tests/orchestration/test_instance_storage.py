@@ -75,8 +75,9 @@ def test_instances_of_a_process_share_pooled_connections(home: Path, observer: p
     pooled = sessions(observer)
     run_queries(home)
     run_queries(home)
-    assert pooled
-    assert sessions(observer) == pooled
+    later = sessions(observer)
+    assert later
+    assert later <= pooled  # the one that created the tables may still have been ending at first
 
 
 def test_a_connection_that_postgres_closed_is_replaced(home: Path, observer: psycopg.Connection) -> None:
