@@ -95,13 +95,22 @@ def remove_former(connection: psycopg.Connection, root: str, customer_id: int | 
     return changed
 
 
+def has_successor(file: str) -> bool:
+    """Return whether an erasure has replaced a file by another that exists: the same rows without a customer."""
+    return any(_number(each) > _number(file) for each in _others(file))
+
+
 def _latest(file: str) -> str | None:
     """Return the file, or its latest successor if it is gone: an older state of the database may name it."""
     if exists(file):
         return file
+    return max(_others(file), key=_number, default=None)
+
+
+def _others(file: str) -> list[str]:
+    """Return the files that exist of those that succeeded one another, this one included."""
     folder = file.rpartition("/")[0]
-    others = [each.uri for each in find_files(folder) if _is_archive(each.uri) and _base(each.uri) == _base(file)]
-    return max(others, key=_number, default=None)
+    return [each.uri for each in find_files(folder) if _is_archive(each.uri) and _base(each.uri) == _base(file)]
 
 
 def _successor(file: str) -> str:
