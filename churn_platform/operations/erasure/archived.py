@@ -52,10 +52,14 @@ def separate(connection: psycopg.Connection, customer_id: int | str) -> Archived
     """
     columns = [column.name for column in churn_predictions.stored_columns(connection)]
     found: list[pa.Table] = []
-    files = {}
+    files: dict[str, str] = {}
     for file, is_complete in stream_batches.archive_files(connection).items():
         source = _latest(file) if is_complete else None
-        if source is None or not _count(source, customer_id):
+        if source is None:
+            continue
+        if not _count(source, customer_id):
+            if source != file:  # the ledger is of before another erasure: it has to name the file that exists
+                files[file] = source
             continue
         table = _read(source)
         is_of = _is_of(table, customer_id)
@@ -64,7 +68,7 @@ def separate(connection: psycopg.Connection, customer_id: int | str) -> Archived
         found.append(table.filter(is_of).select([name for name in columns if name in table.column_names]))
         files[file] = successor
     if not found:
-        return ArchivedRows()
+        return ArchivedRows(files=files)
     rows = pa.concat_tables(found, promote_options="default")
     values = zip(*(column.to_pylist() for column in rows.columns), strict=True)
     return ArchivedRows(columns=rows.column_names, rows=list(values), files=files)
@@ -79,7 +83,12 @@ def remove_former(connection: psycopg.Connection, root: str, customer_id: int | 
     Returns:
         How many files were deleted or rewritten.
     """
-    complete = {_base(file) for file, is_complete in stream_batches.archive_files(connection).items() if is_complete}
+    # A file whose successor is not there is the only one that holds the rows of all other customers.
+    complete = {
+        _base(file)
+        for file, is_complete in stream_batches.archive_files(connection).items()
+        if is_complete and exists(file)
+    }
     named = set(stream_batches.archive_files(connection))
     changed = 0
     for file in find_files(join(root, *FOLDER)):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psycopg
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -156,6 +157,7 @@ def test_an_erasure_has_to_be_confirmed_with_the_id(life: Life) -> None:
     run("erase", str(ERASED), "--yes", "1", code=ExitCode.CHECK_FAILED)
     run("erase", str(ERASED), "--json", code=ExitCode.USAGE)
     run("erase", "somebody", "--yes", "somebody", code=ExitCode.USAGE)
+    run("erase", "9" * 30, "--dry-run", code=ExitCode.USAGE)  # more than 64 bits
 
     assert life.stream.value("select count(*) from erased_customers") == 0
     assert "churn_predictions" in run("erase", str(ERASED), typed=f"{ERASED}\n")
@@ -266,6 +268,20 @@ def test_the_files_of_an_earlier_backup_bring_back_no_archived_rows(life: Life, 
     write_files(backup, written, target, lambda _step, _count: None, replaces=False)
 
     assert files_with(life.root, ERASED) == []
+
+
+def test_a_ledger_of_before_an_erasure_finds_the_archive_file_of_after_it(life: Life) -> None:
+    """Only the database was restored. The file that it names is gone, and its successor holds all other customers."""
+    [(former,)] = life.stream.rows("select archive from stream_batches where archive is not null")
+    erase()
+    [(successor,)] = life.stream.rows("select archive from stream_batches where archive is not null")
+    assert former != successor
+    life.connection.execute("update stream_batches set archive = %s where archive is not null", (former,))
+
+    erase(1)
+
+    assert life.stream.rows("select archive from stream_batches where archive is not null") == [(successor,)]
+    assert OTHER in pd.read_parquet(str(successor))["customer_id"].tolist()
 
 
 def test_the_report_says_until_when_kafka_keeps_what(life: Life) -> None:
