@@ -58,7 +58,14 @@ def backup(target: Place, as_json: AsJson = False) -> None:
             },
         )
         with ProgressReporter("Reading Kafka and PostgreSQL") as progress:
-            written = writing.back_up(source, _address(target), progress)
+            try:
+                written = writing.back_up(source, _address(target), progress)
+            except OSError as error:  # a full disk, a folder without write permission
+                end(
+                    ExitCode.FAILED,
+                    f"The backup is not complete: {error.filename or _address(target)}: {error.strerror or error}.",
+                    remedy="Name another folder, or make this one writable and empty it.",
+                )
     size = sum(file.size for file in written.files)
     if as_json:
         emit(

@@ -18,9 +18,12 @@ def customer_id_of(text: str) -> int | str:
     if schema_of(settings()).id_type == "text":
         return text
     try:
-        return int(text)
+        customer_id = int(text)
     except ValueError:
-        end(ExitCode.USAGE, f"{text!r} is not the id of a customer: expected a whole number.")
+        end(ExitCode.USAGE, f"{text[:100]!r} is not the id of a customer: expected a whole number.")
+    if not -(2**63) <= customer_id < 2**63:
+        end(ExitCode.USAGE, f"{text[:100]} is not the id of a customer: expected a whole number of at most 64 bits.")
+    return customer_id
 
 
 def system_user() -> str:

@@ -119,6 +119,15 @@ def customers(connection: psycopg.Connection) -> list[int | str]:
     return [customer_id for (customer_id,) in connection.execute(query)]
 
 
+def unused_messages(connection: psycopg.Connection) -> Iterator[bytes]:
+    """Yield the payloads of dead letters and refused outcomes, which may be about any customer."""
+    for table in ("dead_letter_events", "refused_outcomes"):
+        query = sql.SQL("select payload from {} where payload is not null").format(sql.Identifier(table))
+        with connection.transaction(), connection.cursor(f"payloads_of_{table}") as cursor:
+            for (payload,) in cursor.execute(query):
+                yield bytes(payload)
+
+
 def rows_of(
     connection: psycopg.Connection, table: str, customer_id: int | str, *, event_ids: Sequence[str] = ()
 ) -> list[Row]:

@@ -50,6 +50,7 @@ def test_a_backup_is_written_restored_and_recovered(platform: str, place: Path) 
 
     assert "churn restore" in run("backup", backup)
     assert "is not empty" in run("backup", backup, code=ExitCode.FAILED)
+    assert "Not a directory" in run("backup", str(bundle / "backup"), code=ExitCode.FAILED)
     with psycopg.connect(platform, autocommit=True) as connection:
         retention_cases.block_contact(connection, 15_600_001, reason="asked us not to call", actor="ana")
     bundle.unlink()

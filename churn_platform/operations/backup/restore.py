@@ -20,7 +20,7 @@ from churn_platform.operations.backup import manifest, programs
 from churn_platform.operations.backup.backup import DUMP, FILES
 from churn_platform.operations.backup.manifest import BackupError, Manifest
 from churn_platform.operations.cleanup.database import DROP
-from churn_platform.operations.erasure import erased_list
+from churn_platform.operations.erasure import archived, erased_list
 from churn_platform.operations.exceptions import StreamIsLiveError
 from churn_platform.schema.customer_schema import CustomerSchema
 
@@ -173,9 +173,11 @@ def restore(
         restoring.move_files(connection, old=found.artifacts_root, new=target.artifacts_root)
         # Before the worker starts, which would send them.
         doubtful = alert_outbox.doubt_open(connection)
-        erased = erased_list.restore(connection, target.artifacts_root)
         for each in () if lost is None else lost.blocked:
             retention_cases.block_contact(connection, each.customer_id, reason=each.reason, actor=each.added_by)
+    # Its own transaction: a list that does not fit must not undo the above.
+    with connect(target.owner_dsn, autocommit=True, application_name=SESSION) as connection:
+        erased = erased_list.restore(connection, target.artifacts_root)
     return Restored(upgraded.migrations, upgraded.changes, written, kept, doubtful, erased)
 
 
@@ -183,7 +185,8 @@ def write_files(backup: str, found: Manifest, target: Target, progress: Progress
     """Write files of the backup to the artifacts root.
 
     Bundles never change, so one that differs is damaged. Archive files, and the list of erased customers, change when
-    customers are erased: one that exists is newer than that of the backup, and stays.
+    customers are erased: one that exists is newer than that of the backup, and stays. Nor is an archive file written
+    that an erasure has replaced by another, unless the database is replaced, too: it then names the file again.
 
     Args:
         backup: folder of the backup.
@@ -206,7 +209,8 @@ def write_files(backup: str, found: Manifest, target: Target, progress: Progress
         uri = join(target.artifacts_root, name)
         folder = name.partition("/")[0]
         stays = folder == ARCHIVE or name == ERASED_LIST or not (replaces or folder == MODELS)
-        if artifacts.find_files(uri) and (stays or manifest.sha256_of(uri) == file.sha256):
+        was_replaced = folder == ARCHIVE and not replaces and archived.has_successor(uri)
+        if was_replaced or (artifacts.find_files(uri) and (stays or manifest.sha256_of(uri) == file.sha256)):
             kept += 1
         else:
             artifacts.write_bytes(uri, artifacts.read_bytes(join(backup, file.path)))

@@ -52,10 +52,14 @@ def separate(connection: psycopg.Connection, customer_id: int | str) -> Archived
     """
     columns = [column.name for column in churn_predictions.stored_columns(connection)]
     found: list[pa.Table] = []
-    files = {}
+    files: dict[str, str] = {}
     for file, is_complete in stream_batches.archive_files(connection).items():
         source = _latest(file) if is_complete else None
-        if source is None or not _count(source, customer_id):
+        if source is None:
+            continue
+        if not _count(source, customer_id):
+            if source != file:  # the ledger is of before another erasure: it has to name the file that exists
+                files[file] = source
             continue
         table = _read(source)
         is_of = _is_of(table, customer_id)
@@ -64,7 +68,7 @@ def separate(connection: psycopg.Connection, customer_id: int | str) -> Archived
         found.append(table.filter(is_of).select([name for name in columns if name in table.column_names]))
         files[file] = successor
     if not found:
-        return ArchivedRows()
+        return ArchivedRows(files=files)
     rows = pa.concat_tables(found, promote_options="default")
     values = zip(*(column.to_pylist() for column in rows.columns), strict=True)
     return ArchivedRows(columns=rows.column_names, rows=list(values), files=files)
@@ -79,7 +83,12 @@ def remove_former(connection: psycopg.Connection, root: str, customer_id: int | 
     Returns:
         How many files were deleted or rewritten.
     """
-    complete = {_base(file) for file, is_complete in stream_batches.archive_files(connection).items() if is_complete}
+    # A file whose successor is not there is the only one that holds the rows of all other customers.
+    complete = {
+        _base(file)
+        for file, is_complete in stream_batches.archive_files(connection).items()
+        if is_complete and exists(file)
+    }
     named = set(stream_batches.archive_files(connection))
     changed = 0
     for file in find_files(join(root, *FOLDER)):
@@ -95,13 +104,22 @@ def remove_former(connection: psycopg.Connection, root: str, customer_id: int | 
     return changed
 
 
+def has_successor(file: str) -> bool:
+    """Return whether an erasure has replaced a file by another that exists: the same rows without a customer."""
+    return any(_number(each) > _number(file) for each in _others(file))
+
+
 def _latest(file: str) -> str | None:
     """Return the file, or its latest successor if it is gone: an older state of the database may name it."""
     if exists(file):
         return file
+    return max(_others(file), key=_number, default=None)
+
+
+def _others(file: str) -> list[str]:
+    """Return the files that exist of those that succeeded one another, this one included."""
     folder = file.rpartition("/")[0]
-    others = [each.uri for each in find_files(folder) if _is_archive(each.uri) and _base(each.uri) == _base(file)]
-    return max(others, key=_number, default=None)
+    return [each.uri for each in find_files(folder) if _is_archive(each.uri) and _base(each.uri) == _base(file)]
 
 
 def _successor(file: str) -> str:

@@ -63,12 +63,15 @@ def erase(
         progress: called with the current step.
 
     Raises:
-        ErasureError: something held off the erasure, and nothing was changed; or it is not complete.
+        ErasureError: something held off the erasure, or the artifacts have the erased customers of another database,
+            and nothing was changed; or it is not complete.
         psycopg.Error, KafkaException: a server does not answer. Repeat it.
     """
     environment = config.environment
     mentions = Mentions(environment.schema, customer_id)
     with connect(environment.dsn, autocommit=True, application_name=SESSION) as connection:
+        # A database that was restored to an earlier state lacks later erasures. Only this file has them.
+        erased_list.restore(connection, config.artifacts_root)
         with _no_archiving(connection):
             progress("Reading the archive")
             rows = archived.separate(connection, customer_id)

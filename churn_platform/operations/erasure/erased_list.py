@@ -11,8 +11,11 @@ from typing import Final
 import psycopg
 
 from churn_platform.database import customer_rows, erased_customers
+from churn_platform.decoding.named_customers import named_customers
 from churn_platform.files.artifacts import ASSETS, exists, join, read_bytes, write_bytes
+from churn_platform.operations.erasure import stored_files
 from churn_platform.operations.exceptions import ErasureError
+from churn_platform.schema.customer_schema import CustomerSchema
 
 NAME: Final = ".erased-customers.json"
 
@@ -45,14 +48,27 @@ def restore(connection: psycopg.Connection, root: str) -> int:
             raise ErasureError(
                 f"The list of erased customers in {_place(root)} was made with another key than that of the database, "
                 f"so the two cannot be joined.",
-                remedy="Set CHURN_ARTIFACTS to the folder of this database, or erase the customers again one by one.",
+                remedy="Set CHURN_ARTIFACTS to the folder of this database, or move the file away and erase its "
+                "customers again one by one.",
             ) from error
 
 
-def stored_again(connection: psycopg.Connection) -> list[int | str]:
-    """Return the erased customers of whom a table has rows, as after a restore from a backup."""
+def stored_again(connection: psycopg.Connection, root: str, schema: CustomerSchema) -> list[int | str]:
+    """Return the erased customers of whom something is stored, as after a restore from a backup.
+
+    Args:
+        connection: to the platform's database.
+        root: the artifacts root.
+        schema: of the customers.
+    """
     erased = erased_customers.load(connection)
-    return [each for each in customer_rows.customers(connection) if each in erased] if erased else []
+    if not erased:
+        return []
+    stored = set(customer_rows.customers(connection))
+    for payload in customer_rows.unused_messages(connection):
+        stored |= named_customers(payload, schema)
+    stored |= stored_files.customers(root, schema)
+    return [each for each in stored if each in erased]
 
 
 def _place(root: str) -> str:

@@ -12,9 +12,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from churn_platform.decoding.named_customers import named_customers
 from churn_platform.files.artifacts import ASSETS, find_files, join, read_bytes, reading, write_bytes, writing
 from churn_platform.files.parquet import read_parquet, write_parquet
 from churn_platform.operations.erasure.mentions import Mentions
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.reader import QUARANTINE_COLUMNS
 
 VALUES: Final = "values"
@@ -41,6 +43,38 @@ def find(root: str, mentions: Mentions) -> list[StoredFile]:
         rows = _rows_of(file.uri, mentions)
         if rows:
             found.append(StoredFile(file.uri, rows))
+    return found
+
+
+def customers(root: str, schema: CustomerSchema) -> set[int | str]:
+    """Return the ids in the files below the artifacts root's folder of assets."""
+    found: set[int | str] = set()
+    for file in find_files(join(root, ASSETS)):
+        if file.uri.endswith(".csv"):
+            for line in _read_csv(file.uri):
+                found |= _customers_of_row(line, schema)
+        elif file.uri.endswith(".parquet"):
+            with reading(file.uri) as source:
+                names = set(pq.read_schema(source).names)
+                ids = sorted(names & {"customer_id", schema.id})
+                source.seek(0)
+                table = pq.read_table(source, columns=ids or sorted(names & {VALUES}))
+            for name in table.column_names:
+                values = table.column(name).unique().drop_null().to_pylist()
+                if ids:
+                    found.update(values)
+                else:
+                    for each in values:
+                        found |= named_customers(each.encode(), schema)
+    return found
+
+
+def _customers_of_row(row: dict[str, str], schema: CustomerSchema) -> set[int | str]:
+    """Return the customers that a line of a CSV file is about."""
+    found = named_customers(row.get(VALUES, "").encode(), schema)
+    for name in ("customer_id", schema.id):
+        if row.get(name):
+            found |= named_customers(row[name].encode(), schema)
     return found
 
 

@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psycopg
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
@@ -21,6 +23,9 @@ from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import customer_rows
 from churn_platform.database.customer_columns import WITH_CUSTOMER_ID
 from churn_platform.kafka.reading import read_all
+from churn_platform.local.stack import Stack
+from churn_platform.operations.backup.backup import Source, back_up
+from churn_platform.operations.backup.restore import Target, write_files
 from churn_platform_tests.operations.erasure.lives import ERASED, OTHER, Life, files_with, places_with
 from churn_platform_tests.operations.test_verification import violated
 from churn_platform_tests.stream.streams import Stream, event
@@ -152,6 +157,7 @@ def test_an_erasure_has_to_be_confirmed_with_the_id(life: Life) -> None:
     run("erase", str(ERASED), "--yes", "1", code=ExitCode.CHECK_FAILED)
     run("erase", str(ERASED), "--json", code=ExitCode.USAGE)
     run("erase", "somebody", "--yes", "somebody", code=ExitCode.USAGE)
+    run("erase", "9" * 30, "--dry-run", code=ExitCode.USAGE)  # more than 64 bits
 
     assert life.stream.value("select count(*) from erased_customers") == 0
     assert "churn_predictions" in run("erase", str(ERASED), typed=f"{ERASED}\n")
@@ -212,6 +218,70 @@ def test_a_restored_backup_is_erased_again(life: Life) -> None:
     assert len(found["erased"]) == 1
     assert places_with(life.connection, str(ERASED)) == []
     assert json.loads(run("erase-again", "--json")) == {"added_to_the_list": 0, "erased": []}
+
+
+def test_what_only_messages_and_files_of_a_backup_bring_back_is_erased_again(life: Life) -> None:
+    """These customers never had a prediction, so no table has their ids in a column."""
+    of_message, of_file = 15_777_001, 15_777_002
+    life.run([json.dumps({**event(CustomerId=of_message), "Age": "old"}).encode()])
+    rejected = f'file,row,values,reasons\r\na.csv,1,"{{""CustomerId"": ""{of_file}""}}",Age\r\n'.encode()
+    file = life.root / "assets" / "customer_file_scores.parquet.rejected.csv"
+    backup = life.stream.rows("select * from dead_letter_events")
+    for each in (of_message, of_file):
+        erase(each)
+    with psycopg.connect(life.stream.config.dsn) as connection:
+        marks = sql.SQL(", ").join([sql.Placeholder()] * len(backup[0]))
+        connection.execute("delete from dead_letter_events")
+        connection.cursor().executemany(sql.SQL("insert into dead_letter_events values ({})").format(marks), backup)
+    file.write_bytes(rejected)
+
+    found = json.loads(run("erase-again", "--json"))
+
+    assert len(found["erased"]) == 2
+    for each in (of_message, of_file):
+        assert places_with(life.connection, str(each)) == []
+        assert files_with(life.root, each) == []
+
+
+def test_an_erasure_after_a_restore_keeps_the_list_of_earlier_ones(life: Life, stack: Stack) -> None:
+    """Somebody restored the database to before the first erasure, and erases another customer before recovering."""
+    erase()
+    name = str(conninfo_to_dict(life.stream.config.dsn)["dbname"])
+    with psycopg.connect(make_conninfo(stack.owner_dsn, dbname=name)) as owner:
+        owner.execute("truncate erased_customers, erasure_state")
+
+    erase(OTHER)
+
+    kept = json.loads((life.root / "assets" / ".erased-customers.json").read_text())
+    assert len(kept["hashes"]) == life.stream.value("select count(*) from erased_customers") == 2
+
+
+def test_the_files_of_an_earlier_backup_bring_back_no_archived_rows(life: Life, stack: Stack, tmp_path: Path) -> None:
+    """An erasure replaces an archive file by another, so the one in the backup is missing, and should be."""
+    config, name = life.stream.config, str(conninfo_to_dict(life.stream.config.dsn)["dbname"])
+    owner_dsn, root, backup = make_conninfo(stack.owner_dsn, dbname=name), str(life.root), str(tmp_path / "backup")
+    source = Source(config=config, owner_dsn=owner_dsn, outcomes_topic="outcomes", artifacts_root=root, settings={})
+    written = back_up(source, backup, lambda _step, _count: None)
+    erase()
+    target = Target(owner_dsn=owner_dsn, schema=config.schema, artifacts_root=root)
+
+    write_files(backup, written, target, lambda _step, _count: None, replaces=False)
+
+    assert files_with(life.root, ERASED) == []
+
+
+def test_a_ledger_of_before_an_erasure_finds_the_archive_file_of_after_it(life: Life) -> None:
+    """Only the database was restored. The file that it names is gone, and its successor holds all other customers."""
+    [(former,)] = life.stream.rows("select archive from stream_batches where archive is not null")
+    erase()
+    [(successor,)] = life.stream.rows("select archive from stream_batches where archive is not null")
+    assert former != successor
+    life.connection.execute("update stream_batches set archive = %s where archive is not null", (former,))
+
+    erase(1)
+
+    assert life.stream.rows("select archive from stream_batches where archive is not null") == [(successor,)]
+    assert OTHER in pd.read_parquet(str(successor))["customer_id"].tolist()
 
 
 def test_the_report_says_until_when_kafka_keeps_what(life: Life) -> None:
