@@ -16,6 +16,7 @@ from churn_platform.database.alert_outbox import Status
 from churn_platform.local.environment import ARTIFACTS_VARIABLE, OWNER_VARIABLE
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
+from churn_platform_tests.commands.tree import KEYS
 from churn_platform_tests.conftest import forget_settings
 
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -64,6 +65,7 @@ def test_a_backup_is_written_restored_and_recovered(platform: str, place: Path) 
     restored = json.loads(runner.invoke(app, ["restore", backup, "--replace", "--yes-replace", word, "--json"]).stdout)
     recovered = json.loads(runner.invoke(app, ["recover", "--json"]).stdout)
 
+    assert restored.keys() == set(KEYS["restore"])
     assert (restored["files_written"], restored["files_kept"]) == (0, 1)
     report = Path(restored["rolled_back"])
     assert stat.S_IMODE(report.stat().st_mode) == 0o600

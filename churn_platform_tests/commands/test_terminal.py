@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rich.console import Console
 from typer._click.exceptions import UsageError
 from typer.testing import CliRunner
@@ -22,10 +22,14 @@ from churn_platform.cli import app
 from churn_platform.commands.completion import Shell
 from churn_platform.commands.program import BROKEN_PIPE, Program
 from churn_platform.commands.terminal import ExitCode, ProgressReporter
+from churn_platform.database import alert_outbox, retention_cases
+from churn_platform.local.environment import OWNER_VARIABLE
 from churn_platform.local.stack import Stack
+from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import PROJECT_ROOT, load_settings, settings
 from churn_platform.worker.cases import CasesDuty
 from churn_platform.worker.process import cases_config
+from churn_platform_tests.alerts.receivers import HttpReceiver
 from churn_platform_tests.commands.tree import KEYS, PAGE, commands, parse
 from churn_platform_tests.conftest import forget_settings
 from churn_platform_tests.stream.streams import Stream, event
@@ -87,23 +91,42 @@ GIVEN = {
     "cases export": ["{folder}/cases.csv"],
     "cases block": ["1", "--reason", "asked in writing"],
     "cases unblock": ["1"],
+    "alerts retry": ["1"],
+    "alerts confirm": ["--target", "team"],
+    "alerts dismiss": ["--target", "team"],
+    "alerts test": ["team"],
+    "backup": ["{folder}/backup"],
+    "score": ["{folder}/customers.csv", "--output", "{folder}/scores.csv"],
 }
 # In test_model.py, because it needs two versions and a prepared split; in end_to_end/test_jobs.py, because they need
-# Dagster.
-ELSEWHERE = {"model compare", "model train", "data prepare"}
+# Dagster; in test_backup_command.py, because nobody else may use the database.
+ELSEWHERE = {"model compare", "model train", "data prepare", "restore"}
 ENDS_WITH = {"clean": ExitCode.IN_USE, "dlq retry": ExitCode.CHECK_FAILED}
 
 
 @pytest.fixture
 def servers(stream: Stream) -> Stream:
-    """Servers, and a stream that has one dead letter and one case."""
+    """Servers, and a stream that has one dead letter, and one case that a person has changed."""
     stream.send([b"bad"], partition=0)
     stream.stream(idle_seconds=0.5)
     stream.send([event(1)], partition=1)
     stream.stream(idle_seconds=0.5, high_risk_threshold=0.01)
     config = replace(cases_config(settings()), control_share=0.0)
     CasesDuty(replace(config, policy=replace(config.policy, threshold=0.01))).run(stream.connection)
+    retention_cases.change(stream.connection, 1, status="assigned", owner="ben", actor="ben")
     return stream
+
+
+@pytest.fixture
+def target(servers: Stream, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A target of messages that is up, and one message of which it is not known whether the target has it."""
+    alert_outbox.add(
+        servers.connection, kind="operator", reference="1", payload={}, targets=["team"], doubt="No answer."
+    )
+    with HttpReceiver() as receiver:
+        monkeypatch.setenv("OPERATOR_TARGETS", f"team={receiver.url}")
+        forget_settings()
+        yield
 
 
 def test_every_command_with_json_is_documented() -> None:
@@ -117,6 +140,7 @@ def test_every_command_with_json_is_documented() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("target")
 @pytest.mark.parametrize("words", [words for words in KEYS if words not in ELSEWHERE])
 def test_json_has_the_documented_keys(
     stack: Stack, servers: Stream, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -128,6 +152,10 @@ def test_json_has_the_documented_keys(
             monkeypatch.setenv(variable, "of-this-stack")
     if words == "down":
         monkeypatch.setenv("CHURN_LOCAL", str(tmp_path))
+    if words == "backup":
+        name = conninfo_to_dict(servers.config.dsn)["dbname"]
+        monkeypatch.setenv(OWNER_VARIABLE, make_conninfo(stack.owner_dsn, dbname=name))
+    generate_customers(5, 3).dropna().to_csv(tmp_path / "customers.csv", index=False)
     (tmp_path / "outcomes.json").write_text('{"CustomerId": 1, "true_churn_label": 0}')
     given = [each.format(folder=tmp_path) for each in GIVEN.get(words, [])]
 
@@ -353,7 +381,7 @@ def test_bash_completes_commands_options_and_parts(tmp_path: Path) -> None:
         complete_line 'churn st' 1
         complete_line 'churn dlq re' 2
         complete_line 'churn verify --js' 2
-        complete_line 'churn logs da' 2
+        complete_line 'churn logs dae' 2
         """
     )
 
