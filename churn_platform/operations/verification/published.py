@@ -190,9 +190,11 @@ def _check_rows_without_message(
             deleted += verification.count_predicted_before(
                 connection, [id_text(each) for each in part], topic.deleted_until
             )
-    found.add(
-        len(lost) - deleted, (f"event {id_text(rows.event_id[i])} is in the table, but not published" for i in lost)
-    )
+    if len(lost) > deleted:  # otherwise there is nothing to give an example of
+        found.add(
+            len(lost) - deleted,
+            (f"event {id_text(rows.event_id[i])} is in the table, but not published" for i in lost),
+        )
     return _Unpublished(waiting=int(waiting.sum()), unknown=int((limit < 0).sum()), deleted=deleted)
 
 
