@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 Reason = Annotated[str, typer.Option(help="The reason; recorded in model_promotions.")]
-FIGURES = ("roc_auc", "brier", "f1", "precision", "recall", "ece")
+FIGURES = ("roc_auc", "brier", "f1", "precision", "recall", "ece", "threshold")
 OUT_OF_FOLD = "oof_"
+UNLIMITED_COLUMNS = 1_000
 ROLLED_BACK_HOURS = 24.0
 Stop = Annotated[bool, typer.Option("--stop", help="End it.")]
 AFTER_START = {
@@ -78,7 +79,10 @@ def list_versions(as_json: AsJson = False) -> None:
     if as_json:
         emit({"versions": [_as_dict(each, tried) for each in versions]})
     elif versions:
-        output.print(_versions_table(versions, tried))
+        names = _fitting_figures(versions, tried)
+        output.print(_versions_table(versions, tried, names))
+        if len(names) < len(FIGURES):
+            _print("This terminal is too narrow for all metrics. A wider one and --json show them.")
         if ended is not None:
             moment = f"{ended.ended_at:%Y-%m-%d %H:%M}"
             _print(f"The canary, version {ended.model_version}, was rolled back at {moment} UTC. {ended.reason}")
@@ -291,10 +295,20 @@ def _state(version: "ModelVersion", tried: "Sequence[Challenger]") -> str:
     return "champion" if version.retired_at is None else "retired"
 
 
-def _versions_table(versions: "list[ModelVersion]", tried: "Sequence[Challenger]") -> Table:
+def _fitting_figures(versions: "list[ModelVersion]", tried: "Sequence[Challenger]") -> Sequence[str]:
+    """Return the metrics for which the output is wide enough, because Rich would cut off all numbers instead."""
+    unlimited = output.options.update(width=UNLIMITED_COLUMNS)
+    for count in range(len(FIGURES), 0, -1):
+        names = FIGURES[:count]
+        if output.measure(_versions_table(versions, tried, names), options=unlimited).maximum <= output.width:
+            return names
+    return FIGURES[:1]
+
+
+def _versions_table(versions: "list[ModelVersion]", tried: "Sequence[Challenger]", names: Sequence[str]) -> Table:
     table = Table("Version", "State", "Trained", "Champion since", box=None, header_style="dim", pad_edge=False)
-    for name in (*FIGURES, "threshold"):
-        table.add_column(name, justify="right")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     for each in versions:
         figures = {
             name.removeprefix(OUT_OF_FOLD): value for name, value in each.metrics.items() if name[:4] == OUT_OF_FOLD
@@ -305,7 +319,7 @@ def _versions_table(versions: "list[ModelVersion]", tried: "Sequence[Challenger]
             _state(each, tried),
             f"{each.registered_at:%Y-%m-%d %H:%M}",
             f"{each.promoted_at:%Y-%m-%d %H:%M}" if each.promoted_at else "",
-            *(f"{figures[name]:.4f}" if name in figures else "" for name in (*FIGURES, "threshold")),
+            *(f"{figures[name]:.4f}" if name in figures else "" for name in names),
         )
     return table
 

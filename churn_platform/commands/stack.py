@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from churn_platform.commands import stream_status
@@ -155,7 +155,7 @@ def up(
         return
     if not started:
         output.print("Already up.")
-    output.print(_status_table(parts))
+    output.print(status_table(parts))
     output.print(f"{'Up' if started else 'Checked'} after {took:.1f} s.", highlight=False)
     env_file = stack.local / "env"
     if services_only:
@@ -207,7 +207,7 @@ def status(as_json: AsJson = False) -> None:
         output.print("The stack was never started. Run 'churn up'.")
     else:
         if parts:
-            output.print(_status_table(parts))
+            output.print(status_table(parts))
         stream_status.show(output, stream)
     for part in parts:
         if part.problem is not None:
@@ -236,9 +236,11 @@ def _stream_status(parts: list[PartStatus]) -> "StreamStatus":
     return streaming.collect_status(config)
 
 
-def _status_table(parts: list[PartStatus]) -> Table:
+def status_table(parts: list[PartStatus]) -> Table:
+    """Return the table of `churn status`. Addresses are whole on every terminal, so that they can be copied."""
     styles = {"ready": "green", "yours": "green", "stopped": "dim", "starting": "yellow"}
-    table = Table("Part", "State", "Address", "Process", "Up", "Memory", box=None, header_style="dim", pad_edge=False)
+    address = Column("Address", no_wrap=True, overflow="ignore")
+    table = Table("Part", "State", address, "Process", "Up", "Memory", box=None, header_style="dim", pad_edge=False)
     for part in parts:
         table.add_row(
             Text(part.title),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Final, NoReturn, Self
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -28,14 +28,17 @@ class _Console(Console):
         self._width = None  # Rich has read COLUMNS once; without a fixed width, it reads it at every output
 
     @property
-    def width(self) -> int:
-        """Columns of a line. In a file or a pipe Rich assumes 80 columns, which would cut tables off."""
-        found = super().width
-        return found if self.is_terminal else max(found, PIPED_COLUMNS)
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines. In a file or a pipe Rich assumes 80 columns, which would cut tables off.
 
-    @width.setter
-    def width(self, columns: int) -> None:
-        self._width = columns
+        Rich reads the width of a table from here, not from `width`.
+        """
+        found = super().size
+        return found if self.is_terminal else found._replace(width=max(found.width, PIPED_COLUMNS))
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, "The reader of the output has closed the pipe.")

@@ -13,9 +13,9 @@ from churn_platform.dashboard.customer_values import UNKNOWN, column_label
 from churn_platform.schema.columns import OTHER, Column
 from churn_platform.schema.customer_schema import CustomerSchema
 
-MOST_CHANGES_OF_CALLERS: Final = 3
+MOST_CHANGES_OF_CALLERS: Final = 1
 """Values that the retention team may change at once. With more, they could type in a customer of the control group and
-learn its risk. Customers of the bank's file differ from each other in at least five columns."""
+learn its risk: most have a neighbour who differs in three columns."""
 _PREFIX: Final = "value-"
 
 

@@ -40,7 +40,9 @@ def place(stack: Stack, platform: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_a_backup_is_written_restored_and_recovered(platform: str, place: Path) -> None:
+def test_a_backup_is_written_restored_and_recovered(
+    platform: str, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     bundle = place / "artifacts" / "models" / "1" / "model.ubj"
     bundle.parent.mkdir(parents=True)
     bundle.write_bytes(b"a part of a bundle")
@@ -65,6 +67,7 @@ def test_a_backup_is_written_restored_and_recovered(platform: str, place: Path) 
     restored = json.loads(runner.invoke(app, ["restore", backup, "--replace", "--yes-replace", word, "--json"]).stdout)
     recovered = json.loads(runner.invoke(app, ["recover", "--json"]).stdout)
 
+    assert capfd.readouterr().out == ""  # psql writes nothing into the JSON
     assert restored.keys() == set(KEYS["restore"])
     assert (restored["files_written"], restored["files_kept"]) == (0, 1)
     report = Path(restored["rolled_back"])

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
+from churn_platform.commands import terminal
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import challengers, model_versions
 from churn_platform.files.artifacts import join, write_bytes
@@ -84,7 +85,7 @@ def run_json(*arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_versions_are_promoted_listed_and_rolled_back(registry: Registry) -> None:
+def test_versions_are_promoted_listed_and_rolled_back(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     run("promote", "1")
     assert "the stream scores with it from its next commit" in run("promote", "3", "--reason", "better").lower()
     assert (registry.champion(), registry.alias()) == (3, 3)
@@ -98,6 +99,12 @@ def test_versions_are_promoted_listed_and_rolled_back(registry: Registry) -> Non
         ["1", "retired"],
     ]
     assert "0.8300" in listed
+    monkeypatch.setattr(terminal, "PIPED_COLUMNS", 80)
+    narrow = runner.invoke(app, ["model", "list"], env={"COLUMNS": "80"}).stdout
+    assert "0.8300" in narrow
+    assert "threshold" not in narrow
+    assert "too narrow for all metrics" in narrow
+    assert "…" not in narrow
     assert (as_json[0]["version"], as_json[0]["state"]) == (3, "champion")
     assert "Version 1 is champion again instead of 3" in run("rollback", "--reason", "too many calls")
     assert (registry.champion(), registry.alias()) == (1, 1)

@@ -15,16 +15,19 @@ import pytest
 import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rich.console import Console
+from rich.table import Table
 from typer._click.exceptions import UsageError
 from typer.testing import CliRunner
 
 from churn_platform.cli import app
 from churn_platform.commands.completion import Shell
 from churn_platform.commands.program import BROKEN_PIPE, Program
-from churn_platform.commands.terminal import ExitCode, ProgressReporter
+from churn_platform.commands.stack import status_table
+from churn_platform.commands.terminal import PIPED_COLUMNS, ExitCode, ProgressReporter, output
 from churn_platform.database import alert_outbox, retention_cases
 from churn_platform.local.environment import OWNER_VARIABLE
 from churn_platform.local.stack import Stack
+from churn_platform.local.status import PartStatus
 from churn_platform.schema.generator import generate_customers
 from churn_platform.settings import PROJECT_ROOT, load_settings, settings
 from churn_platform.worker.cases import CasesDuty
@@ -361,6 +364,24 @@ def test_a_short_stage_prints_nothing(capsys: pytest.CaptureFixture[str]) -> Non
         reporter("Comparing", 1)
 
     assert capsys.readouterr().err == ""
+
+
+def test_a_table_in_a_pipe_is_not_cut_off(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    output.print(Table("x" * (PIPED_COLUMNS - 10), box=None))
+
+    assert "x" * (PIPED_COLUMNS - 10) in capsys.readouterr().out
+
+
+def test_an_address_is_whole_in_the_table_of_a_narrow_terminal() -> None:
+    address = "http://127.0.0.1:9464/metrics"
+    part = PartStatus("worker", "Dagster code server", "ready", address, 11133, 130.0, 43.7, log=None, problem=None)
+
+    with output.capture() as capture:
+        output.print(status_table([part]), width=72)
+
+    assert address in capture.get()
 
 
 # Completion

@@ -99,6 +99,9 @@ def test_on_a_phone_the_navigation_is_one_line_and_the_legend_is_below_the_chart
         assert legend is not None
         assert plot is not None
         assert legend["y"] > plot["y"] + plot["height"]
+        title = page.locator("#plot-rate .xtitle").bounding_box()
+        assert title is not None
+        assert legend["y"] > title["y"] + title["height"] - 4  # not beside it, where a narrow chart has no room
         assert barriers(page) == []
 
 

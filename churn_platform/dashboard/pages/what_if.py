@@ -113,8 +113,8 @@ def _ask(visit: Visit, known: _Known, changed: Sequence[Field]) -> tuple[WhatIf 
         return None, "Nothing was changed: these are the customer's own values. Change one and calculate again."
     if visit.hides_controls and len(changed) > MOST_CHANGES_OF_CALLERS:
         return None, (
-            f"{len(changed)} values were changed, and at most {MOST_CHANGES_OF_CALLERS} can be: more would describe "
-            "another customer, who may be in the control group. Change some of them back."
+            f"{len(changed)} values were changed, and at most {MOST_CHANGES_OF_CALLERS} can be: more could describe "
+            "a customer of the control group. Change the others back."
         )
     try:
         return prediction_api.ask(

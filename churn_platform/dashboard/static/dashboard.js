@@ -114,8 +114,9 @@ async function draw(script) {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: palette.text, family: "system-ui, sans-serif", size: 13 },
     margin: { t: 24, r: 12, b: 40, l: 48 },
-    // Below the chart, so that it covers neither the lines nor their notes, however many rows it takes.
-    legend: { orientation: "h", x: 0, y: -0.22, yanchor: "top" },
+    // At the lower edge, so that it covers neither the lines nor their notes, nor the title of the axis, however many
+    // rows it takes. Plotly makes room for it there.
+    legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom" },
     hoverlabel: { bgcolor: getComputedStyle(document.body).backgroundColor },
     dragmode: false,
   }, { displayModeBar: false, responsive: true, locale: "en" });

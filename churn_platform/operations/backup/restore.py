@@ -1,5 +1,6 @@
 """`churn restore`: replace the database and the missing files with those of a backup."""
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -247,6 +248,7 @@ def _replace_database(backup: str, target: Target) -> None:
                 "--quiet",
                 "--no-password",
                 "--single-transaction",
+                f"--output={os.devnull}",  # results of the script's set_config() and setval()
                 "--set=ON_ERROR_STOP=1",
                 f"--file={script}",
                 f"--dbname={conninfo}",

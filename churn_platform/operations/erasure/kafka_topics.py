@@ -64,7 +64,8 @@ def _reason(retention: Retention, what: str, *, has_tombstone: bool) -> str:
         )
     if retention.time is None:
         return f"Kafka keeps {what} without a limit of time (retention.ms is -1). Set one, or delete the records."
-    return f"Kafka deletes {what} by age only: retention.ms of the topic is {retention.time}."
+    period = str(retention.time).removesuffix(", 0:00:00")  # of whole days
+    return f"Kafka deletes {what} by age only: retention.ms of the topic is {period}."
 
 
 def _until(retention: Retention, now: datetime) -> datetime | None:
