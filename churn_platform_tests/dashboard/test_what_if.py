@@ -81,9 +81,11 @@ def test_the_form_of_the_customers_page_has_the_own_values(site: Site) -> None:
     assert values["value-is_active_member"] == "1"
 
 
-def test_the_risk_with_other_values_is_that_of_the_api(site: Site, api: Api) -> None:
+def test_the_risk_with_other_values_is_that_of_the_api(site: Site, asking: DashboardConfig, api: Api) -> None:
     changes = {"value-age": "70", "value-geography": "Germany"}
-    answer = site.send(f"/what-if/{CUSTOMER}", page=f"/what-if/{CUSTOMER}", **{**own_values(site), **changes})
+    page_of_form = f"/what-if/{CUSTOMER}"
+    with as_viewer(asking) as viewer:
+        answer = viewer.send(page_of_form, page=page_of_form, **{**own_values(site), **changes})
 
     assert answer.status_code == 200
     customer = {
@@ -133,8 +135,10 @@ def test_who_calls_customers_cannot_describe_another_customer(site: Site, asking
     """Otherwise the form would tell the risk of anybody whose values one knows, also of the control group."""
     page = f"/what-if/{CUSTOMER}"
     changes = {"value-age": "70", "value-geography": "Germany", "value-balance": "0", "value-tenure": "9"}
-    form = {**own_values(site), **changes}
+    own = own_values(site)
+    form = {**own, **changes}
     assert "4 values were changed, and at most 1 can be" in site.send(page, page=page, **form).text
+    assert "Risk with the changes" in site.send(page, page=page, **{**own, "value-age": "70"}).text
     with as_viewer(asking) as viewer:
         assert "Risk with the changes" in viewer.send(page, page=page, **form).text
 
