@@ -194,7 +194,7 @@ def _show_lost(lost: "RolledBack | None") -> None:
     else:
         text = (
             f"Since the backup: {len(lost.sent):,} messages were sent or may have been, {len(lost.cases):,} cases were "
-            f"opened, and {lost.calls:,} calls were recorded. The restored database does not have them. "
+            f"opened, and {lost.calls:,} calls were recorded. The restored database will not have them. "
             f"{len(lost.blocked):,} customers who were put on the do-not-contact list stay on it."
         )
     error_console.print(Text(text), soft_wrap=True)

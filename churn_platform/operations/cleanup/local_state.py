@@ -12,6 +12,9 @@ from churn_platform.local.supervision import runtime_folder
 from churn_platform.operations.cleanup.plan import Findings, Item, Kept, Report, Writer, size
 from churn_platform.worker.heartbeat import HEARTBEAT
 
+# What restores report: see commands/backup.py.
+REPORTS: Final = "rolled-back-*.json"
+
 # Everything that a stack creates in its folder. The marker file is last, so that an interrupted cleanup can be
 # repeated.
 ENTRIES: Final = {
@@ -53,10 +56,11 @@ class LocalState:
             return Findings(kept=[Kept(str(self._folder), "everything", reason)])
         found = Findings()
         for path in sorted(self._folder.iterdir()):
-            if path.name in ENTRIES:
-                found.items.append(Item(str(self._folder), path.name, f"{ENTRIES[path.name]}, {size(_bytes(path))}"))
+            title = "report of a restore" if path.match(REPORTS) else ENTRIES.get(path.name)
+            if title is not None:
+                found.items.append(Item(str(self._folder), path.name, f"{title}, {size(_bytes(path))}"))
             else:
-                found.kept.append(Kept(str(self._folder), path.name, "not created by the platform"))
+                found.kept.append(Kept(str(self._folder), path.name, "not one of the stack's own files"))
         return found
 
     def writers(self) -> list[Writer]:
@@ -78,6 +82,8 @@ class LocalState:
             return
         report(f"Deleting {self._folder}")
         runtime = runtime_folder(self._folder)
+        for path in self._folder.glob(REPORTS):
+            _delete(path)
         for name in ENTRIES:
             _delete(self._folder / name)
         _delete(runtime)  # outside the folder if its path is too long for a socket

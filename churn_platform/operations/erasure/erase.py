@@ -121,14 +121,15 @@ def _remaining(connection: psycopg.Connection, config: ErasureConfig) -> list[Re
     found.append(
         Remains(
             "features without ids, from the training data",
-            "Tables of features (imputed_features to test_features), the input example of models logged before "
-            "this version and MLflow have rows without ids. The next data_preparation_job replaces the tables.",
+            "Rows without ids are in the tables of features (imputed_features to test_features), until the next "
+            "data_preparation_job replaces these, and in MLflow, in the input examples of earlier models.",
         )
     )
     found.append(
         Remains(
-            "backups and exports",
-            "The platform does not know them. After a restore, run 'churn customer erase-again'.",
+            "backups, exports, and reports of restores",
+            "The platform does not know where they are. After a restore, run 'churn customer erase-again', and delete "
+            "the rolled-back-*.json in CHURN_LOCAL when you have read it: it names customers with cases.",
         )
     )
     if not dagster_documents.exist(connection):

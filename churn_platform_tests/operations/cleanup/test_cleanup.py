@@ -464,11 +464,15 @@ def test_the_stacks_folder_and_the_topics_in_its_database_are_deleted(stack: Sta
         claim(str(local / "artifacts"))
         output = clean("--yes", stack.addresses["kafka"], code=3)
     (local / "theirs").write_text("x")
+    report = local / "rolled-back-20260101T000000Z.json"
+    report.write_text("{}")
 
     assert "First: churn down" in output
     assert f"PostgreSQL (process {running_pid(output)})" in output
     found = listed()
-    assert {f"topic {config.events_topic}", "postgres", "artifacts", "ports.json", MARKER} <= names(found["delete"])
+    assert {f"topic {config.events_topic}", "postgres", "artifacts", "ports.json", report.name, MARKER} <= names(
+        found["delete"]
+    )
     assert "theirs" in names(found["keep"])
     assert found["word"] == stack.addresses["kafka"]
 
