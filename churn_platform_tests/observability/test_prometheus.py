@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from churn_platform.alerts.conditions import CONDITIONS
 from churn_platform.alerts.evidence import Bounds, Evidence, StreamWatch, free_shares
 from churn_platform.alerts.operator_duty import OperatorConditions
-from churn_platform.database import alert_outbox
+from churn_platform.database import alert_outbox, challengers, model_versions
 from churn_platform.database.connections import connect
 from churn_platform.local.stack import Stack
 from churn_platform.observability import endpoint
@@ -80,8 +80,10 @@ def relay(port: int, to: tuple[str, int]) -> Iterator[None]:
 
     with socket.create_server(("127.0.0.1", port)) as server:
         threading.Thread(target=accept, daemon=True).start()
-        yield
-        server.shutdown(socket.SHUT_RDWR)
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass
@@ -224,6 +226,12 @@ def materialize(instance: dg.DagsterInstance, *, passed: bool) -> None:
     dg.materialize([customers, rule], instance=instance, raise_on_error=False)
 
 
+def try_canary(connection: psycopg.Connection, *, ended_by: challengers.EndedBy) -> None:
+    """Start a canary of version 2 and end it at once."""
+    canary = challengers.start(connection, "canary", model_version=2, share=0.1)
+    challengers.end(connection, canary, by=ended_by, reason="A test.")
+
+
 def disk_of(folder: Path) -> Path:
     """Return a folder on the disk that the test fills: in memory if there is room, else that of this folder."""
     has_room = MEMORY_DISK.exists() and shutil.disk_usage(MEMORY_DISK).free > 4 * GIGABYTE
@@ -238,6 +246,7 @@ def broker_of(stream: Stream) -> tuple[str, int]:
 
 def test_every_alert_reaches_the_webhook_when_its_condition_begins_and_when_it_ends(
     stream: Stream,
+    bundle_uri: str,
     stack: Stack,
     instance: dg.DagsterInstance,
     tmp_path: Path,
@@ -280,12 +289,14 @@ def test_every_alert_reaches_the_webhook_when_its_condition_begins_and_when_it_e
         job("training_job", fail).execute_in_process(instance=instance, raise_on_error=False)
         materialize(instance, passed=False)
         connection.execute("update model_versions set registered_at = now() - interval '91 days'")
+        model_versions.register(connection, version=2, uri=bundle_uri, run_id="2", metrics={})
+        try_canary(connection, ended_by="rollback")
         alert_outbox.add(connection, kind="case", reference="1", payload={"subject": "", "text": ""}, targets=["crm"])
         connection.execute("update alert_outbox set status = 'failed'")
         os.posix_fallocate(big.fileno(), 0, GIGABYTE)
         begun = (
             *("ChurnKafkaUnreachable", "ChurnDeadLetters", "ChurnDaemonSilent", "ChurnRunFailed", "ChurnCheckFailed"),
-            *("ChurnChampionOld", "ChurnMessagesUnsettled", "ChurnDiskFull"),
+            *("ChurnChampionOld", "ChurnCanaryRolledBack", "ChurnMessagesUnsettled", "ChurnDiskFull"),
         )
         webhook.wait_for("firing", *begun)
 
@@ -298,6 +309,7 @@ def test_every_alert_reaches_the_webhook_when_its_condition_begins_and_when_it_e
         connection.execute("update dagster.runs set end_time = end_time - 601")
         materialize(instance, passed=True)
         connection.execute("update model_versions set registered_at = now()")
+        try_canary(connection, ended_by="hand")
         alert_outbox.dismiss(connection, [1])
         big.truncate(0)
         webhook.wait_for("resolved", *begun)

@@ -198,8 +198,13 @@ def test_live_performance_uses_labels_in_events_and_later_outcomes(assets: Asset
     counted = {
         name: value for name, value in materializations(first, "customer_outcomes")[None].items() if name != "next"
     }
-    assert counted == {"outcomes": 201, "left": 100 + (1 - labelled[0]["true_churn_label"]), "rejected": 2} | {
-        "stayed": 100 + labelled[0]["true_churn_label"]
+    assert counted == {
+        "outcomes": 201,
+        "left": 100 + (1 - labelled[0]["true_churn_label"]),
+        "stayed": 100 + labelled[0]["true_churn_label"],
+        "rejected": 2,
+        "kept_cases": 0,
+        "lost_cases": 0,
     }
     assert materializations(again, "customer_outcomes")[None]["outcomes"] == 0
     reasons = {reason for (reason,) in assets.connection.execute("select reason from refused_outcomes")}

@@ -67,7 +67,8 @@ def _assets_of(run: dg.ExecuteInProcessResult) -> list[dg.AssetMaterialization]:
 def test_the_check_keeps_its_result_after_a_run_without_events(assets: Assets) -> None:
     assets.send(event(1), event(2), b"bad")
     key, _ = assets.stream()
-    result = "Found: 2 predictions + 1 dead letters + 0 duplicates = 3. Expected: the 3 events that were read."
+    found = "2 predictions + 1 dead letters + 0 duplicates + 0 erased = 3"
+    result = f"Found: {found}. Expected: the 3 events that were read."
     assert (assets.check().passed, assets.check().description) == (True, result)
 
     _, idle = assets.stream()
