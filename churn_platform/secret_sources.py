@@ -103,6 +103,11 @@ def _from_file(name: str, file: Path) -> str:
     """Return the content of a file without line breaks at its end, which editors and `echo` add."""
     variable = name + FILE_SUFFIX
     try:
+        if file.exists() and not file.is_file():  # opening a named pipe waits until somebody writes to it
+            raise SecretError(
+                f"{variable} names {file}, which is not a regular file.",
+                remedy="Name a file that contains only the value.",
+            )
         with file.open("rb") as reader:
             content = reader.read(MAX_BYTES + 1)
     except OSError as error:

@@ -45,6 +45,8 @@ PREFIXED = ("EVENTS_TOPIC", "PREDICTIONS_TOPIC", "OUTCOMES_TOPIC", "STREAM_GROUP
 # Minute, hour, day of the month, month, day of the week: minimum and maximum.
 CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 CRON_PART = re.compile(r"(?:[*?]|\d+|[A-Za-z]+)(?:-(?:\d+|[A-Za-z]+))?(?:/\d+)?(?:#\d)?")
+# RFC 7628, section 3.1: a name of letters, and printable characters. A comma separates extensions in librdkafka.
+SASL_EXTENSION = re.compile(r"[A-Za-z]+=[ -+\--~]+")
 # The name of a target of messages, which logs, tables and errors show instead of its address.
 TARGET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 CRON_NAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
@@ -90,6 +92,12 @@ def _ip_address(address: str | None) -> str | None:
         except ValueError:
             raise ValueError("expected an IP address such as 10.0.0.5") from None
     return address
+
+
+def _sasl_extensions(text: str | None) -> str | None:
+    if text is not None and not all(SASL_EXTENSION.fullmatch(part.strip()) for part in text.split(",")):
+        raise ValueError("expected name=value, comma separated, with a name of letters, such as logicalCluster=lkc-1")
+    return text
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -256,6 +264,7 @@ CustomersPlace = Annotated[str, AfterValidator(_customers_place)]
 WebAddress = Annotated[str | None, AfterValidator(_web_address)]
 TokenAddress = Annotated[str | None, AfterValidator(_token_address)]
 ProxyAddress = Annotated[str | None, AfterValidator(_ip_address)]
+SaslExtensions = Annotated[str | None, AfterValidator(_sasl_extensions)]
 UtcDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 RepositoryUrl = Annotated[str, AfterValidator(_linkable)]
 StreamStart = Annotated[str, AfterValidator(_stream_start)]
@@ -279,6 +288,7 @@ class SettingsGroup(BaseModel):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,  # a value may be a password
+        allow_inf_nan=False,
         validate_by_alias=True,
         validate_by_name=True,
         validate_default=True,  # a default path is relative to the project's folder, too
@@ -444,7 +454,7 @@ class KafkaSettings(SettingsGroup):
     oauth_scope: str | None = Field(
         default=None, validation_alias="KAFKA_OAUTH_SCOPE", description="Scope of the tokens, if the server needs one."
     )
-    oauth_extensions: str | None = Field(
+    oauth_extensions: SaslExtensions = Field(
         default=None,
         validation_alias="KAFKA_OAUTH_EXTENSIONS",
         description="SASL extensions that brokers need, name=value, comma separated, such as Confluent Cloud's "

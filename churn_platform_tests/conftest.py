@@ -77,13 +77,18 @@ def stack(embedded_only: dict[str, str], local_folder: Path) -> Iterator[Stack]:
 
 def discard(stack: Stack) -> None:
     """Kill the servers. After hundreds of topics and databases, most of a minute passes until they have stopped."""
-    postmaster = psutil.Process(int((stack.local / "postgres" / "postmaster.pid").read_text().split()[0]))
-    of_postgres = postmaster.children(recursive=True)
+    pid = int((stack.local / "postgres" / "postmaster.pid").read_text().split()[0])
+    of_postgres: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):  # PostgreSQL may have ended already
+        postmaster = psutil.Process(pid)
+        of_postgres = [postmaster, *postmaster.children(recursive=True)]
     for process in left_over(stack.local):  # the supervisor is one of them, so nothing is started again
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    postmaster.send_signal(signal.SIGQUIT)  # an immediate shutdown, which leaves no shared memory
-    psutil.wait_procs([postmaster, *of_postgres], timeout=30)
+    with suppress(psutil.NoSuchProcess):
+        for postmaster in of_postgres[:1]:  # an immediate shutdown, which leaves no shared memory
+            postmaster.send_signal(signal.SIGQUIT)
+    psutil.wait_procs(of_postgres, timeout=30)
 
 
 # Tests run in the order that the data flows.
@@ -127,6 +132,7 @@ FLOW = (
     "test_setting_names",
     "test_secret_sources",
     "test_logs",
+    "test_conftest",
 )
 
 

@@ -127,6 +127,16 @@ def test_a_later_source_replaces_a_secret_and_a_file_alike(tmp_path: Path, first
     assert found.kafka.sasl_password == SecretStr("two")
 
 
+def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "secret"
+    os.mkfifo(pipe)
+
+    with pytest.raises(SettingsError) as refusal:
+        _read(KAFKA_SASL_PASSWORD_FILE=str(pipe))
+
+    assert refusal.value.problem == f"KAFKA_SASL_PASSWORD_FILE names {pipe}, which is not a regular file."
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

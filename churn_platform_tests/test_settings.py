@@ -114,6 +114,26 @@ def test_a_name_that_cannot_begin_others_is_refused(name: str) -> None:
         parse_settings({".env": {"CHURN_ENVIRONMENT": name}})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("KAFKA_OAUTH_EXTENSIONS", "a b=c,,", "name=value, comma separated"),
+        ("KAFKA_OAUTH_EXTENSIONS", "logicalCluster=lkc-1,", "name=value, comma separated"),
+        ("CANARY_MAX_PSI", "inf", "a finite number"),
+        ("CANARY_MAX_PSI", "nan", "a finite number"),
+    ],
+)
+def test_a_value_that_a_client_or_a_rule_cannot_use_is_refused(variable: str, value: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable}: .*{expected}"):
+        parse_settings({".env": {variable: value}})
+
+
+def test_sasl_extensions_may_have_spaces_after_commas() -> None:
+    extensions = "logicalCluster=lkc-1, identityPoolId=pool-a=b"
+
+    assert parse_settings({".env": {"KAFKA_OAUTH_EXTENSIONS": extensions}}).kafka.oauth_extensions == extensions
+
+
 def test_costs_are_all_set_or_none() -> None:
     assert TrainingSettings().call_costs is None
     assert TrainingSettings(call_cost=1, kept_customer_value=20, call_success_rate=0.5).call_costs == (1, 20, 0.5)

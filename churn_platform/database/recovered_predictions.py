@@ -7,7 +7,7 @@ are not published again.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -25,17 +25,17 @@ _EXIST: Final = "select exists (select from recovered_predictions)"
 _CREATE_STAGE: Final = """
     create temp table staged_published (
         event_id uuid, risk_score real, model_version integer, batch text, kafka_partition integer, kafka_offset bigint,
-        published_at timestamptz
+        published_at timestamptz, message_key bytea
     ) on commit drop
 """
 _INDEX_STAGE: Final = "create index on staged_published (event_id)"
 _ANALYZE_STAGE: Final = "analyze staged_published"
 _COPY: Final = """
     copy staged_published (
-        event_id, risk_score, model_version, batch, kafka_partition, kafka_offset, published_at
+        event_id, risk_score, model_version, batch, kafka_partition, kafka_offset, published_at, message_key
     ) from stdin (format binary)
 """
-_COPY_TYPES: Final = ("uuid", "float4", "int4", "text", "int4", "int8", "timestamptz")
+_COPY_TYPES: Final = ("uuid", "float4", "int4", "text", "int4", "int8", "timestamptz", "bytea")
 # A range of the batch that contains the offset shows that the row was in this database: it was archived or erased.
 _ADD_LOST: Final = """
     insert into recovered_predictions (
@@ -54,16 +54,36 @@ _ADD_LOST: Final = """
     order by event_id, published_at
     on conflict (event_id) do nothing
 """
+_CREATE_NEWEST: Final = """
+    create temp table newest_of_key on commit drop as
+    select message_key, max(published_at) as published_at
+    from (
+        select message_key, published_at from staged_published
+        union all
+        select message_key, published_at from unnest(%s::bytea[], %s::timestamptz[]) as t (message_key, published_at)
+    ) as messages
+    where message_key is not null
+    group by message_key
+"""
+_INDEX_NEWEST: Final = "create index on newest_of_key (message_key)"
+_ANALYZE_NEWEST: Final = "analyze newest_of_key"
 # A replay changes predicted_at, but publishes nothing. So what the batch's rows were published with is as old as its
 # opening.
-_MISSING: Final = """
-    select p.event_id::text from churn_predictions p left join stream_batches b using (batch)
+_MISSING: Final[LiteralString] = """
+    select p.event_id::text
+    from churn_predictions p left join stream_batches b using (batch)
+        cross join lateral (select case when b.replays > 0 then b.opened else p.predicted_at end as predicted_at) made
     where not exists (select from staged_published s where s.event_id = p.event_id)
-      and (
-        %(complete_since)s::timestamptz is null
-        or case when b.replays > 0 then b.opened else p.predicted_at end >= %(complete_since)s
-      )
+      and (%(complete_since)s::timestamptz is null or made.predicted_at >= %(complete_since)s)
+      {compacted}
     order by p.predicted_at, p.batch, p.kafka_partition, p.kafka_offset
+"""
+# The key of a message is the customer's id. See prediction_messages.py.
+_NOT_SUPERSEDED: Final[LiteralString] = """
+    and not exists (
+        select from newest_of_key n
+        where n.message_key = convert_to(p.customer_id::text, 'UTF8') and n.published_at >= made.predicted_at
+    )
 """
 _LATEST_RECOVERY: Final = """
     select greatest(
@@ -84,7 +104,10 @@ _COMPARE: Final = """
 
 @dataclass(frozen=True)
 class PublishedPrediction:
-    """A prediction in the predictions topic. `batch`, `kafka_partition` and `kafka_offset` are where it was read."""
+    """A prediction in the predictions topic.
+
+    `batch`, `kafka_partition` and `kafka_offset` are where its event was read. `message_key` is the message's key.
+    """
 
     event_id: UUID
     risk_score: float
@@ -93,6 +116,7 @@ class PublishedPrediction:
     kafka_partition: int
     kafka_offset: int
     published_at: datetime
+    message_key: bytes | None
 
 
 @dataclass(frozen=True)
@@ -162,6 +186,7 @@ def stage(connection: psycopg.Connection, published: Iterable[PublishedPredictio
                     each.kafka_partition,
                     each.kafka_offset,
                     each.published_at,
+                    each.message_key,
                 )
             )
     connection.execute(_INDEX_STAGE)
@@ -183,14 +208,27 @@ def add_lost(connection: psycopg.Connection, *, since: datetime | None) -> int:
     return connection.execute(_ADD_LOST, {"since": since}).rowcount
 
 
-def missing(connection: psycopg.Connection, *, complete_since: datetime | None) -> list[str]:
+def missing(
+    connection: psycopg.Connection, *, complete_since: datetime | None, tombstones: Mapping[bytes, datetime] | None
+) -> list[str]:
     """Return the ids of the rows whose predictions are not staged, in the order in which they were made.
+
+    In a compacted topic a later message of the same customer replaces a prediction. Such a prediction is not missing:
+    published again, it would come after the later one and become the customer's last.
 
     Args:
         connection: in the transaction that has staged what the topic holds.
         complete_since: the topic's retention may have deleted what was published before; None: it has deleted nothing.
+        tombstones: when the last tombstone of each key of a compacted topic was published; None: it is not compacted.
     """
-    return [event_id for (event_id,) in connection.execute(_MISSING, {"complete_since": complete_since})]
+    compacted: LiteralString = ""
+    if tombstones is not None:
+        connection.execute(_CREATE_NEWEST, (list(tombstones), list(tombstones.values())))
+        connection.execute(_INDEX_NEWEST)
+        connection.execute(_ANALYZE_NEWEST)
+        compacted = _NOT_SUPERSEDED
+    query = _MISSING.format(compacted=compacted)
+    return [event_id for (event_id,) in connection.execute(query, {"complete_since": complete_since})]
 
 
 def latest_recovery(connection: psycopg.Connection) -> datetime | None:

@@ -241,12 +241,12 @@ _COUNT: Final = """
     from ({}) as each (place, wrong, outdated)
 """
 # A replay scores again and publishes nothing, so a replayed event was published at some time after its batch was
-# opened. A second is added because clocks differ and Kafka cuts timestamps to milliseconds.
-_PREDICTED_BEFORE: Final = """
-    select count(*) from churn_predictions p join stream_batches b using (batch)
+# opened.
+_UNPUBLISHED: Final = """
+    select p.event_id::text, p.customer_id::text,
+        floor(extract(epoch from case when b.replays > 0 then b.opened else p.predicted_at end) * 1000)::bigint
+    from churn_predictions p left join stream_batches b using (batch)
     where p.event_id = any(%s)
-      and case when b.replays > 0 then b.opened else p.predicted_at end
-          < to_timestamp(%s::double precision / 1000) + interval '1 second'
 """
 
 
@@ -379,10 +379,12 @@ def stored_events(connection: psycopg.Connection, event_ids: Sequence[str]) -> I
     return (event_id.bytes for (event_id,) in rows)
 
 
-def count_predicted_before(connection: psycopg.Connection, event_ids: Sequence[str], milliseconds: int) -> int:
-    """Return how many of these predictions were published before a time, in milliseconds since 1970."""
-    row = connection.execute(_PREDICTED_BEFORE, (list(event_ids), milliseconds)).fetchone()
-    return 0 if row is None else int(row[0])
+def unpublished(connection: psycopg.Connection, event_ids: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Return the event id, the customer's id and the time of these predictions.
+
+    The time is the earliest at which it can have been published, in milliseconds since 1970.
+    """
+    return connection.execute(_UNPUBLISHED, (list(event_ids),)).fetchall()
 
 
 def read_outcomes(connection: psycopg.Connection, topic_id: str, *, since: datetime) -> dict[int, ReadOutcomes]:

@@ -29,6 +29,7 @@ from churn_platform.local.folder import PORTS_FILE
 from churn_platform.local.ports import ANY_FREE_PORTS, HOST, Ports
 from churn_platform.local.stack import Stack
 from churn_platform.operations import status
+from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.orchestration.resources import kafka as kafka_resource
 from churn_platform.settings import SettingsError, parse_settings, settings
 from churn_platform.stream.config import StreamConfig
@@ -360,6 +361,9 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
         _grant(config, (ResourceType.TOPIC, config.events_topic, AclOperation.READ))
         assert stream.stream().events == 30
         assert stream.published_ids() == stream.table_ids()
+    with pytest.raises(BrokerRefusedError, match=config.predictions_topic):
+        check_invariants(StreamConfig.from_settings(settings()))
+    _grant(config, (ResourceType.TOPIC, config.predictions_topic, AclOperation.DESCRIBE_CONFIGS))
     assert "Every invariant holds" in user.churn("verify")
 
 

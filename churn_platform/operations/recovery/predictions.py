@@ -65,7 +65,8 @@ class Reconciled:
         positions: next offset to read, by Kafka partition.
         published: how far predictions had been published, by Kafka partition; only those that are ahead of the ledger.
         lost: how many predictions were found in the predictions topic whose rows the database has lost.
-        missing: how many rows were not in the predictions topic, and were published now.
+        missing: how many rows were not in the predictions topic, and were published now. In a compacted topic, only
+            rows of customers who have no later message there.
         doubtful: messages of the outbox that may have been sent after the state that was restored.
     """
 
@@ -141,7 +142,9 @@ def reconcile(
         recovered_predictions.stage(connection, contents.read())
         lost = recovered_predictions.add_lost(connection, since=claimed)
         progress("Comparing the topic with the table", 0)
-        missing = recovered_predictions.missing(connection, complete_since=contents.complete_since)
+        missing = recovered_predictions.missing(
+            connection, complete_since=contents.complete_since, tombstones=contents.tombstones
+        )
         if contents.oldest is not None:
             recovered_predictions.prune(connection, before=contents.oldest)
         if ahead:
@@ -177,6 +180,7 @@ class _TopicContents:
         oldest = topics.list_offsets(admin, topic, EARLIEST)
         self._cut = {partition for partition, low in oldest.items() if low > 0}
         self._oldest: dict[int, datetime] = {}
+        self._tombstones: dict[bytes, datetime] | None = {} if topics.retention(admin, topic).is_compacted else None
 
     def read(self) -> Iterator[PublishedPrediction]:
         """Yield each prediction; skip messages of other producers."""
@@ -189,16 +193,27 @@ class _TopicContents:
                 continue
             published_at = UNIX_EPOCH + timedelta(milliseconds=milliseconds)
             self._oldest.setdefault(partition_of(message), published_at)
+            key = message.key()
             try:
                 found = decode(message.value() or b"")
             except (ValueError, RecursionError):
+                if self._tombstones is not None and key is not None:
+                    self._tombstones[key] = published_at
                 continue
-            yield PublishedPrediction(**msgspec.structs.asdict(found), published_at=published_at)
+            yield PublishedPrediction(**msgspec.structs.asdict(found), published_at=published_at, message_key=key)
 
     @property
     def oldest(self) -> datetime | None:
         """When the oldest message that the topic holds was published, once it was read; None if it holds none."""
         return min(self._oldest.values(), default=None)
+
+    @property
+    def tombstones(self) -> Mapping[bytes, datetime] | None:
+        """When the last tombstone, or other message that is no prediction, of each key was published, once it was read.
+
+        None: the topic is not compacted.
+        """
+        return self._tombstones
 
     @property
     def complete_since(self) -> datetime | None:

@@ -108,6 +108,8 @@ class Published:
     of erased customers. Both are not among the n.
     `deleted_until`: predictions published before this time, in milliseconds since 1970, may have been deleted by the
     topic's retention; None if none were deleted.
+    `newest_of_key` is when the last message of each key was published, in milliseconds since 1970, if the topic is
+    compacted: Kafka may have deleted the earlier ones. None if it is not compacted. The key is the customer's id.
     """
 
     event_id: NDArray[np.bytes_]
@@ -118,6 +120,7 @@ class Published:
     foreign: int
     erased: int
     deleted_until: int | None
+    newest_of_key: dict[bytes, int] | None
 
 
 class _Prediction(msgspec.Struct):
@@ -180,12 +183,19 @@ def read_published(config: StreamConfig, erased: ErasedCustomers, progress: Prog
 
     Raises:
         TopicMissingError: there is no such topic.
+        BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     admin = clients.admin(config.kafka.client)
-    beginnings = topics.list_offsets(admin, topics.describe(admin, config.predictions_topic), EARLIEST)
+    topic = topics.describe(admin, config.predictions_topic)
+    beginnings = topics.list_offsets(admin, topic, EARLIEST)
+    # Some 150 bytes per customer, which the check of a topic that is not compacted does not need.
+    newest_of_key: dict[bytes, int] | None = {} if topics.retention(admin, topic).is_compacted else None
     decode = msgspec.json.Decoder(_Prediction).decode
     gathered = _Gathered()
     for number, message in enumerate(read_all(config.kafka, config.predictions_topic), 1):
+        published, key = message.timestamp()[1], message.key()
+        if newest_of_key is not None and key is not None:
+            newest_of_key[key] = max(newest_of_key.get(key, published), published)
         try:
             prediction = decode(message.value() or b"")
         except (ValueError, RecursionError):  # also if it is not UTF-8, or nested thousands of levels deep
@@ -197,7 +207,6 @@ def read_published(config: StreamConfig, erased: ErasedCustomers, progress: Prog
         gathered.ids += prediction.event_id.bytes
         gathered.risks.append(prediction.risk_score)
         gathered.batches.append(gathered.keys.setdefault(prediction.batch, len(gathered.keys)))
-        published = message.timestamp()[1]
         gathered.newest[prediction.batch] = max(gathered.newest.get(prediction.batch, 0), published)
         gathered.oldest.setdefault(message.partition() or 0, published)
         if number % REPORTED_EVERY == 0:
@@ -215,4 +224,5 @@ def read_published(config: StreamConfig, erased: ErasedCustomers, progress: Prog
         erased=gathered.erased,
         # If a partition is empty now, it is unknown when its messages were published.
         deleted_until=max((gathered.oldest.get(partition, KNOWN_MILLISECONDS[-1]) for partition in cut), default=None),
+        newest_of_key=newest_of_key,
     )

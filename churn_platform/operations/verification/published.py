@@ -19,6 +19,8 @@ from churn_platform.operations.verification.ledger import KafkaStatus
 from churn_platform.stream.config import StreamConfig
 
 IDS_AT_ONCE: Final = 10_000
+# Clocks differ, and Kafka cuts timestamps to milliseconds.
+CLOCK_MILLISECONDS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class _Unpublished:
         waiting: not published yet.
         unknown: of a partition whose published offset is not known.
         deleted: perhaps deleted from the topic by retention.
+        compacted: replaced in the compacted topic by a later message of the customer.
     """
 
     waiting: int
     unknown: int
     deleted: int
+    compacted: int
 
 
 def published(
@@ -74,6 +78,7 @@ def published(
             (other_score, "published with another score before the database was restored"),
             (lost, "published before the database was restored, with no row"),
             (missing.deleted, "deleted from the topic by retention"),
+            (missing.compacted, "replaced by a later message of the customer in the compacted topic"),
             (missing.unknown, "whose published offset is not known"),
             (others, "published by another environment before this one took the topic over"),
             (topic.foreign, "messages that are not predictions"),
@@ -92,6 +97,7 @@ def published(
         other_score=other_score,
         without_row=lost,
         deleted=missing.deleted,
+        compacted=missing.compacted,
         unknown=missing.unknown,
         by_another_environment=others,
         foreign=topic.foreign,
@@ -175,7 +181,10 @@ def _check_rows_without_message(
     in_topic: NDArray[np.bool_],
     found: Findings,
 ) -> _Unpublished:
-    """Find out why rows have no message. Below the published offset only retention may have deleted it."""
+    """Find out why rows have no message.
+
+    Below the published offset only retention and compaction may have deleted it.
+    """
     rows = extract.rows
     missing = np.flatnonzero(~in_topic)
     limits = np.array([*(_published_to(partition, before) for partition in extract.partitions), -1], np.int64)
@@ -184,18 +193,21 @@ def _check_rows_without_message(
     ]
     waiting = (limit >= 0) & (rows.offset[missing] >= limit)
     lost = missing[(limit >= 0) & ~waiting]
-    deleted = 0
-    if len(lost) and topic.deleted_until is not None:
-        for part in _parts(rows.event_id[lost]):
-            deleted += verification.count_predicted_before(
-                connection, [id_text(each) for each in part], topic.deleted_until
-            )
-    if len(lost) > deleted:  # otherwise there is nothing to give an example of
-        found.add(
-            len(lost) - deleted,
-            (f"event {id_text(rows.event_id[i])} is in the table, but not published" for i in lost),
-        )
-    return _Unpublished(waiting=int(waiting.sum()), unknown=int((limit < 0).sum()), deleted=deleted)
+    deleted = compacted = 0
+    for part in _parts(rows.event_id[lost]):
+        for event_id, customer_id, milliseconds in verification.unpublished(connection, [id_text(i) for i in part]):
+            if topic.deleted_until is not None and milliseconds < topic.deleted_until + CLOCK_MILLISECONDS:
+                deleted += 1
+            elif _is_superseded(topic, customer_id, milliseconds):
+                compacted += 1
+            else:
+                found.add(1, [f"event {event_id} is in the table, but not published"])
+    return _Unpublished(int(waiting.sum()), unknown=int((limit < 0).sum()), deleted=deleted, compacted=compacted)
+
+
+def _is_superseded(topic: Published, customer_id: str, milliseconds: int) -> bool:
+    """Return whether the compacted topic has a message of the customer that was published at this time or later."""
+    return topic.newest_of_key is not None and topic.newest_of_key.get(customer_id.encode(), -1) >= milliseconds
 
 
 def _published_to(partition: Position, before: KafkaStatus) -> int:

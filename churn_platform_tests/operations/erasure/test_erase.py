@@ -26,6 +26,7 @@ from churn_platform.kafka.reading import read_all
 from churn_platform.local.stack import Stack
 from churn_platform.operations.backup.backup import Source, back_up
 from churn_platform.operations.backup.restore import Target, write_files
+from churn_platform.operations.recovery.files import find_problems
 from churn_platform_tests.operations.erasure.lives import ERASED, OTHER, Life, files_with, places_with
 from churn_platform_tests.operations.test_verification import violated
 from churn_platform_tests.stream.streams import Stream, event
@@ -277,6 +278,7 @@ def test_a_ledger_of_before_an_erasure_finds_the_archive_file_of_after_it(life: 
     [(successor,)] = life.stream.rows("select archive from stream_batches where archive is not null")
     assert former != successor
     life.connection.execute("update stream_batches set archive = %s where archive is not null", (former,))
+    assert not [problem for problem in find_problems(life.connection) if "archive file" in problem]
 
     erase(1)
 

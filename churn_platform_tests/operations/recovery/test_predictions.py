@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from churn_platform.database import alert_outbox, model_versions, recovered_predictions
 from churn_platform.environments.exceptions import LedgerBehindError
@@ -207,6 +208,69 @@ def test_predictions_that_retention_has_deleted_are_not_published_again(stream: 
 
     assert run(stream).reconciled.missing == 0
     assert violations(stream) == []
+
+
+def compact(stream: Stream) -> None:
+    """Make the predictions topic one that Kafka compacts as soon as it can."""
+    config = {
+        "cleanup.policy": "compact",
+        "min.cleanable.dirty.ratio": "0.001",
+        "segment.ms": "100",
+        "min.compaction.lag.ms": "0",
+        "max.compaction.lag.ms": "100",
+    }
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()]
+    resource = ConfigResource(ResourceType.TOPIC, stream.config.predictions_topic, incremental_configs=entries)
+    for future in stream.admin.incremental_alter_configs([resource]).values():
+        future.result()
+
+
+def last_of_customer(stream: Stream) -> dict[object, object]:
+    """Return the last published event of each customer."""
+    return {each["customer_id"]: each["event_id"] for each in stream.published()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_predictions_that_compaction_has_removed_are_not_published_again(stream: Stream) -> None:
+    compact(stream)
+    stream.send([event(number) for number in range(9)])
+    stream.stream()
+    removed = set(stream.published_ids())
+
+    def is_compacted() -> bool:
+        stream.send([event(number) for number in range(9)])
+        stream.stream()
+        return removed.isdisjoint(stream.published_ids())
+
+    wait_until(is_compacted, timeout=120, what="compaction to remove the first prediction of each customer")
+    last = last_of_customer(stream)
+
+    assert violations(stream) == []
+    assert run(stream).reconciled.missing == 0
+    assert last_of_customer(stream) == last
+
+
+@pytest.mark.slow
+def test_what_a_compacted_topic_has_lost_is_published_for_customers_without_a_later_message(stream: Stream) -> None:
+    stream.send([event(number) for number in range(9)])
+    stream.stream()
+    for future in stream.admin.delete_topics([stream.config.predictions_topic]).values():
+        future.result()
+    wait_until(lambda: stream.config.predictions_topic not in stream.admin.list_topics(timeout=10).topics)
+    topics.create_missing(stream.admin, stream.config.kafka, [stream.config.predictions_topic])
+    wait_until(lambda: stream.config.predictions_topic in stream.admin.list_topics(timeout=10).topics)
+    compact(stream)
+    stream.send([event(number) for number in range(3)])
+    stream.stream()
+    last = last_of_customer(stream)
+    assert len(last) == 3
+
+    assert len(violations(stream)) == 6 - 1  # an invariant gives at most five examples
+    assert run(stream).reconciled.missing == 6
+    assert violations(stream) == []
+    assert last_of_customer(stream).items() >= last.items()
+    assert len(last_of_customer(stream)) == 9
 
 
 @pytest.mark.slow
