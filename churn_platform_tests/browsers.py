@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Only requests to localhost: no updates, no sync, no background requests.
@@ -48,6 +48,7 @@ def chromium() -> Iterator[Browser]:
         NoChromiumError: Chromium is not installed.
     """
     found = find_chromium()
+    expect.set_options(timeout=SECONDS * 1000)  # a condition that holds later than usual on a busy machine
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
         yield browser
