@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 MAX_LIMIT: Final = 2**31 - 1
+MAX_DIGITS: Final = 20  # of the number of a case, which has 64 bits
 NOT_CLOSED: Final = ("open", "assigned", "contacted")
 
 
@@ -318,10 +319,11 @@ def _find(connection: "psycopg.Connection", case: str) -> "Case":
         CaseError: there is no such case. If it is the id of a customer, the remedy names the customer's case.
     """
     number = case.removeprefix("#")
-    if number.isdecimal() and (found := case_reading.get(connection, int(number))) is not None:
+    is_number = number.isascii() and number.isdigit()
+    if is_number and len(number) <= MAX_DIGITS and (found := case_reading.get(connection, int(number))) is not None:
         return found
     of_customer = case_reading.latest_of(connection, number)
-    problem = f"There is no case {number}." if number.isdecimal() else f"{case!r} is not the number of a case."
+    problem = f"There is no case {number}." if is_number else f"{case!r} is not the number of a case."
     raise retention_cases.CaseError(
         f"{problem} Nothing was changed.",
         remedy="Expected the number of a case: 'churn cases list --all' shows the cases."

@@ -314,7 +314,7 @@ def _time(moment: datetime | None) -> str:
 
 def _place(text: str) -> tuple[int, int]:
     partition, _, offset = text.partition(":")
-    if not all(number.isdecimal() and len(number) <= MAX_DIGITS for number in (partition, offset)):
+    if not all(number.isascii() and number.isdigit() and len(number) <= MAX_DIGITS for number in (partition, offset)):
         _refuse(f"{text!r} is not a place: expected PARTITION:OFFSET, such as 0:1041.")
     return int(partition), int(offset)
 
@@ -335,7 +335,7 @@ def _moment(text: str | None) -> datetime | None:
         return None
     number, unit = text[:-1], text[-1:]
     try:
-        if number.isdecimal() and unit in UNITS:
+        if number.isascii() and number.isdigit() and unit in UNITS:
             return datetime.now(UTC) - timedelta(**{UNITS[unit]: int(number)})
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

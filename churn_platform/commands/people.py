@@ -2,8 +2,13 @@
 
 import getpass
 import os
+import re
+from typing import Final
 
 from churn_platform.commands.terminal import ExitCode, end
+
+# Python's int() also takes other digits than 0 to 9, and underscores, plus signs and spaces.
+_WHOLE: Final = re.compile(r"-?[0-9]{1,19}")
 
 
 def customer_id_of(text: str) -> int | str:
@@ -17,12 +22,11 @@ def customer_id_of(text: str) -> int | str:
 
     if schema_of(settings()).id_type == "text":
         return text
-    try:
-        customer_id = int(text)
-    except ValueError:
-        end(ExitCode.USAGE, f"{text[:100]!r} is not the id of a customer: expected a whole number.")
+    if not _WHOLE.fullmatch(text):
+        end(ExitCode.USAGE, f"{text[:100]!r} is not the id of a customer: expected a whole number, such as 15634602.")
+    customer_id = int(text)
     if not -(2**63) <= customer_id < 2**63:
-        end(ExitCode.USAGE, f"{text[:100]} is not the id of a customer: expected a whole number of at most 64 bits.")
+        end(ExitCode.USAGE, f"{text} is not the id of a customer: expected a whole number of at most 64 bits.")
     return customer_id
 
 

@@ -1,9 +1,10 @@
 """What a page is: its place in the navigation, and a function that answers a request."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 import psycopg
@@ -35,6 +36,7 @@ class _NumberConvertor(Convertor[int]):
 
 
 register_url_convertor("number", _NumberConvertor())
+_WHOLE: Final = re.compile(f"-?{_NumberConvertor.regex}")
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ class Visit:
 
     def whole_number(self, name: str, *, default: int, least: int, most: int) -> int:
         """Return a parameter of the address that is a whole number; the default if it is not, or out of range."""
-        try:
-            value = int(self.query.get(name, ""))
-        except ValueError:
+        text = self.query.get(name, "")
+        if not _WHOLE.fullmatch(text):  # int() also takes underscores, spaces and the digits of other scripts
             return default
+        value = int(text)
         return value if least <= value <= most else default
 
     def address(self, path: str, **changes: str | int | None) -> str:

@@ -24,7 +24,7 @@ from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_af
 
 from churn_platform.kafka.clients import request_seconds, translate_kafka_errors
 from churn_platform.kafka.config import KafkaConfig
-from churn_platform.kafka.exceptions import TopicMissingError
+from churn_platform.kafka.exceptions import BrokerRefusedError, TopicMissingError
 from churn_platform.kafka.retries import PAUSE_SECONDS, retry_on
 
 # For a moment, a partition that is new or whose broker went away has no leader, or one that does not know it yet.
@@ -72,8 +72,14 @@ def retention(admin: AdminClient, topic: Topic) -> Retention:
         BrokerRefusedError, BrokersUnreachableError: see clients.translate_kafka_errors().
     """
     resource = ConfigResource(ResourceType.TOPIC, topic.name)
-    with translate_kafka_errors(admin):
-        found = admin.describe_configs([resource], request_timeout=request_seconds(admin))[resource].result()
+    try:
+        with translate_kafka_errors(admin):
+            found = admin.describe_configs([resource], request_timeout=request_seconds(admin))[resource].result()
+    except BrokerRefusedError as error:
+        raise BrokerRefusedError(
+            error.problem,
+            remedy=f"Grant the user DescribeConfigs on topic {topic.name}: what Kafka deletes from it has to be known.",
+        ) from error
     policy = str(found["cleanup.policy"].value)
     milliseconds = int(found["retention.ms"].value)
     is_deleted = "delete" in policy

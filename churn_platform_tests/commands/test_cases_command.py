@@ -173,6 +173,8 @@ def test_the_id_of_a_customer_leads_to_the_case(team: Team) -> None:
     assert f"Customer 15634602 has case {case} (open)." in output
     assert as_json("show", case)["status"] == "open"
     assert "'ana' is not the number of a case" in run("show", "ana", code=ExitCode.FAILED)
+    assert "'\u0663' is not the number of a case" in run("show", "\u0663", code=ExitCode.FAILED)
+    assert "There is no case 999" in run("show", "9" * 5000, code=ExitCode.FAILED)
 
 
 def test_controls_are_never_shown_whatever_the_login(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,4 +230,5 @@ def test_a_customer_who_does_not_want_calls_is_blocked_with_the_platform_s_login
     assert 6 not in team.called()
     assert run("unblock", "6") == "Customer 6 may be called again.\n"
     assert "was not on the do-not-contact list" in run("unblock", "6")
-    assert "is not the id of a customer" in run("block", "six", "--reason", "x", code=ExitCode.USAGE)
+    for wrong in ("six", "1_0", "\u0663", "+6", " 6", "9" * 20):
+        assert "is not the id of a customer" in run("block", wrong, "--reason", "x", code=ExitCode.USAGE)

@@ -255,6 +255,15 @@ def test_a_missing_event_file_is_reported_with_a_remedy(servers: Stream) -> None
     assert problem == "nowhere.json cannot be read: No such file or directory."
 
 
+@pytest.mark.usefixtures("servers")
+@pytest.mark.parametrize("place", ["0", "0:1_0", "0:\u0663", "0:-1"])
+def test_a_place_of_a_dead_letter_has_ascii_digits_only(place: str) -> None:
+    outcome = runner.invoke(app, ["dlq", "show", place])
+
+    assert outcome.exit_code == ExitCode.USAGE
+    assert "expected PARTITION:OFFSET" in outcome.stderr
+
+
 @pytest.mark.parametrize("words", [["settings"], ["status"], ["produce", "--count", "1"], ["up"]])
 def test_a_wrong_setting_is_reported_with_a_remedy(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_SECONDS", "soon")

@@ -361,7 +361,7 @@ def test_a_user_without_the_right_to_read_is_told_so_and_one_with_the_documented
         _grant(config, (ResourceType.TOPIC, config.events_topic, AclOperation.READ))
         assert stream.stream().events == 30
         assert stream.published_ids() == stream.table_ids()
-    with pytest.raises(BrokerRefusedError, match=config.predictions_topic):
+    with pytest.raises(BrokerRefusedError, match=f"DescribeConfigs on topic {config.predictions_topic}"):
         check_invariants(StreamConfig.from_settings(settings()))
     _grant(config, (ResourceType.TOPIC, config.predictions_topic, AclOperation.DESCRIBE_CONFIGS))
     assert "Every invariant holds" in user.churn("verify")
