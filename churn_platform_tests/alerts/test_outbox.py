@@ -180,7 +180,7 @@ def test_the_duty_writes_what_is_due_and_deletes_what_is_old(connection: psycopg
 
 def recovered(connection: psycopg.Connection, event_id: UUID) -> None:
     """Record an event whose prediction was published before the database was restored to an earlier state."""
-    published = PublishedPrediction(event_id, 0.9, 1, "lost", 0, 0, MORNING)
+    published = PublishedPrediction(event_id, 0.9, 1, "lost", 0, 0, MORNING, message_key=b"6")
     with connection.transaction():
         recovered_predictions.stage(connection, [published])
         recovered_predictions.add_lost(connection, since=None)
