@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from churn_platform.commands.people import listed_number
 from churn_platform.commands.terminal import AsJson, ExitCode, ProgressReporter, emit, end, output, report_errors
 from churn_platform.database.connections import connect
 
@@ -33,7 +34,9 @@ class StatusOption(StrEnum):
     FAILED = "failed"
 
 
-Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Numbers of messages, as listed.")]
+Ids = Annotated[
+    list[int] | None, typer.Argument(parser=listed_number, metavar="[ID]...", help="Numbers of messages, as listed.")
+]
 TargetOption = Annotated[str | None, typer.Option("--target", help="Instead of numbers: all messages to this target.")]
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from churn_platform.commands.job_runs import Detach, run_job
+from churn_platform.commands.people import listed_number
 from churn_platform.commands.terminal import AsJson, ProgressReporter, emit, error_console, output, report_errors
 from churn_platform.database.connections import connect
 
@@ -92,7 +93,7 @@ def list_versions(as_json: AsJson = False) -> None:
 
 @app.command()
 def promote(
-    version: Annotated[int, typer.Argument(min=1, help="Version, as listed.")],
+    version: Annotated[int, typer.Argument(parser=listed_number, help="Version, as listed.")],
     reason: Reason = "chosen by hand",
     skip_shadow: Annotated[bool, typer.Option("--skip-shadow", help="Do not require SHADOW_DAYS.")] = False,
 ) -> None:
@@ -142,8 +143,11 @@ def rollback(reason: Reason = "rolled back by hand") -> None:
 
 @app.command()
 def compare(
-    version: Annotated[int, typer.Argument(min=1, help="Version, as listed.")],
-    other: Annotated[int | None, typer.Argument(min=1, help="To compare with. Default: the champion.")] = None,
+    version: Annotated[int, typer.Argument(parser=listed_number, help="Version, as listed.")],
+    other: Annotated[
+        int | None,
+        typer.Argument(parser=listed_number, help="To compare with. Default: the champion."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two versions on the training split, each row scored by a model that was not trained on it.
@@ -196,7 +200,10 @@ def compare(
 
 @app.command()
 def shadow(
-    version: Annotated[int | None, typer.Argument(min=1, help="Version, as listed.", show_default=False)] = None,
+    version: Annotated[
+        int | None,
+        typer.Argument(parser=listed_number, help="Version, as listed.", show_default=False),
+    ] = None,
     share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the customers, more than 0.")] = 1.0,
     stop: Stop = False,
 ) -> None:
@@ -209,7 +216,10 @@ def shadow(
 
 @app.command()
 def canary(
-    version: Annotated[int | None, typer.Argument(min=1, help="Version, as listed.", show_default=False)] = None,
+    version: Annotated[
+        int | None,
+        typer.Argument(parser=listed_number, help="Version, as listed.", show_default=False),
+    ] = None,
     share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the customers, more than 0.")] = 0.1,
     stop: Stop = False,
 ) -> None:

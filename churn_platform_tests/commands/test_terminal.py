@@ -255,6 +255,13 @@ def test_a_missing_event_file_is_reported_with_a_remedy(servers: Stream) -> None
     assert problem == "nowhere.json cannot be read: No such file or directory."
 
 
+@pytest.mark.parametrize("number", ["1_0", "\u0663", "+3", "0", "9" * 5000])
+@pytest.mark.parametrize("words", [["model", "promote"], ["model", "compare"], ["alerts", "retry"]])
+def test_a_listed_number_has_ascii_digits_only(words: list[str], number: str) -> None:
+    with pytest.raises(UsageError, match="expected a whole number from 1"):
+        parse([*words, number])
+
+
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("place", ["0", "0:1_0", "0:\u0663", "0:-1"])
 def test_a_place_of_a_dead_letter_has_ascii_digits_only(place: str) -> None:
