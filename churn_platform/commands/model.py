@@ -62,7 +62,12 @@ def train(
     Example: churn model train --prepare
     """
     job = "retraining_job" if prepare else "training_job"
-    run_job(job, detach=detach, as_json=as_json, next_step="To see the versions: churn model list")
+    run_job(
+        job,
+        detach=detach,
+        as_json=as_json,
+        next_step="To see whether the version is champion: churn model list; why: churn model compare VERSION.",
+    )
 
 
 @app.command("list")
