@@ -70,8 +70,8 @@ verify: runtime ## Compare Kafka and PostgreSQL: every event is counted once, ev
 test: install ## Run the quick tests on real embedded servers (ARGS="-k sensor" selects some, "-n 0" runs one after the other)
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# All that runs without root, a browser or an hour. `make test` leaves out those of them that are marked slow, so that it takes at
-# most six minutes on two cores.
+# All that runs without root, a browser or an hour. `make test` leaves out those of them that are marked slow, so that it takes about
+# nine minutes on two cores.
 ALL := -m "not faults and not image and not ui"
 
 .PHONY: test-all

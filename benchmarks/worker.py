@@ -119,14 +119,11 @@ class Comparison:
         """Measure a backlog of events, and then events at a rate, with the worker or while it is suspended."""
         self._follow_everything()
         if with_worker:
-            return self._measure(events, rate, seconds)
+            throughput = self._drain(events)
+            self._follow_everything()  # the backlog's cost is no part of the latency at an ordinary rate
+            return Measured(throughput, *self._latencies(rate, seconds))
         with self._suspended():
-            return self._measure(events, rate, seconds)
-
-    def _measure(self, events: int, rate: float, seconds: float) -> Measured:
-        throughput = self._drain(events)
-        p50, p99 = self._latencies(rate, seconds)
-        return Measured(throughput, p50, p99)
+            return Measured(self._drain(events), *self._latencies(rate, seconds))
 
     def _follow_everything(self) -> None:
         wait_until(
