@@ -28,6 +28,11 @@ FIGURES = ("roc_auc", "brier", "f1", "precision", "recall", "ece", "threshold")
 OUT_OF_FOLD = "oof_"
 UNLIMITED_COLUMNS = 1_000
 ROLLED_BACK_HOURS = 24.0
+Version = Annotated[int, typer.Argument(parser=listed_number, help="Version, as listed.")]
+VersionToTry = Annotated[
+    int | None, typer.Argument(parser=listed_number, help="Version, as listed.", show_default=False)
+]
+Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the customers, more than 0.")]
 Stop = Annotated[bool, typer.Option("--stop", help="End it.")]
 AFTER_START = {
     "shadow": "The worker scores the events of new commits with it; 'churn model compare' shows the result.",
@@ -98,7 +103,7 @@ def list_versions(as_json: AsJson = False) -> None:
 
 @app.command()
 def promote(
-    version: Annotated[int, typer.Argument(parser=listed_number, help="Version, as listed.")],
+    version: Version,
     reason: Reason = "chosen by hand",
     skip_shadow: Annotated[bool, typer.Option("--skip-shadow", help="Do not require SHADOW_DAYS.")] = False,
 ) -> None:
@@ -148,7 +153,7 @@ def rollback(reason: Reason = "rolled back by hand") -> None:
 
 @app.command()
 def compare(
-    version: Annotated[int, typer.Argument(parser=listed_number, help="Version, as listed.")],
+    version: Version,
     other: Annotated[
         int | None,
         typer.Argument(parser=listed_number, help="To compare with. Default: the champion."),
@@ -205,11 +210,8 @@ def compare(
 
 @app.command()
 def shadow(
-    version: Annotated[
-        int | None,
-        typer.Argument(parser=listed_number, help="Version, as listed.", show_default=False),
-    ] = None,
-    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the customers, more than 0.")] = 1.0,
+    version: VersionToTry = None,
+    share: Share = 1.0,
     stop: Stop = False,
 ) -> None:
     """Let a version score the stream's events beside the champion. Its scores are stored and compared, nothing else.
@@ -221,11 +223,8 @@ def shadow(
 
 @app.command()
 def canary(
-    version: Annotated[
-        int | None,
-        typer.Argument(parser=listed_number, help="Version, as listed.", show_default=False),
-    ] = None,
-    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the customers, more than 0.")] = 0.1,
+    version: VersionToTry = None,
+    share: Share = 0.1,
     stop: Stop = False,
 ) -> None:
     """Let a version make the predictions of a fixed share of the customers, until it is stopped or rolled back.

@@ -1,29 +1,15 @@
 """The table erasures: the audit trail of erasures, which does not say whom they were about."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import psycopg
-from psycopg.rows import class_row, scalar_row
+from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
 _FINISH: Final = """
     update erasures set finished = clock_timestamp(), counts = %s where erasure = %s
 """
-
-
-@dataclass(frozen=True)
-class Erasure:
-    """A row of the table. `finished` is None while an erasure is not complete."""
-
-    erasure: int
-    began: datetime
-    finished: datetime | None
-    erased_by: str
-    login: str
-    counts: Mapping[str, int]
 
 
 def begin(connection: psycopg.Connection, *, erased_by: str, counts: Mapping[str, int]) -> int:
@@ -41,11 +27,3 @@ def begin(connection: psycopg.Connection, *, erased_by: str, counts: Mapping[str
 def finish(connection: psycopg.Connection, erasure: int, counts: Mapping[str, int]) -> None:
     """Record that an erasure is complete, and all that it has erased."""
     connection.execute(_FINISH, (Jsonb(dict(counts)), erasure))
-
-
-def find_all(connection: psycopg.Connection) -> list[Erasure]:
-    """Return all erasures, in order."""
-    with connection.cursor(row_factory=class_row(Erasure)) as cursor:
-        return cursor.execute(
-            "select erasure, began, finished, erased_by, login, counts from erasures order by erasure"
-        ).fetchall()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from churn_platform.database import model_versions
 from churn_platform.database.migrations import upgrade
-from churn_platform.kafka import clients
+from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_all
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
@@ -42,7 +41,7 @@ SEED: Final = 20
 RATE: Final = 200.0
 # A batch ends often, so that backups and restores meet all of its states.
 BATCH_SECONDS: Final = 4
-LONGEST_PAUSE: Final = 5.0
+MOST_EVENTS: Final = 1_000  # that arrive before a backup or a restore, five seconds of traffic
 
 
 @dataclass
@@ -92,6 +91,16 @@ class Platform:
             ).fetchone()
         assert row is not None
         return int(row[0])
+
+    def wait_for_events(self, count: int) -> None:
+        """Wait until this many more offsets of the events topic are taken."""
+        until = self._end() + count
+        wait_until(lambda: self._end() >= until)
+
+    def _end(self) -> int:
+        admin = clients.admin(self.config.kafka.client)
+        topic = topics.describe(admin, self.config.events_topic)
+        return sum(topics.list_offsets(admin, topic, topics.LATEST).values())
 
     def is_drained(self) -> bool:
         """Return whether everything is read."""
@@ -144,10 +153,10 @@ def test_ten_restores_at_random_moments_lose_nothing_and_publish_nothing_twice(
         backups: list[Path] = []
         lost = 0
         for number in range(RESTORES):
-            time.sleep(chosen.uniform(0, LONGEST_PAUSE))  # the moment of the backup
+            platform.wait_for_events(chosen.randint(0, MOST_EVENTS))  # the moment of the backup
             backups.append(platform.folder / f"backup-{number}")
             platform.churn("backup", str(backups[-1]))
-            time.sleep(chosen.uniform(0, LONGEST_PAUSE))  # the moment of the restore
+            platform.wait_for_events(chosen.randint(0, MOST_EVENTS))  # the moment of the restore
             platform.kill_streaming()
             backup = backups[-1] if number % 3 else chosen.choice(backups)
             platform.churn("restore", str(backup), "--replace", "--yes-replace", f"{name}@{host}")
