@@ -35,6 +35,7 @@ from churn_platform.retention.transitions import WAITING
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import CasesFrom, customer_link
 from churn_platform.worker.pace import Pace
+from churn_platform.worker.stream_backlog import StreamBacklog, unknown
 
 _log = logging.getLogger("churn.worker")
 
@@ -104,6 +105,7 @@ class CasesDuty:
         self,
         config: CasesConfig,
         *,
+        stream_backlog: StreamBacklog = unknown,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -111,6 +113,7 @@ class CasesDuty:
 
         Args:
             config: what it needs to know.
+            stream_backlog: asked whether the stream works off a backlog.
             now: the present time, with a time zone.
             monotonic: seconds, for pauses.
         """
@@ -120,6 +123,7 @@ class CasesDuty:
         self._monotonic = monotonic
         self._revalued = False
         self._new_rows = NewRows()
+        self._stream_backlog = stream_backlog
         self._pace = Pace(monotonic=monotonic)
         self._checked_at = float("-inf")
         self._list_state: tuple[date, int] | None = None
@@ -134,7 +138,7 @@ class CasesDuty:
             self._revalued = True
         changed, left = False, 0
         waiting = sum(each.offsets for each in worker_positions.behind(connection, NAME))
-        if not self._pace.waits(waiting) and waiting:
+        if not self._pace.waits(waiting, lambda: self._stream_backlog(connection)) and waiting:
             changed, left = self._follow(connection)
             self._pace.followed(left)
         changed = self._open_from_file(connection) or changed

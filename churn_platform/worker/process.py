@@ -28,6 +28,7 @@ from churn_platform.worker.duty import Duty
 from churn_platform.worker.heartbeat import heartbeat_file
 from churn_platform.worker.loop import SESSION_PREFIX, Worker
 from churn_platform.worker.shadow import ShadowDuty
+from churn_platform.worker.stream_backlog import KafkaBacklog
 from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 from churn_platform.worker.totals import TotalsDuty
 
@@ -47,9 +48,10 @@ def duties_of(settings: Settings) -> list[Duty]:
         SchemaError: the customer schema is missing or invalid.
     """
     summaries = SummariesConfig(schema=schema_of(settings), control_share=settings.retention.control_share)
+    backlog = KafkaBacklog(settings.kafka_client, settings.topics.events)
     return [
-        CasesDuty(cases_config(settings)),
-        SummariesDuty(summaries),
+        CasesDuty(cases_config(settings), stream_backlog=backlog),
+        SummariesDuty(summaries, stream_backlog=backlog),
         CanaryDuty(canary_bounds(settings)),
         ShadowDuty(settings.postgres_dsn, high_risk_threshold=settings.retention.high_risk_threshold),
         TotalsDuty(),

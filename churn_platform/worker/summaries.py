@@ -31,6 +31,7 @@ from churn_platform.database.new_rows import NewRows
 from churn_platform.keyed_shares import padded_keys, share_bound
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.worker.pace import Pace
+from churn_platform.worker.stream_backlog import StreamBacklog, unknown
 
 _log = logging.getLogger("churn.worker")
 
@@ -73,17 +74,25 @@ class SummariesDuty:
     name = NAME
     exclusive = True
 
-    def __init__(self, config: SummariesConfig, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: SummariesConfig,
+        *,
+        stream_backlog: StreamBacklog = unknown,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Create the duty.
 
         Args:
             config: what it needs to know.
+            stream_backlog: asked whether the stream works off a backlog.
             monotonic: seconds, for pauses.
         """
         self.interval = SHORTEST_PAUSE
         self._config = config
         self._monotonic = monotonic
         self._new_rows = NewRows()
+        self._stream_backlog = stream_backlog
         self._pace = Pace(monotonic=monotonic)
         self._key: ArmKey | None = None
         self._deleted_at = float("-inf")
@@ -95,7 +104,7 @@ class SummariesDuty:
             self._key = self._prepare(connection)
         more = False
         waiting = sum(each.offsets for each in worker_positions.behind(connection, NAME))
-        may_follow = not self._pace.waits(waiting) and waiting > 0
+        may_follow = not self._pace.waits(waiting, lambda: self._stream_backlog(connection)) and waiting > 0
         if may_follow or replaced_predictions.batches(connection) or changed_outcomes.exist(connection):
             left = self._follow(connection, self._key)
             self._pace.followed(left)
