@@ -33,15 +33,11 @@ class Moved:
 
     Attributes:
         ends: the positions that moved, by Kafka partition.
-        champion: version of the champion; None if there is none.
-        canary: number of the active canary; None if there is none.
-        paused: whether the stream is paused.
+        state: what a heartbeat returns.
     """
 
     ends: dict[int, int]
-    champion: int | None
-    canary: int | None
-    paused: bool
+    state: ledger.Heartbeat
 
 
 class Committer:
@@ -53,6 +49,7 @@ class Committer:
     def __init__(self, run: RunContext, lease: Lease, source: Source, takeover: Takeover) -> None:
         self._connection = lease.connection
         self._source = source
+        self._lanes = run.lane.of
         self._schema = run.config.schema
         self._high_risk_threshold = run.config.high_risk_threshold
         self._positions = dict(takeover.positions)
@@ -161,6 +158,7 @@ class Committer:
         ends = {partition: end for partition, end in step.ends.items() if end > self._positions[partition]}
         advance = ledger.Advance(
             batch=self._source.batch,
+            lanes=self._lanes,
             topic_id=self._source.topic_id,
             starts=self._positions,
             ends=ends,
@@ -184,7 +182,7 @@ class Committer:
             risky=high_risk_ids(written.predictions, self._high_risk_threshold) if written else NO_IDS,
             threshold=self._high_risk_threshold,
         )
-        return Moved(ends, advanced.champion, advanced.canary, advanced.paused)
+        return Moved(ends, advanced)
 
     def _complete(self, moved: Moved) -> None:
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)
