@@ -23,8 +23,6 @@ class Batch:
     """
 
     batch: str
-    lane: int
-    lanes: int
     planned: datetime
     opened: datetime | None
     accepts_from: datetime | None
@@ -44,6 +42,8 @@ class Batch:
     replays: int
     archived: datetime | None
     archive: str | None
+    lane: int = 0
+    lanes: int = 1
 
     @property
     def reads(self) -> Lane:
@@ -117,9 +117,9 @@ ADD_COUNTS: Final = """
 """
 
 _COLUMNS: Final = sql.SQL(
-    "batch, lane, lanes, planned, opened, accepts_from, accepts_until, last_commit, closed, run_id, model_version, "
+    "batch, planned, opened, accepts_from, accepts_until, last_commit, closed, run_id, model_version, "
     "schema_fingerprint, high_risk_threshold, events, predictions, dead_letters, duplicates, erased, commits, "
-    "replays, archived, archive"
+    "replays, archived, archive, lane, lanes"
 )
 _FIND: Final = sql.SQL("select {} from stream_batches where batch = %s").format(_COLUMNS)
 _FIND_OPEN: Final = sql.SQL("""
@@ -148,9 +148,11 @@ _OLDEST_UNOPENED: Final = """
 """
 _DELETE_UNOPENED: Final = """
     delete from stream_batches where opened is null and closed is null and batch in (
-        select batch from stream_batches
-        where opened is null and closed is null and planned < %s and not batch = any(%s)
-        order by planned offset %s
+        select batch from (
+            select batch, row_number() over (partition by lanes, lane order by planned) as place from stream_batches
+            where opened is null and closed is null and planned < %s and not batch = any(%s)
+        ) as unopened
+        where place > %s
     )
     returning batch
 """
@@ -289,7 +291,7 @@ def delete_unopened(
 
     Args:
         excluding: keys that a run may be about to open.
-        leaving: how many of the oldest stay. The sensor reuses those and may have just chosen one.
+        leaving: how many of the oldest of each lane stay. The sensor reuses those and may have just chosen one.
     """
     with connection.cursor(row_factory=scalar_row) as cursor:
         return cursor.execute(_DELETE_UNOPENED, (before, list(excluding), leaving)).fetchall()
@@ -345,6 +347,12 @@ def closed_batches(connection: psycopg.Connection, keys: Sequence[str]) -> set[s
     return {batch for (batch,) in rows}
 
 
+def lanes_of(connection: psycopg.Connection, keys: Sequence[str]) -> dict[str, Lane]:
+    """Return the lane that each of these batches reads; those that the ledger does not have are left out."""
+    rows = connection.execute("select batch, lanes, lane from stream_batches where batch = any(%s)", (list(keys),))
+    return {batch: Lane(count, number) for batch, count, number in rows}
+
+
 def ranges_of(connection: psycopg.Connection, batch: str) -> list[OffsetRange]:
     """Return the offset ranges of a batch, by topic id and Kafka partition."""
     with connection.cursor(row_factory=class_row(OffsetRange)) as cursor:
@@ -378,9 +386,7 @@ def take_over(
     """
     connection.execute("update stream_batches set run_id = %s where batch = %s and closed is null", (run_id, batch))
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
-        return cursor.execute(
-            _CLOSE_OTHERS, {"batch": batch, "lane": lane.number, "lanes": lane.of}
-        ).fetchall()
+        return cursor.execute(_CLOSE_OTHERS, {"batch": batch, "lane": lane.number, "lanes": lane.of}).fetchall()
 
 
 def close_other_layouts(connection: psycopg.Connection, lanes: int) -> list[Batch]:

@@ -1,10 +1,12 @@
 """A commit in PostgreSQL: rows and ledger in one transaction, or nothing."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import psycopg
 from confluent_kafka import Message
 
 from churn_platform.database import erased_customers, ledger
@@ -23,6 +25,8 @@ from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.scoring_thread import ScoredMessages
 from churn_platform.stream.takeover import Takeover
+
+_python_log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -74,7 +78,7 @@ class Committer:
         def commit() -> tuple[Written, Moved]:
             return self._commit(step, opening, messages, self._without_erased(scored))
 
-        written, moved = self._with_present_erasures(commit)
+        written, moved = self._until_committed(commit)
         self._complete(moved)
         return written, moved
 
@@ -90,13 +94,19 @@ class Committer:
         except KnownEventError:
             return self._write(step, opening, messages, scored, compare=True)
 
-    def _with_present_erasures(self, commit: Callable[[], _Result]) -> _Result:
-        """Commit, and again with the present list as long as customers are erased meanwhile."""
+    def _until_committed(self, commit: Callable[[], _Result]) -> _Result:
+        """Commit, and again with the present list as long as customers are erased meanwhile.
+
+        Commits of two lanes deadlock if both contain the same event ids in another order. PostgreSQL rolls one of them
+        back. It finds the events of the other stored when it is repeated, and counts them as duplicates.
+        """
         while True:
             try:
                 return commit()
             except ErasuresChangedError:
                 self.erased = erased_customers.load(self._connection)
+            except psycopg.errors.DeadlockDetected as error:
+                _python_log.warning("Batch %s: commits again after a deadlock: %s", self._source.batch, error)
 
     def _without_erased(self, scored: ScoredMessages) -> ScoredMessages:
         """Return scored messages without those about customers who were erased after they were decoded."""
@@ -141,7 +151,7 @@ class Committer:
             LedgerConflictError: another run has taken over; nothing was written.
         """
         faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
-        moved = self._with_present_erasures(lambda: self._advance(step, opening, written=None, scored=None, rows=None))
+        moved = self._until_committed(lambda: self._advance(step, opening, written=None, scored=None, rows=None))
         self._complete(moved)
         return moved
 

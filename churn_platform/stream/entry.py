@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from churn_platform.database import advisory_locks, stream_batches, stream_layouts
 from churn_platform.database.stream_layouts import Layout
-from churn_platform.kafka.transactions import TransactionalProducer
+from churn_platform.kafka.transactions import fence
 from churn_platform.lanes import transactional_id
 from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.warm_up import Connections
@@ -62,21 +62,16 @@ def _change(run: RunContext, connections: Connections) -> bool:
         for batch in stream_batches.close_other_layouts(connection, lane.of):
             run.log(f"Closed batch {batch.batch} of {batch.reads}, left open with {batch.events} events.")
         for number in range(former.lanes):
-            _fence(run, number)
+            # This settles what the lane's last producer left open, and keeps it from publishing more.
+            fence(
+                run.config.kafka,
+                transactional_id(run.config.kafka.group, number),
+                call_seconds=run.limits.kafka_seconds,
+                make_producer=run.make_producer,
+            )
             connections.lease.heartbeat()
         if stream_layouts.put_in_effect(connection, topic, seen=former):
             run.log(f"The partitions of {topic} are split into {lane.of} lanes now, {former.lanes} before.")
     if lane.of > 1:
         advisory_locks.share_locked_stream(connection, topic)
     return stream_layouts.layout(connection, topic) == Layout(lane.of, lane.of)
-
-
-def _fence(run: RunContext, number: int) -> None:
-    """Settle what the last producer of a former lane left open, and keep it from publishing more."""
-    TransactionalProducer(
-        run.config.kafka,
-        transactional_id(run.config.kafka.group, number),
-        call_seconds=run.limits.kafka_seconds,
-        grace_seconds=run.limits.kafka_grace_seconds,
-        make_producer=run.make_producer,
-    ).initialize()

@@ -1,4 +1,4 @@
-"""The lock of a lane of the stream, as a lease: whoever holds it has to send heartbeats, or PostgreSQL ends the session."""
+"""The lock of a lane, as a lease: whoever holds it has to send heartbeats, or PostgreSQL ends the session."""
 
 import time
 from collections.abc import Callable
