@@ -353,6 +353,16 @@ def lanes_of(connection: psycopg.Connection, keys: Sequence[str]) -> dict[str, L
     return {batch: Lane(count, number) for batch, count, number in rows}
 
 
+def ranges_of_other_lanes(connection: psycopg.Connection) -> list[tuple[str, int]]:
+    """Return batch and Kafka partition of each range whose partition does not belong to the lane of its batch."""
+    return connection.execute(
+        """
+        select batch, kafka_partition from stream_ranges join stream_batches using (batch)
+        where mod(kafka_partition, lanes) <> lane order by batch, kafka_partition
+        """
+    ).fetchall()
+
+
 def ranges_of(connection: psycopg.Connection, batch: str) -> list[OffsetRange]:
     """Return the offset ranges of a batch, by topic id and Kafka partition."""
     with connection.cursor(row_factory=class_row(OffsetRange)) as cursor:

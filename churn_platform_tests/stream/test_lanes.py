@@ -1,19 +1,23 @@
 """Lanes: several runs stream at the same time, each from its own partitions, and their number may change."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import pytest
 
 from churn_platform.database import advisory_locks, stream_batches, stream_layouts, stream_pauses
 from churn_platform.database.stream_layouts import Layout
+from churn_platform.kafka.clients import DiagnosticProducer
 from churn_platform.lanes import WHOLE, Lane, LanesError, lanes
 from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream import faults
+from churn_platform.stream.exceptions import LockLostError
 from churn_platform.stream.faults import FaultPoint
+from churn_platform.stream.lease import Lease
 from churn_platform.stream.result import Ending
+from churn_platform.stream.run_context import RunContext
 from churn_platform_tests.stream.streams import Killed, Stream, event
 from churn_platform_tests.waiting import wait_until
 
@@ -191,28 +195,19 @@ def test_events_that_two_lanes_read_in_another_order_count_once(stream: Stream) 
 
 
 def test_commits_that_deadlock_are_repeated(stream: Stream) -> None:
-    first, second = event(1), event(2)
-    (lane, other) = stream.want_lanes(2)
-    stream.materialize(stream.plan(lane))
-    stream.send([second, first], partition=1)
-    with psycopg.connect(stream.config.dsn) as rival:  # as the commit of lane 0 would
-        insert = (
-            "insert into churn_predictions (event_id, customer_id, prediction, risk_score, predicted_at, "
-            "event_timestamp, model_version, batch, kafka_partition, kafka_offset) "
-            "values (%s, 1, 0, 0, now(), now(), 1, 'rival', 0, %s)"
-        )
-        rival.execute(insert, (first["event_id"], 0))
-        key = stream.plan(other)
+    key = stream.plan()
+    stream.send([event(number) for number in range(3)])
+    stream.waiting()  # registers the positions
+    with psycopg.connect(stream.config.dsn) as rival:
+        rival.execute("insert into dirty_hours (hour_timestamp, version) values (date_trunc('hour', now()), 1)")
         run = stream.start(key)
-        waits = "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = %s)"
-        wait_until(lambda: stream.connection.execute(waits, (rival.info.dbname,)).fetchone() == (True,))
-        with pytest.raises(psycopg.errors.DeadlockDetected):
-            rival.execute(insert, (second["event_id"], 1))
-            raise psycopg.errors.DeadlockDetected  # the run was chosen
+        wait_until(lambda: stream.value("select exists (select from pg_locks where not granted)"))
+        rival.execute("update stream_positions set covered_to = covered_to")  # the run has waited longer: it is chosen
         rival.rollback()
-        run.join()
+    run.join()
 
-    assert stream.batch(key).events == 2
+    assert stream.batch(key).events == 3
+    require_clean(stream)
 
 
 def test_more_lanes_than_partitions_are_refused(stream: Stream) -> None:
@@ -222,17 +217,50 @@ def test_more_lanes_than_partitions_are_refused(stream: Stream) -> None:
         stream.materialize(stream.plan(first))
 
 
-def test_a_publisher_that_lost_the_lock_before_its_first_transaction_publishes_nothing(stream: Stream) -> None:
-    stream.send([event(number) for number in range(3)])
-    key = stream.plan()
-    stream.commit_and_die(key, [event(number) for number in range(3, 6)])
-    reached = threading.Event()
+def test_a_run_whose_session_has_ended_may_not_publish(stream: Stream) -> None:
+    run = RunContext(config=stream.config, batch=stream.plan(), run_id="run", log=stream.log.append)
+    lease = Lease(run)
+    lease.acquire()
+    lease.require_held(stream.connection)
+    stream.connection.execute("select pg_terminate_backend(%s, 10000)", (lease.connection.info.backend_pid,))
 
-    def end_session(point: FaultPoint) -> None:
-        if point is FaultPoint.AFTER_LOCK and not reached.is_set():
-            reached.set()
+    with pytest.raises(LockLostError, match="has ended the session"):
+        lease.require_held(stream.connection)
 
-    assert lanes(1) == [WHOLE]
-    with faults.installed(end_session):
-        stream.materialize(key)
-    require_clean(stream)
+
+def test_a_run_that_lost_its_lock_before_it_published_publishes_once(stream: Stream) -> None:
+    (_, second, _) = stream.want_lanes(3)
+    key = stream.plan(second)
+    stream.commit_and_die(key, [event(number) for number in range(30)])
+    ended: list[str] = []
+
+    class Freezing(DiagnosticProducer):
+        """PostgreSQL ends the session of a run that is frozen when its producer has registered with Kafka."""
+
+        def init_transactions(self, *arguments: Any) -> None:
+            super().init_transactions(*arguments)
+            if not ended:
+                ended.append(key)
+                with psycopg.connect(stream.config.dsn) as connection:
+                    connection.execute(
+                        "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = %s",
+                        (advisory_locks.session_name(f"run of {key}"),),
+                    )
+
+    stream.make_producer = Freezing
+    stream.materialize(key)
+
+    assert ended
+    assert len(stream.published()) == 10
+
+
+@pytest.mark.parametrize(("number", "of"), [(1, 1), (-1, 2), (3, 3)])
+def test_there_is_no_such_lane(number: int, of: int) -> None:
+    with pytest.raises(ValueError, match=f"Lane {number} of {of}"):
+        Lane(of, number)
+
+
+def test_the_lanes_share_all_partitions() -> None:
+    for count in range(1, 6):
+        owners = [[lane for lane in lanes(count) if lane.owns(partition)] for partition in range(5)]
+        assert all(len(each) == 1 for each in owners)
