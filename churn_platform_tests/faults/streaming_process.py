@@ -1,9 +1,11 @@
-"""A process that streams batch after batch until it is killed: python -m churn_platform_tests.faults.streaming_process.
+"""A process that streams batches until it is killed: python -m churn_platform_tests.faults.streaming_process.
 
-It does what the sensor and Dagster's runs do, without Dagster. A run that fails is followed by the next one.
+It does what the sensor and Dagster's runs do, without Dagster. A run that fails is followed by the next one. An
+argument is the number of the lane that it streams; without one, 0.
 """
 
 import logging
+import sys
 import time
 import uuid
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ import psycopg
 
 from churn_platform.database import stream_batches
 from churn_platform.errors import PlatformError
+from churn_platform.lanes import Lane
 from churn_platform.orchestration.partitions import batch_key
 from churn_platform.settings import settings
 from churn_platform.stream import runs
@@ -23,11 +26,11 @@ RETRY_SECONDS: Final = 0.2
 _log: Final = logging.getLogger("streaming")
 
 
-def stream_once(config: StreamConfig) -> None:
-    """Stream into a new batch until it ends."""
-    key = batch_key(datetime.now(UTC))
+def stream_once(config: StreamConfig, lane: Lane) -> None:
+    """Stream into a new batch of a lane until it ends."""
+    key = batch_key(datetime.now(UTC), lane)
     with psycopg.connect(config.dsn, autocommit=True) as connection:
-        stream_batches.plan_batch(connection, key)
+        stream_batches.plan_batch(connection, key, lane)
     run_id = str(uuid.uuid4())
     session = RunSession(config.dsn, run_id, has_ended=lambda: False)
     session.open()
@@ -40,9 +43,11 @@ def stream_once(config: StreamConfig) -> None:
 def main() -> None:
     """Stream forever."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 0
     while True:
         try:
-            stream_once(StreamConfig.from_settings(settings()))
+            config = StreamConfig.from_settings(settings())
+            stream_once(config, Lane(config.lanes, number))
         except (PlatformError, psycopg.Error) as error:
             _log.info("The run failed: %s", error)
             time.sleep(RETRY_SECONDS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ from churn_platform.database import advisory_locks, stream_batches, stream_layou
 from churn_platform.database.stream_layouts import Layout
 from churn_platform.kafka.clients import DiagnosticProducer
 from churn_platform.lanes import WHOLE, Lane, LanesError, lanes
+from churn_platform.local.stack import Stack
 from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream import faults
 from churn_platform.stream.exceptions import LockLostError
@@ -18,6 +20,7 @@ from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.lease import Lease
 from churn_platform.stream.result import Ending
 from churn_platform.stream.run_context import RunContext
+from churn_platform_tests.faults.lane_changes import change_lanes_under_traffic
 from churn_platform_tests.stream.streams import Killed, Stream, event
 from churn_platform_tests.waiting import wait_until
 
@@ -252,6 +255,13 @@ def test_a_run_that_lost_its_lock_before_it_published_publishes_once(stream: Str
 
     assert ended
     assert len(stream.published()) == 10
+
+
+@pytest.mark.slow
+def test_changes_from_1_to_3_to_2_lanes_with_killed_runs_lose_and_double_nothing(
+    stream: Stream, stack: Stack, tmp_path: Path
+) -> None:
+    change_lanes_under_traffic(stream, stack.environment, folder=tmp_path, rate=100, kills=1)
 
 
 @pytest.mark.parametrize(("number", "of"), [(1, 1), (-1, 2), (3, 3)])
