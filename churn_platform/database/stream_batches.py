@@ -196,7 +196,7 @@ _ASSIGN_ARCHIVE: Final = """
             first_value(schema_fingerprint) over by_batch as first_fingerprint,
             sum(predictions) over (by_batch rows between unbounded preceding and current row) as rows_so_far
         from stream_batches b
-        where closed < %(before)s and reported and archived is null and archive is null
+        where opened is not null and closed < %(before)s and reported and archived is null and archive is null
           and not exists (
             select from stream_ranges r join stream_positions p using (topic_id, kafka_partition)
             where r.batch = b.batch and r.end_offset > p.published_to
