@@ -138,6 +138,8 @@ class Comparison:
         while self._events() < before + events:
             time.sleep(POLL_SECONDS)
         read = before + events - first
+        if not read:
+            raise RuntimeError(f"A backlog of {events:,} events is read in one commit: measure a larger one.")
         return read / (time.monotonic() - began), 1e6 * (self._cpu_seconds() - spent) / read
 
     def _cpu_at(self, rate: float, seconds: float, warm_up: float) -> float:
