@@ -62,7 +62,8 @@ class LaneProcesses:
     def start(self, lanes: int, *, within: Sequence[Sequence[str]] = ()) -> None:
         """Want so many lanes, start processes for each, and wait until each has a live run, and a standby if wanted.
 
-        Processes of another number of lanes are killed once the new runs are live, as the sensor launches none of them.
+        Processes of another number of lanes end by themselves. What is left of them is killed when the new runs are
+        live.
 
         Args:
             lanes: how many.

@@ -20,14 +20,15 @@ from churn_platform.orchestration.partitions import batch_key
 from churn_platform.settings import settings
 from churn_platform.stream import runs
 from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.result import Ending
 from churn_platform.stream.run_session import RunSession
 
 RETRY_SECONDS: Final = 0.2
 _log: Final = logging.getLogger("streaming")
 
 
-def stream_once(config: StreamConfig, lane: Lane) -> None:
-    """Stream into a new batch of a lane until it ends."""
+def stream_once(config: StreamConfig, lane: Lane) -> bool:
+    """Stream into a new batch of a lane until it ends; return whether so many lanes are still wanted."""
     key = batch_key(datetime.now(UTC), lane)
     with psycopg.connect(config.dsn, autocommit=True) as connection:
         stream_batches.plan_batch(connection, key, lane)
@@ -35,19 +36,21 @@ def stream_once(config: StreamConfig, lane: Lane) -> None:
     session = RunSession(config.dsn, run_id, has_ended=lambda: False)
     session.open()
     try:
-        runs.materialize(config, (key,), run_id=run_id, log=_log.info, confirm=session.confirm)
+        outcome = runs.materialize(config, (key,), run_id=run_id, log=_log.info, confirm=session.confirm)
     finally:
         session.close()
+    return str(Ending.LANES) not in (outcome.note, outcome.metadata.get("ended_by"))
 
 
 def main() -> None:
-    """Stream forever."""
+    """Stream until another number of lanes is wanted."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    while True:
+    is_wanted = True
+    while is_wanted:
         try:
             config = StreamConfig.from_settings(settings())
-            stream_once(config, Lane(config.lanes, number))
+            is_wanted = stream_once(config, Lane(config.lanes, number))
         except (PlatformError, psycopg.Error) as error:
             _log.info("The run failed: %s", error)
             time.sleep(RETRY_SECONDS)

@@ -258,6 +258,7 @@ def test_a_run_that_lost_its_lock_before_it_published_publishes_once(stream: Str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_changes_from_1_to_3_to_2_lanes_with_killed_runs_lose_and_double_nothing(
     stream: Stream, stack: Stack, tmp_path: Path
 ) -> None:
