@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from churn_platform.kafka import topics
 from churn_platform.operations.verification.verify import check_invariants
@@ -12,9 +13,9 @@ from churn_platform_tests.faults.traffic import Traffic
 from churn_platform_tests.stream.streams import Stream
 from churn_platform_tests.waiting import wait_until
 
-MIX = Mix(bad=0.02, duplicates=0.02, late=0.02)
-SEED = 7
-TIMEOUT = 300.0
+MIX: Final = Mix(bad=0.02, duplicates=0.02, late=0.02)
+SEED: Final = 7
+TIMEOUT: Final = 600.0  # seconds; long, because the machine may be busy with something else
 
 
 def change_lanes_under_traffic(
